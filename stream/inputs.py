@@ -1,0 +1,66 @@
+"""How an event becomes the recurrent model's input row: the one definition, used by serving and by training. Pure.
+
+One row is: the item's vector (row `item` of the item matrix, which holds the item's text too; row 0 is UNKNOWN), the
+behaviour, the scene, NUMBERS floats, and the comment's text vector (zeros where there is no text).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN: Final = 0
+"""Row of the item matrix for an item that neither the bundle nor the catalogue has; also scene index 0."""
+
+NUMBERS: Final = 4
+"""value scaled to [-1, 1] | 1 if there is a value | log time gap, 0 to about 1 | 1 if this is the user's first event"""
+
+_YEAR_LOG: Final = math.log1p(365 * 86_400.0)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the rows depend on besides the event; part of the bundle's manifest.
+
+    rating_scale: (min, max); scenes: known scenes, index = place + 1, 0 for none and for unknown ones;
+    text_dim: width of a text vector.
+    """
+
+    rating_scale: tuple[float, float]
+    scenes: tuple[str, ...]
+    text_dim: int
+
+    def scene(self, name: str) -> int:
+        """Scene name -> index; 0 for "" and for scenes unseen in training."""
+        try:
+            return self.scenes.index(name) + 1
+        except ValueError:
+            return 0
+
+    def numbers(self, value: float, gap_ms: int) -> tuple[float, float, float, float]:
+        """The NUMBERS of one event. value: NaN for none; gap_ms: time since the previous event, negative for the first."""
+        low, high = self.rating_scale
+        first = gap_ms < 0
+        return (
+            0.0 if math.isnan(value) else 2.0 * (value - low) / (high - low) - 1.0,
+            0.0 if math.isnan(value) else 1.0,
+            0.0 if first else math.log1p(gap_ms / 1000.0) / _YEAR_LOG,
+            1.0 if first else 0.0,
+        )
+
+
+class InputRows(NamedTuple):
+    """B rows as the step model takes them.
+
+    item: float32 [B, D]; behaviour, scene: int64 [B]; numbers: float32 [B, NUMBERS]; comment: float32 [B, text_dim].
+    """
+
+    item: NDArray[np.float32]
+    behaviour: NDArray[np.int64]
+    scene: NDArray[np.int64]
+    numbers: NDArray[np.float32]
+    comment: NDArray[np.float32]

@@ -1,0 +1,159 @@
+"""All settings of freshet in one frozen object, validated once and passed in.
+
+Sources, the strongest first: values given in code (the command's flags), the environment (`FRESHET_BROKERS=...`), a TOML
+file (`FRESHET_CONFIG`, or `freshet.toml` where the command is run), the defaults below. Secrets come from the environment
+or from a file of `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from stream.errors import SettingsError
+from stream.events import SOURCE_TOPICS
+
+
+class Settings(BaseSettings):
+    """Every field is also an environment variable: FRESHET_ and the name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="FRESHET_", frozen=True, extra="forbid")
+
+    # Kafka
+    brokers: str = Field("127.0.0.1:9092", description="host:port[,host:port...] of the Kafka brokers")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    app_id: str = Field("freshet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="consumer group, changelog prefix")
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic name")
+    partitions: int = Field(4, ge=1, le=10_000, description="of clicks, ratings, comments (topics create)")
+    replication: int = Field(1, ge=1, le=9)
+    session_timeout: float = Field(10.0, ge=1, le=300, description="seconds without heartbeat until the group moves on")
+    heartbeat_interval: float = Field(1.0, gt=0, le=60)
+    rebalance_timeout: float = Field(30.0, ge=1, le=600)
+    commit_interval: float = Field(0.5, gt=0, le=60)
+    startup_timeout: float = Field(30.0, ge=0, le=3600, description="seconds to wait for a broker at start")
+    request_timeout: float = Field(30.0, ge=1, le=600)
+    standby_replicas: int = Field(0, ge=0, le=8)
+    accept_loss: bool = Field(False, description="go on although source records were deleted before they were read")
+
+    # state and models
+    data_dir: Path = Field(Path("data/worker"), description="RocksDB of this worker; one folder per worker")
+    bundles: Path = Field(Path("bundles"), description="folder with CURRENT and the bundles")
+    provider: Literal["cuda", "auto", "cpu"] = Field(
+        "auto", description="cuda fails loudly, auto falls back and says so"
+    )
+    rating_scale: tuple[float, float] = (0.5, 5.0)
+    slate_size: int = Field(10, ge=1, le=100)
+    filter_seen: bool = Field(True, description="never recommend an item that the user has had")
+
+    # hot path
+    micro_batch: int = Field(512, ge=1, le=5000, description="records in one micro-batch at most")
+    linger_ms: float = Field(2.0, ge=0, le=1000, description="wait for more records when few have come")
+    inference_timeout: float = Field(5.0, gt=0, le=60, description="seconds for one model call")
+    comment_tokens: int = Field(64, ge=8, le=512, description="BERT tokens of a comment at most")
+    comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
+    held_events: int = Field(5_000, ge=1, description="events waiting behind comments until fetching pauses")
+
+    # operations
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(9464, ge=0, le=65535, description="/metrics /healthz /readyz; 0: any free port")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        low, high = self.rating_scale
+        if not low < high:
+            raise ValueError("rating_scale: expected min < max")
+        if self.heartbeat_interval * 3 > self.session_timeout:
+            raise ValueError("heartbeat_interval: expected at most a third of session_timeout")
+        if self.inference_timeout * 2 > self.session_timeout:
+            raise ValueError("inference_timeout: expected at most half of session_timeout")
+        if self.security_protocol.startswith("SASL") and not self.sasl_username:
+            raise ValueError("sasl_username: expected a user for SASL")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        config = os.environ.get("FRESHET_CONFIG", "freshet.toml")
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=config)
+        return init_settings, env_settings, file_secret_settings, toml
+
+    # names of topics
+
+    @property
+    def sources(self) -> tuple[str, str, str]:
+        """The three source topics, in the order of events.BEHAVIOURS."""
+        clicks, ratings, comments = SOURCE_TOPICS
+        return self.prefix + clicks, self.prefix + ratings, self.prefix + comments
+
+    @property
+    def items_topic(self) -> str:
+        return self.prefix + "items"
+
+    @property
+    def recommendations_topic(self) -> str:
+        return self.prefix + "recommendations"
+
+    @property
+    def dead_letters_topic(self) -> str:
+        return self.prefix + "dead-letters"
+
+    @property
+    def changelog_topic(self) -> str:
+        """Faust's name of the changelog of the table `interest`."""
+        return f"{self.app_id}-interest-changelog"
+
+    # what each Kafka client takes
+
+    def kafka_python(self) -> dict[str, Any]:
+        """Arguments that every kafka-python client of freshet is made with."""
+        arguments: dict[str, Any] = {
+            "bootstrap_servers": self.brokers.split(","),
+            "security_protocol": self.security_protocol,
+        }
+        if "SASL" in self.security_protocol:
+            arguments |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password.get_secret_value(),
+            }
+        if "SSL" in self.security_protocol:
+            arguments |= {
+                name: str(path)
+                for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+                if (path := getattr(self, name)) is not None
+            }
+        return arguments
+
+
+def load(**values: Any) -> Settings:
+    """Settings from all sources, `values` the strongest. Raises SettingsError naming each wrong field."""
+    try:
+        return Settings(_secrets_dir=os.environ.get("FRESHET_SECRETS"), **values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False)
+        )
+        raise SettingsError(wrong) from None
