@@ -1,0 +1,88 @@
+"""Logs of the worker: one JSON object a line on stderr, plain text where stderr is a terminal.
+
+    {"time": "2026-01-02T03:04:05.678Z", "level": "INFO", "logger": "stream.worker", "message": "...", more fields}
+
+Fields come from `extra=`: `log.info("recovered", extra={"records": 5})`. Line breaks and control characters of any
+value are escaped, so one event is one line whatever a message holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+QUIET: Final = {
+    "aiokafka": logging.WARNING,
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+    "kafka": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "rocksdict": logging.WARNING,
+}
+"""Libraries that tell at INFO what our own messages and metrics tell better. DEBUG of ours does not make them talk."""
+
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data"}  # mode adds `data`
+_RESERVED: Final = ("time", "level", "logger", "message", "exception")
+
+
+def moment(created: float) -> str:
+    """Unix seconds -> ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def fields(record: logging.LogRecord) -> dict[str, object]:
+    """What the caller gave as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _OWN and name not in _RESERVED}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object, ASCII only: CR, LF, escape sequences and lone surrogates all end up escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": moment(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For people at a terminal: time, level, message, fields; control characters escaped as in JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = [moment(record.created)[11:-1], f"{record.levelname:<7}", _plain(record.getMessage())]
+        words += [f"{name}={_plain(str(value))}" for name, value in fields(record).items()]
+        text = " ".join(words)
+        if record.exc_info:
+            text += "\n" + "\n".join(_plain(line) for line in self.formatException(record.exc_info).splitlines())
+        return text
+
+
+def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Sends all logging of the process to `stream` (stderr) in the one form; replaces handlers set earlier."""
+    stream = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    for name, least in QUIET.items():
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(max(least, logging.getLevelName(level)))
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
