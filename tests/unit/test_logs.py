@@ -1,0 +1,137 @@
+"""Log lines: one valid JSON object an event, whatever it holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from stream import logs
+
+HOSTILE = [
+    "a\nb",
+    "\r\n{}",
+    '{"level": "FATAL"}',
+    "\x1b[31mred\x1b[0m",
+    "\x00\x07\x7f\x9b",
+    "\u2028\u2029",
+    "\udc80",
+    "%s%d",
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    for name in logs.QUIET:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def lines(out: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_one_line_has_time_level_logger_message_and_fields() -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    logging.getLogger("stream.worker").info("recovered %d", 5, extra={"records": 5, "topic": "clicks"})
+    (line,) = lines(out)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(line.pop("time")))
+    assert line == {
+        "level": "INFO", "logger": "stream.worker", "message": "recovered 5", "records": 5, "topic": "clicks",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_one_line_of_ascii(text: str) -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    logging.getLogger("x").warning("%s", text, extra={"user": text, "nested": {"item": text}})
+    (line,) = lines(out)
+    assert (line["message"], line["user"], line["nested"]) == (text, text, {"item": text})
+    assert all(32 <= ord(char) < 127 for char in out.getvalue()[:-1])
+
+
+def test_an_exception_is_a_field() -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    try:
+        raise ValueError("bad\nvalue")
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+    (line,) = lines(out)
+    assert str(line["exception"]).endswith("ValueError: bad\nvalue")
+
+
+def test_fields_cannot_pretend_to_be_the_frame() -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    logging.getLogger("x").info("m", extra={"level": "FATAL", "time": 0, "logger": "y", "exception": "z"})
+    (line,) = lines(out)
+    assert (line["level"], line["logger"], line["message"]) == ("INFO", "x", "m")
+    assert "exception" not in line
+
+
+def test_what_json_cannot_hold_is_written_as_text() -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    logging.getLogger("x").info("m", extra={"key": b"\xff", "kind": {1, 2}})
+    (line,) = lines(out)
+    assert line["key"] == "b'\\xff'"
+
+
+def test_a_terminal_gets_text_without_control_characters() -> None:
+    out = Terminal()
+    logs.configure("INFO", out)
+    logging.getLogger("x").warning("a\x1b[31m\nb", extra={"user": "u\r"})
+    (line,) = out.getvalue().splitlines()
+    assert line.endswith("WARNING a\\x1b[31m\\nb user=u\\r")
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_libraries_stay_quiet(level: str) -> None:
+    out = io.StringIO()
+    logs.configure(level, out)
+    for name in ("aiokafka.conn", "faust.app", "mode.worker", "kafka.client"):
+        logging.getLogger(name).info("chatter")
+        logging.getLogger(name).error("trouble")
+    logging.getLogger("stream.pipeline").debug("ours")
+    assert [line["message"] for line in lines(out)].count("trouble") == 4
+    assert not [line for line in lines(out) if line["message"] == "chatter"]
+    assert ("ours" in out.getvalue()) is (level == "DEBUG")
+
+
+def test_configure_replaces_what_was_there() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    logs.configure("INFO", first)
+    logs.configure("ERROR", second)
+    logging.getLogger("x").error("one")
+    logging.getLogger("x").warning("two")
+    assert first.getvalue() == ""
+    assert [line["message"] for line in lines(second)] == ["one"]
+
+
+def test_python_warnings_are_log_lines() -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        warnings.warn("old\nthing", UserWarning, stacklevel=1)
+    logging.captureWarnings(False)
+    assert lines(out)[0]["logger"] == "py.warnings"
