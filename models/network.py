@@ -1,5 +1,6 @@
-"""The recurrent interest network: one LSTM step per event, one dot product per item. Unrolled for training, stepped for serving.
+"""The recurrent interest network: one LSTM step per event, one dot product per item.
 
+Unrolled for training, stepped for serving: the same weights, and the same numbers (a test).
 Shapes: B users, T events, D item width, H hidden width, X text width (384), N items; row 0 is UNKNOWN.
 """
 
@@ -32,11 +33,13 @@ class NetworkSize:
 
 
 class InterestNetwork(nn.Module):
-    """Item vector = id embedding + projected BERT text (tied: read and scored), LSTM, residual feed-forward, dot product.
+    """Item vector = id embedding + projected BERT text (tied: read and scored), LSTM, residual feed-forward.
 
     text: float32 [N + 1, X], the items' BERT vectors, row 0 zeros. Rows of the id embedding are dropped at random while
     training (`id_dropout`), so that an item without a learned id (`item_vector`) is scored from its text alone.
     """
+
+    text: Tensor
 
     def __init__(self, size: NetworkSize, text: Tensor) -> None:
         super().__init__()
@@ -61,18 +64,22 @@ class InterestNetwork(nn.Module):
 
     def item_vector(self, text: Tensor) -> Tensor:
         """Text vectors [M, X] -> item vectors [M, D] of items unseen in training."""
-        return self.text_tower(text)
+        vectors: Tensor = self.text_tower(text)
+        return vectors
 
     def item_matrix(self) -> Tensor:
         """[N + 1, D]: the vector of every item, row 0 UNKNOWN."""
-        ids = self.ids.weight
+        ids: Tensor = self.ids.weight
         if self.training and self.size.id_dropout:
             keep = torch.rand(len(ids), 1, device=ids.device) >= self.size.id_dropout
             ids = ids * keep
-        return ids + self.text_tower(self.text)
+        return ids + self.item_vector(self.text)
 
     def inputs(self, item: Tensor, behaviour: Tensor, scene: Tensor, numbers: Tensor, comment: Tensor) -> Tensor:
-        """The row of stream.inputs -> what the LSTM reads: item [..., D], behaviour and scene i64 [...], numbers [..., 4], comment [..., X]."""
+        """The row of stream.inputs -> what the LSTM reads.
+
+        item [..., D], behaviour and scene i64 [...], numbers [..., NUMBERS], comment [..., X] -> [..., width].
+        """
         parts = (self.item_norm(item), self.behaviour(behaviour), self.scene(scene), numbers, self.comment(comment))
         return torch.cat(parts, dim=-1)
 
@@ -82,11 +89,9 @@ class InterestNetwork(nn.Module):
         return out, h_last[0], c_last[0]
 
     def step(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One event: inputs [B, *], h and c [B, H] -> next h, next c. The same weights as `unroll`, the cell written out."""
-        weights = self.lstm
-        gates = (
-            inputs @ weights.weight_ih_l0.T + weights.bias_ih_l0 + h @ weights.weight_hh_l0.T + weights.bias_hh_l0
-        )  # [B, 4H]
+        """One event: inputs [B, *], h and c [B, H] -> next h, next c. The weights of `unroll`, the cell written out."""
+        w_in, w_state, b_in, b_state = self.lstm.all_weights[0]
+        gates = inputs @ w_in.T + b_in + h @ w_state.T + b_state  # [B, 4H]
         i, f, g, o = gates.chunk(4, dim=-1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
@@ -94,4 +99,5 @@ class InterestNetwork(nn.Module):
     def query(self, h: Tensor) -> Tensor:
         """Hidden states [..., H] -> what is multiplied with the item matrix [..., D]."""
         h = h + self.feed(self.hidden_norm(self.dropout(h)))
-        return self.query_item(self.query_norm(h))
+        vectors: Tensor = self.query_item(self.query_norm(h))
+        return vectors

@@ -7,6 +7,7 @@ behaviour, the scene, NUMBERS floats, and the comment's text vector (zeros where
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -42,7 +43,7 @@ class InputSpec:
             return 0
 
     def numbers(self, value: float, gap_ms: int) -> tuple[float, float, float, float]:
-        """The NUMBERS of one event. value: NaN for none; gap_ms: time since the previous event, negative for the first."""
+        """The NUMBERS of one event. value: NaN for none; gap_ms: since the previous event, negative for the first."""
         low, high = self.rating_scale
         first = gap_ms < 0
         return (
@@ -64,3 +65,9 @@ class InputRows(NamedTuple):
     scene: NDArray[np.int64]
     numbers: NDArray[np.float32]
     comment: NDArray[np.float32]
+
+
+def item_text(title: str, text: str | None, categories: Sequence[str] | None) -> str:
+    """What BERT reads of an item: "title. category, category. text". "" where there is nothing: its vector is zeros."""
+    parts = (title, ", ".join(categories or ()), text or "")
+    return ". ".join(part.strip() for part in parts if part.strip())

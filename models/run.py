@@ -1,0 +1,105 @@
+"""The folder that training writes and export reads. No pickle: weights are safetensors, the rest JSON and plain numpy.
+
+run.json             schema, sizes, input spec, data, metrics, settings
+weights.safetensors  the network's parameters
+text.npy             float32 [N + 1, X]: BERT vectors of the item texts; row 0 UNKNOWN, zeros
+items.json           the N item ids; items[i] owns row i + 1
+popularity.npy       float32 [N + 1]: interactions in the training part; row 0 is 0
+curve.json curve.png loss and validation figures per epoch
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from models.network import InterestNetwork, NetworkSize
+from stream.errors import DataError
+from stream.inputs import InputSpec
+
+SCHEMA: Final = 1
+MAX_TOKENS: Final = 64  # of a text that BERT reads, in training and in serving
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What the run was trained on. sha256: hex, of the training events in their order; events: how many of them."""
+
+    name: str
+    sha256: str
+    events: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network (on the CPU, in eval mode) with everything that serving it needs.
+
+    popularity: float32 [N + 1]; text: float32 [N + 1, X]; row 0 of both is UNKNOWN; `item_ids[i]` owns row i + 1.
+    """
+
+    network: InterestNetwork
+    spec: InputSpec
+    item_ids: tuple[str, ...]
+    popularity: NDArray[np.float32]
+    text: NDArray[np.float32]
+    data: DataInfo
+    metrics: dict[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_tokens: int = MAX_TOKENS
+
+
+def save_run(run: Run, folder: Path) -> None:
+    """Write `run` into `folder`; run.json comes last, so that a run without it is unfinished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").unlink(missing_ok=True)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in run.network.state_dict().items()}, folder / "weights.safetensors"
+    )
+    np.save(folder / "text.npy", run.text)
+    np.save(folder / "popularity.npy", run.popularity)
+    (folder / "items.json").write_text(json.dumps(run.item_ids), "utf-8")
+    about = {
+        "schema": SCHEMA,
+        "size": asdict(run.network.size),
+        "inputs": asdict(run.spec),
+        "max_tokens": run.max_tokens,
+        "data": asdict(run.data),
+        "metrics": run.metrics,
+        "settings": run.settings,
+    }
+    (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run. Raises DataError where the folder is no finished run or its parts do not fit one another."""
+    try:
+        about = json.loads((folder / "run.json").read_text("utf-8"))
+        if about["schema"] != SCHEMA:
+            raise DataError(f"{folder}: run of schema {about['schema']}; this version reads {SCHEMA}")
+        size = NetworkSize(**about["size"])
+        scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
+        spec = InputSpec((float(scale[0]), float(scale[1])), tuple(scenes), int(about["inputs"]["text_dim"]))
+        text = np.load(folder / "text.npy", allow_pickle=False)
+        popularity = np.load(folder / "popularity.npy", allow_pickle=False)
+        item_ids = tuple(json.loads((folder / "items.json").read_text("utf-8")))
+        weights = load_file(folder / "weights.safetensors")
+        if not len(item_ids) + 1 == size.items + 1 == len(text) == len(popularity):
+            raise DataError(
+                f"{folder}: items.json, text.npy, popularity.npy and run.json differ in the number of items"
+            )
+        network = InterestNetwork(size, torch.from_numpy(text))
+        network.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{folder} is not a finished training run: {error}") from None
+    network.requires_grad_(False).eval()
+    data = DataInfo(**about["data"])
+    return Run(
+        network, spec, item_ids, popularity, text, data, about["metrics"], about["settings"], about["max_tokens"]
+    )
