@@ -14,8 +14,10 @@ import re
 from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
+import numpy as np
 from aiokafka.partitioner import murmur2
 from msgspec import Meta, Struct
+from numpy.typing import NDArray
 
 from stream.errors import RecordError
 
@@ -34,6 +36,15 @@ MAX_DEPTH: Final = 32
 FUTURE_MS: Final = 3_600_000
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
+User = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_ID,
+        pattern=r"^(\*[^\u0000]+|[^*\u0000][^\u0000]*)$",
+        description="user id; `*` stands for anyone unknown, and U+0000 belongs to the store",
+    ),
+]
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME, description="epoch milliseconds, UTC")]
 Count = Annotated[int, Meta(ge=0, le=10**12)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
@@ -45,7 +56,7 @@ class Click(Struct, frozen=True):
     """A user opened or chose an item. `scene` is where (home, search, a site); `slate` and `rank` name the
     recommendation that led here and the place in it, from 0."""
 
-    user: Id
+    user: User
     item: Id
     time: Time
     scene: Label | None = None
@@ -58,7 +69,7 @@ class Click(Struct, frozen=True):
 class Rating(Struct, frozen=True):
     """A user rated an item."""
 
-    user: Id
+    user: User
     item: Id
     time: Time
     value: Value
@@ -70,7 +81,7 @@ class Rating(Struct, frozen=True):
 class Comment(Struct, frozen=True):
     """A user wrote a text about an item, perhaps with a rating."""
 
-    user: Id
+    user: User
     item: Id
     time: Time
     text: Text
@@ -152,7 +163,7 @@ class SourceEvent(Struct, gc=False):
     """One accepted event with its place in Kafka.
 
     `behaviour` indexes BEHAVIOURS and SOURCE_TOPICS; `value` is NaN where there is none; `payload` is the value as
-    received (it enters the chain).
+    received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded.
     """
 
     behaviour: int
@@ -167,6 +178,7 @@ class SourceEvent(Struct, gc=False):
     text: str
     id: str
     payload: bytes
+    vector: NDArray[np.float32] | None = None
 
 
 NAN: Final = float("nan")
@@ -239,6 +251,8 @@ class JsonDecoder(Generic[Message]):
             raise RecordError("validate", "missing_field", missing[1], message)
         found = _FIELD.search(message)
         name = found[1] if found else ""
+        if "regex" in message:
+            raise RecordError("validate", "out_of_range", name, "expected a user id other than `*`, without U+0000")
         if "length" in message:
             short = "length >=" in message
             raise RecordError("validate", "out_of_range" if short else "too_large", name, message)

@@ -150,7 +150,7 @@ class Settings(BaseSettings):
 def load(**values: Any) -> Settings:
     """Settings from all sources, `values` the strongest. Raises SettingsError naming each wrong field."""
     try:
-        return Settings(_secrets_dir=os.environ.get("FRESHET_SECRETS"), **values)
+        return Settings(_secrets_dir=os.environ.get("FRESHET_SECRETS"), **values)  # type: ignore[call-arg]
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,143 @@
+"""The comment stage: texts are encoded beside the hot path, so that they delay no other user.
+
+A comment whose vector is not known yet waits, and with it its own user's later events; everyone else goes on. Vectors
+are kept by text hash. One thread encodes, one text at a time: a vector depends on its text alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.events import SourceEvent
+from stream.fatal import fatal
+
+Vector = NDArray[np.float32]
+log = logging.getLogger("freshet.comments")
+
+
+class CommentStage:
+    """Holds back events until their comments are encoded. All methods run in the event loop.
+
+    encode: text -> float32 [text width], called in `executor`; on_ready: called when held events may go on.
+    """
+
+    def __init__(self, encode: Callable[[str], Vector], executor: Executor, cache: int) -> None:
+        self._encode = encode
+        self._executor = executor
+        self._size = cache
+        self._cache: OrderedDict[bytes, Vector] = OrderedDict()
+        self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
+        self._asked: dict[bytes, set[bytes]] = {}  # text hash -> users waiting for it
+        self._ready: list[SourceEvent] = []
+        self._epoch = 0
+        self.on_ready: Callable[[], None] = lambda: None
+        self.encoded = 0
+        self.hits = 0
+
+    def admit(self, user: bytes, events: list[SourceEvent]) -> list[SourceEvent]:
+        """One user's new events, in order -> those that may be folded now; the others are held."""
+        queue = self._waiting.get(user)
+        if queue is not None:
+            queue.extend(events)
+            return []
+        for place, event in enumerate(events):
+            if not self._attach(event):
+                self._waiting[user] = deque(events[place:])
+                self._ask(user, event)
+                return events[:place]
+        return events
+
+    def take_ready(self) -> list[SourceEvent]:
+        """Held events that may be folded now, each user's in order."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def unfinished(self) -> Iterator[SourceEvent]:
+        """Every event that was admitted and not handed on yet."""
+        yield from self._ready
+        for queue in self._waiting.values():
+            yield from queue
+
+    @property
+    def held(self) -> int:
+        """Events that wait."""
+        return len(self._ready) + sum(map(len, self._waiting.values()))
+
+    def forget(self) -> None:
+        """Partitions were revoked: whoever gets them reads the held events again."""
+        self._epoch += 1
+        self._waiting.clear()
+        self._asked.clear()
+        self._ready.clear()
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until nothing waits for the encoder. False: it took longer than `seconds`."""
+        end = asyncio.get_running_loop().time() + seconds
+        while self._waiting and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
+        return not self._waiting
+
+    def _attach(self, event: SourceEvent) -> bool:
+        """True where the event needs no text vector, or has got it."""
+        if not event.text or event.vector is not None:
+            return True
+        digest = _digest(event.text)
+        vector = self._cache.get(digest)
+        if vector is None:
+            return False
+        self._cache.move_to_end(digest)
+        self.hits += 1
+        event.vector = vector
+        return True
+
+    def _ask(self, user: bytes, event: SourceEvent) -> None:
+        digest = _digest(event.text)
+        users = self._asked.get(digest)
+        if users is not None:
+            users.add(user)
+            return
+        self._asked[digest] = {user}
+        loop = asyncio.get_running_loop()
+        epoch = self._epoch
+        future = self._executor.submit(self._encode, event.text)
+        future.add_done_callback(
+            lambda done: loop.call_soon_threadsafe(self._done, epoch, digest, done.exception(), done)
+        )
+
+    def _done(self, epoch: int, digest: bytes, error: BaseException | None, done: object) -> None:
+        if error is not None:
+            fatal(error)
+        vector: Vector = done.result()  # type: ignore[attr-defined]
+        self.encoded += 1
+        if self._size:
+            self._cache[digest] = vector
+            if len(self._cache) > self._size:
+                self._cache.popitem(last=False)
+        if epoch != self._epoch:
+            return
+        for user in self._asked.pop(digest, ()):
+            self._release(user, vector)
+        if self._ready:
+            self.on_ready()
+
+    def _release(self, user: bytes, vector: Vector) -> None:
+        queue = self._waiting[user]
+        queue[0].vector = vector
+        while queue and self._attach(queue[0]):
+            self._ready.append(queue.popleft())
+        if queue:
+            self._ask(user, queue[0])
+        else:
+            del self._waiting[user]
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()

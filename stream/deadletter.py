@@ -1,0 +1,67 @@
+"""Dead letters: a record that cannot be accepted is kept as received, with the place and the reason in its headers."""
+
+from __future__ import annotations
+
+import socket
+import time
+from hashlib import sha256
+from importlib.metadata import version
+
+from stream.errors import RecordError
+from stream.events import DeadLetterHeaders
+from stream.transport import Outgoing, Record
+
+MAX_VALUE = 4 << 20  # bytes of key and value together; the topic takes 64 KiB more, for the headers
+MAX_HEADERS = 32 << 10  # bytes of the received headers that are kept
+MAX_MESSAGE = 512
+
+_NAMES = dict(zip(DeadLetterHeaders.__struct_fields__, DeadLetterHeaders.__struct_encode_fields__, strict=True))
+
+
+class DeadLetters:
+    """Makes dead letters for this process. model: hex id of the bundle in use."""
+
+    def __init__(self, model: str) -> None:
+        self._fixed = {"app_version": version("freshet"), "model_sha256": model, "host": socket.gethostname()}
+
+    def letter(self, topic: str, partition: int, record: Record, error: RecordError) -> Outgoing:
+        """The dead letter of one record; its headers are those of events.DeadLetterHeaders, then the received ones."""
+        value = record.value or b""
+        room = MAX_VALUE - len(record.key or b"")
+        cut = len(value) > room
+        said = {
+            "topic": topic,
+            "partition": str(partition),
+            "offset": str(record.offset),
+            "stage": error.stage,
+            "reason": error.reason,
+            "field": error.field,
+            "exception": type(error).__name__,
+            "message": _printable(str(error)),
+            "attempt": "1",
+            "failed_at": str(int(time.time() * 1000)),
+            "payload_sha256": sha256(value).hexdigest(),
+            "truncated": "true" if cut else "false",
+            **self._fixed,
+        }
+        headers = [(_NAMES[name], text.encode()) for name, text in said.items()]
+        headers += _received(record)
+        kept = record.value[:room] if cut and record.value else record.value
+        return Outgoing(record.key, kept, headers, record.timestamp)
+
+
+def _received(record: Record) -> list[tuple[str, bytes]]:
+    """The record's own headers while they fit; those that claim to be ours are dropped."""
+    kept: list[tuple[str, bytes]] = []
+    size = 0
+    for name, value in record.headers or ():
+        size += len(name) + len(value or b"")
+        if size > MAX_HEADERS:
+            break
+        if not name.startswith("__rec.errors."):
+            kept.append((name, value))
+    return kept
+
+
+def _printable(message: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in message)[:MAX_MESSAGE]

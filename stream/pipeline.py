@@ -1,0 +1,293 @@
+"""From a micro-batch of raw records to durable state and offsets that are safe to commit, in numbered steps.
+
+     1  claim the micro-batch: lease and assignment still ours
+     2  decode and validate; what is not acceptable becomes a dead letter
+     3  order each user's events; hold back who waits for a comment to be encoded, add who waits no longer
+     4  read the states, one multi-get a partition
+     5  fold the bookkeeping: fences, duplicates, seq, chain
+     6  the recurrent model, one call a wave
+     7  changelog records and dead letters sent and acknowledged; meanwhile all users scored in one call
+     8  slates sent and acknowledged: none shows a state that is not durable
+     9  RocksDB, one WriteBatch a partition
+    10  offsets below the first unfinished event are safe to commit
+
+Any exception ends the process (stream.transport): nothing is committed that did not pass step 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from heapq import merge
+from typing import TypeVar
+
+import msgspec
+from faust.types import TP
+
+from stream import interest
+from stream.comments import CommentStage
+from stream.deadletter import DeadLetters
+from stream.errors import FreshetError, RecordError
+from stream.events import EventDecoder, Recommendation, Scored, SourceEvent
+from stream.inputs import InputSpec
+from stream.metrics import BatchFigures, Metrics
+from stream.recommend import Catalogue, InterestModels, Turn, advance, rank, take_in
+from stream.settings import Settings
+from stream.store import InterestStore
+from stream.transport import MicroBatch, Outgoing, RecordBatches, SourceConsumer
+
+Result = TypeVar("Result")
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The models of one bundle. state_model: 16 bytes that stamp every state; hidden: width of h and c."""
+
+    bundle: str
+    state_model: bytes
+    hidden: int
+    spec: InputSpec
+    models: InterestModels
+
+
+class Pipeline:
+    """Processes micro-batches one at a time; see the module's steps.
+
+    consumer, batches: looked up at each use, since Faust makes them when the app starts; catalogue: the current snapshot;
+    executor: runs the models, one call at a time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        serving: Serving,
+        *,
+        consumer: Callable[[], SourceConsumer],
+        batches: Callable[[], RecordBatches],
+        store: InterestStore,
+        decoder: EventDecoder,
+        comments: CommentStage,
+        dead_letters: DeadLetters,
+        catalogue: Callable[[], Catalogue],
+        executor: Executor,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._topics = settings.sources
+        self._serving = serving
+        self._consumer = consumer
+        self._batches = batches
+        self._store = store
+        self._decoder = decoder
+        self._comments = comments
+        self._dead_letters = dead_letters
+        self._catalogue = catalogue
+        self._executor = executor
+        self._metrics = metrics
+        self._encoder = msgspec.json.Encoder()
+        self._next: dict[TP, int] = {}  # first offset not yet read
+        self.newest: dict[str, int] = {}  # topic -> append time (epoch ms) of the newest record finished
+
+    async def process(self, batch: MicroBatch) -> None:
+        """Steps 1 to 10 for one micro-batch."""
+        consumer = self._consumer()
+        if not consumer.take(batch):  # 1
+            return
+        began = time.perf_counter()
+        figures = BatchFigures()
+        with figures.stage("decode"):
+            found, letters = self._decode(batch, figures)  # 2
+            groups = self._order(found)  # 3
+        with figures.stage("read"):
+            turns = self._take_in(groups)  # 4, 5
+        catalogue = self._catalogue()
+        if turns:
+            with figures.stage("step"):
+                figures.unknown_items = await self._run(  # 6
+                    lambda: advance(turns, self._serving.models, catalogue, self._serving.spec)
+                )
+        records = self._records(turns, figures)
+        changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
+        with figures.stage("score"):
+            slates = await self._run(
+                lambda: rank(
+                    turns, self._serving.models, catalogue, self._settings.slate_size,
+                    filter_seen=self._settings.filter_seen,
+                )
+            ) if turns else []  # fmt: skip
+        ends = await changelog
+        with figures.stage("slates"):
+            await self._batches().send(self._slates(turns, slates, catalogue, figures))  # 8
+        acknowledged = time.time() * 1000
+        with figures.stage("store"):
+            for (topic, partition), written in records.items():  # 9
+                pairs = [(record.key, record.value) for record in written if record.key and record.value]
+                self._store.write(partition, pairs, ends.get((topic, partition), -1))
+        for tp, part in batch.parts.items():
+            self._next[tp] = part[-1].offset + 1
+            self.newest[tp.topic] = part[-1].timestamp
+        held = self._comments.held
+        consumer.finish(self._safe(), hold=held > self._settings.held_events)  # 10
+        self._observe(turns, figures, acknowledged, held, began)
+
+    def revoked(self) -> None:
+        """The assignment ended: forget what was read and not finished; whoever owns it next reads it again."""
+        self._comments.forget()
+        self._next.clear()
+
+    def _decode(
+        self, batch: MicroBatch, figures: BatchFigures
+    ) -> tuple[list[SourceEvent], dict[Place, list[Outgoing]]]:
+        events: list[SourceEvent] = []
+        letters: dict[Place, list[Outgoing]] = {}
+        decode = self._decoder.decode
+        for behaviour, topic in enumerate(self._topics):
+            for tp, records in batch.parts.items():
+                if tp.topic != topic:
+                    continue
+                for record in records:
+                    try:
+                        events.append(
+                            decode(behaviour, tp.partition, record.offset, record.timestamp, record.key, record.value)
+                        )
+                    except RecordError as error:
+                        letter = self._dead_letters.letter(topic, tp.partition, record, error)
+                        letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
+                        figures.dead_letter(behaviour, topic, error.stage, error.reason)
+        return events, letters
+
+    def _order(self, found: Sequence[SourceEvent]) -> dict[bytes, list[SourceEvent]]:
+        """Events that may be folded now, by user, each user's in order: those released by the comment stage come first."""
+        groups: dict[bytes, list[SourceEvent]] = {}
+        for event in self._comments.take_ready():
+            groups.setdefault(event.user, []).append(event)
+        fresh: dict[bytes, list[SourceEvent]] = {}
+        for event in found:
+            fresh.setdefault(event.user, []).append(event)
+        for user, events in fresh.items():
+            free = self._comments.admit(user, in_append_order(events))
+            if free:
+                groups.setdefault(user, []).extend(free)
+        return groups
+
+    def _take_in(self, groups: Mapping[bytes, list[SourceEvent]]) -> list[Turn]:
+        by_partition: dict[int, list[bytes]] = {}
+        for user, events in groups.items():
+            by_partition.setdefault(events[0].partition, []).append(user)
+        serving = self._serving
+        return [
+            take_in(user, partition, record, groups[user], self._topics, serving.state_model, serving.hidden)
+            for partition, users in by_partition.items()
+            for user, record in zip(users, self._store.read(partition, users), strict=True)
+        ]
+
+    async def _run(self, call: Callable[[], Result]) -> Result:
+        """A model call in the executor. Raises FreshetError where it takes longer than inference_timeout."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await asyncio.wait_for(loop.run_in_executor(self._executor, call), self._settings.inference_timeout)
+        except TimeoutError:
+            raise FreshetError(f"a model call took longer than {self._settings.inference_timeout:g} s") from None
+
+    def _records(self, turns: Sequence[Turn], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
+        """One changelog record per changed state."""
+        records: dict[Place, list[Outgoing]] = {}
+        topic = self._store.changelog_topic
+        for turn in turns:
+            if turn.changed:
+                record = interest.encode(turn.state)
+                records.setdefault((topic, turn.partition), []).append(Outgoing(turn.user, record))
+                figures.states_written += 1
+                figures.state_bytes += len(record)
+                figures.changelog_bytes += len(record) + len(turn.user)
+        return records
+
+    async def _send_changelog(
+        self, records: Mapping[Place, list[Outgoing]], letters: Mapping[Place, list[Outgoing]], figures: BatchFigures
+    ) -> dict[Place, int]:
+        with figures.stage("changelog"):
+            return await self._batches().send({**records, **letters})
+
+    def _slates(
+        self, turns: Sequence[Turn], slates: Sequence[list[Scored]], catalogue: Catalogue, figures: BatchFigures
+    ) -> dict[Place, list[Outgoing]]:
+        """One slate per user touched. It is flagged `replay` where the user had an event that was folded before."""
+        lists: dict[Place, list[Outgoing]] = {}
+        now = int(time.time() * 1000)
+        topic = self._settings.recommendations_topic
+        for turn, items in zip(turns, slates, strict=True):
+            replay = bool(turn.replayed) or not turn.folded
+            slate = self._slate(turn, items, catalogue.offset, now, replay)
+            value = self._encoder.encode(slate)
+            lists.setdefault((topic, turn.partition), []).append(Outgoing(turn.user, value))
+            figures.slate("interest", replay)
+        return lists
+
+    def _slate(self, turn: Turn, items: list[Scored], catalogue: int, now: int, replay: bool) -> Recommendation:
+        state = turn.state
+        chain = state.chain.hex()
+        newest = max((event.append_ms for event in turn.folded), default=None)
+        return Recommendation(
+            user=turn.user.decode(),
+            slate=f"{chain[:16]}-{now:x}",
+            seq=state.seq,
+            chain=chain,
+            items=items,
+            time=now,
+            latency_ms=-1 if newest is None else max(0, now - newest),
+            events=[(self._topics[event.behaviour], event.partition, event.offset) for event in turn.folded],
+            applied={
+                f"{topic}/{turn.partition}": offset
+                for topic, offset in zip(self._topics, state.fence, strict=True)
+                if offset >= 0
+            },
+            catalogue=catalogue,
+            bundle=self._serving.bundle,
+            strategy="interest",
+            replay=replay,
+        )
+
+    def _safe(self) -> dict[TP, int]:
+        """Offset to commit per topic-partition: everything below is finished."""
+        safe = dict(self._next)
+        for event in self._comments.unfinished():
+            tp = TP(self._topics[event.behaviour], event.partition)
+            if event.offset < safe.get(tp, event.offset + 1):
+                safe[tp] = event.offset
+        return safe
+
+    def _observe(
+        self, turns: Sequence[Turn], figures: BatchFigures, acknowledged: float, held: int, began: float
+    ) -> None:
+        for turn in turns:
+            for event in turn.folded:
+                figures.outcome(event.behaviour, "applied")
+                if not turn.replayed:
+                    figures.latencies[event.behaviour].append(max(0.0, acknowledged - event.append_ms) / 1000)
+            figures.late += turn.late
+            figures.refolded += turn.refolded
+            for behaviour, outcome in turn.passed:
+                figures.outcome(behaviour, outcome)
+        figures.comments_encoded, self._comments.encoded = self._comments.encoded, 0
+        figures.comment_cache_hits, self._comments.hits = self._comments.hits, 0
+        figures.held = held
+        figures.seconds = time.perf_counter() - began
+        self._metrics.observe_batch(figures)
+
+
+def in_append_order(events: list[SourceEvent]) -> list[SourceEvent]:
+    """One user's events of a micro-batch, listed by topic: merged by append time, ties clicks, ratings, comments.
+
+    Two offsets of one topic never swap, whatever their append times say.
+    """
+    first = events[0].behaviour
+    if all(event.behaviour == first for event in events):
+        return events
+    topics: tuple[list[SourceEvent], ...] = ([], [], [])
+    for event in events:
+        topics[event.behaviour].append(event)
+    return list(merge(*topics, key=lambda event: (event.append_ms, event.behaviour)))

@@ -1,0 +1,14 @@
+"""Faust with batch-native sources: whole lists of raw records go from aiokafka to one agent as micro-batches.
+
+Faust keeps the app, agent, table, assignment, rebalance, recovery, standbys, the commit timer and the shutdown. For the
+source topics only, an own consumer hands over micro-batches, keeps the offsets to commit, and guards a heartbeat lease.
+With stream.store this is the only place that touches private names of Faust, mode and aiokafka (docs/decisions/0002).
+"""
+
+from stream.transport.application import SourceApp
+from stream.transport.batch import MicroBatch, Record
+from stream.transport.consumer import SourceConsumer
+from stream.transport.names import check_private_names
+from stream.transport.producer import Outgoing, RecordBatches
+
+__all__ = ["MicroBatch", "Outgoing", "Record", "RecordBatches", "SourceApp", "SourceConsumer", "check_private_names"]

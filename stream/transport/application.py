@@ -1,0 +1,127 @@
+"""The Faust app with batch-native sources, its transport and its channel of micro-batches."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+from faust.channels import Channel
+from faust.transport.drivers import aiokafka as driver
+
+from stream.fatal import fatal
+from stream.settings import Settings
+from stream.transport.batch import MicroBatch
+from stream.transport.consumer import SourceConsumer
+from stream.transport.lease import Lease
+from stream.transport.producer import MAX_REQUEST, SourceProducer
+
+Handler = Callable[[MicroBatch], Awaitable[None]]
+
+
+class SourceTransport(driver.Transport):
+    """Faust's aiokafka transport with our consumer and producer."""
+
+    Consumer = SourceConsumer
+    Producer = SourceProducer
+
+
+class MicroBatchChannel(Channel):
+    """Channel of micro-batches, named after the topics that they come from.
+
+    Its queue is unmanaged: Faust's flow control would clear it, and with it records that were never processed.
+    """
+
+    @property
+    def queue(self) -> Any:
+        if self._queue is None:  # type: ignore[has-type]
+            self._queue = self.app.FlowControlQueue(maxsize=4, clear_on_resume=False)
+        return self._queue
+
+    def get_topic_name(self) -> str:
+        return ", ".join(sorted(self.app.source_topics))
+
+
+class SourceApp(faust.App):
+    """A Faust app whose source topics arrive as micro-batches. Ends the process on any crash of a service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lease = Lease(settings.session_timeout)
+        self.source_topics: frozenset[str] = frozenset(settings.sources)
+        super().__init__(
+            settings.app_id,
+            broker=[f"kafka://{address}" for address in settings.brokers.split(",")],
+            broker_credentials=credentials(settings),
+            store="rocksdb://",
+            datadir=str(settings.data_dir),
+            origin="stream",
+            autodiscover=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            topic_partitions=settings.partitions,
+            key_serializer="raw",
+            value_serializer="raw",
+            web_enabled=False,
+            web_in_thread=False,
+            processing_guarantee="at_least_once",
+            agent_supervisor="mode.CrashingSupervisor",
+            table_standby_replicas=settings.standby_replicas,
+            broker_commit_interval=settings.commit_interval,
+            broker_session_timeout=settings.session_timeout,
+            broker_heartbeat_interval=settings.heartbeat_interval,
+            broker_rebalance_timeout=settings.rebalance_timeout,
+            broker_request_timeout=max(settings.request_timeout, settings.session_timeout + 1),
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=5 << 20,
+            producer_acks=-1,
+            producer_linger=0,
+            producer_max_batch_size=786_432,
+            producer_max_request_size=MAX_REQUEST,
+            producer_request_timeout=settings.request_timeout,
+            stream_wait_empty=True,
+        )
+        self.micro_batches = MicroBatchChannel(self)
+
+    def _new_transport(self) -> SourceTransport:
+        return SourceTransport(self.conf.broker_consumer, self)
+
+    def source_agent(self, name: str, handle: Handler, description: str) -> Any:
+        """Register the agent that passes each micro-batch to `handle`, one at a time; any exception ends the process."""
+        source = self.topic(*self.settings.sources, key_type=bytes, value_type=bytes)
+
+        async def consume(batches: Any) -> None:
+            self.topics.add(source)  # subscribes, without a stream of its own
+            async for batch in batches:
+                try:
+                    await handle(batch)
+                except Exception as error:
+                    fatal(error)
+
+        consume.__name__ = name
+        consume.__doc__ = description
+        return self.agent(self.micro_batches, name=name)(consume)
+
+    async def crash(self, reason: BaseException) -> None:
+        fatal(reason)
+
+
+def credentials(settings: Settings) -> Any:
+    """Faust's credentials for the settings' security protocol; None for PLAINTEXT."""
+    protocol = settings.security_protocol
+    if protocol == "PLAINTEXT":
+        return None
+    context = None
+    if "SSL" in protocol:
+        context = ssl.create_default_context(cafile=str(settings.ssl_cafile) if settings.ssl_cafile else None)
+        if settings.ssl_certfile:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    if "SASL" not in protocol:
+        return faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        mechanism=settings.sasl_mechanism,
+        username=settings.sasl_username,
+        password=settings.sasl_password.get_secret_value(),
+        ssl_context=context,
+    )

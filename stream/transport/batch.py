@@ -1,0 +1,38 @@
+"""A micro-batch: raw records of the source topics, as lists per topic-partition."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from faust.types import TP
+
+
+class Record(Protocol):
+    """What is used of aiokafka's ConsumerRecord. timestamp: append time, epoch ms."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Any
+
+
+class MicroBatch:
+    """Records taken together. `epoch` counts the assignments: a batch of an older one is dropped, unprocessed."""
+
+    __slots__ = ("epoch", "parts", "sent", "size")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.parts: dict[TP, list[Record]] = {}
+        self.size = 0
+        self.sent = False
+
+    def add(self, tp: TP, records: list[Record]) -> None:
+        """Append records of one topic-partition, in offset order."""
+        have = self.parts.get(tp)
+        if have is None:
+            self.parts[tp] = records
+        else:
+            have.extend(records)
+        self.size += len(records)

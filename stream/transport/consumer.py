@@ -1,0 +1,320 @@
+"""The consumer: micro-batches of raw records for the source topics, Faust's own way for every other topic."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from mode import Service
+
+from stream.errors import FreshetError, LeaseError, LossError
+from stream.fatal import fatal
+from stream.store import apply_changelog
+from stream.transport.batch import MicroBatch, Record
+
+FETCH_WAIT_MS = 50
+"""How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
+held, so this bounds the latency of a quiet topic-partition; Faust has 1,500 built in."""
+
+POLL = 0.5  # seconds that one fetch of ours waits
+ENOUGH = 64  # records that are handed over without lingering
+QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
+
+
+class SourceThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread; notes each good heartbeat, reads committed records only."""
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        coordinator = self._consumer._coordinator
+        beat = coordinator._do_heartbeat
+        lease = self.app.lease
+
+        async def noted() -> bool:
+            asked = time.monotonic()
+            good = bool(await beat())
+            if good and lease.age:  # age 0: nothing is assigned
+                lease.grant(asked)
+            return good
+
+        coordinator._do_heartbeat = noted
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class SourceConsumer(driver.Consumer):
+    """Hands micro-batches of the source topics to the app's channel and commits what the pipeline has finished.
+
+    The pipeline calls `take` before and `finish` after a micro-batch, with the offsets that are now safe to commit.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.sources: frozenset[str] = self.app.source_topics
+        self.epoch = 0
+        self.joined = False  # the group has told us our partitions, perhaps none
+        self.on_revoked: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[], None] = lambda: None
+        self._max = self.app.settings.micro_batch
+        self._linger = self.app.settings.linger_ms / 1000
+        self._next: dict[TP, int] = {}  # next source offset that we expect
+        self._gaps: dict[TP, tuple[int, int]] = {}  # gaps that survived a seek back: compacted or transactional
+        self._safe: dict[TP, int] = {}  # offsets to commit: everything below is finished
+        self._pending: MicroBatch | None = None  # in the channel, not yet taken
+        self._running: MicroBatch | None = None  # the pipeline works on it
+        self._held = False  # the pipeline asks for no more records
+        self._stopping = False
+        self._fetch: asyncio.Future[Any] | None = None
+        self._changed = asyncio.Event()
+        self.recovered = 0  # changelog records read into RocksDB
+
+    def _new_consumer_thread(self) -> SourceThread:
+        return SourceThread(self, loop=self.loop, beacon=self.beacon)
+
+    # fetching
+
+    def _open(self) -> bool:
+        app = self.app
+        return bool(
+            self.flow_active
+            and app.tables.actives_ready
+            and not app.rebalancing
+            and not self._stopping
+            and not self.should_stop
+            and not app.should_stop
+        )
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        others = {tp for tp in active_partitions or () if tp.topic not in self.sources}
+        if not others:  # aiokafka takes an empty set for all partitions
+            await self.sleep(min(timeout, 0.1))
+            return {}
+        epoch = self.epoch
+        records = await super()._getmany(others, timeout)
+        if epoch != self.epoch or not self.flow_active:
+            return records
+        try:
+            left, count = apply_changelog(self.app.tables.recovery, records)
+        except Exception as error:
+            fatal(error)  # Faust would log it and go on with a hole in the state
+        self.recovered += count
+        return left
+
+    @Service.task
+    async def _source_fetcher(self) -> None:
+        try:
+            while not self.should_stop:
+                if self._open():
+                    await self._fetch_once()
+                else:
+                    await self.sleep(0.02)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            fatal(error)
+
+    @Service.task
+    async def _lease_watch(self) -> None:
+        while not self.should_stop:
+            self._guard()
+            await self.sleep(0.5)
+
+    def _guard(self) -> None:
+        try:
+            self.app.lease.check()
+        except LeaseError as error:
+            fatal(error)
+
+    async def _fetch_once(self) -> None:
+        epoch, pending = self.epoch, self._pending
+        lingering = pending is not None and not pending.sent
+        if self._held or (pending is not None and pending.size >= self._max and not lingering):
+            await self._wait_changed()
+            return
+        tps = {tp for tp in self._get_active_partitions() if tp.topic in self.sources}
+        if not tps:
+            await self.sleep(0.02)
+            return
+        for tp in tps - self._next.keys():  # nothing committed yet
+            position = await self.position(tp)
+            if epoch != self.epoch:
+                return
+            self._next[tp] = position
+        room = max(1, self._max - (pending.size if pending else 0))
+        records = await self._read(tps, 0.0 if lingering else POLL, room)
+        if records is not None and epoch == self.epoch and self._open():  # else: read again after the next seek
+            await self._hand_over(records)
+
+    async def _read(self, tps: set[TP], timeout: float, room: int) -> Mapping[Any, list[Record]] | None:
+        """One fetch in the consumer's thread. None: it was cancelled, or the consumer is stopped."""
+        thread = self._thread
+        # not call_thread(): it has two workers, and a long poll in one of them would block commits
+        fetch = thread._fetch_records(thread._ensure_consumer(), tps, timeout=timeout, max_records=room)
+        epoch = self.epoch
+        future = self._fetch = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, thread.thread_loop))
+        try:
+            found: Mapping[Any, list[Record]] = await future
+            return found
+        except asyncio.CancelledError:
+            if epoch != self.epoch:
+                return None  # quiesce() cancelled the fetch, not us
+            raise
+        except self.consumer_stopped_errors:
+            return None
+        finally:
+            self._fetch = None
+
+    async def _hand_over(self, records: Mapping[Any, list[Record]]) -> None:
+        back: dict[TP, int] = {}
+        now = time.monotonic()
+        fresh = self._pending is None  # the last one may have been taken meanwhile
+        pending = self._pending or MicroBatch(self.epoch)
+        for key, found in records.items():
+            tp = TP(key.topic, key.partition)
+            wanted, first = self._next[tp], found[0].offset
+            if first > wanted and self._gaps.get(tp) != (wanted, first):
+                # perhaps the fetch of an older position: look once more; a real gap comes again
+                self._gaps[tp] = (wanted, first)
+                back[tp] = wanted
+                continue
+            kept = found if first >= wanted else [record for record in found if record.offset >= wanted]
+            if kept:
+                pending.add(tp, kept)
+                self._next[tp] = kept[-1].offset + 1
+                self.app.monitor.stream_inbound_time[tp] = now  # keeps Faust's livelock detector quiet
+        if pending.size and not pending.sent:
+            self._pending = pending
+            if self._linger and fresh and pending.size < ENOUGH:
+                await asyncio.sleep(self._linger)
+            else:
+                pending.sent = True
+                await self.app.micro_batches.put(pending)
+        if back:
+            await self.seek_wait(back)
+
+    async def _wait_changed(self) -> None:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), 1.0)
+        except TimeoutError:
+            pass
+
+    # the pipeline's side
+
+    def take(self, batch: MicroBatch) -> bool:
+        """Claim a micro-batch; False where its partitions have been revoked since."""
+        if self._pending is batch:
+            self._pending = None
+        self._changed.set()
+        self._guard()
+        if batch.epoch != self.epoch:
+            return False
+        self._running = batch
+        return True
+
+    def finish(self, safe: Mapping[TP, int], hold: bool) -> None:
+        """The micro-batch is durable. safe: offsets to commit per topic-partition; hold: fetch no more for now."""
+        self._safe.update(safe)
+        self._running = None
+        self._held = hold
+        self._changed.set()
+
+    def hold(self) -> None:
+        """Hand over no more records: the worker is about to stop."""
+        self._stopping = True
+
+    def wake(self) -> None:
+        """Have the pipeline called though no record has come: something that it held back is ready."""
+        if self._pending is None and self.app.micro_batches.queue.empty():
+            self._pending = batch = MicroBatch(self.epoch)
+            batch.sent = True
+            self.app.micro_batches.queue.put_nowait(batch)
+
+    def lag(self) -> dict[TP, int]:
+        """Records of each source partition that the pipeline has not finished, as far as the broker has told."""
+        return {tp: max(0, (self.highwater(tp) or 0) - self._safe.get(tp, self._next.get(tp, 0))) for tp in self._next}
+
+    # rebalance and shutdown
+
+    async def quiesce(self) -> None:
+        """No new micro-batch from here on; wait for the one under way."""
+        self.epoch += 1
+        self._pending = None
+        self._held = False
+        if self._fetch is not None:
+            self._fetch.cancel()
+        end = time.monotonic() + QUIESCE
+        while self._running is not None:
+            if time.monotonic() > end:
+                fatal(FreshetError(f"a micro-batch did not end within {QUIESCE:g} s of a rebalance"))
+            await self._wait_changed()
+        self.on_revoked()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._guard()  # evicted while stopped: what we hold may be another worker's already
+        await self.quiesce()
+        await self.commit()  # Faust forgets what is finished before it would commit it
+        self.joined = False
+        await super().on_partitions_revoked(revoked)
+        self.app.lease.release()
+        for known in (self._next, self._gaps, self._safe):
+            known.clear()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.app.lease.grant()
+        await super().on_partitions_assigned(assigned, generation_id)
+        self.joined = True
+
+    async def wait_empty(self) -> None:
+        await self.quiesce()
+        await super().wait_empty()
+
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        sources = [tp for tp in self.assignment() if tp.topic in self.sources]
+        for tp in sources:
+            committed = self._committed_offset.get(tp)
+            if committed:
+                self._next[tp] = committed
+            else:
+                self._next.pop(tp, None)
+        await self._refuse_loss(tp for tp in sources if tp in self._next)
+
+    async def _refuse_loss(self, tps: Iterable[TP]) -> None:
+        """A committed offset outside of the log means records that nobody will ever read: stop unless told otherwise."""
+        committed = {tp: self._next[tp] for tp in tps}
+        if not committed:
+            return
+        begins = await self.earliest_offsets(*committed)
+        ends = await self.highwaters(*committed)
+        for tp, offset in committed.items():
+            begin, end = begins.get(tp) or 0, ends.get(tp) or 0
+            if begin <= offset <= end:
+                continue
+            lost = f"{offset} to {begin - 1}" if offset < begin else f"beyond the log's end {end}, committed {offset}"
+            error = LossError(
+                f"{tp.topic} partition {tp.partition}: source records are gone: {lost}; see --accept-loss"
+            )
+            if not self.app.settings.accept_loss:
+                fatal(error)
+            self.log.error("%s: going on, as told", error)
+            self._next[tp] = begin
+            await self.seek_wait({tp: begin})
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        done = bool(await super().force_commit(topics, start_new_transaction))
+        if done:
+            self.on_commit()
+        return done
+
+    def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        offsets: dict[TP, int] = super()._filter_committable_offsets(tps)
+        return offsets | {tp: offset for tp, offset in self._safe.items() if self._should_commit(tp, offset)}

@@ -1,0 +1,105 @@
+"""Sending: one record batch per partition, acknowledged by all replicas, never after the lease has run out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from faust.transport.drivers import aiokafka as driver
+
+from stream.errors import BrokerError, LeaseError
+from stream.fatal import fatal
+from stream.transport.lease import Lease
+
+MAX_REQUEST = 5 << 20  # bytes: a dead letter may hold a source record of 4 MiB and its headers
+
+
+class Outgoing(NamedTuple):
+    """One record to send. timestamp: epoch ms, None for now."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    timestamp: int | None = None
+
+
+class SourceProducer(driver.Producer):
+    """Faust's producer, idempotent, its produce requests (aiokafka's own retries included) guarded by the lease."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        lease: Lease = self.app.lease
+        sender = self._producer._sender
+        send = sender._send_produce_req
+
+        async def guarded(*arguments: Any, **named: Any) -> Any:
+            try:
+                lease.check()
+            except LeaseError as error:
+                fatal(error)
+            return await send(*arguments, **named)
+
+        sender._send_produce_req = guarded
+
+    @property
+    def batches(self) -> RecordBatches:
+        """The started producer's record batches."""
+        return RecordBatches(self._producer, self.request_timeout)
+
+
+class RecordBatches:
+    """Sends lists of records, one Kafka record batch per partition (1.6 us a record instead of 13 with `send`)."""
+
+    def __init__(self, producer: Any, timeout: float) -> None:
+        self._producer = producer
+        self._timeout = timeout
+
+    async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records, acknowledged when this returns.
+
+        Returns the last offset written per partition, or -1 where the broker did not say (a retried batch that had
+        already arrived). Raises BrokerError where the acknowledgement did not come in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                ends = await asyncio.gather(
+                    *(self._send_partition(place, records) for place, records in lists.items() if records)
+                )
+        except TimeoutError:
+            raise BrokerError(f"no acknowledgement of produced records within {self._timeout:g} s") from None
+        return dict(ends)
+
+    async def _send_partition(self, place: tuple[str, int], records: Sequence[Outgoing]) -> tuple[tuple[str, int], int]:
+        topic, partition = place
+        now = int(time.time() * 1000)
+        sent: list[tuple[asyncio.Future[Any], int]] = []
+        batch = self._producer.create_batch()
+        for record in records:
+            stamp = now if record.timestamp is None else record.timestamp
+            if self._append(batch, record, stamp):
+                continue
+            sent.append(await self._close(batch, topic, partition))
+            batch = self._producer.create_batch()
+            if not self._append(batch, record, stamp):
+                raise BrokerError(f"a record of {len(record.value or b'')} bytes does not fit into a batch for {topic}")
+        sent.append(await self._close(batch, topic, partition))
+        last = -1
+        for future, count in sent:
+            metadata = await future
+            if metadata.offset >= 0:  # -1: a duplicate sequence number, so the offset is not known
+                last = max(last, metadata.offset + count - 1)
+        return place, last
+
+    @staticmethod
+    def _append(batch: Any, record: Outgoing, stamp: int) -> bool:
+        added = batch.append(timestamp=stamp, key=record.key, value=record.value, headers=record.headers)
+        return added is not None
+
+    async def _close(self, batch: Any, topic: str, partition: int) -> tuple[asyncio.Future[Any], int]:
+        batch.close()  # an open batch would wait for the linger time
+        return await self._producer.send_batch(batch, topic, partition=partition), batch.record_count()

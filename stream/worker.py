@@ -1,0 +1,218 @@
+"""One worker process: load the bundle, follow the catalogue, run the Faust app until told to stop.
+
+Order of start: bundle and golden vectors, health server, catalogue to its end, then the app (join, recover, ready).
+Order of stop (SIGTERM, SIGINT): no new records, waiting comments finish, commit, leave the group, close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import version
+
+import msgspec
+from aiokafka.partitioner import murmur2
+
+from stream import logs, popularity
+from stream.app import InterestApp
+from stream.bundle import Bundle, current, load
+from stream.catalogue import Catalogue
+from stream.comments import CommentStage
+from stream.deadletter import DeadLetters
+from stream.encoder import Encoder, open_encoder
+from stream.errors import FreshetError, RecordError
+from stream.events import EventDecoder, Scored
+from stream.fatal import fatal
+from stream.health import Health
+from stream.items import ItemsFollower
+from stream.metrics import Metrics
+from stream.pipeline import Pipeline, Serving
+from stream.session import Models, open_models
+from stream.settings import Settings
+from stream.transport import Outgoing, SourceConsumer, check_private_names
+
+STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
+DRAIN = 5.0  # seconds that waiting comments get at the stop
+TICK = 0.5  # seconds between two looks at the worker's condition
+
+log = logging.getLogger("freshet.worker")
+
+
+def run(settings: Settings) -> None:
+    """Run one worker until SIGTERM or SIGINT. Raises FreshetError where it cannot start; later errors end the process."""
+    logs.configure(settings.log_level)
+    check_private_names()
+    bundle = load(current(settings.bundles))
+    models = open_models(bundle, settings.provider)
+    encoder = open_encoder(bundle, settings.provider)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(Worker(settings, bundle, models, encoder).run())
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform
+        return None
+    factory: type[asyncio.AbstractEventLoop] = uvloop.Loop
+    return factory
+
+
+class Worker:
+    """Everything of one worker, put together."""
+
+    def __init__(self, settings: Settings, bundle: Bundle, models: Models, encoder: Encoder) -> None:
+        self._settings = settings
+        self._bundle = bundle
+        self._models = models
+        self._encoder = encoder
+        self._metrics = Metrics(settings.sources, data_dir=settings.data_dir)
+        self._health = Health(self._metrics, settings.web_host, settings.web_port)
+        self._model_thread = ThreadPoolExecutor(1, "models")
+        self._text_thread = ThreadPoolExecutor(1, "texts")
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        settings = self._settings
+        self._describe()
+        self._health.start()
+        self._health.set(bundle=True)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        catalogue = Catalogue(self._bundle, self._encoder.item_vectors)
+        items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
+        beating = asyncio.ensure_future(self._beat())
+        await items.start()
+        self._health.set(catalogue=True)
+        app = InterestApp(settings)
+        comments = CommentStage(self._encoder.encode, self._text_thread, settings.comment_cache)
+        pipeline = self._pipeline(app, comments, catalogue)
+        app.interest.pipeline = pipeline
+        watching = asyncio.ensure_future(self._watch(app, pipeline, catalogue))
+        log.info("worker starts", extra={"port": self._health.port, "bundle": self._bundle.id})
+        await app.start()
+        await self._stop.wait()
+        await self._shut(app, comments, items, [watching, beating])
+
+    def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
+        settings, bundle = self._settings, self._bundle
+        consumer: SourceConsumer = app.consumer
+        pipeline = Pipeline(
+            settings,
+            Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, self._models),
+            consumer=lambda: consumer,
+            batches=lambda: app.producer.batches,
+            store=app.store,
+            decoder=EventDecoder(settings.partitions, settings.rating_scale),
+            comments=comments,
+            dead_letters=DeadLetters(bundle.id),
+            catalogue=lambda: catalogue.snapshot,
+            executor=self._model_thread,
+            metrics=self._metrics,
+        )
+        consumer.on_revoked = pipeline.revoked
+        consumer.on_commit = self._metrics.observe_commit
+        comments.on_ready = consumer.wake
+        return pipeline
+
+    def _describe(self) -> None:
+        self._metrics.use_version(version("freshet"))
+        self._metrics.use_bundle(self._bundle.id, self._bundle.state_model.hex())
+        self._metrics.use_provider(self._models.provider, self._settings.provider)
+
+    def _reject_item(self, offset: int, key: bytes | None, value: bytes | None, error: RecordError) -> None:
+        """The record stays in the items topic; here it is counted and named."""
+        self._metrics.reject_item(error.reason)
+        log.warning(
+            "item record rejected: %s", error, extra={"offset": offset, "reason": error.reason, "field": error.field}
+        )
+
+    async def _beat(self) -> None:
+        while True:
+            self._health.beat()
+            await asyncio.sleep(TICK)
+
+    async def _watch(self, app: InterestApp, pipeline: Pipeline, catalogue: Catalogue) -> None:
+        """Readiness, gauges, and the slate for anyone unknown."""
+        consumer: SourceConsumer = app.consumer
+        recovered = 0
+        ready = False
+        shown: list[Scored] | None = None
+        while True:
+            try:
+                up = consumer.joined and bool(app.tables.actives_ready) and not app.rebalancing
+                self._health.set(joined=consumer.joined, recovered=up)
+                if up and not ready:
+                    partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
+                    self._metrics.observe_rebalance(partitions)
+                    log.info("worker is ready", extra={"partitions": partitions})
+                ready = up
+                self._metrics.observe_recovery(consumer.recovered - recovered, 0 if up else -1)
+                recovered = consumer.recovered
+                snapshot = catalogue.snapshot
+                self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)
+                if up:
+                    self._observe_lag(consumer, pipeline)
+                    shown = await self._publish_popular(app, catalogue, shown)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                fatal(error)
+            await asyncio.sleep(TICK)
+
+    def _observe_lag(self, consumer: SourceConsumer, pipeline: Pipeline) -> None:
+        lag = dict.fromkeys(self._settings.sources, 0)
+        for tp, records in consumer.lag().items():
+            lag[tp.topic] += records
+        now = time.time()
+        ages = {
+            topic: (records, max(0.0, now - pipeline.newest.get(topic, now * 1000) / 1000) if records else 0.0)
+            for topic, records in lag.items()
+        }
+        self._metrics.observe_lag(ages)
+
+    async def _publish_popular(
+        self, app: InterestApp, catalogue: Catalogue, shown: list[Scored] | None
+    ) -> list[Scored] | None:
+        """The `*` slate, at start and whenever the live catalogue changes it, by the owner of its partition."""
+        settings = self._settings
+        key = popularity.ANYONE.encode()
+        partition = (murmur2(key) & 0x7FFFFFFF) % settings.partitions
+        if not any(tp.topic == settings.sources[0] and tp.partition == partition for tp in app.consumer.assignment()):
+            return None
+        snapshot = catalogue.snapshot
+        items = popularity.popular_items(self._bundle.popularity, snapshot, settings.slate_size)
+        if items == shown:
+            return shown
+        slate = popularity.popular_slate(items, snapshot.offset, self._bundle.id)
+        record = Outgoing(key, msgspec.json.encode(slate))
+        await app.producer.batches.send({(settings.recommendations_topic, partition): [record]})
+        self._metrics.slates.labels("popularity", "false").inc()
+        return items
+
+    async def _shut(
+        self, app: InterestApp, comments: CommentStage, items: ItemsFollower, tasks: list[asyncio.Future[None]]
+    ) -> None:
+        log.info("worker stops")
+        late = threading.Timer(STOP_LIMIT, fatal, [FreshetError(f"not stopped within {STOP_LIMIT:g} s")])
+        late.daemon = True
+        late.start()
+        self._health.set(joined=False)
+        app.consumer.hold()
+        await comments.drained(DRAIN)
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await app.stop()
+        await items.stop()
+        self._health.stop()
+        self._model_thread.shutdown(wait=False)
+        self._text_thread.shutdown(wait=False)
+        log.info("worker stopped")
