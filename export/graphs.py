@@ -1,0 +1,190 @@
+"""The trained torch modules as ONNX graphs: step, score, text, item, with the signatures of docs/bundle.md.
+
+Torch's exporter writes the learned part; the tail of the score graph (mask, top k) is written by hand, because `k` is an
+input there and torch would bake it in. Every graph is stripped: the exporter leaves stack traces with source paths.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch.export import Dim
+
+from models.network import STATE_LIMIT, InterestNetwork
+from stream.bundle import OPSET
+from stream.inputs import NUMBERS
+
+
+class Step(nn.Module):
+    """One event of B users: float16 states in and out, float32 between."""
+
+    def __init__(self, network: InterestNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, item: Tensor, behaviour: Tensor, scene: Tensor, numbers: Tensor, comment: Tensor, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        row = self.network.inputs(item, behaviour, scene, numbers, comment)
+        h, c = self.network.step(row, h.float(), c.float())
+        return h.clamp(-STATE_LIMIT, STATE_LIMIT).half(), c.clamp(-STATE_LIMIT, STATE_LIMIT).half()
+
+
+class Query(nn.Module):
+    """float16 states [B, H] -> what the item matrix is multiplied with [B, D]."""
+
+    def __init__(self, network: InterestNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.network.query(h.float())
+
+
+class ItemTower(nn.Module):
+    """Text vectors [B, T] -> item vectors [B, D]."""
+
+    def __init__(self, network: InterestNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, text: Tensor) -> Tensor:
+        return self.network.item_vector(text)
+
+
+class TextVector(nn.Module):
+    """BERT with mean pooling over the real tokens and L2 norm: [B, L] -> [B, T] (Sentence-BERT, Reimers and Gurevych 2019)."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        out = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        tokens = out.last_hidden_state  # [B, L, T]
+        weight = attention_mask[..., None].to(tokens.dtype)
+        mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(mean, dim=-1)
+
+
+def step_graph(network: InterestNetwork) -> onnx.ModelProto:
+    """step.onnx."""
+    size, rows = network.size, 3
+    index = torch.zeros(rows, dtype=torch.int64)
+    state = torch.zeros(rows, size.hidden, dtype=torch.float16)
+    inputs = {
+        "item": torch.zeros(rows, size.item),
+        "behaviour": index,
+        "scene": index.clone(),  # a tensor of its own: the exporter takes one tensor given twice for one input
+        "numbers": torch.zeros(rows, NUMBERS),
+        "comment": torch.zeros(rows, size.text),
+        "h": state,
+        "c": state.clone(),
+    }
+    batch = Dim("B", min=1)
+    return _export(Step(network), inputs, {name: {0: batch} for name in inputs}, ("h_next", "c_next"))
+
+
+def item_graph(network: InterestNetwork) -> onnx.ModelProto:
+    """item.onnx."""
+    inputs = {"text": torch.zeros(3, network.size.text)}
+    return _export(ItemTower(network), inputs, {"text": {0: Dim("B", min=1)}}, ("item",))
+
+
+def text_graph(bert: nn.Module) -> onnx.ModelProto:
+    """text.onnx."""
+    ids = torch.ones(2, 16, dtype=torch.int64)
+    inputs = {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": torch.zeros_like(ids)}
+    extent = {0: Dim("B", min=1), 1: Dim("L", min=2, max=512)}
+    return _export(TextVector(bert), inputs, {name: dict(extent) for name in inputs}, ("vector",))
+
+
+def score_graph(network: InterestNetwork) -> onnx.ModelProto:
+    """score.onnx: query(h) @ items.T + bias, -inf at the hidden pairs, top k."""
+    state = torch.zeros(3, network.size.hidden, dtype=torch.float16)
+    model = _export(Query(network), {"h": state}, {"h": {0: Dim("B", min=1)}}, ("query",))
+    graph = model.graph
+    del graph.output[:]
+    graph.initializer.append(helper.make_tensor("tail_hides", TensorProto.FLOAT, [1], [float("-inf")]))
+    graph.initializer.append(helper.make_tensor("tail_first", TensorProto.INT64, [1], [0]))
+    graph.initializer.append(helper.make_tensor("tail_second", TensorProto.INT64, [1], [1]))
+    graph.node.extend(
+        (
+            helper.make_node("Transpose", ["items"], ["tail_items"], name="tail_transpose", perm=[1, 0]),
+            helper.make_node("MatMul", ["query", "tail_items"], ["tail_products"], name="tail_product"),  # [B, N]
+            helper.make_node("Add", ["tail_products", "bias"], ["tail_live"], name="tail_bias"),
+            helper.make_node("Shape", ["hidden"], ["tail_shape"], name="tail_count"),
+            helper.make_node(
+                "Slice", ["tail_shape", "tail_first", "tail_second", "tail_first"], ["tail_pairs"], name="tail_slice"
+            ),  # [S]
+            helper.make_node("Expand", ["tail_hides", "tail_pairs"], ["tail_updates"], name="tail_expand"),
+            helper.make_node("ScatterND", ["tail_live", "hidden", "tail_updates"], ["tail_open"], name="tail_hide"),
+            helper.make_node(
+                "TopK", ["tail_open", "k"], ["scores", "rows"], name="tail_top", axis=-1, largest=1, sorted=1
+            ),
+        )
+    )
+    graph.input.extend(
+        (
+            helper.make_tensor_value_info("items", TensorProto.FLOAT, ["N", network.size.item]),
+            helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N"]),
+            helper.make_tensor_value_info("hidden", TensorProto.INT64, ["S", 2]),
+            helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
+        )
+    )
+    graph.output.extend(
+        (
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["B", "K"]),
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["B", "K"]),
+        )
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def serialise(model: onnx.ModelProto) -> bytes:
+    """The file's bytes; the same for the same graph."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _export(
+    module: nn.Module, inputs: dict[str, Tensor], extents: dict[str, dict[int, Dim]], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    # The exporter prints and warns about torchvision and about axes with equal constraints: nothing that a reader could act on.
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(extents.values()),
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch exported nothing")
+    model: onnx.ModelProto = program.model_proto
+    strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove names of source files, stack traces and intermediate shapes, in place."""
+    parts: list[Any] = [
+        model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output,
+    ]  # fmt: skip
+    for part in parts:
+        for field in ("metadata_props", "doc_string"):
+            part.ClearField(field)
+    model.graph.ClearField("value_info")

@@ -1,0 +1,122 @@
+"""The proof that the graphs do what the network does: golden vectors made by torch, and how far ONNX Runtime is from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import nn
+
+from export.graphs import ItemTower, Query, Step, TextVector
+from models.network import InterestNetwork
+from stream import provider
+from stream.bundle import Parity
+from stream.errors import BundleError
+from stream.events import BEHAVIOURS
+from stream.inputs import NUMBERS
+from stream.session import slates_apart, ulps
+
+Arrays = dict[str, NDArray[Any]]
+UNITS: Final = {"step": "float16 steps", "score": "of a score", "text": "of a component", "item": "of a component"}
+TOLERANCES: Final = {"step": 2.0, "score": 1e-3, "text": 1e-4, "item": 1e-4}
+ROWS: Final = 33
+TOP: Final = 10
+SENTENCES: Final = (
+    "A quiet film about two friends who restore an old boat.",
+    "Loved it!",
+    "Space opera, Adventure. A crew looks for a way home and finds out that it never left.",
+    "zu lang, aber die Musik bleibt im Kopf",
+    "",
+)
+
+
+def golden_vectors(
+    network: InterestNetwork, items: NDArray[np.float32], bert: nn.Module, tokenizer: bytes
+) -> dict[str, Arrays]:
+    """Graph -> input or output name -> array, computed by torch in float32 on the CPU. items: float32 [N + 1, D].
+
+    `encoder` holds sentences and their vectors, so that the tokenizer is proved too.
+    """
+    random = np.random.default_rng(20)
+    size = network.size
+    golden: dict[str, Arrays] = {}
+    with torch.inference_mode():
+        step: Arrays = {
+            "item": items[random.integers(0, len(items), ROWS)],
+            "behaviour": random.integers(0, len(BEHAVIOURS), ROWS),
+            "scene": random.integers(0, size.scenes + 1, ROWS),
+            "numbers": random.uniform(-1, 1, (ROWS, NUMBERS)).astype(np.float32),
+            "comment": _unit(random, ROWS, size.text) * (random.random((ROWS, 1)) < 0.3).astype(np.float32),
+            "h": np.tanh(random.normal(size=(ROWS, size.hidden))).astype(np.float16),
+            "c": random.normal(scale=2, size=(ROWS, size.hidden)).astype(np.float16),
+        }
+        h_next, c_next = Step(network)(*(torch.from_numpy(array) for array in step.values()))
+        step |= {"h_next": h_next.numpy(), "c_next": c_next.numpy()}
+        golden["step"] = step
+        golden["score"] = _score(network, step["h_next"], items[:512], random)
+        text = _unit(random, ROWS, size.text)
+        golden["item"] = {"text": text, "item": ItemTower(network)(torch.from_numpy(text)).numpy()}
+        golden["text"], golden["encoder"] = _texts(bert, tokenizer)
+    return golden
+
+
+def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays]) -> dict[str, Parity]:
+    """How far each graph is from torch under ONNX Runtime's CPU provider. Raises BundleError beyond the tolerance."""
+    found: dict[str, Parity] = {}
+    for name, tolerance in TOLERANCES.items():
+        session = provider.session(f"{name}.onnx", graphs[f"{name}.onnx"], "cpu")
+        arrays = golden[name]
+        outputs = [value.name for value in session.get_outputs()]
+        feed = {value.name: arrays[value.name] for value in session.get_inputs()}
+        result = dict(zip(outputs, session.run(outputs, feed), strict=True))
+        if name == "step":
+            far = max(ulps(result[output], arrays[output]) for output in outputs)
+        elif name == "score":
+            far = slates_apart(result["scores"], result["rows"], arrays["scores"], arrays["rows"])
+        else:
+            far = max(float(np.abs(result[output] - arrays[output]).max()) for output in outputs)
+        if not far <= tolerance:
+            raise BundleError(f"{name}.onnx: {far:g} {UNITS[name]} away from torch, expected {tolerance:g} at most")
+        found[name] = Parity(max=far, tolerance=tolerance, unit=UNITS[name])
+    return found
+
+
+def _score(network: InterestNetwork, h: NDArray[np.float16], items: NDArray[np.float32], random: Any) -> Arrays:
+    bias = np.where(random.random(len(items)) < 0.1, -np.inf, 0.0).astype(np.float32)
+    bias[0] = -np.inf
+    hidden = np.stack((random.integers(0, len(h), 40), random.integers(0, len(items), 40)), axis=1)
+    k = min(TOP, len(items))
+    scores = Query(network)(torch.from_numpy(h)) @ torch.from_numpy(items).T + torch.from_numpy(bias)
+    scores[hidden[:, 0], hidden[:, 1]] = -torch.inf
+    best, rows = scores.sort(dim=1, descending=True, stable=True)  # ONNX: of equal scores the lower row first
+    return {
+        "h": h, "items": items, "bias": bias, "hidden": hidden, "k": np.array([k]),
+        "scores": best[:, :k].numpy(), "rows": rows[:, :k].numpy(),
+    }  # fmt: skip
+
+
+def _texts(bert: nn.Module, tokenizer: bytes) -> tuple[Arrays, Arrays]:
+    tokens = [Tokenizer.from_str(tokenizer.decode()).encode(sentence).ids for sentence in SENTENCES]
+    ids = np.zeros((len(tokens), max(map(len, tokens))), np.int64)
+    mask = np.zeros_like(ids)
+    for row, sentence in enumerate(tokens):
+        ids[row, : len(sentence)] = sentence
+        mask[row, : len(sentence)] = 1
+    module = TextVector(bert)
+    batch: Arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    batch["vector"] = module(*(torch.from_numpy(array) for array in batch.values())).numpy()
+    alone = [
+        module(*(torch.from_numpy(part[row : row + 1, : len(sentence)]) for part in (ids, mask, ids * 0))).numpy()[0]
+        for row, sentence in enumerate(tokens)
+    ]
+    return batch, {"sentences": np.array(SENTENCES), "vectors": np.stack(alone)}
+
+
+def _unit(random: Any, rows: int, width: int) -> NDArray[np.float32]:
+    vectors = random.normal(size=(rows, width))
+    unit: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit

@@ -1,0 +1,140 @@
+"""A bundle folder, written so that no reader ever sees half of one."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from export import bert as minilm
+from export.graphs import item_graph, score_graph, serialise, step_graph, text_graph
+from export.parity import golden_vectors, measure
+from models.run import Run
+from stream.bundle import CURRENT, MANIFEST, OPSET, SCHEMA, Dims, FileEntry, Inputs, Manifest, load, stamp
+from stream.encoder import open_encoder, open_item_vectors
+from stream.errors import BundleError
+from stream.session import open_models
+
+
+def build(run: Run, bert: nn.Module | None = None, text: bytes | None = None) -> dict[str, bytes]:
+    """Every file of the bundle but the manifest's own name -> content; the manifest is `manifest.json` among them.
+
+    bert: the text network, by default MiniLM; text: its graph, where an earlier export of the same network is at hand.
+    Raises BundleError where a graph is farther from torch than its tolerance.
+    """
+    network = run.network.eval()
+    bert = minilm.load() if bert is None else bert
+    with torch.inference_mode():
+        items = network.item_matrix().numpy().astype(np.float32)
+    tokenizer = minilm.tokenizer_json(run.max_tokens)
+    graphs = {
+        "step.onnx": serialise(step_graph(network)),
+        "score.onnx": serialise(score_graph(network)),
+        "text.onnx": serialise(text_graph(bert)) if text is None else text,
+        "item.onnx": serialise(item_graph(network)),
+    }
+    golden = golden_vectors(network, items, bert, tokenizer)
+    parity = measure(graphs, golden)
+    files = graphs | {
+        "tokenizer.json": tokenizer,
+        "items.npy": _npy(items),
+        "item_ids.json": msgspec.json.encode(list(run.item_ids)),
+        "popularity.npy": _npy(run.popularity.astype(np.float32)),
+        "golden.npz": _npz(
+            {f"{name}.{key}": array for name, arrays in golden.items() for key, array in arrays.items()}
+        ),
+        "weights.safetensors": save_tensors(
+            {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+            | {"text": network.text.contiguous()}
+        ),
+    }
+    size = network.size
+    manifest = Manifest(
+        schema=SCHEMA,
+        created=int(float(os.environ.get("SOURCE_DATE_EPOCH", 0)) * 1000) or time.time_ns() // 1_000_000,
+        opset=OPSET,
+        files={name: FileEntry(sha256(content).hexdigest(), len(content)) for name, content in files.items()},
+        dims=Dims(size.item, size.hidden, size.text, len(run.item_ids), run.max_tokens),
+        inputs=Inputs(run.spec.rating_scale, run.spec.scenes),
+        state_model=stamp(files["step.onnx"], files["items.npy"]).hex(),
+        parity=parity,
+        data=asdict(run.data),
+        metrics=dict(run.metrics),
+    )
+    files[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
+    return files
+
+
+def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
+    """Write one bundle below `bundles`, prove that it loads and answers as at export, then make it CURRENT.
+
+    A temporary folder beside, everything synced, one rename, then CURRENT by one rename: a crash leaves the old bundle in
+    use. Raises BundleError where the written bundle does not load; CURRENT is then unchanged.
+    """
+    bundles.mkdir(parents=True, exist_ok=True)
+    identity = sha256(files[MANIFEST]).hexdigest()
+    folder = bundles / identity
+    partial = Path(tempfile.mkdtemp(prefix=".publishing-", dir=bundles))
+    try:
+        for name, content in files.items():
+            _write(partial / name, content)
+        partial.chmod(0o755)
+        _sync(partial)
+        try:
+            partial.rename(folder)
+        except OSError as error:
+            if not folder.is_dir():
+                raise BundleError(f"{folder}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _sync(bundles)
+    bundle = load(folder)
+    open_models(bundle, "cpu")
+    open_item_vectors(bundle, open_encoder(bundle, "cpu"), "cpu")
+    pointer = bundles / f".{CURRENT}-{os.getpid()}"
+    _write(pointer, identity.encode() + b"\n")
+    pointer.replace(bundles / CURRENT)
+    _sync(bundles)
+    return folder
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """np.savez stamps no times (1980), so equal arrays give equal bytes."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()

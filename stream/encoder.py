@@ -1,0 +1,128 @@
+"""Texts to vectors: BERT over ONNX Runtime with `tokenizers` alone, and from there to the vectors of new items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from stream import provider as accelerator
+from stream.bundle import Bundle
+from stream.errors import BundleError
+from stream.provider import Policy
+from stream.session import MIN_ROWS, agree
+
+Vectors = NDArray[np.float32]
+BUCKET: Final = 8
+"""A text is padded to a multiple of so many tokens: its own length decides, never its neighbours'."""
+BATCH_TOKENS: Final = 2048
+
+
+class Encoder:
+    """Text -> unit vector of width T. `provider`: what runs it, cuda or cpu. Thread-safe."""
+
+    def __init__(self, bundle: Bundle, provider: str) -> None:
+        self.provider = provider
+        self.width = bundle.text_dim
+        try:
+            self._tokenizer = Tokenizer.from_str(bundle.read("tokenizer.json").decode())
+        except Exception as error:  # the tokenizer library raises plain Exception
+            raise BundleError(f"tokenizer.json: not readable ({error})") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(bundle.max_tokens)
+        self._session = accelerator.session("text.onnx", bundle.read("text.onnx"), provider)
+        tokens = ("int64", None, None)
+        accelerator.check_signature(
+            "text.onnx", self._session,
+            {"input_ids": tokens, "attention_mask": tokens, "token_type_ids": tokens},
+            {"vector": ("float", None, bundle.text_dim)},
+        )  # fmt: skip
+
+    def encode(self, text: str) -> Vectors:
+        """One text -> float32 [T], run alone: the vector depends on the text only."""
+        vector: Vectors = self._run([self._tokens(text)])[0]
+        return vector
+
+    def encode_many(self, texts: Sequence[str]) -> Vectors:
+        """Texts -> float32 [n, T], in the order given. Texts of one padded length share a batch on a GPU; on a CPU each
+        runs alone, which is as fast there (see tests/bench) and keeps the vector a function of the text."""
+        vectors = np.zeros((len(texts), self.width), np.float32)
+        if self.provider == "cpu":
+            for row, text in enumerate(texts):
+                vectors[row] = self.encode(text)
+            return vectors
+        encoded = [self._tokens(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda row: len(encoded[row].ids))
+        start = 0
+        while start < len(order):
+            length = _padded(encoded[order[start]])
+            end = start
+            while end < len(order) and _padded(encoded[order[end]]) == length and (end - start) * length < BATCH_TOKENS:
+                end += 1
+            rows = order[start:end]
+            vectors[rows] = self._run([encoded[row] for row in rows])
+            start = end
+        return vectors
+
+    def _tokens(self, text: str) -> Encoding:
+        # A lone surrogate is no text: the tokenizer would refuse it.
+        return self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
+
+    def _run(self, encoded: Sequence[Encoding]) -> Vectors:
+        """Encodings of one padded length -> float32 [n, T]."""
+        shape = len(encoded), _padded(encoded[0])
+        ids = np.zeros(shape, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, tokens in enumerate(encoded):
+            ids[row, : len(tokens.ids)] = tokens.ids
+            mask[row, : len(tokens.ids)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
+        vectors: Vectors = self._session.run(None, feed)[0]
+        return vectors
+
+    def replay(self, bundle: Bundle) -> None:
+        """Encode the golden sentences, and warm every length bucket up. Raises BundleError on a deviation."""
+        try:
+            golden = bundle.golden("encoder")
+            expected = golden["vectors"]
+            found = np.stack([self.encode(str(sentence)) for sentence in golden["sentences"]])
+            far = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+        except (KeyError, ValueError, TypeError) as error:
+            raise BundleError(f"golden.npz: does not fit text.onnx ({type(error).__name__}: {error})") from None
+        agree("text", far, bundle)
+
+
+def open_encoder(bundle: Bundle, provider: Policy) -> Encoder:
+    """The bundle's encoder with a session of its own, proved by the golden sentences. Raises as `open_models` does."""
+    encoder = Encoder(bundle, accelerator.resolve(provider))
+    encoder.replay(bundle)
+    return encoder
+
+
+def open_item_vectors(bundle: Bundle, encoder: Encoder, provider: Policy) -> Callable[[list[str]], Vectors]:
+    """A function from item texts to item vectors float32 [n, D], for items unseen in training. Raises as `open_models`."""
+    session: Any = accelerator.session("item.onnx", bundle.read("item.onnx"), accelerator.resolve(provider))
+    accelerator.check_signature(
+        "item.onnx", session, {"text": ("float", None, bundle.text_dim)}, {"item": ("float", None, bundle.item_dim)}
+    )
+
+    def tower(text: Vectors) -> Vectors:
+        rows = text if len(text) >= MIN_ROWS else np.concatenate((text,) * MIN_ROWS)
+        vectors: Vectors = session.run(None, {"text": rows})[0][: len(text)]
+        return vectors
+
+    def vectors_of(texts: list[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, bundle.item_dim), np.float32)
+        return tower(encoder.encode_many(texts))
+
+    golden = bundle.golden("item")
+    agree("item", float(np.abs(tower(golden["text"]) - golden["item"]).max()), bundle)
+    return vectors_of
+
+
+def _padded(tokens: Encoding) -> int:
+    return -(-len(tokens.ids) // BUCKET) * BUCKET

@@ -1,0 +1,179 @@
+"""The recurrent step and the scoring as ONNX sessions: numpy in, numpy out. Shapes are those of docs/bundle.md."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream import provider as accelerator
+from stream.bundle import Bundle
+from stream.errors import BundleError
+from stream.inputs import NUMBERS, InputRows
+from stream.provider import Policy
+
+Half = NDArray[np.float16]
+MIN_ROWS: Final = 2
+"""A single row takes matrix-vector kernels on some processors, whose sums round differently: never run one row alone."""
+ULP_FLOOR: Final = 0.125
+"""States are compared in float16 steps of this magnitude or of the value, whichever is larger."""
+
+
+class Models:
+    """One bundle's step and score sessions. Not for two caller threads at once. `provider`: what runs it, cuda or cpu."""
+
+    def __init__(self, bundle: Bundle, provider: str) -> None:
+        self.provider = provider
+        self._bundle = bundle
+        self._step = accelerator.session("step.onnx", bundle.read("step.onnx"), provider)
+        self._score = accelerator.session("score.onnx", bundle.read("score.onnx"), provider)
+        self._on_device: tuple[NDArray[np.float32], Any, Any] | None = None
+        self._check_signatures()
+
+    def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]:
+        """One event for each of B users: rows and states float16 [B, H] -> next h, next c float16 [B, H].
+
+        On one CPU a row's result is the same bits whatever batch it ran in and wherever in it.
+        """
+        count = len(h)
+        if count == 0:
+            return h, c
+        arrays = (*rows, h, c)
+        if count < MIN_ROWS:
+            arrays = tuple(np.concatenate((array,) * MIN_ROWS) for array in arrays)
+        names = ("item", "behaviour", "scene", "numbers", "comment", "h", "c")
+        h_next, c_next = self._step.run(None, dict(zip(names, arrays, strict=True)))
+        return h_next[:count], c_next[:count]
+
+    def score(
+        self,
+        h: Half,
+        items: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        hidden: NDArray[np.int64],
+        k: int,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """States [B, H] against items [N, D] -> scores float32 [B, k], rows int64 [B, k], best first.
+
+        bias: float32 [N], 0 or -inf; hidden: int64 [S, 2], (user row, item row) pairs never to appear. k is cut to N. A
+        place whose score is -inf is no recommendation; a user whose state is not finite has none.
+        """
+        k = min(k, len(items))
+        if len(h) == 0 or k <= 0:
+            return np.zeros((len(h), max(k, 0)), np.float32), np.zeros((len(h), max(k, 0)), np.int64)
+        if self.provider == "cuda":
+            scores, rows = self._score_on_device(h, items, bias, hidden, k)
+        else:
+            feed = {"h": h, "items": items, "bias": bias, "hidden": hidden, "k": np.array([k], np.int64)}
+            scores, rows = self._score.run(None, feed)
+        broken = np.isnan(scores).any(axis=1)
+        if broken.any():
+            scores[broken] = -np.inf
+            rows[broken] = 0
+        return scores, rows
+
+    def _score_on_device(self, h: Half, items: Any, bias: Any, hidden: Any, k: int) -> tuple[Any, Any]:
+        """The catalogue stays on the GPU until another snapshot comes (every snapshot has a bias array of its own)."""
+        from onnxruntime import OrtValue
+
+        if self._on_device is None or self._on_device[0] is not bias:
+            self._on_device = (
+                bias, OrtValue.ortvalue_from_numpy(items, "cuda", 0), OrtValue.ortvalue_from_numpy(bias, "cuda", 0),
+            )  # fmt: skip
+        binding = self._score.io_binding()
+        binding.bind_cpu_input("h", np.ascontiguousarray(h))
+        binding.bind_ortvalue_input("items", self._on_device[1])
+        binding.bind_ortvalue_input("bias", self._on_device[2])
+        binding.bind_cpu_input("hidden", np.ascontiguousarray(hidden))
+        binding.bind_cpu_input("k", np.array([k], np.int64))
+        binding.bind_output("scores")
+        binding.bind_output("rows")
+        self._score.run_with_iobinding(binding)
+        scores, rows = binding.copy_outputs_to_cpu()
+        return scores, rows
+
+    def _check_signatures(self) -> None:
+        bundle = self._bundle
+        d, h, t = bundle.item_dim, bundle.hidden, bundle.text_dim
+        accelerator.check_signature(
+            "step.onnx", self._step,
+            {"item": ("float", None, d), "behaviour": ("int64", None), "scene": ("int64", None),
+             "numbers": ("float", None, NUMBERS), "comment": ("float", None, t), "h": ("float16", None, h),
+             "c": ("float16", None, h)},
+            {"h_next": ("float16", None, h), "c_next": ("float16", None, h)},
+        )  # fmt: skip
+        accelerator.check_signature(
+            "score.onnx", self._score,
+            {"h": ("float16", None, h), "items": ("float", None, d), "bias": ("float", None),
+             "hidden": ("int64", None, 2), "k": ("int64", 1)},
+            {"scores": ("float", None, None), "rows": ("int64", None, None)},
+        )  # fmt: skip
+
+    def replay(self) -> None:
+        """Run the golden vectors of step and score; this warms the sessions up too. Raises BundleError on a deviation."""
+        try:
+            golden = self._bundle.golden("step")
+            rows = InputRows(*(golden[name] for name in InputRows._fields))
+            found = self.step(rows, golden["h"], golden["c"])
+            expected = golden["h_next"], golden["c_next"]
+            far = max(ulps(have, want) for have, want in zip(found, expected, strict=True))
+            agree("step", far, self._bundle)
+            golden = self._bundle.golden("score")
+            k = golden["scores"].shape[1]
+            scores, places = self.score(golden["h"], golden["items"], golden["bias"], golden["hidden"], k)
+            agree("score", slates_apart(scores, places, golden["scores"], golden["rows"]), self._bundle)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
+
+
+def open_models(bundle: Bundle, provider: Policy) -> Models:
+    """Sessions on the accelerator that `provider` allows, proved by the golden vectors.
+
+    Raises BundleError where the bundle does not do what it did at export, ProviderError where CUDA is demanded and not
+    usable, SettingsError where more than one ONNX Runtime is installed.
+    """
+    models = Models(bundle, accelerator.resolve(provider))
+    models.replay()
+    return models
+
+
+def agree(graph: str, far: float, bundle: Bundle) -> None:
+    """Raises BundleError where a graph's outputs are farther from the golden ones than its stated tolerance."""
+    parity = bundle.parity[graph]
+    if not far <= parity.tolerance:
+        raise BundleError(
+            f"{graph}.onnx: {far:g} {parity.unit} away from its golden vectors, expected {parity.tolerance:g} at most"
+        )
+
+
+def ulps(found: NDArray[np.float16], expected: NDArray[np.float16]) -> float:
+    """Largest difference of two float16 arrays in float16 steps at max(|expected|, ULP_FLOOR); inf for other shapes or NaN."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    if not found.size:
+        return 0.0
+    step = np.spacing(np.maximum(np.abs(expected), np.float16(ULP_FLOOR))).astype(np.float64)
+    return float((np.abs(found.astype(np.float64) - expected.astype(np.float64)) / step).max())
+
+
+def slates_apart(
+    scores: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    expected: NDArray[np.float32],
+    expected_rows: NDArray[np.int64],
+) -> float:
+    """How far two sets of slates [B, k] are apart: the largest score difference; inf where an item differs for which
+    no other item's score is near enough (1e-3) to explain it. The last place is not compared by item."""
+    if scores.shape != expected.shape or not np.array_equal(np.isneginf(scores), np.isneginf(expected)):
+        return float("inf")
+    real = ~np.isneginf(expected)
+    far = float(np.abs(scores[real].astype(np.float64) - expected[real]).max(initial=0.0))
+    gap = np.where(real[:, 1:], np.abs(np.diff(np.where(real, expected, 0.0), axis=1)), np.inf)
+    clear = np.ones(expected.shape, bool)
+    clear[:, 1:] &= gap > 1e-3
+    clear[:, :-1] &= gap > 1e-3
+    clear[:, -1] = False
+    if (rows != expected_rows)[clear & real].any():
+        return float("inf")
+    return far

@@ -1,0 +1,62 @@
+"""A real but tiny bundle for tests: a random network, the real BERT, made by the same code as every export.
+
+python -m tests.bundles FOLDER [ITEMS]      writes a bundles folder with CURRENT
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export import bert as minilm
+from export.graphs import serialise, text_graph
+from export.publish import build, publish
+from models.network import InterestNetwork, NetworkSize
+from models.run import DataInfo, Run
+from stream.inputs import InputSpec
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
+
+
+def tiny_run(items: int = 50, seed: int = 7, item: int = 16, hidden: int = 32) -> Run:
+    """An untrained network over `items` items called item-1, item-2, ..."""
+    torch.manual_seed(seed)
+    text = torch.nn.functional.normalize(torch.randn(items + 1, 384), dim=-1)
+    text[0] = 0
+    size = NetworkSize(items=items, scenes=2, item=item, hidden=hidden)
+    popularity = np.concatenate(([0.0], 1000.0 / np.arange(1, items + 1))).astype(np.float32)
+    return Run(
+        network=InterestNetwork(size, text).eval(),
+        spec=InputSpec((0.5, 5.0), ("home", "search"), 384),
+        item_ids=tuple(f"item-{row}" for row in range(1, items + 1)),
+        popularity=popularity,
+        text=text.numpy(),
+        data=DataInfo("tiny", "0" * 64, 0),
+        metrics={},
+    )
+
+
+def text_onnx() -> bytes:
+    """text.onnx of the real BERT, exported once per version of torch and of the exporting code."""
+    code = (Path(__file__).parent.parent / "export" / "graphs.py").read_bytes()
+    path = CACHE / f"text-{sha256(code + torch.__version__.encode()).hexdigest()[:16]}.onnx"
+    if not path.is_file():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(serialise(text_graph(minilm.load())))
+        partial.replace(path)
+    return path.read_bytes()
+
+
+def tiny_bundle(folder: Path, items: int = 50) -> Path:
+    """Publish a tiny bundle below `folder` (a bundles folder, with CURRENT) -> the bundle's own folder."""
+    return publish(build(tiny_run(items), text=text_onnx()), folder)
+
+
+if __name__ == "__main__":
+    print(tiny_bundle(Path(sys.argv[1]), *map(int, sys.argv[2:3])))
