@@ -1,0 +1,114 @@
+"""The comment stage holds back a comment and its user's later events, nobody else's, and keeps every order."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+
+import numpy as np
+
+from stream.comments import CommentStage
+from stream.events import CLICK, COMMENT, NAN, SourceEvent
+
+
+class Later:
+    """An executor that runs nothing until told."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Future, object, str]] = []
+
+    def submit(self, call: object, text: str) -> Future:  # type: ignore[type-arg]
+        future: Future = Future()
+        self.jobs.append((future, call, text))
+        return future
+
+    def run(self) -> None:
+        jobs, self.jobs = self.jobs, []
+        for future, call, text in jobs:
+            future.set_result(call(text))  # type: ignore[operator]
+
+
+def event(user: bytes, offset: int, text: str = "") -> SourceEvent:
+    return SourceEvent(COMMENT if text else CLICK, 0, offset, 0, user, "i", 0, NAN, "", text, "", b"")
+
+
+def stage(cache: int = 10) -> tuple[CommentStage, Later, list[str]]:
+    texts: list[str] = []
+
+    def encode(text: str) -> np.ndarray:
+        texts.append(text)
+        return np.full(3, len(text), np.float32)
+
+    later = Later()
+    return CommentStage(encode, later, cache), later, texts  # type: ignore[arg-type]
+
+
+def offsets(events: list[SourceEvent]) -> list[int]:
+    return [e.offset for e in events]
+
+
+async def turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_a_comment_waits_and_its_user_with_it() -> None:
+    async def check() -> None:
+        comments, later, _ = stage()
+        woken: list[int] = []
+        comments.on_ready = lambda: woken.append(1)
+        assert offsets(comments.admit(b"u", [event(b"u", 0), event(b"u", 1, "nice"), event(b"u", 2)])) == [0]
+        assert comments.admit(b"u", [event(b"u", 3)]) == []
+        assert offsets(comments.admit(b"v", [event(b"v", 4)])) == [4]
+        assert sorted(offsets(list(comments.unfinished()))) == [1, 2, 3]
+        later.run()
+        await turn()
+        assert woken == [1]
+        ready = comments.take_ready()
+        assert offsets(ready) == [1, 2, 3]
+        assert ready[0].vector is not None
+        assert ready[0].vector.tolist() == [4, 4, 4]
+        assert comments.held == 0
+
+    asyncio.run(check())
+
+
+def test_a_known_text_does_not_wait() -> None:
+    async def check() -> None:
+        comments, later, texts = stage()
+        comments.admit(b"u", [event(b"u", 0, "same")])
+        comments.admit(b"v", [event(b"v", 1, "same")])
+        later.run()
+        await turn()
+        assert offsets(comments.take_ready()) == [0, 1]
+        assert offsets(comments.admit(b"w", [event(b"w", 2, "same")])) == [2]
+        assert texts == ["same"]
+
+    asyncio.run(check())
+
+
+def test_two_comments_of_one_user_are_encoded_in_turn_without_a_cache() -> None:
+    async def check() -> None:
+        comments, later, _ = stage(cache=0)
+        comments.admit(b"u", [event(b"u", 0, "one"), event(b"u", 1, "three"), event(b"u", 2)])
+        later.run()
+        await turn()
+        assert offsets(comments.take_ready()) == [0]
+        later.run()
+        await turn()
+        assert offsets(comments.take_ready()) == [1, 2]
+
+    asyncio.run(check())
+
+
+def test_after_a_rebalance_nothing_of_the_old_assignment_comes_out() -> None:
+    async def check() -> None:
+        comments, later, _ = stage()
+        comments.admit(b"u", [event(b"u", 0, "old")])
+        comments.forget()
+        assert comments.held == 0
+        later.run()
+        await turn()
+        assert comments.take_ready() == []
+
+    asyncio.run(check())
