@@ -1,0 +1,89 @@
+"""The private names of Faust, mode and aiokafka: all there, checked at start, and used in two places only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from faust.transport.drivers import aiokafka as driver
+
+from stream.errors import LeaseError, SettingsError
+from stream.transport import check_private_names, names
+from stream.transport.lease import Lease
+
+ROOT = Path(__file__).parents[2]
+ALLOWED = ("stream/transport/", "stream/store.py")
+
+
+def test_everything_relied_on_is_there() -> None:
+    assert names.missing_names() == []
+    check_private_names()
+
+
+def test_each_listed_name_is_missed_when_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in names.METHODS:
+        with monkeypatch.context() as patch:
+            for base in owner.__mro__[:-1]:
+                if name in vars(base):
+                    patch.delattr(base, name)
+            assert names.missing_names(), f"{owner.__name__}.{name} is listed and not checked"
+
+
+def test_a_missing_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(driver.AIOKafkaConsumerThread, "_fetch_records")
+    with pytest.raises(SettingsError, match="_fetch_records"):
+        check_private_names()
+
+
+def test_an_untested_version_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(names.PINNED, "aiokafka", "0.1")
+    with pytest.raises(SettingsError, match="aiokafka"):
+        check_private_names()
+
+
+def test_private_names_are_used_in_transport_and_store_only() -> None:
+    private = {name for _, name in (*names.METHODS, *names.ATTRIBUTES) if name.startswith("_")}
+    private |= {text.removeprefix("self.") for texts in names._SOURCES.values() for text in texts}
+    outside = [
+        f"{path}:{node.lineno} .{node.attr}"
+        for room in ("stream", "deploy", "models", "export")
+        for path in sorted((ROOT / room).rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(ALLOWED)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in private
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    ]
+    assert outside == []
+
+
+def test_every_private_name_in_use_is_listed() -> None:
+    listed = {name for _, name in (*names.METHODS, *names.ATTRIBUTES)}
+    listed |= {text.removeprefix("self.") for texts in names._SOURCES.values() for text in texts}
+    own = {
+        node.attr
+        for path in [ROOT / "stream/store.py", *sorted((ROOT / "stream/transport").glob("*.py"))]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        # self._x may be ours or inherited; what is read from another object is never ours
+        and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    }
+    assert own - listed == set()
+
+
+def test_the_lease_runs_out_at_three_quarters_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    lease = Lease(10.0)
+    lease.check()  # nothing assigned: nothing to guard
+    lease.grant()
+    now = 107.0
+    lease.check()
+    now = 108.0
+    with pytest.raises(LeaseError):
+        lease.check()
+    lease.release()
+    lease.check()

@@ -1,0 +1,209 @@
+"""Real worker processes for the tests: start, watch, kill, stop, and talk to them through Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from stream.settings import Settings
+
+
+def environment(settings: Settings, **more: Any) -> dict[str, str]:
+    """The process environment that gives a child these settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
+    values = {name: getattr(settings, name) for name in settings.model_fields_set} | more
+    return kept | {
+        f"FRESHET_{name.upper()}": json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
+        for name, value in values.items()
+    }
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Poll `condition` until it is true, and return its value. Raises AssertionError naming `what` was awaited."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+class WorkerProcess:
+    """One `freshet worker` with its own data folder and log."""
+
+    def __init__(self, settings: Settings, folder: Path, name: str = "w1", **more: Any) -> None:
+        self.name = name
+        self.data_dir = folder / f"data-{name}"
+        self.log = folder / f"{name}.log"
+        self._environment = environment(settings, data_dir=self.data_dir, web_port=0, provider="cpu", **more)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._offset = 0
+
+    def start(self) -> WorkerProcess:
+        self._offset = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.cli", "worker"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        return self
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "start() first"
+        return self._process
+
+    def lines(self) -> list[dict[str, Any]]:
+        """JSON log lines of the current run."""
+        with self.log.open("rb") as log:
+            log.seek(self._offset)
+            return [json.loads(line) for line in log.read().splitlines() if line.startswith(b"{")]
+
+    def port(self) -> int:
+        """Port of the health server; 0 while it is not known."""
+        return next((line["port"] for line in self.lines() if line.get("message") == "worker starts"), 0)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """HTTP status and body; (0, "") while nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"worker {self.name} ended with {self.process.returncode}:\n{self.tail()}")
+        return bool(self.port()) and self.get("/readyz")[0] == 200
+
+    def wait_ready(self, seconds: float = 60) -> WorkerProcess:
+        until(self.ready, seconds, f"worker {self.name} ready:\n{self.tail()}")
+        return self
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that carry `labels`."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith((name + "{", name + " ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> int:
+        self.process.kill()
+        return self.process.wait(10)
+
+    def terminate(self, seconds: float = 35) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(seconds)
+
+    def wait(self, seconds: float) -> int:
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait(10)
+
+    def tail(self, lines: int = 15) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+class Events:
+    """A seeded producer of made-up events for `users` users over the items `i0` to `i<items-1>`; acks=all."""
+
+    def __init__(self, settings: Settings, seed: int = 0, users: int = 40, items: int = 50) -> None:
+        self._settings = settings
+        self._random = random.Random(seed)
+        self._users = users
+        self._items = items
+        self.producer = KafkaProducer(acks="all", linger_ms=2, **settings.kafka_python())
+        self.sent = 0
+
+    def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
+        """(topic, message)"""
+        draw = self._random
+        kind = kind or draw.choices(("click", "rating", "comment"), (70, 20, 10))[0]
+        message: dict[str, Any] = {
+            "user": user or f"user{draw.randrange(self._users)}",
+            "item": f"i{draw.randrange(self._items)}",
+            "time": int(time.time() * 1000),
+        }
+        if kind == "rating":
+            message["value"] = draw.randrange(1, 11) / 2
+        if kind == "comment":
+            message["text"] = " ".join(draw.choice(("good", "dull", "funny", "long", "sweet")) for _ in range(6))
+        sources = dict(zip(("click", "rating", "comment"), self._settings.sources, strict=True))
+        return sources[kind], message | fields
+
+    def send(self, count: int, rate: float = 0.0, stop: Callable[[], bool] = lambda: False) -> int:
+        """Send `count` events, at `rate` a second (0: at once), until told to stop; all acknowledged on return."""
+        began = time.monotonic()
+        for number in range(count):
+            if stop():
+                break
+            topic, message = self.one()
+            self.put(topic, message)
+            if rate:
+                ahead = began + number / rate - time.monotonic()
+                if ahead > 0:
+                    time.sleep(ahead)
+        self.producer.flush()
+        return self.sent
+
+    def put(self, topic: str, message: dict[str, Any]) -> Any:
+        self.sent += 1
+        return self.producer.send(topic, key=message["user"].encode(), value=json.dumps(message).encode())
+
+    def send_items(self, names: Iterable[str] | None = None) -> None:
+        """Make items live; by default all of i0 .. i<items-1>."""
+        for name in names if names is not None else [f"i{n}" for n in range(self._items)]:
+            item = {"item": name, "title": f"Item {name}", "text": "a thing"}
+            self.producer.send(self._settings.items_topic, key=name.encode(), value=json.dumps(item).encode())
+        self.producer.flush()
+
+    def close(self) -> None:
+        self.producer.close()
+
+
+def read_all(settings: Settings, topic: str) -> Iterator[Any]:
+    """Every record of a topic, up to its end as of now."""
+    consumer = KafkaConsumer(enable_auto_commit=False, isolation_level="read_committed", **settings.kafka_python())
+    try:
+        tps = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(tps)
+        consumer.seek_to_beginning(*tps)
+        ends = consumer.end_offsets(tps)
+        while any(consumer.position(tp) < ends[tp] for tp in tps):
+            for records in consumer.poll(timeout_ms=500, max_records=5000).values():
+                yield from records
+    finally:
+        consumer.close()
+
+
+def slates(settings: Settings, user: str | None = None) -> list[dict[str, Any]]:
+    """Slates sent so far, of one user or of all (the popularity slate left out)."""
+    found = [json.loads(record.value) for record in read_all(settings, settings.recommendations_topic) if record.value]
+    return [slate for slate in found if slate["user"] == user or (user is None and slate["user"] != "*")]
