@@ -1,0 +1,131 @@
+"""The one form that every reader produces: a table of events in time order, and the items.
+
+Columns of `events`: user str | item str | behaviour u8 (index in BEHAVIOURS) | time i64 (epoch ms) | value f64 (NaN:
+none) | text str ("": none) | scene str ("": none). Events of one time are ordered by a fixed hash, never by file
+order: files are often sorted by item, and that order would give the next item away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import polars as pl
+
+from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
+
+SCHEMA: Final = {
+    "user": pl.String,
+    "item": pl.String,
+    "behaviour": pl.UInt8,
+    "time": pl.Int64,
+    "value": pl.Float64,
+    "text": pl.String,
+    "scene": pl.String,
+}
+NAN: Final = math.nan
+
+
+class Event(NamedTuple):
+    """One row of the table, as readers build it."""
+
+    user: str
+    item: str
+    behaviour: int
+    time: int
+    value: float = NAN
+    text: str = ""
+    scene: str = ""
+
+
+class Message(NamedTuple):
+    """What a producer sends: `topic` is without prefix, `key` and `value` are the bytes of stream.events."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max)."""
+
+    name: str
+    events: pl.DataFrame
+    items: tuple[Item, ...]
+    rating_scale: tuple[float, float]
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """The scenes that occur, sorted; "" is none and not among them."""
+        return tuple(sorted(set(self.events["scene"].unique().to_list()) - {""}))
+
+
+def dataset(name: str, events: Sequence[Event], items: Sequence[Item], rating_scale: tuple[float, float]) -> DataSet:
+    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles."""
+    table = in_order(pl.DataFrame(events, schema=SCHEMA, orient="row"))
+    if not items:
+        items = [Item(item, "") for item in sorted(set(table["item"].to_list()), key=by_number)]
+    return DataSet(name, table, tuple(items), rating_scale)
+
+
+def in_order(events: pl.DataFrame) -> pl.DataFrame:
+    """Sorted by time, then by the fixed hash; the rest of the row decides between events of the same hash."""
+    columns = (events[name].to_list() for name in ("user", "item", "behaviour", "time"))
+    hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
+    return events.with_columns(hashes).sort("time", "hash", "text", "value").drop("hash")
+
+
+def tie(user: str, item: str, behaviour: int, time: int) -> int:
+    """Where an event stands among those of the same time: 64 bits that say nothing about the item."""
+    identity = "\0".join((user, item, str(behaviour), str(time)))
+    return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big")
+
+
+def choices(events: pl.DataFrame) -> pl.Series:
+    """bool per event: did the user take the item? Clicks, ratings, and comments that carry a value (reviews).
+
+    These are what the model learns to foresee and what is judged; a tag or a remark is an input only.
+    """
+    chosen = (pl.col("behaviour") != COMMENT) | pl.col("value").is_not_nan()
+    return events.select(chosen.alias("choice"))["choice"]
+
+
+def fingerprint(events: pl.DataFrame) -> str:
+    """sha256 (hex) of the events in their order."""
+    digest = sha256()
+    for row in events.iter_rows():
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def event_messages(events: pl.DataFrame) -> Iterator[Message]:
+    """Events -> the messages of stream.events, in order. Fields without a value are left out."""
+    for user, item, behaviour, time, value, text, scene in events.iter_rows():
+        body: dict[str, Any] = {"user": user, "item": item, "time": time}
+        if behaviour == COMMENT:
+            body["text"] = text
+        if behaviour == RATING or (behaviour != CLICK and not math.isnan(value)):
+            body["value"] = value
+        if scene:
+            body["scene"] = scene
+        yield Message(SOURCE_TOPICS[behaviour], user.encode(), msgspec.json.encode(body))
+
+
+def item_messages(items: Iterable[Item]) -> Iterator[Message]:
+    """Items -> messages of the topic `items`."""
+    for item in items:
+        body: dict[str, Any] = {"item": item.item, "title": item.title}
+        body |= {"text": item.text} if item.text else {}
+        body |= {"categories": item.categories} if item.categories else {}
+        body |= {} if item.available else {"available": False}
+        yield Message("items", item.item.encode(), msgspec.json.encode(body))
+
+
+def by_number(item: str) -> tuple[int, str]:
+    """Sort key: ids that are numbers in the order of the numbers, the others after them by name."""
+    return (int(item), "") if item.isdecimal() else (1 << 62, item)

@@ -1,0 +1,44 @@
+"""Holding back the last choices of every user. Training sees the first part only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from models.data.dataset import DataSet, choices
+
+
+@dataclass(frozen=True)
+class Split:
+    """Both parts in time order: `train` is what a model may learn from, and what is folded first; `held` follows it."""
+
+    train: pl.DataFrame
+    held: pl.DataFrame
+
+
+def split_last(data: DataSet, last: int = 8, least: int = 4) -> Split:
+    """Per user, the last `last` choices (see `choices`) and every event after the first of them are held back.
+
+    Where there are ratings, only ratings count as choices. Users with fewer than `last + least` keep all their events in
+    the training part. The cut depends on nothing but the order of the user's own events.
+    """
+    counted = judged(data.events)
+    places = (
+        data.events.with_row_index("place")
+        .filter(counted)
+        .group_by("user", maintain_order=True)
+        .agg(pl.col("place").tail(last).first().alias("cut"), pl.len().alias("count"))
+        .filter(pl.col("count") >= last + least)
+        .select("user", "cut")
+    )
+    table = data.events.with_row_index("place").join(places, on="user", how="left", maintain_order="left")
+    held = (pl.col("place") >= pl.col("cut")).fill_null(False) if last else pl.lit(False)
+    columns = data.events.columns
+    return Split(table.filter(~held).select(columns), table.filter(held).select(columns))
+
+
+def judged(events: pl.DataFrame) -> pl.Series:
+    """bool per event: a rating where the table has ratings, else a choice."""
+    ratings = events["behaviour"] == 1
+    return ratings if ratings.any() else choices(events)

