@@ -133,7 +133,7 @@ def _npy(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def _npz(arrays: dict[str, Any]) -> bytes:
     """np.savez stamps no times (1980), so equal arrays give equal bytes."""
     file = io.BytesIO()
     np.savez(file, **arrays)

@@ -102,7 +102,7 @@ class Bundle:
     hidden: int
     text_dim: int
     max_tokens: int
-    item_ids: tuple[str, ...]
+    item_ids: tuple[str, ...] = field(repr=False)
     items: NDArray[np.float32] = field(repr=False)
     popularity: NDArray[np.float32] = field(repr=False)
     parity: Mapping[str, Parity] = field(repr=False)

@@ -117,7 +117,10 @@ def open_item_vectors(bundle: Bundle, encoder: Encoder, provider: Policy) -> Cal
     def vectors_of(texts: list[str]) -> Vectors:
         if not texts:
             return np.zeros((0, bundle.item_dim), np.float32)
-        return tower(encoder.encode_many(texts))
+        written = [row for row, text in enumerate(texts) if text]
+        vectors = np.zeros((len(texts), bundle.text_dim), np.float32)  # no text: zeros, as in training
+        vectors[written] = encoder.encode_many([texts[row] for row in written])
+        return tower(vectors)
 
     golden = bundle.golden("item")
     agree("item", float(np.abs(tower(golden["text"]) - golden["item"]).max()), bundle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from functools import cache
 from importlib.metadata import distributions
 from typing import Any, Final, Literal
 
@@ -43,31 +44,36 @@ def _variant(name: str) -> bool:
 
 
 def resolve(policy: Policy) -> str:
-    """`cuda` or `cpu`. Raises ProviderError where CUDA is demanded and not usable; `auto` falls back and logs it."""
+    """`cuda` or `cpu`. Raises ProviderError where CUDA is demanded and not usable; `auto` falls back, which is logged."""
     if len(found := runtimes()) > 1:
         raise SettingsError(f"more than one ONNX Runtime is installed ({', '.join(found)}): uninstall all but one")
     if policy == "cpu":
         return "cpu"
     why = _why_no_cuda()
-    if why is None:
-        return "cuda"
-    if policy == "cuda":
+    if why and policy == "cuda":
         raise ProviderError(f"provider cuda: {why}")
-    _log.warning("provider auto: falling back to the CPU: %s", why)
-    return "cpu"
+    return "cpu" if why else "cuda"
 
 
-def _why_no_cuda() -> str | None:
+@cache
+def _why_no_cuda() -> str:
+    """ "" where CUDA works; else why not, logged once."""
     if NAMES["cuda"] not in ort.get_available_providers():
-        return "this ONNX Runtime has no CUDA provider"
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that came as wheels; prints, never raises
-            ort.preload_dlls()
+        why = "this ONNX Runtime has no CUDA provider"
+    else:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            ort.preload_dlls()  # finds the CUDA libraries that came as wheels; prints, never raises
+        ort.set_default_logger_severity(4)  # the probe's failure is reported below, in one line
         try:
             ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+            return ""
         except Exception as error:  # ONNX Runtime's errors have no common base
-            return " ".join(str(error).split())[:200] or type(error).__name__
-    return None
+            detail = " ".join(str(error).split())[-160:] or type(error).__name__
+            why = f"CUDA 13 with cuDNN 9 or the GPU is missing ({detail})"
+        finally:
+            ort.set_default_logger_severity(2)
+    _log.warning("no CUDA: %s; provider auto runs on the CPU", why)
+    return why
 
 
 def session(name: str, model: bytes, provider: str) -> Any:

@@ -39,7 +39,7 @@ class Models:
         count = len(h)
         if count == 0:
             return h, c
-        arrays = (*rows, h, c)
+        arrays: tuple[NDArray[Any], ...] = (*rows, h, c)
         if count < MIN_ROWS:
             arrays = tuple(np.concatenate((array,) * MIN_ROWS) for array in arrays)
         names = ("item", "behaviour", "scene", "numbers", "comment", "h", "c")

@@ -1,0 +1,153 @@
+"""Follows the compacted items topic into the catalogue: to its end before the worker is ready, then live.
+
+A consumer of its own without a group: every worker has the whole catalogue, and nothing is committed. It starts at the
+beginning each time, so records that are not acceptable are reported again after each start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.helpers import create_ssl_context
+
+from stream.catalogue import Catalogue, Rejected, Snapshot
+from stream.errors import BrokerError, TopologyError
+from stream.settings import Settings
+
+OnRejected = Callable[[Sequence[Rejected]], Awaitable[None]]
+OnSnapshot = Callable[[Snapshot], None]
+MAX_RECORDS: Final = 5_000
+POLL_MS: Final = 1_000
+_log = logging.getLogger(__name__)
+
+
+class ItemsFollower:
+    """Feeds partition 0 of the items topic to a catalogue, in a thread of its own, so that encoding texts holds nothing up.
+
+    on_rejected: awaited with records that are not acceptable; on_snapshot: called in the event loop after each swap.
+    `task`, set by `start`, ends only by a failure or by `stop`: whoever owns the follower watches it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        on_rejected: OnRejected | None = None,
+        on_snapshot: OnSnapshot | None = None,
+    ) -> None:
+        self.catalogue = catalogue
+        self.task: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._on_rejected = on_rejected
+        self._on_snapshot = on_snapshot
+        self._place = TopicPartition(settings.items_topic, 0)
+        self._thread = ThreadPoolExecutor(1, "catalogue")
+        self._consumer: Any = None
+
+    async def start(self) -> None:
+        """Returns when the catalogue has reached the end that the topic had at the call, and follows from there.
+
+        Raises BrokerError where no broker answers, TopologyError where the topic is missing or has several partitions.
+        """
+        try:
+            self._consumer = AIOKafkaConsumer(
+                **consumer_arguments(self._settings),
+                client_id=f"{self._settings.app_id}-items",
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+            )
+            await self._consumer.start()
+            await self._check_topic()
+            self._consumer.assign([self._place])
+            await self._consumer.seek_to_beginning(self._place)
+            end = (await self._consumer.end_offsets([self._place]))[self._place]
+            while await self._consumer.position(self._place) < end:
+                await self._take(timeout_ms=POLL_MS)
+        except KafkaError as error:
+            await self.stop()
+            raise BrokerError(f"items topic {self._place.topic}: {error}") from None
+        except BaseException:
+            await self.stop()
+            raise
+        self._report()
+        snapshot = self.catalogue.snapshot
+        _log.info(
+            "catalogue loaded: %d live of %d known items, offset %d", snapshot.live, snapshot.known, snapshot.offset
+        )
+        self.task = asyncio.create_task(self._follow(), name="items")
+
+    async def stop(self) -> None:
+        """Ends the task, the consumer and the thread; may be called twice. A failure of the task is not raised again."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.stop()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _check_topic(self) -> None:
+        topic = self._place.topic
+        partitions = await self._partitions(topic)
+        if not partitions:
+            raise TopologyError(f"the topic {topic} is missing; `freshet topics create` makes it")
+        if partitions != {0}:
+            raise TopologyError(f"the topic {topic} has {len(partitions)} partitions, expected 1")
+
+    async def _partitions(self, topic: str) -> set[int]:
+        await self._consumer.topics()  # asks the broker; partitions_for_topic answers from what is known
+        return set(self._consumer.partitions_for_topic(topic) or ())
+
+    async def _follow(self) -> None:
+        while True:
+            if await self._take(timeout_ms=POLL_MS):
+                self._report()
+
+    async def _take(self, timeout_ms: int) -> bool:
+        """One fetch into the catalogue; False where nothing came."""
+        batches = await self._consumer.getmany(self._place, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
+        records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
+        if not records:
+            return False
+        loop = asyncio.get_running_loop()
+        rejected = await loop.run_in_executor(self._thread, self.catalogue.apply, records)
+        if rejected:
+            _log.warning(
+                "%d records of the items topic are not acceptable, the first at offset %d: %s",
+                len(rejected), rejected[0].offset, rejected[0].error,
+            )  # fmt: skip
+            if self._on_rejected is not None:
+                await self._on_rejected(rejected)
+        return True
+
+    def _report(self) -> None:
+        if self._on_snapshot is not None:
+            self._on_snapshot(self.catalogue.snapshot)
+
+
+def consumer_arguments(settings: Settings) -> dict[str, Any]:
+    """Where the brokers are and how to speak to them, in aiokafka's words."""
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.brokers.split(","),
+        "security_protocol": settings.security_protocol,
+        "request_timeout_ms": int(settings.request_timeout * 1000),
+    }
+    if "SASL" in settings.security_protocol:
+        arguments |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password.get_secret_value(),
+        }
+    if "SSL" in settings.security_protocol:
+        arguments["ssl_context"] = create_ssl_context(
+            cafile=settings.ssl_cafile, certfile=settings.ssl_certfile, keyfile=settings.ssl_keyfile
+        )
+    return arguments
