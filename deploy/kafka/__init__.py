@@ -1,0 +1,5 @@
+"""Apache Kafka inside the project's own folder: real brokers for the demo, the tests and a first try. Not for production."""
+
+from deploy.kafka.broker import EmbeddedKafka
+
+__all__ = ["EmbeddedKafka"]
