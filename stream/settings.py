@@ -30,24 +30,30 @@ class Settings(BaseSettings):
 
     # Kafka
     brokers: str = Field("127.0.0.1:9092", description="host:port[,host:port...] of the Kafka brokers")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    sasl_username: str = ""
-    sasl_password: SecretStr = SecretStr("")
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to speak to the brokers"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="with the SASL protocols"
+    )
+    sasl_username: str = Field("", description="with the SASL protocols")
+    sasl_password: SecretStr = Field(SecretStr(""), description="from the environment or a file of FRESHET_SECRETS")
+    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; empty: the system's")
+    ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of the client's key")
     app_id: str = Field("freshet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="consumer group, changelog prefix")
     prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic name")
     partitions: int = Field(4, ge=1, le=10_000, description="of clicks, ratings, comments (topics create)")
-    replication: int = Field(1, ge=1, le=9)
+    replication: int = Field(1, ge=1, le=9, description="copies of every topic (topics create)")
     session_timeout: float = Field(10.0, ge=1, le=300, description="seconds without heartbeat until the group moves on")
-    heartbeat_interval: float = Field(1.0, gt=0, le=60)
-    rebalance_timeout: float = Field(30.0, ge=1, le=600)
-    commit_interval: float = Field(0.5, gt=0, le=60)
+    heartbeat_interval: float = Field(1.0, gt=0, le=60, description="seconds; at most a third of session_timeout")
+    rebalance_timeout: float = Field(30.0, ge=1, le=600, description="seconds that a rebalance may take")
+    commit_interval: float = Field(0.5, gt=0, le=60, description="seconds between two offset commits")
     startup_timeout: float = Field(30.0, ge=0, le=3600, description="seconds to wait for a broker at start")
-    request_timeout: float = Field(30.0, ge=1, le=600)
-    standby_replicas: int = Field(0, ge=0, le=8)
+    request_timeout: float = Field(30.0, ge=1, le=600, description="seconds until a request counts as failed")
+    standby_replicas: int = Field(
+        0, ge=0, le=8, description="workers that follow each partition's changelog besides its owner"
+    )
     accept_loss: bool = Field(False, description="go on although source records were deleted before they were read")
 
     # state and models
@@ -56,8 +62,10 @@ class Settings(BaseSettings):
     provider: Literal["cuda", "auto", "cpu"] = Field(
         "auto", description="cuda fails loudly, auto falls back and says so"
     )
-    rating_scale: tuple[float, float] = (0.5, 5.0)
-    slate_size: int = Field(10, ge=1, le=100)
+    rating_scale: tuple[float, float] = Field(
+        (0.5, 5.0), description="smallest and largest rating that is accepted, as JSON"
+    )
+    slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")
     filter_seen: bool = Field(True, description="never recommend an item that the user has had")
 
     # hot path
@@ -69,9 +77,9 @@ class Settings(BaseSettings):
     held_events: int = Field(5_000, ge=1, description="events waiting behind comments until fetching pauses")
 
     # operations
-    web_host: str = "127.0.0.1"
+    web_host: str = Field("127.0.0.1", description="address of the health server; 0.0.0.0: all of this machine's")
     web_port: int = Field(9464, ge=0, le=65535, description="/metrics /healthz /readyz; 0: any free port")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on stderr")
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:

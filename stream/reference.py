@@ -1,0 +1,154 @@
+"""Writes the reference pages that follow from the code: `python -m stream.reference docs`.
+
+configuration.md lists the fields of Settings, messages.md those of every message. A test checks that they are current.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from stream.errors import REASONS
+from stream.events import MESSAGES
+from stream.settings import Settings
+
+CONFIGURATION: Final = """# Configuration
+
+Written from `stream/settings.py` by `python -m stream.reference docs`.
+
+Every setting can be given in four places; the first that has it wins:
+
+1. a flag of the command, where it has one (`freshet worker --web-port 0`);
+2. the environment: `FRESHET_` and the name in capitals (`FRESHET_BROKERS=kafka:9092`); lists as JSON;
+3. a file of the same name in the folder that `FRESHET_SECRETS` names (`freshet_sasl_password`), for secrets;
+4. a TOML file: the one that `FRESHET_CONFIG` names, else `freshet.toml` in the current folder (`brokers = "kafka:9092"`).
+
+A wrong value, an unknown name in the TOML file, or two settings that disagree end every command with exit code 78 and one
+line that names the field.
+
+"""
+
+MESSAGES_INTRO: Final = """# Messages
+
+Written from `stream/events.py` by `python -m stream.reference docs`; the JSON Schemas are in [schemas](schemas).
+
+All messages are JSON in UTF-8. All times are epoch milliseconds, UTC. Fields that are not listed are ignored, so producers
+may add their own. Every topic name may carry the setting `prefix`.
+
+| topic | key | value |
+|---|---|---|
+| `clicks` `ratings` `comments` | user id in UTF-8 | click, rating, comment |
+| `items` | item id in UTF-8 | item; a null value (tombstone) removes the item |
+| `recommendations` | user id, `*` for anyone unknown | recommendation |
+| `dead-letters` | as received | as received; the headers say what is wrong |
+
+**Where a record must lie.** On partition murmur2(key) mod n, the default of the Java client and of kafka-python. Clients on
+librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`, or every record on a wrong
+partition becomes a dead letter `mispartitioned`.
+
+**What a consumer does.** Keep, per user, the recommendation with the highest `seq`: after a crash an older one may come again
+(`replay: true`). `applied` names the last event of this user that the slate knows, per topic-partition: a slate whose
+`applied["clicks/2"]` is at least 41 has taken in the user's clicks up to offset 41 of partition 2.
+
+**What the schemas cannot say.** The value is at most 32 levels deep; the key is the body's `user`; `value` lies within the
+setting `rating_scale`; `time` is at most one hour after the append time of the record.
+
+"""
+
+REASONS_INTRO: Final = """
+Reasons, the values of the header `__rec.errors.reason`:
+"""
+
+
+def type_name(schema: dict[str, Any]) -> str:
+    """A JSON Schema's type in a few words: `string, 1 to 256 characters`."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[1].lower()
+    if "anyOf" in schema:
+        return " or ".join(type_name(one) for one in schema["anyOf"] if one != {"type": "null"})
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    kind: str = schema.get("type", "any")
+    if kind == "array":
+        if "prefixItems" in schema:
+            return "[" + ", ".join(type_name(one) for one in schema["prefixItems"]) + "]"
+        return f"list of {type_name(schema['items'])}" + _range(schema, "minItems", "maxItems", " of them")
+    if kind == "object" and "additionalProperties" in schema:
+        return f"object of {type_name(schema['additionalProperties'])}"
+    if kind == "string":
+        form = {"password": "secret"}.get(schema.get("format", ""), str(schema.get("format", "string")))
+        return form + (_range(schema, "minLength", "maxLength", " characters") if form == "string" else "")
+    return kind + _range(schema, "minimum", "maximum", "")
+
+
+def _range(schema: dict[str, Any], low: str, high: str, unit: str) -> str:
+    least = schema.get(low, schema.get("exclusiveMinimum"))
+    most = schema.get(high)
+    above = "above " if "exclusiveMinimum" in schema else ""
+    if least is not None and most is not None:
+        return f", {above}{_number(least)} to {_number(most)}{unit}"
+    if most is not None:
+        return f", at most {_number(most)}{unit}"
+    return f", {above or 'at least '}{_number(least)}{unit}" if least is not None else ""
+
+
+def _number(number: float) -> str:
+    return f"{int(number)}" if float(number).is_integer() else f"{number:g}"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def configuration() -> str:
+    """The page of all settings."""
+    page = CONFIGURATION + "| setting | default | type | what |\n|---|---|---|---|\n"
+    for name, schema in Settings.model_json_schema()["properties"].items():
+        default = schema.get("default")
+        shown = "" if default is None or schema.get("format") == "password" else _shown(default)
+        page += _row((f"`{name}`", f"`{shown}`" if shown else "", type_name(schema), schema.get("description", "")))
+    return page
+
+
+def _shown(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def messages() -> str:
+    """The page of all messages."""
+    page = MESSAGES_INTRO
+    for name, message in MESSAGES.items():
+        definitions = msgspec.json.schema(message)["$defs"]
+        headers = name == "dead-letter-headers"
+        page += f"## {'Dead letter headers' if headers else name}\n"
+        for definition in sorted(definitions.values(), key=lambda one: one["title"] != message.__name__):
+            if definition["title"] != message.__name__:
+                page += f"\n### {definition['title'].lower()}\n"
+            page += f"\n{' '.join(definition['description'].split())}\n\n| field | type | what |\n|---|---|---|\n"
+            for field, schema in definition["properties"].items():
+                optional = field not in definition["required"]
+                kind = type_name(schema)
+                page += _row((f"`{field}`", kind + (", optional" if optional else ""), _says(schema)))
+        if headers:
+            page += REASONS_INTRO + "\n" + "".join(f"- `{reason}`\n" for reason in REASONS)
+        page += "\n"
+    return page.rstrip("\n") + "\n"
+
+
+def _says(schema: dict[str, Any]) -> str:
+    inner = next((one["description"] for one in schema.get("anyOf", ()) if "description" in one), "")
+    return str(schema.get("description", inner))
+
+
+def pages() -> dict[str, str]:
+    """File name -> text."""
+    return {"configuration.md": configuration(), "messages.md": messages()}
+
+
+if __name__ == "__main__":
+    for file, text in pages().items():
+        (Path(sys.argv[1]) / file).write_text(text)
