@@ -1,0 +1,134 @@
+"""Is a source record acceptable? Judged by the published JSON Schemas and the rules that they cannot say.
+
+Those rules: the value is UTF-8 JSON (RFC 8259: no NaN, no byte order mark, no lone surrogate) of at most 32 nested
+arrays and objects; the key is the body's user in UTF-8 and places the record on its partition by murmur2; a rating lies
+on the scale; `time` is at most an hour after the append time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any, NamedTuple, NoReturn
+
+import jsonschema_rs
+
+BEHAVIOURS = ("click", "rating", "comment")
+MAX_DEPTH = 32
+HOUR_MS = 3_600_000
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class Accepted(NamedTuple):
+    """What an acceptable event says. id: "" where the producer gave none."""
+
+    user: bytes
+    item: str
+    time: int
+    id: str
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The published JSON Schema of a message."""
+    loaded: dict[str, Any] = json.loads(files("deploy").joinpath("schemas", f"{name}.json").read_text("utf-8"))
+    return loaded
+
+
+class Judge:
+    """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive."""
+
+    def __init__(self, partitions: int, rating_scale: tuple[float, float]) -> None:
+        self._partitions = partitions
+        self._low, self._high = rating_scale
+        self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
+
+    def judge(
+        self, behaviour: int, partition: int, append_ms: int, key: bytes | None, value: bytes | None
+    ) -> Accepted | str:
+        """One record -> what it says, or why it is not acceptable."""
+        if key is None:
+            return "null key"
+        if not value:
+            return "no value"
+        try:
+            body = parse(value)
+        except ValueError as error:
+            return f"not JSON: {error}"
+        if not self._validators[behaviour].is_valid(body):
+            return "against the schema: " + self._first_error(behaviour, body)
+        user = body["user"].encode()
+        if user != key:
+            return "the key is not the body's user"
+        if murmur2(key) % self._partitions != partition:
+            return f"on partition {partition}, its key belongs on {murmur2(key) % self._partitions}"
+        rating = body.get("value") if behaviour else None
+        if rating is not None and not self._low <= rating <= self._high:
+            return f"rating {rating} is not on the scale {self._low:g} to {self._high:g}"
+        if body["time"] > append_ms + HOUR_MS:
+            return "more than an hour in the future"
+        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "")
+
+    def _first_error(self, behaviour: int, body: Any) -> str:
+        error = next(iter(self._validators[behaviour].iter_errors(body)), None)
+        return f"{list(error.instance_path)}: {error.message[:100]}" if error else "?"
+
+
+def parse(value: bytes) -> Any:
+    """Strict JSON; ValueError says what is wrong. 1e400 becomes inf: no schema of ours has room for it."""
+    text = value.decode("utf-8")
+    if text.count("[") + text.count("{") > MAX_DEPTH and depth(text) > MAX_DEPTH:
+        raise ValueError(f"more than {MAX_DEPTH} nested arrays and objects")
+    try:
+        body = json.loads(text, parse_constant=_constant)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        if "Exceeds the limit" not in str(error):  # an integer of thousands of digits: fine where no schema looks
+            raise
+        body = json.loads(text, parse_constant=_constant, parse_int=_integer)
+    if _SURROGATE.search(text):
+        # Pairs are joined by now, so what is left is a lone one. Repeated names hide values: look at all pairs.
+        pairs = json.loads(text, object_pairs_hook=list, parse_int=_integer)
+        json.dumps(pairs, ensure_ascii=False).encode("utf-8")  # UnicodeEncodeError is a ValueError
+    return body
+
+
+def depth(text: str) -> int:
+    """Deepest nesting of arrays and objects in a JSON text."""
+    now = deepest = 0
+    for token in _TOKEN.findall(text):
+        if token in ("[", "{"):
+            now += 1
+            deepest = max(deepest, now)
+        elif token in ("]", "}"):
+            now -= 1
+    return deepest
+
+
+def murmur2(key: bytes) -> int:
+    """The hash by which Kafka's Java client places a key, made non-negative. Austin Appleby's MurmurHash2, 32 bits."""
+    mask = 0xFFFFFFFF
+    m = 0x5BD1E995
+    length = len(key)
+    h = (0x9747B28C ^ length) & mask
+    whole = length & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(key[at : at + 4], "little") * m & mask
+        k ^= k >> 24
+        h = (h * m & mask) ^ (k * m & mask)
+    rest = key[whole:]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ (h >> 13)) * m & mask
+    return (h ^ (h >> 15)) & 0x7FFFFFFF
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 1000 else float(digits)

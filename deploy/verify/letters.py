@@ -1,0 +1,80 @@
+"""The dead letters: every unacceptable source record is among them, and no acceptable one."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import jsonschema_rs
+
+from deploy.verify.judge import schema
+from deploy.verify.ledger import ABSENT, INVALID, LETTER, NONE, Ledger
+from deploy.verify.log import Log, Place, Record, Span
+from deploy.verify.report import Report, Violation
+
+HEADER = "__rec.errors."
+
+
+def headers(record: Record) -> dict[str, str]:
+    """The `__rec.errors.` headers of a dead letter as text, whole names."""
+    return {
+        name: (value or b"").decode("utf-8", "replace") for name, value in record.headers if name.startswith(HEADER)
+    }
+
+
+class Letters:
+    """Reads the dead-letters topic against the ledger."""
+
+    def __init__(self, ledger: Ledger, topic: str, items_topic: str, report: Report) -> None:
+        self._ledger = ledger
+        self._topic = topic
+        self._items = items_topic
+        self._report = report
+        self._validator = jsonschema_rs.validator_for(schema("dead-letter-headers"))
+        self.gone = False
+
+    def read(self, log: Log, spans: dict[Place, Span]) -> None:
+        self.gone = any(span.start > 0 for place, span in spans.items() if place[0] == self._topic)
+        for record in log.records(self._topic, spans):
+            self._take(record)
+
+    def _take(self, record: Record) -> None:
+        named = headers(record)
+        if not self._validator.is_valid(named):
+            self._blame("its headers are against the published schema", record)
+            return
+        topic, source, at = (named[HEADER + field] for field in ("topic", "partition", "offset"))
+        if topic == self._items:
+            self._report.item_dead_letters += 1
+            return
+        behaviour = self._ledger.topic_index(topic)
+        shelves = self._ledger.shelves[behaviour]
+        if behaviour == NONE or not (source.isdecimal() and at.isdecimal() and int(source) < len(shelves)):
+            self._blame(f"says it came from {topic[:100]}/{source[:20]}/{at[:20]}", record)
+            return
+        shelf = shelves[int(source)]
+        index = int(at) - shelf.start
+        if index < 0:
+            self._report.unverifiable += 1
+            return
+        found = shelf.state[index] if index < len(shelf.state) else ABSENT
+        if found == ABSENT:
+            self._blame("of a source record that does not exist", record)
+        elif found != INVALID:
+            user = self._ledger.users[shelf.user[index]].name
+            self._report.add(
+                Violation(
+                    "valid-dead-letter",
+                    f"an acceptable record is a dead letter ({named[HEADER + 'reason'][:40]})",
+                    user, -1, topic, int(source), int(at),
+                )
+            )  # fmt: skip
+        else:
+            digest = blake2b(record.value or b"", digest_size=16).digest()
+            if named[HEADER + "truncated"] != "true" and digest != shelf.digest[16 * index : 16 * index + 16]:
+                self._blame(f"its value is not that of {topic}/{source}/{at}", record)
+            shelf.flags[index] |= LETTER
+
+    def _blame(self, message: str, record: Record) -> None:
+        self._report.add(
+            Violation("dead-letter", message, topic=self._topic, partition=record.partition, offset=record.offset)
+        )

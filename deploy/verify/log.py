@@ -1,0 +1,149 @@
+"""Where the records come from: a real Kafka through kafka-python, or any other `Log`, such as lists in a test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from stream.errors import BrokerError, TopologyError
+from stream.settings import Settings
+
+Place = tuple[str, int]
+"""(topic, partition)"""
+
+
+class Record(Protocol):
+    """What is read of one record; kafka-python's ConsumerRecord fits."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Span(NamedTuple):
+    """The first offset that a partition still has, and the one after its last."""
+
+    start: int
+    end: int
+
+
+class Log(Protocol):
+    """A set of topics that can be read from the beginning."""
+
+    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+        """Offsets of every partition, now. Raises TopologyError where a topic is missing."""
+        ...
+
+    def committed(self) -> dict[Place, int]:
+        """The worker group's committed offsets."""
+        ...
+
+    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+        """All committed records of a topic within the spans; those of one partition in offset order."""
+        ...
+
+
+class KafkaLog:
+    """The topics of a real Kafka. Raises BrokerError where none answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        import kafka
+        from kafka.errors import KafkaError
+
+        self._kafka = kafka
+        self._error = KafkaError
+        self._settings = settings
+        self._timeout = settings.request_timeout
+        try:
+            self._client = self._consumer()
+        except KafkaError as error:
+            raise BrokerError(f"no broker answers at {settings.brokers}: {error}") from None
+
+    def _consumer(self) -> Any:
+        return self._kafka.KafkaConsumer(
+            **self._settings.kafka_python(),
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            max_poll_records=5000,
+            max_partition_fetch_bytes=8 << 20,
+            check_crcs=False,  # its crc32c is pure Python, minutes for a large log; state records carry their own
+            bootstrap_timeout_ms=int(1000 * min(self._timeout, self._settings.startup_timeout or self._timeout)),
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+        TopicPartition = self._kafka.TopicPartition
+        try:
+            places = []
+            for topic in topics:
+                partitions = self._client.partitions_for_topic(topic)
+                if not partitions:
+                    raise TopologyError(f"topic {topic} is missing; create it with: freshet topics create")
+                places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
+            starts = self._client.beginning_offsets(places)
+            ends = self._client.end_offsets(places)
+        except self._error as error:
+            raise BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+        return {(place.topic, place.partition): Span(starts[place], ends[place]) for place in places}
+
+    def committed(self) -> dict[Place, int]:
+        try:
+            admin = self._kafka.KafkaAdminClient(**self._settings.kafka_python())
+            try:
+                found = admin.list_group_offsets(self._settings.app_id)[self._settings.app_id]
+            finally:
+                admin.close()
+        except self._error as error:
+            raise BrokerError(f"committed offsets of {self._settings.app_id} cannot be read: {error}") from None
+        return {(place.topic, place.partition): entry.offset for place, entry in found.items() if entry.offset >= 0}
+
+    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+        TopicPartition = self._kafka.TopicPartition
+        left = {
+            TopicPartition(*place): span.end
+            for place, span in spans.items()
+            if place[0] == topic and span.end > span.start
+        }
+        if not left:
+            return
+        consumer = self._consumer()
+        try:
+            consumer.assign(list(left))
+            for place in left:
+                consumer.seek(place, spans[place.topic, place.partition].start)
+            moved = time.monotonic()
+            while left:
+                batches = consumer.poll(timeout_ms=500)
+                for place, records in batches.items():
+                    end = spans[place.topic, place.partition].end
+                    if records[-1].offset < end:
+                        yield from records
+                    else:
+                        yield from (record for record in records if record.offset < end)
+                for place in [place for place, end in left.items() if consumer.position(place) >= end]:
+                    del left[place]
+                    consumer.pause(place)
+                if batches:
+                    moved = time.monotonic()
+                elif left and time.monotonic() - moved > self._timeout:
+                    place = next(iter(left))
+                    raise BrokerError(
+                        f"{topic}/{place.partition} gives nothing for {self._timeout:g} s before offset {left[place]}"
+                    )
+        except self._error as error:
+            raise BrokerError(f"{topic} cannot be read: {error}") from None
+        finally:
+            consumer.close()

@@ -1,0 +1,150 @@
+"""The recommendations: does every slate show a durable state, and is every applied event shown?"""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import Any
+
+import jsonschema_rs
+
+from deploy.verify.history import History
+from deploy.verify.judge import murmur2, parse, schema
+from deploy.verify.ledger import APPLIED, NAMED, NONE, Ledger, User
+from deploy.verify.log import Log, Place, Record, Span
+from deploy.verify.report import Report, Violation
+
+ANYONE = b"*"
+
+
+class Slates:
+    """Reads the recommendations topic against the ledger and the history."""
+
+    def __init__(self, ledger: Ledger, history: History, topic: str, partitions: int, report: Report) -> None:
+        self._ledger = ledger
+        self._history = history
+        self._topic = topic
+        self._partitions = partitions
+        self._report = report
+        self._validator = jsonschema_rs.validator_for(schema("recommendation"))
+        self._gone = [False] * partitions
+
+    def read(self, log: Log, spans: dict[Place, Span]) -> None:
+        expected = [spans[self._topic, partition].start for partition in range(self._partitions)]
+        self._gone = [start > 0 for start in expected]
+        for record in log.records(self._topic, spans):
+            if record.offset != expected[record.partition]:
+                self._gone[record.partition] = True
+            expected[record.partition] = record.offset + 1
+            if record.value is not None:
+                self._report.slates += 1
+                self._take(record, record.value)
+        for partition, offset in enumerate(expected):
+            if offset < spans[self._topic, partition].end:
+                self._gone[partition] = True
+
+    def gone(self, user: User) -> bool:
+        """Slates of this user may have been compacted away or deleted."""
+        return self._gone[murmur2(user.key) % self._partitions]
+
+    def _take(self, record: Record, value: bytes) -> None:
+        try:
+            slate = parse(value)
+        except ValueError as error:
+            self._blame("slate", f"not JSON: {error}", record)
+            return
+        if not self._validator.is_valid(slate):
+            self._blame("slate", "against the published schema", record)
+            return
+        key = record.key
+        items = [scored["item"] for scored in slate["items"]]
+        if len(set(items)) < len(items):
+            self._blame("slate", "an item stands in it twice", record, slate)
+        if key is None or key != slate["user"].encode():
+            self._blame("slate", "the key is not the user", record, slate)
+            return
+        if key == ANYONE and slate["strategy"] == "popularity":
+            return
+        if murmur2(key) % self._partitions != record.partition:
+            self._blame("slate", "on a partition that is not its user's", record, slate)
+        number = self._ledger.find(key)
+        if number is None:
+            if self._history.gone[record.partition % len(self._history.gone)]:
+                self._report.unverifiable += 1
+            else:
+                self._blame("slate-state", "a user without any state", record, slate)
+            return
+        user = self._ledger.users[number]
+        digest = blake2b(value, digest_size=16).digest()
+        if digest == user.slate:
+            self._report.repeated += 1
+            return
+        user.slate = digest
+        row = self._row(number, user, slate, record)
+        if row != NONE:
+            self._check_events(number, user, slate, row, record)
+        if slate["replay"]:
+            self._report.replays += 1
+            user.replayed = max(user.replayed, slate["seq"])
+
+    def _row(self, number: int, user: User, slate: dict[str, Any], record: Record) -> int:
+        """The durable state that the slate shows, NONE (and blame) where there is none."""
+        rows = self._history.rows(number, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
+        if not rows:
+            if self._history.gone[user.partition]:
+                self._report.unverifiable += 1
+            else:
+                self._blame("slate-state", "shows a state that is not in the changelog", record, slate)
+            return NONE
+        if slate["chain"] != self._history.chain(rows[0]).hex():
+            self._blame("slate-chain", "its chain is not that of the state of this seq", record, slate)
+            return NONE
+        applied = [slate["applied"].get(f"{topic}/{user.partition}", -1) for topic in self._ledger.topics]
+        others = len(slate["applied"]) - sum(f"{t}/{user.partition}" in slate["applied"] for t in self._ledger.topics)
+        fitting = [row for row in rows if self._history.fence(row) == applied]
+        if fitting and not others:
+            return fitting[-1] if slate["events"] else fitting[0]
+        if not fitting and self._history.gone[user.partition]:
+            self._report.unverifiable += 1
+        else:
+            self._blame("slate-fence", f"applied is {json.dumps(slate['applied'])[:120]}, not the fence", record, slate)
+        return rows[-1]
+
+    def _check_events(self, number: int, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
+        before = self._history.before(row)
+        events = slate["events"]
+        if not events:
+            if not slate["replay"]:
+                self._blame("slate-events", "names no event and is no replay", record, slate)
+            return
+        if len(events) != slate["seq"] - before:
+            self._blame(
+                "slate-events", f"names {len(events)} events, its state took in {slate['seq'] - before}", record, slate
+            )
+        for topic, partition, offset in events:
+            behaviour = self._ledger.topic_index(topic)
+            shelf = self._ledger.shelves[behaviour][user.partition]
+            index = offset - shelf.start
+            if behaviour != NONE and partition == user.partition and index < 0:
+                self._report.unverifiable += 1
+                continue
+            if (
+                behaviour == NONE
+                or partition != user.partition
+                or index >= len(shelf.state)
+                or shelf.state[index] != APPLIED
+                or shelf.user[index] != number
+                or not before < shelf.seq[index] <= slate["seq"]
+            ):
+                self._blame(
+                    "slate-events", f"names {topic}/{partition}/{offset}, not taken in by its state", record, slate
+                )
+            elif shelf.flags[index] & NAMED:
+                self._blame("slate-events", f"names {topic}/{partition}/{offset} once more as new", record, slate)
+            else:
+                shelf.flags[index] |= NAMED
+
+    def _blame(self, kind: str, message: str, record: Record, slate: dict[str, Any] | None = None) -> None:
+        name = (record.key or b"").decode(errors="replace")
+        seq = int(slate["seq"]) if slate else -1
+        self._report.add(Violation(kind, message, name, seq, self._topic, record.partition, record.offset))

@@ -1,0 +1,201 @@
+"""Logs made without Kafka for the tests of `freshet verify`: source records, and a small worker that does it right.
+
+The worker uses the real fold and the real record codec, but none of the hot path's other code. Tests then break its
+output in one place and see that the check finds exactly that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deploy.verify.judge import Accepted, Judge, murmur2
+from deploy.verify.log import Place, Span
+from stream import interest
+from stream.errors import TopologyError
+from stream.events import SourceEvent
+from stream.interest import Interest
+from stream.settings import Settings, load
+
+PARTITIONS = 2
+HIDDEN = 16
+MODEL = bytes(range(16))
+NOW = 1_700_000_000_000
+
+
+class Row(NamedTuple):
+    """One record as a consumer reads it."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Lists:
+    """A Log (deploy.verify.log) that is lists in memory. `first`: log start offsets other than 0."""
+
+    def __init__(self, topics: Sequence[str], partitions: int = PARTITIONS) -> None:
+        self.topics: dict[str, list[list[Row]]] = {topic: [[] for _ in range(partitions)] for topic in topics}
+        self.offsets: dict[Place, int] = {}
+        self.first: dict[Place, int] = {}
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: tuple[tuple[str, bytes], ...] = (),
+        timestamp: int = NOW,
+    ) -> int:
+        rows = self.topics[topic][partition]
+        offset = rows[-1].offset + 1 if rows else self.first.get((topic, partition), 0)
+        rows.append(Row(partition, offset, timestamp, key, value, headers))
+        return offset
+
+    def renumber(self, topic: str) -> None:
+        """Offsets without holes: as if what was removed had never been written."""
+        for rows in self.topics[topic]:
+            rows[:] = [row._replace(offset=offset) for offset, row in enumerate(rows)]
+
+    def all(self, topic: str) -> list[Row]:
+        return [row for rows in self.topics[topic] for row in rows]
+
+    # the Log protocol
+
+    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+        found = {}
+        for topic in topics:
+            if topic not in self.topics:
+                raise TopologyError(f"topic {topic} is missing")
+            for partition, rows in enumerate(self.topics[topic]):
+                start = self.first.get((topic, partition), 0)
+                found[topic, partition] = Span(start, rows[-1].offset + 1 if rows else start)
+        return found
+
+    def committed(self) -> dict[Place, int]:
+        return dict(self.offsets)
+
+    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Row]:
+        for partition, rows in enumerate(self.topics[topic]):
+            span = spans[topic, partition]
+            yield from (row for row in rows if span.start <= row.offset < span.end)
+
+
+def settings() -> Settings:
+    return load(app_id="t")
+
+
+def partition_of(user: str) -> int:
+    return murmur2(user.encode()) % PARTITIONS
+
+
+class World:
+    """Sources, a right worker, and its output, all in `log`."""
+
+    def __init__(self) -> None:
+        self.settings = settings()
+        names = self.settings
+        self.log = Lists([*names.sources, names.changelog_topic, names.recommendations_topic, names.dead_letters_topic])
+        self.states: dict[bytes, Interest] = {}
+        self._judge = Judge(PARTITIONS, names.rating_scale)
+        self._read: dict[Place, int] = {}
+        self._slates = 0
+
+    # producers
+
+    def send(self, behaviour: int, user: str, item: str = "i1", **fields: Any) -> tuple[int, int, int]:
+        """A good event -> (behaviour, partition, offset)."""
+        body = {"user": user, "item": item, "time": NOW} | ({}, {"value": 4.0}, {"text": "fine"})[behaviour] | fields
+        return self.send_raw(behaviour, user.encode(), json.dumps(body).encode(), partition_of(user))
+
+    def send_raw(
+        self, behaviour: int, key: bytes | None, value: bytes | None, partition: int = 0
+    ) -> tuple[int, int, int]:
+        topic = self.settings.sources[behaviour]
+        return behaviour, partition, self.log.append(topic, partition, key, value)
+
+    # the worker
+
+    def work(self, limit: int = 10**9, again: int = 0) -> None:
+        """One micro-batch: up to `limit` records a topic-partition, `again` already finished ones among them."""
+        groups: dict[bytes, list[SourceEvent]] = {}
+        for behaviour, topic in enumerate(self.settings.sources):
+            for partition, rows in enumerate(self.log.topics[topic]):
+                start = max(0, self._read.get((topic, partition), 0) - again)
+                taken = rows[start : start + limit]
+                self._read[topic, partition] = max(start + len(taken), self._read.get((topic, partition), 0))
+                for row in taken:
+                    verdict = self._judge.judge(behaviour, partition, row.timestamp, row.key, row.value)
+                    if isinstance(verdict, Accepted):
+                        groups.setdefault(verdict.user, []).append(event(behaviour, row, verdict))
+                    else:
+                        self.letter(topic, row, verdict)
+        for user, events in groups.items():
+            self._fold(user, events)
+        self.commit()
+
+    def commit(self) -> None:
+        self.log.offsets.update(self._read)
+
+    def _fold(self, user: bytes, events: list[SourceEvent]) -> None:
+        state = self.states.setdefault(user, interest.new(MODEL, HIDDEN))
+        state.folded = []
+        replayed = passed = False
+        for one in events:
+            if interest.is_replay(state, one):
+                replayed = True
+            elif interest.is_duplicate(state, one):
+                interest.pass_duplicate(state, one)
+                passed = True
+            else:
+                interest.fold(state, one, self.settings.sources[one.behaviour])
+        if state.folded or passed:
+            state.h = np.full(HIDDEN, state.seq % 7, np.float16)
+            self.log.append(self.settings.changelog_topic, events[0].partition, user, interest.encode(state))
+        self.slate(user, events[0].partition, replayed or not state.folded)
+
+    def slate(self, user: bytes, partition: int, replay: bool, **other: Any) -> None:
+        state = self.states[user]
+        sources = self.settings.sources
+        self._slates += 1
+        body = {
+            "user": user.decode(),
+            "slate": f"s{self._slates}",
+            "seq": state.seq,
+            "chain": state.chain.hex(),
+            "items": [{"item": "a", "score": 1.5}, {"item": "b", "score": 1.0}],
+            "time": NOW,
+            "latency_ms": 1,
+            "events": [[sources[behaviour], partition, offset] for behaviour, offset in state.folded],
+            "applied": {f"{t}/{partition}": o for t, o in zip(sources, state.fence, strict=True) if o >= 0},
+            "catalogue": -1,
+            "bundle": "b",
+            "strategy": "interest",
+            "replay": replay,
+        } | other
+        self.log.append(self.settings.recommendations_topic, partition, user, json.dumps(body).encode())
+
+    def letter(self, topic: str, row: Row, why: str) -> None:
+        said = {
+            "topic": topic, "partition": row.partition, "offset": row.offset, "stage": "decode", "reason": "x",
+            "field": "", "exception": "RecordError", "message": why, "attempt": 1, "app.version": "0",
+            "model.sha256": "", "host": "h", "failed.at": NOW, "payload.sha256": sha256(row.value or b"").hexdigest(),
+            "truncated": "false",
+        }  # fmt: skip
+        headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in said.items())
+        self.log.append(self.settings.dead_letters_topic, row.partition, row.key, row.value, headers)
+
+
+def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
+    return SourceEvent(
+        behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, float("nan"), "", "",
+        said.id, row.value or b"",
+    )  # fmt: skip

@@ -1,0 +1,574 @@
+"""`freshet verify` on logs in memory: a right worker is green, and every way of breaking its output is red by its name."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+
+import pytest
+from synthetic import NOW, PARTITIONS, Row, World, event, partition_of
+
+from deploy.verify import Report, check
+from deploy.verify.judge import Accepted, Judge
+from stream import interest
+from stream.errors import TopologyError
+
+ALICE, BOB = "alice", "bob"
+
+
+def verify(world: World, **arguments: float) -> Report:
+    return check(world.log, world.settings, **arguments)
+
+
+def eventful(seed: int = 1) -> World:
+    """Many users, all behaviours, duplicates, bad records, replays, several micro-batches."""
+    world = World()
+    chance = random.Random(seed)
+    for _ in range(300):
+        user = f"u{chance.randrange(12)}"
+        behaviour = chance.choice((0, 0, 0, 1, 2))
+        fields = {"id": f"e{chance.randrange(60)}"} if chance.random() < 0.3 else {}
+        if chance.random() < 0.05:
+            world.send_raw(behaviour, user.encode(), b'{"user": 1}', partition_of(user))
+        else:
+            world.send(behaviour, user, f"i{chance.randrange(40)}", time=NOW - chance.randrange(10**9), **fields)
+        if chance.random() < 0.1:
+            world.work(again=chance.randrange(4))
+    world.work()
+    return world
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_right_worker_is_green(seed: int) -> None:
+    world = eventful(seed)
+    report = verify(world)
+    assert report.violations == []
+    assert report.exit_code == 0
+    assert report.conserved
+    assert report.input == 300
+    assert report.input == report.applied + report.dead_letters + report.duplicates
+    assert report.duplicates > 0
+    assert report.dead_letters > 0
+    assert report.replays > 0
+    assert report.lost == report.double == report.uncovered == report.pending == report.unverifiable == 0
+
+
+def test_more_than_64_events_and_a_late_duplicate() -> None:
+    world = World()
+    world.send(0, ALICE, id="first")
+    for number in range(64):
+        world.send(0, ALICE, id=f"n{number}")
+    world.send(1, ALICE, id="n0")  # a duplicate in the same micro-batch, of the oldest that the ring still has
+    world.work()
+    world.send(0, ALICE, id="first")  # no longer in the ring: an event like any other
+    world.send(0, ALICE, id="n63")
+    world.work()
+    report = verify(world)
+    assert report.violations == []
+    assert (report.applied, report.duplicates) == (66, 2)
+
+
+def test_a_worker_that_lags_is_not_judged_yet() -> None:
+    world = World()
+    world.send(0, ALICE)
+    world.work()
+    world.send(0, ALICE)
+    report = verify(world)
+    assert report.exit_code == 3
+    assert (report.pending, report.lost) == (1, 0)
+
+
+def test_waiting_in_vain_is_a_loss() -> None:
+    world = World()
+    world.send(0, ALICE)
+    report = check(world.log, world.settings, wait=0.01, sleep=lambda seconds: None)
+    assert report.exit_code == 1
+    assert report.kinds == {"lost": 1}
+
+
+def test_waiting_until_all_is_committed() -> None:
+    world = World()
+    world.send(0, ALICE)
+    world.send_raw(1, None, b"")
+    report = check(world.log, world.settings, wait=60, sleep=lambda seconds: world.work())
+    assert report.exit_code == 0
+    assert (report.applied, report.dead_letters) == (1, 1)
+
+
+def test_what_came_after_the_start_of_the_check_is_not_judged() -> None:
+    world = World()
+    world.send(0, ALICE)
+
+    def work_and_go_on(seconds: float) -> None:
+        world.work()
+        world.send(0, ALICE)
+        world.send_raw(0, None, b"")
+
+    report = check(world.log, world.settings, wait=60, sleep=work_and_go_on)
+    assert report.exit_code == 0
+    assert (report.input, report.applied) == (1, 1)
+
+
+# Every mutant breaks one thing in the output of a right worker.
+
+
+def small() -> World:
+    """Alice has three states (seq 1, 3, 4), Bob one; one bad record."""
+    world = World()
+    world.send(0, ALICE, "i1")
+    world.work()
+    world.send(0, ALICE, "i2")
+    world.send(1, ALICE, "i3")
+    world.send(0, BOB, "i1")
+    world.send_raw(2, b"carol", b"{", partition_of("carol"))
+    world.work()
+    world.send(2, ALICE, "i4", id="x4")
+    world.work()
+    return world
+
+
+def rows(world: World, topic: str, user: str) -> tuple[list[Row], list[int]]:
+    """All records of the user's partition, and the places of the user's own among them."""
+    found = world.log.topics[topic][partition_of(user)]
+    return found, [place for place, row in enumerate(found) if row.key == user.encode()]
+
+
+def states(world: World) -> tuple[list[Row], list[int]]:
+    return rows(world, world.settings.changelog_topic, ALICE)
+
+
+def slates(world: World) -> tuple[list[Row], list[int]]:
+    return rows(world, world.settings.recommendations_topic, ALICE)
+
+
+def change_state(world: World, place: int, change: Callable[[interest.Interest], None]) -> None:
+    found, mine = states(world)
+    row = found[mine[place]]
+    state = interest.decode(row.value or b"")
+    change(state)
+    found[mine[place]] = row._replace(value=interest.encode(state))
+
+
+def change_slate(world: World, place: int, **fields: object) -> None:
+    found, mine = slates(world)
+    row = found[mine[place]]
+    found[mine[place]] = row._replace(value=json.dumps(json.loads(row.value or b"") | fields).encode())
+
+
+def lost_state(world: World) -> None:
+    found, mine = states(world)
+    del found[mine[1]]
+    world.log.renumber(world.settings.changelog_topic)
+
+
+def lost_last_state(world: World) -> None:
+    found, mine = states(world)
+    del found[mine[2]]
+    world.log.renumber(world.settings.changelog_topic)
+    found, mine = slates(world)
+    del found[mine[2]]
+    world.log.renumber(world.settings.recommendations_topic)
+
+
+def forgotten_event(world: World) -> None:
+    """The worker skipped an event, and moved its fence over it."""
+    world.send(0, ALICE)
+    skipped = world.send(0, ALICE)
+    world.send(0, ALICE)
+    rows = world.log.topics["clicks"][skipped[1]]
+    hidden = rows.pop(next(place for place, row in enumerate(rows) if row.offset == skipped[2]))
+    world.work()
+    rows.insert(skipped[2], hidden)
+
+
+def swapped_states(world: World) -> None:
+    found, mine = states(world)
+    a, b = found[mine[1]], found[mine[2]]
+    found[mine[1]], found[mine[2]] = a._replace(value=b.value), b._replace(value=a.value)
+
+
+def swapped_events(world: World) -> None:
+    change_state(world, 1, lambda state: state.folded.reverse())
+
+
+def swapped_offsets(world: World) -> None:
+    """Two clicks folded in the wrong order, one micro-batch each."""
+    world.send(0, ALICE, "i8")
+    world.send(0, ALICE, "i9")
+    found = world.log.topics["clicks"][partition_of(ALICE)]
+    for row in (found[-1], found[-2]):
+        world.states[ALICE.encode()].fence[0] = row.offset - 1
+        judged = Judge(PARTITIONS, world.settings.rating_scale).judge(0, row.partition, NOW, row.key, row.value)
+        assert isinstance(judged, Accepted)
+        world._fold(ALICE.encode(), [event(0, row, judged)])
+    world.log.offsets["clicks", partition_of(ALICE)] = found[-1].offset + 1
+
+
+def double(world: World) -> None:
+    """An event is folded once more: the fence was forgotten."""
+    state = world.states[ALICE.encode()]
+    state.fence[0] = -1
+    world.work(again=100)
+    del world.log.topics["dead-letters"][partition_of("carol")][1:]
+
+
+def double_by_id(world: World) -> None:
+    """The same `id` twice: the worker forgot to look."""
+    state = world.states[ALICE.encode()]
+    world.send(1, ALICE, "i4", id="x4")
+    recent, state.recent = state.recent, state.recent.replace(b"x4", b"y4")
+    world.work()
+    assert recent
+
+
+def stale(world: World) -> None:
+    """A stalled worker wakes up and writes what it had."""
+    found, mine = states(world)
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), found[mine[1]].value)
+
+
+def fork(world: World) -> None:
+    """Two workers went on from the same state: same seq, other chain."""
+    found, mine = states(world)
+    state = interest.decode(found[mine[1]].value or b"")
+    state.chain = bytes(range(16))
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), interest.encode(state))
+
+
+def fork_at_the_head(world: World) -> None:
+    found, mine = states(world)
+    state = interest.decode(found[mine[2]].value or b"")
+    state.chain = bytes(range(16))
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), interest.encode(state))
+
+
+def wrong_chain(world: World) -> None:
+    change_state(world, 2, lambda state: setattr(state, "chain", bytes(16)))
+
+
+def wrong_fence(world: World) -> None:
+    change_state(world, 2, lambda state: state.fence.__setitem__(0, state.fence[0] + 7))
+
+
+def fence_back(world: World) -> None:
+    change_state(world, 2, lambda state: state.fence.__setitem__(0, 0))
+
+
+def wrong_time(world: World) -> None:
+    change_state(world, 2, lambda state: setattr(state, "last_time", 5))
+
+
+def forgotten_item(world: World) -> None:
+    change_state(world, 2, lambda state: setattr(state, "seen", b""))
+
+
+def damaged_state(world: World) -> None:
+    found, mine = states(world)
+    row = found[mine[2]]
+    found[mine[2]] = row._replace(value=(row.value or b"")[:-1] + b"?")
+
+
+def erased_state(world: World) -> None:
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), None)
+
+
+def state_elsewhere(world: World) -> None:
+    found, mine = states(world)
+    row = found.pop(mine[2])
+    world.log.append(world.settings.changelog_topic, 1 - partition_of(ALICE), row.key, row.value)
+    world.log.renumber(world.settings.changelog_topic)
+
+
+def invalid_applied(world: World) -> None:
+    """The worker took a record that the schema refuses (here: one that was good when it was read)."""
+    _, partition, offset = world.send(1, ALICE)
+    world.work()
+    found = world.log.topics["ratings"][partition]
+    found[offset] = found[offset]._replace(value=(found[offset].value or b"").replace(b"4.0", b"9.0"))
+
+
+def foreign_event(world: World) -> None:
+    """Alice's event was folded into a neighbour on her partition."""
+    other = next(name for name in map(str, range(99)) if partition_of(name) == partition_of(ALICE))
+    _, partition, offset = world.send(0, ALICE)
+    found = world.log.topics["clicks"][partition]
+    kept = found[offset]
+    body = (kept.value or b"").replace(ALICE.encode(), other.encode())
+    found[offset] = kept._replace(key=other.encode(), value=body)
+    world.work()
+    found[offset] = kept
+
+
+def phantom(world: World) -> None:
+    """A state names a record that is not there."""
+    world.send(0, ALICE)
+    world.work()
+    world.log.topics["clicks"][partition_of(ALICE)].pop()
+    world.log.offsets["clicks", partition_of(ALICE)] -= 1
+
+
+def good_event_set_aside(world: World) -> None:
+    _, partition, offset = world.send(0, BOB)
+    row = world.log.topics["clicks"][partition][offset]
+    world.letter("clicks", row, "the worker did not like it")
+    world._read["clicks", partition] = offset + 1
+    world.commit()
+
+
+def applied_and_set_aside(world: World) -> None:
+    world.letter("clicks", world.log.topics["clicks"][partition_of(ALICE)][0], "and yet it was applied")
+
+
+def missing_letter(world: World) -> None:
+    world.log.topics["dead-letters"][partition_of("carol")].clear()
+
+
+def letter_of_nothing(world: World) -> None:
+    world.letter("clicks", Row(0, 777, NOW, None, None), "no such record")
+
+
+def changed_letter(world: World) -> None:
+    found = world.log.topics["dead-letters"][partition_of("carol")]
+    found[0] = found[0]._replace(value=b"something else")
+
+
+def missing_slate(world: World) -> None:
+    found, mine = slates(world)
+    del found[mine[2]]
+    world.log.renumber(world.settings.recommendations_topic)
+
+
+def silent_slate(world: World) -> None:
+    change_slate(world, 1, events=[])
+
+
+def short_slate(world: World) -> None:
+    change_slate(world, 1, events=json.loads(slates(world)[0][slates(world)[1][1]].value or b"")["events"][:1])
+
+
+def slate_names_twice(world: World) -> None:
+    found, mine = slates(world)
+    again = json.loads(found[mine[2]].value or b"") | {"slate": "other"}
+    world.log.append(
+        world.settings.recommendations_topic, partition_of(ALICE), ALICE.encode(), json.dumps(again).encode()
+    )
+
+
+def slate_of_no_state(world: World) -> None:
+    world.slate(ALICE.encode(), partition_of(ALICE), True, seq=99, events=[])
+
+
+def slate_of_nobody(world: World) -> None:
+    world.states[b"nobody"] = interest.new(bytes(16), 16)
+    world.slate(b"nobody", partition_of("nobody"), True)
+
+
+def slate_of_another_chain(world: World) -> None:
+    change_slate(world, 2, chain="00" * 16)
+
+
+def slate_of_another_fence(world: World) -> None:
+    change_slate(world, 2, applied={f"clicks/{partition_of(ALICE)}": 0})
+
+
+def slate_with_an_item_twice(world: World) -> None:
+    change_slate(world, 2, items=[{"item": "a", "score": 1.0}, {"item": "a", "score": 1.0}])
+
+
+def slate_against_the_schema(world: World) -> None:
+    change_slate(world, 2, seq="4")
+
+
+def committed_too_far(world: World) -> None:
+    world.log.offsets["clicks", 0] = 10_000
+
+
+def committed_unread(world: World) -> None:
+    """The offset of an event was committed before its state was durable."""
+    _, partition, offset = world.send(0, BOB)
+    world.log.offsets["clicks", partition] = offset + 1
+
+
+MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
+    (lost_state, {"gap", "lost", "slate-state"}),
+    (lost_last_state, {"lost"}),
+    (forgotten_event, {"lost"}),
+    (swapped_states, {"gap", "stale", "lost", "slate-state"}),
+    (swapped_events, {"chain"}),
+    (swapped_offsets, {"order", "lost"}),
+    (double, {"double"}),
+    (double_by_id, {"double"}),
+    (stale, {"stale"}),
+    (fork, {"fork"}),
+    (fork_at_the_head, {"fork"}),
+    (wrong_chain, {"chain", "slate-chain"}),
+    (wrong_fence, {"fence", "slate-fence"}),
+    (fence_back, {"fence", "slate-fence"}),
+    (wrong_time, {"state"}),
+    (forgotten_item, {"state"}),
+    (damaged_state, {"state", "lost", "slate-state"}),
+    (erased_state, {"state"}),
+    (state_elsewhere, {"state", "lost", "slate-state"}),
+    (invalid_applied, {"invalid-applied", "unreported"}),
+    (foreign_event, {"foreign", "lost"}),
+    (phantom, {"phantom"}),
+    (good_event_set_aside, {"valid-dead-letter", "lost"}),
+    (applied_and_set_aside, {"valid-dead-letter"}),
+    (missing_letter, {"unreported"}),
+    (letter_of_nothing, {"dead-letter"}),
+    (changed_letter, {"dead-letter"}),
+    (missing_slate, {"uncovered"}),
+    (silent_slate, {"slate-events", "uncovered"}),
+    (short_slate, {"slate-events", "uncovered"}),
+    (slate_names_twice, {"slate-events"}),
+    (slate_of_no_state, {"slate-state"}),
+    (slate_of_nobody, {"slate-state"}),
+    (slate_of_another_chain, {"slate-chain", "uncovered"}),
+    (slate_of_another_fence, {"slate-fence"}),
+    (slate_with_an_item_twice, {"slate"}),
+    (slate_against_the_schema, {"slate", "uncovered"}),
+    (committed_too_far, {"commit"}),
+    (committed_unread, {"lost"}),
+]
+
+
+def test_the_world_that_is_broken_below_is_whole() -> None:
+    report = verify(small())
+    assert report.violations == []
+    assert report.exit_code == 0
+
+
+@pytest.mark.parametrize(("mutate", "kinds"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_mutant_is_red_for_the_right_reason(mutate: Callable[[World], None], kinds: set[str]) -> None:
+    world = small()
+    mutate(world)
+    report = verify(world)
+    assert report.exit_code == 1
+    assert kinds <= set(report.kinds), report.violations
+    assert set(report.kinds) <= kinds | {"slate-events", "slate-fence", "slate-chain", "uncovered"}, report.violations
+
+
+def test_the_first_offender_is_named() -> None:
+    world = small()
+    _, partition, offset = world.send(0, BOB)
+    world.log.offsets["clicks", partition] = offset + 1
+    first = verify(world).violations[0]
+    assert (first.kind, first.user, first.topic, first.partition, first.offset) == (
+        "lost", BOB, "clicks", partition, offset,
+    )  # fmt: skip
+    assert BOB in str(first)
+
+
+def test_one_good_event_in_a_thousand_set_aside_is_seen() -> None:
+    world = World()
+    for number in range(1000):
+        world.send(0, f"u{number % 50}")
+    partition = partition_of("u7")
+    rows = world.log.topics["clicks"][partition]
+    place = max(place for place, row in enumerate(rows) if row.key == b"u7")
+    kept = rows[place]
+    rows[place] = kept._replace(value=b"{")
+    world.work()
+    rows[place] = kept
+    letters = world.log.topics["dead-letters"][partition]
+    letters[0] = letters[0]._replace(value=kept.value)
+    assert set(verify(world).kinds) == {"valid-dead-letter", "lost"}
+
+
+def test_a_skipped_slate_is_made_good_by_a_replay() -> None:
+    world = small()
+    missing_slate(world)
+    world.work(again=1)  # what the next worker does: everything uncommitted once more
+    report = verify(world)
+    assert report.violations == []
+    assert report.replays > 0
+
+
+def test_a_replay_before_the_event_does_not_cover_it() -> None:
+    world = World()
+    world.send(0, ALICE)
+    world.work()
+    world.work(again=1)
+    world.send(0, ALICE)
+    world.work()
+    found, mine = slates(world)
+    del found[mine[-1]]
+    assert verify(world).kinds == {"uncovered": 1}
+
+
+def test_a_record_written_twice_by_a_retry_is_harmless() -> None:
+    world = small()
+    for topic in (world.settings.changelog_topic, world.settings.recommendations_topic):
+        found, mine = rows(world, topic, ALICE)
+        world.log.append(topic, partition_of(ALICE), ALICE.encode(), found[mine[-1]].value)
+    report = verify(world)
+    assert report.violations == []
+    assert report.repeated == 2
+
+
+def test_a_compacted_changelog_cannot_be_judged() -> None:
+    world = small()
+    found, mine = states(world)
+    del found[mine[1]], found[mine[0]]
+    report = verify(world)
+    assert report.violations == []
+    assert report.unverifiable > 0
+    assert report.exit_code == 3
+
+
+def test_compacted_slates_cannot_be_judged() -> None:
+    world = small()
+    found, mine = slates(world)
+    del found[mine[0]]
+    report = verify(world)
+    assert report.violations == []
+    assert (report.uncovered, report.unverifiable, report.exit_code) == (0, 1, 3)
+
+
+def test_deleted_sources_cannot_be_judged() -> None:
+    world = eventful()
+    for partition in range(PARTITIONS):
+        del world.log.topics["clicks"][partition][:20]
+        world.log.first["clicks", partition] = 20
+    report = verify(world)
+    assert report.violations == []
+    assert report.exit_code == 3
+
+
+def test_a_break_is_red_even_where_something_cannot_be_judged() -> None:
+    world = small()
+    found, mine = slates(world)
+    del found[mine[0]]
+    committed_unread(world)
+    assert verify(world).exit_code == 1
+
+
+def test_the_popularity_slate_shows_no_state() -> None:
+    world = small()
+    world.states[b"*"] = interest.new(bytes(16), 16)
+    world.slate(b"*", 0, False, strategy="popularity")
+    assert verify(world).violations == []
+
+
+def test_a_missing_topic_is_a_topology_error() -> None:
+    world = small()
+    del world.log.topics["dead-letters"]
+    with pytest.raises(TopologyError, match="dead-letters"):
+        verify(world)
+
+
+def test_unequal_partition_counts_are_a_topology_error() -> None:
+    world = small()
+    world.log.topics["clicks"].append([])
+    with pytest.raises(TopologyError, match="partitions"):
+        verify(world)
+
+
+def test_the_report_as_json() -> None:
+    world = small()
+    committed_unread(world)
+    found = json.loads(json.dumps(verify(world).as_dict()))
+    assert found["ok"] is False
+    assert found["lost"] == 1
+    assert found["violations"][0]["kind"] == "lost"
