@@ -15,6 +15,7 @@ from export.graphs import ItemTower, Query, Step, TextVector
 from models.network import InterestNetwork
 from stream import provider
 from stream.bundle import Parity
+from stream.encoder import apart
 from stream.errors import BundleError
 from stream.events import BEHAVIOURS
 from stream.inputs import NUMBERS
@@ -78,7 +79,7 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays]) -> dict[s
         elif name == "score":
             far = slates_apart(result["scores"], result["rows"], arrays["scores"], arrays["rows"])
         else:
-            far = max(float(np.abs(result[output] - arrays[output]).max()) for output in outputs)
+            far = max(apart(result[output], arrays[output]) for output in outputs)
         if not far <= tolerance:
             raise BundleError(f"{name}.onnx: {far:g} {UNITS[name]} away from torch, expected {tolerance:g} at most")
         found[name] = Parity(max=far, tolerance=tolerance, unit=UNITS[name])
@@ -113,6 +114,7 @@ def _texts(bert: nn.Module, tokenizer: bytes) -> tuple[Arrays, Arrays]:
         module(*(torch.from_numpy(part[row : row + 1, : len(sentence)]) for part in (ids, mask, ids * 0))).numpy()[0]
         for row, sentence in enumerate(tokens)
     ]
+    alone = [vector * bool(sentence) for vector, sentence in zip(alone, SENTENCES, strict=True)]  # no text: zeros
     return batch, {"sentences": np.array(SENTENCES), "vectors": np.stack(alone)}
 
 

@@ -18,29 +18,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
-from torch import nn
 
-from export import bert as minilm
 from export.graphs import item_graph, score_graph, serialise, step_graph, text_graph
 from export.parity import golden_vectors, measure
 from models.run import Run
+from models.text import load_bert, load_tokenizer
 from stream.bundle import CURRENT, MANIFEST, OPSET, SCHEMA, Dims, FileEntry, Inputs, Manifest, load, stamp
-from stream.encoder import open_encoder, open_item_vectors
+from stream.encoder import open_encoder
 from stream.errors import BundleError
 from stream.session import open_models
 
 
-def build(run: Run, bert: nn.Module | None = None, text: bytes | None = None) -> dict[str, bytes]:
+def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, bytes]:
     """Every file of the bundle but the manifest's own name -> content; the manifest is `manifest.json` among them.
 
     bert: the text network, by default MiniLM; text: its graph, where an earlier export of the same network is at hand.
     Raises BundleError where a graph is farther from torch than its tolerance.
     """
     network = run.network.eval()
-    bert = minilm.load() if bert is None else bert
+    bert = load_bert() if bert is None else bert
     with torch.inference_mode():
         items = network.item_matrix().numpy().astype(np.float32)
-    tokenizer = minilm.tokenizer_json(run.max_tokens)
+    tokenizer = _tokenizer_json(run.max_tokens)
     graphs = {
         "step.onnx": serialise(step_graph(network)),
         "score.onnx": serialise(score_graph(network)),
@@ -104,12 +103,20 @@ def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
     _sync(bundles)
     bundle = load(folder)
     open_models(bundle, "cpu")
-    open_item_vectors(bundle, open_encoder(bundle, "cpu"), "cpu")
+    open_encoder(bundle, "cpu")
     pointer = bundles / f".{CURRENT}-{os.getpid()}"
     _write(pointer, identity.encode() + b"\n")
     pointer.replace(bundles / CURRENT)
     _sync(bundles)
     return folder
+
+
+def _tokenizer_json(max_tokens: int) -> bytes:
+    """The text network's tokenizer: pads nothing, cuts at `max_tokens`."""
+    tokenizer = load_tokenizer()
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer.to_str().encode()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,22 +40,30 @@ class Encoder:
             {"input_ids": tokens, "attention_mask": tokens, "token_type_ids": tokens},
             {"vector": ("float", None, bundle.text_dim)},
         )  # fmt: skip
+        self._item_width = bundle.item_dim
+        self._items = accelerator.session("item.onnx", bundle.read("item.onnx"), provider)
+        accelerator.check_signature(
+            "item.onnx", self._items,
+            {"text": ("float", None, bundle.text_dim)}, {"item": ("float", None, bundle.item_dim)},
+        )  # fmt: skip
 
     def encode(self, text: str) -> Vectors:
-        """One text -> float32 [T], run alone: the vector depends on the text only."""
+        """One text -> float32 [T], run alone: the vector depends on the text only. The empty text has zeros, as in training."""
+        if not text:
+            return np.zeros(self.width, np.float32)
         vector: Vectors = self._run([self._tokens(text)])[0]
         return vector
 
     def encode_many(self, texts: Sequence[str]) -> Vectors:
         """Texts -> float32 [n, T], in the order given. Texts of one padded length share a batch on a GPU; on a CPU each
-        runs alone, which is as fast there (see tests/bench) and keeps the vector a function of the text."""
+        runs alone, which is about as fast there and keeps the vector a function of the text."""
         vectors = np.zeros((len(texts), self.width), np.float32)
         if self.provider == "cpu":
             for row, text in enumerate(texts):
                 vectors[row] = self.encode(text)
             return vectors
-        encoded = [self._tokens(text) for text in texts]
-        order = sorted(range(len(texts)), key=lambda row: len(encoded[row].ids))
+        encoded = {row: self._tokens(text) for row, text in enumerate(texts) if text}
+        order = sorted(encoded, key=lambda row: len(encoded[row].ids))
         start = 0
         while start < len(order):
             length = _padded(encoded[order[start]])
@@ -65,6 +73,15 @@ class Encoder:
             rows = order[start:end]
             vectors[rows] = self._run([encoded[row] for row in rows])
             start = end
+        return vectors
+
+    def item_vectors(self, texts: Sequence[str]) -> Vectors:
+        """Texts of items unseen in training -> float32 [n, D], what the catalogue holds of them."""
+        return self._tower(self.encode_many(texts)) if texts else np.zeros((0, self._item_width), np.float32)
+
+    def _tower(self, text: Vectors) -> Vectors:
+        rows = text if len(text) >= MIN_ROWS else np.concatenate((text,) * MIN_ROWS)
+        vectors: Vectors = self._items.run(None, {"text": rows})[0][: len(text)]
         return vectors
 
     def _tokens(self, text: str) -> Encoding:
@@ -84,47 +101,28 @@ class Encoder:
         return vectors
 
     def replay(self, bundle: Bundle) -> None:
-        """Encode the golden sentences, and warm every length bucket up. Raises BundleError on a deviation."""
+        """Encode the golden sentences and item texts, which warms the sessions up. Raises BundleError on a deviation."""
         try:
             golden = bundle.golden("encoder")
-            expected = golden["vectors"]
-            found = np.stack([self.encode(str(sentence)) for sentence in golden["sentences"]])
-            far = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+            agree("text", apart(self.encode_many([*map(str, golden["sentences"])]), golden["vectors"]), bundle)
+            golden = bundle.golden("item")
+            agree("item", apart(self._tower(golden["text"]), golden["item"]), bundle)
         except (KeyError, ValueError, TypeError) as error:
-            raise BundleError(f"golden.npz: does not fit text.onnx ({type(error).__name__}: {error})") from None
-        agree("text", far, bundle)
+            raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
 
 
 def open_encoder(bundle: Bundle, provider: Policy) -> Encoder:
-    """The bundle's encoder with a session of its own, proved by the golden sentences. Raises as `open_models` does."""
+    """The bundle's encoder with sessions of its own, proved by the golden vectors. Raises as `open_models` does."""
     encoder = Encoder(bundle, accelerator.resolve(provider))
     encoder.replay(bundle)
     return encoder
 
 
-def open_item_vectors(bundle: Bundle, encoder: Encoder, provider: Policy) -> Callable[[list[str]], Vectors]:
-    """A function from item texts to item vectors float32 [n, D], for items unseen in training. Raises as `open_models`."""
-    session: Any = accelerator.session("item.onnx", bundle.read("item.onnx"), accelerator.resolve(provider))
-    accelerator.check_signature(
-        "item.onnx", session, {"text": ("float", None, bundle.text_dim)}, {"item": ("float", None, bundle.item_dim)}
-    )
-
-    def tower(text: Vectors) -> Vectors:
-        rows = text if len(text) >= MIN_ROWS else np.concatenate((text,) * MIN_ROWS)
-        vectors: Vectors = session.run(None, {"text": rows})[0][: len(text)]
-        return vectors
-
-    def vectors_of(texts: list[str]) -> Vectors:
-        if not texts:
-            return np.zeros((0, bundle.item_dim), np.float32)
-        written = [row for row, text in enumerate(texts) if text]
-        vectors = np.zeros((len(texts), bundle.text_dim), np.float32)  # no text: zeros, as in training
-        vectors[written] = encoder.encode_many([texts[row] for row in written])
-        return tower(vectors)
-
-    golden = bundle.golden("item")
-    agree("item", float(np.abs(tower(golden["text"]) - golden["item"]).max()), bundle)
-    return vectors_of
+def apart(found: Vectors, expected: Vectors) -> float:
+    """Largest difference of a component; inf where the shapes differ or a value is not finite."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found - expected).max(initial=0.0))
 
 
 def _padded(tokens: Encoding) -> int:

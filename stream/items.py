@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -16,11 +16,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.helpers import create_ssl_context
 
-from stream.catalogue import Catalogue, Rejected, Snapshot
-from stream.errors import BrokerError, TopologyError
+from stream.catalogue import Catalogue, Snapshot
+from stream.errors import BrokerError, RecordError, TopologyError
 from stream.settings import Settings
 
-OnRejected = Callable[[Sequence[Rejected]], Awaitable[None]]
+OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
 OnSnapshot = Callable[[Snapshot], None]
 MAX_RECORDS: Final = 5_000
 POLL_MS: Final = 1_000
@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 class ItemsFollower:
     """Feeds partition 0 of the items topic to a catalogue, in a thread of its own, so that encoding texts holds nothing up.
 
-    on_rejected: awaited with records that are not acceptable; on_snapshot: called in the event loop after each swap.
+    on_rejected: called with offset, key, value and reason of each record that is not acceptable; on_snapshot: called after
+    each swap; both in the event loop.
     `task`, set by `start`, ends only by a failure or by `stop`: whoever owns the follower watches it.
     """
 
@@ -119,13 +120,9 @@ class ItemsFollower:
             return False
         loop = asyncio.get_running_loop()
         rejected = await loop.run_in_executor(self._thread, self.catalogue.apply, records)
-        if rejected:
-            _log.warning(
-                "%d records of the items topic are not acceptable, the first at offset %d: %s",
-                len(rejected), rejected[0].offset, rejected[0].error,
-            )  # fmt: skip
+        for refused in rejected:
             if self._on_rejected is not None:
-                await self._on_rejected(rejected)
+                self._on_rejected(*refused)
         return True
 
     def _report(self) -> None:

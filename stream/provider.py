@@ -68,7 +68,7 @@ def _why_no_cuda() -> str:
             ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
             return ""
         except Exception as error:  # ONNX Runtime's errors have no common base
-            detail = " ".join(str(error).split())[-160:] or type(error).__name__
+            detail = " ".join(str(error).split()).split("() ")[-1][:200]
             why = f"CUDA 13 with cuDNN 9 or the GPU is missing ({detail})"
         finally:
             ort.set_default_logger_severity(2)

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export import bert as minilm
 from export.graphs import serialise, text_graph
 from export.publish import build, publish
 from models.network import InterestNetwork, NetworkSize
 from models.run import DataInfo, Run
+from models.text import load_bert
 from stream.inputs import InputSpec
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
@@ -48,7 +48,7 @@ def text_onnx() -> bytes:
     if not path.is_file():
         CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(serialise(text_graph(minilm.load())))
+        partial.write_bytes(serialise(text_graph(load_bert())))
         partial.replace(path)
     return path.read_bytes()
 
