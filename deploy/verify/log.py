@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from stream.errors import BrokerError, TopologyError
@@ -119,12 +120,9 @@ class KafkaLog:
         }
         if not left:
             return
-        consumer = self._consumer()
-        try:
-            consumer.assign(list(left))
-            for place in left:
-                consumer.seek(place, spans[place.topic, place.partition].start)
-            moved = time.monotonic()
+        moved = time.monotonic()
+        starts = {(place.topic, place.partition): spans[place.topic, place.partition].start for place in left}
+        with self._reading(topic, starts) as consumer:
             while left:
                 batches = consumer.poll(timeout_ms=500)
                 for place, records in batches.items():
@@ -143,7 +141,26 @@ class KafkaLog:
                     raise BrokerError(
                         f"{topic}/{place.partition} gives nothing for {self._timeout:g} s before offset {left[place]}"
                     )
+
+    def tail(self, topic: str, starts: dict[Place, int]) -> Iterator[Record]:
+        """Records from these offsets on, for ever."""
+        with self._reading(topic, starts) as consumer:
+            while True:
+                for records in consumer.poll(timeout_ms=500).values():
+                    yield from records
+
+    @contextmanager
+    def _reading(self, topic: str, starts: dict[Place, int]) -> Iterator[Any]:
+        """A consumer that stands at these offsets."""
+        places = {self._kafka.TopicPartition(*place): start for place, start in starts.items()}
+        try:
+            consumer = self._consumer()
+            try:
+                consumer.assign(list(places))
+                for place, start in places.items():
+                    consumer.seek(place, start)
+                yield consumer
+            finally:
+                consumer.close()
         except self._error as error:
             raise BrokerError(f"{topic} cannot be read: {error}") from None
-        finally:
-            consumer.close()

@@ -1,0 +1,79 @@
+"""`freshet replay`: a data folder as live traffic."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deploy.producer import Producer
+    from models.data import Message
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("replay")(replay)
+
+
+def replay(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Argument(help="Data folder: MovieLens, Amazon reviews, or a log of freshet's messages.")
+    ],
+    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as the broker takes them.")] = 0.0,
+    items: Annotated[bool, typer.Option("--items/--no-items", help="Send the catalogue first.")] = True,
+    limit: Annotated[int | None, typer.Option(min=0, help="At most so many events, the oldest.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
+
+    Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
+    """
+    from deploy.producer import Producer
+    from models.data import event_messages, item_messages, read
+
+    settings: Settings = context.obj
+    found = read(data)
+    with Producer(settings, linger_ms=5) as producer:
+        catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0
+        began = time.monotonic()
+        events = _send(producer, settings, islice(event_messages(found.events), limit), rate, as_json)
+    seconds = time.monotonic() - began
+    if as_json:
+        said = {"source": found.name, "items": catalogue, "events": events, "seconds": round(seconds, 3)}
+        print(json.dumps(said))
+    else:
+        print(
+            f"{found.name}: {catalogue:,} items and {events:,} events sent, {events / max(seconds, 1e-9):,.0f} events/s"
+        )
+
+
+def _send(producer: Producer, settings: Settings, messages: Iterable[Message], rate: float, quiet: bool) -> int:
+    """Send at the rate, never faster; behind time it catches up -> how many. Waits for the acknowledgement of each in
+    the end."""
+    import rich.progress
+
+    sent = 0
+    began = time.monotonic()
+    futures = []
+    for message in rich.progress.track(messages, "sending", disable=quiet, transient=True):
+        if rate > 0 and (early := began + sent / rate - time.monotonic()) > 0:
+            time.sleep(early)
+        futures.append(producer.send(settings.prefix + message.topic, message.key, message.value))
+        sent += 1
+        if len(futures) >= 10_000:
+            for future in futures[:5_000]:
+                producer.place(future)
+            del futures[:5_000]
+    for future in futures:
+        producer.place(future)
+    return sent

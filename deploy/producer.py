@@ -1,0 +1,98 @@
+"""Sending records to freshet's topics with kafka-python: acknowledged by all replicas, placed by murmur2 of the key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+
+from stream.errors import BrokerError, DataError, TopologyError
+from stream.settings import Settings
+
+MAX_REQUEST = 5 << 20  # the source topics take 4 MiB
+
+
+class Sent(NamedTuple):
+    """Where a record landed."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Producer:
+    """Raises BrokerError where no broker answers or takes the record, TopologyError where the topic is missing.
+
+    linger_ms: how long a record may wait for others; 0 for single ones.
+    """
+
+    def __init__(self, settings: Settings, linger_ms: int = 0) -> None:
+        self._brokers = settings.brokers
+        self._known: set[str] = set()
+        try:
+            self._producer = KafkaProducer(
+                **settings.kafka_python(),
+                acks="all",
+                linger_ms=linger_ms,
+                batch_size=256 << 10,
+                max_request_size=MAX_REQUEST,
+                allow_auto_create_topics=False,
+                request_timeout_ms=int(settings.request_timeout * 1000),
+                delivery_timeout_ms=int(settings.request_timeout * 2000),
+                bootstrap_timeout_ms=int(settings.startup_timeout * 1000) or None,
+                max_block_ms=int(settings.request_timeout * 1000),
+            )
+        except (KafkaError, OSError) as error:
+            raise BrokerError(f"no Kafka broker answers at {self._brokers}: {_name(error)}") from None
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> Any:
+        """Put one record on its way -> a future for `place`. partition: None for that of the key."""
+        try:
+            if topic not in self._known:
+                if not self._producer.partitions_for(topic):
+                    raise TopologyError(f"topic {topic} is missing: `freshet topics create` makes it")
+                self._known.add(topic)
+            return self._producer.send(topic, value, key, list(headers), partition)
+        except MessageSizeTooLargeError as error:
+            raise DataError(f"a record is too large for {topic}: {error}") from None
+        except KafkaError as error:
+            raise BrokerError(f"{self._brokers} takes no record for {topic}: {_name(error)}") from None
+
+    def place(self, future: Any) -> Sent:
+        """Wait until the record is acknowledged -> where it landed."""
+        try:
+            landed = future.get()
+        except KafkaError as error:
+            raise BrokerError(f"{self._brokers} did not acknowledge a record: {_name(error)}") from None
+        return Sent(landed.topic, landed.partition, landed.offset)
+
+    def close(self) -> None:
+        """Wait for everything sent, then let go."""
+        try:
+            self._producer.flush()
+        except KafkaError as error:
+            raise BrokerError(f"{self._brokers} did not acknowledge all records: {_name(error)}") from None
+        finally:
+            self._producer.close()
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip()[:200]

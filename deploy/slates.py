@@ -1,0 +1,73 @@
+"""Reading the slates of one user as a consumer does: that user's partition only, the highest seq counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from deploy.verify.judge import murmur2
+from deploy.verify.log import KafkaLog, Record
+from stream.settings import Settings
+
+ANYONE = "*"
+
+Slate = dict[str, Any]
+
+
+class SlateReader:
+    """Slates of `user` from the recommendations topic. Raises BrokerError, TopologyError."""
+
+    def __init__(self, settings: Settings, user: str) -> None:
+        self._topic = settings.recommendations_topic
+        self._key = user.encode()
+        self._log = KafkaLog(settings)
+        spans = self._log.spans([self._topic])
+        partition = murmur2(self._key) % len(spans)
+        self._place = (self._topic, partition)
+        self._span = spans[self._place]
+
+    def latest(self) -> Slate | None:
+        """The slate of the highest seq so far, of two the later one; None where there is none."""
+        best: Slate | None = None
+        for record in self._log.records(self._topic, {self._place: self._span}):
+            slate = self._slate(record)
+            if slate is not None and (best is None or slate["seq"] >= best["seq"]):
+                best = slate
+        return best
+
+    def follow(self, seq: int) -> Iterator[Slate]:
+        """Slates as they come from now on, none below `seq` or below one given before. Never ends."""
+        for record in self._log.tail(self._topic, {self._place: self._span.end}):
+            slate = self._slate(record)
+            if slate is not None and slate["seq"] >= seq:
+                seq = slate["seq"]
+                yield slate
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _slate(self, record: Record) -> Slate | None:
+        if record.key != self._key or record.value is None:
+            return None
+        slate: Slate = json.loads(record.value)
+        return slate
+
+
+def titles(settings: Settings) -> dict[str, str]:
+    """Item id -> title of the live catalogue, from the items topic."""
+    log = KafkaLog(settings)
+    found: dict[str, str] = {}
+    try:
+        for record in log.records(settings.items_topic, log.spans([settings.items_topic])):
+            key = (record.key or b"").decode(errors="replace")
+            if record.value is None:
+                found.pop(key, None)
+                continue
+            try:
+                found[key] = str(json.loads(record.value)["title"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a dead letter: the worker says so
+    finally:
+        log.close()
+    return found
