@@ -24,6 +24,7 @@ OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
 OnSnapshot = Callable[[Snapshot], None]
 MAX_RECORDS: Final = 5_000
 POLL_MS: Final = 1_000
+METADATA: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -66,8 +67,8 @@ class ItemsFollower:
                 isolation_level="read_committed",
             )
             await self._consumer.start()
-            await self._check_topic()
             self._consumer.assign([self._place])
+            await self._check_topic()
             await self._consumer.seek_to_beginning(self._place)
             end = (await self._consumer.end_offsets([self._place]))[self._place]
             while await self._consumer.position(self._place) < end:
@@ -104,8 +105,13 @@ class ItemsFollower:
             raise TopologyError(f"the topic {topic} has {len(partitions)} partitions, expected 1")
 
     async def _partitions(self, topic: str) -> set[int]:
-        await self._consumer.topics()  # asks the broker; partitions_for_topic answers from what is known
-        return set(self._consumer.partitions_for_topic(topic) or ())
+        """What the metadata say, once they know the topic; empty where they do not within METADATA seconds."""
+        end = asyncio.get_running_loop().time() + METADATA
+        while True:
+            found = set(self._consumer.partitions_for_topic(topic) or ())
+            if found or asyncio.get_running_loop().time() > end:
+                return found
+            await asyncio.sleep(0.05)
 
     async def _follow(self) -> None:
         while True:

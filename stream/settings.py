@@ -8,6 +8,7 @@ or from a file of `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,3 +166,5 @@ def load(**values: Any) -> Settings:
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(wrong) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"config: not TOML: {error}") from None

@@ -132,7 +132,7 @@ class WorkerProcess:
 
 
 class Events:
-    """A seeded producer of made-up events for `users` users over the items `i0` to `i<items-1>`; acks=all."""
+    """A seeded producer of made-up events for `users` users over the items `item-1`, `item-2`, ...; acks=all."""
 
     def __init__(self, settings: Settings, seed: int = 0, users: int = 40, items: int = 50) -> None:
         self._settings = settings
@@ -148,7 +148,7 @@ class Events:
         kind = kind or draw.choices(("click", "rating", "comment"), (70, 20, 10))[0]
         message: dict[str, Any] = {
             "user": user or f"user{draw.randrange(self._users)}",
-            "item": f"i{draw.randrange(self._items)}",
+            "item": f"item-{1 + draw.randrange(self._items)}",
             "time": int(time.time() * 1000),
         }
         if kind == "rating":
@@ -178,8 +178,8 @@ class Events:
         return self.producer.send(topic, key=message["user"].encode(), value=json.dumps(message).encode())
 
     def send_items(self, names: Iterable[str] | None = None) -> None:
-        """Make items live; by default all of i0 .. i<items-1>."""
-        for name in names if names is not None else [f"i{n}" for n in range(self._items)]:
+        """Make items live; by default all of them."""
+        for name in names if names is not None else [f"item-{n + 1}" for n in range(self._items)]:
             item = {"item": name, "title": f"Item {name}", "text": "a thing"}
             self.producer.send(self._settings.items_topic, key=name.encode(), value=json.dumps(item).encode())
         self.producer.flush()

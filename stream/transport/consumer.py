@@ -72,6 +72,7 @@ class SourceConsumer(driver.Consumer):
         self._running: MicroBatch | None = None  # the pipeline works on it
         self._held = False  # the pipeline asks for no more records
         self._stopping = False
+        self._waking: asyncio.Future[Any] | None = None  # kept, since the loop holds tasks weakly
         self._fetch: asyncio.Future[Any] | None = None
         self._changed = asyncio.Event()
         self.recovered = 0  # changelog records read into RocksDB
@@ -233,10 +234,10 @@ class SourceConsumer(driver.Consumer):
 
     def wake(self) -> None:
         """Have the pipeline called though no record has come: something that it held back is ready."""
-        if self._pending is None and self.app.micro_batches.queue.empty():
+        if self._pending is None:  # else the next one is on its way
             self._pending = batch = MicroBatch(self.epoch)
             batch.sent = True
-            self.app.micro_batches.queue.put_nowait(batch)
+            self._waking = asyncio.ensure_future(self.app.micro_batches.put(batch))
 
     def lag(self) -> dict[TP, int]:
         """Records of each source partition that the pipeline has not finished, as far as the broker has told."""

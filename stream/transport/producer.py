@@ -16,12 +16,15 @@ from stream.transport.lease import Lease
 MAX_REQUEST = 5 << 20  # bytes: a dead letter may hold a source record of 4 MiB and its headers
 
 
+_NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka insists on a list; nobody changes it
+
+
 class Outgoing(NamedTuple):
     """One record to send. timestamp: epoch ms, None for now."""
 
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: list[tuple[str, bytes]] = _NO_HEADERS
     timestamp: int | None = None
 
 

@@ -1,0 +1,101 @@
+"""The `freshet` command. Its parts lie in deploy/commands, one module a command or group; each imports what it needs late.
+
+Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot be judged, the others as stream.errors says, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream.errors import FreshetError, SettingsError
+
+COMMANDS = (
+    "broker",
+    "topics",
+    "worker",
+    "train",
+    "export",
+    "evaluate",
+    "replay",
+    "send",
+    "recommendations",
+    "verify",
+    "deadletters",
+    "demo",
+)
+
+app = typer.Typer(
+    name="freshet",
+    help="A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they print local variables, secrets among them
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(version("freshet"))
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.", envvar="FRESHET_CONFIG")] = None,
+    brokers: Annotated[str | None, typer.Option(help="host:port[,host:port...] of the Kafka brokers.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Put before every topic name.")] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value of any setting; may be repeated.")
+    ] = None,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out."""
+    from stream.settings import load
+
+    if config is not None and not config.is_file():
+        raise SettingsError(f"config: {config} is no file")
+    values: dict[str, Any] = {
+        name: value for name, value in (("brokers", brokers), ("prefix", prefix)) if value is not None
+    }
+    for pair in assign or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {pair}: expected name=value")
+        values[name] = json.loads(value) if value.startswith("[") else value
+    if config is not None:
+        os.environ["FRESHET_CONFIG"] = str(config)
+    context.obj = load(**values)
+
+
+for _name in COMMANDS:
+    try:
+        import_module(f"deploy.commands.{_name}").register(app)
+    except ModuleNotFoundError as error:
+        if error.name != f"deploy.commands.{_name}":
+            raise
+
+
+def main() -> None:
+    """Run the command; a FreshetError is one line on standard error and its exit code, never a traceback."""
+    try:
+        app()
+    except FreshetError as error:
+        print(f"freshet: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""`freshet topics`: make and check the topics."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+group = typer.Typer(no_args_is_help=True, help="Make and check the topics of these settings.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to `app`."""
+    app.add_typer(group, name="topics")
+
+
+@group.command()
+def create(context: typer.Context, as_json: Json = False) -> None:
+    """Make the topics that are missing, then check all of them."""
+    from deploy import topics
+
+    made = topics.create(context.obj)
+    partitions = topics.check(context.obj)
+    if as_json:
+        print(json.dumps({"made": made, "partitions": partitions}))
+    else:
+        print("\n".join(f"made {name}" for name in made) or "all topics were there")
+
+
+@group.command()
+def check(context: typer.Context, as_json: Json = False) -> None:
+    """Check that all topics are there and fit together; exit code 78 and everything that is wrong if not."""
+    from deploy import topics
+
+    partitions = topics.check(context.obj)
+    print(json.dumps({"partitions": partitions}) if as_json else f"all topics are there, {partitions} partitions")

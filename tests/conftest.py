@@ -1,0 +1,65 @@
+"""Fixtures that all tests share: one real Kafka a test run, settings with topics of their own, the data folders."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream.settings import Settings, load
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One embedded Apache Kafka for the whole run."""
+    from deploy.kafka import EmbeddedKafka
+
+    broker = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def world(kafka: Any) -> Callable[..., Settings]:
+    """Make settings with topics of their own on the shared broker: world(partitions=2, ...)."""
+    from deploy import topics
+
+    def make(**values: Any) -> Settings:
+        name = uuid.uuid4().hex[:8]
+        settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **values)
+        topics.create(settings)
+        return settings
+
+    return make
+
+
+def data_folder(name: str) -> Path:
+    """A data set's folder: below FRESHET_DATA, else below shared/data beside the repository. Skips where it is absent."""
+    below = Path(os.environ.get("FRESHET_DATA") or ROOT.parent / "shared" / "data")
+    folder = below / name
+    if not folder.is_dir():
+        pytest.skip(f"data set {name} is not there; FRESHET_DATA names the folder that holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def movielens() -> Path:
+    """The folder ml-latest-small."""
+    return data_folder("ml-latest-small")
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundles folder with CURRENT: a tiny network over item-1 .. item-50, real BERT."""
+    from tests.bundles import tiny_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    tiny_bundle(folder)
+    return folder
