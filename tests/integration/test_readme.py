@@ -37,7 +37,7 @@ def adapted(code: str, settings: Settings) -> str:
     assert code.count('"127.0.0.1:9092"') == 1
     code = code.replace("127.0.0.1:9092", settings.brokers)
     for topic in TOPICS:
-        code = re.sub(rf'"{topic}(["/])', rf'"{settings.prefix}{topic}\1', code)
+        code = re.sub(rf'(?<!\[)"{topic}(["/])', rf'"{settings.prefix}{topic}\1', code)
     return code
 
 
