@@ -196,13 +196,16 @@ def _read(path: Path, limit: int) -> bytes:
     except OSError as error:
         why = "it is a symbolic link" if path.is_symlink() else (error.strerror or str(error)).lower()
         raise BundleError(f"{path.name}: cannot be read: {why} ({path.parent})") from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path.name}: not a regular file")
         if status.st_size > limit:
-            raise BundleError(f"{path.name}: {status.st_size} bytes, expected {limit} at most")
-        return file.read(limit + 1)
+            raise BundleError(f"{path.name}: {status.st_size} bytes, expected {limit}")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _verified(folder: Path, name: str, entry: FileEntry) -> bytes:

@@ -1,0 +1,182 @@
+"""The step and score sessions: the same bits in any batch, the ten best that plain numpy finds, and no bad day on odd input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.publish import build, publish
+from stream import provider
+from stream.bundle import Bundle, current, load
+from stream.errors import ProviderError, SettingsError
+from stream.inputs import NUMBERS, InputRows
+from stream.session import Models, open_models
+from tests.bundles import text_onnx, tiny_run
+
+NONE_HIDDEN = np.empty((0, 2), np.int64)
+
+
+@pytest.fixture(scope="module", params=["tiny", "full width"])
+def bundle(request: pytest.FixtureRequest, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    if request.param == "tiny":
+        return load(current(bundles))
+    return load(publish(build(tiny_run(300, item=64, hidden=128), text=text_onnx()), tmp_path_factory.mktemp("wide")))
+
+
+@pytest.fixture(scope="module")
+def models(bundle: Bundle) -> Models:
+    return open_models(bundle, "cpu")
+
+
+def some_rows(bundle: Bundle, count: int, seed: int = 0) -> tuple[InputRows, Any, Any]:
+    random = np.random.default_rng(seed)
+    rows = InputRows(
+        item=bundle.items[random.integers(0, len(bundle.items), count)],
+        behaviour=random.integers(0, 3, count),
+        scene=random.integers(0, 3, count),
+        numbers=random.uniform(-1, 1, (count, NUMBERS)).astype(np.float32),
+        comment=(random.normal(size=(count, bundle.text_dim)) / 20).astype(np.float32)
+        * (random.random((count, 1)) < 0.3).astype(np.float32),
+    )
+    h = np.tanh(random.normal(size=(count, bundle.hidden))).astype(np.float16)
+    c = (random.normal(size=(count, bundle.hidden)) * random.choice([0, 1, 20], (count, 1))).astype(np.float16)
+    return rows, h, c
+
+
+def test_a_row_gives_the_same_bits_in_any_batch_and_place(bundle: Bundle, models: Models) -> None:
+    total = 300
+    rows, h, c = some_rows(bundle, total)
+    alone = [
+        models.step(InputRows(*(part[i : i + 1] for part in rows)), h[i : i + 1], c[i : i + 1]) for i in range(total)
+    ]
+    h_alone = np.concatenate([pair[0] for pair in alone]).view(np.uint16)
+    c_alone = np.concatenate([pair[1] for pair in alone]).view(np.uint16)
+    random = np.random.default_rng(1)
+    for size in range(1, total + 1):
+        chosen = random.permutation(total)[:size]
+        h_next, c_next = models.step(InputRows(*(part[chosen] for part in rows)), h[chosen], c[chosen])
+        assert np.array_equal(h_next.view(np.uint16), h_alone[chosen]), size
+        assert np.array_equal(c_next.view(np.uint16), c_alone[chosen]), size
+
+
+def test_long_histories_stay_equal_in_batches_and_alone(bundle: Bundle, models: Models) -> None:
+    users, events = 7, 60
+    h, c = (np.zeros((users, bundle.hidden), np.float16) for _ in range(2))
+    singles = [(h[:1], c[:1])] * users
+    for event in range(events):
+        rows, _, _ = some_rows(bundle, users, seed=event)
+        h, c = models.step(rows, h, c)
+        for user in range(users):
+            singles[user] = models.step(InputRows(*(part[user : user + 1] for part in rows)), *singles[user])
+    assert np.array_equal(h, np.concatenate([single[0] for single in singles]))
+    assert np.array_equal(c, np.concatenate([single[1] for single in singles]))
+    assert np.abs(h).max() > 0.01
+
+
+def test_steps_of_nobody(bundle: Bundle, models: Models) -> None:
+    rows, h, c = some_rows(bundle, 0)
+    h_next, c_next = models.step(rows, h, c)
+    assert h_next.shape == c_next.shape == (0, bundle.hidden)
+
+
+def test_states_are_clamped_to_finite_numbers(bundle: Bundle, models: Models) -> None:
+    rows, h, c = some_rows(bundle, 4)
+    h_next, c_next = models.step(rows, h, np.full_like(c, 65_504))
+    assert np.isfinite(h_next).all()
+    assert np.abs(c_next).max() <= 60_000
+
+
+def oracle(bundle: Bundle, h: Any, items: Any, bias: Any, hidden: Any, seed: int = 7) -> Any:
+    network = tiny_run(len(bundle.item_ids), seed, bundle.item_dim, bundle.hidden).network
+    with torch.inference_mode():
+        query = network.query(torch.from_numpy(h).float()).numpy()
+    scores = query.astype(np.float64) @ items.T.astype(np.float64) + bias
+    scores[hidden[:, 0], hidden[:, 1]] = -np.inf
+    return scores
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_the_best_are_those_that_numpy_finds(bundle: Bundle, models: Models, users: int, k: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    _, h, _ = some_rows(bundle, users, seed)
+    bias = np.where(random.random(len(bundle.items)) < 0.2, -np.inf, 0).astype(np.float32)
+    pairs = random.integers(0, 200)
+    hidden = np.stack((random.integers(0, users, pairs), random.integers(0, len(bundle.items), pairs)), 1)
+    scores, rows = models.score(h, bundle.items, bias, hidden, k)
+    full = oracle(bundle, h, bundle.items, bias, hidden)
+    k = min(k, len(bundle.items))
+    assert scores.shape == rows.shape == (users, k)
+    best = -np.sort(-full, axis=1)[:, :k]
+    open_ = ~np.isneginf(best)
+    assert np.array_equal(np.isneginf(scores), ~open_)
+    assert np.allclose(scores[open_], best[open_], atol=1e-4)
+    assert np.allclose(np.take_along_axis(full, rows, 1)[open_], best[open_], atol=1e-4), "the rows have those scores"
+    assert all(len(set(row[mask])) == mask.sum() for row, mask in zip(rows, open_, strict=True)), "no item twice"
+
+
+def test_odd_requests_never_raise(bundle: Bundle, models: Models) -> None:
+    _, h, _ = some_rows(bundle, 3)
+    items, bias = bundle.items, np.zeros(len(bundle.items), np.float32)
+    assert models.score(h, items, bias, NONE_HIDDEN, len(items) + 50)[0].shape == (3, len(items))
+    assert models.score(h[:0], items, bias, NONE_HIDDEN, 5)[1].shape == (0, 5)
+    assert models.score(h, items[:0], bias[:0], NONE_HIDDEN, 5)[1].shape == (3, 0)
+    assert models.score(h, items, bias, NONE_HIDDEN, 0)[1].shape == (3, 0)
+    assert np.isneginf(models.score(h, items, bias - np.inf, NONE_HIDDEN, 5)[0]).all()
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_state_that_is_not_finite_has_no_slate_and_spoils_no_other(
+    bundle: Bundle, models: Models, broken: float
+) -> None:
+    _, h, _ = some_rows(bundle, 3)
+    bias = np.zeros(len(bundle.items), np.float32)
+    good = models.score(h, bundle.items, bias, NONE_HIDDEN, 5)
+    h[1, 2] = broken
+    scores, rows = models.score(h, bundle.items, bias, NONE_HIDDEN, 5)
+    assert np.isneginf(scores[1]).all()
+    assert np.array_equal(scores[[0, 2]], good[0][[0, 2]])
+    assert np.array_equal(rows[[0, 2]], good[1][[0, 2]])
+
+
+def test_the_same_run_exports_to_the_same_graphs(bundles: Path) -> None:
+    again = build(tiny_run(50), text=text_onnx())
+    folder = current(bundles)
+    for name, content in again.items():
+        if name != "manifest.json":
+            assert content == (folder / name).read_bytes(), name
+
+
+def test_no_source_paths_or_traces_in_the_graphs(bundles: Path) -> None:
+    for path in current(bundles).glob("*.onnx"):
+        model = onnx.load_from_string(path.read_bytes())
+        for tensor in model.graph.initializer:  # any word may occur among 90 MB of weights
+            tensor.ClearField("raw_data")
+        text = str(model)
+        assert not [word for word in (".py", "site-packages", "stack_trace", "doc_string") if word in text], path.name
+
+
+def test_two_onnx_runtimes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider, "runtimes", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    with pytest.raises(SettingsError, match=r"onnxruntime, onnxruntime-gpu"):
+        provider.resolve("cpu")
+
+
+def test_exactly_one_onnx_runtime_is_installed_here() -> None:
+    assert len(provider.runtimes()) == 1
+
+
+def test_cuda_fails_loudly_and_auto_falls_back_where_there_is_none(bundles: Path) -> None:
+    if provider.resolve("auto") == "cuda":
+        pytest.skip("CUDA works here")
+    bundle = load(current(bundles))
+    with pytest.raises(ProviderError, match="provider cuda"):
+        open_models(bundle, "cuda")
+    assert open_models(bundle, "auto").provider == "cpu"
