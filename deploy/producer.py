@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from stream.errors import BrokerError, DataError, TopologyError
 from stream.settings import Settings
 
+METADATA_MS = 5000  # to learn of a topic; one that is missing is known by this time
 MAX_REQUEST = 5 << 20  # the source topics take 4 MiB
 
 
@@ -43,7 +44,7 @@ class Producer:
                 request_timeout_ms=int(settings.request_timeout * 1000),
                 delivery_timeout_ms=int(settings.request_timeout * 2000),
                 bootstrap_timeout_ms=int(settings.startup_timeout * 1000) or None,
-                max_block_ms=int(settings.request_timeout * 1000),
+                max_block_ms=METADATA_MS,
             )
         except (KafkaError, OSError) as error:
             raise BrokerError(f"no Kafka broker answers at {self._brokers}: {_name(error)}") from None
@@ -59,14 +60,21 @@ class Producer:
         """Put one record on its way -> a future for `place`. partition: None for that of the key."""
         try:
             if topic not in self._known:
-                if not self._producer.partitions_for(topic):
-                    raise TopologyError(f"topic {topic} is missing: `freshet topics create` makes it")
+                self._find(topic)
                 self._known.add(topic)
             return self._producer.send(topic, value, key, list(headers), partition)
         except MessageSizeTooLargeError as error:
             raise DataError(f"a record is too large for {topic}: {error}") from None
         except KafkaError as error:
             raise BrokerError(f"{self._brokers} takes no record for {topic}: {_name(error)}") from None
+
+    def _find(self, topic: str) -> None:
+        try:
+            found = self._producer.partitions_for(topic)
+        except KafkaTimeoutError:
+            found = None
+        if not found:
+            raise TopologyError(f"topic {topic} is missing: `freshet topics create` makes it")
 
     def place(self, future: Any) -> Sent:
         """Wait until the record is acknowledged -> where it landed."""
@@ -95,4 +103,6 @@ class Producer:
 
 
 def _name(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".strip()[:200]
+    """One line: str(error) begins with the type's name for most of kafka-python's errors, not for all."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    return (text if kind in text else f"{kind} {text}".strip())[:200]

@@ -171,8 +171,9 @@ def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) 
 def _deliver(settings: Settings, topic: str, records: Iterator[tuple[bytes, bytes | None]], as_json: bool) -> None:
     from deploy.producer import Producer
 
+    checked = list(records)  # all of a file, before any of it is sent
     with Producer(settings, linger_ms=5) as producer:
-        futures = [producer.send(topic, key, value) for key, value in records]
+        futures = [producer.send(topic, key, value) for key, value in checked]
         places = [producer.place(future) for future in futures]
     if as_json:
         print(json.dumps({"sent": len(places), "records": [place._asdict() for place in places]}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -104,12 +104,23 @@ class KafkaLog:
         try:
             admin = self._kafka.KafkaAdminClient(**self._settings.kafka_python())
             try:
-                found = admin.list_group_offsets(self._settings.app_id)[self._settings.app_id]
+                found = self._retry(lambda: admin.list_group_offsets(self._settings.app_id)[self._settings.app_id])
             finally:
                 admin.close()
         except self._error as error:
             raise BrokerError(f"committed offsets of {self._settings.app_id} cannot be read: {error}") from None
         return {(place.topic, place.partition): entry.offset for place, entry in found.items() if entry.offset >= 0}
+
+    def _retry(self, ask: Callable[[], Any]) -> Any:
+        """A broker's first question about a group is answered once its own topic has been made."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return ask()
+            except self._error as error:
+                if not error.retriable or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
 
     def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
         TopicPartition = self._kafka.TopicPartition
