@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from synthetic import NOW, PARTITIONS, Row, World, event, partition_of
+from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
 from deploy.verify import Report, check
 from deploy.verify.judge import Accepted, Judge
