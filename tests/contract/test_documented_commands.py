@@ -1,0 +1,47 @@
+"""Every `freshet ...` line in README and docs is a command that exists, with options that it has."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from deploy.cli import COMMANDS, app
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def lines() -> set[str]:
+    """Indented lines and code spans that start with the command's name, comments and placeholders' spacing removed."""
+    found: set[str] = set()
+    for document in DOCUMENTS:
+        text = document.read_text()
+        found |= {line.split("   ")[0] for line in re.findall(r"^    (freshet [^\n#]+)", text, re.MULTILINE)}
+        found |= {re.sub(r"\s+", " ", span) for span in re.findall(r"`(freshet [^`]+)`", text)}
+    return {line.strip() for line in found}
+
+
+@pytest.mark.parametrize("line", sorted(lines()))
+def test_command_exists(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: Any = typer.main.get_command(app)
+    used = []
+    while hasattr(command, "commands") and words:
+        name = words.pop(0)
+        if name not in command.commands:
+            assert not used, f"{' '.join(used)} has no command {name}"
+            assert name in COMMANDS, f"no command {name}"
+            pytest.skip(f"`freshet {name}` is not in this build")
+        used.append(name)
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_commands_are_found_at_all() -> None:
+    assert len(lines()) > 10
