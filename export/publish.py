@@ -81,29 +81,30 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
 def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
     """Write one bundle below `bundles`, prove that it loads and answers as at export, then make it CURRENT.
 
-    A temporary folder beside, everything synced, one rename, then CURRENT by one rename: a crash leaves the old bundle in
-    use. Raises BundleError where the written bundle does not load; CURRENT is then unchanged.
+    All in a hidden folder first, synced; then one rename, then CURRENT by one rename: a crash leaves the old bundle in use
+    and at most a hidden folder behind. Raises BundleError where the written bundle does not load; nothing is changed then.
     """
-    bundles.mkdir(parents=True, exist_ok=True)
     identity = sha256(files[MANIFEST]).hexdigest()
     folder = bundles / identity
-    partial = Path(tempfile.mkdtemp(prefix=".publishing-", dir=bundles))
     try:
+        bundles.mkdir(parents=True, exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=".publishing-", dir=bundles))
+    except OSError as error:
+        raise BundleError(f"{bundles}: cannot be written: {error.strerror}") from None
+    try:
+        partial = hidden / identity
+        partial.mkdir()
         for name, content in files.items():
             _write(partial / name, content)
-        partial.chmod(0o755)
         _sync(partial)
-        try:
+        bundle = load(partial)
+        open_models(bundle, "cpu")
+        open_encoder(bundle, "cpu")
+        if not folder.is_dir():  # the same bundle again: nothing to do
             partial.rename(folder)
-        except OSError as error:
-            if not folder.is_dir():
-                raise BundleError(f"{folder}: cannot be written: {error.strerror}") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
     _sync(bundles)
-    bundle = load(folder)
-    open_models(bundle, "cpu")
-    open_encoder(bundle, "cpu")
     pointer = bundles / f".{CURRENT}-{os.getpid()}"
     _write(pointer, identity.encode() + b"\n")
     pointer.replace(bundles / CURRENT)
