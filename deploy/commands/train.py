@@ -1,0 +1,77 @@
+"""`freshet train`: a data folder -> a run folder (weights, text vectors, popularity, figures)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def train(
+        data: Annotated[Path, typer.Argument(help="Data folder, or `generated` for a small made-up world.")],
+        out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
+        seed: Annotated[int, typer.Option(help="Same seed, data and machine: same weights.")] = 0,
+        epochs: Annotated[int | None, typer.Option(min=1, help="At most; it stops early.")] = None,
+        holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
+        max_minutes: Annotated[float, typer.Option(min=0.1, help="Wall time at most, all in.")] = 3.0,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    ) -> None:
+        """Train the interest network on a data folder, with early stopping and a curve picture."""
+        import time
+
+        started = time.monotonic()
+
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        from models.curve import write_curve
+        from models.data import generate, read
+        from models.run import save_run
+        from models.text import TextEncoder
+        from models.train import TrainSettings
+        from models.train import train as fit
+
+        chosen = {} if epochs is None else {"epochs": epochs}
+        settings = TrainSettings(seed=seed, holdout=holdout, max_minutes=max_minutes, **chosen)
+        console = Console(stderr=True)
+        source = generate() if str(data) == "generated" else read(data)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("reading", total=None, text="")
+
+            def report(stage: str, done: int, total: int, text: str) -> None:
+                bar.update(task, description=stage, completed=done, total=total, text=text)
+                if stage == "validation":
+                    bar.console.print(text)
+
+            trained = fit(source, settings, TextEncoder(), report, started)
+        save_run(trained.run, out)
+        write_curve(trained.curve, trained.run.metrics.get("validation popularity HR@10", 0.0), out)
+        figures = {
+            "run": str(out),
+            "data": trained.run.data.name,
+            "events": trained.run.data.events,
+            "items": len(trained.run.item_ids),
+            "epochs": len(trained.curve),
+            "ended": trained.reason,
+            "seconds": round(time.monotonic() - started, 1),
+            "metrics": trained.run.metrics,
+        }
+        if as_json:
+            print(json.dumps(figures))
+        else:
+            console.print(f"{out}: {len(trained.curve)} epochs in {figures['seconds']} s ({trained.reason})")
+            for name, value in trained.run.metrics.items():
+                console.print(f"  {name}: {value:.4f}")

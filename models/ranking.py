@@ -1,0 +1,123 @@
+"""Ranks of what users chose next, over the full catalogue, seen items left out; and the figures made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.network import InterestNetwork
+from models.rows import Histories, Rows
+
+ROUND = 128  # events of one user in one call of the recurrence
+QUERIES = 512  # states scored at a time
+
+Ranks = NDArray[np.int64]
+MISSED = np.iinfo(np.int64).max  # rank of an item that cannot be in the slate: unknown, or seen before
+
+
+def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: NDArray[np.int64]) -> Tensor:
+    """What the recurrence reads of the events at `places` (any shape) -> [*places, width]. items: f32 [N + 1, D]."""
+    flat = places.reshape(-1)
+    inputs = network.inputs(
+        items[torch.from_numpy(rows.item[flat])],
+        torch.from_numpy(rows.behaviour[flat]),
+        torch.from_numpy(rows.scene[flat]),
+        torch.from_numpy(rows.numbers[flat]),
+        torch.from_numpy(rows.vectors[rows.comment[flat]]),
+    )
+    return inputs.reshape(*places.shape, -1)
+
+
+@torch.no_grad()
+def states(network: InterestNetwork, rows: Histories, items: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c after every event, f32 [E, H], from zeros at each user's first event."""
+    lengths = np.diff(rows.starts)
+    order = np.argsort(-lengths, kind="stable")
+    hidden = network.size.hidden
+    all_h = torch.zeros(len(rows.item), hidden)
+    all_c = torch.zeros(len(rows.item), hidden)
+    h = torch.zeros(len(order), hidden)
+    c = torch.zeros(len(order), hidden)
+    for at in range(int(lengths.max(initial=0))):
+        n = int((lengths > at).sum())
+        places = rows.starts[:-1][order[:n]] + at
+        if at % ROUND == 0:  # inputs of many steps at once: the recurrence alone is a loop
+            wide = np.minimum(places[:, None] + np.arange(ROUND), (rows.starts[1:][order[:n]] - 1)[:, None])
+            ahead = input_rows(network, items, rows, wide)
+        h, c = network.step(ahead[:n, at % ROUND], h[:n], c[:n])
+        all_h[torch.from_numpy(places)] = h
+        all_c[torch.from_numpy(places)] = c
+    return all_h, all_c
+
+
+def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
+    """The state before each of the events at `places`: that after the user's previous event, zeros for the first."""
+    previous = after[torch.from_numpy(np.maximum(places - 1, 0))]
+    return previous * torch.from_numpy(~rows.first()[places])[:, None]
+
+
+def seen_before(rows: Histories, places: Rows) -> Iterator[Rows]:
+    """For each event: the item rows that its user has had before it."""
+    starts = rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
+    for begin, place in zip(starts.tolist(), places.tolist(), strict=True):
+        yield rows.item[begin:place]
+
+
+def ranks(rows: Histories, places: Rows, score: Callable[[Rows], Tensor], *, filter_seen: bool = True) -> Ranks:
+    """Rank from 0 of the item of each event at `places`; equal scores stand in the order of their rows.
+
+    score: places [Q] -> f32 [Q, N + 1]; row 0 never counts. MISSED where the item is unknown or filtered.
+    """
+    out = np.full(len(places), MISSED)
+    for at in range(0, len(places), QUERIES):
+        some = places[at : at + QUERIES]
+        scores = score(some).clone()
+        scores[:, 0] = -torch.inf
+        if filter_seen:
+            for line, seen in zip(scores, seen_before(rows, some), strict=True):
+                line[torch.from_numpy(seen)] = -torch.inf
+        wanted = torch.from_numpy(rows.item[some])[:, None]
+        own = scores.gather(1, wanted)
+        earlier = torch.arange(scores.shape[1])[None] < wanted
+        rank = ((scores > own) | ((scores == own) & earlier)).sum(1)
+        out[at : at + len(some)] = torch.where(own[:, 0].isinf(), MISSED, rank).numpy()
+    return out
+
+
+def interest_ranks(network: InterestNetwork, rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:
+    """Ranks by the recurrent model, each event against the state before it (prequential)."""
+    with torch.no_grad():
+        items = network.item_matrix()
+        h, _ = states(network, rows, items)
+        return ranks(rows, places, lambda some: network.query(before(rows, h, some)) @ items.T, filter_seen=filter_seen)
+
+
+def popularity_ranks(counts: NDArray[np.float32], rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:
+    """Ranks by one score per item, the same for everyone. counts: f32 [N + 1]."""
+    scores = torch.from_numpy(counts)[None]
+    return ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
+
+
+def hits(of: Ranks, k: int = 10) -> NDArray[np.float64]:
+    """1 where the item stood among the first k."""
+    return (of < k).astype(np.float64)
+
+
+def gains(of: Ranks, k: int = 10) -> NDArray[np.float64]:
+    """NDCG@k with one relevant item: 1 / log2(rank + 2) among the first k, else 0."""
+    return np.where(of < k, 1.0 / np.log2(np.minimum(of, k) + 2.0), 0.0)
+
+
+def interval(difference: NDArray[np.float64], owners: Rows, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of paired differences, bootstrapped over users (a user's events are not independent)."""
+    people, place = np.unique(owners, return_inverse=True)
+    total = np.bincount(place, weights=difference)
+    count = np.bincount(place)
+    picks = np.random.default_rng(seed).integers(len(people), size=(draws, len(people)))
+    means = total[picks].sum(1) / count[picks].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
