@@ -7,7 +7,7 @@ are kept by text hash. One thread encodes, one text at a time: a vector depends 
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -20,7 +20,6 @@ from stream.events import SourceEvent
 from stream.fatal import fatal
 
 Vector = NDArray[np.float32]
-log = logging.getLogger("freshet.comments")
 
 
 class CommentStage:
@@ -40,6 +39,7 @@ class CommentStage:
         self._epoch = 0
         self.on_ready: Callable[[], None] = lambda: None
         self.encoded = 0
+        self.seconds = 0.0  # spent encoding
         self.hits = 0
 
     def admit(self, user: bytes, events: list[SourceEvent]) -> list[SourceEvent]:
@@ -107,10 +107,16 @@ class CommentStage:
         self._asked[digest] = {user}
         loop = asyncio.get_running_loop()
         epoch = self._epoch
-        future = self._executor.submit(self._encode, event.text)
+        future = self._executor.submit(self._timed, event.text)
         future.add_done_callback(
             lambda done: loop.call_soon_threadsafe(self._done, epoch, digest, done.exception(), done)
         )
+
+    def _timed(self, text: str) -> Vector:
+        began = time.perf_counter()
+        vector = self._encode(text)
+        self.seconds += time.perf_counter() - began
+        return vector
 
     def _done(self, epoch: int, digest: bytes, error: BaseException | None, done: object) -> None:
         if error is not None:

@@ -21,6 +21,8 @@ QUIET: Final = {
     "kafka": logging.WARNING,
     "asyncio": logging.WARNING,
     "rocksdict": logging.WARNING,
+    "stream.app": logging.WARNING,  # mode tells of each service's start under the module of its class
+    "stream.transport": logging.WARNING,
 }
 """Libraries that tell at INFO what our own messages and metrics tell better. DEBUG of ours does not make them talk."""
 

@@ -209,7 +209,9 @@ class Metrics:
         self.changelog_bytes = counter("changelog_bytes", "Keys and values sent to the changelog")
         self.send_errors = counter("send_errors", "Sends that the broker refused or did not acknowledge", "output")
         self.recovered_records = counter("recovered_records", "Changelog records read back into the store")
-        self.recovery_remaining = gauge("recovery_remaining_records", "Changelog records still to read back; -1: not known yet")
+        self.recovery_remaining = gauge(
+            "recovery_remaining_records", "Changelog records still to read back; -1: not known yet"
+        )
         self.refolded_states = counter("refolded_states", "States made anew from their recent events")
         self.disk_free = gauge("data_disk_free_bytes", "Free space where the store lies")
         self.disk_free.set(float("nan"))

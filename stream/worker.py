@@ -118,6 +118,13 @@ class Worker:
         )
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = self._metrics.observe_commit
+        consumer.on_accepted_loss = self._metrics.accepted_loss.inc
+        outputs = {
+            app.store.changelog_topic: "changelog",
+            settings.recommendations_topic: "recommendations",
+            settings.dead_letters_topic: "dead-letters",
+        }
+        app.on_send_error = lambda topic: self._metrics.send_failed(outputs.get(topic, topic))
         comments.on_ready = consumer.wake
         return pipeline
 
@@ -153,7 +160,9 @@ class Worker:
                     self._metrics.observe_rebalance(partitions)
                     log.info("worker is ready", extra={"partitions": partitions})
                 ready = up
-                self._metrics.observe_recovery(consumer.recovered - recovered, 0 if up else -1)
+                recovering = app.tables.recovery.active_remaining_total() if app.in_recovery else -1
+                remaining = 0 if up else max(-1, recovering)
+                self._metrics.observe_recovery(consumer.recovered - recovered, remaining)
                 recovered = consumer.recovered
                 snapshot = catalogue.snapshot
                 self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)

@@ -50,6 +50,7 @@ class SourceApp(faust.App):
         self.settings = settings
         self.lease = Lease(settings.session_timeout)
         self.source_topics: frozenset[str] = frozenset(settings.sources)
+        self.on_send_error: Callable[[str], None] = lambda topic: None
         super().__init__(
             settings.app_id,
             broker=[f"kafka://{address}" for address in settings.brokers.split(",")],

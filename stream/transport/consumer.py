@@ -63,6 +63,7 @@ class SourceConsumer(driver.Consumer):
         self.joined = False  # the group has told us our partitions, perhaps none
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
+        self.on_accepted_loss: Callable[[int], None] = lambda records: None
         self._max = self.app.settings.micro_batch
         self._linger = self.app.settings.linger_ms / 1000
         self._next: dict[TP, int] = {}  # next source offset that we expect
@@ -307,6 +308,7 @@ class SourceConsumer(driver.Consumer):
             if not self.app.settings.accept_loss:
                 fatal(error)
             self.log.error("%s: going on, as told", error)
+            self.on_accepted_loss(max(0, begin - offset))
             self._next[tp] = begin
             await self.seek_wait({tp: begin})
 

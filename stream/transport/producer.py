@@ -40,12 +40,15 @@ class SourceProducer(driver.Producer):
         sender = self._producer._sender
         send = sender._send_produce_req
 
-        async def guarded(*arguments: Any, **named: Any) -> Any:
+        async def guarded(node: int, batches: Mapping[Any, Any]) -> None:
             try:
                 lease.check()
             except LeaseError as error:
                 fatal(error)
-            return await send(*arguments, **named)
+            await send(node, batches)
+            for tp, batch in batches.items():
+                if not batch.future.done():  # the broker did not take it; aiokafka sends it again
+                    self.app.on_send_error(tp.topic)
 
         sender._send_produce_req = guarded
 

@@ -1,0 +1,46 @@
+"""Source records that were deleted before they were read: the worker stops and names them, unless told to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+
+from stream.settings import Settings
+from tests.worker_process import Events, WorkerProcess, until
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    settings = world(partitions=1)
+    worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
+    events = Events(settings, seed=4)
+    admin = KafkaAdminClient(**settings.kafka_python())
+    clicks = settings.sources[0]
+    try:
+        for _ in range(20):
+            events.put(*events.one(kind="click"))
+        events.producer.flush()
+        until(lambda: worker.metric("freshet_events_total", outcome="applied") == 20, 30, "20 events applied")
+        assert worker.terminate() == 0
+        for _ in range(30):
+            events.put(*events.one(kind="click"))
+        events.producer.flush()
+        admin.delete_records({TopicPartition(clicks, 0): 35})
+        worker.start()
+        assert worker.wait(60) == 76
+        said = [line for line in worker.lines() if line["level"] == "CRITICAL"]
+        assert len(said) == 1
+        assert f"{clicks} partition 0" in said[0]["message"]
+        assert "20 to 34" in said[0]["message"]
+        told = WorkerProcess(settings, tmp_path, bundles=bundles, accept_loss=True).start().wait_ready()
+        until(lambda: told.metric("freshet_events_total", outcome="applied") == 15, 30, "the 15 events that are left")
+        assert told.metric("freshet_accepted_loss_records_total") == 15
+        assert told.terminate() == 0
+    finally:
+        admin.close()
+        events.close()
+        worker.close()
