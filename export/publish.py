@@ -86,11 +86,7 @@ def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
     """
     identity = sha256(files[MANIFEST]).hexdigest()
     folder = bundles / identity
-    try:
-        bundles.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".publishing-", dir=bundles))
-    except OSError as error:
-        raise BundleError(f"{bundles}: cannot be written: {error.strerror}") from None
+    hidden = hidden_folder(bundles)
     try:
         partial = hidden / identity
         partial.mkdir()
@@ -110,6 +106,15 @@ def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
     pointer.replace(bundles / CURRENT)
     _sync(bundles)
     return folder
+
+
+def hidden_folder(bundles: Path) -> Path:
+    """A new folder below `bundles` that no reader looks at. Raises BundleError where `bundles` cannot be written."""
+    try:
+        bundles.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".publishing-", dir=bundles))
+    except OSError as error:
+        raise BundleError(f"{bundles}: cannot be written: {error.strerror}") from None
 
 
 def _tokenizer_json(max_tokens: int) -> bytes:

@@ -27,13 +27,16 @@ def export(
     import msgspec
     import torch
 
-    from export.publish import build, publish
+    from export.publish import build, hidden_folder, publish
     from models.run import load_run
     from stream.bundle import MANIFEST, Manifest
 
     torch.set_num_threads(1)  # the network is small; more threads only take cores from others
-    files = build(load_run(run))
-    folder = publish(files, out or context.obj.bundles)
+    trained = load_run(run)
+    bundles = out or context.obj.bundles
+    hidden_folder(bundles).rmdir()  # said now, not after a quarter of a minute's work
+    files = build(trained)
+    folder = publish(files, bundles)
     manifest = msgspec.json.decode(files[MANIFEST], type=Manifest)
     if as_json:
         about = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,31 @@ def test_retired_rows_are_reclaimed() -> None:
     assert snapshot.hidden_rows(hashes("n1", "n2")).tolist() == sorted(
         (snapshot.row("n1"), snapshot.row("n2")), key=lambda row: item_hash(snapshot.item(row))
     )
+
+
+def test_readers_in_another_thread_never_see_half_a_change() -> None:
+    catalogue = Catalogue(bundle(), Tower())
+    stop = threading.Event()
+    wrong: list[str] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            snapshot = catalogue.snapshot
+            row = snapshot.row("n1")
+            if row and (snapshot.item(row) != "n1" or snapshot.bias[row] != 0):
+                wrong.append(f"row {row} of {len(snapshot.items)}")
+            if snapshot.live != (snapshot.bias == 0).sum() or len(snapshot.items) != len(snapshot.bias):
+                wrong.append("counts")
+            if row and not any(np.array_equal(snapshot.items[row], vector) for vector in vectors):
+                wrong.append("torn vector")
+
+    vectors = [vector_of(f"text {turn}") for turn in range(5)]
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for turn in range(1_500):
+            catalogue.apply(records(message("n1", f"text {turn % 5}"), message(f"other {turn % 90}"), start=2 * turn))
+    finally:
+        stop.set()
+        reader.join()
+    assert wrong == []
