@@ -1,0 +1,155 @@
+"""What is served is what was trained: the same events give the same slates through messages, fold and ONNX as in torch.
+
+A made-up world with clicks, ratings, comments and scenes goes both ways: as columns through models.rows and the torch
+network, and as JSON messages through the decoder, the fold, the encoder and the exported graphs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from export.publish import build, publish
+from models.data.dataset import DataSet, event_messages, item_messages
+from models.data.generated import generate
+from models.network import InterestNetwork, NetworkSize
+from models.ranking import states
+from models.rows import Histories, histories
+from models.run import DataInfo, Run
+from models.text import TextEncoder
+from stream.bundle import Bundle, load
+from stream.catalogue import Catalogue
+from stream.encoder import Encoder, open_encoder
+from stream.events import SOURCE_TOPICS, EventDecoder, Scored, SourceEvent
+from stream.inputs import InputSpec, item_text
+from stream.recommend import Turn, advance, rank, take_in
+from stream.session import Models, open_models
+from tests.bundles import text_onnx
+
+UNTRAINED = 8  # items that come after training
+TOP = 10
+
+
+class World(NamedTuple):
+    """One data set and everything made of it."""
+
+    data: DataSet
+    run: Run
+    bundle: Bundle
+    models: Models
+    encoder: Encoder
+    catalogue: Catalogue
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    data = generate(users=12, items=80, events=40, seed=3)
+    trained = data.items[:-UNTRAINED]
+    texts = [item_text(item.title, item.text, item.categories) for item in trained]
+    vectors = np.concatenate((np.zeros((1, 384), np.float32), TextEncoder(cache=None).encode(texts)))
+    torch.manual_seed(5)
+    size = NetworkSize(items=len(trained), scenes=len(data.scenes), item=32, hidden=48)
+    network = InterestNetwork(size, torch.from_numpy(vectors)).eval().requires_grad_(False)
+    run = Run(
+        network=network,
+        spec=InputSpec(data.rating_scale, data.scenes, 384),
+        item_ids=tuple(item.item for item in trained),
+        popularity=np.zeros(len(trained) + 1, np.float32),
+        text=vectors,
+        data=DataInfo(data.name, "0" * 64, len(data.events)),
+        metrics={},
+    )
+    bundle = load(publish(build(run, text=text_onnx()), tmp_path_factory.mktemp("bundles")))
+    encoder = open_encoder(bundle, "cpu")
+    catalogue = Catalogue(bundle, encoder.item_vectors)
+    messages = [(at, message.key, message.value) for at, message in enumerate(item_messages(data.items))]
+    assert catalogue.apply(messages) == []
+    return World(data, run, bundle, open_models(bundle, "cpu"), encoder, catalogue)
+
+
+def served(world: World, k: int = TOP) -> dict[str, tuple[Turn, list[Scored]]]:
+    """User -> state and slate after all events, by the serving side's own code."""
+    decoder = EventDecoder(1, world.bundle.spec.rating_scale)
+    events: dict[bytes, list[SourceEvent]] = defaultdict(list)
+    for offset, message in enumerate(event_messages(world.data.events)):
+        event = decoder.decode(SOURCE_TOPICS.index(message.topic), 0, offset, 2**42, message.key, message.value)
+        if event.text:
+            event.vector = world.encoder.encode(event.text)
+        events[event.user].append(event)
+    turns = [
+        take_in(user, 0, None, own, SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
+        for user, own in events.items()
+    ]
+    snapshot = world.catalogue.snapshot
+    advance(turns, world.models, snapshot, world.bundle.spec)
+    slates = rank(turns, world.models, snapshot, k, filter_seen=True)
+    return {turn.user.decode(): (turn, slate) for turn, slate in zip(turns, slates, strict=True)}
+
+
+def trained(world: World) -> tuple[InterestNetwork, Histories, torch.Tensor, tuple[str, ...]]:
+    """Network, rows, item matrix with the late items, and the ids of its rows."""
+    network, data = world.run.network, world.data
+    late = data.items[-UNTRAINED:]
+    encoder = TextEncoder(cache=None)
+    texts = encoder.encode([item_text(item.title, item.text, item.categories) for item in late])
+    items = torch.cat((network.item_matrix(), network.item_vector(torch.from_numpy(texts))))
+    ids = (*world.run.item_ids, *(item.item for item in late))
+    return network, histories(data.events, None, ids, world.run.spec, encoder.encode), items, ids
+
+
+def test_the_same_states_and_slates(world: World) -> None:
+    network, rows, items, ids = trained(world)
+    with torch.inference_mode():
+        h, _ = states(network, rows, items)
+        last = rows.starts[1:] - 1
+        scores = (network.query(h[last]) @ items.T).numpy()
+    scores[:, 0] = -math.inf
+    found = served(world)
+    assert set(found) == set(rows.users)
+    shared = 0
+    for place, user in enumerate(rows.users):
+        turn, slate = found[user]
+        own = scores[place].copy()
+        own[rows.item[rows.starts[place] : rows.starts[place + 1]]] = -math.inf
+        best: Any = np.argsort(-own, kind="stable")[:TOP]
+        expected_h = h[int(last[place])].numpy()
+        assert np.abs(turn.state.h.astype(np.float32) - expected_h).max() < 4e-3, "float16 after each event, no more"
+        assert [one.score for one in slate] == pytest.approx(own[best].tolist(), abs=2e-2)
+        shared += len({ids[row - 1] for row in best} & {one.item for one in slate})
+    assert shared >= 0.97 * TOP * len(rows.users)
+
+
+def test_items_that_came_after_training_are_ranked_by_their_text(world: World) -> None:
+    late = {item.item for item in world.data.items[-UNTRAINED:]}
+    everything = served(world, k=len(world.data.items))
+    for user, (_, slate) in everything.items():
+        had = set(world.data.events.filter(user=user)["item"])
+        assert {one.item for one in slate} & late == late - had
+
+
+def test_nothing_seen_is_in_a_slate(world: World) -> None:
+    had = defaultdict(set)
+    for user, item in world.data.events.select("user", "item").iter_rows():
+        had[user].add(item)
+    for user, (_, slate) in served(world).items():
+        assert len(slate) == TOP
+        assert not had[user] & {one.item for one in slate}
+
+
+def test_the_text_of_a_comment_moves_the_state(world: World) -> None:
+    decoder = EventDecoder(1, world.bundle.spec.rating_scale)
+
+    def after(text: str) -> Any:
+        body = b'{"user": "u", "item": "item1", "time": 1, "text": "%s"}' % text.encode()
+        event = decoder.decode(2, 0, 0, 2, b"u", body)
+        event.vector = world.encoder.encode(text)
+        turn = take_in(b"u", 0, None, [event], SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
+        advance([turn], world.models, world.catalogue.snapshot, world.bundle.spec)
+        return turn.state.h
+
+    assert not np.array_equal(after("I loved every minute"), after("the worst film of the year"))
