@@ -1,0 +1,60 @@
+# freshet. `make` lists the targets; each makes the environment (.venv) first where it needs it.
+#
+#   make PYTHON=/path/to/python ...   another Python, 3.11 or newer
+#   make TORCH_INDEX=URL ...          torch from an index of CPU builds: no CUDA, about 2.5 GB less to download
+#   make demo DATA=folder             another data set;  make test ARGS="tests/unit -x": more for the command itself
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+TORCH_INDEX ?=
+DATA ?=
+ARGS ?=
+BIN := .venv/bin
+MADE := .venv/made
+
+.DEFAULT_GOAL := help
+.PHONY: help environment demo test lint bench chaos evaluate tools clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+environment: $(MADE) ## make .venv from requirements.lock, every package checked by hash
+
+$(MADE): requirements.lock pyproject.toml deploy/tools/environment.py deploy/tools/uv.lock
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m deploy.tools.environment .venv $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
+	@touch $@
+
+demo: $(MADE) ## real events through a real Kafka, live in the terminal; DATA=folder for another data set
+	$(BIN)/freshet demo $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+test: $(MADE) ## unit, contract and integration tests (a real broker is started)
+	$(BIN)/python -m pytest -m "not slow and not chaos" --no-fold-skipped --durations=15 $(ARGS)
+
+lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and schemas current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/contract/test_reference.py tests/unit/test_schemas.py
+
+bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in one run
+	$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: $(MADE) ## long kill, wipe and rebalance runs, each followed by freshet verify
+	$(BIN)/python -m pytest -m chaos --durations=15 $(ARGS) tests/chaos
+
+evaluate: $(MADE) ## hit rate on held-out events beside popularity; DATA=folder or generated
+	$(BIN)/freshet evaluate $(if $(DATA),"$(DATA)",$(firstword $(wildcard ../shared/data/ml-latest-small) generated)) $(ARGS)
+
+tools: ## Prometheus and promtool into .tools, pinned, checked by hash, without root
+	@test -n "$(PYTHON)" || { echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m deploy.tools.prometheus .tools
+
+clean: ## stop the embedded broker, remove .venv, .tools, caches and the demo's files; keep runs/, bundles/, data/
+	@test ! -x $(BIN)/freshet || test ! -d .freshet/kafka || $(BIN)/freshet broker stop
+	rm -rf .venv .tools .cache .freshet .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build dist freshet.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
