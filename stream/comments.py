@@ -79,11 +79,11 @@ class CommentStage:
         self._ready.clear()
 
     async def drained(self, seconds: float) -> bool:
-        """Wait until nothing waits for the encoder. False: it took longer than `seconds`."""
+        """Wait until nothing is held. False: it took longer than `seconds`."""
         end = asyncio.get_running_loop().time() + seconds
-        while self._waiting and asyncio.get_running_loop().time() < end:
+        while self.held and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
-        return not self._waiting
+        return not self.held
 
     def _attach(self, event: SourceEvent) -> bool:
         """True where the event needs no text vector, or has got it."""
