@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from deploy.producer import Producer, Sent
+from deploy.producer import Sent
 from deploy.verify.letters import HEADER, headers
 from deploy.verify.log import KafkaLog
 from stream.errors import DataError
@@ -72,10 +72,20 @@ def read(settings: Settings) -> Iterator[Letter]:
         log.close()
 
 
-def put_back(producer: Producer, settings: Settings, letter: Letter, correction: Correction | None = None) -> Any:
-    """Send a letter to its source topic, by its key -> a future for Producer.place.
+class Outgoing(NamedTuple):
+    """What goes back to the source topic."""
 
-    Raises DataError where its value was truncated and no other is given, or where it came from no topic of ours.
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def outgoing(settings: Settings, letter: Letter, correction: Correction | None = None) -> Outgoing:
+    """A letter as it is to be sent to its source topic, by its key.
+
+    Raises DataError where its value was truncated and no other is given, where it came from no topic of ours, or where
+    it has neither key nor value.
     """
     topic = letter.said["topic"]
     correction = correction or Correction()
@@ -86,7 +96,9 @@ def put_back(producer: Producer, settings: Settings, letter: Letter, correction:
     key = letter.key if correction.key is None else correction.key
     value = letter.value if correction.value is None else correction.value
     kept = [header for header in letter.rest if header[0] != REPLAY_HEADER]
-    return producer.send(topic, key, value, [*kept, (REPLAY_HEADER, name(letter.place).encode())])
+    if key is None and value is None:
+        raise DataError(f"dead letter {name(letter.place)} has neither key nor value: correct it, or leave it out")
+    return Outgoing(topic, key, value, [*kept, (REPLAY_HEADER, name(letter.place).encode())])
 
 
 def name(place: Sent) -> str:

@@ -100,13 +100,11 @@ def replay(
             raise typer.BadParameter(f"--key and --value correct one letter, {len(chosen)} are chosen")
         one = letters.Correction(*(None if part is None else part.encode() for part in (key, value)))
         corrections = dict.fromkeys(chosen, one)
+    ready = [letters.outgoing(settings, letter, corrections.get(source)) for source, letter in chosen.items()]
     sent = []
-    if not dry_run and chosen:
+    if ready and not dry_run:
         with Producer(settings, linger_ms=5) as producer:
-            futures = [
-                letters.put_back(producer, settings, letter, corrections.get(source))
-                for source, letter in chosen.items()
-            ]
+            futures = [producer.send(*record) for record in ready]
             sent = [producer.place(future) for future in futures]
     if as_json:
         records = [place._asdict() for place in sent]
