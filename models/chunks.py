@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from models.network import InterestNetwork
+from models.ranking import rounds
 from models.rows import Flags, Histories, Rows
 
 
-class Batch(NamedTuple):
-    """B pieces of at most T events. places: i64 [B, T] into the histories (the last place repeats where a piece is
-    shorter); real: bool [B, T]; before: i64 [B], the place before each piece, -1 at a user's first event."""
+@dataclass(frozen=True)
+class Pieces:
+    """P pieces. begin, count: i64 [P], first event and number of events; ahead: i64 [P], events of the user before it."""
 
-    places: Rows
-    real: Flags
-    before: Rows
+    begin: Rows
+    count: Rows
+    ahead: Rows
 
-
-def batches(rows: Histories, use: Flags, length: int, size: int, draw: np.random.Generator) -> Iterator[Batch]:
-    """One epoch over the events in `use` (bool [E], a first part of each user's), in a random order of pieces.
-
-    The first piece of each user has a random length, so that the cuts fall elsewhere in every epoch.
-    """
-    begins, counts = cuts(rows, use, length, draw)
-    order = draw.permutation(len(begins))
-    for at in range(0, len(order), size):
-        some = order[at : at + size]
-        begin, count = begins[some], counts[some]
-        steps = np.arange(int(count.max()))
-        places = begin[:, None] + np.minimum(steps[None], count[:, None] - 1)
-        before = np.where(rows.first()[begin], -1, begin - 1)
-        yield Batch(places, steps[None] < count[:, None], before)
+    def places(self, some: Rows) -> tuple[Rows, Flags]:
+        """i64 [B, T] places of the events of some pieces, and which are real: shorter pieces repeat their last one."""
+        begin, count = self.begin[some, None], self.count[some, None]
+        steps = np.arange(int(count.max()))[None]
+        return begin + np.minimum(steps, count - 1), steps < count
 
 
-def cuts(rows: Histories, use: Flags, length: int, draw: np.random.Generator) -> tuple[Rows, Rows]:
-    """Where pieces begin and how many events each has."""
-    begins: list[int] = []
-    counts: list[int] = []
-    used = np.add.reduceat(use.astype(np.int64), rows.starts[:-1]) if len(rows.users) else np.zeros(0, np.int64)
-    for begin, total in zip(rows.starts[:-1].tolist(), used.tolist(), strict=True):
-        at, end = begin, begin + total
-        piece = int(draw.integers(1, length + 1))
-        while at < end:
-            begins.append(at)
-            counts.append(min(piece, end - at))
-            at += counts[-1]
-            piece = length
-    return np.array(begins, np.int64), np.array(counts, np.int64)
+def cut(rows: Histories, use: Flags, first: int, length: int) -> Pieces:
+    """The events in `use` (bool [E], a first part of each user's) in pieces: `first` events, then `length` each."""
+    begin: list[int] = []
+    count: list[int] = []
+    ahead: list[int] = []
+    for start, stop in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
+        used = int(use[start:stop].sum())
+        at, piece = 0, first
+        while at < used:
+            begin.append(start + at)
+            count.append(min(piece, used - at))
+            ahead.append(at)
+            at, piece = at + piece, length
+    return Pieces(np.array(begin, np.int64), np.array(count, np.int64), np.array(ahead, np.int64))
+
+
+@torch.no_grad()
+def initial_states(
+    network: InterestNetwork, rows: Histories, pieces: Pieces, first: int, length: int
+) -> tuple[Tensor, Tensor]:
+    """h and c before every piece, f32 [P, H], with the weights as they are now."""
+    hidden = network.size.hidden
+    h, c = torch.zeros(len(pieces.begin), hidden), torch.zeros(len(pieces.begin), hidden)
+    piece_at = np.full(len(rows.item), -1)
+    piece_at[pieces.begin] = np.arange(len(pieces.begin))
+    for some in rounds(network, rows, network.item_matrix(), first, length):
+        piece = piece_at[some.places[:, 0]]
+        here = torch.from_numpy(piece >= 0)
+        at = torch.from_numpy(piece[piece >= 0])
+        h[at], c[at] = some.h[here], some.c[here]
+    return h, c
 
 
 def following(rows: Histories, use: Flags, horizon: int) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ Ranks = NDArray[np.int64]
 MISSED = np.iinfo(np.int64).max  # rank of an item that cannot be in the slate: unknown, or seen before
 
 
+class Round(NamedTuple):
+    """Some events of n users. places: i64 [n, T], a user's last place repeats beyond its end; out: f32 [n, T, H], the
+    states after each; h, c: f32 [n, H] before the first."""
+
+    places: Rows
+    out: Tensor
+    h: Tensor
+    c: Tensor
+
+
 def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: NDArray[np.int64]) -> Tensor:
     """What the recurrence reads of the events at `places` (any shape) -> [*places, width]. items: f32 [N + 1, D]."""
     flat = places.reshape(-1)
@@ -33,25 +44,32 @@ def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places:
 
 
 @torch.no_grad()
-def states(network: InterestNetwork, rows: Histories, items: Tensor) -> tuple[Tensor, Tensor]:
-    """h and c after every event, f32 [E, H], from zeros at each user's first event."""
-    lengths = np.diff(rows.starts)
-    order = np.argsort(-lengths, kind="stable")
-    hidden = network.size.hidden
-    all_h = torch.zeros(len(rows.item), hidden)
-    all_c = torch.zeros(len(rows.item), hidden)
-    h = torch.zeros(len(order), hidden)
-    c = torch.zeros(len(order), hidden)
-    for at in range(int(lengths.max(initial=0))):
-        n = int((lengths > at).sum())
-        places = rows.starts[:-1][order[:n]] + at
-        if at % ROUND == 0:  # inputs of many steps at once: the recurrence alone is a loop
-            wide = np.minimum(places[:, None] + np.arange(ROUND), (rows.starts[1:][order[:n]] - 1)[:, None])
-            ahead = input_rows(network, items, rows, wide)
-        h, c = network.step(ahead[:n, at % ROUND], h[:n], c[:n])
-        all_h[torch.from_numpy(places)] = h
-        all_c[torch.from_numpy(places)] = c
-    return all_h, all_c
+def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int, length: int) -> Iterator[Round]:
+    """Fold all histories side by side from zeros: round 0 the first `first` events of each user, then `length` a round."""
+    order = np.argsort(-np.diff(rows.starts), kind="stable")
+    begins, ends = rows.starts[:-1][order], rows.starts[1:][order]
+    h = torch.zeros(len(order), network.size.hidden)
+    c = torch.zeros(len(order), network.size.hidden)
+    at, count = 0, first
+    while n := int((ends - begins > at).sum()):
+        h, c = h[:n], c[:n]
+        places = np.minimum((begins[:n] + at)[:, None] + np.arange(count), (ends[:n] - 1)[:, None])
+        out, h_next, c_next = network.unroll(input_rows(network, items, rows, places), h, c)
+        yield Round(places, out, h, c)
+        h, c = h_next, c_next
+        at, count = at + count, length
+
+
+@torch.no_grad()
+def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
+    """h after every event, f32 [E, H], from zeros at each user's first event."""
+    after = torch.zeros(len(rows.item), network.size.hidden)
+    for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
+        last = (places[:, 1:] == places[:, :-1]).argmax(1)  # beyond a user's end the last place repeats
+        real = np.where((places[:, 1:] == places[:, :-1]).any(1), last + 1, places.shape[1])
+        keep = np.arange(places.shape[1])[None] < real[:, None]
+        after[torch.from_numpy(places[keep])] = out[torch.from_numpy(keep)]
+    return after
 
 
 def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
@@ -92,7 +110,7 @@ def interest_ranks(network: InterestNetwork, rows: Histories, places: Rows, *, f
     """Ranks by the recurrent model, each event against the state before it (prequential)."""
     with torch.no_grad():
         items = network.item_matrix()
-        h, _ = states(network, rows, items)
+        h = states(network, rows, items)
         return ranks(rows, places, lambda some: network.query(before(rows, h, some)) @ items.T, filter_seen=filter_seen)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.chunks import batches, following, hold_validation
+from models.chunks import cut, following, hold_validation, initial_states
 from models.data import DataSet, split_last
 from models.data.dataset import fingerprint
 from models.network import InterestNetwork, NetworkSize
 from models.popularity import popularity
-from models.ranking import gains, hits, input_rows, interest_ranks, popularity_ranks, states
+from models.ranking import gains, hits, input_rows, interest_ranks, popularity_ranks
 from models.rows import Flags, Histories, Rows, histories
 from models.run import DataInfo, Run
 from models.softmax import catalogue_loss
@@ -138,22 +138,22 @@ def _fit(
     limit = started + 60 * settings.max_minutes
     for epoch in range(settings.epochs):
         begun = time.monotonic()
-        network.eval()
-        with torch.no_grad():
-            h, c = states(network, rows, network.item_matrix())
+        first = int(draw.integers(1, settings.length + 1))  # cuts fall elsewhere in every epoch
+        pieces = cut(rows, use, first, settings.length)
+        h, c = initial_states(network.eval(), rows, pieces, first, settings.length)
         network.train()
         hidden = replace(rows, item=np.where(draw.random(len(rows.item)) < settings.unknown, UNKNOWN, rows.item))
         total = 0.0
         count = 0
-        expected = len(rows.item) // (settings.length * settings.batch) + 1
-        for number, batch in enumerate(batches(rows, use, settings.length, settings.batch, draw)):
+        order = draw.permutation(len(pieces.begin))
+        for at in range(0, len(order), settings.batch):
+            some = order[at : at + settings.batch]
+            places, real = pieces.places(some)
             items = network.item_matrix()
-            known = torch.from_numpy(batch.before >= 0)[:, None]
-            previous = torch.from_numpy(np.maximum(batch.before, 0))
-            inputs = input_rows(network, items, hidden, batch.places)
-            out, _, _ = network.unroll(inputs, h[previous] * known, c[previous] * known)
-            answer = targets[batch.places]  # [B, T, K]
-            asked = torch.from_numpy(batch.real & (answer[..., 0] != UNKNOWN))
+            inputs = input_rows(network, items, hidden, places)
+            out, _, _ = network.unroll(inputs, h[some], c[some])
+            answer = targets[places]  # [B, T, K]
+            asked = torch.from_numpy(real & (answer[..., 0] != UNKNOWN))
             if not asked.any():
                 continue
             wanted = torch.from_numpy(answer)[asked]
@@ -167,7 +167,7 @@ def _fit(
             _blend(average, network, min(settings.average, steps / (steps + 10)))
             total += loss.item() * len(wanted)
             count += len(wanted)
-            report(f"epoch {epoch + 1}/{settings.epochs}", number + 1, max(expected, number + 1), f"loss {loss:.3f}")
+            report(f"epoch {epoch + 1}/{settings.epochs}", at + len(some), len(order), f"loss {loss:.3f}")
         found = interest_ranks(average, rows, watched)
         now = time.monotonic()
         curve.append(Epoch(epoch, total / max(1, count), _mean(hits(found)), _mean(gains(found)), now - started))
