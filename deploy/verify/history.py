@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_left
 from hashlib import blake2b
@@ -11,7 +12,7 @@ from deploy.verify.ledger import ABSENT, ACCEPTED, APPLIED, DUPLICATE, INVALID, 
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
 from stream.errors import StateError
-from stream.interest import MAX_RECENT, MAX_SEEN, Interest, decode
+from stream.interest import MAX_RECENT, MAX_SEEN, Interest, Recent, decode
 
 _SEQ_BITS = 40
 
@@ -128,7 +129,7 @@ class History:
     def _adopt(self, number: int, user: User, state: Interest, passed: int) -> None:
         """Take the record as it stands, its folded events as applied, and the user's others below the fence as `passed`."""
         before = state.seq - len(state.folded)
-        user.given = frozenset(recent.id for recent in state.recents() if recent.id)
+        user.given = frozenset(recent.id for recent in _recents(state) if recent.id)
         del user.ring[:]  # from here on it knows the events without a hole again, older ids are in `given`
         for place, (topic, offset) in enumerate(state.folded):
             if topic >= len(self._ledger.shelves):
@@ -240,8 +241,10 @@ class History:
 
     def _check_recent(self, user: User, state: Interest, record: Record) -> None:
         """The last 64 events in the record against those that were applied."""
-        recent = list(state.recents())
+        recent = _recents(state)
         ring = user.ring[-MAX_RECENT:]
+        if len(recent) != state.recent_count:
+            self._blame("state", "the recent events cannot be read", record, user.key, state.seq)
         for (topic, index), entry in zip(reversed(ring), reversed(recent), strict=False):
             shelf = self._ledger.shelves[topic][user.partition]
             if (entry.behaviour, entry.time, entry.id) != (topic, shelf.time[index], shelf.ids.get(index, "")):
@@ -301,3 +304,11 @@ class History:
     def _accuse(self, kind: str, message: str, user: User, topic: int, offset: int, seq: int) -> None:
         place = self._ledger.topics[topic]
         self._report.add(Violation(kind, message, user.name, seq, place, user.partition, offset))
+
+
+def _recents(state: Interest) -> list[Recent]:
+    """The state's recent events; none where they cannot be read."""
+    try:
+        return list(state.recents())
+    except (struct.error, ValueError):
+        return []

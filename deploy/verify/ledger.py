@@ -21,8 +21,9 @@ NONE = -1
 class Shelf:
     """One partition of one source topic; all arrays are indexed by offset - start.
 
-    state, flags: as above; digest: 16 bytes each, blake2b-128 of the value; user: index of the user; time: epoch ms;
-    item: crc32 of its id; after: index of the same user's next event here; seq: the event's number in its user's life.
+    state, flags: as above; digest: 16 bytes each, blake2b-128 of the value, of an unacceptable record its `fingerprint`;
+    user: index of the user; time: epoch ms; item: crc32 of its id; after: index of the same user's next event here;
+    seq: the event's number in its user's life.
     """
 
     def __init__(self, topic: str, partition: int, span: Span) -> None:
@@ -76,6 +77,12 @@ class User:
         return self.key.decode(errors="replace")
 
 
+def fingerprint(key: bytes | None, value: bytes | None) -> bytes:
+    """16 bytes that tell key and value of a record, null and empty apart."""
+    size = b"-" if key is None else str(len(key)).encode()
+    return blake2b(b"%b:%b%b" % (size, key or b"", b"-" if value is None else b"+" + value), digest_size=16).digest()
+
+
 class Ledger:
     """All source records, judged. shelves[topic index][partition]; users in the order of their first event."""
 
@@ -96,14 +103,17 @@ class Ledger:
                 shelf = shelves[record.partition]
                 value = record.value
                 verdict = self._judge.judge(behaviour, record.partition, record.timestamp, record.key, value)
-                self._put(behaviour, shelf, record.offset - shelf.start, verdict, value or b"")
+                index = record.offset - shelf.start
+                if isinstance(verdict, str):
+                    shelf.state[index] = INVALID
+                    shelf.reasons[index] = verdict
+                    digest = fingerprint(record.key, value)
+                else:
+                    self._put(behaviour, shelf, index, verdict)
+                    digest = blake2b(value or b"", digest_size=16).digest()
+                shelf.digest[16 * index : 16 * index + 16] = digest
 
-    def _put(self, behaviour: int, shelf: Shelf, index: int, verdict: Accepted | str, value: bytes) -> None:
-        shelf.digest[16 * index : 16 * index + 16] = blake2b(value, digest_size=16).digest()
-        if isinstance(verdict, str):
-            shelf.state[index] = INVALID
-            shelf.reasons[index] = verdict
-            return
+    def _put(self, behaviour: int, shelf: Shelf, index: int, verdict: Accepted) -> None:
         number = self.user_number(verdict.user, shelf.partition)
         user = self.users[number]
         shelf.state[index] = ACCEPTED

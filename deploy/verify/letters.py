@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from hashlib import sha256
 
 import jsonschema_rs
 
 from deploy.verify.judge import schema
-from deploy.verify.ledger import ABSENT, INVALID, LETTER, NONE, Ledger
+from deploy.verify.ledger import ABSENT, INVALID, LETTER, NONE, Ledger, fingerprint
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
 
@@ -69,9 +69,12 @@ class Letters:
                 )
             )  # fmt: skip
         else:
-            digest = blake2b(record.value or b"", digest_size=16).digest()
-            if named[HEADER + "truncated"] != "true" and digest != shelf.digest[16 * index : 16 * index + 16]:
-                self._blame(f"its value is not that of {topic}/{source}/{at}", record)
+            kept = fingerprint(record.key, record.value) == shelf.digest[16 * index : 16 * index + 16]
+            hashed = sha256(record.value or b"").hexdigest() == named[HEADER + "payload.sha256"]
+            if named[HEADER + "truncated"] != "true" and not (kept and hashed):
+                self._blame(
+                    f"its key, its value or the hash in its header is not that of {topic}/{source}/{at}", record
+                )
             shelf.flags[index] |= LETTER
 
     def _blame(self, message: str, record: Record) -> None:

@@ -124,7 +124,7 @@ class Slates:
         for topic, partition, offset in events:
             behaviour = self._ledger.topic_index(topic)
             shelf = self._ledger.shelves[behaviour][user.partition]
-            index = offset - shelf.start
+            index = int(offset) - shelf.start
             if behaviour != NONE and partition == user.partition and index < 0:
                 self._report.unverifiable += 1
                 continue

@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
 from deploy.verify import Report, check
 from deploy.verify.judge import Accepted, Judge
 from stream import interest
 from stream.errors import TopologyError
+from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
 ALICE, BOB = "alice", "bob"
 
@@ -333,6 +333,11 @@ def changed_letter(world: World) -> None:
     found[0] = found[0]._replace(value=b"something else")
 
 
+def letter_of_another_key(world: World) -> None:
+    found = world.log.topics["dead-letters"][partition_of("carol")]
+    found[0] = found[0]._replace(key=b"dave")
+
+
 def missing_slate(world: World) -> None:
     found, mine = slates(world)
     del found[mine[2]]
@@ -418,6 +423,7 @@ MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
     (missing_letter, {"unreported"}),
     (letter_of_nothing, {"dead-letter"}),
     (changed_letter, {"dead-letter"}),
+    (letter_of_another_key, {"dead-letter"}),
     (missing_slate, {"uncovered"}),
     (silent_slate, {"slate-events", "uncovered"}),
     (short_slate, {"slate-events", "uncovered"}),
