@@ -18,7 +18,6 @@ from export.publish import build, publish
 from models.data.dataset import DataSet, event_messages, item_messages
 from models.data.generated import generate
 from models.network import InterestNetwork, NetworkSize
-from models.ranking import states
 from models.rows import Histories, histories
 from models.run import DataInfo, Run
 from models.text import TextEncoder
@@ -30,6 +29,7 @@ from stream.inputs import InputSpec, item_text
 from stream.recommend import Turn, advance, rank, take_in
 from stream.session import Models, open_models
 from tests.bundles import text_onnx
+from tests.trained import last_states
 
 UNTRAINED = 8  # items that come after training
 TOP = 10
@@ -105,9 +105,8 @@ def trained(world: World) -> tuple[InterestNetwork, Histories, torch.Tensor, tup
 def test_the_same_states_and_slates(world: World) -> None:
     network, rows, items, ids = trained(world)
     with torch.inference_mode():
-        h, _ = states(network, rows, items)
-        last = rows.starts[1:] - 1
-        scores = (network.query(h[last]) @ items.T).numpy()
+        h = last_states(network, rows, items)
+        scores = (network.query(h) @ items.T).numpy()
     scores[:, 0] = -math.inf
     found = served(world)
     assert set(found) == set(rows.users)
@@ -117,7 +116,7 @@ def test_the_same_states_and_slates(world: World) -> None:
         own = scores[place].copy()
         own[rows.item[rows.starts[place] : rows.starts[place + 1]]] = -math.inf
         best: Any = np.argsort(-own, kind="stable")[:TOP]
-        expected_h = h[int(last[place])].numpy()
+        expected_h = h[place].numpy()
         assert np.abs(turn.state.h.astype(np.float32) - expected_h).max() < 4e-3, "float16 after each event, no more"
         assert [one.score for one in slate] == pytest.approx(own[best].tolist(), abs=2e-2)
         shared += len({ids[row - 1] for row in best} & {one.item for one in slate})

@@ -1,0 +1,78 @@
+"""The real data set, trained for a moment, exported and served: the very slates that torch would give."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from models.data.dataset import event_messages, item_messages
+from models.data.folders import read
+from models.rows import histories
+from models.run import load_run
+from models.text import TextEncoder
+from stream.bundle import current, load
+from stream.catalogue import Catalogue
+from stream.encoder import open_encoder
+from stream.events import SOURCE_TOPICS, EventDecoder, SourceEvent
+from stream.recommend import advance, rank, take_in
+from stream.session import open_models
+from tests.trained import last_states
+
+USERS = 40
+TOP = 10
+
+
+@pytest.mark.slow
+def test_movielens_served_as_trained(movielens: Path, tmp_path: Path) -> None:
+    run_folder, bundles = tmp_path / "run", tmp_path / "bundles"
+    for arguments in (
+        ["train", str(movielens), "--out", str(run_folder), "--epochs", "1", "--max-minutes", "1.5", "--json"],
+        ["export", str(run_folder), "--out", str(bundles), "--json"],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads(result.stdout)["dims"]["items"] == 9742
+
+    data, run, bundle = read(movielens), load_run(run_folder), load(current(bundles))
+    models, encoder = open_models(bundle, "cpu"), open_encoder(bundle, "cpu")
+    catalogue = Catalogue(bundle, encoder.item_vectors)
+    assert catalogue.apply([(at, item.key, item.value) for at, item in enumerate(item_messages(data.items))]) == []
+    assert catalogue.snapshot.live == 9742
+
+    users = sorted(data.events["user"].unique().to_list())[:USERS]
+    events = data.events.filter(pl.col("user").is_in(users))
+    rows = histories(events, None, run.item_ids, run.spec, TextEncoder().encode)
+    with torch.inference_mode():
+        items = run.network.item_matrix()
+        scores = (run.network.query(last_states(run.network, rows, items)) @ items.T).numpy()
+    scores[:, 0] = -np.inf
+
+    decoder = EventDecoder(1, bundle.spec.rating_scale)
+    own: dict[bytes, list[SourceEvent]] = defaultdict(list)
+    for offset, message in enumerate(event_messages(events)):
+        event = decoder.decode(SOURCE_TOPICS.index(message.topic), 0, offset, 2**42, message.key, message.value)
+        event.vector = encoder.encode(event.text) if event.text else None
+        own[event.user].append(event)
+    turns = [
+        take_in(user, 0, None, some, SOURCE_TOPICS, bundle.state_model, bundle.hidden) for user, some in own.items()
+    ]
+    advance(turns, models, catalogue.snapshot, bundle.spec)
+    slates = dict(zip(own, rank(turns, models, catalogue.snapshot, TOP, filter_seen=True), strict=True))
+
+    shared = 0
+    for place, user in enumerate(rows.users):
+        line = scores[place]
+        line[rows.item[rows.starts[place] : rows.starts[place + 1]]] = -np.inf
+        best = np.argsort(-line, kind="stable")[:TOP]
+        slate = slates[user.encode()]
+        assert [one.score for one in slate] == pytest.approx(line[best].tolist(), abs=5e-2)
+        shared += len({run.item_ids[row - 1] for row in best} & {one.item for one in slate})
+    assert shared >= 0.97 * TOP * USERS
