@@ -34,7 +34,7 @@ class CommentStage:
         self._size = cache
         self._cache: OrderedDict[bytes, Vector] = OrderedDict()
         self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
-        self._asked: dict[bytes, set[bytes]] = {}  # text hash -> users waiting for it
+        self._asked: dict[bytes, list[bytes]] = {}  # text hash -> users waiting for it
         self._ready: list[SourceEvent] = []
         self._epoch = 0
         self.on_ready: Callable[[], None] = lambda: None
@@ -102,9 +102,9 @@ class CommentStage:
         digest = _digest(event.text)
         users = self._asked.get(digest)
         if users is not None:
-            users.add(user)
+            users.append(user)
             return
-        self._asked[digest] = {user}
+        self._asked[digest] = [user]
         loop = asyncio.get_running_loop()
         epoch = self._epoch
         future = self._executor.submit(self._timed, event.text)
