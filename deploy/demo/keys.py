@@ -1,0 +1,31 @@
+"""Single keys from the terminal, without Enter, while something else goes on."""
+
+from __future__ import annotations
+
+import select
+import sys
+import termios
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def keys() -> Iterator[Callable[[], str]]:
+    """Gives a function that returns a key that was pressed, or "". Ctrl-C stays what it is; without a terminal, no key
+    is ever pressed."""
+    if not sys.stdin.isatty():
+        yield lambda: ""
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+
+    def pressed() -> str:
+        ready, _, _ = select.select([descriptor], [], [], 0)
+        return sys.stdin.read(1) if ready else ""
+
+    try:
+        yield pressed
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -1,0 +1,88 @@
+"""Closed loop per user: a user's next event may go out when a slate has shown that the previous one is applied. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from models.data import Message
+
+
+class Held(NamedTuple):
+    """A held-back event. judged: the item counts for the hit rate; words: the event for people."""
+
+    user: str
+    item: str
+    judged: bool
+    message: Message
+    words: str
+
+
+class ClosedLoop:
+    """`width` users at a time, each with one event under way at most; users begin in the order of their first events.
+
+    slow: this user's events are spread evenly over the whole replay, so that a person can follow them.
+    """
+
+    def __init__(self, events: Sequence[Held], width: int = 32, slow: str = "") -> None:
+        self._left: dict[str, deque[Held]] = {}
+        for event in events:
+            self._left.setdefault(event.user, deque()).append(event)
+        self._slow = slow
+        self._slow_total = len(self._left.get(slow, ()))
+        self._slow_done = 0
+        self.total = len(events)
+        self.done = 0
+        order = sorted(self._left, key=lambda user: user != slow)  # stable: only the slow one moves, to the front
+        self._ready = deque(order[:width])
+        self._waiting = deque(order[width:])
+        self._under_way: dict[str, Held] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+
+    @property
+    def under_way(self) -> int:
+        """Events that no slate has shown yet."""
+        return len(self._under_way)
+
+    @property
+    def finished(self) -> bool:
+        return self.done == self.total
+
+    def take(self, most: int) -> list[Held]:
+        """At most `most` events that are to be sent now; they are under way from here on."""
+        taken: list[Held] = []
+        for _ in range(len(self._ready)):
+            if len(taken) >= most:
+                break
+            user = self._ready.popleft()
+            if user == self._slow and not self._due():
+                self._ready.append(user)
+                continue
+            event = self._left[user].popleft()
+            self._under_way[user] = event
+            taken.append(event)
+        return taken
+
+    def landed(self, user: str, topic: str, partition: int, offset: int) -> None:
+        """The user's event under way is at this place in Kafka."""
+        self._places[user] = (f"{topic}/{partition}", offset)
+
+    def shown(self, user: str, applied: Mapping[str, int]) -> Held | None:
+        """A slate of `user` was read -> the event under way if the slate covers it, else None."""
+        place = self._places.get(user)
+        if place is None or applied.get(place[0], -1) < place[1]:
+            return None
+        del self._places[user]
+        event = self._under_way.pop(user)
+        self.done += 1
+        self._slow_done += user == self._slow
+        if self._left[user]:
+            self._ready.append(user)
+        elif self._waiting:
+            self._ready.append(self._waiting.popleft())
+        return event
+
+    def _due(self) -> bool:
+        others = self.total - self._slow_total
+        return self._slow_done * others <= (self.done - self._slow_done) * self._slow_total

@@ -1,0 +1,113 @@
+"""The worker as the demo runs it: a process of its own, its JSON log in a file, ended by SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from stream.errors import FreshetError
+from stream.settings import Settings
+
+READY_LIMIT: Final = 90.0  # seconds until a worker that is not ready is given up
+STOP_LIMIT: Final = 35.0
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment that gives a child process exactly these settings; secrets are left to be inherited."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
+    values: dict[str, Any] = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return kept | {
+        f"FRESHET_{name.upper()}": json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
+        for name, value in values.items()
+        if value is not None and not isinstance(value, SecretStr)
+    }
+
+
+class WorkerProcess:
+    """One `freshet worker`; a context manager that stops it. `log`: file that receives its JSON lines."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self.log = log
+        self._environment = environment(settings)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> WorkerProcess:
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.cli", "worker"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,  # Ctrl-C reaches the demo alone, which then stops things in order
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def check(self) -> None:
+        """Raises FreshetError where the process has ended."""
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            raise FreshetError(f"the worker ended with {code}: {self._last()}; see {self.log}")
+
+    def wait_ready(self) -> None:
+        """Wait until /readyz says so. Raises FreshetError where the worker ends or takes longer than READY_LIMIT."""
+        end = time.monotonic() + READY_LIMIT
+        port = 0
+        while time.monotonic() < end:
+            self.check()
+            port = port or self._port()
+            if port and _answers(f"http://127.0.0.1:{port}/readyz"):
+                return
+            time.sleep(0.1)
+        raise FreshetError(f"the worker was not ready within {READY_LIMIT:g} s: {self._last()}; see {self.log}")
+
+    def stop(self) -> None:
+        """SIGTERM, after STOP_LIMIT SIGKILL. A second call does nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _lines(self) -> list[bytes]:
+        return self.log.read_bytes().splitlines()
+
+    def _port(self) -> int:
+        """Port of the health server; 0 while the log does not name it."""
+        for line in self._lines():
+            if b'"worker starts"' in line:
+                return int(json.loads(line)["port"])
+        return 0
+
+    def _last(self) -> str:
+        lines = [line.decode(errors="replace").strip() for line in self._lines() if line.strip()]
+        return lines[-1][:300] if lines else "it said nothing"
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:  # noqa: S310 - http on loopback
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,68 @@
+"""Every user's history but the last choices goes through the topics, as fast as broker and worker take it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from deploy.demo.feed import Feed, Slate
+from models.data import Message
+from stream.errors import FreshetError
+
+STALL: Final = 60.0  # seconds without any slate until the demo gives up
+BURST: Final = 500  # events sent between two looks at the slates
+
+
+def send_all(feed: Feed, messages: Iterable[Message]) -> int:
+    """Send, and wait until all are acknowledged -> how many."""
+    futures = [feed.send_bulk(message) for message in messages]
+    for future in futures:
+        feed.place(future)
+    return len(futures)
+
+
+def warm_up(
+    feed: Feed, messages: Iterable[Message], alive: Callable[[], None], report: Callable[[int, int], None]
+) -> dict[str, Slate]:
+    """Send everything, then wait until the newest slates show that all of it is applied -> each user's newest slate.
+
+    alive: called often, raises where the worker is gone; report(sent, applied). Raises FreshetError where nothing moves
+    for STALL seconds.
+    """
+    newest: dict[str, Slate] = {}
+    futures: list[tuple[str, Any]] = []
+    applied = 0
+
+    def look(wait: float) -> bool:
+        nonlocal applied
+        slates = feed.slates(wait)
+        for slate in slates:
+            before = newest.get(slate.user)
+            if before is None or slate.seq >= before.seq:
+                applied += slate.seq - (before.seq if before else 0)
+                newest[slate.user] = slate
+        report(len(futures), applied)
+        return bool(slates)
+
+    for message in messages:
+        futures.append((message.key.decode(), feed.send_bulk(message)))
+        if len(futures) % BURST == 0:
+            alive()
+            look(0.0)
+    ends: dict[str, dict[str, int]] = {}
+    for user, future in futures:
+        sent = feed.place(future)
+        ends.setdefault(user, {})[f"{sent.topic}/{sent.partition}"] = sent.offset
+    moved = time.monotonic()
+    while waiting := [user for user, end in ends.items() if not _covers(newest.get(user), end)]:
+        alive()
+        if look(0.5):
+            moved = time.monotonic()
+        elif time.monotonic() - moved > STALL:
+            raise FreshetError(f"no slate for {STALL:g} s, {len(waiting)} users' histories are not applied yet")
+    return newest
+
+
+def _covers(slate: Slate | None, end: dict[str, int]) -> bool:
+    return slate is not None and all(slate.applied.get(place, -1) >= offset for place, offset in end.items())
