@@ -1,6 +1,7 @@
 """The `freshet` command. Its parts lie in deploy/commands, one module a command or group; each imports what it needs late.
 
-Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot be judged, the others as stream.errors says, 130 interrupted.
+Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot be judged, 74 a file cannot be used, 130 interrupted, the
+others as stream.errors says; 70 for a bug, too.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -72,7 +74,10 @@ def settings(
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"--set {pair}: expected name=value")
-        values[name] = json.loads(value) if value.startswith("[") else value
+        try:
+            values[name] = json.loads(value) if value.startswith("[") else value
+        except ValueError as error:
+            raise SettingsError(f"{name}: {error}") from None
     if config is not None:
         os.environ["FRESHET_CONFIG"] = str(config)
     context.obj = load(**values)
@@ -95,6 +100,19 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.filename is None:
+            _end_as_bug(error)
+        print(f"freshet: {error.strerror}: {error.filename}", file=sys.stderr)
+        sys.exit(74)
+    except Exception as error:
+        _end_as_bug(error)
+
+
+def _end_as_bug(error: Exception) -> NoReturn:
+    """Show the traceback and end with 70; Python's own 1 would read as a failed check."""
+    traceback.print_exception(error)
+    sys.exit(70)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import (
+    SettingsError as UnreadableError,
+)
 
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
@@ -166,5 +169,7 @@ def load(**values: Any) -> Settings:
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(wrong) from None
+    except UnreadableError as error:  # a list or object in the environment that is not JSON
+        raise SettingsError(f"{error}: {error.__cause__}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"config: not TOML: {error}") from None
