@@ -1,0 +1,136 @@
+"""The network and its rows: the unrolled form is the stepped form, and training reads the rows that serving reads."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models.data import generate, split_last
+from models.network import InterestNetwork, NetworkSize
+from models.ranking import MISSED, before, gains, hits, interval, popularity_ranks, ranks, states
+from models.rows import Histories, histories
+from models.softmax import catalogue_loss
+from stream import interest
+from stream.events import COMMENT, SOURCE_TOPICS, SourceEvent
+from stream.inputs import InputSpec
+
+WIDTH = 12
+
+
+def fake_vectors(texts: list[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Any fixed vectors will do where BERT is not the matter; the empty text has zeros."""
+    return np.array([[float(len(text) % (at + 2)) for at in range(WIDTH)] for text in texts], np.float32)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Histories:
+    data = generate(users=12, items=40, events=20)
+    split = split_last(data, 3, 2)
+    spec = InputSpec(data.rating_scale, data.scenes, WIDTH)
+    return histories(split.train, split.held, [item.item for item in data.items[:30]], spec, fake_vectors)
+
+
+@pytest.fixture(scope="module")
+def network() -> InterestNetwork:
+    torch.manual_seed(0)
+    size = NetworkSize(items=30, scenes=2, item=16, hidden=32, text=WIDTH, comment=8)
+    return InterestNetwork(size, torch.randn(31, WIDTH)).eval()
+
+
+@torch.no_grad()
+def test_unrolled_is_stepped(network: InterestNetwork) -> None:
+    inputs = torch.randn(3, 9, network.lstm.input_size)
+    h, c = torch.randn(3, 32), torch.randn(3, 32)
+    out, h_last, c_last = network.unroll(inputs, h, c)
+    for at in range(9):
+        h, c = network.step(inputs[:, at], h, c)
+        torch.testing.assert_close(out[:, at], h, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(h_last, h, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(c_last, c, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_states_of_all_users_at_once_are_those_of_each_alone(network: InterestNetwork, rows: Histories) -> None:
+    items = network.item_matrix()
+    after = states(network, rows, items)
+    for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
+        h = c = torch.zeros(1, 32)
+        for at in range(begin, end):
+            inputs = network.inputs(
+                items[rows.item[at : at + 1]],
+                torch.from_numpy(rows.behaviour[at : at + 1]),
+                torch.from_numpy(rows.scene[at : at + 1]),
+                torch.from_numpy(rows.numbers[at : at + 1]),
+                torch.from_numpy(rows.vectors[rows.comment[at : at + 1]]),
+            )
+            torch.testing.assert_close(before(rows, after, np.array([at])), h, rtol=1e-5, atol=1e-6)
+            h, c = network.step(inputs, h, c)
+            torch.testing.assert_close(after[at : at + 1], h, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_hold_what_the_worker_feeds(rows: Histories) -> None:
+    data = generate(users=12, items=40, events=20)
+    spec = InputSpec(data.rating_scale, data.scenes, WIDTH)
+    known = {item.item: place + 1 for place, item in enumerate(data.items[:30])}
+    at = {user: int(start) for user, start in zip(rows.users, rows.starts[:-1], strict=True)}
+    folded: dict[str, interest.Interest] = {}
+    for number, (user, item, behaviour, time, value, text, scene) in enumerate(data.events.iter_rows()):
+        state = folded.setdefault(user, interest.new(bytes(16), 4))
+        event = SourceEvent(behaviour, 0, number, time, user.encode(), item, time, value, scene, text, "", b"")
+        gap = interest.fold(state, event, SOURCE_TOPICS[behaviour])
+        place = at[user]
+        assert rows.item[place] == known.get(item, 0)
+        assert rows.behaviour[place] == behaviour
+        assert rows.scene[place] == spec.scene(scene) > 0
+        assert rows.numbers[place].tolist() == np.float32(spec.numbers(value, gap)).tolist()
+        assert (rows.vectors[rows.comment[place]] == fake_vectors([text])[0]).all()
+        assert bool(rows.comment[place]) == (behaviour == COMMENT)
+        assert not math.isnan(rows.numbers[place].sum())
+        at[user] += 1
+    assert [at[user] for user in rows.users] == rows.starts[1:].tolist()
+
+
+def test_the_catalogue_loss_is_cross_entropy_and_so_is_its_gradient() -> None:
+    torch.manual_seed(1)
+    query = torch.randn(7, 8, dtype=torch.double, requires_grad=True)
+    items = torch.randn(20, 8, dtype=torch.double, requires_grad=True)
+    targets = torch.randint(1, 20, (7, 3))
+    weights = torch.rand(7, 3, dtype=torch.double)
+    weights[0, 1:] = 0
+    targets[0, 1:] = 0
+    weights = weights / weights.sum(1, keepdim=True)
+    dense = torch.zeros(7, 20, dtype=torch.double).scatter_add(1, targets, weights)[:, 1:]
+    plain = functional.cross_entropy((query @ items.T)[:, 1:], dense)
+    torch.testing.assert_close(catalogue_loss(query, items, targets, weights), plain)
+    assert torch.autograd.gradcheck(lambda q, i: catalogue_loss(q, i, targets, weights), (query, items))
+
+
+def test_ranks_by_hand() -> None:
+    """One user: items 1, 2 taken, then 3 and 1 again. Scores prefer high rows; seen items drop out."""
+    none = np.zeros(4, np.int64)
+    rows = Histories(
+        users=("u",), starts=np.array([0, 4]), item=np.array([1, 2, 3, 1]), behaviour=none, scene=none,
+        numbers=np.zeros((4, 4), np.float32), comment=none, vectors=np.zeros((1, WIDTH), np.float32),
+        choice=np.ones(4, np.bool_), judged=np.ones(4, np.bool_),
+    )  # fmt: skip
+    places = np.array([1, 2, 3])
+    scores = torch.tensor([[9.0, 1.0, 2.0, 3.0, 4.0, 3.0]])
+    found = ranks(rows, places, lambda some: scores.expand(len(some), -1))
+    assert found.tolist() == [3, 1, MISSED]
+    assert ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=False).tolist() == [3, 1, 4]
+    assert popularity_ranks(np.array([9, 1, 1, 1, 1], np.float32), rows, places).tolist() == [0, 0, MISSED]
+    assert hits(found, 2).tolist() == [0.0, 1.0, 0.0]
+    assert gains(found, 2).tolist() == [0.0, 1 / math.log2(3), 0.0]
+
+
+def test_the_interval_is_over_users() -> None:
+    same = interval(np.full(50, 0.25), np.arange(50) // 5)
+    assert same == (0.25, 0.25)
+    low, high = interval(np.tile([1.0, 0.0], 500), np.arange(1000))
+    assert 0.46 < low < 0.48 < 0.52 < high < 0.54
+    low, high = interval(np.repeat([1.0, 0.0], 500), np.repeat(np.arange(20), 50))  # 20 users, not 1,000 events
+    assert high - low > 0.3

