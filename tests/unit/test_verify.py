@@ -578,3 +578,29 @@ def test_the_report_as_json() -> None:
     assert found["ok"] is False
     assert found["lost"] == 1
     assert found["violations"][0]["kind"] == "lost"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_state_that_is_taken_away_is_missed(seed: int) -> None:
+    world = eventful(seed)
+    rows = random.Random(seed).choice([rows for rows in world.log.topics[world.settings.changelog_topic] if rows])
+    del rows[random.Random(seed).randrange(len(rows))]
+    world.log.renumber(world.settings.changelog_topic)
+    assert verify(world).exit_code == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_byte_that_is_changed_in_a_good_source_record_is_seen(seed: int) -> None:
+    """The chain holds the payloads: what was folded is what is there."""
+    world = eventful(seed)
+    chance = random.Random(seed)
+    rows = world.log.topics["clicks"][chance.randrange(PARTITIONS)]
+    place = chance.choice([place for place, row in enumerate(rows) if row.value and b"item" in row.value])
+    value = bytearray(rows[place].value or b"")
+    value[chance.randrange(len(value))] ^= 1 << chance.randrange(7)
+    was = rows[place]
+    rows[place] = was._replace(value=bytes(value))
+    duplicate = verify(world).exit_code == 0  # a duplicate's payload is in no chain
+    if duplicate:
+        rows[place] = was
+        assert b'"id"' in (was.value or b"")
