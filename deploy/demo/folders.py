@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deploy.kafka import EmbeddedKafka
@@ -22,12 +22,14 @@ def run_folder(home: Path) -> Iterator[Path]:
     is under way in another terminal holds its lock and is left alone. The folder stays for a look at its logs."""
     runs = home.absolute() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    for old in sorted(runs.iterdir()):
-        _remove(old)
-    folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder.mkdir()
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        with (home / LOCK).open("w") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            for old in sorted(runs.iterdir()):
+                _remove(old)
+            folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=runs))
+            lock = held.enter_context((folder / LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
 
 
