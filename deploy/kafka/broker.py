@@ -132,7 +132,9 @@ class EmbeddedKafka:
     def __enter__(self) -> EmbeddedKafka:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     @property
@@ -174,7 +176,15 @@ class EmbeddedKafka:
             return
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         done = subprocess.run(
-            [*command, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self.directory / "server.properties")],
+            [
+                *command,
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(self.directory / "server.properties"),
+            ],
             capture_output=True,
             cwd=self.directory,
             check=False,
@@ -188,7 +198,9 @@ class EmbeddedKafka:
             if self._child is not None and self._child.poll() is not None:
                 self._file.unlink(missing_ok=True)
                 said = _last(self._log.read_bytes())
-                raise BrokerError(f"the broker died at its start (exit {self._child.returncode}): {said}; see {self._log}")
+                raise BrokerError(
+                    f"the broker died at its start (exit {self._child.returncode}): {said}; see {self._log}"
+                )
             if _answers(port):
                 return
             time.sleep(0.1)
@@ -235,6 +247,16 @@ def _runs(pid: int) -> bool:
     return True
 
 
+def _gone(pid: int) -> bool:
+    """It has let go of its port and files; its parent may still have to ask for its exit code."""
+    if Path("/proc/self").exists():
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:
+            return True
+    return not _runs(pid)
+
+
 def _end(pid: int, child: subprocess.Popen[bytes] | None) -> None:
     for number, seconds in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, 5.0)):
         try:
@@ -243,9 +265,9 @@ def _end(pid: int, child: subprocess.Popen[bytes] | None) -> None:
             return
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if child is not None and child.pid == pid:
-                child.poll()  # reaps it
-            if not _runs(pid):
+            if _gone(pid):
+                if child is not None and child.pid == pid:
+                    child.wait()  # no zombie stays
                 return
             time.sleep(0.05)
 

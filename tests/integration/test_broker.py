@@ -1,0 +1,233 @@
+"""`freshet broker`, `freshet topics` and the start of `freshet worker` where something is wrong: one line, an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import topics
+from deploy.kafka import EmbeddedKafka, jars
+from stream.errors import BrokerError, DownloadError
+from stream.settings import Settings, load
+from tests.worker_process import environment, until
+
+pytestmark = pytest.mark.integration
+
+
+def freshet(*words: str | Path, settings: Settings | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does; nothing that it says may be a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *map(str, words)],
+        env=(environment(settings) if settings else dict(os.environ)) | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *named: str) -> None:
+    """It ended with `code` and one line that names all of `named`."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("freshet: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in named:
+        assert word in done.stderr
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def home(kafka: Any, tmp_path: Path) -> Iterator[Path]:
+    """A folder for a broker of this test's own, ended with it; `kafka` has already fetched the jars."""
+    folder = tmp_path / "kafka"
+    yield folder
+    EmbeddedKafka(folder).stop()
+
+
+def test_a_broker_lives_from_start_to_stop_and_keeps_its_data(home: Path) -> None:
+    home.mkdir()
+    (home / "broker.json").write_text(json.dumps({"pid": os.getpid(), "port": 1}))  # left over: that pid is a Python
+    assert freshet("broker", "status", "--dir", home).returncode == 1
+
+    started = freshet("broker", "start", "--dir", home, "--port", "0", "--json")
+    assert started.returncode == 0, started.stderr
+    figures = json.loads(started.stdout)
+    assert figures["running"] is True
+    assert figures["brokers"].startswith("127.0.0.1:")
+
+    refused(freshet("broker", "start", "--dir", home, "--port", "0"), 69, "runs already", str(figures["pid"]))
+    assert json.loads(freshet("broker", "status", "--dir", home, "--json").stdout) == figures
+
+    settings = load(brokers=figures["brokers"], prefix="kept-", app_id="kept", partitions=1)
+    made = json.loads(freshet("topics", "create", "--json", settings=settings).stdout)
+    assert len(made["made"]) == 7
+
+    os.kill(figures["pid"], signal.SIGKILL)  # died: the state file is stale
+    until(lambda: freshet("broker", "status", "--dir", home).returncode == 1, 20, "the broker is gone")
+    again = freshet("broker", "start", "--dir", home, "--port", "0", "--json")
+    assert again.returncode == 0, again.stderr
+    settings = settings.model_copy(update={"brokers": json.loads(again.stdout)["brokers"]})
+    assert topics.check(settings) == 1
+
+    assert json.loads(freshet("broker", "stop", "--dir", home, "--json").stdout) == {"stopped": True}
+    assert json.loads(freshet("broker", "status", "--dir", home, "--json").stdout) == {"running": False}
+    assert json.loads(freshet("broker", "stop", "--dir", home, "--json").stdout) == {"stopped": False}
+
+
+def test_a_taken_port_is_named(home: Path) -> None:
+    with taken_port() as port:
+        refused(freshet("broker", "start", "--dir", home, "--port", str(port)), 69, f"port {port} is taken")
+    assert not (home / "broker.json").exists()
+
+
+def test_a_broker_that_dies_at_its_start_names_its_log(home: Path) -> None:
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "meta.properties").write_text("version=1\ncluster.id=other\nnode.id=77\n")
+    refused(freshet("broker", "start", "--dir", home, "--port", "0"), 69, "died at its start", "kafka.log")
+    assert freshet("broker", "status", "--dir", home).returncode == 1
+
+
+def test_storage_that_cannot_be_formatted_is_named(home: Path) -> None:
+    home.mkdir()
+    (home / "data").write_text("a file in the folder's place")
+    refused(freshet("broker", "start", "--dir", home, "--port", "0"), 69, "cannot be formatted")
+
+
+def test_a_download_that_fails_is_named(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), nowhere)
+    direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "")
+    done = freshet("broker", "start", "--dir", tmp_path / "kafka", HOME=str(tmp_path), **proxies, **direct)
+    refused(done, 69, "cannot be fetched", "is there a network?")
+
+
+def test_a_jar_that_is_not_the_locked_one_never_runs(
+    kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = jars.LOCK.read_text().splitlines(keepends=True)
+    changed = tmp_path / "jars.lock"
+    changed.write_text("".join([*lines[:-1], "0" * 64 + lines[-1][64:]]))
+    monkeypatch.setattr(jars, "LOCK", changed)
+    with pytest.raises(DownloadError, match="wrong SHA-256"):
+        EmbeddedKafka(tmp_path / "kafka").start()
+    changed.write_text("".join([*lines, f"{'0' * 64}  absent-1.0.jar\n"]))
+    with pytest.raises(DownloadError, match=r"absent-1\.0\.jar"):
+        EmbeddedKafka(tmp_path / "kafka").start()
+
+
+def test_topics_are_made_once(world: Callable[..., Settings]) -> None:
+    settings = world(partitions=3)
+    assert json.loads(freshet("topics", "create", "--json", settings=settings).stdout) == {"made": [], "partitions": 3}
+    assert json.loads(freshet("topics", "check", "--json", settings=settings).stdout) == {"partitions": 3}
+
+
+def delete(settings: Settings, name: str) -> None:
+    with topics.admin(settings) as client:
+        client.delete_topics([name])
+        until(
+            lambda: client.describe_topics([name])[0]["error_code"] != 0,
+            20,
+            f"{name} is gone",
+        )
+
+
+def make(settings: Settings, name: str, partitions: int, **config: str) -> None:
+    new = {"num_partitions": partitions, "replication_factor": 1, "configs": config}
+    with topics.admin(settings) as client:
+        client.create_topics({name: new}, wait_for_metadata=True)
+
+
+COMMANDS = [("topics", "check"), ("worker", "--web-port", "0")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_missing_topic_is_named(
+    world: Callable[..., Settings], bundles: Path, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = world(partitions=2, bundles=bundles, data_dir=tmp_path)
+    delete(settings, settings.items_topic)
+    refused(freshet(*command, settings=settings), 78, f"{settings.items_topic} is missing", "freshet topics create")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_unequal_partition_counts_are_named(
+    world: Callable[..., Settings], bundles: Path, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = world(partitions=2, bundles=bundles, data_dir=tmp_path)
+    with topics.admin(settings) as client:
+        client.create_partitions({settings.sources[1]: 3})
+    done = freshet(*command, settings=settings)
+    refused(done, 78, settings.sources[1], "has 3 partitions, expected 2")
+
+
+def test_a_changelog_of_another_size_and_a_wrong_policy_are_named_together(world: Callable[..., Settings]) -> None:
+    settings = world(partitions=2)
+    delete(settings, settings.changelog_topic)
+    make(settings, settings.changelog_topic, 1, **{"cleanup.policy": "compact"})
+    delete(settings, settings.sources[0])
+    make(settings, settings.sources[0], 2, **{"cleanup.policy": "compact", "message.timestamp.type": "CreateTime"})
+    refused(
+        freshet("topics", "check", settings=settings), 78,
+        f"{settings.changelog_topic} has 1 partitions", "cleanup.policy=compact", "message.timestamp.type=CreateTime",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*COMMANDS, ("topics", "create"), ("verify",), ("send", "click", "--user", "u", "--item", "i")],
+    ids=" ".join,
+)
+def test_no_broker_is_named_within_the_startup_timeout(bundles: Path, command: tuple[str, ...], tmp_path: Path) -> None:
+    brokers = f"127.0.0.1:{free_port()}"
+    settings = load(brokers=brokers, startup_timeout=1, bundles=bundles, data_dir=tmp_path)
+    began = time.monotonic()
+    refused(freshet(*command, settings=settings), 69, brokers)
+    assert time.monotonic() - began < 20
+
+
+def test_create_waits_for_a_broker_that_comes_late_and_none_is_left_behind(home: Path) -> None:
+    port = free_port()
+    settings = load(brokers=f"127.0.0.1:{port}", startup_timeout=60, partitions=1)
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli", "topics", "create"], env=environment(settings), stdout=subprocess.DEVNULL
+    )
+    try:
+        with EmbeddedKafka(home, port) as broker:
+            pid = broker.pid
+            assert waiting.wait(60) == 0
+            assert topics.check(settings) == 1
+            with pytest.raises(BrokerError, match="runs already"):
+                EmbeddedKafka(home).start()
+    finally:
+        waiting.kill()
+        waiting.wait(10)
+    assert not EmbeddedKafka(home).alive
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # its port is free at once
