@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.bundle import Bundle
+from stream.decoder import JsonDecoder
 from stream.errors import FreshetError, RecordError
-from stream.events import Item, JsonDecoder
+from stream.events import Item
 from stream.inputs import UNKNOWN, item_text
 from stream.interest import item_hash
 

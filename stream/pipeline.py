@@ -30,8 +30,9 @@ from faust.types import TP
 from stream import interest
 from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
+from stream.decoder import EventDecoder
 from stream.errors import FreshetError, RecordError
-from stream.events import EventDecoder, Recommendation, Scored, SourceEvent
+from stream.events import Recommendation, Scored, SourceEvent
 from stream.inputs import InputSpec
 from stream.metrics import BatchFigures, Metrics
 from stream.recommend import Catalogue, InterestModels, Turn, advance, rank, take_in

@@ -24,9 +24,10 @@ from stream.bundle import Bundle, current, load
 from stream.catalogue import Catalogue
 from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
+from stream.decoder import EventDecoder
 from stream.encoder import Encoder, open_encoder
 from stream.errors import FreshetError, RecordError
-from stream.events import EventDecoder, Scored
+from stream.events import Scored
 from stream.fatal import fatal
 from stream.health import Health
 from stream.items import ItemsFollower

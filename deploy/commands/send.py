@@ -151,7 +151,8 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
 def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes | None]]:
     """(key, value) of messages that a worker would take. Raises RecordError naming the line and the field."""
-    from stream.events import MESSAGES, JsonDecoder
+    from stream.decoder import JsonDecoder
+    from stream.events import MESSAGES
 
     decoder: JsonDecoder[Any] = JsonDecoder(MESSAGES[kind])
     low, high = settings.rating_scale

@@ -20,8 +20,9 @@ from models.run import load_run
 from models.text import TextEncoder
 from stream.bundle import current, load
 from stream.catalogue import Catalogue
+from stream.decoder import EventDecoder
 from stream.encoder import open_encoder
-from stream.events import SOURCE_TOPICS, EventDecoder, SourceEvent
+from stream.events import SOURCE_TOPICS, SourceEvent
 from stream.recommend import advance, rank, take_in
 from stream.session import open_models
 from tests.trained import last_states

@@ -23,8 +23,9 @@ from models.run import DataInfo, Run
 from models.text import TextEncoder
 from stream.bundle import Bundle, load
 from stream.catalogue import Catalogue
+from stream.decoder import EventDecoder
 from stream.encoder import Encoder, open_encoder
-from stream.events import SOURCE_TOPICS, EventDecoder, Scored, SourceEvent
+from stream.events import SOURCE_TOPICS, Scored, SourceEvent
 from stream.inputs import InputSpec, item_text
 from stream.recommend import Turn, advance, rank, take_in
 from stream.session import Models, open_models

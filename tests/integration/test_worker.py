@@ -15,8 +15,8 @@ from deploy.verify import run
 from stream import interest
 from stream.bundle import current, load
 from stream.catalogue import Catalogue
+from stream.decoder import EventDecoder
 from stream.encoder import open_encoder
-from stream.events import EventDecoder
 from stream.recommend import advance, take_in
 from stream.session import open_models
 from stream.settings import Settings

@@ -11,20 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploy.verify.judge import Accepted, Judge, murmur2
+from stream.decoder import EventDecoder, JsonDecoder
 from stream.errors import REASONS, RecordError
-from stream.events import (
-    CLICK,
-    COMMENT,
-    MAX_DEPTH,
-    MAX_TEXT,
-    MAX_TIME,
-    RATING,
-    Click,
-    EventDecoder,
-    Item,
-    JsonDecoder,
-    SourceEvent,
-)  # fmt: skip
+from stream.events import CLICK, COMMENT, MAX_DEPTH, MAX_TEXT, MAX_TIME, RATING, Click, Item, SourceEvent
 
 SCALE = (0.5, 5.0)
 NOW = 1_700_000_000_000
@@ -315,3 +304,11 @@ def test_any_bytes_are_an_event_or_a_record_error(value: bytes, key: bytes | Non
 def test_click_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Click("a", "b", 1).user = "c"  # type: ignore[misc]
+
+
+def test_a_string_that_never_ends_is_judged_in_linear_time() -> None:
+    """Two million characters of escaped quotes: a scanner that starts anew at each would take hours."""
+    value = b'"' + b'\\"' * 1_000_000 + b"[" * 40
+    with pytest.raises(RecordError) as error:
+        DECODER.decode(CLICK, 0, 0, NOW, b"u", value)
+    assert error.value.reason == "malformed_json"

@@ -13,8 +13,9 @@ import pytest
 
 from models.data import event_messages, generate, item_messages, read, split_last
 from models.data.dataset import Event, choices, dataset, fingerprint
+from stream.decoder import EventDecoder, JsonDecoder
 from stream.errors import DataError
-from stream.events import CLICK, COMMENT, RATING, EventDecoder, Item, JsonDecoder
+from stream.events import CLICK, COMMENT, RATING, Item
 from tests.conftest import data_folder
 
 RATINGS = "userId,movieId,rating,timestamp\n1,10,4.0,100\n1,20,3.5,100\n2,10,0.5,50\n"
