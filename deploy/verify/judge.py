@@ -18,7 +18,7 @@ BEHAVIOURS = ("click", "rating", "comment")
 MAX_DEPTH = 32
 HOUR_MS = 3_600_000
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)  # linear also where a string does not end
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
