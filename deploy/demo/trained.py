@@ -41,13 +41,13 @@ def prepare(
 
     from export.publish import build, publish
 
-    folder = home.absolute() / f"run-{_key(data, settings)}"
+    folder = home.absolute() / f"trained-{_key(data, settings)}"
     bundles = folder / "bundles"
     if (bundles / CURRENT).is_file():
         run = load_run(folder)
         exporting(run)
         return Prepared(run, bundles, fresh=False)
-    trained = train(data, settings, TextEncoder(home.absolute() / "text"), report)
+    trained = train(data, settings, TextEncoder(), report)
     save_run(trained.run, folder)
     exporting(trained.run)
     torch.set_num_threads(1)  # the network is small; more threads only take cores from others

@@ -1,0 +1,103 @@
+"""The whole demo as a process, on a small generated world: real broker, training, export, worker, replay, verify."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.kafka import EmbeddedKafka
+from models.data import event_messages, generate, item_messages, split_last
+
+pytestmark = pytest.mark.integration
+KEYS = [
+    "source", "events", "warmup", "applied", "lost", "double", "uncovered", "p50_ms", "p99_ms", "hit10",
+    "hit10_popularity", "hit10_interval",
+]  # fmt: skip
+WORLD = {"users": 30, "items": 80, "events": 60}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, so that the second demo finds the bundle of the first."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated world as a folder of freshet's own messages."""
+    folder = tmp_path_factory.mktemp("world")
+    world = generate(**WORLD)
+    for message in [*item_messages(world.items), *event_messages(world.events)]:
+        with (folder / f"{message.topic}.jsonl").open("ab") as file:
+            file.write(message.value + b"\n")
+    return folder
+
+
+def demo(data: Path, home: Path, **more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "deploy.cli", "demo", "--home", str(home), "--max-minutes", "0.2"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
+    return subprocess.Popen(
+        command, env=environment | {"DATA": str(data)} | more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, cwd=home, start_new_session=True,
+    )  # fmt: skip
+
+
+def run_folder(home: Path) -> Path:
+    (folder,) = (home / "runs").iterdir()
+    return folder
+
+
+def stopped(home: Path) -> bool:
+    """Neither broker nor worker of the last run is left."""
+    folder = run_folder(home)
+    assert '"worker stopped"' in (folder / "worker.log").read_text()
+    return not EmbeddedKafka(folder / "kafka").pid
+
+
+@pytest.mark.timeout(240)
+def test_from_data_to_the_last_line(data: Path, home: Path) -> None:
+    process = demo(data, home)
+    said, _ = process.communicate(timeout=220)
+    assert process.returncode == 0, said
+    name, _, last = said.splitlines()[-1].partition(" ")
+    assert name == "demo:"
+    found = json.loads(last)
+    split = split_last(generate(**WORLD))
+    assert list(found) == KEYS
+    assert found["source"] == data.name
+    assert found["events"] == len(split.held) > 0
+    assert found["warmup"] == len(split.train)
+    assert found["applied"] == len(split.train) + len(split.held)
+    assert (found["lost"], found["double"], found["uncovered"]) == (0, 0, 0)
+    assert 0 <= found["p50_ms"] <= found["p99_ms"]
+    low, high = found["hit10_interval"]
+    assert low <= found["hit10"] - found["hit10_popularity"] <= high
+    assert stopped(home)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_whoever_leaves_in_the_middle_leaves_nothing_behind(
+    data: Path, home: Path, number: signal.Signals, code: int
+) -> None:
+    process = demo(data, home)
+    for line in lines(process):
+        if line.startswith("warm-up"):
+            process.send_signal(number)
+            break
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert stopped(home)
+
+
+def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None
+    yield from process.stdout
