@@ -1,0 +1,1 @@
+"""Benches on a real Kafka with real worker processes: `make bench`, or `python -m tests.bench --help`."""

@@ -1,0 +1,88 @@
+"""The benches: python -m tests.bench [cost|latency|comments|recovery|all] [--json FILE] ...
+
+cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
+latency    from an event to its slate at steady rates
+comments   clicks' latency with and without comments, side by side, in turn
+recovery   bytes of state per user, time from start to ready, recovery from the changelog
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tests.bench import cost, latency, recovery, report
+from tests.bench.machine import describe
+from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
+from tests.bench.world import World, world
+
+BENCHES = ("cost", "latency", "comments", "recovery")
+
+
+def main() -> None:
+    options = _options()
+    console = Console(stderr=options.json == Path("-"), width=None if sys.stdout.isatty() else 130)
+    found: dict[str, Any] = {"machine": describe()}
+    with world(options.bundles, options.items) as made:
+        for name in BENCHES if options.bench == "all" else (options.bench,):
+            found[name] = _run(name, made, options, console)
+    found["machine"]["load_average_at_end"] = describe()["load_average"]
+    text = json.dumps(found, indent=1)
+    if options.json == Path("-"):
+        print(text)
+    elif options.json:
+        options.json.write_text(text + "\n")
+    else:
+        console.print_json(data=found["machine"])
+
+
+def _run(name: str, made: World, options: argparse.Namespace, console: Console) -> dict[str, object]:
+    console.rule(name)
+    if name == "cost":
+        plan = cost.Plan(options.events, options.users, options.rounds, seed=options.seed)
+        costs = cost.measure(made, plan, lambda one: console.print(report.cost_line(one)))
+        console.print(report.cost_table(costs))
+        return cost.as_json(costs)
+    if name == "recovery":
+        states = recovery.measure(made, recovery.Plan(options.events * 3, options.users, seed=options.seed))
+        console.print(report.recovery_table(states))
+        return recovery.as_json(states)
+    rates = tuple(options.rates) if name == "latency" else (max(options.rates),)
+    mixes = (NO_COMMENTS,) if name == "latency" else (NO_COMMENTS, WITH_COMMENTS)
+    seconds = options.seconds
+    times = latency.Plan(rates, mixes, seconds, min(5.0, seconds / 4), options.users, options.rounds, options.seed)
+    latencies = latency.measure(made, times, lambda one: console.print(report.latency_line(one)))
+    console.print(report.latency_table(latencies))
+    return latency.as_json(latencies)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bench", nargs="?", default="all", choices=(*BENCHES, "all"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there; -: standard output")
+    parser.add_argument(
+        "--bundles", type=Path, help="serve this bundles folder instead of an untrained one of real size"
+    )
+    parser.add_argument("--items", type=int, default=10_000, help="catalogue of the untrained bundle")
+    parser.add_argument(
+        "--events", type=int, default=20_000, help="of one measurement of cost; recovery: three times that"
+    )
+    parser.add_argument("--users", type=int, default=3_000)
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions")
+    parser.add_argument(
+        "--rates", type=int, nargs="+", default=[200, 1000], help="events a second; comments: the largest"
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="of one measurement of latency")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What every bench runs in: one embedded Kafka, bundles, and topics of its own for each measurement."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from deploy import topics
+from deploy.kafka import EmbeddedKafka
+from export.publish import build, publish
+from stream.bundle import current, load
+from stream.settings import Settings
+from stream.settings import load as load_settings
+from tests.bundles import text_onnx, tiny_run
+
+PARTITIONS = 4
+
+
+@dataclass(frozen=True)
+class Bundles:
+    """A bundles folder and the ids of the items that its catalogue knows."""
+
+    name: str
+    folder: Path
+    items: tuple[str, ...]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class World:
+    """brokers: host:port; folder: scratch space, gone at the end."""
+
+    brokers: str
+    folder: Path
+    tiny: Bundles
+    real: Bundles
+
+    def settings(self, **values: Any) -> Settings:
+        """Settings with topics of their own, which are made."""
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        made = load_settings(
+            brokers=self.brokers, prefix=f"{name}-", app_id=f"{name}-app", partitions=PARTITIONS, **values
+        )
+        topics.create(made)
+        return made
+
+    def scratch(self) -> Path:
+        """A new empty folder."""
+        made = self.folder / uuid.uuid4().hex[:8]
+        made.mkdir()
+        return made
+
+
+@contextmanager
+def world(given: Path | None = None, real_items: int = 10_000) -> Iterator[World]:
+    """given: a bundles folder to serve as the real-size one; None: an untrained network of real size (LSTM width 128,
+    item width 64) over `real_items` items, which costs what a trained one does."""
+    with TemporaryDirectory(prefix="freshet-bench-") as folder:
+        scratch = Path(folder)
+        publish(build(tiny_run(), text=text_onnx()), scratch / "tiny")
+        if given is None:
+            publish(build(tiny_run(real_items, item=64, hidden=128), text=text_onnx()), scratch / "real")
+        tiny = bundles("tiny", scratch / "tiny")
+        real = bundles("real size", given or scratch / "real")
+        with EmbeddedKafka(scratch / "kafka") as kafka:
+            yield World(kafka.bootstrap, scratch, tiny, real)
+
+
+def bundles(name: str, folder: Path) -> Bundles:
+    bundle = load(current(folder))
+    return Bundles(name, folder.absolute(), bundle.item_ids, bundle.hidden)

@@ -1,0 +1,65 @@
+"""The benches run, small, on the real broker: every figure is there. How large they are is no matter of a test."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from export.publish import build, publish
+from tests.bench import cost, latency, recovery, report
+from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS, Traffic
+from tests.bench.world import World, bundles
+from tests.bundles import text_onnx, tiny_run
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def made(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("bench")
+    publish(build(tiny_run(), text=text_onnx()), folder / "tiny")
+    tiny, real = bundles("tiny", folder / "tiny"), bundles("real size", folder / "tiny")
+    return World(kafka.bootstrap, folder, tiny, real)
+
+
+def test_traffic_is_the_same_for_a_seed_and_no_comment_comes_twice() -> None:
+    def values(seed: int) -> list[tuple[int, bytes]]:
+        traffic = Traffic(WITH_COMMENTS, seed, 50, ["a", "b"])
+        return [(m.behaviour, m.value) for m in (traffic.message(1.0) for _ in range(2000))]
+
+    assert values(3) == values(3) != values(4)
+    comments = [value for behaviour, value in values(3) if behaviour == 2]
+    assert 60 < len(comments) == len(set(comments)) < 140
+    assert not [b for b, _ in [(m.behaviour, m) for m in Traffic(NO_COMMENTS, 3, 5, ["a"]).take(500)] if b == 2]
+
+
+def test_cost_of_freshet_and_of_stock_faust(made: World) -> None:
+    plan = cost.Plan(events=300, users=40, rounds=1, mixes=(WITH_COMMENTS,))
+    costs = cost.measure(made, plan)
+    assert [one.case.split(",")[0] for one in costs] == ["stock Faust", "stock Faust", "freshet", "freshet"]
+    for one in costs:
+        assert one.cpu_us > 0
+        assert one.events_per_s > 0
+    summary = cost.summarise(costs)[-1]
+    assert set(summary.against) == {"stock Faust, does nothing", "stock Faust, table + output"}
+    assert report.cost_table(costs).row_count == 4
+
+
+def test_latency_covers_every_event(made: World) -> None:
+    plan = latency.Plan(rates=(100,), mixes=(WITH_COMMENTS,), seconds=3, skip=1, users=40, rounds=1)
+    (one,) = latency.measure(made, plan)
+    assert (one.events, one.uncovered) == (300, 0)
+    assert 0 < one.all.p50 <= one.all.p99 < math.inf
+    assert one.all.count == sum(found.count for found in one.behaviours.values())
+    assert report.latency_table([one]).row_count == 1
+
+
+def test_recovery_reads_every_state_back(made: World) -> None:
+    (one,) = recovery.measure(made, recovery.Plan(events=600, users=40, parts=2, session_timeout=4))
+    assert (one.users, one.events) == (40, 600)
+    assert one.changelog_records >= 40
+    assert min(one.start_empty, one.start_with_data, one.start_wiped, one.start_after_kill) > 0
+    assert one.state_mean > 4 * one.hidden
+    assert report.recovery_table([one]).row_count == 10
