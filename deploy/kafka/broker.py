@@ -1,10 +1,11 @@
 """One Apache Kafka broker in KRaft mode, on loopback, its data below a folder of ours.
 
-The folder holds server.properties, log4j2.yaml, data/, kafka.log and broker.json (pid, port) while it runs.
+The folder holds server.properties, log4j2.yaml, data/, kafka.log, start.lock, and broker.json (pid, port) while it runs.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -97,28 +100,27 @@ class EmbeddedKafka:
         return bool(self.pid) and _answers(self.port)
 
     def start(self) -> EmbeddedKafka:
-        """Start and wait until it answers. Raises BrokerError: runs already, port taken, died at start, or too slow."""
-        if pid := self.pid:
-            raise BrokerError(f"a broker runs already below {self.directory} (pid {pid}, {self.bootstrap})")
-        jars = classpath()
-        port = self._asked or _free_port()
-        if _answers(port) or not _bindable(port):
-            raise BrokerError(f"port {port} is taken by another process; choose one with --port (0: any free port)")
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._write(port)
-        command = self._command(jars)
-        self._format(command)
-        with self._log.open("ab") as out:
-            self._child = subprocess.Popen(
-                [*command, "kafka.Kafka", str(self.directory / "server.properties")],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=self.directory,
-                start_new_session=True,  # it outlives the command that started it
-            )
-        self._file.write_text(json.dumps({"pid": self._child.pid, "port": port}))
-        self._wait_up(port)
+        """Start and wait until it answers.
+
+        Raises BrokerError: runs or starts already, port taken, died at start, or too slow. No process stays behind
+        when this ends with an exception, Ctrl-C among them.
+        """
+        with self._alone():
+            if pid := self.pid:
+                raise BrokerError(f"a broker runs already below {self.directory} (pid {pid}, {self.bootstrap})")
+            jars = classpath()
+            port = self._asked or _free_port()
+            if _answers(port) or not _bindable(port):
+                raise BrokerError(f"port {port} is taken by another process; choose one with --port (0: any free port)")
+            self._write(port)
+            command = self._command(jars)
+            self._format(command)
+            try:
+                self._launch(command, port)
+                self._wait_up(port)
+            except BaseException:
+                self._abandon()
+                raise
         return self
 
     def stop(self) -> bool:
@@ -151,6 +153,35 @@ class EmbeddedKafka:
             return {"pid": int(state["pid"]), "port": int(state["port"])}
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One start at a time below this folder: a second would write over the first one's files."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "start.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BrokerError(f"another command starts a broker below {self.directory} just now") from None
+            yield
+
+    def _launch(self, command: list[str], port: int) -> None:
+        with self._log.open("ab") as out:
+            self._child = subprocess.Popen(
+                [*command, "kafka.Kafka", str(self.directory / "server.properties")],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.directory,
+                start_new_session=True,  # it outlives the command that started it
+            )
+        self._file.write_text(json.dumps({"pid": self._child.pid, "port": port}))
+
+    def _abandon(self) -> None:
+        """End the child of a start that failed, whether or not its state file was written."""
+        if self._child is not None and self._child.poll() is None:
+            _end(self._child.pid, self._child)
+        self._file.unlink(missing_ok=True)
 
     def _write(self, port: int) -> None:
         properties = _PROPERTIES.format(
@@ -196,7 +227,6 @@ class EmbeddedKafka:
         end = time.monotonic() + START_LIMIT
         while time.monotonic() < end:
             if self._child is not None and self._child.poll() is not None:
-                self._file.unlink(missing_ok=True)
                 said = _last(self._log.read_bytes())
                 raise BrokerError(
                     f"the broker died at its start (exit {self._child.returncode}): {said}; see {self._log}"
@@ -204,7 +234,6 @@ class EmbeddedKafka:
             if _answers(port):
                 return
             time.sleep(0.1)
-        self.stop()
         raise BrokerError(f"the broker did not answer within {START_LIMIT:g} s; see {self._log}")
 
 
