@@ -84,11 +84,7 @@ def settings(
 
 
 for _name in COMMANDS:
-    try:
-        import_module(f"deploy.commands.{_name}").register(app)
-    except ModuleNotFoundError as error:
-        if error.name != f"deploy.commands.{_name}":
-            raise
+    import_module(f"deploy.commands.{_name}").register(app)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from deploy.cli import COMMANDS, app
+from deploy.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -34,9 +34,7 @@ def test_command_exists(line: str) -> None:
     while hasattr(command, "commands") and words:
         name = words.pop(0)
         if name not in command.commands:
-            assert not used, f"{' '.join(used)} has no command {name}"
-            assert name in COMMANDS, f"no command {name}"
-            pytest.skip(f"`freshet {name}` is not in this build")
+            pytest.fail(f"{' '.join(['freshet', *used])} has no command {name}")
         used.append(name)
         command = command.commands[name]
     options = {option for parameter in command.params for option in parameter.opts} | {"--help"}

@@ -36,7 +36,7 @@ def test_every_command_and_option_has_help(name: tuple[str, ...]) -> None:
 def test_every_command_module_is_named_and_registered() -> None:
     folder = Path(deploy.cli.__file__).with_name("commands")
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert modules <= set(deploy.cli.COMMANDS)
+    assert modules == set(deploy.cli.COMMANDS)
     assert {name[1] for name in COMMANDS if len(name) == 2} == modules
 
 
