@@ -46,7 +46,9 @@ def _resolve() -> list[Path]:
         environment = jgo.build(COORDINATES)
     except Exception as error:  # jgo raises whatever its transport raises
         reason = " ".join(str(error).split())[:300]
-        raise DownloadError(f"Kafka's jars cannot be fetched ({type(error).__name__}: {reason}); is there a network?") from None
+        raise DownloadError(
+            f"Kafka's jars cannot be fetched ({type(error).__name__}: {reason}); is there a network?"
+        ) from None
     return sorted(Path(environment.path).rglob("*.jar"))
 
 
@@ -72,4 +74,6 @@ def _sha256(file: Path) -> str:
 
 if __name__ == "__main__":
     lines = [f"{_sha256(jar)}  {jar.name}" for jar in sorted(_resolve(), key=lambda jar: jar.name)]
-    LOCK.write_text(f"# SHA-256 of every jar of Apache Kafka {VERSION}: python -m deploy.kafka.jars\n" + "\n".join(lines) + "\n")
+    LOCK.write_text(
+        f"# SHA-256 of every jar of Apache Kafka {VERSION}: python -m deploy.kafka.jars\n" + "\n".join(lines) + "\n"
+    )
