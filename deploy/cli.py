@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -101,8 +102,24 @@ def main() -> None:
             _end_as_bug(error)
         print(f"freshet: {error.strerror}: {error.filename}", file=sys.stderr)
         sys.exit(74)
+    except ModuleNotFoundError as error:
+        extra = _extra_with(error.name or "")
+        if not extra:
+            _end_as_bug(error)
+        print(f"freshet: {error.name} is not installed: pip install 'freshet[{extra}]'", file=sys.stderr)
+        sys.exit(69)
     except Exception as error:
         _end_as_bug(error)
+
+
+def _extra_with(module: str) -> str:
+    """Which extra of ours brings a module; empty where none does."""
+    package = module.split(".")[0].replace("_", "-")
+    for needed in requires("freshet") or ():
+        requirement, marked, extra = needed.partition("extra ==")
+        if marked and re.split(r"[^A-Za-z0-9.-]", requirement.replace("_", "-"), maxsplit=1)[0] == package:
+            return extra.strip(" \"')")
+    return ""
 
 
 def _end_as_bug(error: Exception) -> NoReturn:
