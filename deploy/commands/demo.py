@@ -54,7 +54,8 @@ def demo(
     from deploy.demo.view import View, picture
     from models.train import TrainSettings
 
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal may be closed while it runs
+        signal.signal(number, _terminated)
     settings: Settings = context.obj
     live = sys.stdout.isatty()
     board = Board() if live else Board(tell=_tell)
@@ -80,5 +81,5 @@ def _tell(line: str) -> None:
 
 
 def _terminated(number: int, frame: object) -> None:
-    """SIGTERM stops what was started, as Ctrl-C does."""
+    """Stops what was started, as Ctrl-C does."""
     sys.exit(128 + number)

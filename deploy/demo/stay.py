@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from deploy.demo.board import Board
 from deploy.demo.replay import Replay
@@ -16,10 +18,10 @@ def stay(
     board: Board, settings: Settings, replay: Replay, alive: Callable[[], None], pressed: Callable[[], str]
 ) -> None:
     """Returns at q or Ctrl-C. Raises FreshetError where the worker ends."""
-    given = f"--brokers {settings.brokers} --set app_id={settings.app_id}"
+    user = board.spot.user if board.spot else "1"
     board.hint = (
-        f"It goes on running; q leaves. In another terminal, send an event and see its slate here:\n"
-        f"freshet {given} send rating --user {board.spot.user if board.spot else 1} --item {replay.example} --value 5"
+        "All goes on running, q leaves. Send from another terminal, see the slate here:\n"
+        f"{_command()} --brokers {settings.brokers} send rating --user {user} --item {replay.example} --value 5"
     )
     try:
         while pressed() not in LEAVE:
@@ -27,3 +29,11 @@ def stay(
             replay.follow(WAIT)
     except KeyboardInterrupt:
         return
+
+
+def _command() -> str:
+    """`freshet` as it can be typed here."""
+    beside = Path(sys.executable).parent / "freshet"
+    if not beside.is_file():
+        return "freshet"
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -229,6 +229,17 @@ class TestView:
         assert "[7]" in text
         assert "new" in text
 
+    def test_hint_is_seen_on_a_small_terminal(self) -> None:
+        board = self.board()
+        board.spot = Spot("7", 2, 8, "rating 5★ Heat", 1, ("Alien",), tuple(f"title {n}" for n in range(10)))
+        board.hint = "q leaves\n" + "long " * 25
+        out = io.StringIO()
+        Console(width=80, height=24, file=out, force_terminal=False).print(View(board))
+        text = out.getvalue()
+        assert text.count("\n") <= 24
+        assert "q leaves" in text
+        assert "title 2" in text
+
     def test_picture(self, tmp_path: Path) -> None:
         picture(self.board(), tmp_path / "view.svg")
         assert (tmp_path / "view.svg").read_text().startswith("<svg")
