@@ -53,7 +53,8 @@ def freshet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     for name in os.environ:
         if name.startswith("FRESHET_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("sys.argv", ["freshet"])
+    monkeypatch.setenv("FRESHET_CONFIG", "set by --config, for later loads")  # so that it is taken back after the test
+    monkeypatch.delenv("FRESHET_CONFIG")
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["freshet", *words])
