@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,15 @@ def test_the_same_run_exports_to_the_same_graphs(bundles: Path) -> None:
     again = build(tiny_run(50), text=text_onnx())
     folder = current(bundles)
     for name, content in again.items():
-        if name != "manifest.json":
+        if name == "golden.npz":  # what torch computed: its threads may split a sum otherwise, in the last bits
+            one, other = np.load(io.BytesIO(content)), np.load(folder / name)
+            assert one.files == other.files
+            for array in one.files:
+                if one[array].dtype.kind == "f":
+                    np.testing.assert_allclose(one[array], other[array], rtol=0, atol=1e-5, err_msg=array)
+                else:
+                    np.testing.assert_array_equal(one[array], other[array], array)
+        elif name != "manifest.json":
             assert content == (folder / name).read_bytes(), name
 
 
