@@ -53,8 +53,9 @@ tools: ## Prometheus and promtool into .tools, pinned, checked by hash, without 
 	@test -n "$(PYTHON)" || { echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m deploy.tools.prometheus .tools
 
-clean: ## stop the embedded broker, remove .venv, .tools, caches and the demo's files; keep runs/, bundles/, data/
-	@test ! -x $(BIN)/freshet || test ! -d .freshet/kafka || $(BIN)/freshet broker stop
+clean: ## stop embedded brokers, remove .venv, .tools, caches and the demo's files; keep runs/, bundles/, data/
+	@test ! -x $(BIN)/freshet || find .freshet -name broker.json -exec dirname {} \; 2>/dev/null | \
+		while read -r folder; do $(BIN)/freshet broker stop --dir "$$folder" < /dev/null; done
 	rm -rf .venv .tools .cache .freshet .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	rm -rf build dist freshet.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
