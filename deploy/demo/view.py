@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from deploy.demo.board import Board, Figures, Spot, Step
 from deploy.demo.judge import HitRate
 
 TALL: Final = 34  # lines; below that, steps that are done make room for the slate
+FONTS: Final = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # rich would fetch fonts from elsewhere
 LEAST: Final = 3  # places of the slate that are shown on the smallest terminal
 WIDTH: Final = 110  # columns of the picture
 BAR: Final = 24
@@ -51,7 +53,8 @@ def picture(board: Board, path: Path) -> None:
     """The view as an SVG file."""
     console = Console(record=True, width=WIDTH, height=100, file=io.StringIO(), force_terminal=True)
     console.print(View(board))
-    path.write_text(console.export_svg(title="make demo"), "utf-8")
+    drawn = console.export_svg(title="make demo", unique_id="demo")
+    path.write_text(FONTS.sub("", drawn), "utf-8")
 
 
 def _steps(steps: list[Step]) -> RenderableType:

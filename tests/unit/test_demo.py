@@ -242,7 +242,10 @@ class TestView:
 
     def test_picture(self, tmp_path: Path) -> None:
         picture(self.board(), tmp_path / "view.svg")
-        assert (tmp_path / "view.svg").read_text().startswith("<svg")
+        drawn = (tmp_path / "view.svg").read_text()
+        assert drawn.startswith("<svg")
+        assert "Alien" in drawn
+        assert "url(http" not in drawn.replace('"', "")  # nothing is fetched from elsewhere
 
     def test_lines_for_who_cannot_watch(self) -> None:
         said: list[str] = []
