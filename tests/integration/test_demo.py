@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,8 @@ def test_whoever_leaves_in_the_middle_leaves_nothing_behind(
     data: Path, home: Path, number: signal.Signals, code: int
 ) -> None:
     process = demo(data, home)
-    for line in lines(process):
+    assert process.stdout is not None
+    for line in process.stdout:
         if line.startswith("warm-up"):
             process.send_signal(number)
             break
@@ -98,6 +98,24 @@ def test_whoever_leaves_in_the_middle_leaves_nothing_behind(
     assert stopped(home)
 
 
-def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+@pytest.mark.timeout(240)
+def test_worker_that_dies_ends_the_demo_with_one_line(data: Path, home: Path) -> None:
+    process = demo(data, home)
     assert process.stdout is not None
-    yield from process.stdout
+    for line in process.stdout:
+        if line.startswith("warm-up"):
+            os.kill(worker(process.pid), signal.SIGKILL)
+            break
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 70, said
+    assert "freshet: the worker ended with -9" in said
+    assert "Traceback" not in said
+    assert "demo: {" not in said
+    assert not EmbeddedKafka(run_folder(home) / "kafka").pid
+
+
+def worker(parent: int) -> int:
+    """Process id of the demo's worker."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    (found,) = [pid for pid in children if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    return int(found)
