@@ -93,6 +93,7 @@ def recovery_table(states: list[Recovery]) -> Table:
             ("start to ready, data deleted", f"{one.start_wiped:.1f} s"),
             (f"start to ready after SIGKILL (session {one.session_timeout:g} s)", f"{one.start_after_kill:.1f} s"),
             ("recovery, changelog records/s", f"{one.records_per_s:,.0f}"),
+            ("CPU while nothing comes, share of one core", f"{one.idle_cpu:.1%}"),
             ("worker's memory, MiB", f"{one.rss_mib:.0f}"),
         ):
             table.add_row(name, value)

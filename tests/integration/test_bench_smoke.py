@@ -57,9 +57,9 @@ def test_latency_covers_every_event(made: World) -> None:
 
 
 def test_recovery_reads_every_state_back(made: World) -> None:
-    (one,) = recovery.measure(made, recovery.Plan(events=600, users=40, parts=2, session_timeout=4))
+    (one,) = recovery.measure(made, recovery.Plan(events=600, users=40, parts=2, session_timeout=4, idle=1))
     assert (one.users, one.events) == (40, 600)
     assert one.changelog_records >= 40
     assert min(one.start_empty, one.start_with_data, one.start_wiped, one.start_after_kill) > 0
     assert one.state_mean > 4 * one.hidden
-    assert report.recovery_table([one]).row_count == 10
+    assert report.recovery_table([one]).row_count == 11
