@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from stream.settings import Settings
 
 METADATA_MS = 5000  # to learn of a topic; one that is missing is known by this time
 MAX_REQUEST = 5 << 20  # the source topics take 4 MiB
+ABANDON = 1.0  # seconds
 
 
 class Sent(NamedTuple):
@@ -93,13 +95,21 @@ class Producer:
         finally:
             self._producer.close()
 
+    def abandon(self) -> None:
+        """Let go without waiting for what was sent: something else went wrong, and is what must be told."""
+        with suppress(KafkaError):
+            self._producer.close(timeout=ABANDON)
+
     def __enter__(self) -> Producer:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
 
 def _name(error: Exception) -> str:

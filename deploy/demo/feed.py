@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -96,4 +97,10 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+            return
+        with suppress(KafkaError):  # Ctrl-C in the middle of a send must not end as an error of the broker
+            self._consumer.close()
+        self._bulk.abandon()
+        self._single.abandon()
