@@ -205,7 +205,7 @@ class EmbeddedKafka:
     def _format(self, command: list[str]) -> None:
         if (self.directory / "data" / "meta.properties").is_file():
             return
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = cluster_id(uuid.uuid4())
         done = subprocess.run(
             [
                 *command,
@@ -235,6 +235,12 @@ class EmbeddedKafka:
                 return
             time.sleep(0.1)
         raise BrokerError(f"the broker did not answer within {START_LIMIT:g} s; see {self._log}")
+
+
+def cluster_id(number: uuid.UUID) -> str:
+    """Kafka's form of an id: 22 characters of URL-safe base64, never beginning with the sign of an option."""
+    text = urlsafe_b64encode(number.bytes).decode().rstrip("=")
+    return "A" + text[1:] if text.startswith("-") else text
 
 
 def _free_port() -> int:
