@@ -263,7 +263,7 @@ class SourceConsumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self._guard()  # evicted while stopped: what we hold may be another worker's already
         await self.quiesce()
-        await self.commit()  # Faust forgets what is finished before it would commit it
+        await self.commit_finished()  # Faust forgets what is finished before it would commit it
         self.joined = False
         await super().on_partitions_revoked(revoked)
         self.app.lease.release()
@@ -275,8 +275,18 @@ class SourceConsumer(driver.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
         self.joined = True
 
+    async def commit_finished(self) -> None:
+        """Commit all that is finished by now.
+
+        Faust's `commit` joins one that is under way, which knows nothing of what was finished since it began.
+        """
+        while await self.maybe_wait_for_commit_to_finish():
+            pass
+        await self.commit()
+
     async def wait_empty(self) -> None:
         await self.quiesce()
+        await self.commit_finished()
         await super().wait_empty()
 
     async def perform_seek(self) -> None:

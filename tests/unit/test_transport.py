@@ -117,3 +117,38 @@ def test_ssl_without_sasl() -> None:
     from stream.transport.application import credentials
 
     assert credentials(load(security_protocol="SSL")).protocol.value == "SSL"
+
+
+def test_the_last_commit_is_not_one_that_began_before_the_last_micro_batch_ended() -> None:
+    """Faust's `commit` joins the commit under way: at a stop or a rebalance that would leave the newest offsets out."""
+    import asyncio
+    from types import SimpleNamespace
+    from typing import Any
+
+    from stream.transport import SourceConsumer
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        consumer.app = SimpleNamespace(client_only=False)
+        consumer._commit_fut = None
+        consumer.loop = asyncio.get_running_loop()
+        finished, committed = [1], []
+        answer = asyncio.Event()
+
+        async def force_commit(topics: Any, start_new_transaction: bool = True) -> bool:
+            offset = finished[-1]
+            await answer.wait()
+            committed.append(offset)
+            return True
+
+        consumer.force_commit = force_commit
+        under_way = asyncio.ensure_future(consumer.commit())
+        await asyncio.sleep(0)
+        finished.append(2)
+        last = asyncio.ensure_future(consumer.commit_finished())
+        await asyncio.sleep(0)
+        answer.set()
+        await asyncio.gather(under_way, last)
+        assert committed == [1, 2]
+
+    asyncio.run(check())
