@@ -1,0 +1,131 @@
+"""ALS and BPR of the library implicit. Users are folded in: their vectors are solved from the items they had at the place.
+
+Y. Hu, Y. Koren and C. Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008 (ALS).
+S. Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from implicit.cpu.als import AlternatingLeastSquares
+from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+from models.baselines.interactions import interactions, learned_users, taken
+from models.baselines.tuning import Chosen, Settings, search
+from models.rows import Floats, Histories, Rows
+from models.task import Report, Scorer, Training, silent
+
+ALS_BASE: Settings = {"factors": 64, "regularization": 0.1, "alpha": 1.0, "iterations": 15}
+ALS_CHANGES: tuple[Settings, ...] = (
+    {"alpha": 5.0},
+    {"alpha": 20.0},
+    {"factors": 128},
+    {"regularization": 1.0},
+    {"regularization": 5.0},
+    {"factors": 256},
+    {"factors": 32},
+)
+BPR_BASE: Settings = {"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100}
+BPR_CHANGES: tuple[Settings, ...] = (
+    {"iterations": 300},
+    {"regularization": 0.003},
+    {"regularization": 0.03},
+    {"factors": 128},
+    {"learning_rate": 0.1},
+    {"learning_rate": 0.02},
+    {"factors": 32},
+)
+
+
+@dataclass(frozen=True)
+class AlsRanker:
+    """The library's model; every user's vector is recalculated from the items before the place."""
+
+    model: AlternatingLeastSquares
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """x_u(place) . y_i"""
+        items: Floats = np.asarray(self.model.item_factors)
+
+        def score(places: Rows) -> torch.Tensor:
+            users = self.model.recalculate_user(np.arange(len(places)), taken(rows, places, len(items) - 1))
+            return torch.from_numpy(users @ items.T)
+
+        return score
+
+
+@dataclass(frozen=True)
+class BprRanker:
+    """users: f32 [U, F + 1] and items: f32 [N + 1, F + 1], the last column of `items` their bias.
+
+    A learned user vector serves where interactions.learned_users allows it. Else the vector is folded in: implicit's ALS step
+    for one user (targets 1 for the items had, 0 for all others) over the item vectors, the bias weight staying 1.
+    """
+
+    training: Training
+    users: Floats
+    items: Floats
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """x_u . y_i + b_i"""
+        fold = AlternatingLeastSquares(factors=self.items.shape[1] - 1, regularization=1.0, num_threads=1)
+        learned_at = learned_users(self.training, rows)
+        fold.item_factors = np.ascontiguousarray(self.items[:, :-1])
+
+        def score(places: Rows) -> torch.Tensor:
+            learned = learned_at(places)
+            users = self.users[np.maximum(learned, 0)].copy()
+            new = np.flatnonzero(learned < 0)
+            if len(new):
+                had = taken(rows, places[new], len(self.items) - 1)
+                users[new, :-1] = fold.recalculate_user(np.arange(len(new)), had)
+                users[new, -1] = 1.0
+            return torch.from_numpy(users @ self.items.T)
+
+        return score
+
+
+@dataclass(frozen=True)
+class Als:
+    """Tuned: confidence of a choice (alpha), number of factors, regularisation."""
+
+    name: str = "als"
+    family: str = "collaborative"
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"base": ALS_BASE, "changes": ALS_CHANGES})
+
+    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+        """The seed draws the first factors."""
+        matrix = interactions(training)
+
+        def fit(settings: Settings) -> AlsRanker:
+            model = AlternatingLeastSquares(**settings, random_state=seed, num_threads=1)
+            model.fit(matrix, show_progress=False)
+            return AlsRanker(model)
+
+        return search(training, ALS_BASE, ALS_CHANGES, fit, report)
+
+
+@dataclass(frozen=True)
+class Bpr:
+    """Tuned: epochs, regularisation, factors, learning rate. One thread: with more, no two fits are the same."""
+
+    name: str = "bpr"
+    family: str = "collaborative"
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"base": BPR_BASE, "changes": BPR_CHANGES})
+
+    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+        """The seed draws the first factors and the pairs."""
+        matrix = interactions(training)
+
+        def fit(settings: Settings) -> BprRanker:
+            model = BayesianPersonalizedRanking(**settings, random_state=seed, num_threads=1)
+            model.fit(matrix, show_progress=False)
+            return BprRanker(training, np.asarray(model.user_factors), np.asarray(model.item_factors))
+
+        return search(training, BPR_BASE, BPR_CHANGES, fit, report)

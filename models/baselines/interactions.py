@@ -1,0 +1,72 @@
+"""Histories as sparse matrices, the form that the libraries take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from models.rows import Flags, Histories, Rows
+from models.task import Training
+
+
+def interactions(training: Training) -> csr_matrix:
+    """f32 [U, N + 1]: 1 where a user chose an item in the training part. Column 0 is empty."""
+    rows, counted = training.rows, training.use & training.rows.choice
+    return _binary(rows.owner()[counted], rows.item[counted], (len(rows.users), len(training.items) + 1))
+
+
+def taken(rows: Histories, places: Rows, items: int) -> csr_matrix:
+    """f32 [Q, items + 1]: 1 where the user of a place had chosen an item before it."""
+    line, at = earlier(rows, places)
+    counted = rows.choice[at]
+    return _binary(line[counted], rows.item[at[counted]], (len(places), items + 1))
+
+
+def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
+    """All events before the places, by the same users, oldest first: the number of the place, and the event's place."""
+    starts = rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
+    counts = places - starts
+    line = np.repeat(np.arange(len(places)), counts)
+    return line, np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)
+
+
+def learned_users(training: Training, rows: Histories) -> Callable[[Rows], Rows]:
+    """Places i64 [Q] of `rows` -> i64 [Q], the user of `training` whose learned vector may serve there, -1 where none may.
+
+    It may where the user's history before the place begins with exactly the events that the vector was learned from:
+    otherwise it would know events that the place must not (later ones, or some that the protocol has taken away).
+    """
+    row_of = {name: row for row, name in enumerate(training.rows.users)}
+    same = np.full(len(rows.users), -1, np.int64)
+    length = np.zeros(len(rows.users), np.int64)
+    for user, name in enumerate(rows.users):
+        other = row_of.get(name, -1)
+        if other < 0:
+            continue
+        begin, end = training.rows.starts[other], training.rows.starts[other + 1]
+        used = np.flatnonzero(training.use[begin:end])
+        count = int(used[-1]) + 1 if len(used) else 0
+        mine = rows.item[rows.starts[user] : rows.starts[user + 1]][:count]
+        if count and np.array_equal(mine, training.rows.item[begin : begin + count]):
+            same[user], length[user] = other, count
+
+    def at(places: Rows) -> Rows:
+        owner = np.searchsorted(rows.starts, places, side="right") - 1
+        return np.where(places - rows.starts[owner] >= length[owner], same[owner], -1)
+
+    return at
+
+
+def known_columns(matrix: csr_matrix) -> Flags:
+    """bool [N + 1]: columns with any entry."""
+    flags: Flags = np.diff(matrix.tocsc().indptr) > 0
+    return flags
+
+
+def _binary(row: Rows, column: Rows, shape: tuple[int, int]) -> csr_matrix:
+    matrix = csr_matrix((np.ones(len(row), np.float32), (row, column)), shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    return matrix

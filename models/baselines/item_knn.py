@@ -1,0 +1,68 @@
+"""Item-kNN of the library implicit: users' items weighted equally, without order.
+
+B. Sarwar et al., Item-based collaborative filtering, WWW 2001; the weightings are implicit's (cosine, TF-IDF, BM25).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender
+from scipy.sparse import csr_matrix
+
+from models.baselines.interactions import interactions, taken
+from models.baselines.tuning import Chosen, Settings, search
+from models.rows import Histories, Rows
+from models.task import Report, Scorer, Training, silent
+
+KINDS: Mapping[str, Any] = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
+BASE: Settings = {"weighting": "cosine", "neighbours": 50}
+CHANGES: tuple[Settings, ...] = (
+    {"weighting": "tfidf"},
+    {"weighting": "bm25"},
+    {"neighbours": 20},
+    {"neighbours": 100},
+    {"neighbours": 200},
+    {"weighting": "cosine"},
+    {"neighbours": 400},
+)
+
+
+@dataclass(frozen=True)
+class ItemKnnRanker:
+    """similarity: f32 [N + 1, N + 1], the library's; row i holds the neighbours of item i."""
+
+    similarity: csr_matrix
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """Sum of the similarities to all items that the user chose before."""
+        similarity = self.similarity
+
+        def score(places: Rows) -> torch.Tensor:
+            return torch.from_numpy((taken(rows, places, similarity.shape[0] - 1) @ similarity).toarray())
+
+        return score
+
+
+@dataclass(frozen=True)
+class ItemKnn:
+    """Tuned: weighting and number of neighbours."""
+
+    name: str = "item-knn"
+    family: str = "collaborative"
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"base": BASE, "changes": CHANGES})
+
+    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+        """Exact: the seed decides nothing."""
+        matrix = interactions(training)
+
+        def fit(settings: Settings) -> ItemKnnRanker:
+            model = KINDS[settings["weighting"]](K=settings["neighbours"], num_threads=1)
+            model.fit(matrix, show_progress=False)
+            return ItemKnnRanker(model.similarity.astype("float32"))
+
+        return search(training, BASE, CHANGES, fit, report)

@@ -1,0 +1,49 @@
+"""The honest floor as a model: the items chosen most often in the training part, the same for everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.rows import Floats, Histories, Rows
+from models.task import Report, Scorer, Training, silent
+
+
+@dataclass(frozen=True)
+class PopularityRanker:
+    """counts: f32 [N + 1], choices of each row in the training part, 0 in row 0."""
+
+    counts: Floats
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """The counts, whoever the user is."""
+        scores = torch.from_numpy(self.counts)[None]
+
+        def score(places: Rows) -> torch.Tensor:
+            return scores.expand(len(places), -1)
+
+        return score
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Nothing to set."""
+
+    name: str = "popularity"
+    family: str = "popularity"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def fit(
+        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+    ) -> PopularityRanker:
+        """Counts. The seed decides nothing."""
+        counted = training.rows.item[training.use & training.rows.choice]
+        counts = np.bincount(counted, minlength=len(training.items) + 1).astype(np.float32)
+        counts[0] = 0.0
+        return PopularityRanker(counts)
