@@ -5,6 +5,7 @@ B. Sarwar et al., Item-based collaborative filtering, WWW 2001; the weightings a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender
+from implicit.utils import ParameterWarning
 from scipy.sparse import csr_matrix
 
 from models.baselines.interactions import interactions, taken
@@ -62,7 +64,11 @@ class ItemKnn:
 
         def fit(settings: Settings) -> ItemKnnRanker:
             model = KINDS[settings["weighting"]](K=settings["neighbours"], num_threads=1)
-            model.fit(matrix, show_progress=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", ParameterWarning
+                )  # the library warns of the form of its own weighted matrix
+                model.fit(matrix, show_progress=False)
             return ItemKnnRanker(model.similarity.astype("float32"))
 
         return search(training, BASE, CHANGES, fit, report)

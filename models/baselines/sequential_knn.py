@@ -16,10 +16,10 @@ from models.task import Report, Scorer, Training, silent
 
 BASE: Settings = {"decay": 0.8, "back": 0.5, "shrink": 5.0, "fade": 0.6}
 CHANGES: tuple[Settings, ...] = (
-    {"fade": 0.8},
-    {"fade": 0.95},
     {"shrink": 20.0},
-    {"shrink": 1.0},
+    {"shrink": 60.0},
+    {"fade": 0.8},
+    {"fade": 0.4},
     {"back": 1.0},
     {"back": 0.2},
     {"decay": 0.9},

@@ -1,0 +1,83 @@
+"""Content only: items whose text resembles that of the user's last items (BERT vectors, no collaborative signal)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.baselines.tuning import Chosen, Settings, search
+from models.neighbours import windows
+from models.rows import Floats, Histories, Rows
+from models.task import Report, Scorer, Training, silent
+from stream.errors import DataError
+
+BASE: Settings = {"fade": 0.8, "centred": True, "last": 20}
+CHANGES: tuple[Settings, ...] = (
+    {"fade": 0.6},
+    {"fade": 0.9},
+    {"fade": 1.0},
+    {"last": 5},
+    {"last": 50},
+    {"centred": False},
+    {"fade": 0.4},
+)
+
+
+def unit_texts(text: Floats, *, centred: bool) -> Floats:
+    """f32 [N + 1, X] of unit length. centred: less the mean text first, which all items share; rows of zeros stay zeros."""
+    had = np.abs(text).sum(1) > 0
+    out = text - text[had].mean(0) * had[:, None] if centred and had.any() else text
+    length = np.linalg.norm(out, axis=1, keepdims=True)
+    unit: Floats = np.divide(out, length, out=np.zeros_like(out), where=length > 0).astype(np.float32)
+    return unit
+
+
+def require_texts(training: Training, name: str) -> None:
+    """Raises DataError where no item has a text."""
+    if not np.any(training.text):
+        raise DataError(f"{name}: not run: no item texts")
+
+
+@dataclass(frozen=True)
+class ContentRanker:
+    """texts: f32 [N + 1, X], unit length; the user is the mean of the last items' vectors, the newest weighing most."""
+
+    texts: Floats
+    fade: float
+    last: int
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """Cosine of user and item."""
+        texts = torch.from_numpy(self.texts)
+        age = torch.full((self.last,), self.fade).pow(torch.arange(self.last))
+
+        def score(places: Rows) -> torch.Tensor:
+            window = torch.from_numpy(windows(rows, places, self.last))
+            user = (texts[window] * age[None, :, None]).sum(1)  # (Q, X)
+            return torch.nn.functional.normalize(user, dim=1) @ texts.T
+
+        return score
+
+
+@dataclass(frozen=True)
+class Content:
+    """Tuned: fade and length of the window, centring of the vectors."""
+
+    name: str = "content"
+    family: str = "content"
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"base": BASE, "changes": CHANGES})
+
+    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+        """Nothing is learned but the settings. Raises DataError where no item has a text."""
+        require_texts(training, self.name)
+
+        def fit(settings: Settings) -> ContentRanker:
+            texts = unit_texts(training.text, centred=settings["centred"])
+            return ContentRanker(texts, settings["fade"], settings["last"])
+
+        return search(training, BASE, CHANGES, fit, report)

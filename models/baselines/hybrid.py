@@ -1,0 +1,119 @@
+"""A hybrid: the standardised scores of several models, added with weights chosen on the validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.baselines.tuning import Chosen, watched
+from models.ranking import gains, ranks
+from models.rows import Histories, Rows
+from models.task import Model, Ranker, Report, Scorer, Training, silent
+from stream.errors import DataError
+
+STEPS: Final = 10  # weights are tenths that add up to 1
+CELLS: Final = 60_000_000  # most scores held while weights are chosen; fewer places are drawn on a large catalogue
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """f32 [Q, N + 1]: every row less its mean, over its standard deviation; column 0 is left out of both."""
+    body = scores[:, 1:]
+    spread = body.std(1, correction=0, keepdim=True)
+    return (scores - body.mean(1, keepdim=True)) / torch.where(spread > 0, spread, 1.0)
+
+
+@dataclass(frozen=True)
+class HybridRanker:
+    """parts: fitted; weights: one of each."""
+
+    parts: tuple[Ranker, ...]
+    weights: tuple[float, ...]
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """Sum of weight * standardised score; parts of weight 0 are not asked."""
+        scorers = [(part.scorer(rows), weight) for part, weight in zip(self.parts, self.weights, strict=True) if weight]
+
+        def score(places: Rows) -> Tensor:
+            first, *others = (weight * standardised(scorer(places)) for scorer, weight in scorers)
+            return sum(others, start=first)
+
+        return score
+
+
+class Hybrid:
+    """parts: models as yet unfitted. All weights in tenths that add up to 1 are compared by validation NDCG@10."""
+
+    name = "hybrid"
+    family = "hybrid"
+
+    def __init__(self, parts: Sequence[Model]) -> None:
+        if not parts:
+            raise DataError("hybrid: expected at least one part")
+        self._parts = tuple(parts)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the parts, in their order."""
+        return {"steps": STEPS, "parts": [{"name": part.name, **part.settings} for part in self._parts]}
+
+    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+        """Fit the parts, then choose. A part that cannot run on the data (DataError) is left out and named in `chosen`."""
+        fitted: dict[str, Ranker] = {}
+        left_out: dict[str, str] = {}
+        for part in self._parts:
+            beside = checkpoint.with_name(f"{checkpoint.stem}-{part.name}{checkpoint.suffix}") if checkpoint else None
+            try:
+                fitted[part.name] = part.fit(training, seed, report, beside)
+            except DataError as error:
+                left_out[part.name] = str(error)
+        if not fitted:
+            raise DataError(f"hybrid: not run: no part could be fitted: {'; '.join(left_out.values())}")
+        names, rankers = list(fitted), tuple(fitted.values())
+        tried = [
+            (dict(zip(names, weights, strict=True)), gain) for weights, gain in _compare(training, rankers, report)
+        ]
+        best = max(range(len(tried)), key=lambda at: tried[at][1])
+        weights = tuple(tried[best][0].values())
+        chosen = {"weights": tried[best][0]} | ({"left out": left_out} if left_out else {})
+        return Chosen(HybridRanker(rankers, weights), chosen, tuple(tried))
+
+
+def _compare(training: Training, parts: tuple[Ranker, ...], report: Report) -> list[tuple[tuple[float, ...], float]]:
+    """Every vector of weights with its validation NDCG@10; equal weights alone where there are no validation places."""
+    places = watched(training, max(1, CELLS // (len(parts) * (len(training.items) + 1))))
+    equal = (1.0 / len(parts),) * len(parts)
+    if not len(places):
+        return [(equal, 0.0)]
+    scorers = [part.scorer(training.rows) for part in parts]
+    held = torch.cat([torch.stack([standardised(scorer(some)) for scorer in scorers], 1) for some in _rounds(places)])
+    out = []
+    candidates = [tuple(step / STEPS for step in steps) for steps in compositions(STEPS, len(parts))]
+    for number, weights in enumerate(candidates):
+        by = torch.tensor(weights)
+
+        def score(some: Rows, by: Tensor = by) -> Tensor:
+            return torch.einsum("qpn,p->qn", held[np.searchsorted(places, some)], by)
+
+        out.append((weights, float(gains(ranks(training.rows, places, score)).mean())))
+        report("weights", number + 1, len(candidates), f"NDCG@10 {max(gain for _, gain in out):.4f}")
+    return out
+
+
+def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """All ways to write `total` as a sum of `parts` integers from 0, in their order."""
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(total + 1):
+        for rest in compositions(total - first, parts - 1):
+            yield first, *rest
+
+
+def _rounds(places: Rows, size: int = 512) -> list[Rows]:
+    return [places[at : at + size] for at in range(0, len(places), size)]

@@ -1,0 +1,99 @@
+"""What the rating predictors learn from: the ratings of the training part, or 1s and drawn 0s where nothing is rated."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from surprise import Trainset
+
+from models.baselines.interactions import earlier, interactions
+from models.rows import Flags, Histories, Rows
+from models.task import Training
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """R ratings. user, item: i64 [R], rows of the training; value: f64 [R]; scale: (min, max); rated: False where they
+    are 1s for choices and as many drawn 0s."""
+
+    user: Rows
+    item: Rows
+    value: Doubles
+    users: int
+    items: int
+    scale: tuple[float, float]
+    rated: bool
+
+    def trainset(self) -> Trainset:
+        """The same as scikit-surprise takes it; its inner ids are the rows."""
+        by_user: Mapping[int, list[Any]] = defaultdict(list)
+        by_item: Mapping[int, list[Any]] = defaultdict(list)
+        for user, item, value in zip(self.user.tolist(), self.item.tolist(), self.value.tolist(), strict=True):
+            by_user[user].append((item, value))
+            by_item[item].append((user, value))
+        return Trainset(by_user, by_item, self.users, self.items + 1, len(self.value), self.scale, {}, {})
+
+    def matrix(self) -> csr_matrix:
+        """f64 [U, N + 1]; a 0 that was drawn or rated is stored as an entry. The last rating of a pair stands."""
+        return last_values(self.user, self.item, self.value, (self.users, self.items + 1))
+
+
+def ratings(training: Training, seed: int) -> Ratings:
+    """Ratings where the training part has any (choices without one are left out), else 1 for every item chosen and 0 for as
+    many items per user drawn from those not chosen."""
+    rows, size = training.rows, len(training.items)
+    rated = training.use & rows.choice & (rows.numbers[:, 1] > 0)
+    if rated.any():
+        value = values(rows, np.flatnonzero(rated), training.spec.rating_scale)
+        owner = rows.owner()[rated]
+        return Ratings(owner, rows.item[rated], value, len(rows.users), size, training.spec.rating_scale, True)
+    chosen = interactions(training).tocoo()
+    user, item = drawn_zeros(chosen.tocsr(), np.random.default_rng(seed))
+    users = np.concatenate([chosen.row, user]).astype(np.int64)
+    items = np.concatenate([chosen.col, item]).astype(np.int64)
+    both = np.repeat([1.0, 0.0], [chosen.nnz, len(user)])
+    order = np.random.default_rng(seed).permutation(len(both))
+    return Ratings(users[order], items[order], both[order], len(rows.users), size, (0.0, 1.0), False)
+
+
+def drawn_zeros(chosen: csr_matrix, draw: np.random.Generator) -> tuple[Rows, Rows]:
+    """For each entry of [U, N + 1] one item from 1 to N that the user has not chosen; none where ten draws all fail."""
+    user = np.repeat(np.arange(chosen.shape[0]), np.diff(chosen.indptr))
+    item = np.zeros(len(user), np.int64)
+    for _ in range(10):
+        open_ = np.flatnonzero(item == 0)
+        picks = draw.integers(1, chosen.shape[1], len(open_))
+        free = np.asarray(chosen[user[open_], picks]).ravel() == 0
+        item[open_[free]] = picks[free]
+    return user[item > 0], item[item > 0]
+
+
+def values(rows: Histories, at: Rows, scale: tuple[float, float]) -> Doubles:
+    """f64: the ratings of some events, on their own scale again."""
+    value: Doubles = scale[0] + (rows.numbers[at, 0].astype(np.float64) + 1.0) / 2.0 * (scale[1] - scale[0])
+    return value
+
+
+def rated_before(rows: Histories, places: Rows, like: Ratings) -> csr_matrix:
+    """f64 [Q, N + 1]: what the user of each place had rated before it (chosen: 1s, where nothing is rated)."""
+    line, at = earlier(rows, places)
+    counted: Flags = rows.choice[at] & ((rows.numbers[at, 1] > 0) if like.rated else np.bool_(True))
+    line, at = line[counted], at[counted]
+    value = values(rows, at, like.scale) if like.rated else np.ones(len(at))
+    return last_values(line, rows.item[at], value, (len(places), like.items + 1))
+
+
+def last_values(row: Rows, column: Rows, value: Doubles, shape: tuple[int, int]) -> csr_matrix:
+    """Sparse f64; where a pair comes twice, the later value stands. Zeros are kept as entries."""
+    pair = row * shape[1] + column
+    _, place = np.unique(pair[::-1], return_index=True)
+    keep = np.sort(len(pair) - 1 - place)
+    return csr_matrix((value[keep].astype(np.float64), (row[keep], column[keep])), shape)

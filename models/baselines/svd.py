@@ -1,0 +1,132 @@
+"""SVD and SVD++ of scikit-surprise as rankers: items in the order of the rating that is predicted for them.
+
+Y. Koren, Factorization meets the neighborhood, KDD 2008. N. Hug, Surprise, JOSS 5 (52), 2020. They are made to predict ratings,
+not to rank: their place in a ranking table is for reference.
+
+Users are folded in: a learned vector p_u serves where interactions.learned_users allows it; else p_u is the ridge solution
+over the items rated before the place, (Q'Q + FOLD I) p = Q'(r - mu - b_u - b_i), b_u their shrunken mean residual. The y_j
+of SVD++ are always summed over the items had at the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import surprise
+import torch
+
+from models.baselines.interactions import learned_users
+from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
+from models.baselines.tuning import Chosen, Settings, search
+from models.rows import Histories, Rows
+from models.task import Report, Scorer, Training, silent
+from stream.errors import DataError
+
+FOLD: Final = 2.0  # ridge of the fold-in
+BIAS_FOLD: Final = 5.0  # ratings' worth of pull of a new user's bias to 0
+PAIRS: Final = 300_000_000
+"""Most pairs of ratings of one user (the sum of squared counts) that SVD++ is fitted on: its time grows with them."""
+
+SVD_BASE: Settings = {"n_factors": 100, "n_epochs": 20, "reg_all": 0.02, "lr_all": 0.005}
+SVD_CHANGES: tuple[Settings, ...] = (
+    {"n_factors": 20},
+    {"n_epochs": 40},
+    {"reg_all": 0.1},
+    {"lr_all": 0.01},
+    {"n_factors": 50},
+    {"n_epochs": 10},
+    {"reg_all": 0.05},
+)
+SVDPP_BASE: Settings = {"n_factors": 20, "n_epochs": 20, "reg_all": 0.02, "lr_all": 0.007}
+SVDPP_CHANGES: tuple[Settings, ...] = ({"reg_all": 0.1}, {"n_factors": 10}, {"n_epochs": 10})
+
+
+@dataclass(frozen=True)
+class SvdRanker:
+    """The library's arrays over the training's rows; implicit: y_j f64 [N + 1, F] of SVD++, None for SVD."""
+
+    training: Training
+    like: Ratings
+    mean: float
+    users: Doubles
+    items: Doubles
+    item_bias: Doubles
+    implicit: Doubles | None = None
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """b_i + q_i . (p_u + |I|^-1/2 sum of y_j); mu and b_u are the same for all items and left out."""
+        learned_at = learned_users(self.training, rows)
+
+        def score(places: Rows) -> torch.Tensor:
+            had = rated_before(rows, places, self.like)
+            learned = learned_at(places)
+            count = np.diff(had.indptr)
+            added = np.zeros((len(places), self.items.shape[1]))
+            if self.implicit is not None:
+                had_flags = had.copy()
+                had_flags.data[:] = 1.0
+                added = (had_flags @ self.implicit) / np.sqrt(np.maximum(count, 1))[:, None]
+            users = self.users[np.maximum(learned, 0)].copy()
+            for at in np.flatnonzero(learned < 0):
+                begin, end = had.indptr[at], had.indptr[at + 1]
+                users[at] = self._fold(had.indices[begin:end], had.data[begin:end], added[at])
+            return torch.from_numpy(((users + added) @ self.items.T + self.item_bias).astype(np.float32))
+
+        return score
+
+    def _fold(self, item: Rows, value: Doubles, added: Doubles) -> Doubles:
+        vectors = self.items[item]  # (n, F)
+        left = value - self.mean - self.item_bias[item] - vectors @ added
+        left = left - left.sum() / (len(left) + BIAS_FOLD)
+        inner = vectors.T @ vectors + FOLD * np.eye(vectors.shape[1])
+        solved: Doubles = np.linalg.solve(inner, vectors.T @ left)
+        return solved
+
+
+@dataclass(frozen=True)
+class Svd:
+    """Tuned: factors, epochs, regularisation, rate."""
+
+    name: str = "svd"
+    family: str = "collaborative"
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"base": SVD_BASE, "changes": SVD_CHANGES})
+
+    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+        """The seed draws the first factors, and the zeros where nothing is rated."""
+        like = ratings(training, seed)
+        trainset = like.trainset()
+
+        def fit(settings: Settings) -> SvdRanker:
+            model = surprise.SVD(**settings, random_state=seed).fit(trainset)
+            return SvdRanker(training, like, trainset.global_mean, model.pu, model.qi, model.bi)
+
+        return search(training, SVD_BASE, SVD_CHANGES, fit, report)
+
+
+@dataclass(frozen=True)
+class SvdPp:
+    """Tuned: regularisation, factors, epochs; half the tries of the others, since one fit takes many times as long."""
+
+    name: str = "svdpp"
+    family: str = "collaborative"
+    settings: Mapping[str, Any] = field(
+        default_factory=lambda: {"base": SVDPP_BASE, "changes": SVDPP_CHANGES, "pairs": PAIRS}
+    )
+
+    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+        """As Svd. Raises DataError above PAIRS."""
+        like = ratings(training, seed)
+        pairs = int((np.bincount(like.user).astype(np.int64) ** 2).sum())
+        if pairs > PAIRS:
+            raise DataError(f"svdpp: not run: {pairs:,} pairs of ratings of one user, more than {PAIRS:,}")
+        trainset = like.trainset()
+
+        def fit(settings: Settings) -> SvdRanker:
+            model = surprise.SVDpp(**settings, random_state=seed, cache_ratings=True).fit(trainset)
+            return SvdRanker(training, like, trainset.global_mean, model.pu, model.qi, model.bi, model.yj)
+
+        return search(training, SVDPP_BASE, SVDPP_CHANGES, fit, report)
