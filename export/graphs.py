@@ -1,7 +1,7 @@
 """The trained torch modules as ONNX graphs: step, score, text, item, with the signatures of docs/bundle.md.
 
-Torch's exporter writes the learned part; the tail of the score graph (mask, top k) is written by hand, because `k` is an
-input there and torch would bake it in. Every graph is stripped: the exporter leaves stack traces with source paths.
+Torch's exporter writes the learned part; the tail of the score graph is written by hand (export/tail.py). Every graph is
+stripped: the exporter leaves stack traces with source paths.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from export.tail import append_tail
+from models.blend import Blend, Neighbours, log_popularity
 from models.network import STATE_LIMIT, InterestNetwork
 from stream.bundle import OPSET
 from stream.inputs import NUMBERS
@@ -107,45 +110,16 @@ def text_graph(bert: Any) -> onnx.ModelProto:
     return _export(TextVector(bert), inputs, {name: dict(extent) for name in inputs}, ("vector",))
 
 
-def score_graph(network: InterestNetwork) -> onnx.ModelProto:
-    """score.onnx: query(h) @ items.T + bias, -inf at the hidden pairs, top k."""
+def score_graph(
+    network: InterestNetwork, blend: Blend, neighbours: Neighbours, popularity: NDArray[np.float32]
+) -> onnx.ModelProto:
+    """score.onnx: query(h) @ items.T and the rest of the sum of models/blend.py, -inf at the hidden pairs, top k.
+
+    popularity: float32 [N + 1], interactions.
+    """
     state = torch.zeros(3, network.size.hidden, dtype=torch.float16)
     model = _export(Query(network), {"h": state}, {"h": {0: Dim("B", min=1)}}, ("query",))
-    graph = model.graph
-    del graph.output[:]
-    graph.initializer.append(helper.make_tensor("tail_hides", TensorProto.FLOAT, [1], [float("-inf")]))
-    graph.initializer.append(helper.make_tensor("tail_first", TensorProto.INT64, [1], [0]))
-    graph.initializer.append(helper.make_tensor("tail_second", TensorProto.INT64, [1], [1]))
-    graph.node.extend(
-        (
-            helper.make_node("Transpose", ["items"], ["tail_items"], name="tail_transpose", perm=[1, 0]),
-            helper.make_node("MatMul", ["query", "tail_items"], ["tail_products"], name="tail_product"),  # [B, N]
-            helper.make_node("Add", ["tail_products", "bias"], ["tail_live"], name="tail_bias"),
-            helper.make_node("Shape", ["hidden"], ["tail_shape"], name="tail_count"),
-            helper.make_node(
-                "Slice", ["tail_shape", "tail_first", "tail_second", "tail_first"], ["tail_pairs"], name="tail_slice"
-            ),  # [S]
-            helper.make_node("Expand", ["tail_hides", "tail_pairs"], ["tail_updates"], name="tail_expand"),
-            helper.make_node("ScatterND", ["tail_live", "hidden", "tail_updates"], ["tail_open"], name="tail_hide"),
-            helper.make_node(
-                "TopK", ["tail_open", "k"], ["scores", "rows"], name="tail_top", axis=-1, largest=1, sorted=1
-            ),
-        )
-    )
-    graph.input.extend(
-        (
-            helper.make_tensor_value_info("items", TensorProto.FLOAT, ["N", network.size.item]),
-            helper.make_tensor_value_info("bias", TensorProto.FLOAT, ["N"]),
-            helper.make_tensor_value_info("hidden", TensorProto.INT64, ["S", 2]),
-            helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
-        )
-    )
-    graph.output.extend(
-        (
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["B", "K"]),
-            helper.make_tensor_value_info("rows", TensorProto.INT64, ["B", "K"]),
-        )
-    )
+    append_tail(model.graph, network.size.item, blend, neighbours, log_popularity(popularity))
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from export.graphs import ItemTower, Query, Step, TextVector
-from models.network import InterestNetwork
+from models.blend import blend_scores, log_popularity
+from models.run import Run
 from stream import provider
 from stream.bundle import Parity
 from stream.encoder import apart
@@ -26,6 +27,7 @@ UNITS: Final = {"step": "float16 steps", "score": "of a score", "text": "of a co
 TOLERANCES: Final = {"step": 2.0, "score": 1e-3, "text": 1e-4, "item": 1e-4}
 ROWS: Final = 33
 TOP: Final = 10
+LATER: Final = 5
 SENTENCES: Final = (
     "A quiet film about two friends who restore an old boat.",
     "Loved it!",
@@ -35,15 +37,13 @@ SENTENCES: Final = (
 )
 
 
-def golden_vectors(
-    network: InterestNetwork, items: NDArray[np.float32], bert: nn.Module, tokenizer: bytes
-) -> dict[str, Arrays]:
+def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokenizer: bytes) -> dict[str, Arrays]:
     """Graph -> input or output name -> array, computed by torch in float32 on the CPU. items: float32 [N + 1, D].
 
     `encoder` holds sentences and their vectors, so that the tokenizer is proved too.
     """
     random = np.random.default_rng(20)
-    size = network.size
+    network, size = run.network, run.network.size
     golden: dict[str, Arrays] = {}
     with torch.inference_mode():
         step: Arrays = {
@@ -58,19 +58,27 @@ def golden_vectors(
         h_next, c_next = Step(network)(*(torch.from_numpy(array) for array in step.values()))
         step |= {"h_next": h_next.numpy(), "c_next": c_next.numpy()}
         golden["step"] = step
-        golden["score"] = _score(network, step["h_next"], items[:512], random)
+        golden["score"] = _score(run, step["h_next"], items, random)
         text = _unit(random, ROWS, size.text)
         golden["item"] = {"text": text, "item": ItemTower(network)(torch.from_numpy(text)).numpy()}
         golden["text"], golden["encoder"] = _texts(bert, tokenizer)
     return golden
 
 
-def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays]) -> dict[str, Parity]:
-    """How far each graph is from torch under ONNX Runtime's CPU provider. Raises BundleError beyond the tolerance."""
+def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: NDArray[np.float32]) -> dict[str, Parity]:
+    """How far each graph is from torch under ONNX Runtime's CPU provider. items: float32 [N + 1, D], the bundle's.
+
+    Raises BundleError beyond the tolerance.
+    """
     found: dict[str, Parity] = {}
     for name, tolerance in TOLERANCES.items():
         session = provider.session(f"{name}.onnx", graphs[f"{name}.onnx"], "cpu")
         arrays = golden[name]
+        if name == "score":
+            arrays = arrays | {
+                "items": np.concatenate((items, arrays["later"])),
+                "k": np.array([arrays["rows"].shape[1]]),
+            }
         outputs = [value.name for value in session.get_outputs()]
         feed = {value.name: arrays[value.name] for value in session.get_inputs()}
         result = dict(zip(outputs, session.run(outputs, feed), strict=True))
@@ -86,16 +94,27 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays]) -> dict[s
     return found
 
 
-def _score(network: InterestNetwork, h: NDArray[np.float16], items: NDArray[np.float32], random: Any) -> Arrays:
-    bias = np.where(random.random(len(items)) < 0.1, -np.inf, 0.0).astype(np.float32)
+def _score(run: Run, h: NDArray[np.float16], items: NDArray[np.float32], random: Any) -> Arrays:
+    """`later`: item vectors that came after training, rows behind the bundle's own. The bundle's own are not repeated."""
+    later = random.normal(size=(LATER, items.shape[1])).astype(np.float32) * items.std()
+    live = np.concatenate((items, later))
+    bias = np.where(random.random(len(live)) < 0.1, -np.inf, 0.0).astype(np.float32)
     bias[0] = -np.inf
-    hidden = np.stack((random.integers(0, len(h), 40), random.integers(0, len(items), 40)), axis=1)
-    k = min(TOP, len(items))
-    scores = Query(network)(torch.from_numpy(h)) @ torch.from_numpy(items).T + torch.from_numpy(bias)
+    hidden = np.stack((random.integers(0, len(h), 40), random.integers(0, len(live), 40)), axis=1)
+    # User u has had min(u, last) choices and u events: none, few and all of the places are proved.
+    have = [min(user, run.blend.last) for user in range(len(h))]
+    recent = np.array(
+        [(user, random.integers(0, len(items)), age) for user, most in enumerate(have) for age in range(most)], np.int64
+    ).reshape(-1, 3)
+    count = np.arange(len(h), dtype=np.int64)
+    k = min(TOP, len(live))
+    products = Query(run.network)(torch.from_numpy(h)) @ torch.from_numpy(live).T + torch.from_numpy(bias)
+    popular = log_popularity(run.popularity.astype(np.float32))
+    scores = blend_scores(products, recent, count, run.blend, run.neighbours, popular)
     scores[hidden[:, 0], hidden[:, 1]] = -torch.inf
     best, rows = scores.sort(dim=1, descending=True, stable=True)  # ONNX: of equal scores the lower row first
     return {
-        "h": h, "items": items, "bias": bias, "hidden": hidden, "k": np.array([k]),
+        "h": h, "later": later, "bias": bias, "hidden": hidden, "recent": recent, "count": count,
         "scores": best[:, :k].numpy(), "rows": rows[:, :k].numpy(),
     }  # fmt: skip
 

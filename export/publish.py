@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
 
+from export.card import card_text, make_card
 from export.graphs import item_graph, score_graph, serialise, step_graph, text_graph
 from export.parity import golden_vectors, measure
-from models.run import Run
+from models.run import Run, check_blend
 from models.text import load_bert, load_tokenizer
-from stream.bundle import CURRENT, MANIFEST, OPSET, SCHEMA, Dims, FileEntry, Inputs, Manifest, load, stamp
+from stream.bundle import CURRENT, MANIFEST, OPSET, SCHEMA, BlendEntry, Dims, FileEntry, Inputs, Manifest, load, stamp
 from stream.encoder import open_encoder
 from stream.errors import BundleError
 from stream.session import open_models
@@ -33,8 +34,9 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     """Every file of the bundle but the manifest's own name -> content; the manifest is `manifest.json` among them.
 
     bert: the text network, by default MiniLM; text: its graph, where an earlier export of the same network is at hand.
-    Raises BundleError where a graph is farther from torch than its tolerance.
+    Raises BundleError where a graph is farther from torch than its tolerance, DataError where the blend cannot be served.
     """
+    check_blend(run.blend, run.neighbours, len(run.item_ids), "the run")
     network = run.network.eval()
     bert = load_bert() if bert is None else bert
     with torch.inference_mode():
@@ -42,12 +44,12 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     tokenizer = _tokenizer_json(run.max_tokens)
     graphs = {
         "step.onnx": serialise(step_graph(network)),
-        "score.onnx": serialise(score_graph(network)),
+        "score.onnx": serialise(score_graph(network, run.blend, run.neighbours, run.popularity)),
         "text.onnx": serialise(text_graph(bert)) if text is None else text,
         "item.onnx": serialise(item_graph(network)),
     }
-    golden = golden_vectors(network, items, bert, tokenizer)
-    parity = measure(graphs, golden)
+    golden = golden_vectors(run, items, bert, tokenizer)
+    parity = measure(graphs, golden, items)
     files = graphs | {
         "tokenizer.json": tokenizer,
         "items.npy": _npy(items),
@@ -61,7 +63,9 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
             | {"text": network.text.contiguous()}
         ),
     }
-    size = network.size
+    card = make_card(run, files)
+    files["card.md"] = card_text(run, card)
+    size, blend = network.size, run.blend
     manifest = Manifest(
         schema=SCHEMA,
         created=int(float(os.environ.get("SOURCE_DATE_EPOCH", 0)) * 1000) or time.time_ns() // 1_000_000,
@@ -71,6 +75,8 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
         inputs=Inputs(run.spec.rating_scale, run.spec.scenes),
         state_model=stamp(files["step.onnx"], files["items.npy"]).hex(),
         parity=parity,
+        blend=BlendEntry(**asdict(blend), neighbours=run.neighbours.index.shape[1] if blend.neighbour else 0),
+        card=card,
         data=asdict(run.data),
         metrics=dict(run.metrics),
     )

@@ -61,7 +61,7 @@ def log_popularity(counts: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def recent_choices(rows: Histories, begins: Rows, ends: Rows, last: int) -> Rows:
-    """The last choices of B users: i64 [R, 3] of (place of the user, item row, age), each user's oldest first.
+    """The last choices of B users: i64 [R, 3] of (place of the user, item row, age), each user's newest first.
 
     begins, ends: i64 [B], which events of each user count, `ends` excluded. The worker's counterpart is
     stream.recommend.recent_choices.
@@ -71,7 +71,7 @@ def recent_choices(rows: Histories, begins: Rows, ends: Rows, last: int) -> Rows
     low = np.maximum(np.searchsorted(places, begins), high - last)
     count = high - low
     user = np.repeat(np.arange(len(ends)), count)
-    age = np.repeat(np.cumsum(count), count) - np.arange(len(user)) - 1
+    age = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
     return np.stack((user, rows.item[places[high[user] - 1 - age]], age), axis=1)
 
 

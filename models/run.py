@@ -5,6 +5,7 @@ weights.safetensors  the network's parameters
 text.npy             float32 [N + 1, X]: BERT vectors of the item texts; row 0 UNKNOWN, zeros
 items.json           the N item ids; items[i] owns row i + 1
 popularity.npy       float32 [N + 1]: interactions in the training part; row 0 is 0
+neighbours.npz       index int64 [N + 1, K], weight float32 [N + 1, K]: neighbours of the items (models/neighbours.py); K may be 0
 curve.json curve.png loss and validation figures per epoch
 """
 
@@ -20,11 +21,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from models.blend import Blend, Neighbours, no_neighbours
 from models.network import InterestNetwork, NetworkSize
 from stream.errors import DataError
 from stream.inputs import InputSpec
+from stream.interest import MAX_RECENT
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MAX_TOKENS: Final = 64  # of a text that BERT reads, in training and in serving
 
 
@@ -42,6 +45,8 @@ class Run:
     """A trained network (on the CPU, in eval mode) with everything that serving it needs.
 
     popularity: float32 [N + 1]; text: float32 [N + 1, X]; row 0 of both is UNKNOWN; `item_ids[i]` owns row i + 1.
+    blend, neighbours: the sum that is served; K may be 0. metrics: name -> figure; intervals: name of a metric -> its 95 %
+    interval; protocol: how they were found, in words; seconds: that training took; seeds: of training. "" or empty: not known.
     """
 
     network: InterestNetwork
@@ -53,6 +58,12 @@ class Run:
     metrics: dict[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
     max_tokens: int = MAX_TOKENS
+    blend: Blend = field(default_factory=Blend)
+    neighbours: Neighbours = field(default_factory=no_neighbours)
+    protocol: str = ""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    seeds: tuple[int, ...] = ()
 
 
 def save_run(run: Run, folder: Path) -> None:
@@ -64,6 +75,7 @@ def save_run(run: Run, folder: Path) -> None:
     )
     np.save(folder / "text.npy", run.text)
     np.save(folder / "popularity.npy", run.popularity)
+    np.savez(folder / "neighbours.npz", index=run.neighbours.index, weight=run.neighbours.weight)
     (folder / "items.json").write_text(json.dumps(run.item_ids), "utf-8")
     about = {
         "schema": SCHEMA,
@@ -73,6 +85,11 @@ def save_run(run: Run, folder: Path) -> None:
         "data": asdict(run.data),
         "metrics": run.metrics,
         "settings": run.settings,
+        "blend": asdict(run.blend),
+        "protocol": run.protocol,
+        "intervals": run.intervals,
+        "seconds": run.seconds,
+        "seeds": run.seeds,
     }
     (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
 
@@ -83,23 +100,60 @@ def load_run(folder: Path) -> Run:
         about = json.loads((folder / "run.json").read_text("utf-8"))
         if about["schema"] != SCHEMA:
             raise DataError(f"{folder}: run of schema {about['schema']}; this version reads {SCHEMA}")
-        size = NetworkSize(**about["size"])
+        size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
         spec = InputSpec((float(scale[0]), float(scale[1])), tuple(scenes), int(about["inputs"]["text_dim"]))
         text = np.load(folder / "text.npy", allow_pickle=False)
         popularity = np.load(folder / "popularity.npy", allow_pickle=False)
         item_ids = tuple(json.loads((folder / "items.json").read_text("utf-8")))
         weights = load_file(folder / "weights.safetensors")
+        blend = Blend(**about["blend"])
+        with np.load(folder / "neighbours.npz", allow_pickle=False) as arrays:
+            neighbours = Neighbours(arrays["index"], arrays["weight"])
         if not len(item_ids) + 1 == size.items + 1 == len(text) == len(popularity):
             raise DataError(
                 f"{folder}: items.json, text.npy, popularity.npy and run.json differ in the number of items"
             )
+        check_blend(blend, neighbours, len(item_ids), str(folder))
         network = InterestNetwork(size, torch.from_numpy(text))
         network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"{folder} is not a finished training run: {error}") from None
     network.requires_grad_(False).eval()
-    data = DataInfo(**about["data"])
     return Run(
-        network, spec, item_ids, popularity, text, data, about["metrics"], about["settings"], about["max_tokens"]
+        network=network,
+        spec=spec,
+        item_ids=item_ids,
+        popularity=popularity,
+        text=text,
+        data=DataInfo(**about["data"]),
+        metrics=about["metrics"],
+        settings=about["settings"],
+        max_tokens=about["max_tokens"],
+        blend=blend,
+        neighbours=neighbours,
+        protocol=about["protocol"],
+        intervals={name: (float(low), float(high)) for name, (low, high) in about["intervals"].items()},
+        seconds=about["seconds"],
+        seeds=tuple(about["seeds"]),
     )
+
+
+def check_blend(blend: Blend, neighbours: Neighbours, items: int, where: str) -> None:
+    """Raises DataError where the sum cannot be served: numbers out of range, or arrays that do not fit N = `items`."""
+    numbers = (blend.fade, blend.neighbour, blend.prior, blend.evidence)
+    if not (
+        np.isfinite(numbers).all() and 0 < blend.fade <= 1 and 0 <= blend.last <= MAX_RECENT and blend.evidence > 0
+    ):
+        raise DataError(
+            f"{where}: blend {blend}: expected finite numbers, fade in (0, 1], last in 0 .. {MAX_RECENT}, evidence above 0"
+        )
+    index, weight = neighbours.index, neighbours.weight
+    if index.ndim != 2 or index.shape != weight.shape or (index.shape[1] and len(index) != items + 1):
+        raise DataError(
+            f"{where}: neighbours: index {index.shape}, weight {weight.shape}, expected ({items + 1}, K) twice"
+        )
+    if index.dtype != np.int64 or weight.dtype != np.float32 or not np.isfinite(weight).all():
+        raise DataError(f"{where}: neighbours: {index.dtype}, {weight.dtype}; expected int64 and finite float32")
+    if index.size and (index.min() < 0 or index.max() > items or index[0].any() or weight[0].any()):
+        raise DataError(f"{where}: neighbours: rows outside 0 .. {items}, or row 0 is not empty")

@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from stream import graph
 from stream.errors import BundleError
 from stream.inputs import InputSpec
+from stream.interest import MAX_RECENT
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 GRAPHS: Final = ("step.onnx", "score.onnx", "text.onnx", "item.onnx")
 FILES: Final = (
     *GRAPHS, "tokenizer.json", "items.npy", "item_ids.json", "popularity.npy", "golden.npz", "weights.safetensors",
+    "card.md",
 )  # fmt: skip
 _ID = re.compile(r"[0-9a-f]{64}")
 _MAX_MANIFEST = 4 << 20
@@ -56,6 +58,11 @@ class Dims(Struct, frozen=True):
     max_tokens: Annotated[int, Meta(ge=8, le=512)]
 
 
+class _Version(Struct, frozen=True):
+    schema: int
+    opset: int
+
+
 class Inputs(Struct, frozen=True):
     """What stream.inputs.InputSpec needs."""
 
@@ -71,6 +78,32 @@ class Parity(Struct, frozen=True):
     unit: str
 
 
+class BlendEntry(Struct, frozen=True):
+    """What the score adds to the recurrent interest, for people; the graph holds it. neighbours: K, 0 where it has none;
+    last: how many choices the worker hands to the graph; the others as in docs/bundle.md."""
+
+    last: Annotated[int, Meta(ge=0, le=MAX_RECENT)]
+    fade: float
+    neighbour: float
+    prior: float
+    evidence: float
+    neighbours: Annotated[int, Meta(ge=0)]
+
+
+class Card(Struct, frozen=True):
+    """The model card, beside `data` and `metrics`. protocol: how the figures were found; intervals: metric -> its 95 %
+    interval; parameters: of the trained network; bytes: of the folder's other files; seconds: of training; licences: part ->
+    terms of its weights."""
+
+    protocol: str
+    intervals: dict[str, tuple[float, float]]
+    parameters: Annotated[int, Meta(ge=0)]
+    bytes: Annotated[int, Meta(ge=0)]
+    seconds: Annotated[float, Meta(ge=0)]
+    seeds: tuple[int, ...]
+    licences: dict[str, str]
+
+
 class Manifest(Struct, frozen=True):
     """manifest.json; unknown fields are ignored."""
 
@@ -82,8 +115,10 @@ class Manifest(Struct, frozen=True):
     inputs: Inputs
     state_model: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
     parity: dict[str, Parity]
+    blend: BlendEntry
+    card: Card
     data: dict[str, Any] = {}
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -107,6 +142,10 @@ class Bundle:
     popularity: NDArray[np.float32] = field(repr=False)
     parity: Mapping[str, Parity] = field(repr=False)
     files: Mapping[str, FileEntry] = field(repr=False)
+    blend: BlendEntry
+    card: Card = field(repr=False)
+    data: Mapping[str, Any] = field(repr=False)
+    metrics: Mapping[str, float] = field(repr=False)
 
     def read(self, name: str) -> bytes:
         """The verified content of one file. Raises BundleError where it is missing or was changed."""
@@ -160,6 +199,10 @@ def load(folder: Path) -> Bundle:
         popularity=_array("popularity.npy", content["popularity.npy"], (dims.items + 1,)),
         parity=manifest.parity,
         files=manifest.files,
+        blend=manifest.blend,
+        card=manifest.card,
+        data=manifest.data,
+        metrics=manifest.metrics,
     )
 
 
@@ -170,13 +213,15 @@ def stamp(step: bytes, items: bytes) -> bytes:
 
 def _manifest(raw: bytes) -> Manifest:
     try:
+        version = msgspec.json.decode(raw, type=_Version)
+        if version.schema != SCHEMA or version.opset != OPSET:  # first: another schema has other fields
+            raise BundleError(
+                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads {SCHEMA}, {OPSET}: export "
+                "the run again"
+            )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.DecodeError as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
-    if manifest.schema != SCHEMA or manifest.opset != OPSET:
-        raise BundleError(
-            f"{MANIFEST}: schema {manifest.schema}, opset {manifest.opset}; this version reads {SCHEMA}, {OPSET}"
-        )
     if set(manifest.files) != set(FILES):
         missing, extra = set(FILES) - set(manifest.files), set(manifest.files) - set(FILES)
         raise BundleError(

@@ -42,6 +42,7 @@ Half = NDArray[np.float16]
 _HEADER = struct.Struct("<BBH16sQqqqqq16sHBH")
 _FOLDED = struct.Struct("<Bq")
 _ENTRY = struct.Struct("<Bfq")
+_CHOSEN = struct.Struct("<Bf8xH")  # behaviour and value of an entry, length of the item id behind them
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 
@@ -85,6 +86,19 @@ class Interest:
             (length,) = _U16.unpack_from(self.recent, at)
             yield _entry(self.recent, at + 2)
             at += 2 + length
+
+    def newest(self) -> Iterator[tuple[str, int, bool]]:
+        """(item, behaviour, whether it has a value) of the last 64 events, newest first: a third of the cost of `recents`
+        where only a few are looked at."""
+        raw, at, starts = self.recent, 0, []
+        end = len(raw)
+        while at < end:
+            starts.append(at)
+            at += 2 + raw[at] + 256 * raw[at + 1]
+        for at in reversed(starts):
+            behaviour, value, length = _CHOSEN.unpack_from(raw, at + 2)
+            first = at + 2 + _CHOSEN.size
+            yield raw[first : first + length].decode(), behaviour, value == value
 
     def seen_hashes(self) -> NDArray[np.uint32]:
         """Sorted crc32 of the items this user has had, uint32 [<= 4096]."""

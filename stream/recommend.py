@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream import interest
-from stream.events import Scored, SourceEvent
+from stream.events import COMMENT, Scored, SourceEvent
 from stream.inputs import NUMBERS, UNKNOWN, InputRows, InputSpec
 from stream.interest import MAX_SEEN, NO_TIME, Half, Interest
 
@@ -24,11 +24,17 @@ Rows = NDArray[np.int64]
 
 
 class InterestModels(Protocol):
-    """The two graphs of the hot path; see docs/bundle.md for shapes and dtypes."""
+    """The two graphs of the hot path; see docs/bundle.md for shapes and dtypes. last: how many of a user's last choices
+    the score looks at beside the state."""
+
+    @property
+    def last(self) -> int: ...
 
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]: ...
 
-    def score(self, h: Half, items: Floats, bias: Floats, hidden: Rows, k: int) -> tuple[Floats, Rows]: ...
+    def score(
+        self, h: Half, items: Floats, bias: Floats, hidden: Rows, recent: Rows, count: Rows, k: int
+    ) -> tuple[Floats, Rows]: ...
 
 
 class Catalogue(Protocol):
@@ -180,7 +186,9 @@ def rank(
         return []
     h = np.stack([turn.state.h for turn in turns])
     hidden = _hidden(turns, catalogue) if filter_seen else np.empty((0, 2), np.int64)
-    scores, rows = models.score(h, catalogue.items, catalogue.bias, hidden, k)
+    recent = recent_choices(turns, catalogue, models.last)
+    count = np.fromiter((turn.state.seq for turn in turns), np.int64, len(turns))
+    scores, rows = models.score(h, catalogue.items, catalogue.bias, hidden, recent, count, k)
     return [
         [
             Scored(catalogue.item(row), round(score, 5))
@@ -189,6 +197,31 @@ def rank(
         ]
         for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
     ]
+
+
+def recent_choices(turns: Sequence[Turn], catalogue: Catalogue, last: int) -> Rows:
+    """int64 [R, 3]: (place of the turn, item row, age) of every user's `last` last choices, newest first, age from 0.
+
+    A choice is what training learns to foresee (models.data.dataset.choices): a click, a rating, or a comment that carries a
+    value, of an item that the catalogue knows. Looked for among the user's last 64 events.
+    """
+    rows: list[int] = []
+    ends = []
+    for turn in turns if last else ():
+        end = len(rows) + last
+        for item, behaviour, valued in turn.state.newest():
+            if (valued or behaviour != COMMENT) and (row := catalogue.row(item)) != UNKNOWN:
+                rows.append(row)
+                if len(rows) == end:
+                    break
+        ends.append(len(rows))
+    out = np.empty((len(rows), 3), np.int64)
+    if rows:
+        count = np.diff(ends, prepend=0)
+        out[:, 0] = np.repeat(np.arange(len(turns)), count)
+        out[:, 1] = rows
+        out[:, 2] = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+    return out
 
 
 def _hidden(turns: Sequence[Turn], catalogue: Catalogue) -> Rows:

@@ -10,21 +10,26 @@ from numpy.typing import NDArray
 from stream import provider as accelerator
 from stream.bundle import Bundle
 from stream.errors import BundleError
-from stream.inputs import NUMBERS, InputRows
+from stream.inputs import NUMBERS, UNKNOWN, InputRows
 from stream.provider import Policy
 
 Half = NDArray[np.float16]
+Rows = NDArray[np.int64]
 MIN_ROWS: Final = 2
 """A single row takes matrix-vector kernels on some processors, whose sums round differently: never run one row alone."""
+SCORED: Final = 64
+"""Users scored at a time on a CPU: what is held for them [64, N] stays near the processor."""
 ULP_FLOOR: Final = 0.125
 """States are compared in float16 steps of this magnitude or of the value, whichever is larger."""
 
 
 class Models:
-    """One bundle's step and score sessions. Not for two caller threads at once. `provider`: what runs it, cuda or cpu."""
+    """One bundle's step and score sessions. Not for two caller threads at once. `provider`: what runs it, cuda or cpu;
+    last: how many of a user's last choices `score` wants."""
 
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.provider = provider
+        self.last = bundle.blend.last if bundle.blend.neighbours else 0
         self._bundle = bundle
         self._step = accelerator.session("step.onnx", bundle.read("step.onnx"), provider)
         self._score = accelerator.session("score.onnx", bundle.read("score.onnx"), provider)
@@ -51,29 +56,50 @@ class Models:
         h: Half,
         items: NDArray[np.float32],
         bias: NDArray[np.float32],
-        hidden: NDArray[np.int64],
+        hidden: Rows,
+        recent: Rows,
+        count: Rows,
         k: int,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.float32], Rows]:
         """States [B, H] against items [N, D] -> scores float32 [B, k], rows int64 [B, k], best first.
 
-        bias: float32 [N], 0 or -inf; hidden: int64 [S, 2], (user row, item row) pairs never to appear. k is cut to N. A
-        place whose score is -inf is no recommendation; a user whose state is not finite has none.
+        bias: float32 [N], 0 or -inf; hidden: int64 [S, 2], (user row, item row) pairs never to appear; recent: int64 [R, 3],
+        (user row, item row, age below `last`); count: int64 [B], events so far. k is cut to N. A place whose score is -inf
+        is no recommendation; a user whose state is not finite has none.
         """
         k = min(k, len(items))
         if len(h) == 0 or k <= 0:
             return np.zeros((len(h), max(k, 0)), np.float32), np.zeros((len(h), max(k, 0)), np.int64)
+        late = recent[:, 1] > len(self._bundle.item_ids)
+        if late.any():  # items that came after training have no neighbours, as UNKNOWN has none
+            recent = recent.copy()
+            recent[late, 1] = UNKNOWN
         if self.provider == "cuda":
-            scores, rows = self._score_on_device(h, items, bias, hidden, k)
+            scores, rows = self._score_on_device(h, items, bias, hidden, recent, count, k)
         else:
-            feed = {"h": h, "items": items, "bias": bias, "hidden": hidden, "k": np.array([k], np.int64)}
-            scores, rows = self._score.run(None, feed)
+            scores, rows = self._score_in_parts(h, items, bias, hidden, recent, count, k)
         broken = np.isnan(scores).any(axis=1)
         if broken.any():
             scores[broken] = -np.inf
             rows[broken] = 0
         return scores, rows
 
-    def _score_on_device(self, h: Half, items: Any, bias: Any, hidden: Any, k: int) -> tuple[Any, Any]:
+    def _score_in_parts(
+        self, h: Half, items: Any, bias: Any, hidden: Rows, recent: Rows, count: Rows, k: int
+    ) -> tuple[Any, Any]:
+        feed = {"items": items, "bias": bias, "k": np.array([k], np.int64)}
+        parts = []
+        for first in range(0, len(h), SCORED):
+            end = first + SCORED
+            mine = {"h": h[first:end], "count": count[first:end]}
+            mine |= {"hidden": _of_users(hidden, first, end), "recent": _of_users(recent, first, end)}
+            parts.append(self._score.run(None, feed | mine))
+        scores, rows = zip(*parts, strict=True)
+        return np.concatenate(scores), np.concatenate(rows)
+
+    def _score_on_device(
+        self, h: Half, items: Any, bias: Any, hidden: Rows, recent: Rows, count: Rows, k: int
+    ) -> tuple[Any, Any]:
         """The catalogue stays on the GPU until another snapshot comes (every snapshot has a bias array of its own)."""
         from onnxruntime import OrtValue
 
@@ -85,7 +111,8 @@ class Models:
         binding.bind_cpu_input("h", np.ascontiguousarray(h))
         binding.bind_ortvalue_input("items", self._on_device[1])
         binding.bind_ortvalue_input("bias", self._on_device[2])
-        binding.bind_cpu_input("hidden", np.ascontiguousarray(hidden))
+        for name, array in (("hidden", hidden), ("recent", recent), ("count", count)):
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
         binding.bind_cpu_input("k", np.array([k], np.int64))
         binding.bind_output("scores")
         binding.bind_output("rows")
@@ -106,7 +133,7 @@ class Models:
         accelerator.check_signature(
             "score.onnx", self._score,
             {"h": ("float16", None, h), "items": ("float", None, d), "bias": ("float", None),
-             "hidden": ("int64", None, 2), "k": ("int64", 1)},
+             "hidden": ("int64", None, 2), "recent": ("int64", None, 3), "count": ("int64", None), "k": ("int64", 1)},
             {"scores": ("float", None, None), "rows": ("int64", None, None)},
         )  # fmt: skip
 
@@ -120,11 +147,19 @@ class Models:
             far = max(ulps(have, want) for have, want in zip(found, expected, strict=True))
             agree("step", far, self._bundle)
             golden = self._bundle.golden("score")
-            k = golden["scores"].shape[1]
-            scores, places = self.score(golden["h"], golden["items"], golden["bias"], golden["hidden"], k)
+            items = np.concatenate((self._bundle.items, golden["later"]))
+            h, bias, hidden, recent, count = (golden[name] for name in ("h", "bias", "hidden", "recent", "count"))
+            scores, places = self.score(h, items, bias, hidden, recent, count, golden["scores"].shape[1])
             agree("score", slates_apart(scores, places, golden["scores"], golden["rows"]), self._bundle)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
+
+
+def _of_users(pairs: Rows, first: int, end: int) -> Rows:
+    """The lines of an int64 [S, *] whose user is in first .. end, counted from `first`."""
+    mine = pairs[(pairs[:, 0] >= first) & (pairs[:, 0] < end)]
+    mine[:, 0] -= first
+    return mine
 
 
 def open_models(bundle: Bundle, provider: Policy) -> Models:

@@ -15,6 +15,7 @@ import torch
 
 from export.graphs import serialise, text_graph
 from export.publish import build, publish
+from models.blend import Blend, Neighbours
 from models.network import InterestNetwork, NetworkSize
 from models.run import DataInfo, Run
 from models.text import load_bert
@@ -23,12 +24,20 @@ from stream.inputs import InputSpec
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
 
 
-def tiny_run(items: int = 50, seed: int = 7, item: int = 16, hidden: int = 32) -> Run:
-    """An untrained network over `items` items called item-1, item-2, ..."""
+BLEND = Blend(last=5, fade=0.6, neighbour=0.5, prior=0.3, evidence=2.0)
+
+
+def tiny_run(
+    items: int = 50, seed: int = 7, item: int = 16, hidden: int = 32, near: int = 4, blend: Blend = BLEND
+) -> Run:
+    """An untrained network over `items` items called item-1, item-2, ..., each with the `near` rows behind it as neighbours.
+
+    hidden: of the stored state, of one block and its output.
+    """
     torch.manual_seed(seed)
     text = torch.nn.functional.normalize(torch.randn(items + 1, 384), dim=-1)
     text[0] = 0
-    size = NetworkSize(items=items, scenes=2, item=item, hidden=hidden)
+    size = NetworkSize(items=items, scenes=2, item=item, width=hidden // 2)
     popularity = np.concatenate(([0.0], 1000.0 / np.arange(1, items + 1))).astype(np.float32)
     return Run(
         network=InterestNetwork(size, text).eval(),
@@ -37,7 +46,23 @@ def tiny_run(items: int = 50, seed: int = 7, item: int = 16, hidden: int = 32) -
         popularity=popularity,
         text=text.numpy(),
         data=DataInfo("tiny", "0" * 64, 0),
-        metrics={},
+        metrics={"validation HR@10": 0.5, "validation NDCG@10": 0.25},
+        blend=blend,
+        neighbours=ring(items, near),
+        protocol="made up for tests",
+        intervals={"validation NDCG@10": (0.2, 0.3)},
+        seconds=1.5,
+        seeds=(seed,),
+    )
+
+
+def ring(items: int, near: int) -> Neighbours:
+    """Row r has the rows r + 1 ... r + near as neighbours, in a ring, with weights 1, 1/2, 1/3, ..."""
+    index = (np.arange(items)[:, None] + 1 + np.arange(near)) % items + 1
+    weight = np.broadcast_to(1 / np.arange(1, near + 1, dtype=np.float32), index.shape)
+    return Neighbours(
+        np.concatenate((np.zeros((1, near), np.int64), index)),
+        np.concatenate((np.zeros((1, near), np.float32), weight)),
     )
 
 

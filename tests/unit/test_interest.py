@@ -136,6 +136,17 @@ def test_what_the_ring_remembers() -> None:
     assert math.isnan(clicked.value)
 
 
+def test_newest_is_the_end_of_the_ring_backwards() -> None:
+    state = folded(
+        *(event(offset % 3, offset, item="Ü" * (offset * 7 % 400), value=(math.nan, 2.5)[offset % 2], scene="s" * offset,
+                id="x" * (offset % 5))
+          for offset in range(MAX_RECENT + 9))
+    )  # fmt: skip
+    expected = [(one.item, one.behaviour, not math.isnan(one.value)) for one in state.recents()]
+    assert list(state.newest()) == expected[::-1]
+    assert list(interest.new(MODEL, HIDDEN).newest()) == []
+
+
 def test_seen_items_are_sorted_and_once() -> None:
     items = [f"i{number % 50}" for number in range(200)]
     state = folded(*(event(0, offset, item=item) for offset, item in enumerate(items)))

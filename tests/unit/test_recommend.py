@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 import pytest
 
+from models import blend
+from models.data.dataset import SCHEMA, Event
+from models.rows import histories
 from stream import interest
 from stream.events import CLICK, COMMENT, NAN, RATING, SourceEvent
 from stream.inputs import InputRows, InputSpec
-from stream.recommend import advance, rank, take_in
+from stream.recommend import Turn, advance, rank, take_in
 
 TOPICS = ("clicks", "ratings", "comments")
 MODEL = b"m" * 16
@@ -24,14 +29,18 @@ class CountingModels:
     """h counts steps, c sums the item vectors' first number; item row r scores -r."""
 
     calls: list[int] = field(default_factory=list)
+    last: int = 3
+    asked: list[tuple[list[list[int]], list[int]]] = field(default_factory=list)  # recent and count of each score
 
     def step(self, rows: InputRows, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.calls.append(len(rows.item))
         return (h + np.float16(1)), (c + rows.item[:, :1].astype(np.float16))
 
     def score(
-        self, h: np.ndarray, items: np.ndarray, bias: np.ndarray, hidden: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, h: np.ndarray, items: np.ndarray, bias: np.ndarray, hidden: np.ndarray, recent: np.ndarray,
+        count: np.ndarray, k: int,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        self.asked.append((recent.tolist(), count.tolist()))
         scores = np.tile(-np.arange(len(items), dtype=np.float32), (len(h), 1)) + bias
         scores[hidden[:, 0], hidden[:, 1]] = -np.inf
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -57,13 +66,14 @@ class FixedCatalogue:
 
 
 def event(
-    offset: int, item: str = "a", behaviour: int = CLICK, time: int = 1000, identity: str = "", append: int = 2000
-) -> SourceEvent:
+    offset: int, item: str = "a", behaviour: int = CLICK, time: int = 1000, identity: str = "", append: int = 2000,
+    value: float = NAN,
+) -> SourceEvent:  # fmt: skip
     payload = json.dumps({"item": item, "offset": offset}).encode()
-    return SourceEvent(behaviour, 0, offset, append, b"u", item, time, NAN, "home", "", identity, payload)
+    return SourceEvent(behaviour, 0, offset, append, b"u", item, time, value, "home", "", identity, payload)
 
 
-def turn(events: list[SourceEvent], record: bytes | None = None, model: bytes = MODEL):
+def turn(events: list[SourceEvent], record: bytes | None = None, model: bytes = MODEL) -> Turn:
     return take_in(b"u", 0, record, events, TOPICS, model, WIDTH)
 
 
@@ -152,3 +162,50 @@ def test_each_topic_has_its_own_fence(behaviour: int) -> None:
     one = turn([event(9, behaviour=behaviour)])
     assert [offset for offset in one.state.fence if offset >= 0] == [9]
     assert one.state.fence[behaviour] == 9
+
+
+# what the score looks at beside the state
+
+
+def asked(*turns: Turn, last: int = 3) -> tuple[list[list[int]], list[int]]:
+    models = CountingModels(last=last)
+    rank(turns, models, FixedCatalogue(), 2, filter_seen=True)
+    return models.asked[0]
+
+
+def test_the_newest_choices_of_every_user_come_first() -> None:
+    some = turn([event(0, "a"), event(1, "b"), event(2, "c"), event(3, "a")])
+    assert asked(some, turn([]), turn([event(0, "d")])) == (
+        [[0, 1, 0], [0, 3, 1], [0, 2, 2], [2, 4, 0]],
+        [4, 0, 1],
+    )
+
+
+def test_without_neighbours_nothing_is_looked_up() -> None:
+    assert asked(turn([event(0, "a")]), last=0) == ([], [1])
+
+
+def test_a_comment_without_a_value_and_an_unknown_item_are_no_choices() -> None:
+    events = [
+        event(0, "a"), event(0, "b", RATING, value=3.0), event(0, "c", COMMENT), event(1, "d", COMMENT, value=4.0),
+        event(1, "never heard of"),
+    ]  # fmt: skip
+    recent, count = asked(turn(events))
+    assert recent == [[0, 4, 0], [0, 2, 1], [0, 1, 2]]
+    assert count == [5], "all events are evidence"
+
+
+def test_the_rule_for_choices_is_that_of_training() -> None:
+    draw = random.Random(4)
+    kinds = ((CLICK, False), (RATING, True), (COMMENT, False), (COMMENT, True))
+    rows, events = [], []
+    for time in range(60):
+        behaviour, valued = draw.choice(kinds)
+        item, value = draw.choice("abcdx"), 4.0 if valued else NAN
+        events.append(event(time, item, behaviour, value=value))
+        rows.append(Event("u", item, behaviour, time, value))
+    table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    spec = InputSpec((0.5, 5.0), (), 3)
+    trained = histories(table, None, "abcd", spec, lambda texts: np.zeros((len(texts), 3), np.float32))
+    expected = blend.recent_choices(trained, trained.starts[:-1], trained.starts[1:], 7)
+    assert asked(turn(events), last=7)[0] == expected.tolist()

@@ -1,0 +1,73 @@
+"""The model card: what a bundle was trained on, how good it was found, how large it is, under which terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from models.run import Run
+from stream.bundle import Card
+
+LICENCES: Final = {
+    "text.onnx": "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)",
+    "all other weights": "trained on the data named above: its terms",
+}
+
+
+def make_card(run: Run, files: Mapping[str, bytes]) -> Card:
+    """files: all of the bundle but card.md and the manifest."""
+    return Card(
+        protocol=run.protocol,
+        intervals=run.intervals,
+        parameters=sum(parameter.numel() for parameter in run.network.parameters()),
+        bytes=sum(map(len, files.values())),
+        seconds=round(run.seconds, 1),
+        seeds=run.seeds,
+        licences=dict(LICENCES),
+    )
+
+
+def card_text(run: Run, card: Card) -> bytes:
+    """card.md. A figure that the run does not have is called unknown, never left out."""
+    blend, data = run.blend, run.data
+    width = run.neighbours.index.shape[1] if blend.neighbour else 0
+    near = (
+        f"{blend.neighbour:g}, {width} of each of the last {blend.last} choices, faded by {blend.fade:g}"
+        if width
+        else "none"
+    )
+    rows = [
+        ("Training data", f"{data.name}: {data.events} events, sha256 `{data.sha256}`"),
+        ("Protocol", card.protocol or "unknown"),
+        ("Items", str(len(run.item_ids))),
+        ("Parameters", f"{card.parameters} (without the text network)"),
+        ("Size", f"{card.bytes} bytes"),
+        ("Training time", f"{card.seconds:g} s" if card.seconds else "unknown"),
+        ("Seeds", ", ".join(map(str, card.seeds)) or "unknown"),
+        ("Neighbours in the score", near),
+        (
+            "Popularity in the score",
+            f"{blend.prior:g}, halved after {blend.evidence:g} events" if blend.prior else "none",
+        ),
+        *((f"Licence of {part}", terms) for part, terms in card.licences.items()),
+    ]
+    lines = [
+        "# Model card",
+        "",
+        "| what | |",
+        "|---|---|",
+        *(f"| {_cell(name)} | {_cell(text)} |" for name, text in rows),
+    ]
+    lines += ["", "| metric | value | 95 % interval |", "|---|---|---|"]
+    for name, value in run.metrics.items():
+        interval = card.intervals.get(name)
+        lines.append(
+            f"| {_cell(name)} | {value:g} | {f'{interval[0]:g} to {interval[1]:g}' if interval else 'unknown'} |"
+        )
+    if not run.metrics:
+        lines.append("| none measured | | |")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
