@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from models.blend import blend_scores, log_popularity, recent_choices
 from models.network import InterestNetwork
 from models.rows import Histories
+from models.run import Run
 
 
 @torch.inference_mode()
@@ -24,3 +28,14 @@ def last_states(network: InterestNetwork, rows: Histories, items: Tensor) -> Ten
         )
         last.append(network.unroll(inputs[None], zeros, zeros)[1])
     return torch.cat(last)
+
+
+@torch.inference_mode()
+def blended(run: Run, rows: Histories, products: Tensor) -> NDArray[np.float32]:
+    """The whole sum after all events of every user, f32 [U, M]. products: query . item; items beyond the run's came later."""
+    recent = recent_choices(rows, rows.starts[:-1], rows.starts[1:], run.blend.last)
+    recent[recent[:, 1] > len(run.item_ids), 1] = 0  # no neighbours
+    scores: NDArray[np.float32] = blend_scores(
+        products, recent, np.diff(rows.starts), run.blend, run.neighbours, log_popularity(run.popularity)
+    ).numpy()
+    return scores

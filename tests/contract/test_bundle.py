@@ -234,10 +234,19 @@ def test_graphs_that_answer_otherwise_than_at_export(copy: Path, name: str) -> N
         opened(resealed(copy, **graph(copy, name, off)))
 
 
+def as_schema_1(manifest: dict[str, Any]) -> None:
+    """What earlier versions wrote."""
+    manifest["schema"] = 1
+    del manifest["blend"], manifest["card"], manifest["files"]["card.md"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda manifest: manifest.update(schema=2), "schema 2"),
+        (lambda manifest: manifest.update(schema=3), "schema 3"),
+        (as_schema_1, r"schema 1, opset 20; this version reads 2, 20: export the run again"),
+        (lambda manifest: manifest.pop("card"), "card"),
+        (lambda manifest: manifest["blend"].update(last=65), "last"),
         (lambda manifest: manifest.update(opset=21), "opset 21"),
         (lambda manifest: manifest["files"].pop("golden.npz"), "missing .*golden.npz"),
         (lambda manifest: manifest["files"].update({"../x": manifest["files"]["item.onnx"]}), "extra"),

@@ -25,7 +25,7 @@ from stream.encoder import open_encoder
 from stream.events import SOURCE_TOPICS, SourceEvent
 from stream.recommend import advance, rank, take_in
 from stream.session import open_models
-from tests.trained import last_states
+from tests.trained import blended, last_states
 
 USERS = 40
 TOP = 10
@@ -53,7 +53,7 @@ def test_movielens_served_as_trained(movielens: Path, tmp_path: Path) -> None:
     rows = histories(events, None, run.item_ids, run.spec, TextEncoder().encode)
     with torch.inference_mode():
         items = run.network.item_matrix()
-        scores = (run.network.query(last_states(run.network, rows, items)) @ items.T).numpy()
+        scores = blended(run, rows, run.network.query(last_states(run.network, rows, items)) @ items.T)
     scores[:, 0] = -np.inf
 
     decoder = EventDecoder(1, bundle.spec.rating_scale)

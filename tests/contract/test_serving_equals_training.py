@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from export.publish import build, publish
+from models.blend import Blend
 from models.data.dataset import DataSet, event_messages, item_messages
 from models.data.generated import generate
 from models.network import InterestNetwork, NetworkSize
@@ -29,8 +30,8 @@ from stream.events import SOURCE_TOPICS, Scored, SourceEvent
 from stream.inputs import InputSpec, item_text
 from stream.recommend import Turn, advance, rank, take_in
 from stream.session import Models, open_models
-from tests.bundles import text_onnx
-from tests.trained import last_states
+from tests.bundles import ring, text_onnx
+from tests.trained import blended, last_states
 
 UNTRAINED = 8  # items that come after training
 TOP = 10
@@ -54,16 +55,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     texts = [item_text(item.title, item.text, item.categories) for item in trained]
     vectors = np.concatenate((np.zeros((1, 384), np.float32), TextEncoder(cache=None).encode(texts)))
     torch.manual_seed(5)
-    size = NetworkSize(items=len(trained), scenes=len(data.scenes), item=32, hidden=48)
+    size = NetworkSize(items=len(trained), scenes=len(data.scenes), item=32, width=32)
     network = InterestNetwork(size, torch.from_numpy(vectors)).eval().requires_grad_(False)
     run = Run(
         network=network,
         spec=InputSpec(data.rating_scale, data.scenes, 384),
         item_ids=tuple(item.item for item in trained),
-        popularity=np.zeros(len(trained) + 1, np.float32),
+        popularity=np.arange(len(trained) + 1, dtype=np.float32),
         text=vectors,
         data=DataInfo(data.name, "0" * 64, len(data.events)),
         metrics={},
+        blend=Blend(last=6, fade=0.7, neighbour=1.5, prior=0.8, evidence=3.0),
+        neighbours=ring(len(trained), 5),
     )
     bundle = load(publish(build(run, text=text_onnx()), tmp_path_factory.mktemp("bundles")))
     encoder = open_encoder(bundle, "cpu")
@@ -107,7 +110,7 @@ def test_the_same_states_and_slates(world: World) -> None:
     network, rows, items, ids = trained(world)
     with torch.inference_mode():
         h = last_states(network, rows, items)
-        scores = (network.query(h) @ items.T).numpy()
+        scores = blended(world.run, rows, network.query(h) @ items.T)
     scores[:, 0] = -math.inf
     found = served(world)
     assert set(found) == set(rows.users)

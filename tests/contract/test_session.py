@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.publish import build, publish
+from models.blend import Blend, Neighbours, log_popularity
+from models.run import Run
 from stream import provider
 from stream.bundle import Bundle, current, load
-from stream.errors import ProviderError, SettingsError
+from stream.errors import DataError, ProviderError, SettingsError
 from stream.inputs import NUMBERS, InputRows
-from stream.session import Models, open_models
-from tests.bundles import text_onnx, tiny_run
+from stream.session import Models, open_models, slates_apart
+from tests.bundles import ring, text_onnx, tiny_run
 
 NONE_HIDDEN = np.empty((0, 2), np.int64)
+NONE_RECENT = np.empty((0, 3), np.int64)
+
+
+def wide_run() -> Run:
+    return tiny_run(300, item=64, hidden=128, near=30)
 
 
 @pytest.fixture(scope="module", params=["tiny", "full width"])
 def bundle(request: pytest.FixtureRequest, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     if request.param == "tiny":
         return load(current(bundles))
-    return load(publish(build(tiny_run(300, item=64, hidden=128), text=text_onnx()), tmp_path_factory.mktemp("wide")))
+    return load(publish(build(wide_run(), text=text_onnx()), tmp_path_factory.mktemp("wide")))
 
 
 @pytest.fixture(scope="module")
@@ -94,26 +103,46 @@ def test_states_are_clamped_to_finite_numbers(bundle: Bundle, models: Models) ->
     assert np.abs(c_next).max() <= 60_000
 
 
-def oracle(bundle: Bundle, h: Any, items: Any, bias: Any, hidden: Any, seed: int = 7) -> Any:
-    network = tiny_run(len(bundle.item_ids), seed, bundle.item_dim, bundle.hidden).network
+def recents(random: np.random.Generator, users: int, rows: int, last: int) -> Any:
+    """int64 [R, 3]: up to `last` choices of each user."""
+    have = random.integers(0, last + 1, users)
+    lines = [(user, random.integers(0, rows), age) for user in range(users) for age in range(have[user])]
+    return np.array(lines, np.int64).reshape(-1, 3)
+
+
+def oracle(bundle: Bundle, h: Any, items: Any, bias: Any, hidden: Any, recent: Any, count: Any) -> Any:
+    """The sum of models/blend.py, term by term in float64."""
+    run = tiny_run(50) if len(bundle.item_ids) == 50 else wide_run()
+    blend, near = run.blend, run.neighbours
     with torch.inference_mode():
-        query = network.query(torch.from_numpy(h).float()).numpy()
+        query = run.network.query(torch.from_numpy(h).float()).numpy()
     scores = query.astype(np.float64) @ items.T.astype(np.float64) + bias
+    popular = np.zeros(len(items))
+    popular[: len(run.popularity)] = log_popularity(run.popularity)
+    for user, row, age in recent.tolist():
+        if row < len(near.index):
+            for other, weight in zip(near.index[row], near.weight[row], strict=True):
+                scores[user, other] += blend.neighbour * blend.fade**age * weight
+    scores += (blend.prior * blend.evidence / (blend.evidence + count))[:, None] * popular
     scores[hidden[:, 0], hidden[:, 1]] = -np.inf
     return scores
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 150), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_the_best_are_those_that_numpy_finds(bundle: Bundle, models: Models, users: int, k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     _, h, _ = some_rows(bundle, users, seed)
-    bias = np.where(random.random(len(bundle.items)) < 0.2, -np.inf, 0).astype(np.float32)
+    later = random.normal(size=(random.integers(0, 4), bundle.item_dim)).astype(np.float32)
+    items = np.concatenate((bundle.items, later))
+    bias = np.where(random.random(len(items)) < 0.2, -np.inf, 0).astype(np.float32)
+    bias[0] = -np.inf  # as in every catalogue
     pairs = random.integers(0, 200)
-    hidden = np.stack((random.integers(0, users, pairs), random.integers(0, len(bundle.items), pairs)), 1)
-    scores, rows = models.score(h, bundle.items, bias, hidden, k)
-    full = oracle(bundle, h, bundle.items, bias, hidden)
-    k = min(k, len(bundle.items))
+    hidden = np.stack((random.integers(0, users, pairs), random.integers(0, len(items), pairs)), 1)
+    recent, count = recents(random, users, len(items), models.last), random.integers(0, 60, users)
+    scores, rows = models.score(h, items, bias, hidden, recent, count, k)
+    full = oracle(bundle, h, items, bias, hidden, recent, count)
+    k = min(k, len(items))
     assert scores.shape == rows.shape == (users, k)
     best = -np.sort(-full, axis=1)[:, :k]
     open_ = ~np.isneginf(best)
@@ -123,14 +152,30 @@ def test_the_best_are_those_that_numpy_finds(bundle: Bundle, models: Models, use
     assert all(len(set(row[mask])) == mask.sum() for row, mask in zip(rows, open_, strict=True)), "no item twice"
 
 
+def test_a_score_does_not_depend_on_the_batch(bundle: Bundle, models: Models) -> None:
+    """Places equal but for near ties, scores to 1e-5: also of users behind the first part that is scored at a time."""
+    users, random = 150, np.random.default_rng(5)
+    _, h, _ = some_rows(bundle, users)
+    bias = np.zeros(len(bundle.items), np.float32)
+    recent, count = recents(random, users, len(bundle.items), models.last), np.arange(users)
+    hidden = np.stack((np.arange(users), random.integers(0, len(bundle.items), users)), 1)
+    together = models.score(h, bundle.items, bias, hidden, recent, count, 10)
+    for user in range(users):
+        mine = recent[recent[:, 0] == user] * (0, 1, 1)
+        pairs = hidden[user : user + 1] * (0, 1)
+        alone = models.score(h[user : user + 1], bundle.items, bias, pairs, mine, count[user : user + 1], 10)
+        assert slates_apart(*alone, *(part[user : user + 1] for part in together)) < 1e-5
+
+
 def test_odd_requests_never_raise(bundle: Bundle, models: Models) -> None:
     _, h, _ = some_rows(bundle, 3)
-    items, bias = bundle.items, np.zeros(len(bundle.items), np.float32)
-    assert models.score(h, items, bias, NONE_HIDDEN, len(items) + 50)[0].shape == (3, len(items))
-    assert models.score(h[:0], items, bias, NONE_HIDDEN, 5)[1].shape == (0, 5)
-    assert models.score(h, items[:0], bias[:0], NONE_HIDDEN, 5)[1].shape == (3, 0)
-    assert models.score(h, items, bias, NONE_HIDDEN, 0)[1].shape == (3, 0)
-    assert np.isneginf(models.score(h, items, bias - np.inf, NONE_HIDDEN, 5)[0]).all()
+    items, bias, count = bundle.items, np.zeros(len(bundle.items), np.float32), np.zeros(3, np.int64)
+    nothing = NONE_HIDDEN, NONE_RECENT
+    assert models.score(h, items, bias, *nothing, count, len(items) + 50)[0].shape == (3, len(items))
+    assert models.score(h[:0], items, bias, *nothing, count[:0], 5)[1].shape == (0, 5)
+    assert models.score(h, items[:0], bias[:0], *nothing, count, 5)[1].shape == (3, 0)
+    assert models.score(h, items, bias, *nothing, count, 0)[1].shape == (3, 0)
+    assert np.isneginf(models.score(h, items, bias - np.inf, *nothing, count, 5)[0]).all()
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -139,12 +184,44 @@ def test_a_state_that_is_not_finite_has_no_slate_and_spoils_no_other(
 ) -> None:
     _, h, _ = some_rows(bundle, 3)
     bias = np.zeros(len(bundle.items), np.float32)
-    good = models.score(h, bundle.items, bias, NONE_HIDDEN, 5)
-    h[1, 2] = broken
-    scores, rows = models.score(h, bundle.items, bias, NONE_HIDDEN, 5)
+    rest = bundle.items, bias, NONE_HIDDEN, NONE_RECENT, np.ones(3, np.int64), 5
+    good = models.score(h, *rest)
+    h[1, -2] = broken
+    scores, rows = models.score(h, *rest)
     assert np.isneginf(scores[1]).all()
     assert np.array_equal(scores[[0, 2]], good[0][[0, 2]])
     assert np.array_equal(rows[[0, 2]], good[1][[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("run", "last"),
+    [
+        (tiny_run(near=0), 0),
+        (tiny_run(blend=Blend(neighbour=0.0, prior=0.3)), 0),
+        (tiny_run(blend=Blend(last=3, neighbour=0.5, prior=0.0)), 3),
+    ],
+)
+def test_parts_of_no_weight_are_left_out(run: Run, last: int, tmp_path: Path) -> None:
+    models = open_models(
+        load(publish(build(run, text=text_onnx()), tmp_path)), "cpu"
+    )  # its golden vectors are replayed
+    assert models.last == last
+
+
+@pytest.mark.parametrize(
+    ("blend", "near", "reason"),
+    [
+        (Blend(last=65), ring(50, 4), "last in 0 .. 64"),
+        (Blend(fade=0.0), ring(50, 4), "fade in"),
+        (Blend(prior=math.nan), ring(50, 4), "finite"),
+        (Blend(evidence=0.0), ring(50, 4), "evidence above 0"),
+        (Blend(), ring(49, 4), r"expected \(51, K\)"),
+        (Blend(), Neighbours(ring(50, 4).index + 1, ring(50, 4).weight), "outside 0 .. 50, or row 0"),
+    ],
+)
+def test_a_sum_that_cannot_be_served_is_not_exported(blend: Blend, near: Neighbours, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        build(replace(tiny_run(), blend=blend, neighbours=near), text=b"")
 
 
 def test_the_same_run_exports_to_the_same_graphs(bundles: Path) -> None:

@@ -62,10 +62,13 @@ def test_the_same_ten_best_and_a_new_snapshot_is_seen(bundle: Bundle, cuda: Mode
     _, h, _ = some_rows(bundle, 64)
     bias = np.zeros(len(bundle.items), np.float32)
     hidden = np.stack((np.arange(64), np.arange(64) % 50), 1)
+    recent = np.array([(user, (7 * user + age) % 51, age) for user in range(64) for age in range(user % 6)], np.int64)
+    count = np.arange(64)
     for _ in range(3):
         for pairs in (NONE_HIDDEN, hidden):
-            found = cuda.score(h, bundle.items, bias, pairs, 10)
-            assert slates_apart(*found, *cpu.score(h, bundle.items, bias, pairs, 10)) < 1e-3
+            rest = bundle.items, bias, pairs, recent, count, 10
+            found = cuda.score(h, *rest)
+            assert slates_apart(*found, *cpu.score(h, *rest)) < 1e-3
         bias = bias.copy()
         bias[found[1][:, 0]] = -np.inf
 
