@@ -1,5 +1,6 @@
-"""The worker's small HTTP server: /metrics, /healthz, /readyz. It answers from a thread, so also while the loop hangs.
+"""The worker's small HTTP server: /metrics, /healthz, /readyz, and a status page at /.
 
+It answers from a thread, so also while the loop hangs.
 healthz: 200 while the event loop's heartbeat is younger than `stale` seconds, else 503: whoever supervises restarts.
 readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503; the JSON
 body names what is missing. It binds to loopback unless the setting says otherwise and has no way to change anything.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import BoundedSemaphore, Thread
@@ -47,6 +49,8 @@ class Health:
         self._beaten = time.monotonic()
         self._conditions = dict.fromkeys(CONDITIONS, False)
         self._server: _Server | None = None
+        self.page: Callable[[list[str]], bytes] | None = None
+        """What stands between the worker and ready -> the status page (stream.status). Called from any thread."""
         metrics.ready.set_function(lambda: float(not self.missing()))
         metrics.heartbeat_age.set_function(self.age)
 
@@ -110,7 +114,9 @@ class Health:
         if path == "/readyz":
             missing = self.missing()
             return _report(not missing, {"ready": not missing, "missing": missing})
-        return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /metrics, /healthz or /readyz\n"
+        if path in ("/", "/status") and self.page is not None:
+            return HTTPStatus.OK, "text/html; charset=utf-8", self.page(self.missing())
+        return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /, /metrics, /healthz or /readyz\n"
 
 
 def _report(good: bool, body: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:

@@ -222,7 +222,7 @@ class Metrics:
         self.catalogue_items = gauge("catalogue_items", "Items: live can be recommended, known have a vector", "state")
         self.catalogue_offset = gauge("catalogue_offset", "Offset of the items topic that the catalogue has reached")
         self.items_rejected = counter("items_rejected", "Records of the items topic that were not acceptable", "reason")
-        self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model")
+        self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10")
         self.provider_info = gauge("provider_info", "1 for the execution provider in use", "provider", "policy")
 
         # the process
@@ -287,10 +287,18 @@ class Metrics:
     def reject_item(self, reason: str, records: int = 1) -> None:
         self.items_rejected.labels(_of(REASONS, reason)).inc(records)
 
-    def use_bundle(self, bundle: str, state_model: str) -> None:
-        """The bundle in use from now on, alone: the series of an earlier one is removed."""
+    def use_bundle(
+        self, bundle: str, state_model: str, data: str = "", figures: Mapping[str, float] | None = None
+    ) -> None:
+        """The bundle in use from now on, alone: the series of an earlier one is removed.
+
+        data: name of the data set; figures: the bundle's metrics, of which NDCG@10 is shown: that of the test part, else of
+        validation, else "".
+        """
+        measured = figures or {}
+        found = [measured[name] for name in ("test NDCG@10", "validation NDCG@10") if name in measured]
         self.bundle_info.clear()
-        self.bundle_info.labels(bundle, state_model).set(1)
+        self.bundle_info.labels(bundle, state_model, data, f"{found[0]:.4f}" if found else "").set(1)
 
     def use_provider(self, provider: str, policy: str) -> None:
         """provider: onnxruntime's name without `ExecutionProvider`, small letters (cpu, cuda); policy: the setting."""

@@ -20,7 +20,7 @@ from importlib.metadata import version
 import msgspec
 from aiokafka.partitioner import murmur2
 
-from stream import logs, popularity
+from stream import logs, popularity, status
 from stream.app import InterestApp
 from stream.bundle import Bundle, current, load
 from stream.catalogue import Catalogue
@@ -90,12 +90,13 @@ class Worker:
     async def run(self) -> None:
         settings = self._settings
         self._describe()
+        catalogue = Catalogue(self._bundle, self._encoder.item_vectors)
+        self._health.page = lambda missing: self._page(missing, catalogue)
         self._health.start()
         self._health.set(bundle=True)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
-        catalogue = Catalogue(self._bundle, self._encoder.item_vectors)
         items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
         beating = asyncio.ensure_future(self._beat())
         await items.start()
@@ -140,8 +141,15 @@ class Worker:
 
     def _describe(self) -> None:
         self._metrics.use_version(version("freshet"))
-        self._metrics.use_bundle(self._bundle.id, self._bundle.state_model.hex())
+        bundle = self._bundle
+        data = str(bundle.data.get("name", ""))
+        self._metrics.use_bundle(bundle.id, bundle.state_model.hex(), data, bundle.metrics)
         self._metrics.use_provider(self._models.provider, self._settings.provider)
+
+    def _page(self, missing: list[str], catalogue: Catalogue) -> bytes:
+        snapshot = catalogue.snapshot
+        live = status.Live(missing, snapshot.live, snapshot.known, snapshot.offset)
+        return status.page(self._bundle, version("freshet"), self._models.provider, live)
 
     def _reject_item(self, offset: int, key: bytes | None, value: bytes | None, error: RecordError) -> None:
         """The record stays in the items topic; here it is counted and named."""

@@ -94,6 +94,15 @@ def test_other_paths_are_not_found(health: Health, path: str) -> None:
     assert ask(health, path)[0] == 404
 
 
+@pytest.mark.parametrize("path", ["/", "/status", "/?x"])
+def test_the_status_page_says_what_is_missing(health: Health, path: str) -> None:
+    health.page = lambda missing: " ".join(missing).encode()
+    health.set(joined=True)
+    status, body, headers = ask(health, path)
+    assert (status, body) == (200, b"recovered catalogue bundle")
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+
+
 @pytest.mark.parametrize("verb", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "BREW", "CONNECT"])
 def test_other_verbs_are_refused(health: Health, verb: str) -> None:
     status, _, headers = ask(health, "/metrics", verb)

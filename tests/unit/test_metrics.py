@@ -104,7 +104,7 @@ def test_group_recovery_catalogue_and_models(metrics: Metrics) -> None:
     metrics.observe_lag({"clicks": (3, 0.5), "ratings": (0, 0.0)})
     metrics.reject_item("missing_field")
     metrics.use_bundle("a", "m")
-    metrics.use_bundle("b", "m")
+    metrics.use_bundle("b", "m", "some data", {"validation NDCG@10": 0.25, "test NDCG@10": 0.12345})
     metrics.use_provider("cpu", "auto")
     metrics.send_failed("changelog")
     assert value(metrics, "last_commit_timestamp_seconds") >= before
@@ -122,7 +122,9 @@ def test_group_recovery_catalogue_and_models(metrics: Metrics) -> None:
     assert value(metrics, "send_errors_total", output="changelog") == 1
     assert value(metrics, "provider_info", provider="cpu", policy="auto") == 1
     bundles = [labels for name, labels in scrape(metrics) if name == "freshet_bundle_info"]
-    assert [dict(labels)["bundle"] for labels in bundles] == ["b"]
+    assert [dict(labels) for labels in bundles] == [
+        {"bundle": "b", "state_model": "m", "data": "some data", "ndcg10": "0.1235"}
+    ]
     assert value(metrics, "data_disk_free_bytes") > 0
 
 
