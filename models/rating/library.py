@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any, Final
 
 import numpy as np
@@ -18,15 +17,24 @@ SVDPP_PAIRS: Final = 1_000_000_000
 
 
 def trainset(table: RatingTable, train: Rows) -> surprise.Trainset:
-    """The training part as the library takes it; its inner ids are ours."""
-    by_user: dict[int, list[Any]] = defaultdict(list)
-    by_item: dict[int, list[Any]] = defaultdict(list)
-    columns = (table.user[train].tolist(), table.item[train].tolist(), table.value[train].tolist())
-    for user, item, value in zip(*columns, strict=True):
+    """The training part as the library takes it. Users and items without a training rating have no inner id: unknown to it."""
+    users, inner_user = np.unique(table.user[train], return_inverse=True)
+    items, inner_item = np.unique(table.item[train], return_inverse=True)
+    by_user: dict[int, list[Any]] = {at: [] for at in range(len(users))}
+    by_item: dict[int, list[Any]] = {at: [] for at in range(len(items))}
+    for user, item, value in zip(inner_user.tolist(), inner_item.tolist(), table.value[train].tolist(), strict=True):
         by_user[user].append((item, value))
         by_item[item].append((user, value))
-    raw = {name: name for name in range(max(table.users, table.items))}
-    return surprise.Trainset(by_user, by_item, table.users, table.items, len(train), table.scale, raw, raw)
+    return surprise.Trainset(
+        by_user,
+        by_item,
+        len(users),
+        len(items),
+        len(train),
+        table.scale,
+        {user: at for at, user in enumerate(users.tolist())},
+        {item: at for at, item in enumerate(items.tolist())},
+    )
 
 
 def library_predictions(name: str, table: RatingTable, train: Rows, test: Rows, seed: int) -> Doubles:
