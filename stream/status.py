@@ -17,7 +17,7 @@ STYLE: Final = """
 @media (prefers-color-scheme: dark) {
   :root { --line: #3a3f47; --soft: #a0a8b4; --good: #6cd193; --bad: #ff8a80; --back: #16181c; --ink: #e8eaed }
 }
-body { margin: 2rem auto; max-width: 52rem; padding: 0 1rem; background: var(--back); color: var(--ink);
+body { margin: 2rem auto; max-width: 58rem; padding: 0 1rem; background: var(--back); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1rem; margin: 2rem 0 .4rem }
 .state { font-weight: 600 } .good { color: var(--good) } .bad { color: var(--bad) } p { color: var(--soft); margin: .3rem 0 }

@@ -13,6 +13,8 @@ from typing import Any
 from deploy import topics
 from deploy.kafka import EmbeddedKafka
 from export.publish import build, publish
+from models.blend import Blend
+from models.run import Run
 from stream.bundle import current, load
 from stream.settings import Settings
 from stream.settings import load as load_settings
@@ -56,15 +58,20 @@ class World:
         return made
 
 
+def real_run(items: int) -> Run:
+    """An untrained network of real size (state width 128, item width 64) with 100 neighbours of each of the last 20 choices,
+    which costs what a trained one does."""
+    return tiny_run(items, item=64, hidden=128, near=100, blend=Blend(last=20, fade=0.6, neighbour=0.5, prior=0.3))
+
+
 @contextmanager
 def world(given: Path | None = None, real_items: int = 10_000) -> Iterator[World]:
-    """given: a bundles folder to serve as the real-size one; None: an untrained network of real size (LSTM width 128,
-    item width 64) over `real_items` items, which costs what a trained one does."""
+    """given: a bundles folder to serve as the real-size one; None: that of `real_run`."""
     with TemporaryDirectory(prefix="freshet-bench-") as folder:
         scratch = Path(folder)
         publish(build(tiny_run(), text=text_onnx()), scratch / "tiny")
         if given is None:
-            publish(build(tiny_run(real_items, item=64, hidden=128), text=text_onnx()), scratch / "real")
+            publish(build(real_run(real_items), text=text_onnx()), scratch / "real")
         tiny = bundles("tiny", scratch / "tiny")
         real = bundles("real size", given or scratch / "real")
         with EmbeddedKafka(scratch / "kafka") as kafka:
