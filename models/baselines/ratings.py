@@ -68,18 +68,20 @@ def drawn_zeros(chosen: csr_matrix, draw: np.random.Generator) -> tuple[Rows, Ro
     """For each entry of [U, N + 1] one item from 1 to N that the user has not chosen; none where ten draws all fail."""
     user = np.repeat(np.arange(chosen.shape[0]), np.diff(chosen.indptr))
     item = np.zeros(len(user), np.int64)
+    taken = user * chosen.shape[1] + chosen.indices  # one number per pair
     for _ in range(10):
         open_ = np.flatnonzero(item == 0)
         picks = draw.integers(1, chosen.shape[1], len(open_))
-        free = np.asarray(chosen[user[open_], picks]).ravel() == 0
+        free = ~np.isin(user[open_] * chosen.shape[1] + picks, taken)
         item[open_[free]] = picks[free]
     return user[item > 0], item[item > 0]
 
 
 def values(rows: Histories, at: Rows, scale: tuple[float, float]) -> Doubles:
     """f64: the ratings of some events, on their own scale again."""
-    value: Doubles = scale[0] + (rows.numbers[at, 0].astype(np.float64) + 1.0) / 2.0 * (scale[1] - scale[0])
-    return value
+    value = scale[0] + (rows.numbers[at, 0].astype(np.float64) + 1.0) / 2.0 * (scale[1] - scale[0])
+    rounded: Doubles = np.round(value, 5)  # the rows are f32
+    return rounded
 
 
 def rated_before(rows: Histories, places: Rows, like: Ratings) -> csr_matrix:
