@@ -97,7 +97,7 @@ def text_bias(table: RatingTable, total: Doubles, count: Doubles) -> Doubles:
     part = np.random.default_rng(0).permutation(table.items) % 5
     for held in range(5):
         fit = np.flatnonzero((part != held) & (count > 0))
-        if len(fit):
+        if len(fit) and (part == held).any():
             model = Ridge(alpha=20.0).fit(
                 read[fit], total[fit] / count[fit], sample_weight=count[fit] / (count[fit] + ITEM)
             )
@@ -176,6 +176,8 @@ def _of_user(table: RatingTable, made: Statistics, target: Rows, events: Rows, c
 
 def _correlation(made: Statistics, item: Rows, other: Rows, target: Rows, events: Rows, own: Flags) -> Doubles:
     """f64 [T, E], 0 to 1: positive correlation of the items' residuals, this user's own share taken out, squared."""
+    if not len(made.correlations.power):
+        return np.zeros((len(item), len(other)))
     a, b = made.correlations.slot[item], made.correlations.slot[other]
     mine, theirs = np.where(own, made.rho[target], 0.0), made.rho[events]
     product = made.correlations.product[np.maximum(a, 0)][:, np.maximum(b, 0)] - mine[:, None] * theirs[None]
