@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.bundle import Bundle
+from stream.bundle import BlendEntry, Bundle, Card
 from stream.catalogue import Catalogue, Snapshot, Vectors
 from stream.inputs import InputSpec, item_text
 from stream.interest import item_hash
@@ -44,7 +44,8 @@ def bundle(ids: tuple[str, ...] = TRAINED) -> Bundle:
     rows.flags.writeable = False
     return Bundle(
         "0" * 64, Path(), bytes(16), InputSpec((0, 1), (), 8), WIDTH, 16, 8, 64, ids, rows,
-        np.zeros(len(ids) + 1, np.float32), {}, {},
+        np.zeros(len(ids) + 1, np.float32), {}, {}, BlendEntry(0, 1.0, 0.0, 0.0, 1.0, 0),
+        Card("", {}, 0, 0, 0.0, (), {}), {}, {},
     )  # fmt: skip
 
 
