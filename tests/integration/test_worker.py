@@ -85,6 +85,18 @@ def test_an_event_on_an_unknown_item_is_applied_and_counted(served: tuple[Settin
     assert worker.metric("freshet_dead_letters_total") == 0
 
 
+def test_the_status_page_and_a_metric_name_the_bundle(
+    served: tuple[Settings, WorkerProcess, Events], bundles: Path
+) -> None:
+    _, worker, _ = served
+    bundle = load(current(bundles))
+    status, page = worker.get("/")
+    assert status == 200
+    for said in ("ready", bundle.id, bundle.card.protocol, "Apache-2.0", "0.2500", "0.2000 to 0.3000"):
+        assert said in page
+    assert worker.metric("freshet_bundle_info", bundle=bundle.id, data="tiny", ndcg10="0.2500") == 1
+
+
 def test_a_repeated_id_is_folded_once(served: tuple[Settings, WorkerProcess, Events]) -> None:
     settings, worker, events = served
     for _ in range(2):
