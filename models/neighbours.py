@@ -16,6 +16,7 @@ import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
 
+from models.blend import recent_choices
 from models.rows import Floats, Histories, Rows
 from models.task import Training
 
@@ -68,10 +69,12 @@ def _best(row: Rows, column: Rows, weight: Floats, size: int, keep: int) -> tupl
 
 
 def windows(rows: Histories, places: Rows, last: int) -> Rows:
-    """i64 [Q, last]: the item rows of the user's last events before each place, newest first, 0 where there are no more."""
+    """i64 [Q, last]: the item rows of the user's last choices before each place, newest first, 0 where there are no more."""
     starts = rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
-    at = places[:, None] - 1 - np.arange(last)[None]
-    return np.where(at >= starts[:, None], rows.item[np.maximum(at, 0)], 0)
+    out = np.zeros((len(places), last), np.int64)
+    line, row, age = recent_choices(rows, starts, places, last).T
+    out[line, age] = row
+    return out
 
 
 def neighbour_scores(index: Tensor, weight: Tensor, window: Tensor, fade: float) -> Tensor:
