@@ -13,6 +13,8 @@ from models.network import InterestNetwork
 from models.ranking import rounds
 from models.rows import Flags, Histories, Rows
 
+GROUP = 16  # steps whose pieces are sorted together
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -62,18 +64,32 @@ def initial_states(
     return h, c
 
 
-def following(rows: Histories, use: Flags, horizon: int) -> Rows:
-    """i64 [E, horizon]: the item rows of each event's next choices among the events in `use`, nearest first; 0: none."""
-    out = np.zeros((len(rows.item), horizon), np.int64)
-    wanted = rows.choice & use
-    for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
-        ahead = np.zeros(horizon, np.int64)
-        for at in range(end - 1, begin - 1, -1):
-            if use[at]:
-                out[at] = ahead
-            if wanted[at]:
-                ahead = np.concatenate([[rows.item[at]], ahead[:-1]])
+def following(rows: Histories, use: Flags) -> Rows:
+    """i64 [E]: the item row of each event's next choice among the events in `use`; 0: none."""
+    wanted = np.flatnonzero(rows.choice & use)
+    owner = rows.owner()
+    after = np.searchsorted(wanted, np.arange(len(rows.item)), side="right")
+    out = np.zeros(len(rows.item), np.int64)
+    real = after < len(wanted)
+    nearest = wanted[np.minimum(after, len(wanted) - 1)] if len(wanted) else after
+    real &= use
+    real[real] = owner[nearest[real]] == owner[real]
+    out[real] = rows.item[nearest[real]]
     return out
+
+
+def batches(pieces: Pieces, states: int, draw: np.random.Generator) -> list[Rows]:
+    """Pieces in a random order, cut into steps of about `states` events; those of a step are of similar length, so that
+    little is computed on padding."""
+    order = draw.permutation(len(pieces.begin))
+    made: list[Rows] = []
+    for group in np.array_split(order, max(1, round(int(pieces.count.sum()) / states / GROUP))):
+        lengths = pieces.count[group]
+        by_length = group[np.argsort(lengths, kind="stable")]
+        ends = np.cumsum(pieces.count[by_length])
+        cuts = np.flatnonzero(np.diff(ends // states)) + 1
+        made += [part for part in np.split(by_length, cuts) if len(part)]
+    return [made[place] for place in draw.permutation(len(made))]
 
 
 def hold_validation(rows: Histories, last: int) -> tuple[Flags, NDArray[np.int64]]:

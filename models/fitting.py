@@ -1,6 +1,6 @@
 """The optimisation itself: pieces of histories in, a better network out, one epoch at a time.
 
-Every position foretells the user's next choices (cross-entropy over the whole catalogue). Histories are long, so they
+Every position foretells the user's next choice (cross-entropy over the whole catalogue). Histories may be long, so they
 are cut into pieces; each epoch first computes the state at every cut with the weights as they are, and a piece starts
 from there (as R2D2 stores recurrent states: S. Kapturowski et al., ICLR 2019). Weights are averaged over steps, and it
 is the average that is judged and kept.
@@ -11,114 +11,133 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.chunks import cut, following, hold_validation, initial_states
+from models.chunks import batches, cut, following, initial_states
 from models.network import InterestNetwork
-from models.popularity import popularity
-from models.ranking import Ranks, gains, hits, input_rows, interest_ranks, popularity_ranks
+from models.ranking import Ranks, gains, hits, input_rows, interest_ranks
 from models.rows import Histories, Rows
-from models.softmax import catalogue_loss
+from models.softmax import CatalogueLoss
+from models.task import Training
 from stream.inputs import UNKNOWN
 
 WARM_UP = 10.0  # steps after which the weight average has forgotten about half of the first weights
 CLIP = 1.0  # largest norm of a step's gradient
+WATCHED = 20_000  # validation choices judged after an epoch, at most: more would cost time and tell nothing new
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """Chosen on the validation part of ml-latest-small; none was ever chosen on held-out events.
+class FitSettings:
+    """length: events in a piece; states: events in a step; rate, decay: of AdamW; unknown: share of input items hidden;
+    average: decay of the weight average, per step; epochs: at most; patience: epochs without a better validation NDCG@10;
+    max_minutes: of wall time, 0 for no limit."""
 
-    holdout: choices per user that nothing here may see; validation: last choices of the rest, for early stopping;
-    length, batch: events in a piece, pieces in a step; rate, decay: of AdamW; horizon: how many next choices count as the
-    answer, each `fade` times the one before; unknown: share of input items hidden; average: decay of the weight
-    average, per step; patience: epochs without a better validation NDCG@10; max_minutes: of wall time, all in (text
-    encoding included).
-    """
-
-    seed: int = 0
     epochs: int = 24
-    holdout: int = 8
-    validation: int = 3
     length: int = 64
-    batch: int = 24
+    states: int = 1024
     rate: float = 2e-3
     decay: float = 0.01
-    horizon: int = 1
-    fade: float = 0.8
     unknown: float = 0.01
     average: float = 0.99
     patience: int = 4
-    max_minutes: float = 3.0
+    max_minutes: float = 0.0
 
 
 class Fitting:
-    """A network in training on the histories of a training part, some last choices of which are kept for validation.
+    """A network in training. `average` is the network to keep (eval mode, no gradients)."""
 
-    `average` is the network to keep (eval mode, no gradients).
-    """
-
-    def __init__(self, network: InterestNetwork, rows: Histories, settings: TrainSettings) -> None:
+    def __init__(self, network: InterestNetwork, training: Training, settings: FitSettings, seed: int) -> None:
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
         self._network = network
-        self._rows = rows
+        self._rows = training.rows
+        self._use = training.use
         self._settings = settings
-        self._draw = np.random.default_rng(settings.seed)
-        self._use, self._watched = hold_validation(rows, settings.validation)
-        self._targets = following(rows, self._use, settings.horizon)
-        self._optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
+        self._draw = np.random.default_rng(seed)
+        watched = training.watched
+        if len(watched) > WATCHED:
+            watched = np.sort(np.random.default_rng(0).choice(watched, WATCHED, replace=False))
+        self._watched = watched
+        self._targets = following(training.rows, training.use)
+        self._loss = CatalogueLoss()
+        self._optimiser = torch.optim.AdamW(
+            network.parameters(), lr=settings.rate, weight_decay=settings.decay, fused=True
+        )
         self._steps = 0
+        learned = torch.from_numpy(training.known)[:, None].clone()
+        learned[UNKNOWN] = True
+        with torch.no_grad():  # an item that the training part lacks has no id of its own: its text alone speaks for it
+            network.ids.weight.mul_(learned)
+            self.average.ids.weight.mul_(learned)
+        network.ids.weight.register_hook(lambda gradient: gradient * learned)
 
     @property
     def watched(self) -> int:
-        """How many validation choices there are."""
+        """How many validation choices are judged."""
         return len(self._watched)
 
     def epoch(self, told: Callable[[int, int, float], None]) -> float:
         """Go over all pieces once -> mean loss in nats per state. told: (pieces done, of how many, loss of the step)."""
-        length, size = self._settings.length, self._settings.batch
-        first = int(self._draw.integers(1, length + 1))  # cuts fall elsewhere in every epoch
+        length = self._settings.length
+        recurrent = self._network.size.kind != "attention"
+        # Cuts fall elsewhere in every epoch. Attention starts each piece from nothing, so its cuts stay at the window.
+        first = int(self._draw.integers(length // 2, length + 1)) if recurrent else length
         pieces = cut(self._rows, self._use, first, length)
-        h, c = initial_states(self._network.eval(), self._rows, pieces, first, length)
+        if recurrent:
+            h, c = initial_states(self._network.eval(), self._rows, pieces, first, length)
+        else:
+            h = c = torch.zeros(1, self._network.size.hidden).expand(len(pieces.begin), -1)
         self._network.train()
         unknown = self._draw.random(len(self._rows.item)) < self._settings.unknown
         rows = replace(self._rows, item=np.where(unknown, UNKNOWN, self._rows.item))
-        order = self._draw.permutation(len(pieces.begin))
-        total, count = 0.0, 0
-        for at in range(0, len(order), size):
-            some = order[at : at + size]
+        total, count, done = 0.0, 0, 0
+        for some in batches(pieces, self._settings.states, self._draw):
             places, real = pieces.places(some)
             loss, states = self._step(rows, places, real, h[some], c[some])
             total += loss * states
             count += states
-            told(at + len(some), len(order), loss)
+            done += len(some)
+            told(done, len(pieces.begin), loss)
         return total / max(1, count)
 
     def validate(self) -> tuple[float, float]:
         """HR@10 and NDCG@10 of the average on the validation choices; 0 where there are none."""
         return means(interest_ranks(self.average, self._rows, self._watched))
 
-    def floor(self) -> tuple[float, float]:
-        """The same of popularity, counted over what the network is fitted to."""
-        counts = popularity(replace(self._rows, choice=self._rows.choice & self._use), self._network.size.items)
-        return means(popularity_ranks(counts, self._rows, self._watched))
+    def state(self) -> dict[str, Any]:
+        """Everything that going on later needs: tensors, numbers and strings only."""
+        return {
+            "network": self._network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "steps": self._steps,
+            "draw": self._draw.bit_generator.state,
+            "torch": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._steps = state["steps"]
+        self._draw.bit_generator.state = state["draw"]
+        torch.set_rng_state(state["torch"])
 
     def _step(self, rows: Histories, places: Rows, real: NDArray[np.bool_], h: Tensor, c: Tensor) -> tuple[float, int]:
         """One step on the events at `places` [B, T] -> its loss and how many states had an answer."""
-        answer = self._targets[places]  # [B, T, K]
-        asked = torch.from_numpy(real & (answer[..., 0] != UNKNOWN))
+        answer = self._targets[places]  # [B, T]
+        asked = torch.from_numpy(real & (answer != UNKNOWN))
         if not asked.any():
             return 0.0, 0
         items = self._network.item_matrix()
         out, _, _ = self._network.unroll(input_rows(self._network, items, rows, places), h, c)
-        wanted = torch.from_numpy(answer)[asked]  # [M, K]
-        weights = self._settings.fade ** torch.arange(wanted.shape[1]) * (wanted != UNKNOWN)
-        query = self._network.query(out[asked])
-        loss = catalogue_loss(query, items, wanted, weights / weights.sum(1, keepdim=True))
+        wanted = torch.from_numpy(answer)[asked]  # [M]
+        loss = self._loss(self._network.project(out[asked]), items, wanted)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), CLIP)
@@ -129,8 +148,9 @@ class Fitting:
 
     @torch.no_grad()
     def _blend(self, keep: float) -> None:
-        for mean, weight in zip(self.average.parameters(), self._network.parameters(), strict=True):
-            mean.lerp_(weight, 1.0 - keep)
+        mean: list[Tensor] = list(self.average.parameters())
+        now: list[Tensor] = list(self._network.parameters())
+        torch._foreach_lerp_(mean, now, 1.0 - keep)
 
 
 def means(of: Ranks) -> tuple[float, float]:

@@ -15,14 +15,15 @@ from models.rows import Histories, Rows
 
 ROUND = 128  # events of one user in one call of the recurrence
 QUERIES = 512  # states scored at a time
+USERS = 256  # whose histories are folded at a time
 
 Ranks = NDArray[np.int64]
 MISSED = np.iinfo(np.int64).max  # rank of an item that cannot be in the slate: unknown, or seen before
 
 
 class Round(NamedTuple):
-    """Some events of n users. places: i64 [n, T], a user's last place repeats beyond its end; out: f32 [n, T, H], the
-    states after each; h, c: f32 [n, H] before the first."""
+    """Some events of n users. places: i64 [n, T], a user's last place repeats beyond its end; out: f32 [n, T, W], the last
+    block's output after each; h, c: f32 [n, H] before the first."""
 
     places: Rows
     out: Tensor
@@ -38,32 +39,38 @@ def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places:
         torch.from_numpy(rows.behaviour[flat]),
         torch.from_numpy(rows.scene[flat]),
         torch.from_numpy(rows.numbers[flat]),
-        torch.from_numpy(rows.vectors[rows.comment[flat]]),
+        torch.from_numpy(rows.vectors[comment]) if (comment := rows.comment[flat]).any() else None,
     )
     return inputs.reshape(*places.shape, -1)
 
 
 @torch.no_grad()
 def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int, length: int) -> Iterator[Round]:
-    """Fold all histories side by side from zeros: round 0 the first `first` events of each user, then `length` a round."""
-    order = np.argsort(-np.diff(rows.starts), kind="stable")
-    begins, ends = rows.starts[:-1][order], rows.starts[1:][order]
-    h = torch.zeros(len(order), network.size.hidden)
-    c = torch.zeros(len(order), network.size.hidden)
-    at, count = 0, first
-    while n := int((ends - begins > at).sum()):
-        h, c = h[:n], c[:n]
-        places = np.minimum((begins[:n] + at)[:, None] + np.arange(count), (ends[:n] - 1)[:, None])
-        out, h_next, c_next = network.unroll(input_rows(network, items, rows, places), h, c)
-        yield Round(places, out, h, c)
-        h, c = h_next, c_next
-        at, count = at + count, length
+    """Fold all histories from zeros, users of similar length side by side: their first `first` events, then `length` a round."""
+    lengths = np.diff(rows.starts)
+    by_length = np.argsort(-lengths, kind="stable")
+    for at_once in range(0, len(by_length), USERS):
+        order = by_length[at_once : at_once + USERS]
+        begins, ends = rows.starts[:-1][order], rows.starts[1:][order]
+        h = torch.zeros(len(order), network.size.hidden)
+        c = torch.zeros(len(order), network.size.hidden)
+        at, count = 0, first
+        while n := int((ends - begins > at).sum()):
+            h, c = h[:n], c[:n]
+            steps = min(count, int((ends - begins).max()) - at)
+            places = np.minimum((begins[:n] + at)[:, None] + np.arange(steps), (ends[:n] - 1)[:, None])
+            out, h_next, c_next = network.unroll(input_rows(network, items, rows, places), h, c)
+            yield Round(places, out, h, c)
+            h, c = h_next, c_next
+            at, count = at + count, length
 
 
 @torch.no_grad()
 def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
-    """h after every event, f32 [E, H], from zeros at each user's first event."""
-    after = torch.zeros(len(rows.item), network.size.hidden)
+    """The last block's output after every event, f32 [E, W], from zeros at each user's first event."""
+    if network.size.kind == "attention":
+        return windows(network, rows, items)
+    after = torch.zeros(len(rows.item), network.size.width)
     for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
         last = (places[:, 1:] == places[:, :-1]).argmax(1)  # beyond a user's end the last place repeats
         real = np.where((places[:, 1:] == places[:, :-1]).any(1), last + 1, places.shape[1])
@@ -72,8 +79,37 @@ def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
     return after
 
 
+@torch.no_grad()
+def windows(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
+    """The same by attention: each event with the `window` - 1 before it, f32 [E, W]. Users with short histories need one
+    pass for all their events, since attention is causal; later events of longer ones a pass each."""
+    length = network.size.window
+    after = torch.zeros(len(rows.item), network.size.width)
+
+    def run(places: Rows) -> Tensor:
+        empty = torch.zeros(len(places), network.size.hidden)
+        return network.unroll(input_rows(network, items, rows, places), empty, empty)[0]
+
+    counts = np.diff(rows.starts)
+    order = np.argsort(counts, kind="stable")
+    for at in range(0, len(order), ROUND):
+        some = order[at : at + ROUND]
+        most = min(length, int(counts[some].max()))
+        places = rows.starts[some][:, None] + np.minimum(np.arange(most)[None], counts[some][:, None] - 1)
+        out = run(places)
+        real = np.arange(most)[None] < counts[some][:, None]
+        after[torch.from_numpy(places[real])] = out[torch.from_numpy(real)]
+    position = np.arange(len(rows.item)) - np.repeat(rows.starts[:-1], counts)
+    late = np.flatnonzero(position >= length)
+    for at in range(0, len(late), ROUND):
+        places = late[at : at + ROUND, None] + np.arange(1 - length, 1)[None]
+        out = run(places)
+        after[torch.from_numpy(late[at : at + ROUND])] = out[:, -1]
+    return after
+
+
 def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
-    """The state before each of the events at `places`: that after the user's previous event, zeros for the first."""
+    """The output before each of the events at `places`: that after the user's previous event, zeros for the first."""
     previous = after[torch.from_numpy(np.maximum(places - 1, 0))]
     return previous * torch.from_numpy(~rows.first()[places])[:, None]
 
@@ -111,7 +147,9 @@ def interest_ranks(network: InterestNetwork, rows: Histories, places: Rows, *, f
     with torch.no_grad():
         items = network.item_matrix()
         h = states(network, rows, items)
-        return ranks(rows, places, lambda some: network.query(before(rows, h, some)) @ items.T, filter_seen=filter_seen)
+        return ranks(
+            rows, places, lambda some: network.project(before(rows, h, some)) @ items.T, filter_seen=filter_seen
+        )
 
 
 def popularity_ranks(counts: NDArray[np.float32], rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:

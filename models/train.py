@@ -1,42 +1,44 @@
-"""From a data set to a run: texts, rows, fitting with early stopping. Reads the training part of a split only."""
+"""From a data set to a run that can be exported: freshet's model, fitted to the training part of a split and to nothing else."""
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
-import torch
+import polars as pl
 from numpy.typing import NDArray
 
+from models.chunks import hold_validation
 from models.data import DataSet, split_last
 from models.data.dataset import fingerprint
-from models.fitting import Fitting, TrainSettings
-from models.network import InterestNetwork, NetworkSize
 from models.popularity import popularity
+from models.ranking import gains, hits, popularity_ranks, ranks
 from models.rows import histories
 from models.run import DataInfo, Run
+from models.sequential.freshet import BlendRanker, Freshet
+from models.sequential.network_model import Epoch
+from models.task import Report, Training, silent
 from models.text import TEXT_DIM, TextEncoder
 from stream.errors import DataError
 from stream.inputs import InputSpec, item_text
 
-__all__ = ["Epoch", "Report", "TrainSettings", "Trained", "train"]
-
-Report = Callable[[str, int, int, str], None]
-"""(stage, done, total, what to show beside): called often, must be quick."""
+__all__ = ["Epoch", "Report", "TrainSettings", "Trained", "run_of", "silent", "train", "training_part"]
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """Figures of one epoch, from 0. loss: nats per state; hit10, ndcg10: on the validation part; seconds: since the start."""
+class TrainSettings:
+    """holdout: choices per user that nothing here may see; validation: last choices of the rest, for early stopping and for
+    choosing weights; preset: of models.sequential.presets, `auto` by the data; epochs: at most, None as the preset has it;
+    max_minutes: of wall time, all in (text encoding included)."""
 
-    epoch: int
-    loss: float
-    hit10: float
-    ndcg10: float
-    seconds: float
+    seed: int = 0
+    holdout: int = 8
+    validation: int = 3
+    preset: str = "auto"
+    epochs: int | None = None
+    max_minutes: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,7 @@ class Trained:
     run: Run
     curve: list[Epoch] = field(default_factory=list)
     reason: str = ""
-
-
-def silent(stage: str, done: int, total: int, text: str) -> None:
-    """Reports nothing."""
+    floor: float = 0.0
 
 
 def train(
@@ -61,6 +60,28 @@ def train(
     `started`: time.monotonic() from which max_minutes counts. Raises DataError where nothing is left to learn from.
     """
     started = time.monotonic() if started is None else started
+    training, part = training_part(data, settings, encoder, report)
+    left = settings.max_minutes - (time.monotonic() - started) / 60
+    chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
+    # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
+    model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
+    ranker = model.fit_blend(training, settings.seed, report)
+    metrics = figures(training, ranker)
+    run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
+    run = replace(
+        run,
+        settings=asdict(settings) | {"ended": ranker.interest.reason, "epochs_run": len(ranker.curve)},
+        protocol=f"last {settings.validation} choices of each user before the held-out ones (validation), seen items left out",
+        seconds=time.monotonic() - started,
+        seeds=(settings.seed,),
+    )
+    return Trained(run, ranker.curve, ranker.interest.reason, metrics.get("validation popularity HR@10", 0.0))
+
+
+def training_part(
+    data: DataSet, settings: TrainSettings, encoder: TextEncoder, report: Report = silent
+) -> tuple[Training, pl.DataFrame]:
+    """What training may see of `data`, and the table of its events. Raises DataError where that is too little."""
     part = split_last(data, settings.holdout).train
     item_ids = tuple(item.item for item in data.items)
     if len(item_ids) < 2 or not len(part):
@@ -68,21 +89,23 @@ def train(
     spec = InputSpec(data.rating_scale, replace(data, events=part).scenes, TEXT_DIM)
     text = item_vectors(data, encoder, report)
     rows = histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, _told(report, "comments")))
-    torch.manual_seed(settings.seed)
-    size = NetworkSize(items=len(item_ids), scenes=len(spec.scenes), text=TEXT_DIM)
-    fitting = Fitting(InterestNetwork(size, torch.from_numpy(text)), rows, settings)
-    network, curve, reason = _fit(fitting, settings, report, started)
-    run = Run(
-        network=network,
-        spec=spec,
-        item_ids=item_ids,
-        popularity=popularity(rows, len(item_ids)),
-        text=text,
-        data=DataInfo(data.name, fingerprint(part), len(part)),
-        metrics=_metrics(curve, fitting.floor()),
-        settings=asdict(settings) | {"ended": reason, "epochs_run": len(curve)},
+    use, watched = hold_validation(rows, settings.validation)
+    return Training(data.items, spec, text, rows, use, watched), part
+
+
+def run_of(data: DataSet, training: Training, ranker: BlendRanker, info: DataInfo, metrics: dict[str, float]) -> Run:
+    """A fitted model as a run, ready to export."""
+    return Run(
+        network=ranker.interest.network,
+        spec=training.spec,
+        item_ids=training.item_ids,
+        popularity=popularity(training.rows, len(training.items)),
+        text=training.text,
+        data=info,
+        metrics=metrics,
+        blend=ranker.blend,
+        neighbours=ranker.neighbours,
     )
-    return Trained(run, curve, reason)
 
 
 def item_vectors(data: DataSet, encoder: TextEncoder, report: Report = silent) -> NDArray[np.float32]:
@@ -92,44 +115,22 @@ def item_vectors(data: DataSet, encoder: TextEncoder, report: Report = silent) -
     return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 
-def _fit(
-    fitting: Fitting, settings: TrainSettings, report: Report, started: float
-) -> tuple[InterestNetwork, list[Epoch], str]:
-    """Epochs until one of three reasons to stop -> the best network by validation NDCG@10, the curve, the reason."""
-    best = copy.deepcopy(fitting.average)
-    curve: list[Epoch] = []
-    best_at = 0
-    for epoch in range(settings.epochs):
-        begun = time.monotonic()
-        stage = f"epoch {epoch + 1}/{settings.epochs}"
-        loss = fitting.epoch(
-            lambda done, total, now, stage=stage: report(stage, done, total, f"loss {now:.3f}")  # type: ignore[misc]
-        )
-        hit10, ndcg10 = fitting.validate()
-        ended = time.monotonic()
-        curve.append(Epoch(epoch, loss, hit10, ndcg10, ended - started))
-        report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")
-        if epoch == 0 or ndcg10 > curve[best_at].ndcg10 or not fitting.watched:
-            best_at = epoch
-            best.load_state_dict(fitting.average.state_dict())
-        if epoch - best_at >= settings.patience:
-            return best, curve, f"no better validation NDCG@10 for {settings.patience} epochs"
-        if ended + 1.1 * (ended - begun) > started + 60 * settings.max_minutes:
-            return best, curve, f"the {settings.max_minutes:g} minutes are used up"
-    return best, curve, "all epochs done"
-
-
-def _metrics(curve: Sequence[Epoch], floor: tuple[float, float]) -> dict[str, float]:
-    if not curve:
+def figures(training: Training, ranker: BlendRanker) -> dict[str, float]:
+    """HR@10 and NDCG@10 of the whole sum, of its recurrent part and of popularity on the validation choices."""
+    rows, places = training.rows, training.watched
+    if not len(places):
         return {}
-    best = max(curve, key=lambda epoch: epoch.ndcg10)
-    figures = {
-        "HR@10": best.hit10,
-        "NDCG@10": best.ndcg10,
-        "popularity HR@10": floor[0],
-        "popularity NDCG@10": floor[1],
+    counts = popularity(replace(rows, choice=rows.choice & training.use), len(training.items))
+    found = {
+        "": ranks(rows, places, ranker.scorer(rows)),
+        "recurrent ": ranks(rows, places, ranker.interest.scorer(rows)),
+        "popularity ": popularity_ranks(counts, rows, places),
     }
-    return {f"validation {name}": round(value, 5) for name, value in figures.items()}
+    values: dict[str, float] = {}
+    for name, of in found.items():
+        values[f"validation {name}HR@10"] = round(float(hits(of).mean()), 5)
+        values[f"validation {name}NDCG@10"] = round(float(gains(of).mean()), 5)
+    return values
 
 
 def _told(report: Report, stage: str) -> Callable[[int, int], None]:

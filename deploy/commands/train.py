@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
         data: Annotated[Path, typer.Argument(help="Data folder, or `generated` for a small made-up world.")],
         out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
         seed: Annotated[int, typer.Option(help="Same seed, data and machine: same weights.")] = 0,
+        preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
         epochs: Annotated[int | None, typer.Option(min=1, help="At most; it stops early.")] = None,
         holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
         max_minutes: Annotated[float, typer.Option(min=0.1, help="Wall time at most, all in.")] = 3.0,
@@ -37,8 +38,7 @@ def register(app: typer.Typer) -> None:
         from models.train import TrainSettings
         from models.train import train as fit
 
-        chosen = {} if epochs is None else {"epochs": epochs}
-        settings = TrainSettings(seed=seed, holdout=holdout, max_minutes=max_minutes, **chosen)
+        settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         console = Console(stderr=True)
         source = generate() if str(data) == "generated" else read(data)
         columns = (

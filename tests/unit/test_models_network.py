@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from models.blocks import RECURRENT
+from models.chunks import following
 from models.data import generate, split_last
 from models.network import InterestNetwork, NetworkSize
-from models.ranking import MISSED, before, gains, hits, interval, popularity_ranks, ranks, states
+from models.ranking import MISSED, before, gains, hits, input_rows, interval, popularity_ranks, ranks, states
 from models.rows import Histories, histories
-from models.softmax import catalogue_loss
+from models.softmax import CatalogueLoss
 from stream import interest
 from stream.events import COMMENT, SOURCE_TOPICS, SourceEvent
 from stream.inputs import InputSpec
@@ -37,20 +40,55 @@ def rows() -> Histories:
 @pytest.fixture(scope="module")
 def network() -> InterestNetwork:
     torch.manual_seed(0)
-    size = NetworkSize(items=30, scenes=2, item=16, hidden=32, text=WIDTH, comment=8)
+    return made()
+
+
+def made(**other: Any) -> InterestNetwork:
+    size = NetworkSize(items=30, scenes=2, item=16, width=32, text=WIDTH, comment=8, **other)
     return InterestNetwork(size, torch.randn(31, WIDTH)).eval()
 
 
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize(("blocks", "residual", "feed"), [(1, True, True), (2, True, True), (1, False, False)])
 @torch.no_grad()
-def test_unrolled_is_stepped(network: InterestNetwork) -> None:
-    inputs = torch.randn(3, 9, network.lstm.input_size)
-    h, c = torch.randn(3, 32), torch.randn(3, 32)
+def test_unrolled_is_stepped(kind: str, blocks: int, residual: bool, feed: bool) -> None:
+    torch.manual_seed(2)
+    network = made(kind=kind, blocks=blocks, residual=residual, feed=feed)
+    inputs = torch.randn(3, 9, 32)
+    h, c = torch.randn(3, network.size.hidden), torch.randn(3, network.size.hidden)
+    c[:, -32:] = 0
     out, h_last, c_last = network.unroll(inputs, h, c)
     for at in range(9):
         h, c = network.step(inputs[:, at], h, c)
-        torch.testing.assert_close(out[:, at], h, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(h_last, h, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(c_last, c, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network.project(out[:, at]), network.query(h), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(h_last, h, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(c_last, c, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_reads_its_window_and_nothing_later(rows: Histories) -> None:
+    torch.manual_seed(3)
+    network = made(kind="attention", window=6, blocks=2)
+    items = network.item_matrix()
+    after = states(network, rows, items)
+    begin, end = rows.starts[0], rows.starts[1]
+    assert end - begin > 8
+    for at in (begin, begin + 4, end - 1):
+        window = np.arange(max(begin, at - 5), at + 1)[None]
+        alone, _, _ = network.unroll(input_rows(network, items, rows, window), torch.zeros(1, 96), torch.zeros(1, 96))
+        torch.testing.assert_close(after[at], alone[0, -1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_scene_gates_what_is_read(rows: Histories) -> None:
+    torch.manual_seed(4)
+    plain = made(features=())
+    item, numbers, comment = torch.randn(1, 16), torch.randn(1, 4), torch.randn(1, WIDTH)
+    zero, one = torch.tensor([0]), torch.tensor([1])
+    assert torch.equal(plain.inputs(item, zero, zero, numbers, comment), plain.inputs(item, one, one, numbers, comment))
+    gated = made(features=("scene",))
+    first = gated.inputs(item, zero, zero, numbers, comment)
+    assert torch.equal(first, gated.inputs(item, one, zero, numbers, comment))
+    assert not torch.equal(first, gated.inputs(item, zero, one, numbers, comment))
 
 
 @torch.no_grad()
@@ -58,7 +96,7 @@ def test_states_of_all_users_at_once_are_those_of_each_alone(network: InterestNe
     items = network.item_matrix()
     after = states(network, rows, items)
     for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
-        h = c = torch.zeros(1, 32)
+        h = c = torch.zeros(1, network.size.hidden)
         for at in range(begin, end):
             inputs = network.inputs(
                 items[rows.item[at : at + 1]],
@@ -67,9 +105,9 @@ def test_states_of_all_users_at_once_are_those_of_each_alone(network: InterestNe
                 torch.from_numpy(rows.numbers[at : at + 1]),
                 torch.from_numpy(rows.vectors[rows.comment[at : at + 1]]),
             )
-            torch.testing.assert_close(before(rows, after, np.array([at])), h, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(before(rows, after, np.array([at])), h[:, -32:], rtol=1e-5, atol=1e-5)
             h, c = network.step(inputs, h, c)
-            torch.testing.assert_close(after[at : at + 1], h, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(after[at : at + 1], h[:, -32:], rtol=1e-5, atol=1e-5)
 
 
 def test_rows_hold_what_the_worker_feeds(rows: Histories) -> None:
@@ -98,15 +136,24 @@ def test_the_catalogue_loss_is_cross_entropy_and_so_is_its_gradient() -> None:
     torch.manual_seed(1)
     query = torch.randn(7, 8, dtype=torch.double, requires_grad=True)
     items = torch.randn(20, 8, dtype=torch.double, requires_grad=True)
-    targets = torch.randint(1, 20, (7, 3))
-    weights = torch.rand(7, 3, dtype=torch.double)
-    weights[0, 1:] = 0
-    targets[0, 1:] = 0
-    weights = weights / weights.sum(1, keepdim=True)
-    dense = torch.zeros(7, 20, dtype=torch.double).scatter_add(1, targets, weights)[:, 1:]
-    plain = functional.cross_entropy((query @ items.T)[:, 1:], dense)
-    torch.testing.assert_close(catalogue_loss(query, items, targets, weights), plain)
-    assert torch.autograd.gradcheck(lambda q, i: catalogue_loss(q, i, targets, weights), (query, items))
+    targets = torch.tensor([1, 19, 4, 4, 7, 11, 2])
+    exact = CatalogueLoss(torch.double)
+    wanted = functional.cross_entropy((query @ items.T)[:, 1:], targets - 1)
+    torch.testing.assert_close(exact(query, items, targets), wanted, rtol=1e-6, atol=1e-6)
+    gradients = torch.autograd.grad(wanted, (query, items))
+    for kind, far in ((torch.double, 1e-6), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        found = torch.autograd.grad(CatalogueLoss(kind)(query, items, targets), (query, items))
+        for one, two in zip(found, gradients, strict=True):
+            torch.testing.assert_close(one, two, rtol=far, atol=far)
+
+
+def test_what_follows_is_the_next_choice_that_may_be_learned(rows: Histories) -> None:
+    use = np.arange(len(rows.item)) % 7 != 3
+    found = following(rows, use)
+    for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
+        for at in range(begin, end):
+            ahead = [rows.item[place] for place in range(at + 1, end) if rows.choice[place] and use[place]]
+            assert found[at] == (ahead[0] if ahead and use[at] else 0)
 
 
 def test_ranks_by_hand() -> None:

@@ -18,8 +18,9 @@ from models.run import load_run, save_run
 from models.text import TextEncoder
 from models.train import Trained, TrainSettings, train
 from stream.errors import DataError
+from stream.events import Item
 
-QUICK = TrainSettings(epochs=2, batch=16, length=16)
+QUICK = TrainSettings(epochs=2, preset="dense")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,14 @@ def test_a_run_is_not_judged_on_events_it_may_have_learned(
 ) -> None:
     with pytest.raises(DataError, match="was trained on"):
         evaluate(world, trained.run, encoder, holdout=9)
+
+
+def test_an_item_that_nobody_took_is_known_by_its_text_alone(world: DataSet, encoder: TextEncoder) -> None:
+    more = replace(world, items=(*world.items, Item("new", "Orbit of the Starship", categories=("Space",))))
+    network = train(more, QUICK, encoder).run.network
+    with torch.no_grad():
+        assert not network.ids.weight[-1].any()
+        torch.testing.assert_close(network.item_matrix()[-1:], network.item_vector(network.text[-1:]))
 
 
 def test_time_runs_out(world: DataSet, encoder: TextEncoder) -> None:

@@ -1,0 +1,165 @@
+"""Fitting of any InterestNetwork to a Training: epochs, early stopping, checkpoints. The base of freshet, SASRec and GRU4Rec."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.fitting import FitSettings, Fitting
+from models.network import InterestNetwork, NetworkSize
+from models.ranking import before, states
+from models.rows import Histories, Rows
+from models.sequential.presets import PRESETS, suited, texts_given
+from models.task import Report, Scorer, Training, silent
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one epoch, from 0. loss: nats per state; hit10, ndcg10: on the validation part; seconds: since the start."""
+
+    epoch: int
+    loss: float
+    hit10: float
+    ndcg10: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NetworkRanker:
+    """A fitted network, in eval mode. `reason`: why fitting ended."""
+
+    network: InterestNetwork
+    curve: list[Epoch] = field(default_factory=list)
+    reason: str = ""
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """See models.task.Ranker."""
+        with torch.no_grad():
+            items = self.network.item_matrix()
+            after = states(self.network, rows, items)
+
+        @torch.no_grad()
+        def score(places: Rows) -> Tensor:
+            return self.network.project(before(rows, after, places)) @ items.T
+
+        return score
+
+
+class NetworkModel:
+    """A network with its settings: preset by the data unless named, single settings over it.
+
+    network: arguments of NetworkSize besides items and scenes; fit: fields of FitSettings.
+    """
+
+    family = "deep"
+
+    def __init__(
+        self,
+        name: str,
+        preset: str = "auto",
+        network: Mapping[str, Any] | None = None,
+        fit: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._name = name
+        self._preset = preset
+        self._network = dict(network or {})
+        self._fit = dict(fit or {})
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        return self._name
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the result."""
+        return {
+            "preset": self._preset,
+            "presets": {
+                name: {"network": preset.network, "fit": asdict(preset.fit)} for name, preset in PRESETS.items()
+            },
+            "network": self._network,
+            "fit": self._fit,
+        }
+
+    def size_and_fit(self, training: Training) -> tuple[NetworkSize, FitSettings]:
+        """The settings in full for this data."""
+        preset = PRESETS[suited(training) if self._preset == "auto" else self._preset]
+        chosen = {"item_text": texts_given(training)} | preset.network | self._network
+        size = NetworkSize(
+            items=len(training.items), scenes=len(training.spec.scenes), text=training.text.shape[1], **chosen
+        )
+        return size, FitSettings(**(asdict(preset.fit) | self._fit))
+
+    def fit(
+        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+    ) -> NetworkRanker:
+        """See models.task.Model. With the same seed, data and machine it repeats to the bit (unless time ran out)."""
+        size, settings = self.size_and_fit(training)
+        torch.manual_seed(seed)
+        network = InterestNetwork(size, torch.from_numpy(training.text))
+        return run(Fitting(network, training, settings, seed), settings, report, checkpoint)
+
+
+def run(fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Path | None) -> NetworkRanker:
+    """Epochs until one of three reasons to stop -> the best network by validation NDCG@10."""
+    best = copy.deepcopy(fitting.average)
+    curve: list[Epoch] = []
+    spent = 0.0
+    if checkpoint is not None and checkpoint.exists():
+        kept = torch.load(checkpoint, weights_only=True)
+        fitting.restore(kept["fitting"])
+        best.load_state_dict(kept["best"])
+        curve = [Epoch(*row) for row in kept["curve"]]
+        spent = curve[-1].seconds
+    started = time.monotonic() - spent
+    reason = ended(curve, settings, fitting.watched)
+    while not reason:
+        epoch = len(curve)
+        stage = f"epoch {epoch + 1}/{settings.epochs}"
+        loss = fitting.epoch(lambda done, total, now, stage=stage: report(stage, done, total, f"loss {now:.3f}"))  # type: ignore[misc]
+        hit10, ndcg10 = fitting.validate()
+        curve.append(Epoch(epoch, loss, hit10, ndcg10, time.monotonic() - started))
+        report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")
+        if not fitting.watched or best_epoch(curve) == epoch:
+            best.load_state_dict(fitting.average.state_dict())
+        if checkpoint is not None:
+            save(checkpoint, fitting, best, curve)
+        reason = ended(curve, settings, fitting.watched)
+    return NetworkRanker(best, curve, reason)
+
+
+def best_epoch(curve: list[Epoch]) -> int:
+    """The first epoch of the highest validation NDCG@10."""
+    return int(np.argmax([epoch.ndcg10 for epoch in curve]))
+
+
+def ended(curve: list[Epoch], settings: FitSettings, watched: int) -> str:
+    """Why no further epoch should run; "" where one should."""
+    if not curve:
+        return ""
+    if watched and len(curve) - 1 - best_epoch(curve) >= settings.patience:
+        return f"no better validation NDCG@10 for {settings.patience} epochs"
+    if len(curve) >= settings.epochs:
+        return "all epochs done"
+    last = curve[-1].seconds - (curve[-2].seconds if len(curve) > 1 else 0.0)
+    if settings.max_minutes and curve[-1].seconds + 1.1 * last > 60 * settings.max_minutes:
+        return f"the {settings.max_minutes:g} minutes are used up"
+    return ""
+
+
+def save(checkpoint: Path, fitting: Fitting, best: InterestNetwork, curve: list[Epoch]) -> None:
+    """Write beside, then rename: a crash leaves the older one."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    rows = [tuple(asdict(epoch).values()) for epoch in curve]
+    beside = checkpoint.with_suffix(".partial")
+    torch.save({"fitting": fitting.state(), "best": best.state_dict(), "curve": rows}, beside)
+    beside.replace(checkpoint)
