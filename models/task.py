@@ -82,3 +82,23 @@ class Model(Protocol):
     def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Ranker:
         """Learn from `training.use`, choose by `training.watched`. checkpoint: a file to resume a long fit from."""
         ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is judged on.
+
+    name: of the protocol; settings: what else decides the places (JSON values); training: see there; rows: all events,
+    those of `training.rows` and the test part behind them; places: i64 [Q] of the test choices in `rows`; filter_seen: leave
+    out items that the user has had; candidates: which items are ranked, bool [N + 1] for all places alike or [G, N + 1]
+    with groups, i64 [Q], the line of each place; None for all items.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    training: Training
+    rows: Histories
+    places: Rows
+    filter_seen: bool = True
+    candidates: Flags | None = None
+    groups: Rows | None = None
