@@ -23,14 +23,14 @@ from models.rows import Floats, Histories, Rows
 from models.task import Report, Scorer, Training, silent
 
 ALS_BASE: Settings = {"factors": 64, "regularization": 0.1, "alpha": 20.0, "iterations": 15}
-ALS_CHANGES: tuple[Settings, ...] = (
-    {"factors": 128},
-    {"factors": 256},
+ALS_CHANGES: tuple[Settings, ...] = (  # the slow ones last
     {"alpha": 60.0},
     {"alpha": 5.0},
     {"regularization": 1.0},
     {"regularization": 5.0},
     {"factors": 32},
+    {"factors": 128},
+    {"factors": 256},
 )
 BPR_BASE: Settings = {"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100}
 BPR_CHANGES: tuple[Settings, ...] = (
