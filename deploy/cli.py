@@ -25,6 +25,7 @@ COMMANDS = (
     "topics",
     "worker",
     "train",
+    "read_ratings",
     "export",
     "evaluate",
     "replay",

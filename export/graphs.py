@@ -71,7 +71,10 @@ class TextVector(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         out = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-        tokens = out.last_hidden_state  # [B, L, T]
+        return self.pool(out.last_hidden_state, attention_mask)
+
+    def pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """Outputs of the last layer [B, L, T] -> vectors [B, T]."""
         weight = attention_mask[..., None].to(tokens.dtype)
         mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         return nn.functional.normalize(mean, dim=-1)
@@ -92,13 +95,13 @@ def step_graph(network: InterestNetwork) -> onnx.ModelProto:
         "c": state.clone(),
     }
     batch = Dim("B", min=1)
-    return _export(Step(network), inputs, {name: {0: batch} for name in inputs}, ("h_next", "c_next"))
+    return export_graph(Step(network), inputs, {name: {0: batch} for name in inputs}, ("h_next", "c_next"))
 
 
 def item_graph(network: InterestNetwork) -> onnx.ModelProto:
     """item.onnx."""
     inputs = {"text": torch.zeros(3, network.size.text)}
-    return _export(ItemTower(network), inputs, {"text": {0: Dim("B", min=1)}}, ("item",))
+    return export_graph(ItemTower(network), inputs, {"text": {0: Dim("B", min=1)}}, ("item",))
 
 
 def text_graph(bert: Any) -> onnx.ModelProto:
@@ -107,7 +110,7 @@ def text_graph(bert: Any) -> onnx.ModelProto:
     ids = torch.ones(2, 16, dtype=torch.int64)
     inputs = {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": torch.zeros_like(ids)}
     extent = {0: Dim("B", min=1), 1: Dim("L", min=2, max=512)}
-    return _export(TextVector(bert), inputs, {name: dict(extent) for name in inputs}, ("vector",))
+    return export_graph(TextVector(bert), inputs, {name: dict(extent) for name in inputs}, ("vector",))
 
 
 def score_graph(
@@ -118,7 +121,7 @@ def score_graph(
     popularity: float32 [N + 1], interactions.
     """
     state = torch.zeros(3, network.size.hidden, dtype=torch.float16)
-    model = _export(Query(network), {"h": state}, {"h": {0: Dim("B", min=1)}}, ("query",))
+    model = export_graph(Query(network), {"h": state}, {"h": {0: Dim("B", min=1)}}, ("query",))
     append_tail(model.graph, network.size.item, blend, neighbours, log_popularity(popularity))
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -129,9 +132,10 @@ def serialise(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _export(
+def export_graph(
     module: nn.Module, inputs: dict[str, Tensor], extents: dict[str, dict[int, Dim]], outputs: tuple[str, ...]
 ) -> onnx.ModelProto:
+    """Torch's exporter, silent; the graph stripped and checked. extents: input -> axis -> its name and bounds."""
     # The exporter prints and warns about torchvision and about axes with equal constraints: nothing that a reader could act on.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")

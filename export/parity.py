@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from export.graphs import ItemTower, Query, Step, TextVector
+from export.reading import reading_golden
 from models.blend import blend_scores, log_popularity
 from models.run import Run
 from stream import provider
@@ -23,8 +24,11 @@ from stream.inputs import NUMBERS
 from stream.session import slates_apart, ulps
 
 Arrays = dict[str, NDArray[Any]]
-UNITS: Final = {"step": "float16 steps", "score": "of a score", "text": "of a component", "item": "of a component"}
-TOLERANCES: Final = {"step": 2.0, "score": 1e-3, "text": 1e-4, "item": 1e-4}
+UNITS: Final = {
+    "step": "float16 steps", "score": "of a score", "text": "of a component", "item": "of a component",
+    "rating": "of a rating",
+}  # fmt: skip
+TOLERANCES: Final = {"step": 2.0, "score": 1e-3, "text": 1e-4, "item": 1e-4, "rating": 1e-3}
 ROWS: Final = 33
 TOP: Final = 10
 LATER: Final = 5
@@ -62,6 +66,8 @@ def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokeni
         text = _unit(random, ROWS, size.text)
         golden["item"] = {"text": text, "item": ItemTower(network)(torch.from_numpy(text)).numpy()}
         golden["text"], golden["encoder"] = _texts(bert, tokenizer)
+    if run.reading:
+        golden |= reading_golden(run.reading, run.spec.rating_scale, bert, tokenizer, golden["text"])
     return golden
 
 
@@ -72,6 +78,8 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: ND
     """
     found: dict[str, Parity] = {}
     for name, tolerance in TOLERANCES.items():
+        if f"{name}.onnx" not in graphs:
+            continue
         session = provider.session(f"{name}.onnx", graphs[f"{name}.onnx"], "cpu")
         arrays = golden[name]
         if name == "score":
@@ -79,7 +87,7 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: ND
                 "items": np.concatenate((items, arrays["later"])),
                 "k": np.array([arrays["rows"].shape[1]]),
             }
-        outputs = [value.name for value in session.get_outputs()]
+        outputs = [value.name for value in session.get_outputs() if value.name in arrays]
         feed = {value.name: arrays[value.name] for value in session.get_inputs()}
         result = dict(zip(outputs, session.run(outputs, feed), strict=True))
         if name == "step":

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from export.card import card_text, make_card
 from export.graphs import item_graph, score_graph, serialise, step_graph, text_graph
 from export.parity import golden_vectors, measure
+from export.reading import rating_graph, reading_entry, text_and_trunk_graph
 from models.run import Run, check_blend
 from models.text import load_bert, load_tokenizer
 from stream.bundle import CURRENT, MANIFEST, OPSET, SCHEMA, BlendEntry, Dims, FileEntry, Inputs, Manifest, load, stamp
@@ -33,7 +34,8 @@ from stream.session import open_models
 def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, bytes]:
     """Every file of the bundle but the manifest's own name -> content; the manifest is `manifest.json` among them.
 
-    bert: the text network, by default MiniLM; text: its graph, where an earlier export of the same network is at hand.
+    bert: the text network, by default MiniLM; text: its graph, where an earlier export of the same network is at hand
+    (of no use to a run that reads ratings).
     Raises BundleError where a graph is farther from torch than its tolerance, DataError where the blend cannot be served.
     """
     check_blend(run.blend, run.neighbours, len(run.item_ids), "the run")
@@ -45,9 +47,13 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     graphs = {
         "step.onnx": serialise(step_graph(network)),
         "score.onnx": serialise(score_graph(network, run.blend, run.neighbours, run.popularity)),
-        "text.onnx": serialise(text_graph(bert)) if text is None else text,
         "item.onnx": serialise(item_graph(network)),
     }
+    if run.reading:
+        graphs["text.onnx"] = serialise(text_and_trunk_graph(bert, run.reading))
+        graphs["rating.onnx"] = serialise(rating_graph(run.reading, run.spec.rating_scale))
+    else:
+        graphs["text.onnx"] = serialise(text_graph(bert)) if text is None else text
     golden = golden_vectors(run, items, bert, tokenizer)
     parity = measure(graphs, golden, items)
     files = graphs | {
@@ -77,6 +83,7 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
         parity=parity,
         blend=BlendEntry(**asdict(blend), neighbours=run.neighbours.index.shape[1] if blend.neighbour else 0),
         card=card,
+        reading=reading_entry(run.reading) if run.reading else None,
         data=asdict(run.data),
         metrics=dict(run.metrics),
     )

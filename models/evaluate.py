@@ -12,7 +12,7 @@ import numpy as np
 from models.data import DataSet, split_last
 from models.data.dataset import fingerprint
 from models.ranking import Ranks, gains, hits, interest_ranks, interval, popularity_ranks
-from models.rows import histories
+from models.reading.histories import read_histories
 from models.run import Run
 from models.text import TextEncoder
 from stream.errors import DataError
@@ -61,7 +61,7 @@ def evaluate(
             f"the run was trained on {run.data.events} events of {run.data.name}, not on the {len(split.train)} before "
             f"the last {last} choices of each user of {data.name}"
         )
-    rows = histories(split.train, split.held, run.item_ids, run.spec, encoder.encode)
+    rows = read_histories(split.train, split.held, run.item_ids, run.spec, encoder.encode, run.reading)
     places = np.flatnonzero(rows.judged)
     if not len(places):
         raise DataError(f"{data.name}: no user has enough choices to hold the last {last} back")

@@ -6,6 +6,7 @@ text.npy             float32 [N + 1, X]: BERT vectors of the item texts; row 0 U
 items.json           the N item ids; items[i] owns row i + 1
 popularity.npy       float32 [N + 1]: interactions in the training part; row 0 is 0
 neighbours.npz       index int64 [N + 1, K], weight float32 [N + 1, K]: neighbours of the items (models/neighbours.py); K may be 0
+reading/             where comments without a value have one read out of their text (models/reading); else it is not there
 curve.json curve.png loss and validation figures per epoch
 """
 
@@ -23,12 +24,14 @@ from safetensors.torch import load_file, save_file
 
 from models.blend import Blend, Neighbours, no_neighbours
 from models.network import InterestNetwork, NetworkSize
+from models.reading.reading import Reading, load_reading, save_reading
+from models.text import MAX_TOKENS
 from stream.errors import DataError
 from stream.inputs import InputSpec
 from stream.interest import MAX_RECENT
 
 SCHEMA: Final = 2
-MAX_TOKENS: Final = 64  # of a text that BERT reads, in training and in serving
+READING: Final = "reading"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Run:
     """A trained network (on the CPU, in eval mode) with everything that serving it needs.
 
     popularity: float32 [N + 1]; text: float32 [N + 1, X]; row 0 of both is UNKNOWN; `item_ids[i]` owns row i + 1.
-    blend, neighbours: the sum that is served; K may be 0. metrics: name -> figure; intervals: name of a metric -> its 95 %
+    blend, neighbours: the sum that is served; K may be 0. reading: gives comments without a value one, in training and in
+    serving; None: they stay without. metrics: name -> figure; intervals: name of a metric -> its 95 %
     interval; protocol: how they were found, in words; seconds: that training took; seeds: of training. "" or empty: not known.
     """
 
@@ -64,6 +68,7 @@ class Run:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     seconds: float = 0.0
     seeds: tuple[int, ...] = ()
+    reading: Reading | None = None
 
 
 def save_run(run: Run, folder: Path) -> None:
@@ -77,6 +82,8 @@ def save_run(run: Run, folder: Path) -> None:
     np.save(folder / "popularity.npy", run.popularity)
     np.savez(folder / "neighbours.npz", index=run.neighbours.index, weight=run.neighbours.weight)
     (folder / "items.json").write_text(json.dumps(run.item_ids), "utf-8")
+    if run.reading:
+        save_reading(run.reading, folder / READING)
     about = {
         "schema": SCHEMA,
         "size": asdict(run.network.size),
@@ -90,6 +97,7 @@ def save_run(run: Run, folder: Path) -> None:
         "intervals": run.intervals,
         "seconds": run.seconds,
         "seeds": run.seeds,
+        "reads_ratings": run.reading is not None,
     }
     (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
 
@@ -136,6 +144,7 @@ def load_run(folder: Path) -> Run:
         intervals={name: (float(low), float(high)) for name, (low, high) in about["intervals"].items()},
         seconds=about["seconds"],
         seeds=tuple(about["seeds"]),
+        reading=load_reading(folder / READING) if about.get("reads_ratings") else None,
     )
 
 

@@ -18,9 +18,8 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from models.run import MAX_TOKENS
-
 TEXT_DIM: Final = 384
+MAX_TOKENS: Final = 64  # of a text that BERT reads, in training and in serving
 BATCH_TOKENS: Final = 2048  # padded tokens in one forward pass
 CACHE: Final = Path(".cache/text")
 

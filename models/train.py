@@ -15,7 +15,8 @@ from models.data import DataSet, split_last
 from models.data.dataset import fingerprint
 from models.popularity import popularity
 from models.ranking import gains, hits, popularity_ranks, ranks
-from models.rows import histories
+from models.reading.histories import read_histories
+from models.reading.reading import Reading
 from models.run import DataInfo, Run
 from models.sequential.freshet import BlendRanker, Freshet
 from models.sequential.network_model import Epoch
@@ -52,15 +53,21 @@ class Trained:
 
 
 def train(
-    data: DataSet, settings: TrainSettings, encoder: TextEncoder, report: Report = silent, started: float | None = None
+    data: DataSet,
+    settings: TrainSettings,
+    encoder: TextEncoder,
+    report: Report = silent,
+    started: float | None = None,
+    reading: Reading | None = None,
 ) -> Trained:
     """Train on all but the last `holdout` choices of each user; the catalogue is known whole.
 
     Repeats to the bit with the same seed, data, machine and number of epochs (`max_minutes` may change the last).
-    `started`: time.monotonic() from which max_minutes counts. Raises DataError where nothing is left to learn from.
+    `started`: time.monotonic() from which max_minutes counts; reading: gives comments without a value one, here and, since it
+    becomes part of the run, in serving. Raises DataError where nothing is left to learn from.
     """
     started = time.monotonic() if started is None else started
-    training, part = training_part(data, settings, encoder, report)
+    training, part = training_part(data, settings, encoder, report, reading)
     left = settings.max_minutes - (time.monotonic() - started) / 60
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
     # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
@@ -74,12 +81,17 @@ def train(
         protocol=f"last {settings.validation} choices of each user before the held-out ones (validation), seen items left out",
         seconds=time.monotonic() - started,
         seeds=(settings.seed,),
+        reading=reading,
     )
     return Trained(run, ranker.curve, ranker.interest.reason, metrics.get("validation popularity HR@10", 0.0))
 
 
 def training_part(
-    data: DataSet, settings: TrainSettings, encoder: TextEncoder, report: Report = silent
+    data: DataSet,
+    settings: TrainSettings,
+    encoder: TextEncoder,
+    report: Report = silent,
+    reading: Reading | None = None,
 ) -> tuple[Training, pl.DataFrame]:
     """What training may see of `data`, and the table of its events. Raises DataError where that is too little."""
     part = split_last(data, settings.holdout).train
@@ -88,7 +100,8 @@ def training_part(
         raise DataError(f"{data.name}: {len(item_ids)} items and {len(part)} training events: nothing to learn from")
     spec = InputSpec(data.rating_scale, replace(data, events=part).scenes, TEXT_DIM)
     text = item_vectors(data, encoder, report)
-    rows = histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, _told(report, "comments")))
+    told = _told(report, "comments")
+    rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, told), reading)
     use, watched = hold_validation(rows, settings.validation)
     return Training(data.items, spec, text, rows, use, watched), part
 

@@ -31,6 +31,8 @@ OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 GRAPHS: Final = ("step.onnx", "score.onnx", "text.onnx", "item.onnx")
+RATING: Final = "rating.onnx"
+"""There where the manifest has `reading`: comments without a value get one."""
 FILES: Final = (
     *GRAPHS, "tokenizer.json", "items.npy", "item_ids.json", "popularity.npy", "golden.npz", "weights.safetensors",
     "card.md",
@@ -104,6 +106,16 @@ class Card(Struct, frozen=True):
     licences: dict[str, str]
 
 
+class ReadingEntry(Struct, frozen=True):
+    """How ratings are read out of comments. layers: of text.onnx that rating.onnx goes on from; scale: of the data it learned
+    from, stretched to the bundle's; data, metrics: for people."""
+
+    layers: Annotated[int, Meta(ge=1)]
+    scale: tuple[float, float]
+    data: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+
+
 class Manifest(Struct, frozen=True):
     """manifest.json; unknown fields are ignored."""
 
@@ -117,6 +129,7 @@ class Manifest(Struct, frozen=True):
     parity: dict[str, Parity]
     blend: BlendEntry
     card: Card
+    reading: ReadingEntry | None = None
     data: dict[str, Any] = {}
     metrics: dict[str, float] = {}
 
@@ -146,6 +159,7 @@ class Bundle:
     card: Card = field(repr=False)
     data: Mapping[str, Any] = field(repr=False)
     metrics: Mapping[str, float] = field(repr=False)
+    reading: ReadingEntry | None = field(default=None, repr=False)
 
     def read(self, name: str) -> bytes:
         """The verified content of one file. Raises BundleError where it is missing or was changed."""
@@ -176,7 +190,7 @@ def load(folder: Path) -> Bundle:
         raise BundleError(f"{MANIFEST}: its sha256 is {identity[:12]}..., the folder is named {folder.name[:12]}...")
     manifest = _manifest(raw)
     content = {name: _verified(folder, name, entry) for name, entry in manifest.files.items()}
-    for name in GRAPHS:
+    for name in (*GRAPHS, *([RATING] if manifest.reading else [])):
         graph.check(name, content[name], OPSET)
     dims = manifest.dims
     state_model = stamp(content["step.onnx"], content["items.npy"])
@@ -203,6 +217,7 @@ def load(folder: Path) -> Bundle:
         card=manifest.card,
         data=manifest.data,
         metrics=manifest.metrics,
+        reading=manifest.reading,
     )
 
 
@@ -222,14 +237,15 @@ def _manifest(raw: bytes) -> Manifest:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.DecodeError as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
-    if set(manifest.files) != set(FILES):
-        missing, extra = set(FILES) - set(manifest.files), set(manifest.files) - set(FILES)
+    expected = {*FILES, *([RATING] if manifest.reading else [])}
+    if set(manifest.files) != expected:
+        missing, extra = expected - set(manifest.files), set(manifest.files) - expected
         raise BundleError(
             f"{MANIFEST}: lists other files than expected: missing {sorted(missing)}, extra {sorted(extra)}"
         )
     if not manifest.inputs.rating_scale[0] < manifest.inputs.rating_scale[1]:
         raise BundleError(f"{MANIFEST}: rating_scale: expected min < max")
-    if wrong := {name.removesuffix(".onnx") for name in GRAPHS} - set(manifest.parity):
+    if wrong := {name.removesuffix(".onnx") for name in expected if name.endswith(".onnx")} - set(manifest.parity):
         raise BundleError(f"{MANIFEST}: parity is not stated for {sorted(wrong)}")
     return manifest
 

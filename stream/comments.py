@@ -1,16 +1,18 @@
 """The comment stage: texts are encoded beside the hot path, so that they delay no other user.
 
 A comment whose vector is not known yet waits, and with it its own user's later events; everyone else goes on. Vectors
-are kept by text hash. One thread encodes, one text at a time: a vector depends on its text alone.
+are kept by text hash. One thread encodes, one text at a time: a vector depends on its text alone, and so does the rating that
+is read out of a comment without a value, where the bundle can.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from hashlib import blake2b
 
 import numpy as np
@@ -20,27 +22,38 @@ from stream.events import SourceEvent
 from stream.fatal import fatal
 
 Vector = NDArray[np.float32]
+Read = tuple[Vector, float]
+"""A text's vector and the rating in it (NaN: not asked for)."""
 
 
 class CommentStage:
     """Holds back events until their comments are encoded. All methods run in the event loop.
 
-    encode: text -> float32 [text width], called in `executor`; on_ready: called when held events may go on.
+    encode: text -> float32 [text width]; read: the same with the rating, for comments without a value; None: they stay
+    without. Both are called in `executor`. on_ready: called when held events may go on.
     """
 
-    def __init__(self, encode: Callable[[str], Vector], executor: Executor, cache: int) -> None:
+    def __init__(
+        self,
+        encode: Callable[[str], Vector],
+        executor: Executor,
+        cache: int,
+        read: Callable[[str], Read] | None = None,
+    ) -> None:
         self._encode = encode
+        self._read = read
         self._executor = executor
         self._size = cache
-        self._cache: OrderedDict[bytes, Vector] = OrderedDict()
+        self._cache: OrderedDict[bytes, Read] = OrderedDict()
         self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
-        self._asked: dict[bytes, list[bytes]] = {}  # text hash -> users waiting for it
+        self._asked: dict[bytes, list[bytes]] = {}  # hash of what is wanted -> users waiting for it
         self._ready: list[SourceEvent] = []
         self._epoch = 0
         self.on_ready: Callable[[], None] = lambda: None
         self.encoded = 0
         self.seconds = 0.0  # spent encoding
         self.hits = 0
+        self.read = 0  # comments whose rating was read
 
     def admit(self, user: bytes, events: list[SourceEvent]) -> list[SourceEvent]:
         """One user's new events, in order -> those that may be folded now; the others are held."""
@@ -89,17 +102,29 @@ class CommentStage:
         """True where the event needs no text vector, or has got it."""
         if not event.text or event.vector is not None:
             return True
-        digest = _digest(event.text)
-        vector = self._cache.get(digest)
-        if vector is None:
+        digest = self._digest(event)
+        found = self._cache.get(digest)
+        if found is None:
             return False
         self._cache.move_to_end(digest)
         self.hits += 1
-        event.vector = vector
+        self._give(event, found)
         return True
 
+    def _give(self, event: SourceEvent, found: Read) -> None:
+        event.vector, event.read = found
+        self.read += not math.isnan(event.read)
+
+    def _wanted(self, event: SourceEvent) -> bool:
+        return self._read is not None and math.isnan(event.value)
+
+    def _digest(self, event: SourceEvent) -> bytes:
+        """Of the text and of whether its rating is wanted too."""
+        kind = b"read" if self._wanted(event) else b""
+        return blake2b(event.text.encode(), digest_size=16, person=kind).digest()
+
     def _ask(self, user: bytes, event: SourceEvent) -> None:
-        digest = _digest(event.text)
+        digest = self._digest(event)
         users = self._asked.get(digest)
         if users is not None:
             users.append(user)
@@ -107,43 +132,39 @@ class CommentStage:
         self._asked[digest] = [user]
         loop = asyncio.get_running_loop()
         epoch = self._epoch
-        future = self._executor.submit(self._timed, event.text)
+        future = self._executor.submit(self._timed, event.text, self._wanted(event))
         future.add_done_callback(
             lambda done: loop.call_soon_threadsafe(self._done, epoch, digest, done.exception(), done)
         )
 
-    def _timed(self, text: str) -> Vector:
+    def _timed(self, text: str, wanted: bool) -> Read:
         began = time.perf_counter()
-        vector = self._encode(text)
+        found = self._read(text) if self._read and wanted else (self._encode(text), math.nan)
         self.seconds += time.perf_counter() - began
-        return vector
+        return found
 
-    def _done(self, epoch: int, digest: bytes, error: BaseException | None, done: object) -> None:
+    def _done(self, epoch: int, digest: bytes, error: BaseException | None, done: Future[Read]) -> None:
         if error is not None:
             fatal(error)
-        vector: Vector = done.result()  # type: ignore[attr-defined]
+        found = done.result()
         self.encoded += 1
         if self._size:
-            self._cache[digest] = vector
+            self._cache[digest] = found
             if len(self._cache) > self._size:
                 self._cache.popitem(last=False)
         if epoch != self._epoch:
             return
         for user in self._asked.pop(digest, ()):
-            self._release(user, vector)
+            self._release(user, found)
         if self._ready:
             self.on_ready()
 
-    def _release(self, user: bytes, vector: Vector) -> None:
+    def _release(self, user: bytes, found: Read) -> None:
         queue = self._waiting[user]
-        queue[0].vector = vector
+        self._give(queue[0], found)
         while queue and self._attach(queue[0]):
             self._ready.append(queue.popleft())
         if queue:
             self._ask(user, queue[0])
         else:
             del self._waiting[user]
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=16).digest()

@@ -1,7 +1,9 @@
-"""Texts to vectors: BERT over ONNX Runtime with `tokenizers` alone, and from there to the vectors of new items."""
+"""Texts to vectors: BERT over ONNX Runtime with `tokenizers` alone, from there to the vectors of new items and to
+the ratings in comments."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from stream import provider as accelerator
-from stream.bundle import Bundle
+from stream.bundle import RATING, Bundle
 from stream.errors import BundleError
 from stream.provider import Policy
 from stream.session import MIN_ROWS, agree
@@ -38,8 +40,16 @@ class Encoder:
         accelerator.check_signature(
             "text.onnx", self._session,
             {"input_ids": tokens, "attention_mask": tokens, "token_type_ids": tokens},
-            {"vector": ("float", None, bundle.text_dim)},
+            {"vector": ("float", None, bundle.text_dim)}
+            | ({"hidden": ("float", None, None, bundle.text_dim)} if bundle.reading else {}),
         )  # fmt: skip
+        self._rating = None
+        if bundle.reading:
+            self._rating = accelerator.session(RATING, bundle.read(RATING), provider)
+            accelerator.check_signature(
+                RATING, self._rating,
+                {"hidden": ("float", None, None, bundle.text_dim), "attention_mask": tokens}, {"value": ("float", None)},
+            )  # fmt: skip
         self._item_width = bundle.item_dim
         self._items = accelerator.session("item.onnx", bundle.read("item.onnx"), provider)
         accelerator.check_signature(
@@ -53,6 +63,23 @@ class Encoder:
             return np.zeros(self.width, np.float32)
         vector: Vectors = self._run([self._tokens(text)])[0]
         return vector
+
+    @property
+    def reads(self) -> bool:
+        """The bundle can read the rating out of a text."""
+        return self._rating is not None
+
+    def encode_and_read(self, text: str) -> tuple[Vectors, float]:
+        """One text, run alone -> its vector, the same as from `encode`, and the rating in it on the bundle's scale.
+
+        NaN for the empty text, and where the bundle does not read. Both share the lower layers: no second BERT runs.
+        """
+        if not text or self._rating is None:
+            return self.encode(text), math.nan
+        feed = self._feed([self._tokens(text)])
+        vector, hidden = self._session.run(["vector", "hidden"], feed)
+        value = self._rating.run(None, {"hidden": hidden, "attention_mask": feed["attention_mask"]})[0]
+        return vector[0], float(value[0])
 
     def encode_many(self, texts: Sequence[str]) -> Vectors:
         """Texts -> float32 [n, T], in the order given. Texts of one padded length share a batch on a GPU; on a CPU each
@@ -90,15 +117,18 @@ class Encoder:
 
     def _run(self, encoded: Sequence[Encoding]) -> Vectors:
         """Encodings of one padded length -> float32 [n, T]."""
+        vectors: Vectors = self._session.run(["vector"], self._feed(encoded))[0]
+        return vectors
+
+    def _feed(self, encoded: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+        """Encodings of one padded length as text.onnx takes them."""
         shape = len(encoded), _padded(encoded[0])
         ids = np.zeros(shape, np.int64)
         mask = np.zeros(shape, np.int64)
         for row, tokens in enumerate(encoded):
             ids[row, : len(tokens.ids)] = tokens.ids
             mask[row, : len(tokens.ids)] = 1
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
-        vectors: Vectors = self._session.run(None, feed)[0]
-        return vectors
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
 
     def replay(self, bundle: Bundle) -> None:
         """Encode the golden sentences and item texts, which warms the sessions up. Raises BundleError on a deviation."""
@@ -107,6 +137,10 @@ class Encoder:
             agree("text", apart(self.encode_many([*map(str, golden["sentences"])]), golden["vectors"]), bundle)
             golden = bundle.golden("item")
             agree("item", apart(self._tower(golden["text"]), golden["item"]), bundle)
+            if self.reads:
+                golden = bundle.golden("reading")
+                values = [self.encode_and_read(str(sentence))[1] for sentence in golden["sentences"]]
+                agree("rating", apart(np.array(values, np.float32), golden["values"]), bundle)
         except (KeyError, ValueError, TypeError) as error:
             raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
 

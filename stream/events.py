@@ -158,7 +158,8 @@ class SourceEvent(Struct, gc=False):
     """One accepted event with its place in Kafka.
 
     `behaviour` indexes BEHAVIOURS and SOURCE_TOPICS; `value` is NaN where there is none; `payload` is the value as
-    received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded.
+    received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded, and `read`
+    the rating read out of it, where it came without `value` and the bundle reads (else NaN).
     """
 
     behaviour: int
@@ -174,6 +175,7 @@ class SourceEvent(Struct, gc=False):
     id: str
     payload: bytes
     vector: NDArray[np.float32] | None = None
+    read: float = float("nan")
 
 
 NAN: Final = float("nan")

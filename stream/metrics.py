@@ -65,6 +65,7 @@ class BatchFigures:
     unknown_items: int = 0
     comments_encoded: int = 0
     comment_cache_hits: int = 0
+    ratings_read: int = 0
     states_written: int = 0  # records put into the store
     state_bytes: int = 0  # their values' size, keys left out
     changelog_bytes: int = 0  # keys and values sent to the changelog
@@ -188,6 +189,7 @@ class Metrics:
         self.stage_seconds = counter("stage_seconds", "Time spent in each step of the micro-batches", "stage")
         self.comments_encoded = counter("comments_encoded", "Comment texts run through BERT")
         self.comment_cache_hits = counter("comment_cache_hits", "Comment texts whose vector was already known")
+        self.ratings_read = counter("ratings_read", "Comments without a value whose rating was read out of the text")
         self.held_events = gauge("held_events", "Events waiting behind a comment of their user")
 
         # input
@@ -252,6 +254,7 @@ class Metrics:
         self.unknown_items.inc(figures.unknown_items)
         self.comments_encoded.inc(figures.comments_encoded)
         self.comment_cache_hits.inc(figures.comment_cache_hits)
+        self.ratings_read.inc(figures.ratings_read)
         self.states_written.inc(figures.states_written)
         self.state_bytes.inc(figures.state_bytes)
         self.changelog_bytes.inc(figures.changelog_bytes)

@@ -275,6 +275,7 @@ class Pipeline:
                 figures.outcome(behaviour, outcome)
         figures.comments_encoded, self._comments.encoded = self._comments.encoded, 0
         figures.comment_cache_hits, self._comments.hits = self._comments.hits, 0
+        figures.ratings_read, self._comments.read = self._comments.read, 0
         figures.stages["encode"], self._comments.seconds = self._comments.seconds, 0.0
         figures.held = held
         figures.seconds = time.perf_counter() - began

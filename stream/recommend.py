@@ -119,7 +119,8 @@ def take_in(
             turn.late += event.time < state.last_time
             gap = interest.fold(state, event, topics[event.behaviour])
             turn.folded.append(event)
-            turn.inputs.append(StepInput(event.item, event.behaviour, event.scene, event.value, gap, event.vector))
+            value = event.read if math.isnan(event.value) else event.value
+            turn.inputs.append(StepInput(event.item, event.behaviour, event.scene, value, gap, event.vector))
     return turn
 
 

@@ -102,7 +102,10 @@ class Worker:
         await items.start()
         self._health.set(catalogue=True)
         app = InterestApp(settings)
-        comments = CommentStage(self._encoder.encode, self._text_thread, settings.comment_cache)
+        comments = CommentStage(
+            self._encoder.encode, self._text_thread, settings.comment_cache,
+            self._encoder.encode_and_read if self._encoder.reads else None,
+        )  # fmt: skip
         pipeline = self._pipeline(app, comments, catalogue)
         app.interest.pipeline = pipeline
         watching = asyncio.ensure_future(self._watch(app, pipeline, catalogue))

@@ -21,6 +21,9 @@ def register(app: typer.Typer) -> None:
         epochs: Annotated[int | None, typer.Option(min=1, help="At most; it stops early.")] = None,
         holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
         max_minutes: Annotated[float, typer.Option(min=0.1, help="Wall time at most, all in.")] = 3.0,
+        reading: Annotated[
+            Path | None, typer.Option(help="Folder of read-ratings: comments without a value get one, in serving too.")
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Train the interest network on a data folder, with early stopping and a curve picture."""
@@ -33,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
         from models.curve import write_curve
         from models.data import generate, read
+        from models.reading.reading import load_reading
         from models.run import save_run
         from models.text import TextEncoder
         from models.train import TrainSettings
@@ -40,6 +44,7 @@ def register(app: typer.Typer) -> None:
 
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         console = Console(stderr=True)
+        reader = load_reading(reading) if reading else None
         source = generate() if str(data) == "generated" else read(data)
         columns = (
             TextColumn("{task.description}"),
@@ -56,7 +61,7 @@ def register(app: typer.Typer) -> None:
                 if stage == "validation":
                     bar.console.print(text)
 
-            trained = fit(source, settings, TextEncoder(), report, started)
+            trained = fit(source, settings, TextEncoder(), report, started, reader)
         save_run(trained.run, out)
         write_curve(trained.curve, trained.run.metrics.get("validation popularity HR@10", 0.0), out)
         figures = {

@@ -37,7 +37,7 @@ def test_every_command_module_is_named_and_registered() -> None:
     folder = Path(deploy.cli.__file__).with_name("commands")
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     assert modules == set(deploy.cli.COMMANDS)
-    assert {name[1] for name in COMMANDS if len(name) == 2} == modules
+    assert {name[1].replace("-", "_") for name in COMMANDS if len(name) == 2} == modules
 
 
 def test_the_command_starts_without_its_heavy_parts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from concurrent.futures import Future
 
 import numpy as np
@@ -15,17 +16,17 @@ class Later:
     """An executor that runs nothing until told."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[Future, object, str]] = []
+        self.jobs: list[tuple[Future, object, tuple[object, ...]]] = []
 
-    def submit(self, call: object, text: str) -> Future:  # type: ignore[type-arg]
+    def submit(self, call: object, *given: object) -> Future:  # type: ignore[type-arg]
         future: Future = Future()
-        self.jobs.append((future, call, text))
+        self.jobs.append((future, call, given))
         return future
 
     def run(self) -> None:
         jobs, self.jobs = self.jobs, []
-        for future, call, text in jobs:
-            future.set_result(call(text))  # type: ignore[operator]
+        for future, call, given in jobs:
+            future.set_result(call(*given))  # type: ignore[operator]
 
 
 def event(user: bytes, offset: int, text: str = "") -> SourceEvent:
@@ -110,5 +111,53 @@ def test_after_a_rebalance_nothing_of_the_old_assignment_comes_out() -> None:
         later.run()
         await turn()
         assert comments.take_ready() == []
+
+    asyncio.run(check())
+
+
+def test_a_rating_is_read_for_comments_without_a_value_only() -> None:
+    async def check() -> None:
+        asked: list[str] = []
+
+        def read(text: str) -> tuple[np.ndarray, float]:
+            asked.append(text)
+            return np.full(3, len(text), np.float32), 4.5
+
+        later = Later()
+        comments = CommentStage(lambda text: np.full(3, len(text), np.float32), later, 10, read)  # type: ignore[arg-type]
+        given = event(b"v", 1, "fine")
+        given.value = 2.0
+        comments.admit(b"u", [event(b"u", 0, "fine")])
+        comments.admit(b"v", [given])
+        comments.admit(b"w", [event(b"w", 2)])
+        later.run()
+        await turn()
+        first, second = sorted(comments.take_ready(), key=lambda one: one.offset)
+        assert first.read == 4.5
+        assert math.isnan(first.value), "what the producer sent stays as it was"
+        assert math.isnan(second.read)
+        assert second.value == 2.0
+        assert first.vector is not None
+        assert second.vector is not None
+        assert first.vector.tolist() == second.vector.tolist()
+        assert asked == ["fine"]
+        assert comments.read == 1
+        (again,) = comments.admit(b"x", [event(b"x", 3, "fine")])
+        assert again.read == 4.5
+        assert asked == ["fine"]
+        assert comments.read == 2
+
+    asyncio.run(check())
+
+
+def test_without_a_reader_nothing_is_read() -> None:
+    async def check() -> None:
+        comments, later, _ = stage()
+        comments.admit(b"u", [event(b"u", 0, "fine")])
+        later.run()
+        await turn()
+        (one,) = comments.take_ready()
+        assert math.isnan(one.read)
+        assert comments.read == 0
 
     asyncio.run(check())

@@ -1,0 +1,23 @@
+"""Other forms of a training text that say the same. J. Wei and K. Zou, EDA, EMNLP 2019 (deletion, order)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import numpy as np
+
+_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
+
+
+def drop_words(text: str, share: float, draw: np.random.Generator) -> str:
+    """The text without about `share` of its words; never without all of them."""
+    words = text.split()
+    kept = [word for word, luck in zip(words, draw.random(len(words)).tolist(), strict=True) if luck >= share]
+    return " ".join(kept) or text
+
+
+def shuffle_sentences(text: str, draw: np.random.Generator) -> str:
+    """The first sentence (a review's title), then the others in a random order. Of a long text other parts get read so."""
+    first, *others = _SENTENCE.split(text)
+    return " ".join([first, *(others[place] for place in draw.permutation(len(others)).tolist())])
