@@ -73,7 +73,7 @@ class Fitting:
         with torch.no_grad():  # an item that the training part lacks has no id of its own: its text alone speaks for it
             network.ids.weight.mul_(learned)
             self.average.ids.weight.mul_(learned)
-        network.ids.weight.register_hook(lambda gradient: gradient * learned)
+        network.ids.weight.register_hook(lambda gradient: gradient * learned)  # type: ignore[no-untyped-call]
 
     @property
     def watched(self) -> int:
