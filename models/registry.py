@@ -1,0 +1,80 @@
+"""Every model of the comparison by its name. Modules are imported when their model is asked for, since each brings a library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
+
+from models.task import Model
+from stream.errors import DataError
+
+Factory = Callable[[str, Mapping[str, Any]], Model]
+"""(preset, settings of fitting) -> a model. Models that have neither pass them over."""
+
+
+def _plain(module: str, name: str) -> Factory:
+    return lambda preset, fit: _named(module, name)()
+
+
+def _network(module: str, name: str) -> Factory:
+    return lambda preset, fit: _named(module, name)(preset, fit=fit)
+
+
+def _hybrid(preset: str, fit: Mapping[str, Any]) -> Model:
+    """Recurrent + collaborative + content."""
+    recurrent = _named("models.sequential.freshet", "Freshet")(preset, fit=fit, name="recurrent", collaborative=False)
+    parts = [recurrent, _plain("models.baselines.item_knn", "ItemKnn")(preset, fit)]
+    parts.append(_plain("models.baselines.content", "Content")(preset, fit))
+    model: Model = _named("models.baselines.hybrid", "Hybrid")(parts)
+    return model
+
+
+FACTORIES: Final[dict[str, Factory]] = {
+    "popularity": _plain("models.baselines.popularity", "Popularity"),
+    "item-knn": _plain("models.baselines.item_knn", "ItemKnn"),
+    "sequential-knn": _plain("models.baselines.sequential_knn", "SequentialKnn"),
+    "als": _plain("models.baselines.factors", "Als"),
+    "bpr": _plain("models.baselines.factors", "Bpr"),
+    "svd": _plain("models.baselines.svd", "Svd"),
+    "svdpp": _plain("models.baselines.svd", "SvdPp"),
+    "user-knn": _plain("models.baselines.user_knn", "UserKnn"),
+    "content": _plain("models.baselines.content", "Content"),
+    "language-model": _plain("models.baselines.language_model", "LanguageModel"),
+    "gru4rec": _network("models.sequential.rivals", "gru4rec"),
+    "sasrec": _network("models.sequential.rivals", "sasrec"),
+    "hybrid": _hybrid,
+    "freshet": _network("models.sequential.freshet", "Freshet"),
+}
+PRESETS: Final = ("auto", "sparse", "dense")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """names: of FACTORIES, or "all"; preset: of the networks; max_minutes: of a network's epochs, 0 for no limit."""
+
+    names: Sequence[str]
+    preset: str = "auto"
+    max_minutes: float = 0.0
+
+
+def make(wanted: Wanted) -> list[Model]:
+    """The models, none twice, in the order asked for. Raises DataError for a name or preset that does not exist."""
+    names = list(dict.fromkeys(FACTORIES if "all" in wanted.names else wanted.names))
+    unknown = [name for name in names if name not in FACTORIES]
+    if unknown or not names:
+        raise DataError(f"models {', '.join(unknown) or 'none'}: expected `all` or some of {', '.join(FACTORIES)}")
+    if wanted.preset not in PRESETS:
+        raise DataError(f"preset {wanted.preset}: expected one of {', '.join(PRESETS)}")
+    fit = {"max_minutes": wanted.max_minutes} if wanted.max_minutes else {}
+    return [FACTORIES[name](wanted.preset, fit) for name in names]
+
+
+def family_of(model: Model) -> str:
+    """Of the four-way table: popularity, collaborative, content, deep, language model, hybrid; "other" where it says none."""
+    return str(getattr(model, "family", "other"))
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
