@@ -64,7 +64,7 @@ def _show(models: dict[str, dict[str, Any]], part: str, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "RMSE", "95 %", "MAE", "95 %", "RMSE less that of the one in use", "s", title=title)
+    table = Table("model", "RMSE", "95 %", "MAE", "95 %", "RMSE less that of the reference", "s", title=title)
     for name, row in models.items():
         spans = {metric: f"{low:.3f} to {high:.3f}" for metric, (low, high) in row["intervals"].items()}
         over = next((span for metric, span in spans.items() if metric.startswith("RMSE - ")), "")
