@@ -47,6 +47,8 @@ FACTORIES: Final[dict[str, Factory]] = {
     "hybrid": _hybrid,
     "freshet": _network("models.sequential.freshet", "Freshet"),
 }
+UNSEEDED: Final = ("popularity", "item-knn", "sequential-knn", "content", "language-model")
+"""Models whose seed decides nothing: fitted once, however many seeds are asked for."""
 PRESETS: Final = ("auto", "sparse", "dense")
 
 
