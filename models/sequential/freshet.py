@@ -25,7 +25,7 @@ from models.task import Report, Scorer, Training, silent
 
 LAST: Final = 20
 GRID: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
-    ("neighbour", (0.0, 3.0, 10.0, 20.0, 40.0, 80.0)),
+    ("neighbour", (0.0, 5.0, 15.0, 50.0, 150.0, 500.0)),
     ("fade", (0.4, 0.6, 0.8)),
     ("prior", (0.0, 0.1, 0.3, 0.6)),
     ("evidence", (1.0, 4.0)),
@@ -112,7 +112,7 @@ def tune(training: Training, ranker: BlendRanker, report: Report = silent) -> Bl
     """The weights of the sum with the highest validation NDCG@10, line by line of GRID; the first of equals."""
     rows, places = training.rows, watched(training)
     if not len(places):
-        return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][3]))
+        return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][2]))
     scorer = ranker.interest.scorer(rows)
     blend = ranker.blend
     for number, (name, values) in enumerate(GRID):
