@@ -52,12 +52,14 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max)."""
+    """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
+    timed: do times mean anything between users?"""
 
     name: str
     events: pl.DataFrame
     items: tuple[Item, ...]
     rating_scale: tuple[float, float]
+    timed: bool = True
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -65,12 +67,19 @@ class DataSet:
         return tuple(sorted(set(self.events["scene"].unique().to_list()) - {""}))
 
 
-def dataset(name: str, events: Sequence[Event], items: Sequence[Item], rating_scale: tuple[float, float]) -> DataSet:
+def dataset(
+    name: str,
+    events: Sequence[Event] | pl.DataFrame,
+    items: Sequence[Item],
+    rating_scale: tuple[float, float],
+    *,
+    timed: bool = True,
+) -> DataSet:
     """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles."""
-    table = in_order(pl.DataFrame(events, schema=SCHEMA, orient="row"))
+    table = in_order(events if isinstance(events, pl.DataFrame) else pl.DataFrame(events, schema=SCHEMA, orient="row"))
     if not items:
         items = [Item(item, "") for item in sorted(set(table["item"].to_list()), key=by_number)]
-    return DataSet(name, table, tuple(items), rating_scale)
+    return DataSet(name, table, tuple(items), rating_scale, timed)
 
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:

@@ -16,11 +16,20 @@ NO_GENRE = "(no genres listed)"
 
 def read_movielens(folder: Path) -> DataSet:
     """Times are seconds in the files and milliseconds here. Movies rated but not listed stay events on unknown items."""
-    events = list(csv_rows(folder / "ratings.csv", ("userId", "movieId", "rating", "timestamp"), _rating))
+    events = _ratings(folder / "ratings.csv")
     if (folder / "tags.csv").exists():
         events += csv_rows(folder / "tags.csv", ("userId", "movieId", "tag", "timestamp"), _tag)
     items = list(csv_rows(folder / "movies.csv", ("movieId", "title", "genres"), _movie))
     return dataset(folder.name, events, items, SCALE)
+
+
+def read_ratings(path: Path) -> DataSet:
+    """A ratings file alone: the movies are those that are rated, without titles."""
+    return dataset(path.stem, _ratings(path), [], SCALE)
+
+
+def _ratings(path: Path) -> list[Event]:
+    return list(csv_rows(path, ("userId", "movieId", "rating", "timestamp"), _rating))
 
 
 def _rating(row: dict[str, str]) -> Event:

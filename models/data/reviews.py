@@ -1,4 +1,4 @@
-"""Folders with a reviews.jsonl of Amazon Reviews 2023 fields: a review is a comment with a value and a text, its
+"""Files (reviews.jsonl in a folder) of Amazon Reviews 2023 fields: a review is a comment with a value and a text, its
 category is the scene. Y. Hou et al., Bridging Language and Items for Retrieval and Recommendation, arXiv 2403.03952.
 """
 
@@ -14,14 +14,14 @@ from stream.events import COMMENT, Item
 SCALE = (1.0, 5.0)
 
 
-def read_reviews(folder: Path) -> DataSet:
+def read_reviews(path: Path, name: str = "") -> DataSet:
     """The text is the review's title and body. An item is described by the first review that gives its title."""
-    pairs = list(json_rows(folder / "reviews.jsonl", _review))
+    pairs = list(json_rows(path, _review))
     items: dict[str, Item] = {}
     for _, item in pairs:
         if item.item not in items or not items[item.item].title:
             items[item.item] = item
-    return dataset(folder.name, [event for event, _ in pairs], list(items.values()), SCALE)
+    return dataset(name or path.stem, [event for event, _ in pairs], list(items.values()), SCALE)
 
 
 def _review(row: dict[str, Any]) -> tuple[Event, Item]:

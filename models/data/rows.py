@@ -6,12 +6,13 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from stream.errors import DataError
 from stream.events import MAX_TEXT
 
 Made = TypeVar("Made")
+MAX_ID: Final = 256  # characters of an id that a message may carry
 
 
 def csv_rows(path: Path, columns: tuple[str, ...], make: Callable[[dict[str, str]], Made]) -> Iterator[Made]:
@@ -61,6 +62,12 @@ def lines(path: Path, file: Iterator[str]) -> Iterator[str]:
         raise DataError(f"{path}: not UTF-8: {error}") from None
 
 
+def read_text(path: Path) -> str:
+    """The whole of a text file. Raises DataError where it cannot be read or is not UTF-8."""
+    with open_text(path) as file:
+        return "".join(lines(path, file))
+
+
 def open_text(path: Path) -> Any:
     """Open for reading. Raises DataError where that fails."""
     try:
@@ -80,8 +87,8 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
 def identity(value: Any) -> str:
     """An id. Raises ValueError where it is empty or too long for a message."""
     text = str(value)
-    if not 1 <= len(text) <= 256:
-        raise ValueError(f"id of {len(text)} characters: expected 1 to 256")
+    if not 1 <= len(text) <= MAX_ID:
+        raise ValueError(f"id of {len(text)} characters: expected 1 to {MAX_ID}")
     return text
 
 

@@ -23,6 +23,14 @@ def split_last(data: DataSet, last: int = 8, least: int = 4) -> Split:
     Where there are ratings, only ratings count as choices. Users with fewer than `last + least` keep all their events in
     the training part. The cut depends on nothing but the order of the user's own events.
     """
+    held = held_last(data, last, least)
+    return Split(data.events.filter(~held), data.events.filter(held))
+
+
+def held_last(data: DataSet, last: int = 8, least: int = 4) -> pl.Series:
+    """bool per event: is it held back? See split_last."""
+    if not last:
+        return pl.repeat(False, len(data.events), eager=True)
     counted = judged(data.events)
     places = (
         data.events.with_row_index("place")
@@ -33,9 +41,7 @@ def split_last(data: DataSet, last: int = 8, least: int = 4) -> Split:
         .select("user", "cut")
     )
     table = data.events.with_row_index("place").join(places, on="user", how="left", maintain_order="left")
-    held = (pl.col("place") >= pl.col("cut")).fill_null(False) if last else pl.lit(False)
-    columns = data.events.columns
-    return Split(table.filter(~held).select(columns), table.filter(held).select(columns))
+    return table.select((pl.col("place") >= pl.col("cut")).fill_null(False))["place"]
 
 
 def judged(events: pl.DataFrame) -> pl.Series:

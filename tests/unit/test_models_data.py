@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from models.data import event_messages, generate, item_messages, read, split_last
-from models.data.dataset import Event, choices, dataset, fingerprint
+from models.data.dataset import SCHEMA, Event, choices, dataset, fingerprint
 from stream.decoder import EventDecoder, JsonDecoder
 from stream.errors import DataError
 from stream.events import CLICK, COMMENT, RATING, Item
@@ -89,6 +89,51 @@ def test_sequences_keep_the_order_within_a_user(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+PAIRS = "7 30\n8 10\n7 10\n\n7 20\n8 30\n"
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_pairs_are_told_from_sequences_and_give_the_same_events(tmp_path: Path, as_file: bool) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, text in ((one, "7 30 10 20\n8 10 30\n"), (two, PAIRS)):
+        folder.mkdir()
+        (folder / "Toys.txt").write_text(text)
+    sequences, pairs = (read(folder / "Toys.txt" if as_file else folder) for folder in (one, two))
+    assert dict(pairs.events.schema) == SCHEMA
+    assert fingerprint(pairs.events) == fingerprint(sequences.events)
+    assert (pairs.items, pairs.timed, sequences.timed) == (sequences.items, False, False)
+    assert pairs.name == ("Toys" if as_file else "two")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", "empty"),
+        ("7 30\n7\n", "line 2: expected a user"),
+        ("7 30\n7 10 20\n", "line 2: not two names, yet user 7"),
+        (f"7 30\n8 {'x' * 257}\n", "line 2: an id of more than 256"),
+    ],
+)
+def test_text_of_neither_form_names_the_line(tmp_path: Path, text: str, place: str) -> None:
+    (tmp_path / "log.txt").write_text(text)
+    with pytest.raises(DataError, match=rf"log.txt.*{place}"):
+        read(tmp_path / "log.txt")
+
+
+def test_a_file_is_read_by_its_suffix(tmp_path: Path) -> None:
+    movielens_folder(tmp_path)
+    ratings = read(tmp_path / "ratings.csv")
+    assert (ratings.name, ratings.timed) == ("ratings", True)
+    assert ratings.events["behaviour"].to_list() == [RATING] * 3
+    assert [item.item for item in ratings.items] == ["10", "20"]
+    review = {"user_id": "U", "item_id": "I", "rating": 2.0, "timestamp_ms": 7, "category": "Books"}
+    (tmp_path / "some.jsonl").write_text(json.dumps(review) + "\n")
+    assert read(tmp_path / "some.jsonl").events.rows() == [("U", "I", COMMENT, 7, 2.0, "", "Books")]
+    (tmp_path / "clicks.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match="the folder that it lies in"):
+        read(tmp_path / "clicks.parquet")
+
+
 @pytest.mark.parametrize("parquet", [False, True])
 def test_a_log_of_own_messages_comes_back_as_it_was(tmp_path: Path, parquet: bool) -> None:
     data = generate(users=6, items=20, events=12)
@@ -128,7 +173,7 @@ def test_messages_are_accepted_by_the_worker() -> None:
 def test_unknown_folders_say_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"movies.csv.*reviews.jsonl"):
         read(tmp_path)
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="is not a folder and not a file"):
         read(tmp_path / "nowhere")
 
 
