@@ -55,7 +55,9 @@ class AlsRanker:
         items: Floats = np.asarray(self.model.item_factors)
 
         def score(places: Rows) -> torch.Tensor:
-            users = self.model.recalculate_user(np.arange(len(places)), taken(rows, places, len(items) - 1))
+            had = taken(rows, places, len(items) - 1)
+            with threadpool_limits(1, "blas"):  # many small systems: threads of BLAS only cost
+                users = self.model.recalculate_user(np.arange(len(places)), had)
             return torch.from_numpy(users @ items.T)
 
         return score
@@ -86,7 +88,8 @@ class BprRanker:
             new = np.flatnonzero(learned < 0)
             if len(new):
                 had = taken(rows, places[new], len(self.items) - 1)
-                users[new, :-1] = fold.recalculate_user(np.arange(len(new)), had)
+                with threadpool_limits(1, "blas"):
+                    users[new, :-1] = fold.recalculate_user(np.arange(len(new)), had)
                 users[new, -1] = 1.0
             return torch.from_numpy(users @ self.items.T)
 

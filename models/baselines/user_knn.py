@@ -22,7 +22,7 @@ from models.rows import Histories, Rows
 from models.task import Report, Scorer, Training, silent
 from stream.errors import DataError
 
-MOST: Final = 1_500_000  # training ratings; every place looks at all of them
+MOST: Final = 2_000_000_000  # validation places times training ratings: every place looks at all ratings
 TUNED_ON: Final = 2_000  # validation places per try
 BASE: Settings = {"similarity": "msd", "k": 40, "min_k": 1}
 CHANGES: tuple[Settings, ...] = (
@@ -127,10 +127,13 @@ class UserKnn:
     )
 
     def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
-        """The seed draws the zeros where nothing is rated. Raises DataError above MOST ratings."""
+        """The seed draws the zeros where nothing is rated. Raises DataError above MOST."""
         like = ratings(training, seed)
-        if len(like.value) > MOST:
-            raise DataError(f"user-knn: not run: {len(like.value):,} training ratings, more than {MOST:,}")
+        places, count = len(training.watched), len(like.value)
+        if places * count > MOST:
+            raise DataError(
+                f"user-knn: not run: {places:,} places times {count:,} training ratings, more than {MOST:,}"
+            )
         kept = like.matrix()
         return search(
             training, BASE, CHANGES, lambda some: UserKnnRanker(training, like, kept, **some), report, TUNED_ON
