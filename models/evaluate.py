@@ -1,72 +1,97 @@
-"""Prequential evaluation: each held-out choice is ranked against the state before it, then folded in, as a live system
-sees it. Full catalogue, seen items left out, the same for every model. Popularity counts the training part only."""
+"""One evaluation from data to figures: a protocol, models by name, and everything found as one JSON document."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-import numpy as np
-
-from models.data import DataSet, split_last
+from models.compare import Comparison, compare
+from models.data import DataSet
 from models.data.dataset import fingerprint
-from models.ranking import Ranks, gains, hits, interest_ranks, interval, popularity_ranks
-from models.reading.histories import read_histories
+from models.figures import figures, lift
+from models.judging import RunModel, run_task
+from models.protocols import RATING, WORDS, make_tasks
+from models.registry import Wanted, make
 from models.run import Run
+from models.task import Model, Report, Task, silent
 from models.text import TextEncoder
 from stream.errors import DataError
 
-BASE = "popularity"
+DEFAULT: Final = "last-8"  # what `freshet train` holds out
+MODELS: Final = ("freshet", "popularity")
+SCENES: Final = "scene-transfer"
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """ranks: model name -> i64 [Q] rank of each judged choice; owners: i64 [Q] its user; users: how many of them."""
+class Question:
+    """What is to be compared, and how. models: names, () for those that the protocol has by default; seeds: how many, from 0;
+    run: to be judged in the place of freshet, on what its training held out; cache: folder of fits, None keeps nothing;
+    preset, max_minutes: see models.registry.Wanted."""
 
-    data: str
-    holdout: int
-    filter_seen: bool
-    ranks: Mapping[str, Ranks]
-    owners: np.ndarray[Any, np.dtype[np.int64]]
-
-    def figures(self) -> dict[str, dict[str, Any]]:
-        """Per model: `test` with HR@10 and NDCG@10, and `intervals` of the difference to popularity (95 %, paired,
-        bootstrapped over users)."""
-        out: dict[str, dict[str, Any]] = {}
-        for name, of in self.ranks.items():
-            measures = {"HR@10": hits(of), "NDCG@10": gains(of)}
-            floor = {"HR@10": hits(self.ranks[BASE]), "NDCG@10": gains(self.ranks[BASE])}
-            out[name] = {"test": {measure: float(values.mean()) for measure, values in measures.items()}}
-            if name != BASE:
-                out[name]["intervals"] = {
-                    f"{measure} - {BASE}": interval(values - floor[measure], self.owners)
-                    for measure, values in measures.items()
-                }
-        return out
+    protocol: str = DEFAULT
+    models: Sequence[str] = ()
+    seeds: int = 1
+    preset: str = "auto"
+    max_minutes: float = 0.0
+    filter_seen: bool = True
+    run: Run | None = None
+    cache: Path | None = None
 
 
-def evaluate(
-    data: DataSet, run: Run, encoder: TextEncoder, holdout: int | None = None, *, filter_seen: bool = True
-) -> Evaluation:
-    """Judge `run` on the last `holdout` choices of each user (as in its training unless given).
+def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Report = silent) -> dict[str, Any]:
+    """data, sha256 of its events, and the figures of the protocol's first task (models.figures.figures); `also`: the figures of
+    its other tasks; `lift` for scene-transfer. The protocol `rating` has RMSE and MAE instead, first for random folds.
 
-    Raises DataError where the run was trained on other events, since held-out choices may then have been learned, and
-    where nothing is held out.
+    Raises DataError for names that do not exist, and where the data cannot be judged so.
     """
-    last = int(run.settings.get("holdout", 8)) if holdout is None else holdout
-    split = split_last(data, last)
-    if fingerprint(split.train) != run.data.sha256:
-        raise DataError(
-            f"the run was trained on {run.data.events} events of {run.data.name}, not on the {len(split.train)} before "
-            f"the last {last} choices of each user of {data.name}"
-        )
-    rows = read_histories(split.train, split.held, run.item_ids, run.spec, encoder.encode, run.reading)
-    places = np.flatnonzero(rows.judged)
-    if not len(places):
-        raise DataError(f"{data.name}: no user has enough choices to hold the last {last} back")
-    ranks = {
-        "interest": interest_ranks(run.network, rows, places, filter_seen=filter_seen),
-        BASE: popularity_ranks(run.popularity, rows, places, filter_seen=filter_seen),
-    }
-    return Evaluation(data.name, last, filter_seen, ranks, rows.owner()[places])
+    if asked.seeds < 1:
+        raise DataError(f"seeds {asked.seeds}: expected 1 or more")
+    about = {"data": data.name, "sha256": fingerprint(data.events), "events": len(data.events)}
+    if asked.protocol == RATING:
+        if asked.run:
+            raise DataError("a run ranks items; the protocol `rating` has no place for it")
+        return about | _rating(data, asked, encoder, report)
+    tasks, models = _posed(data, asked, encoder, report)
+    found = compare(tasks, models, tuple(range(asked.seeds)), asked.cache, report)
+    first, *others = [_told(comparison) for comparison in found]
+    if others:
+        first["also"] = others
+    if asked.protocol == SCENES and len(found) == 2:
+        first["lift"] = lift(*found)
+    return about | first
+
+
+def _posed(
+    data: DataSet, asked: Question, encoder: TextEncoder, report: Report
+) -> tuple[Sequence[Task], Sequence[Model]]:
+    names = tuple(asked.models) or MODELS
+    models = make(Wanted(names, asked.preset, asked.max_minutes))  # first, since a wrong name is found at once
+
+    def encode(texts: Sequence[str]) -> Any:
+        return encoder.encode(texts, lambda done, total: report("texts", done, total, "BERT"))
+
+    if asked.run is None:
+        return make_tasks(asked.protocol, data, encode, filter_seen=asked.filter_seen), models
+    if asked.protocol != DEFAULT:
+        raise DataError(f"a run has seen what {asked.protocol} holds out; it is judged by {DEFAULT} only")
+    task = run_task(data, asked.run, encoder, filter_seen=asked.filter_seen)
+    return [task], [RunModel(asked.run), *(model for model in models if model.name != RunModel.name)]
+
+
+def _told(comparison: Comparison) -> dict[str, Any]:
+    name = comparison.task.name
+    return figures(comparison, WORDS.get(name, WORDS[DEFAULT] if "run" in comparison.task.settings else ""))
+
+
+def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: Report) -> dict[str, Any]:
+    from models.rating import MODELS as RATING_MODELS
+    from models.rating import rating_protocol
+
+    names = RATING_MODELS if not asked.models or "all" in asked.models else asked.models
+    first, late = (
+        rating_protocol(data, split, names, tuple(range(asked.seeds)), encoder.encode, report)
+        for split in ("random", "time")
+    )
+    return {**first, "also": [late]}

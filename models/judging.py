@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from models.blend import log_popularity
 from models.data import DataSet, split_last
 from models.data.dataset import fingerprint
+from models.kept import digest
 from models.reading.histories import read_histories
 from models.run import Run
 from models.sequential.freshet import BlendRanker
@@ -24,7 +25,7 @@ from stream.errors import DataError
 
 @dataclass(frozen=True)
 class RunModel:
-    """A run as a model that is fitted already. settings: fingerprint of its training events, and its own settings."""
+    """A run as a model that is fitted already."""
 
     run: Run
     name: str = "freshet"
@@ -32,8 +33,11 @@ class RunModel:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the run says of itself."""
-        return {"run": self.run.data.sha256, **self.run.settings}
+        """A fingerprint of all that is served."""
+        run = self.run
+        weights = [value.numpy() for value in run.network.state_dict().values()]
+        near = run.neighbours
+        return {"run": digest(weights, run.text, run.popularity, near.index, near.weight, asdict(run.blend))}
 
     def fit(
         self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None

@@ -1,12 +1,15 @@
-"""`freshet evaluate`: how well a run foretells held-out choices, beside popularity."""
+"""`freshet evaluate`: how well models foretell what is held back, side by side."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def register(app: typer.Typer) -> None:
@@ -14,38 +17,128 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def evaluate(
-        data: Annotated[Path, typer.Argument(help="Data folder that the run was trained on, or `generated`.")],
-        run: Annotated[Path | None, typer.Option(help="Run folder; without one, it is trained in .cache/runs.")] = None,
+        data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
+        protocol: Annotated[
+            str,
+            typer.Option(
+                help="last-8, leave-one-out, time-split, cold-items, cold-users, scene-transfer; rating: RMSE and MAE."
+            ),
+        ] = "last-8",
+        models: Annotated[
+            str, typer.Option(help="Names with commas between, or all; without: freshet,popularity, for rating all.")
+        ] = "",
+        seeds: Annotated[int, typer.Option(min=1, help="Fits of each model, from seed 0; figures are means.")] = 1,
+        preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
+        max_minutes: Annotated[
+            float, typer.Option(min=0, help="Of the epochs of each network, at most; 0: no limit.")
+        ] = 0.0,
+        run: Annotated[
+            Path | None, typer.Option(help="Run folder to judge as freshet, on what its training held out.")
+        ] = None,
         filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
+        report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
-        """Rank every held-out choice against the state before it (prequential, full catalogue), beside popularity."""
+        """Fit models on the training part alone and rank what was held back, among all items and with intervals.
+
+        What was fitted is kept in .cache/evaluate: asking again fits nothing, an interrupted fit goes on.
+        """
+        from models.data import generate, read  # isort: skip  # first: without the extra, polars is missing
         from rich.console import Console
-        from rich.table import Table
 
-        from models.data import generate, read
-        from models.data.dataset import fingerprint
+        from models.compare import CACHE
+        from models.evaluate import Question
         from models.evaluate import evaluate as judge
-        from models.run import load_run, save_run
+        from models.report import write_report
+        from models.run import load_run
         from models.text import TextEncoder
-        from models.train import TrainSettings, train
 
+        names = tuple(name.strip() for name in models.split(",") if name.strip())
+        judged = load_run(run) if run else None
+        asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
         source = generate() if str(data) == "generated" else read(data)
-        encoder = TextEncoder()
-        folder = run or Path(".cache/runs") / fingerprint(source.events)[:16]
-        if run is None and not (folder / "run.json").exists():
-            Console(stderr=True).print(f"training {folder} first")
-            save_run(train(source, TrainSettings(), encoder).run, folder)
-        found = judge(source, load_run(folder), encoder, filter_seen=filter_seen)
-        figures = found.figures()
+        with _progress() as told:
+            found = judge(source, asked, TextEncoder(), told)
+        if report:
+            write_report(found, report)
         if as_json:
-            about = {"data": found.data, "holdout": found.holdout, "filter_seen": filter_seen}
-            print(json.dumps({**about, "judged": len(found.owners), "models": figures}))
+            print(json.dumps(found))
             return
-        title = f"{found.data}: last {found.holdout} of each user, {len(found.owners)} choices"
-        table = Table("model", "HR@10", "NDCG@10", "HR@10 over popularity (95 %)", title=title)
-        for name, of in figures.items():
-            low, high = of.get("intervals", {}).get("HR@10 - popularity", (None, None))
-            over = "" if low is None else f"{low:+.4f} to {high:+.4f}"
-            table.add_row(name, f"{of['test']['HR@10']:.4f}", f"{of['test']['NDCG@10']:.4f}", over)
-        Console().print(table)
+        console = Console()
+        for one in (found, *found.get("also", ())):
+            console.print(_table(found["data"], one))
+            for name, of in one["models"].items():
+                if "not run" in of:
+                    console.print(f"{name}: {of['not run']}", highlight=False)
+        for name, of in found.get("lift", {}).items():
+            low, high = (100 * end for end in of["HR@10"]["interval"])
+            gain = 100 * of["HR@10"]["lift"]
+            console.print(f"{name}: other scenes add {gain:+.2f} points of HR@10 ({low:+.2f} to {high:+.2f})")
+        if report:
+            console.print(f"report: {report / 'report.html'}")
+
+
+def _table(data: str, found: dict[str, Any]) -> Table:
+    """One task as a table for the terminal, best model first."""
+    from rich.table import Table
+
+    ran = {name: of for name, of in found["models"].items() if "not run" not in of}
+    if found["protocol"] == "rating":
+        table = Table("model", "RMSE", "95 %", "MAE", "seconds", title=f"{data}: ratings, {found['split']}")
+        for name, of in sorted(ran.items(), key=lambda pair: float(pair[1]["RMSE"])):
+            low, high = of["intervals"]["RMSE"]
+            table.add_row(
+                name, f"{of['RMSE']:.4f}", f"{low:.4f} to {high:.4f}", f"{of['MAE']:.4f}", f"{of['seconds']:.1f}"
+            )
+        return table
+    seen = "seen items left out" if found["filter_seen"] else "seen items ranked too"
+    part = f", {found['settings']['part']}" if "part" in found["settings"] else ""
+    title = f"{data}: {found['protocol']}{part}, {found['judged']:,} choices of {found['users']:,} users, {seen}"
+    table = Table("model", "HR@10", "NDCG@10", "95 %", "over the best other, 95 %", "seconds", title=title)
+    for name, of in sorted(ran.items(), key=lambda pair: -float(pair[1]["test"]["NDCG@10"])):
+        low, high = of["intervals"]["NDCG@10"]
+        table.add_row(
+            name,
+            f"{of['test']['HR@10']:.4f}",
+            f"{of['test']['NDCG@10']:.4f}",
+            f"{low:.3f}-{high:.3f}",
+            _over(of["intervals"]),
+            f"{of['seconds']:.1f}",
+        )
+    return table
+
+
+def _over(intervals: dict[str, list[float]]) -> str:
+    """The interval of the distance to the best other model in NDCG@10; it comes first."""
+    for name, (low, high) in intervals.items():
+        if name.startswith("NDCG@10 over "):
+            return f"{low:+.0f} to {high:+.0f} % ({name.removeprefix('NDCG@10 over ').removesuffix(', %')})"
+    return ""
+
+
+def _progress() -> Any:
+    """A context that gives a models.task.Report, shown on standard error."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    @contextmanager
+    def shown() -> Any:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+            task = bar.add_task("reading", total=None, text="")
+
+            def told(stage: str, done: int, total: int, text: str) -> None:
+                bar.update(task, description=stage, completed=done, total=total, text=text)
+                if stage.endswith(": validation") and text.startswith("epoch"):
+                    bar.console.print(f"{stage.removesuffix(': validation')}: {text}", highlight=False)
+
+            yield told
+
+    return shown()
