@@ -91,7 +91,8 @@ class Task:
     name: of the protocol; settings: what else decides the places (JSON values); training: see there; rows: all events,
     those of `training.rows` and the test part behind them; places: i64 [Q] of the test choices in `rows`; filter_seen: leave
     out items that the user has had; candidates: which items are ranked, bool [N + 1] for all places alike or [G, N + 1]
-    with groups, i64 [Q], the line of each place; None for all items.
+    with groups, i64 [Q], the line of each place; None for all items; owners: i64 [Q], what is drawn as one for intervals, None
+    for the user of each place.
     """
 
     name: str
@@ -102,3 +103,4 @@ class Task:
     filter_seen: bool = True
     candidates: Flags | None = None
     groups: Rows | None = None
+    owners: Rows | None = None
