@@ -138,6 +138,9 @@ class SourceConsumer(driver.Consumer):
     async def _fetch_once(self) -> None:
         epoch, pending = self.epoch, self._pending
         lingering = pending is not None and not pending.sent
+        if self._held and pending is not None and lingering:
+            await self._send(pending)  # no more will join it, and `wake` counts on its coming
+            return
         if self._held or (pending is not None and pending.size >= self._max and not lingering):
             await self._wait_changed()
             return
@@ -197,10 +200,13 @@ class SourceConsumer(driver.Consumer):
             if self._linger and fresh and pending.size < ENOUGH:
                 await asyncio.sleep(self._linger)
             else:
-                pending.sent = True
-                await self.app.micro_batches.put(pending)
+                await self._send(pending)
         if back:
             await self.seek_wait(back)
+
+    async def _send(self, pending: MicroBatch) -> None:
+        pending.sent = True
+        await self.app.micro_batches.put(pending)
 
     async def _wait_changed(self) -> None:
         self._changed.clear()

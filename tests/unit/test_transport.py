@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from faust.transport.drivers import aiokafka as driver
 
 from stream.errors import LeaseError, SettingsError
-from stream.transport import check_private_names, names
+from stream.transport import SourceConsumer, check_private_names, names
+from stream.transport.batch import MicroBatch
 from stream.transport.lease import Lease
 
 ROOT = Path(__file__).parents[2]
@@ -121,11 +125,6 @@ def test_ssl_without_sasl() -> None:
 
 def test_the_last_commit_is_not_one_that_began_before_the_last_micro_batch_ended() -> None:
     """Faust's `commit` joins the commit under way: at a stop or a rebalance that would leave the newest offsets out."""
-    import asyncio
-    from types import SimpleNamespace
-    from typing import Any
-
-    from stream.transport import SourceConsumer
 
     async def check() -> None:
         consumer: Any = SourceConsumer.__new__(SourceConsumer)
@@ -150,5 +149,30 @@ def test_the_last_commit_is_not_one_that_began_before_the_last_micro_batch_ended
         answer.set()
         await asyncio.gather(under_way, last)
         assert committed == [1, 2]
+
+    asyncio.run(check())
+
+
+def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
+    """Else nothing would call the pipeline any more: `wake` relies on the micro-batch that is on its way."""
+
+    async def check() -> None:
+        sent: list[MicroBatch] = []
+
+        async def put(batch: MicroBatch) -> None:
+            sent.append(batch)
+
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        vars(consumer).update(
+            app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
+            epoch=1, _max=500, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _pending=MicroBatch(1),
+        )  # fmt: skip
+        lingering = consumer._pending
+        consumer.finish({}, hold=True)
+        consumer.wake()
+        assert not sent
+        await consumer._fetch_once()
+        assert sent == [lingering]
+        assert lingering.sent
 
     asyncio.run(check())
