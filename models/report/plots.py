@@ -79,7 +79,7 @@ def groups(models: Models, kind: str) -> str:
     """Bars of NDCG@10 by group, with intervals. kind: users (by training events) or items (by popularity)."""
     names = by_metric(models)
     labels = list(dict.fromkeys(one["group"] for name in names for one in models[name]["groups"][kind]))
-    figure, panels = _figure(max(3.4, 1.35 + 1.55 * len(labels)), 0.95 + 0.22 * len(names), len(labels), sharey=True)
+    figure, panels = _figure(max(3.4, 1.35 + 1.55 * len(labels)), 0.95 + 0.22 * len(names), len(labels), shared=True)
     for axes, label in zip(np.atleast_1d(panels), labels, strict=True):
         judged = 0
         for y, name in enumerate(reversed(names)):
@@ -88,7 +88,7 @@ def groups(models: Models, kind: str) -> str:
             low, high = found["intervals"][METRIC]
             axes.barh(y, value, color=colour(models[name]), alpha=0.75, height=0.7)
             axes.plot([low, high], [y, y], color=INK, linewidth=0.8, alpha=0.7)
-        axes.set_title(f"{label}\nn = {judged:,}")
+        axes.set_title(f"{label}\nn = {judged:,}", fontsize=9)
         axes.set_xlim(0, None)
         axes.xaxis.set_major_locator(_locator(3))
     np.atleast_1d(panels)[0].set_yticks(range(len(names)), list(reversed(names)))
@@ -138,21 +138,24 @@ def spread_out(values: Sequence[float], gap: float, top: float) -> list[float]:
     return places
 
 
-def _figure(width: float, height: float, columns: int = 1, *, sharey: bool = False) -> tuple[Any, Any]:
+def _figure(width: float, height: float, columns: int = 1, *, shared: bool = False) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(1, columns, figsize=(width, height), layout="constrained", sharey=sharey)
+        figure, axes = pyplot.subplots(
+            1, columns, figsize=(width, height), layout="constrained", sharex=shared, sharey=shared
+        )
         return figure, axes
 
 
 def _locator(most: int) -> Any:
+    # The last tick's number would run into the next panel's first.
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(most)
+    return MaxNLocator(most, prune="upper")
 
 
 def _svg(figure: Any, name: str) -> str:
