@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,8 @@ import torch
 from models.curve import write_curve
 from models.data import DataSet, generate, split_last
 from models.data.dataset import in_order
-from models.evaluate import evaluate
+from models.evaluate import Question, evaluate
+from models.judging import run_task
 from models.run import load_run, save_run
 from models.text import TextEncoder
 from models.train import Trained, TrainSettings, train
@@ -47,10 +49,14 @@ def equal(one: Trained, two: Trained) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
+def judged(world: DataSet, of: Trained, encoder: TextEncoder) -> dict[str, Any]:
+    return evaluate(world, Question(run=of.run), encoder)
+
+
 def test_it_beats_popularity_on_what_it_has_not_seen(world: DataSet, trained: Trained, encoder: TextEncoder) -> None:
-    figures = evaluate(world, trained.run, encoder).figures()
-    assert figures["interest"]["test"]["HR@10"] > 1.5 * figures["popularity"]["test"]["HR@10"]
-    low, high = figures["interest"]["intervals"]["HR@10 - popularity"]
+    figures = judged(world, trained, encoder)["models"]
+    assert figures["freshet"]["test"]["HR@10"] > 1.5 * figures["popularity"]["test"]["HR@10"]
+    low, high = figures["freshet"]["intervals"]["HR@10 - popularity"]
     assert 0 < low < high
     assert trained.curve[-1].loss < trained.curve[0].loss
 
@@ -95,7 +101,8 @@ def test_a_run_comes_back_as_it_was_saved(
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     again = load_run(tmp_path)
     assert (again.item_ids, again.spec, again.data) == (trained.run.item_ids, trained.run.spec, trained.run.data)
-    assert evaluate(world, again, encoder).figures() == evaluate(world, trained.run, encoder).figures()
+    one, two = (judged(world, replace(trained, run=run), encoder) for run in (again, trained.run))
+    assert [of["models"]["freshet"]["test"] for of in (one, two)] == [two["models"]["freshet"]["test"]] * 2
     np.save(tmp_path / "text.npy", again.text[:-1])
     with pytest.raises(DataError, match="differ in the number of items"):
         load_run(tmp_path)
@@ -108,7 +115,7 @@ def test_a_run_is_not_judged_on_events_it_may_have_learned(
     world: DataSet, trained: Trained, encoder: TextEncoder
 ) -> None:
     with pytest.raises(DataError, match="was trained on"):
-        evaluate(world, trained.run, encoder, holdout=9)
+        run_task(world, trained.run, encoder, holdout=9)
 
 
 def test_an_item_that_nobody_took_is_known_by_its_text_alone(world: DataSet, encoder: TextEncoder) -> None:
