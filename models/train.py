@@ -62,7 +62,8 @@ def train(
 ) -> Trained:
     """Train on all but the last `holdout` choices of each user; the catalogue is known whole.
 
-    Repeats to the bit with the same seed, data, machine and number of epochs (`max_minutes` may change the last).
+    Repeats to the bit with the same seed, data, machine and number of epochs (`max_minutes` may change the last) on one
+    thread; on several, sums may differ in their last bits.
     `started`: time.monotonic() from which max_minutes counts; reading: gives comments without a value one, here and, since it
     becomes part of the run, in serving. Raises DataError where nothing is left to learn from.
     """

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     def train(
         data: Annotated[Path, typer.Argument(help="Data folder, or `generated` for a small made-up world.")],
         out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
-        seed: Annotated[int, typer.Option(help="Same seed, data and machine: same weights.")] = 0,
+        seed: Annotated[int, typer.Option(help="Same seed, data, machine, one thread: same weights.")] = 0,
         preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
         epochs: Annotated[int | None, typer.Option(min=1, help="At most; it stops early.")] = None,
         holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
