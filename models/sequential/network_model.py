@@ -102,7 +102,7 @@ class NetworkModel:
     def fit(
         self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
     ) -> NetworkRanker:
-        """See models.task.Model. On one thread it repeats to the bit with the same seed, data and machine (unless time ran out)."""
+        """See models.task.Model. On one thread it repeats to the bit with the same seed and data (unless time ran out)."""
         size, settings = self.size_and_fit(training)
         torch.manual_seed(seed)
         network = InterestNetwork(size, torch.from_numpy(training.text))
