@@ -89,8 +89,9 @@ def groups(models: Models, kind: str) -> str:
             axes.barh(y, value, color=colour(models[name]), alpha=0.75, height=0.7)
             axes.plot([low, high], [y, y], color=INK, linewidth=0.8, alpha=0.7)
         axes.set_title(f"{label}\nn = {judged:,}", fontsize=9)
-        axes.set_xlim(0, None)
         axes.xaxis.set_major_locator(_locator(3))
+    ends = [one["intervals"][METRIC][1] for name in names for one in models[name]["groups"][kind]]
+    np.atleast_1d(panels)[0].set_xlim(0, 1.03 * max(*ends, 1e-6))  # of all panels
     np.atleast_1d(panels)[0].set_yticks(range(len(names)), list(reversed(names)))
     figure.supxlabel(METRIC, fontsize=9, color=INK)
     return _svg(figure, f"groups-{kind}")
