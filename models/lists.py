@@ -79,7 +79,7 @@ def first(scores: Tensor, count: int) -> Tensor:
 
 def seen_before(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
     """All items that the users of the places had before them: the number of the place, and the item's row."""
-    starts = rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
+    starts = rows.begins(places)
     counts = places - starts
     line = np.repeat(np.arange(len(places)), counts)
     at = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts - starts, counts)

@@ -70,7 +70,7 @@ def _best(row: Rows, column: Rows, weight: Floats, size: int, keep: int) -> tupl
 
 def windows(rows: Histories, places: Rows, last: int) -> Rows:
     """i64 [Q, last]: the item rows of the user's last choices before each place, newest first, 0 where there are no more."""
-    starts = rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
+    starts = rows.begins(places)
     out = np.zeros((len(places), last), np.int64)
     line, row, age = recent_choices(rows, starts, places, last).T
     out[line, age] = row

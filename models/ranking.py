@@ -116,7 +116,7 @@ def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
 
 def seen_before(rows: Histories, places: Rows) -> Iterator[Rows]:
     """For each event: the item rows that its user has had before it."""
-    starts = rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
+    starts = rows.begins(places)
     for begin, place in zip(starts.tolist(), places.tolist(), strict=True):
         yield rows.item[begin:place]
 

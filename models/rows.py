@@ -42,6 +42,10 @@ class Histories:
         """i64 [E]: the user of every event."""
         return np.repeat(np.arange(len(self.users)), np.diff(self.starts))
 
+    def begins(self, places: Rows) -> Rows:
+        """i64, as `places`: the first event of each place's user."""
+        return self.starts[np.searchsorted(self.starts, places, side="right") - 1]
+
     def first(self) -> Flags:
         """bool [E]: the user's first event."""
         flags = np.zeros(len(self.item), np.bool_)

@@ -73,7 +73,7 @@ def train(
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
     # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
     model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
-    ranker = model.fit_blend(training, settings.seed, report)
+    ranker = model.fit(training, settings.seed, report)
     metrics = figures(training, ranker)
     run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
     run = replace(

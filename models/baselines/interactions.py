@@ -26,7 +26,7 @@ def taken(rows: Histories, places: Rows, items: int) -> csr_matrix:
 
 def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
     """All events before the places, by the same users, oldest first: the number of the place, and the event's place."""
-    starts = rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
+    starts = rows.begins(places)
     counts = places - starts
     line = np.repeat(np.arange(len(places)), counts)
     return line, np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)

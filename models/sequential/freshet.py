@@ -57,7 +57,7 @@ class BlendRanker:
         base = self.interest.scorer(rows)
 
         def score(places: Rows) -> Tensor:
-            begins = starts_of(rows, places)
+            begins = rows.begins(places)
             recent = recent_choices(rows, begins, places, self.blend.last)
             return blend_scores(base(places), recent, places - begins, self.blend, self.neighbours, self.log_popularity)
 
@@ -87,10 +87,10 @@ class Freshet(NetworkModel):
         grid = {name: list(values) for name, values in GRID}
         return {**super().settings, "collaborative": self._collaborative, "grid": grid, "last": LAST}
 
-    def fit_blend(
+    def fit(  # type: ignore[override]
         self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
-        """`fit`, with the parts at hand."""
+        """See models.task.Model."""
         interest = super().fit(training, seed, report, checkpoint)
         counts = popularity(replace(training.rows, choice=training.rows.choice & training.use), len(training.items))
         plain = BlendRanker(interest, no_neighbours(len(training.items)), Blend(LAST), log_popularity(counts))
@@ -100,12 +100,6 @@ class Freshet(NetworkModel):
         shape = NeighbourSettings(**{name: found.chosen[name] for name in ("decay", "back", "shrink")})
         near = Neighbours(*neighbours(training, shape))
         return tune(training, replace(plain, neighbours=near), report)
-
-    def fit(  # type: ignore[override]
-        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
-    ) -> BlendRanker:
-        """See models.task.Model."""
-        return self.fit_blend(training, seed, report, checkpoint)
 
 
 def tune(training: Training, ranker: BlendRanker, report: Report = silent) -> BlendRanker:
@@ -121,7 +115,7 @@ def tune(training: Training, ranker: BlendRanker, report: Report = silent) -> Bl
         tries = [Blend(**(asdict(blend) | {name: value})) for value in values]
         total = np.zeros(len(tries))
         for some, base in scored(scorer, places):
-            begins = starts_of(rows, some)
+            begins = rows.begins(some)
             recent = recent_choices(rows, begins, some, ranker.blend.last)
             for at, one in enumerate(tries):
                 scores = blend_scores(base, recent, some - begins, one, ranker.neighbours, ranker.log_popularity)
@@ -137,8 +131,3 @@ def scored(scorer: Scorer, places: Rows) -> Iterator[tuple[Rows, Tensor]]:
     """Places a batch at a time, with their scores."""
     for at in range(0, len(places), QUERIES):
         yield places[at : at + QUERIES], scorer(places[at : at + QUERIES])
-
-
-def starts_of(rows: Histories, places: Rows) -> Rows:
-    """i64 [Q]: the first event of each place's user."""
-    return rows.starts[np.searchsorted(rows.starts, places, side="right") - 1]
