@@ -18,6 +18,7 @@ PAIRED: Final = ("HR@10", "NDCG@10", "MRR@10")
 """Metrics whose differences to other models have intervals; precision and F1 are HR times a number."""
 BEST_BY: Final = "NDCG@10"
 FLOOR: Final = "popularity"
+OURS: Final = "freshet"
 GROUPED: Final = ("HR@10", "NDCG@10")
 
 
@@ -25,8 +26,9 @@ def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
     """protocol, what else decides it, judged places and users, and `models`: name -> test, validation, intervals, seconds, ...
 
     intervals: 95 %, of users drawn with replacement, the same draws for all models: of each metric, of its difference to the best
-    other model by test NDCG@10 and to popularity ("NDCG@10 - sasrec"), and of that difference in percent of the other model's
-    figure ("NDCG@10 over sasrec, %"). seconds: to fit, mean over seeds. A model that did not run has {"not run": why}.
+    other model by test NDCG@10, to popularity and to freshet ("NDCG@10 - sasrec"), and of that difference in percent of the
+    other model's figure ("NDCG@10 over sasrec, %"). seconds: to fit, mean over seeds. A model that did not run has
+    {"not run": why}.
     """
     task = comparison.task
     owners = owners_of(task)
@@ -88,10 +90,10 @@ def owners_of(task: Task) -> Rows:
 
 
 def rivals(name: str, values: Mapping[str, Mapping[str, Doubles]]) -> list[str]:
-    """Which models `name` is set against: the best of the others, and popularity."""
+    """Which models `name` is set against: the best of the others, popularity, and freshet."""
     others = [other for other in values if other != name]
     best = sorted(others, key=lambda other: -float(values[other][BEST_BY].mean()))[:1]
-    return list(dict.fromkeys([*best, *(other for other in others if other == FLOOR)]))
+    return list(dict.fromkeys([*best, *(other for other in (FLOOR, OURS) if other in others)]))
 
 
 def intervals(name: str, drawn: Mapping[str, Doubles], others: Sequence[str]) -> dict[str, list[float]]:

@@ -31,7 +31,13 @@ def _hybrid(preset: str, fit: Mapping[str, Any]) -> Model:
     return model
 
 
-FACTORIES: Final[dict[str, Factory]] = {
+def _without(part: str) -> Factory:
+    return lambda preset, fit: _named("models.sequential.ablation", "Without")(part, preset, fit)
+
+
+PARTS: Final = ("behaviour", "scene", "value", "gap", "comment", "text", "neighbours")
+"""Of models.sequential.ablation; here by hand, since that module brings torch."""
+COMPARED: Final[dict[str, Factory]] = {
     "popularity": _plain("models.baselines.popularity", "Popularity"),
     "item-knn": _plain("models.baselines.item_knn", "ItemKnn"),
     "sequential-knn": _plain("models.baselines.sequential_knn", "SequentialKnn"),
@@ -47,6 +53,10 @@ FACTORIES: Final[dict[str, Factory]] = {
     "hybrid": _hybrid,
     "freshet": _network("models.sequential.freshet", "Freshet"),
 }
+ABLATIONS: Final = {f"without-{part}": _without(part) for part in PARTS}
+FACTORIES: Final = COMPARED | ABLATIONS
+"""freshet with one part left out each."""
+GROUPS: Final = {"all": tuple(COMPARED), "ablations": ("freshet", *ABLATIONS)}
 UNSEEDED: Final = ("popularity", "item-knn", "sequential-knn", "content", "language-model")
 """Models whose seed decides nothing: fitted once, however many seeds are asked for."""
 PRESETS: Final = ("auto", "sparse", "dense")
@@ -54,7 +64,7 @@ PRESETS: Final = ("auto", "sparse", "dense")
 
 @dataclass(frozen=True)
 class Wanted:
-    """names: of FACTORIES, or "all"; preset: of the networks; max_minutes: of a network's epochs, 0 for no limit."""
+    """names: of FACTORIES or of GROUPS; preset: of the networks; max_minutes: of a network's epochs, 0 for no limit."""
 
     names: Sequence[str]
     preset: str = "auto"
@@ -63,10 +73,12 @@ class Wanted:
 
 def make(wanted: Wanted) -> list[Model]:
     """The models, none twice, in the order asked for. Raises DataError for a name or preset that does not exist."""
-    names = list(dict.fromkeys(FACTORIES if "all" in wanted.names else wanted.names))
+    names = list(dict.fromkeys(name for asked in wanted.names for name in GROUPS.get(asked, (asked,))))
     unknown = [name for name in names if name not in FACTORIES]
     if unknown or not names:
-        raise DataError(f"models {', '.join(unknown) or 'none'}: expected `all` or some of {', '.join(FACTORIES)}")
+        raise DataError(
+            f"models {', '.join(unknown) or 'none'}: expected {' or '.join(GROUPS)}, or some of {', '.join(FACTORIES)}"
+        )
     if wanted.preset not in PRESETS:
         raise DataError(f"preset {wanted.preset}: expected one of {', '.join(PRESETS)}")
     fit = {"max_minutes": wanted.max_minutes} if wanted.max_minutes else {}

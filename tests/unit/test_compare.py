@@ -16,8 +16,9 @@ from models.data import generate
 from models.evaluate import Question, evaluate
 from models.figures import figures, lift, training_counts
 from models.protocols import make_tasks
-from models.registry import FACTORIES, Wanted, make
+from models.registry import COMPARED, PARTS, Wanted, make
 from models.rows import Floats, Histories, Rows
+from models.sequential.ablation import PARTS as ABLATED
 from models.task import Model, Report, Scorer, Task, Training, silent
 from models.text import TEXT_DIM
 from stream.errors import DataError
@@ -87,7 +88,7 @@ def wrong(rows: Histories, places: Rows, seed: int) -> torch.Tensor:
 
 def test_every_name_makes_its_model() -> None:
     models = make(Wanted(["all"], "sparse", 1.5))
-    assert [model.name for model in models] == list(FACTORIES)
+    assert [model.name for model in models] == list(COMPARED)
     assert {model.family for model in models} == {  # type: ignore[attr-defined]
         "popularity", "collaborative", "content", "language model", "deep", "hybrid",
     }  # fmt: skip
@@ -95,6 +96,21 @@ def test_every_name_makes_its_model() -> None:
     for name in ("freshet", "sasrec", "gru4rec"):
         assert by_name[name].settings["preset"] == "sparse"
         assert by_name[name].settings["fit"]["max_minutes"] == 1.5
+
+
+def test_ablations_leave_out_what_the_data_has(task: Task) -> None:
+    rows = [model.name for model in make(Wanted(["ablations"]))]
+    assert rows == ["freshet", *(f"without-{part}" for part in ABLATED)]
+    assert ABLATED == PARTS
+    models = make(Wanted(["without-gap", "without-text", "without-comment"], max_minutes=0.001))
+    (found,) = compare([task], models)
+    refused = {outcome.name: outcome.refused for outcome in found.outcomes if outcome.refused}
+    assert refused == {f"without-{part}": f"the data has no {part} to leave out" for part in ("text", "comment")}
+
+
+def test_distances_to_freshet_are_told(task: Task) -> None:
+    (found,) = compare([task], [Told(oracle), Told(wrong, "wrong"), Told(wrong, "freshet")])
+    assert figures(found)["models"]["wrong"]["intervals"]["NDCG@10 - freshet"] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""freshet with one part left out: what a part is worth is the distance between such a row and the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.network import FEATURES
+from models.sequential.freshet import BlendRanker, Freshet
+from models.sequential.presets import texts_given
+from models.task import Report, Training, silent
+from stream.errors import DataError
+
+PARTS: Final = (*FEATURES, "text", "neighbours")
+"""What can be left out: each feature beside the item, the items' text, and the sum's other addends (neighbours, popularity)."""
+
+
+class Without(Freshet):
+    """freshet without one of PARTS; everything else, the preset too, is as it is in freshet."""
+
+    def __init__(self, part: str, preset: str = "auto", fit: Mapping[str, Any] | None = None) -> None:
+        network: dict[str, Any] = {}
+        if part == "text":
+            network["item_text"] = False
+        elif part in FEATURES:
+            network["features"] = tuple(name for name in FEATURES if name != part)
+        super().__init__(preset, network, fit, f"without-{part}", collaborative=part != "neighbours")
+        self._part = part
+
+    def fit(  # type: ignore[override]
+        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+    ) -> BlendRanker:
+        """See models.task.Model. Raises DataError where the data has nothing of the part: the row would be freshet again."""
+        if not has(training, self._part):
+            raise DataError(f"the data has no {self._part} to leave out")
+        return super().fit(training, seed, report, checkpoint)
+
+
+def has(training: Training, part: str) -> bool:
+    """Does what is learned from vary in that part at all?"""
+    rows, use = training.rows, training.use
+    read: dict[str, Any] = {
+        "behaviour": rows.behaviour,
+        "scene": rows.scene,
+        "value": rows.numbers[:, 0],
+        "gap": rows.numbers[:, 2],
+        "comment": rows.vectors.astype(np.bool_).max(axis=1)[rows.comment],
+    }
+    if part in read:
+        return len(np.unique(read[part][use])) > 1
+    return texts_given(training) if part == "text" else True
