@@ -12,9 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.sparse import coo_matrix, csr_matrix
-from torch import Tensor
 
 from models.blend import recent_choices
 from models.rows import Floats, Histories, Rows
@@ -75,11 +73,3 @@ def windows(rows: Histories, places: Rows, last: int) -> Rows:
     line, row, age = recent_choices(rows, starts, places, last).T
     out[line, age] = row
     return out
-
-
-def neighbour_scores(index: Tensor, weight: Tensor, window: Tensor, fade: float) -> Tensor:
-    """f32 [Q, N + 1]: the sum over the window of fade^age * weight. index, weight: [N + 1, K]; window: i64 [Q, L]."""
-    age = torch.full((window.shape[1],), fade).pow(torch.arange(window.shape[1]))
-    values = weight[window] * age[None, :, None]  # (Q, L, K)
-    out = torch.zeros(len(window), len(index))
-    return out.scatter_add_(1, index[window].flatten(1), values.flatten(1))

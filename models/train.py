@@ -134,7 +134,7 @@ def figures(training: Training, ranker: BlendRanker) -> dict[str, float]:
     rows, places = training.rows, training.watched
     if not len(places):
         return {}
-    counts = popularity(replace(rows, choice=rows.choice & training.use), len(training.items))
+    counts = popularity(rows, len(training.items), training.use)
     found = {
         "": ranks(rows, places, ranker.scorer(rows)),
         "recurrent ": ranks(rows, places, ranker.interest.scorer(rows)),

@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
             ),
         ] = "last-8",
         models: Annotated[
-            str, typer.Option(help="Names with commas between, or all, ablations; without: freshet,popularity, for rating all.")
+            str,
+            typer.Option(
+                help="Names with commas between, or all, ablations; without: freshet,popularity, for rating all."
+            ),
         ] = "",
         seeds: Annotated[int, typer.Option(min=1, help="Fits of each model, from seed 0; figures are means.")] = 1,
         preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",

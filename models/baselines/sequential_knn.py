@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.baselines.tuning import Chosen, Settings, search
-from models.neighbours import NeighbourSettings, neighbour_scores, neighbours, windows
-from models.rows import Floats, Histories, Rows
+from models.blend import Blend, Neighbours, blend_scores, recent_choices
+from models.neighbours import NeighbourSettings, neighbours
+from models.rows import Histories, Rows
 from models.task import Report, Scorer, Training, silent
 
 BASE: Settings = {"decay": 0.8, "back": 0.5, "shrink": 5.0, "fade": 0.6}
@@ -29,20 +31,21 @@ LAST = 20
 
 @dataclass(frozen=True)
 class NeighbourRanker:
-    """index i64, weight f32 [N + 1, K] as models.neighbours makes them; fade: of the user's `last` last items."""
+    """fade: of the user's `last` last items, by age."""
 
-    index: Rows
-    weight: Floats
+    neighbours: Neighbours
     fade: float
     last: int = LAST
 
     def scorer(self, rows: Histories) -> Scorer:
         """Sum over the user's last items of fade^age * weight."""
-        index, weight = torch.from_numpy(self.index), torch.from_numpy(self.weight)
+        size, blend = len(self.neighbours.index), Blend(self.last, self.fade, neighbour=1.0)
 
         def score(places: Rows) -> torch.Tensor:
-            window = torch.from_numpy(windows(rows, places, self.last))
-            return neighbour_scores(index, weight, window, self.fade)
+            begins = rows.begins(places)
+            recent = recent_choices(rows, begins, places, self.last)
+            plain = torch.zeros(len(places), size)
+            return blend_scores(plain, recent, places - begins, blend, self.neighbours, np.zeros(size, np.float32))
 
         return score
 
@@ -57,12 +60,12 @@ class SequentialKnn:
 
     def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
         """Exact: the seed decides nothing."""
-        made: dict[NeighbourSettings, tuple[Rows, Floats]] = {}
+        made: dict[NeighbourSettings, Neighbours] = {}
 
         def fit(settings: Settings) -> NeighbourRanker:
             shape = NeighbourSettings(decay=settings["decay"], back=settings["back"], shrink=settings["shrink"])
             if shape not in made:
-                made[shape] = neighbours(training, shape)
-            return NeighbourRanker(*made[shape], settings["fade"])
+                made[shape] = Neighbours(*neighbours(training, shape))
+            return NeighbourRanker(made[shape], settings["fade"])
 
         return search(training, BASE, CHANGES, fit, report)

@@ -92,7 +92,7 @@ class Freshet(NetworkModel):
     ) -> BlendRanker:
         """See models.task.Model."""
         interest = super().fit(training, seed, report, checkpoint)
-        counts = popularity(replace(training.rows, choice=training.rows.choice & training.use), len(training.items))
+        counts = popularity(training.rows, len(training.items), training.use)
         plain = BlendRanker(interest, no_neighbours(len(training.items)), Blend(LAST), log_popularity(counts))
         if not self._collaborative:
             return plain

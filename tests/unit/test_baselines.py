@@ -28,9 +28,10 @@ from models.baselines.sequential_knn import NeighbourRanker, SequentialKnn  # no
 from models.baselines.svd import Svd, SvdPp  # noqa: E402
 from models.baselines.tuning import TRIES, search, validation_gain  # noqa: E402
 from models.baselines.user_knn import UserKnn, UserKnnRanker  # noqa: E402
+from models.blend import Neighbours  # noqa: E402
 from models.data import DataSet, generate  # noqa: E402
 from models.data.dataset import Event, dataset  # noqa: E402
-from models.neighbours import NeighbourSettings, neighbour_scores, neighbours, windows  # noqa: E402
+from models.neighbours import NeighbourSettings, neighbours, windows  # noqa: E402
 from models.rows import Floats, Histories, histories  # noqa: E402
 from models.task import Model, Training  # noqa: E402
 from models.text import TextEncoder  # noqa: E402
@@ -119,17 +120,9 @@ def test_windows_are_newest_first_and_end_at_the_users_start() -> None:
     assert windows(rows, np.array([6]), 4).tolist() == [[2, 1, 3, 0]]
 
 
-def test_neighbour_scores_fade_with_age() -> None:
-    index = torch.tensor([[0], [3], [3]])
-    weight = torch.tensor([[0.0], [2.0], [4.0]])
-    index, weight = torch.cat([index, torch.zeros(1, 1).long()]), torch.cat([weight, torch.zeros(1, 1)])
-    scores = neighbour_scores(index, weight, torch.tensor([[1, 2], [2, 0]]), 0.5)
-    assert scores.tolist() == [[0, 0, 0, 2.0 + 0.5 * 4.0], [0, 0, 0, 4.0]]
-
-
 def test_sequential_knn_foresees_a_checkerboard() -> None:
     training = training_of(clicks("abc", "bca", "cab", "abc"))
-    ranker = NeighbourRanker(*neighbours(training, NeighbourSettings(back=0.1)), fade=0.5)
+    ranker = NeighbourRanker(Neighbours(*neighbours(training, NeighbourSettings(back=0.1))), fade=0.5)
     rows = rows_of(clicks("ab"))
     scores = ranker.scorer(replace(rows, item=np.array([1, 2, 3])))(np.array([2]))
     assert scores[0].argmax() == 3
