@@ -1,0 +1,50 @@
+"""The bundle that serves is the one that was evaluated: fed the same events, a real worker hits as often as the harness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from deploy.demo.board import Board
+from deploy.demo.story import Options, run
+from models.data import DataSet, read
+from models.evaluate import Question, evaluate
+from models.run import load_run
+from models.text import TextEncoder
+from models.train import TrainSettings
+from stream.events import RATING
+from stream.settings import load
+
+pytestmark = pytest.mark.integration
+USERS = 250
+
+
+@pytest.fixture
+def data(movielens: Path) -> DataSet:
+    """The first users who wrote no tags, with the items that they rated. Kafka keeps the order within a topic only: with tags the
+    worker might fold some events in another order than the harness does."""
+    whole = read(movielens)
+    tagged = whole.events.filter(pl.col("behaviour") != RATING)["user"].unique()
+    rated = whole.events.filter(~pl.col("user").is_in(tagged.implode()))
+    users = rated["user"].unique().sort().head(USERS)
+    events = rated.filter(pl.col("user").is_in(users.implode()))
+    known = set(events["item"].unique())
+    return replace(whole, events=events, items=tuple(item for item in whole.items if item.item in known))
+
+
+@pytest.mark.timeout(600)
+def test_the_worker_hits_as_often_as_the_harness_says(data: DataSet, tmp_path: Path) -> None:
+    settings = TrainSettings(epochs=2, max_minutes=2.0)
+    served, code = run(data, load(), settings, Options(tmp_path), Board())
+    assert code == 0
+
+    (folder,) = tmp_path.glob("trained-*")
+    said = evaluate(data, Question(run=load_run(folder)), TextEncoder())
+    evaluated = said["models"]["freshet"]["test"]["HR@10"]
+    print(f"HR@10 of {said['judged']} choices: served {served.hit10:.5f}, evaluated {evaluated:.5f}")
+    assert said["judged"] == served.events > 1000
+    assert served.hit10 > served.hit10_popularity
+    assert served.hit10 == pytest.approx(evaluated, abs=1e-3)
