@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from models.chunks import hold_validation
 from models.data import DataSet, split_last
 from models.data.dataset import fingerprint
+from models.kept import digest, training_key
 from models.popularity import popularity
 from models.ranking import gains, hits, popularity_ranks, ranks
 from models.reading.histories import read_histories
@@ -59,13 +61,15 @@ def train(
     report: Report = silent,
     started: float | None = None,
     reading: Reading | None = None,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Train on all but the last `holdout` choices of each user; the catalogue is known whole.
 
     Repeats to the bit with the same seed, data, machine and number of epochs (`max_minutes` may change the last) on one
     thread; on several, sums may differ in their last bits.
     `started`: time.monotonic() from which max_minutes counts; reading: gives comments without a value one, here and, since it
-    becomes part of the run, in serving. Raises DataError where nothing is left to learn from.
+    becomes part of the run, in serving; checkpoints: a folder from which a training that was cut off goes on after its last
+    epoch, where data and settings are the same. Raises DataError where nothing is left to learn from.
     """
     started = time.monotonic() if started is None else started
     training, part = training_part(data, settings, encoder, report, reading)
@@ -73,7 +77,8 @@ def train(
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
     # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
     model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
-    ranker = model.fit(training, settings.seed, report)
+    checkpoint = checkpoints / f"{_key(training, settings)}.pt" if checkpoints else None
+    ranker = model.fit(training, settings.seed, report, checkpoint)
     metrics = figures(training, ranker)
     run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
     run = replace(
@@ -84,6 +89,8 @@ def train(
         seeds=(settings.seed,),
         reading=reading,
     )
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return Trained(run, ranker.curve, ranker.interest.reason, metrics.get("validation popularity HR@10", 0.0))
 
 
@@ -145,6 +152,11 @@ def figures(training: Training, ranker: BlendRanker) -> dict[str, float]:
         values[f"validation {name}HR@10"] = round(float(hits(of).mean()), 5)
         values[f"validation {name}NDCG@10"] = round(float(gains(of).mean()), 5)
     return values
+
+
+def _key(training: Training, settings: TrainSettings) -> str:
+    """Of everything that decides the weights; more time may be given to a training that goes on."""
+    return digest(training_key(training), replace(settings, max_minutes=0.0))
 
 
 def _told(report: Report, stage: str) -> Callable[[int, int], None]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+CHECKPOINTS: Final = Path(".cache/train")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +28,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
-        """Train the interest network on a data folder, with early stopping and a curve picture."""
+        """Train the interest network on a data folder, with early stopping and a curve picture.
+
+        After each epoch a checkpoint is kept in .cache/train: the same command goes on from there if it was cut off.
+        """
         import time
 
         started = time.monotonic()
@@ -61,7 +66,7 @@ def register(app: typer.Typer) -> None:
                 if stage == "validation":
                     bar.console.print(text)
 
-            trained = fit(source, settings, TextEncoder(), report, started, reader)
+            trained = fit(source, settings, TextEncoder(), report, started, reader, CHECKPOINTS)
         save_run(trained.run, out)
         write_curve(trained.curve, trained.run.metrics.get("validation popularity HR@10", 0.0), out)
         figures = {

@@ -120,6 +120,7 @@ def run(fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Pat
         best.load_state_dict(kept["best"])
         curve = [Epoch(*row) for row in kept["curve"]]
         spent = curve[-1].seconds
+        report("validation", 1, 1, f"epoch {len(curve)} was the last before this fit was cut off; it goes on")
     started = time.monotonic() - spent
     reason = ended(curve, settings, fitting.watched)
     while not reason:

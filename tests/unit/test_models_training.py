@@ -140,3 +140,21 @@ def test_time_runs_out(world: DataSet, encoder: TextEncoder) -> None:
     short = train(world, replace(QUICK, epochs=50, max_minutes=1e-6), encoder)
     assert len(short.curve) == 1
     assert "used up" in short.reason
+
+
+def test_a_training_that_was_cut_off_goes_on(world: DataSet, encoder: TextEncoder, tmp_path: Path) -> None:
+    def cut_off(stage: str, done: int, total: int, text: str) -> None:
+        if text.startswith("epoch 3:"):
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    settings = replace(QUICK, epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(world, settings, encoder, cut_off, checkpoints=tmp_path)
+    again = train(
+        world, replace(settings, max_minutes=9.0), encoder, lambda *told: said.append(told[3]), checkpoints=tmp_path
+    )
+    assert next(line for line in said if line.startswith("epoch")).startswith("epoch 2 was the last")
+    assert len(again.curve) == 4
+    assert equal(again, train(world, settings, encoder))
+    assert not list(tmp_path.iterdir())
