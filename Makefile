@@ -46,7 +46,7 @@ bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in
 chaos: $(MADE) ## long kill, wipe and rebalance runs, each followed by freshet verify
 	$(BIN)/python -m pytest -m chaos --durations=15 $(ARGS) tests/chaos
 
-evaluate: $(MADE) ## hit rate on held-out events beside popularity; DATA=folder or generated
+evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more
 	$(BIN)/freshet evaluate $(if $(DATA),"$(DATA)",$(firstword $(wildcard ../shared/data/ml-latest-small) generated)) $(ARGS)
 
 tools: ## Prometheus and promtool into .tools, pinned, checked by hash, without root
