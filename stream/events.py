@@ -74,7 +74,7 @@ class Rating(Struct, frozen=True):
 
 
 class Comment(Struct, frozen=True):
-    """A user wrote a text about an item, perhaps with a rating."""
+    """A user wrote a text about an item, perhaps with a rating. A bundle that reads comments makes up for a missing `value`."""
 
     user: User
     item: Id
