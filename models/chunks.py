@@ -53,10 +53,11 @@ def initial_states(
 ) -> tuple[Tensor, Tensor]:
     """h and c before every piece, f32 [P, H], with the weights as they are now."""
     hidden = network.size.hidden
-    h, c = torch.zeros(len(pieces.begin), hidden), torch.zeros(len(pieces.begin), hidden)
+    items = network.item_matrix()
+    h, c = items.new_zeros(len(pieces.begin), hidden), items.new_zeros(len(pieces.begin), hidden)
     piece_at = np.full(len(rows.item), -1)
     piece_at[pieces.begin] = np.arange(len(pieces.begin))
-    for some in rounds(network, rows, network.item_matrix(), first, length):
+    for some in rounds(network, rows, items, first, length):
         piece = piece_at[some.places[:, 0]]
         here = torch.from_numpy(piece >= 0)
         at = torch.from_numpy(piece[piece >= 0])

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models import devices
 from models.chunks import batches, cut, following, initial_states
 from models.network import InterestNetwork
 from models.ranking import Ranks, gains, hits, input_rows, interest_ranks
@@ -52,8 +53,10 @@ class Fitting:
     """A network in training. `average` is the network to keep (eval mode, no gradients)."""
 
     def __init__(self, network: InterestNetwork, training: Training, settings: FitSettings, seed: int) -> None:
+        device = next(network.parameters()).device
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
         self._network = network
+        self._device = device
         self._rows = training.rows
         self._use = training.use
         self._settings = settings
@@ -63,12 +66,12 @@ class Fitting:
             watched = np.sort(np.random.default_rng(0).choice(watched, WATCHED, replace=False))
         self._watched = watched
         self._targets = following(training.rows, training.use)
-        self._loss = CatalogueLoss()
+        self._loss = CatalogueLoss(device=device)
         self._optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.rate, weight_decay=settings.decay, fused=True
         )
         self._steps = 0
-        learned = torch.from_numpy(training.known)[:, None].clone()
+        learned = torch.from_numpy(training.known)[:, None].to(device, copy=True)
         learned[UNKNOWN] = True
         with torch.no_grad():  # an item that the training part lacks has no id of its own: its text alone speaks for it
             network.ids.weight.mul_(learned)
@@ -90,12 +93,13 @@ class Fitting:
         if recurrent:
             h, c = initial_states(self._network.eval(), self._rows, pieces, first, length)
         else:
-            h = c = torch.zeros(1, self._network.size.hidden).expand(len(pieces.begin), -1)
+            h = c = torch.zeros(1, self._network.size.hidden, device=self._device).expand(len(pieces.begin), -1)
         self._network.train()
         unknown = self._draw.random(len(self._rows.item)) < self._settings.unknown
         rows = replace(self._rows, item=np.where(unknown, UNKNOWN, self._rows.item))
         total, count, done = 0.0, 0, 0
-        for some in batches(pieces, self._settings.states, self._draw):
+        steps = batches(pieces, self._settings.states, self._draw)
+        for some in steps[devices.rank() : len(steps) - len(steps) % devices.size() : devices.size()]:
             places, real = pieces.places(some)
             loss, states = self._step(rows, places, real, h[some], c[some])
             total += loss * states
@@ -132,14 +136,16 @@ class Fitting:
         """One step on the events at `places` [B, T] -> its loss and how many states had an answer."""
         answer = self._targets[places]  # [B, T]
         asked = torch.from_numpy(real & (answer != UNKNOWN))
-        if not asked.any():
+        wanted = torch.from_numpy(answer)[asked].to(self._device)  # [M]
+        if not len(wanted) and devices.size() == 1:
             return 0.0, 0
         items = self._network.item_matrix()
         out, _, _ = self._network.unroll(input_rows(self._network, items, rows, places), h, c)
-        wanted = torch.from_numpy(answer)[asked]  # [M]
-        loss = self._loss(self._network.project(out[asked]), items, wanted)
+        query = self._network.project(out[asked])
+        loss = self._loss(query, items, wanted) if len(wanted) else 0.0 * query.sum()
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        devices.share_gradients(self._network, len(wanted))
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), CLIP)
         self._optimiser.step()
         self._steps += 1

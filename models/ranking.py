@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.devices import on
 from models.network import InterestNetwork
 from models.rows import Histories, Rows
 
@@ -34,12 +35,13 @@ class Round(NamedTuple):
 def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: NDArray[np.int64]) -> Tensor:
     """What the recurrence reads of the events at `places` (any shape) -> [*places, width]. items: f32 [N + 1, D]."""
     flat = places.reshape(-1)
+    comment = rows.comment[flat]
     inputs = network.inputs(
         items[torch.from_numpy(rows.item[flat])],
-        torch.from_numpy(rows.behaviour[flat]),
-        torch.from_numpy(rows.scene[flat]),
-        torch.from_numpy(rows.numbers[flat]),
-        torch.from_numpy(rows.vectors[comment]) if (comment := rows.comment[flat]).any() else None,
+        on(torch.from_numpy(rows.behaviour[flat]), items),
+        on(torch.from_numpy(rows.scene[flat]), items),
+        on(torch.from_numpy(rows.numbers[flat]), items),
+        on(torch.from_numpy(rows.vectors[comment]), items) if comment.any() else None,
     )
     return inputs.reshape(*places.shape, -1)
 
@@ -52,8 +54,8 @@ def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int,
     for at_once in range(0, len(by_length), USERS):
         order = by_length[at_once : at_once + USERS]
         begins, ends = rows.starts[:-1][order], rows.starts[1:][order]
-        h = torch.zeros(len(order), network.size.hidden)
-        c = torch.zeros(len(order), network.size.hidden)
+        h = items.new_zeros(len(order), network.size.hidden)
+        c = items.new_zeros(len(order), network.size.hidden)
         at, count = 0, first
         while n := int((ends - begins > at).sum()):
             h, c = h[:n], c[:n]
@@ -70,7 +72,7 @@ def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
     """The last block's output after every event, f32 [E, W], from zeros at each user's first event."""
     if network.size.kind == "attention":
         return windows(network, rows, items)
-    after = torch.zeros(len(rows.item), network.size.width)
+    after = items.new_zeros(len(rows.item), network.size.width)
     for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
         last = (places[:, 1:] == places[:, :-1]).argmax(1)  # beyond a user's end the last place repeats
         real = np.where((places[:, 1:] == places[:, :-1]).any(1), last + 1, places.shape[1])
@@ -84,10 +86,10 @@ def windows(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
     """The same by attention: each event with the `window` - 1 before it, f32 [E, W]. Users with short histories need one
     pass for all their events, since attention is causal; later events of longer ones a pass each."""
     length = network.size.window
-    after = torch.zeros(len(rows.item), network.size.width)
+    after = items.new_zeros(len(rows.item), network.size.width)
 
     def run(places: Rows) -> Tensor:
-        empty = torch.zeros(len(places), network.size.hidden)
+        empty = items.new_zeros(len(places), network.size.hidden)
         return network.unroll(input_rows(network, items, rows, places), empty, empty)[0]
 
     counts = np.diff(rows.starts)
@@ -111,7 +113,7 @@ def windows(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
 def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
     """The output before each of the events at `places`: that after the user's previous event, zeros for the first."""
     previous = after[torch.from_numpy(np.maximum(places - 1, 0))]
-    return previous * torch.from_numpy(~rows.first()[places])[:, None]
+    return previous * on(torch.from_numpy(~rows.first()[places]), after)[:, None]
 
 
 def seen_before(rows: Histories, places: Rows) -> Iterator[Rows]:
@@ -148,7 +150,7 @@ def interest_ranks(network: InterestNetwork, rows: Histories, places: Rows, *, f
         items = network.item_matrix()
         h = states(network, rows, items)
         return ranks(
-            rows, places, lambda some: network.project(before(rows, h, some)) @ items.T, filter_seen=filter_seen
+            rows, places, lambda some: (network.project(before(rows, h, some)) @ items.T).cpu(), filter_seen=filter_seen
         )
 
 

@@ -28,10 +28,11 @@ def native_bfloat16() -> bool:
 
 class CatalogueLoss:
     """Callable as `loss(query, items, targets)`; one instance serves one network, one step at a time: the scores of a step are
-    overwritten by the next, so `backward` comes before it. kind: of the scores; by default as the processor likes."""
+    overwritten by the next, so `backward` comes before it. kind: of the scores; by default as the device likes."""
 
-    def __init__(self, kind: torch.dtype | None = None) -> None:
-        self.kind = kind or (torch.bfloat16 if native_bfloat16() else torch.float32)
+    def __init__(self, kind: torch.dtype | None = None, device: torch.device | None = None) -> None:
+        native = native_bfloat16() if device is None or device.type == "cpu" else True
+        self.kind = kind or (torch.bfloat16 if native else torch.float32)
         self._scores = torch.empty(0, dtype=self.kind)
 
     def __call__(self, query: Tensor, items: Tensor, targets: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
         """Train the interest network on a data folder, with early stopping and a curve picture.
 
         After each epoch a checkpoint is kept in .cache/train: the same command goes on from there if it was cut off.
+        On several GPUs: torchrun --nproc-per-node N -m deploy.cli train ...
         """
         import time
 
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
 
         from models.curve import write_curve
         from models.data import generate, read
+        from models.devices import together
         from models.reading.reading import load_reading
         from models.run import save_run
         from models.text import TextEncoder
@@ -58,15 +60,17 @@ def register(app: typer.Typer) -> None:
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=console) as bar:
+        with together() as writes, Progress(*columns, console=console, disable=not writes) as bar:
             task = bar.add_task("reading", total=None, text="")
 
             def report(stage: str, done: int, total: int, text: str) -> None:
                 bar.update(task, description=stage, completed=done, total=total, text=text)
-                if stage == "validation":
+                if stage == "validation" and writes:
                     bar.console.print(text)
 
             trained = fit(source, settings, TextEncoder(), report, started, reader, CHECKPOINTS)
+        if not writes:
+            return
         save_run(trained.run, out)
         write_curve(trained.curve, trained.run.metrics.get("validation popularity HR@10", 0.0), out)
         figures = {

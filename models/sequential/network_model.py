@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models import devices
 from models.fitting import FitSettings, Fitting
 from models.network import InterestNetwork, NetworkSize
 from models.ranking import before, states
@@ -105,7 +106,7 @@ class NetworkModel:
         """See models.task.Model. On one thread it repeats to the bit with the same seed and data (unless time ran out)."""
         size, settings = self.size_and_fit(training)
         torch.manual_seed(seed)
-        network = InterestNetwork(size, torch.from_numpy(training.text))
+        network = InterestNetwork(size, torch.from_numpy(training.text)).to(devices.training_device())
         return run(Fitting(network, training, settings, seed), settings, report, checkpoint)
 
 
@@ -115,7 +116,7 @@ def run(fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Pat
     curve: list[Epoch] = []
     spent = 0.0
     if checkpoint is not None and checkpoint.exists():
-        kept = torch.load(checkpoint, weights_only=True)
+        kept = torch.load(checkpoint, weights_only=True, map_location="cpu")
         fitting.restore(kept["fitting"])
         best.load_state_dict(kept["best"])
         curve = [Epoch(*row) for row in kept["curve"]]
@@ -128,14 +129,14 @@ def run(fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Pat
         stage = f"epoch {epoch + 1}/{settings.epochs}"
         loss = fitting.epoch(lambda done, total, now, stage=stage: report(stage, done, total, f"loss {now:.3f}"))  # type: ignore[misc]
         hit10, ndcg10 = fitting.validate()
-        curve.append(Epoch(epoch, loss, hit10, ndcg10, time.monotonic() - started))
+        curve.append(devices.agreed(Epoch(epoch, loss, hit10, ndcg10, time.monotonic() - started)))
         report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")
         if not fitting.watched or best_epoch(curve) == epoch:
             best.load_state_dict(fitting.average.state_dict())
-        if checkpoint is not None:
+        if checkpoint is not None and not devices.rank():
             save(checkpoint, fitting, best, curve)
         reason = ended(curve, settings, fitting.watched)
-    return NetworkRanker(best, curve, reason)
+    return NetworkRanker(best.cpu(), curve, reason)
 
 
 def best_epoch(curve: list[Epoch]) -> int:
