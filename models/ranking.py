@@ -168,14 +168,3 @@ def hits(of: Ranks, k: int = 10) -> NDArray[np.float64]:
 def gains(of: Ranks, k: int = 10) -> NDArray[np.float64]:
     """NDCG@k with one relevant item: 1 / log2(rank + 2) among the first k, else 0."""
     return np.where(of < k, 1.0 / np.log2(np.minimum(of, k) + 2.0), 0.0)
-
-
-def interval(difference: NDArray[np.float64], owners: Rows, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of paired differences, bootstrapped over users (a user's events are not independent)."""
-    people, place = np.unique(owners, return_inverse=True)
-    total = np.bincount(place, weights=difference)
-    count = np.bincount(place)
-    picks = np.random.default_rng(seed).integers(len(people), size=(draws, len(people)))
-    means = total[picks].sum(1) / count[picks].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)

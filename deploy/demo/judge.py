@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from models.ranking import interval
+from models.bootstrap import drawn_means, ends
 from stream.interest import MAX_RECENT, MAX_SEEN, item_hash
 
 K: Final = 10
@@ -85,7 +85,7 @@ class Judge:
         if not self._hits:
             return HitRate(0, 0.0, 0.0, 0.0, 0.0)
         hits, floor = np.array(self._hits, np.float64), np.array(self._floor, np.float64)
-        low, high = interval(hits - floor, np.array(self._owners), draws)
+        low, high = ends(drawn_means((hits - floor)[:, None], np.array(self._owners), draws))
         return HitRate(len(hits), float(hits.mean()), float(floor.mean()), low, high)
 
 

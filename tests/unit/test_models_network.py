@@ -14,7 +14,7 @@ from models.blocks import RECURRENT
 from models.chunks import following
 from models.data import generate, split_last
 from models.network import InterestNetwork, NetworkSize
-from models.ranking import MISSED, before, gains, hits, input_rows, interval, popularity_ranks, ranks, states
+from models.ranking import MISSED, before, gains, hits, input_rows, popularity_ranks, ranks, states
 from models.rows import Histories, histories
 from models.softmax import CatalogueLoss
 from stream import interest
@@ -172,12 +172,3 @@ def test_ranks_by_hand() -> None:
     assert popularity_ranks(np.array([9, 1, 1, 1, 1], np.float32), rows, places).tolist() == [0, 0, MISSED]
     assert hits(found, 2).tolist() == [0.0, 1.0, 0.0]
     assert gains(found, 2).tolist() == [0.0, 1 / math.log2(3), 0.0]
-
-
-def test_the_interval_is_over_users() -> None:
-    same = interval(np.full(50, 0.25), np.arange(50) // 5)
-    assert same == (0.25, 0.25)
-    low, high = interval(np.tile([1.0, 0.0], 500), np.arange(1000))
-    assert 0.46 < low < 0.48 < 0.52 < high < 0.54
-    low, high = interval(np.repeat([1.0, 0.0], 500), np.repeat(np.arange(20), 50))  # 20 users, not 1,000 events
-    assert high - low > 0.3

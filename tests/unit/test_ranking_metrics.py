@@ -226,3 +226,15 @@ def test_only_candidates_are_ranked(task: Task) -> None:
 def test_scores_that_are_no_numbers_are_refused(task: Task) -> None:
     with pytest.raises(DataError, match="broken: scores that are not numbers"):
         recommended(task.rows, task.places, lambda some: torch.full((len(some), 91), torch.nan), name="broken")
+
+
+def test_intervals_are_over_users_not_events() -> None:
+    def between(values: list[float], owners: list[int]) -> tuple[float, float]:
+        low, high = ends(drawn_means(np.array(values)[:, None], np.array(owners)))
+        return low, high
+
+    assert between([0.25] * 50, [at // 5 for at in range(50)]) == (0.25, 0.25)
+    low, high = between([1.0, 0.0] * 500, list(range(1000)))
+    assert 0.46 < low < 0.48 < 0.52 < high < 0.54
+    low, high = between([1.0] * 500 + [0.0] * 500, [at // 50 for at in range(1000)])  # 20 users
+    assert high - low > 0.3
