@@ -74,9 +74,8 @@ def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
         return windows(network, rows, items)
     after = items.new_zeros(len(rows.item), network.size.width)
     for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
-        last = (places[:, 1:] == places[:, :-1]).argmax(1)  # beyond a user's end the last place repeats
-        real = np.where((places[:, 1:] == places[:, :-1]).any(1), last + 1, places.shape[1])
-        keep = np.arange(places.shape[1])[None] < real[:, None]
+        keep = np.ones(places.shape, np.bool_)
+        keep[:, 1:] = places[:, 1:] != places[:, :-1]  # beyond a user's end the last place repeats
         after[torch.from_numpy(places[keep])] = out[torch.from_numpy(keep)]
     return after
 

@@ -40,15 +40,16 @@ class Without(Freshet):
 
 
 def has(training: Training, part: str) -> bool:
-    """Does what is learned from vary in that part at all?"""
+    """Does what is learned from have that part: more than one value of it, or any text?"""
     rows, use = training.rows, training.use
     read: dict[str, Any] = {
         "behaviour": rows.behaviour,
         "scene": rows.scene,
         "value": rows.numbers[:, 0],
         "gap": rows.numbers[:, 2],
-        "comment": rows.vectors.astype(np.bool_).max(axis=1)[rows.comment],
     }
     if part in read:
         return len(np.unique(read[part][use])) > 1
+    if part == "comment":
+        return bool(rows.vectors[rows.comment[use]].any())
     return texts_given(training) if part == "text" else True

@@ -22,6 +22,7 @@ from stream.events import COMMENT, SOURCE_TOPICS, SourceEvent
 from stream.inputs import InputSpec
 
 WIDTH = 12
+SPEC = InputSpec((0.5, 5.0), (), WIDTH)
 
 
 def fake_vectors(texts: list[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -89,6 +90,16 @@ def test_a_scene_gates_what_is_read(rows: Histories) -> None:
     first = gated.inputs(item, zero, zero, numbers, comment)
     assert torch.equal(first, gated.inputs(item, one, zero, numbers, comment))
     assert not torch.equal(first, gated.inputs(item, zero, one, numbers, comment))
+
+
+@torch.no_grad()
+def test_states_of_users_with_one_event_each(network: InterestNetwork) -> None:
+    data = generate(users=5, items=40, events=20)
+    first = data.events.unique("user", keep="first", maintain_order=True)
+    rows = histories(first, None, [item.item for item in data.items[:30]], SPEC, fake_vectors)
+    after = states(network, rows, network.item_matrix())
+    assert after.shape == (5, 32)
+    assert after.any(dim=1).all()
 
 
 @torch.no_grad()
