@@ -29,7 +29,7 @@ PRESETS: Final[dict[str, Preset]] = {
     ),
     "dense": Preset(
         {"item": 64, "width": 128, "dropout": 0.2, "item_dropout": 0.2},
-        FitSettings(epochs=24, length=64, states=1536, rate=2e-3, average=0.99, patience=4, unknown=0.01),
+        FitSettings(epochs=60, length=64, states=1536, rate=2e-3, average=0.99, patience=4, unknown=0.01),
     ),
 }
 
