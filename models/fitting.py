@@ -21,7 +21,7 @@ from torch import Tensor
 from models import devices
 from models.chunks import batches, cut, following, initial_states
 from models.network import InterestNetwork
-from models.ranking import Ranks, gains, hits, input_rows, interest_ranks
+from models.ranking import Ranks, gains, hits, input_rows, interest_scorer, ranks
 from models.rows import Histories, Rows
 from models.softmax import CatalogueLoss
 from models.task import Training
@@ -110,7 +110,7 @@ class Fitting:
 
     def validate(self) -> tuple[float, float]:
         """HR@10 and NDCG@10 of the average on the validation choices; 0 where there are none."""
-        return means(interest_ranks(self.average, self._rows, self._watched))
+        return means(ranks(self._rows, self._watched, interest_scorer(self.average, self._rows)))
 
     def state(self) -> dict[str, Any]:
         """Everything that going on later needs: tensors, numbers and strings only."""

@@ -69,9 +69,7 @@ def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int,
 
 @torch.no_grad()
 def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
-    """The last block's output after every event, f32 [E, W], from zeros at each user's first event."""
-    if network.size.kind == "attention":
-        return windows(network, rows, items)
+    """The last block's output after every event, f32 [E, W], from zeros at each user's first event. Not for attention."""
     after = items.new_zeros(len(rows.item), network.size.width)
     for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
         keep = np.ones(places.shape, np.bool_)
@@ -81,32 +79,21 @@ def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def windows(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
-    """The same by attention: each event with the `window` - 1 before it, f32 [E, W]. Users with short histories need one
-    pass for all their events, since attention is causal; later events of longer ones a pass each."""
-    length = network.size.window
-    after = items.new_zeros(len(rows.item), network.size.width)
-
-    def run(places: Rows) -> Tensor:
-        empty = items.new_zeros(len(places), network.size.hidden)
-        return network.unroll(input_rows(network, items, rows, places), empty, empty)[0]
-
-    counts = np.diff(rows.starts)
-    order = np.argsort(counts, kind="stable")
-    for at in range(0, len(order), ROUND):
+def windows(network: InterestNetwork, rows: Histories, items: Tensor, places: Rows) -> Tensor:
+    """The output right before each of the events at `places`, f32 [Q, W], by attention over the up to `window` events before
+    it; zeros for a user's first."""
+    count = np.minimum(places - rows.begins(places), network.size.window)
+    order = np.argsort(count, kind="stable")  # windows of like length side by side
+    before = items.new_zeros(len(places), network.size.width)
+    for at in range(int(np.count_nonzero(count == 0)), len(order), ROUND):
         some = order[at : at + ROUND]
-        most = min(length, int(counts[some].max()))
-        places = rows.starts[some][:, None] + np.minimum(np.arange(most)[None], counts[some][:, None] - 1)
-        out = run(places)
-        real = np.arange(most)[None] < counts[some][:, None]
-        after[torch.from_numpy(places[real])] = out[torch.from_numpy(real)]
-    position = np.arange(len(rows.item)) - np.repeat(rows.starts[:-1], counts)
-    late = np.flatnonzero(position >= length)
-    for at in range(0, len(late), ROUND):
-        places = late[at : at + ROUND, None] + np.arange(1 - length, 1)[None]
-        out = run(places)
-        after[torch.from_numpy(late[at : at + ROUND])] = out[:, -1]
-    return after
+        own = count[some]
+        steps = np.minimum(np.arange(int(own.max()))[None], own[:, None] - 1)  # shorter ones repeat their last event
+        empty = items.new_zeros(len(some), network.size.hidden)
+        inputs = input_rows(network, items, rows, (places[some] - own)[:, None] + steps)
+        out = network.unroll(inputs, empty, empty)[0]
+        before[torch.from_numpy(some)] = out[torch.arange(len(some)), torch.from_numpy(own - 1)]
+    return before
 
 
 def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
@@ -143,14 +130,18 @@ def ranks(rows: Histories, places: Rows, score: Callable[[Rows], Tensor], *, fil
     return out
 
 
-def interest_ranks(network: InterestNetwork, rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:
-    """Ranks by the recurrent model, each event against the state before it (prequential)."""
-    with torch.no_grad():
-        items = network.item_matrix()
-        h = states(network, rows, items)
-        return ranks(
-            rows, places, lambda some: (network.project(before(rows, h, some)) @ items.T).cpu(), filter_seen=filter_seen
-        )
+@torch.no_grad()
+def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows], Tensor]:
+    """The recurrent model: places [Q] -> f32 [Q, N + 1] on the processor, each against the state before it (prequential)."""
+    items = network.item_matrix()
+    after = None if network.size.kind == "attention" else states(network, rows, items)
+
+    @torch.no_grad()
+    def score(places: Rows) -> Tensor:
+        out = windows(network, rows, items, places) if after is None else before(rows, after, places)
+        return (network.project(out) @ items.T).cpu()
+
+    return score
 
 
 def popularity_ranks(counts: NDArray[np.float32], rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from models import devices
 from models.fitting import FitSettings, Fitting
 from models.network import InterestNetwork, NetworkSize
-from models.ranking import before, states
-from models.rows import Histories, Rows
+from models.ranking import interest_scorer
+from models.rows import Histories
 from models.sequential.presets import PRESETS, suited, texts_given
 from models.task import Report, Scorer, Training, silent
 
@@ -43,15 +42,7 @@ class NetworkRanker:
 
     def scorer(self, rows: Histories) -> Scorer:
         """See models.task.Ranker."""
-        with torch.no_grad():
-            items = self.network.item_matrix()
-            after = states(self.network, rows, items)
-
-        @torch.no_grad()
-        def score(places: Rows) -> Tensor:
-            return self.network.project(before(rows, after, places)) @ items.T
-
-        return score
+        return interest_scorer(self.network, rows)
 
 
 class NetworkModel:

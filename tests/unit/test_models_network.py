@@ -14,7 +14,7 @@ from models.blocks import RECURRENT
 from models.chunks import following
 from models.data import generate, split_last
 from models.network import InterestNetwork, NetworkSize
-from models.ranking import MISSED, before, gains, hits, input_rows, popularity_ranks, ranks, states
+from models.ranking import MISSED, before, gains, hits, input_rows, popularity_ranks, ranks, states, windows
 from models.rows import Histories, histories
 from models.softmax import CatalogueLoss
 from stream import interest
@@ -66,20 +66,6 @@ def test_unrolled_is_stepped(kind: str, blocks: int, residual: bool, feed: bool)
     torch.testing.assert_close(c_last, c, rtol=1e-5, atol=1e-5)
 
 
-@torch.no_grad()
-def test_attention_reads_its_window_and_nothing_later(rows: Histories) -> None:
-    torch.manual_seed(3)
-    network = made(kind="attention", window=6, blocks=2)
-    items = network.item_matrix()
-    after = states(network, rows, items)
-    begin, end = rows.starts[0], rows.starts[1]
-    assert end - begin > 8
-    for at in (begin, begin + 4, end - 1):
-        window = np.arange(max(begin, at - 5), at + 1)[None]
-        alone, _, _ = network.unroll(input_rows(network, items, rows, window), torch.zeros(1, 96), torch.zeros(1, 96))
-        torch.testing.assert_close(after[at], alone[0, -1], rtol=1e-5, atol=1e-5)
-
-
 def test_a_scene_gates_what_is_read(rows: Histories) -> None:
     torch.manual_seed(4)
     plain = made(features=())
@@ -119,6 +105,21 @@ def test_states_of_all_users_at_once_are_those_of_each_alone(network: InterestNe
             torch.testing.assert_close(before(rows, after, np.array([at])), h[:, -32:], rtol=1e-5, atol=1e-5)
             h, c = network.step(inputs, h, c)
             torch.testing.assert_close(after[at : at + 1], h[:, -32:], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_sees_the_window_before_each_place(rows: Histories) -> None:
+    network = made(kind="attention", blocks=2, window=5)
+    items = network.item_matrix()
+    places = np.arange(len(rows.item))
+    found = windows(network, rows, items, places)
+    empty = torch.zeros(1, network.size.hidden)
+    for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
+        assert not found[begin].any()
+        for at in range(begin + 1, end):
+            seen = np.arange(max(begin, at - 5), at)[None]
+            out = network.unroll(input_rows(network, items, rows, seen), empty, empty)[0][:, -1]
+            torch.testing.assert_close(found[at : at + 1], out, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_hold_what_the_worker_feeds(rows: Histories) -> None:
