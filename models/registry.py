@@ -31,12 +31,13 @@ def _hybrid(preset: str, fit: Mapping[str, Any]) -> Model:
     return model
 
 
-def _without(part: str) -> Factory:
-    return lambda preset, fit: _named("models.sequential.ablation", "Without")(part, preset, fit)
+def _changed(part: str) -> Factory:
+    return lambda preset, fit: _named("models.sequential.ablation", "Changed")(part, preset, fit)
 
 
-PARTS: Final = ("behaviour", "scene", "value", "gap", "comment", "text", "neighbours")
-"""Of models.sequential.ablation; here by hand, since that module brings torch."""
+CHANGES: Final = ("without-behaviour", "with-scene", "without-value", "without-gap", "without-comment", "without-text",
+                  "without-neighbours")  # fmt: skip
+"""Rows of models.sequential.ablation; here by hand, since that module brings torch."""
 COMPARED: Final[dict[str, Factory]] = {
     "popularity": _plain("models.baselines.popularity", "Popularity"),
     "item-knn": _plain("models.baselines.item_knn", "ItemKnn"),
@@ -53,9 +54,9 @@ COMPARED: Final[dict[str, Factory]] = {
     "hybrid": _hybrid,
     "freshet": _network("models.sequential.freshet", "Freshet"),
 }
-ABLATIONS: Final = {f"without-{part}": _without(part) for part in PARTS}
+ABLATIONS: Final = {name: _changed(name.partition("-")[2]) for name in CHANGES}
 FACTORIES: Final = COMPARED | ABLATIONS
-"""freshet with one part left out each."""
+"""freshet with one part left out each, or with one that is off by default."""
 GROUPS: Final = {"all": tuple(COMPARED), "ablations": ("freshet", *ABLATIONS)}
 UNSEEDED: Final = ("popularity", "item-knn", "sequential-knn", "content", "language-model")
 """Models whose seed decides nothing: fitted once, however many seeds are asked for."""

@@ -1,4 +1,4 @@
-"""freshet with one part left out: what a part is worth is the distance between such a row and the whole model."""
+"""freshet with one part left out, or with one that is off by default: what a part is worth is the distance to freshet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from models.network import FEATURES
 from models.sequential.freshet import BlendRanker, Freshet
-from models.sequential.presets import texts_given
+from models.sequential.presets import OFF, ON, texts_given
 from models.task import Report, Training, silent
 from stream.errors import DataError
 
@@ -18,16 +18,16 @@ PARTS: Final = (*FEATURES, "text", "neighbours")
 """What can be left out: each feature beside the item, the items' text, and the sum's other addends (neighbours, popularity)."""
 
 
-class Without(Freshet):
-    """freshet without one of PARTS; everything else, the preset too, is as it is in freshet."""
+class Changed(Freshet):
+    """freshet without one of PARTS, or with it where it is off by default; everything else, the preset too, is as in freshet."""
 
     def __init__(self, part: str, preset: str = "auto", fit: Mapping[str, Any] | None = None) -> None:
         network: dict[str, Any] = {}
         if part == "text":
             network["item_text"] = False
         elif part in FEATURES:
-            network["features"] = tuple(name for name in FEATURES if name != part)
-        super().__init__(preset, network, fit, f"without-{part}", collaborative=part != "neighbours")
+            network["features"] = tuple(name for name in FEATURES if (name in ON) != (name == part))
+        super().__init__(preset, network, fit, row_name(part), collaborative=part != "neighbours")
         self._part = part
 
     def fit(  # type: ignore[override]
@@ -35,8 +35,13 @@ class Without(Freshet):
     ) -> BlendRanker:
         """See models.task.Model. Raises DataError where the data has nothing of the part: the row would be freshet again."""
         if not has(training, self._part):
-            raise DataError(f"the data has no {self._part} to leave out")
+            raise DataError(f"the data has no {self._part} to read")
         return super().fit(training, seed, report, checkpoint)
+
+
+def row_name(part: str) -> str:
+    """`with-` for what is off by default, else `without-`."""
+    return f"with-{part}" if part in OFF else f"without-{part}"
 
 
 def has(training: Training, part: str) -> bool:

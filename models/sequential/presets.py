@@ -10,8 +10,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from models.fitting import FitSettings
+from models.network import FEATURES
 from models.task import Training
 
+OFF: Final = ("scene",)
+"""Features that are read only where asked for: they did not help where they were measured (docs/models.md)."""
+ON: Final = tuple(name for name in FEATURES if name not in OFF)
 SPARSE_BELOW: Final = 30  # events a user in the training part, on average
 
 
@@ -24,11 +28,19 @@ class Preset(NamedTuple):
 
 PRESETS: Final[dict[str, Preset]] = {
     "sparse": Preset(
-        {"item": 128, "width": 128, "dropout": 0.5, "item_dropout": 0.5, "normalise": True, "temperature": 0.07},
+        {
+            "item": 128,
+            "width": 128,
+            "dropout": 0.5,
+            "item_dropout": 0.5,
+            "normalise": True,
+            "temperature": 0.07,
+            "features": ON,
+        },
         FitSettings(epochs=80, length=50, rate=2e-3, average=0.995, patience=6, unknown=0.0),
     ),
     "dense": Preset(
-        {"item": 64, "width": 128, "dropout": 0.2, "item_dropout": 0.2},
+        {"item": 64, "width": 128, "dropout": 0.2, "item_dropout": 0.2, "features": ON},
         FitSettings(epochs=60, length=64, states=1536, rate=2e-3, average=0.99, patience=4, unknown=0.01),
     ),
 }
