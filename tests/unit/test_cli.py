@@ -179,7 +179,13 @@ def test_an_unforeseen_error_is_70_and_not_taken_for_a_failed_check(
 
 
 def test_interrupted_is_130(freshet: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background shell starts the tests with it ignored
     monkeypatch.setattr("deploy.kafka.EmbeddedKafka.alive", property(lambda self: os.kill(os.getpid(), signal.SIGINT)))
-    code, _, err = freshet("broker", "status")
+    try:
+        code, _, err = freshet("broker", "status")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert "Traceback" not in err
