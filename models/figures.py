@@ -11,6 +11,7 @@ import numpy as np
 from models.bootstrap import drawn_means, ends
 from models.compare import Comparison, Outcome
 from models.metrics import ACCURACY, POPULARITY, Doubles, accuracy, activity_groups, popularity_groups, spread
+from models.popularity import popularity
 from models.rows import Flags, Rows
 from models.task import Task, Training
 
@@ -143,10 +144,7 @@ def by_group(
 
 def training_counts(training: Training) -> Rows:
     """i64 [N + 1]: how often each item was chosen in the training part."""
-    chosen = training.rows.item[training.use & training.rows.choice]
-    counts = np.bincount(chosen, minlength=len(training.items) + 1).astype(np.int64)
-    counts[0] = 0
-    return counts
+    return popularity(training.rows, len(training.items), training.use).astype(np.int64)
 
 
 def training_events(task: Task) -> Rows:

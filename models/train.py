@@ -77,7 +77,7 @@ def train(
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
     # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
     model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
-    checkpoint = checkpoints / f"{_key(training, settings)}.pt" if checkpoints else None
+    checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
     ranker = model.fit(training, settings.seed, report, checkpoint)
     metrics = figures(training, ranker)
     run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
@@ -154,9 +154,10 @@ def figures(training: Training, ranker: BlendRanker) -> dict[str, float]:
     return values
 
 
-def _key(training: Training, settings: TrainSettings) -> str:
+def _key(training: Training, settings: TrainSettings, model: Freshet) -> str:
     """Of everything that decides the weights; more time may be given to a training that goes on."""
-    return digest(training_key(training), replace(settings, max_minutes=0.0))
+    settled = {**model.settings, "fit": {"epochs": settings.epochs}}
+    return digest(training_key(training), replace(settings, max_minutes=0.0), settled)
 
 
 def _told(report: Report, stage: str) -> Callable[[int, int], None]:

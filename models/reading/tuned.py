@@ -167,11 +167,9 @@ class Feed:
         if not self._frozen:
             return tokens
         out: list[Tensor] = [torch.empty(0)] * len(tokens)
-        order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
         self._reader.eval()
         with torch.no_grad():
-            for at in range(0, len(order), 32):
-                some = order[at : at + 32]
+            for some in by_length(tokens):
                 ids, mask = padded([tokens[place] for place in some])
                 for place, row in zip(some, self._reader.trunk(ids, mask, self._frozen), strict=True):
                     out[place] = row[: len(tokens[place])].clone()
@@ -184,15 +182,20 @@ class Feed:
     def read(self, inputs: Sequence[Tensor]) -> Doubles:
         """Values f64 [n] of what `of` made."""
         out = np.zeros(len(inputs))
-        order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
         self._reader.eval()
         with torch.no_grad():
-            for at in range(0, len(order), 32):
-                some = order[at : at + 32]
+            for some in by_length(inputs):
                 hidden, mask = padded([inputs[place] for place in some])
                 vector = self._reader.vector(hidden, mask, self._frozen) if self._frozen else self.whole(hidden, mask)
                 out[some] = self._reader.head(vector).numpy()
         return out
+
+
+def by_length(inputs: Sequence[Tensor], at_once: int = 32) -> Iterator[list[int]]:
+    """Places of the inputs, those of like length together, so that little is computed on padding."""
+    order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
+    for at in range(0, len(order), at_once):
+        yield order[at : at + at_once]
 
 
 def padded(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
