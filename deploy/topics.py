@@ -69,18 +69,25 @@ def create(settings: Settings) -> list[str]:
     return made
 
 
-def check(settings: Settings) -> int:
-    """The partition count of the source topics, if all topics are there and fit together.
+@dataclass(frozen=True)
+class Topology:
+    """partitions: of the source topics; ids: topic name -> the id that Kafka gave it when it was made."""
+
+    partitions: int
+    ids: dict[str, str]
+
+
+def check(settings: Settings) -> Topology:
+    """What the source topics are like, if all topics are there and fit together.
 
     Raises TopologyError naming everything that is wrong, BrokerError where no broker answers within startup_timeout.
     """
     expected = topics(settings)
     with admin(settings) as client:
-        found = {
-            topic["name"]: len(topic["partitions"])
-            for topic in client.describe_topics([topic.name for topic in expected])
-            if not topic["error_code"]
-        }
+        described = [
+            topic for topic in client.describe_topics([topic.name for topic in expected]) if not topic["error_code"]
+        ]
+        found = {topic["name"]: len(topic["partitions"]) for topic in described}
         wrong = [f"topic {topic.name} is missing" for topic in expected if topic.name not in found]
         if wrong:
             raise TopologyError("; ".join(wrong) + ": `freshet topics create` makes them")
@@ -94,7 +101,8 @@ def check(settings: Settings) -> int:
         wrong += _wrong_configs(client, [topic for topic in expected if topic.name in found])
     if wrong:
         raise TopologyError("; ".join(wrong))
-    return count
+    ids = {topic["name"]: str(topic["topic_id"]) for topic in described if topic["name"] in settings.sources}
+    return Topology(count, ids)
 
 
 def _wrong_configs(client: KafkaAdminClient, expected: list[Topic]) -> Iterator[str]:

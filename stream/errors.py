@@ -12,6 +12,8 @@
      +- DownloadError       69  something needed from outside could not be fetched or has a wrong hash
      +- LossError           76  source records were deleted before they were read; `--accept-loss` goes on
      +- LeaseError          75  the group may have given our partitions away: restart
+     |   +- FencedError    75  it has: another worker has claimed them
+     +- DiskError           74  the data folder's disk is full or fails
 
 Codes follow sysexits.h where it has one. `freshet verify` adds 1 (a promise is broken) and 3 (cannot be judged).
 """
@@ -65,10 +67,18 @@ class LeaseError(FreshetError):
     exit_code = 75
 
 
+class FencedError(LeaseError):
+    pass
+
+
+class DiskError(FreshetError):
+    exit_code = 74
+
+
 class RecordError(FreshetError):
     """One message is not acceptable.
 
-    `stage` is where it failed (key, partition, decode, validate), `reason` a short fixed code from `REASONS` (a metric
+    `stage` is where it failed (key, partition, decode, validate, inference), `reason` a short fixed code from `REASONS` (a metric
     label, so never free text), `field` the offending field or "", and the message says what was expected.
     """
 
@@ -97,4 +107,5 @@ REASONS = (
     "key_mismatch",
     "mispartitioned",
     "far_future",
+    "inference",
 )

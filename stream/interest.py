@@ -138,8 +138,8 @@ def is_duplicate(state: Interest, event: SourceEvent) -> bool:
     return any(recent.id == event.id for recent in state.recents())
 
 
-def pass_duplicate(state: Interest, event: SourceEvent) -> None:
-    """A duplicate moves the fence only, so that it stays a duplicate whenever it is read again."""
+def pass_over(state: Interest, event: SourceEvent) -> None:
+    """A duplicate, or an event that no model takes, moves the fence only: it is not looked at again."""
     state.fence[event.behaviour] = event.offset
 
 

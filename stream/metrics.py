@@ -201,6 +201,8 @@ class Metrics:
         self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last acknowledged commit")
         self.rebalances = counter("rebalances", "Group rebalances that this worker took part in")
         self.partitions_assigned = gauge("partitions_assigned", "Source partitions assigned to this worker")
+        self.fenced = counter("fenced_records", "Changelog records of a writer that had lost its partition, left out")
+        self.damaged = counter("damaged_partitions", "Partitions of RocksDB that were damaged, deleted and read back")
         self.accepted_loss = counter(
             "accepted_loss_records", "Records gone before they were read, accepted by a person"
         )

@@ -5,8 +5,8 @@
      3  order each user's events; hold back who waits for a comment to be encoded, add who waits no longer
      4  read the states, one multi-get a partition
      5  fold the bookkeeping: fences, duplicates, seq, chain
-     6  the recurrent model, one call a wave
-     7  changelog records and dead letters sent and acknowledged; meanwhile all users scored in one call
+     6  the recurrent model, one call a wave; an event that no model call survives becomes a dead letter (stream.culprits)
+     7  changelog records and dead letters sent and acknowledged, nobody else's between; meanwhile all users scored in one call
      8  slates sent and acknowledged: none shows a state that is not durable
      9  RocksDB, one WriteBatch a partition
     10  offsets below the first unfinished event are safe to commit
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from heapq import merge
@@ -29,6 +29,7 @@ from faust.types import TP
 
 from stream import interest
 from stream.comments import CommentStage
+from stream.culprits import Kept, advance_or_part
 from stream.deadletter import DeadLetters
 from stream.decoder import EventDecoder
 from stream.errors import FreshetError, RecordError
@@ -38,7 +39,7 @@ from stream.metrics import BatchFigures, Metrics
 from stream.recommend import Catalogue, InterestModels, Turn, advance, rank, take_in
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import MicroBatch, Outgoing, RecordBatches, SourceConsumer
+from stream.transport import Fence, MicroBatch, Outgoing, RecordBatches, SourceConsumer
 
 Result = TypeVar("Result")
 Place = tuple[str, int]
@@ -69,6 +70,7 @@ class Pipeline:
         *,
         consumer: Callable[[], SourceConsumer],
         batches: Callable[[], RecordBatches],
+        fence: Callable[[], Fence],
         store: InterestStore,
         decoder: EventDecoder,
         comments: CommentStage,
@@ -82,6 +84,7 @@ class Pipeline:
         self._serving = serving
         self._consumer = consumer
         self._batches = batches
+        self._fence = fence
         self._store = store
         self._decoder = decoder
         self._comments = comments
@@ -108,9 +111,10 @@ class Pipeline:
         catalogue = self._catalogue()
         if turns:
             with figures.stage("step"):
-                figures.unknown_items = await self._run(  # 6
-                    lambda: advance(turns, self._serving.models, catalogue, self._serving.spec)
+                turns, figures.unknown_items, culprits = await advance_or_part(  # 6
+                    turns, lambda some: self._run(lambda: self._advance(some, catalogue)), self._taken_anew
                 )
+            self._refuse(culprits, batch, letters, figures)
         records = self._records(turns, figures)
         changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
         with figures.stage("score"):
@@ -121,6 +125,7 @@ class Pipeline:
                 )
             ) if turns else []  # fmt: skip
         ends = await changelog
+        await self._confirm(records, ends)
         with figures.stage("slates"):
             await self._batches().send(self._slates(turns, slates, catalogue, figures))  # 8
         acknowledged = time.time() * 1000
@@ -161,6 +166,39 @@ class Pipeline:
                         figures.dead_letter(behaviour, topic, error.stage, error.reason)
         return events, letters
 
+    def _advance(self, turns: Sequence[Turn], catalogue: Catalogue) -> int:
+        return advance(turns, self._serving.models, catalogue, self._serving.spec)
+
+    def _taken_anew(self, turn: Turn, without: Collection[SourceEvent]) -> Turn:
+        """The turn from its stored record again, the fence moved over the events `without`."""
+        serving = self._serving
+        record = self._store.read(turn.partition, [turn.user])[0]
+        return take_in(
+            turn.user, turn.partition, record, turn.events, self._topics, serving.state_model, serving.hidden, without
+        )
+
+    def _refuse(
+        self,
+        culprits: Sequence[tuple[SourceEvent, Exception]],
+        batch: MicroBatch,
+        letters: dict[Place, list[Outgoing]],
+        figures: BatchFigures,
+    ) -> None:
+        for event, error in culprits:
+            topic = self._topics[event.behaviour]
+            part = batch.parts.get(TP(topic, event.partition), ())
+            record = next((one for one in part if one.offset == event.offset), None) or Kept.of(event)
+            refusal = RecordError("inference", "inference", "", f"the step model fails on it: {error}")
+            letter = self._dead_letters.letter(topic, event.partition, record, refusal)
+            letters.setdefault((self._settings.dead_letters_topic, event.partition), []).append(letter)
+            figures.dead_letter(event.behaviour, topic, refusal.stage, refusal.reason)
+
+    async def _confirm(self, records: Mapping[Place, list[Outgoing]], ends: dict[Place, int]) -> None:
+        """Nobody else has written these partitions of the changelog meanwhile, or FencedError is raised."""
+        sent = {partition: written for (_, partition), written in records.items()}
+        settled = await self._fence().confirm(sent, {place[1]: ends[place] for place in records})
+        ends.update((place, settled[place[1]]) for place in records)
+
     def _order(self, found: Sequence[SourceEvent]) -> dict[bytes, list[SourceEvent]]:
         """Events that may be folded now, by user, each user's in order: those released by the comment stage come first."""
         groups: dict[bytes, list[SourceEvent]] = {}
@@ -198,10 +236,14 @@ class Pipeline:
         """One changelog record per changed state."""
         records: dict[Place, list[Outgoing]] = {}
         topic = self._store.changelog_topic
+        fence = self._fence()
+        stamps = {turn.partition: fence.stamp(turn.partition) for turn in turns if turn.changed}
         for turn in turns:
             if turn.changed:
                 record = interest.encode(turn.state)
-                records.setdefault((topic, turn.partition), []).append(Outgoing(turn.user, record))
+                records.setdefault((topic, turn.partition), []).append(
+                    Outgoing(turn.user, record, stamps[turn.partition])
+                )
                 figures.states_written += 1
                 figures.state_bytes += len(record)
                 figures.changelog_bytes += len(record) + len(turn.user)

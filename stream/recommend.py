@@ -7,7 +7,7 @@ holds every user's w-th event: one model call each), `rank` scores all of them i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -74,18 +74,20 @@ class Turn:
     user: bytes
     partition: int
     state: Interest
+    events: Sequence[SourceEvent] = ()  # all that were given, in order
     folded: list[SourceEvent] = field(default_factory=list)
     inputs: list[StepInput] = field(default_factory=list)
     passed: list[tuple[int, str]] = field(default_factory=list)  # (behaviour, "replayed" | "duplicate")
     replayed: int = 0
     duplicates: int = 0
+    refused: int = 0
     late: int = 0
     refolded: bool = False
 
     @property
     def changed(self) -> bool:
         """The state's record must be written anew."""
-        return bool(self.folded or self.duplicates or self.refolded)
+        return bool(self.folded or self.duplicates or self.refused or self.refolded)
 
 
 def take_in(
@@ -96,15 +98,18 @@ def take_in(
     topics: Sequence[str],
     model: bytes,
     hidden: int,
+    refused: Collection[SourceEvent] = (),
 ) -> Turn:
     """Fold the bookkeeping of one user's events, in the order given; h and c follow in `advance`.
+
+    refused: those of the events that the fence only passes over.
 
     record: the stored state, None for a new user; model, hidden: stamp and width of the step model in use. A record of
     another step model is folded again from its recent events. Raises StateError on a damaged record.
     """
     state = interest.new(model, hidden) if record is None else interest.decode(record)
     state.folded = []
-    turn = Turn(user, partition, state)
+    turn = Turn(user, partition, state, events)
     if state.model != model:
         _refold(turn, model, hidden)
     for event in events:
@@ -112,9 +117,12 @@ def take_in(
             turn.replayed += 1
             turn.passed.append((event.behaviour, "replayed"))
         elif interest.is_duplicate(state, event):
-            interest.pass_duplicate(state, event)
+            interest.pass_over(state, event)
             turn.duplicates += 1
             turn.passed.append((event.behaviour, "duplicate"))
+        elif any(event is one for one in refused):
+            interest.pass_over(state, event)
+            turn.refused += 1
         else:
             turn.late += event.time < state.last_time
             gap = interest.fold(state, event, topics[event.behaviour])
@@ -138,7 +146,10 @@ def _refold(turn: Turn, model: bytes, hidden: int) -> None:
 
 
 def advance(turns: Sequence[Turn], models: InterestModels, catalogue: Catalogue, spec: InputSpec) -> int:
-    """Set h and c of every turn's state to those after its inputs. Returns how many inputs were of unknown items."""
+    """Set h and c of every turn's state to those after its inputs. Returns how many inputs were of unknown items.
+
+    Raises FloatingPointError where the model's result is not finite, and what the model raises; no state has changed then.
+    """
     moving = sorted((turn for turn in turns if turn.inputs), key=lambda turn: -len(turn.inputs))
     unknown = 0
     if moving:
@@ -150,6 +161,8 @@ def advance(turns: Sequence[Turn], models: InterestModels, catalogue: Catalogue,
             unknown += missing
             n = len(inputs)
             h[:n], c[:n] = models.step(rows, h[:n], c[:n])
+        if not (np.isfinite(h).all() and np.isfinite(c).all()):
+            raise FloatingPointError("h or c is not finite")
         for place, turn in enumerate(moving):
             turn.state.h, turn.state.c = h[place], c[place]
     for turn in turns:

@@ -2,17 +2,27 @@
 
 Faust's own table writes take their partition from a current event that does not exist in a batch, and write RocksDB
 before the changelog; here the partition is named, and the changelog was acknowledged before.
+
+The folder is a cache of the changelog. What RocksDB calls damaged is deleted and read back, never taken for new users.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
 
 import faust
 import rocksdict
 
-from stream.errors import FreshetError
+from stream import claims
+from stream.claims import CLAIM_KEY, Claim, LogRecord
+from stream.errors import DiskError, FreshetError
+
+log = logging.getLogger("freshet.store")
 
 ROCKSDB_OPTIONS = {
     "driver": "rocksdict",
@@ -34,6 +44,9 @@ def interest_table(app: faust.App, partitions: int) -> faust.Table:
     )
 
 
+DAMAGED = ".damaged"  # marks, beside a partition's folder, that it is to be deleted at the next start
+
+
 class InterestStore:
     """The table's partitions that are assigned to this worker."""
 
@@ -48,20 +61,92 @@ class InterestStore:
         """Partitions that are open here."""
         return sorted(self._table.data._dbs)
 
+    def prepare(self, partition: int) -> bool:
+        """Open a partition before its recovery; False where it was damaged and is empty now. Raises DiskError."""
+        path = self._path(partition)
+        mark = path.with_name(path.name + DAMAGED)
+        sound = not mark.exists()
+        if not sound:
+            self.drop(partition)
+        try:
+            self._table.data._db_for_partition(partition)
+        except Exception as error:
+            if not _damage(error):
+                _fail(partition, error)
+            log.error("damaged, read back from the changelog: %s", error, extra={"partition": partition})
+            self.drop(partition)
+            self._table.data._db_for_partition(partition)
+            return False
+        return sound
+
+    def drop(self, partition: int) -> None:
+        """Delete a partition's folder: it is read back from the changelog."""
+        path = self._path(partition)
+        database = self._table.data._dbs.pop(partition, None)
+        if database is not None:
+            with suppress(Exception):  # it writes what it holds, which damage may forbid
+                database.close()
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_name(path.name + DAMAGED).unlink(missing_ok=True)
+
     def read(self, partition: int, users: Sequence[bytes]) -> list[bytes | None]:
-        """State records of `users`, None for unknown ones. Raises FreshetError where the partition is not open here."""
-        found: list[bytes | None] = self._open(partition).get(list(users))
+        """State records of `users`, None for unknown ones. Raises FreshetError where the partition is not open here, or
+        is damaged: then it is read back at the next start."""
+        try:
+            found: list[bytes | None] = self._open(partition).get(list(users))
+        except FreshetError:
+            raise
+        except Exception as error:
+            self._stop(partition, error)
         return found
 
     def write(self, partition: int, records: Iterable[tuple[bytes, bytes]], changelog_offset: int) -> None:
-        """One atomic WriteBatch: records, and how far of the changelog they reach (below 0: not known, not written)."""
+        """One atomic WriteBatch: records, and how far of the changelog they reach (below 0: not known, not written).
+
+        Raises DiskError, and FreshetError as `read` does."""
         store = self._table.data
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in records:
             batch.put(key, value)
         if changelog_offset >= 0:
             batch.put(store.offset_key, b"%d" % changelog_offset)
-        self._open(partition).write(batch)
+        self._commit(partition, batch)
+
+    def offset(self, partition: int) -> int:
+        """Offset of the last changelog record that is in RocksDB; -1 where none is."""
+        found = self.read(partition, [self._table.data.offset_key])[0]
+        return -1 if found is None else int(found)
+
+    def claim(self, partition: int) -> Claim:
+        """The claim in force, as far as the changelog was read."""
+        return claims.decode(self.read(partition, [CLAIM_KEY])[0])
+
+    def apply(self, partition: int, records: Sequence[LogRecord]) -> int:
+        """Take changelog records into RocksDB, in order -> how many were fenced."""
+        batch, fenced = _batch(records, self.claim(partition))
+        batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
+        self._commit(partition, batch)
+        return fenced
+
+    def _commit(self, partition: int, batch: Any) -> None:
+        try:
+            self._open(partition).write(batch)
+        except FreshetError:
+            raise
+        except Exception as error:
+            self._stop(partition, error)
+
+    def _stop(self, partition: int, error: Exception) -> NoReturn:
+        if not _damage(error):
+            _fail(partition, error)
+        path = self._path(partition)
+        path.with_name(path.name + DAMAGED).touch()
+        raise FreshetError(
+            f"partition {partition} of the table is damaged, the next start reads it back: {error}"
+        ) from None
+
+    def _path(self, partition: int) -> Path:
+        return Path(self._table.data.partition_path(partition))
 
     def _open(self, partition: int) -> Any:
         # never opened lazily: a partition that is not assigned may be open in another worker
@@ -71,39 +156,60 @@ class InterestStore:
         return database
 
 
-def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[dict[Any, list[Any]], int]:
+def _damage(error: Exception) -> bool:
+    """RocksDB's binding has one type of exception; only the text tells damage from a full disk or a lock."""
+    said = str(error)
+    return said.startswith("Corruption") or "No such file" in said or "does not exist" in said
+
+
+def _fail(partition: int, error: Exception) -> NoReturn:
+    raise DiskError(f"partition {partition} of the table cannot be used: {error}") from None
+
+
+def _batch(records: Iterable[LogRecord], claim: Claim) -> tuple[Any, int]:
+    """A WriteBatch of what stands among `records`, and how many do not."""
+    sifted = claims.sift(records, claim)
+    batch = rocksdict.WriteBatch(raw_mode=True)
+    for key, value in sifted.states:
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+    if sifted.claim is not claim:
+        batch.put(CLAIM_KEY, claims.encode(sifted.claim))
+    return batch, len(sifted.fenced)
+
+
+def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[dict[Any, list[Any]], int, int]:
     """Write whole lists of changelog records to RocksDB, in bulk, for partitions in recovery or on standby.
 
-    Returns what Faust must still see (the last record of each list: it counts, and ends the recovery) and how many
-    records were written. Lists of tables that have records in Faust's own buffers are left to Faust.
+    Returns what Faust must still see (the last record of each list: it counts, and ends the recovery), how many records
+    were read, and how many of them were fenced (stream.claims). Faust writes none of them: it takes their offset for seen.
+    Raises FreshetError where Faust has records of the table in its own buffers.
     """
     left: dict[Any, list[Any]] = {}
-    written = 0
+    read = fenced = 0
     for tp, found in records.items():
         table = recovery.tp_to_table.get(tp)
         offsets = _offsets(recovery, tp)
-        if offsets is None or table is None or recovery.buffers.get(table):
+        if offsets is None or table is None:
             left[tp] = found
             continue
+        if recovery.buffers.get(table):
+            raise FreshetError(f"changelog records of {tp} are in Faust's own buffers: this is a bug")
         seen = offsets.get(tp)
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        count = 0
-        for record in found:
-            if seen is not None and record.offset <= seen:
-                continue
-            if record.value is None:
-                batch.delete(record.key)
-            else:
-                batch.put(record.key, record.value)
-            count += 1
-        if count:
+        fresh = found if seen is None or found[0].offset > seen else [one for one in found if one.offset > seen]
+        if fresh:
             store = table.data
-            batch.put(store.offset_key, b"%d" % found[-1].offset)
-            store._db_for_partition(tp.partition).write(batch)
-            offsets[tp] = found[-1].offset
-            written += count
+            database = store._db_for_partition(tp.partition)
+            batch, without = _batch(fresh, claims.decode(database.get(CLAIM_KEY)))
+            batch.put(store.offset_key, b"%d" % fresh[-1].offset)
+            database.write(batch)
+            offsets[tp] = fresh[-1].offset
+            read += len(fresh)
+            fenced += without
         left[tp] = found[-1:]
-    return left, written
+    return left, read, fenced
 
 
 def _offsets(recovery: Any, tp: Any) -> Any:

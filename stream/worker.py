@@ -13,8 +13,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 
 import msgspec
@@ -37,7 +39,8 @@ from stream.metrics import Metrics
 from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
-from stream.transport import Outgoing, SourceConsumer, check_private_names
+from stream.store import InterestStore
+from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, reader
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -46,15 +49,18 @@ TICK = 0.5  # seconds between two looks at the worker's condition
 log = logging.getLogger("freshet.worker")
 
 
-def run(settings: Settings) -> None:
-    """Run one worker until SIGTERM or SIGINT. Raises FreshetError where it cannot start; later errors end the process."""
+def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
+    """Run one worker until SIGTERM or SIGINT. topics: source topic -> its id, where the broker tells ids.
+
+    Raises FreshetError where it cannot start; later errors end the process.
+    """
     logs.configure(settings.log_level)
     check_private_names()
     bundle = load(current(settings.bundles))
     models = open_models(bundle, settings.provider)
     encoder = open_encoder(bundle, settings.provider)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(Worker(settings, bundle, models, encoder).run())
+        runner.run(Worker(settings, bundle, models, encoder, topics or {}).run())
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -76,8 +82,11 @@ def _step_back() -> None:
 class Worker:
     """Everything of one worker, put together."""
 
-    def __init__(self, settings: Settings, bundle: Bundle, models: Models, encoder: Encoder) -> None:
+    def __init__(
+        self, settings: Settings, bundle: Bundle, models: Models, encoder: Encoder, topics: Mapping[str, str]
+    ) -> None:
         self._settings = settings
+        self._topics = topics
         self._bundle = bundle
         self._models = models
         self._encoder = encoder
@@ -117,11 +126,19 @@ class Worker:
     def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
         settings, bundle = self._settings, self._bundle
         consumer: SourceConsumer = app.consumer
+        fence = Fence(
+            app.store,
+            lambda: app.producer.batches,
+            reader(settings, app.store.changelog_topic),
+            self._topics,
+            on_fenced=self._metrics.fenced.inc,
+        )
         pipeline = Pipeline(
             settings,
             Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, self._models),
             consumer=lambda: consumer,
             batches=lambda: app.producer.batches,
+            fence=lambda: fence,
             store=app.store,
             decoder=EventDecoder(settings.partitions, settings.rating_scale),
             comments=comments,
@@ -132,6 +149,10 @@ class Worker:
         )
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = self._metrics.observe_commit
+        consumer.prepare = partial(self._prepare, app.store)
+        consumer.drop = app.store.drop
+        consumer.take_over = fence.take_over
+        consumer.on_fenced = self._metrics.fenced.inc
         consumer.on_accepted_loss = self._metrics.accepted_loss.inc
         outputs = {
             app.store.changelog_topic: "changelog",
@@ -141,6 +162,11 @@ class Worker:
         app.on_send_error = lambda topic: self._metrics.send_failed(outputs.get(topic, topic))
         comments.on_ready = consumer.wake
         return pipeline
+
+    def _prepare(self, store: InterestStore, partition: int) -> int:
+        if not store.prepare(partition):
+            self._metrics.damaged.inc()
+        return store.offset(partition)
 
     def _describe(self) -> None:
         self._metrics.use_version(version("freshet"))
@@ -188,6 +214,7 @@ class Worker:
                 snapshot = catalogue.snapshot
                 self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)
                 if up:
+                    consumer.check_topology()
                     self._observe_lag(consumer, pipeline)
                     shown = await self._publish_popular(app, catalogue, shown)
             except asyncio.CancelledError:

@@ -23,7 +23,7 @@ def create(context: typer.Context, as_json: Json = False) -> None:
     from deploy import topics
 
     made = topics.create(context.obj)
-    partitions = topics.check(context.obj)
+    partitions = topics.check(context.obj).partitions
     if as_json:
         print(json.dumps({"made": made, "partitions": partitions}))
     else:
@@ -35,5 +35,5 @@ def check(context: typer.Context, as_json: Json = False) -> None:
     """Check that all topics are there and fit together; exit code 78 and everything that is wrong if not."""
     from deploy import topics
 
-    partitions = topics.check(context.obj)
+    partitions = topics.check(context.obj).partitions
     print(json.dumps({"partitions": partitions}) if as_json else f"all topics are there, {partitions} partitions")

@@ -8,7 +8,18 @@ With stream.store this is the only place that touches private names of Faust, mo
 from stream.transport.application import SourceApp
 from stream.transport.batch import MicroBatch, Record
 from stream.transport.consumer import SourceConsumer
+from stream.transport.fencing import Fence, reader
 from stream.transport.names import check_private_names
 from stream.transport.producer import Outgoing, RecordBatches
 
-__all__ = ["MicroBatch", "Outgoing", "Record", "RecordBatches", "SourceApp", "SourceConsumer", "check_private_names"]
+__all__ = [
+    "Fence",
+    "MicroBatch",
+    "Outgoing",
+    "Record",
+    "RecordBatches",
+    "SourceApp",
+    "SourceConsumer",
+    "check_private_names",
+    "reader",
+]

@@ -9,6 +9,7 @@ from typing import Any
 import faust
 from faust.channels import Channel
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
 from stream.fatal import fatal
 from stream.settings import Settings
@@ -84,6 +85,10 @@ class SourceApp(faust.App):
             stream_wait_empty=True,
         )
         self.micro_batches = MicroBatchChannel(self)
+
+    def changelog(self, partition: int) -> TP:
+        """The table's changelog of a source partition."""
+        return TP(self.settings.changelog_topic, partition)
 
     def _new_transport(self) -> SourceTransport:
         return SourceTransport(self.conf.broker_consumer, self)

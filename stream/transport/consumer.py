@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from stream.errors import FreshetError, LeaseError, LossError
+from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
@@ -20,9 +20,16 @@ FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
 held, so this bounds the latency of a quiet topic-partition; Faust has 1,500 built in."""
 
+METADATA_MS = 10_000
+"""How soon partitions that were added to a topic are noticed; aiokafka's default is 5 minutes."""
+
 POLL = 0.5  # seconds that one fetch of ours waits
 ENOUGH = 64  # records that are handed over without lingering
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
+
+
+async def _nothing(partitions: Iterable[int]) -> None:
+    pass
 
 
 class SourceThread(driver.AIOKafkaConsumerThread):
@@ -47,6 +54,7 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
+        consumer._client._metadata_max_age_ms = METADATA_MS
         return consumer
 
 
@@ -61,8 +69,15 @@ class SourceConsumer(driver.Consumer):
         self.sources: frozenset[str] = self.app.source_topics
         self.epoch = 0
         self.joined = False  # the group has told us our partitions, perhaps none
+        self.prepare: Callable[[int], int] = lambda partition: -1
+        """Open a partition of the table before it is recovered -> the offset up to which it is read back already."""
+        self.drop: Callable[[int], None] = lambda partition: None
+        """Delete what is stored of a partition of the table."""
+        self.take_over: Callable[[Iterable[int]], Awaitable[None]] = _nothing
+        """Claim recovered partitions of the table, before their first micro-batch."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
+        self.on_fenced: Callable[[int], None] = lambda records: None
         self.on_accepted_loss: Callable[[int], None] = lambda records: None
         self._max = self.app.settings.micro_batch
         self._linger = self.app.settings.linger_ms / 1000
@@ -104,10 +119,12 @@ class SourceConsumer(driver.Consumer):
         if epoch != self.epoch or not self.flow_active:
             return records
         try:
-            left, count = apply_changelog(self.app.tables.recovery, records)
+            left, count, fenced = apply_changelog(self.app.tables.recovery, records)
         except Exception as error:
             fatal(error)  # Faust would log it and go on with a hole in the state
         self.recovered += count
+        if fenced:
+            self.on_fenced(fenced)
         return left
 
     @Service.task
@@ -278,6 +295,11 @@ class SourceConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.app.lease.grant()
+        try:
+            self._refuse_added(assigned)
+            await self._prepare({tp for tp in assigned if tp.topic not in self.sources})
+        except FreshetError as error:
+            fatal(error)
         await super().on_partitions_assigned(assigned, generation_id)
         self.joined = True
 
@@ -305,6 +327,69 @@ class SourceConsumer(driver.Consumer):
             else:
                 self._next.pop(tp, None)
         await self._refuse_loss(tp for tp in sources if tp in self._next)
+        try:
+            await self._refuse_empty(sources)
+            await self.take_over({tp.partition for tp in sources})
+        except FreshetError as error:
+            fatal(error)
+
+    def _refuse_added(self, assigned: Iterable[TP]) -> None:
+        count = self.app.settings.partitions
+        added = sorted(tp for tp in assigned if tp.partition >= count)
+        if added:
+            raise TopologyError(
+                f"{added[0].topic} has partition {added[0].partition}, expected {count} partitions: partitions that are "
+                "added later part users from their states"
+            )
+
+    async def _prepare(self, changelogs: set[TP]) -> None:
+        """Open the table's partitions; refuse a changelog that does not go on from what they hold."""
+        begins = await self.earliest_offsets(*changelogs) if changelogs else {}
+        ends = await self.highwaters(*changelogs) if changelogs else {}
+        for tp in sorted(changelogs):
+            begin, end = begins.get(tp) or 0, ends.get(tp) or 0
+            have = self.prepare(tp.partition)
+            if begin <= have + 1 <= end:
+                continue
+            if have + 1 < begin:
+                what = f"records {have + 1} to {begin - 1} are gone, and with them states"
+            else:
+                what = f"it ends at {end}, {have} was read from it: made anew?"
+            self._lose(
+                LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss"), max(0, begin - have - 1)
+            )
+            if have >= end:
+                self.drop(tp.partition)
+                self.prepare(tp.partition)
+
+    async def _refuse_empty(self, sources: Iterable[TP]) -> None:
+        """A changelog without any record belongs to a group that has committed nothing, since every owner leaves a claim."""
+        committed = {tp: offset for tp in sources if (offset := self._committed_offset.get(tp))}
+        changelogs = {self.app.changelog(tp.partition) for tp in committed}
+        ends = await self.highwaters(*changelogs) if changelogs else {}
+        for tp, offset in sorted(committed.items()):
+            changelog = self.app.changelog(tp.partition)
+            if not ends.get(changelog):
+                said = f"{changelog.topic} partition {tp.partition} is empty, though {tp.topic} is committed up to {offset}"
+                self._lose(LossError(f"{said}: the states are gone; see --accept-loss"), 0)
+
+    def _lose(self, error: LossError, records: int) -> None:
+        if not self.app.settings.accept_loss:
+            raise error
+        self.log.error("%s: going on, as told", error)
+        self.on_accepted_loss(records)
+
+    def check_topology(self) -> None:
+        """Raises TopologyError where a source topic has got more partitions, LossError where its log went back."""
+        consumer = self._thread._consumer
+        for topic in self.sources:
+            known = len(consumer.partitions_for_topic(topic) or ())
+            if known > self.app.settings.partitions:
+                self._refuse_added([TP(topic, known - 1)])
+        for tp, offset in self._next.items():
+            end = self.highwater(tp)
+            if end is not None and end < offset:
+                raise LossError(f"{tp.topic} partition {tp.partition} ends at {end}, read up to {offset}: made anew?")
 
     async def _refuse_loss(self, tps: Iterable[TP]) -> None:
         """A committed offset outside of the log means records that nobody will ever read: stop unless told otherwise."""
@@ -321,10 +406,10 @@ class SourceConsumer(driver.Consumer):
             error = LossError(
                 f"{tp.topic} partition {tp.partition}: source records are gone: {lost}; see --accept-loss"
             )
-            if not self.app.settings.accept_loss:
+            try:
+                self._lose(error, max(0, begin - offset))
+            except LossError:
                 fatal(error)
-            self.log.error("%s: going on, as told", error)
-            self.on_accepted_loss(max(0, begin - offset))
             self._next[tp] = begin
             await self.seek_wait({tp: begin})
 

@@ -49,7 +49,13 @@ ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
 )
 
 _SOURCES: Final[dict[str, tuple[str, ...]]] = {
-    "aiokafka.consumer.consumer": ("self._fetch_max_wait_ms", "self._isolation_level", "self._coordinator"),
+    "aiokafka.consumer.consumer": (
+        "self._fetch_max_wait_ms",
+        "self._isolation_level",
+        "self._coordinator",
+        "self._client",
+    ),
+    "aiokafka.client": ("self._metadata_max_age_ms",),
     "aiokafka.producer.producer": ("self._sender",),
 }
 

@@ -1,0 +1,118 @@
+"""Finding the event that a model call fails on, so that one record cannot stop a partition for good.
+
+A call that fails is made once more, then by halves of its users, then event by event. An event is a culprit only where the
+call fails with it twice and passes without it; where it passes for nobody, the model is at fault and the worker stops.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from stream.errors import FreshetError
+from stream.events import CLICK, SourceEvent
+from stream.interest import NO_TIME
+from stream.recommend import StepInput, Turn
+
+log = logging.getLogger("freshet.culprits")
+
+PLAIN: Final = StepInput("", CLICK, "", math.nan, NO_TIME, None)
+Culprit = tuple[SourceEvent, Exception]
+Advance = Callable[[Sequence[Turn]], Awaitable[int]]
+TakenAnew = Callable[[Turn, Collection[SourceEvent]], Turn]
+
+
+@dataclass(slots=True)
+class Kept:
+    """What is kept of a record that came in an earlier micro-batch; its headers are not."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Any = ()
+
+    @classmethod
+    def of(cls, event: SourceEvent) -> Kept:
+        return cls(event.offset, event.append_ms, event.user, event.payload)
+
+
+async def advance_or_part(
+    turns: Sequence[Turn], advance: Advance, taken_anew: TakenAnew
+) -> tuple[list[Turn], int, list[Culprit]]:
+    """Advance all turns, without the events that the model fails on.
+
+    advance: raises where the model fails, and leaves its turns as they were; taken_anew: a turn without some of its events.
+    Returns the turns (those with a culprit taken in anew), how many inputs were of unknown items, and the culprits.
+    Raises FreshetError as `advance` does, and where it passes for nobody.
+    """
+    try:
+        return list(turns), await advance(turns), []
+    except FreshetError:
+        raise
+    except Exception as error:
+        log.warning("a model call failed, once more: %s", error)
+    done, unknown, culprits = await _part(turns, advance, taken_anew)
+    if culprits and not any(turn.inputs for turn in done):
+        await _control(done[0], advance, taken_anew)
+    return done, unknown, culprits
+
+
+async def _part(
+    turns: Sequence[Turn], advance: Advance, taken_anew: TakenAnew
+) -> tuple[list[Turn], int, list[Culprit]]:
+    try:
+        return list(turns), await advance(turns), []
+    except FreshetError:
+        raise
+    except Exception as error:
+        if len(turns) == 1:
+            return await _without(turns[0], error, advance, taken_anew)
+    half = len(turns) // 2
+    first, second = [await _part(part, advance, taken_anew) for part in (turns[:half], turns[half:])]
+    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
+
+
+async def _without(
+    turn: Turn, error: Exception, advance: Advance, taken_anew: TakenAnew
+) -> tuple[list[Turn], int, list[Culprit]]:
+    """One user's turn that fails: leave its culprits out, the first one first."""
+    culprits: list[Culprit] = []
+    while True:
+        found = await _first_culprit(turn, advance)
+        if found is None:
+            return [turn], await advance([turn]), culprits
+        culprits.append(found)
+        turn = taken_anew(turn, [event for event, _ in culprits])
+
+
+async def _first_culprit(turn: Turn, advance: Advance) -> Culprit | None:
+    """The last event of the shortest run of the turn's inputs that fails; None where all pass. Leaves the turn as it was.
+
+    Raises FreshetError where a state that is read anew (its inputs come before those of the events) fails by itself.
+    """
+    h, c = turn.state.h, turn.state.c
+    before = len(turn.inputs) - len(turn.folded)
+    for count in range(before, len(turn.inputs) + 1):
+        try:
+            await advance([replace(turn, inputs=turn.inputs[:count])])
+        except FreshetError:
+            raise
+        except Exception as error:
+            if count == before:
+                raise FreshetError(f"the step model fails on a stored state, without any event: {error}") from error
+            return turn.folded[count - before - 1], error
+        finally:
+            turn.state.h, turn.state.c = h, c
+    return None
+
+
+async def _control(turn: Turn, advance: Advance, taken_anew: TakenAnew) -> None:
+    """Raises FreshetError where the model fails on the plainest input, too: then no event is proven to be at fault."""
+    try:
+        await advance([replace(taken_anew(turn, turn.events), inputs=[PLAIN])])
+    except Exception as error:
+        raise FreshetError(f"the step model fails on every event: {error}") from error

@@ -1,0 +1,195 @@
+"""Taking partitions of the changelog over, and noticing that somebody else has: see stream.claims.
+
+The writer knows the offset of its last record. The next ones follow it without a gap unless another has written between;
+then the writer claims anew, reads what lies between, stops where a newer writer has claimed, and writes again those
+states over which a stale writer has written, so that compaction cannot keep the stale one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream.claims import CLAIM_KEY, Claim, LogRecord, Written, decode, encode, epoch_of, stamp
+from stream.errors import BrokerError, FencedError, LossError
+from stream.items import consumer_arguments
+from stream.settings import Settings
+from stream.store import InterestStore
+from stream.transport.producer import Outgoing, RecordBatches
+
+log = logging.getLogger("freshet.fencing")
+
+ReadRange = Callable[[int, int, int], Awaitable[list[LogRecord]]]
+ATTEMPTS = 10
+
+
+class Fence:
+    """The right to write the changelog's partitions. read: (partition, first, last offset) -> those records.
+
+    topics: source topic -> id of the topic as it is now; a state folded from a topic of another id is refused.
+    """
+
+    def __init__(
+        self,
+        store: InterestStore,
+        batches: Callable[[], RecordBatches],
+        read: ReadRange,
+        topics: Mapping[str, str],
+        on_fenced: Callable[[int], None] = lambda records: None,
+    ) -> None:
+        self._store = store
+        self._batches = batches
+        self._read = read
+        self._topics = dict(topics)
+        self._on_fenced = on_fenced
+        self._worker = uuid.uuid4().hex
+        self._epochs: dict[int, int] = {}
+        self._mine: dict[int, set[int]] = {}  # every epoch that we have claimed since we took over
+        self._ends: dict[int, int] = {}  # offset of our last record
+
+    def stamp(self, partition: int) -> list[tuple[str, bytes]]:
+        """The headers of a state record for this partition."""
+        return stamp(self._epochs[partition])
+
+    async def take_over(self, partitions: Iterable[int]) -> None:
+        """Claim partitions whose states were read back, each up to the claim. Raises LossError where a source topic is
+        not the one that the states were folded from, BrokerError where the claim cannot be written."""
+        for known in (self._epochs, self._mine, self._ends):
+            known.clear()
+        for partition in sorted(partitions):
+            self._same_topics(partition)
+            await self._take(partition)
+        if self._epochs:
+            log.info("partitions claimed", extra={"epochs": dict(self._epochs)})
+
+    def _same_topics(self, partition: int) -> None:
+        for topic, known in self._store.claim(partition).topics.items():
+            now = self._topics.get(topic)
+            if now is not None and now != known:
+                raise LossError(
+                    f"topic {topic} was made anew: it has the id {now}, the states of partition {partition} were folded from "
+                    f"{known}, and offsets of the two cannot be compared; use another app_id, or bring the old topic back"
+                )
+
+    async def _take(self, partition: int) -> None:
+        least = 0
+        for _ in range(ATTEMPTS):
+            epoch = max(self._store.claim(partition).epoch, least) + 1
+            last = self._store.offset(partition)
+            claim, at = await self._claim(partition, epoch)
+            if at < 0:  # the broker has it, and does not say where
+                least = epoch
+                continue
+            records = await self._between(partition, last, claim, at)
+            self._fenced(partition, self._store.apply(partition, records))
+            if self._store.claim(partition).worker == self._worker:
+                self._epochs[partition], self._ends[partition] = epoch, at
+                self._mine[partition] = {epoch}
+                return
+            least = 0  # somebody else's claim came first: above it
+        raise BrokerError(f"partition {partition} of the changelog could not be claimed in {ATTEMPTS} attempts")
+
+    async def confirm(self, sent: Mapping[int, Sequence[Outgoing]], ends: Mapping[int, int]) -> dict[int, int]:
+        """Acknowledged state records by partition, and the last offset of each -> the last offsets that are ours now.
+
+        Raises FencedError where another worker has claimed a partition since.
+        """
+        settled = {}
+        for partition, records in sent.items():
+            end = ends.get(partition, -1)
+            if end != self._ends[partition] + len(records):
+                end = await self._settle(partition, records)
+            self._ends[partition] = settled[partition] = end
+        return settled
+
+    async def _settle(self, partition: int, records: Sequence[Outgoing]) -> int:
+        """Somebody has written between, or the broker did not say where our records are."""
+        newest = {record.key: record.value for record in records if record.key is not None}
+        for _ in range(ATTEMPTS):
+            own = self._epochs[partition]
+            self._epochs[partition] = own + 1
+            self._mine[partition].add(own + 1)
+            claim, at = await self._claim(partition, own + 1)
+            if at < 0:
+                continue
+            between = await self._between(partition, self._ends[partition], claim, at)
+            stale = self._stale(partition, between[:-1])
+            self._store.apply(partition, between[-1:])
+            self._ends[partition] = at
+            again = [
+                Outgoing(key, value, stamp(own + 1))
+                for key in stale
+                if (value := newest.get(key) or self._store.read(partition, [key])[0]) is not None
+            ]
+            if not again:
+                return at
+            log.warning(
+                "states written again: a stale writer wrote over them",
+                extra={"partition": partition, "states": len(again)},
+            )
+            place = (self._store.changelog_topic, partition)
+            end = (await self._batches().send({place: again}))[place]
+            if end == at + len(again):
+                return end
+        raise BrokerError(f"partition {partition} of the changelog was written by somebody else {ATTEMPTS} times over")
+
+    def _stale(self, partition: int, between: Sequence[LogRecord]) -> list[bytes]:
+        """Users over whose states a writer of a lower epoch has written. Raises FencedError for a claim above ours."""
+        own, mine = self._epochs[partition], self._mine[partition]
+        stale = []
+        for record in between:
+            if record.key == CLAIM_KEY:
+                claim = decode(record.value)
+                if claim.worker != self._worker and claim.epoch >= min(mine):
+                    raise FencedError(
+                        f"partition {partition} was claimed by another worker: epoch {claim.epoch}, ours {own}"
+                    )
+            elif record.key is not None and epoch_of(record.headers) not in mine:
+                stale.append(record.key)
+        self._fenced(partition, len(stale))
+        return list(dict.fromkeys(stale))
+
+    def _fenced(self, partition: int, records: int) -> None:
+        if records:
+            log.warning("records of a stale writer left out", extra={"partition": partition, "records": records})
+            self._on_fenced(records)
+
+    async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
+        """A claim written and acknowledged, and its offset; -1 where the broker did not say."""
+        claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics)
+        place = (self._store.changelog_topic, partition)
+        ends = await self._batches().send({place: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
+        return claim, ends[place]
+
+    async def _between(self, partition: int, last: int, claim: Claim, at: int) -> list[LogRecord]:
+        """Everything after `last` up to our own claim at `at`, which is its end."""
+        found = [] if at == last + 1 else await self._read(partition, last + 1, at - 1)
+        return [*found, Written(at, CLAIM_KEY, encode(claim), stamp(claim.epoch))]
+
+
+def reader(settings: Settings, topic: str) -> ReadRange:
+    """Reads ranges of `topic` with a client of its own, made for each: a range is read after a takeover in a race, no more."""
+
+    async def read(partition: int, first: int, last: int) -> list[LogRecord]:
+        place = TopicPartition(topic, partition)
+        consumer = AIOKafkaConsumer(
+            **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
+            isolation_level="read_committed",
+        )  # fmt: skip
+        await consumer.start()
+        found: list[LogRecord] = []
+        try:
+            consumer.assign([place])
+            consumer.seek(place, first)
+            while await consumer.position(place) <= last:
+                records = (await consumer.getmany(timeout_ms=500)).get(place, ())
+                found += [record for record in records if record.offset <= last]
+        finally:
+            await consumer.stop()
+        return found
+
+    return read
