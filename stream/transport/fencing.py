@@ -109,19 +109,19 @@ class Fence:
     async def _settle(self, partition: int, records: Sequence[Outgoing]) -> int:
         """Somebody has written between, or the broker did not say where our records are."""
         newest = {record.key: record.value for record in records if record.key is not None}
+        before = self._epochs[partition]
         for _ in range(ATTEMPTS):
-            own = self._epochs[partition]
-            self._epochs[partition] = own + 1
-            self._mine[partition].add(own + 1)
-            claim, at = await self._claim(partition, own + 1)
+            epoch = self._epochs[partition] = self._epochs[partition] + 1
+            self._mine[partition].add(epoch)
+            claim, at = await self._claim(partition, epoch)
             if at < 0:
                 continue
             between = await self._between(partition, self._ends[partition], claim, at)
-            stale = self._stale(partition, between[:-1])
+            stale = self._stale(partition, between[:-1], before)
             self._store.apply(partition, between[-1:])
-            self._ends[partition] = at
+            self._ends[partition], before = at, epoch
             again = [
-                Outgoing(key, value, stamp(own + 1))
+                Outgoing(key, value, stamp(epoch))
                 for key in stale
                 if (value := newest.get(key) or self._store.read(partition, [key])[0]) is not None
             ]
@@ -137,18 +137,21 @@ class Fence:
                 return end
         raise BrokerError(f"partition {partition} of the changelog was written by somebody else {ATTEMPTS} times over")
 
-    def _stale(self, partition: int, between: Sequence[LogRecord]) -> list[bytes]:
-        """Users over whose states a writer of a lower epoch has written. Raises FencedError for a claim above ours."""
-        own, mine = self._epochs[partition], self._mine[partition]
+    def _stale(self, partition: int, between: Sequence[LogRecord], current: int) -> list[bytes]:
+        """Users over whose states a stale writer has written; current: our epoch where `between` begins.
+
+        Raises FencedError for a valid claim of another worker.
+        """
         stale = []
         for record in between:
             if record.key == CLAIM_KEY:
                 claim = decode(record.value)
-                if claim.worker != self._worker and claim.epoch >= min(mine):
+                if claim.epoch > current and claim.worker != self._worker:
                     raise FencedError(
-                        f"partition {partition} was claimed by another worker: epoch {claim.epoch}, ours {own}"
+                        f"partition {partition} was claimed by another worker: epoch {claim.epoch}, ours {current}"
                     )
-            elif record.key is not None and epoch_of(record.headers) not in mine:
+                current = max(current, claim.epoch)
+            elif record.key is not None and epoch_of(record.headers) not in self._mine[partition]:
                 stale.append(record.key)
         self._fenced(partition, len(stale))
         return list(dict.fromkeys(stale))

@@ -1,0 +1,80 @@
+"""An event that the model fails on is found and left out; nobody else's is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+import pytest
+
+from stream.culprits import Culprit, advance_or_part
+from stream.errors import FreshetError
+from stream.events import SourceEvent
+from stream.recommend import Turn, take_in
+
+TOPICS = ("clicks", "ratings", "comments")
+MODEL = b"m" * 16
+
+
+def event(user: bytes, offset: int, item: str) -> SourceEvent:
+    return SourceEvent(0, 0, offset, 1000 + offset, user, item, offset, float("nan"), "", "", "", b"{}")
+
+
+def turn(user: bytes, *items: str) -> Turn:
+    events = [event(user, offset, item) for offset, item in enumerate(items)]
+    return take_in(user, 0, None, events, TOPICS, MODEL, 4)
+
+
+def anew(turn: Turn, without: Collection[SourceEvent]) -> Turn:
+    return take_in(turn.user, 0, None, turn.events, TOPICS, MODEL, 4, without)
+
+
+def run(
+    turns: Sequence[Turn], fails: Collection[str], flaky: int = 0, broken: bool = False
+) -> tuple[list[Turn], list[Culprit]]:
+    left = [flaky]
+
+    async def advance(some: Sequence[Turn]) -> int:
+        left[0] -= 1
+        inputs = [one for turn in some for one in turn.inputs]
+        if (broken and inputs) or left[0] >= 0 or any(one.item in fails for one in inputs):
+            raise ValueError("no")
+        return 0
+
+    done, _, culprits = asyncio.run(advance_or_part(turns, advance, anew))
+    return done, culprits
+
+
+def test_nobody_is_blamed_for_a_call_that_passes_the_second_time() -> None:
+    done, culprits = run([turn(b"a", "x"), turn(b"b", "y")], (), flaky=1)
+    assert not culprits
+    assert [len(turn.folded) for turn in done] == [1, 1]
+
+
+@pytest.mark.parametrize("users", [1, 2, 3, 7, 16])
+def test_the_culprit_alone_is_left_out(users: int) -> None:
+    turns = [turn(b"u%d" % number, "x", "bad" if number == users // 2 else "y", "z") for number in range(users)]
+    done, culprits = run(turns, {"bad"})
+    assert [culprit.offset for culprit, _ in culprits] == [1]
+    assert sorted(len(turn.folded) for turn in done) == [2] + [3] * (users - 1)
+    guilty = next(turn for turn in done if turn.refused)
+    assert guilty.state.fence[0] == 2
+    assert guilty.state.seq == 2
+    assert guilty.changed
+
+
+def test_several_culprits_of_one_user() -> None:
+    done, culprits = run([turn(b"a", "bad", "x", "worse")], {"bad", "worse"})
+    assert [culprit.offset for culprit, _ in culprits] == [0, 2]
+    assert [one.item for one in done[0].folded] == ["x"]
+
+
+def test_a_user_with_nothing_but_a_culprit_keeps_a_fence() -> None:
+    done, culprits = run([turn(b"a", "bad")], {"bad"})
+    assert len(culprits) == 1
+    assert (done[0].state.seq, done[0].state.fence[0], done[0].changed) == (0, 0, True)
+
+
+def test_where_nothing_passes_the_model_is_at_fault() -> None:
+    with pytest.raises(FreshetError, match="fails on every event"):
+        run([turn(b"a", "x"), turn(b"b", "y")], (), broken=True)

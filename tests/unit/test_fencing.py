@@ -1,0 +1,184 @@
+"""Two writers of one changelog partition, over a log in memory and real RocksDB."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import rocksdict
+
+from stream.claims import CLAIM_KEY, NO_CLAIM, LogRecord, Written, decode, epoch_of, sift
+from stream.errors import FencedError, LossError
+from stream.store import InterestStore
+from stream.transport import Fence, Outgoing
+
+
+class Log:
+    """One partition. silent: the next acknowledgements come without an offset, as for a batch that arrived twice."""
+
+    def __init__(self) -> None:
+        self.records: list[Written] = []
+        self.silent = 0
+
+    async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        ((place, records),) = lists.items()
+        for record in records:
+            self.records.append(Written(len(self.records), record.key, record.value, record.headers))
+        if self.silent:
+            self.silent -= 1
+            return {place: -1}
+        return {place: len(self.records) - 1}
+
+    async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
+        return list(self.records[first : last + 1])
+
+    def states(self) -> dict[bytes, bytes | None]:
+        return dict(sift(self.records, NO_CLAIM).states)
+
+    def kept_by_compaction(self) -> dict[bytes | None, bytes | None]:
+        return {record.key: record.value for record in self.records}
+
+
+class Writer:
+    def __init__(self, log: Log, folder: Path, topics: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        table: Any = SimpleNamespace(
+            changelog_topic_name="log",
+            data=SimpleNamespace(
+                _dbs={}, offset_key=b"offset", partition_path=lambda partition: folder / f"{partition}.db"
+            ),
+        )
+        table.data._db_for_partition = lambda partition: table.data._dbs.setdefault(
+            partition, rocksdict.Rdict(str(folder / f"{partition}.db"), rocksdict.Options(raw_mode=True))
+        )
+        folder.mkdir(exist_ok=True)
+        self.store = InterestStore(table)
+        self.store.prepare(0)
+        batches: Any = log
+        self.fenced = 0
+        self.fence = Fence(self.store, lambda: batches, log.read, topics or {}, self._count)
+
+    def _count(self, records: int) -> None:
+        self.fenced += records
+
+    def take_over(self) -> None:
+        asyncio.run(self.fence.take_over([0]))
+
+    def write(self, **states: bytes) -> None:
+        """A micro-batch: changelog, check, RocksDB."""
+
+        async def batch() -> None:
+            sent = [Outgoing(user.encode(), value, self.fence.stamp(0)) for user, value in states.items()]
+            ends = await self.log.send({("log", 0): sent})
+            settled = await self.fence.confirm({0: sent}, {0: ends["log", 0]})
+            self.store.write(0, [(one.key, one.value) for one in sent if one.key and one.value], settled[0])
+
+        asyncio.run(batch())
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def test_a_takeover_costs_one_record(log: Log, tmp_path: Path) -> None:
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    writer.write(ann=b"1")
+    assert [record.key for record in log.records] == [CLAIM_KEY, b"ann"]
+    assert epoch_of(log.records[1].headers) == 1
+    assert writer.store.offset(0) == 1
+
+
+def test_a_takeover_reads_what_the_former_owner_wrote_until_the_claim(log: Log, tmp_path: Path) -> None:
+    old, new = Writer(log, tmp_path / "a"), Writer(log, tmp_path / "b")
+    old.take_over()
+    old.write(ann=b"1")
+    new.take_over()
+    assert new.store.read(0, [b"ann"]) == [b"1"]
+
+
+def test_a_former_owner_is_fenced_by_its_next_write_and_keeps_nothing(log: Log, tmp_path: Path) -> None:
+    old, new = Writer(log, tmp_path / "a"), Writer(log, tmp_path / "b")
+    old.take_over()
+    new.take_over()
+    new.write(ann=b"new")
+    with pytest.raises(FencedError):
+        old.write(ann=b"stale")
+    assert old.store.read(0, [b"ann"]) == [None]
+    assert log.states()[b"ann"] == b"new"
+
+
+def test_the_owner_writes_again_what_a_stale_writer_wrote_over(log: Log, tmp_path: Path) -> None:
+    """Else compaction would keep the stale record alone."""
+    old, new = Writer(log, tmp_path / "a"), Writer(log, tmp_path / "b")
+    old.take_over()
+    new.take_over()
+    new.write(ann=b"new", bob=b"bob")
+    with pytest.raises(FencedError):
+        old.write(ann=b"stale", cid=b"stale")
+    new.write(bob=b"bob2")
+    assert log.kept_by_compaction()[b"ann"] == b"new"
+    assert log.kept_by_compaction()[b"bob"] == b"bob2"
+    assert new.fenced == 2
+    before = len(log.records)
+    new.write(bob=b"bob3")
+    assert len(log.records) == before + 1, "all is settled"
+
+
+def test_the_newest_state_is_written_again_where_the_stale_record_follows_it(log: Log, tmp_path: Path) -> None:
+    old, new = Writer(log, tmp_path / "a"), Writer(log, tmp_path / "b")
+    old.take_over()
+    new.take_over()
+    new.write(ann=b"1")
+
+    async def race() -> None:
+        sent = [Outgoing(b"ann", b"2", new.fence.stamp(0))]
+        ends = await log.send({("log", 0): sent})
+        await log.send({("log", 0): [Outgoing(b"ann", b"stale", old.fence.stamp(0))]})
+        await new.fence.confirm({0: sent}, {0: ends["log", 0]})
+        more = [Outgoing(b"bob", b"1", new.fence.stamp(0))]
+        new.store.write(0, [(b"ann", b"2")], ends["log", 0])
+        ends = await log.send({("log", 0): more})
+        await new.fence.confirm({0: more}, {0: ends["log", 0]})
+
+    asyncio.run(race())
+    assert log.kept_by_compaction()[b"ann"] == b"2"
+
+
+def test_a_silent_acknowledgement_is_found_out(log: Log, tmp_path: Path) -> None:
+    writer = Writer(log, tmp_path / "a")
+    log.silent = 1
+    writer.take_over()
+    log.silent = 2
+    writer.write(ann=b"1")
+    writer.write(ann=b"2")
+    assert log.states()[b"ann"] == b"2"
+    assert writer.fenced == 0
+    assert writer.store.offset(0) == len(log.records) - 1
+
+
+def test_a_third_owner_reads_the_same_states(log: Log, tmp_path: Path) -> None:
+    old, new = Writer(log, tmp_path / "a"), Writer(log, tmp_path / "b")
+    old.take_over()
+    old.write(ann=b"1")
+    new.take_over()
+    new.write(ann=b"2")
+    with pytest.raises(FencedError):
+        old.write(ann=b"stale")
+    third = Writer(log, tmp_path / "c")
+    third.take_over()
+    assert third.store.read(0, [b"ann"]) == [b"2"]
+    assert decode(log.records[-1].value).epoch == 3
+
+
+def test_a_topic_made_anew_is_refused(log: Log, tmp_path: Path) -> None:
+    Writer(log, tmp_path / "a", {"clicks": "id-1"}).take_over()
+    other = Writer(log, tmp_path / "b", {"clicks": "id-2"})
+    other.store.apply(0, log.records)
+    with pytest.raises(LossError, match="clicks was made anew"):
+        other.take_over()
