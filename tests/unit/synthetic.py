@@ -83,9 +83,18 @@ class Lists:
     def committed(self) -> dict[Place, int]:
         return dict(self.offsets)
 
+    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+        ends = {place: span.end for place, span in self.spans(sorted({topic for topic, _ in times})).items()}
+        return {
+            (topic, partition): next(
+                (row.offset for row in self.topics[topic][partition] if row.timestamp >= when), ends[topic, partition]
+            )
+            for (topic, partition), when in times.items()
+        }
+
     def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Row]:
         for partition, rows in enumerate(self.topics[topic]):
-            span = spans[topic, partition]
+            span = spans.get((topic, partition), Span(0, 0))
             yield from (row for row in rows if span.start <= row.offset < span.end)
 
 
