@@ -42,13 +42,14 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class WorkerProcess:
-    """One `freshet worker` with its own data folder and log."""
+    """One `freshet worker` with its own data folder and log. mutant: one of tests.mutants in its place."""
 
-    def __init__(self, settings: Settings, folder: Path, name: str = "w1", **more: Any) -> None:
+    def __init__(self, settings: Settings, folder: Path, name: str = "w1", mutant: str = "", **more: Any) -> None:
         self.name = name
         self.data_dir = folder / f"data-{name}"
         self.log = folder / f"{name}.log"
         self._environment = environment(settings, data_dir=self.data_dir, web_port=0, provider="cpu", **more)
+        self._module = ["tests.mutants", mutant] if mutant else ["deploy.cli", "worker"]
         self._process: subprocess.Popen[bytes] | None = None
         self._offset = 0
 
@@ -56,7 +57,7 @@ class WorkerProcess:
         self._offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.cli", "worker"],
+                [sys.executable, "-m", *self._module],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

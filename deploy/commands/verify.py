@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,17 +19,34 @@ ROWS = (
     ("applied", "in a state"),
     ("duplicates", "an id that the user had before"),
     ("dead_letters", "set aside, each with its reason"),
+    ("inference", "set aside, for the model failed on them"),
     ("lost", "acceptable, but in no state"),
     ("unreported", "unacceptable, but no dead letter"),
     ("double", "applied more than once"),
     ("uncovered", "applied, but shown by no slate"),
     ("pending", "not yet committed: --wait lets the worker finish"),
     ("unverifiable", "compacted or deleted, cannot be judged"),
+    ("adopted", "users whose state before the range is taken as given"),
     ("users", ""),
     ("states", "changelog records"),
+    ("claims", "of writers in the changelog"),
+    ("fenced", "states of outdated writers: they count for nothing"),
+    ("exposed", "of those, the last of their user"),
     ("slates", ""),
     ("replays", "slates that repeat a state"),
+    ("acked", "sends of the ledger that the broker took"),
+    ("indeterminate", "sends of which the producer does not know"),
+    ("indeterminate_found", "those that are there"),
+    ("failed", "sends that failed"),
+    ("failed_found", "those that are there all the same"),
+    ("stored", "values in the workers' folders"),
+    ("numbers", "states computed anew"),
+    ("ranked", "slates scored anew"),
+    ("numbers_unverifiable", "states and slates of other models or items"),
 )
+ALWAYS = {name for name, _ in ROWS[:12]} - {"inference"} | {"users", "states", "slates", "replays"}
+"""Rows that are shown though they are 0."""
+BAD = ("lost", "unreported", "double", "uncovered")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,22 +59,70 @@ def verify(
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds until the worker must have committed all that is there now.")
     ] = 0.0,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Judge events that came at or after this: ISO 8601 (UTC without a zone) or epoch ms."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Judge events that came before this.")] = None,
+    from_offset: Annotated[
+        list[str] | None,
+        typer.Option(help="topic/partition/offset of the first event to judge there; may be repeated."),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="JSONL of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}."),
+    ] = None,
+    data_dir: Annotated[
+        list[Path] | None,
+        typer.Option(help="Of a STOPPED worker: is its RocksDB the changelog's head? May be repeated."),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Compute states and slates anew with this bundle, or with the CURRENT one of a folder."),
+    ] = None,
+    numbers: Annotated[
+        int, typer.Option(min=0, help="With --bundle: of so many users; 0: of all, which takes long.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Recompute everything from the topics: is an event lost, applied twice, or shown by no slate?
 
     Exit codes: 0 the promise holds, 1 it is broken (the first offender is named), 3 part of it cannot be judged
-    (records deleted, compacted, or not yet committed), 69 no broker, 78 topics missing.
+    (records deleted, compacted, or not yet committed), 65 a ledger, folder or bundle cannot be read, 69 no broker, 78 topics
+    missing.
     """
-    from deploy.verify import run
+    from deploy.verify import Scope, run
 
-    report = run(context.obj, wait)
+    starts = dict(map(_start, from_offset or ()))
+    scope = Scope(wait, _time(since), _time(until), starts, ledger, tuple(data_dir or ()), bundle, numbers)
+    report = run(context.obj, scope=scope)
     if as_json:
         print(json.dumps(report.as_dict()))
     else:
         _show(report)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _time(said: str | None) -> int | None:
+    """Epoch ms of an ISO 8601 time, or of a number that is one already."""
+    if said is None:
+        return None
+    if said.isdecimal():
+        return int(said)
+    try:
+        moment = datetime.fromisoformat(said)
+    except ValueError:
+        raise typer.BadParameter(f"{said}: expected ISO 8601 or epoch milliseconds") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _start(said: str) -> tuple[tuple[str, int], int]:
+    topic, _, rest = said.partition("/")
+    partition, _, offset = rest.partition("/")
+    if not (topic and partition.isdecimal() and offset.isdecimal()):
+        raise typer.BadParameter(f"{said}: expected topic/partition/offset")
+    return (topic, int(partition)), int(offset)
 
 
 def _show(report: Report) -> None:
@@ -68,7 +135,9 @@ def _show(report: Report) -> None:
         table.add_column(heading, justify="right" if heading else "left")
     for name, meaning in ROWS:
         count = getattr(report, name)
-        bad = count and name in ("lost", "unreported", "double", "uncovered")
+        if not count and name not in ALWAYS:
+            continue
+        bad = count and name in BAD
         table.add_row(name.replace("_", " "), f"[red]{count:,}[/]" if bad else f"{count:,}", meaning)
     console = Console()
     console.print(table)
@@ -76,6 +145,8 @@ def _show(report: Report) -> None:
     console.print(f"{verdict} ({report.seconds:.1f} s)")
     for violation in report.violations[:SHOWN]:
         console.print(escape(f"  {violation}"), highlight=False, soft_wrap=True)
+    for note in report.notes[:SHOWN]:
+        console.print(escape(f"  {note}"), highlight=False, soft_wrap=True)
     more = report.kinds.total() - min(SHOWN, len(report.violations))
     if more > 0:
         console.print(f"  and {more:,} more: " + ", ".join(f"{kind} {count:,}" for kind, count in report.kinds.items()))

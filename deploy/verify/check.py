@@ -5,20 +5,25 @@
 3  the committed offsets: all below them is due
 4  where slates and dead letters end, then the changelog (a slate's state is there), then the sources again (a state's
    events are there); what has come since 1 is read, but may be unfinished
-5  judge the sources, follow the changelog, then slates and dead letters; then settle every source record
+5  partition by partition: judge the sources, follow the changelog, then slates and dead letters; then settle every source
+   record. A user has one partition number everywhere, so what is kept is what one partition needs
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
+from deploy.verify.disks import disks
 from deploy.verify.history import History
 from deploy.verify.judge import Judge
 from deploy.verify.ledger import (
     ABSENT,
     ACCEPTED,
     APPLIED,
+    CULPRIT,
     DUPLICATE,
     INVALID,
     LETTER,
@@ -32,6 +37,8 @@ from deploy.verify.ledger import (
 from deploy.verify.letters import Letters
 from deploy.verify.log import KafkaLog, Log, Place, Span
 from deploy.verify.report import Report, Violation
+from deploy.verify.scope import MARGIN_MS, Scope
+from deploy.verify.sends import Sends
 from deploy.verify.slates import Slates
 from stream.errors import TopologyError
 from stream.settings import Settings
@@ -39,53 +46,126 @@ from stream.settings import Settings
 POLL_SECONDS = 0.2
 
 
-def run(settings: Settings, wait: float = 0.0) -> Report:
+def run(settings: Settings, wait: float = 0.0, scope: Scope | None = None) -> Report:
     """Check the deployment that `settings` name. wait: seconds until the group must have committed everything that is
-    in the source topics now. Raises BrokerError, TopologyError."""
+    in the source topics now; scope: more to ask for. Raises BrokerError, TopologyError, DataError, BundleError."""
     log = KafkaLog(settings)
     try:
-        return check(log, settings, wait)
+        return check(log, settings, wait, scope=scope)
     finally:
         log.close()
 
 
-def check(log: Log, settings: Settings, wait: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> Report:
+def check(
+    log: Log,
+    settings: Settings,
+    wait: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
+    scope: Scope | None = None,
+) -> Report:
     """Check what a log holds; `run` does it for Kafka."""
     began = time.monotonic()
+    scope = scope or Scope()
     report = Report()
     now = log.spans(settings.sources)
     partitions = _partitions(now, settings)
-    committed, in_time = _await(log, now, wait, sleep)
+    due = scope.due(log, now)
+    committed, in_time = _await(log, now, max(wait, scope.wait), sleep)
     outputs = log.spans([settings.dead_letters_topic, settings.recommendations_topic])
     states = log.spans([settings.changelog_topic])
     spans = log.spans(settings.sources)
-    if len(states) != partitions:
-        raise TopologyError(f"{settings.changelog_topic} has {len(states)} partitions, the sources {partitions}")
-
-    ledger = Ledger(settings.sources, spans, Judge(partitions, settings.rating_scale), partitions)
-    ledger.read(log, spans)
-    history = History(ledger, settings.changelog_topic, partitions, report)
-    history.read(log, states)
-    count = sum(place[0] == settings.recommendations_topic for place in outputs)
-    slates = Slates(ledger, history, settings.recommendations_topic, count, report)
-    slates.read(log, outputs)
-    letters = Letters(ledger, settings.dead_letters_topic, settings.items_topic, report)
-    letters.read(log, outputs)
-
+    for topic in (settings.changelog_topic, settings.dead_letters_topic, settings.recommendations_topic):
+        count = sum(place[0] == topic for place in {**outputs, **states})
+        if count != partitions:
+            raise TopologyError(f"{topic} has {count} partitions, the sources {partitions}")
     for place, offset in committed.items():
         if place in spans and offset > spans[place].end:
             message = f"offset {offset} is committed, the log ends at {spans[place].end}: made anew?"
             report.add(Violation("commit", message, topic=place[0], partition=place[1], offset=offset))
-    for shelves in ledger.shelves:
-        for shelf in shelves:
-            place = (shelf.topic, shelf.partition)
-            due = max(committed.get(place, 0), now[place].end if not in_time else 0)
-            _settle(shelf, now[place].end, due, ledger, slates, letters, report)
-            if shelf.start > 0:
-                report.unverifiable += shelf.start  # deleted before anyone could check them
-    report.users = sum(user.row != NONE for user in ledger.users)
+
+    numbers = None
+    if scope.bundle is not None:
+        from deploy.verify.numbers import Numbers
+
+        numbers = Numbers(scope.bundle, scope.users, log, settings, report)
+    part = Part(log, settings, scope, partitions, due, spans, states, outputs, report)
+    for partition in range(partitions):
+        found = part.read(partition)
+        for shelf, index, offset in found.ledger.places():
+            limit = committed.get((shelf.topic, partition), 0)
+            late = 0 if in_time else now[shelf.topic, partition].end
+            _settle(shelf, index, offset, max(limit, late), found, report)
+        for shelf in found.ledger.shelves:
+            if shelf.first > 0 and not shelf.narrowed:
+                report.unverifiable += shelf.first  # deleted before anyone could check them
+        report.users += sum(user.row != NONE for user in found.ledger.users)
+        if numbers is not None:
+            mine = {place: span for place, span in {**states, **outputs}.items() if place[1] == partition}
+            numbers.collect(found.ledger, partitions, mine, mine)
+    if numbers is not None:
+        numbers.finish()
     report.seconds = round(time.monotonic() - began, 3)
     return report
+
+
+class Read(NamedTuple):
+    """One partition, read and followed."""
+
+    ledger: Ledger
+    history: History
+    slates: Slates
+    letters: Letters
+
+
+@dataclass(frozen=True)
+class Part:
+    """Reads one partition after the other: a user's events, states, slates and letters all have one partition number."""
+
+    log: Log
+    settings: Settings
+    scope: Scope
+    partitions: int
+    due: dict[Place, tuple[int, int]]
+    sources: dict[Place, Span]
+    states: dict[Place, Span]
+    outputs: dict[Place, Span]
+    report: Report
+
+    def read(self, partition: int) -> Read:
+        settings, report, log = self.settings, self.report, self.log
+        mine = {place: span for place, span in self.sources.items() if place[1] == partition}
+        first = {place: span.start for place, span in mine.items()}
+        view = self.scope.view(self.due, mine)
+        sends = None
+        if self.scope.ledger is not None:
+            sends = Sends(self.scope.ledger, settings.sources, partition, self.partitions)
+        stored = disks(self.scope.data_dirs, partition)
+        judge = Judge(self.partitions, settings.rating_scale)
+        ledger = Ledger(settings.sources, view, judge, partition, first, self.due, sends)
+        ledger.read(log, view)
+        history = History(ledger, settings.changelog_topic, self.partitions, report, stored)
+        history.read(log, {place: span for place, span in self.states.items() if place[1] == partition})
+        outputs = self._outputs(ledger)
+        slates = Slates(ledger, history, settings.recommendations_topic, self.partitions, report)
+        slates.read(log, outputs)
+        letters = Letters(ledger, settings.dead_letters_topic, settings.items_topic, report)
+        letters.read(log, outputs)
+        for disk in stored:
+            disk.judge(ledger, history, settings.changelog_topic, report)
+        if sends is not None:
+            ends = {place: span.end for place, span in log.spans(settings.sources).items()}
+            sends.judge(ledger, ends, report)
+        return Read(ledger, history, slates, letters)
+
+    def _outputs(self, ledger: Ledger) -> dict[Place, Span]:
+        """Slates and letters: from a little before the oldest record that is judged, where the range leaves some out."""
+        mine = {place: span for place, span in self.outputs.items() if place[1] == ledger.partition}
+        if not self.scope.ranged:
+            return mine
+        if ledger.since == NONE:
+            return {place: Span(span.end, span.end) for place, span in mine.items()}
+        starts = self.log.at(dict.fromkeys(mine, ledger.since - MARGIN_MS))
+        return {place: Span(min(max(starts[place], span.start), span.end), span.end) for place, span in mine.items()}
 
 
 def _partitions(spans: dict[Place, Span], settings: Settings) -> int:
@@ -110,49 +190,49 @@ def _await(
         sleep(POLL_SECONDS)
 
 
-def _settle(shelf: Shelf, end: int, due: int, ledger: Ledger, slates: Slates, letters: Letters, report: Report) -> None:
-    """What became of each record. Below `due` it must be finished; from `end` on it came too late to be judged."""
+def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, report: Report) -> None:
+    """What became of one record. Below `due` it must be finished."""
+    ledger = read.ledger
+    state, flags = shelf.state[index], shelf.flags[index]
 
-    def blame(kind: str, message: str, index: int, seq: int = -1) -> None:
+    def blame(kind: str, message: str, seq: int = -1) -> None:
         number = shelf.user[index]
         name = ledger.users[number].name if number != NONE else ""
-        offset = shelf.start + index
         report.add(Violation(kind, message, name, seq, shelf.topic, shelf.partition, offset))
 
-    for index, state in enumerate(shelf.state):
-        offset = shelf.start + index
-        late = offset >= end
-        if state == ABSENT or (late and state == ACCEPTED) or (late and state == INVALID):
-            continue
-        report.input += 1
-        report.accepted += state != INVALID
-        if state == INVALID:
-            if shelf.flags[index] & LETTER:
-                report.dead_letters += 1
-            elif offset >= due:
-                report.pending += 1
-            elif letters.gone:
-                report.unverifiable += 1
-            else:
-                report.unreported += 1
-                blame("unreported", f"no dead letter of an unacceptable record: {shelf.reasons[index]}", index)
-        elif state == DUPLICATE:
-            report.duplicates += 1
-        elif state == UNSEEN:
-            report.unseen += 1
-            report.unverifiable += 1
-        elif state == SKIPPED or (state == ACCEPTED and offset < due):
-            report.lost += 1
-            blame("lost", "acceptable, but in no state" if state == ACCEPTED else "its fence was moved over it", index)
-        elif state == ACCEPTED:
+    if state == ABSENT:
+        return
+    report.input += 1
+    report.accepted += state != INVALID
+    if state == INVALID:
+        if flags & LETTER:
+            report.dead_letters += 1
+        elif offset >= due:
             report.pending += 1
-        elif state == APPLIED:
-            report.applied += 1
-            user = ledger.users[shelf.user[index]]
-            if shelf.flags[index] & NAMED or shelf.seq[index] <= user.replayed or offset >= due:
-                continue
-            if slates.gone(user):
-                report.unverifiable += 1
-            else:
-                report.uncovered += 1
-                blame("uncovered", "in a state that no slate shows", index, shelf.seq[index])
+        elif read.letters.gone:
+            report.unverifiable += 1
+        else:
+            report.unreported += 1
+            blame("unreported", f"no dead letter of an unacceptable record: {shelf.reasons.get(index, '')}")
+    elif state == DUPLICATE:
+        report.duplicates += 1
+    elif flags & CULPRIT:
+        report.inference += 1
+    elif state == UNSEEN:
+        report.unseen += 1
+        report.unverifiable += 1
+    elif state == SKIPPED or (state == ACCEPTED and offset < due):
+        report.lost += 1
+        blame("lost", "acceptable, but in no state" if state == ACCEPTED else "its fence was moved over it")
+    elif state == ACCEPTED:
+        report.pending += 1
+    elif state == APPLIED:
+        report.applied += 1
+        user = ledger.users[shelf.user[index]]
+        if flags & NAMED or shelf.seq[index] <= user.replayed or offset >= due:
+            return
+        if read.slates.gone:
+            report.unverifiable += 1
+        else:
+            report.uncovered += 1
+            blame("uncovered", "in a state that no slate shows", shelf.seq[index])

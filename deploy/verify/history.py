@@ -5,52 +5,84 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
 from hashlib import blake2b
+from types import SimpleNamespace
 
+from deploy.verify.disks import Disk
 from deploy.verify.judge import murmur2
-from deploy.verify.ledger import ABSENT, ACCEPTED, APPLIED, DUPLICATE, INVALID, NONE, SKIPPED, UNSEEN, Ledger, User
+from deploy.verify.ledger import (
+    ABSENT,
+    ACCEPTED,
+    APPLIED,
+    DUPLICATE,
+    INVALID,
+    NONE,
+    SKIPPED,
+    UNSEEN,
+    Ledger,
+    User,
+    ring_entry,
+    ring_place,
+)
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
+from deploy.verify.writers import CLAIM, FENCED, UNCLAIMED, Writers
 from stream.errors import StateError
 from stream.interest import MAX_RECENT, MAX_SEEN, Interest, Recent, decode
 
-_SEQ_BITS = 40
-
 
 class History:
-    """Every state ever durable, by (user, seq).
+    """Every state of one partition that was ever durable, by (user, seq).
 
-    A row is one changelog record that stands: chain, fence, and `before` = seq less the number of its folded events.
+    A row is one changelog record that stands: chain, fence, offset, and `before` = seq less the number of its folded events.
     """
 
-    def __init__(self, ledger: Ledger, topic: str, partitions: int, report: Report) -> None:
+    def __init__(self, ledger: Ledger, topic: str, partitions: int, report: Report, disks: Sequence[Disk] = ()) -> None:
         self._ledger = ledger
         self._topic = topic
         self._partitions = partitions
         self._report = report
-        self._rows: dict[int, int] = {}
+        self._disks = disks
+        self._writers = Writers()
         self._chains = bytearray()
-        self._fences = array("q")
+        self._fences = array("q")  # hashes
+        self._seqs = array("q")
+        self._offsets = array("q")
         self._before = array("q")
-        self._earlier = array("q")  # an earlier row of the same user and seq
-        self.gone = [False] * partitions  # records were compacted away or deleted
+        self._earlier = array("i")  # the same user's row before and after this one
+        self._later = array("i")
+        self.gone = False  # records were compacted away or deleted
+        self.end = 0
+        self._at = 0  # offset of the record under way
 
     # what the slates are checked against
 
-    def rows(self, user: int, seq: int) -> list[int]:
-        """Rows of (user, seq), the newest first."""
+    def rows(self, user: User, seq: int) -> list[int]:
+        """Rows of (user, seq), the newest first. Slates come in the order of states, so the way from the last row is short."""
+        at = user.oldest if user.cursor == NONE else user.cursor
+        if at == NONE:
+            return []
+        while self._seqs[at] > seq and self._earlier[at] != NONE:
+            at = self._earlier[at]
+        while self._later[at] != NONE and self._seqs[self._later[at]] <= seq:
+            at = self._later[at]
+        user.cursor = at
         found = []
-        row = self._rows.get(user << _SEQ_BITS | seq, NONE)
-        while row != NONE:
-            found.append(row)
-            row = self._earlier[row]
+        while at != NONE and self._seqs[at] == seq:
+            found.append(at)
+            at = self._earlier[at]
         return found
 
     def chain(self, row: int) -> bytes:
         return bytes(self._chains[16 * row : 16 * row + 16])
 
-    def fence(self, row: int) -> list[int]:
-        return self._fences[3 * row : 3 * row + 3].tolist()
+    def has_fence(self, row: int, fence: Sequence[int]) -> bool:
+        return self._fences[row] == hash(tuple(fence))
+
+    def offset(self, row: int) -> int:
+        """Where in the changelog it stands."""
+        return self._offsets[row]
 
     def before(self, row: int) -> int:
         return self._before[row]
@@ -59,24 +91,43 @@ class History:
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
         """Follow the changelog from its first record to its last."""
-        expected = [spans[self._topic, partition].start for partition in range(self._partitions)]
-        self.gone = [start > 0 for start in expected]
+        span = spans[self._topic, self._ledger.partition]
+        expected = span.start
+        self.gone = span.start > 0
+        self.end = span.end
         for record in log.records(self._topic, spans):
-            if record.offset != expected[record.partition]:
-                self.gone[record.partition] = True
-            expected[record.partition] = record.offset + 1
+            if record.offset != expected:
+                self.gone = True
+            expected = record.offset + 1
+            if record.key == CLAIM:
+                self._report.claims += 1
+                if wrong := self._writers.claim(record):
+                    self._blame("claim", wrong, record, None)
+                continue
             self._report.states += 1
+            self._at = record.offset
             self._take(record)
-        for partition, offset in enumerate(expected):
-            if offset < spans[self._topic, partition].end:
-                self.gone[partition] = True
+        if expected < span.end:
+            self.gone = True
+        self._show_exposed()
+
+    def _show_exposed(self) -> None:
+        """Fenced records that are their user's last: harmless to a reader of the log, but compaction would keep them."""
+        for user in self._ledger.users:
+            if user.exposed is not None:
+                self._report.exposed += 1
+                offset, seq = user.exposed
+                message = "a fenced state is the last one of its user in the changelog"
+                place = self._topic, self._ledger.partition, offset
+                self._report.note(Violation("exposed", message, user.name, seq, *place))
 
     def _take(self, record: Record) -> None:
         key = record.key
         if key is None or record.value is None:
             self._blame("state", "a changelog record without key or value", record, key)
             return
-        if murmur2(key) % self._partitions != record.partition:
+        number = self._ledger.find(key)
+        if number is None and murmur2(key) % self._partitions != record.partition:
             self._blame("state", "a state on a partition that is not its user's", record, key)
             return
         try:
@@ -84,8 +135,19 @@ class History:
         except StateError as error:
             self._blame("state", str(error), record, key)
             return
-        number = self._ledger.user_number(key, record.partition)
+        if number is None:
+            number = self._ledger.user_number(key)
         user = self._ledger.users[number]
+        found = self._writers.judge(record)
+        if found == FENCED:
+            self._report.fenced += 1
+            user.exposed = record.offset, state.seq
+            return
+        user.exposed = None
+        if found == UNCLAIMED and not self.gone:
+            self._blame("claim", "a state of an epoch that nobody claimed", record, key, state.seq)
+        for disk in self._disks:
+            disk.take(record.offset, key, record.value)
         if state.seq == user.seq and not state.folded and user.row != NONE:
             self._quiet(number, user, state, record)
         elif state.seq <= user.seq:
@@ -108,10 +170,10 @@ class History:
     def _back(self, number: int, state: Interest, record: Record) -> None:
         """A record at or before the user's seq: a client's retry at best, else a stale writer."""
         user = self._ledger.users[number]
-        if state.seq == user.seq and state.chain == user.chain and state.fence == user.fence:
+        if state.seq == user.seq and state.chain == user.chain and state.fence == user.fence.tolist():
             self._report.repeated += 1
             return
-        known = self.rows(number, state.seq)
+        known = self.rows(user, state.seq)
         if known and self.chain(known[0]) != state.chain:
             self._blame("fork", "another chain for the same seq", record, user.key, state.seq)
         else:
@@ -120,7 +182,7 @@ class History:
     def _gap(self, number: int, user: User, state: Interest, record: Record) -> None:
         """Records between are missing: by compaction, which cannot be judged, or lost."""
         missing = state.seq - len(state.folded) - user.seq
-        if self.gone[record.partition]:
+        if self.gone:
             self._adopt(number, user, state, UNSEEN)
             return
         self._blame("gap", f"seq goes on from {user.seq}, {missing} events are nowhere", record, user.key, state.seq)
@@ -129,27 +191,29 @@ class History:
     def _adopt(self, number: int, user: User, state: Interest, passed: int) -> None:
         """Take the record as it stands, its folded events as applied, and the user's others below the fence as `passed`."""
         before = state.seq - len(state.folded)
-        user.given = frozenset(recent.id for recent in _recents(state) if recent.id)
-        del user.ring[:]  # from here on it knows the events without a hole again, older ids are in `given`
+        user.recent = state.recent
+        del (
+            user.ring[:],
+            user.marks[:],
+        )  # from here on it knows the events without a hole again, older ids are in `recent`
         for place, (topic, offset) in enumerate(state.folded):
             if topic >= len(self._ledger.shelves):
                 continue
-            shelf = self._ledger.shelves[topic][user.partition]
+            shelf = self._ledger.shelves[topic]
             index = offset - shelf.start
             if not 0 <= index < len(shelf.state) or shelf.user[index] != number:
-                del user.ring[:]
+                del user.ring[:], user.marks[:]
                 continue
             if shelf.state[index] == ACCEPTED:
                 shelf.state[index] = APPLIED
                 shelf.seq[index] = before + place + 1
-            user.ring.append((topic, index))
-        for topic, shelves in enumerate(self._ledger.shelves):
-            shelf = shelves[user.partition]
+            self._remember(user, topic, index)
+        for topic, shelf in enumerate(self._ledger.shelves):
             while user.at[topic] != NONE and user.at[topic] + shelf.start <= state.fence[topic]:
                 if shelf.state[user.at[topic]] == ACCEPTED:
                     shelf.state[user.at[topic]] = passed
                 user.at[topic] = shelf.after[user.at[topic]]
-        del user.ring[:-MAX_RECENT]
+        _trim(user)
         self._keep(number, user, state)
 
     def _follow(self, number: int, user: User, state: Interest, record: Record) -> None:
@@ -165,10 +229,13 @@ class History:
                 self._blame("state", f"folded names topic {topic}", record, user.key, state.seq)
                 self._adopt(number, user, state, SKIPPED)
                 return
-            shelf = self._ledger.shelves[topic][user.partition]
+            shelf = self._ledger.shelves[topic]
             index = offset - shelf.start
-            if index < 0:  # the source record was deleted: neither it nor the chain can be judged
-                self._report.unverifiable += 1
+            if index < 0:  # the source record is not in sight: neither it nor the chain can be judged
+                if shelf.narrowed:
+                    self._report.adopted += user.row == NONE
+                else:
+                    self._report.unverifiable += 1
                 self._adopt(number, user, state, UNSEEN)
                 return
             if not self._foldable(number, topic, index, offset <= fence[topic], seq):
@@ -180,9 +247,7 @@ class History:
                 at = shelf.after[at]
             user.at[topic] = shelf.after[index]
             given = shelf.ids.get(index)
-            if given and any(
-                self._ledger.shelves[t][user.partition].ids.get(i) == given for t, i in user.ring[-MAX_RECENT:]
-            ):
+            if given and self._in_ring(user, topic, index):
                 self._report.double += 1
                 self._accuse("double", f"id {given!r} is among the last {MAX_RECENT}", user, topic, offset, seq)
             shelf.state[index] = APPLIED
@@ -192,7 +257,7 @@ class History:
             ).digest()
             last_time = max(last_time, shelf.time[index])
             fence[topic] = offset
-            user.ring.append((topic, index))
+            self._remember(user, topic, index)
             self._check_seen(user, state, topic, index)
         if chain != state.chain:
             self._blame("chain", f"chain {state.chain.hex()}, recomputed {chain.hex()}", record, user.key, state.seq)
@@ -203,19 +268,19 @@ class History:
         elif state.seq // 32 != user.seq // 32:  # each event is seen in the ring at least once
             self._check_recent(user, state, record)
         self._move_fence(user, state, passed, fence, record)
-        del user.ring[:-MAX_RECENT]
+        _trim(user)
         self._keep(number, user, state)
 
     def _foldable(self, number: int, topic: int, index: int, at_fence: bool, seq: int) -> bool:
         """May this event be folded now? Blames and says no otherwise."""
         user = self._ledger.users[number]
-        shelf = self._ledger.shelves[topic][user.partition]
+        shelf = self._ledger.shelves[topic]
         offset = index + shelf.start
         found = shelf.state[index] if index < len(shelf.state) else ABSENT
         if found == ABSENT:
             self._accuse("phantom", "a state names a record that does not exist", user, topic, offset, seq)
         elif found == INVALID:
-            why = shelf.reasons[index]
+            why = shelf.reasons.get(index, "")
             self._accuse("invalid-applied", f"an unacceptable record is in a state: {why}", user, topic, offset, seq)
         elif shelf.user[index] != number:
             self._accuse("foreign", "a state names an event of another user", user, topic, offset, seq)
@@ -231,7 +296,7 @@ class History:
     def _check_seen(self, user: User, state: Interest, topic: int, index: int) -> None:
         if len(state.seen) >= 4 * MAX_SEEN:  # full: new items are no longer taken in
             return
-        shelf = self._ledger.shelves[topic][user.partition]
+        shelf = self._ledger.shelves[topic]
         seen = memoryview(state.seen).cast("I")
         at = bisect_left(seen, shelf.item[index])
         if at == len(seen) or seen[at] != shelf.item[index]:
@@ -241,13 +306,14 @@ class History:
 
     def _check_recent(self, user: User, state: Interest, record: Record) -> None:
         """The last 64 events in the record against those that were applied."""
-        recent = _recents(state)
-        ring = user.ring[-MAX_RECENT:]
+        recent = recents(state.recent)
+        ring = user.ring[-MAX_RECENT:].tolist()
         if len(recent) != state.recent_count:
             self._blame("state", "the recent events cannot be read", record, user.key, state.seq)
-        for (topic, index), entry in zip(reversed(ring), reversed(recent), strict=False):
-            shelf = self._ledger.shelves[topic][user.partition]
-            if (entry.behaviour, entry.time, entry.id) != (topic, shelf.time[index], shelf.ids.get(index, "")):
+        for place, entry in zip(reversed(ring), reversed(recent), strict=False):
+            topic, index = ring_place(place)
+            shelf = self._ledger.shelves[topic]
+            if (entry.behaviour, entry.time, entry.id) != (topic, shelf.time[index], shelf.ids.get(index)):
                 self._blame("state", "the recent events are not those applied last", record, user.key, state.seq)
                 return
 
@@ -255,8 +321,7 @@ class History:
         self, user: User, state: Interest, passed: list[tuple[int, int]], fence: list[int], record: Record
     ) -> None:
         """The fence stands at the last event folded, or behind duplicates. fence: as the folded events leave it."""
-        for topic, shelves in enumerate(self._ledger.shelves):
-            shelf = shelves[user.partition]
+        for topic, shelf in enumerate(self._ledger.shelves):
             while user.at[topic] != NONE and user.at[topic] + shelf.start <= state.fence[topic]:
                 passed.append((topic, user.at[topic]))
                 fence[topic] = user.at[topic] + shelf.start
@@ -264,38 +329,56 @@ class History:
             if state.fence[topic] != fence[topic]:
                 message = f"fence of {shelf.topic} is {state.fence[topic]}, expected {fence[topic]}"
                 if 0 <= state.fence[topic] < shelf.start:
-                    self._report.unverifiable += 1
+                    self._report.unverifiable += not shelf.narrowed
                 else:
                     self._blame("fence", message, record, user.key, state.seq)
         for topic, index in passed:
-            shelf = self._ledger.shelves[topic][user.partition]
-            if self._is_duplicate(user, topic, index):
+            shelf = self._ledger.shelves[topic]
+            if self._is_duplicate(user, topic, index, MAX_RECENT + len(state.folded)):
                 shelf.state[index] = DUPLICATE
             elif shelf.state[index] == ACCEPTED:
                 shelf.state[index] = SKIPPED
 
-    def _is_duplicate(self, user: User, topic: int, index: int) -> bool:
-        """Its `id` was given to another of the last 64 events, applied before it."""
-        given = self._ledger.shelves[topic][user.partition].ids.get(index)
-        if given in user.given:
+    def _is_duplicate(self, user: User, topic: int, index: int, last: int) -> bool:
+        """Its `id` was given to another of the `last` events, applied before it."""
+        given = self._ledger.shelves[topic].ids.get(index)
+        if not given:
+            return False
+        if user.recent and given in {recent.id for recent in recents(user.recent)}:
             return True
-        return given is not None and any(
-            self._ledger.shelves[t][user.partition].ids.get(i) == given and (t != topic or i < index)
-            for t, i in user.ring
+        return self._in_ring(user, topic, index, last)
+
+    def _in_ring(self, user: User, topic: int, index: int, last: int = MAX_RECENT) -> bool:
+        """Another of the user's last events has this one's id; of one topic, one that came before it."""
+        if hash(self._ledger.shelves[topic].identity(index)) not in user.marks[-last:]:
+            return False
+        return any(
+            self._ledger.same_event((t, i), (topic, index)) and (t != topic or i < index)
+            for t, i in map(ring_place, user.ring[-last:])
         )
 
+    def _remember(self, user: User, topic: int, index: int) -> None:
+        user.ring.append(ring_entry(topic, index))
+        user.marks.append(hash(self._ledger.shelves[topic].identity(index)))
+
     def _keep(self, number: int, user: User, state: Interest) -> None:
+        row = len(self._seqs)
+        if user.row == NONE:
+            user.oldest = row
+        else:
+            self._later[user.row] = row
+        self._chains += state.chain
+        self._fences.append(hash(tuple(state.fence)))
+        self._seqs.append(state.seq)
+        self._offsets.append(self._at)
+        self._before.append(state.seq - len(state.folded))
+        self._earlier.append(user.row)
+        self._later.append(NONE)
         user.seq = state.seq
         user.chain = state.chain
-        user.fence = list(state.fence)
+        user.fence = array("q", state.fence)
         user.last_time = state.last_time
-        user.row = len(self._before)
-        self._chains += state.chain
-        self._fences.extend(state.fence)
-        self._before.append(state.seq - len(state.folded))
-        key = number << _SEQ_BITS | state.seq
-        self._earlier.append(self._rows.get(key, NONE))
-        self._rows[key] = user.row
+        user.row = row
 
     def _blame(self, kind: str, message: str, record: Record, key: bytes | None, seq: int = -1) -> None:
         name = (key or b"").decode(errors="replace")
@@ -303,12 +386,20 @@ class History:
 
     def _accuse(self, kind: str, message: str, user: User, topic: int, offset: int, seq: int) -> None:
         place = self._ledger.topics[topic]
-        self._report.add(Violation(kind, message, user.name, seq, place, user.partition, offset))
+        self._report.add(Violation(kind, message, user.name, seq, place, self._ledger.partition, offset))
 
 
-def _recents(state: Interest) -> list[Recent]:
-    """The state's recent events; none where they cannot be read."""
+def _trim(user: User) -> None:
+    """Keep what the states remember, and a little more: cutting it every time would cost more than it saves."""
+    if len(user.ring) >= MAX_RECENT:
+        user.recent = b""
+    if len(user.ring) > 2 * MAX_RECENT:
+        del user.ring[:-MAX_RECENT], user.marks[:-MAX_RECENT]
+
+
+def recents(raw: bytes) -> list[Recent]:
+    """A state's recent events; none where they cannot be read."""
     try:
-        return list(state.recents())
+        return list(Interest.recents(SimpleNamespace(recent=raw)))  # type: ignore[arg-type]
     except (struct.error, ValueError):
         return []

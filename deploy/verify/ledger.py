@@ -1,37 +1,47 @@
-"""What the source topics hold, and what became of each record. Kept in flat arrays: about 60 bytes a record."""
+"""What one partition of the source topics holds, and what became of each record. Kept in flat arrays: 50 bytes a record."""
 
 from __future__ import annotations
 
+import re
 from array import array
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b, sha256
 from zlib import crc32
 
 from deploy.verify.judge import Accepted, Judge
-from deploy.verify.log import Log, Place, Span
+from deploy.verify.log import Log, Place, Record, Span
+from deploy.verify.sends import Sends
 
 # What became of a record. ABSENT: no such record is to be seen.
 ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN = range(7)
-# Flags beside it.
-LETTER, NAMED = 1, 2
+# Flags beside it. CULPRIT: set aside since the model failed on it.
+LETTER, NAMED, CULPRIT = 1, 2, 4
 
 NONE = -1
+REPLAY = "replay"
+"""Header of a dead letter that was sent back: topic/partition/offset of the record that it was."""
+
+_PLACE = re.compile(r"(.{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,18})", re.ASCII)
+_REASONS = 10_000  # kept; more of them would be a flood of bad records
 
 
 class Shelf:
     """One partition of one source topic; all arrays are indexed by offset - start.
 
+    start, end: offsets that are read; first: the log's own first offset; due: (from, to), the offsets that are judged.
     state, flags: as above; digest: 16 bytes each, blake2b-128 of the value, of an unacceptable record its `fingerprint`;
     user: index of the user; time: epoch ms; item: crc32 of its id; after: index of the same user's next event here;
-    seq: the event's number in its user's life.
+    seq: the event's number in its user's life; sent: the first 8 bytes of the value's sha256, where a ledger asks for it.
     """
 
-    def __init__(self, topic: str, partition: int, span: Span) -> None:
+    def __init__(self, topic: str, partition: int, span: Span, first: int, due: tuple[int, int], hashed: bool) -> None:
         size = span.end - span.start
         self.topic = topic
         self.partition = partition
         self.start = span.start
         self.end = span.end
+        self.first = first
+        self.due = due
         self.state = bytearray(size)
         self.flags = bytearray(size)
         self.digest = bytearray(16 * size)
@@ -40,41 +50,82 @@ class Shelf:
         self.item = array("I", [0]) * size
         self.after = array("i", [NONE]) * size
         self.seq = array("q", [0]) * size
-        self.ids: dict[int, str] = {}
+        self.sent = bytearray(8 * size if hashed else 0)
+        self.ids = Ids(size)
         self.reasons: dict[int, str] = {}
 
     def identity(self, index: int) -> bytes:
-        """The event id: the producer's `id`, else topic/partition/offset."""
+        """The event id: the producer's `id`, else the place that a `replay` header names, else topic/partition/offset."""
         given = self.ids.get(index)
         return given.encode() if given else f"{self.topic}/{self.partition}/{self.start + index}".encode()
+
+    @property
+    def narrowed(self) -> bool:
+        """Only a later part of the log is judged."""
+        return self.due[0] > self.first
+
+
+class Ids:
+    """Ids that producers gave, by index; next to nothing where they give none."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._at = array("q")
+        self._text = bytearray()
+
+    def put(self, index: int, given: str) -> None:
+        if not self._at:
+            self._at = array("q", [NONE]) * self._size
+        raw = given.encode()
+        self._at[index] = len(self._text)
+        self._text += len(raw).to_bytes(2, "little") + raw
+
+    def get(self, index: int) -> str:
+        """The id; "" where there is none."""
+        if not self._at or self._at[index] == NONE:
+            return ""
+        at = self._at[index]
+        return self._text[at + 2 : at + 2 + int.from_bytes(self._text[at : at + 2], "little")].decode()
 
 
 class User:
     """Where one user stands while the changelog is read."""
 
     __slots__ = (
-        "at", "chain", "fence", "given", "key", "last_time", "partition", "replayed", "ring", "row", "seq", "slate",
-        "tail",
+        "at", "chain", "cursor", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "replayed", "ring", "row",
+        "seq", "slate", "tail",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, partition: int) -> None:
+    def __init__(self, key: bytes) -> None:
         self.key = key
-        self.partition = partition
-        self.at = [NONE, NONE, NONE]  # index of the next event of each topic that no state has passed yet
-        self.tail = [NONE, NONE, NONE]
+        self.at = array("i", (NONE, NONE, NONE))  # index of the next event of each topic that no state has passed yet
+        self.tail = array("i", (NONE, NONE, NONE))
         self.seq = 0
         self.chain = bytes(16)
-        self.fence = [-1, -1, -1]
+        self.fence = array("q", (-1, -1, -1))
         self.last_time = -1
-        self.ring: list[tuple[int, int]] = []  # (topic index, index) of the last 64 events
-        self.given: frozenset[str] = frozenset()  # ids of earlier events that only a record tells of
+        self.ring = array("q")  # the last events, 64 at least: topic index, index (see `ring_entry`)
+        self.marks = array("q")  # hashes of their ids
+        self.recent = b""  # of an adopted state: its recent events, whose ids only it tells of
         self.row = NONE  # the last state of this user; NONE: none seen
+        self.oldest = NONE
+        self.cursor = NONE
         self.replayed = -1  # highest seq that a replay slate has shown
         self.slate = b""  # digest of the last slate
+        self.exposed: tuple[int, int] | None = None  # (offset, seq) of a fenced record, the last one of this user
 
     @property
     def name(self) -> str:
         return self.key.decode(errors="replace")
+
+
+def ring_entry(topic: int, index: int) -> int:
+    return topic << 40 | index
+
+
+def ring_place(entry: int) -> tuple[int, int]:
+    """(topic index, index)"""
+    return entry >> 40, entry & (1 << 40) - 1
 
 
 def fingerprint(key: bytes | None, value: bytes | None) -> bytes:
@@ -84,44 +135,69 @@ def fingerprint(key: bytes | None, value: bytes | None) -> bytes:
 
 
 class Ledger:
-    """All source records, judged. shelves[topic index][partition]; users in the order of their first event."""
+    """All source records of one partition, judged. shelves[topic index]; users in the order of their first event.
 
-    def __init__(self, topics: Sequence[str], spans: dict[Place, Span], judge: Judge, partitions: int) -> None:
+    first: the logs' own first offsets; due: the offsets that are judged, all of those that are read where it has none.
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        spans: dict[Place, Span],
+        judge: Judge,
+        partition: int,
+        first: dict[Place, int] | None = None,
+        due: dict[Place, tuple[int, int]] | None = None,
+        sends: Sends | None = None,
+    ) -> None:
         self.topics = tuple(topics)
-        self.shelves = [
-            [Shelf(topic, partition, spans[topic, partition]) for partition in range(partitions)] for topic in topics
-        ]
+        self.partition = partition
+        self.shelves = []
+        for place in ((topic, partition) for topic in topics):
+            span = spans[place]
+            start = (first or {}).get(place, span.start)
+            judged = (due or {}).get(place, (start, span.end))
+            self.shelves.append(Shelf(*place, span, start, judged, sends is not None))
         self.users: list[User] = []
+        self.since = NONE  # append time (epoch ms) of the oldest record that is judged
         self._index: dict[bytes, int] = {}
         self._judge = judge
+        self._sends = sends
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
         """Judge every record of the source topics."""
         for behaviour, topic in enumerate(self.topics):
-            shelves = self.shelves[behaviour]
+            shelf = self.shelves[behaviour]
+            begin, end = shelf.due
             for record in log.records(topic, spans):
-                shelf = shelves[record.partition]
                 value = record.value
                 verdict = self._judge.judge(behaviour, record.partition, record.timestamp, record.key, value)
                 index = record.offset - shelf.start
                 if isinstance(verdict, str):
                     shelf.state[index] = INVALID
-                    shelf.reasons[index] = verdict
+                    if len(shelf.reasons) < _REASONS:
+                        shelf.reasons[index] = verdict
                     digest = fingerprint(record.key, value)
                 else:
-                    self._put(behaviour, shelf, index, verdict)
+                    self._put(behaviour, shelf, index, verdict, record)
                     digest = blake2b(value or b"", digest_size=16).digest()
                 shelf.digest[16 * index : 16 * index + 16] = digest
+                if begin <= record.offset < end and not 0 <= self.since <= record.timestamp:
+                    self.since = record.timestamp
+                if self._sends is not None:
+                    hashed = sha256(value or b"").digest()
+                    shelf.sent[8 * index : 8 * index + 8] = hashed[:8]
+                    self._sends.see(topic, record, hashed)
 
-    def _put(self, behaviour: int, shelf: Shelf, index: int, verdict: Accepted) -> None:
-        number = self.user_number(verdict.user, shelf.partition)
+    def _put(self, behaviour: int, shelf: Shelf, index: int, verdict: Accepted, record: Record) -> None:
+        number = self.user_number(verdict.user)
         user = self.users[number]
         shelf.state[index] = ACCEPTED
         shelf.user[index] = number
         shelf.time[index] = verdict.time
         shelf.item[index] = crc32(verdict.item.encode())
-        if verdict.id:
-            shelf.ids[index] = verdict.id
+        if given := verdict.id or (record.headers and self.replay_of(record)):
+            shelf.ids.put(index, given)
         before = user.tail[behaviour]
         if before == NONE:
             user.at[behaviour] = index
@@ -129,11 +205,24 @@ class Ledger:
             shelf.after[before] = index
         user.tail[behaviour] = index
 
-    def user_number(self, key: bytes, partition: int) -> int:
+    def replay_of(self, record: Record) -> str:
+        """The place that a well-formed `replay` header names; "" without."""
+        for name, value in record.headers:
+            if name == REPLAY:
+                text = (value or b"").decode("ascii", "replace")
+                found = _PLACE.fullmatch(text)
+                return text if found and found[1] in self.topics else ""
+        return ""
+
+    def same_event(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
+        """Two records, each (topic index, index), have one event id."""
+        return self.shelves[one[0]].identity(one[1]) == self.shelves[other[0]].identity(other[1])
+
+    def user_number(self, key: bytes) -> int:
         """Index of a user; made on first sight."""
         number = self._index.setdefault(key, len(self.users))
         if number == len(self.users):
-            self.users.append(User(key, partition))
+            self.users.append(User(key))
         return number
 
     def find(self, key: bytes) -> int | None:
@@ -142,3 +231,9 @@ class Ledger:
     def topic_index(self, topic: str) -> int:
         """Index of a source topic, NONE for any other."""
         return self.topics.index(topic) if topic in self.topics else NONE
+
+    def places(self) -> Iterator[tuple[Shelf, int, int]]:
+        """(shelf, index, offset) of every record that is judged."""
+        for shelf in self.shelves:
+            for offset in range(max(shelf.due[0], shelf.start), min(shelf.due[1], shelf.end)):
+                yield shelf, offset - shelf.start, offset

@@ -7,11 +7,13 @@ from hashlib import sha256
 import jsonschema_rs
 
 from deploy.verify.judge import schema
-from deploy.verify.ledger import ABSENT, INVALID, LETTER, NONE, Ledger, fingerprint
+from deploy.verify.ledger import ABSENT, APPLIED, CULPRIT, INVALID, LETTER, NONE, Ledger, fingerprint
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
 
 HEADER = "__rec.errors."
+INFERENCE = "inference"
+"""Stage of an acceptable event that the model failed on, proved by running it alone."""
 
 
 def headers(record: Record) -> dict[str, str]:
@@ -33,7 +35,8 @@ class Letters:
         self.gone = False
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
-        self.gone = any(span.start > 0 for place, span in spans.items() if place[0] == self._topic)
+        narrowed = any(shelf.narrowed for shelf in self._ledger.shelves)
+        self.gone = spans[self._topic, self._ledger.partition].start > 0 and not narrowed
         for record in log.records(self._topic, spans):
             self._take(record)
 
@@ -47,18 +50,27 @@ class Letters:
             self._report.item_dead_letters += 1
             return
         behaviour = self._ledger.topic_index(topic)
-        shelves = self._ledger.shelves[behaviour]
-        if behaviour == NONE or not (source.isdecimal() and at.isdecimal() and int(source) < len(shelves)):
+        if (
+            behaviour == NONE
+            or source != str(self._ledger.partition)
+            or not (at.isdecimal() and at.isascii() and len(at) < 19)
+        ):
             self._blame(f"says it came from {topic[:100]}/{source[:20]}/{at[:20]}", record)
             return
-        shelf = shelves[int(source)]
+        shelf = self._ledger.shelves[behaviour]
         index = int(at) - shelf.start
         if index < 0:
-            self._report.unverifiable += 1
+            self._report.unverifiable += not shelf.narrowed
             return
-        found = shelf.state[index] if index < len(shelf.state) else ABSENT
+        if int(at) >= shelf.end:
+            self._blame("of a source record that does not exist", record)
+            return
+        inference = named[HEADER + "stage"] == INFERENCE
+        found = shelf.state[index]
         if found == ABSENT:
             self._blame("of a source record that does not exist", record)
+        elif found not in (INVALID, APPLIED) and inference:
+            shelf.flags[index] |= CULPRIT
         elif found != INVALID:
             user = self._ledger.users[shelf.user[index]].name
             self._report.add(

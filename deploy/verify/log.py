@@ -49,6 +49,10 @@ class Log(Protocol):
         """The worker group's committed offsets."""
         ...
 
+    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+        """The first offset whose record is not older than a time (epoch ms); the end where all are older."""
+        ...
+
     def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
         """All committed records of a topic within the spans; those of one partition in offset order."""
         ...
@@ -76,8 +80,8 @@ class KafkaLog:
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
-            max_poll_records=5000,
-            max_partition_fetch_bytes=8 << 20,
+            max_poll_records=2000,
+            max_partition_fetch_bytes=1 << 20,  # a larger record comes alone
             check_crcs=False,  # its crc32c is pure Python, minutes for a large log; state records carry their own
             bootstrap_timeout_ms=int(1000 * min(self._timeout, self._settings.startup_timeout or self._timeout)),
         )
@@ -111,6 +115,15 @@ class KafkaLog:
             raise BrokerError(f"committed offsets of {self._settings.app_id} cannot be read: {error}") from None
         return {(place.topic, place.partition): entry.offset for place, entry in found.items() if entry.offset >= 0}
 
+    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+        asked = {self._kafka.TopicPartition(*place): when for place, when in times.items()}
+        try:
+            found = self._client.offsets_for_times(asked)
+            ends = self._client.end_offsets(list(asked))
+        except self._error as error:
+            raise BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+        return {(p.topic, p.partition): found[p].offset if found.get(p) else ends[p] for p in asked}
+
     def _retry(self, ask: Callable[[], Any]) -> Any:
         """A broker's first question about a group is answered once its own topic has been made."""
         deadline = time.monotonic() + self._timeout
@@ -123,35 +136,41 @@ class KafkaLog:
                 time.sleep(0.2)
 
     def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
-        TopicPartition = self._kafka.TopicPartition
         left = {
-            TopicPartition(*place): span.end
+            self._kafka.TopicPartition(*place): span
             for place, span in spans.items()
             if place[0] == topic and span.end > span.start
         }
         if not left:
             return
+        consumer = self._client  # one for all: to make one takes longer than to read ten thousand records
         moved = time.monotonic()
-        starts = {(place.topic, place.partition): spans[place.topic, place.partition].start for place in left}
-        with self._reading(topic, starts) as consumer:
+        try:
+            consumer.assign(list(left))
+            for place, span in left.items():
+                consumer.seek(place, span.start)
             while left:
                 batches = consumer.poll(timeout_ms=500)
                 for place, records in batches.items():
-                    end = spans[place.topic, place.partition].end
+                    end = left[place].end
                     if records[-1].offset < end:
                         yield from records
                     else:
                         yield from (record for record in records if record.offset < end)
-                for place in [place for place, end in left.items() if consumer.position(place) >= end]:
+                for place in [place for place, span in left.items() if consumer.position(place) >= span.end]:
                     del left[place]
                     consumer.pause(place)
                 if batches:
                     moved = time.monotonic()
                 elif left and time.monotonic() - moved > self._timeout:
-                    place = next(iter(left))
+                    place, span = next(iter(left.items()))
                     raise BrokerError(
-                        f"{topic}/{place.partition} gives nothing for {self._timeout:g} s before offset {left[place]}"
+                        f"{topic}/{place.partition} gives nothing for {self._timeout:g} s before offset {span.end}"
                     )
+        except self._error as error:
+            raise BrokerError(f"{topic} cannot be read: {error}") from None
+        finally:
+            consumer.unsubscribe()
 
     def tail(self, topic: str, starts: dict[Place, int]) -> Iterator[Record]:
         """Records from these offsets on, for ever."""

@@ -35,12 +35,18 @@ class Violation:
 class Report:
     """Counts of one check.
 
-    input: source records in view; accepted: acceptable ones; applied: in a state; duplicates: an `id` had before;
-    dead_letters: distinct source records set aside; lost: acceptable and committed, but in no state; unreported:
-    unacceptable and committed, but no dead letter; double: applied more than once; uncovered: applied, but no slate
-    shows it; pending: not yet committed, so not yet due; unverifiable: what deleted or compacted records would tell;
-    unseen: those
-    of them that only a compacted state can have taken in; repeated: written twice by a client's retry, harmless.
+    input: source records that are judged; accepted: acceptable ones; applied: in a state; duplicates: an `id` had before;
+    dead_letters: distinct source records set aside; inference: acceptable ones set aside since the model failed on them;
+    lost: acceptable and committed, but in no state; unreported: unacceptable and committed, but no dead letter; double:
+    applied more than once; uncovered: applied, but no slate shows it; pending: not yet committed, so not yet due;
+    unverifiable: what deleted or compacted records would tell; unseen: those of them that only a compacted state can have
+    taken in; adopted: users whose state before the range was taken as given; repeated: written twice by a client's retry,
+    harmless.
+
+    claims, fenced, exposed: of the changelog's writers; fenced states count for nothing, exposed ones are their user's last.
+    acked, failed, indeterminate: sends of the ledger; *_found: those of them that are in the topic.
+    stored: values in workers' RocksDB; stored_ahead: those later than their folder says.
+    numbers: states computed anew; ranked: slates scored anew; numbers_unverifiable: those that could not be.
     """
 
     input: int = 0
@@ -48,6 +54,7 @@ class Report:
     applied: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    inference: int = 0
     lost: int = 0
     unreported: int = 0
     double: int = 0
@@ -55,32 +62,53 @@ class Report:
     pending: int = 0
     unverifiable: int = 0
     unseen: int = 0
+    adopted: int = 0
     users: int = 0
     states: int = 0
+    claims: int = 0
+    fenced: int = 0
+    exposed: int = 0
     slates: int = 0
     replays: int = 0
     repeated: int = 0
     item_dead_letters: int = 0
+    acked: int = 0
+    failed: int = 0
+    failed_found: int = 0
+    indeterminate: int = 0
+    indeterminate_found: int = 0
+    stored: int = 0
+    stored_ahead: int = 0
+    numbers: int = 0
+    ranked: int = 0
+    numbers_unverifiable: int = 0
     seconds: float = 0.0
     kinds: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
+    notes: list[Violation] = field(default_factory=list)
 
     def add(self, violation: Violation) -> None:
         self.kinds[violation.kind] += 1
         if len(self.violations) < KEPT:
             self.violations.append(violation)
 
+    def note(self, found: Violation) -> None:
+        """Something to be shown that breaks no promise."""
+        if len(self.notes) < KEPT:
+            self.notes.append(found)
+
     @property
     def conserved(self) -> bool:
         """input = applied + dead letters + counted duplicates, of what is due and in sight."""
-        return self.input - self.pending - self.unseen == self.applied + self.dead_letters + self.duplicates
+        set_aside = self.dead_letters + self.inference
+        return self.input - self.pending - self.unseen == self.applied + set_aside + self.duplicates
 
     @property
     def exit_code(self) -> int:
         """0 the promise holds; 1 it is broken; 3 part of it cannot be judged."""
         if self.kinds:
             return 1
-        return 3 if self.unverifiable or self.pending else 0
+        return 3 if self.unverifiable or self.numbers_unverifiable or self.pending else 0
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON types, with the verdict."""

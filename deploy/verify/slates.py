@@ -27,25 +27,20 @@ class Slates:
         self._partitions = partitions
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
-        self._gone = [False] * partitions
+        self.gone = False  # slates may have been compacted away or deleted
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
-        expected = [spans[self._topic, partition].start for partition in range(self._partitions)]
-        self._gone = [start > 0 for start in expected]
+        """Read this partition's slates from where the span begins."""
+        expected, end = spans[self._topic, self._ledger.partition]
+        self.gone = expected > 0 and not any(shelf.narrowed for shelf in self._ledger.shelves)
         for record in log.records(self._topic, spans):
-            if record.offset != expected[record.partition]:
-                self._gone[record.partition] = True
-            expected[record.partition] = record.offset + 1
+            if record.offset != expected:
+                self.gone = True
+            expected = record.offset + 1
             if record.value is not None:
                 self._report.slates += 1
                 self._take(record, record.value)
-        for partition, offset in enumerate(expected):
-            if offset < spans[self._topic, partition].end:
-                self._gone[partition] = True
-
-    def gone(self, user: User) -> bool:
-        """Slates of this user may have been compacted away or deleted."""
-        return self._gone[murmur2(user.key) % self._partitions]
+        self.gone = self.gone or expected < end
 
     def _take(self, record: Record, value: bytes) -> None:
         try:
@@ -65,11 +60,11 @@ class Slates:
             return
         if key == ANYONE and slate["strategy"] == "popularity":
             return
-        if murmur2(key) % self._partitions != record.partition:
-            self._blame("slate", "on a partition that is not its user's", record, slate)
         number = self._ledger.find(key)
         if number is None:
-            if self._history.gone[record.partition % len(self._history.gone)]:
+            if murmur2(key) % self._partitions != record.partition:
+                self._blame("slate", "on a partition that is not its user's", record, slate)
+            elif self._history.gone:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "a user without any state", record, slate)
@@ -89,9 +84,9 @@ class Slates:
 
     def _row(self, number: int, user: User, slate: dict[str, Any], record: Record) -> int:
         """The durable state that the slate shows, NONE (and blame) where there is none."""
-        rows = self._history.rows(number, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
+        rows = self._history.rows(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
         if not rows:
-            if self._history.gone[user.partition]:
+            if self._history.gone:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "shows a state that is not in the changelog", record, slate)
@@ -99,12 +94,14 @@ class Slates:
         if slate["chain"] != self._history.chain(rows[0]).hex():
             self._blame("slate-chain", "its chain is not that of the state of this seq", record, slate)
             return NONE
-        applied = [slate["applied"].get(f"{topic}/{user.partition}", -1) for topic in self._ledger.topics]
-        others = len(slate["applied"]) - sum(f"{t}/{user.partition}" in slate["applied"] for t in self._ledger.topics)
-        fitting = [row for row in rows if self._history.fence(row) == applied]
+        applied = [slate["applied"].get(f"{topic}/{self._ledger.partition}", -1) for topic in self._ledger.topics]
+        others = len(slate["applied"]) - sum(
+            f"{t}/{self._ledger.partition}" in slate["applied"] for t in self._ledger.topics
+        )
+        fitting = [row for row in rows if self._history.has_fence(row, applied)]
         if fitting and not others:
             return fitting[-1] if slate["events"] else fitting[0]
-        if not fitting and self._history.gone[user.partition]:
+        if not fitting and self._history.gone:
             self._report.unverifiable += 1
         else:
             self._blame("slate-fence", f"applied is {json.dumps(slate['applied'])[:120]}, not the fence", record, slate)
@@ -123,14 +120,14 @@ class Slates:
             )
         for topic, partition, offset in events:
             behaviour = self._ledger.topic_index(topic)
-            shelf = self._ledger.shelves[behaviour][user.partition]
+            shelf = self._ledger.shelves[behaviour]
             index = int(offset) - shelf.start
-            if behaviour != NONE and partition == user.partition and index < 0:
-                self._report.unverifiable += 1
+            if behaviour != NONE and partition == self._ledger.partition and index < 0:
+                self._report.unverifiable += not shelf.narrowed
                 continue
             if (
                 behaviour == NONE
-                or partition != user.partition
+                or partition != self._ledger.partition
                 or index >= len(shelf.state)
                 or shelf.state[index] != APPLIED
                 or shelf.user[index] != number

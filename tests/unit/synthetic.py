@@ -15,6 +15,7 @@ import numpy as np
 
 from deploy.verify.judge import Accepted, Judge, murmur2
 from deploy.verify.log import Place, Span
+from deploy.verify.writers import CLAIM
 from stream import interest
 from stream.errors import TopologyError
 from stream.events import SourceEvent
@@ -25,6 +26,7 @@ PARTITIONS = 2
 HIDDEN = 16
 MODEL = bytes(range(16))
 NOW = 1_700_000_000_000
+Headers = tuple[tuple[str, bytes], ...]
 
 
 class Row(NamedTuple):
@@ -83,9 +85,18 @@ class Lists:
     def committed(self) -> dict[Place, int]:
         return dict(self.offsets)
 
+    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+        ends = {place: span.end for place, span in self.spans(sorted({topic for topic, _ in times})).items()}
+        return {
+            (topic, partition): next(
+                (row.offset for row in self.topics[topic][partition] if row.timestamp >= when), ends[topic, partition]
+            )
+            for (topic, partition), when in times.items()
+        }
+
     def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Row]:
         for partition, rows in enumerate(self.topics[topic]):
-            span = spans[topic, partition]
+            span = spans.get((topic, partition), Span(0, 0))
             yield from (row for row in rows if span.start <= row.offset < span.end)
 
 
@@ -108,19 +119,23 @@ class World:
         self._judge = Judge(PARTITIONS, names.rating_scale)
         self._read: dict[Place, int] = {}
         self._slates = 0
+        self._epochs: dict[int, int] = {}
+        self.now = NOW
 
     # producers
 
-    def send(self, behaviour: int, user: str, item: str = "i1", **fields: Any) -> tuple[int, int, int]:
+    def send(
+        self, behaviour: int, user: str, item: str = "i1", headers: Headers = (), **fields: Any
+    ) -> tuple[int, int, int]:
         """A good event -> (behaviour, partition, offset)."""
         body = {"user": user, "item": item, "time": NOW} | ({}, {"value": 4.0}, {"text": "fine"})[behaviour] | fields
-        return self.send_raw(behaviour, user.encode(), json.dumps(body).encode(), partition_of(user))
+        return self.send_raw(behaviour, user.encode(), json.dumps(body).encode(), partition_of(user), headers)
 
     def send_raw(
-        self, behaviour: int, key: bytes | None, value: bytes | None, partition: int = 0
+        self, behaviour: int, key: bytes | None, value: bytes | None, partition: int = 0, headers: Headers = ()
     ) -> tuple[int, int, int]:
         topic = self.settings.sources[behaviour]
-        return behaviour, partition, self.log.append(topic, partition, key, value)
+        return behaviour, partition, self.log.append(topic, partition, key, value, headers, self.now)
 
     # the worker
 
@@ -159,8 +174,21 @@ class World:
                 interest.fold(state, one, self.settings.sources[one.behaviour])
         if state.folded or passed:
             state.h = np.full(HIDDEN, state.seq % 7, np.float16)
-            self.log.append(self.settings.changelog_topic, events[0].partition, user, interest.encode(state))
+            self.write(user, events[0].partition, interest.encode(state))
         self.slate(user, events[0].partition, replayed or not state.folded)
+
+    def claim(self, partition: int, epoch: int) -> None:
+        """Another writer takes the changelog partition over."""
+        header = ("writer", str(epoch).encode())
+        value = json.dumps({"epoch": epoch, "worker": "w", "time": NOW, "topics": {}}).encode()
+        self.log.append(self.settings.changelog_topic, partition, CLAIM, value, (header,), self.now)
+        self._epochs[partition] = epoch
+
+    def write(self, user: bytes, partition: int, record: bytes, epoch: int | None = None) -> None:
+        """A state record, by the partition's writer or by that of another epoch."""
+        epoch = self._epochs.get(partition, 0) if epoch is None else epoch
+        headers = (("writer", str(epoch).encode()),) if epoch else ()
+        self.log.append(self.settings.changelog_topic, partition, user, record, headers, self.now)
 
     def slate(self, user: bytes, partition: int, replay: bool, **other: Any) -> None:
         state = self.states[user]
@@ -181,21 +209,23 @@ class World:
             "strategy": "interest",
             "replay": replay,
         } | other
-        self.log.append(self.settings.recommendations_topic, partition, user, json.dumps(body).encode())
+        self.log.append(
+            self.settings.recommendations_topic, partition, user, json.dumps(body).encode(), timestamp=self.now
+        )
 
-    def letter(self, topic: str, row: Row, why: str) -> None:
+    def letter(self, topic: str, row: Row, why: str, stage: str = "decode") -> None:
         said = {
-            "topic": topic, "partition": row.partition, "offset": row.offset, "stage": "decode", "reason": "x",
+            "topic": topic, "partition": row.partition, "offset": row.offset, "stage": stage, "reason": "x",
             "field": "", "exception": "RecordError", "message": why, "attempt": 1, "app.version": "0",
             "model.sha256": "", "host": "h", "failed.at": NOW, "payload.sha256": sha256(row.value or b"").hexdigest(),
             "truncated": "false",
         }  # fmt: skip
         headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in said.items())
-        self.log.append(self.settings.dead_letters_topic, row.partition, row.key, row.value, headers)
+        self.log.append(self.settings.dead_letters_topic, row.partition, row.key, row.value, headers, row.timestamp)
 
 
 def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
     return SourceEvent(
         behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, float("nan"), "", "",
-        said.id, row.value or b"",
+        said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"",
     )  # fmt: skip

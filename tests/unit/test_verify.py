@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
+import rocksdict
 
-from deploy.verify import Report, check
+from deploy.verify import Report, Scope, check, scope
+from deploy.verify.disks import OFFSET_KEY
 from deploy.verify.judge import Accepted, Judge
+from deploy.verify.ledger import Ledger
+from deploy.verify.writers import CLAIM
 from stream import interest
-from stream.errors import TopologyError
+from stream.errors import DataError, TopologyError
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
 ALICE, BOB = "alice", "bob"
@@ -604,3 +610,441 @@ def test_any_byte_that_is_changed_in_a_good_source_record_is_seen(seed: int) -> 
     if duplicate:
         rows[place] = was
         assert b'"id"' in (was.value or b"")
+
+
+# Writers, claims and fences.
+
+
+def test_a_fenced_record_is_no_part_of_the_state() -> None:
+    world = small()
+    partition = partition_of(ALICE)
+    world.claim(partition, 1)
+    world.send(0, ALICE, "i5")
+    world.work()
+    old = states(world)[0][states(world)[1][0]].value or b""
+    world.claim(partition, 2)
+    world.write(ALICE.encode(), partition, old, epoch=1)  # what a stalled worker still writes
+    world.send(0, ALICE, "i6")
+    world.work()
+    report = verify(world)
+    assert report.violations == []
+    assert (report.claims, report.fenced, report.exposed, report.exit_code) == (2, 1, 0, 0)
+
+
+def test_a_fenced_record_that_is_its_users_last_is_exposed() -> None:
+    world = small()
+    partition = partition_of(ALICE)
+    world.claim(partition, 3)
+    world.write(ALICE.encode(), partition, states(world)[0][states(world)[1][0]].value or b"", epoch=2)
+    report = verify(world)
+    assert report.violations == []
+    assert (report.fenced, report.exposed, report.exit_code) == (1, 1, 0)
+    assert [(note.kind, note.user) for note in report.notes] == [("exposed", ALICE)]
+
+
+def test_the_logs_order_fences_not_the_clock() -> None:
+    """The same record is stale where nobody claimed the partition in between."""
+    world = small()
+    partition = partition_of(ALICE)
+    world.claim(partition, 1)
+    world.write(ALICE.encode(), partition, states(world)[0][states(world)[1][0]].value or b"", epoch=1)
+    world.claim(partition, 2)
+    assert set(verify(world).kinds) == {"stale"}
+
+
+def test_a_claim_that_comes_too_late_changes_nothing() -> None:
+    world = small()
+    partition = partition_of(ALICE)
+    world.claim(partition, 5)
+    world.claim(partition, 4)
+    world._epochs[partition] = 5
+    world.send(0, ALICE)
+    world.work()
+    report = verify(world)
+    assert report.violations == []
+    assert (report.claims, report.fenced) == (2, 0)
+
+
+def test_a_state_of_an_epoch_that_nobody_claimed() -> None:
+    world = small()
+    world._epochs[partition_of(ALICE)] = 7
+    world.send(0, ALICE)
+    world.work()
+    assert set(verify(world).kinds) == {"claim"}
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"", b"{", b"[]", b"{}", b'{"epoch": "1"}', b'{"epoch": 0}', b'{"epoch": true}']
+)
+def test_a_claim_that_says_nothing(value: bytes | None) -> None:
+    world = small()
+    world.log.append(world.settings.changelog_topic, 0, CLAIM, value)
+    assert verify(world).kinds == {"claim": 1}
+
+
+# Letters that were sent back.
+
+
+def test_a_letter_sent_back_twice_is_applied_once() -> None:
+    world = World()
+    _, partition, offset = world.send_raw(0, ALICE.encode(), b"{", partition_of(ALICE))
+    world.work()
+    back = (("replay", f"clicks/{partition}/{offset}".encode()),)
+    world.send(0, ALICE, headers=back)
+    world.work()
+    world.send(0, ALICE, headers=back)
+    world.send(0, ALICE, headers=(("replay", b"elsewhere/0/0"),))  # names no source: an event of its own
+    world.states[ALICE.encode()].folded = []
+    world.work()
+    found = verify(world)
+    assert (found.applied, found.duplicates, found.dead_letters) == (2, 1, 1)
+
+
+def test_a_body_id_goes_before_the_replay_header() -> None:
+    world = World()
+    world.send(0, ALICE, id="mine", headers=(("replay", b"clicks/0/7"),))
+    world.work()
+    assert verify(world).violations == []
+
+
+def test_a_replay_that_is_folded_twice_is_double() -> None:
+    world = World()
+    back = (("replay", b"clicks/0/7"),)
+    world.send(0, ALICE, headers=back)
+    world.work()
+    state = world.states[ALICE.encode()]
+    state.recent = state.recent.replace(b"clicks/0/7", b"clicks/0/8")  # the worker's memory fails
+    world.send(0, ALICE, headers=back)
+    world.work()
+    assert "double" in verify(world).kinds
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        (b"clicks/0/7", True), (b"ratings/1/0", True), (b"items/0/7", False), (b"clicks/0/07", False), (b"clicks/0", False),
+        (b"clicks/0/-1", False), (b"", False), (b"clicks/0/7 ", False), ("clicks/0/\u0667".encode(), False),
+    ],
+)  # fmt: skip
+def test_what_names_the_original(header: bytes, named: bool) -> None:
+    world = World()
+    spans = world.log.spans(world.settings.sources)
+    ledger = Ledger(world.settings.sources, spans, Judge(PARTITIONS, (0.5, 5)), 0)
+    row = Row(0, 0, NOW, b"u", b"", (("replay", header),))
+    assert ledger.replay_of(row) == (header.decode() if named else "")
+
+
+# Events that the model fails on.
+
+
+def culprit(world: World, stage: str = "inference") -> None:
+    """Bob's event is set aside and his fence moved over it."""
+    _, partition, offset = world.send(0, BOB)
+    row = world.log.topics["clicks"][partition][offset]
+    world.letter("clicks", row, "the model failed", stage)
+    state = world.states[BOB.encode()]
+    state.fence[0], state.folded = offset, []
+    world.write(BOB.encode(), partition, interest.encode(state))
+    world._read["clicks", partition] = offset + 1
+    world.commit()
+    world.slate(BOB.encode(), partition, True)
+
+
+def test_an_event_that_the_model_fails_on_is_counted_apart() -> None:
+    world = small()
+    culprit(world)
+    report = verify(world)
+    assert report.violations == []
+    assert (report.inference, report.lost, report.dead_letters) == (1, 0, 1)
+    assert report.conserved
+    assert report.exit_code == 0
+
+
+def test_only_the_stage_inference_excuses() -> None:
+    world = small()
+    culprit(world, "validate")
+    assert set(verify(world).kinds) == {"valid-dead-letter", "lost"}
+
+
+def test_an_applied_event_is_no_culprit() -> None:
+    world = small()
+    world.letter("clicks", world.log.topics["clicks"][partition_of(ALICE)][0], "and yet it was applied", "inference")
+    assert set(verify(world).kinds) == {"valid-dead-letter"}
+
+
+# The producer's ledger.
+
+
+def line(world: World, topic: str, partition: int, offset: int, status: str = "acked", /, **fields: object) -> str:
+    row = world.log.topics[topic][partition][offset]
+    said: dict[str, object] = {
+        "id": f"{topic}-{partition}-{offset}", "topic": topic, "partition": partition, "offset": offset,
+        "key": (row.key or b"").decode(), "sha256": sha256(row.value or b"").hexdigest(), "status": status,
+    }  # fmt: skip
+    return json.dumps({name: value for name, value in (said | fields).items() if value is not None})
+
+
+def sends(world: World, folder: Path, *lines: str) -> Report:
+    file = folder / "ledger.jsonl"
+    file.write_text("\n".join(lines))
+    return check(world.log, world.settings, scope=Scope(ledger=file))
+
+
+def everything(world: World, **fields: object) -> list[str]:
+    return [
+        line(world, topic, partition, row.offset, **fields)  # type: ignore[arg-type]
+        for topic in world.settings.sources
+        for partition in range(PARTITIONS)
+        for row in world.log.topics[topic][partition]
+    ]
+
+
+def test_a_ledger_that_agrees(tmp_path: Path) -> None:
+    world = eventful()
+    report = sends(world, tmp_path, *everything(world))
+    assert (report.acked, report.exit_code) == (300, 0)
+
+
+def test_a_ledger_without_places_agrees_too(tmp_path: Path) -> None:
+    world = small()
+    report = sends(world, tmp_path, *everything(world, partition=None, offset=None))
+    assert (report.acked, report.exit_code) == (6, 0)
+
+
+def test_sends_of_which_the_producer_does_not_know(tmp_path: Path) -> None:
+    world = small()
+    partition = partition_of(ALICE)
+    nowhere = sha256(b"never arrived").hexdigest()
+    there = line(world, "ratings", partition, 0, "indeterminate", partition=None, offset=None)
+    report = sends(
+        world, tmp_path, there,
+        line(world, "clicks", partition, 0, "indeterminate", partition=None, offset=None, sha256=nowhere),
+        line(world, "comments", partition, 0, "failed", partition=None, offset=None),
+        line(world, "clicks", partition, 0, "failed", sha256=nowhere),
+    )  # fmt: skip
+    assert (report.indeterminate, report.indeterminate_found) == (2, 1)
+    assert (report.failed, report.failed_found) == (2, 1)
+    assert report.exit_code == 0
+
+
+def test_what_was_acked_is_not_found_again_for_another_send(tmp_path: Path) -> None:
+    """Two sends of one value: the record that is there is the acked one's."""
+    world = small()
+    partition = partition_of(ALICE)
+    again = line(world, "ratings", partition, 0, "indeterminate", partition=None, offset=None, id="again")
+    report = sends(world, tmp_path, again, line(world, "ratings", partition, 0))
+    assert (report.acked, report.indeterminate, report.indeterminate_found) == (1, 1, 0)
+
+
+def test_a_send_is_known_by_its_header(tmp_path: Path) -> None:
+    world = World()
+    _, partition, offset = world.send(0, ALICE, headers=(("send-id", b"s-1"),))
+    world.work()
+    unknown = line(
+        world, "clicks", partition, offset, "indeterminate", partition=None, offset=None, id="s-1", sha256="00"
+    )
+    assert sends(world, tmp_path, unknown).indeterminate_found == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"sha256": "00" * 32}, "another value"),
+        ({"offset": 99}, "beyond the log's end"),
+        ({"partition": None, "offset": None, "sha256": "00" * 32}, "nowhere"),
+    ],
+)
+def test_an_acked_send_that_is_not_there(tmp_path: Path, fields: dict[str, object], says: str) -> None:
+    world = small()
+    report = sends(world, tmp_path, line(world, "clicks", partition_of(ALICE), 0, **fields))  # type: ignore[arg-type]
+    assert report.kinds == {"ledger": 1}
+    assert says in report.violations[0].message
+    assert f"send clicks-{partition_of(ALICE)}-0" in report.violations[0].message
+    assert report.violations[0].user == ALICE
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", "[]", '{"id": 1}', '{"id": 1, "topic": "clicks", "key": "u", "sha256": "00", "status": "?"}']
+)
+def test_a_ledger_that_cannot_be_read(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(DataError, match="line 1"):
+        sends(small(), tmp_path, bad)
+
+
+# Ranges.
+
+
+def later(world: World) -> World:
+    """An hour later there are more events of old and new users."""
+    world.now = NOW + 3_600_000
+    for number in range(30):
+        world.send(number % 3, f"u{number % 20}", f"i{number}")
+        if number % 7 == 0:
+            world.work()
+    world.work()
+    return world
+
+
+def test_since_judges_what_came_since() -> None:
+    world = later(eventful())
+    report = check(world.log, world.settings, scope=Scope(since=NOW + 1))
+    assert report.violations == []
+    assert (report.input, report.applied, report.exit_code) == (30, 30, 0)
+
+
+def test_until_judges_what_came_before() -> None:
+    world = later(eventful())
+    report = check(world.log, world.settings, scope=Scope(until=NOW + 1))
+    assert report.violations == []
+    assert (report.input, report.exit_code) == (300, 0)
+    assert check(world.log, world.settings, scope=Scope(since=NOW + 1, until=NOW + 2)).input == 0
+
+
+def test_states_are_adopted_where_their_events_are_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a run-in nothing before the range is read."""
+    monkeypatch.setattr(scope, "RUN_IN", 0)
+    world = later(eventful())
+    report = check(world.log, world.settings, scope=Scope(since=NOW + 1))
+    assert report.violations == []
+    assert (report.input, report.applied, report.adopted, report.exit_code) == (30, 30, 12, 0)
+
+
+@pytest.mark.parametrize("run_in", [0, 20_000])
+@pytest.mark.parametrize(
+    ("mutate", "kind"), [(forgotten_event, "lost"), (missing_slate, "uncovered"), (wrong_chain, "chain")]
+)
+def test_a_break_within_the_range_is_seen(
+    monkeypatch: pytest.MonkeyPatch, mutate: Callable[[World], None], kind: str, run_in: int
+) -> None:
+    monkeypatch.setattr(scope, "RUN_IN", run_in)
+    world = eventful()
+    world.now = NOW + 3_600_000
+    for behaviour, item in ((0, "i1"), (0, "i2"), (2, "i4")):
+        world.send(behaviour, ALICE, item)
+        world.work()
+    mutate(world)
+    assert kind in check(world.log, world.settings, scope=Scope(since=NOW + 1)).kinds
+
+
+def test_a_break_before_the_range_is_not_looked_for() -> None:
+    world = eventful()
+    found = world.log.topics["clicks"][0]
+    first = next(place for place, row in enumerate(found) if row.value and b"item" in row.value)
+    world.letter("clicks", found[first], "a good record")
+    assert "valid-dead-letter" in verify(world).kinds
+    later(world)
+    report = check(world.log, world.settings, scope=Scope(since=NOW + 1))
+    assert report.input == 30
+    assert "lost" not in report.kinds
+
+
+def test_from_an_offset_on() -> None:
+    world = eventful()
+    count = sum(len(rows) for rows in world.log.topics["clicks"])
+    starts = {("clicks", partition): 10 for partition in range(PARTITIONS)}
+    report = check(world.log, world.settings, scope=Scope(starts=starts))
+    assert report.violations == []
+    assert (report.input, report.exit_code) == (300 - 10 * PARTITIONS, 0)
+    assert count > 10 * PARTITIONS
+    with pytest.raises(DataError, match="elsewhere/0"):
+        check(world.log, world.settings, scope=Scope(starts={("elsewhere", 0): 0}))
+
+
+# The folders of stopped workers.
+
+
+def stored(
+    world: World, folder: Path, offset: int | None = None, change: Callable[[dict[bytes, bytes]], None] = dict
+) -> Report:
+    """RocksDB as a worker leaves it: the changelog's values up to an offset (all), then changed."""
+    for partition, found in enumerate(world.log.topics[world.settings.changelog_topic]):
+        head = len(found) - 1 if offset is None else offset
+        path = folder / "v1" / "tables" / f"interest-{partition}.db"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = {row.key or b"": row.value or b"" for row in found if row.offset <= head}
+        if partition == partition_of(ALICE):
+            change(values)
+        database = rocksdict.Rdict(str(path), options=rocksdict.Options(raw_mode=True))
+        for key, value in values.items():
+            database[key] = value
+        database[OFFSET_KEY] = b"%d" % head
+        database.close()
+    return check(world.log, world.settings, scope=Scope(data_dirs=(folder,)))
+
+
+def test_a_folder_that_is_the_changelogs_head(tmp_path: Path) -> None:
+    world = eventful()
+    report = stored(world, tmp_path)
+    assert report.violations == []
+    assert (report.stored, report.stored_ahead, report.exit_code) == (report.users, 0, 0)
+
+
+def test_a_folder_that_stopped_earlier(tmp_path: Path) -> None:
+    report = stored(small(), tmp_path, offset=0)
+    assert report.violations == []
+
+
+def test_a_folder_whose_last_write_did_not_know_its_offset(tmp_path: Path) -> None:
+    world = small()
+    last = states(world)[0][states(world)[1][-1]].value or b""
+    report = stored(world, tmp_path, 0, lambda values: values.update({ALICE.encode(): last}))
+    assert report.violations == []
+    assert report.stored_ahead == 1
+
+
+def put(world: World, change: Callable[[interest.Interest], None]) -> Callable[[dict[bytes, bytes]], None]:
+    def changed(values: dict[bytes, bytes]) -> None:
+        state = interest.decode(values[ALICE.encode()])
+        change(state)
+        values[ALICE.encode()] = interest.encode(state)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda state: setattr(state, "seq", 9), "does not have"),
+        (lambda state: setattr(state, "chain", bytes(16)), "does not have"),
+    ],
+)
+def test_a_state_that_only_the_folder_has(
+    tmp_path: Path, change: Callable[[interest.Interest], None], says: str
+) -> None:
+    world = small()
+    report = stored(world, tmp_path, change=put(world, change))
+    assert report.kinds == {"store": 1}
+    assert says in report.violations[0].message
+    assert report.violations[0].user == ALICE
+
+
+def test_an_older_state_than_the_folder_says(tmp_path: Path) -> None:
+    world = small()
+    first = states(world)[0][states(world)[1][0]].value or b""
+    report = stored(world, tmp_path, change=lambda values: values.update({ALICE.encode(): first}))
+    assert report.kinds == {"store": 1}
+    assert "older" in report.violations[0].message
+
+
+def test_a_state_that_the_folder_lacks(tmp_path: Path) -> None:
+    report = stored(small(), tmp_path, change=lambda values: values.pop(ALICE.encode()))
+    assert report.kinds == {"store": 1}
+
+
+def test_a_folder_beyond_the_changelogs_end(tmp_path: Path) -> None:
+    assert "store" in stored(small(), tmp_path, offset=99).kinds
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        check(small().log, small().settings, scope=Scope(data_dirs=(tmp_path / "none",)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_states_are_found_whatever_order_slates_come_in(seed: int) -> None:
+    """Slates of one user may be read in any order: each finds its own state."""
+    world = eventful(seed)
+    for rows in world.log.topics[world.settings.recommendations_topic]:
+        random.Random(seed).shuffle(rows)
+    world.log.renumber(world.settings.recommendations_topic)
+    assert verify(world).violations == []

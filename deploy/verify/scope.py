@@ -1,0 +1,54 @@
+"""What a check is asked to judge, and which offsets that means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.verify.log import Log, Place, Span
+from stream.errors import DataError
+
+RUN_IN = 20_000
+"""Records read before the first that is judged, per topic-partition: a state that folded some from before the range and some
+in it can then be judged like any other. More than a micro-batch and all events held behind comments."""
+
+MARGIN_MS = 600_000
+"""Slates and letters are read from so long before the oldest record that is judged: clocks differ."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """wait: seconds until the group must have committed what is there now; since, until: epoch ms of append times, until is
+    exclusive; starts: first offsets to judge; ledger: the producer's; data_dirs: of stopped workers; bundle: a bundle's
+    folder, or a folder of bundles with CURRENT, whose models compute states anew, of so many `users` (0: of all)."""
+
+    wait: float = 0.0
+    since: int | None = None
+    until: int | None = None
+    starts: dict[Place, int] = field(default_factory=dict)
+    ledger: Path | None = None
+    data_dirs: tuple[Path, ...] = ()
+    bundle: Path | None = None
+    users: int = 20
+
+    @property
+    def ranged(self) -> bool:
+        return self.since is not None or bool(self.starts)
+
+    def due(self, log: Log, spans: dict[Place, Span]) -> dict[Place, tuple[int, int]]:
+        """(from, to) of the source records that are judged, within `spans`. Raises DataError where a start names no partition."""
+        for place in self.starts:
+            if place not in spans:
+                raise DataError(f"--from-offset {place[0]}/{place[1]}: no partition of a source topic")
+        since = log.at(dict.fromkeys(spans, self.since)) if self.since is not None else {}
+        until = log.at(dict.fromkeys(spans, self.until)) if self.until is not None else {}
+        found = {}
+        for place, span in spans.items():
+            begin = max(span.start, self.starts.get(place, since.get(place, span.start)))
+            end = min(span.end, until.get(place, span.end))
+            found[place] = min(begin, span.end), max(end, min(begin, span.end))
+        return found
+
+    def view(self, due: dict[Place, tuple[int, int]], spans: dict[Place, Span]) -> dict[Place, Span]:
+        """What is read of the sources: from a little before, to the end."""
+        return {place: Span(max(span.start, due[place][0] - RUN_IN), span.end) for place, span in spans.items()}

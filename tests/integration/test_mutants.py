@@ -1,0 +1,146 @@
+"""The test of the tester: a real worker that breaks the promise in one way turns `freshet verify` red, for the right reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from deploy.verify import Report, Scope, run
+from stream.settings import Settings
+from tests.worker_process import Events, WorkerProcess, until
+
+pytestmark = pytest.mark.integration
+QUICK = {
+    "partitions": 2,
+    "session_timeout": 3.0,
+    "heartbeat_interval": 0.5,
+    "inference_timeout": 1.5,
+    "micro_batch": 64,
+}
+EVENTS = 2500
+USERS = 30
+
+CONSEQUENCES = {
+    "lost",
+    "uncovered",
+    "slate-state",
+    "slate-chain",
+    "slate-events",
+    "slate-fence",
+    "chain",
+    "fence",
+    "state",
+}
+"""What one break may bring about besides its own kind."""
+
+
+class Sending(Events):
+    """Clicks and ratings, a few comments, with a ledger of what was acknowledged."""
+
+    def write(self, count: int, ledger: Path) -> None:
+        sent = []
+        for number in range(count):
+            kind = "comment" if number % 250 == 0 else ("click", "rating")[number % 4 == 0]
+            topic, message = self.one(kind=kind)
+            sent.append((f"{self.sent}", topic, message, self.put(topic, message)))
+        self.producer.flush()
+        with ledger.open("a") as out:
+            for name, topic, message, future in sent:
+                place = future.get(10)
+                line = {
+                    "id": name, "topic": topic, "partition": place.partition, "offset": place.offset, "key": message["user"],
+                    "sha256": sha256(json.dumps(message).encode()).hexdigest(), "status": "acked",
+                }  # fmt: skip
+                out.write(json.dumps(line) + "\n")
+
+
+def work(
+    settings: Settings, bundles: Path, folder: Path, mutant: str, *, crashes: bool = False, loses_disk: bool = False
+) -> Report:
+    """Start the mutant on EVENTS events, judge what it has made of them. A ledger and the data folder are judged too."""
+    worker = WorkerProcess(settings, folder, bundles=bundles, mutant=mutant)
+    events = Sending(settings, seed=1, users=USERS)
+    try:
+        events.send_items()
+        events.write(EVENTS, folder / "ledger.jsonl")
+        worker.start()
+        if crashes:
+            assert worker.wait(60) == -signal.SIGKILL
+            if loses_disk:  # what is on it is not in the changelog
+                assert "store" in run(settings, scope=Scope(data_dirs=(worker.data_dir,))).kinds
+            worker.start()
+        if loses_disk:
+            _finish(settings)
+            worker.kill()
+            shutil.rmtree(worker.data_dir)
+            worker.data_dir.mkdir()
+            (worker.data_dir / "crashed").touch()
+            events.write(200, folder / "ledger.jsonl")
+            worker.start()
+        _finish(settings)
+        assert worker.terminate() == 0
+        numbers = bundles if mutant in ("unmutated", "drifts", "misranks") else None
+        return run(settings, scope=Scope(ledger=folder / "ledger.jsonl", data_dirs=(worker.data_dir,), bundle=numbers))
+    finally:
+        worker.close()
+        events.close()
+
+
+def _finish(settings: Settings) -> None:
+    """Wait until the worker has committed everything, right or wrong."""
+    from deploy.verify.log import KafkaLog
+
+    log = KafkaLog(settings)
+    try:
+        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
+        until(lambda: ends.items() <= log.committed().items(), 60, "everything committed")
+    finally:
+        log.close()
+
+
+def test_the_unmutated_worker_is_green(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    report = work(world(**QUICK), bundles, tmp_path, "unmutated")
+    assert report.violations == []
+    assert report.exit_code == 0
+    assert report.applied == report.input == report.acked == EVENTS
+    assert report.stored == report.users == USERS
+    assert report.stored_ahead == 0
+    assert report.numbers > 0
+    assert report.ranked > 0
+
+
+@pytest.mark.parametrize(
+    ("mutant", "kind", "crashes"),
+    [
+        ("sets_aside", "valid-dead-letter", False),
+        ("drops", "lost", False),
+        ("doubles", "double", False),
+        ("swaps", "order", False),
+        ("skips_record", "gap", False),
+        ("skips_republish", "uncovered", True),
+        ("forks", "fork", False),
+        ("commits_early", "lost", True),
+        ("drifts", "numbers", False),
+        ("misranks", "ranking", False),
+    ],
+)
+def test_a_mutant_is_red(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, kind: str, crashes: bool
+) -> None:
+    report = work(world(**QUICK), bundles, tmp_path, mutant, crashes=crashes)
+    assert report.exit_code == 1
+    assert kind in report.kinds, report.violations
+    assert set(report.kinds) <= CONSEQUENCES | {kind, "store"}, report.violations
+
+
+def test_rocksdb_before_the_changelog_is_red(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    """Killed between, it goes on from a state that nobody else can ever read; when the disk is lost, that is lost with it."""
+    report = work(world(**QUICK), bundles, tmp_path, "disk_first", crashes=True, loses_disk=True)
+    assert report.exit_code == 1
+    assert {"slate-state", "lost"} & set(report.kinds), report.violations

@@ -1,0 +1,226 @@
+"""Workers that break the promise, each in one way: the test of the tester.
+
+python -m tests.mutants NAME      a real `stream.worker.run` with the settings of the environment, and one thing patched
+
+Those that need a crash kill themselves once (a file in the data folder remembers it); whoever started them starts them again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stream import interest, pipeline
+from stream.decoder import EventDecoder
+from stream.errors import RecordError
+from stream.events import SourceEvent
+from stream.pipeline import Pipeline
+from stream.recommend import Turn
+from stream.session import Models
+from stream.settings import Settings, load
+from stream.transport import MicroBatch, Outgoing, RecordBatches
+from stream.worker import run
+
+EVERY = 1000  # events
+BATCHES = 20  # micro-batches until the crash
+CRASHED = "crashed"
+
+
+def crash(settings: Settings) -> None:
+    """SIGKILL ourselves, the first time."""
+    marker = settings.data_dir / CRASHED
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def unmutated(settings: Settings) -> None:
+    """The control."""
+
+
+def sets_aside(settings: Settings) -> None:
+    """One good event in a thousand becomes a dead letter."""
+    decode, numbers = EventDecoder.decode, count(1)
+
+    def mutant(self: EventDecoder, *record: Any) -> SourceEvent:
+        event = decode(self, *record)
+        if next(numbers) % EVERY == 0:
+            raise RecordError("validate", "out_of_range", "item", "not liked")
+        return event
+
+    EventDecoder.decode = mutant  # type: ignore[method-assign]
+
+
+def drops(settings: Settings) -> None:
+    """One event in a thousand is forgotten."""
+    decode, numbers = Pipeline._decode, count(1)
+
+    def mutant(self: Pipeline, *batch: Any) -> Any:
+        events, letters = decode(self, *batch)
+        return [event for event in events if next(numbers) % EVERY], letters
+
+    Pipeline._decode = mutant  # type: ignore[method-assign]
+
+
+def doubles(settings: Settings) -> None:
+    """One event in a thousand is folded twice in a row."""
+    take_in, is_replay, numbers = pipeline.take_in, interest.is_replay, count(1)
+    again: list[SourceEvent] = []
+
+    def mutant(user: bytes, partition: int, record: bytes | None, events: Sequence[SourceEvent], *rest: Any) -> Turn:
+        again[:] = [event for event in events if next(numbers) % EVERY == 0]
+        twice = [one for event in events for one in ((event, event) if event in again else (event,))]
+        return take_in(user, partition, record, twice, *rest)
+
+    pipeline.take_in = mutant
+    interest.is_replay = lambda state, event: is_replay(state, event) and event not in again
+
+
+def swaps(settings: Settings) -> None:
+    """A user's first two events of a micro-batch change places, where they are of one topic."""
+    take_in, is_replay = pipeline.take_in, interest.is_replay
+    late: list[SourceEvent] = []
+
+    def mutant(user: bytes, partition: int, record: bytes | None, events: Sequence[SourceEvent], *rest: Any) -> Turn:
+        late.clear()
+        if len(events) > 1 and events[0].behaviour == events[1].behaviour:
+            late.append(events[0])
+            events = [events[1], events[0], *events[2:]]
+        return take_in(user, partition, record, events, *rest)
+
+    pipeline.take_in = mutant
+    interest.is_replay = lambda state, event: is_replay(state, event) and event not in late
+
+
+def on_changelog(settings: Settings, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:
+    """Change what is sent to the changelog, RocksDB and slates as ever."""
+    send = RecordBatches.send
+
+    async def mutant(self: RecordBatches, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Any:
+        return await send(
+            self,
+            {
+                place: change(list(records)) if place[0] == settings.changelog_topic else records
+                for place, records in lists.items()
+            },
+        )
+
+    RecordBatches.send = mutant  # type: ignore[method-assign,assignment]
+
+
+def states_only(records: list[Outgoing]) -> list[Outgoing]:
+    """Without a writer's claim, which is no state."""
+    return [record for record in records if not (record.key or b"").startswith(b"\xff")]
+
+
+def skips_record(settings: Settings) -> None:
+    """One changelog record in a hundred is not written."""
+    numbers = count(1)
+    on_changelog(
+        settings,
+        lambda records: [record for record in records if not states_only([record]) or next(numbers) % 100],
+    )
+
+
+def forks(settings: Settings) -> None:
+    """One state in a hundred is written a second time with another chain, as by a second worker."""
+    numbers = count(1)
+
+    def twice(records: list[Outgoing]) -> list[Outgoing]:
+        more = []
+        for record in states_only(records):
+            if next(numbers) % 100 == 0:
+                state = interest.decode(record.value or b"")
+                state.chain = bytes(reversed(state.chain))
+                more.append(record._replace(value=interest.encode(state)))
+        return records + more
+
+    on_changelog(settings, twice)
+
+
+def drifts(settings: Settings) -> None:
+    """One call of the recurrent step in ten is off by the smallest step that float16 has."""
+    step, numbers = Models.step, count(1)
+
+    def mutant(self: Models, *inputs: Any) -> Any:
+        h, c = step(self, *inputs)
+        if next(numbers) % 10 == 0:
+            h = np.nextafter(h, np.float16(2))
+        return h, c
+
+    Models.step = mutant  # type: ignore[method-assign]
+
+
+def misranks(settings: Settings) -> None:
+    """The last item of every slate comes first."""
+    rank = pipeline.rank
+
+    def mutant(*inputs: Any, **named: Any) -> Any:
+        return [[*items[-1:], *items[:-1]] for items in rank(*inputs, **named)]
+
+    pipeline.rank = mutant
+
+
+def skips_republish(settings: Settings) -> None:
+    """Killed between the changelog and the slates; then no slate for events that are read again."""
+    make, numbers = Pipeline._slates, count(1)
+
+    def mutant(self: Pipeline, turns: Sequence[Turn], slates: Any, *rest: Any) -> Any:
+        if next(numbers) == BATCHES:
+            crash(settings)
+        pairs = [(turn, slate) for turn, slate in zip(turns, slates, strict=True) if not turn.replayed or turn.folded]
+        return make(self, [turn for turn, _ in pairs], [slate for _, slate in pairs], *rest)
+
+    Pipeline._slates = mutant  # type: ignore[method-assign]
+
+
+def commits_early(settings: Settings) -> None:
+    """Offsets are committed before the changelog has acknowledged; killed between."""
+    process, numbers = Pipeline.process, count(1)
+
+    async def mutant(self: Pipeline, batch: MicroBatch) -> None:
+        if batch.size and next(numbers) >= BATCHES and not (settings.data_dir / CRASHED).exists():
+            consumer = self._consumer()
+            consumer.finish({tp: part[-1].offset + 1 for tp, part in batch.parts.items()}, hold=False)
+            await consumer.commit_finished()
+            crash(settings)
+        await process(self, batch)
+
+    Pipeline.process = mutant  # type: ignore[method-assign]
+
+
+def disk_first(settings: Settings) -> None:
+    """RocksDB is written before the changelog; killed between."""
+    send, numbers = Pipeline._send_changelog, count(1)
+
+    async def mutant(self: Pipeline, records: Mapping[tuple[str, int], list[Outgoing]], *rest: Any) -> dict[Any, int]:
+        for (_, partition), written in records.items():
+            self._store.write(partition, [(record.key or b"", record.value or b"") for record in written], -1)
+        if records and next(numbers) >= BATCHES:
+            crash(settings)
+        return await send(self, records, *rest)
+
+    Pipeline._send_changelog = mutant  # type: ignore[method-assign]
+
+
+MUTANTS: dict[str, Callable[[Settings], None]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
+        misranks,
+    )
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    settings = load()
+    Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
+    MUTANTS[sys.argv[1]](settings)
+    run(settings)
