@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from deploy.verify.ledger import Ledger
 from deploy.verify.writers import CLAIM
 from stream import interest
 from stream.errors import DataError, TopologyError
+from tests.conftest import ROOT
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
 ALICE, BOB = "alice", "bob"
@@ -1048,3 +1051,33 @@ def test_states_are_found_whatever_order_slates_come_in(seed: int) -> None:
         random.Random(seed).shuffle(rows)
     world.log.renumber(world.settings.recommendations_topic)
     assert verify(world).violations == []
+
+
+def test_every_kind_of_violation_is_documented() -> None:
+    """docs/verify.md tells what each means."""
+    code = "".join(path.read_text("utf-8") for path in Path(scope.__file__).parent.glob("*.py"))
+    kinds = set(re.findall(r"(?:_blame|_accuse|blame|Violation)\(\s*\"([a-z-]+)\"", code)) | {
+        "dead-letter",
+        "store",
+        "ledger",
+    }
+    page = (ROOT / "docs" / "verify.md").read_text("utf-8")
+    assert kinds >= {"lost", "fork", "gap", "numbers", "claim"}
+    assert [kind for kind in sorted(kinds) if f"`{kind}`" not in page] == []
+
+
+def test_every_count_of_the_report_is_explained() -> None:
+    told = Report.__doc__ or ""
+    unexplained = {
+        "users",
+        "states",
+        "slates",
+        "replays",
+        "item_dead_letters",
+        "seconds",
+        "kinds",
+        "violations",
+        "notes",
+    }
+    missing = [f.name for f in fields(Report) if f.name not in unexplained and f.name not in told]
+    assert [name for name in missing if not name.endswith("_found")] == []
