@@ -93,8 +93,8 @@ def verify(
     """
     from deploy.verify import Scope, run
 
-    starts = dict(map(_start, from_offset or ()))
-    scope = Scope(wait, _time(since), _time(until), starts, ledger, tuple(data_dir or ()), bundle, numbers)
+    starts = dict(map(start_of, from_offset or ()))
+    scope = Scope(wait, time_of(since), time_of(until), starts, ledger, tuple(data_dir or ()), bundle, numbers)
     report = run(context.obj, scope=scope)
     if as_json:
         print(json.dumps(report.as_dict()))
@@ -104,7 +104,7 @@ def verify(
         raise typer.Exit(report.exit_code)
 
 
-def _time(said: str | None) -> int | None:
+def time_of(said: str | None) -> int | None:
     """Epoch ms of an ISO 8601 time, or of a number that is one already."""
     if said is None:
         return None
@@ -117,7 +117,8 @@ def _time(said: str | None) -> int | None:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _start(said: str) -> tuple[tuple[str, int], int]:
+def start_of(said: str) -> tuple[tuple[str, int], int]:
+    """topic/partition/offset -> ((topic, partition), offset)"""
     topic, _, rest = said.partition("/")
     partition, _, offset = rest.partition("/")
     if not (topic and partition.isdecimal() and offset.isdecimal()):

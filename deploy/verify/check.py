@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from deploy.verify.disks import disks
 from deploy.verify.history import History
@@ -42,6 +42,9 @@ from deploy.verify.sends import Sends
 from deploy.verify.slates import Slates
 from stream.errors import TopologyError
 from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.verify.numbers import Numbers
 
 POLL_SECONDS = 0.2
 
@@ -88,20 +91,10 @@ def check(
         from deploy.verify.numbers import Numbers
 
         numbers = Numbers(scope.bundle, scope.users, log, settings, report)
-    part = Part(log, settings, scope, partitions, due, spans, states, outputs, report)
+    limits = {place: max(committed.get(place, 0), 0 if in_time else span.end) for place, span in now.items()}
+    part = Part(log, settings, scope, partitions, due, limits, spans, states, outputs, report, numbers)
     for partition in range(partitions):
-        found = part.read(partition)
-        for shelf, index, offset in found.ledger.places():
-            limit = committed.get((shelf.topic, partition), 0)
-            late = 0 if in_time else now[shelf.topic, partition].end
-            _settle(shelf, index, offset, max(limit, late), found, report)
-        for shelf in found.ledger.shelves:
-            if shelf.first > 0 and not shelf.narrowed:
-                report.unverifiable += shelf.first  # deleted before anyone could check them
-        report.users += sum(user.row != NONE for user in found.ledger.users)
-        if numbers is not None:
-            mine = {place: span for place, span in {**states, **outputs}.items() if place[1] == partition}
-            numbers.collect(found.ledger, partitions, mine, mine)
+        part.judge(partition)
     if numbers is not None:
         numbers.finish()
     report.seconds = round(time.monotonic() - began, 3)
@@ -119,19 +112,35 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Reads one partition after the other: a user's events, states, slates and letters all have one partition number."""
+    """Judges one partition after the other: a user's events, states, slates and letters all have one partition number."""
 
     log: Log
     settings: Settings
     scope: Scope
     partitions: int
     due: dict[Place, tuple[int, int]]
+    limits: dict[Place, int]  # below them a record must be finished
     sources: dict[Place, Span]
     states: dict[Place, Span]
     outputs: dict[Place, Span]
     report: Report
+    numbers: Numbers | None
 
-    def read(self, partition: int) -> Read:
+    def judge(self, partition: int) -> None:
+        """Read one partition and settle its source records. Nothing of it is kept."""
+        report = self.report
+        read = self._read(partition)
+        for shelf, index, offset in read.ledger.places():
+            _settle(shelf, index, offset, self.limits[shelf.topic, partition], read, report)
+        for shelf in read.ledger.shelves:
+            if shelf.first > 0 and not shelf.narrowed:
+                report.unverifiable += shelf.first  # deleted before anyone could check them
+        report.users += sum(user.row != NONE for user in read.ledger.users)
+        if self.numbers is not None:
+            mine = {place: span for place, span in {**self.states, **self.outputs}.items() if place[1] == partition}
+            self.numbers.collect(read.ledger, self.partitions, mine, mine)
+
+    def _read(self, partition: int) -> Read:
         settings, report, log = self.settings, self.report, self.log
         mine = {place: span for place, span in self.sources.items() if place[1] == partition}
         first = {place: span.start for place, span in mine.items()}

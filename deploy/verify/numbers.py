@@ -10,6 +10,7 @@ It is dear, so a sample of users is taken: those whose keys hash lowest.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -36,6 +37,7 @@ from stream.session import Models, open_models
 from stream.settings import Settings
 
 NEAR = 1e-3
+ENOUGH = 20  # times the slate: what is scored beyond it is asked for only where an item is not found
 COMMENT = 2
 Vector = NDArray[np.float32]
 
@@ -92,6 +94,7 @@ class Items:
         self._rows = [bundle.items]
         self._bias = np.full(len(bundle.items), -np.inf, np.float32).tolist()
         self._later: dict[str, tuple[int, str]] = {}
+        self._crcs = array("I")
         self._validator = jsonschema_rs.validator_for(schema("item"))
 
     def take(self, record: Record) -> None:
@@ -119,6 +122,13 @@ class Items:
 
     def row(self, live: Live, item: str) -> int:
         return self.trained.get(item) or live.later.get(item, UNKNOWN)
+
+    def named(self, hashes: NDArray[np.uint32], rows: int) -> list[int]:
+        """Of the first `rows` rows those whose item's crc32 is among `hashes`."""
+        for name in self.names[len(self._crcs) :]:
+            self._crcs.append(crc32(name.encode()))
+        found: list[int] = np.flatnonzero(np.isin(np.array(self._crcs[:rows], np.uint32), hashes)).tolist()
+        return found
 
     def _row(self, item: str) -> int:
         return self.trained.get(item) or self._later.get(item, (UNKNOWN, ""))[0]
@@ -322,30 +332,27 @@ class Numbers:
 
     def _misranked(self, state: Interest, live: Live, items: list[dict[str, Any]]) -> str:
         """What is wrong with a slate; "" where nothing is."""
-        rows = {item: self._items.row(live, item) for item in [*self._items.trained, *live.later]}
-        seen = set(np.frombuffer(state.seen, np.uint32).tolist())
+        seen = np.frombuffer(state.seen, np.uint32)
         old = recents(state.recent)
         if len(seen) >= MAX_SEEN:
-            seen |= {crc32(event.item.encode()) for event in old}
-        hidden = [row for item, row in rows.items() if crc32(item.encode()) in seen]
-        if not self._settings.filter_seen:
-            hidden = []
+            seen = np.union1d(seen, np.array([crc32(event.item.encode()) for event in old], np.uint32))
+        hidden = self._items.named(seen, len(live.matrix)) if self._settings.filter_seen else []
         chosen = [
             row
             for event in reversed(old)
-            if (event.behaviour != COMMENT or not math.isnan(event.value)) and (row := rows.get(event.item, UNKNOWN))
+            if (event.behaviour != COMMENT or not math.isnan(event.value))
+            and (row := self._items.row(live, event.item)) != UNKNOWN
         ][: self._models.last]
-        scores, order = self._models.score(
-            state.h[None], live.matrix, live.bias,
+        feed = (
             np.array([(0, row) for row in hidden], np.int64).reshape(-1, 2),
             np.array([(0, row, age) for age, row in enumerate(chosen)], np.int64).reshape(-1, 3),
-            np.array([state.seq], np.int64), len(live.matrix),
-        )  # fmt: skip
-        best = {
-            self._items.names[row]: score
-            for row, score in zip(order[0].tolist(), scores[0].tolist(), strict=True)
-            if not math.isinf(score)
-        }
+            np.array([state.seq], np.int64),
+        )
+        best: dict[str, float] = {}
+        for k in (ENOUGH * self._settings.slate_size, len(live.matrix)):
+            best = self._best(state, live, feed, min(k, len(live.matrix)))
+            if all(said["item"] in best for said in items):
+                break
         top = list(best.values())[: self._settings.slate_size]
         if len(items) != len(top):
             return f"{len(items)} items, expected {len(top)}"
@@ -356,6 +363,12 @@ class Numbers:
             if abs(mine - score) > NEAR or abs(mine - said["score"]) > NEAR:
                 return f"place {place}: {said['item'][:100]!r} at {said['score']:g}, it scores {mine:g}, the best left {score:g}"
         return ""
+
+    def _best(self, state: Interest, live: Live, feed: tuple[Any, Any, Any], k: int) -> dict[str, float]:
+        """The k best items -> their scores, best first."""
+        scores, order = self._models.score(state.h[None], live.matrix, live.bias, *feed, k)
+        pairs = zip(order[0].tolist(), scores[0].tolist(), strict=True)
+        return {self._items.names[row]: score for row, score in pairs if not math.isinf(score)}
 
 
 def _event(behaviour: int, body: dict[str, Any]) -> Event:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from export.publish import build, publish
-from tests.bench import cost, latency, recovery, report
+from stream.settings import Settings
+from tests.bench import cost, latency, recovery, report, verify
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS, Traffic
 from tests.bench.world import World, bundles
 from tests.bundles import text_onnx, tiny_run
@@ -63,3 +66,12 @@ def test_recovery_reads_every_state_back(made: World) -> None:
     assert min(one.start_empty, one.start_with_data, one.start_wiped, one.start_after_kill) > 0
     assert one.state_mean > 4 * one.hidden
     assert report.recovery_table([one]).row_count == 11
+
+
+def test_the_log_that_verify_is_measured_on(world: Callable[..., Settings]) -> None:
+    settings = world(partitions=2)
+    made = asyncio.run(verify.write(settings, 2000, users=50))
+    found = verify.judge(settings, [])
+    assert (found["exit_code"], found["applied"], found["states"]) == (0, 2000, made.states)
+    assert found["wall_seconds"] > 0
+    assert found["peak_mib"] > 10

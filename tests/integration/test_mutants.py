@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from deploy.verify import Report, Scope, run
+from deploy.verify.log import KafkaLog
 from stream.settings import Settings
-from tests.worker_process import Events, WorkerProcess, until
+from tests.worker_process import Events, WorkerProcess, environment, until
 
 pytestmark = pytest.mark.integration
 QUICK = {
@@ -25,7 +29,7 @@ QUICK = {
 }
 EVENTS = 2500
 USERS = 30
-
+NEWCOMER = "newcomer"  # an item that the bundle does not know: its vector comes from its text
 CONSEQUENCES = {
     "lost",
     "uncovered",
@@ -47,7 +51,8 @@ class Sending(Events):
         sent = []
         for number in range(count):
             kind = "comment" if number % 250 == 0 else ("click", "rating")[number % 4 == 0]
-            topic, message = self.one(kind=kind)
+            item = {"item": NEWCOMER} if number % 100 == 0 else {}
+            topic, message = self.one(kind=kind, **item)
             sent.append((f"{self.sent}", topic, message, self.put(topic, message)))
         self.producer.flush()
         with ledger.open("a") as out:
@@ -68,6 +73,7 @@ def work(
     events = Sending(settings, seed=1, users=USERS)
     try:
         events.send_items()
+        events.send_items([NEWCOMER])
         events.write(EVENTS, folder / "ledger.jsonl")
         worker.start()
         if crashes:
@@ -94,8 +100,6 @@ def work(
 
 def _finish(settings: Settings) -> None:
     """Wait until the worker has committed everything, right or wrong."""
-    from deploy.verify.log import KafkaLog
-
     log = KafkaLog(settings)
     try:
         ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
@@ -105,7 +109,8 @@ def _finish(settings: Settings) -> None:
 
 
 def test_the_unmutated_worker_is_green(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
-    report = work(world(**QUICK), bundles, tmp_path, "unmutated")
+    settings = world(**QUICK)
+    report = work(settings, bundles, tmp_path, "unmutated")
     assert report.violations == []
     assert report.exit_code == 0
     assert report.applied == report.input == report.acked == EVENTS
@@ -113,6 +118,27 @@ def test_the_unmutated_worker_is_green(world: Callable[..., Settings], bundles: 
     assert report.stored_ahead == 0
     assert report.numbers > 0
     assert report.ranked > 0
+    _parts_are_green(settings)
+
+
+def _parts_are_green(settings: Settings) -> None:
+    """Ranges by time and by offset, as the command is told them."""
+    clicks = settings.sources[0]
+    log = KafkaLog(settings)
+    ends = [span.end for span in log.spans([clicks]).values()]
+    log.close()
+    starts = [f"--from-offset={clicks}/{partition}/{end // 2}" for partition, end in enumerate(ends)]
+    left = EVENTS - sum(end // 2 for end in ends)
+    for arguments, expected in (
+        (["--since", "2020-01-01T00:00:00+00:00"], EVENTS),
+        (["--since", str(int(time.time() * 1000))], 0),
+        (["--until", "2020-01-01"], 0),
+        (starts, left),
+    ):
+        command = [sys.executable, "-m", "deploy.cli", "verify", "--json", *arguments]
+        done = subprocess.run(command, env=environment(settings), capture_output=True, text=True, check=False)
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["input"], report["applied"]) == (0, expected, expected), (arguments, report)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import rocksdict
+import typer
 
+from deploy.commands import verify as command
 from deploy.verify import Report, Scope, check, scope
 from deploy.verify.disks import OFFSET_KEY
 from deploy.verify.judge import Accepted, Judge
@@ -18,6 +22,7 @@ from deploy.verify.ledger import Ledger
 from deploy.verify.writers import CLAIM
 from stream import interest
 from stream.errors import DataError, TopologyError
+from tests.conftest import ROOT
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
 ALICE, BOB = "alice", "bob"
@@ -1048,3 +1053,58 @@ def test_states_are_found_whatever_order_slates_come_in(seed: int) -> None:
         random.Random(seed).shuffle(rows)
     world.log.renumber(world.settings.recommendations_topic)
     assert verify(world).violations == []
+
+
+def test_every_kind_of_violation_is_documented() -> None:
+    """docs/verify.md tells what each means."""
+    code = "".join(path.read_text("utf-8") for path in Path(scope.__file__).parent.glob("*.py"))
+    kinds = set(re.findall(r"(?:_blame|_accuse|blame|Violation)\(\s*\"([a-z-]+)\"", code)) | {
+        "dead-letter",
+        "store",
+        "ledger",
+    }
+    page = (ROOT / "docs" / "verify.md").read_text("utf-8")
+    assert kinds >= {"lost", "fork", "gap", "numbers", "claim"}
+    assert [kind for kind in sorted(kinds) if f"`{kind}`" not in page] == []
+
+
+def test_every_count_of_the_report_is_explained() -> None:
+    told = Report.__doc__ or ""
+    unexplained = {
+        "users",
+        "states",
+        "slates",
+        "replays",
+        "item_dead_letters",
+        "seconds",
+        "kinds",
+        "violations",
+        "notes",
+    }
+    missing = [f.name for f in fields(Report) if f.name not in unexplained and f.name not in told]
+    assert [name for name in missing if not name.endswith("_found")] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "epoch_ms"),
+    [
+        ("1700000000000", 1_700_000_000_000),
+        ("2023-11-14T22:13:20", 1_700_000_000_000),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000_000),
+        ("2023-11-14", 1_699_920_000_000),
+    ],
+)
+def test_times_of_the_command(said: str, epoch_ms: int) -> None:
+    assert command.time_of(said) == epoch_ms
+
+
+@pytest.mark.parametrize("said", ["clicks", "clicks/0", "clicks/x/1", "clicks/0/-1", "/0/1", "clicks/0/1/2"])
+def test_an_offset_that_names_nothing(said: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        command.start_of(said)
+
+
+def test_an_offset_of_the_command() -> None:
+    assert command.start_of("p-clicks/3/12") == (("p-clicks", 3), 12)
+    with pytest.raises(typer.BadParameter):
+        command.time_of("yesterday")
