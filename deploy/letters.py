@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.producer import Sent
 from deploy.verify.letters import HEADER, headers
-from deploy.verify.log import KafkaLog, Place, Span
+from deploy.verify.log import KafkaLog, Log, Place, Span
 from deploy.verify.log import Record as LogRecord
 from stream.errors import DataError
 from stream.origin import origin
@@ -109,7 +109,7 @@ class Choice:
 class Letterbox:
     """The dead letters that were there when it was opened. Raises BrokerError, TopologyError."""
 
-    def __init__(self, settings: Settings, log: KafkaLog) -> None:
+    def __init__(self, settings: Settings, log: Log) -> None:
         self.log = log
         self._topic = settings.dead_letters_topic
         self._spans = log.spans([self._topic])
