@@ -38,7 +38,7 @@ class Letter:
     key: bytes | None
     value: bytes | None
     said: dict[str, str]
-    rest: tuple[tuple[str, bytes], ...]
+    rest: tuple[tuple[str, bytes | None], ...]
 
     @classmethod
     def of(cls, topic: str, record: LogRecord) -> Letter:

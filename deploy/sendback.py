@@ -205,7 +205,7 @@ class SendBack:
 def outgoing(settings: Settings, letter: Letter, correction: Correction | None = None) -> Outgoing:
     """A letter as it is to be sent to its source topic: by its key, with its headers and the place of its first record."""
     key, value = corrected(letter, correction)
-    kept = [header for header in letter.rest if header[0] != REPLAY_HEADER]
+    kept = [(name, value or b"") for name, value in letter.rest if name != REPLAY_HEADER]  # kafka-python sends no null
     return Outgoing(letter.said["topic"], key, value, [(REPLAY_HEADER, letter.origin(settings).encode()), *kept])
 
 
