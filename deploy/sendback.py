@@ -31,6 +31,7 @@ from stream.settings import Settings
 CLOCKS_MS = 60_000
 """How far the brokers' clocks may be apart: so much earlier than a letter's record the search begins."""
 
+NOTHING = (-1, -1, -1)
 IN_FLIGHT = 500  # records that are sent and not acknowledged yet
 
 
@@ -78,14 +79,19 @@ class Sender(Protocol):
 class Plan:
     """What is to be sent, after the first two passes.
 
-    newest: mark of (origin, key) -> the letter that stands for it; back: the same -> where it was sent back to; unseen: source
-    partitions whose records were deleted since: what was sent back then cannot be seen there.
+    newest: mark of (origin, key) -> the letter that would be sent for it, or NOTHING; back: the same mark -> where it was sent
+    back to; unseen: source partitions whose records were deleted since: what was sent back then cannot be seen there.
     """
 
     newest: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
     back: dict[bytes, Sent] = field(default_factory=dict)
     unseen: list[Place] = field(default_factory=list)
     chosen: int = 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to be sent."""
+        return any(age != NOTHING and mark not in self.back for mark, age in self.newest.items())
 
 
 class SendBack:
@@ -121,11 +127,13 @@ class SendBack:
                 continue
             plan.chosen += 1
             out, _, problems = self._ready(letter)
-            if problems:
+            if out.key is None or out.topic not in self._settings.sources:
                 continue
             mark = self._mark(letter, out)
-            plan.newest[mark] = max(plan.newest.get(mark, (-1, -1, -1)), _age(letter))
-            where = (out.topic, murmur2(out.key or b"") % self._settings.partitions)
+            newest = plan.newest.setdefault(mark, NOTHING)
+            if not problems:
+                plan.newest[mark] = max(newest, _age(letter))
+            where = (out.topic, murmur2(out.key) % self._settings.partitions)
             starts[where] = min(starts.get(where, letter.timestamp), letter.timestamp)
         if not self._again:
             self._look(plan, starts, failed)
@@ -159,13 +167,13 @@ class SendBack:
 
     def _judge(self, plan: Plan, letter: Letter) -> tuple[Outcome, Outgoing]:
         out, status, problems = self._ready(letter)
-        if problems:
-            return Outcome(letter, status, None, problems), out
         mark = self._mark(letter, out)
-        if plan.newest.get(mark) != _age(letter):
-            return Outcome(letter, Status.REPEATED, None, []), out
         if found := plan.back.get(mark):
             return Outcome(letter, Status.BACK, found, []), out
+        if problems:
+            return Outcome(letter, status, None, problems), out
+        if plan.newest.get(mark) != _age(letter):
+            return Outcome(letter, Status.REPEATED, None, []), out
         return Outcome(letter, Status.READY, None, []), out
 
     def _ready(self, letter: Letter) -> tuple[Outgoing, Status, list[Problem]]:

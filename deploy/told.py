@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,6 +14,9 @@ from deploy.sendback import REFUSED, Outcome, Plan, Status
 from deploy.verify.judge import parse
 from stream.errors import REASONS
 from stream.settings import Settings
+
+WIDTH = 160
+"""Columns where nobody looks: in a pipe or a file."""
 
 KINDS = 1000
 """Rows of a summary; a topic that others write to may hold more kinds."""
@@ -120,7 +124,7 @@ def table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]
         shown.add_column(heading, overflow="fold", justify="right" if heading == "letters" else "left")
     for row in rows:
         shown.add_row(*(escape(printable(cell)) for cell in row))
-    Console().print(shown)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)
 
 
 def _bytes_told(part: bytes | None) -> str:

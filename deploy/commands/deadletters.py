@@ -227,7 +227,7 @@ def replay(
         plan = task.plan()
         for place in plan.unseen:
             print(f"freshet: what was sent back to {'/'.join(map(str, place))} may be deleted by now", file=sys.stderr)
-        if dry_run or not plan.newest:
+        if dry_run or not plan.anything:
             refused = told.report(settings, task.run(plan, None), plan, as_json)
         else:
             with Producer(settings, linger_ms=5) as producer:
