@@ -1,105 +1,177 @@
-"""Reading dead letters, and putting them back on their source topic once they can be taken."""
+"""Reading dead letters: all of a choice, one by its place, in bounded memory however many there are."""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Any
 
 from deploy.producer import Sent
 from deploy.verify.letters import HEADER, headers
-from deploy.verify.log import KafkaLog
+from deploy.verify.log import KafkaLog, Log, Place, Span
+from deploy.verify.log import Record as LogRecord
 from stream.errors import DataError
+from stream.origin import origin
 from stream.settings import Settings
 
-REPLAY_HEADER = "replay"
-"""Put on records that were sent back; its value says where the dead letter lay: topic/partition/offset."""
-
 FIELDS = ("topic", "partition", "offset", "stage", "reason", "field", "message", "failed.at", "truncated")
+PREVIEW = 1000  # characters of a value in a list
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+Source = tuple[str, str, str]
+"""(topic, partition, offset) of a source record, as its dead letter says it."""
 
 
 @dataclass(frozen=True)
 class Letter:
-    """One dead letter. place: where it lies in the dead-letters topic; said: FIELDS of its headers; rest: its other
-    headers, as they were received."""
+    """One dead letter. place: where it lies in the dead-letters topic; timestamp: of the record that could not be taken,
+    epoch ms; said: its `__rec.errors.` headers, without that prefix; rest: its other headers, as they were received."""
 
     place: Sent
+    timestamp: int
     key: bytes | None
     value: bytes | None
     said: dict[str, str]
-    rest: tuple[tuple[str, bytes], ...]
+    rest: tuple[tuple[str, bytes | None], ...]
+
+    @classmethod
+    def of(cls, topic: str, record: LogRecord) -> Letter:
+        named = {name.removeprefix(HEADER): text for name, text in headers(record).items()}
+        return cls(
+            Sent(topic, record.partition, record.offset),
+            record.timestamp,
+            record.key,
+            record.value,
+            dict.fromkeys(FIELDS, "") | named,
+            tuple((name, value) for name, value in record.headers if not name.startswith(HEADER)),
+        )
 
     @property
-    def source(self) -> tuple[str, str, str]:
-        """(topic, partition, offset) of the record that could not be taken, as text."""
+    def source(self) -> Source:
+        """The record that could not be taken."""
         return self.said["topic"], self.said["partition"], self.said["offset"]
 
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON types; bytes that are not UTF-8 are shown with replacement characters."""
+    @property
+    def failed_ms(self) -> int:
+        """When it was set aside, epoch ms; 0 where the letter does not say it."""
+        text = self.said["failed.at"]
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
+
+    def origin(self, settings: Settings) -> str:
+        """The place of the first record that failed: this letter's source, unless that had been sent back already."""
+        return origin(self.rest, settings.sources) or "/".join(self.source)
+
+    def row(self) -> dict[str, Any]:
+        """What a list shows of it, as JSON types; a long value is cut."""
         return {
             "letter": list(self.place),
-            **self.said,
+            **{name: self.said[name] for name in FIELDS},
             "key": None if self.key is None else self.key.decode(errors="replace"),
-            "value": None if self.value is None else self.value.decode(errors="replace"),
+            "value": None if self.value is None else self.value[: 4 * PREVIEW].decode(errors="replace")[:PREVIEW],
         }
 
 
 @dataclass(frozen=True)
-class Correction:
-    """What to send instead; None leaves the part as it is."""
+class Choice:
+    """Which dead letters are meant; None leaves a part open. since, until: epoch ms of `failed.at`, the end not included."""
 
-    key: bytes | None = None
-    value: bytes | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    stage: str | None = None
+    reason: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    @property
+    def everything(self) -> bool:
+        return self == Choice()
+
+    def has(self, letter: Letter) -> bool:
+        said = letter.said
+        return (
+            (self.topic is None or said["topic"] == self.topic)
+            and (self.partition is None or said["partition"] == str(self.partition))
+            and (self.offset is None or said["offset"] == str(self.offset))
+            and (self.stage is None or said["stage"] == self.stage)
+            and (self.reason is None or said["reason"] == self.reason)
+            and (self.since is None or letter.failed_ms >= self.since)
+            and (self.until is None or letter.failed_ms < self.until)
+        )
 
 
-def read(settings: Settings) -> Iterator[Letter]:
-    """All dead letters, partition by partition in order. Raises BrokerError, TopologyError."""
+class Letterbox:
+    """The dead letters that were there when it was opened. Raises BrokerError, TopologyError."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self.log = log
+        self._topic = settings.dead_letters_topic
+        self._spans = log.spans([self._topic])
+
+    def read(self, choice: Choice = Choice()) -> Iterator[Letter]:
+        """Those that are meant, partition by partition, each in order; one at a time in memory."""
+        for place, span in self._where(choice.partition).items():
+            for record in self.log.records(self._topic, {place: span}):
+                letter = Letter.of(self._topic, record)
+                if choice.has(letter):
+                    yield letter
+
+    def find(self, place: tuple[str, int, int]) -> Letter:
+        """The letter that lies at `place`, or the newest one whose source record did. Raises DataError where none is."""
+        topic, partition, offset = place
+        if topic == self._topic:
+            span = self._spans.get((topic, partition))
+            if span and span.start <= offset < span.end:
+                for record in self.log.records(topic, {(topic, partition): Span(offset, offset + 1)}):
+                    return Letter.of(topic, record)
+        found = max(self.read(Choice(topic, partition, offset)), key=lambda letter: letter.failed_ms, default=None)
+        if found is None:
+            raise DataError(f"no dead letter lies at or came from {topic}/{partition}/{offset}")
+        return found
+
+    def _where(self, partition: int | None) -> dict[Place, Span]:
+        """A letter lies on the partition number of its source record."""
+        only = {place: span for place, span in self._spans.items() if place[1] == partition}
+        return only or dict(sorted(self._spans.items()))
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Letterbox]:
+    """A letterbox with a consumer of its own."""
     log = KafkaLog(settings)
-    topic = settings.dead_letters_topic
     try:
-        spans = log.spans([topic])
-        for place in sorted(spans):
-            for record in log.records(topic, {place: spans[place]}):
-                named = headers(record)
-                yield Letter(
-                    Sent(topic, record.partition, record.offset),
-                    record.key,
-                    record.value,
-                    {field: named.get(HEADER + field, "") for field in FIELDS},
-                    tuple((name, value) for name, value in record.headers if not name.startswith(HEADER)),
-                )
+        yield Letterbox(settings, log)
     finally:
         log.close()
 
 
-class Outgoing(NamedTuple):
-    """What goes back to the source topic."""
+def moment(text: str) -> int:
+    """A point in time -> epoch ms: `2h` ago (s, m, h, d, w), ISO 8601 (UTC where it names no zone), or epoch ms.
 
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-
-def outgoing(settings: Settings, letter: Letter, correction: Correction | None = None) -> Outgoing:
-    """A letter as it is to be sent to its source topic, by its key.
-
-    Raises DataError where its value was truncated and no other is given, where it came from no topic of ours, or where
-    it has neither key nor value.
+    Raises ValueError.
     """
-    topic = letter.said["topic"]
-    correction = correction or Correction()
-    if topic not in (*settings.sources, settings.items_topic):
-        raise DataError(f"dead letter {name(letter.place)} says it came from {topic!r}, which is none of our topics")
-    if letter.said["truncated"] == "true" and correction.value is None:
-        raise DataError(f"dead letter {name(letter.place)} was truncated: give the whole value to send")
-    key = letter.key if correction.key is None else correction.key
-    value = letter.value if correction.value is None else correction.value
-    kept = [header for header in letter.rest if header[0] != REPLAY_HEADER]
-    if key is None and value is None:
-        raise DataError(f"dead letter {name(letter.place)} has neither key nor value: correct it, or leave it out")
-    return Outgoing(topic, key, value, [*kept, (REPLAY_HEADER, name(letter.place).encode())])
+    if found := _AGO.fullmatch(text):
+        return int(1000 * (time.time() - float(found[1]) * _UNITS[found[2]]))
+    if text.isascii() and text.isdecimal() and len(text) > 9:
+        return int(text)
+    parsed = datetime.fromisoformat(text)
+    return int(1000 * (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 
 
-def name(place: Sent) -> str:
-    return "/".join(map(str, place))
+def iso(ms: int) -> str:
+    """Epoch ms -> ISO 8601 in UTC, to the second; empty for 0 and for what no calendar has."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if ms else ""
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def printable(text: str) -> str:
+    """One line of somebody else's text as a terminal may show it: control and format characters are escaped."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -27,17 +27,17 @@ TakenAnew = Callable[[Turn, Collection[SourceEvent]], Turn]
 
 @dataclass(slots=True)
 class Kept:
-    """What is kept of a record that came in an earlier micro-batch; its headers are not."""
+    """A record that came in an earlier micro-batch, as it was received."""
 
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Any = ()
+    headers: Any
 
     @classmethod
     def of(cls, event: SourceEvent) -> Kept:
-        return cls(event.offset, event.append_ms, event.user, event.payload)
+        return cls(event.offset, event.append_ms, event.user, event.payload, event.headers)
 
 
 async def advance_or_part(

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from stream.errors import RecordError
 from stream.events import DeadLetterHeaders
+from stream.origin import MAX_ORIGIN, REPLAY_HEADER
 from stream.transport import Outgoing, Record
 
 MAX_VALUE = 4 << 20  # bytes of key and value together; the topic takes 64 KiB more, for the headers
@@ -51,14 +52,24 @@ class DeadLetters:
 
 
 def _received(record: Record) -> list[tuple[str, bytes]]:
-    """The record's own headers while they fit; those that claim to be ours are dropped."""
+    """The record's own headers while they fit; those that claim to be ours are dropped.
+
+    The first `replay` names what was sent back, and is kept in any case; one that cannot be a place goes, and no later one
+    takes its part.
+    """
     kept: list[tuple[str, bytes]] = []
     size = 0
+    named = False
     for name, value in record.headers or ():
-        size += len(name) + len(value or b"")
-        if size > MAX_HEADERS:
-            break
-        if not name.startswith("__rec.errors."):
+        if name.startswith("__rec.errors."):
+            continue
+        if name == REPLAY_HEADER:
+            if not named and len(value or b"") <= MAX_ORIGIN:
+                kept.append((name, value))
+            named = True
+            continue
+        size += len(name.encode()) + len(value or b"")
+        if size <= MAX_HEADERS:
             kept.append((name, value))
     return kept
 

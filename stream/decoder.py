@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -10,7 +11,8 @@ from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
 from stream.errors import RecordError
-from stream.events import CLICK, FUTURE_MS, MAX_DEPTH, NAN, RATING, Click, Comment, Rating, SourceEvent
+from stream.events import CLICK, FUTURE_MS, MAX_DEPTH, NAN, RATING, SOURCE_TOPICS, Click, Comment, Rating, SourceEvent
+from stream.origin import Headers, origin
 
 _STRINGS = re.compile(
     r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL
@@ -103,11 +105,15 @@ class JsonDecoder(Generic[Message]):
 class EventDecoder:
     """Turns raw records of the three source topics into events, or says exactly what is wrong with them.
 
-    partitions: partition count of the source topics; rating_scale: (min, max), both inclusive.
+    partitions: partition count of the source topics; rating_scale: (min, max), both inclusive; topics: names of the source
+    topics, for the header `replay`.
     """
 
-    def __init__(self, partitions: int, rating_scale: tuple[float, float]) -> None:
+    def __init__(
+        self, partitions: int, rating_scale: tuple[float, float], topics: Sequence[str] = SOURCE_TOPICS
+    ) -> None:
         self._partitions = partitions
+        self._topics = tuple(topics)
         self._scale = rating_scale
         self._partition_of: dict[bytes, int] = {}
         self._click = JsonDecoder(Click)
@@ -124,7 +130,14 @@ class EventDecoder:
         return found
 
     def decode(
-        self, behaviour: int, partition: int, offset: int, append_ms: int, key: bytes | None, value: bytes | None
+        self,
+        behaviour: int,
+        partition: int,
+        offset: int,
+        append_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
     ) -> SourceEvent:
         """One record -> SourceEvent. Raises RecordError: the record is a dead letter."""
         if key is None:
@@ -153,10 +166,14 @@ class EventDecoder:
             )
         if event.time > append_ms + FUTURE_MS:
             raise RecordError("validate", "far_future", "time", f"more than one hour after the append time {append_ms}")
-        return SourceEvent(
+        found = SourceEvent(
             behaviour, partition, offset, append_ms, key, event.item, event.time, rating,
             event.scene or "", text, event.id or "", value or b"",
         )  # fmt: skip
+        if headers:
+            found.headers = headers
+            found.id = found.id or origin(headers, self._topics)
+        return found
 
     def _in_scale(self, value: float) -> float:
         low, high = self._scale

@@ -91,21 +91,23 @@ class RecordError(FreshetError):
         self.field = field
 
 
-REASONS = (
-    "null_key",
-    "bad_key",
-    "null_value",
-    "empty_value",
-    "not_utf8",
-    "malformed_json",
-    "too_deep",
-    "too_large",
-    "missing_field",
-    "wrong_type",
-    "out_of_range",
-    "rating_out_of_scale",
-    "key_mismatch",
-    "mispartitioned",
-    "far_future",
-    "inference",
-)
+REASONS = {
+    "null_key": "The record has no key; it must be the user id in UTF-8.",
+    "bad_key": "The key is not UTF-8, or empty.",
+    "null_value": "The record has no value (a tombstone); it must be a JSON object.",
+    "empty_value": "The value has no bytes; it must be a JSON object.",
+    "not_utf8": "The value is not UTF-8: another encoding, compressed, or not text at all.",
+    "malformed_json": "The value is not JSON (RFC 8259): cut off, NaN or Infinity, a byte order mark, a lone surrogate.",
+    "too_deep": "Arrays and objects are nested more than 32 levels deep.",
+    "too_large": "A text is longer than its field may be.",
+    "missing_field": "A field that every such message needs is absent.",
+    "wrong_type": "A field, or the whole value, is of another JSON type than the schema says.",
+    "out_of_range": "A field is of the right type, its value not one that the schema allows.",
+    "rating_out_of_scale": "`value` lies outside the setting `rating_scale`.",
+    "key_mismatch": "The key is not the body's `user`: one of the two is wrong, and only the producer knows which.",
+    "mispartitioned": "The record lies on another partition than murmur2(key) mod n: a client on librdkafka needs "
+    "`partitioner=murmur2_random`. The record itself is good.",
+    "far_future": "`time` is more than one hour after the append time: a wrong clock, or not epoch milliseconds.",
+    "inference": "The model fails on this event, and passes without it. The record itself is good.",
+}
+"""Why a record is not acceptable: the values of a dead letter's header `reason`, and what each means."""

@@ -10,6 +10,7 @@ after the append time; the record lies on partition murmur2(key) mod n.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import numpy as np
@@ -159,7 +160,8 @@ class SourceEvent(Struct, gc=False):
 
     `behaviour` indexes BEHAVIOURS and SOURCE_TOPICS; `value` is NaN where there is none; `payload` is the value as
     received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded, and `read`
-    the rating read out of it, where it came without `value` and the bundle reads (else NaN).
+    the rating read out of it, where it came without `value` and the bundle reads (else NaN). `id` is the producer's, else
+    the origin that a record sent back names (stream.origin), else ""; `headers` are the record's, as received.
     """
 
     behaviour: int
@@ -176,6 +178,7 @@ class SourceEvent(Struct, gc=False):
     payload: bytes
     vector: NDArray[np.float32] | None = None
     read: float = float("nan")
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 NAN: Final = float("nan")

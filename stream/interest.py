@@ -117,7 +117,7 @@ def item_hash(item: str) -> int:
 
 
 def event_id(event: SourceEvent, topic: str) -> bytes:
-    """The producer's `id`, else topic/partition/offset."""
+    """The producer's `id` or the origin of what was sent back, else topic/partition/offset."""
     return event.id.encode() if event.id else b"%s/%d/%d" % (topic.encode(), event.partition, event.offset)
 
 
@@ -132,7 +132,7 @@ def is_replay(state: Interest, event: SourceEvent) -> bool:
 
 
 def is_duplicate(state: Interest, event: SourceEvent) -> bool:
-    """Its `id` is among the user's last 64 events (only ids that a producer gave can repeat)."""
+    """Its `id` is among the user's last 64 events (only an id that a producer gave, or an origin, can repeat)."""
     if not event.id or event.id.encode() not in state.recent:  # bytes first: nearly always the end of it
         return False
     return any(recent.id == event.id for recent in state.recents())

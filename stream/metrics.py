@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -337,7 +337,7 @@ class Metrics:
         self.catalogue_offset.set(-1)
 
 
-def _of(values: Sequence[str], value: str) -> str:
+def _of(values: Collection[str], value: str) -> str:
     return value if value in values else OTHER
 
 

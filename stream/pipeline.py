@@ -158,8 +158,11 @@ class Pipeline:
                 for record in records:
                     try:
                         events.append(
-                            decode(behaviour, tp.partition, record.offset, record.timestamp, record.key, record.value)
-                        )
+                            decode(
+                                behaviour, tp.partition, record.offset, record.timestamp, record.key, record.value,
+                                record.headers,
+                            )
+                        )  # fmt: skip
                     except RecordError as error:
                         letter = self._dead_letters.letter(topic, tp.partition, record, error)
                         letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)

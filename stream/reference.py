@@ -46,6 +46,12 @@ may add their own. Every topic name may carry the setting `prefix`.
 | `recommendations` | user id, `*` for anyone unknown | recommendation |
 | `dead-letters` | as received | as received; the headers say what is wrong |
 
+**Identity.** An event's id is the body's `id`, else the place in its header `replay`, else its own topic/partition/offset.
+An event whose `id` or `replay` is among those of its user's last 64 events is a duplicate and changes nothing. The header is for
+[dead letters that are sent back](deadletters.md): it names the topic/partition/offset (ASCII, plain decimals) of the record that
+first failed. Only the first header of that name counts, and one that is malformed or names none of the three source topics
+counts for nothing. Other headers are not read.
+
 **Where a record must lie.** On partition murmur2(key) mod n, the default of the Java client and of kafka-python. Clients on
 librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`, or every record on a wrong
 partition becomes a dead letter `mispartitioned`.
@@ -60,7 +66,8 @@ setting `rating_scale`; `time` is at most one hour after the append time of the 
 """
 
 REASONS_INTRO: Final = """
-Reasons, the values of the header `__rec.errors.reason`:
+What to do with dead letters is said in [deadletters.md](deadletters.md). Reasons, the values of the header
+`__rec.errors.reason`:
 """
 
 
@@ -134,7 +141,7 @@ def messages() -> str:
                 kind = type_name(schema)
                 page += _row((f"`{field}`", kind + (", optional" if optional else ""), _says(schema)))
         if headers:
-            page += REASONS_INTRO + "\n" + "".join(f"- `{reason}`\n" for reason in REASONS)
+            page += REASONS_INTRO + "\n" + "".join(f"- `{reason}`: {said}\n" for reason, said in REASONS.items())
         page += "\n"
     return page.rstrip("\n") + "\n"
 

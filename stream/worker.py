@@ -140,7 +140,7 @@ class Worker:
             batches=lambda: app.producer.batches,
             fence=lambda: fence,
             store=app.store,
-            decoder=EventDecoder(settings.partitions, settings.rating_scale),
+            decoder=EventDecoder(settings.partitions, settings.rating_scale, settings.sources),
             comments=comments,
             dead_letters=DeadLetters(bundle.id),
             catalogue=lambda: catalogue.snapshot,

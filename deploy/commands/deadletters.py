@@ -1,12 +1,15 @@
-"""`freshet deadletters`: what could not be taken, and sending it back."""
+"""`freshet deadletters`: what could not be taken, correcting it, and sending it back."""
 
 from __future__ import annotations
 
+import heapq
 import json
+import os
+import sys
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,15 +17,20 @@ from stream.errors import DataError
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from deploy.letters import Correction, Letter
+    from deploy.corrections import Correction, Edits
+    from deploy.letters import Choice, Letterbox, Source
 
-group = typer.Typer(no_args_is_help=True, help="Show dead letters, and send them back to their topics.")
+group = typer.Typer(no_args_is_help=True, help="Show dead letters, correct them, send them back to their topics.")
+
+SHOWN = 10
 
 Topic = Annotated[str | None, typer.Option(help="Only those that came from this topic.")]
 Partition = Annotated[int | None, typer.Option(help="Only those that came from this partition.")]
 Offset = Annotated[int | None, typer.Option(help="Only the one that came from this offset.")]
 Stage = Annotated[str | None, typer.Option(help="Only those of this stage.")]
 Reason = Annotated[str | None, typer.Option(help="Only those of this reason.")]
+Since = Annotated[str | None, typer.Option(help="Only those set aside since: `2h` ago (s, m, h, d, w), or ISO 8601.")]
+Until = Annotated[str | None, typer.Option(help="Only those set aside before: `2h` ago (s, m, h, d, w), or ISO 8601.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -39,25 +47,138 @@ def list_(
     offset: Offset = None,
     stage: Stage = None,
     reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Count them by topic, stage and reason.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Show dead letters with stage, field and reason. Exit codes: 69 no broker, 78 topic missing."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """Show dead letters, the newest first: when, whence, stage, field, reason. Exit codes: 69 no broker, 78 topic missing."""
+    from deploy import letters, told
 
-    found = list(islice(_chosen(context.obj, topic, partition, offset, stage, reason), limit))
+    choice = _choice(topic, partition, offset, stage, reason, since, until)
+    with letters.opened(context.obj) as box:
+        if summary:
+            told.summarise(box.read(choice), as_json)
+            return
+        matched = 0
+
+        def rows() -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
+            nonlocal matched
+            for matched, letter in enumerate(box.read(choice), start=1):  # noqa: B007
+                row = letter.row()
+                yield letter.failed_ms, row["letter"], row
+
+        chosen = (heapq.nsmallest if oldest else heapq.nlargest)(limit, rows(), key=lambda row: row[:2])
+    found = [row for *_, row in chosen]
     if as_json:
-        print(json.dumps({"letters": [letter.as_dict() for letter in found]}))
+        print(json.dumps({"matched": matched, "letters": found}))
         return
-    table = Table(title=f"{len(found):,} dead letters")
-    for heading in ("source", "stage", "field", "reason", "message"):
-        table.add_column(heading, overflow="fold")
-    for letter in found:
-        said = [letter.said[name] for name in ("stage", "field", "reason", "message")]
-        table.add_row(escape("/".join(letter.source)), *map(escape, said))
-    Console().print(table)
+    title = f"{len(found):,} of {matched:,} dead letters, the {'oldest' if oldest else 'newest'} first"
+    told.table(
+        title,
+        ("set aside", "source", "stage", "field", "reason", "message"),
+        (
+            (
+                letters.iso(when),
+                "/".join(row[name] for name in ("topic", "partition", "offset")),
+                *(row[name] for name in ("stage", "field", "reason", "message")),
+            )
+            for when, _, row in chosen
+        ),
+    )
+
+
+@group.command()
+def show(
+    context: typer.Context,
+    place: Annotated[str, typer.Argument(help="topic/partition/offset of the source record, or of the letter itself.")],
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter whole: why it is one, what was expected, headers, key, value. Exit codes: 65 none there, 69, 78."""
+    from deploy import letters, told
+    from deploy.corrections import Acceptance
+
+    settings: Settings = context.obj
+    topic, _, rest = place.rpartition("/")[0].rpartition("/")
+    number, offset = rest, place.rpartition("/")[2]
+    if not (topic and number.isdecimal() and offset.isdecimal()):
+        raise typer.BadParameter(f"{place}: expected topic/partition/offset")
+    with letters.opened(settings) as box:
+        letter = box.find((topic, int(number), int(offset)))
+    problems = Acceptance(settings).problems(letter.said["topic"], letter.key, letter.value)
+    if as_json:
+        print(json.dumps(told.whole(settings, letter) | {"wrong": [problem._asdict() for problem in problems]}))
+        return
+    for line in told.lines(settings, letter):
+        print(letters.printable(line))
+
+
+@group.command()
+def fix(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    topic: Topic = None,
+    partition: Partition = None,
+    offset: Offset = None,
+    stage: Stage = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    everything: Annotated[bool, typer.Option("--all", help="Needed where nothing narrows the choice.")] = False,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value in every letter; may be repeated.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option("--rename", help="old=new name of a field in every letter; may be repeated.")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="A field to drop; may be repeated.")] = None,
+    key_from_user: Annotated[
+        bool,
+        typer.Option("--key-from-user", help="Make the body's `user` the key: for null_key, bad_key, key_mismatch."),
+    ] = False,
+    edit: Annotated[bool, typer.Option("--edit", help="Open the file in $VISUAL or $EDITOR.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write dead letters to a file to be corrected, one JSON object a line; `replay --corrected` sends them.
+
+    `key` and `value` of a line are what will be sent: edit them by hand, with jq, or by --set, --rename and --remove. `wrong`
+    says what the worker would still refuse. Exit codes: 65 a line cannot be read, 69 no broker, 74 the file, 78 topic missing.
+    """
+    import click
+
+    from deploy import corrections, letters
+
+    choice = _choice(topic, partition, offset, stage, reason, since, until)
+    if choice.everything and not everything:
+        raise typer.BadParameter("name what to correct (--topic, --reason, ...), or say --all")
+    edits = _edits(assign, rename, remove, key_from_user)
+    acceptance = corrections.Acceptance(context.obj)
+    seen: set[int] = set()
+    with letters.opened(context.obj) as box, _new(file, overwrite) as out:
+        for letter in box.read(choice):
+            if (
+                mark := hash(letter.source)
+            ) not in seen:  # a record that came as two letters, after a crash, is one line
+                seen.add(mark)
+                out.write(json.dumps(corrections.line(acceptance, letter, edits), ensure_ascii=False).encode() + b"\n")
+    if edit:
+        click.edit(filename=str(file))
+    wrong: Counter[str] = Counter()
+    lines = refused = 0
+    for _, problems in corrections.still_wrong(acceptance, file):
+        lines += 1
+        refused += bool(problems)
+        wrong.update(str(problem) for problem in problems)
+    if as_json:
+        print(json.dumps({"file": str(file), "letters": lines, "refused": refused, "wrong": dict(wrong)}))
+        return
+    print(f"{lines:,} dead letters in {file}: {lines - refused:,} would be taken now, {refused:,} not")
+    for problem, count in wrong.most_common(SHOWN):
+        print(f"  {count:,} x {letters.printable(problem)}")
+    print(f"when they are right: freshet deadletters replay --corrected {file}")
 
 
 @group.command()
@@ -68,89 +189,117 @@ def replay(
     offset: Offset = None,
     stage: Stage = None,
     reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
     key: Annotated[str | None, typer.Option(help="Send this key instead; needs one single letter.")] = None,
     value: Annotated[str | None, typer.Option(help="Send this value instead; needs one single letter.")] = None,
     corrected: Annotated[
         Path | None,
-        typer.Option(help="JSONL of {topic, partition, offset, key?, value?}: only these letters, so corrected."),
+        typer.Option(help="JSONL of {topic, partition, offset, key?, value?}, as `fix` writes it: only these letters."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Needed where nothing narrows the choice.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Send also what was sent back before.")] = False,
+    rate: Annotated[float, typer.Option(min=0, help="Records a second at most; 0: no limit.")] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Send dead letters back to where they came from, with their key and a `replay` header.
+    """Send dead letters back to where they came from, each once, and say of each what became of it.
 
-    A record that came as several dead letters (after a crash) is sent once. Each call sends again: what was sent before
-    has a `replay` header in its topic. Exit codes: 65 truncated or a bad correction, 69 no broker, 78 topic missing.
+    What the worker would refuse again is not sent. What was sent back before is found in its topic by the header `replay`,
+    and left out. Exit codes: 65 a letter is still unacceptable or truncated (the others are sent), 69 no broker, 78 topic
+    missing.
     """
-    from deploy import letters
+    from deploy import letters, sendback, told
+    from deploy.corrections import read as read_corrections
     from deploy.producer import Producer
 
     settings: Settings = context.obj
-    if not everything and corrected is None and all(one is None for one in (topic, partition, offset, stage, reason)):
+    choice = _choice(topic, partition, offset, stage, reason, since, until)
+    if not everything and corrected is None and choice.everything:
         raise typer.BadParameter("name what to send (--topic, --reason, ...), or say --all")
-    corrections = _corrections(corrected) if corrected else {}
-    chosen = {letter.source: letter for letter in _chosen(settings, topic, partition, offset, stage, reason)}
-    if corrected:
-        if missing := corrections.keys() - chosen.keys():
-            raise DataError(f"{corrected}: no dead letter came from {'/'.join(min(missing))}")
-        chosen = {source: chosen[source] for source in corrections}
-    if key is not None or value is not None:
-        if len(chosen) != 1:
-            raise typer.BadParameter(f"--key and --value correct one letter, {len(chosen)} are chosen")
-        one = letters.Correction(*(None if part is None else part.encode() for part in (key, value)))
-        corrections = dict.fromkeys(chosen, one)
-    ready = [letters.outgoing(settings, letter, corrections.get(source)) for source, letter in chosen.items()]
-    sent = []
-    if ready and not dry_run:
-        with Producer(settings, linger_ms=5) as producer:
-            futures = [producer.send(*record) for record in ready]
-            sent = [producer.place(future) for future in futures]
-    if as_json:
-        records = [place._asdict() for place in sent]
-        print(json.dumps({"chosen": len(chosen), "sent": len(sent), "records": records}))
-    else:
-        print(f"{len(chosen):,} dead letters chosen, {len(sent):,} sent back")
+    fixed = read_corrections(corrected) if corrected else None
+    with letters.opened(settings) as box:
+        if key is not None or value is not None:
+            fixed = _single(box, choice, fixed, key, value)
+        if corrected and fixed:
+            _all_there(box, fixed, corrected)
+        task = sendback.SendBack(settings, box, choice, fixed, again)
+        plan = task.plan()
+        for place in plan.unseen:
+            print(f"freshet: what was sent back to {'/'.join(map(str, place))} may be deleted by now", file=sys.stderr)
+        if dry_run or not plan.anything:
+            refused = told.report(settings, task.run(plan, None), plan, as_json)
+        else:
+            with Producer(settings, linger_ms=5) as producer:
+                refused = told.report(settings, task.run(plan, producer, rate), plan, as_json)
+    if refused:
+        raise typer.Exit(DataError.exit_code)
 
 
-def _chosen(
-    settings: Settings,
+def _single(
+    box: Letterbox, choice: Choice, fixed: dict[Source, Correction] | None, key: str | None, value: str | None
+) -> dict[Source, Correction]:
+    from deploy.corrections import Correction
+
+    sources = set()
+    for letter in box.read(choice):
+        if fixed is None or letter.source in fixed:
+            sources.add(letter.source)
+            if len(sources) > 1:
+                break
+    if len(sources) != 1:
+        many = "several" if sources else "none"
+        raise typer.BadParameter(f"--key and --value correct one letter, {many} are chosen")
+    return {sources.pop(): Correction(*(None if part is None else part.encode() for part in (key, value)))}
+
+
+def _all_there(box: Letterbox, fixed: dict[Source, Correction], file: Path) -> None:
+    missing = set(fixed)
+    for letter in box.read():
+        missing.discard(letter.source)
+    if missing:
+        raise DataError(f"{file}: no dead letter came from {'/'.join(min(missing))}")
+
+
+def _choice(
     topic: str | None,
     partition: int | None,
     offset: int | None,
     stage: str | None,
     reason: str | None,
-) -> Iterator[Letter]:
-    from deploy import letters
+    since: str | None,
+    until: str | None,
+) -> Choice:
+    from deploy.letters import Choice, moment
 
-    wanted = {"topic": topic, "partition": partition, "offset": offset, "stage": stage, "reason": reason}
-    asked = {name: str(value) for name, value in wanted.items() if value is not None}
-    return (
-        letter for letter in letters.read(settings) if all(letter.said[name] == value for name, value in asked.items())
-    )
+    times = []
+    for name, text in (("--since", since), ("--until", until)):
+        try:
+            times.append(None if text is None else moment(text))
+        except (ValueError, OverflowError):
+            raise typer.BadParameter(f"{name} {text}: expected 2h (s, m, h, d, w) or 2026-01-31T12:00:00Z") from None
+    return Choice(topic, partition, offset, stage, reason, *times)
 
 
-def _corrections(file: Path) -> dict[tuple[str, str, str], Correction]:
-    from deploy.letters import Correction
+def _edits(assign: list[str] | None, rename: list[str] | None, remove: list[str] | None, key_from_user: bool) -> Edits:
+    from deploy.corrections import Edits
 
-    found = {}
+    def pairs(option: str, given: list[str] | None) -> list[tuple[str, str]]:
+        found = [one.partition("=") for one in given or ()]
+        for name, equals, text in found:
+            if not name or not equals or any("\ud800" <= char <= "\udfff" for char in name + text):
+                raise typer.BadParameter(f"{option} {name}{equals}: expected name=value in UTF-8")
+        return [(name, text) for name, _, text in found]
+
+    return Edits(pairs("--rename", rename), tuple(remove or ()), pairs("--set", assign), key_from_user)
+
+
+def _new(file: Path, overwrite: bool) -> Any:
+    """The file, open for writing, for its owner only: payloads may be personal."""
     try:
-        for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                source = (str(row["topic"]), str(row["partition"]), str(row["offset"]))
-                found[source] = Correction(*(_bytes(row.get(part)) for part in ("key", "value")))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise DataError(f"{file}, line {number}: expected {{topic, partition, offset, key?, value?}}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
-    return found
-
-
-def _bytes(part: object) -> bytes | None:
-    """A correction's key or value: text as it is, an object as JSON."""
-    if part is None:
-        return None
-    return part.encode() if isinstance(part, str) else json.dumps(part, ensure_ascii=False).encode()
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
+        return os.fdopen(os.open(file, flags, 0o600), "wb")
+    except FileExistsError:
+        raise typer.BadParameter(
+            f"{file} is there already, perhaps with corrections; --overwrite replaces it"
+        ) from None

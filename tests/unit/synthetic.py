@@ -168,7 +168,7 @@ class World:
             if interest.is_replay(state, one):
                 replayed = True
             elif interest.is_duplicate(state, one):
-                interest.pass_duplicate(state, one)
+                interest.pass_over(state, one)
                 passed = True
             else:
                 interest.fold(state, one, self.settings.sources[one.behaviour])

@@ -106,7 +106,7 @@ def test_a_duplicate_moves_the_fence_only() -> None:
     again = event(1, 8, id="e1")
     assert interest.is_duplicate(state, again)
     chain = state.chain
-    interest.pass_duplicate(state, again)
+    interest.pass_over(state, again)
     assert (state.seq, state.chain, state.fence, state.folded) == (1, chain, [5, 8, -1], [(0, 5)])
     assert interest.is_replay(state, again)
 
