@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import re
 import time
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from kafka import KafkaAdminClient
 from kafka.admin import (
     ACL,
+    ACLFilter,
     ACLOperation,
     ACLPermissionType,
     ACLResourcePatternType,
@@ -34,6 +36,7 @@ CERTIFICATES: Final = ("good", "expired", "stranger", "unknown")
 """of the listeners: right; out of date; for another host; of an authority that nobody trusts"""
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 USERS: Final = ("admin", "worker", "producer", "consumer", "verifier", "operator")
+KEY_PASSWORD: Final = "canary-key-pw"
 _SECURITY: Final = "org.apache.kafka.common.security"
 
 
@@ -77,8 +80,19 @@ class SecuredKafka(EmbeddedKafka):
             "security_protocol": "SASL_SSL",
             "sasl_mechanism": mechanism,
             "ssl_cafile": self.ca,
+            "ssl_certfile": self.client_certificate,
+            "ssl_keyfile": self.client_key,
+            "ssl_keypassword": KEY_PASSWORD,
         }
         return load(**given | secret | values)
+
+    def secrets(self, user: str) -> Path:
+        """A folder for FRESHET_SECRETS."""
+        folder = self.directory / f"secrets-{user}"
+        folder.mkdir(exist_ok=True)
+        (folder / "freshet_sasl_password").write_text(password(user) + "\n")
+        (folder / "freshet_ssl_keypassword").write_text(KEY_PASSWORD + "\n")
+        return folder
 
     def token(self, user: str, seconds: float = 3600) -> Path:
         """A file with an unsecured JSON web token, as the broker's own validator takes it."""
@@ -93,10 +107,9 @@ class SecuredKafka(EmbeddedKafka):
         with self._admin() as client:
             client.create_acls([_acl(user, right) for right in rights])
 
-    def deny(self, user: str, *rights: Right) -> None:
-        """Add a DENY rule, which wins over what is allowed."""
+    def revoke(self, user: str, *rights: Right) -> None:
         with self._admin() as client:
-            client.create_acls([_acl(user, right, ACLPermissionType.DENY) for right in rights])
+            client.delete_acls([_filter(user, right) for right in rights])
 
     def _admin(self) -> AbstractContextManager[KafkaAdminClient]:
         return closing(KafkaAdminClient(**self.settings().kafka_python()))
@@ -112,6 +125,16 @@ class SecuredKafka(EmbeddedKafka):
             "stranger": ours.issue_cert("kafka.example.org"),
             "unknown": other.issue_cert(*hosts),
         }
+        client = ours.issue_cert("worker@example.org")
+        self.client_certificate, self.client_key = self.directory / "client.pem", self.directory / "client.key"
+        self.client_certificate.write_bytes(client.cert_chain_pems[0].bytes())
+        self.client_key.write_bytes(
+            serialization.load_pem_private_key(client.private_key_pem.bytes(), None).private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(KEY_PASSWORD.encode()),
+            )
+        )
         for name, leaf in issued.items():
             key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
             pem = key.private_bytes(  # Kafka reads PKCS #8 only
@@ -144,6 +167,9 @@ class SecuredKafka(EmbeddedKafka):
             properties |= {
                 f"{prefix}.ssl.keystore.type": "PEM",
                 f"{prefix}.ssl.keystore.location": str(self.directory / f"{name}.pem"),
+                f"{prefix}.ssl.truststore.type": "PEM",
+                f"{prefix}.ssl.truststore.location": str(self.ca),
+                f"{prefix}.ssl.client.auth": "requested",
                 f"{prefix}.sasl.enabled.mechanisms": ",".join(MECHANISMS),
                 f"{prefix}.plain.sasl.jaas.config": f"{_SECURITY}.plain.PlainLoginModule required {users};",
                 f"{prefix}.oauthbearer.sasl.jaas.config": f"{_SECURITY}.oauthbearer.OAuthBearerLoginModule required "
@@ -163,18 +189,18 @@ class SecuredKafka(EmbeddedKafka):
         return self
 
 
-def _acl(user: str, right: Right, permission: ACLPermissionType = ACLPermissionType.ALLOW) -> ACL:
-    operation = "".join(
-        "_" + char if char.isupper() and at else char for at, char in enumerate(right.operation)
-    ).upper()
-    return ACL(
-        principal=f"User:{user}",
-        host="*",
-        operation=ACLOperation[operation],
-        permission_type=permission,
-        resource_pattern=ResourcePattern(
-            ResourceType[right.kind.upper()],
-            right.name,
-            ACLResourcePatternType.PREFIXED if right.prefixed else ACLResourcePatternType.LITERAL,
-        ),
-    )
+def _acl(user: str, right: Right) -> ACL:
+    return ACL(f"User:{user}", "*", _operation(right), ACLPermissionType.ALLOW, _pattern(right))
+
+
+def _filter(user: str, right: Right) -> ACLFilter:
+    return ACLFilter(f"User:{user}", "*", _operation(right), ACLPermissionType.ALLOW, _pattern(right))
+
+
+def _operation(right: Right) -> ACLOperation:
+    return ACLOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", right.operation).upper()]
+
+
+def _pattern(right: Right) -> ResourcePattern:
+    pattern = ACLResourcePatternType.PREFIXED if right.prefixed else ACLResourcePatternType.LITERAL
+    return ResourcePattern(ResourceType[right.kind.upper()], right.name, pattern)
