@@ -180,6 +180,8 @@ def load(**values: Any) -> Settings:
         raise SettingsError(f"config, secrets: not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise SettingsError("config: nested too deep") from None
+    except ValueError as error:  # a number of thousands of digits, a date that there is not
+        raise SettingsError(f"config: {error}") from None
 
 
 def _check_files(config: Path, secrets: Path | None) -> None:

@@ -142,7 +142,7 @@ def _corrections(file: Path) -> dict[tuple[str, str, str], Correction]:
                 row = json.loads(line)
                 source = (str(row["topic"]), str(row["partition"]), str(row["offset"]))
                 found[source] = Correction(*(_bytes(row.get(part)) for part in ("key", "value")))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise DataError(f"{file}, line {number}: expected {{topic, partition, offset, key?, value?}}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from None
