@@ -238,7 +238,7 @@ def _manifest(raw: bytes) -> Manifest:
                 "the run again"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
     expected = {*FILES, *([RATING] if manifest.reading else [])}
     if set(manifest.files) != expected:
@@ -303,7 +303,7 @@ def _array(name: str, content: bytes, shape: tuple[int, ...]) -> NDArray[np.floa
 def _item_ids(content: bytes, count: int) -> tuple[str, ...]:
     try:
         ids = msgspec.json.decode(content, type=tuple[Annotated[str, Meta(min_length=1)], ...])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"item_ids.json: {error}") from None
     if len(ids) != count or len(set(ids)) != count:
         raise BundleError(f"item_ids.json: {len(ids)} ids, {len(set(ids))} distinct; expected {count} distinct ones")

@@ -68,7 +68,7 @@ def decode(value: bytes | None) -> Claim:
         return NO_CLAIM
     try:
         claim = msgspec.json.decode(value, type=Claim)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return NO_CLAIM
     return claim if claim.epoch > 0 else NO_CLAIM
 
