@@ -51,7 +51,7 @@ fuzz: $(MADE) ## mutate the input of every parser; SECONDS=600 for longer, ARGS=
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
 
 audit: $(MADE) ## known vulnerabilities of the locked packages (asks pypi.org; fails where it cannot be reached)
-	$(BIN)/python -m deploy.tools.audit requirements.lock deploy/serving.lock
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
 evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more
 	$(BIN)/freshet evaluate $(if $(DATA),"$(DATA)",$(firstword $(wildcard ../shared/data/ml-latest-small) generated)) $(ARGS)

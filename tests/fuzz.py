@@ -261,7 +261,8 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     ),
     "items": (_json(item="a", title="A", text="t", categories=["c"], available=False), *_JSON),
     "states": (interest.encode(interest.new(b"m" * 16, 4)), b"\x01" * 200),
-    "claim": (_json(epoch=1, worker="w", time=1, topics={"clicks": "id"}), b"9" * 30, b'{"epoch":1,"worker":"\xe3","time":1}', "\u0661".encode(), b"-1", *_JSON),
+    "claim": (_json(epoch=1, worker="w", time=1, topics={"clicks": "id"}), b"9" * 30, b'{"epoch":1,"worker":"\xe3","time":1}',
+              "\u0661".encode(), b"-1", *_JSON),
     "letter": (b"clicks|0|1|decode|reason|field|message|1|false", b"clicks|0|1|||||true", b"\xff|\xff"),
     "toml": (b'brokers = "a:1"\npartitions = 3', b"rating_scale = [1, 2]", b"x = " + DEEP, b"a.b.c = 1", b"\xef\xbb\xbf",
              b"partitions = inf", b"partitions = 1979-05-27", b"partitions = " + b"9" * 5000),
@@ -336,7 +337,8 @@ def by_atheris(name: str, seconds: float) -> int:
             "-max_len=4096",
             "-rss_limit_mb=4096",
             "-verbosity=0",
-            "-print_final_stats=1", f"-artifact_prefix={corpus}/",
+            "-print_final_stats=1",
+            f"-artifact_prefix={corpus}/",
         ]
         done = subprocess.run([sys.executable, "-m", "tests.fuzz", "--atheris", name, corpus, *limit], check=False)
     return done.returncode
