@@ -145,7 +145,9 @@ def test_secrets_show_in_no_command(secured: SecuredKafka, admin: Settings, tmp_
         assert done.returncode in codes, (arguments, done.stderr)
         assert "canary" not in done.stdout + done.stderr, arguments
         assert "Traceback" not in done.stderr, arguments
-    crash = "from stream.settings import load; from stream.transport.application import credentials as c; s = load(); x = c(s); 1 / 0"
+    crash = (
+        "from stream.app import InterestApp; from stream.settings import load; s = load(); app = InterestApp(s); 1 / 0"
+    )
     done = subprocess.run(
         [sys.executable, "-c", crash], env=kept | given, capture_output=True, text=True, timeout=60, check=False
     )
