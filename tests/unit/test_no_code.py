@@ -64,7 +64,7 @@ def test_what_is_read_cannot_run(room: str) -> None:
     "source",
     [
         "import pickle", "from joblib import load", "eval(x)", "os.system(x)", "subprocess.run(x, shell=True)", "np.load(f)",
-        "np.load(f, allow_pickle=True)", "torch.load(f)", "pl.read_pickle(f)", "AutoModel.from_pretrained(n, trust_remote_code=yes)",
+        "np.load(f, allow_pickle=True)", "torch.load(f)", "pl.read_pickle(f)", "model.load(n, trust_remote_code=x)",
     ],
 )  # fmt: skip
 def test_the_scan_sees(source: str) -> None:
