@@ -8,12 +8,13 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 TORCH_INDEX ?=
 DATA ?=
+SECONDS ?= 300
 ARGS ?=
 BIN := .venv/bin
 MADE := .venv/made
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lint bench chaos evaluate tools clean
+.PHONY: help environment demo test lint bench chaos fuzz audit evaluate tools clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -45,6 +46,12 @@ bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in
 
 chaos: $(MADE) ## long kill, wipe and rebalance runs, each followed by freshet verify
 	$(BIN)/python -m pytest -m chaos --durations=15 $(ARGS) tests/chaos
+
+fuzz: $(MADE) ## mutate the input of every parser; SECONDS=600 for longer, ARGS="events states" for some
+	$(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
+
+audit: $(MADE) ## known vulnerabilities of the locked packages (asks pypi.org; fails where it cannot be reached)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
 evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more
 	$(BIN)/freshet evaluate $(if $(DATA),"$(DATA)",$(firstword $(wildcard ../shared/data/ml-latest-small) generated)) $(ARGS)

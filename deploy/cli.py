@@ -65,7 +65,7 @@ def settings(
     ] = False,
 ) -> None:
     """A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out."""
-    from stream.settings import load
+    from stream.settings import SECRETS, load
 
     if config is not None and not config.is_file():
         raise SettingsError(f"config: {config} is no file")
@@ -75,7 +75,9 @@ def settings(
     for pair in assign or ():
         name, equals, value = pair.partition("=")
         if not equals:
-            raise SettingsError(f"--set {pair}: expected name=value")
+            raise SettingsError("--set: expected name=value")
+        if name in SECRETS:
+            raise SettingsError(f"{name}: not on a command line, where others see it: use FRESHET_SECRETS")
         try:
             values[name] = json.loads(value) if value.startswith("[") else value
         except ValueError as error:

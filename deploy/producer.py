@@ -8,9 +8,12 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
+from deploy.connect import connect
+from deploy.topics import admin
 from stream.errors import BrokerError, DataError, TopologyError
+from stream.security import refusal
 from stream.settings import Settings
 
 METADATA_MS = 5000  # to learn of a topic; one that is missing is known by this time
@@ -33,11 +36,14 @@ class Producer:
     """
 
     def __init__(self, settings: Settings, linger_ms: int = 0) -> None:
+        self._settings = settings
         self._brokers = settings.brokers
         self._known: set[str] = set()
-        try:
-            self._producer = KafkaProducer(
-                **settings.kafka_python(),
+        arguments = settings.kafka_python()
+        self._producer = connect(
+            settings,
+            lambda wait: KafkaProducer(
+                **arguments,
                 acks="all",
                 linger_ms=linger_ms,
                 batch_size=256 << 10,
@@ -45,11 +51,10 @@ class Producer:
                 allow_auto_create_topics=False,
                 request_timeout_ms=int(settings.request_timeout * 1000),
                 delivery_timeout_ms=int(settings.request_timeout * 2000),
-                bootstrap_timeout_ms=int(settings.startup_timeout * 1000) or None,
+                bootstrap_timeout_ms=wait,
                 max_block_ms=METADATA_MS,
-            )
-        except (KafkaError, OSError) as error:
-            raise BrokerError(f"no Kafka broker answers at {self._brokers}: {_name(error)}") from None
+            ),
+        )
 
     def send(
         self,
@@ -68,7 +73,8 @@ class Producer:
         except MessageSizeTooLargeError as error:
             raise DataError(f"a record is too large for {topic}: {error}") from None
         except KafkaError as error:
-            raise BrokerError(f"{self._brokers} takes no record for {topic}: {_name(error)}") from None
+            refused = refusal(error, topic, "Write")
+            raise refused or BrokerError(f"{self._brokers} takes no record for {topic}: {_name(error)}") from None
 
     def _find(self, topic: str) -> None:
         try:
@@ -76,14 +82,23 @@ class Producer:
         except KafkaTimeoutError:
             found = None
         if not found:
+            self._check_allowed(topic)
             raise TopologyError(f"topic {topic} is missing: `freshet topics create` makes it")
+
+    def _check_allowed(self, topic: str) -> None:
+        """Raises where an ACL hides the topic: a producer is told the same as of one that is missing."""
+        with admin(self._settings) as client:
+            (answer,) = client.describe_topics([topic])
+        if answer["error_code"] == TopicAuthorizationFailedError.errno:
+            raise TopicAuthorizationFailedError(topic)
 
     def place(self, future: Any) -> Sent:
         """Wait until the record is acknowledged -> where it landed."""
         try:
             landed = future.get()
         except KafkaError as error:
-            raise BrokerError(f"{self._brokers} did not acknowledge a record: {_name(error)}") from None
+            refused = refusal(error, operation="Write")
+            raise refused or BrokerError(f"{self._brokers} did not acknowledge a record: {_name(error)}") from None
         return Sent(landed.topic, landed.partition, landed.offset)
 
     def close(self) -> None:
@@ -91,7 +106,8 @@ class Producer:
         try:
             self._producer.flush()
         except KafkaError as error:
-            raise BrokerError(f"{self._brokers} did not acknowledge all records: {_name(error)}") from None
+            refused = refusal(error, operation="Write")
+            raise refused or BrokerError(f"{self._brokers} did not acknowledge all records: {_name(error)}") from None
         finally:
             self._producer.close()
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from deploy.verify.judge import murmur2
+import jsonschema_rs
+
+from deploy.verify.judge import murmur2, parse, schema
 from deploy.verify.log import KafkaLog, Record
 from stream.settings import Settings
 
@@ -21,6 +23,7 @@ class SlateReader:
     def __init__(self, settings: Settings, user: str) -> None:
         self._topic = settings.recommendations_topic
         self._key = user.encode()
+        self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._log = KafkaLog(settings)
         spans = self._log.spans([self._topic])
         partition = murmur2(self._key) % len(spans)
@@ -50,8 +53,11 @@ class SlateReader:
     def _slate(self, record: Record) -> Slate | None:
         if record.key != self._key or record.value is None:
             return None
-        slate: Slate = json.loads(record.value)
-        return slate
+        try:
+            slate: Slate = parse(record.value)
+        except ValueError:
+            return None
+        return slate if self._validator.is_valid(slate) else None  # what is not by the published schema is not ours
 
 
 def titles(settings: Settings) -> dict[str, str]:
@@ -66,7 +72,7 @@ def titles(settings: Settings) -> dict[str, str]:
                 continue
             try:
                 found[key] = str(json.loads(record.value)["title"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a dead letter: the worker says so
     finally:
         log.close()

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType
 from kafka.errors import (
+    GroupAuthorizationFailedError,
     KafkaError,
-    SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
 )
 
+from deploy.connect import connect
 from stream.errors import BrokerError, TopologyError
+from stream.security import refusal
 from stream.settings import Settings
 
 MIB = 1 << 20
-ATTEMPT_MS = 2000  # one try to reach a broker
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def create(settings: Settings) -> list[str]:
             except TopicAlreadyExistsError:
                 continue
             except KafkaError as error:
-                raise BrokerError(f"topic {topic.name} cannot be made: {type(error).__name__}") from None
+                refused = refusal(error, topic.name, "Create")
+                raise refused or BrokerError(f"topic {topic.name} cannot be made: {type(error).__name__}") from None
             made.append(topic.name)
     return made
 
@@ -77,16 +80,30 @@ class Topology:
     ids: dict[str, str]
 
 
-def check(settings: Settings) -> Topology:
+def rights(settings: Settings) -> dict[str, set[str]]:
+    """Topic -> the operations that a worker needs there; each of these brings Kafka's Describe along."""
+    reads = {"READ", "DESCRIBE_CONFIGS"}
+    writes = {"WRITE", "DESCRIBE_CONFIGS"}
+    return {
+        **dict.fromkeys(settings.sources, reads),
+        settings.items_topic: reads,
+        settings.changelog_topic: reads | writes,
+        settings.recommendations_topic: writes,
+        settings.dead_letters_topic: writes,
+    }
+
+
+def check(settings: Settings, *, worker: bool = False) -> Topology:
     """What the source topics are like, if all topics are there and fit together.
 
-    Raises TopologyError naming everything that is wrong, BrokerError where no broker answers within startup_timeout.
+    worker: also that we may do all that a worker does. Raises TopologyError naming everything that is wrong, BrokerError
+    where no broker answers within startup_timeout, or naming every ACL that is missing.
     """
     expected = topics(settings)
     with admin(settings) as client:
-        described = [
-            topic for topic in client.describe_topics([topic.name for topic in expected]) if not topic["error_code"]
-        ]
+        answers = client.describe_topics([topic.name for topic in expected])
+        _check_rights(client, settings, answers, worker)
+        described = [topic for topic in answers if not topic["error_code"]]
         found = {topic["name"]: len(topic["partitions"]) for topic in described}
         wrong = [f"topic {topic.name} is missing" for topic in expected if topic.name not in found]
         if wrong:
@@ -105,6 +122,36 @@ def check(settings: Settings) -> Topology:
     return Topology(count, ids)
 
 
+def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[dict[str, Any]], worker: bool) -> None:
+    """Raises BrokerError naming each topic or group with the operations that no ACL allows us."""
+    needed = rights(settings) if worker else {}
+    missing = []
+    for topic in answers:
+        wanted = needed.get(topic["name"], {"DESCRIBE", "DESCRIBE_CONFIGS"})
+        if topic["error_code"] == TopicAuthorizationFailedError.errno:
+            missing.append((f"topic {topic['name']}", wanted))
+        elif not topic["error_code"] and (allowed := topic.get("authorized_operations")) is not None:
+            missing.append((f"topic {topic['name']}", wanted - set(allowed)))
+    if worker:
+        try:
+            client.list_group_offsets(settings.app_id)
+            group = client.describe_groups([settings.app_id], include_authorized_operations=True)[settings.app_id]
+            allowed = group.get("authorized_operations")
+            missing.append((f"group {settings.app_id}", {"READ"} - set(allowed or {"READ"})))
+        except GroupAuthorizationFailedError:
+            missing.append((f"group {settings.app_id}", {"READ"}))
+        except KafkaError:
+            pass  # no coordinator yet: the first member of the first group makes its topic
+    said = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]
+    if said:
+        raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(said)}")
+
+
+def _spelled(operation: str) -> str:
+    """DESCRIBE_CONFIGS -> DescribeConfigs, as kafka-acls writes it."""
+    return "".join(word.capitalize() for word in operation.split("_"))
+
+
 def _wrong_configs(client: KafkaAdminClient, expected: list[Topic]) -> Iterator[str]:
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in expected]
     actual = client.describe_configs(resources, config_filter=ConfigFilterType.ALL)["topic"]
@@ -118,23 +165,11 @@ def _wrong_configs(client: KafkaAdminClient, expected: list[Topic]) -> Iterator[
 
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """An admin client; retries for startup_timeout, then raises BrokerError."""
-    end = time.monotonic() + settings.startup_timeout
-    while True:
-        try:
-            client = KafkaAdminClient(
-                client_id="freshet-admin", bootstrap_timeout_ms=ATTEMPT_MS, **settings.kafka_python()
-            )
-            break
-        except SaslAuthenticationFailedError as error:
-            raise BrokerError(f"the broker at {settings.brokers} refuses our credentials: {error}") from None
-        except (KafkaError, OSError) as error:
-            if time.monotonic() >= end:
-                raise BrokerError(
-                    f"no Kafka broker answers at {settings.brokers} ({type(error).__name__}); "
-                    "`freshet broker start` runs one here"
-                ) from None
-            time.sleep(0.3)
+    """An admin client; raises BrokerError as `connect` says."""
+    arguments = settings.kafka_python()
+    client = connect(
+        settings, lambda wait: KafkaAdminClient(client_id="freshet-admin", bootstrap_timeout_ms=wait, **arguments)
+    )
     try:
         yield client
     finally:

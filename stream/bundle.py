@@ -10,6 +10,8 @@ import io
 import os
 import re
 import stat
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -39,6 +41,9 @@ FILES: Final = (
 )  # fmt: skip
 _ID = re.compile(r"[0-9a-f]{64}")
 _MAX_MANIFEST = 4 << 20
+_MAX_FILE = 16 << 30
+_MAX_GOLDEN = 1 << 30  # bytes once unpacked: a small archive can hold any number of zeros
+_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 Width = Annotated[int, Meta(ge=1, le=1 << 20)]
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -47,7 +52,7 @@ class FileEntry(Struct, frozen=True):
     """One file of the bundle: hex sha256 and size."""
 
     sha256: Hash
-    bytes: Annotated[int, Meta(ge=0)]
+    bytes: Annotated[int, Meta(ge=0, le=_MAX_FILE)]
 
 
 class Dims(Struct, frozen=True):
@@ -167,9 +172,7 @@ class Bundle:
 
     def golden(self, graph_name: str) -> dict[str, NDArray[Any]]:
         """The golden vectors of one graph: input or output name -> array."""
-        prefix = graph_name + "."
-        with _archive(self.read("golden.npz")) as archive:
-            return {name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)}
+        return _golden(self.read("golden.npz"), graph_name)
 
 
 def current(bundles: Path) -> Path:
@@ -235,7 +238,7 @@ def _manifest(raw: bytes) -> Manifest:
                 "the run again"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
     expected = {*FILES, *([RATING] if manifest.reading else [])}
     if set(manifest.files) != expected:
@@ -284,7 +287,7 @@ def _verified(folder: Path, name: str, entry: FileEntry) -> bytes:
 def _array(name: str, content: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (*_UNREADABLE, MemoryError) as error:
         raise BundleError(f"{name}: not a NumPy array ({error})") from None
     if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
         raise BundleError(
@@ -300,18 +303,34 @@ def _array(name: str, content: bytes, shape: tuple[int, ...]) -> NDArray[np.floa
 def _item_ids(content: bytes, count: int) -> tuple[str, ...]:
     try:
         ids = msgspec.json.decode(content, type=tuple[Annotated[str, Meta(min_length=1)], ...])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"item_ids.json: {error}") from None
     if len(ids) != count or len(set(ids)) != count:
         raise BundleError(f"item_ids.json: {len(ids)} ids, {len(set(ids))} distinct; expected {count} distinct ones")
     return ids
 
 
-def _archive(content: bytes) -> Any:
+def _golden(content: bytes, graph_name: str) -> dict[str, NDArray[Any]]:
+    prefix = graph_name + "."
     try:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        with _archive(content) as archive:
+            return {name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)}
+    except (*_UNREADABLE, MemoryError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"golden.npz: not readable ({error})") from None
+
+
+def _archive(content: bytes) -> Any:
+    """A loaded npz; its arrays are unpacked when they are asked for."""
+    try:
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array, no archive")
+        unpacked = sum(entry.file_size for entry in archive.zip.infolist()) if archive.zip else 0
+    except (*_UNREADABLE, MemoryError) as error:
         raise BundleError(f"golden.npz: not an archive of NumPy arrays ({error})") from None
+    if unpacked > _MAX_GOLDEN:
+        raise BundleError(f"golden.npz: {unpacked} bytes once unpacked, expected at most {_MAX_GOLDEN}")
+    return archive
 
 
 def _finite_weights(content: bytes) -> None:
@@ -326,5 +345,5 @@ def _finite_weights(content: bytes) -> None:
             first, last = tensor["data_offsets"]
             if not np.isfinite(np.frombuffer(content[end + first : end + last], kind)).all():
                 raise BundleError(f"weights.safetensors: the tensor {name!r} holds values that are not finite")
-    except (msgspec.DecodeError, ValueError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, RecursionError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"weights.safetensors: not readable ({error})") from None

@@ -18,6 +18,7 @@ CLAIM_KEY: Final = b"\xffwriter"
 
 WRITER: Final = "writer"
 MAX_EPOCH_DIGITS: Final = 18
+MAX_CLAIM: Final = 64 << 10  # bytes
 
 
 class LogRecord(Protocol):
@@ -63,11 +64,11 @@ def encode(claim: Claim) -> bytes:
 
 def decode(value: bytes | None) -> Claim:
     """NO_CLAIM for what is no claim: it then never counts."""
-    if value is None:
+    if value is None or len(value) > MAX_CLAIM:
         return NO_CLAIM
     try:
         claim = msgspec.json.decode(value, type=Claim)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return NO_CLAIM
     return claim if claim.epoch > 0 else NO_CLAIM
 

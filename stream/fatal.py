@@ -12,12 +12,14 @@ import sys
 from typing import NoReturn
 
 from stream.errors import FreshetError
+from stream.security import refusal
 
 log = logging.getLogger("freshet.fatal")
 
 
 def fatal(error: BaseException) -> NoReturn:
     """Log `error` and end the process with its exit code (70 for one that freshet does not know). Never returns."""
+    error = refusal(error) or error
     known = isinstance(error, FreshetError)
     log.critical("worker stops: %s", error, exc_info=None if known else error)
     logging.shutdown()

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from aiokafka.helpers import create_ssl_context
 
+from stream import security
 from stream.catalogue import Catalogue, Snapshot
 from stream.errors import BrokerError, RecordError, TopologyError
 from stream.settings import Settings
@@ -75,7 +75,8 @@ class ItemsFollower:
                 await self._take(timeout_ms=POLL_MS)
         except KafkaError as error:
             await self.stop()
-            raise BrokerError(f"items topic {self._place.topic}: {error}") from None
+            refused = security.refusal(error, self._place.topic, "Read")
+            raise refused or BrokerError(f"items topic {self._place.topic}: {error}") from None
         except BaseException:
             await self.stop()
             raise
@@ -138,19 +139,8 @@ class ItemsFollower:
 
 def consumer_arguments(settings: Settings) -> dict[str, Any]:
     """Where the brokers are and how to speak to them, in aiokafka's words."""
-    arguments: dict[str, Any] = {
+    return {
         "bootstrap_servers": settings.brokers.split(","),
-        "security_protocol": settings.security_protocol,
         "request_timeout_ms": int(settings.request_timeout * 1000),
+        **security.aiokafka(settings),
     }
-    if "SASL" in settings.security_protocol:
-        arguments |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.get_secret_value(),
-        }
-    if "SSL" in settings.security_protocol:
-        arguments["ssl_context"] = create_ssl_context(
-            cafile=settings.ssl_cafile, certfile=settings.ssl_certfile, keyfile=settings.ssl_keyfile
-        )
-    return arguments

@@ -23,8 +23,13 @@ from pydantic_settings import (
     SettingsError as UnreadableError,
 )
 
+from stream import security
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
+
+MAX_FILE = 1 << 20  # bytes of a file of settings, or of one secret
+SECRETS = ("sasl_password", "ssl_keypassword")
+"""Never on a command line, where every user of the machine can read them; never shown."""
 
 
 class Settings(BaseSettings):
@@ -37,14 +42,18 @@ class Settings(BaseSettings):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how to speak to the brokers"
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", description="with the SASL protocols"
     )
-    sasl_username: str = Field("", description="with the SASL protocols")
+    sasl_username: str = Field("", description="with PLAIN and SCRAM")
     sasl_password: SecretStr = Field(SecretStr(""), description="from the environment or a file of FRESHET_SECRETS")
+    sasl_token_file: Path | None = Field(
+        None, description="file of the bearer token, with OAUTHBEARER; read again for each connection"
+    )
     ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; empty: the system's")
     ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate")
     ssl_keyfile: Path | None = Field(None, description="PEM file of the client's key")
+    ssl_keypassword: SecretStr = Field(SecretStr(""), description="of ssl_keyfile; from where sasl_password comes from")
     app_id: str = Field("freshet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="consumer group, changelog prefix")
     prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic name")
     partitions: int = Field(4, ge=1, le=10_000, description="of clicks, ratings, comments (topics create)")
@@ -94,8 +103,16 @@ class Settings(BaseSettings):
             raise ValueError("heartbeat_interval: expected at most a third of session_timeout")
         if self.inference_timeout * 2 > self.session_timeout:
             raise ValueError("inference_timeout: expected at most half of session_timeout")
-        if self.security_protocol.startswith("SASL") and not self.sasl_username:
-            raise ValueError("sasl_username: expected a user for SASL")
+        if self.security_protocol.startswith("SASL"):
+            if self.sasl_mechanism == "OAUTHBEARER":
+                if self.sasl_token_file is None:
+                    raise ValueError("sasl_token_file: expected the file of the token for OAUTHBEARER")
+            elif not self.sasl_username:
+                raise ValueError(f"sasl_username: expected a user for {self.sasl_mechanism}")
+            elif not self.sasl_password.get_secret_value():
+                raise ValueError(
+                    "sasl_password: expected a password, from FRESHET_SASL_PASSWORD or a file of FRESHET_SECRETS"
+                )
         return self
 
     @classmethod
@@ -140,29 +157,15 @@ class Settings(BaseSettings):
 
     def kafka_python(self) -> dict[str, Any]:
         """Arguments that every kafka-python client of freshet is made with."""
-        arguments: dict[str, Any] = {
-            "bootstrap_servers": self.brokers.split(","),
-            "security_protocol": self.security_protocol,
-        }
-        if "SASL" in self.security_protocol:
-            arguments |= {
-                "sasl_mechanism": self.sasl_mechanism,
-                "sasl_plain_username": self.sasl_username,
-                "sasl_plain_password": self.sasl_password.get_secret_value(),
-            }
-        if "SSL" in self.security_protocol:
-            arguments |= {
-                name: str(path)
-                for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
-                if (path := getattr(self, name)) is not None
-            }
-        return arguments
+        return {"bootstrap_servers": self.brokers.split(","), **security.kafka_python(self)}
 
 
 def load(**values: Any) -> Settings:
     """Settings from all sources, `values` the strongest. Raises SettingsError naming each wrong field."""
+    secrets = os.environ.get("FRESHET_SECRETS")
+    _check_files(Path(os.environ.get("FRESHET_CONFIG", "freshet.toml")), Path(secrets) if secrets else None)
     try:
-        return Settings(_secrets_dir=os.environ.get("FRESHET_SECRETS"), **values)  # type: ignore[call-arg]
+        return Settings(_secrets_dir=secrets, **values)  # type: ignore[call-arg]
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
@@ -173,3 +176,26 @@ def load(**values: Any) -> Settings:
         raise SettingsError(f"{error}: {error.__cause__}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"config: not TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"config, secrets: not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise SettingsError("config: nested too deep") from None
+    except ValueError as error:  # a number of thousands of digits, a date that there is not
+        raise SettingsError(f"config: {error}") from None
+
+
+def _check_files(config: Path, secrets: Path | None) -> None:
+    """Neither is missing where it was named, nor larger than anybody would write it."""
+    try:
+        if config.is_file() and config.stat().st_size > MAX_FILE:
+            raise SettingsError(f"config: {config} is larger than {MAX_FILE} bytes")
+        if secrets is None:
+            return
+        if not secrets.is_dir():
+            raise SettingsError(f"FRESHET_SECRETS: {secrets} is no folder")
+        for name in SECRETS:
+            file = secrets / f"freshet_{name}"
+            if file.is_file() and file.stat().st_size > MAX_FILE:
+                raise SettingsError(f"{name}: {file} is larger than {MAX_FILE} bytes")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"config, secrets: cannot be read: {error}") from None

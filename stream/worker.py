@@ -72,6 +72,12 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return factory
 
 
+def _items_ended(task: asyncio.Task[None]) -> None:
+    """A worker whose catalogue stands still would recommend what is gone."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        fatal(error)
+
+
 def _step_back() -> None:
     """Lower the calling thread's priority: where cores are short, a comment's text waits rather than everybody's slates."""
     if sys.platform == "linux":  # elsewhere priorities belong to processes
@@ -109,6 +115,8 @@ class Worker:
         items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
         beating = asyncio.ensure_future(self._beat())
         await items.start()
+        if items.task is not None:
+            items.task.add_done_callback(_items_ended)
         self._health.set(catalogue=True)
         app = InterestApp(settings)
         comments = CommentStage(

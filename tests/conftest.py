@@ -26,6 +26,15 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     broker.stop()
 
 
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One embedded Kafka that wants SASL_SSL and denies what no ACL allows."""
+    from tests.secured_kafka import SecuredKafka
+
+    with SecuredKafka(tmp_path_factory.mktemp("secured")) as broker:
+        yield broker
+
+
 @pytest.fixture
 def world(kafka: Any) -> Callable[..., Settings]:
     """Make settings with topics of their own on the shared broker: world(partitions=2, ...)."""

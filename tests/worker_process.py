@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from pydantic import SecretStr
 
 from stream.settings import Settings
 
@@ -24,6 +25,7 @@ def environment(settings: Settings, **more: Any) -> dict[str, str]:
     """The process environment that gives a child these settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
     values = {name: getattr(settings, name) for name in settings.model_fields_set} | more
+    values = {name: value for name, value in values.items() if not isinstance(value, SecretStr)}  # FRESHET_SECRETS
     return kept | {
         f"FRESHET_{name.upper()}": json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
         for name, value in values.items()

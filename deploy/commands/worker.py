@@ -46,5 +46,5 @@ def worker(
     changed = {name: value for name, value in given.items() if value is not None}
     if changed:
         settings = load(**{name: getattr(settings, name) for name in settings.model_fields_set} | changed)
-    topology = check(settings)
+    topology = check(settings, worker=True)
     process.run(settings.model_copy(update={"partitions": topology.partitions}), topology.ids)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
+from deploy.connect import connect
 from stream.errors import BrokerError, TopologyError
+from stream.security import refusal
 from stream.settings import Settings
 
 Place = tuple[str, int]
@@ -69,21 +71,20 @@ class KafkaLog:
         self._error = KafkaError
         self._settings = settings
         self._timeout = settings.request_timeout
-        try:
-            self._client = self._consumer()
-        except KafkaError as error:
-            raise BrokerError(f"no broker answers at {settings.brokers}: {error}") from None
+        self._arguments = settings.kafka_python()
+        self._client = connect(settings, self._consumer)
 
-    def _consumer(self) -> Any:
+    def _consumer(self, wait: int | None = None) -> Any:
+        """wait: milliseconds to find a broker; None: as long as a request may take."""
         return self._kafka.KafkaConsumer(
-            **self._settings.kafka_python(),
+            **self._arguments,
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
             max_poll_records=2000,
             max_partition_fetch_bytes=1 << 20,  # a larger record comes alone
             check_crcs=False,  # its crc32c is pure Python, minutes for a large log; state records carry their own
-            bootstrap_timeout_ms=int(1000 * min(self._timeout, self._settings.startup_timeout or self._timeout)),
+            bootstrap_timeout_ms=wait or int(1000 * self._timeout),
         )
 
     def close(self) -> None:
@@ -96,23 +97,27 @@ class KafkaLog:
             for topic in topics:
                 partitions = self._client.partitions_for_topic(topic)
                 if not partitions:
+                    self._check_allowed(topic)
                     raise TopologyError(f"topic {topic} is missing; create it with: freshet topics create")
                 places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
             starts = self._client.beginning_offsets(places)
             ends = self._client.end_offsets(places)
         except self._error as error:
-            raise BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+            refused = refusal(error, operation="Describe")
+            raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
         return {(place.topic, place.partition): Span(starts[place], ends[place]) for place in places}
 
     def committed(self) -> dict[Place, int]:
         try:
-            admin = self._kafka.KafkaAdminClient(**self._settings.kafka_python())
+            admin = self._kafka.KafkaAdminClient(**self._arguments)
             try:
                 found = self._retry(lambda: admin.list_group_offsets(self._settings.app_id)[self._settings.app_id])
             finally:
                 admin.close()
         except self._error as error:
-            raise BrokerError(f"committed offsets of {self._settings.app_id} cannot be read: {error}") from None
+            name = self._settings.app_id
+            refused = refusal(error, name, "Describe")
+            raise refused or BrokerError(f"committed offsets of {name} cannot be read: {error}") from None
         return {(place.topic, place.partition): entry.offset for place, entry in found.items() if entry.offset >= 0}
 
     def at(self, times: dict[Place, int]) -> dict[Place, int]:
@@ -121,8 +126,20 @@ class KafkaLog:
             found = self._client.offsets_for_times(asked)
             ends = self._client.end_offsets(list(asked))
         except self._error as error:
-            raise BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+            refused = refusal(error, operation="Describe")
+            raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
         return {(p.topic, p.partition): found[p].offset if found.get(p) else ends[p] for p in asked}
+
+    def _check_allowed(self, topic: str) -> None:
+        """Raises where an ACL hides the topic: a consumer is told the same as of one that is missing."""
+        admin = self._kafka.KafkaAdminClient(**self._arguments)
+        try:
+            (answer,) = admin.describe_topics([topic])
+        finally:
+            admin.close()
+        hidden = self._kafka.errors.TopicAuthorizationFailedError
+        if answer["error_code"] == hidden.errno:
+            raise hidden(topic)
 
     def _retry(self, ask: Callable[[], Any]) -> Any:
         """A broker's first question about a group is answered once its own topic has been made."""
@@ -168,7 +185,7 @@ class KafkaLog:
                         f"{topic}/{place.partition} gives nothing for {self._timeout:g} s before offset {span.end}"
                     )
         except self._error as error:
-            raise BrokerError(f"{topic} cannot be read: {error}") from None
+            raise refusal(error, topic, "Read") or BrokerError(f"{topic} cannot be read: {error}") from None
         finally:
             consumer.unsubscribe()
 
@@ -193,4 +210,4 @@ class KafkaLog:
             finally:
                 consumer.close()
         except self._error as error:
-            raise BrokerError(f"{topic} cannot be read: {error}") from None
+            raise refusal(error, topic, "Read") or BrokerError(f"{topic} cannot be read: {error}") from None

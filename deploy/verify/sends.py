@@ -156,7 +156,7 @@ class Sends:
                 str(said["id"]), str(said["topic"]), partition, offset if partition >= 0 else NOWHERE,
                 None if key is None else str(key).encode(), bytes.fromhex(said["sha256"]), said["status"],
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise DataError(
                 f"{self._file}, line {number}: expected {{id, topic, partition?, offset?, key, sha256, status}}, status one of "
                 f"{ACKED}, {FAILED}, {INDETERMINATE}"

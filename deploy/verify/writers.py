@@ -28,7 +28,7 @@ class Writers:
         try:
             value = json.loads(record.value or b"")
             claimed = value["epoch"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return "a claim that is not JSON with an epoch"
         if type(claimed) is not int or claimed < 1 or (said is not None and said != claimed):
             return f"a claim of epoch {str(claimed)[:20]}, its header says {said}"

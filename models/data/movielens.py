@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.data.dataset import DataSet, Event, dataset
-from models.data.rows import csv_rows, cut, identity, rating
+from models.data.rows import csv_rows, cut, identity, moment, rating
 from stream.events import COMMENT, RATING, Item
 
 SCALE = (0.5, 5.0)
@@ -47,4 +47,4 @@ def _movie(row: dict[str, str]) -> Item:
 
 
 def _time(row: dict[str, str]) -> int:
-    return int(row["timestamp"]) * 1000
+    return moment(row["timestamp"], 1000)

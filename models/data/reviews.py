@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.data.dataset import DataSet, Event, dataset
-from models.data.rows import cut, identity, json_rows, rating
+from models.data.rows import cut, identity, json_rows, moment, rating
 from stream.events import COMMENT, Item
 
 SCALE = (1.0, 5.0)
@@ -28,6 +28,6 @@ def _review(row: dict[str, Any]) -> tuple[Event, Item]:
     user, item, scene = identity(row["user_id"]), identity(row["item_id"]), str(row.get("category") or "")[:256]
     texts = (str(row.get(name) or "").strip() for name in ("review_title", "review_text"))
     text = cut(". ".join(text for text in texts if text))
-    event = Event(user, item, COMMENT, int(row["timestamp_ms"]), rating(row["rating"], SCALE), text, scene)
+    event = Event(user, item, COMMENT, moment(row["timestamp_ms"]), rating(row["rating"], SCALE), text, scene)
     categories = dict.fromkeys(str(name) for name in (scene, row.get("main_category")) if name)
     return event, Item(item, str(row.get("title") or "")[:1024], categories=tuple(categories))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from stream.errors import DataError
-from stream.events import MAX_TEXT
+from stream.events import MAX_TEXT, MAX_TIME
 
 Made = TypeVar("Made")
 MAX_ID: Final = 256  # characters of an id that a message may carry
@@ -18,7 +18,7 @@ MAX_ID: Final = 256  # characters of an id that a message may carry
 def csv_rows(path: Path, columns: tuple[str, ...], make: Callable[[dict[str, str]], Made]) -> Iterator[Made]:
     """`make` of every row of a CSV file with a header. Raises DataError naming file and line."""
     with open_text(path) as file:
-        reader = csv.DictReader(file, strict=True)
+        reader = csv.DictReader(lines(path, file), strict=True)
         missing = set(columns) - set(reader.fieldnames or ())
         if missing:
             raise DataError(f"{path}, line 1: expected the columns {', '.join(columns)}; missing {sorted(missing)}")
@@ -46,10 +46,14 @@ def json_rows(path: Path, make: Callable[[dict[str, Any]], Made]) -> Iterator[Ma
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError("expected a JSON object")
+                if "\\u" in line:
+                    json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate is no text: a ValueError
                 made = make(row)
             except KeyError as error:
                 raise DataError(f"{path}, line {number}: missing field {error}") from None
-            except (ValueError, TypeError) as error:
+            except RecursionError:
+                raise DataError(f"{path}, line {number}: nested too deep") from None
+            except (ValueError, TypeError, OverflowError) as error:
                 raise DataError(f"{path}, line {number}: {error}") from None
             yield made
 
@@ -82,6 +86,14 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
     if not scale[0] <= number <= scale[1]:
         raise ValueError(f"rating {value}: expected {scale[0]:g} to {scale[1]:g}")
     return number
+
+
+def moment(value: Any, unit: int = 1) -> int:
+    """A time in units of `unit` ms as epoch ms. Raises ValueError where no message may carry it."""
+    time = int(value) * unit
+    if not 0 <= time <= MAX_TIME:
+        raise ValueError(f"time {str(value)[:30]}: expected 0 to {MAX_TIME // unit}")
+    return time
 
 
 def identity(value: Any) -> str:

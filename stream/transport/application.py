@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
+from faust.auth import OAuthCredentials
 from faust.channels import Channel
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream import security
 from stream.fatal import fatal
 from stream.settings import Settings
 from stream.transport.batch import MicroBatch
@@ -118,13 +119,12 @@ def credentials(settings: Settings) -> Any:
     protocol = settings.security_protocol
     if protocol == "PLAINTEXT":
         return None
-    context = None
-    if "SSL" in protocol:
-        context = ssl.create_default_context(cafile=str(settings.ssl_cafile) if settings.ssl_cafile else None)
-        if settings.ssl_certfile:
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    context = security.tls(settings)
     if "SASL" not in protocol:
         return faust.SSLCredentials(context)
+    if settings.sasl_mechanism == "OAUTHBEARER" and settings.sasl_token_file is not None:
+        tokens = security.aiokafka_tokens(settings.sasl_token_file)
+        return OAuthCredentials(oauth_cb=tokens, ssl_context=context)
     return faust.SASLCredentials(
         mechanism=settings.sasl_mechanism,
         username=settings.sasl_username,

@@ -50,6 +50,10 @@ class SourceThread(driver.AIOKafkaConsumerThread):
 
         coordinator._do_heartbeat = noted
 
+    async def crash(self, reason: BaseException) -> None:
+        """A commit that the broker refuses, for one: Faust would stop this thread and leave a worker that does nothing."""
+        fatal(reason)
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS

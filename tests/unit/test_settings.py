@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
+import trustme
+from pydantic import SecretStr
+from typer.testing import CliRunner
 
-from stream.errors import SettingsError
-from stream.settings import Settings, load
+from deploy.cli import app
+from stream import security
+from stream.errors import BrokerError, SettingsError
+from stream.settings import SECRETS, Settings, load
 
 SECRET = "canary-7731"
 
@@ -98,21 +104,112 @@ def secured(**values: object) -> Settings:
     )
 
 
-def test_sasl_ssl_reaches_the_clients() -> None:
-    assert secured().kafka_python() == {
+def test_sasl_ssl_reaches_the_clients(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    given = secured().kafka_python()
+    context = given.pop("ssl_context")
+    assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
+    assert given == {
         "bootstrap_servers": ["127.0.0.1:9092"],
         "security_protocol": "SASL_SSL",
         "sasl_mechanism": "SCRAM-SHA-512",
         "sasl_plain_username": "u",
         "sasl_plain_password": SECRET,
-        "ssl_cafile": "ca.pem",
     }
-    both = secured(ssl_certfile="c.pem", ssl_keyfile="k.pem").kafka_python()
-    assert (both["ssl_certfile"], both["ssl_keyfile"]) == ("c.pem", "k.pem")
+
+
+def test_a_clients_certificate_needs_its_key(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    one, other = ca.issue_cert("one.example.org"), ca.issue_cert("other.example.org")
+    one.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
+    one.private_key_pem.write_to_path(tmp_path / "k.pem")
+    other.private_key_pem.write_to_path(tmp_path / "wrong.pem")
+    secured(ssl_certfile="c.pem", ssl_keyfile="k.pem").kafka_python()
+    for key in ("wrong.pem", "absent.pem"):
+        with pytest.raises(SettingsError, match=r"ssl_certfile, ssl_keyfile: c.pem and"):
+            secured(ssl_certfile="c.pem", ssl_keyfile=key).kafka_python()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\x00\xff" * 100])
+def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"ssl_cafile: ca.pem"):
+        secured().kafka_python()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two words", b"t\xc3\xb6ken", b"x" * (65 << 10), b"a\x01auth=b"])
+def test_a_file_without_a_token_is_named_and_not_shown(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    with pytest.raises(BrokerError, match="sasl_token_file: ") as raised:
+        security.token(tmp_path / "token")
+    assert "two words" not in str(raised.value)
+
+
+def test_a_token_is_read_anew_for_each_connection(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    settings = load(security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_token_file=file)
+    provider = settings.kafka_python()["sasl_oauth_token_provider"]
+    assert provider.token() == "one"
+    file.write_text("two\n")
+    assert provider.token() == "two"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sasl_mechanism": "PLAIN", "sasl_username": "u"}, "sasl_password: "),
+        ({"sasl_mechanism": "SCRAM-SHA-256", "sasl_password": SECRET}, "sasl_username: "),
+        ({"sasl_mechanism": "OAUTHBEARER", "sasl_username": "u", "sasl_password": SECRET}, "sasl_token_file: "),
+        ({"sasl_mechanism": "GSSAPI"}, "sasl_mechanism: "),
+    ],
+)
+def test_what_a_mechanism_needs_is_named(values: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as raised:
+        load(security_protocol="SASL_SSL", **values)
+    assert SECRET not in str(raised.value)
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FRESHET_SECRETS", str(tmp_path / "absent"))
+    with pytest.raises(SettingsError, match=r"FRESHET_SECRETS: .*absent is no folder"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["freshet.toml", "secrets/freshet_sasl_password"])
+def test_a_file_of_settings_has_a_largest_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secrets").mkdir()
+    monkeypatch.setenv("FRESHET_SECRETS", str(tmp_path / "secrets"))
+    (tmp_path / name).write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(SettingsError, match="larger than 1048576 bytes"):
+        load()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x = " + b"[" * 100_000])
+def test_a_settings_file_of_anything_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "freshet.toml").write_bytes(content)
+    with pytest.raises(SettingsError, match="config"):
+        load()
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_refused_on_a_command_line(name: str) -> None:
+    done = CliRunner().invoke(app, ["--set", f"{name}={SECRET}", "topics", "check"])
+    assert isinstance(done.exception, SettingsError)
+    assert f"{name}: not on a command line" in str(done.exception)
+    assert SECRET not in str(done.exception) + done.output
+
+
+def test_every_secret_is_one_of_those_that_a_command_line_refuses() -> None:
+    assert {name for name, field in Settings.model_fields.items() if field.annotation is SecretStr} == set(SECRETS)
 
 
 def test_a_secret_is_not_shown() -> None:
-    settings = secured()
+    settings = secured(ssl_keypassword=SECRET)
     for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
         assert SECRET not in shown
     with pytest.raises(SettingsError) as raised:

@@ -1,0 +1,69 @@
+"""Making kafka-python's clients: tried again while no broker answers, given up at once where trying again cannot help."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from kafka.errors import KafkaError
+
+from stream.errors import BrokerError
+from stream.security import certificate_problem, refusal
+from stream.settings import Settings
+
+ATTEMPT_MS: Final = 2000  # the first try to reach a broker; later ones have longer
+LONGEST_MS: Final = 10_000
+PAUSE: Final = 0.3  # seconds between two tries
+
+Client = TypeVar("Client")
+
+
+def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
+    """make(milliseconds for one try) -> the client, tried again for startup_timeout.
+
+    Raises BrokerError: no broker answers; or, after the first try, that it refuses us or its certificate is wrong.
+    """
+    end = time.monotonic() + settings.startup_timeout
+    attempt = ATTEMPT_MS
+    while True:
+        try:
+            with _Listening() as heard:
+                return make(attempt)
+        except (KafkaError, OSError) as error:
+            for said in (error, *heard.errors):
+                if refused := refusal(said):
+                    raise BrokerError(f"{settings.brokers}: {refused}") from None
+            if problem := certificate_problem(settings):
+                raise BrokerError(problem) from None
+            if time.monotonic() >= end:
+                raise BrokerError(
+                    f"no Kafka broker answers at {settings.brokers} by {settings.security_protocol} "
+                    f"({type(error).__name__}); `freshet broker start` runs one here"
+                ) from None
+        time.sleep(PAUSE)
+        attempt = min(2 * attempt, LONGEST_MS)
+
+
+class _Listening(logging.Handler):
+    """Collects the errors that kafka-python tells its log alone: while it finds its first broker, it raises only that
+    none was found, whatever the brokers said. Meanwhile the log is ours: one clear line follows."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.errors: list[BaseException] = []
+        self._logger = logging.getLogger("kafka")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments: Any = record.args if isinstance(record.args, tuple) else ()
+        self.errors += [one for one in arguments if isinstance(one, BaseException)]
+
+    def __enter__(self) -> _Listening:
+        self._propagated, self._logger.propagate = self._logger.propagate, False
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagated

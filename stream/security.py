@@ -1,0 +1,178 @@
+"""How every client of freshet proves who it is, and how it makes sure of the broker: TLS, SASL, and refusals in plain words.
+
+Certificates are always checked, the broker's host name too; nothing turns that off. Passwords come from the environment
+or a file (stream.settings), bearer tokens from a file that is read anew for each connection, so that it can be renewed.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from stream.errors import BrokerError, SettingsError
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+MAX_TOKEN: Final = 64 << 10  # bytes of a bearer token
+PROBE: Final = 3.0  # seconds that one look at a broker's certificate may take
+
+DENIED: Final = {
+    "TopicAuthorizationFailedError": "topic",
+    "GroupAuthorizationFailedError": "group",
+    "ClusterAuthorizationFailedError": "cluster",
+    "TransactionalIdAuthorizationFailed": "transactional id",
+}
+"""The errors of aiokafka and of kafka-python for a missing ACL -> what they are about."""
+
+REFUSED: Final = frozenset({"SaslAuthenticationFailedError", "SaslAuthenticationFailed", "AuthenticationFailedError",
+                            "UnsupportedSaslMechanismError", "IllegalSaslStateError"})  # fmt: skip
+
+
+def tls(settings: Settings) -> ssl.SSLContext | None:
+    """What every client verifies brokers with; None without TLS. Raises SettingsError naming the file that is no good."""
+    if "SSL" not in settings.security_protocol:
+        return None
+    ca, certificate, key = settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile
+    try:
+        context = ssl.create_default_context(cafile=str(ca) if ca else None)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"ssl_cafile: {ca} holds no certificates that can be read: {_reason(error)}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate:
+        password = settings.ssl_keypassword.get_secret_value()  # "" rather than OpenSSL's question at the terminal
+        try:
+            context.load_cert_chain(certificate, key, password)
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"ssl_certfile, ssl_keyfile: {certificate} and {key or certificate} are no certificate with its key, "
+                f"or ssl_keypassword is wrong: {_reason(error)}"
+            ) from None
+    return context
+
+
+def token(file: Path) -> str:
+    """The bearer token in `file`, as it is now. Raises BrokerError naming the file, never its content."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_TOKEN + 1)
+    except OSError as error:
+        raise BrokerError(f"sasl_token_file: {file} cannot be read: {error.strerror}") from None
+    found = content.strip()
+    if not found or len(content) > MAX_TOKEN or not all(32 < byte < 127 for byte in found):
+        raise BrokerError(
+            f"sasl_token_file: {file} holds no token: expected one line of at most {MAX_TOKEN} characters"
+        )
+    return found.decode("ascii")
+
+
+def aiokafka(settings: Settings) -> dict[str, Any]:
+    """The security arguments of aiokafka's clients."""
+    arguments: dict[str, Any] = {"security_protocol": settings.security_protocol, "ssl_context": tls(settings)}
+    if "SASL" not in settings.security_protocol:
+        return arguments
+    arguments["sasl_mechanism"] = settings.sasl_mechanism
+    if settings.sasl_token_file is not None and settings.sasl_mechanism == "OAUTHBEARER":
+        return arguments | {"sasl_oauth_token_provider": aiokafka_tokens(settings.sasl_token_file)}
+    return arguments | _password(settings)
+
+
+def aiokafka_tokens(file: Path) -> Any:
+    """aiokafka's token provider over a token file."""
+    from aiokafka.abc import AbstractTokenProvider
+
+    class TokenFile(AbstractTokenProvider):
+        async def token(self) -> str:
+            return token(file)
+
+    return TokenFile()
+
+
+def kafka_python(settings: Settings) -> dict[str, Any]:
+    """The security arguments of kafka-python's clients (which deploy uses, never the hot path)."""
+    arguments: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if (context := tls(settings)) is not None:
+        arguments["ssl_context"] = context
+    if "SASL" not in settings.security_protocol:
+        return arguments
+    arguments["sasl_mechanism"] = settings.sasl_mechanism
+    if settings.sasl_token_file is not None and settings.sasl_mechanism == "OAUTHBEARER":
+        from kafka.net.sasl.oauth import AbstractTokenProvider
+
+        file = settings.sasl_token_file
+
+        class TokenFile(AbstractTokenProvider):
+            def token(self) -> str:
+                return token(file)
+
+        return arguments | {"sasl_oauth_token_provider": TokenFile()}
+    return arguments | _password(settings)
+
+
+def _password(settings: Settings) -> dict[str, str]:
+    return {
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": settings.sasl_password.get_secret_value(),
+    }
+
+
+def refusal(error: BaseException, name: str = "", operation: str = "") -> BrokerError | None:
+    """A client's error as one line that says what the broker refuses; None where it is no refusal.
+
+    name, operation: what was asked for, where the caller knows it better than the error does.
+    """
+    kind = type(error).__name__
+    if kind in DENIED:
+        said = name or ", ".join(str(part) for part in _flat(error.args) if part) or "?"
+        what = f" ({operation})" if operation else ""
+        return BrokerError(f"the broker does not allow us this: {DENIED[kind]} {said}{what}; an ACL is missing")
+    if kind in REFUSED:
+        return BrokerError(f"the broker refuses our credentials: {_short(error)}")
+    return None
+
+
+def certificate_problem(settings: Settings) -> str:
+    """What is wrong with the certificate of the first broker that has a wrong one, "" where nothing is or none answers.
+
+    Clients say only that they cannot connect, and try again; this is the one look that finds the reason.
+    """
+    context = tls(settings)
+    if context is None:
+        return ""
+    for address in settings.brokers.split(","):
+        host, _, port = address.strip().rpartition(":")
+        host = host.strip("[]")
+        try:
+            with (
+                socket.create_connection((host, int(port)), PROBE) as plain,
+                context.wrap_socket(plain, server_hostname=host),
+            ):
+                continue
+        except ssl.SSLCertVerificationError as error:
+            return f"the certificate of the broker at {address} is not accepted: {error.verify_message.rstrip('.')}"
+        except ssl.SSLError as error:
+            return f"the broker at {address} does not speak TLS with us: {_reason(error)}"
+        except (OSError, ValueError):
+            continue  # not there, or not an address: whoever called says so
+    return ""
+
+
+def _flat(parts: Any) -> Any:
+    for part in parts:
+        if isinstance(part, (set, frozenset, list, tuple)):
+            yield from _flat(sorted(part, key=str))
+        else:
+            yield part
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _short(error: BaseException) -> str:
+    """Without the type's name, which the clients put before the message once or twice."""
+    return " ".join(str(error).split()).rpartition("Error: ")[2][:200]

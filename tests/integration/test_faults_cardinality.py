@@ -1,0 +1,21 @@
+"""Short forms of tests/chaos/test_cardinality.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.settings import Settings
+from tests.chaos import cardinality
+
+pytestmark = pytest.mark.integration
+
+
+def test_distinct_values(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    cardinality.flood(world(partitions=2), bundles, tmp_path, seed=0, count=5000)
+
+
+def test_hostile_text(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    cardinality.hostile(world(partitions=2), bundles, tmp_path, seed=0, rounds=3)

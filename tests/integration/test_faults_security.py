@@ -1,0 +1,156 @@
+"""Short forms of tests/chaos/test_security.py, and the documented rights of every client on the same secured broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from deploy import topics
+from deploy.producer import Producer
+from deploy.slates import SlateReader
+from deploy.verify.log import KafkaLog
+from stream.errors import BrokerError
+from stream.items import consumer_arguments
+from stream.settings import Settings
+from tests.chaos import security
+from tests.secured_kafka import MECHANISMS, Right, SecuredKafka
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def admin(secured: SecuredKafka) -> Settings:
+    return security.prepare(secured, "rights")
+
+
+def test_refused_at_the_start(secured: SecuredKafka, bundles: Path, tmp_path: Path) -> None:
+    security.refused_at_start(secured, bundles, tmp_path, seed=1)
+
+
+def test_a_missing_right(secured: SecuredKafka, bundles: Path, tmp_path: Path) -> None:
+    security.missing_right(secured, bundles, tmp_path, seed=3)
+
+
+@pytest.mark.parametrize("seed", [0, 5])  # by a token, a topic's right; by SCRAM, the group's
+def test_a_right_is_revoked_at_work(secured: SecuredKafka, bundles: Path, tmp_path: Path, seed: int) -> None:
+    security.revoked_at_work(secured, bundles, tmp_path, seed)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_every_mechanism_with_both_libraries(secured: SecuredKafka, admin: Settings, mechanism: str) -> None:
+    settings = security.as_user(secured, "worker", admin, mechanism)
+    assert topics.check(settings, worker=True).partitions == admin.partitions
+
+    async def partitions() -> set[int]:
+        consumer = AIOKafkaConsumer(settings.items_topic, **consumer_arguments(settings))
+        await consumer.start()
+        try:
+            found: set[int] = consumer.partitions_for_topic(settings.items_topic)
+            return found
+        finally:
+            await consumer.stop()
+
+    assert asyncio.run(partitions()) == {0}
+
+
+def test_a_worker_without_any_of_its_rights_is_told_which(secured: SecuredKafka, admin: Settings) -> None:
+    """One by one: none of the documented rights is too many."""
+    settings = security.as_user(secured, "worker", admin)
+    for right in security.documented(admin)["worker"]:
+        secured.revoke("worker", right)
+        try:
+            with pytest.raises(BrokerError, match=rf"{right.kind} {right.name}: .*\b{right.operation}\b"):
+                topics.check(settings, worker=True)
+        finally:
+            secured.allow("worker", right)
+    topics.check(settings, worker=True)
+
+
+def without(secured: SecuredKafka, user: str, right: Right) -> BrokerError:
+    """What the user's client says where it lacks the right."""
+    name = right.name.split("-")[0]
+    settings = secured.settings(user, prefix=f"{name}-", app_id=f"{name}-app", **security.QUICK)
+    secured.revoke(user, right)
+    try:
+        with pytest.raises(BrokerError) as raised:
+            use(settings, user, right)
+        return raised.value
+    finally:
+        secured.allow(user, right)
+
+
+def use(settings: Settings, user: str, right: Right) -> None:
+    """Do what the right is for, by the client that has it."""
+    if right.operation == "Write":
+        with Producer(settings) as producer:
+            producer.place(producer.send(right.name, b"k", b"{}"))
+    elif right.kind == "group":
+        log = KafkaLog(settings)
+        log.committed()
+        log.close()
+    elif user == "consumer":
+        reader = SlateReader(settings, "ann")
+        reader.latest()
+        reader.close()
+    else:
+        log = KafkaLog(settings)
+        spans = log.spans([right.name])
+        list(log.records(right.name, spans))
+        log.close()
+
+
+@pytest.mark.parametrize("user", ["producer", "consumer", "verifier", "operator"])
+def test_every_other_client_needs_each_of_its_rights(secured: SecuredKafka, admin: Settings, user: str) -> None:
+    for right in security.documented(admin)[user]:
+        settings = secured.settings(user, "SCRAM-SHA-256", prefix=admin.prefix, app_id=admin.app_id, **security.QUICK)
+        use(settings, user, right)
+        error = without(secured, user, right)
+        assert right.name in str(error), error
+        assert "ACL is missing" in str(error), error
+        assert error.exit_code == 69
+
+
+def test_secrets_show_in_no_command(secured: SecuredKafka, admin: Settings, tmp_path: Path) -> None:
+    """--help, a good run, a failing run and a crash with a traceback."""
+    given = {
+        "FRESHET_BROKERS": secured.address(),
+        "FRESHET_SECURITY_PROTOCOL": "SASL_SSL",
+        "FRESHET_SASL_USERNAME": "worker",
+        "FRESHET_SASL_PASSWORD": "canary-worker-pw",
+        "FRESHET_SSL_CAFILE": str(secured.ca),
+        "FRESHET_PREFIX": admin.prefix,
+        "FRESHET_APP_ID": admin.app_id,
+    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
+    commands: list[tuple[list[str], dict[str, str], set[int]]] = [
+        (["worker", "--help"], {}, {0}),
+        (["topics", "check"], {}, {0}),
+        (["topics", "check"], {"FRESHET_SASL_PASSWORD": "canary-other"}, {69}),
+        (["topics", "check"], {"FRESHET_PARTITIONS": "canary"}, {78}),
+        (["--set", "sasl_password=canary-flag", "topics", "check"], {}, {78}),
+        (["worker"], {"FRESHET_BUNDLES": str(tmp_path)}, {65}),
+    ]
+    for arguments, more, codes in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *arguments],
+            env=kept | given | more, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode in codes, (arguments, done.stderr)
+        assert "canary" not in done.stdout + done.stderr, arguments
+        assert "Traceback" not in done.stderr, arguments
+    crash = (
+        "from stream.app import InterestApp; from stream.settings import load; s = load(); app = InterestApp(s); 1 / 0"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", crash], env=kept | given, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ZeroDivisionError" in done.stderr
+    assert "canary" not in done.stderr
+    assert json.dumps(repr(admin)).count("canary") == 0
