@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stream.claims import CLAIM_KEY
 from stream.settings import Settings
 from tests.bench.machine import load_average
 from tests.bench.processes import Freshet, cpu_seconds, resident_mib
@@ -120,6 +121,8 @@ def _states(settings: Settings) -> tuple[int, list[int]]:
     last: dict[bytes, int] = {}
     count = 0
     for record in read_all(settings, settings.changelog_topic):
+        if record.key == CLAIM_KEY:
+            continue
         count += 1
         last[record.key] = len(record.value)
     return count, list(last.values())
