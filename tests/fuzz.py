@@ -23,8 +23,8 @@ import jsonschema_rs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from deploy import letters
-from deploy.commands.deadletters import _corrections
+from deploy import corrections as corrected
+from deploy import letters, sendback
 from deploy.producer import Sent
 from deploy.slates import SlateReader
 from deploy.verify.judge import Accepted, Judge, murmur2, parse, schema
@@ -101,10 +101,11 @@ def letter(data: bytes) -> None:
         name.removeprefix("__rec.errors."): part.decode(errors="replace")
         for name, part in zip(names, parts, strict=False)
     }
-    one = letters.Letter(Sent("d", 0, 1), data, data, said, (("replay", data), ("x", data)))
-    json.dumps(one.as_dict())
+    one = letters.Letter(Sent("d", 0, 1), 0, data, data, said, (("replay", data), ("x", data)))
+    json.dumps(one.row())
+    assert one.failed_ms >= 0
     with suppress(DataError):
-        letters.outgoing(settings_, one)
+        sendback.outgoing(settings_, one)
 
 
 def toml(data: bytes) -> None:
@@ -179,7 +180,7 @@ def ledger(data: bytes) -> None:
 def corrections(data: bytes) -> None:
     def one(path: Path) -> None:
         with suppress(DataError):
-            _corrections(path)
+            corrected.read(path)
 
     _in_file("corrected", data, one)
 
