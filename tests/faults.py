@@ -116,4 +116,27 @@ def zombie(settings: Settings, bundles: Path, folder: Path, plan: Plan) -> Repor
         second.close()
 
 
+def late_writer(settings: Settings, bundles: Path, folder: Path, plan: Plan) -> Report:
+    """A worker without a lease is stopped right before a write and wakes when another has its partitions: the write is
+    fenced, the worker ends with 75, and nothing of it is in a state."""
+    first = WorkerProcess(settings, folder, "w1", bundles=bundles).start().wait_ready()
+    second = WorkerProcess(settings, folder, "w2", mutant="stalls", bundles=bundles).start().wait_ready()
+    try:
+        with traffic(settings, plan) as events:
+            until(second.stopped, 30, "the second worker stops before a write")
+            owned = settings.partitions
+            until(lambda: first.metric("freshet_partitions_assigned") == 3 * owned, 30, "the first worker owns all")
+            applied = first.metric("freshet_events_total", outcome="applied")
+            until(lambda: first.metric("freshet_events_total", outcome="applied") > applied + 200, 30, "it works")
+            second.send_signal(signal.SIGCONT)
+            assert second.wait(20) == 75
+        first.wait_ready()
+        report = judge(settings, events.sent)
+        assert report.fenced > 0
+        return report
+    finally:
+        first.close()
+        second.close()
+
+
 Scenario = Callable[[Settings, Path, Path, Plan], Report]

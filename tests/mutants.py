@@ -26,6 +26,7 @@ from stream.recommend import Turn
 from stream.session import Models
 from stream.settings import Settings, load
 from stream.transport import MicroBatch, Outgoing, RecordBatches
+from stream.transport.lease import Lease
 from stream.worker import run
 
 EVERY = 1000  # events
@@ -210,11 +211,24 @@ def disk_first(settings: Settings) -> None:
     Pipeline._send_changelog = mutant  # type: ignore[method-assign]
 
 
+def stalls(settings: Settings) -> None:
+    """Not against the promise: stopped between the check of the lease and the write, which no lease can guard against."""
+    send, numbers = Pipeline._send_changelog, count(1)
+    Lease.check = lambda self: None  # type: ignore[method-assign]
+
+    async def mutant(self: Pipeline, records: Mapping[tuple[str, int], list[Outgoing]], *rest: Any) -> dict[Any, int]:
+        if records and next(numbers) == BATCHES:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return await send(self, records, *rest)
+
+    Pipeline._send_changelog = mutant  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks,
+        misranks, stalls,
     )
 }  # fmt: skip
 

@@ -112,6 +112,10 @@ class WorkerProcess:
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def stopped(self) -> bool:
+        """By SIGSTOP."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def kill(self) -> int:
         self.process.kill()
         return self.process.wait(10)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.verify.report import Report, Violation
+from deploy.verify.writers import CLAIM
 from stream.errors import DataError, StateError
 from stream.interest import decode
 
@@ -56,7 +57,7 @@ class Disk:
         missing = dict(self._heads)
         try:
             for key, value in database.items():
-                if key == OFFSET_KEY:
+                if key in (OFFSET_KEY, CLAIM):
                     continue
                 report.stored += 1
                 head = missing.pop(key, b"")

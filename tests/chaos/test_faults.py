@@ -31,3 +31,8 @@ def test_coming_and_going(world: Callable[..., Settings], bundles: Path, tmp_pat
 @pytest.mark.parametrize("seed", SEEDS)
 def test_zombies(world: Callable[..., Settings], bundles: Path, tmp_path: Path, seed: int) -> None:
     faults.zombie(world(**SETTINGS), bundles, tmp_path, Plan(seed=200 + seed, rate=1000, users=200))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_late_writers(world: Callable[..., Settings], bundles: Path, tmp_path: Path, seed: int) -> None:
+    faults.late_writer(world(**SETTINGS), bundles, tmp_path, Plan(seed=300 + seed, rate=400, users=200))
