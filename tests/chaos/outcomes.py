@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class Outcome:
     fault: its number in docs/reliability.md; name: the scenario. events: sent; repeats: events covered by a replay slate;
     kills: processes killed by the fault; restarts: of workers, by the supervisor; unavailable: longest time in seconds in
     which one partition's users got no slate while events came; memory: most MiB that a worker had resident (0: not
-    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `code`.
+    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `code`;
+    day: of the run, UTC.
     """
 
     fault: int
@@ -38,6 +40,11 @@ class Outcome:
     seconds: float = 0.0
     note: str = ""
     code: str = field(default_factory=lambda: code())
+    day: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        return self.fault, self.name, self.seed
 
 
 @cache
