@@ -78,6 +78,23 @@ TWICE: Headers = [("source", b"web"), ("source", b"app"), ("source", b"web")]
 REPLAYS: Headers = [("replay", b"clicks/0/0\r\n"), ("replay", b"clicks/0/1"), ("replay", b"\xff" * 5000)]
 LONG: Headers = [("long", b"x" * (1 << 20)), ("short", b"y")]
 
+
+class Raw(str):
+    """A header's name of any bytes, as C clients can send it; no client in Python can."""
+
+    raw: bytes
+
+    def __new__(cls, raw: bytes) -> Raw:
+        made = super().__new__(cls, raw.decode("utf-8", "backslashreplace"))
+        made.raw = raw
+        return made
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return self.raw
+
+
+UNNAMED: Headers = [("before", b"1"), (Raw(b"caf\xe9"), b"latin-1"), (Raw(b"\xff\xfe\x00"), b"")]
+
 POISON: dict[str, Poison] = {
     # no JSON
     "empty": _undecodable("clicks", b"", "empty_value"),
@@ -138,6 +155,7 @@ POISON: dict[str, Poison] = {
     "hostile headers": Poison("clicks", KEY, b"{", "decode", "malformed_json", "", HOSTILE),
     "forged letter": Poison("clicks", KEY, b"{}", "validate", "missing_field", "user", FORGED),
     "header of 1 MiB": Poison("clicks", KEY, b"{]", "decode", "malformed_json", "", LONG),
+    "header name not UTF-8": Poison("clicks", KEY, b"{,", "decode", "malformed_json", "", UNNAMED),
     "a header's name again": Poison("clicks", KEY, b'{"', "decode", "malformed_json", "", TWICE),
     "hostile replay": Poison("clicks", KEY, b"{'", "decode", "malformed_json", "", REPLAYS),
 }  # fmt: skip
@@ -159,5 +177,6 @@ ODD: dict[str, Odd] = {
     "white space around": Odd("clicks", KEY, b" \r\n\t" + body() + b"\n"),
     "hostile headers": Odd("clicks", KEY, body(), headers=HOSTILE + FORGED),
     "header of 1 MiB": Odd("clicks", KEY, body(), headers=LONG),
+    "header name not UTF-8": Odd("clicks", KEY, body(), headers=UNNAMED),
     "hostile replay": Odd("clicks", KEY, body(), headers=REPLAYS),
 }
