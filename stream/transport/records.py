@@ -14,8 +14,10 @@ from stream.headernames import Escaping
 _LENGTH = slice(8, 12)  # of a batch, behind its base offset; counted from its own end
 
 
-class EscapingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
+class EscapingBatch(_DefaultRecordBatchPy):
     """aiokafka's slow reader, over a buffer that escapes."""
+
+    _buffer: Any
 
     def __iter__(self) -> EscapingBatch:
         self._maybe_uncompress()

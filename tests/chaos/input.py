@@ -35,7 +35,7 @@ class Sender:
         self._trial = trial
         self.places: dict[Place, str] = {}  # of the bad ones: what was sent there
         self._producer = KafkaProducer(
-            acks="all", linger_ms=2, max_request_size=8 << 20, buffer_memory=64 << 20, **trial.settings.kafka_python()
+            acks="all", linger_ms=2, max_request_size=8 << 20, **trial.settings.kafka_python()
         )
 
     def __enter__(self) -> Sender:
