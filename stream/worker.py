@@ -40,7 +40,7 @@ from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, reader
+from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, reader
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -56,6 +56,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
     """
     logs.configure(settings.log_level)
     check_private_names()
+    escape_header_names()
     bundle = load(current(settings.bundles))
     models = open_models(bundle, settings.provider)
     encoder = open_encoder(bundle, settings.provider)
