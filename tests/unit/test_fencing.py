@@ -53,7 +53,7 @@ class Writer:
                 offset_key=b"offset",
                 partition_path=lambda partition: folder / f"{partition}.db",
                 rocksdb_options=RocksDBOptions(),
-            ),  # fmt: skip
+            ),
         )
         folder.mkdir(exist_ok=True)
         self.store = InterestStore(table)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,7 +137,8 @@ def test_a_flipped_bit_is_no_other_state(copy: Path) -> None:
     with pytest.raises(FreshetError, match="damaged, the next start reads it back: Corruption"):
         whole(store, COUNT)
     assert partition(copy).with_name("interest-0.db" + DAMAGED).exists()
-    table.data._dbs.pop(0).close()
+    with suppress(Exception):  # a compaction may have met the flipped bit
+        table.data._dbs.pop(0).close()
     _, store = opened(copy)
     assert not store.prepare(0)
     assert store.offset(0) == -1
@@ -171,7 +173,7 @@ def test_a_full_disk_is_no_damage(tmp_path: Path, use: Callable[[Any, InterestSt
     table, store = opened(tmp_path)
     store.prepare(0)
     fails(table, "IO error: No space left on device: While appending to file: 000004.log")
-    with pytest.raises(DiskError, match="partition 0 of the table cannot be used: .*No space left"):
+    with pytest.raises(DiskError, match=r"partition 0 of the table cannot be used: .*No space left"):
         use(table, store)
     assert not list(tmp_path.glob(f"**/*{DAMAGED}"))
 
