@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy.verify import Report, Scope, run
 from deploy.verify.disks import Disk
@@ -165,6 +166,7 @@ def bit_flip(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate
         worker = trial.workers[0]
         with_files(trial, worker)
         file = trial.draw.choice([file for path in databases(worker) for file in sorted(path.glob("*.sst"))])
+        where_it_is = f"{file.parent.name}/{file.name} ({file.stat().st_size} bytes)"
         place = flip(file, trial.draw)
         trial.start(worker)
         until(lambda: trial.exits or trial.ready(worker), 60, "the worker is ready, or has ended")
@@ -177,7 +179,7 @@ def bit_flip(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate
             trial.start(worker)
             trial.works(100)
         damage_at_work_only(worker)
-        trial.note = f"bit {place % 8} of byte {place // 8} of {place_of(file)} flipped; noticed {where}"
+        trial.note = f"bit {place % 8} of byte {place // 8} of {where_it_is} flipped; noticed {where}"
 
 
 def flip(file: Path, draw: random.Random) -> int:
@@ -187,10 +189,6 @@ def flip(file: Path, draw: random.Random) -> int:
     content[place // 8] ^= 1 << place % 8
     file.write_bytes(content)
     return place
-
-
-def place_of(file: Path) -> str:
-    return f"{file.parent.name}/{file.name} ({file.stat().st_size if file.exists() else 0} bytes)"
 
 
 def by_verify(settings: Settings, worker: WorkerProcess) -> str:
@@ -327,14 +325,21 @@ def work(worker: WorkerProcess, events: Events, count: int) -> None:
 
 
 def delete_records(settings: Settings) -> int:
-    """All records of the changelog as of now -> how many."""
+    """All records of the changelog as of now -> how many. The broker refuses it while the topic is compacted only."""
     admin = KafkaAdminClient(**settings.kafka_python())
     try:
+        keep(admin, settings, "delete")
         places = [TopicPartition(settings.changelog_topic, number) for number in range(settings.partitions)]
         done = admin.delete_records(dict.fromkeys(places, -1))
+        keep(admin, settings, "compact")
         return sum(low_watermark(done[place]) for place in places)
     finally:
         admin.close()
+
+
+def keep(admin: KafkaAdminClient, settings: Settings, policy: str) -> None:
+    configs = {"cleanup.policy": policy}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.changelog_topic, configs)])
 
 
 def low_watermark(result: Any) -> int:
