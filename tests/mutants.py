@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from stream.worker import run
 EVERY = 1000  # events
 BATCHES = 20  # micro-batches until the crash
 CRASHED = "crashed"
+SLOW = "slow"
+CULPRIT = "culprit"
 
 
 def crash(settings: Settings) -> None:
@@ -224,11 +228,33 @@ def stalls(settings: Settings) -> None:
     Pipeline._send_changelog = mutant  # type: ignore[method-assign]
 
 
+def slows(settings: Settings) -> None:
+    """Not against the promise: each model call takes so many seconds longer as the file SLOW in the data folder says, and
+    the recurrent one fails on the item CULPRIT."""
+    advance, rank = pipeline.advance, pipeline.rank
+
+    def wait() -> None:
+        with suppress(FileNotFoundError):
+            time.sleep(float((settings.data_dir / SLOW).read_text()))
+
+    def slow_advance(turns: Sequence[Turn], *rest: Any) -> int:
+        wait()
+        if any(one.item == CULPRIT for turn in turns for one in turn.inputs):
+            raise RuntimeError("not this one")
+        return advance(turns, *rest)
+
+    def slow_rank(*inputs: Any, **named: Any) -> Any:
+        wait()
+        return rank(*inputs, **named)
+
+    pipeline.advance, pipeline.rank = slow_advance, slow_rank
+
+
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks, stalls,
+        misranks, stalls, slows,
     )
 }  # fmt: skip
 

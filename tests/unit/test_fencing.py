@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import rocksdict
+from faust.stores.rocksdb import RocksDBOptions
 
 from stream.claims import CLAIM_KEY, NO_CLAIM, LogRecord, Written, decode, epoch_of, sift
 from stream.errors import FencedError, LossError
@@ -49,11 +49,11 @@ class Writer:
         table: Any = SimpleNamespace(
             changelog_topic_name="log",
             data=SimpleNamespace(
-                _dbs={}, offset_key=b"offset", partition_path=lambda partition: folder / f"{partition}.db"
+                _dbs={},
+                offset_key=b"offset",
+                partition_path=lambda partition: folder / f"{partition}.db",
+                rocksdb_options=RocksDBOptions(),
             ),
-        )
-        table.data._db_for_partition = lambda partition: table.data._dbs.setdefault(
-            partition, rocksdict.Rdict(str(folder / f"{partition}.db"), rocksdict.Options(raw_mode=True))
         )
         folder.mkdir(exist_ok=True)
         self.store = InterestStore(table)
