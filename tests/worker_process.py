@@ -43,17 +43,24 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     raise AssertionError(f"not within {seconds:g} s: {what}")
 
 
+COMMAND = ("deploy.cli", "worker")
+
+
 class WorkerProcess:
-    """One `freshet worker` with its own data folder and log. mutant: one of tests.mutants in its place."""
+    """One `freshet worker` with its own data folder and log. mutant: one of tests.mutants in its place.
+
+    command: what `start` starts, as the arguments of python -m; another may be put there between two starts.
+    """
 
     def __init__(self, settings: Settings, folder: Path, name: str = "w1", mutant: str = "", **more: Any) -> None:
+        self.settings = settings
         self.name = name
         self.data_dir = folder / f"data-{name}"
         self.log = folder / f"{name}.log"
         self._environment = environment(
             settings, **{"data_dir": self.data_dir, "web_port": 0, "provider": "cpu"} | more
         )
-        self._module = ["tests.mutants", mutant] if mutant else ["deploy.cli", "worker"]
+        self.command = ["tests.mutants", mutant] if mutant else list(COMMAND)
         self._process: subprocess.Popen[bytes] | None = None
         self._offset = 0
 
@@ -61,7 +68,7 @@ class WorkerProcess:
         self._offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._module],
+                [sys.executable, "-m", *self.command],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

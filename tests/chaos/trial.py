@@ -19,6 +19,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from itertools import pairwise
@@ -107,7 +108,8 @@ class Traffic(threading.Thread):
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
     besides the traffic, to become dead letters or to be counted as duplicates; allowed: exit codes that a worker may end with
-    before it is asked to; more: settings of the workers alone. The supervisor leaves the workers in `down` alone."""
+    before it is asked to; also: what else is asked of the report; more: settings of the workers alone. The supervisor leaves
+    the workers in `down` alone; those in it before the block are not started."""
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class Trial:
         rate: float = 300.0,
         users: int = 200,
         allowed: tuple[int, ...] = (-signal.SIGKILL, 75),
+        also: Callable[[Report], None] = lambda report: None,
         **more: Any,
     ) -> None:
         self.fault, self.name, self.seed = fault, name, seed
@@ -130,6 +133,7 @@ class Trial:
         self.workers = [WorkerProcess(settings, folder, f"w{n + 1}", bundles=bundles, **more) for n in range(workers)]
         self.traffic = Traffic(settings, folder / "ledger.jsonl", seed, rate, users)
         self.allowed = set(allowed)
+        self.also = also
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
         self.kills = self.restarts = self.bad = self.duplicates = self.items_bad = 0
@@ -153,8 +157,8 @@ class Trial:
         """A seeded choice among the workers."""
         return self.draw.choice(self.workers)
 
-    def kill(self, worker: WorkerProcess, *, wipe: bool = False) -> None:
-        """SIGKILL, its data folder deleted where asked; the supervisor starts it again at once."""
+    def kill(self, worker: WorkerProcess, *, wipe: bool = False, again: bool = True) -> None:
+        """SIGKILL, its data folder deleted where asked; it is started again at once, or stays down."""
         with self._lock:
             if worker.process.poll() is None:
                 worker.kill()
@@ -163,7 +167,11 @@ class Trial:
                 self._ended(worker)
             if wipe:
                 shutil.rmtree(worker.data_dir, ignore_errors=True)
-            self._start(worker)
+            if again:
+                self._start(worker)
+            else:
+                self._due.pop(worker.name, None)
+                self.down.add(worker.name)
 
     def start(self, worker: WorkerProcess) -> None:
         """Start a worker that was down; from here on it is supervised."""
@@ -208,9 +216,10 @@ class Trial:
     def __enter__(self) -> Trial:
         try:
             self.traffic.events.send_items()
-            for worker in self.workers:
+            first = [worker for worker in self.workers if worker.name not in self.down]
+            for worker in first:
                 worker.start()
-            for worker in self.workers:
+            for worker in first:
                 worker.wait_ready(READY)
             self._supervisor.start()
             self.traffic.start()
@@ -265,6 +274,7 @@ class Trial:
         assert report.input == found + self.bad + self.duplicates
         assert (report.dead_letters, report.duplicates) == (self.bad, self.duplicates)
         assert report.applied == found
+        self.also(report)
         assert self.memory < MEMORY, f"{self.memory:.0f} MiB"
         odd = [one for one in self.exits if one[1] not in self.allowed]
         assert not odd, f"workers ended with {odd}"
