@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,21 @@ def test_stopped_within_the_lease(failing: Failing, bundles: Path, tmp_path: Pat
 @pytest.mark.parametrize("seed", SEEDS)
 def test_stopped_for_30_seconds(failing: Failing, bundles: Path, tmp_path: Path, seed: int) -> None:
     broker.stands_still(failing(), bundles, tmp_path, seed, 30.0)
+
+
+@pytest.mark.timeout(600)
+def test_stopped_for_two_minutes(failing: Failing, bundles: Path, tmp_path: Path) -> None:
+    """All seeds at a time, each with a broker of its own, since they do nothing most of the time."""
+
+    def trial(seed: int, kafka: FailingKafka) -> None:
+        folder = tmp_path / f"seed-{seed}"
+        folder.mkdir()
+        broker.stands_still(kafka, bundles, folder, seed, 120.0, workers=1, rate=100)
+
+    brokers = [failing() for _ in SEEDS]
+    with ThreadPoolExecutor(len(SEEDS)) as pool:
+        for _ in pool.map(trial, SEEDS, brokers):
+            pass
 
 
 @pytest.mark.parametrize("seed", SEEDS)
