@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,9 @@ class Events:
         self._random = random.Random(seed)
         self._users = users
         self._items = items
-        self.producer = KafkaProducer(acks="all", linger_ms=2, **settings.kafka_python())
+        self.producer = KafkaProducer(
+            acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000, **settings.kafka_python()
+        )
         self.sent = 0
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
@@ -189,9 +191,10 @@ class Events:
         self.producer.flush()
         return self.sent
 
-    def put(self, topic: str, message: dict[str, Any]) -> Any:
+    def put(self, topic: str, message: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         self.sent += 1
-        return self.producer.send(topic, key=message["user"].encode(), value=json.dumps(message).encode())
+        key, value = message["user"].encode(), json.dumps(message).encode()
+        return self.producer.send(topic, key=key, value=value, headers=list(headers))
 
     def send_items(self, names: Iterable[str] | None = None) -> None:
         """Make items live; by default all of them."""
