@@ -50,7 +50,8 @@ class WorkerProcess:
         self.name = name
         self.data_dir = folder / f"data-{name}"
         self.log = folder / f"{name}.log"
-        self._environment = environment(settings, data_dir=self.data_dir, web_port=0, provider="cpu", **more)
+        more = {"web_port": 0, "provider": "cpu"} | more
+        self._environment = environment(settings, data_dir=self.data_dir, **more)
         self._module = ["tests.mutants", mutant] if mutant else ["deploy.cli", "worker"]
         self._process: subprocess.Popen[bytes] | None = None
         self._offset = 0
