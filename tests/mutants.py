@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -21,6 +22,7 @@ from stream import interest, pipeline
 from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.events import SourceEvent
+from stream.health import Health
 from stream.pipeline import Pipeline
 from stream.recommend import Turn
 from stream.session import Models
@@ -224,11 +226,35 @@ def stalls(settings: Settings) -> None:
     Pipeline._send_changelog = mutant  # type: ignore[method-assign]
 
 
+def slows(settings: Settings) -> None:
+    """Not against the promise: inference takes 1.5 s more a micro-batch while a file `slow` lies in the data folder."""
+    advance = Pipeline._advance
+
+    def mutant(self: Pipeline, *inputs: Any) -> int:
+        if (settings.data_dir / "slow").exists():
+            time.sleep(1.5)
+        return advance(self, *inputs)
+
+    Pipeline._advance = mutant  # type: ignore[method-assign]
+
+
+def stands(settings: Settings) -> None:
+    """Not against the promise: the event loop hangs while a file `stand` lies in the data folder."""
+    beat = Health.beat
+
+    def mutant(self: Health) -> None:
+        while (settings.data_dir / "stand").exists():
+            time.sleep(0.1)
+        beat(self)
+
+    Health.beat = mutant  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks, stalls,
+        misranks, stalls, slows, stands,
     )
 }  # fmt: skip
 

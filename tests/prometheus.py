@@ -1,8 +1,8 @@
 """A real Prometheus for the tests, and the alert rules with every length of time divided by one number.
 
-    text = faster(RULES.read_text(), 60)           # 5m -> 5s, `> 300` seconds of an age -> `> 5`; ratios and counts as they are
-    with Prometheus(folder, {"w1": "127.0.0.1:9464"}, text) as served:
-        until(lambda: ("FreshetLag", "w1") in served.firing(), 60, "the alert fires")
+text = faster(RULES.read_text(), 60)           # 5m -> 5s, `> 300` seconds of an age -> `> 5`; ratios and counts as they are
+with Prometheus(folder, {"w1": "127.0.0.1:9464"}, text) as served:
+    until(lambda: ("FreshetLag", "w1") in served.firing(), 60, "the alert fires")
 """
 
 from __future__ import annotations
