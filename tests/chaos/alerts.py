@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,12 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
 
+from deploy import topics
 from deploy.kafka import EmbeddedKafka
 from deploy.verify import run as verify
 from export.publish import build, publish
-from stream.settings import Settings
+from stream.settings import Settings, load
 from tests.bundles import text_onnx, tiny_run
 from tests.chaos.outcomes import Outcome, record
 from tests.faults import Plan, traffic
@@ -60,8 +61,7 @@ class Station:
     def worker(self, name: str, mutant: str = "", **more: Any) -> WorkerProcess:
         """A worker that answers at the same port in every life, as behind a supervisor. Not started yet."""
         if name not in self._ports:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                self._ports[name] = free.getsockname()[1]
+            self._ports[name] = free_port()
         more = {"bundles": self.bundles, "web_port": self._ports[name]} | more
         self._workers[name] = WorkerProcess(self.settings, self.folder, name, mutant, **more)
         return self._workers[name]
@@ -102,20 +102,27 @@ class Station:
         self.poisoned += count
 
     @contextmanager
-    def too_few_replicas(self, topic: str) -> Iterator[None]:
-        """The broker refuses every write to the topic: it has one replica in sync, and the topic now wants two."""
-        admin = KafkaAdminClient(**self.settings.kafka_python())
-
-        def want(replicas: int) -> None:
-            configs = {"min.insync.replicas": str(replicas)}
-            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
-
+    def without_dead_letters(self) -> Iterator[None]:
+        """The dead-letter topic is deleted, and made anew by `freshet topics create`."""
+        with topics.admin(self.settings) as admin:
+            admin.delete_topics([self.settings.dead_letters_topic])
+            until(lambda: self.settings.dead_letters_topic not in admin.list_topics(), 20, "the topic is gone")
         try:
-            want(2)
             yield
         finally:
-            want(1)
-            admin.close()
+            topics.create(self.settings)
+
+    @contextmanager
+    def without_broker(self) -> Iterator[None]:
+        """The broker stands still, dies with requests unanswered, and comes back at the same port."""
+        pid = self.kafka.pid
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1)  # the fault's own duration: what the workers send meanwhile stays unanswered
+        os.kill(pid, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            self.kafka.start()
 
     def judge(self) -> None:
         """Once everything is finished: nothing lost, nothing twice, and every dead letter one of ours."""
@@ -132,24 +139,31 @@ class Station:
 @dataclass(frozen=True)
 class Scenario:
     """A run with one set of workers. factor: what the rules' times are divided by; first: the mutant that w1 is, or "";
-    fires: what must fire; consequences: what may; values: settings."""
+    fires: what must fire; consequences: what may; own_broker: one that the scenario may end; values: settings."""
 
     run: Callable[[Station, WorkerProcess], None]
     factor: int
     fires: Firing
     consequences: Firing = field(default_factory=lambda: LATE)
     first: str = ""
+    own_broker: bool = False
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def play(
-    name: str, kafka: EmbeddedKafka, world: Callable[..., Settings], bundles: Path, folder: Path, seed: int = 0
-) -> None:
+def play(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: int = 0) -> None:
     """Run one scenario, record its outcome."""
     binary()
+    if SCENARIOS[name].own_broker:
+        with EmbeddedKafka(folder / "kafka", port=free_port()) as own:
+            played(name, own, bundles, folder, seed)
+    else:
+        played(name, kafka, bundles, folder, seed)
+
+
+def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: int) -> None:
     scenario = SCENARIOS[name]
     began = time.monotonic()
-    station = Station(kafka, world(partitions=2, **scenario.values), bundles, folder)
+    station = Station(kafka, settings_at(kafka, **scenario.values), bundles, folder)
     first = station.worker("w1", scenario.first).start()
     try:
         first.wait_ready()
@@ -177,6 +191,19 @@ def play(
     record(Outcome(0, "alerts", seed, events=station.events.sent, seconds=seconds, note=note))
 
 
+def settings_at(kafka: EmbeddedKafka, **values: Any) -> Settings:
+    """Settings with topics of their own."""
+    name = uuid.uuid4().hex[:8]
+    settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=2, **values)
+    topics.create(settings)
+    return settings
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def slow(station: Station, first: WorkerProcess) -> None:
     """Poison; then inference takes 1.5 s more a micro-batch until the worker is more than a minute behind."""
     burns = ("FreshetBudgetBurnsFast", ""), ("FreshetBudgetBurns", ""), ("FreshetBudgetBurnsSlowly", "")
@@ -195,27 +222,23 @@ def slow(station: Station, first: WorkerProcess) -> None:
 
 
 def refused(station: Station, first: WorkerProcess) -> None:
-    """The broker refuses what is written to each output in turn; then the event loop hangs."""
-    errors = ("FreshetSendErrors", "w1")
+    """The dead-letter topic is deleted; the broker dies under a write; then the event loop hangs."""
+    errors, stalled = ("FreshetSendErrors", "w1"), ("FreshetStalled", "w1")
     stands = ("FreshetLoopStands", "w1"), ("FreshetNotReady", "w1")
-    for topic, more in (
-        (station.settings.changelog_topic, [("FreshetStalled", "w1")]),
-        (station.settings.recommendations_topic, []),
-    ):
-        station.fault()
-        with station.too_few_replicas(topic):
-            station.fires(25, errors, *more)
-        station.resolves(30, errors, *more)
     station.fault()
-    with station.too_few_replicas(station.settings.dead_letters_topic):
+    with station.without_dead_letters():
         station.poison(1)
         station.fires(20, errors)
-    station.resolves(30, errors)
+    station.resolves(30, errors, stalled)
+    station.fault()
+    with station.without_broker():
+        station.fires(20, errors, stalled)
+    station.resolves(60, errors, stalled)
     station.fault()
     (first.data_dir / "stand").touch()
-    station.fires(30, *stands)
+    station.fires(40, *stands)
     (first.data_dir / "stand").unlink()
-    station.resolves(30, *stands, ("FreshetStalled", "w1"))
+    station.resolves(30, *stands, stalled)
 
 
 def frozen(station: Station, first: WorkerProcess) -> None:
@@ -322,19 +345,19 @@ def broken(station: Station, first: WorkerProcess) -> None:
 
 
 def short(station: Station, first: WorkerProcess) -> None:
-    """Poison, a worker that stands still, a changelog that cannot be written."""
+    """A dead-letter topic that is gone, poison, a worker that stands still."""
+    letters, errors, absent = ("FreshetDeadLetters", ""), ("FreshetSendErrors", "w1"), ("FreshetAbsent", "w1")
     station.fault()
-    station.poison(50)
-    station.fires(20, ("FreshetDeadLetters", ""))
+    with station.without_dead_letters():
+        station.poison(50)
+        station.fires(20, errors)
+    station.fires(20, letters)
+    station.resolves(30, errors)
     station.fault()
     first.send_signal(signal.SIGSTOP)
-    station.fires(7, ("FreshetAbsent", "w1"))
+    station.fires(15, absent)
     first.send_signal(signal.SIGCONT)
-    station.resolves(15, ("FreshetAbsent", "w1"))
-    station.fault()
-    with station.too_few_replicas(station.settings.changelog_topic):
-        station.fires(20, ("FreshetSendErrors", "w1"))
-    station.resolves(30, ("FreshetSendErrors", "w1"), ("FreshetDeadLetters", ""))
+    station.resolves(20, absent, letters)
 
 
 def other_bundle(folder: Path) -> Path:
@@ -385,7 +408,7 @@ SCENARIOS = {
     "refused": Scenario(
         refused, 60,
         {("FreshetSendErrors", "w1"), ("FreshetStalled", "w1"), ("FreshetLoopStands", "w1"), ("FreshetNotReady", "w1")},
-        first="stands",
+        first="stands", own_broker=True, values={"session_timeout": 60.0},
     ),
     "frozen": Scenario(
         frozen, 60,
@@ -410,16 +433,16 @@ SCENARIOS = {
     ),
     "short": Scenario(
         short, 60, {("FreshetDeadLetters", ""), ("FreshetAbsent", "w1"), ("FreshetSendErrors", "w1")},
-        LATE | {("FreshetStalled", "w1")},
+        LATE | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},
     ),
 }  # fmt: skip
 
 
-def calm(world: Callable[..., Settings], bundles: Path, folder: Path, seconds: float) -> None:
+def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> None:
     """Two workers under steady traffic: no alert fires, by the rules as they are and by rules that are 60 times as fast."""
     binary()
     began = time.monotonic()
-    station = Station(None, world(partitions=2), bundles, folder)  # type: ignore[arg-type]  # no fault, so no broker to stop
+    station = Station(kafka, settings_at(kafka), bundles, folder)
     workers = [station.worker(name).start() for name in ("w1", "w2")]
     try:
         for worker in workers:

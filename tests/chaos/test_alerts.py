@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import alerts
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -17,10 +15,10 @@ CALM = float(os.environ.get("FRESHET_CALM_SECONDS") or 600)
 
 
 @pytest.mark.parametrize("name", [name for name in alerts.SCENARIOS if name != "short"])
-def test_alerts_fire(kafka: Any, world: Callable[..., Settings], bundles: Path, tmp_path: Path, name: str) -> None:
-    alerts.play(name, kafka, world, bundles, tmp_path)
+def test_alerts_fire(kafka: Any, bundles: Path, tmp_path: Path, name: str) -> None:
+    alerts.play(name, kafka, bundles, tmp_path)
 
 
 @pytest.mark.timeout(CALM + 300)
-def test_calm(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
-    alerts.calm(world, bundles, tmp_path, CALM)
+def test_calm(kafka: Any, bundles: Path, tmp_path: Path) -> None:
+    alerts.calm(kafka, bundles, tmp_path, CALM)
