@@ -36,8 +36,8 @@ from tests.worker_process import Events, WorkerProcess, until
 RATE = 100  # events a second
 LATE: Firing = {("FreshetBudgetBurnsFast", ""), ("FreshetBudgetBurns", ""), ("FreshetBudgetBurnsSlowly", "")}
 """What any interruption brings about in rules that take five seconds for five minutes: events waited longer than a second."""
-DISK = 192 << 20  # bytes of the small file system
-FILL = 1 << 20  # bytes written to it every quarter of a second
+DISK = 768 << 20  # bytes of the small file system; RocksDB sets aside some ten MiB at once, which is no trend
+FILL = 3 << 20  # bytes written to it every quarter of a second
 
 
 class Station:
@@ -172,6 +172,7 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
             rules = faster(RULES.read_text(), scenario.factor)
             with Prometheus(folder / "prometheus", {}, rules) as station.prometheus:
                 station.watch("w1")
+                until(lambda: not station.prometheus.firing(), 30, "the worker is seen")  # before, nobody was scraped
                 start = time.time()
                 scenario.run(station, first)
                 found = station.prometheus.fired(start, time.time())
@@ -262,6 +263,7 @@ def frozen(station: Station, first: WorkerProcess) -> None:
 
         station.fault()
         filling = second.data_dir / "filling"
+        assert ("FreshetDiskFull", "w2") not in station.prometheus.firing()
         with filled(filling):
             station.fires(60, ("FreshetDiskFull", "w2"))
         filling.unlink()
@@ -458,6 +460,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
                 both = {"real": real, "fast": fast}
                 for served in both.values():
                     until(lambda one=served: one.query("count(up == 1) == 2"), 30, "both workers are scraped")
+                    until(lambda one=served: not one.firing(), 30, "both are seen")  # before, nobody was scraped
                 start, sent = time.time(), station.events.sent
                 time.sleep(seconds)  # the calm itself
                 end = time.time()
