@@ -35,6 +35,7 @@ from stream.events import Scored
 from stream.fatal import fatal
 from stream.health import Health
 from stream.items import ItemsFollower
+from stream.lag import Lag
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
@@ -204,6 +205,7 @@ class Worker:
     async def _watch(self, app: InterestApp, pipeline: Pipeline, catalogue: Catalogue) -> None:
         """Readiness, gauges, and the slate for anyone unknown."""
         consumer: SourceConsumer = app.consumer
+        lag = Lag(self._settings.sources)
         recovered = rebalances = 0
         shown: list[Scored] | None = None
         while True:
@@ -223,24 +225,13 @@ class Worker:
                 self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)
                 if up:
                     consumer.check_topology()
-                    self._observe_lag(consumer, pipeline)
+                    self._metrics.observe_lag(lag.look(time.time(), consumer.lag(), pipeline.newest))
                     shown = await self._publish_popular(app, catalogue, shown)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fatal(error)
             await asyncio.sleep(TICK)
-
-    def _observe_lag(self, consumer: SourceConsumer, pipeline: Pipeline) -> None:
-        lag = dict.fromkeys(self._settings.sources, 0)
-        for tp, records in consumer.lag().items():
-            lag[tp.topic] += records
-        now = time.time()
-        ages = {
-            topic: (records, max(0.0, now - pipeline.newest.get(topic, now * 1000) / 1000) if records else 0.0)
-            for topic, records in lag.items()
-        }
-        self._metrics.observe_lag(ages)
 
     async def _publish_popular(
         self, app: InterestApp, catalogue: Catalogue, shown: list[Scored] | None

@@ -23,6 +23,7 @@ from stream import interest, pipeline
 from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.events import SourceEvent
+from stream.health import Health
 from stream.pipeline import Pipeline
 from stream.recommend import Turn
 from stream.session import Models
@@ -228,6 +229,13 @@ def stalls(settings: Settings) -> None:
     Pipeline._send_changelog = mutant  # type: ignore[method-assign]
 
 
+def slowed(data_dir: Path, seconds: float) -> None:
+    """Have the worker `slows` of this folder take so much longer from now on, until the file SLOW is deleted."""
+    partial = data_dir / f"{SLOW}.new"
+    partial.write_text(str(seconds))
+    partial.replace(data_dir / SLOW)
+
+
 def slows(settings: Settings) -> None:
     """Not against the promise: each model call takes so many seconds longer as the file SLOW in the data folder says, and
     the recurrent one fails on the item CULPRIT."""
@@ -250,11 +258,23 @@ def slows(settings: Settings) -> None:
     pipeline.advance, pipeline.rank = slow_advance, slow_rank
 
 
+def stands(settings: Settings) -> None:
+    """Not against the promise: the event loop hangs while a file `stand` lies in the data folder."""
+    beat = Health.beat
+
+    def mutant(self: Health) -> None:
+        while (settings.data_dir / "stand").exists():
+            time.sleep(0.1)
+        beat(self)
+
+    Health.beat = mutant  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks, stalls, slows,
+        misranks, stalls, slows, stands,
     )
 }  # fmt: skip
 

@@ -116,8 +116,7 @@ def refused(settings: Settings, bundles: Path, folder: Path, name: str) -> None:
     finally:
         worker.close()
     (line,) = worker.log.read_text().splitlines()
-    assert line.startswith("freshet: "), line
-    assert said in line, f"{name}: {line}"
+    assert said in json.loads(line)["message"], f"{name}: {line}"
 
 
 # 25

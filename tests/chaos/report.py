@@ -67,7 +67,16 @@ a fault must make a worker refuse or stop, the trial holds it to the exit code a
 
 *Repeats* are slates sent again, flagged `replay`. *Unavailable* is the longest time in which any partition's users got no
 slate, in the worst seed: it holds the fault itself (a broker that stands still for two minutes answers nobody) and, after a kill, the
-restart of the worker. Everything shares two cores. To repeat one: `make chaos ARGS="-k 'NAME and SEED'"`, as in the last column.
+restart of the worker. Everything shares two cores. To repeat: `.venv/bin/python -m pytest -m chaos FILE`, with FILE as in the
+last column; `-k 'kills and 3'` takes the tests of that name with seed 3.
+"""
+
+RIVALS = """\
+## The same kills against others
+
+tests/rivals says how each keeps, for every user, which of the user's numbered events it has applied and how often; judged by the
+last state of each user in its changelog, once it had committed everything. Same events, rate, instants of SIGKILL and deleted
+folders, partitions, session timeout, restart at once.
 """
 
 
@@ -117,7 +126,8 @@ def totals(found: Sequence[Outcome]) -> str:
         "## Totals",
         "",
         f"{len(shown)} faults, {len(found)} trials, {sum(one.events for one in found):,} events, "
-        f"{sum(one.kills for one in found):,} processes killed, {sum(one.restarts for one in found):,} restarts by the supervisor: "
+        f"{sum(one.kills for one in found):,} processes killed, {sum(one.restarts for one in found):,} restarts by the "
+        f"supervisor: "
         f"**{sum(one.lost for one in found)} lost, {sum(one.double for one in found)} double, "
         f"{sum(one.uncovered for one in found)} uncovered**; {sum(one.repeats for one in found):,} slates repeated.",
         "",
@@ -130,13 +140,9 @@ def totals(found: Sequence[Outcome]) -> str:
 
 
 def table(found: Sequence[Outcome]) -> str:
-    lines = [
-        "## Fault by fault",
-        "",
-        "| # | fault, scenario | seeds | events | lost | double | uncovered | repeats | kills | restarts | unavailable, s: median, worst "
-        "| to repeat |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ("#", "fault: scenario", "seeds", "events", "lost", "double", "uncovered", "repeats", "kills", "restarts",
+            "unavailable, s: median, worst", "file")  # fmt: skip
+    lines = ["## Fault by fault", "", cells(head), cells(["---"] * len(head))]
     for fault, (what, family) in FAULTS.items():
         names = sorted({one.name for one in found if one.fault == fault})
         for name in names:
@@ -148,12 +154,18 @@ def table(found: Sequence[Outcome]) -> str:
 def row(fault: int, what: str, family: str, some: Sequence[Outcome]) -> str:
     gaps = [one.unavailable for one in some if one.unavailable]
     longest = f"{statistics.median(gaps):.1f}, {max(gaps):.1f}" if gaps else ""
-    cells = (
-        fault, what, len({one.seed for one in some}), f"{sum(one.events for one in some):,}", sum(one.lost for one in some),
-        sum(one.double for one in some), sum(one.uncovered for one in some), f"{sum(one.repeats for one in some):,}",
-        sum(one.kills for one in some), sum(one.restarts for one in some), longest, f"`tests/chaos/test_{family}.py`",
+    return cells(
+        (
+            fault, what, len({one.seed for one in some}), f"{sum(one.events for one in some):,}",
+            sum(one.lost for one in some), sum(one.double for one in some), sum(one.uncovered for one in some),
+            f"{sum(one.repeats for one in some):,}", sum(one.kills for one in some), sum(one.restarts for one in some),
+            longest, f"`tests/chaos/test_{family}.py`",
+        )
     )  # fmt: skip
-    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def cells(values: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, values)) + " |"
 
 
 def notes(faults: Sequence[Outcome], others: Sequence[Outcome]) -> list[str]:
@@ -168,25 +180,21 @@ def notes(faults: Sequence[Outcome], others: Sequence[Outcome]) -> list[str]:
 
 def beside(rivals: Sequence[Rival]) -> str:
     """The same kills against others."""
-    lines = [
-        "## The same kills against others",
-        "",
-        "tests/rivals says how each keeps, for every user, which of the user's numbered events it has applied and how often; judged by "
-        "the last state of each user in its changelog, once it had committed everything. Same events, rate, instants of SIGKILL and "
-        "deleted folders, partitions, session timeout, restart at once.",
-        "",
-        "| worker | settings | seeds | events | kills | folders deleted | lost | double | events never shown | users wrong |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ("worker", "settings", "seeds", "events", "kills", "folders deleted", "lost", "double", "events never shown",
+            "users wrong")  # fmt: skip
+    lines = [RIVALS, cells(head), cells(["---"] * len(head))]
     for subject in dict.fromkeys(one.subject for one in rivals):
         some = [one for one in rivals if one.subject == subject]
-        cells = (
-            f"{subject} {some[0].version}", some[0].settings, len({one.seed for one in some}),
-            f"{sum(one.events for one in some):,}", sum(one.kills for one in some), sum(one.wipes for one in some),
-            f"{sum(one.lost for one in some):,}", f"{sum(one.double for one in some):,}",
-            f"{sum(one.unshown for one in some):,}", f"{sum(one.users_wrong for one in some):,}",
+        lines.append(
+            cells(
+                (
+                    f"{subject} {some[0].version}", some[0].settings, len({one.seed for one in some}),
+                    f"{sum(one.events for one in some):,}", sum(one.kills for one in some), sum(one.wipes for one in some),
+                    f"{sum(one.lost for one in some):,}", f"{sum(one.double for one in some):,}",
+                    f"{sum(one.unshown for one in some):,}", f"{sum(one.users_wrong for one in some):,}",
+                )
+            )
         )  # fmt: skip
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
