@@ -213,7 +213,15 @@ class Worker:
                 if up and not ready:
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
                     self._metrics.observe_rebalance(partitions)
-                    log.info("worker is ready", extra={"partitions": partitions})
+                    back = consumer.read_back
+                    log.info(
+                        "worker is ready",
+                        extra={
+                            "partitions": partitions,
+                            "recovered": back.records,
+                            "recovery_seconds": round(back.seconds, 3),
+                        },
+                    )
                 ready = up
                 recovering = app.tables.recovery.active_remaining_total() if app.in_recovery else -1
                 remaining = 0 if up else max(-1, recovering)
