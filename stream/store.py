@@ -223,7 +223,7 @@ def _batch(records: Iterable[LogRecord], claim: Claim) -> tuple[Any, int]:
     """A WriteBatch of what stands among `records`, and how many do not."""
     sifted = claims.sift(records, claim)
     batch = rocksdict.WriteBatch(raw_mode=True)
-    for key, value in sifted.states:
+    for key, value in dict(sifted.states).items():  # a user's last one: a log of many states a user is half written
         if value is None:
             batch.delete(key)
         else:

@@ -216,7 +216,15 @@ class Worker:
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
                     self._metrics.observe_rebalances(consumer.rebalances - rebalances, partitions)
                     rebalances = consumer.rebalances
-                    log.info("worker is ready", extra={"partitions": partitions})
+                    back = consumer.read_back
+                    log.info(
+                        "worker is ready",
+                        extra={
+                            "partitions": partitions,
+                            "recovered": back.records,
+                            "recovery_seconds": round(back.seconds, 3),
+                        },
+                    )
                 recovering = app.tables.recovery.active_remaining_total() if app.in_recovery else -1
                 remaining = 0 if up else max(-1, recovering)
                 self._metrics.observe_recovery(consumer.recovered - recovered, remaining)

@@ -66,8 +66,8 @@ got acknowledged (by its ledger) was committed, lag was 0, memory was bounded, e
 a fault must make a worker refuse or stop, the trial holds it to the exit code and to the last line of its log.
 
 *Repeats* are slates sent again, flagged `replay`. *Unavailable* is the longest time in which any partition's users got no
-slate, in the worst seed: it holds the fault itself (a broker that stands still for two minutes answers nobody) and, after a kill, the
-restart of the worker. Everything shares two cores. To repeat: `.venv/bin/python -m pytest -m chaos FILE`, with FILE as in the
+slate: it holds the fault itself (a broker that stands still for two minutes answers nobody) and, after a kill, the restart of
+the worker. Everything shares two cores. To repeat: `.venv/bin/python -m pytest -m chaos FILE`, with FILE as in the
 last column; `-k 'kills and 3'` takes the tests of that name with seed 3.
 """
 
