@@ -235,8 +235,11 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
             lambda: sender.bad("empty headers", Poison(
                 "clicks", KEY, b"x" * (3 << 20), "decode", "malformed_json", headers=[("", b"")] * 300_000)),
             lambda: sender.bad("key of 4 MiB", Poison("clicks", b"k" * room, b"{}", "validate", "missing_field")),
-            lambda: refused(sender, KEY, b"x" * LARGEST),
-            lambda: refused_when_packed(trial.settings),
+            lambda: refused(settings, None, (KEY, b"x" * LARGEST, [])),
+            lambda: refused(  # small as they travel, larger than the topic takes once they are unpacked
+                settings, "gzip", (KEY, b"x" * (16 << 20), []), (b"k" * (6 << 20), b"{}", []),
+                (KEY, b"{}", [("", b"")] * 3_000_000),
+            ),
             lambda: packed(trial, draw),
         ]  # fmt: skip
         draw.shuffle(cases)
@@ -255,29 +258,17 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
         )
 
 
-def refused(sender: Sender, key: bytes, value: bytes) -> None:
-    """The broker does not take it: there is no such record."""
+def refused(settings: Settings, codec: str | None, *records: tuple[bytes, bytes, Headers]) -> None:
+    """The broker takes none of these: there are no such records."""
+    # a producer of its own: kafka-python's idempotent one gives up all that it has when one record is refused
+    producer = KafkaProducer(compression_type=codec, max_request_size=64 << 20, **settings.kafka_python())
     try:
-        sender.put("clicks", key, value, []).get(30)
-    except MessageSizeTooLargeError:
-        return
-    raise AssertionError(f"the broker took a record of {len(value)} bytes")
-
-
-def refused_when_packed(settings: Settings) -> None:
-    """Small as it travels, larger than the topic takes once it is unpacked."""
-    producer = KafkaProducer(compression_type="gzip", max_request_size=64 << 20, **settings.kafka_python())
-    try:
-        for key, value, headers in (
-            (KEY, b"x" * (16 << 20), []),
-            (b"k" * (6 << 20), b"{}", []),
-            (KEY, b"{}", [("", b"")] * 3_000_000),
-        ):
+        for key, value, headers in records:
             try:
                 producer.send(settings.sources[0], key=key, value=value, headers=headers).get(60)
             except MessageSizeTooLargeError:
                 continue
-            raise AssertionError("the broker took what is larger than the topic's limit once it is unpacked")
+            raise AssertionError("the broker took what is larger than the topic's limit")
     finally:
         producer.close()
 
