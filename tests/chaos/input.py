@@ -415,6 +415,7 @@ def repeats(
         Sender(trial) as sender,
     ):
         streams = [script(trial, sender, f"twice-{seed}-{number}", draw) for number in range(users)]
+        streams += [across(sender, f"across-{seed}-{number}", draw) for number in range(users)]
         stop = draw.randrange(50, 50 * users)
         steps = 0
         while streams:  # the users' scripts, woven together
@@ -438,21 +439,21 @@ def repeats(
             assert counted() == trial.duplicates
         until(lambda: trial.metric("freshet_late_events_total") > 0, 30, "late events are counted")
         trial.note = (
-            f"{trial.duplicates} ids that came again within 64 events counted as duplicates, {users} after 64 events applied; "
+            f"{trial.duplicates} ids that came again within 64 events, in one topic and across, counted as duplicates, {users} later "
+            "ones applied; "
             f"{len(letters)} dead letters of times -1 and +10 years, late ones applied"
         )
 
 
 def script(trial: Trial, sender: Sender, user: str, draw: random.Random) -> Iterator[int]:
-    """One user's events, one a step. An `id` counts as seen while it is among the user's last 64 events."""
+    """One user's clicks, one a step. An `id` counts as seen while it is among the user's last 64 events."""
     key = user.encode()
     sent = 0
 
     def event(**fields: Any) -> bytes:
         nonlocal sent
         sent += 1
-        moment = draw.choice((NOW, NOW - draw.randrange(10**9), 0, NOW - 10 * YEAR, NOW + 59 * 60_000))
-        return json.dumps({"user": user, "item": f"item-{1 + sent % 50}", "time": moment} | fields).encode()
+        return odd_time(draw, user=user, item=f"item-{1 + sent % 50}", **fields)
 
     for place in range(64):
         sender.good("clicks", key, event(id=f"{user}/{place}"))
@@ -472,10 +473,23 @@ def script(trial: Trial, sender: Sender, user: str, draw: random.Random) -> Iter
         reason = "out_of_range" if wrong < 0 else "far_future"
         sender.bad(f"time {wrong}", Poison("clicks", key, event(time=wrong), "validate", reason, "time"))
         yield 0
-    topics = ["clicks", "ratings", "comments"]
-    draw.shuffle(topics)
-    for place in range(10):  # whichever topic's is folded first counts
+
+
+def across(sender: Sender, user: str, draw: random.Random) -> Iterator[int]:
+    """One user's events, each in all three topics under one `id`: whichever is folded first counts.
+
+    20 ids, so all are among the last 64 however the topics are read, one far ahead of another after a kill.
+    """
+    for place in range(20):
+        topics = ["clicks", "ratings", "comments"]
+        draw.shuffle(topics)
         for number, topic in enumerate(topics):
-            value = event(id=f"{user}/x{place}", value=4.0, text="good")
-            (sender.again if number else sender.good)(topic, key, value)
+            value = odd_time(draw, user=user, item=f"item-{1 + place}", id=f"{user}/{place}", value=4.0, text="good")
+            (sender.again if number else sender.good)(topic, user.encode(), value)
         yield place
+
+
+def odd_time(draw: random.Random, **fields: Any) -> bytes:
+    """An event of now, of some days or years ago, of 1970, or of almost an hour from now."""
+    moment = draw.choice((NOW, NOW - draw.randrange(10**9), 0, NOW - 10 * YEAR, NOW + 59 * 60_000))
+    return json.dumps({"time": moment} | fields).encode()
