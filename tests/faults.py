@@ -129,7 +129,7 @@ def late_writer(settings: Settings, bundles: Path, folder: Path, plan: Plan) -> 
             applied = first.metric("freshet_events_total", outcome="applied")
             until(lambda: first.metric("freshet_events_total", outcome="applied") > applied + 200, 30, "it works")
             second.send_signal(signal.SIGCONT)
-            assert second.wait(20) == 75
+            assert second.wait(20) == 75, second.tail()
         first.wait_ready()
         report = judge(settings, events.sent)
         assert report.fenced > 0

@@ -30,3 +30,9 @@ def test_a_worker_that_was_stopped_too_long_exits(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path
 ) -> None:
     faults.zombie(world(**QUICK), bundles, tmp_path, Plan(seed=3))
+
+
+def test_a_late_write_of_a_worker_without_a_lease_is_fenced(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path
+) -> None:
+    faults.late_writer(world(**QUICK), bundles, tmp_path, Plan(seed=4))
