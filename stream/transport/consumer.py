@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
@@ -15,6 +16,7 @@ from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
+from stream.transport.membership import Membership
 
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
@@ -28,16 +30,37 @@ ENOUGH = 64  # records that are handed over without lingering
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
 
 
+@dataclass
+class ReadBack:
+    """Changelog records read into RocksDB since the last assignment; seconds: from the first of them to the last."""
+
+    records: int = 0
+    seconds: float = 0.0
+    _first: float = 0.0
+
+    def add(self, records: int, began: float, ended: float) -> None:
+        if not self.records:
+            self._first = began
+        self.records += records
+        self.seconds = ended - self._first
+
+
 async def _nothing(partitions: Iterable[int]) -> None:
     pass
 
 
 class SourceThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread; notes each good heartbeat, reads committed records only."""
+    """Faust's consumer thread; notes each good heartbeat, keeps its place in the group, reads committed records only."""
 
     async def on_start(self) -> None:
+        try:
+            membership = Membership(self.app.settings.data_dir)
+        except FreshetError as error:
+            fatal(error)
         await super().on_start()
         coordinator = self._consumer._coordinator
+        membership.watch(coordinator)
+        await membership.leave_former(coordinator)
         beat = coordinator._do_heartbeat
         lease = self.app.lease
 
@@ -73,6 +96,7 @@ class SourceConsumer(driver.Consumer):
         self.sources: frozenset[str] = self.app.source_topics
         self.epoch = 0
         self.joined = False  # the group has told us our partitions, perhaps none
+        self.rebalances = 0  # how often it has
         self.prepare: Callable[[int], int] = lambda partition: -1
         """Open a partition of the table before it is recovered -> the offset up to which it is read back already."""
         self.drop: Callable[[int], None] = lambda partition: None
@@ -96,6 +120,7 @@ class SourceConsumer(driver.Consumer):
         self._fetch: asyncio.Future[Any] | None = None
         self._changed = asyncio.Event()
         self.recovered = 0  # changelog records read into RocksDB
+        self.read_back = ReadBack()
 
     def _new_consumer_thread(self) -> SourceThread:
         return SourceThread(self, loop=self.loop, beacon=self.beacon)
@@ -122,11 +147,14 @@ class SourceConsumer(driver.Consumer):
         records = await super()._getmany(others, timeout)
         if epoch != self.epoch or not self.flow_active:
             return records
+        began = time.monotonic()
         try:
             left, count, fenced = apply_changelog(self.app.tables.recovery, records)
         except Exception as error:
             fatal(error)  # Faust would log it and go on with a hole in the state
         self.recovered += count
+        if count:
+            self.read_back.add(count, began, time.monotonic())
         if fenced:
             self.on_fenced(fenced)
         return left
@@ -299,6 +327,7 @@ class SourceConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.app.lease.grant()
+        self.read_back = ReadBack()
         try:
             self._refuse_added(assigned)
             await self._prepare({tp for tp in assigned if tp.topic not in self.sources})
@@ -306,6 +335,7 @@ class SourceConsumer(driver.Consumer):
             fatal(error)
         await super().on_partitions_assigned(assigned, generation_id)
         self.joined = True
+        self.rebalances += 1
 
     async def commit_finished(self) -> None:
         """Commit all that is finished by now.

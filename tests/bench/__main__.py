@@ -3,7 +3,7 @@
 cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
 latency    from an event to its slate at steady rates
 comments   clicks' latency with and without comments, side by side, in turn
-recovery   bytes of state per user, time from start to ready, recovery from the changelog
+recovery   bytes of state per user, time from start to ready, recovery from the changelog beside stock Faust's
 fencing    what it costs to refuse a stalled worker's late write: claims beside transactions, in turn
 """
 
@@ -50,7 +50,7 @@ def _run(name: str, made: World, options: argparse.Namespace, console: Console) 
         console.print(report.cost_table(costs))
         return cost.as_json(costs)
     if name == "recovery":
-        states = recovery.measure(made, recovery.Plan(options.events * 12, options.users, seed=options.seed))
+        states = recovery.measure(made, recovery.Plan(options.events * 20, options.users, seed=options.seed))
         console.print(report.recovery_table(states))
         return recovery.as_json(states)
     if name == "fencing":
@@ -85,7 +85,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--items", type=int, default=10_000, help="catalogue of the untrained bundle")
     parser.add_argument(
-        "--events", type=int, default=20_000, help="of one measurement of cost; recovery: twelve times that"
+        "--events", type=int, default=20_000, help="of one measurement of cost; recovery: twenty times that"
     )
     parser.add_argument("--users", type=int, default=3_000)
     parser.add_argument("--rounds", type=int, default=3, help="repetitions")

@@ -94,7 +94,10 @@ def recovery_table(states: list[Recovery]) -> Table:
             ("start to ready, with its data", f"{one.start_with_data:.1f} s"),
             ("start to ready, data deleted", f"{one.start_wiped:.1f} s"),
             (f"start to ready after SIGKILL (session {one.session_timeout:g} s)", f"{one.start_after_kill:.1f} s"),
-            ("recovery, changelog records/s", f"{one.records_per_s:,.0f}"),
+            ("start to ready, stock Faust with the same records, data deleted", f"{one.stock_start_wiped:.1f} s"),
+            ("recovery, changelog records/s", f"{one.records_per_s:,.0f} of {one.recovered:,}"),
+            ("recovery, stock Faust", f"{one.stock_records_per_s:,.0f} of {one.stock_recovered:,}"),
+            ("ratio of the two", f"{one.records_per_s / one.stock_records_per_s:.1f}x"),
             ("CPU while nothing comes, share of one core", f"{one.idle_cpu:.1%}"),
             ("worker's memory, MiB", f"{one.rss_mib:.0f}"),
         ):

@@ -170,3 +170,17 @@ def test_a_topic_made_anew_is_refused(log: Log, tmp_path: Path) -> None:
     other.store.apply(0, log.records)
     with pytest.raises(LossError, match="clicks was made anew"):
         other.take_over()
+
+
+def test_the_last_of_many_states_stands_though_one_list_brings_them_all(log: Log, tmp_path: Path) -> None:
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    for value in (b"1", b"2"):
+        writer.write(ann=value, ben=value)
+    log.records.append(Written(len(log.records), b"ben", None, writer.fence.stamp(0)))  # forgotten
+    log.records.append(Written(len(log.records), b"cid", None, writer.fence.stamp(0)))
+    log.records.append(Written(len(log.records), b"cid", b"3", writer.fence.stamp(0)))
+    other = Writer(log, tmp_path / "b")
+    assert other.store.apply(0, log.records) == 0
+    assert other.store.read(0, [b"ann", b"ben", b"cid"]) == [b"2", None, b"3"]
+    assert other.store.offset(0) == len(log.records) - 1
