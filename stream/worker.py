@@ -35,12 +35,13 @@ from stream.events import Scored
 from stream.fatal import fatal
 from stream.health import Health
 from stream.items import ItemsFollower
+from stream.lag import Lag
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, reader
+from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, reader
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -56,6 +57,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
     """
     logs.configure(settings.log_level)
     check_private_names()
+    escape_header_names()
     bundle = load(current(settings.bundles))
     models = open_models(bundle, settings.provider)
     encoder = open_encoder(bundle, settings.provider)
@@ -204,6 +206,7 @@ class Worker:
     async def _watch(self, app: InterestApp, pipeline: Pipeline, catalogue: Catalogue) -> None:
         """Readiness, gauges, and the slate for anyone unknown."""
         consumer: SourceConsumer = app.consumer
+        lag = Lag(self._settings.sources)
         recovered = rebalances = 0
         shown: list[Scored] | None = None
         while True:
@@ -214,7 +217,15 @@ class Worker:
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
                     self._metrics.observe_rebalances(consumer.rebalances - rebalances, partitions)
                     rebalances = consumer.rebalances
-                    log.info("worker is ready", extra={"partitions": partitions})
+                    back = consumer.read_back
+                    log.info(
+                        "worker is ready",
+                        extra={
+                            "partitions": partitions,
+                            "recovered": back.records,
+                            "recovery_seconds": round(back.seconds, 3),
+                        },
+                    )
                 recovering = app.tables.recovery.active_remaining_total() if app.in_recovery else -1
                 remaining = 0 if up else max(-1, recovering)
                 self._metrics.observe_recovery(consumer.recovered - recovered, remaining)
@@ -223,24 +234,13 @@ class Worker:
                 self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)
                 if up:
                     consumer.check_topology()
-                    self._observe_lag(consumer, pipeline)
+                    self._metrics.observe_lag(lag.look(time.time(), consumer.lag(), pipeline.newest))
                     shown = await self._publish_popular(app, catalogue, shown)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fatal(error)
             await asyncio.sleep(TICK)
-
-    def _observe_lag(self, consumer: SourceConsumer, pipeline: Pipeline) -> None:
-        lag = dict.fromkeys(self._settings.sources, 0)
-        for tp, records in consumer.lag().items():
-            lag[tp.topic] += records
-        now = time.time()
-        ages = {
-            topic: (records, max(0.0, now - pipeline.newest.get(topic, now * 1000) / 1000) if records else 0.0)
-            for topic, records in lag.items()
-        }
-        self._metrics.observe_lag(ages)
 
     async def _publish_popular(
         self, app: InterestApp, catalogue: Catalogue, shown: list[Scored] | None

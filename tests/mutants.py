@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from stream import interest, pipeline
 from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.events import SourceEvent
+from stream.health import Health
 from stream.pipeline import Pipeline
 from stream.recommend import Turn
 from stream.session import Models
@@ -32,6 +35,8 @@ from stream.worker import run
 EVERY = 1000  # events
 BATCHES = 20  # micro-batches until the crash
 CRASHED = "crashed"
+SLOW = "slow"
+CULPRIT = "culprit"
 
 
 def crash(settings: Settings) -> None:
@@ -224,11 +229,52 @@ def stalls(settings: Settings) -> None:
     Pipeline._send_changelog = mutant  # type: ignore[method-assign]
 
 
+def slowed(data_dir: Path, seconds: float) -> None:
+    """Have the worker `slows` of this folder take so much longer from now on, until the file SLOW is deleted."""
+    partial = data_dir / f"{SLOW}.new"
+    partial.write_text(str(seconds))
+    partial.replace(data_dir / SLOW)
+
+
+def slows(settings: Settings) -> None:
+    """Not against the promise: each model call takes so many seconds longer as the file SLOW in the data folder says, and
+    the recurrent one fails on the item CULPRIT."""
+    advance, rank = pipeline.advance, pipeline.rank
+
+    def wait() -> None:
+        with suppress(FileNotFoundError):
+            time.sleep(float((settings.data_dir / SLOW).read_text()))
+
+    def slow_advance(turns: Sequence[Turn], *rest: Any) -> int:
+        wait()
+        if any(one.item == CULPRIT for turn in turns for one in turn.inputs):
+            raise RuntimeError("not this one")
+        return advance(turns, *rest)
+
+    def slow_rank(*inputs: Any, **named: Any) -> Any:
+        wait()
+        return rank(*inputs, **named)
+
+    pipeline.advance, pipeline.rank = slow_advance, slow_rank
+
+
+def stands(settings: Settings) -> None:
+    """Not against the promise: the event loop hangs while a file `stand` lies in the data folder."""
+    beat = Health.beat
+
+    def mutant(self: Health) -> None:
+        while (settings.data_dir / "stand").exists():
+            time.sleep(0.1)
+        beat(self)
+
+    Health.beat = mutant  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks, stalls,
+        misranks, stalls, slows, stands,
     )
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ class WorkerProcess:
         self.name = name
         self.data_dir = folder / f"data-{name}"
         self.log = folder / f"{name}.log"
-        self._environment = environment(settings, data_dir=self.data_dir, web_port=0, provider="cpu", **more)
+        self._environment = environment(
+            settings, **{"data_dir": self.data_dir, "web_port": 0, "provider": "cpu"} | more
+        )
         self.command = ["tests.mutants", mutant] if mutant else list(COMMAND)
         self._process: subprocess.Popen[bytes] | None = None
         self._offset = 0
@@ -153,7 +155,9 @@ class Events:
         self._random = random.Random(seed)
         self._users = users
         self._items = items
-        self.producer = KafkaProducer(acks="all", linger_ms=2, **settings.kafka_python())
+        self.producer = KafkaProducer(
+            acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000, **settings.kafka_python()
+        )
         self.sent = 0
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
@@ -187,9 +191,10 @@ class Events:
         self.producer.flush()
         return self.sent
 
-    def put(self, topic: str, message: dict[str, Any]) -> Any:
+    def put(self, topic: str, message: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         self.sent += 1
-        return self.producer.send(topic, key=message["user"].encode(), value=json.dumps(message).encode())
+        key, value = message["user"].encode(), json.dumps(message).encode()
+        return self.producer.send(topic, key=key, value=value, headers=list(headers))
 
     def send_items(self, names: Iterable[str] | None = None) -> None:
         """Make items live; by default all of them."""

@@ -19,7 +19,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import pairwise
@@ -29,6 +29,7 @@ from typing import Any
 
 from deploy.verify import Report, Scope, run
 from deploy.verify.log import KafkaLog
+from deploy.verify.sends import SEND_ID
 from stream.popularity import ANYONE
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
@@ -39,6 +40,7 @@ FINISHED = 120.0  # seconds from then until all that was sent is committed
 MEMORY = 1500.0  # MiB that a worker may have resident
 BACKOFF = (0.2, 5.0)  # seconds until a worker is started again: at first, at most
 STOP = 30.0  # seconds that a clean stop may take
+DELIVERY = 150.0  # seconds after which the producer has given up whatever it could not deliver (its own limit: 120)
 
 
 class Traffic(threading.Thread):
@@ -78,7 +80,7 @@ class Traffic(threading.Thread):
         value = json.dumps(message).encode()
         future = None
         with suppress(Exception):  # no metadata, no room: nothing was sent, the ledger says so
-            future = self.events.put(topic, message)
+            future = self.events.put(topic, message, [(SEND_ID, str(len(self.sends)).encode())])
         self.sends.append((topic, message["user"], value, future))
 
     def stop(self) -> int:
@@ -86,7 +88,7 @@ class Traffic(threading.Thread):
         self._over.set()
         self.join()
         with suppress(Exception):
-            self.events.producer.flush(60)
+            self.events.producer.flush(DELIVERY)
         acked = 0
         with self._ledger.open("w", encoding="utf-8") as out:
             for number, (topic, user, value, future) in enumerate(self.sends):
@@ -108,8 +110,8 @@ class Traffic(threading.Thread):
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
     besides the traffic, to become dead letters or to be counted as duplicates; allowed: exit codes that a worker may end with
-    before it is asked to; also: what else is asked of the report; more: settings of the workers alone. The supervisor leaves
-    the workers in `down` alone; those in it before the block are not started."""
+    before it is asked to; also: what else is asked of the report; more: settings of the workers alone, each: further ones of
+    one worker each. The supervisor leaves the workers in `down` alone; those in it before the block are not started."""
 
     def __init__(
         self,
@@ -125,12 +127,16 @@ class Trial:
         users: int = 200,
         allowed: tuple[int, ...] = (-signal.SIGKILL, 75),
         also: Callable[[Report], None] = lambda report: None,
+        each: Sequence[Mapping[str, Any]] = (),
         **more: Any,
     ) -> None:
         self.fault, self.name, self.seed = fault, name, seed
         self.settings, self.bundles, self.folder = settings, bundles, folder
         self.draw = random.Random(seed)
-        self.workers = [WorkerProcess(settings, folder, f"w{n + 1}", bundles=bundles, **more) for n in range(workers)]
+        self.workers = [
+            WorkerProcess(settings, folder, f"w{n + 1}", bundles=bundles, **more, **(each[n] if each else {}))
+            for n in range(workers)
+        ]
         self.traffic = Traffic(settings, folder / "ledger.jsonl", seed, rate, users)
         self.allowed = set(allowed)
         self.also = also
