@@ -205,18 +205,17 @@ class Worker:
         """Readiness, gauges, and the slate for anyone unknown."""
         consumer: SourceConsumer = app.consumer
         lag = Lag(self._settings.sources)
-        recovered = 0
-        ready = False
+        recovered = rebalances = 0
         shown: list[Scored] | None = None
         while True:
             try:
                 up = consumer.joined and bool(app.tables.actives_ready) and not app.rebalancing
                 self._health.set(joined=consumer.joined, recovered=up)
-                if up and not ready:
+                if up and consumer.rebalances > rebalances:  # it may have come and gone since the last look
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
-                    self._metrics.observe_rebalance(partitions)
+                    self._metrics.observe_rebalances(consumer.rebalances - rebalances, partitions)
+                    rebalances = consumer.rebalances
                     log.info("worker is ready", extra={"partitions": partitions})
-                ready = up
                 recovering = app.tables.recovery.active_remaining_total() if app.in_recovery else -1
                 remaining = 0 if up else max(-1, recovering)
                 self._metrics.observe_recovery(consumer.recovered - recovered, remaining)

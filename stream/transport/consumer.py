@@ -15,6 +15,7 @@ from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
+from stream.transport.membership import Membership
 
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
@@ -33,11 +34,17 @@ async def _nothing(partitions: Iterable[int]) -> None:
 
 
 class SourceThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread; notes each good heartbeat, reads committed records only."""
+    """Faust's consumer thread; notes each good heartbeat, keeps its place in the group, reads committed records only."""
 
     async def on_start(self) -> None:
+        try:
+            membership = Membership(self.app.settings.data_dir)
+        except FreshetError as error:
+            fatal(error)
         await super().on_start()
         coordinator = self._consumer._coordinator
+        membership.watch(coordinator)
+        await membership.leave_former(coordinator)
         beat = coordinator._do_heartbeat
         lease = self.app.lease
 
@@ -73,6 +80,7 @@ class SourceConsumer(driver.Consumer):
         self.sources: frozenset[str] = self.app.source_topics
         self.epoch = 0
         self.joined = False  # the group has told us our partitions, perhaps none
+        self.rebalances = 0  # how often it has
         self.prepare: Callable[[int], int] = lambda partition: -1
         """Open a partition of the table before it is recovered -> the offset up to which it is read back already."""
         self.drop: Callable[[int], None] = lambda partition: None
@@ -306,6 +314,7 @@ class SourceConsumer(driver.Consumer):
             fatal(error)
         await super().on_partitions_assigned(assigned, generation_id)
         self.joined = True
+        self.rebalances += 1
 
     async def commit_finished(self) -> None:
         """Commit all that is finished by now.

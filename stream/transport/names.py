@@ -31,6 +31,7 @@ METHODS: Final[tuple[tuple[type, str], ...]] = (
     (App, "_new_transport"),
     (rocksdb.Store, "_db_for_partition"),
     (GroupCoordinator, "_do_heartbeat"),
+    (GroupCoordinator, "_send_req"),
     (Sender, "_send_produce_req"),
 )
 
