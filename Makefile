@@ -12,9 +12,10 @@ SECONDS ?= 300
 ARGS ?=
 BIN := .venv/bin
 MADE := .venv/made
+RIVALS := .rivals/made
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lint bench chaos fuzz audit evaluate tools clean
+.PHONY: help environment demo test lint bench chaos rivals fuzz audit evaluate tools clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -44,8 +45,14 @@ lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and sch
 bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
-chaos: $(MADE) ## long kill, wipe and rebalance runs, each followed by freshet verify
+chaos: $(MADE) $(RIVALS) ## long kill, wipe and rebalance runs, each followed by freshet verify; rivals under the same kills
 	$(BIN)/python -m pytest -m chaos --durations=15 $(ARGS) tests/chaos
+
+rivals: $(RIVALS) ## make .rivals, the environment of Quix Streams, which `make chaos` kills as it kills freshet
+
+$(RIVALS): $(MADE) tests/rivals/requirements.lock
+	$(BIN)/python -m deploy.tools.environment .rivals --lock tests/rivals/requirements.lock
+	@touch $@
 
 fuzz: $(MADE) ## mutate the input of every parser; SECONDS=600 for longer, ARGS="events states" for some
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
@@ -63,6 +70,6 @@ tools: ## Prometheus and promtool into .tools, pinned, checked by hash, without 
 clean: ## stop embedded brokers, remove .venv, .tools, caches and the demo's files; keep runs/, bundles/, data/
 	@test ! -x $(BIN)/freshet || find .freshet -name broker.json -exec dirname {} \; 2>/dev/null | \
 		while read -r folder; do $(BIN)/freshet broker stop --dir "$$folder" < /dev/null; done
-	rm -rf .venv .tools .cache .freshet .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .tools .rivals .cache .freshet .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	rm -rf build dist freshet.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -41,7 +41,7 @@ from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, reader
+from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, reader
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -57,6 +57,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
     """
     logs.configure(settings.log_level)
     check_private_names()
+    escape_header_names()
     bundle = load(current(settings.bundles))
     models = open_models(bundle, settings.provider)
     encoder = open_encoder(bundle, settings.provider)
@@ -215,7 +216,15 @@ class Worker:
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
                     self._metrics.observe_rebalances(consumer.rebalances - rebalances, partitions)
                     rebalances = consumer.rebalances
-                    log.info("worker is ready", extra={"partitions": partitions})
+                    back = consumer.read_back
+                    log.info(
+                        "worker is ready",
+                        extra={
+                            "partitions": partitions,
+                            "recovered": back.records,
+                            "recovery_seconds": round(back.seconds, 3),
+                        },
+                    )
                 recovering = app.tables.recovery.active_remaining_total() if app.in_recovery else -1
                 remaining = 0 if up else max(-1, recovering)
                 self._metrics.observe_recovery(consumer.recovered - recovered, remaining)

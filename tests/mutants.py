@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from stream.worker import run
 EVERY = 1000  # events
 BATCHES = 20  # micro-batches until the crash
 CRASHED = "crashed"
+SLOW = "slow"
+CULPRIT = "culprit"
 
 
 def crash(settings: Settings) -> None:
@@ -226,16 +229,33 @@ def stalls(settings: Settings) -> None:
     Pipeline._send_changelog = mutant  # type: ignore[method-assign]
 
 
+def slowed(data_dir: Path, seconds: float) -> None:
+    """Have the worker `slows` of this folder take so much longer from now on, until the file SLOW is deleted."""
+    partial = data_dir / f"{SLOW}.new"
+    partial.write_text(str(seconds))
+    partial.replace(data_dir / SLOW)
+
+
 def slows(settings: Settings) -> None:
-    """Not against the promise: inference takes 1.5 s more a micro-batch while a file `slow` lies in the data folder."""
-    advance = Pipeline._advance
+    """Not against the promise: each model call takes so many seconds longer as the file SLOW in the data folder says, and
+    the recurrent one fails on the item CULPRIT."""
+    advance, rank = pipeline.advance, pipeline.rank
 
-    def mutant(self: Pipeline, *inputs: Any) -> int:
-        if (settings.data_dir / "slow").exists():
-            time.sleep(1.5)
-        return advance(self, *inputs)
+    def wait() -> None:
+        with suppress(FileNotFoundError):
+            time.sleep(float((settings.data_dir / SLOW).read_text()))
 
-    Pipeline._advance = mutant  # type: ignore[method-assign]
+    def slow_advance(turns: Sequence[Turn], *rest: Any) -> int:
+        wait()
+        if any(one.item == CULPRIT for turn in turns for one in turn.inputs):
+            raise RuntimeError("not this one")
+        return advance(turns, *rest)
+
+    def slow_rank(*inputs: Any, **named: Any) -> Any:
+        wait()
+        return rank(*inputs, **named)
+
+    pipeline.advance, pipeline.rank = slow_advance, slow_rank
 
 
 def stands(settings: Settings) -> None:

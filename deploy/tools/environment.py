@@ -1,5 +1,7 @@
 """Install requirements.lock and this repository into a virtual environment: `python -m deploy.tools.environment FOLDER`.
 
+With `--lock FILE` that lock in its place, and nothing of this repository: an environment beside ours, for what is compared.
+
 Every package is checked against the lock's SHA-256s. uv installs them, itself checked by hash; where it cannot be had,
 pip does, slower. Both follow the user's pip configuration (index, find-links, certificate, proxy variables).
 """
@@ -74,17 +76,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the virtual environment; made where it is not there")
     parser.add_argument("--torch-index", default="", help="take torch, unhashed, from this index: one with CPU builds")
+    parser.add_argument("--lock", type=Path, help="another lock, installed alone")
     asked = parser.parse_args(arguments)
     try:
-        install(asked.folder, asked.torch_index)
+        install(asked.folder, asked.torch_index, asked.lock)
     except subprocess.CalledProcessError as error:
         print(f"the environment could not be made: {' '.join(map(str, error.cmd))}", file=sys.stderr)
         return int(error.returncode) or 1
     return 0
 
 
-def install(folder: Path, torch_index: str = "") -> None:
-    """Make the environment. Raises CalledProcessError for the command that failed."""
+def install(folder: Path, torch_index: str = "", alone: Path | None = None) -> None:
+    """Make the environment. alone: a lock that is installed in place of ours. Raises CalledProcessError for the command that
+    failed."""
     python = folder / "bin" / "python"
     if not python.exists():
         run([sys.executable, "-m", "venv", folder])
@@ -97,15 +101,16 @@ def install(folder: Path, torch_index: str = "") -> None:
     else:
         print("uv cannot be had; pip installs, which takes longer", file=sys.stderr)
         command = [*pip, "install"]
-    lock = LOCK
-    if torch_index:
+    lock = alone or LOCK
+    if torch_index and not alone:
         text, version = without_torch(LOCK.read_text())
         lock = folder / "requirements-without-torch.lock"
         lock.write_text(text)
         run([*command, "--no-deps", "--index-url", torch_index, f"torch=={version}"], environment)
     run([*command, "--require-hashes", "--no-deps", "-r", lock], environment)
-    # setuptools is in the lock: nothing unchecked is fetched to build our own package
-    run([*command, "--no-deps", "--no-build-isolation", "-e", ROOT], environment)
+    if not alone:
+        # setuptools is in the lock: nothing unchecked is fetched to build our own package
+        run([*command, "--no-deps", "--no-build-isolation", "-e", ROOT], environment)
 
 
 def run(command: Iterable[Path | str], environment: Mapping[str, str] | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
@@ -27,6 +28,21 @@ METADATA_MS = 10_000
 POLL = 0.5  # seconds that one fetch of ours waits
 ENOUGH = 64  # records that are handed over without lingering
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
+
+
+@dataclass
+class ReadBack:
+    """Changelog records read into RocksDB since the last assignment; seconds: from the first of them to the last."""
+
+    records: int = 0
+    seconds: float = 0.0
+    _first: float = 0.0
+
+    def add(self, records: int, began: float, ended: float) -> None:
+        if not self.records:
+            self._first = began
+        self.records += records
+        self.seconds = ended - self._first
 
 
 async def _nothing(partitions: Iterable[int]) -> None:
@@ -104,6 +120,7 @@ class SourceConsumer(driver.Consumer):
         self._fetch: asyncio.Future[Any] | None = None
         self._changed = asyncio.Event()
         self.recovered = 0  # changelog records read into RocksDB
+        self.read_back = ReadBack()
 
     def _new_consumer_thread(self) -> SourceThread:
         return SourceThread(self, loop=self.loop, beacon=self.beacon)
@@ -130,11 +147,14 @@ class SourceConsumer(driver.Consumer):
         records = await super()._getmany(others, timeout)
         if epoch != self.epoch or not self.flow_active:
             return records
+        began = time.monotonic()
         try:
             left, count, fenced = apply_changelog(self.app.tables.recovery, records)
         except Exception as error:
             fatal(error)  # Faust would log it and go on with a hole in the state
         self.recovered += count
+        if count:
+            self.read_back.add(count, began, time.monotonic())
         if fenced:
             self.on_fenced(fenced)
         return left
@@ -307,6 +327,7 @@ class SourceConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.app.lease.grant()
+        self.read_back = ReadBack()
         try:
             self._refuse_added(assigned)
             await self._prepare({tp for tp in assigned if tp.topic not in self.sources})

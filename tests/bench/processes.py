@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,18 @@ class Subject(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class ReadBack:
+    """A recovery: changelog records, and the seconds from the first one read to the last."""
+
+    records: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.records / max(self.seconds, 1e-3)
+
+
 class Freshet:
     """A `freshet worker`. `more`: settings for it alone."""
 
@@ -44,6 +57,11 @@ class Freshet:
     def done(self) -> int:
         return int(self.worker.metric("freshet_events_total"))
 
+    def read_back(self) -> ReadBack:
+        """As the worker told when it was ready."""
+        told = next(line for line in self.worker.lines() if line["message"] == "worker is ready")
+        return ReadBack(told["recovered"], told["recovery_seconds"])
+
     def close(self) -> None:
         self.worker.close()
 
@@ -54,8 +72,10 @@ class Stock:
     def __init__(self, settings: Settings, folder: Path, kind: str, sizes: tuple[int, int] = (0, 0)) -> None:
         self._folder = folder
         self._kind = kind
+        self.data_dir = folder / "data"
+        self.changelog_topic = f"{settings.app_id}-state-changelog"
         self._progress = folder / f"stock-{kind}"
-        self._environment = environment(settings, data_dir=folder / "data") | {
+        self._environment = environment(settings, data_dir=self.data_dir) | {
             "FRESHET_BENCH_PROGRESS": str(self._progress),
             "FRESHET_BENCH_SIZES": ",".join(map(str, sizes)),
         }
@@ -67,6 +87,7 @@ class Stock:
         return self._process.pid
 
     def start(self) -> None:
+        self._progress.unlink(missing_ok=True)
         with (self._folder / "stock.log").open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.stock", self._kind],
@@ -75,9 +96,22 @@ class Stock:
         until(self._progress.exists, 60, f"stock {self._kind} starts")
 
     def done(self) -> int:
+        return int(self._told()[0])
+
+    def wait_ready(self, seconds: float) -> ReadBack:
+        """Assigned, and its table read back."""
+        until(lambda: self._progress.exists() and self._told()[1] == "1", seconds, f"stock {self._kind} is ready")
+        return ReadBack(int(self._told()[2]), float(self._told()[3]))
+
+    def _told(self) -> list[str]:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError("the stock agent ended:\n" + (self._folder / "stock.log").read_text()[-2000:])
-        return int(self._progress.read_text())
+        return self._progress.read_text().split()
+
+    def terminate(self) -> None:
+        assert self._process is not None, "start() first"
+        self._process.terminate()
+        self._process.wait(30)
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -5,10 +5,11 @@ table:   the same, and for each event one table read, one table write (RocksDB b
          output record, of the sizes that freshet writes. Nothing is decoded and nothing is computed, which favours it.
 
 Set like freshet where both have the setting: raw bytes, uvloop, no web server, log level WARNING, a big stream buffer,
-producer linger 5 ms and 256 KiB batches, commits every 0.5 s. The processing guarantee is Faust's default,
-at_least_once. Events are acknowledged by Faust itself, after each one.
+fetches of 5 MiB a partition, producer linger 5 ms and 256 KiB batches, commits every 0.5 s. The processing guarantee is
+Faust's default, at_least_once. Events are acknowledged by Faust itself, after each one.
 
-The counters that the bench reads are written into FRESHET_BENCH_PROGRESS ten times a second.
+The counters that the bench reads are written into FRESHET_BENCH_PROGRESS ten times a second: events done, 0 or 1 for ready,
+changelog records read back, and the seconds from the first of them to the last.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ import uvloop
 from stream.settings import Settings, load
 
 TICK = 0.1
+GLANCE = 0.01  # seconds between two looks at the recovery
 
 
 def make(settings: Settings) -> faust.App:
@@ -48,6 +51,7 @@ def make(settings: Settings) -> faust.App:
         broker_session_timeout=settings.session_timeout,
         broker_heartbeat_interval=settings.heartbeat_interval,
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=5 << 20,
         producer_linger=0.005,
         producer_max_batch_size=262_144,
         producer_acks=-1,
@@ -55,17 +59,33 @@ def make(settings: Settings) -> faust.App:
 
 
 class Progress:
-    """Events done, published for the bench."""
+    """Events done and records read back, published for the bench."""
 
     def __init__(self) -> None:
         self.done = 0
+        self.ready = False
+        self.recovered = 0
+        self.seconds = 0.0
 
     async def publish(self, path: Path) -> None:
         while True:
             partial = path.with_suffix(".new")
-            partial.write_text(str(self.done))
+            partial.write_text(f"{self.done} {self.ready:d} {self.recovered} {self.seconds:.3f}")
             partial.replace(path)
             await asyncio.sleep(TICK)
+
+    async def follow(self, app: faust.App) -> None:
+        """The first recovery, as Faust counts it: the offsets that it has taken in."""
+        first = 0.0
+        while not self.ready:
+            offsets = app.tables.recovery.active_offsets
+            recovered = sum(offset + 1 for offset in offsets.values() if offset is not None)
+            if recovered > self.recovered:
+                now = time.monotonic()
+                first = first or now
+                self.recovered, self.seconds = recovered, now - first
+            self.ready = bool(app.tables.actives_ready) and not app.rebalancing
+            await asyncio.sleep(GLANCE)
 
 
 def trivial(app: faust.App, settings: Settings, progress: Progress) -> None:
@@ -109,9 +129,11 @@ async def run(kind: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     publishing = asyncio.ensure_future(progress.publish(Path(os.environ["FRESHET_BENCH_PROGRESS"])))
+    following = asyncio.ensure_future(progress.follow(app))
     await app.start()
     await stop.wait()
     publishing.cancel()
+    following.cancel()
     await app.stop()
 
 

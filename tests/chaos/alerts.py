@@ -29,7 +29,8 @@ from export.publish import build, publish
 from stream.settings import Settings, load
 from tests.bundles import text_onnx, tiny_run
 from tests.chaos.outcomes import Outcome, record
-from tests.faults import Plan, traffic
+from tests.chaos.trial import Traffic
+from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
 from tests.worker_process import Events, WorkerProcess, until
 
@@ -167,7 +168,7 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
     first = station.worker("w1", scenario.first).start()
     try:
         first.wait_ready()
-        with traffic(station.settings, Plan(seed=seed, rate=RATE)) as station.events:
+        with traffic(station.settings, folder, seed) as station.events:
             until(lambda: first.metric("freshet_events_total", outcome="applied") > RATE, 30, "the worker works")
             rules = faster(RULES.read_text(), scenario.factor)
             with Prometheus(folder / "prometheus", {}, rules) as station.prometheus:
@@ -189,7 +190,19 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
     )
     note = f"{name}, times of the rules / {scenario.factor}: {took}"
     seconds = round(time.monotonic() - began, 1)
-    record(Outcome(0, "alerts", seed, events=station.events.sent, seconds=seconds, note=note))
+    record(Outcome(0, f"alerts, {name}", seed, events=station.events.sent, seconds=seconds, note=note))
+
+
+@contextmanager
+def traffic(settings: Settings, folder: Path, seed: int) -> Iterator[Events]:
+    """RATE events a second until the block ends."""
+    sending = Traffic(settings, folder / "ledger.jsonl", seed, RATE, users=60)
+    sending.events.send_items()
+    sending.start()
+    try:
+        yield sending.events
+    finally:
+        sending.stop()
 
 
 def settings_at(kafka: EmbeddedKafka, **values: Any) -> Settings:
@@ -214,10 +227,10 @@ def slow(station: Station, first: WorkerProcess) -> None:
     station.resolves(30, ("FreshetDeadLetters", ""))
     assert not station.prometheus.firing()
     station.fault()
-    (first.data_dir / "slow").touch()
+    slowed(first.data_dir, 0.75)  # two model calls a micro-batch
     station.fires(30, *burns)
     station.fires(90, ("FreshetLag", "w1"))
-    (first.data_dir / "slow").unlink()
+    (first.data_dir / SLOW).unlink()
     station.resolves(60, ("FreshetLag", "w1"), burns[0])
     station.resolves(60, burns[1])  # 30 min / 60; the third's windows are 6 and 72 minutes long
 
@@ -449,7 +462,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
     try:
         for worker in workers:
             worker.wait_ready()
-        with traffic(station.settings, Plan(seed=0, rate=RATE)) as station.events:
+        with traffic(station.settings, folder, 0) as station.events:
             for worker in workers:
                 until(lambda one=worker: one.metric("freshet_events_total", outcome="applied") > RATE, 30, "all work")
             targets = {worker.name: f"127.0.0.1:{worker.port()}" for worker in workers}

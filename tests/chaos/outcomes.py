@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class Outcome:
     fault: its number in docs/reliability.md; name: the scenario. events: sent; repeats: events covered by a replay slate;
     kills: processes killed by the fault; restarts: of workers, by the supervisor; unavailable: longest time in seconds in
     which one partition's users got no slate while events came; memory: most MiB that a worker had resident (0: not
-    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `code`.
+    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `code`;
+    day: of the run, UTC.
     """
 
     fault: int
@@ -38,6 +40,11 @@ class Outcome:
     seconds: float = 0.0
     note: str = ""
     code: str = field(default_factory=lambda: code())
+    day: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        return self.fault, self.name, self.seed
 
 
 @cache
@@ -49,14 +56,45 @@ def code() -> str:
     return (tree.stdout.strip() or "unknown") + ("+" if changed else "")
 
 
-def file() -> Path:
-    """FRESHET_OUTCOMES, else .cache/chaos/outcomes.jsonl of this checkout."""
-    return Path(os.environ.get("FRESHET_OUTCOMES") or ROOT / ".cache" / "chaos" / "outcomes.jsonl")
+@dataclass(frozen=True)
+class Rival:
+    """One subject under the kills of one seed, freshet among them; judged as tests.rivals.judge says.
+
+    subject: what ran, its version and the settings that matter. events: acknowledged; kills: SIGKILLs, wipes: those with the
+    data folder deleted; exits: how often it ended by itself and was started again; lost, double, unshown, users_wrong: the
+    verdict; caught_up: seconds from the last event until the group had committed everything, -1 where it never did.
+    """
+
+    subject: str
+    version: str
+    settings: str
+    seed: int
+    events: int
+    kills: int
+    wipes: int
+    exits: int
+    lost: int
+    double: int
+    unshown: int
+    users: int
+    users_wrong: int
+    caught_up: float
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.subject, self.seed
 
 
-def record(outcome: Outcome) -> None:
-    """Append one outcome."""
-    path = file()
+def file(name: str = "outcomes") -> Path:
+    """outcomes: FRESHET_OUTCOMES, else .cache/chaos/outcomes.jsonl of this checkout; any other name beside it."""
+    outcomes = Path(os.environ.get("FRESHET_OUTCOMES") or ROOT / ".cache" / "chaos" / "outcomes.jsonl")
+    return outcomes if name == "outcomes" else outcomes.with_name(f"{name}.jsonl")
+
+
+def record(outcome: Outcome | Rival) -> None:
+    """Append one outcome; a rival's to rivals.jsonl."""
+    path = file("rivals" if isinstance(outcome, Rival) else "outcomes")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as out:
         out.write(json.dumps(asdict(outcome)) + "\n")
@@ -64,7 +102,16 @@ def record(outcome: Outcome) -> None:
 
 def read() -> Iterator[Outcome]:
     """Every outcome recorded so far, in the order of recording."""
-    if not file().is_file():
-        return
-    for line in file().read_text("utf-8").splitlines():
+    for line in _lines("outcomes"):
         yield Outcome(**json.loads(line))
+
+
+def read_rivals() -> Iterator[Rival]:
+    """Every subject's runs recorded so far, in the order of recording."""
+    for line in _lines("rivals"):
+        yield Rival(**json.loads(line))
+
+
+def _lines(name: str) -> list[str]:
+    path = file(name)
+    return path.read_text("utf-8").splitlines() if path.is_file() else []

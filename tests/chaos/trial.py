@@ -19,6 +19,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import pairwise
@@ -28,6 +29,7 @@ from typing import Any
 
 from deploy.verify import Report, Scope, run
 from deploy.verify.log import KafkaLog
+from deploy.verify.sends import SEND_ID
 from stream.popularity import ANYONE
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
@@ -38,6 +40,7 @@ FINISHED = 120.0  # seconds from then until all that was sent is committed
 MEMORY = 1500.0  # MiB that a worker may have resident
 BACKOFF = (0.2, 5.0)  # seconds until a worker is started again: at first, at most
 STOP = 30.0  # seconds that a clean stop may take
+DELIVERY = 150.0  # seconds after which the producer has given up whatever it could not deliver (its own limit: 120)
 
 
 class Traffic(threading.Thread):
@@ -77,7 +80,7 @@ class Traffic(threading.Thread):
         value = json.dumps(message).encode()
         future = None
         with suppress(Exception):  # no metadata, no room: nothing was sent, the ledger says so
-            future = self.events.put(topic, message)
+            future = self.events.put(topic, message, [(SEND_ID, str(len(self.sends)).encode())])
         self.sends.append((topic, message["user"], value, future))
 
     def stop(self) -> int:
@@ -85,7 +88,7 @@ class Traffic(threading.Thread):
         self._over.set()
         self.join()
         with suppress(Exception):
-            self.events.producer.flush(60)
+            self.events.producer.flush(DELIVERY)
         acked = 0
         with self._ledger.open("w", encoding="utf-8") as out:
             for number, (topic, user, value, future) in enumerate(self.sends):
@@ -107,7 +110,8 @@ class Traffic(threading.Thread):
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
     besides the traffic, to become dead letters or to be counted as duplicates; allowed: exit codes that a worker may end with
-    before it is asked to; more: settings of the workers alone. The supervisor leaves the workers in `down` alone."""
+    before it is asked to; also: what else is asked of the report; more: settings of the workers alone, each: further ones of
+    one worker each. The supervisor leaves the workers in `down` alone; those in it before the block are not started."""
 
     def __init__(
         self,
@@ -122,14 +126,20 @@ class Trial:
         rate: float = 300.0,
         users: int = 200,
         allowed: tuple[int, ...] = (-signal.SIGKILL, 75),
+        also: Callable[[Report], None] = lambda report: None,
+        each: Sequence[Mapping[str, Any]] = (),
         **more: Any,
     ) -> None:
         self.fault, self.name, self.seed = fault, name, seed
         self.settings, self.bundles, self.folder = settings, bundles, folder
         self.draw = random.Random(seed)
-        self.workers = [WorkerProcess(settings, folder, f"w{n + 1}", bundles=bundles, **more) for n in range(workers)]
+        self.workers = [
+            WorkerProcess(settings, folder, f"w{n + 1}", bundles=bundles, **more, **(each[n] if each else {}))
+            for n in range(workers)
+        ]
         self.traffic = Traffic(settings, folder / "ledger.jsonl", seed, rate, users)
         self.allowed = set(allowed)
+        self.also = also
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
         self.kills = self.restarts = self.bad = self.duplicates = self.items_bad = 0
@@ -153,8 +163,8 @@ class Trial:
         """A seeded choice among the workers."""
         return self.draw.choice(self.workers)
 
-    def kill(self, worker: WorkerProcess, *, wipe: bool = False) -> None:
-        """SIGKILL, its data folder deleted where asked; the supervisor starts it again at once."""
+    def kill(self, worker: WorkerProcess, *, wipe: bool = False, again: bool = True) -> None:
+        """SIGKILL, its data folder deleted where asked; it is started again at once, or stays down."""
         with self._lock:
             if worker.process.poll() is None:
                 worker.kill()
@@ -163,7 +173,11 @@ class Trial:
                 self._ended(worker)
             if wipe:
                 shutil.rmtree(worker.data_dir, ignore_errors=True)
-            self._start(worker)
+            if again:
+                self._start(worker)
+            else:
+                self._due.pop(worker.name, None)
+                self.down.add(worker.name)
 
     def start(self, worker: WorkerProcess) -> None:
         """Start a worker that was down; from here on it is supervised."""
@@ -208,9 +222,10 @@ class Trial:
     def __enter__(self) -> Trial:
         try:
             self.traffic.events.send_items()
-            for worker in self.workers:
+            first = [worker for worker in self.workers if worker.name not in self.down]
+            for worker in first:
                 worker.start()
-            for worker in self.workers:
+            for worker in first:
                 worker.wait_ready(READY)
             self._supervisor.start()
             self.traffic.start()
@@ -265,6 +280,7 @@ class Trial:
         assert report.input == found + self.bad + self.duplicates
         assert (report.dead_letters, report.duplicates) == (self.bad, self.duplicates)
         assert report.applied == found
+        self.also(report)
         assert self.memory < MEMORY, f"{self.memory:.0f} MiB"
         odd = [one for one in self.exits if one[1] not in self.allowed]
         assert not odd, f"workers ended with {odd}"

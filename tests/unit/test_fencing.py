@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import rocksdict
 
 from stream.claims import CLAIM_KEY, NO_CLAIM, LogRecord, Written, decode, epoch_of, sift
 from stream.errors import FencedError, LossError
-from stream.store import InterestStore
 from stream.transport import Fence, Outgoing
+from tests.stores import plain_store
 
 
 class Log:
@@ -46,17 +44,7 @@ class Log:
 class Writer:
     def __init__(self, log: Log, folder: Path, topics: Mapping[str, str] | None = None) -> None:
         self.log = log
-        table: Any = SimpleNamespace(
-            changelog_topic_name="log",
-            data=SimpleNamespace(
-                _dbs={}, offset_key=b"offset", partition_path=lambda partition: folder / f"{partition}.db"
-            ),
-        )
-        table.data._db_for_partition = lambda partition: table.data._dbs.setdefault(
-            partition, rocksdict.Rdict(str(folder / f"{partition}.db"), rocksdict.Options(raw_mode=True))
-        )
-        folder.mkdir(exist_ok=True)
-        self.store = InterestStore(table)
+        self.store = plain_store(folder, "log")
         self.store.prepare(0)
         batches: Any = log
         self.fenced = 0
@@ -182,3 +170,17 @@ def test_a_topic_made_anew_is_refused(log: Log, tmp_path: Path) -> None:
     other.store.apply(0, log.records)
     with pytest.raises(LossError, match="clicks was made anew"):
         other.take_over()
+
+
+def test_the_last_of_many_states_stands_though_one_list_brings_them_all(log: Log, tmp_path: Path) -> None:
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    for value in (b"1", b"2"):
+        writer.write(ann=value, ben=value)
+    log.records.append(Written(len(log.records), b"ben", None, writer.fence.stamp(0)))  # forgotten
+    log.records.append(Written(len(log.records), b"cid", None, writer.fence.stamp(0)))
+    log.records.append(Written(len(log.records), b"cid", b"3", writer.fence.stamp(0)))
+    other = Writer(log, tmp_path / "b")
+    assert other.store.apply(0, log.records) == 0
+    assert other.store.read(0, [b"ann", b"ben", b"cid"]) == [b"2", None, b"3"]
+    assert other.store.offset(0) == len(log.records) - 1

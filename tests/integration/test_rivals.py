@@ -1,0 +1,34 @@
+"""The judge of rivals on a stock Faust agent: it sees what is there, and nothing wrong where nobody was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.settings import Settings
+from tests.chaos import rivals
+from tests.chaos.rivals import Plan
+from tests.rivals import stock
+
+pytestmark = pytest.mark.integration
+SETTINGS = {"partitions": 2, "session_timeout": 3.0, "heartbeat_interval": 0.5, "inference_timeout": 1.5}
+
+
+def test_without_kills_nothing_is_lost_or_double(world: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = world(**SETTINGS)
+    plan = Plan(seed=1, kills=0, wipes=0, gap=(3, 3), users=20)
+    found = rivals.run(settings, rivals.faust(settings, tmp_path, "at-least-once", stock.DEFAULT_COMMIT_INTERVAL), plan)
+    assert found.events > 500
+    assert (found.kills, found.exits, found.lost, found.double, found.unshown, found.users_wrong) == (0, 0, 0, 0, 0, 0)
+
+
+def test_kills_are_survived_and_judged(world: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = world(**SETTINGS)
+    plan = Plan(seed=2, kills=2, wipes=1, gap=(3, 5), users=20)
+    found = rivals.run(settings, rivals.faust(settings, tmp_path, "at-least-once", stock.DEFAULT_COMMIT_INTERVAL), plan)
+    assert (found.kills, found.wipes, found.users) == (2, 1, 20)
+    assert found.caught_up >= 0
+    assert found.lost + found.double <= found.events
+    assert bool(found.lost or found.double) == bool(found.users_wrong)
