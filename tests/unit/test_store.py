@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -40,18 +41,22 @@ def value(number: int) -> bytes:
     return b"%08d" % number + os.urandom(500)
 
 
+def fill(folder: Path, first: int, last: int) -> None:
+    """Write, and be killed between two flushes."""
+    table, store = opened(folder)
+    store.prepare(0)
+    for number in range(first, last):
+        store.write(0, [(b"user%d" % number, value(number))], number)
+    until(lambda: not any(map(table.data._dbs[0].property_int_value, BUSY)), 20, "flushed and compacted")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def filled(folder: Path, first: int, last: int) -> None:
-    """In a process that is killed, between two flushes: each user is written once, so that no later record makes good for
-    a lost one."""
-    child = os.fork()
-    if not child:
-        table, store = opened(folder)
-        store.prepare(0)
-        for number in range(first, last):
-            store.write(0, [(b"user%d" % number, value(number))], number)
-        until(lambda: not any(map(table.data._dbs[0].property_int_value, BUSY)), 20, "flushed and compacted")
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+    """In a process of its own: each user is written once, so that no later record makes good for a lost one."""
+    child = multiprocessing.get_context("spawn").Process(target=fill, args=(folder, first, last))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
 
 
 def partition(folder: Path) -> Path:
