@@ -140,7 +140,8 @@ class Station:
 @dataclass(frozen=True)
 class Scenario:
     """A run with one set of workers. factor: what the rules' times are divided by; first: the mutant that w1 is, or "";
-    fires: what must fire; consequences: what may (a worker that was asked to leave is absent until it is no target any more); own_broker: one that the scenario may end; values: settings."""
+    fires: what must fire; consequences: what may, as does the absence of a worker that was asked to leave, until it is no
+    target any more; own_broker: one that the scenario may end; values: settings."""
 
     run: Callable[[Station, WorkerProcess], None]
     factor: int
