@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,7 @@ class SourceConsumer(driver.Consumer):
         self._stopping = False
         self._waking: asyncio.Future[Any] | None = None  # kept, since the loop holds tasks weakly
         self._fetch: asyncio.Future[Any] | None = None
+        self._drainer: asyncio.Task[Any] | None = None  # Faust's, of the topics that are no sources
         self._changed = asyncio.Event()
         self.recovered = 0  # changelog records read into RocksDB
         self.read_back = ReadBack()
@@ -369,8 +370,20 @@ class SourceConsumer(driver.Consumer):
         await self.commit_finished()
         await super().wait_empty()
 
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        self._drainer = asyncio.current_task()
+        async for found in super().getmany(timeout):
+            yield found
+
     async def perform_seek(self) -> None:
+        """Where recovery asks for it, the source partitions are ours from here on, their states read back.
+
+        Faust's fetcher asks, too, when a rebalance stops the flow under it: then nothing is read back yet, and what it knows
+        of as assigned may be another worker's already, so nothing may be claimed.
+        """
         await super().perform_seek()
+        if asyncio.current_task() is self._drainer:
+            return
         sources = [tp for tp in self.assignment() if tp.topic in self.sources]
         for tp in sources:
             committed = self._committed_offset.get(tp)
