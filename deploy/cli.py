@@ -7,6 +7,7 @@ others as stream.errors says; 70 for a bug, too.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -18,7 +19,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from stream import logs
 from stream.errors import FreshetError, SettingsError
+
+log = logging.getLogger("freshet.fatal")
 
 COMMANDS = (
     "broker",
@@ -65,6 +69,8 @@ def settings(
     ] = False,
 ) -> None:
     """A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out."""
+    if context.invoked_subcommand == "worker":
+        logs.configure()  # its log is JSON from the first line on, also where the settings are wrong
     from stream.settings import SECRETS, load
 
     if config is not None and not config.is_file():
@@ -96,20 +102,20 @@ def main() -> None:
     try:
         app()
     except FreshetError as error:
-        print(f"freshet: {error}", file=sys.stderr)
+        _tell(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
         if error.filename is None:
             _end_as_bug(error)
-        print(f"freshet: {error.strerror}: {error.filename}", file=sys.stderr)
+        _tell(f"{error.strerror}: {error.filename}")
         sys.exit(74)
     except ModuleNotFoundError as error:
         extra = _extra_with(error.name or "")
         if not extra:
             _end_as_bug(error)
-        print(f"freshet: {error.name} is not installed: pip install 'freshet[{extra}]'", file=sys.stderr)
+        _tell(f"{error.name} is not installed: pip install 'freshet[{extra}]'")
         sys.exit(69)
     except Exception as error:
         _end_as_bug(error)
@@ -125,9 +131,20 @@ def _extra_with(module: str) -> str:
     return ""
 
 
+def _tell(message: str) -> None:
+    """One line on standard error: of the log, where the command has one (the worker), else for people."""
+    if logs.configured():
+        log.critical("worker stops: %s", message)
+    else:
+        print(f"freshet: {message}", file=sys.stderr)
+
+
 def _end_as_bug(error: Exception) -> NoReturn:
     """Show the traceback and end with 70; Python's own 1 would read as a failed check."""
-    traceback.print_exception(error)
+    if logs.configured():
+        log.critical("worker stops: %s", error, exc_info=error)
+    else:
+        traceback.print_exception(error)
     sys.exit(70)
 
 

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError
+from kafka.record.default_records import DefaultRecordBatch
 
 from stream.errors import BrokerError
+from stream.headernames import Escaping
 from stream.security import certificate_problem, refusal
 from stream.settings import Settings
 
@@ -25,6 +27,7 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
 
     Raises BrokerError: no broker answers; or, after the first try, that it refuses us or its certificate is wrong.
     """
+    DefaultRecordBatch._read_msg = _read_record
     end = time.monotonic() + settings.startup_timeout
     attempt = ATTEMPT_MS
     while True:
@@ -44,6 +47,18 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
                 ) from None
         time.sleep(PAUSE)
         attempt = min(2 * attempt, LONGEST_MS)
+
+
+_read_strictly = DefaultRecordBatch._read_msg
+
+
+def _read_record(batch: Any) -> Any:
+    """A record, whatever its headers' names are like."""
+    try:
+        return _read_strictly(batch)
+    except (UnicodeDecodeError, CorruptRecordError):
+        batch._buffer = Escaping(batch._buffer)
+        return _read_strictly(batch)
 
 
 class _Listening(logging.Handler):

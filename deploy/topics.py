@@ -36,11 +36,15 @@ class Topic:
 def topics(settings: Settings) -> list[Topic]:
     """Every topic of these settings, the sources first."""
     count = settings.partitions
-    source = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(4 * MIB)}
+    # The broker unpacks: workers need no codec library, and what a record holds is bounded by what the topic takes.
+    unpacked = {"compression.type": "uncompressed"}
+    source = unpacked | {
+        "cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(4 * MIB),
+    }  # fmt: skip
     compacted = {"cleanup.policy": "compact", "max.message.bytes": str(4 * MIB)}
     return [
         *(Topic(name, count, source) for name in settings.sources),
-        Topic(settings.items_topic, 1, {"cleanup.policy": "compact"}),
+        Topic(settings.items_topic, 1, unpacked | {"cleanup.policy": "compact"}),
         Topic(settings.recommendations_topic, count, {"cleanup.policy": "compact,delete"}),
         Topic(
             settings.dead_letters_topic,
@@ -156,7 +160,7 @@ def _wrong_configs(client: KafkaAdminClient, expected: list[Topic]) -> Iterator[
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in expected]
     actual = client.describe_configs(resources, config_filter=ConfigFilterType.ALL)["topic"]
     for topic in expected:
-        for name in ("cleanup.policy", "message.timestamp.type"):
+        for name in ("cleanup.policy", "message.timestamp.type", "compression.type"):
             wanted = topic.config.get(name)
             has = str(actual[topic.name].get(name, {}).get("value", ""))
             if wanted and set(has.split(",")) != set(wanted.split(",")):

@@ -14,6 +14,7 @@ from stream.transport import Outgoing, Record
 
 MAX_VALUE = 4 << 20  # bytes of key and value together; the topic takes 64 KiB more, for the headers
 MAX_HEADERS = 32 << 10  # bytes of the received headers that are kept
+FRAME = 10  # bytes around one header at most, so that empty ones are not free
 MAX_MESSAGE = 512
 
 _NAMES = dict(zip(DeadLetterHeaders.__struct_fields__, DeadLetterHeaders.__struct_encode_fields__, strict=True))
@@ -28,8 +29,9 @@ class DeadLetters:
     def letter(self, topic: str, partition: int, record: Record, error: RecordError) -> Outgoing:
         """The dead letter of one record; its headers are those of events.DeadLetterHeaders, then the received ones."""
         value = record.value or b""
-        room = MAX_VALUE - len(record.key or b"")
-        cut = len(value) > room
+        key = record.key and record.key[:MAX_VALUE]
+        room = MAX_VALUE - len(key or b"")
+        cut = len(value) > room or key != record.key
         said = {
             "topic": topic,
             "partition": str(partition),
@@ -47,8 +49,7 @@ class DeadLetters:
         }
         headers = [(_NAMES[name], text.encode()) for name, text in said.items()]
         headers += _received(record)
-        kept = record.value[:room] if cut and record.value else record.value
-        return Outgoing(record.key, kept, headers, record.timestamp)
+        return Outgoing(key, record.value and record.value[:room], headers, record.timestamp)
 
 
 def _received(record: Record) -> list[tuple[str, bytes]]:
@@ -68,7 +69,7 @@ def _received(record: Record) -> list[tuple[str, bytes]]:
                 kept.append((name, value))
             named = True
             continue
-        size += len(name.encode()) + len(value or b"")
+        size += FRAME + len(name.encode()) + len(value or b"")
         if size <= MAX_HEADERS:
             kept.append((name, value))
     return kept

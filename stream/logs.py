@@ -11,8 +11,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Final, TextIO
+
+log = logging.getLogger("freshet.logs")
 
 QUIET: Final = {
     "aiokafka": logging.WARNING,
@@ -79,11 +83,26 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda ended: _uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)
+    sys.unraisablehook = lambda ended: _uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)
     for name, least in QUIET.items():
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(max(least, logging.getLevelName(level)))
+
+
+def configured() -> bool:
+    """`configure` was called: this process has a log, and what it says belongs there."""
+    return any(isinstance(one.formatter, (JsonFormatter, TextFormatter)) for one in logging.getLogger().handlers)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """What Python would print by itself: an exception that ends a thread, or that nobody can be told of."""
+    told = error or kind()
+    if not isinstance(told, (KeyboardInterrupt, SystemExit)):
+        log.error("uncaught %s: %s", kind.__name__, told, exc_info=(kind, told, trace))
 
 
 def _plain(text: str) -> str:

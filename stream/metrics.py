@@ -274,9 +274,9 @@ class Metrics:
         self.commits.inc()
         self.last_commit.set_to_current_time()
 
-    def observe_rebalance(self, partitions: int) -> None:
-        """partitions: source partitions assigned now, over the three topics."""
-        self.rebalances.inc()
+    def observe_rebalances(self, count: int, partitions: int) -> None:
+        """count: rebalances since the last call; partitions: source partitions assigned now, over the three topics."""
+        self.rebalances.inc(count)
         self.partitions_assigned.set(partitions)
 
     def observe_recovery(self, records: int, remaining: int) -> None:

@@ -94,7 +94,7 @@ class Pipeline:
         self._metrics = metrics
         self._encoder = msgspec.json.Encoder()
         self._next: dict[TP, int] = {}  # first offset not yet read
-        self.newest: dict[str, int] = {}  # topic -> append time (epoch ms) of the newest record finished
+        self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
 
     async def process(self, batch: MicroBatch) -> None:
         """Steps 1 to 10 for one micro-batch."""
@@ -135,7 +135,7 @@ class Pipeline:
                 self._store.write(partition, pairs, ends.get((topic, partition), -1))
         for tp, part in batch.parts.items():
             self._next[tp] = part[-1].offset + 1
-            self.newest[tp.topic] = part[-1].timestamp
+            self.newest[tp] = part[-1].timestamp
         held = self._comments.held
         consumer.finish(self._safe(), hold=held > self._settings.held_events)  # 10
         self._observe(turns, figures, acknowledged, held, began)
@@ -144,6 +144,7 @@ class Pipeline:
         """The assignment ended: forget what was read and not finished; whoever owns it next reads it again."""
         self._comments.forget()
         self._next.clear()
+        self.newest.clear()
 
     def _decode(
         self, batch: MicroBatch, figures: BatchFigures

@@ -52,6 +52,9 @@ An event whose `id` or `replay` is among those of its user's last 64 events is a
 first failed. Only the first header of that name counts, and one that is malformed or names none of the three source topics
 counts for nothing. Other headers are not read.
 
+**Names that are repeated.** Of a name that an object has twice, the last value counts, as in most parsers; the others are not
+looked at. A header's name that is not UTF-8 is read with its bad bytes escaped (`\\xff`), and stands so in a dead letter.
+
 **Where a record must lie.** On partition murmur2(key) mod n, the default of the Java client and of kafka-python. Clients on
 librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`, or every record on a wrong
 partition becomes a dead letter `mispartitioned`.

@@ -46,6 +46,12 @@ def interest_table(app: faust.App, partitions: int) -> faust.Table:
 
 DAMAGED = ".damaged"  # marks, beside a partition's folder, that it is to be deleted at the next start
 
+SST_END = 0x88E241B785F4CFF7.to_bytes(8, "little")  # the magic number of RocksDB's block-based tables
+
+
+class DamageError(Exception):
+    """A partition's folder does not hold what it held; found by us, not by RocksDB."""
+
 
 class InterestStore:
     """The table's partitions that are assigned to this worker."""
@@ -69,15 +75,43 @@ class InterestStore:
         if not sound:
             self.drop(partition)
         try:
-            self._table.data._db_for_partition(partition)
+            self._open_whole(partition)
         except Exception as error:
             if not _damage(error):
                 _fail(partition, error)
             log.error("damaged, read back from the changelog: %s", error, extra={"partition": partition})
             self.drop(partition)
-            self._table.data._db_for_partition(partition)
+            self._open_anew(partition)
             return False
         return sound
+
+    def _open_anew(self, partition: int) -> None:
+        try:
+            self._open_whole(partition)
+        except Exception as error:
+            _fail(partition, error)
+
+    def _open_whole(self, partition: int) -> None:
+        """Open a partition. Raises DamageError where a finished file of it lies there that RocksDB does not know.
+
+        A MANIFEST that was cut off at the end of an entry opens without a word; states that were flushed since then would
+        be missing, though the log after them is there. A kill at the instant in which a file is finished and not yet
+        entered leaves one, too, and costs no more than reading the partition back.
+        """
+        store = self._table.data
+        if partition in store._dbs:
+            return
+        path = self._path(partition)
+        lying = {file.name for file in path.glob("*.sst") if _finished(file)}
+        options = store.rocksdb_options.as_options()
+        options.set_disable_auto_compactions(True)  # it would delete files before they are compared
+        database = rocksdict.Rdict(str(path), options=options)
+        database.set_read_options(rocksdict.ReadOptions())
+        unknown = sorted(lying - {file["name"].lstrip("/") for file in database.live_files()})
+        store._dbs[partition] = database
+        if unknown:
+            raise DamageError(f"RocksDB does not know {', '.join(unknown)} of {path}")
+        database.set_options({"disable_auto_compactions": "false"})
 
     def drop(self, partition: int) -> None:
         """Delete a partition's folder: it is read back from the changelog."""
@@ -137,13 +171,7 @@ class InterestStore:
             self._stop(partition, error)
 
     def _stop(self, partition: int, error: Exception) -> NoReturn:
-        if not _damage(error):
-            _fail(partition, error)
-        path = self._path(partition)
-        path.with_name(path.name + DAMAGED).touch()
-        raise FreshetError(
-            f"partition {partition} of the table is damaged, the next start reads it back: {error}"
-        ) from None
+        _stop(self._path(partition), partition, error)
 
     def _path(self, partition: int) -> Path:
         return Path(self._table.data.partition_path(partition))
@@ -156,10 +184,35 @@ class InterestStore:
         return database
 
 
+def _finished(file: Path) -> bool:
+    """A kill during a flush or a compaction leaves files without an end."""
+    try:
+        with file.open("rb") as content:
+            content.seek(max(0, file.stat().st_size - len(SST_END)))
+            return content.read() == SST_END
+    except OSError:  # RocksDB will say what is the matter with it
+        return False
+
+
 def _damage(error: Exception) -> bool:
     """RocksDB's binding has one type of exception; only the text tells damage from a full disk or a lock."""
     said = str(error)
-    return said.startswith("Corruption") or "No such file" in said or "does not exist" in said
+    return (
+        isinstance(error, DamageError)
+        or said.startswith("Corruption")
+        or "No such file" in said
+        or "does not exist" in said
+    )
+
+
+def _stop(path: Path, partition: int, error: Exception) -> NoReturn:
+    """Damage is marked, for the next start to read the partition back; anything else is the disk's."""
+    if not _damage(error):
+        _fail(partition, error)
+    path.with_name(path.name + DAMAGED).touch()
+    raise FreshetError(
+        f"partition {partition} of the table is damaged, the next start reads it back: {error}"
+    ) from None
 
 
 def _fail(partition: int, error: Exception) -> NoReturn:
@@ -185,7 +238,8 @@ def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[di
 
     Returns what Faust must still see (the last record of each list: it counts, and ends the recovery), how many records
     were read, and how many of them were fenced (stream.claims). Faust writes none of them: it takes their offset for seen.
-    Raises FreshetError where Faust has records of the table in its own buffers.
+    Raises DiskError, and FreshetError where a partition is damaged (marked, as InterestStore.read does) or Faust has
+    records of the table in its own buffers.
     """
     left: dict[Any, list[Any]] = {}
     read = fenced = 0
@@ -200,16 +254,26 @@ def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[di
         seen = offsets.get(tp)
         fresh = found if seen is None or found[0].offset > seen else [one for one in found if one.offset > seen]
         if fresh:
-            store = table.data
-            database = store._db_for_partition(tp.partition)
-            batch, without = _batch(fresh, claims.decode(database.get(CLAIM_KEY)))
-            batch.put(store.offset_key, b"%d" % fresh[-1].offset)
-            database.write(batch)
+            without = _take(table.data, tp.partition, fresh)
             offsets[tp] = fresh[-1].offset
             read += len(fresh)
             fenced += without
         left[tp] = found[-1:]
     return left, read, fenced
+
+
+def _take(store: Any, partition: int, records: Sequence[LogRecord]) -> int:
+    """Write records of the changelog in order -> how many were fenced."""
+    try:
+        database = store._db_for_partition(partition)
+        batch, fenced = _batch(records, claims.decode(database.get(CLAIM_KEY)))
+        batch.put(store.offset_key, b"%d" % records[-1].offset)
+        database.write(batch)
+    except FreshetError:
+        raise
+    except Exception as error:
+        _stop(Path(store.partition_path(partition)), partition, error)
+    return fenced
 
 
 def _offsets(recovery: Any, tp: Any) -> Any:

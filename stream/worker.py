@@ -35,12 +35,13 @@ from stream.events import Scored
 from stream.fatal import fatal
 from stream.health import Health
 from stream.items import ItemsFollower
+from stream.lag import Lag
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, reader
+from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, reader
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -56,6 +57,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
     """
     logs.configure(settings.log_level)
     check_private_names()
+    escape_header_names()
     bundle = load(current(settings.bundles))
     models = open_models(bundle, settings.provider)
     encoder = open_encoder(bundle, settings.provider)
@@ -129,7 +131,7 @@ class Worker:
         log.info("worker starts", extra={"port": self._health.port, "bundle": self._bundle.id})
         await app.start()
         await self._stop.wait()
-        await self._shut(app, comments, items, [watching, beating])
+        await self._shut(app, items, [watching, beating])
 
     def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
         settings, bundle = self._settings, self._bundle
@@ -155,6 +157,7 @@ class Worker:
             executor=self._model_thread,
             metrics=self._metrics,
         )
+        consumer.drained = comments.drained
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = self._metrics.observe_commit
         consumer.prepare = partial(self._prepare, app.store)
@@ -203,16 +206,17 @@ class Worker:
     async def _watch(self, app: InterestApp, pipeline: Pipeline, catalogue: Catalogue) -> None:
         """Readiness, gauges, and the slate for anyone unknown."""
         consumer: SourceConsumer = app.consumer
-        recovered = 0
-        ready = False
+        lag = Lag(self._settings.sources)
+        recovered = rebalances = 0
         shown: list[Scored] | None = None
         while True:
             try:
                 up = consumer.joined and bool(app.tables.actives_ready) and not app.rebalancing
                 self._health.set(joined=consumer.joined, recovered=up)
-                if up and not ready:
+                if up and consumer.rebalances > rebalances:  # it may have come and gone since the last look
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
-                    self._metrics.observe_rebalance(partitions)
+                    self._metrics.observe_rebalances(consumer.rebalances - rebalances, partitions)
+                    rebalances = consumer.rebalances
                     back = consumer.read_back
                     log.info(
                         "worker is ready",
@@ -222,7 +226,6 @@ class Worker:
                             "recovery_seconds": round(back.seconds, 3),
                         },
                     )
-                ready = up
                 recovering = app.tables.recovery.active_remaining_total() if app.in_recovery else -1
                 remaining = 0 if up else max(-1, recovering)
                 self._metrics.observe_recovery(consumer.recovered - recovered, remaining)
@@ -231,24 +234,13 @@ class Worker:
                 self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)
                 if up:
                     consumer.check_topology()
-                    self._observe_lag(consumer, pipeline)
+                    self._metrics.observe_lag(lag.look(time.time(), consumer.lag(), pipeline.newest))
                     shown = await self._publish_popular(app, catalogue, shown)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fatal(error)
             await asyncio.sleep(TICK)
-
-    def _observe_lag(self, consumer: SourceConsumer, pipeline: Pipeline) -> None:
-        lag = dict.fromkeys(self._settings.sources, 0)
-        for tp, records in consumer.lag().items():
-            lag[tp.topic] += records
-        now = time.time()
-        ages = {
-            topic: (records, max(0.0, now - pipeline.newest.get(topic, now * 1000) / 1000) if records else 0.0)
-            for topic, records in lag.items()
-        }
-        self._metrics.observe_lag(ages)
 
     async def _publish_popular(
         self, app: InterestApp, catalogue: Catalogue, shown: list[Scored] | None
@@ -269,16 +261,14 @@ class Worker:
         self._metrics.slates.labels("popularity", "false").inc()
         return items
 
-    async def _shut(
-        self, app: InterestApp, comments: CommentStage, items: ItemsFollower, tasks: list[asyncio.Future[None]]
-    ) -> None:
+    async def _shut(self, app: InterestApp, items: ItemsFollower, tasks: list[asyncio.Future[None]]) -> None:
         log.info("worker stops")
         late = threading.Timer(STOP_LIMIT, fatal, [FreshetError(f"not stopped within {STOP_LIMIT:g} s")])
         late.daemon = True
         late.start()
         self._health.set(joined=False)
         app.consumer.hold()
-        await comments.drained(DRAIN)
+        await app.consumer.settle(DRAIN)
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -287,5 +277,5 @@ class Worker:
         await items.stop()
         self._health.stop()
         self._model_thread.shutdown(wait=False)
-        self._text_thread.shutdown(wait=False)
+        self._text_thread.shutdown(wait=False, cancel_futures=True)  # else the process waits for every text that waits
         log.info("worker stopped")

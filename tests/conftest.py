@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with SecuredKafka(tmp_path_factory.mktemp("secured")) as broker:
         yield broker
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Make brokers of the test's own, which it may stop: failing(lines=2, seed=3), running until the test's end."""
+    from tests.failing_kafka import FailingKafka
+
+    with ExitStack() as running:
+        made = itertools.count()
+        yield lambda **values: running.enter_context(FailingKafka(tmp_path / f"kafka-{next(made)}", **values))
 
 
 @pytest.fixture

@@ -7,10 +7,13 @@ Those that need a crash kill themselves once (a file in the data folder remember
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from stream import interest, pipeline
 from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.events import SourceEvent
+from stream.health import Health
 from stream.pipeline import Pipeline
 from stream.recommend import Turn
 from stream.session import Models
@@ -32,6 +36,8 @@ from stream.worker import run
 EVERY = 1000  # events
 BATCHES = 20  # micro-batches until the crash
 CRASHED = "crashed"
+SLOW = "slow"
+CULPRIT = "culprit"
 
 
 def crash(settings: Settings) -> None:
@@ -212,9 +218,17 @@ def disk_first(settings: Settings) -> None:
 
 
 def stalls(settings: Settings) -> None:
-    """Not against the promise: stopped between the check of the lease and the write, which no lease can guard against."""
+    """Not against the promise: stopped between the check of the lease and the write, which no lease can guard against.
+
+    The users are scored meanwhile: without the limit of a model call, which would run out at the stop and end the worker first.
+    """
     send, numbers = Pipeline._send_changelog, count(1)
     Lease.check = lambda self: None  # type: ignore[method-assign]
+
+    async def unlimited(self: Pipeline, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    Pipeline._run = unlimited  # type: ignore[method-assign]
 
     async def mutant(self: Pipeline, records: Mapping[tuple[str, int], list[Outgoing]], *rest: Any) -> dict[Any, int]:
         if records and next(numbers) == BATCHES:
@@ -224,11 +238,52 @@ def stalls(settings: Settings) -> None:
     Pipeline._send_changelog = mutant  # type: ignore[method-assign]
 
 
+def slowed(data_dir: Path, seconds: float) -> None:
+    """Have the worker `slows` of this folder take so much longer from now on, until the file SLOW is deleted."""
+    partial = data_dir / f"{SLOW}.new"
+    partial.write_text(str(seconds))
+    partial.replace(data_dir / SLOW)
+
+
+def slows(settings: Settings) -> None:
+    """Not against the promise: each model call takes so many seconds longer as the file SLOW in the data folder says, and
+    the recurrent one fails on the item CULPRIT."""
+    advance, rank = pipeline.advance, pipeline.rank
+
+    def wait() -> None:
+        with suppress(FileNotFoundError):
+            time.sleep(float((settings.data_dir / SLOW).read_text()))
+
+    def slow_advance(turns: Sequence[Turn], *rest: Any) -> int:
+        wait()
+        if any(one.item == CULPRIT for turn in turns for one in turn.inputs):
+            raise RuntimeError("not this one")
+        return advance(turns, *rest)
+
+    def slow_rank(*inputs: Any, **named: Any) -> Any:
+        wait()
+        return rank(*inputs, **named)
+
+    pipeline.advance, pipeline.rank = slow_advance, slow_rank
+
+
+def stands(settings: Settings) -> None:
+    """Not against the promise: the event loop hangs while a file `stand` lies in the data folder."""
+    beat = Health.beat
+
+    def mutant(self: Health) -> None:
+        while (settings.data_dir / "stand").exists():
+            time.sleep(0.1)
+        beat(self)
+
+    Health.beat = mutant  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks, stalls,
+        misranks, stalls, slows, stands,
     )
 }  # fmt: skip
 

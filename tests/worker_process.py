@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,24 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     raise AssertionError(f"not within {seconds:g} s: {what}")
 
 
+COMMAND = ("deploy.cli", "worker")
+
+
 class WorkerProcess:
-    """One `freshet worker` with its own data folder and log. mutant: one of tests.mutants in its place."""
+    """One `freshet worker` with its own data folder and log. mutant: one of tests.mutants in its place.
+
+    command: what `start` starts, as the arguments of python -m; another may be put there between two starts.
+    """
 
     def __init__(self, settings: Settings, folder: Path, name: str = "w1", mutant: str = "", **more: Any) -> None:
+        self.settings = settings
         self.name = name
         self.data_dir = folder / f"data-{name}"
         self.log = folder / f"{name}.log"
-        self._environment = environment(settings, data_dir=self.data_dir, web_port=0, provider="cpu", **more)
-        self._module = ["tests.mutants", mutant] if mutant else ["deploy.cli", "worker"]
+        self._environment = environment(
+            settings, **{"data_dir": self.data_dir, "web_port": 0, "provider": "cpu"} | more
+        )
+        self.command = ["tests.mutants", mutant] if mutant else list(COMMAND)
         self._process: subprocess.Popen[bytes] | None = None
         self._offset = 0
 
@@ -59,7 +68,7 @@ class WorkerProcess:
         self._offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._module],
+                [sys.executable, "-m", *self.command],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -146,7 +155,9 @@ class Events:
         self._random = random.Random(seed)
         self._users = users
         self._items = items
-        self.producer = KafkaProducer(acks="all", linger_ms=2, **settings.kafka_python())
+        self.producer = KafkaProducer(
+            acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000, **settings.kafka_python()
+        )
         self.sent = 0
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
@@ -180,9 +191,10 @@ class Events:
         self.producer.flush()
         return self.sent
 
-    def put(self, topic: str, message: dict[str, Any]) -> Any:
+    def put(self, topic: str, message: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         self.sent += 1
-        return self.producer.send(topic, key=message["user"].encode(), value=json.dumps(message).encode())
+        key, value = message["user"].encode(), json.dumps(message).encode()
+        return self.producer.send(topic, key=key, value=value, headers=list(headers))
 
     def send_items(self, names: Iterable[str] | None = None) -> None:
         """Make items live; by default all of them."""

@@ -29,7 +29,7 @@ def worker(
 ) -> None:
     """Run one worker until SIGTERM: events in, interest states kept, slates out.
 
-    Exit codes: 0 stopped as asked, 65 bad bundle, 69 no broker or provider, 75 lease run out, 76 records lost,
+    Exit codes: 0 stopped as asked, 65 bad bundle, 69 no broker or provider, 74 disk full, 75 lease run out, 76 records lost,
     78 wrong settings or topics, 70 anything else.
     """
     from deploy.topics import check

@@ -11,6 +11,7 @@ from stream.transport.consumer import SourceConsumer
 from stream.transport.fencing import Fence, reader
 from stream.transport.names import check_private_names
 from stream.transport.producer import Outgoing, RecordBatches
+from stream.transport.records import escape_header_names
 
 __all__ = [
     "Fence",
@@ -21,5 +22,6 @@ __all__ = [
     "SourceApp",
     "SourceConsumer",
     "check_private_names",
+    "escape_header_names",
     "reader",
 ]

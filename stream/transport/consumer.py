@@ -16,6 +16,7 @@ from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
+from stream.transport.membership import Membership
 
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
@@ -27,6 +28,7 @@ METADATA_MS = 10_000
 POLL = 0.5  # seconds that one fetch of ours waits
 ENOUGH = 64  # records that are handed over without lingering
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
+SETTLE = 1.0  # seconds that a rebalance waits for what the pipeline holds back
 
 
 @dataclass
@@ -48,12 +50,22 @@ async def _nothing(partitions: Iterable[int]) -> None:
     pass
 
 
+async def _held_back(seconds: float) -> bool:
+    return True
+
+
 class SourceThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread; notes each good heartbeat, reads committed records only."""
+    """Faust's consumer thread; notes each good heartbeat, keeps its place in the group, reads committed records only."""
 
     async def on_start(self) -> None:
+        try:
+            membership = Membership(self.app.settings.data_dir)
+        except FreshetError as error:
+            fatal(error)
         await super().on_start()
         coordinator = self._consumer._coordinator
+        membership.watch(coordinator)
+        await membership.leave_former(coordinator)
         beat = coordinator._do_heartbeat
         lease = self.app.lease
 
@@ -89,12 +101,15 @@ class SourceConsumer(driver.Consumer):
         self.sources: frozenset[str] = self.app.source_topics
         self.epoch = 0
         self.joined = False  # the group has told us our partitions, perhaps none
+        self.rebalances = 0  # how often it has
         self.prepare: Callable[[int], int] = lambda partition: -1
         """Open a partition of the table before it is recovered -> the offset up to which it is read back already."""
         self.drop: Callable[[int], None] = lambda partition: None
         """Delete what is stored of a partition of the table."""
         self.take_over: Callable[[Iterable[int]], Awaitable[None]] = _nothing
         """Claim recovered partitions of the table, before their first micro-batch."""
+        self.drained: Callable[[float], Awaitable[bool]] = _held_back
+        """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_fenced: Callable[[int], None] = lambda records: None
@@ -293,6 +308,16 @@ class SourceConsumer(driver.Consumer):
 
     # rebalance and shutdown
 
+    async def settle(self, seconds: float) -> None:
+        """No more is fetched; wait until what was handed over is finished. What is held back then is read again, and with
+        it whatever came after it: a slate more for each of those users."""
+        end = time.monotonic() + seconds
+        if self._pending is not None and not self._pending.sent:
+            self._pending = None  # nobody has seen it, and it would stand in the way of `wake`
+        while (self._pending is not None or self._running is not None) and time.monotonic() < end:
+            await self._wait_changed()
+        await self.drained(max(0.0, end - time.monotonic()))
+
     async def quiesce(self) -> None:
         """No new micro-batch from here on; wait for the one under way."""
         self.epoch += 1
@@ -309,6 +334,7 @@ class SourceConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self._guard()  # evicted while stopped: what we hold may be another worker's already
+        await self.settle(SETTLE)
         await self.quiesce()
         await self.commit_finished()  # Faust forgets what is finished before it would commit it
         self.joined = False
@@ -327,6 +353,7 @@ class SourceConsumer(driver.Consumer):
             fatal(error)
         await super().on_partitions_assigned(assigned, generation_id)
         self.joined = True
+        self.rebalances += 1
 
     async def commit_finished(self) -> None:
         """Commit all that is finished by now.

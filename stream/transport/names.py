@@ -8,6 +8,7 @@ from typing import Final
 
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.sender import Sender
+from aiokafka.record.default_records import _DefaultRecordBatchPy
 from faust.app import App
 from faust.channels import Channel
 from faust.stores import rocksdb
@@ -31,7 +32,9 @@ METHODS: Final[tuple[tuple[type, str], ...]] = (
     (App, "_new_transport"),
     (rocksdb.Store, "_db_for_partition"),
     (GroupCoordinator, "_do_heartbeat"),
+    (GroupCoordinator, "_send_req"),
     (Sender, "_send_produce_req"),
+    (_DefaultRecordBatchPy, "_maybe_uncompress"),
 )
 
 ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
@@ -54,6 +57,11 @@ _SOURCES: Final[dict[str, tuple[str, ...]]] = {
         "self._isolation_level",
         "self._coordinator",
         "self._client",
+    ),
+    "aiokafka.consumer.fetcher": (
+        "records = MemoryRecords(part_data[-1])",
+        "for record in next_batch:",
+        "if record.offset < self.next_fetch_offset:",
     ),
     "aiokafka.client": ("self._metadata_max_age_ms",),
     "aiokafka.producer.producer": ("self._sender",),

@@ -1,9 +1,10 @@
-"""The benches: python -m tests.bench [cost|latency|comments|recovery|all] [--json FILE] ...
+"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|all] [--json FILE] ...
 
 cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
 latency    from an event to its slate at steady rates
 comments   clicks' latency with and without comments, side by side, in turn
 recovery   bytes of state per user, time from start to ready, recovery from the changelog beside stock Faust's
+fencing    what it costs to refuse a stalled worker's late write: claims beside transactions, in turn
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import cost, latency, recovery, report
+from tests.bench import cost, fencing, latency, recovery, report
 from tests.bench.machine import describe
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
 from tests.bench.world import World, world
 
-BENCHES = ("cost", "latency", "comments", "recovery")
+BENCHES = ("cost", "latency", "comments", "recovery", "fencing")
 
 
 def main() -> None:
@@ -52,6 +53,18 @@ def _run(name: str, made: World, options: argparse.Namespace, console: Console) 
         states = recovery.measure(made, recovery.Plan(options.events * 20, options.users, seed=options.seed))
         console.print(report.recovery_table(states))
         return recovery.as_json(states)
+    if name == "fencing":
+        writes = fencing.Plan(
+            rates=tuple(options.rates),
+            seconds=options.seconds / 4,
+            events=options.events,
+            rounds=options.rounds,
+            seed=options.seed,
+        )
+        found = fencing.measure(made, writes, lambda one: console.print(report.fencing_line(one)))
+        console.print(report.fencing_table(found))
+        console.print(report.takeover_table(found))
+        return fencing.as_json(found)
     rates = tuple(options.rates) if name == "latency" else (max(options.rates),)
     mixes = (NO_COMMENTS,) if name == "latency" else (NO_COMMENTS, WITH_COMMENTS)
     seconds = options.seconds
@@ -79,7 +92,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rates", type=int, nargs="+", default=[200, 1000], help="events a second; comments: the largest"
     )
-    parser.add_argument("--seconds", type=float, default=20.0, help="of one measurement of latency")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of one measurement of latency; fencing: a quarter of that"
+    )
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 

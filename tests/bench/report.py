@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from rich.table import Table
 
+from tests.bench import fencing
 from tests.bench.cost import Cost, summarise
+from tests.bench.fencing import Fencing, Takeover, Writing
 from tests.bench.latency import Latency
 from tests.bench.recovery import Recovery
 
@@ -100,4 +102,54 @@ def recovery_table(states: list[Recovery]) -> Table:
             ("worker's memory, MiB", f"{one.rss_mib:.0f}"),
         ):
             table.add_row(name, value)
+    return table
+
+
+def fencing_line(one: Writing | Takeover) -> str:
+    if isinstance(one, Takeover):
+        old = "stalled amid a write" if one.stalled else "at rest"
+        return f"{one.partitions:2} partitions {one.way:15} takes over in {one.ms:.1f} ms, the old owner {old}"
+    told = f"{one.rate:5}/s p50 {one.ready.p50:.1f} p99 {one.ready.p99:.1f} ms;" if one.rate else "full micro-batches;"
+    return (
+        f"{one.partitions:2} partitions {one.way:15} {told} CPU {one.cpu_us:.0f} us/event; {one.events_per_s:,.0f} events/s; "
+        f"unread {one.unread}; load {one.load:.1f}"
+    )
+
+
+def fencing_table(found: Fencing) -> Table:
+    table = Table(
+        title="Milliseconds from a micro-batch ready until a reader has its slates; ratios taken round by round"
+    )
+    names = ("p50", "p99", "due p50", "due p99", "events a batch", "CPU us/event", "events/s")
+    for name in ("partitions", "rate", "way", *names, "over claims"):
+        table.add_column(name, justify="left" if name in ("way", "over claims") else "right")
+    for one in fencing.summarise(found.writings):
+        times = (one.ready_p50, one.ready_p99, one.due_p50, one.due_p99)
+        table.add_row(
+            str(one.partitions), str(one.rate) if one.rate else "full", one.way,
+            *(f"{value:.1f}" if one.rate else "" for value in times),
+            f"{one.batch:.1f}", f"{one.cpu_us:.0f}", f"{one.events_per_s:,.0f}",
+            "; ".join(f"{name} {ratio:.2f}x" for name, ratio in one.against.items()) if one.way != "claims" else "",
+        )  # fmt: skip
+    return table
+
+
+def takeover_table(found: Fencing) -> Table:
+    held = (
+        f"; open for want of a successor, timeout {found.timeout:g} s: held readers {found.held:.1f} s"
+        if found.held
+        else ""
+    )
+    table = Table(title=f"Milliseconds until every partition has a new owner, median{held}")
+    for name in ("partitions", "way", "old owner at rest", "old owner stalled amid a write", "late writes refused"):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    groups: dict[tuple[int, str], list[Takeover]] = {}
+    for one in found.takeovers:
+        groups.setdefault((one.partitions, one.way), []).append(one)
+    for (partitions, way), takeovers in groups.items():
+        cells = [statistics.median(one.ms for one in takeovers if one.stalled == stalled) for stalled in (False, True)]
+        refused = sum(one.refused for one in takeovers)
+        table.add_row(
+            str(partitions), way, *(f"{cell:.1f}" for cell in cells), f"{refused} of {partitions * len(takeovers)}"
+        )
     return table

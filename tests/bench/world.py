@@ -45,9 +45,8 @@ class World:
     def settings(self, **values: Any) -> Settings:
         """Settings with topics of their own, which are made."""
         name = f"bench-{uuid.uuid4().hex[:8]}"
-        made = load_settings(
-            brokers=self.brokers, prefix=f"{name}-", app_id=f"{name}-app", partitions=PARTITIONS, **values
-        )
+        values = {"partitions": PARTITIONS} | values
+        made = load_settings(brokers=self.brokers, prefix=f"{name}-", app_id=f"{name}-app", **values)
         topics.create(made)
         return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,40 @@ def hostile(settings: Settings, bundles: Path, folder: Path, seed: int, rounds: 
         Outcome(29, "hostile text", seed, events=events.sent, repeats=report.replays, seconds=round(time.monotonic() - began, 1),
                 note=note)
     )  # fmt: skip
+
+
+def endings(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
+    """Fault 29: however a worker ends, at the start or at work, its log is JSON to the last line, which says why."""
+    began = time.monotonic()
+    draw = random.Random(seed)
+    text = draw.choice([text for text in HOSTILE if "\x00" not in text])
+    cases: dict[str, tuple[int, dict[str, Any]]] = {
+        "setting": (78, {"rating_scale": text}),
+        "settings that disagree": (78, {"heartbeat_interval": settings.session_timeout}),
+        "bundle": (65, {"bundles": folder / text.replace("/", "_")}),
+        "broker": (69, {"brokers": "127.0.0.1:1", "startup_timeout": 1.0}),
+        "topic": (78, {"prefix": "none-"}),
+        "stopped too long": (75, {}),
+    }
+    names = list(cases)
+    draw.shuffle(names)
+    for name in names:
+        code, more = cases[name]
+        worker = WorkerProcess(settings, folder, name, **({"bundles": bundles, "log_level": "DEBUG"} | more)).start()
+        try:
+            if not more:
+                worker.wait_ready()
+                worker.send_signal(signal.SIGSTOP)
+                time.sleep(1.5 * settings.session_timeout)
+                worker.send_signal(signal.SIGCONT)
+            assert worker.wait(40) == code, f"{name}: {worker.tail()}"
+            check_log(worker)
+            assert worker.log.read_bytes().endswith(b"\n"), name
+            assert worker.lines()[-1]["level"] == "CRITICAL", name
+        finally:
+            worker.close()
+    note = f"{len(cases)} ends of a worker, at the start and at work: every log line one JSON object, the last one says why"
+    record(Outcome(29, "last words", seed, seconds=round(time.monotonic() - began, 1), note=note))
 
 
 def judge_all(settings: Settings, good: int, bad: int) -> Any:

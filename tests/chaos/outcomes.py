@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,8 +19,10 @@ class Outcome:
     """One fault, one seed.
 
     fault: its number in docs/reliability.md; name: the scenario. events: sent; repeats: events covered by a replay slate;
-    kills: processes killed by the fault; restarts: of workers, by the supervisor; unavailable: longest time in seconds
-    without any slate while events came; seconds: the whole check; note: what else is worth telling, one sentence.
+    kills: processes killed by the fault; restarts: of workers, by the supervisor; unavailable: longest time in seconds in
+    which one partition's users got no slate while events came; memory: most MiB that a worker had resident (0: not
+    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `code`;
+    day: of the run, UTC.
     """
 
     fault: int
@@ -31,8 +36,24 @@ class Outcome:
     kills: int = 0
     restarts: int = 0
     unavailable: float = 0.0
+    memory: float = 0.0
     seconds: float = 0.0
     note: str = ""
+    code: str = field(default_factory=lambda: code())
+    day: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        return self.fault, self.name, self.seed
+
+
+@cache
+def code() -> str:
+    """What was running: git's hash of the folder stream/ as committed, with a + where it was changed since."""
+    git = ["git", "-C", str(ROOT)]
+    tree = subprocess.run([*git, "rev-parse", "--short=12", "HEAD:stream"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "stream"], check=False).returncode
+    return (tree.stdout.strip() or "unknown") + ("+" if changed else "")
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,10 @@ class Rival:
     users_wrong: int
     caught_up: float
     seconds: float
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.subject, self.seed
 
 
 def file(name: str = "outcomes") -> Path:

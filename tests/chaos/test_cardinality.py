@@ -22,3 +22,9 @@ def test_distinct_values(world: Callable[..., Settings], bundles: Path, tmp_path
 @pytest.mark.parametrize("seed", SEEDS)
 def test_hostile_text(world: Callable[..., Settings], bundles: Path, tmp_path: Path, seed: int) -> None:
     cardinality.hostile(world(partitions=2), bundles, tmp_path, seed, rounds=50)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_last_words(world: Callable[..., Settings], bundles: Path, tmp_path: Path, seed: int) -> None:
+    settings = world(partitions=2, session_timeout=3.0, heartbeat_interval=0.5, inference_timeout=1.5)
+    cardinality.endings(settings, bundles, tmp_path, seed)

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from stream.health import CONNECTIONS, TIMEOUT
 from stream.settings import Settings
-from tests.chaos.outcomes import Outcome, record
-from tests.faults import Plan, judge, traffic
+from tests.chaos.trial import Trial
 from tests.worker_process import WorkerProcess, until
 
 PATIENCE = 4 * TIMEOUT  # seconds within which a good request is answered, whatever others do
@@ -29,40 +28,32 @@ PATHS = (
 
 def abuse(settings: Settings, bundles: Path, folder: Path, seed: int, connections: int, megabytes: int) -> None:
     """All kinds of abuse in one random order, under traffic; between them, and during them, /healthz answers."""
-    began = time.monotonic()
-    draw = random.Random(seed)
-    worker = WorkerProcess(settings, folder, bundles=bundles).start().wait_ready()
-    try:
+    with Trial(27, "HTTP abuse", seed, settings, bundles, folder, workers=1, rate=200, users=60, allowed=()) as trial:
+        worker = trial.workers[0]
         address = ("127.0.0.1", worker.port())
         before = memory(worker)
         kinds = [
             lambda: bodies(address, megabytes),
             lambda: long_heads(address),
-            lambda: verbs_and_paths(address, draw),
-            lambda: garbage(address, draw),
+            lambda: verbs_and_paths(address, trial.draw),
+            lambda: garbage(address, trial.draw),
             lambda: many(address, connections),
         ]
-        draw.shuffle(kinds)
-        with traffic(settings, Plan(seed=seed, rate=200)) as events, slow_clients(address, CONNECTIONS // 2):
+        trial.draw.shuffle(kinds)
+        with slow_clients(address, CONNECTIONS // 2):
             for kind in kinds:
                 kind()
                 answered(address)
             with slow_clients(address, 2 * CONNECTIONS):  # every slot is taken, again and again
                 answered(address)
-        until(lambda: worker.get("/readyz")[0] == 200, 60, "ready after the last fault")
+        trial.wait_ready()
         threads = int(status(worker)["Threads"])
         grown = memory(worker) - before
         assert grown < 200, f"{grown:.0f} MB more than before"
-        assert worker.process.poll() is None
         assert all(line.startswith("{") and json.loads(line) for line in worker.log.read_text().splitlines())
-        report = judge(settings, events.sent)
-    finally:
-        worker.close()
-    note = f"{connections} connections, {megabytes} MB body; memory +{max(0.0, grown):.0f} MB, {threads} threads"
-    record(
-        Outcome(27, "HTTP abuse", seed, events=events.sent, repeats=report.replays,
-                seconds=round(time.monotonic() - began, 1), note=note)
-    )  # fmt: skip
+        trial.note = (
+            f"{connections} connections, {megabytes} MB body; memory +{max(0.0, grown):.0f} MB, {threads} threads"
+        )
 
 
 def status(worker: WorkerProcess) -> dict[str, str]:

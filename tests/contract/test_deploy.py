@@ -17,6 +17,7 @@ import yaml
 from stream.health import Health
 from stream.metrics import BatchFigures, Metrics
 from stream.settings import Settings
+from tests.chaos.alerts import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -71,17 +72,29 @@ def test_every_alert_is_fired_by_its_fault_and_none_by_a_healthy_worker(promtool
     run(promtool, "test", "rules", str(Path(__file__).parent / "alerts.yml"))
 
 
-def test_rules_have_a_test_a_severity_and_a_page_each() -> None:
+def test_rules_have_a_test_and_alerts_a_severity_a_fault_and_an_entry_in_the_runbook() -> None:
     tests = (Path(__file__).parent / "alerts.yml").read_text()
-    operations = (ROOT / "docs" / "operations.md").read_text()
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
-    alerts = [rule for rule in rules if "alert" in rule]
-    for alert in alerts:
+    for rule in rules:
+        assert re.search(rf"\b{rule.get('alert') or rule['record']}\b", tests)
+    alerts = {rule["alert"]: rule for rule in rules if "alert" in rule}
+    for name, alert in alerts.items():
         assert alert["labels"]["severity"] in ("page", "ticket")
         assert alert["annotations"]["summary"]
-        assert alert["alert"] in tests
-    sections = re.findall(r"^### (Freshet\w+)$", operations, re.MULTILINE)
-    assert sections == [alert["alert"] for alert in alerts]
+        assert alert["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+    entries = re.findall(r"^### (\w+)\n(.*?)(?=^#|\Z)", runbook, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in entries] == list(alerts)
+    faults = {name: {alert for alert, _ in scenario.fires} for name, scenario in SCENARIOS.items()}
+    assert set().union(*faults.values()) == alerts.keys()
+    for name, entry in entries:
+        assert entry.startswith(f"**{alerts[name]['labels']['severity']}.** ")
+        assert "\nLook at: " in entry
+        assert "\nDo: " in entry
+        test = entry[entry.index("\nTest: ") :]
+        assert set(re.findall(r"\*([a-z ]+)\*", test)) == {
+            scenario for scenario, fired in faults.items() if name in fired
+        }
 
 
 def test_rules_and_dashboard_use_metrics_that_exist(exposed: set[str]) -> None:

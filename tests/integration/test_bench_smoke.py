@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from export.publish import build, publish
+from stream.claims import NO_CLAIM, sift
 from stream.settings import Settings
-from tests.bench import cost, latency, recovery, report, verify
+from tests.bench import cost, fencing, latency, recovery, report, verify
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS, Traffic
 from tests.bench.world import World, bundles
 from tests.bundles import text_onnx, tiny_run
+from tests.worker_process import read_all
 
 pytestmark = pytest.mark.integration
 
@@ -68,6 +71,33 @@ def test_recovery_reads_every_state_back(made: World) -> None:
     assert one.stock_recovered == one.changelog_records <= one.recovered  # freshet's has claims too
     assert min(one.records_per_s, one.stock_records_per_s, one.stock_start_wiped) > 0
     assert report.recovery_table([one]).row_count == 14
+
+
+def test_fencing_compares_claims_and_transactions(made: World) -> None:
+    plan = fencing.Plan(fencing.FENCED, rates=(100,), partitions=(2,), seconds=1, events=1000, rounds=1, timeout=0)
+    found = fencing.measure(made, plan)
+    assert len(found.writings) == 4
+    for one in found.writings:
+        assert one.unread == 0
+        assert one.cpu_us > 0
+        assert one.rate == 0 or 0 < one.ready.p50 <= one.due.p50 <= one.due.most < math.inf
+    assert len(found.takeovers) == 4
+    assert report.fencing_table(found).row_count == 4
+    assert report.takeover_table(found).row_count == 2
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+@pytest.mark.parametrize("way", fencing.FENCED)
+def test_both_fences_refuse_a_late_write(
+    world: Callable[..., Settings], tmp_path: Path, way: str, stalled: bool
+) -> None:
+    settings = world(partitions=2)
+    assert fencing.taken_over(settings, tmp_path, way, stalled).refused == 2
+    slates = [record.value for record in read_all(settings, settings.recommendations_topic)]
+    assert sorted(slates) == [b"1", b"1", b"3", b"3", b"4", b"4"]
+    for partition in range(2):
+        log = [one for one in read_all(settings, settings.changelog_topic) if one.partition == partition]
+        assert dict(sift(log, NO_CLAIM).states) == {b"ann": b"4"}
 
 
 def test_the_log_that_verify_is_measured_on(world: Callable[..., Settings]) -> None:

@@ -3,82 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from stream.settings import load
+from tests.prometheus import DEPLOY, RULES, Prometheus, binary
 from tests.worker_process import Events, WorkerProcess, until
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "freshet.json").read_text())
-
-
-class Prometheus:
-    """A Prometheus process on a free loopback port, with the rules of deploy/ and a short scrape interval."""
-
-    def __init__(self, binary: str, folder: Path, target: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "1s"}
-        config["rule_files"] = [str(DEPLOY / "prometheus" / "rules" / "*.yml")]
-        (job,) = config["scrape_configs"]
-        del job["dns_sd_configs"]
-        job["static_configs"] = [{"targets": [target]}]
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        self._log = (folder / "log").open("wb")
-        self._process = subprocess.Popen(
-            [
-                binary,
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address=127.0.0.1:{self.port}",
-            ],
-            stdout=self._log,
-            stderr=self._log,
-        )
-
-    def ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        """The `data` of an API call. Raises AssertionError with Prometheus' own message where it refuses."""
-        call = f"{path}?{urllib.parse.urlencode(parameters)}"
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{call}", timeout=30) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Instant vector: the series of the expression now."""
-        return list(self.ask("query", query=expression)["result"])
-
-    def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(10)
-        self._log.close()
 
 
 def filled_in(expression: str) -> str:
@@ -101,9 +37,7 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
     """Prometheus with half a minute of a worker's life in it: clicks, ratings, comments and dead letters."""
     from deploy import topics
 
-    binary = os.environ.get("PROMETHEUS") or shutil.which("prometheus", path=str(ROOT / ".tools" / "bin"))
-    if not binary:
-        pytest.skip("prometheus is not there: make tools")
+    binary()
     settings = load(brokers=kafka.bootstrap, prefix="dashboard-", app_id="dashboard-app", bundles=bundles)
     topics.create(settings)
     events = Events(settings)
@@ -113,7 +47,8 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
     served: Prometheus | None = None
     try:
         worker.wait_ready()
-        served = Prometheus(binary, tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{worker.port()}")
+        target = {"w1": f"127.0.0.1:{worker.port()}"}
+        served = Prometheus(tmp_path_factory.mktemp("prometheus"), target, RULES.read_text())
         until(served.ready, 30, "Prometheus is ready")
         until(lambda: served.query("freshet_ready == 1"), 30, "the worker is scraped")
         end = time.monotonic() + 12  # traffic over many scrapes, so that every rate has points
@@ -168,11 +103,10 @@ def test_variable_has_values(prometheus: Prometheus, variable: dict[str, Any]) -
 
 @pytest.mark.integration
 def test_rules_are_evaluated_and_a_healthy_worker_pages_nobody(prometheus: Prometheus) -> None:
-    rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    rules = prometheus.rules()
     assert len(rules) > 15
     assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
-    firing = {rule["name"] for rule in rules if rule.get("state") == "firing"}
-    assert firing == set()
+    assert prometheus.firing() == set()
 
 
 @pytest.mark.integration

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,9 @@ def freshet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     for name in os.environ:
         if name.startswith("FRESHET_"):
             monkeypatch.delenv(name)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # a worker's log ends with the test
+    for owner, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
     monkeypatch.setenv("FRESHET_CONFIG", "set by --config, for later loads")  # so that it is taken back after the test
     monkeypatch.delenv("FRESHET_CONFIG")
 

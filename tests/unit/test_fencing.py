@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import rocksdict
 
 from stream.claims import CLAIM_KEY, NO_CLAIM, LogRecord, Written, decode, epoch_of, sift
 from stream.errors import FencedError, LossError
-from stream.store import InterestStore
 from stream.transport import Fence, Outgoing
+from tests.stores import plain_store
 
 
 class Log:
@@ -46,17 +44,7 @@ class Log:
 class Writer:
     def __init__(self, log: Log, folder: Path, topics: Mapping[str, str] | None = None) -> None:
         self.log = log
-        table: Any = SimpleNamespace(
-            changelog_topic_name="log",
-            data=SimpleNamespace(
-                _dbs={}, offset_key=b"offset", partition_path=lambda partition: folder / f"{partition}.db"
-            ),
-        )
-        table.data._db_for_partition = lambda partition: table.data._dbs.setdefault(
-            partition, rocksdict.Rdict(str(folder / f"{partition}.db"), rocksdict.Options(raw_mode=True))
-        )
-        folder.mkdir(exist_ok=True)
-        self.store = InterestStore(table)
+        self.store = plain_store(folder, "log")
         self.store.prepare(0)
         batches: Any = log
         self.fenced = 0

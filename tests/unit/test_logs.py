@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import re
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -31,7 +33,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for owner, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -135,3 +139,26 @@ def test_python_warnings_are_log_lines() -> None:
         warnings.warn("old\nthing", UserWarning, stacklevel=1)
     logging.captureWarnings(False)
     assert lines(out)[0]["logger"] == "py.warnings"
+
+
+def test_what_nobody_catches_is_a_log_line() -> None:
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    thread = threading.Thread(target=lambda: 1 // 0)
+    thread.start()
+    thread.join()
+
+    class Unruly:
+        def __del__(self) -> None:
+            raise ValueError("bad\nend")
+
+    Unruly()
+    try:
+        raise KeyError("last")
+    except KeyError as error:
+        sys.excepthook(KeyError, error, error.__traceback__)
+    said = lines(out)
+    assert [str(line["message"]).split(":")[0] for line in said] == [
+        "uncaught ZeroDivisionError", "uncaught ValueError", "uncaught KeyError",
+    ]  # fmt: skip
+    assert all("Traceback" in str(line["exception"]) for line in said)

@@ -96,8 +96,8 @@ def test_the_objective_is_a_bucket_bound() -> None:
 def test_group_recovery_catalogue_and_models(metrics: Metrics) -> None:
     before = time.time()
     metrics.observe_commit()
-    metrics.observe_rebalance(12)
-    metrics.observe_rebalance(6)
+    metrics.observe_rebalances(1, 12)
+    metrics.observe_rebalances(1, 6)
     metrics.observe_recovery(100, 50)
     metrics.observe_recovery(50, 0)
     metrics.observe_catalogue(live=10, known=12, offset=99)

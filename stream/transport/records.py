@@ -1,0 +1,71 @@
+"""aiokafka's fetched records, so that a header's name that is not UTF-8 stops nobody (stream.headernames)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+
+from stream.headernames import Escaping
+
+_LENGTH = slice(8, 12)  # of a batch, behind its base offset; counted from its own end
+
+
+class EscapingBatch(_DefaultRecordBatchPy):
+    """aiokafka's slow reader, over a buffer that escapes."""
+
+    _buffer: Any
+
+    def __iter__(self) -> EscapingBatch:
+        self._maybe_uncompress()
+        self._buffer = Escaping(self._buffer)
+        return self
+
+
+class Batch:
+    """One record batch as the fetcher reads it: by aiokafka's fast reader, and where that fails on a name, by the slow one."""
+
+    def __init__(self, batch: Any, raw: memoryview) -> None:
+        self._batch = batch
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:  # of a control batch
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._batch
+        except UnicodeDecodeError:
+            yield from EscapingBatch(self._raw)  # from the start: the fetcher passes over what it has had
+
+
+class Records:
+    """In the place of aiokafka's MemoryRecords."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._records = MemoryRecords(data)
+        self._at = 0
+
+    def has_next(self) -> bool:
+        return bool(self._records.has_next())
+
+    def size_in_bytes(self) -> int:
+        return int(self._records.size_in_bytes())
+
+    def next_batch(self) -> Batch:
+        rest = self._data[self._at :]
+        raw = rest[: 12 + int.from_bytes(rest[_LENGTH], "big")]
+        self._at += len(raw)
+        return Batch(self._records.next_batch(), raw)
+
+
+def escape_header_names() -> None:
+    """From now on aiokafka's consumers of this process read records as above."""
+    fetcher.MemoryRecords = Records

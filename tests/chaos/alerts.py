@@ -1,0 +1,498 @@
+"""Every alert is fired by its fault: a real Prometheus scrapes real workers, its rules made faster by one factor.
+
+A scenario names the alerts that must fire, each with its instance; none else may, except what it names as a consequence.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+
+from deploy import topics
+from deploy.kafka import EmbeddedKafka
+from deploy.verify import run as verify
+from export.publish import build, publish
+from stream.settings import Settings, load
+from tests.bundles import text_onnx, tiny_run
+from tests.chaos.outcomes import Outcome, record
+from tests.chaos.trial import Traffic
+from tests.mutants import SLOW, slowed
+from tests.prometheus import RULES, Firing, Prometheus, binary, faster
+from tests.worker_process import Events, WorkerProcess, until
+
+RATE = 100  # events a second
+LATE: Firing = {("FreshetBudgetBurnsFast", ""), ("FreshetBudgetBurns", ""), ("FreshetBudgetBurnsSlowly", "")}
+"""What any interruption brings about in rules that take five seconds for five minutes: events waited longer than a second."""
+DISK = 768 << 20  # bytes of the small file system; RocksDB sets aside some ten MiB at once, which is no trend
+FILL = 3 << 20  # bytes written to it every quarter of a second
+
+
+class Station:
+    """Workers that are watched by Prometheus, under traffic; keeps how long each alert took to fire."""
+
+    def __init__(self, kafka: EmbeddedKafka, settings: Settings, bundles: Path, folder: Path) -> None:
+        self.kafka = kafka
+        self.settings = settings
+        self.bundles = bundles
+        self.folder = folder
+        self.events: Events
+        self.prometheus: Prometheus
+        self.poisoned = 0
+        self.judged = True
+        self.took: dict[tuple[str, str], float] = {}
+        self._workers: dict[str, WorkerProcess] = {}
+        self._ports: dict[str, int] = {}
+        self._watched: list[str] = []
+        self._began = 0.0
+
+    def worker(self, name: str, mutant: str = "", **more: Any) -> WorkerProcess:
+        """A worker that answers at the same port in every life, as behind a supervisor. Not started yet."""
+        if name not in self._ports:
+            self._ports[name] = free_port()
+        more = {"bundles": self.bundles, "web_port": self._ports[name]} | more
+        self._workers[name] = WorkerProcess(self.settings, self.folder, name, mutant, **more)
+        return self._workers[name]
+
+    def watch(self, *names: str) -> None:
+        """Prometheus scrapes these workers from now on, and no others."""
+        self.prometheus.watch({name: f"127.0.0.1:{self._ports[name]}" for name in names})
+        up = f"count(up) == {len(names)}" if names else "absent(up)"
+        until(lambda: self.prometheus.query(up), 10, f"{names} are scraped")
+
+    def fault(self) -> None:
+        """A fault begins."""
+        self._began = time.monotonic()
+
+    def fires(self, within: float, *alerts: tuple[str, str]) -> None:
+        """Wait until each alert has fired, in whatever order, since the fault began."""
+        left = set(alerts)
+
+        def all_fired() -> bool:
+            for alert in left & self.prometheus.firing():
+                self.took.setdefault(alert, time.monotonic() - self._began)
+                left.discard(alert)
+            return not left
+
+        end = time.monotonic() + within
+        while not all_fired():
+            assert time.monotonic() < end, f"not within {within:g} s: {left}; fires: {self.prometheus.firing()}"
+            time.sleep(0.1)
+
+    def resolves(self, within: float, *alerts: tuple[str, str]) -> None:
+        """Wait until none of the alerts fires any more."""
+        until(lambda: not self.prometheus.firing() & set(alerts), within, f"resolved: {alerts}")
+
+    def poison(self, count: int) -> None:
+        for _ in range(count):
+            self.events.producer.send(self.settings.sources[0], key=b"x", value=b"not json")
+        self.events.producer.flush()
+        self.poisoned += count
+
+    @contextmanager
+    def without_dead_letters(self) -> Iterator[None]:
+        """The dead-letter topic is deleted, and made anew by `freshet topics create`."""
+        with topics.admin(self.settings) as admin:
+            admin.delete_topics([self.settings.dead_letters_topic])
+            until(lambda: self.settings.dead_letters_topic not in admin.list_topics(), 20, "the topic is gone")
+        try:
+            yield
+        finally:
+            topics.create(self.settings)
+
+    @contextmanager
+    def without_broker(self) -> Iterator[None]:
+        """The broker stands still, dies with requests unanswered, and comes back at the same port."""
+        pid = self.kafka.pid
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1)  # the fault's own duration: what the workers send meanwhile stays unanswered
+        os.kill(pid, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            self.kafka.start()
+
+    def judge(self) -> None:
+        """Once everything is finished: nothing lost, nothing twice, and every dead letter one of ours."""
+        report = verify(self.settings, wait=60)
+        assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
+        assert (report.lost, report.double, report.uncovered) == (0, 0, 0)
+        assert (report.applied, report.dead_letters) == (self.events.sent, self.poisoned)
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run with one set of workers. factor: what the rules' times are divided by; first: the mutant that w1 is, or "";
+    fires: what must fire; consequences: what may; own_broker: one that the scenario may end; values: settings."""
+
+    run: Callable[[Station, WorkerProcess], None]
+    factor: int
+    fires: Firing
+    consequences: Firing = field(default_factory=lambda: LATE)
+    first: str = ""
+    own_broker: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def play(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: int = 0) -> None:
+    """Run one scenario, record its outcome."""
+    binary()
+    if SCENARIOS[name].own_broker:
+        with EmbeddedKafka(folder / "kafka", port=free_port()) as own:
+            played(name, own, bundles, folder, seed)
+    else:
+        played(name, kafka, bundles, folder, seed)
+
+
+def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: int) -> None:
+    scenario = SCENARIOS[name]
+    began = time.monotonic()
+    station = Station(kafka, settings_at(kafka, **scenario.values), bundles, folder)
+    first = station.worker("w1", scenario.first).start()
+    try:
+        first.wait_ready()
+        with traffic(station.settings, folder, seed) as station.events:
+            until(lambda: first.metric("freshet_events_total", outcome="applied") > RATE, 30, "the worker works")
+            rules = faster(RULES.read_text(), scenario.factor)
+            with Prometheus(folder / "prometheus", {}, rules) as station.prometheus:
+                station.watch("w1")
+                until(lambda: not station.prometheus.firing(), 30, "the worker is seen")  # before, nobody was scraped
+                start = time.time()
+                scenario.run(station, first)
+                found = station.prometheus.fired(start, time.time())
+        unexpected = found - scenario.fires - scenario.consequences
+        assert not unexpected, f"fired, and nothing was wrong: {unexpected}"
+        assert scenario.fires <= found
+        assert scenario.fires <= station.took.keys()
+        if station.judged:
+            station.judge()
+    finally:
+        station.close()
+    took = ", ".join(
+        f"{alert} {instance}".strip() + f" {took:.1f} s" for (alert, instance), took in station.took.items()
+    )
+    note = f"{name}, times of the rules / {scenario.factor}: {took}"
+    seconds = round(time.monotonic() - began, 1)
+    record(Outcome(0, f"alerts, {name}", seed, events=station.events.sent, seconds=seconds, note=note))
+
+
+@contextmanager
+def traffic(settings: Settings, folder: Path, seed: int) -> Iterator[Events]:
+    """RATE events a second until the block ends."""
+    sending = Traffic(settings, folder / "ledger.jsonl", seed, RATE, users=60)
+    sending.events.send_items()
+    sending.start()
+    try:
+        yield sending.events
+    finally:
+        sending.stop()
+
+
+def settings_at(kafka: EmbeddedKafka, **values: Any) -> Settings:
+    """Settings with topics of their own."""
+    name = uuid.uuid4().hex[:8]
+    settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=2, **values)
+    topics.create(settings)
+    return settings
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def slow(station: Station, first: WorkerProcess) -> None:
+    """Poison; then inference takes 1.5 s more a micro-batch until the worker is more than a minute behind."""
+    burns = ("FreshetBudgetBurnsFast", ""), ("FreshetBudgetBurns", ""), ("FreshetBudgetBurnsSlowly", "")
+    station.fault()
+    station.poison(50)
+    station.fires(20, ("FreshetDeadLetters", ""))
+    station.resolves(30, ("FreshetDeadLetters", ""))
+    assert not station.prometheus.firing()
+    station.fault()
+    slowed(first.data_dir, 0.75)  # two model calls a micro-batch
+    station.fires(30, *burns)
+    station.fires(90, ("FreshetLag", "w1"))
+    (first.data_dir / SLOW).unlink()
+    station.resolves(60, ("FreshetLag", "w1"), burns[0])
+    station.resolves(60, burns[1])  # 30 min / 60; the third's windows are 6 and 72 minutes long
+
+
+def refused(station: Station, first: WorkerProcess) -> None:
+    """The dead-letter topic is deleted; the broker dies under a write; then the event loop hangs."""
+    errors, stalled = ("FreshetSendErrors", "w1"), ("FreshetStalled", "w1")
+    stands = ("FreshetLoopStands", "w1"), ("FreshetNotReady", "w1")
+    station.fault()
+    with station.without_dead_letters():
+        station.poison(1)
+        station.fires(20, errors)
+    station.resolves(30, errors, stalled)
+    station.fault()
+    with station.without_broker():
+        station.fires(20, errors, stalled)
+    station.resolves(60, errors, stalled)
+    station.fault()
+    (first.data_dir / "stand").touch()
+    station.fires(40, *stands)
+    (first.data_dir / "stand").unlink()
+    station.resolves(30, *stands, stalled)
+
+
+def frozen(station: Station, first: WorkerProcess) -> None:
+    """One worker is stopped and keeps its partitions; a second one waits for them, with another bundle, no GPU, and a small
+    disk. Then nobody is scraped, then the disk fills."""
+    other = other_bundle(station.folder / "other")
+    second = station.worker("w2", bundles=other, provider="auto")
+    waits = ("FreshetNotReady", "w2"), ("FreshetRecoveryStands", "w2")
+    with small_disk(second.data_dir):
+        station.fault()
+        first.send_signal(signal.SIGSTOP)
+        station.fires(15, ("FreshetAbsent", "w1"))
+        second.start()
+        until(lambda: second.get("/metrics")[0] == 200, 30, "the second worker answers")
+        station.watch("w1", "w2")
+        station.fault()
+        station.fires(25, *waits)
+        first.send_signal(signal.SIGCONT)
+        station.resolves(30, ("FreshetAbsent", "w1"), *waits)
+        station.fires(30, ("FreshetTwoBundles", ""), ("FreshetProviderFallback", "w2"))
+
+        station.fault()
+        filling = second.data_dir / "filling"
+        assert ("FreshetDiskFull", "w2") not in station.prometheus.firing()
+        with filled(filling):
+            station.fires(60, ("FreshetDiskFull", "w2"))
+        filling.unlink()
+        station.resolves(90, ("FreshetDiskFull", "w2"))
+
+        station.fault()
+        station.watch()
+        station.fires(15, ("FreshetAbsent", ""))
+        station.watch("w1", "w2")
+        station.resolves(15, ("FreshetAbsent", ""))
+
+        assert second.terminate() == 0
+        station.watch("w1")
+        station.resolves(15, ("FreshetTwoBundles", ""), ("FreshetProviderFallback", "w2"))
+        first.wait_ready()
+        until(lambda: first.metric("freshet_partitions_assigned") == 6, 30, "the first worker owns all")
+
+
+def comes_and_goes(station: Station, first: WorkerProcess) -> None:
+    """A second worker joins and leaves six times, asked and killed in turn."""
+    second = station.worker("w2")
+    station.fault()
+    for number in range(6):
+        second.start().wait_ready()
+        if number == 0:
+            station.watch("w1", "w2")
+        until(lambda: scraped(station, second), 15, "the second worker's life is scraped")
+        if number % 2:
+            second.kill()
+        else:
+            assert second.terminate() == 0
+    station.fires(15, ("FreshetRebalances", "w1"), ("FreshetRestarts", "w2"))
+    station.watch("w1")
+    station.resolves(120, ("FreshetRebalances", "w1"), ("FreshetRestarts", "w2"))
+
+
+def scraped(station: Station, worker: WorkerProcess) -> bool:
+    seen = station.prometheus.query(f'process_start_time_seconds{{instance="{worker.name}"}}')
+    return bool(seen) and float(seen[0]["value"][1]) == worker.metric("process_start_time_seconds")
+
+
+def broken(station: Station, first: WorkerProcess) -> None:
+    """A late writer; a worker killed, its store damaged and unread events deleted meanwhile; a broker that stands still."""
+    station.judged = False  # events are lost, as a person has allowed
+    fenced, damaged, lost, absent = (
+        ("FreshetFencedWriter", "w1"), ("FreshetDamagedPartition", "w1"), ("FreshetAcceptedLoss", "w1"), ("FreshetAbsent", "w1"),
+    )  # fmt: skip
+    second = station.worker("w2", "stalls").start().wait_ready()
+    until(second.stopped, 30, "the second worker stops before a write")
+    until(lambda: first.metric("freshet_partitions_assigned") == 6, 30, "the first worker owns all")
+    applied = first.metric("freshet_events_total", outcome="applied")
+    until(lambda: first.metric("freshet_events_total", outcome="applied") > applied + RATE, 30, "it works")
+    station.fault()
+    second.send_signal(signal.SIGCONT)
+    assert second.wait(20) == 75
+    station.fires(20, fenced)
+
+    station.fault()
+    first.kill()
+    station.fires(15, absent)
+    next(first.data_dir.rglob("CURRENT")).write_bytes(b"")
+    admin = KafkaAdminClient(**station.settings.kafka_python())
+    clicks = station.settings.sources[0]
+    admin.delete_records({TopicPartition(clicks, partition): -1 for partition in range(2)})  # all that is there
+    admin.close()
+    station.fault()
+    first = station.worker("w1", accept_loss=True).start().wait_ready()
+    station.fires(20, damaged, lost)
+    station.resolves(20, absent)
+
+    station.fault()
+    os.kill(station.kafka.pid, signal.SIGSTOP)
+    try:
+        assert first.wait(30) == 75
+        station.fires(15, absent)
+    finally:
+        os.kill(station.kafka.pid, signal.SIGCONT)
+    first = station.worker("w1").start().wait_ready()
+    station.resolves(20, absent)
+    station.resolves(90, fenced, damaged, lost)
+
+
+def short(station: Station, first: WorkerProcess) -> None:
+    """A dead-letter topic that is gone, poison, a worker that stands still."""
+    letters, errors, absent = ("FreshetDeadLetters", ""), ("FreshetSendErrors", "w1"), ("FreshetAbsent", "w1")
+    station.fault()
+    with station.without_dead_letters():
+        station.poison(50)
+        station.fires(20, errors)
+    station.fires(20, letters)
+    station.resolves(30, errors)
+    station.fault()
+    first.send_signal(signal.SIGSTOP)
+    station.fires(15, absent)
+    first.send_signal(signal.SIGCONT)
+    station.resolves(20, absent, letters)
+
+
+def other_bundle(folder: Path) -> Path:
+    """A bundles folder: the same networks as in the tests' own, another bundle by its measured figures."""
+    folder.mkdir()
+    publish(build(replace(tiny_run(), metrics={"validation NDCG@10": 0.5}), text=text_onnx()), folder)
+    return folder
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[None]:
+    """A file system of DISK bytes at `place`. Skips the test where mounting is not permitted."""
+    place.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@contextmanager
+def filled(file: Path) -> Iterator[None]:
+    """The file grows by FILL every quarter of a second while the block runs."""
+    over = threading.Event()
+
+    def fill() -> None:
+        with file.open("wb") as out:
+            while not over.wait(0.25):
+                out.write(bytes(FILL))
+                out.flush()
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+SCENARIOS = {
+    "slow": Scenario(
+        slow, 60, {*LATE, ("FreshetLag", "w1"), ("FreshetDeadLetters", "")}, set(), "slows", {"micro_batch": 16}
+    ),
+    "refused": Scenario(
+        refused, 60,
+        {("FreshetSendErrors", "w1"), ("FreshetStalled", "w1"), ("FreshetLoopStands", "w1"), ("FreshetNotReady", "w1")},
+        first="stands", own_broker=True, values={"session_timeout": 60.0},
+    ),
+    "frozen": Scenario(
+        frozen, 60,
+        {
+            ("FreshetAbsent", "w1"), ("FreshetAbsent", ""), ("FreshetNotReady", "w2"), ("FreshetRecoveryStands", "w2"),
+            ("FreshetTwoBundles", ""), ("FreshetProviderFallback", "w2"), ("FreshetDiskFull", "w2"),
+        },
+        values={"session_timeout": 60.0, "rebalance_timeout": 60.0},
+    ),
+    "comes and goes": Scenario(
+        comes_and_goes, 10, {("FreshetRebalances", "w1"), ("FreshetRestarts", "w2")}, LATE | {("FreshetAbsent", "w2")},
+        values={"session_timeout": 6.0, "inference_timeout": 3.0},
+    ),
+    "broken": Scenario(
+        broken, 60,
+        {
+            ("FreshetFencedWriter", "w1"), ("FreshetDamagedPartition", "w1"), ("FreshetAcceptedLoss", "w1"),
+            ("FreshetAbsent", "w1"),
+        },
+        LATE | {("FreshetSendErrors", "w1")},
+        values={"session_timeout": 6.0, "inference_timeout": 3.0},
+    ),
+    "short": Scenario(
+        short, 60, {("FreshetDeadLetters", ""), ("FreshetAbsent", "w1"), ("FreshetSendErrors", "w1")},
+        LATE | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},
+    ),
+}  # fmt: skip
+
+
+def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> None:
+    """Two workers under steady traffic: no alert fires, by the rules as they are and by rules that are 60 times as fast."""
+    binary()
+    began = time.monotonic()
+    station = Station(kafka, settings_at(kafka), bundles, folder)
+    workers = [station.worker(name).start() for name in ("w1", "w2")]
+    try:
+        for worker in workers:
+            worker.wait_ready()
+        with traffic(station.settings, folder, 0) as station.events:
+            for worker in workers:
+                until(lambda one=worker: one.metric("freshet_events_total", outcome="applied") > RATE, 30, "all work")
+            targets = {worker.name: f"127.0.0.1:{worker.port()}" for worker in workers}
+            with (
+                Prometheus(folder / "real", targets, RULES.read_text()) as real,
+                Prometheus(folder / "fast", targets, faster(RULES.read_text(), 60)) as fast,
+            ):
+                both = {"real": real, "fast": fast}
+                for served in both.values():
+                    until(lambda one=served: one.query("count(up == 1) == 2"), 30, "both workers are scraped")
+                    until(lambda one=served: not one.firing(), 30, "both are seen")  # before, nobody was scraped
+                start, sent = time.time(), station.events.sent
+                time.sleep(seconds)  # the calm itself
+                end = time.time()
+                for name, served in both.items():
+                    checked(served, name, start, end)
+                assert station.events.sent - sent > 0.9 * RATE * seconds
+        station.judge()
+    finally:
+        station.close()
+    note = f"two workers, {RATE} events/s for {seconds:g} s: no alert fired, rules as they are and 60 times as fast"
+    taken = round(time.monotonic() - began, 1)
+    record(Outcome(0, "calm run", 0, events=station.events.sent, seconds=taken, note=note))
+
+
+def checked(served: Prometheus, name: str, start: float, end: float) -> None:
+    """No alert has fired, every rule was evaluated without an error, and both workers were there all the time."""
+    step = max(0.5, (end - start) / 10_000)  # Prometheus gives 11,000 points at most
+    fired = served.fired(start, end)
+    assert fired == set(), f"{name} rules: {fired}"
+    assert [(rule["name"], rule.get("lastError")) for rule in served.rules() if rule["health"] != "ok"] == []
+    (up,) = served.query_range("count(up == 1)", start + 1, end, step)
+    assert {value for _, value in up["values"]} == {"2"}, name

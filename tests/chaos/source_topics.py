@@ -1,0 +1,245 @@
+"""Faults 16 and 17: a topic is made anew, has lost records, is missing, or has other partitions than the others. The worker
+stops or does not start, names it, and takes nothing in meanwhile."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from kafka.structs import TopicPartition
+
+from deploy import topics
+from deploy.topics import admin
+from deploy.verify import Report, run
+from stream.settings import Settings
+from tests.chaos.outcomes import Outcome, record
+from tests.worker_process import Events, WorkerProcess, slates, until
+
+KINDS = ("click", "rating", "comment")  # in the order of Settings.sources
+
+
+def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, running: bool) -> None:
+    """Fault 16: a source topic is deleted and made anew, and filled with fewer or more records than were committed of the old
+    one, under a running worker or a stopped one. It stops with 76 and names the topic, also with accept_loss, and not one
+    record of the new topic is in a state. Under a new app_id, with the slates begun anew too, it goes on."""
+    began, draw = time.monotonic(), random.Random(seed)
+    number = draw.randrange(3)
+    topic, kind = settings.sources[number], KINDS[number]
+    old = draw.randrange(40, 80)
+    new = draw.choice((draw.randrange(1, old), draw.randrange(4 * old, 8 * old)))
+    events = Events(settings, seed=seed)
+    worker = WorkerProcess(settings, folder, bundles=bundles).start()
+    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    try:
+        events.send_items()
+        worker.wait_ready()
+        for one in KINDS:
+            _send(events, one, old)
+        _applied(worker, 3 * old)
+        shown = until(lambda: (found := slates(settings)) and _named(found) == 3 * old and found, 10, "all is shown")
+        if not running:
+            assert worker.terminate() == 0
+        remake(settings, topic)
+        events.close()
+        events = Events(settings, seed=seed + 1)
+        _send(events, kind, new)
+        if not running:
+            worker.start()
+        for process in (worker, told):
+            if process is told:
+                told.start()
+            assert process.wait(60) == 76, process.tail()
+            _says(process, topic, "made anew")
+        assert len(slates(settings)) == len(shown), "a record of the new topic is in a state"
+        fresh = settings.model_copy(update={"app_id": f"{settings.app_id}-2"})
+        remake(settings, settings.recommendations_topic)
+        topics.create(fresh)
+        again = WorkerProcess(fresh, folder, "again", bundles=bundles).start().wait_ready()
+        _applied(again, 2 * old + new)
+        assert again.terminate() == 0
+        report = run(fresh, wait=30)
+        assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
+        assert (report.applied, report.lost, report.double, report.uncovered) == (2 * old + new, 0, 0, 0)
+    finally:
+        events.close()
+        for process in (worker, told):
+            process.close()
+    how = "a running" if running else "a stopped"
+    note = (
+        f"{kind}s topic made anew with {new} records, {old} of the old one committed, under {how} worker: 76, named, nothing "
+        "taken in; the same with accept_loss; a new app_id and new slates: goes on from the beginnings"
+    )
+    record(_outcome(16, "source topic made anew", seed, began, report, note))
+
+
+def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
+    """Fault 16: the worker is down for longer than a source topic keeps its records. It stops with 76 and names the lost range;
+    with accept_loss it goes on and counts them; all that was left is in the states."""
+    began, draw = time.monotonic(), random.Random(seed)
+    number = draw.randrange(3)
+    topic, kind = settings.sources[number], KINDS[number]
+    events = Events(settings, seed=seed)
+    worker = WorkerProcess(settings, folder, bundles=bundles).start()
+    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    try:
+        events.send_items()
+        worker.wait_ready()
+        before = draw.randrange(60, 120)
+        placed = _send(events, kind, before)
+        _applied(worker, before)
+        assert worker.terminate() == 0
+        missed = _send(events, kind, draw.randrange(60, 120))
+        partition = draw.choice(sorted(placed.keys() & missed.keys()))
+        committed, lost = placed[partition], draw.randint(1, missed[partition])
+        with admin(settings) as client:
+            client.delete_records({TopicPartition(topic, partition): committed + lost})
+        worker.start()
+        assert worker.wait(60) == 76, worker.tail()
+        _says(worker, f"{topic} partition {partition}", f"{committed} to {committed + lost - 1}")
+        told.start().wait_ready()
+        left = sum(missed.values()) - lost
+        _applied(told, left)
+        assert told.metric("freshet_accepted_loss_records_total") == lost
+        assert told.terminate() == 0
+        report = run(settings, wait=30)
+        assert report.exit_code == 3, [str(violation) for violation in report.violations[:5]]  # gone: cannot be judged
+        assert (report.lost, report.double, report.uncovered) == (0, 0, 0)
+    finally:
+        events.close()
+        worker.close()
+        told.close()
+    note = (
+        f"{lost} of the {sum(missed.values())} {kind}s that came while the worker was down were deleted: 76, offsets named; "
+        f"accept_loss: goes on, {lost} counted, the {left} that are left applied; verify 3"
+    )
+    record(_outcome(16, "source records expired", seed, began, report, note))
+
+
+def missing_or_unlike(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
+    """Fault 17: a topic is missing, then has another number of partitions than it should: the worker does not start, ends with
+    78 and names it. Made as it should be, all is well."""
+    began, draw = time.monotonic(), random.Random(seed)
+    topic = draw.choice(topics.topics(settings))
+    wrong = draw.choice([count for count in range(1, 7) if count != topic.partitions])
+    worker = WorkerProcess(settings, folder, bundles=bundles)
+    with admin(settings) as client:
+        client.delete_topics([topic.name])
+        try:
+            until(lambda: topic.name not in client.list_topics(), 20, "the topic is gone")
+            _refused(worker, f"topic {topic.name} is missing")
+            client.create_topics(
+                {topic.name: {"num_partitions": wrong, "replication_factor": 1, "configs": topic.config}}
+            )
+            first = topic.name == settings.sources[0]  # the others are measured by it
+            other = settings.sources[1] if first else topic.name
+            has, needs = (settings.partitions, wrong) if first else (wrong, topic.partitions)
+            _refused(worker, f"topic {other} has {has} partitions, expected {needs}")
+        finally:
+            worker.close()
+    remake(settings, topic.name)
+    report = _all_is_well(settings, bundles, folder, seed)
+    name = topic.name.removeprefix(settings.prefix)
+    note = (
+        f"{name}: missing: 78; with {wrong} partitions, not {topic.partitions}: 78; each named; made right: all is well"
+    )
+    record(_outcome(17, "topic missing or unlike the others", seed, began, report, note))
+
+
+def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int, *, to_all: bool) -> None:
+    """Fault 17: partitions are added to a source topic, or to every topic alike, under a running worker: it stops with 78 and
+    names one; started again it refuses, for the states are where the old count put them."""
+    began, draw = time.monotonic(), random.Random(seed)
+    count = settings.partitions + draw.randint(1, 4)
+    items = settings.items_topic
+    every = [topic.name for topic in topics.topics(settings) if topic.name != items]
+    grown = every if to_all else [draw.choice(settings.sources)]
+    events = Events(settings, seed=seed)
+    worker = WorkerProcess(settings, folder, bundles=bundles).start()
+    try:
+        events.send_items()
+        worker.wait_ready()
+        events.send(200, rate=400)
+        _applied(worker, 200)
+        with admin(settings) as client:
+            client.create_partitions(dict.fromkeys(grown, count))
+        assert worker.wait(60) == 78, worker.tail()
+        said = worker.lines()[-1]["message"]
+        assert any(f"{name} has partition " in said for name in grown), said
+        _refused(worker, f"{grown[0]} has {count} partitions")
+    finally:
+        events.close()
+        worker.close()
+    report = run(settings)
+    assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
+    what = "every topic" if to_all else grown[0].removeprefix(settings.prefix)
+    note = f"{what} grown from {settings.partitions} to {count} partitions: the running worker 78, named; at the next start 78"
+    record(_outcome(17, "partitions added live", seed, began, report, note))
+
+
+def remake(settings: Settings, topic: str) -> None:
+    """Delete a topic and make it as `freshet topics create` does."""
+    with admin(settings) as client:
+        client.delete_topics([topic])
+    until(lambda: topic in topics.create(settings), 20, f"{topic} made anew")
+
+
+def _send(events: Events, kind: str, count: int) -> dict[int, int]:
+    """Send events of one kind -> partition: how many."""
+    futures = [events.put(*events.one(kind=kind)) for _ in range(count)]
+    events.producer.flush()
+    placed: dict[int, int] = {}
+    for future in futures:
+        partition = future.get(10).partition
+        placed[partition] = placed.get(partition, 0) + 1
+    return placed
+
+
+def _applied(worker: WorkerProcess, count: int) -> None:
+    until(lambda: worker.metric("freshet_events_total", outcome="applied") == count, 30, f"{count} events applied")
+
+
+def _named(found: list[dict[str, object]]) -> int:
+    """Events that slates name."""
+    return sum(len(slate["events"]) for slate in found)  # type: ignore[arg-type]
+
+
+def _says(worker: WorkerProcess, *words: str) -> None:
+    """Its last log line is critical and names all of `words`."""
+    last = worker.lines()[-1]
+    assert last["level"] == "CRITICAL", last
+    for word in words:
+        assert word in last["message"], last
+
+
+def _refused(worker: WorkerProcess, said: str) -> None:
+    """It does not start: 78, one line that says so."""
+    known = len(worker.log.read_text().splitlines()) if worker.log.exists() else 0
+    assert worker.start().wait(60) == 78, worker.tail()
+    (line,) = worker.log.read_text().splitlines()[known:]
+    assert said in line, line
+
+
+def _all_is_well(settings: Settings, bundles: Path, folder: Path, seed: int) -> Report:
+    events = Events(settings, seed=seed)
+    worker = WorkerProcess(settings, folder, bundles=bundles).start()
+    try:
+        events.send_items()
+        worker.wait_ready()
+        events.send(200, rate=400)
+        _applied(worker, 200)
+        assert worker.terminate() == 0
+    finally:
+        events.close()
+        worker.close()
+    report = run(settings, wait=30)
+    assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
+    assert (report.applied, report.lost, report.double, report.uncovered) == (200, 0, 0, 0)
+    return report
+
+
+def _outcome(fault: int, name: str, seed: int, began: float, report: Report, note: str) -> Outcome:
+    return Outcome(
+        fault, name, seed, events=report.input, lost=report.lost, double=report.double, uncovered=report.uncovered,
+        repeats=report.replays, seconds=round(time.monotonic() - began, 1), note=note,
+    )  # fmt: skip

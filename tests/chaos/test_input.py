@@ -1,0 +1,42 @@
+"""Faults 18 to 22, five seeds each: poison, nothing but poison, oversize, strangers, duplicates. `make chaos`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.settings import Settings
+from tests.chaos import input as inputs
+
+pytestmark = pytest.mark.chaos
+SEEDS = range(5)
+SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
+
+World = Callable[..., Settings]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_poison(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    inputs.poison(world(**SETTINGS), bundles, tmp_path, seed, rounds=4, workers=2, kill=True, rate=300)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_only_poison(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    inputs.only_poison(world(**SETTINGS), bundles, tmp_path, seed, seconds=60, rate=300, workers=2, kill=bool(seed % 2))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_oversize(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    inputs.oversize(world(**SETTINGS), bundles, tmp_path, seed, workers=2, rate=300)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_strangers(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    inputs.strangers(world(**SETTINGS), bundles, tmp_path, seed, seconds=25, workers=2, rate=200)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_repeats(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    inputs.repeats(world(**SETTINGS), bundles, tmp_path, seed, users=20, workers=2, kill=True, rate=300)

@@ -1,0 +1,35 @@
+"""Faults 23, 25 and 26, five seeds each: damaged bundles, no GPU, slow models, bursts. `make chaos`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.settings import Settings
+from tests.chaos import models
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+SEEDS = range(5)
+SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
+SCENARIOS = (
+    models.damaged_bundle,
+    models.no_gpu,
+    models.slow_models,
+    models.burst,
+    models.stuck_model,
+    models.culprits,
+)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_models(
+    world: Callable[..., Settings],
+    bundles: Path,
+    tmp_path: Path,
+    scenario: Callable[[Settings, Path, Path, int], None],
+    seed: int,
+) -> None:
+    scenario(world(**SETTINGS), bundles, tmp_path, seed)

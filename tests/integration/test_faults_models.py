@@ -1,0 +1,22 @@
+"""Short forms of tests/chaos/test_models.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.settings import Settings
+from tests.chaos import models
+
+pytestmark = pytest.mark.integration
+QUICK = {"partitions": 2, "session_timeout": 3.0, "heartbeat_interval": 0.5, "inference_timeout": 1.5}
+
+
+def test_damaged_bundle(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    models.damaged_bundle(world(**QUICK), bundles, tmp_path, seed=0, kinds=2)
+
+
+def test_stuck_models(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    models.stuck_model(world(**QUICK), bundles, tmp_path, seed=0)
