@@ -159,6 +159,7 @@ class Events:
             acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000, **settings.kafka_python()
         )
         self.sent = 0
+        self.words = 6  # of a comment
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
         """(topic, message)"""
@@ -172,7 +173,9 @@ class Events:
         if kind == "rating":
             message["value"] = draw.randrange(1, 11) / 2
         if kind == "comment":
-            message["text"] = " ".join(draw.choice(("good", "dull", "funny", "long", "sweet")) for _ in range(6))
+            message["text"] = " ".join(
+                draw.choice(("good", "dull", "funny", "long", "sweet")) for _ in range(self.words)
+            )
         sources = dict(zip(("click", "rating", "comment"), self._settings.sources, strict=True))
         return sources[kind], message | fields
 
