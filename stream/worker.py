@@ -131,7 +131,7 @@ class Worker:
         log.info("worker starts", extra={"port": self._health.port, "bundle": self._bundle.id})
         await app.start()
         await self._stop.wait()
-        await self._shut(app, comments, items, [watching, beating])
+        await self._shut(app, items, [watching, beating])
 
     def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
         settings, bundle = self._settings, self._bundle
@@ -159,6 +159,7 @@ class Worker:
             executor=self._model_thread,
             metrics=self._metrics,
         )
+        consumer.drained = comments.drained
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = self._metrics.observe_commit
         consumer.prepare = partial(self._prepare, app.store)
@@ -262,16 +263,14 @@ class Worker:
         self._metrics.slates.labels("popularity", "false").inc()
         return items
 
-    async def _shut(
-        self, app: InterestApp, comments: CommentStage, items: ItemsFollower, tasks: list[asyncio.Future[None]]
-    ) -> None:
+    async def _shut(self, app: InterestApp, items: ItemsFollower, tasks: list[asyncio.Future[None]]) -> None:
         log.info("worker stops")
         late = threading.Timer(STOP_LIMIT, fatal, [FreshetError(f"not stopped within {STOP_LIMIT:g} s")])
         late.daemon = True
         late.start()
         self._health.set(joined=False)
         app.consumer.hold()
-        await comments.drained(DRAIN)
+        await app.consumer.settle(DRAIN)
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -280,5 +279,5 @@ class Worker:
         await items.stop()
         self._health.stop()
         self._model_thread.shutdown(wait=False)
-        self._text_thread.shutdown(wait=False)
+        self._text_thread.shutdown(wait=False, cancel_futures=True)  # else the process waits for every text that waits
         log.info("worker stopped")

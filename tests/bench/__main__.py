@@ -55,7 +55,7 @@ def _run(name: str, made: World, options: argparse.Namespace, console: Console) 
         return recovery.as_json(states)
     if name == "fencing":
         writes = fencing.Plan(
-            tuple(options.rates),
+            rates=tuple(options.rates),
             seconds=options.seconds / 4,
             events=options.events,
             rounds=options.rounds,

@@ -190,9 +190,9 @@ async def _held(settings: Settings, timeout: float) -> float:
     try:
         with SlateLog(settings) as slates:
             await lost.begin_transaction()
-            await lost.send_and_wait(settings.recommendations_topic, b"lost", partition=0)
+            await lost.send_and_wait(settings.recommendations_topic, b"lost", b"ann", partition=0)
             began = time.time()
-            await plain.send_and_wait(settings.recommendations_topic, b"next", partition=0)
+            await plain.send_and_wait(settings.recommendations_topic, b"next", b"ann", partition=0)
             until(lambda: slates.arrivals, timeout + 30, "the broker aborts the transaction")
             assert [value for _, _, value in slates.arrivals] == [b"next"]
             return slates.arrivals[0][0] / 1000 - began
