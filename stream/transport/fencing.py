@@ -96,7 +96,7 @@ class Fence:
             if claim.partitions not in (0, self._partitions):
                 raise TopologyError(
                     f"the topics have {self._partitions} partitions, and had {claim.partitions} when the states were folded: "
-                    "partitions that are added later part users from their states; use another app_id"
+                    "partitions that are added later part users from their states; another prefix can have that many"
                 )
 
     async def _take(self, partition: int) -> None:
