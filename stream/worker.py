@@ -41,7 +41,7 @@ from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, reader
+from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, finder, reader
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -140,7 +140,9 @@ class Worker:
             app.store,
             lambda: app.producer.batches,
             reader(settings, app.store.changelog_topic),
+            finder(settings, app.store.changelog_topic),
             self._topics,
+            settings.partitions,
             on_fenced=self._metrics.fenced.inc,
         )
         pipeline = Pipeline(

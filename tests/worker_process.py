@@ -32,15 +32,16 @@ def environment(settings: Settings, **more: Any) -> dict[str, str]:
     }
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Poll `condition` until it is true, and return its value. Raises AssertionError naming `what` was awaited."""
+def until(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
+    """Poll `condition` until it is true, and return its value. Raises AssertionError naming `what` was awaited; a function
+    says it as it is then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds:g} s: {what}")
+    raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
 
 
 COMMAND = ("deploy.cli", "worker")
@@ -107,7 +108,7 @@ class WorkerProcess:
         return bool(self.port()) and self.get("/readyz")[0] == 200
 
     def wait_ready(self, seconds: float = 60) -> WorkerProcess:
-        until(self.ready, seconds, f"worker {self.name} ready:\n{self.tail()}")
+        until(self.ready, seconds, lambda: f"worker {self.name} ready:\n{self.tail()}")
         return self
 
     def metric(self, name: str, **labels: str) -> float:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -204,7 +205,7 @@ class Trial:
         """Every supervised worker is ready."""
         for worker in self.workers:
             if worker.name not in self.down:
-                until(lambda w=worker: self.ready(w), seconds, f"{worker.name} ready:\n{worker.tail()}")
+                until(partial(self.ready, worker), seconds, lambda w=worker: f"{w.name} ready:\n{w.tail()}")
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum over the workers that answer."""
