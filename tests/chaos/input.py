@@ -439,7 +439,7 @@ def repeats(
             assert counted() == trial.duplicates
         until(lambda: trial.metric("freshet_late_events_total") > 0, 30, "late events are counted")
         trial.note = (
-            f"{trial.duplicates} ids that came again within 64 events, in one topic and across, counted as duplicates, {users} later "
+            f"{trial.duplicates} ids that came again within 64 events, in one topic and across, are duplicates, {users} later "
             "ones applied; "
             f"{len(letters)} dead letters of times -1 and +10 years, late ones applied"
         )
