@@ -82,36 +82,34 @@ class Rival:
     seconds: float
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.subject, self.seed
+    def key(self) -> tuple[str, str, int]:
+        return self.subject, self.settings, self.seed
 
 
-def file(name: str = "outcomes") -> Path:
-    """outcomes: FRESHET_OUTCOMES, else .cache/chaos/outcomes.jsonl of this checkout; any other name beside it."""
-    outcomes = Path(os.environ.get("FRESHET_OUTCOMES") or ROOT / ".cache" / "chaos" / "outcomes.jsonl")
-    return outcomes if name == "outcomes" else outcomes.with_name(f"{name}.jsonl")
+def file(name: str) -> Path:
+    """name: reliability or rivals. Below FRESHET_OUTCOMES, else .cache/chaos of this checkout."""
+    return Path(os.environ.get("FRESHET_OUTCOMES") or ROOT / ".cache" / "chaos") / f"{name}.jsonl"
 
 
 def record(outcome: Outcome | Rival) -> None:
-    """Append one outcome; a rival's to rivals.jsonl."""
-    path = file("rivals" if isinstance(outcome, Rival) else "outcomes")
+    """Append one outcome."""
+    path = file("rivals" if isinstance(outcome, Rival) else "reliability")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as out:
         out.write(json.dumps(asdict(outcome)) + "\n")
 
 
-def read() -> Iterator[Outcome]:
-    """Every outcome recorded so far, in the order of recording."""
-    for line in _lines("outcomes"):
+def read(path: Path) -> Iterator[Outcome]:
+    """Every outcome in a file, in the order of recording; none where there is no file."""
+    for line in _lines(path):
         yield Outcome(**json.loads(line))
 
 
-def read_rivals() -> Iterator[Rival]:
-    """Every subject's runs recorded so far, in the order of recording."""
-    for line in _lines("rivals"):
+def read_rivals(path: Path) -> Iterator[Rival]:
+    """Every run of a subject in a file, in the order of recording."""
+    for line in _lines(path):
         yield Rival(**json.loads(line))
 
 
-def _lines(name: str) -> list[str]:
-    path = file(name)
+def _lines(path: Path) -> list[str]:
     return path.read_text("utf-8").splitlines() if path.is_file() else []

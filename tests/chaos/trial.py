@@ -214,7 +214,7 @@ class Trial:
     def applied(self) -> float:
         return self.metric("freshet_events_total", outcome="applied")
 
-    def works(self, events: int = 50, seconds: float = 30) -> None:
+    def works(self, events: int = 50, seconds: float = READY) -> None:
         """Wait until so many more events are applied by the workers that run now."""
         before = self.applied()
         until(lambda: not before <= self.applied() < before + events, seconds, f"{events} events applied")

@@ -58,8 +58,8 @@ def test_a_setup_survives_the_command_line() -> None:
 
 
 def test_rivals_are_recorded_beside_the_outcomes(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRESHET_OUTCOMES", f"{tmp_path}/outcomes.jsonl")
+    monkeypatch.setenv("FRESHET_OUTCOMES", str(tmp_path))
     rival = Rival("x", "1", "none", 1, 10, 2, 1, 0, 3, 4, 5, 6, 2, 1.5, 20.0)
     outcomes.record(rival)
-    assert list(outcomes.read()) == []
-    assert list(outcomes.read_rivals()) == [rival]
+    assert list(outcomes.read(outcomes.file("reliability"))) == []
+    assert list(outcomes.read_rivals(outcomes.file("rivals"))) == [rival]
