@@ -45,8 +45,9 @@ lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and sch
 bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
-chaos: $(MADE) $(RIVALS) ## long kill, wipe and rebalance runs, each followed by freshet verify; rivals under the same kills
+chaos: $(MADE) $(RIVALS) ## 30 faults, five seeds each (hours), each held to freshet verify; rivals under the same kills; docs/reliability.md
 	$(BIN)/python -m pytest -m chaos --durations=15 $(ARGS) tests/chaos
+	$(if $(ARGS),,$(BIN)/python -m tests.chaos.report)
 
 rivals: $(RIVALS) ## make .rivals, the environment of Quix Streams, which `make chaos` kills as it kills freshet
 
@@ -57,7 +58,7 @@ $(RIVALS): $(MADE) tests/rivals/requirements.lock
 fuzz: $(MADE) ## mutate the input of every parser; SECONDS=600 for longer, ARGS="events states" for some
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
 
-audit: $(MADE) ## known vulnerabilities of the locked packages (asks pypi.org; fails where it cannot be reached)
+audit: $(MADE) ## known vulnerabilities of the locked packages (asks PyPI's advisories; fails where they cannot be reached)
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
 evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more

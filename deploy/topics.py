@@ -122,8 +122,24 @@ def check(settings: Settings, *, worker: bool = False) -> Topology:
         wrong += _wrong_configs(client, [topic for topic in expected if topic.name in found])
     if wrong:
         raise TopologyError("; ".join(wrong))
-    ids = {topic["name"]: str(topic["topic_id"]) for topic in described if topic["name"] in settings.sources}
-    return Topology(count, ids)
+    return Topology(count, _ids(settings, described))
+
+
+def ids(settings: Settings) -> dict[str, str]:
+    """Source topic -> its id, of those that are there. Raises BrokerError where no broker answers."""
+    with admin(settings) as client:
+        try:
+            return _ids(settings, client.describe_topics(list(settings.sources)))
+        except KafkaError as error:
+            raise BrokerError(f"topics cannot be described: {type(error).__name__}") from None
+
+
+def _ids(settings: Settings, described: list[dict[str, Any]]) -> dict[str, str]:
+    return {
+        topic["name"]: str(topic["topic_id"])
+        for topic in described
+        if not topic["error_code"] and topic["name"] in settings.sources
+    }
 
 
 def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[dict[str, Any]], worker: bool) -> None:

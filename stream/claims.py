@@ -47,12 +47,14 @@ class Written(NamedTuple):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The value of a claim, as JSON. worker: random, one per process; time: epoch ms; topics: source topic -> topic id."""
+    """The value of a claim, as JSON. worker: random, one per process; time: epoch ms; topics: source topic -> topic id;
+    partitions: how many those have, 0 where the claim does not say."""
 
     epoch: int
     worker: str
     time: int
     topics: dict[str, str] = {}
+    partitions: int = 0
 
 
 NO_CLAIM: Final = Claim(0, "", 0)

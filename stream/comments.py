@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from hashlib import blake2b
 
 import numpy as np
@@ -133,9 +134,14 @@ class CommentStage:
         loop = asyncio.get_running_loop()
         epoch = self._epoch
         future = self._executor.submit(self._timed, event.text, self._wanted(event))
-        future.add_done_callback(
-            lambda done: loop.call_soon_threadsafe(self._done, epoch, digest, done.exception(), done)
-        )
+
+        def tell(done: Future[Read]) -> None:
+            if done.cancelled():  # the worker stops
+                return
+            with suppress(RuntimeError):  # the loop is closed: it has stopped
+                loop.call_soon_threadsafe(self._done, epoch, digest, done.exception(), done)
+
+        future.add_done_callback(tell)
 
     def _timed(self, text: str, wanted: bool) -> Read:
         began = time.perf_counter()

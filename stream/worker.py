@@ -41,7 +41,7 @@ from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, reader
+from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, finder, reader
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -131,7 +131,7 @@ class Worker:
         log.info("worker starts", extra={"port": self._health.port, "bundle": self._bundle.id})
         await app.start()
         await self._stop.wait()
-        await self._shut(app, comments, items, [watching, beating])
+        await self._shut(app, items, [watching, beating])
 
     def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
         settings, bundle = self._settings, self._bundle
@@ -140,7 +140,9 @@ class Worker:
             app.store,
             lambda: app.producer.batches,
             reader(settings, app.store.changelog_topic),
+            finder(settings, app.store.changelog_topic),
             self._topics,
+            settings.partitions,
             on_fenced=self._metrics.fenced.inc,
         )
         pipeline = Pipeline(
@@ -157,6 +159,7 @@ class Worker:
             executor=self._model_thread,
             metrics=self._metrics,
         )
+        consumer.drained = comments.drained
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = self._metrics.observe_commit
         consumer.prepare = partial(self._prepare, app.store)
@@ -260,16 +263,14 @@ class Worker:
         self._metrics.slates.labels("popularity", "false").inc()
         return items
 
-    async def _shut(
-        self, app: InterestApp, comments: CommentStage, items: ItemsFollower, tasks: list[asyncio.Future[None]]
-    ) -> None:
+    async def _shut(self, app: InterestApp, items: ItemsFollower, tasks: list[asyncio.Future[None]]) -> None:
         log.info("worker stops")
         late = threading.Timer(STOP_LIMIT, fatal, [FreshetError(f"not stopped within {STOP_LIMIT:g} s")])
         late.daemon = True
         late.start()
         self._health.set(joined=False)
         app.consumer.hold()
-        await comments.drained(DRAIN)
+        await app.consumer.settle(DRAIN)
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -278,5 +279,5 @@ class Worker:
         await items.stop()
         self._health.stop()
         self._model_thread.shutdown(wait=False)
-        self._text_thread.shutdown(wait=False)
+        self._text_thread.shutdown(wait=False, cancel_futures=True)  # else the process waits for every text that waits
         log.info("worker stopped")

@@ -32,15 +32,16 @@ def environment(settings: Settings, **more: Any) -> dict[str, str]:
     }
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Poll `condition` until it is true, and return its value. Raises AssertionError naming `what` was awaited."""
+def until(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
+    """Poll `condition` until it is true, and return its value. Raises AssertionError naming `what` was awaited; a function
+    says it as it is then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds:g} s: {what}")
+    raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
 
 
 COMMAND = ("deploy.cli", "worker")
@@ -107,7 +108,7 @@ class WorkerProcess:
         return bool(self.port()) and self.get("/readyz")[0] == 200
 
     def wait_ready(self, seconds: float = 60) -> WorkerProcess:
-        until(self.ready, seconds, f"worker {self.name} ready:\n{self.tail()}")
+        until(self.ready, seconds, lambda: f"worker {self.name} ready:\n{self.tail()}")
         return self
 
     def metric(self, name: str, **labels: str) -> float:
@@ -159,6 +160,7 @@ class Events:
             acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000, **settings.kafka_python()
         )
         self.sent = 0
+        self.words = 6  # of a comment
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
         """(topic, message)"""
@@ -172,7 +174,9 @@ class Events:
         if kind == "rating":
             message["value"] = draw.randrange(1, 11) / 2
         if kind == "comment":
-            message["text"] = " ".join(draw.choice(("good", "dull", "funny", "long", "sweet")) for _ in range(6))
+            message["text"] = " ".join(
+                draw.choice(("good", "dull", "funny", "long", "sweet")) for _ in range(self.words)
+            )
         sources = dict(zip(("click", "rating", "comment"), self._settings.sources, strict=True))
         return sources[kind], message | fields
 

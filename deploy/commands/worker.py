@@ -33,6 +33,7 @@ def worker(
     78 wrong settings or topics, 70 anything else.
     """
     from deploy.topics import check
+    from deploy.topicwatch import TopicWatch
     from stream import worker as process
 
     settings: Settings = context.obj
@@ -47,4 +48,5 @@ def worker(
     if changed:
         settings = load(**{name: getattr(settings, name) for name in settings.model_fields_set} | changed)
     topology = check(settings, worker=True)
+    TopicWatch(settings, topology.ids).start()
     process.run(settings.model_copy(update={"partitions": topology.partitions}), topology.ids)

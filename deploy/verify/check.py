@@ -199,6 +199,12 @@ def _await(
         sleep(POLL_SECONDS)
 
 
+def _forgotten(shelf: Shelf, index: int, read: Read) -> bool:
+    """All states of the record's user may have been deleted."""
+    number = shelf.user[index]
+    return read.history.cut and (number == NONE or read.ledger.users[number].row == NONE)
+
+
 def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, report: Report) -> None:
     """What became of one record. Below `due` it must be finished."""
     ledger = read.ledger
@@ -227,7 +233,7 @@ def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, report:
         report.duplicates += 1
     elif flags & CULPRIT:
         report.inference += 1
-    elif state == UNSEEN:
+    elif state == UNSEEN or (state == ACCEPTED and offset < due and _forgotten(shelf, index, read)):
         report.unseen += 1
         report.unverifiable += 1
     elif state == SKIPPED or (state == ACCEPTED and offset < due):

@@ -53,6 +53,7 @@ class History:
         self._earlier = array("i")  # the same user's row before and after this one
         self._later = array("i")
         self.gone = False  # records were compacted away or deleted
+        self.cut = False  # the log does not begin at 0: whole users may be gone, which compaction never does
         self.end = 0
         self._at = 0  # offset of the record under way
 
@@ -93,7 +94,7 @@ class History:
         """Follow the changelog from its first record to its last."""
         span = spans[self._topic, self._ledger.partition]
         expected = span.start
-        self.gone = span.start > 0
+        self.gone = self.cut = span.start > 0
         self.end = span.end
         for record in log.records(self._topic, spans):
             if record.offset != expected:

@@ -8,7 +8,7 @@ With stream.store this is the only place that touches private names of Faust, mo
 from stream.transport.application import SourceApp
 from stream.transport.batch import MicroBatch, Record
 from stream.transport.consumer import SourceConsumer
-from stream.transport.fencing import Fence, reader
+from stream.transport.fencing import Fence, finder, reader
 from stream.transport.names import check_private_names
 from stream.transport.producer import Outgoing, RecordBatches
 from stream.transport.records import escape_header_names
@@ -23,5 +23,6 @@ __all__ = [
     "SourceConsumer",
     "check_private_names",
     "escape_header_names",
+    "finder",
     "reader",
 ]

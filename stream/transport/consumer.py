@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ METADATA_MS = 10_000
 POLL = 0.5  # seconds that one fetch of ours waits
 ENOUGH = 64  # records that are handed over without lingering
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
+SETTLE = 1.0  # seconds that a rebalance waits for what the pipeline holds back
 
 
 @dataclass
@@ -47,6 +48,10 @@ class ReadBack:
 
 async def _nothing(partitions: Iterable[int]) -> None:
     pass
+
+
+async def _held_back(seconds: float) -> bool:
+    return True
 
 
 class SourceThread(driver.AIOKafkaConsumerThread):
@@ -103,6 +108,8 @@ class SourceConsumer(driver.Consumer):
         """Delete what is stored of a partition of the table."""
         self.take_over: Callable[[Iterable[int]], Awaitable[None]] = _nothing
         """Claim recovered partitions of the table, before their first micro-batch."""
+        self.drained: Callable[[float], Awaitable[bool]] = _held_back
+        """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_fenced: Callable[[int], None] = lambda records: None
@@ -118,6 +125,7 @@ class SourceConsumer(driver.Consumer):
         self._stopping = False
         self._waking: asyncio.Future[Any] | None = None  # kept, since the loop holds tasks weakly
         self._fetch: asyncio.Future[Any] | None = None
+        self._drainer: asyncio.Task[Any] | None = None  # Faust's, of the topics that are no sources
         self._changed = asyncio.Event()
         self.recovered = 0  # changelog records read into RocksDB
         self.read_back = ReadBack()
@@ -301,6 +309,16 @@ class SourceConsumer(driver.Consumer):
 
     # rebalance and shutdown
 
+    async def settle(self, seconds: float) -> None:
+        """No more is fetched; wait until what was handed over is finished. What is held back then is read again, and with
+        it whatever came after it: a slate more for each of those users."""
+        end = time.monotonic() + seconds
+        if self._pending is not None and not self._pending.sent:
+            self._pending = None  # nobody has seen it, and it would stand in the way of `wake`
+        while (self._pending is not None or self._running is not None) and time.monotonic() < end:
+            await self._wait_changed()
+        await self.drained(max(0.0, end - time.monotonic()))
+
     async def quiesce(self) -> None:
         """No new micro-batch from here on; wait for the one under way."""
         self.epoch += 1
@@ -317,6 +335,7 @@ class SourceConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self._guard()  # evicted while stopped: what we hold may be another worker's already
+        await self.settle(SETTLE)
         await self.quiesce()
         await self.commit_finished()  # Faust forgets what is finished before it would commit it
         self.joined = False
@@ -351,8 +370,20 @@ class SourceConsumer(driver.Consumer):
         await self.commit_finished()
         await super().wait_empty()
 
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        self._drainer = asyncio.current_task()
+        async for found in super().getmany(timeout):
+            yield found
+
     async def perform_seek(self) -> None:
+        """Where recovery asks for it, the source partitions are ours from here on, their states read back.
+
+        Faust's fetcher asks, too, when a rebalance stops the flow under it: then nothing is read back yet, and what it knows
+        of as assigned may be another worker's already, so nothing may be claimed.
+        """
         await super().perform_seek()
+        if asyncio.current_task() is self._drainer:
+            return
         sources = [tp for tp in self.assignment() if tp.topic in self.sources]
         for tp in sources:
             committed = self._committed_offset.get(tp)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream.claims import CLAIM_KEY, Claim, LogRecord, Written, decode, encode, epoch_of, stamp
-from stream.errors import BrokerError, FencedError, LossError
+from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, LogRecord, Written, decode, encode, epoch_of, sift, stamp
+from stream.errors import BrokerError, FencedError, LossError, TopologyError
 from stream.items import consumer_arguments
 from stream.settings import Settings
 from stream.store import InterestStore
@@ -24,13 +25,16 @@ from stream.transport.producer import Outgoing, RecordBatches
 log = logging.getLogger("freshet.fencing")
 
 ReadRange = Callable[[int, int, int], Awaitable[list[LogRecord]]]
+FindClaim = Callable[[int], Awaitable[Claim]]
 ATTEMPTS = 10
 
 
 class Fence:
-    """The right to write the changelog's partitions. read: (partition, first, last offset) -> those records.
+    """The right to write the changelog's partitions. read: (partition, first, last offset) -> those records; find: partition ->
+    the claim in force there.
 
-    topics: source topic -> id of the topic as it is now; a state folded from a topic of another id is refused.
+    topics: source topic -> id of the topic as it is now; a state folded from a topic of another id is refused, and so are
+    states that were divided among another number of partitions.
     """
 
     def __init__(
@@ -38,13 +42,17 @@ class Fence:
         store: InterestStore,
         batches: Callable[[], RecordBatches],
         read: ReadRange,
+        find: FindClaim,
         topics: Mapping[str, str],
+        partitions: int,
         on_fenced: Callable[[int], None] = lambda records: None,
     ) -> None:
         self._store = store
         self._batches = batches
         self._read = read
+        self._find = find
         self._topics = dict(topics)
+        self._partitions = partitions
         self._on_fenced = on_fenced
         self._worker = uuid.uuid4().hex
         self._epochs: dict[int, int] = {}
@@ -57,11 +65,15 @@ class Fence:
 
     async def take_over(self, partitions: Iterable[int]) -> None:
         """Claim partitions whose states were read back, each up to the claim. Raises LossError where a source topic is
-        not the one that the states were folded from, BrokerError where the claim cannot be written."""
+        not the one that the states were folded from, TopologyError where the topics had another number of partitions then,
+        BrokerError where the claim cannot be written."""
         for known in (self._epochs, self._mine, self._ends):
             known.clear()
-        for partition in sorted(partitions):
+        wanted = sorted(partitions)
+        for partition in wanted:
             self._same_topics(partition)
+        await self._same_count(wanted)
+        for partition in wanted:
             await self._take(partition)
         if self._epochs:
             log.info("partitions claimed", extra={"epochs": dict(self._epochs)})
@@ -73,6 +85,18 @@ class Fence:
                 raise LossError(
                     f"topic {topic} was made anew: it has the id {now}, the states of partition {partition} were folded from "
                     f"{known}, and offsets of the two cannot be compared; use another app_id, or bring the old topic back"
+                )
+
+    async def _same_count(self, partitions: Sequence[int]) -> None:
+        """A partition that was added has no claim that would tell; partition 0 has one since the very first start."""
+        found = [self._store.claim(partition) for partition in partitions]
+        if 0 not in partitions and not all(claim.epoch for claim in found):
+            found.append(await self._find(0))
+        for claim in found:
+            if claim.partitions not in (0, self._partitions):
+                raise TopologyError(
+                    f"the topics have {self._partitions} partitions, and had {claim.partitions} when the states were folded: "
+                    "partitions that are added later part users from their states; another prefix can have that many"
                 )
 
     async def _take(self, partition: int) -> None:
@@ -163,7 +187,7 @@ class Fence:
 
     async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
         """A claim written and acknowledged, and its offset; -1 where the broker did not say."""
-        claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics)
+        claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics, self._partitions)
         place = (self._store.changelog_topic, partition)
         ends = await self._batches().send({place: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
         return claim, ends[place]
@@ -174,25 +198,49 @@ class Fence:
         return [*found, Written(at, CLAIM_KEY, encode(claim), stamp(claim.epoch))]
 
 
+@asynccontextmanager
+async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
+    """A client of its own, made for each use: the log is read after a takeover in a race, or of a new partition, no more."""
+    consumer = AIOKafkaConsumer(
+        **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
+        isolation_level="read_committed",
+    )  # fmt: skip
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
 def reader(settings: Settings, topic: str) -> ReadRange:
-    """Reads ranges of `topic` with a client of its own, made for each: a range is read after a takeover in a race, no more."""
+    """Reads ranges of `topic`."""
 
     async def read(partition: int, first: int, last: int) -> list[LogRecord]:
         place = TopicPartition(topic, partition)
-        consumer = AIOKafkaConsumer(
-            **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
-            isolation_level="read_committed",
-        )  # fmt: skip
-        await consumer.start()
         found: list[LogRecord] = []
-        try:
-            consumer.assign([place])
+        async with _reading(settings, place) as consumer:
             consumer.seek(place, first)
             while await consumer.position(place) <= last:
                 records = (await consumer.getmany(timeout_ms=500)).get(place, ())
                 found += [record for record in records if record.offset <= last]
-        finally:
-            await consumer.stop()
         return found
 
     return read
+
+
+def finder(settings: Settings, topic: str) -> FindClaim:
+    """Reads a whole partition of `topic` for its claim."""
+
+    async def find(partition: int) -> Claim:
+        place = TopicPartition(topic, partition)
+        claim = NO_CLAIM
+        async with _reading(settings, place) as consumer:
+            end = (await consumer.end_offsets([place]))[place]
+            consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
+            while await consumer.position(place) < end:
+                records = (await consumer.getmany(timeout_ms=500)).get(place, ())
+                claim = sift((record for record in records if record.key == CLAIM_KEY), claim).claim
+        return claim
+
+    return find

@@ -140,7 +140,8 @@ class Station:
 @dataclass(frozen=True)
 class Scenario:
     """A run with one set of workers. factor: what the rules' times are divided by; first: the mutant that w1 is, or "";
-    fires: what must fire; consequences: what may; own_broker: one that the scenario may end; values: settings."""
+    fires: what must fire; consequences: what may, as does the absence of a worker that was asked to leave, until it is no
+    target any more; own_broker: one that the scenario may end; values: settings."""
 
     run: Callable[[Station, WorkerProcess], None]
     factor: int
@@ -418,7 +419,8 @@ def filled(file: Path) -> Iterator[None]:
 
 SCENARIOS = {
     "slow": Scenario(
-        slow, 60, {*LATE, ("FreshetLag", "w1"), ("FreshetDeadLetters", "")}, set(), "slows", {"micro_batch": 16}
+        slow, 60, {*LATE, ("FreshetLag", "w1"), ("FreshetDeadLetters", "")}, set(), first="slows",
+        values={"micro_batch": 16},
     ),
     "refused": Scenario(
         refused, 60,
@@ -431,6 +433,7 @@ SCENARIOS = {
             ("FreshetAbsent", "w1"), ("FreshetAbsent", ""), ("FreshetNotReady", "w2"), ("FreshetRecoveryStands", "w2"),
             ("FreshetTwoBundles", ""), ("FreshetProviderFallback", "w2"), ("FreshetDiskFull", "w2"),
         },
+        LATE | {("FreshetAbsent", "w2")},
         values={"session_timeout": 60.0, "rebalance_timeout": 60.0},
     ),
     "comes and goes": Scenario(

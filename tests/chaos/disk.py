@@ -287,6 +287,7 @@ def cut_changelog(settings: Settings, bundles: Path, folder: Path, seed: int, *,
         deleted = delete_records(settings)
         work(worker.start().wait_ready(), events, draw.randrange(200, 500))
         kept = judge(settings)
+        assert kept.exit_code == 3, [str(one) for one in kept.violations[:5]]
         assert worker.terminate() == 0
         refusals = 0
         for folder_then in draw.sample([older, None], 2):

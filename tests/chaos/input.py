@@ -235,8 +235,11 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
             lambda: sender.bad("empty headers", Poison(
                 "clicks", KEY, b"x" * (3 << 20), "decode", "malformed_json", headers=[("", b"")] * 300_000)),
             lambda: sender.bad("key of 4 MiB", Poison("clicks", b"k" * room, b"{}", "validate", "missing_field")),
-            lambda: refused(sender, KEY, b"x" * LARGEST),
-            lambda: refused_when_packed(trial.settings),
+            lambda: refused(settings, None, (KEY, b"x" * LARGEST, [])),
+            lambda: refused(  # small as they travel, larger than the topic takes once they are unpacked
+                settings, "gzip", (KEY, b"x" * (16 << 20), []), (b"k" * (6 << 20), b"{}", []),
+                (KEY, b"{}", [("", b"")] * 3_000_000),
+            ),
             lambda: packed(trial, draw),
         ]  # fmt: skip
         draw.shuffle(cases)
@@ -255,29 +258,17 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
         )
 
 
-def refused(sender: Sender, key: bytes, value: bytes) -> None:
-    """The broker does not take it: there is no such record."""
+def refused(settings: Settings, codec: str | None, *records: tuple[bytes, bytes, Headers]) -> None:
+    """The broker takes none of these: there are no such records."""
+    # a producer of its own: kafka-python's idempotent one gives up all that it has when one record is refused
+    producer = KafkaProducer(compression_type=codec, max_request_size=64 << 20, **settings.kafka_python())
     try:
-        sender.put("clicks", key, value, []).get(30)
-    except MessageSizeTooLargeError:
-        return
-    raise AssertionError(f"the broker took a record of {len(value)} bytes")
-
-
-def refused_when_packed(settings: Settings) -> None:
-    """Small as it travels, larger than the topic takes once it is unpacked."""
-    producer = KafkaProducer(compression_type="gzip", max_request_size=64 << 20, **settings.kafka_python())
-    try:
-        for key, value, headers in (
-            (KEY, b"x" * (16 << 20), []),
-            (b"k" * (6 << 20), b"{}", []),
-            (KEY, b"{}", [("", b"")] * 3_000_000),
-        ):
+        for key, value, headers in records:
             try:
                 producer.send(settings.sources[0], key=key, value=value, headers=headers).get(60)
             except MessageSizeTooLargeError:
                 continue
-            raise AssertionError("the broker took what is larger than the topic's limit once it is unpacked")
+            raise AssertionError("the broker took what is larger than the topic's limit")
     finally:
         producer.close()
 
@@ -424,6 +415,7 @@ def repeats(
         Sender(trial) as sender,
     ):
         streams = [script(trial, sender, f"twice-{seed}-{number}", draw) for number in range(users)]
+        streams += [across(sender, f"across-{seed}-{number}", draw) for number in range(users)]
         stop = draw.randrange(50, 50 * users)
         steps = 0
         while streams:  # the users' scripts, woven together
@@ -447,21 +439,20 @@ def repeats(
             assert counted() == trial.duplicates
         until(lambda: trial.metric("freshet_late_events_total") > 0, 30, "late events are counted")
         trial.note = (
-            f"{trial.duplicates} ids that came again within 64 events counted as duplicates, {users} after 64 events applied; "
-            f"{len(letters)} dead letters of times -1 and +10 years, late ones applied"
+            f"{trial.duplicates} ids that came again within 64 events, in one topic and across, counted as duplicates, "
+            f"{users} later ones applied; {len(letters)} dead letters of times -1 and +10 years, late ones applied"
         )
 
 
 def script(trial: Trial, sender: Sender, user: str, draw: random.Random) -> Iterator[int]:
-    """One user's events, one a step. An `id` counts as seen while it is among the user's last 64 events."""
+    """One user's clicks, one a step. An `id` counts as seen while it is among the user's last 64 events."""
     key = user.encode()
     sent = 0
 
     def event(**fields: Any) -> bytes:
         nonlocal sent
         sent += 1
-        moment = draw.choice((NOW, NOW - draw.randrange(10**9), 0, NOW - 10 * YEAR, NOW + 59 * 60_000))
-        return json.dumps({"user": user, "item": f"item-{1 + sent % 50}", "time": moment} | fields).encode()
+        return odd_time(draw, user=user, item=f"item-{1 + sent % 50}", **fields)
 
     for place in range(64):
         sender.good("clicks", key, event(id=f"{user}/{place}"))
@@ -481,10 +472,23 @@ def script(trial: Trial, sender: Sender, user: str, draw: random.Random) -> Iter
         reason = "out_of_range" if wrong < 0 else "far_future"
         sender.bad(f"time {wrong}", Poison("clicks", key, event(time=wrong), "validate", reason, "time"))
         yield 0
-    topics = ["clicks", "ratings", "comments"]
-    draw.shuffle(topics)
-    for place in range(10):  # whichever topic's is folded first counts
+
+
+def across(sender: Sender, user: str, draw: random.Random) -> Iterator[int]:
+    """One user's events, each in all three topics under one `id`: whichever is folded first counts.
+
+    20 ids, so all are among the last 64 however the topics are read, one far ahead of another after a kill.
+    """
+    for place in range(20):
+        topics = ["clicks", "ratings", "comments"]
+        draw.shuffle(topics)
         for number, topic in enumerate(topics):
-            value = event(id=f"{user}/x{place}", value=4.0, text="good")
-            (sender.again if number else sender.good)(topic, key, value)
+            value = odd_time(draw, user=user, item=f"item-{1 + place}", id=f"{user}/{place}", value=4.0, text="good")
+            (sender.again if number else sender.good)(topic, user.encode(), value)
         yield place
+
+
+def odd_time(draw: random.Random, **fields: Any) -> bytes:
+    """An event of now, of some days or years ago, of 1970, or of almost an hour from now."""
+    moment = draw.choice((NOW, NOW - draw.randrange(10**9), 0, NOW - 10 * YEAR, NOW + 59 * 60_000))
+    return json.dumps({"time": moment} | fields).encode()

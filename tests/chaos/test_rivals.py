@@ -24,6 +24,7 @@ RIVALS = {
     "faust-exactly-once": partial(
         rivals.faust, guarantee="exactly-once", commit_interval=stock.DEFAULT_COMMIT_INTERVAL
     ),
+    "faust-often": partial(rivals.faust, guarantee="at-least-once", commit_interval=OFTEN),
     "quix": partial(rivals.quix_streams, guarantee="at-least-once", commit_interval=quix.DEFAULT_COMMIT_INTERVAL),
     "quix-exactly-once": partial(
         rivals.quix_streams, guarantee="exactly-once", commit_interval=quix.DEFAULT_COMMIT_INTERVAL

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -109,9 +110,10 @@ class Traffic(threading.Thread):
 
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
-    besides the traffic, to become dead letters or to be counted as duplicates; allowed: exit codes that a worker may end with
-    before it is asked to; also: what else is asked of the report; more: settings of the workers alone, each: further ones of
-    one worker each. The supervisor leaves the workers in `down` alone; those in it before the block are not started."""
+    besides the traffic, to become dead letters or to be counted as duplicates; culprits: acceptable ones, not in the ledger
+    either, that are set aside since the model fails on them; allowed: exit codes that a worker may end with before it is
+    asked to; also: what else is asked of the report; more: settings of the workers alone, each: further ones of one worker
+    each. The supervisor leaves the workers in `down` alone; those in it before the block are not started."""
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class Trial:
         self.also = also
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
-        self.kills = self.restarts = self.bad = self.duplicates = self.items_bad = 0
+        self.kills = self.restarts = self.bad = self.duplicates = self.culprits = self.items_bad = 0
         self.memory = 0.0
         self.note = ""
         self.report: Report | None = None
@@ -203,7 +205,7 @@ class Trial:
         """Every supervised worker is ready."""
         for worker in self.workers:
             if worker.name not in self.down:
-                until(lambda w=worker: self.ready(w), seconds, f"{worker.name} ready:\n{worker.tail()}")
+                until(partial(self.ready, worker), seconds, lambda w=worker: f"{w.name} ready:\n{w.tail()}")
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum over the workers that answer."""
@@ -277,8 +279,9 @@ class Trial:
         assert report.conserved
         assert report.acked == acked
         found = acked + report.failed_found + report.indeterminate_found
-        assert report.input == found + self.bad + self.duplicates
-        assert (report.dead_letters, report.duplicates) == (self.bad, self.duplicates)
+        assert report.input == found + self.bad + self.culprits + self.duplicates
+        assert (report.dead_letters, report.inference) == (self.bad, self.culprits)
+        assert report.duplicates == self.duplicates
         assert report.applied == found
         self.also(report)
         assert self.memory < MEMORY, f"{self.memory:.0f} MiB"

@@ -7,6 +7,7 @@ import math
 from concurrent.futures import Future
 
 import numpy as np
+import pytest
 
 from stream.comments import CommentStage
 from stream.events import CLICK, COMMENT, NAN, SourceEvent
@@ -161,3 +162,17 @@ def test_without_a_reader_nothing_is_read() -> None:
         assert comments.read == 0
 
     asyncio.run(check())
+
+
+def test_texts_that_wait_at_the_stop_are_given_up_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    async def check() -> Future:  # type: ignore[type-arg]
+        comments, later, _ = stage()
+        comments.admit(b"a", [event(b"a", 0, "good")])
+        comments.admit(b"b", [event(b"b", 1, "dull")])
+        (waiting, *_), (running, *_) = later.jobs
+        waiting.cancel()
+        return running
+
+    running = asyncio.run(check())
+    running.set_result((np.zeros(3, np.float32), math.nan))  # its loop is closed
+    assert not caplog.records

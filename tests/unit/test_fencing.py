@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stream.claims import CLAIM_KEY, NO_CLAIM, LogRecord, Written, decode, epoch_of, sift
-from stream.errors import FencedError, LossError
+from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, LogRecord, Written, decode, epoch_of, sift
+from stream.errors import FencedError, LossError, TopologyError
 from stream.transport import Fence, Outgoing
 from tests.stores import plain_store
 
@@ -34,6 +34,9 @@ class Log:
     async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
         return list(self.records[first : last + 1])
 
+    async def find(self, partition: int) -> Claim:
+        return sift(self.records, NO_CLAIM).claim
+
     def states(self) -> dict[bytes, bytes | None]:
         return dict(sift(self.records, NO_CLAIM).states)
 
@@ -42,13 +45,13 @@ class Log:
 
 
 class Writer:
-    def __init__(self, log: Log, folder: Path, topics: Mapping[str, str] | None = None) -> None:
+    def __init__(self, log: Log, folder: Path, topics: Mapping[str, str] | None = None, partitions: int = 2) -> None:
         self.log = log
         self.store = plain_store(folder, "log")
         self.store.prepare(0)
         batches: Any = log
         self.fenced = 0
-        self.fence = Fence(self.store, lambda: batches, log.read, topics or {}, self._count)
+        self.fence = Fence(self.store, lambda: batches, log.read, log.find, topics or {}, partitions, self._count)
 
     def _count(self, records: int) -> None:
         self.fenced += records
@@ -170,6 +173,19 @@ def test_a_topic_made_anew_is_refused(log: Log, tmp_path: Path) -> None:
     other.store.apply(0, log.records)
     with pytest.raises(LossError, match="clicks was made anew"):
         other.take_over()
+
+
+def test_another_number_of_partitions_is_refused(log: Log, tmp_path: Path) -> None:
+    Writer(log, tmp_path / "a", partitions=2).take_over()
+    other = Writer(log, tmp_path / "b", partitions=4)
+    other.store.apply(0, log.records)
+    with pytest.raises(TopologyError, match="have 4 partitions, and had 2"):
+        other.take_over()
+    new = Writer(log, tmp_path / "c", partitions=4)
+    new.store.prepare(3)
+    with pytest.raises(TopologyError, match="have 4 partitions, and had 2"):
+        asyncio.run(new.fence.take_over([3]))  # of a new partition nothing is known but by the claim of partition 0
+    assert len(log.records) == 1
 
 
 def test_the_last_of_many_states_stands_though_one_list_brings_them_all(log: Log, tmp_path: Path) -> None:

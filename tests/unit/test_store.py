@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +25,7 @@ from tests.worker_process import until
 LOG = TP("log", 0)
 COUNT = 1000
 BUSY = (
-    "rocksdb.mem-table-flush-pending", "rocksdb.num-running-flushes", "rocksdb.compaction-pending",
-    "rocksdb.num-running-compactions",
+    "rocksdb.mem-table-flush-pending", "rocksdb.num-running-flushes", "rocksdb.num-running-compactions",
 )  # fmt: skip
 
 
@@ -42,16 +43,29 @@ def value(number: int) -> bytes:
 
 def filled(folder: Path, first: int, last: int) -> None:
     """In a process that is killed, between two flushes: each user is written once, so that no later record makes good for
-    a lost one."""
-    child = os.fork()
-    if not child:
-        table, store = opened(folder)
-        store.prepare(0)
-        for number in range(first, last):
-            store.write(0, [(b"user%d" % number, value(number))], number)
-        until(lambda: not any(map(table.data._dbs[0].property_int_value, BUSY)), 20, "flushed and compacted")
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+    a lost one. Spawned, not forked: RocksDB's threads do not come along."""
+    child = multiprocessing.get_context("spawn").Process(target=_fill, args=(folder, first, last))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+
+
+def _fill(folder: Path, first: int, last: int) -> None:
+    table, store = opened(folder)
+    store.prepare(0)
+    for number in range(first, last):
+        store.write(0, [(b"user%d" % number, value(number))], number)
+    quiet_since = time.monotonic()
+
+    def quiet() -> bool:
+        """For half a second: one that is pending need not begin."""
+        nonlocal quiet_since
+        if any(map(table.data._dbs[0].property_int_value, BUSY)):
+            quiet_since = time.monotonic()
+        return time.monotonic() - quiet_since > 0.5
+
+    until(quiet, 20, "flushed and compacted")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def partition(folder: Path) -> Path:

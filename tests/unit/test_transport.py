@@ -176,3 +176,36 @@ def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
         assert lingering.sent
 
     asyncio.run(check())
+
+
+def test_a_rebalance_waits_for_what_is_held_back() -> None:
+    """A micro-batch that was handed over is finished, then the rest of the time is the pipeline's; a lingering one is let go."""
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        batch = MicroBatch(1)
+        batch.sent = True
+        vars(consumer).update(epoch=1, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _pending=batch)
+        consumer._guard = lambda: None
+        steps: list[str] = []
+
+        async def drained(seconds: float) -> bool:
+            assert 0 < seconds < 5
+            steps.append("drained")
+            return True
+
+        async def work() -> None:
+            await asyncio.sleep(0)
+            assert consumer.take(batch)
+            await asyncio.sleep(0)
+            steps.append("finished")
+            consumer.finish({}, hold=False)
+
+        consumer.drained = drained
+        await asyncio.gather(consumer.settle(5), work())
+        assert steps == ["finished", "drained"]
+        consumer._pending = MicroBatch(1)
+        await consumer.settle(5)
+        assert consumer._pending is None
+
+    asyncio.run(check())

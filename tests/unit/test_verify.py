@@ -534,6 +534,32 @@ def test_a_compacted_changelog_cannot_be_judged() -> None:
     assert report.exit_code == 3
 
 
+def test_a_changelog_that_was_cut_off_cannot_be_judged() -> None:
+    """Nothing is left of users whose states were deleted all; of the others, what is left is judged."""
+    world = eventful()
+    topic = world.settings.changelog_topic
+    for partition in range(PARTITIONS):
+        cut = len(world.log.topics[topic][partition]) * 2 // 3
+        del world.log.topics[topic][partition][:cut]
+        world.log.first[topic, partition] = cut
+    report = verify(world)
+    assert report.violations == []
+    assert report.unseen > 0
+    assert report.conserved
+    assert report.exit_code == 3
+
+
+def test_a_changelog_of_which_nothing_is_left() -> None:
+    world = eventful()
+    topic = world.settings.changelog_topic
+    for partition in range(PARTITIONS):
+        world.log.first[topic, partition] = len(world.log.topics[topic][partition])
+        world.log.topics[topic][partition].clear()
+    report = verify(world)
+    assert report.violations == []
+    assert report.exit_code == 3
+
+
 def test_compacted_slates_cannot_be_judged() -> None:
     world = small()
     found, mine = slates(world)
