@@ -118,11 +118,11 @@ def fencing_line(one: Writing | Takeover) -> str:
 
 def fencing_table(found: Fencing) -> Table:
     table = Table(
-        title="Milliseconds from a micro-batch ready until a reader has its slates; ratios taken round by round"
+        title="Milliseconds from a micro-batch ready (due: its event) until a reader has its slates; x: over claims, round by round"
     )
-    names = ("p50", "p99", "due p50", "due p99", "batch", "CPU us/event", "events/s")
+    names = ("p50", "p99", "due p50", "due p99", "batch", "CPU us", "events/s")
     ratios = ("p50", "p99", "CPU", "events/s")
-    for name in ("partitions", "rate", "way", *names, *(f"{name} over claims'" for name in ratios)):
+    for name in ("parts", "rate", "way", *names, *(f"{name} x" for name in ratios)):
         table.add_column(name, justify="left" if name == "way" else "right")
     for one in fencing.summarise(found.writings):
         times = (one.ready_p50, one.ready_p99, one.due_p50, one.due_p99)
