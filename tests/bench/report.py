@@ -118,7 +118,7 @@ def fencing_line(one: Writing | Takeover) -> str:
 
 def fencing_table(found: Fencing) -> Table:
     table = Table(
-        title="Milliseconds from a micro-batch ready (due: its event) until a reader has its slates; x: over claims, round by round"
+        title="Milliseconds from a micro-batch ready (due: its event) until a reader has its slates; x: over claims"
     )
     names = ("p50", "p99", "due p50", "due p99", "batch", "CPU us", "events/s")
     ratios = ("p50", "p99", "CPU", "events/s")
