@@ -192,7 +192,9 @@ def beside(rivals: Sequence[Rival]) -> str:
     head = ("worker", "settings", "seeds", "events", "kills", "folders deleted", "lost", "double", "events never shown",
             "users wrong")  # fmt: skip
     lines = [RIVALS, cells(head), cells(["---"] * len(head))]
-    for subject, settings in sorted({(one.subject, one.settings) for one in rivals}, key=lambda one: one[0] != "freshet"):
+    for subject, settings in sorted(
+        {(one.subject, one.settings) for one in rivals}, key=lambda one: one[0] != "freshet"
+    ):
         some = [one for one in rivals if (one.subject, one.settings) == (subject, settings)]
         lines.append(
             cells(
