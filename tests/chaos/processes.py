@@ -17,15 +17,17 @@ ZOMBIE = 75  # exit code of a worker that the group may have given up
 
 
 def kills(settings: Settings, bundles: Path, folder: Path, seed: int, count: int) -> None:
-    """Fault 1: SIGKILL one of two workers, `count` times; about half the time while a worker still joins or recovers."""
+    """Fault 1: SIGKILL one of two workers, `count` times; now and then while one still joins or recovers."""
     with Trial(1, "SIGKILL mid-batch", seed, settings, bundles, folder) as trial:
         working = 0
         for _ in range(count):
-            if trial.draw.random() < 0.5:
+            at_work = trial.draw.random() < 0.6
+            if at_work:
                 trial.works()
             trial.pause(0.5, 2)
-            victim = trial.one()
-            working += trial.ready(victim)
+            ready = [worker for worker in trial.workers if trial.ready(worker)]
+            victim = trial.draw.choice(ready) if at_work and ready else trial.one()
+            working += victim in ready
             trial.kill(victim)
         trial.note = f"{count} kills at seeded instants, {working} of them of a worker that was ready"
 
