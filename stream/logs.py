@@ -23,6 +23,7 @@ QUIET: Final = {
     "faust": logging.WARNING,
     "mode": logging.WARNING,
     "kafka": logging.WARNING,
+    "kafka.admin": logging.ERROR,  # it warns of each member of a group whose metadata, Faust's, it cannot read
     "asyncio": logging.WARNING,
     "rocksdict": logging.WARNING,
     "stream.app": logging.WARNING,  # mode tells of each service's start under the module of its class

@@ -12,6 +12,7 @@ from kafka.structs import TopicPartition
 from deploy import topics
 from deploy.topics import admin
 from deploy.verify import Report, run
+from deploy.verify.log import KafkaLog
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
 from tests.worker_process import Events, WorkerProcess, slates, until
@@ -162,6 +163,10 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         worker.wait_ready()
         events.send(200, rate=400)
         _applied(worker, 200)
+        report = run(
+            settings, wait=60
+        )  # before: once all have grown, every user has another partition, and verify says so
+        written = _ends(settings)
         with admin(settings) as client:
             client.create_partitions(dict.fromkeys(grown, count))
         assert worker.wait(60) == 78, worker.tail()
@@ -177,11 +182,23 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
     finally:
         events.close()
         worker.close()
-    report = run(settings)
+    after = _ends(settings)
+    assert {place: after[place] for place in written} == written, "written after the growth"
+    assert not any(end for place, end in after.items() if place not in written)
     assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
     what = "every topic" if to_all else grown[0].removeprefix(settings.prefix)
     note = f"{what} grown from {settings.partitions} to {count} partitions: the running worker 78, named; at the next start 78"
     record(_outcome(17, "partitions added live", seed, began, report, note))
+
+
+def _ends(settings: Settings) -> dict[tuple[str, int], int]:
+    """Where the outputs end."""
+    log = KafkaLog(settings)
+    try:
+        outputs = (settings.changelog_topic, settings.recommendations_topic, settings.dead_letters_topic)
+        return {place: span.end for place, span in log.spans(outputs).items()}
+    finally:
+        log.close()
 
 
 def remake(settings: Settings, topic: str) -> None:
