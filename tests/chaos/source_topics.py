@@ -162,6 +162,10 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         worker.wait_ready()
         events.send(200, rate=400)
         _applied(worker, 200)
+        report = run(settings, wait=30)  # now: afterwards the topics do not fit what is in them
+        assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
+        assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
+        shown = len(slates(settings))
         with admin(settings) as client:
             client.create_partitions(dict.fromkeys(grown, count))
         assert worker.wait(60) == 78, worker.tail()
@@ -174,11 +178,15 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
             _refused(worker, f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}")
         else:
             _refused(worker, f"{grown[0]} has {count} partitions, expected {settings.partitions}")
+        events.close()
+        events = Events(settings, seed=seed + 1)  # knows the new partitions
+        events.send(50)
+        if to_all:
+            assert worker.start().wait(60) == 78, worker.tail()
+        assert len(slates(settings)) == shown, "an event is in a state though the partitions are others"
     finally:
         events.close()
         worker.close()
-    report = run(settings)
-    assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
     what = "every topic" if to_all else grown[0].removeprefix(settings.prefix)
     note = f"{what} grown from {settings.partitions} to {count} partitions: the running worker 78, named; at the next start 78"
     record(_outcome(17, "partitions added live", seed, began, report, note))
