@@ -179,6 +179,12 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
             _refused(worker, f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}")
         else:
             _refused(worker, f"{grown[0]} has {count} partitions, expected {settings.partitions}")
+        events.close()
+        events = Events(settings, seed=seed + 1)  # knows the new partitions
+        events.send(50)
+        if to_all:
+            assert worker.start().wait(60) == 78, worker.tail()
+        assert len(slates(settings)) == shown, "an event is in a state though the partitions are others"
     finally:
         events.close()
         worker.close()
