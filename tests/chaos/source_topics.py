@@ -72,7 +72,9 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         f"{kind}s topic made anew with {new} records, {old} of the old one committed, under {how} worker: 76, named; started "
         "again with accept_loss: 76, nothing taken in; a new app_id and new slates: goes on from the beginnings"
     )
-    record(_outcome(16, "source topic made anew", seed, began, report, note))
+    record(
+        _outcome(16, f"source topic made anew, worker {'running' if running else 'stopped'}", seed, began, report, note)
+    )
 
 
 def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
@@ -186,7 +188,7 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
     assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
     what = "every topic" if to_all else grown[0].removeprefix(settings.prefix)
     note = f"{what} grown from {settings.partitions} to {count} partitions: the running worker 78, named; at the next start 78"
-    record(_outcome(17, "partitions added live", seed, began, report, note))
+    record(_outcome(17, f"partitions added live to {'every topic' if to_all else 'one'}", seed, began, report, note))
 
 
 def _ends(settings: Settings) -> dict[tuple[str, int], int]:
