@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ POLL = 0.5  # seconds that one fetch of ours waits
 ENOUGH = 64  # records that are handed over without lingering
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
 SETTLE = 1.0  # seconds that a rebalance waits for what the pipeline holds back
+LAST_COMMIT = 5.0  # seconds for the commit of a rebalance that comes while the worker stops
 
 
 @dataclass
@@ -123,6 +125,7 @@ class SourceConsumer(driver.Consumer):
         self._running: MicroBatch | None = None  # the pipeline works on it
         self._held = False  # the pipeline asks for no more records
         self._stopping = False
+        self._assigning = False
         self._waking: asyncio.Future[Any] | None = None  # kept, since the loop holds tasks weakly
         self._fetch: asyncio.Future[Any] | None = None
         self._drainer: asyncio.Task[Any] | None = None  # Faust's, of the topics that are no sources
@@ -315,7 +318,7 @@ class SourceConsumer(driver.Consumer):
         end = time.monotonic() + seconds
         if self._pending is not None and not self._pending.sent:
             self._pending = None  # nobody has seen it, and it would stand in the way of `wake`
-        while (self._pending is not None or self._running is not None) and time.monotonic() < end:
+        while (self._pending is not None or self._running is not None or self._assigning) and time.monotonic() < end:
             await self._wait_changed()
         await self.drained(max(0.0, end - time.monotonic()))
 
@@ -337,7 +340,11 @@ class SourceConsumer(driver.Consumer):
         self._guard()  # evicted while stopped: what we hold may be another worker's already
         await self.settle(SETTLE)
         await self.quiesce()
-        await self.commit_finished()  # Faust forgets what is finished before it would commit it
+        # Faust forgets what is finished before it would commit it. A thread that has stopped answers no call: what is not
+        # committed then is read again.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_COMMIT if self._stopping else None):
+                await self.commit_finished()
         self.joined = False
         await super().on_partitions_revoked(revoked)
         self.app.lease.release()
@@ -345,6 +352,9 @@ class SourceConsumer(driver.Consumer):
             known.clear()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        if self._stopping:
+            return  # nothing is begun any more; the thread that would answer may have stopped, and the stop waits for us
+        self._assigning = True
         self.app.lease.grant()
         self.read_back = ReadBack()
         try:
@@ -355,6 +365,8 @@ class SourceConsumer(driver.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
         self.joined = True
         self.rebalances += 1
+        self._assigning = False
+        self._changed.set()
 
     async def commit_finished(self) -> None:
         """Commit all that is finished by now.

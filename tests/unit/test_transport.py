@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
 from stream.errors import LeaseError, SettingsError
 from stream.transport import SourceConsumer, check_private_names, names
@@ -165,7 +166,7 @@ def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
         consumer: Any = SourceConsumer.__new__(SourceConsumer)
         vars(consumer).update(
             app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
-            epoch=1, _max=500, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _pending=MicroBatch(1),
+            epoch=1, _max=500, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _assigning=False, _pending=MicroBatch(1),
         )  # fmt: skip
         lingering = consumer._pending
         consumer.finish({}, hold=True)
@@ -185,7 +186,9 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
         consumer: Any = SourceConsumer.__new__(SourceConsumer)
         batch = MicroBatch(1)
         batch.sent = True
-        vars(consumer).update(epoch=1, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _pending=batch)
+        vars(consumer).update(
+            epoch=1, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _assigning=False, _pending=batch
+        )
         consumer._guard = lambda: None
         steps: list[str] = []
 
@@ -209,3 +212,16 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
         assert consumer._pending is None
 
     asyncio.run(check())
+
+
+def test_nothing_is_begun_in_a_rebalance_while_the_worker_stops() -> None:
+    """Whatever asks the consumer's thread then may wait for ever, and the stop with it."""
+
+    def asked(partition: int) -> int:
+        raise AssertionError("a partition is opened")
+
+    consumer: Any = SourceConsumer.__new__(SourceConsumer)
+    consumer.prepare = asked
+    consumer.hold()
+    consumer.app = SimpleNamespace()  # without a lease that could be granted
+    asyncio.run(consumer.on_partitions_assigned({TP("x-changelog", 0)}))
