@@ -67,6 +67,7 @@ A trial counts only where at its end every worker was ready within 60 s of the l
 got acknowledged (by its ledger) was committed, lag was 0, memory was bounded, every worker stopped cleanly within 30 s, and
 [`freshet verify`](verify.md) was green over topics, ledger and RocksDB folders: 0 lost, 0 double, 0 uncovered. Where
 a fault must make a worker refuse or stop, the trial holds it to the exit code and to the last line of its log.
+A trial that fails leaves no row: a seed that is missing here failed or was not run.
 
 *Repeats* are slates sent again, flagged `replay`. *Unavailable* is the longest time in which any partition's users got no
 slate: it holds the fault itself (a broker that stands still for two minutes answers nobody) and, after a kill, the restart of
