@@ -166,7 +166,8 @@ def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
         consumer: Any = SourceConsumer.__new__(SourceConsumer)
         vars(consumer).update(
             app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
-            epoch=1, _max=500, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _assigning=False, _pending=MicroBatch(1),
+            epoch=1, _max=500, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _assigning=False,
+            _pending=MicroBatch(1),
         )  # fmt: skip
         lingering = consumer._pending
         consumer.finish({}, hold=True)
