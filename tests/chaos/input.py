@@ -18,8 +18,9 @@ from deploy.verify.judge import murmur2
 from stream import interest
 from stream.events import MAX_TEXT
 from stream.settings import Settings
+from tests.bench.processes import resident_mib
 from tests.chaos.cardinality import check_log, series
-from tests.chaos.trial import Trial, resident
+from tests.chaos.trial import Trial
 from tests.poison import KEY, NOW, ODD, POISON, YEAR, Headers, Poison, body
 from tests.worker_process import read_all, slates, until
 
@@ -184,7 +185,7 @@ def only_poison(
         sender.flush()
         until(lambda: trial.metric("freshet_dead_letters_total") == trial.bad, 60, "the first of each kind")
         lines = [series(worker) for worker in trial.workers]
-        held = [resident(worker.process.pid) for worker in trial.workers]
+        held = [resident_mib(worker.process.pid) for worker in trial.workers]
         at = draw.uniform(0.3, 0.7) * seconds if kill else float("inf")
         began, number, checked = time.monotonic(), 0, 0.0
         while (now := time.monotonic() - began) < seconds:
@@ -204,7 +205,9 @@ def only_poison(
         trial.works(100)
         letters = all_letters(trial, sender)
         repeats = sum(map(len, letters.values())) - len(letters)
-        grown = max(resident(worker.process.pid) - before for worker, before in zip(trial.workers, held, strict=True))
+        grown = max(
+            resident_mib(worker.process.pid) - before for worker, before in zip(trial.workers, held, strict=True)
+        )
         if not kill:
             assert repeats == 0
             check_counts(trial, sender)

@@ -33,6 +33,7 @@ from deploy.verify.log import KafkaLog
 from deploy.verify.sends import SEND_ID
 from stream.popularity import ANYONE
 from stream.settings import Settings
+from tests.bench.processes import resident_mib
 from tests.chaos.outcomes import Outcome, record
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
@@ -144,7 +145,7 @@ class Trial:
         self.also = also
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
-        self.kills = self.restarts = self.bad = self.duplicates = self.culprits = self.items_bad = 0
+        self.kills = self.restarts = self.bad = self.duplicates = self.culprits = 0
         self.memory = 0.0
         self.note = ""
         self.report: Report | None = None
@@ -307,7 +308,7 @@ class Trial:
                         continue
                     if worker.process.poll() is None:
                         with suppress(OSError):
-                            self.memory = max(self.memory, resident(worker.process.pid))
+                            self.memory = max(self.memory, resident_mib(worker.process.pid))
                     elif worker.name not in self._due:
                         self._ended(worker)
                         pause = self._backoff.get(worker.name, BACKOFF[0])
@@ -338,14 +339,6 @@ class Trial:
             self.traffic.events.close()
         for worker in self.workers:
             worker.close()
-
-
-def resident(pid: int) -> float:
-    """Resident MiB of a process."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def unavailable(settings: Settings) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stream.health import CONNECTIONS, TIMEOUT
 from stream.settings import Settings
+from tests.bench.processes import resident_mib
 from tests.chaos.trial import Trial
 from tests.worker_process import WorkerProcess, until
 
@@ -63,7 +64,7 @@ def status(worker: WorkerProcess) -> dict[str, str]:
 
 def memory(worker: WorkerProcess) -> float:
     """Resident megabytes."""
-    return int(status(worker)["VmRSS"].split()[0]) / 1024
+    return resident_mib(worker.process.pid)
 
 
 def answered(address: tuple[str, int]) -> None:
