@@ -1,8 +1,9 @@
 """The comment stage: texts are encoded beside the hot path, so that they delay no other user.
 
 A comment whose vector is not known yet waits, and with it its own user's later events; everyone else goes on. Vectors
-are kept by text hash. One thread encodes, one text at a time: a vector depends on its text alone, and so does the rating that
-is read out of a comment without a value, where the bundle can.
+are kept by text hash. Texts are encoded one by one: a vector depends on its text alone, and so does the rating that is read out
+of a comment without a value, where the bundle can. The executor may be one that steps back behind everything else; where it falls
+behind, `urgent` takes what comes further, since events that wait too long end in a worker that reads nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from numpy.typing import NDArray
 from stream.events import SourceEvent
 from stream.fatal import fatal
 
+PATIENT = 32
+"""Texts that may wait for the executor that steps back."""
+
 Vector = NDArray[np.float32]
 Read = tuple[Vector, float]
 """A text's vector and the rating in it (NaN: not asked for)."""
@@ -31,7 +35,8 @@ class CommentStage:
     """Holds back events until their comments are encoded. All methods run in the event loop.
 
     encode: text -> float32 [text width]; read: the same with the rating, for comments without a value; None: they stay
-    without. Both are called in `executor`. on_ready: called when held events may go on.
+    without. Both are called in `executor`, or in `urgent` while PATIENT texts wait for the former (None: never).
+    on_ready: called when held events may go on.
     """
 
     def __init__(
@@ -40,10 +45,13 @@ class CommentStage:
         executor: Executor,
         cache: int,
         read: Callable[[str], Read] | None = None,
+        urgent: Executor | None = None,
     ) -> None:
         self._encode = encode
         self._read = read
         self._executor = executor
+        self._urgent = urgent or executor
+        self._patient = 0  # texts that wait for `executor`, or are in it
         self._size = cache
         self._cache: OrderedDict[bytes, Read] = OrderedDict()
         self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
@@ -133,26 +141,32 @@ class CommentStage:
         self._asked[digest] = [user]
         loop = asyncio.get_running_loop()
         epoch = self._epoch
-        future = self._executor.submit(self._timed, event.text, self._wanted(event))
+        patient = self._patient < PATIENT
+        self._patient += patient
+        executor = self._executor if patient else self._urgent
+        future = executor.submit(self._timed, event.text, self._wanted(event))
 
-        def tell(done: Future[Read]) -> None:
+        def tell(done: Future[tuple[Read, float]]) -> None:
             if done.cancelled():  # the worker stops
                 return
             with suppress(RuntimeError):  # the loop is closed: it has stopped
-                loop.call_soon_threadsafe(self._done, epoch, digest, done.exception(), done)
+                loop.call_soon_threadsafe(self._done, epoch, digest, patient, done.exception(), done)
 
         future.add_done_callback(tell)
 
-    def _timed(self, text: str, wanted: bool) -> Read:
+    def _timed(self, text: str, wanted: bool) -> tuple[Read, float]:
         began = time.perf_counter()
         found = self._read(text) if self._read and wanted else (self._encode(text), math.nan)
-        self.seconds += time.perf_counter() - began
-        return found
+        return found, time.perf_counter() - began
 
-    def _done(self, epoch: int, digest: bytes, error: BaseException | None, done: Future[Read]) -> None:
+    def _done(
+        self, epoch: int, digest: bytes, patient: bool, error: BaseException | None, done: Future[tuple[Read, float]]
+    ) -> None:
+        self._patient -= patient
         if error is not None:
             fatal(error)
-        found = done.result()
+        found, seconds = done.result()
+        self.seconds += seconds
         self.encoded += 1
         if self._size:
             self._cache[digest] = found

@@ -102,6 +102,7 @@ class Worker:
         self._health = Health(self._metrics, settings.web_host, settings.web_port)
         self._model_thread = ThreadPoolExecutor(1, "models")
         self._text_thread = ThreadPoolExecutor(1, "texts", initializer=_step_back)
+        self._urgent_thread = ThreadPoolExecutor(1, "urgent-texts")  # a thread only once it is needed
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -123,7 +124,7 @@ class Worker:
         app = InterestApp(settings)
         comments = CommentStage(
             self._encoder.encode, self._text_thread, settings.comment_cache,
-            self._encoder.encode_and_read if self._encoder.reads else None,
+            self._encoder.encode_and_read if self._encoder.reads else None, self._urgent_thread,
         )  # fmt: skip
         pipeline = self._pipeline(app, comments, catalogue)
         app.interest.pipeline = pipeline
@@ -279,5 +280,6 @@ class Worker:
         await items.stop()
         self._health.stop()
         self._model_thread.shutdown(wait=False)
-        self._text_thread.shutdown(wait=False, cancel_futures=True)  # else the process waits for every text that waits
+        for texts in (self._text_thread, self._urgent_thread):
+            texts.shutdown(wait=False, cancel_futures=True)  # else the process waits for every text that waits
         log.info("worker stopped")

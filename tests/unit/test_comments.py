@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from stream.comments import CommentStage
+from stream.comments import PATIENT, CommentStage
 from stream.events import CLICK, COMMENT, NAN, SourceEvent
 
 
@@ -176,3 +176,23 @@ def test_texts_that_wait_at_the_stop_are_given_up_without_a_word(caplog: pytest.
     running = asyncio.run(check())
     running.set_result((np.zeros(3, np.float32), math.nan))  # its loop is closed
     assert not caplog.records
+
+
+def test_texts_beyond_those_that_may_wait_are_urgent() -> None:
+    async def check() -> None:
+        patient, urgent = Later(), Later()
+        comments = CommentStage(lambda text: np.zeros(3, np.float32), patient, 100, None, urgent)  # type: ignore[arg-type]
+        for number in range(PATIENT + 2):
+            comments.admit(b"u%d" % number, [event(b"u%d" % number, number, f"text {number}")])
+        assert (len(patient.jobs), len(urgent.jobs)) == (PATIENT, 2)
+        urgent.run()
+        await turn()
+        assert offsets(comments.take_ready()) == [PATIENT, PATIENT + 1]
+        patient.run()
+        await turn()
+        assert len(comments.take_ready()) == PATIENT
+        assert comments.held == 0
+        comments.admit(b"v", [event(b"v", 100, "one more")])
+        assert (len(patient.jobs), len(urgent.jobs)) == (1, 0)
+
+    asyncio.run(check())
