@@ -454,7 +454,7 @@ class SourceConsumer(driver.Consumer):
         if not self.app.settings.accept_loss:
             raise error
         self.log.error("%s: going on, as told", error)
-        self.on_accepted_loss(records)
+        self.on_accepted_loss(max(1, records))  # where nobody knows how many, there is still something to alert on
 
     def check_topology(self) -> None:
         """Raises TopologyError where a source topic has got more partitions, LossError where its log went back."""

@@ -1,14 +1,16 @@
-"""Source records that were deleted before they were read: the worker stops and names them, unless told to go on."""
+"""Records that were deleted before they were read: the worker stops and names them, unless told to go on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
 from stream.settings import Settings
+from tests.chaos.source_topics import remake
 from tests.worker_process import Events, WorkerProcess, until
 
 pytestmark = pytest.mark.integration
@@ -44,3 +46,28 @@ def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings],
         admin.close()
         events.close()
         worker.close()
+
+
+def test_an_emptied_changelog(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    settings = world(partitions=1)
+    worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
+    events = Events(settings, seed=5)
+    told = WorkerProcess(settings, tmp_path, "told", bundles=bundles, accept_loss=True)
+    try:
+        events.put(*events.one(kind="click"))
+        events.producer.flush()
+        until(lambda: worker.metric("freshet_events_total", outcome="applied") == 1, 30, "applied")
+        assert worker.terminate() == 0
+        remake(settings, settings.changelog_topic)
+        rmtree(worker.data_dir)
+        worker.start()
+        assert worker.wait(60) == 76
+        (said,) = [line for line in worker.lines() if line["level"] == "CRITICAL"]
+        assert f"{settings.changelog_topic} partition 0 is empty" in said["message"]
+        told.start().wait_ready()
+        assert told.metric("freshet_accepted_loss_records_total") == 1
+        assert told.terminate() == 0
+    finally:
+        events.close()
+        worker.close()
+        told.close()
