@@ -109,7 +109,7 @@ class EmbeddedKafka:
             if pid := self.pid:
                 raise BrokerError(f"a broker runs already below {self.directory} (pid {pid}, {self.bootstrap})")
             jars = classpath()
-            port = self._asked or _free_port()
+            port = self._asked or free_port()
             if _answers(port) or not _bindable(port):
                 raise BrokerError(f"port {port} is taken by another process; choose one with --port (0: any free port)")
             self._write(port)
@@ -185,7 +185,7 @@ class EmbeddedKafka:
 
     def _write(self, port: int) -> None:
         properties = _PROPERTIES.format(
-            port=port, controller=_free_port(), data=self.directory / "data", message=MAX_MESSAGE
+            port=port, controller=free_port(), data=self.directory / "data", message=MAX_MESSAGE
         )
         (self.directory / "server.properties").write_text(properties)
         (self.directory / "log4j2.yaml").write_text(_LOGGING)
@@ -243,7 +243,8 @@ def cluster_id(number: uuid.UUID) -> str:
     return "A" + text[1:] if text.startswith("-") else text
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

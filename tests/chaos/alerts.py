@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,7 +22,7 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
 from deploy import topics
-from deploy.kafka import EmbeddedKafka
+from deploy.kafka import EmbeddedKafka, free_port
 from deploy.verify import run as verify
 from export.publish import build, publish
 from stream.settings import Settings, load
@@ -212,11 +211,6 @@ def settings_at(kafka: EmbeddedKafka, **values: Any) -> Settings:
     settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=2, **values)
     topics.create(settings)
     return settings
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def slow(station: Station, first: WorkerProcess) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from deploy import topics
-from deploy.kafka import EmbeddedKafka, jars
+from deploy.kafka import EmbeddedKafka, free_port, jars
 from stream.errors import BrokerError, DownloadError
 from stream.settings import Settings, load
 from tests.worker_process import environment, until
@@ -54,11 +54,6 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *named: str) -> N
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture
