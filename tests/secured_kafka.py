@@ -29,7 +29,7 @@ from kafka.admin import (
 )
 
 from deploy.kafka import EmbeddedKafka
-from deploy.kafka.broker import _free_port
+from deploy.kafka import free_port
 from stream.settings import Settings, load
 
 CERTIFICATES: Final = ("good", "expired", "stranger", "unknown")
@@ -61,7 +61,7 @@ class SecuredKafka(EmbeddedKafka):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.ports = {name: _free_port() for name in CERTIFICATES}
+        self.ports = {name: free_port() for name in CERTIFICATES}
         self.ca = self.directory / "ca.pem"
         self._certify()
 
