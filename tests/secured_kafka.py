@@ -28,8 +28,7 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from deploy.kafka import EmbeddedKafka
-from deploy.kafka import free_port
+from deploy.kafka import EmbeddedKafka, free_port
 from stream.settings import Settings, load
 
 CERTIFICATES: Final = ("good", "expired", "stranger", "unknown")
