@@ -157,8 +157,10 @@ class Events:
         self._users = users
         self._items = items
         self.producer = KafkaProducer(
-            acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000, **settings.kafka_python()
-        )
+            acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000,
+            delivery_timeout_ms=300_000,  # longer than any outage here: once a batch has expired it sends nothing more
+            **settings.kafka_python(),
+        )  # fmt: skip
         self.sent = 0
         self.words = 6  # of a comment
 
