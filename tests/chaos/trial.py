@@ -42,9 +42,7 @@ FINISHED = 120.0  # seconds from then until all that was sent is committed
 MEMORY = 1500.0  # MiB that a worker may have resident
 BACKOFF = (0.2, 5.0)  # seconds until a worker is started again: at first, at most
 STOP = 30.0  # seconds that a clean stop may take
-DELIVERY = (
-    150.0  # seconds that the producer gets at the end for what it has not delivered; what is left is indeterminate
-)
+DELIVERY = 150.0  # seconds that the producer gets at the end; what it has not delivered then is indeterminate
 
 
 class Traffic(threading.Thread):
