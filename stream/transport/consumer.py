@@ -126,6 +126,7 @@ class SourceConsumer(driver.Consumer):
         self._held = False  # the pipeline asks for no more records
         self._stopping = False
         self._assigning = False
+        self._claimed = False  # the partitions of this assignment are taken over
         self._waking: asyncio.Future[Any] | None = None  # kept, since the loop holds tasks weakly
         self._fetch: asyncio.Future[Any] | None = None
         self._drainer: asyncio.Task[Any] | None = None  # Faust's, of the topics that are no sources
@@ -142,6 +143,7 @@ class SourceConsumer(driver.Consumer):
         app = self.app
         return bool(
             self.flow_active
+            and self._claimed
             and app.tables.actives_ready
             and not app.rebalancing
             and not self._stopping
@@ -325,6 +327,7 @@ class SourceConsumer(driver.Consumer):
     async def quiesce(self) -> None:
         """No new micro-batch from here on; wait for the one under way."""
         self.epoch += 1
+        self._claimed = False
         self._pending = None
         self._held = False
         if self._fetch is not None:
@@ -355,6 +358,8 @@ class SourceConsumer(driver.Consumer):
         if self._stopping:
             return  # nothing is begun any more; the thread that would answer may have stopped, and the stop waits for us
         self._assigning = True
+        self.epoch += 1  # a takeover of the former assignment that is under way does not count for this one
+        self._claimed = False
         self.app.lease.grant()
         self.read_back = ReadBack()
         try:
@@ -396,6 +401,7 @@ class SourceConsumer(driver.Consumer):
         await super().perform_seek()
         if asyncio.current_task() is self._drainer:
             return
+        epoch = self.epoch
         sources = [tp for tp in self.assignment() if tp.topic in self.sources]
         for tp in sources:
             committed = self._committed_offset.get(tp)
@@ -409,6 +415,8 @@ class SourceConsumer(driver.Consumer):
             await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
+        # Faust may call a recovery complete that a rebalance overtook; what is fetched then is nobody's yet
+        self._claimed = epoch == self.epoch
 
     def _refuse_added(self, assigned: Iterable[TP]) -> None:
         count = self.app.settings.partitions

@@ -226,3 +226,46 @@ def test_nothing_is_begun_in_a_rebalance_while_the_worker_stops() -> None:
     consumer.hold()
     consumer.app = SimpleNamespace()  # without a lease that could be granted
     asyncio.run(consumer.on_partitions_assigned({TP("x-changelog", 0)}))
+
+
+def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust may call the recovery of a former assignment complete: its claims are cleared under the micro-batch."""
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        app = SimpleNamespace(tables=SimpleNamespace(actives_ready=True), rebalancing=False, should_stop=False)
+        vars(consumer).update(
+            app=app, sources=frozenset(), assignment=set, on_revoked=lambda: None, epoch=1, flow_active=True, _drainer=None,
+            _changed=asyncio.Event(), _claimed=False, _stopping=False, _fetch=None, _running=None, _pending=None,
+        )  # fmt: skip
+        calls: list[set[int]] = []
+
+        async def overtaken(partitions: set[int]) -> None:
+            calls.append(partitions)
+            await consumer.quiesce()
+
+        async def in_peace(partitions: set[int]) -> None:
+            calls.append(partitions)
+
+        assert not consumer._open()
+        consumer.take_over = overtaken
+        await consumer.perform_seek()
+        assert not consumer._open()
+        consumer.take_over = in_peace
+        await consumer.perform_seek()
+        assert consumer._open()
+        await consumer.quiesce()
+        assert not consumer._open()
+        assert len(calls) == 2
+
+    async def sought(consumer: Any) -> None:
+        pass
+
+    async def nothing_lost(consumer: Any, tps: Any) -> None:
+        pass
+
+    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
+    monkeypatch.setattr(SourceConsumer, "_refuse_loss", nothing_lost)
+    monkeypatch.setattr(SourceConsumer, "_refuse_empty", nothing_lost)
+    monkeypatch.setattr(SourceConsumer, "should_stop", False)
+    asyncio.run(check())
