@@ -126,7 +126,7 @@ class SourceConsumer(driver.Consumer):
         self._held = False  # the pipeline asks for no more records
         self._stopping = False
         self._assigning = False
-        self._claimed = False  # the partitions of this assignment are taken over
+        self._claimed = -1  # the epoch whose partitions are taken over
         self._waking: asyncio.Future[Any] | None = None  # kept, since the loop holds tasks weakly
         self._fetch: asyncio.Future[Any] | None = None
         self._drainer: asyncio.Task[Any] | None = None  # Faust's, of the topics that are no sources
@@ -143,7 +143,7 @@ class SourceConsumer(driver.Consumer):
         app = self.app
         return bool(
             self.flow_active
-            and self._claimed
+            and self._claimed == self.epoch
             and app.tables.actives_ready
             and not app.rebalancing
             and not self._stopping
@@ -327,7 +327,6 @@ class SourceConsumer(driver.Consumer):
     async def quiesce(self) -> None:
         """No new micro-batch from here on; wait for the one under way."""
         self.epoch += 1
-        self._claimed = False
         self._pending = None
         self._held = False
         if self._fetch is not None:
@@ -359,7 +358,6 @@ class SourceConsumer(driver.Consumer):
             return  # nothing is begun any more; the thread that would answer may have stopped, and the stop waits for us
         self._assigning = True
         self.epoch += 1  # a takeover of the former assignment that is under way does not count for this one
-        self._claimed = False
         self.app.lease.grant()
         self.read_back = ReadBack()
         try:
@@ -416,7 +414,7 @@ class SourceConsumer(driver.Consumer):
         except FreshetError as error:
             fatal(error)
         # Faust may call a recovery complete that a rebalance overtook; what is fetched then is nobody's yet
-        self._claimed = epoch == self.epoch
+        self._claimed = epoch
 
     def _refuse_added(self, assigned: Iterable[TP]) -> None:
         count = self.app.settings.partitions

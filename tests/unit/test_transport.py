@@ -236,7 +236,7 @@ def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypa
         app = SimpleNamespace(tables=SimpleNamespace(actives_ready=True), rebalancing=False, should_stop=False)
         vars(consumer).update(
             app=app, sources=frozenset(), assignment=set, on_revoked=lambda: None, epoch=1, flow_active=True, _drainer=None,
-            _changed=asyncio.Event(), _claimed=False, _stopping=False, _fetch=None, _running=None, _pending=None,
+            _changed=asyncio.Event(), _claimed=-1, _stopping=False, _fetch=None, _running=None, _pending=None,
         )  # fmt: skip
         calls: list[set[int]] = []
 
