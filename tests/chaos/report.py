@@ -79,8 +79,8 @@ RIVALS = """\
 ## The same kills against others
 
 tests/rivals says how each keeps, for every user, which of the user's numbered events it has applied and how often; judged by the
-last state of each user in its changelog, once it had committed everything. Same events, rate, instants of SIGKILL and deleted
-folders, partitions, session timeout, restart at once.
+last state of each user in its changelog, once it had committed everything, or 90 s after the last event where it did not.
+Same events, rate, instants of SIGKILL and deleted folders, partitions, session timeout, restart at once.
 """
 
 
@@ -191,10 +191,10 @@ def notes(faults: Sequence[Outcome], others: Sequence[Outcome]) -> list[str]:
 def beside(rivals: Sequence[Rival]) -> str:
     """The same kills against others."""
     head = ("worker", "settings", "seeds", "events", "kills", "folders deleted", "lost", "double", "events never shown",
-            "users wrong")  # fmt: skip
+            "users wrong", "seeds that never committed everything")  # fmt: skip
     lines = [RIVALS, cells(head), cells(["---"] * len(head))]
     for subject, settings in sorted(
-        {(one.subject, one.settings) for one in rivals}, key=lambda one: one[0] != "freshet"
+        {(one.subject, one.settings) for one in rivals}, key=lambda one: (one[0] != "freshet", one)
     ):
         some = [one for one in rivals if (one.subject, one.settings) == (subject, settings)]
         lines.append(
@@ -204,6 +204,7 @@ def beside(rivals: Sequence[Rival]) -> str:
                     f"{sum(one.events for one in some):,}", sum(one.kills for one in some), sum(one.wipes for one in some),
                     f"{sum(one.lost for one in some):,}", f"{sum(one.double for one in some):,}",
                     f"{sum(one.unshown for one in some):,}", f"{sum(one.users_wrong for one in some):,}",
+                    sum(one.caught_up < 0 for one in some),
                 )
             )
         )  # fmt: skip

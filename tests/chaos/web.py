@@ -32,7 +32,7 @@ def abuse(settings: Settings, bundles: Path, folder: Path, seed: int, connection
     with Trial(27, "HTTP abuse", seed, settings, bundles, folder, workers=1, rate=200, users=60, allowed=()) as trial:
         worker = trial.workers[0]
         address = ("127.0.0.1", worker.port())
-        before = memory(worker)
+        before = resident_mib(worker.process.pid)
         kinds = [
             lambda: bodies(address, megabytes),
             lambda: long_heads(address),
@@ -49,7 +49,7 @@ def abuse(settings: Settings, bundles: Path, folder: Path, seed: int, connection
                 answered(address)
         trial.wait_ready()
         threads = int(status(worker)["Threads"])
-        grown = memory(worker) - before
+        grown = resident_mib(worker.process.pid) - before
         assert grown < 200, f"{grown:.0f} MB more than before"
         assert all(line.startswith("{") and json.loads(line) for line in worker.log.read_text().splitlines())
         trial.note = (
@@ -60,11 +60,6 @@ def abuse(settings: Settings, bundles: Path, folder: Path, seed: int, connection
 def status(worker: WorkerProcess) -> dict[str, str]:
     lines = Path(f"/proc/{worker.process.pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def memory(worker: WorkerProcess) -> float:
-    """Resident megabytes."""
-    return resident_mib(worker.process.pid)
 
 
 def answered(address: tuple[str, int]) -> None:

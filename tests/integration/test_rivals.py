@@ -1,4 +1,8 @@
-"""The judge of rivals on a stock Faust agent: it sees what is there, and nothing wrong where nobody was killed."""
+"""The judge of rivals on a stock Faust agent: it sees what is there, and nothing wrong where nobody was killed.
+
+Whether Faust commits the source's end again after a kill is its own affair (some seeds never do, docs/reliability.md), so what
+the test asserts after kills holds either way.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +33,6 @@ def test_kills_are_survived_and_judged(world: Callable[..., Settings], tmp_path:
     plan = Plan(seed=2, kills=2, wipes=1, gap=(3, 5), users=20)
     found = rivals.run(settings, rivals.faust(settings, tmp_path, "at-least-once", stock.DEFAULT_COMMIT_INTERVAL), plan)
     assert (found.kills, found.wipes, found.users) == (2, 1, 20)
-    assert found.caught_up >= 0
-    assert found.lost + found.double <= found.events
+    assert found.lost <= found.events
+    assert found.users_wrong <= found.users
     assert bool(found.lost or found.double) == bool(found.users_wrong)
