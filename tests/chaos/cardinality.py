@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stream.settings import Settings
+from tests.bench.processes import resident_mib
 from tests.chaos.outcomes import Outcome, record
-from tests.chaos.web import memory
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
 HOSTILE = (
@@ -38,7 +38,7 @@ def flood(settings: Settings, bundles: Path, folder: Path, seed: int, count: int
         one_of_each(events, seed)
         until(lambda: finished(worker, events), 60, "the first of each kind")
         worker.get("/none")
-        before, held = series(worker), memory(worker)
+        before, held = series(worker), resident_mib(worker.process.pid)
         bad = 2
         for number in range(count):
             topic, message = events.one(user=f"user-{seed}-{number}", kind="click", item=f"other-{number}")
@@ -52,7 +52,7 @@ def flood(settings: Settings, bundles: Path, folder: Path, seed: int, count: int
                 worker.get(f"/path-{number}?q={number}")
         events.producer.flush()
         until(lambda: finished(worker, events), 240, "everything finished")
-        after, grown = series(worker), memory(worker) - held
+        after, grown = series(worker), resident_mib(worker.process.pid) - held
         assert after == before, f"{before} series before, {after} after"
         assert grown < 400, f"{grown:.0f} MB more than before"
         assert worker.metric("freshet_events_total", outcome="dead_letter") >= bad
