@@ -128,10 +128,7 @@ def check(settings: Settings, *, worker: bool = False) -> Topology:
 def ids(settings: Settings) -> dict[str, str]:
     """Source topic -> its id, of those that are there. Raises BrokerError where no broker answers."""
     with admin(settings) as client:
-        try:
-            return _ids(settings, client.describe_topics(list(settings.sources)))
-        except KafkaError as error:
-            raise BrokerError(f"topics cannot be described: {type(error).__name__}") from None
+        return _ids(settings, client.describe_topics(list(settings.sources)))
 
 
 def _ids(settings: Settings, described: list[dict[str, Any]]) -> dict[str, str]:
@@ -185,12 +182,15 @@ def _wrong_configs(client: KafkaAdminClient, expected: list[Topic]) -> Iterator[
 
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """An admin client; raises BrokerError as `connect` says."""
+    """An admin client; raises BrokerError as `connect` says, and where the broker goes away, or refuses, while it is asked."""
     arguments = settings.kafka_python()
     client = connect(
         settings, lambda wait: KafkaAdminClient(client_id="freshet-admin", bootstrap_timeout_ms=wait, **arguments)
     )
     try:
         yield client
+    except KafkaError as error:
+        refused = refusal(error)
+        raise refused or BrokerError(f"{settings.brokers} did not answer: {type(error).__name__}") from None
     finally:
         client.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka.errors import KafkaConnectionError
 
 from deploy import topics
 from deploy.kafka import EmbeddedKafka, free_port, jars
@@ -203,6 +204,15 @@ def test_no_broker_is_named_within_the_startup_timeout(bundles: Path, command: t
     began = time.monotonic()
     refused(freshet(*command, settings=settings), 69, brokers)
     assert time.monotonic() - began < 20
+
+
+def test_a_broker_that_goes_away_while_it_is_asked_is_no_bug_of_ours(world: Callable[..., Settings]) -> None:
+    settings = world(partitions=1)
+    with (
+        pytest.raises(BrokerError, match=f"{settings.brokers}.*KafkaConnectionError"),
+        topics.admin(settings),
+    ):
+        raise KafkaConnectionError("socket disconnected")
 
 
 def test_create_waits_for_a_broker_that_comes_late_and_none_is_left_behind(home: Path) -> None:
