@@ -20,6 +20,7 @@ from functools import partial
 from importlib.metadata import version
 
 import msgspec
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
 from stream import logs, popularity, status
@@ -32,7 +33,7 @@ from stream.decoder import EventDecoder
 from stream.encoder import Encoder, open_encoder
 from stream.errors import FreshetError, RecordError
 from stream.events import Scored
-from stream.fatal import fatal
+from stream.fatal import fatal, meaning
 from stream.health import Health
 from stream.items import ItemsFollower
 from stream.lag import Lag
@@ -62,7 +63,12 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
     models = open_models(bundle, settings.provider)
     encoder = open_encoder(bundle, settings.provider)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(Worker(settings, bundle, models, encoder, topics or {}).run())
+        try:
+            runner.run(Worker(settings, bundle, models, encoder, topics or {}).run())
+        except (
+            KafkaError
+        ) as error:  # the broker went away after the topics were looked at, and before the app had started
+            raise meaning(error) from None
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

@@ -215,6 +215,35 @@ def test_a_broker_that_goes_away_while_it_is_asked_is_no_bug_of_ours(world: Call
         raise KafkaConnectionError("socket disconnected")
 
 
+def test_a_broker_that_goes_away_while_a_worker_starts_is_no_bug_of_ours(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path
+) -> None:
+    settings = world(partitions=1, bundles=bundles, data_dir=tmp_path, web_port=0)
+    gone = """
+from aiokafka.errors import KafkaConnectionError
+from deploy.cli import main
+from stream.app import InterestApp
+
+async def start(app):
+    raise KafkaConnectionError("Unable to bootstrap")
+
+InterestApp.start = start
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", gone, "worker"],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 69
+    (critical,) = [line for line in map(json.loads, done.stderr.splitlines()) if line["level"] == "CRITICAL"]
+    assert "Unable to bootstrap" in critical["message"]
+    assert "exception" not in critical
+
+
 def test_create_waits_for_a_broker_that_comes_late_and_none_is_left_behind(home: Path) -> None:
     port = free_port()
     settings = load(brokers=f"127.0.0.1:{port}", startup_timeout=60, partitions=1)
