@@ -107,17 +107,19 @@ def swaps(settings: Settings) -> None:
 
 
 def on_changelog(settings: Settings, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:
-    """Change what is sent to the changelog, RocksDB and slates as ever."""
+    """Change what is sent to the changelog, RocksDB and slates as ever.
+
+    A list of which nothing is left ends at -1: the worker is to believe that it was sent, and what is not sent has no end.
+    """
     send = RecordBatches.send
 
     async def mutant(self: RecordBatches, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Any:
-        return await send(
-            self,
-            {
-                place: change(list(records)) if place[0] == settings.changelog_topic else records
-                for place, records in lists.items()
-            },
-        )
+        changed = {
+            place: change(list(records)) if place[0] == settings.changelog_topic else records
+            for place, records in lists.items()
+        }
+        ends = await send(self, changed)
+        return {place: -1 for place, records in changed.items() if not records} | ends
 
     RecordBatches.send = mutant  # type: ignore[method-assign,assignment]
 

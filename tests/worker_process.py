@@ -102,10 +102,14 @@ class WorkerProcess:
         except OSError:
             return 0, ""
 
-    def ready(self) -> bool:
+    def runs(self) -> bool:
+        """True. Raises AssertionError with the end of its log where it has ended."""
         if self.process.poll() is not None:
             raise AssertionError(f"worker {self.name} ended with {self.process.returncode}:\n{self.tail()}")
-        return bool(self.port()) and self.get("/readyz")[0] == 200
+        return True
+
+    def ready(self) -> bool:
+        return self.runs() and bool(self.port()) and self.get("/readyz")[0] == 200
 
     def wait_ready(self, seconds: float = 60) -> WorkerProcess:
         until(self.ready, seconds, lambda: f"worker {self.name} ready:\n{self.tail()}")

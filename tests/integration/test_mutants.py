@@ -82,14 +82,14 @@ def work(
                 assert "store" in run(settings, scope=Scope(data_dirs=(worker.data_dir,))).kinds
             worker.start()
         if loses_disk:
-            _finish(settings)
+            _finish(worker)
             worker.kill()
             shutil.rmtree(worker.data_dir)
             worker.data_dir.mkdir()
             (worker.data_dir / "crashed").touch()
             events.write(200, folder / "ledger.jsonl")
             worker.start()
-        _finish(settings)
+        _finish(worker)
         assert worker.terminate() == 0
         numbers = bundles if mutant in ("unmutated", "drifts", "misranks") else None
         return run(settings, scope=Scope(ledger=folder / "ledger.jsonl", data_dirs=(worker.data_dir,), bundle=numbers))
@@ -98,12 +98,12 @@ def work(
         events.close()
 
 
-def _finish(settings: Settings) -> None:
+def _finish(worker: WorkerProcess) -> None:
     """Wait until the worker has committed everything, right or wrong."""
-    log = KafkaLog(settings)
+    log = KafkaLog(worker.settings)
     try:
-        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
-        until(lambda: ends.items() <= log.committed().items(), 60, "everything committed")
+        ends = {place: span.end for place, span in log.spans(worker.settings.sources).items() if span.end}
+        until(lambda: worker.runs() and ends.items() <= log.committed().items(), 60, "everything committed")
     finally:
         log.close()
 
