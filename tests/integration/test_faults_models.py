@@ -11,7 +11,7 @@ from stream.settings import Settings
 from tests.chaos import models
 
 pytestmark = pytest.mark.integration
-QUICK = {"partitions": 2, "session_timeout": 3.0, "heartbeat_interval": 0.5, "inference_timeout": 1.5}
+QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
 def test_damaged_bundle(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

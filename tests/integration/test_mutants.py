@@ -22,9 +22,9 @@ from tests.worker_process import Events, WorkerProcess, environment, until
 pytestmark = pytest.mark.integration
 QUICK = {
     "partitions": 2,
-    "session_timeout": 3.0,
-    "heartbeat_interval": 0.5,
-    "inference_timeout": 1.5,
+    "session_timeout": 6.0,  # nobody starts a worker again that ends because the machine stood still for longer
+    "heartbeat_interval": 1.0,
+    "inference_timeout": 3.0,
     "micro_batch": 64,
 }
 EVENTS = 2500
