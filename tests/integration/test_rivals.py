@@ -17,7 +17,7 @@ from tests.chaos.rivals import Plan
 from tests.rivals import stock
 
 pytestmark = pytest.mark.integration
-SETTINGS = {"partitions": 2, "session_timeout": 3.0, "heartbeat_interval": 0.5, "inference_timeout": 1.5}
+SETTINGS = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
 def test_without_kills_nothing_is_lost_or_double(world: Callable[..., Settings], tmp_path: Path) -> None:
