@@ -40,11 +40,16 @@ class Outcome:
     seconds: float = 0.0
     note: str = ""
     code: str = field(default_factory=lambda: code())
-    day: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+    day: str = field(default_factory=lambda: today())
 
     @property
     def key(self) -> tuple[int, str, int]:
         return self.fault, self.name, self.seed
+
+
+def today() -> str:
+    """The date, UTC."""
+    return datetime.now(UTC).date().isoformat()
 
 
 @cache
@@ -62,7 +67,8 @@ class Rival:
 
     subject: what ran, its version and the settings that matter. events: acknowledged; kills: SIGKILLs, wipes: those with the
     data folder deleted; exits: how often it ended by itself and was started again; lost, double, unshown, users_wrong: the
-    verdict; caught_up: seconds from the last event until the group had committed everything, -1 where it never did.
+    verdict; caught_up: seconds from the last event until the group had committed everything, -1 where it never did;
+    day: of the run, UTC.
     """
 
     subject: str
@@ -80,6 +86,7 @@ class Rival:
     users_wrong: int
     caught_up: float
     seconds: float
+    day: str = field(default_factory=today)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -108,7 +115,7 @@ def read(path: Path) -> Iterator[Outcome]:
 def read_rivals(path: Path) -> Iterator[Rival]:
     """Every run of a subject in a file, in the order of recording."""
     for line in _lines(path):
-        yield Rival(**json.loads(line))
+        yield Rival(**({"day": ""} | json.loads(line)))  # before there was a day
 
 
 def _lines(path: Path) -> list[str]:

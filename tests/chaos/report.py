@@ -1,7 +1,7 @@
 """docs/reliability.md, made from what the chaos suite recorded and from nothing else: python -m tests.chaos.report
 
 What the page is made of stands beside it (docs/reliability.jsonl, docs/rivals.jsonl), so that a run of some seeds adds to it. Of
-each fault, scenario and seed the last outcome counts. A fault without five seeds is named as not shown in full.
+each fault, scenario and seed the newest outcome counts. A fault without five seeds is named as not shown in full.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def kept(page: Path, read: Callable[[Path], Iterator[Kept]]) -> list[Kept]:
 
 
 def latest(found: Iterable[Kept]) -> list[Kept]:
-    """The last one of each scenario and seed."""
-    kept = {one.key: one for one in found}
+    """The newest one of each scenario and seed; of one day, the last."""
+    kept = {one.key: one for one in sorted(found, key=lambda one: one.day)}
     return [kept[key] for key in sorted(kept)]
 
 

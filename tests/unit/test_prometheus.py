@@ -56,9 +56,9 @@ def test_examples() -> None:
     found = {rule.get("alert") or rule["record"]: rule for rule in rules(text)}
     assert found["FreshetStalled"]["expr"] == (
         "sum by (job, instance) (freshet_lag_records) > 0 "
-        "and on (job, instance) time() - freshet_last_commit_timestamp_seconds > 5 "
-        "and on (job, instance) instance:freshet_age:seconds > 5"
+        "and on (job, instance) time() - freshet_last_commit_timestamp_seconds > 1"
     )
+    assert found["FreshetStalled"]["for"] == "4s"
     assert found["FreshetDiskFull"]["expr"] == "predict_linear(freshet_data_disk_free_bytes[1m], 4 * 60) < 0"
     assert found["FreshetDiskFull"]["for"] == "15s"
     assert found["FreshetLag"]["expr"] == "max by (job, instance, topic) (freshet_lag_seconds) > 60"
