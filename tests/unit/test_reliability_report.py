@@ -28,7 +28,9 @@ def test_rivals_recorded_before_they_had_a_day_count_as_older(tmp_path: Path, mo
     rival = Rival("x", "1", "none", 1, 10, 2, 1, 0, 3, 4, 5, 6, 2, 1.5, 20.0)
     outcomes.record(rival)
     path = outcomes.file("rivals")
-    path.write_text(path.read_text("utf-8").replace(f', "day": "{rival.day}"', "").replace('"lost": 3', '"lost": 9'), "utf-8")
+    path.write_text(
+        path.read_text("utf-8").replace(f', "day": "{rival.day}"', "").replace('"lost": 3', '"lost": 9'), "utf-8"
+    )
     (before,) = outcomes.read_rivals(path)
     assert (before.lost, before.day) == (9, "")
     assert report.latest([rival, before]) == [rival]
