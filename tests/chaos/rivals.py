@@ -37,7 +37,8 @@ CATCH_UP = 90.0  # seconds
 
 @dataclass(frozen=True)
 class Plan:
-    """kills: SIGKILLs, wipes: those with the data deleted; gap: seconds between two, drawn from (low, high); rate: events/s."""
+    """kills: SIGKILLs, wipes: those with the data deleted; gap: seconds between two, drawn from (low, high); rate: events/s;
+    catch_up: seconds that it has after the last event to commit everything."""
 
     seed: int
     kills: int = 5
@@ -45,6 +46,7 @@ class Plan:
     gap: tuple[float, float] = (4.0, 7.0)
     rate: float = 300.0
     users: int = 200
+    catch_up: float = CATCH_UP
 
 
 class Subject(Protocol):
@@ -234,7 +236,7 @@ def run(settings: Settings, contender: Contender, plan: Plan) -> Rival:
             over.set()
             sender.join()
         sent = events.acknowledged()
-        caught_up = _catch_up(supervisor, progress, settings, contender.changelog)
+        caught_up = _catch_up(supervisor, progress, settings, contender.changelog, plan.catch_up)
         verdict = contender.judged(sent)
     finally:
         contender.subject.close()
@@ -260,13 +262,13 @@ def _watch(supervisor: Supervisor, until_then: float) -> None:
         time.sleep(min(left, 0.1))
 
 
-def _catch_up(supervisor: Supervisor, progress: Progress, settings: Settings, changelog: str) -> float:
-    """Seconds until everything was committed and no transaction open, -1 where that never came."""
+def _catch_up(supervisor: Supervisor, progress: Progress, settings: Settings, changelog: str, within: float) -> float:
+    """Seconds until everything was committed and no transaction open, -1 where that did not come within so many."""
     began = time.monotonic()
     quiet_since = began
     ends: dict[Any, int] = {}
     caught_up = -1.0
-    while time.monotonic() - began < CATCH_UP:
+    while time.monotonic() - began < within:
         supervisor.look()
         if (now := progress.ends(changelog)) != ends:
             ends, quiet_since = now, time.monotonic()

@@ -30,7 +30,7 @@ def test_without_kills_nothing_is_lost_or_double(world: Callable[..., Settings],
 
 def test_kills_are_survived_and_judged(world: Callable[..., Settings], tmp_path: Path) -> None:
     settings = world(**SETTINGS)
-    plan = Plan(seed=2, kills=2, wipes=1, gap=(3, 5), users=20)
+    plan = Plan(seed=2, kills=2, wipes=1, gap=(3, 5), users=20, catch_up=25)
     found = rivals.run(settings, rivals.faust(settings, tmp_path, "at-least-once", stock.DEFAULT_COMMIT_INTERVAL), plan)
     assert (found.kills, found.wipes, found.users) == (2, 1, 20)
     assert found.lost <= found.events
