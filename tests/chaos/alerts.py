@@ -5,7 +5,6 @@ A scenario names the alerts that must fire, each with its instance; none else ma
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from stream.settings import Settings, load
 from tests.bundles import text_onnx, tiny_run
 from tests.chaos.outcomes import Outcome, record
 from tests.chaos.trial import Traffic
+from tests.failing_kafka import FailingKafka
 from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
 from tests.worker_process import Events, WorkerProcess, until
@@ -112,23 +112,29 @@ class Station:
         finally:
             topics.create(self.settings)
 
+    @property
+    def failing(self) -> FailingKafka:
+        """The broker of a scenario that has its own."""
+        assert isinstance(self.kafka, FailingKafka)
+        return self.kafka
+
     @contextmanager
     def without_broker(self, worker: WorkerProcess) -> Iterator[None]:
         """The broker stands still under a write of the worker, dies with it unanswered, and comes back at the same port."""
         until(lambda: self._still_under_a_write(worker), 60, "a write stays unanswered")
-        os.kill(self.kafka.pid, signal.SIGKILL)
+        self.failing.kill()
         try:
             yield
         finally:
-            self.kafka.start()
+            self.failing.start()
 
     def _still_under_a_write(self, worker: WorkerProcess) -> bool:
         """Stop the broker for a second; it goes on where the worker had nothing under way at that instant."""
-        os.kill(self.kafka.pid, signal.SIGSTOP)
+        self.failing.suspend()
         time.sleep(1)  # the fault's own duration: what can be finished without the broker is
         if worker.metric("freshet_lag_records"):
             return True
-        os.kill(self.kafka.pid, signal.SIGCONT)
+        self.failing.resume()
         return False
 
     def judge(self) -> None:
@@ -147,7 +153,7 @@ class Station:
 class Scenario:
     """A run with one set of workers. factor: what the rules' times are divided by; first: the mutant that w1 is, or "";
     fires: what must fire; consequences: what may, as does the absence of a worker that was asked to leave, until it is no
-    target any more; own_broker: one that the scenario may end; values: settings."""
+    target any more; own_broker: one that the scenario may stop or end; values: settings."""
 
     run: Callable[[Station, WorkerProcess], None]
     factor: int
@@ -162,7 +168,7 @@ def play(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: int
     """Run one scenario, record its outcome."""
     binary()
     if SCENARIOS[name].own_broker:
-        with EmbeddedKafka(folder / "kafka", port=free_port()) as own:
+        with FailingKafka(folder / "kafka") as own:
             played(name, own, bundles, folder, seed)
     else:
         played(name, kafka, bundles, folder, seed)
@@ -350,12 +356,12 @@ def broken(station: Station, first: WorkerProcess) -> None:
     station.resolves(20, absent)
 
     station.fault()
-    os.kill(station.kafka.pid, signal.SIGSTOP)
+    station.failing.suspend()
     try:
         assert first.wait(30) == 75
         station.fires(15, absent)
     finally:
-        os.kill(station.kafka.pid, signal.SIGCONT)
+        station.failing.resume()
     first = station.worker("w1").start().wait_ready()
     station.resolves(20, absent)
     station.resolves(90, fenced, damaged, lost)
@@ -447,7 +453,7 @@ SCENARIOS = {
             ("FreshetFencedWriter", "w1"), ("FreshetDamagedPartition", "w1"), ("FreshetAcceptedLoss", "w1"),
             ("FreshetAbsent", "w1"),
         },
-        LATE | {("FreshetSendErrors", "w1")},
+        LATE | {("FreshetSendErrors", "w1")}, own_broker=True,
         values={"session_timeout": 6.0, "inference_timeout": 3.0},
     ),
     "short": Scenario(

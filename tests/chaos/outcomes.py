@@ -14,6 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def today() -> str:
+    """The date, UTC."""
+    return datetime.now(UTC).date().isoformat()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One fault, one seed.
@@ -40,16 +45,11 @@ class Outcome:
     seconds: float = 0.0
     note: str = ""
     code: str = field(default_factory=lambda: code())
-    day: str = field(default_factory=lambda: today())
+    day: str = field(default_factory=today)
 
     @property
     def key(self) -> tuple[int, str, int]:
         return self.fault, self.name, self.seed
-
-
-def today() -> str:
-    """The date, UTC."""
-    return datetime.now(UTC).date().isoformat()
 
 
 @cache
