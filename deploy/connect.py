@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from kafka.errors import CorruptRecordError, KafkaError
+from kafka.record import default_records, legacy_records
 from kafka.record.default_records import DefaultRecordBatch
 
+from stream import unpack
 from stream.errors import BrokerError
 from stream.headernames import Escaping
 from stream.security import certificate_problem, refusal
@@ -28,6 +30,7 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
     Raises BrokerError: no broker answers; or, after the first try, that it refuses us or its certificate is wrong.
     """
     DefaultRecordBatch._read_msg = _read_record
+    unpack.bound(default_records, legacy_records)
     end = time.monotonic() + settings.startup_timeout
     attempt = ATTEMPT_MS
     while True:

@@ -36,7 +36,7 @@ class Topic:
 def topics(settings: Settings) -> list[Topic]:
     """Every topic of these settings, the sources first."""
     count = settings.partitions
-    # The broker unpacks: workers need no codec library, and what a record holds is bounded by what the topic takes.
+    # The broker unpacks: what a record holds is bounded by what the topic takes (see stream.unpack for what was not).
     unpacked = {"compression.type": "uncompressed"}
     source = unpacked | {
         "cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(4 * MIB),

@@ -5,7 +5,7 @@
      +- TopologyError       78  a topic is missing, or its partitions do not fit
      +- BundleError         65  a bundle is damaged, incomplete, or does not fit this version
      +- RecordError         65  one message is not acceptable (becomes a dead letter, never an exit)
-     +- DataError           65  a data folder is not in a known form
+     +- DataError           65  a data folder, or a batch of records, is not in a known form
      +- StateError          65  a state record cannot be decoded
      +- ProviderError       69  the asked-for accelerator is not usable
      +- BrokerError         69  no broker answers, or it refuses us

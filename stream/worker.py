@@ -42,7 +42,16 @@ from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, SourceConsumer, check_private_names, escape_header_names, finder, reader
+from stream.transport import (
+    Fence,
+    Outgoing,
+    SourceConsumer,
+    bound_unpacking,
+    check_private_names,
+    escape_header_names,
+    finder,
+    reader,
+)
 
 STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
 DRAIN = 5.0  # seconds that waiting comments get at the stop
@@ -59,6 +68,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
     logs.configure(settings.log_level)
     check_private_names()
     escape_header_names()
+    bound_unpacking()
     bundle = load(current(settings.bundles))
     models = open_models(bundle, settings.provider)
     encoder = open_encoder(bundle, settings.provider)

@@ -11,7 +11,7 @@ from stream.transport.consumer import SourceConsumer
 from stream.transport.fencing import Fence, finder, reader
 from stream.transport.names import check_private_names
 from stream.transport.producer import Outgoing, RecordBatches
-from stream.transport.records import escape_header_names
+from stream.transport.records import bound_unpacking, escape_header_names
 
 __all__ = [
     "Fence",
@@ -21,6 +21,7 @@ __all__ = [
     "RecordBatches",
     "SourceApp",
     "SourceConsumer",
+    "bound_unpacking",
     "check_private_names",
     "escape_header_names",
     "finder",

@@ -1,4 +1,5 @@
-"""aiokafka's fetched records, so that a header's name that is not UTF-8 stops nobody (stream.headernames)."""
+"""aiokafka's fetched records, so that a header's name that is not UTF-8 stops nobody (stream.headernames), that every codec of
+Kafka is read, and that none unpacks to more than fits (stream.unpack)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiokafka.consumer import fetcher
+from aiokafka.record import _crecords, default_records, legacy_records
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
+from stream import unpack
+from stream.errors import DataError
 from stream.headernames import Escaping
 
 _LENGTH = slice(8, 12)  # of a batch, behind its base offset; counted from its own end
@@ -64,6 +68,23 @@ class Records:
         raw = rest[: 12 + int.from_bytes(rest[_LENGTH], "big")]
         self._at += len(raw)
         return Batch(self._records.next_batch(), raw)
+
+
+class PartitionRecords(fetcher.PartitionRecords):
+    """aiokafka's; an error in a batch names its partition and offset."""
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except DataError as error:
+            at = f"{self._tp.topic} partition {self._tp.partition}, from offset {self.next_fetch_offset}"
+            raise DataError(f"{at}: {error}") from None
+
+
+def bound_unpacking() -> None:
+    """From now on aiokafka's consumers of this process read every codec, and no batch that unpacks to more than the limit."""
+    unpack.bound(default_records, legacy_records, _crecords.default_records, _crecords.legacy_records)
+    fetcher.PartitionRecords = PartitionRecords
 
 
 def escape_header_names() -> None:
