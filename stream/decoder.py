@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from stream.errors import RecordError
 from stream.events import CLICK, FUTURE_MS, MAX_DEPTH, NAN, RATING, SOURCE_TOPICS, Click, Comment, Rating, SourceEvent
-from stream.origin import Headers, origin
+from stream.origin import Headers, mark, origin
 
 _STRINGS = re.compile(
     r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL
@@ -170,6 +170,8 @@ class EventDecoder:
             behaviour, partition, offset, append_ms, key, event.item, event.time, rating,
             event.scene or "", text, event.id or "", value or b"",
         )  # fmt: skip
+        if found.id:
+            found.mark = mark(found.id, self._topics)
         if headers:
             found.headers = headers
             found.id = found.id or origin(headers, self._topics)

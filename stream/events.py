@@ -161,7 +161,8 @@ class SourceEvent(Struct, gc=False):
     `behaviour` indexes BEHAVIOURS and SOURCE_TOPICS; `value` is NaN where there is none; `payload` is the value as
     received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded, and `read`
     the rating read out of it, where it came without `value` and the bundle reads (else NaN). `id` is the producer's, else
-    the origin that a record sent back names (stream.origin), else ""; `headers` are the record's, as received.
+    the origin that a record sent back names (stream.origin), else ""; `mark` is what a state remembers in its place where
+    the producer's has the form of an origin, else ""; `headers` are the record's, as received.
     """
 
     behaviour: int
@@ -179,6 +180,7 @@ class SourceEvent(Struct, gc=False):
     vector: NDArray[np.float32] | None = None
     read: float = float("nan")
     headers: Sequence[tuple[str, bytes | None]] = ()
+    mark: str = ""
 
 
 NAN: Final = float("nan")

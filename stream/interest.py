@@ -48,7 +48,7 @@ _U32 = struct.Struct("<I")
 
 
 class Recent(NamedTuple):
-    """One remembered event. value: NaN where there was none; time: epoch ms; id: "" where the producer gave none."""
+    """One remembered event. value: NaN where there was none; time: epoch ms; id: its `mark`, else its `id`."""
 
     behaviour: int
     value: float
@@ -133,9 +133,10 @@ def is_replay(state: Interest, event: SourceEvent) -> bool:
 
 def is_duplicate(state: Interest, event: SourceEvent) -> bool:
     """Its `id` is among the user's last 64 events (only an id that a producer gave, or an origin, can repeat)."""
-    if not event.id or event.id.encode() not in state.recent:  # bytes first: nearly always the end of it
+    known = event.mark or event.id
+    if not known or known.encode() not in state.recent:  # bytes first: nearly always the end of it
         return False
-    return any(recent.id == event.id for recent in state.recents())
+    return any(recent.id == known for recent in state.recents())
 
 
 def pass_over(state: Interest, event: SourceEvent) -> None:
@@ -161,7 +162,7 @@ def fold(state: Interest, event: SourceEvent, topic: str) -> int:
 
 def _remember(state: Interest, event: SourceEvent) -> None:
     body = _ENTRY.pack(event.behaviour, event.value, event.time)
-    for text in (event.item, event.scene, event.id):
+    for text in (event.item, event.scene, event.mark or event.id):
         raw = text.encode()
         body += _U16.pack(len(raw)) + raw
     kept = state.recent

@@ -52,6 +52,11 @@ An event whose `id` or `replay` is among those of its user's last 64 events is a
 first failed. Only the first header of that name counts, and one that is malformed or names none of the three source topics
 counts for nothing. Other headers are not read.
 
+**Whose ids are whose.** Places (topic/partition/offset with the name of a source topic) are freshet's; every other id is the
+producer's, to use as it likes. An `id` that spells a place is an id like any other all the same: it is equal to
+itself, and never to the place. It makes no duplicate of the record that lies there, nor of a dead letter from there that is sent
+back, and a record without an id is never the duplicate of anything.
+
 **Names that are repeated.** Of a name that an object has twice, the last value counts, as in most parsers; the others are not
 looked at. A header's name that is not UTF-8 is read with its bad bytes escaped (`\\xff`), and stands so in a dead letter.
 

@@ -247,10 +247,11 @@ class History:
                 passed.append((topic, at))
                 at = shelf.after[at]
             user.at[topic] = shelf.after[index]
-            given = shelf.ids.get(index)
-            if given and self._in_ring(user, topic, index):
+            if self._in_ring(user, topic, index):
                 self._report.double += 1
-                self._accuse("double", f"id {given!r} is among the last {MAX_RECENT}", user, topic, offset, seq)
+                self._accuse(
+                    "double", f"id {shelf.ids.get(index)!r} is among the last {MAX_RECENT}", user, topic, offset, seq
+                )
             shelf.state[index] = APPLIED
             shelf.seq[index] = seq
             chain = blake2b(
@@ -314,7 +315,11 @@ class History:
         for place, entry in zip(reversed(ring), reversed(recent), strict=False):
             topic, index = ring_place(place)
             shelf = self._ledger.shelves[topic]
-            if (entry.behaviour, entry.time, entry.id) != (topic, shelf.time[index], shelf.ids.get(index)):
+            names = (
+                shelf.remembered(index),
+                shelf.ids.get(index),
+            )  # a state of an earlier version has all ids as they are
+            if (entry.behaviour, entry.time) != (topic, shelf.time[index]) or entry.id not in names:
                 self._blame("state", "the recent events are not those applied last", record, user.key, state.seq)
                 return
 
@@ -342,7 +347,7 @@ class History:
 
     def _is_duplicate(self, user: User, topic: int, index: int, last: int) -> bool:
         """Its `id` was given to another of the `last` events, applied before it."""
-        given = self._ledger.shelves[topic].ids.get(index)
+        given = self._ledger.shelves[topic].remembered(index)
         if not given:
             return False
         if user.recent and given in {recent.id for recent in recents(user.recent)}:
@@ -351,7 +356,8 @@ class History:
 
     def _in_ring(self, user: User, topic: int, index: int, last: int = MAX_RECENT) -> bool:
         """Another of the user's last events has this one's id; of one topic, one that came before it."""
-        if hash(self._ledger.shelves[topic].identity(index)) not in user.marks[-last:]:
+        given = self._ledger.shelves[topic].remembered(index)
+        if not given or hash(given) not in user.marks[-last:]:
             return False
         return any(
             self._ledger.same_event((t, i), (topic, index)) and (t != topic or i < index)
@@ -360,7 +366,7 @@ class History:
 
     def _remember(self, user: User, topic: int, index: int) -> None:
         user.ring.append(ring_entry(topic, index))
-        user.marks.append(hash(self._ledger.shelves[topic].identity(index)))
+        user.marks.append(hash(self._ledger.shelves[topic].remembered(index)))
 
     def _keep(self, number: int, user: User, state: Interest) -> None:
         row = len(self._seqs)

@@ -14,13 +14,14 @@ from deploy.verify.sends import Sends
 
 # What became of a record. ABSENT: no such record is to be seen.
 ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN = range(7)
-# Flags beside it. CULPRIT: set aside since the model failed on it.
-LETTER, NAMED, CULPRIT = 1, 2, 4
+# Flags beside it. CULPRIT: set aside since the model failed on it; OWN: the producer's `id` has the form of a place.
+LETTER, NAMED, CULPRIT, OWN = 1, 2, 4, 8
 
 NONE = -1
 REPLAY = "replay"
 """Header of a dead letter that was sent back: topic/partition/offset of the record that it was."""
 
+_FORM = re.compile(r"(?:id:)*(.{1,249})/(?:0|[1-9][0-9]{0,9})/(?:0|[1-9][0-9]{0,18})", re.ASCII)
 _PLACE = re.compile(r"(.{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,18})", re.ASCII)
 _REASONS = 10_000  # kept; more of them would be a flood of bad records
 
@@ -58,6 +59,12 @@ class Shelf:
         """The event id: the producer's `id`, else the place that a `replay` header names, else topic/partition/offset."""
         given = self.ids.get(index)
         return given.encode() if given else f"{self.topic}/{self.partition}/{self.start + index}".encode()
+
+    def remembered(self, index: int) -> str:
+        """What a state remembers of the event, and knows a duplicate by; "" where no `id` and no header was given. Places are
+        the worker's own: a producer's `id` in that form goes by `id:` and itself."""
+        given = self.ids.get(index)
+        return "id:" + given if self.flags[index] & OWN else given
 
     @property
     def narrowed(self) -> bool:
@@ -105,7 +112,7 @@ class User:
         self.fence = array("q", (-1, -1, -1))
         self.last_time = -1
         self.ring = array("q")  # the last events, 64 at least: topic index, index (see `ring_entry`)
-        self.marks = array("q")  # hashes of their ids
+        self.marks = array("q")  # hashes of what is remembered of them
         self.recent = b""  # of an adopted state: its recent events, whose ids only it tells of
         self.row = NONE  # the last state of this user; NONE: none seen
         self.oldest = NONE
@@ -198,6 +205,8 @@ class Ledger:
         shelf.item[index] = crc32(verdict.item.encode())
         if given := verdict.id or (record.headers and self.replay_of(record)):
             shelf.ids.put(index, given)
+        if (formed := _FORM.fullmatch(verdict.id)) and formed[1] in self.topics:
+            shelf.flags[index] |= OWN
         before = user.tail[behaviour]
         if before == NONE:
             user.at[behaviour] = index
@@ -215,8 +224,8 @@ class Ledger:
         return ""
 
     def same_event(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
-        """Two records, each (topic index, index), have one event id."""
-        return self.shelves[one[0]].identity(one[1]) == self.shelves[other[0]].identity(other[1])
+        """Two records, each (topic index, index), were given one id, or are one record that was sent back."""
+        return self.shelves[one[0]].remembered(one[1]) == self.shelves[other[0]].remembered(other[1]) != ""
 
     def user_number(self, key: bytes) -> int:
         """Index of a user; made on first sight."""

@@ -53,14 +53,16 @@ class Sender:
         partition = (home + 1) % settings.partitions if elsewhere else home
         return self._producer.send(settings.prefix + topic, key=key, value=value, partition=partition, headers=headers)
 
-    def bad(self, name: str, one: Poison) -> None:
+    def bad(self, name: str, one: Poison) -> Any:
         future = self.put(one.topic, one.key, one.value, one.headers, elsewhere=one.elsewhere)
         self._trial.bad += 1
         future.add_callback(lambda place: self.places.update({(place.topic, place.partition, place.offset): name}))
+        return future
 
-    def good(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+    def good(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         future = self.put(topic, key, value, list(headers))
         self._trial.traffic.sends.append((self._trial.settings.prefix + topic, key.decode(), value, future))
+        return future
 
     def again(self, topic: str, key: bytes, value: bytes) -> None:
         """To be counted as a duplicate."""

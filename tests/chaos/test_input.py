@@ -1,4 +1,5 @@
-"""Faults 18 to 22, five seeds each: poison, nothing but poison, oversize, strangers, duplicates. `make chaos`."""
+"""Faults 18 to 22 and 39, five seeds each: poison, nothing but poison, oversize, strangers, duplicates, ids that are places.
+`make chaos`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stream.settings import Settings
+from tests.chaos import identities
 from tests.chaos import input as inputs
 
 pytestmark = pytest.mark.chaos
@@ -40,3 +42,8 @@ def test_strangers(world: World, bundles: Path, tmp_path: Path, seed: int) -> No
 @pytest.mark.parametrize("seed", SEEDS)
 def test_repeats(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
     inputs.repeats(world(**SETTINGS), bundles, tmp_path, seed, users=20, workers=2, kill=True, rate=300)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_places(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    identities.places(world(**SETTINGS), bundles, tmp_path, seed, users=40, workers=2, kill=True, rate=100)

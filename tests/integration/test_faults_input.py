@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.settings import Settings
+from tests.chaos import identities
 from tests.chaos import input as inputs
 
 pytestmark = pytest.mark.integration
@@ -24,3 +25,7 @@ def test_oversize(world: Callable[..., Settings], bundles: Path, tmp_path: Path)
 
 def test_repeats(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
     inputs.repeats(world(**QUICK), bundles, tmp_path, seed=0, users=4, workers=1, kill=False, rate=100)
+
+
+def test_places(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    identities.places(world(**QUICK), bundles, tmp_path, seed=0, users=8, workers=1, kill=False, rate=50)

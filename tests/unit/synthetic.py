@@ -20,6 +20,7 @@ from stream import interest
 from stream.errors import TopologyError
 from stream.events import SourceEvent
 from stream.interest import Interest
+from stream.origin import mark
 from stream.settings import Settings, load
 
 PARTITIONS = 2
@@ -150,12 +151,16 @@ class World:
                 for row in taken:
                     verdict = self._judge.judge(behaviour, partition, row.timestamp, row.key, row.value)
                     if isinstance(verdict, Accepted):
-                        groups.setdefault(verdict.user, []).append(event(behaviour, row, verdict))
+                        groups.setdefault(verdict.user, []).append(self.event(behaviour, row, verdict))
                     else:
                         self.letter(topic, row, verdict)
         for user, events in groups.items():
             self._fold(user, events)
         self.commit()
+
+    def event(self, behaviour: int, row: Row, verdict: Accepted) -> SourceEvent:
+        """What the worker makes of a good record."""
+        return event(behaviour, row, verdict)
 
     def commit(self) -> None:
         self.log.offsets.update(self._read)
@@ -227,5 +232,5 @@ class World:
 def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
     return SourceEvent(
         behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, float("nan"), "", "",
-        said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"",
+        said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"", mark=mark(said.id),
     )  # fmt: skip
