@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from hashlib import blake2b
@@ -87,6 +87,10 @@ class CommentStage:
         yield from self._ready
         for queue in self._waiting.values():
             yield from queue
+
+    def queues(self) -> Collection[Collection[SourceEvent]]:
+        """Of each user that waits, the events, its comment first."""
+        return self._waiting.values()
 
     @property
     def held(self) -> int:

@@ -27,7 +27,7 @@ from typing import TypeVar
 import msgspec
 from faust.types import TP
 
-from stream import interest
+from stream import holding, interest
 from stream.comments import CommentStage
 from stream.culprits import Kept, advance_or_part
 from stream.deadletter import DeadLetters
@@ -137,7 +137,8 @@ class Pipeline:
             self._next[tp] = part[-1].offset + 1
             self.newest[tp] = part[-1].timestamp
         held = self._comments.held
-        consumer.finish(self._safe(), hold=held > self._settings.held_events)  # 10
+        hold = holding.partitions(self._comments.queues(), held, self._settings.held_events, self._topics, self._next)
+        consumer.finish(self._safe(), hold)  # 10
         self._observe(turns, figures, acknowledged, held, began)
 
     def revoked(self) -> None:

@@ -87,7 +87,9 @@ class Settings(BaseSettings):
     inference_timeout: float = Field(5.0, gt=0, le=60, description="seconds for one model call")
     comment_tokens: int = Field(64, ge=8, le=512, description="BERT tokens of a comment at most")
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
-    held_events: int = Field(5_000, ge=1, description="events waiting behind comments until fetching pauses")
+    held_events: int = Field(
+        5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"
+    )
 
     # operations
     web_host: str = Field("127.0.0.1", description="address of the health server; 0.0.0.0: all of this machine's")

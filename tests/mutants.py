@@ -197,7 +197,7 @@ def commits_early(settings: Settings) -> None:
     async def mutant(self: Pipeline, batch: MicroBatch) -> None:
         if batch.size and next(numbers) >= BATCHES and not (settings.data_dir / CRASHED).exists():
             consumer = self._consumer()
-            consumer.finish({tp: part[-1].offset + 1 for tp, part in batch.parts.items()}, hold=False)
+            consumer.finish({tp: part[-1].offset + 1 for tp, part in batch.parts.items()}, hold=set())
             await consumer.commit_finished()
             crash(settings)
         await process(self, batch)

@@ -167,11 +167,12 @@ class Events:
         )  # fmt: skip
         self.sent = 0
         self.words = 6  # of a comment
+        self.weights = (70, 20, 10)  # of clicks, ratings, comments
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
         """(topic, message)"""
         draw = self._random
-        kind = kind or draw.choices(("click", "rating", "comment"), (70, 20, 10))[0]
+        kind = kind or draw.choices(("click", "rating", "comment"), self.weights)[0]
         message: dict[str, Any] = {
             "user": user or f"user{draw.randrange(self._users)}",
             "item": f"item-{1 + draw.randrange(self._items)}",

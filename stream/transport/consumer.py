@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ METADATA_MS = 10_000
 
 POLL = 0.5  # seconds that one fetch of ours waits
 ENOUGH = 64  # records that are handed over without lingering
+POLL_HELD = 0.05  # the same while some partitions are held: they must not wait for it once they may go on
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
 SETTLE = 1.0  # seconds that a rebalance waits for what the pipeline holds back
 LAST_COMMIT = 5.0  # seconds for the commit of a rebalance that comes while the worker stops
@@ -123,7 +124,7 @@ class SourceConsumer(driver.Consumer):
         self._safe: dict[TP, int] = {}  # offsets to commit: everything below is finished
         self._pending: MicroBatch | None = None  # in the channel, not yet taken
         self._running: MicroBatch | None = None  # the pipeline works on it
-        self._held = False  # the pipeline asks for no more records
+        self._held: Set[TP] = frozenset()  # the pipeline asks for no more of their records
         self._stopping = False
         self._assigning = False
         self._claimed = -1  # the epoch whose partitions are taken over
@@ -200,15 +201,18 @@ class SourceConsumer(driver.Consumer):
     async def _fetch_once(self) -> None:
         epoch, pending = self.epoch, self._pending
         lingering = pending is not None and not pending.sent
-        if self._held and pending is not None and lingering:
-            await self._send(pending)  # no more will join it, and `wake` counts on its coming
-            return
-        if self._held or (pending is not None and pending.size >= self._max and not lingering):
+        if pending is not None and pending.size >= self._max and not lingering:
             await self._wait_changed()
             return
-        tps = {tp for tp in self._get_active_partitions() if tp.topic in self.sources}
+        active = {tp for tp in self._get_active_partitions() if tp.topic in self.sources}
+        tps = active - self._held
         if not tps:
-            await self.sleep(0.02)
+            if pending is not None and lingering:
+                await self._send(pending)  # no more will join it, and `wake` counts on its coming
+            elif active:
+                await self._wait_changed()
+            else:
+                await self.sleep(0.02)
             return
         for tp in tps - self._next.keys():  # nothing committed yet
             position = await self.position(tp)
@@ -216,7 +220,7 @@ class SourceConsumer(driver.Consumer):
                 return
             self._next[tp] = position
         room = max(1, self._max - (pending.size if pending else 0))
-        records = await self._read(tps, 0.0 if lingering else POLL, room)
+        records = await self._read(tps, 0.0 if lingering else POLL_HELD if self._held else POLL, room)
         if records is not None and epoch == self.epoch and self._open():  # else: read again after the next seek
             await self._hand_over(records)
 
@@ -290,8 +294,8 @@ class SourceConsumer(driver.Consumer):
         self._running = batch
         return True
 
-    def finish(self, safe: Mapping[TP, int], hold: bool) -> None:
-        """The micro-batch is durable. safe: offsets to commit per topic-partition; hold: fetch no more for now."""
+    def finish(self, safe: Mapping[TP, int], hold: Set[TP]) -> None:
+        """The micro-batch is durable. safe: offsets to commit per topic-partition; hold: of which to fetch no more for now."""
         self._safe.update(safe)
         self._running = None
         self._held = hold
@@ -328,7 +332,7 @@ class SourceConsumer(driver.Consumer):
         """No new micro-batch from here on; wait for the one under way."""
         self.epoch += 1
         self._pending = None
-        self._held = False
+        self._held = frozenset()
         if self._fetch is not None:
             self._fetch.cancel()
         end = time.monotonic() + QUIESCE

@@ -166,8 +166,8 @@ def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
         consumer: Any = SourceConsumer.__new__(SourceConsumer)
         vars(consumer).update(
             app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
-            epoch=1, _max=500, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _assigning=False,
-            _pending=MicroBatch(1),
+            epoch=1, _max=500, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False,
+            _pending=MicroBatch(1), sources=frozenset(["clicks"]), _get_active_partitions=lambda: {TP("clicks", 0)},
         )  # fmt: skip
         lingering = consumer._pending
         consumer.finish({}, hold=True)
@@ -188,7 +188,7 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
         batch = MicroBatch(1)
         batch.sent = True
         vars(consumer).update(
-            epoch=1, _changed=asyncio.Event(), _held=False, _safe={}, _running=None, _assigning=False, _pending=batch
+            epoch=1, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False, _pending=batch
         )
         consumer._guard = lambda: None
         steps: list[str] = []
@@ -203,7 +203,7 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
             assert consumer.take(batch)
             await asyncio.sleep(0)
             steps.append("finished")
-            consumer.finish({}, hold=False)
+            consumer.finish({}, hold=set())
 
         consumer.drained = drained
         await asyncio.gather(consumer.settle(5), work())

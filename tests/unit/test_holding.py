@@ -1,0 +1,91 @@
+"""Which partitions are not fetched while events wait behind comments: comments first, one user's own first of all."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from faust.types import TP
+
+from stream import holding
+from stream.events import CLICK, COMMENT, NAN, SourceEvent
+from stream.transport import SourceConsumer
+from stream.transport.batch import MicroBatch
+
+TOPICS = ("clicks", "ratings", "comments")
+OURS = {TP(topic, partition) for topic in TOPICS for partition in range(3)}
+COMMENTS = {tp for tp in OURS if tp.topic == "comments"}
+LIMIT = 50
+
+
+def waiting(partition: int, comments: int, clicks: int = 0) -> list[SourceEvent]:
+    kinds = [COMMENT] * comments + [CLICK] * clicks
+    return [
+        SourceEvent(kind, partition, offset, 0, b"u", "i", 0, NAN, "", "", "", b"") for offset, kind in enumerate(kinds)
+    ]
+
+
+def held(*queues: list[SourceEvent]) -> set[TP]:
+    return holding.partitions(queues, sum(map(len, queues)), LIMIT, TOPICS, OURS)
+
+
+def test_nothing_waits() -> None:
+    assert held() == set()
+
+
+def test_one_users_flood_of_comments_holds_the_comments_of_its_partition_alone() -> None:
+    assert held(waiting(1, 5)) == set()
+    assert held(waiting(1, 6), waiting(2, 5)) == {TP("comments", 1)}
+
+
+def test_clicks_behind_a_comment_are_no_flood_of_comments() -> None:
+    assert held(waiting(1, 1, clicks=40)) == set()
+
+
+def test_many_users_comments_hold_the_comments_and_no_clicks() -> None:
+    assert held(*(waiting(number % 3, 1) for number in range(50))) == set()
+    assert held(*(waiting(number % 3, 1) for number in range(51))) == COMMENTS
+
+
+def test_one_users_flood_of_clicks_behind_a_comment_holds_its_partition() -> None:
+    assert held(waiting(1, 1, clicks=50)) == COMMENTS | {TP(topic, 1) for topic in TOPICS}
+
+
+def test_beyond_twice_the_limit_nothing_is_fetched() -> None:
+    assert held(*(waiting(number % 3, 1, clicks=1) for number in range(50))) == COMMENTS
+    assert held(*(waiting(number % 3, 1, clicks=1) for number in range(51))) == OURS
+
+
+def fetched(hold: set[TP]) -> list[set[TP]]:
+    """The partitions that are read in one fetch after a micro-batch that ended with `hold`."""
+
+    async def check() -> list[set[TP]]:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        consumer.epoch = 0
+        consumer.sources = frozenset(TOPICS)
+        consumer._max = 512
+        consumer._pending, consumer._running = None, MicroBatch(0)
+        consumer._safe = {}
+        consumer._next = dict.fromkeys(OURS, 0)
+        consumer._changed = asyncio.Event()
+        consumer.app = SimpleNamespace()
+        consumer._get_active_partitions = lambda: OURS
+        asked: list[set[TP]] = []
+
+        async def read(tps: set[TP], timeout: float, room: int) -> None:
+            asked.append(tps)
+
+        consumer._read = read
+        consumer.finish({}, hold)
+        consumer._changed.set()
+        await asyncio.wait_for(consumer._fetch_once(), 5)
+        return asked
+
+    return asyncio.run(check())
+
+
+def test_what_is_held_is_not_fetched_and_all_else_is() -> None:
+    assert fetched(set()) == [OURS]
+    assert fetched(COMMENTS) == [OURS - COMMENTS]
+    assert fetched(OURS) == []
