@@ -49,8 +49,11 @@ class Acceptance:
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
         self._decoder = EventDecoder(settings.partitions, settings.rating_scale, settings.sources)
 
-    def problems(self, topic: str, key: bytes | None, value: bytes | None) -> list[Problem]:
-        """Everything that is wrong with a record sent to `topic` now; empty: the worker would take it."""
+    def problems(self, topic: str, key: bytes | None, value: bytes | None, after_ms: int = 0) -> list[Problem]:
+        """Everything that is wrong with a record sent to `topic` now; empty: the worker would take it.
+
+        after_ms: a time (epoch ms) that the broker is past, whatever the clock of this machine says.
+        """
         if topic not in self._topics:
             return [Problem("", f"it came from {topic[:100]!r}, which is none of the source topics")]
         behaviour = self._topics.index(topic)
@@ -58,7 +61,7 @@ class Acceptance:
         if not found:
             partition = self._decoder.partition(key) if key is not None else 0
             try:
-                self._decoder.decode(behaviour, partition, 0, int(time.time() * 1000), key, value)
+                self._decoder.decode(behaviour, partition, 0, max(int(time.time() * 1000), after_ms), key, value)
             except RecordError as error:
                 found.append(Problem(error.field, str(error)))
         if len(key or b"") + len(value or b"") > MAX_RECORD:

@@ -30,11 +30,12 @@ Source = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Letter:
-    """One dead letter. place: where it lies in the dead-letters topic; timestamp: of the record that could not be taken,
-    epoch ms; said: its `__rec.errors.` headers, without that prefix; rest: its other headers, as they were received."""
+    """One dead letter. place: where it lies in the dead-letters topic; appended_ms: when the record that could not be taken was
+    appended to its topic, epoch ms; said: its `__rec.errors.` headers, without that prefix; rest: its other headers,
+    as they were received."""
 
     place: Sent
-    timestamp: int
+    appended_ms: int
     key: bytes | None
     value: bytes | None
     said: dict[str, str]
@@ -45,7 +46,7 @@ class Letter:
         named = {name.removeprefix(HEADER): text for name, text in headers(record).items()}
         return cls(
             Sent(topic, record.partition, record.offset),
-            record.timestamp,
+            _appended(named.get("appended.at", ""), record.timestamp),
             record.key,
             record.value,
             dict.fromkeys(FIELDS, "") | named,
@@ -60,8 +61,7 @@ class Letter:
     @property
     def failed_ms(self) -> int:
         """When it was set aside, epoch ms; 0 where the letter does not say it."""
-        text = self.said["failed.at"]
-        return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
+        return _number(self.said["failed.at"])
 
     def origin(self, settings: Settings) -> str:
         """The place of the first record that failed: this letter's source, unless that had been sent back already."""
@@ -75,6 +75,16 @@ class Letter:
             "key": None if self.key is None else self.key.decode(errors="replace"),
             "value": None if self.value is None else self.value[: 4 * PREVIEW].decode(errors="replace")[:PREVIEW],
         }
+
+
+def _number(text: str) -> int:
+    """Epoch ms in a header; 0 for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
+
+
+def _appended(said: str, timestamp: int) -> int:
+    """Not after the letter itself. A letter of an older version does not say it, and has the record's own timestamp."""
+    return min(_number(said) or timestamp, timestamp)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,13 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from kafka.errors import (
+    InvalidTimestampError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+)
 
 from deploy.connect import connect
 from deploy.topics import admin
@@ -96,6 +102,11 @@ class Producer:
         """Wait until the record is acknowledged -> where it landed."""
         try:
             landed = future.get()
+        except InvalidTimestampError:
+            raise BrokerError(
+                f"{self._brokers} refuses the time of a record: this machine's clock is further ahead of the broker's than the "
+                "topic's message.timestamp.after.max.ms allows; set the clock right"
+            ) from None
         except KafkaError as error:
             refused = refusal(error, operation="Write")
             raise refused or BrokerError(f"{self._brokers} did not acknowledge a record: {_name(error)}") from None

@@ -134,7 +134,7 @@ class SendBack:
             if not problems:
                 plan.newest[mark] = max(newest, _age(letter))
             where = (out.topic, murmur2(out.key) % self._settings.partitions)
-            starts[where] = min(starts.get(where, letter.timestamp), letter.timestamp)
+            starts[where] = min(starts.get(where, letter.appended_ms), letter.appended_ms)
         if not self._again:
             self._look(plan, starts, failed)
         return plan
@@ -181,7 +181,7 @@ class SendBack:
         out = outgoing(self._settings, letter, (self._corrections or {}).get(letter.source))
         if letter.said["truncated"] == "true" and out.value == letter.value:
             return out, Status.TRUNCATED, [Problem("", "only a part of it was kept: give the whole value")]
-        return out, Status.WRONG, self._acceptance.problems(*out[:3])
+        return out, Status.WRONG, self._acceptance.problems(*out[:3], after_ms=letter.appended_ms)
 
     def _mark(self, letter: Letter, out: Outgoing) -> bytes:
         return _mark(letter.origin(self._settings), out.key or b"")

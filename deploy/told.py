@@ -84,7 +84,7 @@ def whole(settings: Settings, letter: Letter) -> dict[str, Any]:
         "letter": list(letter.place),
         "origin": letter.origin(settings),
         **letter.said,
-        "time": letter.timestamp,
+        "time": letter.appended_ms,
         "headers": [[name, as_text(value)] for name, value in letter.rest],
         "key": as_text(letter.key),
         "value": as_text(letter.value),
@@ -98,7 +98,7 @@ def lines(settings: Settings, letter: Letter) -> Iterator[str]:
     origin, source = letter.origin(settings), "/".join(letter.source)
     expected = Acceptance(settings).expected(said["topic"], said["field"])
     sent_back = f" (sent back; first {origin})" if origin != source else ""
-    yield f"source    {source}{sent_back}, appended {iso(letter.timestamp)}"
+    yield f"source    {source}{sent_back}, appended {iso(letter.appended_ms)}"
     yield f"letter    {'/'.join(map(str, letter.place))}, set aside {iso(letter.failed_ms)} by {said.get('host', '')}"
     yield f"reason    {said['reason']} at stage {said['stage']}" + (f", field {said['field']}" if said["field"] else "")
     yield f"          {REASONS.get(said['reason'], 'This version does not know this reason.')}"

@@ -41,15 +41,17 @@ def topics(settings: Settings) -> list[Topic]:
     source = unpacked | {
         "cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(4 * MIB),
     }  # fmt: skip
-    compacted = {"cleanup.policy": "compact", "max.message.bytes": str(4 * MIB)}
+    # What workers write is kept and found by the broker's time: a worker's clock may be wrong.
+    written = {"message.timestamp.type": "LogAppendTime"}
+    compacted = written | {"cleanup.policy": "compact", "max.message.bytes": str(4 * MIB)}
     return [
         *(Topic(name, count, source) for name in settings.sources),
         Topic(settings.items_topic, 1, unpacked | {"cleanup.policy": "compact"}),
-        Topic(settings.recommendations_topic, count, {"cleanup.policy": "compact,delete"}),
+        Topic(settings.recommendations_topic, count, written | {"cleanup.policy": "compact,delete"}),
         Topic(
             settings.dead_letters_topic,
             count,
-            {"cleanup.policy": "delete", "max.message.bytes": str(4 * MIB + (64 << 10))},
+            written | {"cleanup.policy": "delete", "max.message.bytes": str(4 * MIB + (64 << 10))},
         ),
         Topic(settings.changelog_topic, count, compacted),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from importlib.metadata import version
 
@@ -21,9 +22,10 @@ _NAMES = dict(zip(DeadLetterHeaders.__struct_fields__, DeadLetterHeaders.__struc
 
 
 class DeadLetters:
-    """Makes dead letters for this process. model: hex id of the bundle in use."""
+    """Makes dead letters for this process. model: hex id of the bundle in use; now: epoch ms."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, now: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
+        self._now = now
         self._fixed = {"app_version": version("freshet"), "model_sha256": model, "host": socket.gethostname()}
 
     def letter(self, topic: str, partition: int, record: Record, error: RecordError) -> Outgoing:
@@ -42,14 +44,15 @@ class DeadLetters:
             "exception": type(error).__name__,
             "message": _printable(str(error)),
             "attempt": "1",
-            "failed_at": str(int(time.time() * 1000)),
+            "failed_at": str(self._now()),
+            "appended_at": str(record.timestamp),
             "payload_sha256": sha256(value).hexdigest(),
             "truncated": "true" if cut else "false",
             **self._fixed,
         }
         headers = [(_NAMES[name], text.encode()) for name, text in said.items()]
         headers += _received(record)
-        return Outgoing(key, record.value and record.value[:room], headers, record.timestamp)
+        return Outgoing(key, record.value and record.value[:room], headers)
 
 
 def _received(record: Record) -> list[tuple[str, bytes]]:

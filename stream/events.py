@@ -126,7 +126,7 @@ class Recommendation(Struct, frozen=True):
 
 
 class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors." + name.replace("_", ".")):
-    """Headers of a dead letter; all are UTF-8 text on the wire. Key, value, timestamp and other headers are as received."""
+    """Headers of a dead letter; all are UTF-8 text on the wire. Key, value and other headers are as received."""
 
     topic: str
     partition: str
@@ -143,6 +143,12 @@ class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors."
     failed_at: Annotated[str, Meta(description="epoch milliseconds")]
     payload_sha256: str
     truncated: Annotated[str, Meta(description="true | false")]
+    appended_at: Annotated[
+        str,
+        Meta(
+            description="append time of the record, epoch milliseconds; letters of older versions have it as timestamp"
+        ),
+    ] = ""
 
 
 MESSAGES: Final[dict[str, type[Struct]]] = {

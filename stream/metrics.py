@@ -231,6 +231,7 @@ class Metrics:
 
         # the process
         self.ready = gauge("ready", "1: joined, recovered, catalogue and bundle loaded")
+        self.clock_offset = gauge("clock_offset_seconds", "The brokers' time less that of this machine's clock")
         self.heartbeat_age = gauge("heartbeat_age_seconds", "Time since the event loop last turned")
         self.build_info = gauge("build_info", "1 for the running version", "version")
 
@@ -270,9 +271,14 @@ class Metrics:
             self.lag_records.labels(_of(self._topics, topic)).set(records)
             self.lag_seconds.labels(_of(self._topics, topic)).set(seconds)
 
-    def observe_commit(self) -> None:
+    def observe_commit(self, now: float) -> None:
+        """now: Unix time in seconds."""
         self.commits.inc()
-        self.last_commit.set_to_current_time()
+        self.last_commit.set(now)
+
+    def observe_clock(self, offset: float) -> None:
+        """offset: seconds by which the brokers are ahead of this machine's clock."""
+        self.clock_offset.set(offset)
 
     def observe_rebalances(self, count: int, partitions: int) -> None:
         """count: rebalances since the last call; partitions: source partitions assigned now, over the three topics."""

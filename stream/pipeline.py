@@ -28,6 +28,7 @@ import msgspec
 from faust.types import TP
 
 from stream import holding, interest
+from stream.clock import Clock
 from stream.comments import CommentStage
 from stream.culprits import Kept, advance_or_part
 from stream.deadletter import DeadLetters
@@ -78,6 +79,7 @@ class Pipeline:
         catalogue: Callable[[], Catalogue],
         executor: Executor,
         metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._topics = settings.sources
@@ -92,6 +94,7 @@ class Pipeline:
         self._catalogue = catalogue
         self._executor = executor
         self._metrics = metrics
+        self._clock = clock
         self._encoder = msgspec.json.Encoder()
         self._next: dict[TP, int] = {}  # first offset not yet read
         self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
@@ -128,7 +131,7 @@ class Pipeline:
         await self._confirm(records, ends)
         with figures.stage("slates"):
             await self._batches().send(self._slates(turns, slates, catalogue, figures))  # 8
-        acknowledged = time.time() * 1000
+        acknowledged = self._clock.now() * 1000
         with figures.stage("store"):
             for (topic, partition), written in records.items():  # 9
                 pairs = [(record.key, record.value) for record in written if record.key and record.value]
@@ -265,7 +268,7 @@ class Pipeline:
     ) -> dict[Place, list[Outgoing]]:
         """One slate per user touched. It is flagged `replay` where the user had an event that was folded before."""
         lists: dict[Place, list[Outgoing]] = {}
-        now = int(time.time() * 1000)
+        now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
         for turn, items in zip(turns, slates, strict=True):
             replay = bool(turn.replayed) or not turn.folded

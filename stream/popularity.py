@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,9 +24,8 @@ def popular_items(popularity: NDArray[np.float32], catalogue: Catalogue, k: int)
     return [Scored(catalogue.item(int(row)), float(counts[row])) for row in best]
 
 
-def popular_slate(items: list[Scored], catalogue: int, bundle: str) -> Recommendation:
-    """The `*` slate: it shows no state, so seq is 0 and it names no events."""
-    now = int(time.time() * 1000)
+def popular_slate(items: list[Scored], catalogue: int, bundle: str, now: int) -> Recommendation:
+    """The `*` slate: it shows no state, so seq is 0 and it names no events. now: epoch ms."""
     return Recommendation(
         user=ANYONE, slate=f"popular-{now:x}", seq=0, chain=ZERO_CHAIN.hex(), items=items, time=now, latency_ms=-1,
         events=[], applied={}, catalogue=catalogue, bundle=bundle, strategy="popularity", replay=False,

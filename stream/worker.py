@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +26,7 @@ from stream import logs, popularity, status
 from stream.app import InterestApp
 from stream.bundle import Bundle, current, load
 from stream.catalogue import Catalogue
+from stream.clock import Difference
 from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
 from stream.decoder import EventDecoder
@@ -171,14 +171,15 @@ class Worker:
             store=app.store,
             decoder=EventDecoder(settings.partitions, settings.rating_scale, settings.sources),
             comments=comments,
-            dead_letters=DeadLetters(bundle.id),
+            dead_letters=DeadLetters(bundle.id, app.clock.now_ms),
             catalogue=lambda: catalogue.snapshot,
             executor=self._model_thread,
             metrics=self._metrics,
+            clock=app.clock,
         )
         consumer.drained = comments.drained
         consumer.on_revoked = pipeline.revoked
-        consumer.on_commit = self._metrics.observe_commit
+        consumer.on_commit = lambda: self._metrics.observe_commit(app.clock.now())
         consumer.prepare = partial(self._prepare, app.store)
         consumer.drop = app.store.drop
         consumer.take_over = fence.take_over
@@ -226,6 +227,7 @@ class Worker:
         """Readiness, gauges, and the slate for anyone unknown."""
         consumer: SourceConsumer = app.consumer
         lag = Lag(self._settings.sources)
+        differs = Difference()
         recovered = rebalances = 0
         shown: list[Scored] | None = None
         while True:
@@ -251,9 +253,11 @@ class Worker:
                 recovered = consumer.recovered
                 snapshot = catalogue.snapshot
                 self._metrics.observe_catalogue(snapshot.live, snapshot.known, snapshot.offset)
+                self._metrics.observe_clock(app.clock.offset)
+                differs.look(app.clock.offset)
                 if up:
                     consumer.check_topology()
-                    self._metrics.observe_lag(lag.look(time.time(), consumer.lag(), pipeline.newest))
+                    self._metrics.observe_lag(lag.look(app.clock.now(), consumer.lag(), pipeline.newest))
                     shown = await self._publish_popular(app, catalogue, shown)
             except asyncio.CancelledError:
                 raise
@@ -274,7 +278,7 @@ class Worker:
         items = popularity.popular_items(self._bundle.popularity, snapshot, settings.slate_size)
         if items == shown:
             return shown
-        slate = popularity.popular_slate(items, snapshot.offset, self._bundle.id)
+        slate = popularity.popular_slate(items, snapshot.offset, self._bundle.id, app.clock.now_ms())
         record = Outgoing(key, msgspec.json.encode(slate))
         await app.producer.batches.send({(settings.recommendations_topic, partition): [record]})
         self._metrics.slates.labels("popularity", "false").inc()

@@ -107,7 +107,7 @@ def show(
         raise typer.BadParameter(f"{place}: expected topic/partition/offset")
     with letters.opened(settings) as box:
         letter = box.find((topic, int(number), int(offset)))
-    problems = Acceptance(settings).problems(letter.said["topic"], letter.key, letter.value)
+    problems = Acceptance(settings).problems(letter.said["topic"], letter.key, letter.value, letter.appended_ms)
     if as_json:
         print(json.dumps(told.whole(settings, letter) | {"wrong": [problem._asdict() for problem in problems]}))
         return

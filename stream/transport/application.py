@@ -12,6 +12,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream import security
+from stream.clock import Clock
 from stream.fatal import fatal
 from stream.settings import Settings
 from stream.transport.batch import MicroBatch
@@ -51,6 +52,7 @@ class SourceApp(faust.App):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lease = Lease(settings.session_timeout)
+        self.clock = Clock()
         self.source_topics: frozenset[str] = frozenset(settings.sources)
         self.on_send_error: Callable[[str], None] = lambda topic: None
         super().__init__(

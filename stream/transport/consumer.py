@@ -13,6 +13,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
+from stream.clock import steady
 from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
 from stream.store import apply_changelog
@@ -27,8 +28,8 @@ METADATA_MS = 10_000
 """How soon partitions that were added to a topic are noticed; aiokafka's default is 5 minutes."""
 
 POLL = 0.5  # seconds that one fetch of ours waits
-ENOUGH = 64  # records that are handed over without lingering
 POLL_HELD = 0.05  # the same while some partitions are held: they must not wait for it once they may go on
+ENOUGH = 64  # records that are handed over without lingering
 QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
 SETTLE = 1.0  # seconds that a rebalance waits for what the pipeline holds back
 LAST_COMMIT = 5.0  # seconds for the commit of a rebalance that comes while the worker stops
@@ -73,7 +74,7 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         lease = self.app.lease
 
         async def noted() -> bool:
-            asked = time.monotonic()
+            asked = steady()
             good = bool(await beat())
             if good and lease.age:  # age 0: nothing is assigned
                 lease.grant(asked)

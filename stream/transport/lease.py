@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 
+from stream.clock import steady
 from stream.errors import LeaseError
 
 
@@ -19,8 +19,8 @@ class Lease:
         self._beat = math.inf
 
     def grant(self, at: float | None = None) -> None:
-        """The group heard us at monotonic time `at` (now)."""
-        self._beat = time.monotonic() if at is None else at
+        """The group heard us at `at`, by the steady clock (now)."""
+        self._beat = steady() if at is None else at
 
     def release(self) -> None:
         """Nothing is assigned: nothing to guard."""
@@ -29,7 +29,7 @@ class Lease:
     @property
     def age(self) -> float:
         """Seconds since the last good heartbeat; 0 where nothing is assigned."""
-        return 0.0 if math.isinf(self._beat) else time.monotonic() - self._beat
+        return 0.0 if math.isinf(self._beat) else steady() - self._beat
 
     def check(self) -> None:
         """Raises LeaseError where the lease has run out."""

@@ -28,6 +28,7 @@ from stream.settings import Settings, load
 from tests.bundles import text_onnx, tiny_run
 from tests.chaos.outcomes import Outcome, record
 from tests.chaos.trial import Traffic
+from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
 from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
@@ -367,6 +368,22 @@ def broken(station: Station, first: WorkerProcess) -> None:
     station.resolves(90, fenced, damaged, lost)
 
 
+def wrong_clock(station: Station, first: WorkerProcess) -> None:
+    """The clock of a second worker jumps ahead by two hours, and back."""
+    clock = ("FreshetClock", "w2")
+    second, file = station.worker("w2"), station.folder / "clock"
+    wrong_by(file, 0.0)
+    second.command = ["tests.clocks", str(file)]
+    second.start().wait_ready()
+    station.watch("w1", "w2")
+    assert not station.prometheus.firing()
+    station.fault()
+    wrong_by(file, 7200.0)
+    station.fires(20, clock)
+    wrong_by(file, 0.0)
+    station.resolves(20, clock)
+
+
 def short(station: Station, first: WorkerProcess) -> None:
     """A dead-letter topic that is gone, poison, a worker that stands still."""
     letters, errors, absent = ("FreshetDeadLetters", ""), ("FreshetSendErrors", "w1"), ("FreshetAbsent", "w1")
@@ -456,6 +473,7 @@ SCENARIOS = {
         LATE | {("FreshetSendErrors", "w1")}, own_broker=True,
         values={"session_timeout": 6.0, "inference_timeout": 3.0},
     ),
+    "wrong clock": Scenario(wrong_clock, 60, {("FreshetClock", "w2")}),
     "short": Scenario(
         short, 60, {("FreshetDeadLetters", ""), ("FreshetAbsent", "w1"), ("FreshetSendErrors", "w1")},
         LATE | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},

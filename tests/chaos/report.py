@@ -52,6 +52,7 @@ FAULTS = {
     29: ("Line breaks, escape sequences and JSON in every field", "cardinality"),
     30: ("Secrets where they could show", "security"),
     31: ("SASL_SSL and ACLs: wrong password, certificate, missing right", "security"),
+    40: ("Clocks that are wrong or jump, records of long ago", "clocks"),
     42: ("One user floods comments, or clicks behind comments", "fairness"),
     39: ("Ids that are the places of other events", "input"),
 }

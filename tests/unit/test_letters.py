@@ -25,6 +25,7 @@ from tests.unit.synthetic import Lists
 SETTINGS = load(prefix="p-", partitions=2)
 CLICKS, RATINGS, COMMENTS = SETTINGS.sources
 NOW = int(time.time() * 1000)
+DAY_MS = 86_400_000
 ACCEPTANCE = Acceptance(SETTINGS)
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -115,6 +116,33 @@ def test_a_corrected_letter_is_sent_once_however_often_it_is_asked_for(world: Wo
     assert row.headers == ((REPLAY_HEADER, origin.encode()), ("trace", b"t"), ("x", b"\xff"))
     assert world.replay(right, again=True) == [said(bad, Status.SENT)]
     assert world.ids == [(b"alice", origin)] * 2  # and to the worker a duplicate
+
+
+def test_a_letter_that_is_written_again_days_later_finds_what_was_sent_back_before(world: World) -> None:
+    """As after the change of app_id: the sources are read from their beginning, the first letters have expired, and the broker
+    stamps the new ones with its own time."""
+    bad = world.put(RATINGS, b"alice", rating(value="four"))
+    right = fixed(bad, value=rating())
+    assert world.replay(right) == [said(bad, Status.SENT)]
+    rows = world.log.topics[SETTINGS.dead_letters_topic][bad.partition]
+    rows[:] = [row._replace(offset=9, timestamp=NOW + 9 * DAY_MS) for row in rows]
+    world.log.first[SETTINGS.dead_letters_topic, bad.partition] = 9
+    assert [letter.appended_ms for letter in world.box().read()] == [NOW]
+    assert world.replay(right) == [said(bad, Status.BACK)]
+
+
+def test_a_letter_of_an_older_version_has_the_records_time_as_its_own(world: World) -> None:
+    world.put(RATINGS, b"alice", rating(value="four"))
+    (row,) = world.log.all(SETTINGS.dead_letters_topic)
+    old = tuple(pair for pair in row.headers if pair[0] != "__rec.errors.appended.at")
+    assert len(old) == len(row.headers) - 1
+    for headers, timestamp, appended in (
+        (old, NOW - 5, NOW - 5),
+        ((*old, ("__rec.errors.appended.at", b"-1")), NOW - 5, NOW - 5),
+        ((*old, ("__rec.errors.appended.at", b"%d" % (NOW + 10**9))), NOW, NOW),  # never after the letter itself
+    ):
+        letter = Letter.of("d", row._replace(headers=headers, timestamp=timestamp))
+        assert letter.appended_ms == appended
 
 
 def test_what_would_fail_again_stays_and_the_others_go(world: World) -> None:
@@ -298,6 +326,13 @@ def test_the_wrong_field_is_named(value: bytes | None, field: str, expected: str
     (problem,) = ACCEPTANCE.problems(RATINGS, b"alice", value)
     assert problem.field == field
     assert expected in problem.message
+
+
+def test_a_clock_that_is_behind_makes_no_event_come_from_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: NOW / 1000 - 60 * DAY_MS / 1000)
+    now = rating(time=NOW)
+    assert [problem.field for problem in ACCEPTANCE.problems(RATINGS, b"alice", now)] == ["time"]
+    assert ACCEPTANCE.problems(RATINGS, b"alice", now, after_ms=NOW) == []
 
 
 def test_every_wrong_field_is_named_at_once() -> None:

@@ -95,7 +95,7 @@ def test_the_objective_is_a_bucket_bound() -> None:
 
 def test_group_recovery_catalogue_and_models(metrics: Metrics) -> None:
     before = time.time()
-    metrics.observe_commit()
+    metrics.observe_commit(1_800_000_000.0)
     metrics.observe_rebalances(1, 12)
     metrics.observe_rebalances(1, 6)
     metrics.observe_recovery(100, 50)

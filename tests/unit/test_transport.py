@@ -81,7 +81,7 @@ def test_every_private_name_in_use_is_listed() -> None:
 
 def test_the_lease_runs_out_at_three_quarters_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("stream.transport.lease.steady", lambda: now)
     lease = Lease(10.0)
     lease.check()  # nothing assigned: nothing to guard
     lease.grant()
@@ -170,7 +170,7 @@ def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
             _pending=MicroBatch(1), sources=frozenset(["clicks"]), _get_active_partitions=lambda: {TP("clicks", 0)},
         )  # fmt: skip
         lingering = consumer._pending
-        consumer.finish({}, hold=True)
+        consumer.finish({}, hold={TP("clicks", 0)})
         consumer.wake()
         assert not sent
         await consumer._fetch_once()
