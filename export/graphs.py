@@ -116,7 +116,7 @@ def text_graph(bert: Any) -> onnx.ModelProto:
 def score_graph(
     network: InterestNetwork, blend: Blend, neighbours: Neighbours, popularity: NDArray[np.float32]
 ) -> onnx.ModelProto:
-    """score.onnx: query(h) @ items.T and the rest of the sum of models/blend.py, -inf at the hidden pairs, top k.
+    """score.onnx: query(h) @ items.T and the rest of the sum of models/blend.py, masks, top k.
 
     popularity: float32 [N + 1], interactions.
     """

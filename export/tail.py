@@ -14,6 +14,7 @@ from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from models.blend import Blend, Neighbours
 from models.rows import Floats
+from stream.masking import LEAST, MASKED
 
 PREFIX = "tail_"  # of every name made here, so that none meets one of torch's
 
@@ -52,7 +53,8 @@ def append_tail(
     tail = Tail(graph)
     items = tail.node("Transpose", ["items"], "items", perm=[1, 0])  # [D, N]
     products = tail.node("MatMul", ["query", items], "products")  # [B, N]
-    base = _popularity(tail, blend, log_popularity) if blend.prior else "bias"
+    bias = tail.node("Max", ["bias", tail.constant("masked", MASKED)], "bias")  # [N], finite
+    base = _popularity(tail, bias, blend, log_popularity) if blend.prior else bias
     scores = tail.node("Add", [products, base], "live")
     if blend.neighbour and neighbours.index.shape[1]:
         scores = _neighbours(tail, scores, blend, neighbours)
@@ -74,7 +76,7 @@ def append_tail(
     )
 
 
-def _popularity(tail: Tail, blend: Blend, log_popularity: Floats) -> str:
+def _popularity(tail: Tail, bias: str, blend: Blend, log_popularity: Floats) -> str:
     """bias + prior * evidence / (evidence + count) * log-popularity, [B, N]; 0 for rows that came after training."""
     trained = tail.constant("trained", [len(log_popularity)])
     first, one = tail.constant("zero", [0]), tail.constant("one", [1])
@@ -86,7 +88,7 @@ def _popularity(tail: Tail, blend: Blend, log_popularity: Floats) -> str:
     known = tail.node("Cast", ["count"], "known", to=TensorProto.FLOAT)
     share = tail.node("Div", [evidence, tail.node("Add", [evidence, known], "sum")], "share")
     share = tail.node("Unsqueeze", [share, one], "shares")  # [B, 1]
-    return tail.node("Gemm", [share, line, "bias"], "prior")  # one pass over [B, N] for product and bias
+    return tail.node("Gemm", [share, line, bias], "prior")  # one pass over [B, N] for product and bias
 
 
 def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours) -> str:
@@ -108,11 +110,14 @@ def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours) -
 
 
 def _best(tail: Tail, scores: str) -> None:
-    """-inf at the hidden pairs, then the k best."""
+    """MASKED at the hidden pairs, the k best, then -inf at the places that hold none (stream/masking.py says why)."""
     start, end = tail.constant("start", [0]), tail.constant("end", [1])
     count = tail.node("Slice", [tail.node("Shape", ["hidden"], "hidden_shape"), start, end, start], "pairs")  # [S]
-    updates = tail.node("Expand", [tail.constant("hides", np.array([-np.inf], np.float32)), count], "hide")
+    updates = tail.node("Expand", [tail.constant("hides", np.array([MASKED])), count], "hide")
     scores = tail.node("ScatterND", [scores, "hidden", updates], "open")
-    tail.graph.node.append(
-        helper.make_node("TopK", [scores, "k"], ["scores", "rows"], name=f"{PREFIX}top", axis=-1, largest=1, sorted=1)
-    )
+    best = PREFIX + "best"
+    top = helper.make_node("TopK", [scores, "k"], [best, "rows"], name=f"{PREFIX}top", axis=-1, largest=1, sorted=1)
+    tail.graph.node.append(top)
+    none = tail.node("LessOrEqual", [best, tail.constant("least", LEAST)], "none")
+    nothing = tail.constant("nothing", np.float32(-np.inf))
+    tail.graph.node.append(helper.make_node("Where", [none, nothing, best], ["scores"], name=f"{PREFIX}settled"))

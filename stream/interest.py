@@ -220,9 +220,10 @@ def _decode(record: bytes) -> Interest:
         raise StateError("state record is damaged: wrong checksum")
     at = _HEADER.size
     after = at + folded * _FOLDED.size
-    h = np.frombuffer(record, np.float16, hidden, after)
-    c = np.frombuffer(record, np.float16, hidden, after + 2 * hidden)
-    state = Interest(model, h, c)
+    vectors = np.frombuffer(record, np.float16, 2 * hidden, after)
+    if not np.isfinite(vectors).all():  # never written by `encode`
+        raise StateError("state record holds an h or c that is not finite")
+    state = Interest(model, vectors[:hidden], vectors[hidden:])
     state.seq = seq
     state.fence = fence
     state.catalogue = catalogue

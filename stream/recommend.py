@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream import interest
+from stream.errors import StateError
 from stream.events import COMMENT, Scored, SourceEvent
 from stream.inputs import NUMBERS, UNKNOWN, InputRows, InputSpec
 from stream.interest import MAX_SEEN, NO_TIME, Half, Interest
@@ -105,9 +106,12 @@ def take_in(
     refused: those of the events that the fence only passes over.
 
     record: the stored state, None for a new user; model, hidden: stamp and width of the step model in use. A record of
-    another step model is folded again from its recent events. Raises StateError on a damaged record.
+    another step model is folded again from its recent events. Raises StateError naming the user on a damaged record.
     """
-    state = interest.new(model, hidden) if record is None else interest.decode(record)
+    try:
+        state = interest.new(model, hidden) if record is None else interest.decode(record)
+    except StateError as error:
+        raise StateError(f"user {user.decode(errors='replace')!r}, partition {partition}: {error}") from None
     state.folded = []
     turn = Turn(user, partition, state, events)
     if state.model != model:
@@ -207,7 +211,7 @@ def rank(
         [
             Scored(catalogue.item(row), round(score, 5))
             for score, row in zip(of_user, rows_of_user, strict=True)
-            if not math.isinf(score)
+            if math.isfinite(score)
         ]
         for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
     ]

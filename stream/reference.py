@@ -66,7 +66,9 @@ partition becomes a dead letter `mispartitioned`.
 
 **What a consumer does.** Keep, per user, the recommendation with the highest `seq`: after a crash an older one may come again
 (`replay: true`). `applied` names the last event of this user that the slate knows, per topic-partition: a slate whose
-`applied["clicks/2"]` is at least 41 has taken in the user's clicks up to offset 41 of partition 2.
+`applied["clicks/2"]` is at least 41 has taken in the user's clicks up to offset 41 of partition 2. `items` is shorter than
+`slate_size` where fewer items are live that the user has not had, and `[]` where there is none: the slate still says what was
+taken in, so show what anyone unknown gets (`*`) instead.
 
 **What the schemas cannot say.** The value is at most 32 levels deep; the key is the body's `user`; `value` lies within the
 setting `rating_scale`; `time` is at most one hour after the append time of the record.

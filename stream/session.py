@@ -11,6 +11,7 @@ from stream import provider as accelerator
 from stream.bundle import Bundle
 from stream.errors import BundleError
 from stream.inputs import NUMBERS, UNKNOWN, InputRows
+from stream.masking import settle
 from stream.provider import Policy
 
 Half = NDArray[np.float16]
@@ -19,6 +20,8 @@ MIN_ROWS: Final = 2
 """A single row takes matrix-vector kernels on some processors, whose sums round differently: never run one row alone."""
 SCORED: Final = 64
 """Users scored at a time on a CPU: what is held for them [64, N] stays near the processor."""
+CELLS: Final = 2**27
+"""Users times items scored at a time on a GPU: 512 MiB for each of the few [B, N] arrays of the graph, far below 2^31 places."""
 ULP_FLOOR: Final = 0.125
 """States are compared in float16 steps of this magnitude or of the value, whichever is larger."""
 
@@ -39,17 +42,22 @@ class Models:
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]:
         """One event for each of B users: rows and states float16 [B, H] -> next h, next c float16 [B, H].
 
-        On one CPU a row's result is the same bits whatever batch it ran in and wherever in it.
+        On one CPU a row's result is the same bits whatever batch it ran in and wherever in it. A row of which an input is not
+        finite has NaN: the graph alone may turn it into a saturated, finite state.
         """
         count = len(h)
         if count == 0:
             return h, c
         arrays: tuple[NDArray[Any], ...] = (*rows, h, c)
+        broken = not_finite(rows.item, rows.numbers, rows.comment, h, c)
         if count < MIN_ROWS:
             arrays = tuple(np.concatenate((array,) * MIN_ROWS) for array in arrays)
         names = ("item", "behaviour", "scene", "numbers", "comment", "h", "c")
         h_next, c_next = self._step.run(None, dict(zip(names, arrays, strict=True)))
-        return h_next[:count], c_next[:count]
+        h_next, c_next = h_next[:count], c_next[:count]
+        if broken.any():
+            h_next[broken] = c_next[broken] = np.nan
+        return h_next, c_next
 
     def score(
         self,
@@ -64,8 +72,9 @@ class Models:
         """States [B, H] against items [N, D] -> scores float32 [B, k], rows int64 [B, k], best first.
 
         bias: float32 [N], 0 or -inf; hidden: int64 [S, 2], (user row, item row) pairs never to appear; recent: int64 [R, 3],
-        (user row, item row, age below `last`); count: int64 [B], events so far. k is cut to N. A place whose score is -inf
-        is no recommendation; a user whose state is not finite has none.
+        (user row, item row, age below `last`); count: int64 [B], events so far. k is cut to N. A place that holds no
+        recommendation has score -inf and row 0, on every provider (stream.masking.settle); a user whose state is not finite
+        has none.
         """
         k = min(k, len(items))
         if len(h) == 0 or k <= 0:
@@ -74,33 +83,28 @@ class Models:
         if late.any():  # items that came after training have no neighbours, as UNKNOWN has none
             recent = recent.copy()
             recent[late, 1] = UNKNOWN
-        if self.provider == "cuda":
-            scores, rows = self._score_on_device(h, items, bias, hidden, recent, count, k)
-        else:
-            scores, rows = self._score_in_parts(h, items, bias, hidden, recent, count, k)
-        broken = np.isnan(scores).any(axis=1)
-        if broken.any():
-            scores[broken] = -np.inf
-            rows[broken] = 0
+        broken = not_finite(h)
+        if broken.any():  # providers order NaN differently: none gets to see it
+            h = np.where(broken[:, None], np.float16(0), h)
+        parts: list[tuple[NDArray[np.float32], Rows]] = []
+        size = users_at_once(self.provider, len(items))
+        for first in range(0, len(h), size):
+            end = first + size
+            feed: dict[str, NDArray[Any]] = {"h": h[first:end], "count": count[first:end], "k": np.array([k], np.int64)}
+            feed |= {"hidden": _of_users(hidden, first, end), "recent": _of_users(recent, first, end)}
+            parts.append(self._answer(feed, items, bias))
+        all_scores, all_rows = zip(*parts, strict=True)
+        scores, rows = settle(np.concatenate(all_scores), np.concatenate(all_rows), len(items))
+        scores[broken] = -np.inf
+        rows[broken] = 0
         return scores, rows
 
-    def _score_in_parts(
-        self, h: Half, items: Any, bias: Any, hidden: Rows, recent: Rows, count: Rows, k: int
-    ) -> tuple[Any, Any]:
-        feed = {"items": items, "bias": bias, "k": np.array([k], np.int64)}
-        parts = []
-        for first in range(0, len(h), SCORED):
-            end = first + SCORED
-            mine = {"h": h[first:end], "count": count[first:end]}
-            mine |= {"hidden": _of_users(hidden, first, end), "recent": _of_users(recent, first, end)}
-            parts.append(self._score.run(None, feed | mine))
-        scores, rows = zip(*parts, strict=True)
-        return np.concatenate(scores), np.concatenate(rows)
-
-    def _score_on_device(
-        self, h: Half, items: Any, bias: Any, hidden: Rows, recent: Rows, count: Rows, k: int
-    ) -> tuple[Any, Any]:
-        """The catalogue stays on the GPU until another snapshot comes (every snapshot has a bias array of its own)."""
+    def _answer(self, feed: dict[str, NDArray[Any]], items: Any, bias: Any) -> tuple[Any, Any]:
+        """scores and rows as the graph gives them. On a GPU the catalogue stays there until another snapshot comes (every
+        snapshot has a bias array of its own)."""
+        if self.provider != "cuda":
+            scores, rows = self._score.run(None, feed | {"items": items, "bias": bias})
+            return scores, rows
         from onnxruntime import OrtValue
 
         if self._on_device is None or self._on_device[0] is not bias:
@@ -108,12 +112,10 @@ class Models:
                 bias, OrtValue.ortvalue_from_numpy(items, "cuda", 0), OrtValue.ortvalue_from_numpy(bias, "cuda", 0),
             )  # fmt: skip
         binding = self._score.io_binding()
-        binding.bind_cpu_input("h", np.ascontiguousarray(h))
         binding.bind_ortvalue_input("items", self._on_device[1])
         binding.bind_ortvalue_input("bias", self._on_device[2])
-        for name, array in (("hidden", hidden), ("recent", recent), ("count", count)):
+        for name, array in feed.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        binding.bind_cpu_input("k", np.array([k], np.int64))
         binding.bind_output("scores")
         binding.bind_output("rows")
         self._score.run_with_iobinding(binding)
@@ -153,6 +155,19 @@ class Models:
             agree("score", slates_apart(scores, places, golden["scores"], golden["rows"]), self._bundle)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
+
+
+def not_finite(*parts: NDArray[Any]) -> NDArray[np.bool_]:
+    """bool [B]: the rows in which any of the arrays [B, *] holds NaN or an infinity."""
+    broken = np.zeros(len(parts[0]), np.bool_)
+    for part in parts:
+        broken |= ~np.isfinite(part).all(axis=1)
+    return broken
+
+
+def users_at_once(provider: str, items: int) -> int:
+    """How many users one call of the score graph takes over `items` rows."""
+    return max(SCORED, CELLS // items) if provider == "cuda" else SCORED
 
 
 def _of_users(pairs: Rows, first: int, end: int) -> Rows:

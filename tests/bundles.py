@@ -83,5 +83,13 @@ def tiny_bundle(folder: Path, items: int = 50) -> Path:
     return publish(build(tiny_run(items), text=text_onnx()), folder)
 
 
+def shallow_bundle(folder: Path) -> Path:
+    """As `tiny_bundle`, with one layer of the text network: small enough to be carried about."""
+    bert = load_bert()
+    bert.encoder.layer = bert.encoder.layer[:1]
+    bert.config.num_hidden_layers = 1
+    return publish(build(tiny_run(), bert), folder)
+
+
 if __name__ == "__main__":
     print(tiny_bundle(Path(sys.argv[1]), *map(int, sys.argv[2:3])))

@@ -272,6 +272,17 @@ def test_what_is_not_finite_is_never_written(bad: float) -> None:
             interest.encode(state)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [3, HIDDEN + 3])
+def test_what_is_not_finite_is_never_read(bad: float, place: int) -> None:
+    """Of a record with a right checksum, which no worker has written."""
+    body = bytearray(interest.encode(interest.new(MODEL, HIDDEN))[:-4])
+    at = 89 + 2 * place
+    body[at : at + 2] = np.float16(bad).tobytes()
+    with pytest.raises(StateError, match="not finite"):
+        interest.decode(bytes(body) + crc32(body).to_bytes(4, "little"))
+
+
 def test_the_size_of_a_record() -> None:
     """What the documentation says of it: a fixed part, 4 bytes a hidden unit, the rest by events and items."""
     empty = len(interest.encode(interest.new(MODEL, HIDDEN)))

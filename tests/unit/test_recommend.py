@@ -14,6 +14,7 @@ from models import blend
 from models.data.dataset import SCHEMA, Event
 from models.rows import histories
 from stream import interest
+from stream.errors import StateError
 from stream.events import CLICK, COMMENT, NAN, RATING, SourceEvent
 from stream.inputs import InputRows, InputSpec
 from stream.recommend import Turn, advance, rank, take_in
@@ -102,6 +103,17 @@ def test_waves_make_one_call_each_over_all_users() -> None:
     advance(turns, models, FixedCatalogue(), SPEC)
     assert models.calls == [3, 2, 1]
     assert [one.state.h[0] for one in turns] == [1, 3, 2]
+
+
+def test_a_damaged_record_names_its_user() -> None:
+    record, _ = folded([event(0)])
+    with pytest.raises(StateError, match=r"user 'u', partition 0: .*checksum"):
+        turn([event(1)], record[:-1] + bytes([record[-1] ^ 1]))
+
+
+def test_a_user_who_has_had_everything_gets_an_empty_slate() -> None:
+    record, models = folded([event(offset, item) for offset, item in enumerate("abcd")])
+    assert rank([turn([], record)], models, FixedCatalogue(), 3, filter_seen=True) == [[]]
 
 
 def test_a_replayed_event_changes_nothing() -> None:
