@@ -15,11 +15,11 @@ MADE := .venv/made
 RIVALS := .rivals/made
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lint bench chaos rivals fuzz audit evaluate tools clean
+.PHONY: help environment demo test test-faults lint bench chaos rivals fuzz audit evaluate tools clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 environment: $(MADE) ## make .venv from requirements.lock, every package checked by hash
 
@@ -33,7 +33,10 @@ demo: $(MADE) ## real events through a real Kafka, live in the terminal; DATA=fo
 	$(BIN)/freshet demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(MADE) ## unit, contract and integration tests (a real broker is started)
-	$(BIN)/python -m pytest -m "not slow and not chaos" --no-fold-skipped --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" --no-fold-skipped --durations=15 $(ARGS)
+
+test-faults: $(MADE) ## faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
+	$(BIN)/python -m pytest -m faults --no-fold-skipped --durations=15 $(ARGS)
 
 lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and schemas current
 	$(BIN)/ruff check .

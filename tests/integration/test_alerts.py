@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import alerts
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 
 def test_alerts_fire(kafka: Any, bundles: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_latency_covers_every_event(made: World) -> None:
     assert report.latency_table([one]).row_count == 1
 
 
+@pytest.mark.faults
 def test_recovery_reads_every_state_back(made: World) -> None:
     (one,) = recovery.measure(made, recovery.Plan(events=600, users=40, parts=2, session_timeout=4, idle=1))
     assert (one.users, one.events) == (40, 600)
@@ -73,6 +74,7 @@ def test_recovery_reads_every_state_back(made: World) -> None:
     assert report.recovery_table([one]).row_count == 14
 
 
+@pytest.mark.faults
 def test_fencing_compares_claims_and_transactions(made: World) -> None:
     plan = fencing.Plan(fencing.FENCED, rates=(100,), partitions=(2,), seconds=1, events=1000, rounds=1, timeout=0)
     found = fencing.measure(made, plan)
@@ -86,6 +88,7 @@ def test_fencing_compares_claims_and_transactions(made: World) -> None:
     assert report.takeover_table(found).row_count == 2
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stalled", [False, True])
 @pytest.mark.parametrize("way", fencing.FENCED)
 def test_both_fences_refuse_a_late_write(

@@ -81,6 +81,7 @@ def test_from_data_to_the_last_line(data: Path, home: Path) -> None:
     assert stopped(home)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_whoever_leaves_in_the_middle_leaves_nothing_behind(
@@ -98,6 +99,7 @@ def test_whoever_leaves_in_the_middle_leaves_nothing_behind(
     assert stopped(home)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 def test_worker_that_dies_ends_the_demo_with_one_line(data: Path, home: Path) -> None:
     process = demo(data, home)

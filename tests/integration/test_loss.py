@@ -13,7 +13,7 @@ from stream.settings import Settings
 from tests.chaos.source_topics import remake
 from tests.worker_process import Events, WorkerProcess, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 
 def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

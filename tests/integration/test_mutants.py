@@ -19,7 +19,7 @@ from deploy.verify.log import KafkaLog
 from stream.settings import Settings
 from tests.worker_process import Events, WorkerProcess, environment, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 QUICK = {
     "partitions": 2,
     "session_timeout": 6.0,  # nobody starts a worker again that ends because the machine stood still for longer

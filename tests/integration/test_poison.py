@@ -21,6 +21,7 @@ SCALE = (0.5, 5.0)
 
 
 @pytest.mark.integration
+@pytest.mark.faults
 def test_poison_is_set_aside_and_everything_else_applied(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from tests.chaos import rivals
 from tests.chaos.rivals import Plan
 from tests.rivals import stock
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 SETTINGS = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
