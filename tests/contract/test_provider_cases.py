@@ -133,10 +133,9 @@ def test_what_is_some_is_left_as_it_is() -> None:
     assert settle(scores, rows, 51) == (scores, rows)
 
 
-@pytest.mark.parametrize("items", [1, 3, 9])
-def test_a_bundle_of_fewer_items_than_a_slate(items: int, tmp_path: Path) -> None:
+def test_a_bundle_of_fewer_items_than_a_slate(tmp_path: Path) -> None:
     """Its golden vectors hold fewer than ten; they are replayed as CUDA answers, too."""
-    small = load(publish(build(tiny_run(items, near=1), text=text_onnx()), tmp_path))
+    small = load(publish(build(tiny_run(1, near=1), text=text_onnx()), tmp_path))
     models = open_models(small, "cpu")
     for change in GRAPHS.values():
         models._score = provider.session("score.onnx", change(small.read("score.onnx")), "cpu")
