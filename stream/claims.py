@@ -4,10 +4,17 @@ A worker that takes a partition over appends a claim: key CLAIM_KEY, an epoch ab
 carries its writer's epoch in the header WRITER (a record without one: epoch 0). Read in order, a claim is valid where its
 epoch is above that of the claims before; after it, records of a lower epoch are fenced: they are no part of any state.
 docs/decisions/0008 compares this with Kafka's transactions.
+
+A takeover raises the epoch by one. What no worker can have written is forged, counts for nothing and is named: a claim that
+raises it by more than STEP, that has another form than ours, or whose header names another epoch; and a state so far ahead.
+Who may write the changelog can still claim a partition from outside by an epoch that is near: its worker ends with 75, and
+the next one claims it back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,6 +26,15 @@ CLAIM_KEY: Final = b"\xffwriter"
 WRITER: Final = "writer"
 MAX_EPOCH_DIGITS: Final = 18
 MAX_CLAIM: Final = 64 << 10  # bytes
+STEP: Final = 1_000_000
+"""Takeovers that compaction may hide from a reader whose own copy is old: one every half a minute for a year."""
+
+FIRST: Final = 10**12
+"""The highest epoch that a reader takes who knows none yet, since compaction keeps the last claim only."""
+
+log = logging.getLogger("freshet.claims")
+
+_NAME = re.compile(r"[0-9a-f]{32}")  # a worker's, uuid4
 
 
 class LogRecord(Protocol):
@@ -88,29 +104,71 @@ def epoch_of(headers: Iterable[tuple[str, bytes]] | None) -> int:
     return 0
 
 
+def limit(current: int) -> int:
+    """The highest epoch that a writer can have, where `current` is in force; 0: none is known."""
+    return current + STEP if current else FIRST
+
+
+def judge(record: LogRecord, current: int) -> tuple[Claim, str]:
+    """A record under CLAIM_KEY, `current` the epoch in force -> the claim, NO_CLAIM where it does not hold; and why it is
+    forged, "" where it is not: a claim that only comes too late is none that holds, and no worse."""
+    claim = decode(record.value)
+    if not claim.epoch:
+        return NO_CLAIM, "it is no claim"
+    if epoch_of(record.headers) != claim.epoch:
+        return NO_CLAIM, f"its header and its value name different epochs, {epoch_of(record.headers)} and {claim.epoch}"
+    if not _NAME.fullmatch(claim.worker):
+        return NO_CLAIM, f"{claim.worker[:40]!r} is no worker's name, expected 32 hex digits"
+    if claim.epoch > limit(current):
+        return NO_CLAIM, f"epoch {claim.epoch} is beyond {limit(current)}, the epoch in force is {current}"
+    return (claim, "") if claim.epoch > current else (NO_CLAIM, "")
+
+
+class LeftOut(NamedTuple):
+    """Changelog records that are part of no state. fenced: states; forged: claims that no worker wrote."""
+
+    fenced: int = 0
+    forged: int = 0
+
+
 class Sifted(NamedTuple):
-    """claim: the one in force after the records; states: (key, value) that stand, in order; fenced: keys of those that do not."""
+    """claim: the one in force after the records; states: (key, value) that stand, in order; fenced: keys of those that do not;
+    forged: (offset, why) of claims that no worker wrote."""
 
     claim: Claim
-    states: list[tuple[bytes, bytes | None]]
+    states: list[tuple[bytes, bytes]]
     fenced: list[bytes]
+    forged: list[tuple[int, str]]
 
 
 def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
-    """Records of one partition in order, `claim` in force before them."""
-    states: list[tuple[bytes, bytes | None]] = []
-    fenced: list[bytes] = []
+    """Records of one partition in order, `claim` in force before them.
+
+    Where none is known, a state's own epoch proves that there was one: a forged claim after it is then too far away.
+    """
+    found = Sifted(claim, [], [], [])
     current = claim.epoch
     for record in records:
         key = record.key
         if key is None:
             continue
         if key == CLAIM_KEY:
-            found = decode(record.value)
-            if found.epoch > current:
-                claim, current = found, found.epoch
-        elif current and epoch_of(record.headers) < current:
-            fenced.append(key)
-        else:
-            states.append((key, record.value))
-    return Sifted(claim, states, fenced)
+            holds, why = judge(record, current)
+            if why:
+                found.forged.append((record.offset, why))
+            elif holds.epoch:
+                claim, current = holds, holds.epoch
+            continue
+        epoch = epoch_of(record.headers)
+        if record.value is None or epoch < current or epoch > limit(current):
+            found.fenced.append(key)
+            continue
+        if epoch and not current:
+            claim, current = Claim(epoch, "", 0), epoch
+        found.states.append((key, record.value))
+    return found._replace(claim=claim)
+
+
+def log_forged(partition: int, offset: int, why: str) -> None:
+    """Name a claim in the changelog that no worker wrote."""
+    log.error("forged claim in the changelog, left out: %s", why, extra={"partition": partition, "offset": offset})

@@ -27,6 +27,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from stream.claims import LeftOut
 from stream.errors import REASONS
 from stream.events import BEHAVIOURS
 
@@ -201,7 +202,11 @@ class Metrics:
         self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last acknowledged commit")
         self.rebalances = counter("rebalances", "Group rebalances that this worker took part in")
         self.partitions_assigned = gauge("partitions_assigned", "Source partitions assigned to this worker")
-        self.fenced = counter("fenced_records", "Changelog records of a writer that had lost its partition, left out")
+        self.fenced = counter(
+            "fenced_records",
+            "Changelog records left out of every state: of a worker that had lost its partition, or of none",
+        )
+        self.forged = counter("forged_claims", "Claims in the changelog that no worker can have written, among those")
         self.damaged = counter("damaged_partitions", "Partitions of RocksDB that were damaged, deleted and read back")
         self.accepted_loss = counter(
             "accepted_loss_records", "Records gone before they were read, accepted by a person"
@@ -270,6 +275,10 @@ class Metrics:
         for topic, (records, seconds) in lag.items():
             self.lag_records.labels(_of(self._topics, topic)).set(records)
             self.lag_seconds.labels(_of(self._topics, topic)).set(seconds)
+
+    def observe_left_out(self, found: LeftOut) -> None:
+        self.fenced.inc(found.fenced + found.forged)
+        self.forged.inc(found.forged)
 
     def observe_commit(self, now: float) -> None:
         """now: Unix time in seconds."""

@@ -68,7 +68,8 @@ partition becomes a dead letter `mispartitioned`.
 (`replay: true`). `applied` names the last event of this user that the slate knows, per topic-partition: a slate whose
 `applied["clicks/2"]` is at least 41 has taken in the user's clicks up to offset 41 of partition 2. `items` is shorter than
 `slate_size` where fewer items are live that the user has not had, and `[]` where there is none: the slate still says what was
-taken in, so show what anyone unknown gets (`*`) instead.
+taken in, so show what anyone unknown gets (`*`) instead. No slate is removed by a
+tombstone. That for `*` has a header `writer`, for `freshet verify`.
 
 **What the schemas cannot say.** The value is at most 32 levels deep; the key is the body's `user`; `value` lies within the
 setting `rating_scale`; `time` is at most one hour after the append time of the record.

@@ -19,7 +19,7 @@ import faust
 import rocksdict
 
 from stream import claims
-from stream.claims import CLAIM_KEY, Claim, LogRecord
+from stream.claims import CLAIM_KEY, Claim, LeftOut, LogRecord
 from stream.errors import DiskError, FreshetError
 
 log = logging.getLogger("freshet.store")
@@ -155,12 +155,12 @@ class InterestStore:
         """The claim in force, as far as the changelog was read."""
         return claims.decode(self.read(partition, [CLAIM_KEY])[0])
 
-    def apply(self, partition: int, records: Sequence[LogRecord]) -> int:
-        """Take changelog records into RocksDB, in order -> how many were fenced."""
-        batch, fenced = _batch(records, self.claim(partition))
+    def apply(self, partition: int, records: Sequence[LogRecord]) -> LeftOut:
+        """Take changelog records into RocksDB, in order -> how many were left out."""
+        batch, left_out = _batch(partition, records, self.claim(partition))
         batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
         self._commit(partition, batch)
-        return fenced
+        return left_out
 
     def _commit(self, partition: int, batch: Any) -> None:
         try:
@@ -219,30 +219,29 @@ def _fail(partition: int, error: Exception) -> NoReturn:
     raise DiskError(f"partition {partition} of the table cannot be used: {error}") from None
 
 
-def _batch(records: Iterable[LogRecord], claim: Claim) -> tuple[Any, int]:
-    """A WriteBatch of what stands among `records`, and how many do not."""
+def _batch(partition: int, records: Iterable[LogRecord], claim: Claim) -> tuple[Any, LeftOut]:
+    """A WriteBatch of what stands among `records`, and how many do not. A forged claim is named in the log."""
     sifted = claims.sift(records, claim)
     batch = rocksdict.WriteBatch(raw_mode=True)
     for key, value in dict(sifted.states).items():  # a user's last one: a log of many states a user is half written
-        if value is None:
-            batch.delete(key)
-        else:
-            batch.put(key, value)
+        batch.put(key, value)
     if sifted.claim is not claim:
         batch.put(CLAIM_KEY, claims.encode(sifted.claim))
-    return batch, len(sifted.fenced)
+    for offset, why in sifted.forged:
+        claims.log_forged(partition, offset, why)
+    return batch, LeftOut(len(sifted.fenced), len(sifted.forged))
 
 
-def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[dict[Any, list[Any]], int, int]:
+def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[dict[Any, list[Any]], int, LeftOut]:
     """Write whole lists of changelog records to RocksDB, in bulk, for partitions in recovery or on standby.
 
     Returns what Faust must still see (the last record of each list: it counts, and ends the recovery), how many records
-    were read, and how many of them were fenced (stream.claims). Faust writes none of them: it takes their offset for seen.
+    were read, and how many of them were left out (stream.claims). Faust writes none of them: it takes their offset for seen.
     Raises DiskError, and FreshetError where a partition is damaged (marked, as InterestStore.read does) or Faust has
     records of the table in its own buffers.
     """
     left: dict[Any, list[Any]] = {}
-    read = fenced = 0
+    read = fenced = forged = 0
     for tp, found in records.items():
         table = recovery.tp_to_table.get(tp)
         offsets = _offsets(recovery, tp)
@@ -257,23 +256,24 @@ def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[di
             without = _take(table.data, tp.partition, fresh)
             offsets[tp] = fresh[-1].offset
             read += len(fresh)
-            fenced += without
+            fenced += without.fenced
+            forged += without.forged
         left[tp] = found[-1:]
-    return left, read, fenced
+    return left, read, LeftOut(fenced, forged)
 
 
-def _take(store: Any, partition: int, records: Sequence[LogRecord]) -> int:
-    """Write records of the changelog in order -> how many were fenced."""
+def _take(store: Any, partition: int, records: Sequence[LogRecord]) -> LeftOut:
+    """Write records of the changelog in order -> how many were left out."""
     try:
         database = store._db_for_partition(partition)
-        batch, fenced = _batch(records, claims.decode(database.get(CLAIM_KEY)))
+        batch, left_out = _batch(partition, records, claims.decode(database.get(CLAIM_KEY)))
         batch.put(store.offset_key, b"%d" % records[-1].offset)
         database.write(batch)
     except FreshetError:
         raise
     except Exception as error:
         _stop(Path(store.partition_path(partition)), partition, error)
-    return fenced
+    return left_out
 
 
 def _offsets(recovery: Any, tp: Any) -> Any:

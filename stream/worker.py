@@ -120,6 +120,7 @@ class Worker:
         self._text_thread = ThreadPoolExecutor(1, "texts", initializer=_step_back)
         self._urgent_thread = ThreadPoolExecutor(1, "urgent-texts")  # a thread only once it is needed
         self._stop = asyncio.Event()
+        self._fence: Fence | None = None
 
     async def run(self) -> None:
         settings = self._settings
@@ -153,14 +154,14 @@ class Worker:
     def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
         settings, bundle = self._settings, self._bundle
         consumer: SourceConsumer = app.consumer
-        fence = Fence(
+        fence = self._fence = Fence(
             app.store,
             lambda: app.producer.batches,
             reader(settings, app.store.changelog_topic),
             finder(settings, app.store.changelog_topic),
             self._topics,
             settings.partitions,
-            on_fenced=self._metrics.fenced.inc,
+            on_left_out=self._metrics.observe_left_out,
         )
         pipeline = Pipeline(
             settings,
@@ -183,7 +184,7 @@ class Worker:
         consumer.prepare = partial(self._prepare, app.store)
         consumer.drop = app.store.drop
         consumer.take_over = fence.take_over
-        consumer.on_fenced = self._metrics.fenced.inc
+        consumer.on_left_out = self._metrics.observe_left_out
         consumer.on_accepted_loss = self._metrics.accepted_loss.inc
         outputs = {
             app.store.changelog_topic: "changelog",
@@ -268,18 +269,21 @@ class Worker:
     async def _publish_popular(
         self, app: InterestApp, catalogue: Catalogue, shown: list[Scored] | None
     ) -> list[Scored] | None:
-        """The `*` slate, at start and whenever the live catalogue changes it, by the owner of its partition."""
+        """The `*` slate, at start and whenever the live catalogue changes it, by its partition's owner, named by epoch."""
         settings = self._settings
         key = popularity.ANYONE.encode()
         partition = (murmur2(key) & 0x7FFFFFFF) % settings.partitions
         if not any(tp.topic == settings.sources[0] and tp.partition == partition for tp in app.consumer.assignment()):
             return None
+        stamp = self._fence.stamp(partition) if self._fence and self._fence.owns(partition) else None
+        if stamp is None:
+            return None  # claimed in a moment
         snapshot = catalogue.snapshot
         items = popularity.popular_items(self._bundle.popularity, snapshot, settings.slate_size)
         if items == shown:
             return shown
         slate = popularity.popular_slate(items, snapshot.offset, self._bundle.id, app.clock.now_ms())
-        record = Outgoing(key, msgspec.json.encode(slate))
+        record = Outgoing(key, msgspec.json.encode(slate), stamp)
         await app.producer.batches.send({(settings.recommendations_topic, partition): [record]})
         self._metrics.slates.labels("popularity", "false").inc()
         return items

@@ -13,6 +13,7 @@ models, `numbers`: it shares the ONNX sessions and their inputs too, and runs on
     history  the changelog: order, seq, chain, fence
     slates   the recommendations: every state shown is a durable one, every event is named once
     letters  the dead letters
+    deleted  source records that are gone: had they been read?
     disks    the RocksDB folders of stopped workers
     numbers  states and slates computed anew
     check    the whole, in order

@@ -14,8 +14,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from deploy.verify.deleted import Read, deleted_unread
 from deploy.verify.disks import disks
 from deploy.verify.history import History
 from deploy.verify.judge import Judge
@@ -92,22 +93,13 @@ def check(
 
         numbers = Numbers(scope.bundle, scope.users, log, settings, report)
     limits = {place: max(committed.get(place, 0), 0 if in_time else span.end) for place, span in now.items()}
-    part = Part(log, settings, scope, partitions, due, limits, spans, states, outputs, report, numbers)
+    part = Part(log, settings, scope, partitions, due, committed, limits, spans, states, outputs, report, numbers)
     for partition in range(partitions):
         part.judge(partition)
     if numbers is not None:
         numbers.finish()
     report.seconds = round(time.monotonic() - began, 3)
     return report
-
-
-class Read(NamedTuple):
-    """One partition, read and followed."""
-
-    ledger: Ledger
-    history: History
-    slates: Slates
-    letters: Letters
 
 
 @dataclass(frozen=True)
@@ -119,6 +111,7 @@ class Part:
     scope: Scope
     partitions: int
     due: dict[Place, tuple[int, int]]
+    committed: dict[Place, int]
     limits: dict[Place, int]  # below them a record must be finished
     sources: dict[Place, Span]
     states: dict[Place, Span]
@@ -132,9 +125,15 @@ class Part:
         read = self._read(partition)
         for shelf, index, offset in read.ledger.places():
             _settle(shelf, index, offset, self.limits[shelf.topic, partition], read, report)
-        for shelf in read.ledger.shelves:
+        for topic, shelf in enumerate(read.ledger.shelves):
             if shelf.first > 0 and not shelf.narrowed:
-                report.unverifiable += shelf.first  # deleted before anyone could check them
+                place = shelf.topic, partition
+                unread = 0
+                if not self.scope.ranged:
+                    unread = deleted_unread(
+                        topic, shelf, self.committed.get(place, NONE), self.limits[place], read, report
+                    )
+                report.unverifiable += shelf.first - unread  # deleted before anyone could check them
         report.users += sum(user.row != NONE for user in read.ledger.users)
         if self.numbers is not None:
             mine = {place: span for place, span in {**self.states, **self.outputs}.items() if place[1] == partition}

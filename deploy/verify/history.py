@@ -27,7 +27,7 @@ from deploy.verify.ledger import (
 )
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
-from deploy.verify.writers import CLAIM, FENCED, UNCLAIMED, Writers
+from deploy.verify.writers import CLAIM, FENCED, FORGED, UNCLAIMED, Writers
 from stream.errors import StateError
 from stream.interest import MAX_RECENT, MAX_SEEN, Interest, Recent, decode
 
@@ -56,6 +56,8 @@ class History:
         self.cut = False  # the log does not begin at 0: whole users may be gone, which compaction never does
         self.end = 0
         self._at = 0  # offset of the record under way
+        self.reached = [NONE] * len(ledger.shelves)  # by topic: the last deleted offset that a state accounts for
+        self.hiding = [False] * len(ledger.shelves)  # a state may have passed over deleted duplicates
 
     # what the slates are checked against
 
@@ -88,6 +90,10 @@ class History:
     def before(self, row: int) -> int:
         return self._before[row]
 
+    def claimed(self, epoch: int) -> bool:
+        """A writer has claimed this epoch, as far as the claims are in sight."""
+        return epoch in self._writers.epochs or (self.gone and 0 < epoch <= self._writers.current)
+
     # reading
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
@@ -103,7 +109,7 @@ class History:
             if record.key == CLAIM:
                 self._report.claims += 1
                 if wrong := self._writers.claim(record):
-                    self._blame("claim", wrong, record, None)
+                    self._blame(wrong.kind, wrong.message, record, None)
                 continue
             self._report.states += 1
             self._at = record.offset
@@ -125,8 +131,10 @@ class History:
     def _take(self, record: Record) -> None:
         key = record.key
         if key is None or record.value is None:
-            self._blame("state", "a changelog record without key or value", record, key)
+            what = "without a key" if key is None else "a tombstone, and a worker deletes no state"
+            self._blame("state", f"a changelog record that no worker wrote: {what}", record, key)
             return
+        found = self._writers.judge(record)
         number = self._ledger.find(key)
         if number is None and murmur2(key) % self._partitions != record.partition:
             self._blame("state", "a state on a partition that is not its user's", record, key)
@@ -139,17 +147,22 @@ class History:
         if number is None:
             number = self._ledger.user_number(key)
         user = self._ledger.users[number]
-        found = self._writers.judge(record)
         if found == FENCED:
             self._report.fenced += 1
             user.exposed = record.offset, state.seq
+            return
+        if found == FORGED:
+            self._blame("claim", "a state of an epoch that no takeover comes to", record, key, state.seq)
             return
         user.exposed = None
         if found == UNCLAIMED and not self.gone:
             self._blame("claim", "a state of an epoch that nobody claimed", record, key, state.seq)
         for disk in self._disks:
             disk.take(record.offset, key, record.value)
-        if state.seq == user.seq and not state.folded and user.row != NONE:
+        self._reach(user, state)
+        if state.seq == 0 and user.row == NONE and state.fence == user.fence.tolist():
+            self._blame("state", "a state that took in nothing", record, key, state.seq)
+        elif state.seq == user.seq and not state.folded:
             self._quiet(number, user, state, record)
         elif state.seq <= user.seq:
             self._back(number, state, record)
@@ -157,6 +170,23 @@ class History:
             self._follow(number, user, state, record)
         else:
             self._gap(number, user, state, record)
+
+    def _reach(self, user: User, state: Interest) -> None:
+        """How far into the deleted part of the sources this state reaches.
+
+        A fence that steps from there into what is left may have passed over duplicates of the same micro-batch, of which
+        nothing tells; only a user who had ids can have any.
+        """
+        for topic, shelf in enumerate(self._ledger.shelves):
+            begin = shelf.due[0]
+            if user.fence[topic] >= begin:
+                continue
+            known = [offset for named, offset in state.folded if named == topic and offset < begin]
+            if state.fence[topic] < begin:
+                known.append(state.fence[topic])
+            elif not self.hiding[topic]:
+                self.hiding[topic] = any(entry.id for entry in recents(state.recent))
+            self.reached[topic] = max(self.reached[topic], *known) if known else self.reached[topic]
 
     def _quiet(self, number: int, user: User, state: Interest, record: Record) -> None:
         """No new event: only the fence may have moved, over duplicates."""
@@ -189,8 +219,14 @@ class History:
         self._blame("gap", f"seq goes on from {user.seq}, {missing} events are nowhere", record, user.key, state.seq)
         self._adopt(number, user, state, SKIPPED)
 
-    def _adopt(self, number: int, user: User, state: Interest, passed: int) -> None:
-        """Take the record as it stands, its folded events as applied, and the user's others below the fence as `passed`."""
+    def _adopt(
+        self, number: int, user: User, state: Interest, passed: int, over: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Take the record as it stands, its folded events as applied, and the user's others below the fence as `passed`; over:
+        those of them that were stepped over already."""
+        for topic, index in over:
+            if self._ledger.shelves[topic].state[index] == ACCEPTED:
+                self._ledger.shelves[topic].state[index] = passed
         before = state.seq - len(state.folded)
         user.recent = state.recent
         del (
@@ -228,7 +264,7 @@ class History:
             seq += 1
             if topic > 2:
                 self._blame("state", f"folded names topic {topic}", record, user.key, state.seq)
-                self._adopt(number, user, state, SKIPPED)
+                self._adopt(number, user, state, SKIPPED, passed)
                 return
             shelf = self._ledger.shelves[topic]
             index = offset - shelf.start
@@ -237,10 +273,10 @@ class History:
                     self._report.adopted += user.row == NONE
                 else:
                     self._report.unverifiable += 1
-                self._adopt(number, user, state, UNSEEN)
+                self._adopt(number, user, state, UNSEEN, passed)
                 return
             if not self._foldable(number, topic, index, offset <= fence[topic], seq):
-                self._adopt(number, user, state, SKIPPED)
+                self._adopt(number, user, state, SKIPPED, passed)
                 return
             at = user.at[topic]
             while at != NONE and at < index:

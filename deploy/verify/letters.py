@@ -33,6 +33,7 @@ class Letters:
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("dead-letter-headers"))
         self.gone = False
+        self.reached = [NONE] * len(ledger.shelves)  # by topic: the last deleted offset that a letter accounts for
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
         narrowed = any(shelf.narrowed for shelf in self._ledger.shelves)
@@ -47,7 +48,7 @@ class Letters:
             return
         topic, source, at = (named[HEADER + field] for field in ("topic", "partition", "offset"))
         if topic == self._items:
-            self._report.item_dead_letters += 1
+            self._blame("of an item: no worker writes one", record)
             return
         behaviour = self._ledger.topic_index(topic)
         if (
@@ -59,6 +60,8 @@ class Letters:
             return
         shelf = self._ledger.shelves[behaviour]
         index = int(at) - shelf.start
+        if int(at) < shelf.due[0]:
+            self.reached[behaviour] = max(self.reached[behaviour], int(at))
         if index < 0:
             self._report.unverifiable += not shelf.narrowed
             return

@@ -27,7 +27,8 @@ from deploy.verify.judge import parse, schema
 from deploy.verify.ledger import APPLIED, NONE, Ledger
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
-from deploy.verify.writers import CLAIM, FENCED, Writers
+from deploy.verify.slates import ANYONE
+from deploy.verify.writers import CLAIM, FENCED, FORGED, Writers
 from stream.bundle import CURRENT, Bundle, current, load
 from stream.encoder import Encoder, open_encoder
 from stream.errors import StateError
@@ -163,6 +164,7 @@ class Numbers:
         self._lives: list[Life] = []
         self._texts: dict[tuple[str, bool], tuple[Vector, float]] = {}
         self._items = Items(self._bundle, self._encoder)
+        self._anyone: list[tuple[int, Written]] = []  # (partition, slate for anyone unknown)
 
     # collecting
 
@@ -176,6 +178,11 @@ class Numbers:
             known = sorted(known, key=lambda key: blake2b(key).digest())[: -(-self._users // partitions)]
         lives = {key: Life(key, partition) for key in known}
         self._lives += lives.values()
+        for record in self._log.records(self._settings.recommendations_topic, outputs):
+            if record.value is not None and (life := lives.get(record.key or b"")):
+                life.slates.append(Written(record.offset, record.value))
+            elif record.value is not None and record.key == ANYONE:
+                self._anyone.append((partition, Written(record.offset, record.value)))
         if not lives:
             return
         for behaviour, shelf in enumerate(ledger.shelves):
@@ -189,12 +196,11 @@ class Numbers:
             if record.key == CLAIM:
                 writers.claim(record)
             elif (
-                record.value is not None and writers.judge(record) != FENCED and (life := lives.get(record.key or b""))
+                record.value is not None
+                and writers.judge(record) not in (FENCED, FORGED)
+                and (life := lives.get(record.key or b""))
             ):
                 life.states.append(Written(record.offset, record.value))
-        for record in self._log.records(self._settings.recommendations_topic, outputs):
-            if record.value is not None and (life := lives.get(record.key or b"")):
-                life.slates.append(Written(record.offset, record.value))
 
     # computing
 
@@ -203,7 +209,11 @@ class Numbers:
         followed = [(life, _decoded(life.states), _parsed(life.slates)) for life in self._lives]
         wanted = {state.catalogue for _, states, _ in followed for _, state in states}
         wanted |= {slate["catalogue"] for _, _, slates in followed for _, slate in slates}
+        anyone = [(partition, *said) for partition, written in self._anyone for said in _parsed([written])]
+        wanted |= {slate["catalogue"] for _, _, slate in anyone}
         live = self._follow_items(sorted(wanted))
+        for partition, offset, slate in anyone:
+            self._popular(partition, offset, slate, live[slate["catalogue"]])
         for life, states, slates in followed:
             self._replay(life, states, live)
             self._rank(life, states, slates, live)
@@ -329,6 +339,26 @@ class Numbers:
             elif wrong:
                 place = self._settings.recommendations_topic, life.partition, offset
                 self._report.add(Violation("ranking", wrong, life.key.decode(errors="replace"), state.seq, *place))
+
+    def _popular(self, partition: int, offset: int, slate: dict[str, Any], live: Live) -> None:
+        """The slate for anyone unknown: the live items with the most interactions, each with its count."""
+        if slate["bundle"] != self._bundle.id:
+            self._report.numbers_unverifiable += 1
+            return
+        self._report.ranked += 1
+        counts = np.zeros(len(live.bias), np.float32)
+        counts[: len(self._bundle.popularity)] = self._bundle.popularity[: len(counts)]
+        best = np.sort(counts[live.bias == 0])[::-1][: self._settings.slate_size]
+        said = [(one["item"], one["score"]) for one in slate["items"]]
+        rows = [self._items.row(live, item) for item, _ in said]
+        right = all(live.bias[row] == 0 and counts[row] == score for row, (_, score) in zip(rows, said, strict=True))
+        if right and [score for _, score in said] == best.tolist():
+            return
+        if not live.whole:
+            self._report.numbers_unverifiable += 1
+            return
+        place = self._settings.recommendations_topic, partition, offset
+        self._report.add(Violation("ranking", "not the most popular live items with their counts", "*", 0, *place))
 
     def _misranked(self, state: Interest, live: Live, items: list[dict[str, Any]]) -> str:
         """What is wrong with a slate; "" where nothing is."""

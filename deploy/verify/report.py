@@ -71,7 +71,6 @@ class Report:
     slates: int = 0
     replays: int = 0
     repeated: int = 0
-    item_dead_letters: int = 0
     acked: int = 0
     failed: int = 0
     failed_found: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import blake2b
 from typing import Any
 
@@ -13,8 +14,15 @@ from deploy.verify.judge import murmur2, parse, schema
 from deploy.verify.ledger import APPLIED, NAMED, NONE, Ledger, User
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
+from deploy.verify.writers import epoch
 
 ANYONE = b"*"
+POPULAR = {
+    "seq": 0, "chain": "00" * 16, "events": [], "applied": {}, "latency_ms": -1, "strategy": "popularity", "replay": False,
+}  # fmt: skip
+"""What the slate for anyone unknown says besides its items: it shows no state."""
+
+_POPULAR = re.compile(r"popular-[0-9a-f]+")
 
 
 class Slates:
@@ -27,6 +35,7 @@ class Slates:
         self._partitions = partitions
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
+        self._stamped = False  # a slate for anyone unknown has named its writer
         self.gone = False  # slates may have been compacted away or deleted
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
@@ -37,7 +46,9 @@ class Slates:
             if record.offset != expected:
                 self.gone = True
             expected = record.offset + 1
-            if record.value is not None:
+            if record.value is None:
+                self._blame("slate", "a tombstone, and a worker deletes no slate", record)
+            else:
                 self._report.slates += 1
                 self._take(record, record.value)
         self.gone = self.gone or expected < end
@@ -58,8 +69,11 @@ class Slates:
         if key is None or key != slate["user"].encode():
             self._blame("slate", "the key is not the user", record, slate)
             return
-        if key == ANYONE and slate["strategy"] == "popularity":
+        if key == ANYONE:
+            self._anyone(record, slate)
             return
+        if slate["strategy"] != "interest":
+            self._blame("slate", f"strategy {slate['strategy'][:40]!r}, a user's is interest", record, slate)
         number = self._ledger.find(key)
         if number is None:
             if murmur2(key) % self._partitions != record.partition:
@@ -81,6 +95,26 @@ class Slates:
         if slate["replay"]:
             self._report.replays += 1
             user.replayed = max(user.replayed, slate["seq"])
+
+    def _anyone(self, record: Record, slate: dict[str, Any]) -> None:
+        """The slate for anyone unknown: on its partition, in the form that it has, by a worker that has claimed it.
+
+        Only `numbers` can tell whether its items are the right ones. Versions before this one name no writer.
+        """
+        if murmur2(ANYONE) % self._partitions != record.partition:
+            self._blame("slate", "on a partition that is not that of `*`", record, slate)
+        elif any(slate[name] != value for name, value in POPULAR.items()) or not _POPULAR.fullmatch(slate["slate"]):
+            self._blame("slate", "not the form of a slate for anyone unknown", record, slate)
+        elif not self._written(record):
+            said = "an epoch that nobody claimed" if epoch(record) is not None else "no writer, as those before it do"
+            self._blame("slate", f"a slate for anyone unknown that no worker wrote: it names {said}", record, slate)
+
+    def _written(self, record: Record) -> bool:
+        said = epoch(record)
+        if said is None:
+            return not self._stamped
+        self._stamped = True
+        return self._history.claimed(said)
 
     def _row(self, number: int, user: User, slate: dict[str, Any], record: Record) -> int:
         """The durable state that the slate shows, NONE (and blame) where there is none."""

@@ -1,19 +1,35 @@
 """Whose state records count: writers claim a changelog partition, and what an outdated one still writes is fenced.
 
-A claim is a record with the key CLAIM and the value {"epoch": n, ...}; it holds if n is above all before it. A state record
-names its writer's epoch in the header `writer`, epoch 0 without. It is fenced if a higher epoch came before it in the log: it is
-no part of the state. The log's own order decides, and no clock.
+A claim is a record with the key CLAIM and the value {"epoch": n, "worker": 32 hex digits, ...}, its header `writer` says n
+too; it holds if n is above all before it, by STEP at most. A state record names its writer's epoch in the header `writer`, 0
+without. It is fenced if a higher epoch came before it in the log, and forged if its own is beyond what a claim may say: it is no
+part of the state. Where no claim is in sight yet, the first state's epoch stands for one: compaction keeps the last claim only.
+The log's own order decides, and no clock.
 """
 
 from __future__ import annotations
 
-import json
+import re
+from typing import Any, NamedTuple
 
+from deploy.verify.judge import parse
 from deploy.verify.log import Record
 
 CLAIM = b"\xffwriter"
 HEADER = "writer"
-FENCED, UNCLAIMED = "fenced", "unclaimed"
+STEP = 10**6
+FIRST = 10**12  # where no epoch is known yet
+LARGEST = 64 << 10  # bytes of a claim
+FENCED, UNCLAIMED, FORGED = "fenced", "unclaimed", "forged"
+
+_WORKER = re.compile(r"[0-9a-f]{32}")
+
+
+class Wrong(NamedTuple):
+    """What is wrong with a claim. kind: of the violation."""
+
+    kind: str
+    message: str
 
 
 class Writers:
@@ -21,29 +37,68 @@ class Writers:
 
     def __init__(self) -> None:
         self.current = 0
+        self.epochs: set[int] = set()  # of the claims that held
 
-    def claim(self, record: Record) -> str:
-        """Take in a claim -> what is wrong with it, "" where nothing is. One that comes too late is right and changes nothing."""
+    def claim(self, record: Record) -> Wrong | None:
+        """Take in a claim -> what is wrong with it, None where nothing is: also of one that comes too late to hold."""
         said = epoch(record)
-        try:
-            value = json.loads(record.value or b"")
-            claimed = value["epoch"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return "a claim that is not JSON with an epoch"
-        if type(claimed) is not int or claimed < 1 or (said is not None and said != claimed):
-            return f"a claim of epoch {str(claimed)[:20]}, its header says {said}"
-        self.current = max(self.current, claimed)
-        return ""
+        value = _parsed(record.value or b"")
+        if value is None:
+            return Wrong("claim", "a claim that is not JSON of the form {epoch, worker, time, topics, partitions}")
+        claimed, worker = value["epoch"], value["worker"]
+        if said != claimed:
+            return Wrong("forged-claim", f"epoch {_short(claimed)}, its header says {said}")
+        if not _WORKER.fullmatch(worker):
+            return Wrong("forged-claim", f"worker {worker[:40]!r}, expected 32 hex digits")
+        if claimed > self._limit():
+            return Wrong(
+                "forged-claim", f"epoch {_short(claimed)} where {self.current} is in force: no takeover goes so far"
+            )
+        if claimed > self.current:
+            self.current = claimed
+            self.epochs.add(claimed)
+        return None
 
     def judge(self, record: Record) -> str:
-        """A state record: FENCED, where its epoch is over; UNCLAIMED, where nobody in sight has claimed it; else ""."""
+        """A state record: FENCED, where its epoch is over; FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has
+        claimed it; else ""."""
         mine = epoch(record) or 0
         if mine < self.current:
             return FENCED
+        if mine > self._limit():
+            return FORGED
         if mine > self.current:  # proves a claim, perhaps one that compaction took away
-            self.current = mine
+            self.current = self.current or mine
             return UNCLAIMED
         return ""
+
+    def _limit(self) -> int:
+        return self.current + STEP if self.current else FIRST
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """A claim's fields, an epoch above 0 among them; None where it has another form."""
+    try:
+        value = parse(raw) if len(raw) <= LARGEST else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    numbers = [value.get("epoch"), value.get("time"), value.get("partitions", 0)]
+    topics = value.get("topics", {})
+    formed = (
+        all(type(number) is int for number in numbers)
+        and value["epoch"] > 0
+        and type(value.get("worker")) is str
+        and type(topics) is dict
+        and all(type(text) is str for text in topics.values())
+    )
+    return value if formed else None
+
+
+def _short(number: int) -> str:
+    """A number of any length, as text that can be read; Python refuses to write out thousands of digits."""
+    return str(number) if number < 10**24 else f"of {number.bit_length()} bits"
 
 
 def epoch(record: Record) -> int | None:

@@ -13,6 +13,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
+from stream.claims import LeftOut
 from stream.clock import steady
 from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
@@ -116,7 +117,7 @@ class SourceConsumer(driver.Consumer):
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
-        self.on_fenced: Callable[[int], None] = lambda records: None
+        self.on_left_out: Callable[[LeftOut], None] = lambda records: None
         self.on_accepted_loss: Callable[[int], None] = lambda records: None
         self._max = self.app.settings.micro_batch
         self._linger = self.app.settings.linger_ms / 1000
@@ -164,14 +165,14 @@ class SourceConsumer(driver.Consumer):
             return records
         began = time.monotonic()
         try:
-            left, count, fenced = apply_changelog(self.app.tables.recovery, records)
+            left, count, left_out = apply_changelog(self.app.tables.recovery, records)
         except Exception as error:
             fatal(error)  # Faust would log it and go on with a hole in the state
         self.recovered += count
         if count:
             self.read_back.add(count, began, time.monotonic())
-        if fenced:
-            self.on_fenced(fenced)
+        if any(left_out):
+            self.on_left_out(left_out)
         return left
 
     @Service.task

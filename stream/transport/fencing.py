@@ -2,7 +2,7 @@
 
 The writer knows the offset of its last record. The next ones follow it without a gap unless another has written between;
 then the writer claims anew, reads what lies between, stops where a newer writer has claimed, and writes again those
-states over which a stale writer has written, so that compaction cannot keep the stale one.
+states over which somebody else has written, so that compaction cannot keep what is not ours.
 """
 
 from __future__ import annotations
@@ -10,12 +10,26 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, LogRecord, Written, decode, encode, epoch_of, sift, stamp
+from stream.claims import (
+    CLAIM_KEY,
+    FIRST,
+    NO_CLAIM,
+    Claim,
+    LeftOut,
+    LogRecord,
+    Written,
+    encode,
+    epoch_of,
+    judge,
+    log_forged,
+    sift,
+    stamp,
+)
 from stream.errors import BrokerError, FencedError, LossError, TopologyError
 from stream.items import consumer_arguments
 from stream.settings import Settings
@@ -45,7 +59,7 @@ class Fence:
         find: FindClaim,
         topics: Mapping[str, str],
         partitions: int,
-        on_fenced: Callable[[int], None] = lambda records: None,
+        on_left_out: Callable[[LeftOut], None] = lambda records: None,
     ) -> None:
         self._store = store
         self._batches = batches
@@ -53,11 +67,15 @@ class Fence:
         self._find = find
         self._topics = dict(topics)
         self._partitions = partitions
-        self._on_fenced = on_fenced
+        self._on_left_out = on_left_out
         self._worker = uuid.uuid4().hex
         self._epochs: dict[int, int] = {}
         self._mine: dict[int, set[int]] = {}  # every epoch that we have claimed since we took over
         self._ends: dict[int, int] = {}  # offset of our last record
+
+    def owns(self, partition: int) -> bool:
+        """It was claimed since the last assignment."""
+        return partition in self._epochs
 
     def stamp(self, partition: int) -> list[tuple[str, bytes]]:
         """The headers of a state record for this partition."""
@@ -66,7 +84,7 @@ class Fence:
     async def take_over(self, partitions: Iterable[int]) -> None:
         """Claim partitions whose states were read back, each up to the claim. Raises LossError where a source topic is
         not the one that the states were folded from, TopologyError where the topics had another number of partitions then,
-        BrokerError where the claim cannot be written."""
+        or the epochs are used up, BrokerError where the claim cannot be written."""
         for known in (self._epochs, self._mine, self._ends):
             known.clear()
         wanted = sorted(partitions)
@@ -103,14 +121,19 @@ class Fence:
         least = 0
         for _ in range(ATTEMPTS):
             epoch = max(self._store.claim(partition).epoch, least) + 1
+            if epoch > FIRST:
+                raise TopologyError(
+                    f"partition {partition} of {self._store.changelog_topic} was claimed with epoch {epoch - 1}, which no "
+                    "deployment comes to: somebody else writes there; use another app_id"
+                )
             last = self._store.offset(partition)
             claim, at = await self._claim(partition, epoch)
             if at < 0:  # the broker has it, and does not say where
                 least = epoch
                 continue
             records = await self._between(partition, last, claim, at)
-            self._fenced(partition, self._store.apply(partition, records))
-            if self._store.claim(partition).worker == self._worker:
+            self._count(partition, self._store.apply(partition, records))
+            if self._store.claim(partition) == claim:
                 self._epochs[partition], self._ends[partition] = epoch, at
                 self._mine[partition] = {epoch}
                 return
@@ -133,6 +156,7 @@ class Fence:
     async def _settle(self, partition: int, records: Sequence[Outgoing]) -> int:
         """Somebody has written between, or the broker did not say where our records are."""
         newest = {record.key: record.value for record in records if record.key is not None}
+        ours = {(record.key, record.value) for record in records}
         before = self._epochs[partition]
         for _ in range(ATTEMPTS):
             epoch = self._epochs[partition] = self._epochs[partition] + 1
@@ -141,7 +165,7 @@ class Fence:
             if at < 0:
                 continue
             between = await self._between(partition, self._ends[partition], claim, at)
-            stale = self._stale(partition, between[:-1], before)
+            stale = self._stale(partition, between[:-1], before, ours)
             self._store.apply(partition, between[-1:])
             self._ends[partition], before = at, epoch
             again = [
@@ -152,38 +176,58 @@ class Fence:
             if not again:
                 return at
             log.warning(
-                "states written again: a stale writer wrote over them",
+                "states written again: somebody else wrote over them",
                 extra={"partition": partition, "states": len(again)},
             )
+            ours.update((record.key, record.value) for record in again)
             place = (self._store.changelog_topic, partition)
             end = (await self._batches().send({place: again}))[place]
             if end == at + len(again):
                 return end
         raise BrokerError(f"partition {partition} of the changelog was written by somebody else {ATTEMPTS} times over")
 
-    def _stale(self, partition: int, between: Sequence[LogRecord], current: int) -> list[bytes]:
-        """Users over whose states a stale writer has written; current: our epoch where `between` begins.
+    def _stale(
+        self,
+        partition: int,
+        between: Sequence[LogRecord],
+        current: int,
+        ours: Container[tuple[bytes | None, bytes | None]],
+    ) -> list[bytes]:
+        """Users over whose states somebody else has written; current: our epoch where `between` begins; ours: what we have sent.
 
-        Raises FencedError for a valid claim of another worker.
+        After a forged claim all of ours count as written over: a reader who knows no epoch yet may take it for a claim. Raises
+        FencedError for a claim that holds and is none of ours, whatever name it bears.
         """
-        stale = []
+        stale: list[bytes] = []
+        fenced, forged = 0, 0
         for record in between:
             if record.key == CLAIM_KEY:
-                claim = decode(record.value)
-                if claim.epoch > current and claim.worker != self._worker:
+                claim, why = judge(record, current)
+                if why:
+                    log_forged(partition, record.offset, why)
+                    forged += 1
+                elif claim.epoch and not (claim.worker == self._worker and claim.epoch in self._mine[partition]):
                     raise FencedError(
                         f"partition {partition} was claimed by another worker: epoch {claim.epoch}, ours {current}"
                     )
                 current = max(current, claim.epoch)
-            elif record.key is not None and epoch_of(record.headers) not in self._mine[partition]:
-                stale.append(record.key)
-        self._fenced(partition, len(stale))
+            elif record.key is not None:
+                foreign = (
+                    epoch_of(record.headers) not in self._mine[partition] or (record.key, record.value) not in ours
+                )
+                fenced += foreign
+                if foreign or forged:
+                    stale.append(record.key)
+        self._count(partition, LeftOut(fenced, forged))
         return list(dict.fromkeys(stale))
 
-    def _fenced(self, partition: int, records: int) -> None:
-        if records:
-            log.warning("records of a stale writer left out", extra={"partition": partition, "records": records})
-            self._on_fenced(records)
+    def _count(self, partition: int, found: LeftOut) -> None:
+        if found.fenced:
+            log.warning(
+                "records of somebody else left out", extra={"partition": partition, "records": found.fenced}
+            )  # fmt: skip
+        if any(found):
+            self._on_left_out(found)
 
     async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
         """A claim written and acknowledged, and its offset; -1 where the broker did not say."""

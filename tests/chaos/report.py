@@ -55,6 +55,7 @@ FAULTS = {
     40: ("Clocks that are wrong or jump, records of long ago", "clocks"),
     42: ("One user floods comments, or clicks behind comments", "fairness"),
     39: ("Ids that are the places of other events", "input"),
+    46: ("Forged claims, states, slates and tombstones", "input"),
 }
 """Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""
 

@@ -1,5 +1,5 @@
-"""Faults 18 to 22 and 39, five seeds each: poison, nothing but poison, oversize, strangers, duplicates, ids that are places.
-`make chaos`."""
+"""Faults 18 to 22, 39 and 46, five seeds each: poison, nothing but poison, oversize, strangers, duplicates, ids that are places,
+forgeries. `make chaos`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stream.settings import Settings
-from tests.chaos import identities
+from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
 
 pytestmark = pytest.mark.chaos
@@ -47,3 +47,8 @@ def test_repeats(world: World, bundles: Path, tmp_path: Path, seed: int) -> None
 @pytest.mark.parametrize("seed", SEEDS)
 def test_places(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
     identities.places(world(**SETTINGS), bundles, tmp_path, seed, users=40, workers=2, kill=True, rate=100)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_forgeries(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    forgeries.forgeries(world(**SETTINGS), bundles, tmp_path, seed, rounds=4, workers=2, near=True, rate=200)

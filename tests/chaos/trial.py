@@ -19,6 +19,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -112,9 +113,10 @@ class Traffic(threading.Thread):
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
     besides the traffic, to become dead letters or to be counted as duplicates; culprits: acceptable ones, not in the ledger
-    either, that are set aside since the model fails on them; allowed: exit codes that a worker may end with before it is
-    asked to; also: what else is asked of the report; more: settings of the workers alone, each: further ones of one worker
-    each. The supervisor leaves the workers in `down` alone; those in it before the block are not started."""
+    either, that are set aside since the model fails on them; foreign: violations that the check must name, and no others, of
+    records that the block has forged; allowed: exit codes that a worker may end with before it is asked to; also: what else is
+    asked of the report; more: settings of the workers alone, each: further ones of one worker each. The supervisor leaves the
+    workers in `down` alone; those in it before the block are not started."""
 
     def __init__(
         self,
@@ -146,6 +148,7 @@ class Trial:
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
         self.kills = self.restarts = self.bad = self.duplicates = self.culprits = 0
+        self.foreign: Counter[str] = Counter()
         self.memory = 0.0
         self.note = ""
         self.report: Report | None = None
@@ -275,7 +278,10 @@ class Trial:
 
     def _hold(self, report: Report, acked: int) -> None:
         said = "\n".join(str(violation) for violation in report.violations[:5])
-        assert report.exit_code == 0, f"exit code {report.exit_code}, {dict(report.kinds)}:\n{said}"
+        assert report.kinds == self.foreign, f"expected {dict(self.foreign)}, {dict(report.kinds)}:\n{said}"
+        assert report.exit_code == (1 if self.foreign else 0), (
+            f"exit code {report.exit_code}, {dict(report.kinds)}:\n{said}"
+        )
         assert (report.lost, report.double, report.uncovered, report.pending) == (0, 0, 0, 0)
         assert report.conserved
         assert report.acked == acked

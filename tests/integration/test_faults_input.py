@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.settings import Settings
-from tests.chaos import identities
+from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
 
 pytestmark = pytest.mark.integration
@@ -29,3 +29,7 @@ def test_repeats(world: Callable[..., Settings], bundles: Path, tmp_path: Path) 
 
 def test_places(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
     identities.places(world(**QUICK), bundles, tmp_path, seed=0, users=8, workers=1, kill=False, rate=50)
+
+
+def test_forgeries(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    forgeries.forgeries(world(**QUICK), bundles, tmp_path, seed=0, rounds=1, workers=1, near=False, rate=100)

@@ -182,18 +182,31 @@ class World:
             self.write(user, events[0].partition, interest.encode(state))
         self.slate(user, events[0].partition, replayed or not state.folded)
 
-    def claim(self, partition: int, epoch: int) -> None:
-        """Another writer takes the changelog partition over."""
+    def claim(self, partition: int, epoch: int) -> int:
+        """Another writer takes the changelog partition over -> the epoch."""
         header = ("writer", str(epoch).encode())
-        value = json.dumps({"epoch": epoch, "worker": "w", "time": NOW, "topics": {}}).encode()
+        value = json.dumps({"epoch": epoch, "worker": "0" * 32, "time": NOW, "topics": {}}).encode()
         self.log.append(self.settings.changelog_topic, partition, CLAIM, value, (header,), self.now)
         self._epochs[partition] = epoch
+        return epoch
 
     def write(self, user: bytes, partition: int, record: bytes, epoch: int | None = None) -> None:
         """A state record, by the partition's writer or by that of another epoch."""
         epoch = self._epochs.get(partition, 0) if epoch is None else epoch
         headers = (("writer", str(epoch).encode()),) if epoch else ()
         self.log.append(self.settings.changelog_topic, partition, user, record, headers, self.now)
+
+    def anyone(self, epoch: int = 0, partition: int | None = None, **other: Any) -> None:
+        """The slate for anyone unknown; epoch 0: by a version that named none."""
+        body = {
+            "user": "*", "slate": "popular-18bcfe56800", "seq": 0, "chain": "00" * 16, "items": [{"item": "a", "score": 9.0}],
+            "time": NOW, "latency_ms": -1, "events": [], "applied": {}, "catalogue": 3, "bundle": "b",
+            "strategy": "popularity", "replay": False,
+        } | other  # fmt: skip
+        home = partition_of("*") if partition is None else partition
+        headers = (("writer", str(epoch).encode()),) if epoch else ()
+        value = json.dumps(body).encode()
+        self.log.append(self.settings.recommendations_topic, home, b"*", value, headers, self.now)
 
     def slate(self, user: bytes, partition: int, replay: bool, **other: Any) -> None:
         state = self.states[user]

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, Written, decode, encode, epoch_of, sift, stamp
 
+OLD, NEW = "a" * 32, "b" * 32
 
-def claim(offset: int, epoch: int, worker: str = "w") -> Written:
+
+def claim(offset: int, epoch: int, worker: str = OLD) -> Written:
     return Written(offset, CLAIM_KEY, encode(Claim(epoch, worker, 0)), stamp(epoch))
 
 
@@ -29,7 +31,7 @@ def test_what_a_former_owner_wrote_before_the_claim_counts() -> None:
 
 
 def test_of_two_claims_with_one_epoch_the_first_counts() -> None:
-    assert sift([claim(0, 3, "first"), claim(1, 3, "second")], NO_CLAIM).claim.worker == "first"
+    assert sift([claim(0, 3, OLD), claim(1, 3, NEW)], NO_CLAIM).claim.worker == OLD
 
 
 def test_records_of_versions_without_epochs_count_until_the_first_claim() -> None:
@@ -50,14 +52,14 @@ def test_hostile_headers_are_epoch_zero_or_a_number(headers: list[tuple[str, byt
 @st.composite
 def two_writers(draw: st.DrawFn) -> list[Written]:
     """An owner after another; the first one goes on writing whatever it likes after it has lost the partition."""
-    log = [claim(0, 1, "old")]
+    log = [claim(0, 1)]
     for _ in range(draw(st.integers(0, 5))):
         log.append(state(len(log), draw(st.sampled_from([b"a", b"b"])), b"old%d" % len(log), 1))
-    log.append(claim(len(log), 2, "new"))
+    log.append(claim(len(log), 2, NEW))
     for _ in range(draw(st.integers(0, 8))):
         epoch = draw(st.sampled_from([1, 2]))
         if epoch == 1 and draw(st.booleans()):
-            log.append(claim(len(log), 1, "old"))
+            log.append(claim(len(log), 1))
         else:
             value = b"%s%d" % (b"stale" if epoch == 1 else b"new", len(log))
             log.append(state(len(log), draw(st.sampled_from([b"a", b"b"])), value, epoch))
@@ -71,4 +73,4 @@ def test_wherever_reading_is_cut_the_states_are_the_same(log: list[Written], cut
     second = sift(log[cut:], first.claim)
     assert first.states + second.states == whole.states
     assert not any(value and value.startswith(b"stale") for _, value in whole.states)
-    assert whole.claim.worker == "new"
+    assert whole.claim.worker == NEW

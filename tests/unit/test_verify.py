@@ -26,6 +26,7 @@ from tests.conftest import ROOT
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
 ALICE, BOB = "alice", "bob"
+HOME = partition_of("*")
 
 
 def verify(world: World, **arguments: float) -> Report:
@@ -589,8 +590,8 @@ def test_a_break_is_red_even_where_something_cannot_be_judged() -> None:
 
 def test_the_popularity_slate_shows_no_state() -> None:
     world = small()
-    world.states[b"*"] = interest.new(bytes(16), 16)
-    world.slate(b"*", 0, False, strategy="popularity")
+    world.anyone()
+    world.anyone(world.claim(HOME, 1))
     assert verify(world).violations == []
 
 
@@ -705,12 +706,176 @@ def test_a_state_of_an_epoch_that_nobody_claimed() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"", b"{", b"[]", b"{}", b'{"epoch": "1"}', b'{"epoch": 0}', b'{"epoch": true}']
+    "value",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"epoch": 1}',
+        b'{"epoch": "1", "worker": ""}',
+        b'{"epoch": 0, "worker": ""}',
+        b'{"epoch": true, "worker": ""}',
+    ],
 )
 def test_a_claim_that_says_nothing(value: bytes | None) -> None:
     world = small()
     world.log.append(world.settings.changelog_topic, 0, CLAIM, value)
     assert verify(world).kinds == {"claim": 1}
+
+
+# Records that no worker wrote.
+
+
+def forged_claim(world: World) -> None:
+    world.claim(0, 3)
+    world.claim(0, 10**17)
+    world._epochs[0] = 3
+
+
+def claim_of_another_header(world: World) -> None:
+    world.claim(0, 3)
+    topic = world.settings.changelog_topic
+    world.log.append(topic, 0, CLAIM, world.log.topics[topic][0][-1].value, (("writer", b"4"),))
+
+
+def claim_of_a_stranger(world: World) -> None:
+    value = json.dumps({"epoch": 1, "worker": "evil", "time": NOW}).encode()
+    world.log.append(world.settings.changelog_topic, 0, CLAIM, value, (("writer", b"1"),))
+
+
+def state_under_the_claims_key(world: World) -> None:
+    value = states(world)[0][states(world)[1][0]].value
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), CLAIM, value)
+
+
+def state_of_a_huge_epoch(world: World) -> None:
+    world.claim(partition_of(ALICE), 1)
+    world.write(ALICE.encode(), partition_of(ALICE), states(world)[0][states(world)[1][0]].value or b"", epoch=10**17)
+
+
+def state_without_a_key(world: World) -> None:
+    value = states(world)[0][states(world)[1][0]].value
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), None, value)
+
+
+def state_of_a_user_without_events(world: World) -> None:
+    world.write(b"nobody", partition_of("nobody"), interest.encode(interest.new(bytes(16), 16)))
+
+
+def erased_under_the_owners_epoch(world: World) -> None:
+    epoch = world.claim(partition_of(ALICE), 1)
+    stamp = (("writer", str(epoch).encode()),)
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), None, stamp)
+
+
+def erased_slate(world: World) -> None:
+    world.log.append(world.settings.recommendations_topic, partition_of(ALICE), ALICE.encode(), None)
+
+
+def slate_without_a_key(world: World) -> None:
+    value = slates(world)[0][slates(world)[1][0]].value
+    world.log.append(world.settings.recommendations_topic, partition_of(ALICE), None, value)
+
+
+def slate_on_another_partition(world: World) -> None:
+    value = slates(world)[0][slates(world)[1][0]].value
+    world.log.append(world.settings.recommendations_topic, 1 - partition_of(ALICE), ALICE.encode(), value)
+
+
+def slate_of_another_strategy(world: World) -> None:
+    change_slate(world, 2, strategy="popularity")
+
+
+def anyone_with_a_state(world: World) -> None:
+    world.anyone(seq=4)
+
+
+def anyone_with_interest(world: World) -> None:
+    world.anyone(strategy="interest")
+
+
+def anyone_by_another_name(world: World) -> None:
+    world.anyone(slate="best")
+
+
+def anyone_elsewhere(world: World) -> None:
+    world.anyone(partition=1 - HOME)
+
+
+def anyone_without_a_writer(world: World) -> None:
+    world.anyone(world.claim(HOME, 1))
+    world.anyone()
+
+
+def anyone_of_an_epoch_that_nobody_claimed(world: World) -> None:
+    world.anyone(world.claim(HOME, 1) + 1)
+
+
+def erased_letter(world: World) -> None:
+    world.log.append(world.settings.dead_letters_topic, partition_of("carol"), b"carol", None)
+
+
+def letter_on_another_partition(world: World) -> None:
+    found = world.log.topics["dead-letters"][partition_of("carol")][0]
+    world.log.append("dead-letters", 1 - partition_of("carol"), found.key, found.value, found.headers)
+
+
+def letter_of_an_item(world: World) -> None:
+    world.letter(world.settings.items_topic, Row(0, 0, NOW, b"item-1", b"{"), "no item", "catalogue")
+
+
+FORGERIES: list[tuple[Callable[[World], None], str, str]] = [
+    (forged_claim, "forged-claim", "where 3 is in force"),
+    (claim_of_another_header, "forged-claim", "its header says 4"),
+    (claim_of_a_stranger, "forged-claim", "'evil'"),
+    (state_under_the_claims_key, "claim", "not JSON"),
+    (state_of_a_huge_epoch, "claim", "no takeover comes to"),
+    (state_without_a_key, "state", "without a key"),
+    (state_of_a_user_without_events, "state", "took in nothing"),
+    (erased_state, "state", "a tombstone"),
+    (erased_under_the_owners_epoch, "state", "a tombstone"),
+    (erased_slate, "slate", "a tombstone"),
+    (slate_without_a_key, "slate", "the key is not the user"),
+    (slate_on_another_partition, "slate", "on a partition"),
+    (slate_of_another_strategy, "slate", "'popularity'"),
+    (anyone_with_a_state, "slate", "not the form"),
+    (anyone_with_interest, "slate", "not the form"),
+    (anyone_by_another_name, "slate", "not the form"),
+    (anyone_elsewhere, "slate", "not that of `*`"),
+    (anyone_without_a_writer, "slate", "names no writer"),
+    (anyone_of_an_epoch_that_nobody_claimed, "slate", "nobody claimed"),
+    (erased_letter, "dead-letter", "headers"),
+    (letter_on_another_partition, "dead-letter", "says it came from"),
+    (letter_of_an_item, "dead-letter", "of an item"),
+]
+
+
+@pytest.mark.parametrize(("forge", "kind", "says"), FORGERIES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_forged_record_is_named_and_breaks_nothing_else(forge: Callable[[World], None], kind: str, says: str) -> None:
+    world = small()
+    forge(world)
+    report = verify(world)
+    assert report.kinds == {kind: 1}, report.violations
+    assert says in report.violations[0].message
+    assert report.violations[0].topic
+    assert report.violations[0].offset >= 0
+
+
+def test_after_a_forged_claim_everything_is_judged_as_before() -> None:
+    world = small()
+    partition = partition_of(ALICE)
+    world.claim(partition, 3)
+    world.claim(partition, 10**17)
+    world._epochs[partition] = 3
+    world.send(0, ALICE)
+    world.work()
+    world.claim(partition, 4)
+    world.send(0, ALICE)
+    world.work()
+    report = verify(world)
+    assert (report.kinds, report.fenced, report.lost) == ({"forged-claim": 1}, 0, 0)
 
 
 # Letters that were sent back.
@@ -768,17 +933,17 @@ def test_what_names_the_original(header: bytes, named: bool) -> None:
 # Events that the model fails on.
 
 
-def culprit(world: World, stage: str = "inference") -> None:
-    """Bob's event is set aside and his fence moved over it."""
-    _, partition, offset = world.send(0, BOB)
+def culprit(world: World, stage: str = "inference", user: str = BOB) -> None:
+    """A user's event is set aside and the fence moved over it."""
+    _, partition, offset = world.send(0, user)
     row = world.log.topics["clicks"][partition][offset]
     world.letter("clicks", row, "the model failed", stage)
-    state = world.states[BOB.encode()]
+    state = world.states[user.encode()]
     state.fence[0], state.folded = offset, []
-    world.write(BOB.encode(), partition, interest.encode(state))
+    world.write(user.encode(), partition, interest.encode(state))
     world._read["clicks", partition] = offset + 1
     world.commit()
-    world.slate(BOB.encode(), partition, True)
+    world.slate(user.encode(), partition, True)
 
 
 def test_an_event_that_the_model_fails_on_is_counted_apart() -> None:
@@ -789,6 +954,15 @@ def test_an_event_that_the_model_fails_on_is_counted_apart() -> None:
     assert (report.inference, report.lost, report.dead_letters) == (1, 0, 1)
     assert report.conserved
     assert report.exit_code == 0
+
+
+def test_a_users_first_event_may_be_one_that_the_model_fails_on() -> None:
+    world = small()
+    world.states[b"eve"] = interest.new(bytes(range(16)), 16)
+    culprit(world, user="eve")
+    report = verify(world)
+    assert report.violations == []
+    assert (report.inference, report.exit_code) == (1, 0)
 
 
 def test_only_the_stage_inference_excuses() -> None:
@@ -1101,7 +1275,6 @@ def test_every_count_of_the_report_is_explained() -> None:
         "states",
         "slates",
         "replays",
-        "item_dead_letters",
         "seconds",
         "kinds",
         "violations",

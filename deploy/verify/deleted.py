@@ -1,0 +1,61 @@
+"""Source records that were deleted: had they been read? What lies before the log's first offset is proven lost where nothing that
+the worker wrote reaches into it, and later records are finished."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from deploy.verify.history import History
+from deploy.verify.ledger import ABSENT, Ledger, Shelf
+from deploy.verify.letters import Letters
+from deploy.verify.report import Report, Violation
+from deploy.verify.slates import Slates
+from stream.interest import MAX_RECENT
+
+
+class Read(NamedTuple):
+    """One partition, read and followed."""
+
+    ledger: Ledger
+    history: History
+    slates: Slates
+    letters: Letters
+
+
+def deleted_unread(topic: int, shelf: Shelf, committed: int, due: int, read: Read, report: Report) -> int:
+    """How many records before the log's start were certainly never read; they are blamed as `lost`. What may have been, and what
+    may be no record, is noted.
+
+    topic: index; committed: NONE where the group has committed nothing; due: below it everything must be finished.
+    """
+    begin = shelf.due[0]
+    reached = max(read.history.reached[topic], read.letters.reached[topic]) + 1
+    if not reached and 0 <= committed < begin:
+        reached = committed
+    if not 0 < reached < begin:
+        return 0  # all of it was read, or nothing of this topic was ever due
+    count = begin - reached
+    doubt = _doubt(topic, shelf, due, count, read)
+    said = f"records {reached} to {begin - 1} were deleted, and no state and no dead letter reaches into them"
+    place = shelf.topic, shelf.partition, reached
+    if doubt:
+        report.note(Violation("deleted", f"{said}; {doubt}", "", -1, *place))
+        return 0
+    report.lost += count
+    report.add(Violation("lost", f"{said}: they were never read", "", -1, *place))
+    return count
+
+
+def _doubt(topic: int, shelf: Shelf, due: int, count: int, read: Read) -> str:
+    """Why this is no proof; "" where it is one."""
+    if read.history.gone:
+        return "the changelog is compacted or cut: the states that did may be gone"
+    if read.letters.gone:
+        return "dead letters are gone: theirs may be among them"
+    if shelf.due[0] > due:
+        return "the group has not committed so far: a worker that starts stops there"
+    if shelf.state.find(ABSENT) >= 0:
+        return "the topic has offsets without a record: transactions, or it was compacted"
+    if read.history.hiding[topic] and count <= MAX_RECENT:
+        return "they may have been duplicates"
+    return ""
