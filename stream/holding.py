@@ -16,28 +16,34 @@ from stream.events import COMMENT, SourceEvent
 SHARE: Final = 10
 """One user's waiting comments may be this part of `limit`."""
 
-MOST: Final = 2
-"""So many times `limit` may wait, whatever it is; beyond, nothing is fetched."""
+AHEAD: Final = 2
+"""Micro-batches that may be under way when a partition is held."""
 
 
 def partitions(
-    queues: Iterable[Collection[SourceEvent]], held: int, limit: int, topics: Sequence[str], assigned: Iterable[TP]
+    queues: Iterable[Collection[SourceEvent]],
+    held: int,
+    limit: int,
+    batch: int,
+    topics: Sequence[str],
+    assigned: Iterable[TP],
 ) -> set[TP]:
     """Of which topic-partitions to fetch no more for now.
 
-    queues: the waiting events of each user; held: all events that wait; limit: the setting `held_events`; topics: the source
-    topics; assigned: their partitions that are ours. Two micro-batches more than the limits may be under way.
+    queues: the waiting events of each user; held: all events that wait; limit, batch: the settings `held_events` and
+    `micro_batch`; topics: the source topics; assigned: their partitions that are ours.
     """
-    if held > MOST * limit:
+    if held > 2 * limit + AHEAD * batch:  # more than comments alone can come to: clicks and ratings behind them
         return set(assigned)
     found = {tp for tp in assigned if tp.topic == topics[COMMENT]} if held > limit else set()
     share = limit // SHARE
     for queue in queues:
         if len(queue) <= share:
             continue
+        comments = sum(event.behaviour == COMMENT for event in queue)
         partition = next(iter(queue)).partition
-        if len(queue) > limit:
+        if len(queue) - comments > limit:
             found.update(TP(topic, partition) for topic in topics)
-        elif sum(event.behaviour == COMMENT for event in queue) > share:
+        elif comments > share:
             found.add(TP(topics[COMMENT], partition))
     return found

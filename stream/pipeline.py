@@ -140,7 +140,8 @@ class Pipeline:
             self._next[tp] = part[-1].offset + 1
             self.newest[tp] = part[-1].timestamp
         held = self._comments.held
-        hold = holding.partitions(self._comments.queues(), held, self._settings.held_events, self._topics, self._next)
+        limit, size = self._settings.held_events, self._settings.micro_batch
+        hold = holding.partitions(self._comments.queues(), held, limit, size, self._topics, self._next)
         consumer.finish(self._safe(), hold)  # 10
         self._observe(turns, figures, acknowledged, held, began)
 

@@ -102,7 +102,7 @@ def judge(trial: Trial, flooder: str, what: str, *, apart: bool = False) -> None
     assert len(before) > 50, trial.note
     assert len(beside) > 10, trial.note
     assert quantile(beside, 99) < drain / 4, f"they wait for the flood: {trial.note}"
-    bound = 2 * LIMIT + 2 * trial.settings.micro_batch
+    bound = 2 * LIMIT + 4 * trial.settings.micro_batch
     assert most <= bound, f"{most:.0f} events were held, at most {bound} may be"
 
 

@@ -16,7 +16,7 @@ from stream.transport.batch import MicroBatch
 TOPICS = ("clicks", "ratings", "comments")
 OURS = {TP(topic, partition) for topic in TOPICS for partition in range(3)}
 COMMENTS = {tp for tp in OURS if tp.topic == "comments"}
-LIMIT = 50
+LIMIT, BATCH = 50, 512
 
 
 def waiting(partition: int, comments: int, clicks: int = 0) -> list[SourceEvent]:
@@ -27,7 +27,7 @@ def waiting(partition: int, comments: int, clicks: int = 0) -> list[SourceEvent]
 
 
 def held(*queues: list[SourceEvent]) -> set[TP]:
-    return holding.partitions(queues, sum(map(len, queues)), LIMIT, TOPICS, OURS)
+    return holding.partitions(queues, sum(map(len, queues)), LIMIT, BATCH, TOPICS, OURS)
 
 
 def test_nothing_waits() -> None:
@@ -49,12 +49,20 @@ def test_many_users_comments_hold_the_comments_and_no_clicks() -> None:
 
 
 def test_one_users_flood_of_clicks_behind_a_comment_holds_its_partition() -> None:
-    assert held(waiting(1, 1, clicks=50)) == COMMENTS | {TP(topic, 1) for topic in TOPICS}
+    assert held(waiting(1, 1, clicks=50)) == COMMENTS
+    assert held(waiting(1, 1, clicks=51)) == COMMENTS | {TP(topic, 1) for topic in TOPICS}
 
 
-def test_beyond_twice_the_limit_nothing_is_fetched() -> None:
-    assert held(*(waiting(number % 3, 1, clicks=1) for number in range(50))) == COMMENTS
-    assert held(*(waiting(number % 3, 1, clicks=1) for number in range(51))) == OURS
+def test_comments_alone_never_hold_a_click() -> None:
+    """Two micro-batches full of them may be under way when the first are held; a small limit is passed by far."""
+    assert held(waiting(1, 5), waiting(2, 2 * BATCH)) == COMMENTS
+    assert held(*(waiting(number % 3, 1) for number in range(LIMIT + 2 * BATCH))) == COMMENTS
+
+
+def test_far_beyond_the_limit_nothing_is_fetched() -> None:
+    most = LIMIT + BATCH  # users with two events each
+    assert held(*(waiting(number % 3, 1, clicks=1) for number in range(most))) == COMMENTS
+    assert held(*(waiting(number % 3, 1, clicks=1) for number in range(most + 1))) == OURS
 
 
 def fetched(hold: set[TP]) -> list[set[TP]]:
