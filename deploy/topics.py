@@ -1,8 +1,8 @@
-"""The topics of one deployment: what they must be like, making them, checking them."""
+"""The topics of one deployment: making, checking and mending them. What they must be like stands in stream.needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,16 +17,15 @@ from kafka.errors import (
 )
 
 from deploy.connect import connect
+from stream import needs
 from stream.errors import BrokerError, TopologyError
 from stream.security import refusal
 from stream.settings import Settings
 
-MIB = 1 << 20
-
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `partitions` of None: as many as the source topics; `config` holds what `check` insists on."""
+    """One topic. `config`: what it is made with (stream.needs)."""
 
     name: str
     partitions: int
@@ -35,25 +34,10 @@ class Topic:
 
 def topics(settings: Settings) -> list[Topic]:
     """Every topic of these settings, the sources first."""
-    count = settings.partitions
-    # The broker unpacks: what a record holds is bounded by what the topic takes (see stream.unpack for what was not).
-    unpacked = {"compression.type": "uncompressed"}
-    source = unpacked | {
-        "cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(4 * MIB),
-    }  # fmt: skip
-    # What workers write is kept and found by the broker's time: a worker's clock may be wrong.
-    written = {"message.timestamp.type": "LogAppendTime"}
-    compacted = written | {"cleanup.policy": "compact", "max.message.bytes": str(4 * MIB)}
     return [
-        *(Topic(name, count, source) for name in settings.sources),
-        Topic(settings.items_topic, 1, unpacked | {"cleanup.policy": "compact"}),
-        Topic(settings.recommendations_topic, count, written | {"cleanup.policy": "compact,delete"}),
-        Topic(
-            settings.dead_letters_topic,
-            count,
-            written | {"cleanup.policy": "delete", "max.message.bytes": str(4 * MIB + (64 << 10))},
-        ),
-        Topic(settings.changelog_topic, count, compacted),
+        Topic(name, 1 if kind.single else settings.partitions, kind.config(settings.replication))
+        for kind in needs.KINDS
+        for name in kind.names(settings)
     ]
 
 
@@ -78,12 +62,33 @@ def create(settings: Settings) -> list[str]:
     return made
 
 
+def mend(settings: Settings) -> list[str]:
+    """Give the topics that are there the settings that they need -> what was changed, a line each. Raises BrokerError."""
+    changed = []
+    with admin(settings) as client:
+        for topic, found in _found(client, _described(client, settings)).items():
+            values = needs.mended(settings, topic, found)
+            if not values:
+                continue
+            try:
+                client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, values)])
+            except KafkaError as error:
+                refused = refusal(error, topic, "AlterConfigs")
+                raise refused or BrokerError(f"topic {topic} cannot be changed: {type(error).__name__}") from None
+            changed += [f"{topic} {name}: {found.settings.get(name, '')} -> {value}" for name, value in values.items()]
+    return changed
+
+
 @dataclass(frozen=True)
 class Topology:
-    """partitions: of the source topics; ids: topic name -> the id that Kafka gave it when it was made."""
+    """partitions: of the source topics; ids: topic -> the id that Kafka gave it when it was made, of those that are there;
+    missing: those that are not; wrong: what does not fit, one clause each; cluster: its id, "" where the broker tells none."""
 
     partitions: int
     ids: dict[str, str]
+    missing: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    cluster: str = ""
 
 
 def rights(settings: Settings) -> dict[str, set[str]]:
@@ -100,45 +105,75 @@ def rights(settings: Settings) -> dict[str, set[str]]:
 
 
 def check(settings: Settings, *, worker: bool = False) -> Topology:
-    """What the source topics are like, if all topics are there and fit together.
+    """What the topics are like, if all are there and as they must be.
 
     worker: also that we may do all that a worker does. Raises TopologyError naming everything that is wrong, BrokerError
     where no broker answers within startup_timeout, or naming every ACL that is missing.
     """
-    expected = topics(settings)
     with admin(settings) as client:
-        answers = client.describe_topics([topic.name for topic in expected])
+        answers = client.describe_topics([topic.name for topic in topics(settings)])
         _check_rights(client, settings, answers, worker)
-        described = [topic for topic in answers if not topic["error_code"]]
-        found = {topic["name"]: len(topic["partitions"]) for topic in described}
-        wrong = [f"topic {topic.name} is missing" for topic in expected if topic.name not in found]
-        if wrong:
-            raise TopologyError("; ".join(wrong) + ": `freshet topics create` makes them")
-        count = found[expected[0].name]
-        for topic in expected[1:]:
-            needed = topic.partitions if topic.name == settings.items_topic else count
-            if found[topic.name] != needed:
-                wrong.append(
-                    f"topic {topic.name} has {found[topic.name]} partitions, expected {needed}, as {expected[0].name}"
-                )
-        wrong += _wrong_configs(client, [topic for topic in expected if topic.name in found])
+        found = _topology(client, settings, answers)
+    refuse_missing(found.missing)
+    refuse_wrong(found.wrong)
+    return found
+
+
+def look(settings: Settings) -> Topology:
+    """What the topics are like, whatever that is. Raises BrokerError where no broker answers."""
+    with admin(settings) as client:
+        return _topology(client, settings, client.describe_topics([topic.name for topic in topics(settings)]))
+
+
+def refuse_missing(missing: Iterable[str]) -> None:
+    """Raises TopologyError for topics that are not there."""
+    if missing:
+        raise TopologyError(
+            "; ".join(f"topic {name} is missing" for name in missing) + ": `freshet topics create` makes them"
+        )
+
+
+def refuse_wrong(wrong: Iterable[str]) -> None:
+    """Raises TopologyError for clauses of `Topology.wrong`."""
     if wrong:
         raise TopologyError("; ".join(wrong))
-    return Topology(count, _ids(settings, described))
 
 
-def ids(settings: Settings) -> dict[str, str]:
-    """Source topic -> its id, of those that are there. Raises BrokerError where no broker answers."""
-    with admin(settings) as client:
-        return _ids(settings, client.describe_topics(list(settings.sources)))
+def _described(client: KafkaAdminClient, settings: Settings) -> list[dict[str, Any]]:
+    """The topics that are there."""
+    answers = client.describe_topics([topic.name for topic in topics(settings)])
+    return [topic for topic in answers if not topic["error_code"]]
 
 
-def _ids(settings: Settings, described: list[dict[str, Any]]) -> dict[str, str]:
-    return {
-        topic["name"]: str(topic["topic_id"])
-        for topic in described
-        if not topic["error_code"] and topic["name"] in settings.sources
-    }
+def _topology(client: KafkaAdminClient, settings: Settings, answers: Sequence[dict[str, Any]]) -> Topology:
+    described = [topic for topic in answers if not topic["error_code"]]
+    counts = {topic["name"]: len(topic["partitions"]) for topic in described}
+    expected = topics(settings)
+    wrong = []
+    first = expected[0].name
+    if first in counts:
+        for topic in expected[1:]:
+            needed = 1 if needs.kind_of(settings, topic.name).single else counts[first]
+            if counts.get(topic.name, needed) != needed:
+                wrong.append(
+                    f"topic {topic.name} has {counts[topic.name]} partitions, expected {needed}"
+                    + ("" if needed == 1 else f", as {first}")
+                )
+    for name, found in _found(client, described).items():
+        wrong += [
+            f"topic {name} has {need.setting}={value}, expected {need.expected} ({need.why.rstrip('.')}): "
+            "`freshet topics mend` sets it"
+            for need, value in needs.wrong(settings, name, found)
+        ]
+    return Topology(
+        counts.get(first, 0),
+        {topic["name"]: str(topic["topic_id"]) for topic in described},
+        tuple(
+            topic["name"] for topic in answers if topic["error_code"] not in (0, TopicAuthorizationFailedError.errno)
+        ),
+        tuple(wrong),
+        str(client.describe_cluster().get("cluster_id") or ""),
+    )
 
 
 def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[dict[str, Any]], worker: bool) -> None:
@@ -171,15 +206,19 @@ def _spelled(operation: str) -> str:
     return "".join(word.capitalize() for word in operation.split("_"))
 
 
-def _wrong_configs(client: KafkaAdminClient, expected: list[Topic]) -> Iterator[str]:
-    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in expected]
+def _found(client: KafkaAdminClient, described: Sequence[dict[str, Any]]) -> dict[str, needs.Found]:
+    """Each topic as it is."""
+    if not described:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic["name"]) for topic in described]
     actual = client.describe_configs(resources, config_filter=ConfigFilterType.ALL)["topic"]
-    for topic in expected:
-        for name in ("cleanup.policy", "message.timestamp.type", "compression.type"):
-            wanted = topic.config.get(name)
-            has = str(actual[topic.name].get(name, {}).get("value", ""))
-            if wanted and set(has.split(",")) != set(wanted.split(",")):
-                yield f"topic {topic.name} has {name}={has}, expected {wanted}"
+    return {
+        topic["name"]: needs.Found(
+            {name: str(entry.get("value", "")) for name, entry in actual[topic["name"]].items()},
+            min((len(partition["replica_nodes"]) for partition in topic["partitions"]), default=0),
+        )
+        for topic in described
+    }
 
 
 @contextmanager

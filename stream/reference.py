@@ -1,6 +1,7 @@
 """Writes the reference pages that follow from the code: `python -m stream.reference docs`.
 
-configuration.md lists the fields of Settings, messages.md those of every message. A test checks that they are current.
+configuration.md lists the fields of Settings, messages.md those of every message, kafka.md what topics must be like. A test
+checks that they are current.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stream import needs
 from stream.errors import REASONS
 from stream.events import MESSAGES
 from stream.settings import Settings
@@ -73,6 +75,39 @@ tombstone. That for `*` has a header `writer`, for `freshet verify`.
 
 **What the schemas cannot say.** The value is at most 32 levels deep; the key is the body's `user`; `value` lies within the
 setting `rating_scale`; `time` is at most one hour after the append time of the record.
+
+"""
+
+KAFKA: Final = """# What a worker needs of Kafka
+
+Written from `stream/needs.py` by `python -m stream.reference docs`.
+
+Apache Kafka 2.8 or later, for the ids of topics. `freshet topics create` makes the topics as they are below, `freshet topics
+check` and every start of a worker check them, and a worker looks every four seconds whether they still are. What does not fit
+ends it with exit code 78 and one line with the topic, the setting, what was found and what is needed;
+
+    freshet topics mend
+
+sets it (it needs the right AlterConfigs, and changes no number of partitions). What was lost before stays lost: where a source
+topic was compacted for a while, or its retention was too short, the worker ends with 76 at the first record that is gone.
+
+A worker also remembers each topic's id. One that is deleted and created again under its old name is another topic:
+
+| recreated | under a running worker | at the next start |
+|---|---|---|
+| a source topic | 76 within some 10 s | 76: offsets begin again; another `app_id`, or bring the old topic back |
+| the changelog | 76 within some 10 s | 76: the states are gone; `--accept-loss` goes on without them |
+| `items` | 76 within some 10 s | goes on with the new catalogue alone |
+| `recommendations` | 76 within some 10 s | goes on; each user's next event brings a slate |
+| `dead-letters` | 76 within some 10 s | goes on |
+
+Deleted, and not made again within some 10 s, each of them is 78. A data folder notes the cluster, the name and the id of its
+changelog: what was read from another one is dropped and read back. The claims in the changelog name the source topics: a worker
+of another `prefix` is refused with 78, for that is another deployment, and needs an `app_id` of its own.
+
+To prove a long time by [`freshet verify`](verify.md), keep all of the changelog that long: `min.compaction.lag.ms` on the
+changelog and on `recommendations`, with the policies as they are. Settings that are not listed do not matter to a worker; the
+changelog and the outputs may be compressed by any codec.
 
 """
 
@@ -157,6 +192,21 @@ def messages() -> str:
     return page.rstrip("\n") + "\n"
 
 
+def kafka() -> str:
+    """The page of what topics must be like."""
+    page = KAFKA
+    for kind in needs.KINDS:
+        page += f"## {kind.title}\n\nPartitions: {kind.partitions}.\n\n"
+        page += "| setting | made with | needed | why |\n|---|---|---|---|\n"
+        for need in kind.needs:
+            made = f"`{need.value(1)}`" if need.made else "the broker's default"
+            if need.value(1) != need.value(3):
+                made += f", `{need.value(3)}` from 3 copies on"
+            page += _row((f"`{need.setting}`", made, need.expected, need.why))
+        page += "\n"
+    return page.rstrip("\n") + "\n"
+
+
 def _says(schema: dict[str, Any]) -> str:
     inner = next((one["description"] for one in schema.get("anyOf", ()) if "description" in one), "")
     return str(schema.get("description", inner))
@@ -164,7 +214,7 @@ def _says(schema: dict[str, Any]) -> str:
 
 def pages() -> dict[str, str]:
     """File name -> text."""
-    return {"configuration.md": configuration(), "messages.md": messages()}
+    return {"configuration.md": configuration(), "kafka.md": kafka(), "messages.md": messages()}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from importlib.metadata import version
 
 import msgspec
@@ -34,6 +33,7 @@ from stream.encoder import Encoder, open_encoder
 from stream.errors import FreshetError, RecordError
 from stream.events import Scored
 from stream.fatal import fatal, meaning
+from stream.folder import Changelog, FolderCheck
 from stream.health import Health
 from stream.items import ItemsFollower
 from stream.lag import Lag
@@ -41,7 +41,6 @@ from stream.metrics import Metrics
 from stream.pipeline import Pipeline, Serving
 from stream.session import Models, open_models
 from stream.settings import Settings
-from stream.store import InterestStore
 from stream.transport import (
     Fence,
     Outgoing,
@@ -60,8 +59,8 @@ TICK = 0.5  # seconds between two looks at the worker's condition
 log = logging.getLogger("freshet.worker")
 
 
-def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
-    """Run one worker until SIGTERM or SIGINT. topics: source topic -> its id, where the broker tells ids.
+def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: str = "") -> None:
+    """Run one worker until SIGTERM or SIGINT. topics: topic -> its id, where the broker tells ids; cluster: the cluster's.
 
     Raises FreshetError where it cannot start; later errors end the process.
     """
@@ -74,7 +73,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None) -> None:
     encoder = open_encoder(bundle, settings.provider)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(Worker(settings, bundle, models, encoder, topics or {}).run())
+            runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster).run())
         except (
             KafkaError
         ) as error:  # the broker went away after the topics were looked at, and before the app had started
@@ -107,10 +106,17 @@ class Worker:
     """Everything of one worker, put together."""
 
     def __init__(
-        self, settings: Settings, bundle: Bundle, models: Models, encoder: Encoder, topics: Mapping[str, str]
+        self,
+        settings: Settings,
+        bundle: Bundle,
+        models: Models,
+        encoder: Encoder,
+        topics: Mapping[str, str],
+        cluster: str = "",
     ) -> None:
         self._settings = settings
-        self._topics = topics
+        self._sources = {name: topics[name] for name in settings.sources if name in topics}
+        self._changelog = Changelog(cluster, settings.changelog_topic, topics.get(settings.changelog_topic, ""))
         self._bundle = bundle
         self._models = models
         self._encoder = encoder
@@ -159,7 +165,7 @@ class Worker:
             lambda: app.producer.batches,
             reader(settings, app.store.changelog_topic),
             finder(settings, app.store.changelog_topic),
-            self._topics,
+            self._sources,
             settings.partitions,
             on_left_out=self._metrics.observe_left_out,
         )
@@ -181,7 +187,8 @@ class Worker:
         consumer.drained = comments.drained
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = lambda: self._metrics.observe_commit(app.clock.now())
-        consumer.prepare = partial(self._prepare, app.store)
+        folder = FolderCheck(app.store, self._changelog, self._sources, self._metrics.damaged.inc, consumer.lose)
+        consumer.prepare = folder.prepare
         consumer.drop = app.store.drop
         consumer.take_over = fence.take_over
         consumer.on_left_out = self._metrics.observe_left_out
@@ -194,11 +201,6 @@ class Worker:
         app.on_send_error = lambda topic: self._metrics.send_failed(outputs.get(topic, topic))
         comments.on_ready = consumer.wake
         return pipeline
-
-    def _prepare(self, store: InterestStore, partition: int) -> int:
-        if not store.prepare(partition):
-            self._metrics.damaged.inc()
-        return store.offset(partition)
 
     def _describe(self) -> None:
         self._metrics.use_version(version("freshet"))

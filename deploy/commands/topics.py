@@ -31,6 +31,19 @@ def create(context: typer.Context, as_json: Json = False) -> None:
 
 
 @group.command()
+def mend(context: typer.Context, as_json: Json = False) -> None:
+    """Set what the topics' settings must be (docs/kafka.md), then check all of them. Partitions are left as they are."""
+    from deploy import topics
+
+    changed = topics.mend(context.obj)
+    partitions = topics.check(context.obj).partitions
+    if as_json:
+        print(json.dumps({"changed": changed, "partitions": partitions}))
+    else:
+        print("\n".join(changed) or "all topics were as they must be")
+
+
+@group.command()
 def check(context: typer.Context, as_json: Json = False) -> None:
     """Check that all topics are there and fit together; exit code 78 and everything that is wrong if not."""
     from deploy import topics

@@ -48,5 +48,6 @@ def worker(
     if changed:
         settings = load(**{name: getattr(settings, name) for name in settings.model_fields_set} | changed)
     topology = check(settings, worker=True)
+    settings = settings.model_copy(update={"partitions": topology.partitions})
     TopicWatch(settings, topology.ids).start()
-    process.run(settings.model_copy(update={"partitions": topology.partitions}), topology.ids)
+    process.run(settings, topology.ids, topology.cluster)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 OFFSET_KEY = b"__faust\0offset__"
 """Under it Faust keeps the offset of the last changelog record that the folder holds."""
 
+NOTE_KEY = b"\xffchangelog"
+"""Under it a worker notes which changelog that is."""
+
 
 class Disk:
     """One partition's database of one worker. offset: -1 where it names none."""
@@ -57,7 +60,7 @@ class Disk:
         missing = dict(self._heads)
         try:
             for key, value in database.items():
-                if key in (OFFSET_KEY, CLAIM):
+                if key in (OFFSET_KEY, NOTE_KEY, CLAIM):
                     continue
                 report.stored += 1
                 head = missing.pop(key, b"")

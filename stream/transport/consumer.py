@@ -444,7 +444,7 @@ class SourceConsumer(driver.Consumer):
                 what = f"records {have + 1} to {begin - 1} are gone, and with them states"
             else:
                 what = f"it ends at {end}, {have} was read from it: made anew?"
-            self._lose(
+            self.lose(
                 LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss"), max(0, begin - have - 1)
             )
             if have >= end:
@@ -460,9 +460,10 @@ class SourceConsumer(driver.Consumer):
             changelog = self.app.changelog(tp.partition)
             if not ends.get(changelog):
                 said = f"{changelog.topic} partition {tp.partition} is empty, though {tp.topic} is committed up to {offset}"
-                self._lose(LossError(f"{said}: the states are gone; see --accept-loss"), 0)
+                self.lose(LossError(f"{said}: the states are gone; see --accept-loss"), 0)
 
-    def _lose(self, error: LossError, records: int) -> None:
+    def lose(self, error: LossError, records: int = 0) -> None:
+        """Raises `error`, or goes on where a loss is accepted. records: how many are lost, 0 where nobody knows."""
         if not self.app.settings.accept_loss:
             raise error
         self.log.error("%s: going on, as told", error)
@@ -496,7 +497,7 @@ class SourceConsumer(driver.Consumer):
                 f"{tp.topic} partition {tp.partition}: source records are gone: {lost}; see --accept-loss"
             )
             try:
-                self._lose(error, max(0, begin - offset))
+                self.lose(error, max(0, begin - offset))
             except LossError:
                 fatal(error)
             self._next[tp] = begin

@@ -82,40 +82,52 @@ class Fence:
         return stamp(self._epochs[partition])
 
     async def take_over(self, partitions: Iterable[int]) -> None:
-        """Claim partitions whose states were read back, each up to the claim. Raises LossError where a source topic is
-        not the one that the states were folded from, TopologyError where the topics had another number of partitions then,
-        or the epochs are used up, BrokerError where the claim cannot be written."""
+        """Claim partitions whose states were read back, each up to the claim. Raises TopologyError where the states were
+        folded from topics of other names or another number of partitions, or the epochs are used up, LossError where a source
+        topic was recreated since, BrokerError where the claim cannot be written."""
         for known in (self._epochs, self._mine, self._ends):
             known.clear()
         wanted = sorted(partitions)
-        for partition in wanted:
-            self._same_topics(partition)
-        await self._same_count(wanted)
+        await self._same_topics(wanted)
         for partition in wanted:
             await self._take(partition)
         if self._epochs:
             log.info("partitions claimed", extra={"epochs": dict(self._epochs)})
 
-    def _same_topics(self, partition: int) -> None:
-        for topic, known in self._store.claim(partition).topics.items():
+    async def _same_topics(self, partitions: Sequence[int]) -> None:
+        """A partition that was added has no claim that would tell; partition 0 has one since the very first start."""
+        found = {partition: self._store.claim(partition) for partition in partitions}
+        if 0 not in partitions and not all(claim.epoch for claim in found.values()):
+            found[0] = await self._find(0)
+        for partition, claim in found.items():
+            self._same_names(partition, claim)
+            self._same_ids(partition, claim)
+            self._same_count(claim)
+
+    def _same_names(self, partition: int, claim: Claim) -> None:
+        """Claims of long ago name no topics, and neither do we where the broker tells no ids."""
+        if claim.topics and self._topics and claim.topics.keys() != self._topics.keys():
+            raise TopologyError(
+                f"partition {partition} of {self._store.changelog_topic} holds states of the topics "
+                f"{', '.join(sorted(claim.topics))}, and this worker's are {', '.join(sorted(self._topics))}: another deployment "
+                "has this app_id; choose another app_id, or the prefix of those topics"
+            )
+
+    def _same_ids(self, partition: int, claim: Claim) -> None:
+        for topic, known in claim.topics.items():
             now = self._topics.get(topic)
             if now is not None and now != known:
                 raise LossError(
-                    f"topic {topic} was made anew: it has the id {now}, the states of partition {partition} were folded from "
+                    f"topic {topic} was recreated: it has the id {now}, the states of partition {partition} were folded from "
                     f"{known}, and offsets of the two cannot be compared; use another app_id, or bring the old topic back"
                 )
 
-    async def _same_count(self, partitions: Sequence[int]) -> None:
-        """A partition that was added has no claim that would tell; partition 0 has one since the very first start."""
-        found = [self._store.claim(partition) for partition in partitions]
-        if 0 not in partitions and not all(claim.epoch for claim in found):
-            found.append(await self._find(0))
-        for claim in found:
-            if claim.partitions not in (0, self._partitions):
-                raise TopologyError(
-                    f"the topics have {self._partitions} partitions, and had {claim.partitions} when the states were folded: "
-                    "partitions that are added later part users from their states; another prefix can have that many"
-                )
+    def _same_count(self, claim: Claim) -> None:
+        if claim.partitions not in (0, self._partitions):
+            raise TopologyError(
+                f"the topics have {self._partitions} partitions, and had {claim.partitions} when the states were folded: "
+                "partitions that are added later part users from their states; another prefix can have that many"
+            )
 
     async def _take(self, partition: int) -> None:
         least = 0

@@ -52,9 +52,13 @@ FAULTS = {
     29: ("Line breaks, escape sequences and JSON in every field", "cardinality"),
     30: ("Secrets where they could show", "security"),
     31: ("SASL_SSL and ACLs: wrong password, certificate, missing right", "security"),
-    40: ("Clocks that are wrong or jump, records of long ago", "clocks"),
-    42: ("One user floods comments, or clicks behind comments", "fairness"),
+    33: ("The same app_id, another prefix", "topics"),
+    34: ("A data folder of another cluster or app_id", "topics"),
+    35: ("The changelog, items, recommendations or dead letters are deleted or recreated under a worker", "topics"),
     39: ("Ids that are the places of other events", "input"),
+    40: ("Clocks that are wrong or jump, records of long ago", "clocks"),
+    41: ("Settings of topics are changed, under a worker and before its start", "topics"),
+    42: ("One user floods comments, or clicks behind comments", "fairness"),
     46: ("Forged claims, states, slates and tombstones", "input"),
 }
 """Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""

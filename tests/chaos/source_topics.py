@@ -52,7 +52,7 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         if running:  # it may have read on for the few seconds until it noticed
             shown = slates(settings)
         assert told.start().wait(60) == 76, told.tail()
-        _says(told, f"{topic} was made anew")
+        _says(told, f"{topic} was recreated")
         assert len(slates(settings)) == len(shown), "a record of the new topic is in a state"
         fresh = settings.model_copy(update={"app_id": f"{settings.app_id}-2"})
         remake(settings, settings.recommendations_topic)
@@ -173,7 +173,10 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
             client.create_partitions(dict.fromkeys(grown, count))
         assert worker.wait(60) == 78, worker.tail()
         said = worker.lines()[-1]["message"]
-        assert any(f"{name} has partition " in said for name in grown), said
+        noticed = [(f"{name} has partition ", f"{name} has {count} partitions") for name in grown]
+        if grown == [settings.sources[0]]:  # the others are measured by it
+            noticed.append((f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}",))
+        assert any(one in said for either in noticed for one in either), said
         if to_all:  # they fit together: only the states know better
             assert worker.start().wait(60) == 78, worker.tail()
             _says(worker, f"the topics have {count} partitions, and had {settings.partitions}")

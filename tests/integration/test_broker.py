@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaConnectionError
 
 from deploy import topics
@@ -191,6 +192,30 @@ def test_a_changelog_of_another_size_and_a_wrong_policy_are_named_together(world
         freshet("topics", "check", settings=settings), 78,
         f"{settings.changelog_topic} has 1 partitions", "cleanup.policy=compact", "message.timestamp.type=CreateTime",
     )  # fmt: skip
+
+
+def test_settings_that_do_not_fit_are_named_and_mended(world: Callable[..., Settings]) -> None:
+    settings = world(partitions=2)
+    wrong = {settings.sources[0]: {"cleanup.policy": "compact", "retention.ms": "60000", "compression.type": "zstd"},
+             settings.items_topic: {"cleanup.policy": "delete"},
+             settings.recommendations_topic: {"cleanup.policy": "delete", "retention.bytes": "1024"},
+             settings.dead_letters_topic: {"max.message.bytes": "1048588"},
+             settings.changelog_topic: {"cleanup.policy": "compact,delete", "min.insync.replicas": "2"}}  # fmt: skip
+    with topics.admin(settings) as client:
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, *one) for one in wrong.items()])
+    said = [
+        f"topic {topic} has {name}={value}, expected"
+        for topic, changed in wrong.items()
+        for name, value in changed.items()
+        if (topic, name) != (settings.sources[0], "retention.ms")  # it counts only where the policy deletes
+    ]
+    refused(freshet("topics", "check", settings=settings), 78, *said, "`freshet topics mend` sets it")
+    changed = json.loads(freshet("topics", "mend", "--json", settings=settings).stdout)["changed"]
+    assert {line.partition(" -> ")[0] for line in changed} == {
+        f"{topic} {name}: {value}" for topic, found in wrong.items() for name, value in found.items()
+    }
+    assert f"{settings.sources[0]} retention.ms: 60000 -> 604800000" in changed
+    assert freshet("topics", "mend", settings=settings).stdout == "all topics were as they must be\n"
 
 
 @pytest.mark.parametrize(

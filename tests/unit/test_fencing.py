@@ -175,7 +175,7 @@ def test_a_topic_made_anew_is_refused(log: Log, tmp_path: Path) -> None:
     Writer(log, tmp_path / "a", {"clicks": "id-1"}).take_over()
     other = Writer(log, tmp_path / "b", {"clicks": "id-2"})
     other.store.apply(0, log.records)
-    with pytest.raises(LossError, match="clicks was made anew"):
+    with pytest.raises(LossError, match="clicks was recreated"):
         other.take_over()
 
 
@@ -190,6 +190,32 @@ def test_another_number_of_partitions_is_refused(log: Log, tmp_path: Path) -> No
     with pytest.raises(TopologyError, match="have 4 partitions, and had 2"):
         asyncio.run(new.fence.take_over([3]))  # of a new partition nothing is known but by the claim of partition 0
     assert len(log.records) == 1
+
+
+@pytest.mark.parametrize("partition", [0, 3])
+def test_states_of_topics_of_other_names_are_another_deployments(log: Log, tmp_path: Path, partition: int) -> None:
+    """Also for a partition that has no claim yet: partition 0 has one."""
+    Writer(log, tmp_path / "a", {"clicks": "id-1", "ratings": "id-2"}).take_over()
+    other = Writer(log, tmp_path / "b", {"shop-clicks": "id-3", "ratings": "id-2"})
+    other.store.prepare(partition)
+    if partition == 0:
+        other.store.apply(0, log.records)
+    with pytest.raises(
+        TopologyError, match=r"states of the topics clicks, ratings, and.* are ratings, shop-clicks: another"
+    ):
+        asyncio.run(other.fence.take_over([partition]))
+    assert len(log.records) == 1
+
+
+@pytest.mark.parametrize(("before", "now"), [({}, {"clicks": "id"}), ({"clicks": "id"}, {})])
+def test_claims_and_brokers_that_name_no_topics_refuse_nobody(
+    log: Log, tmp_path: Path, before: dict[str, str], now: dict[str, str]
+) -> None:
+    Writer(log, tmp_path / "a", before).take_over()
+    other = Writer(log, tmp_path / "b", now)
+    other.store.apply(0, log.records)
+    other.take_over()
+    assert len(log.records) == 2
 
 
 def test_the_last_of_many_states_stands_though_one_list_brings_them_all(log: Log, tmp_path: Path) -> None:
