@@ -18,9 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from stream import interest, pipeline
+from stream import claims, interest, pipeline, popularity
+from stream.claims import CLAIM_KEY
 from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.events import SourceEvent
@@ -177,6 +179,54 @@ def misranks(settings: Settings) -> None:
     pipeline.rank = mutant
 
 
+def on_output(topic: str, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:
+    """Change what is sent to a topic whose ends nobody asks for."""
+    send = RecordBatches.send
+
+    async def mutant(self: RecordBatches, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Any:
+        return await send(
+            self, {place: change(list(records)) if place[0] == topic else records for place, records in lists.items()}
+        )
+
+    RecordBatches.send = mutant  # type: ignore[method-assign]
+
+
+def erases(settings: Settings) -> None:
+    """One slate in a hundred is removed again, by a tombstone."""
+    numbers = count(1)
+
+    def change(records: list[Outgoing]) -> list[Outgoing]:
+        return records + [record._replace(value=None) for record in records if next(numbers) % 100 == 0]
+
+    on_output(settings.recommendations_topic, change)
+
+
+def overclaims(settings: Settings) -> None:
+    """Each claim is followed by one whose epoch no takeover comes to."""
+
+    def change(records: list[Outgoing]) -> list[Outgoing]:
+        more = []
+        for record in records:
+            if record.key == CLAIM_KEY:
+                claim = claims.decode(record.value)
+                epoch = claim.epoch + 10**9
+                value = claims.encode(msgspec.structs.replace(claim, epoch=epoch))
+                more.append(Outgoing(CLAIM_KEY, value, claims.stamp(epoch)))
+        return records + more
+
+    on_changelog(settings, change)
+
+
+def misleads(settings: Settings) -> None:
+    """The slate for anyone unknown begins with the last of its items."""
+    popular = popularity.popular_items
+
+    def mutant(*inputs: Any) -> Any:
+        return popular(*inputs)[::-1]
+
+    popularity.popular_items = mutant
+
+
 def skips_republish(settings: Settings) -> None:
     """Killed between the changelog and the slates; then no slate for events that are read again."""
     make, numbers = Pipeline._slates, count(1)
@@ -285,7 +335,7 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks, stalls, slows, stands,
+        misranks, misleads, erases, overclaims, stalls, slows, stands,
     )
 }  # fmt: skip
 

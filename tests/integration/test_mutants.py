@@ -91,7 +91,7 @@ def work(
             worker.start()
         _finish(worker)
         assert worker.terminate() == 0
-        numbers = bundles if mutant in ("unmutated", "drifts", "misranks") else None
+        numbers = bundles if mutant in ("unmutated", "drifts", "misranks", "misleads") else None
         return run(settings, scope=Scope(ledger=folder / "ledger.jsonl", data_dirs=(worker.data_dir,), bundle=numbers))
     finally:
         worker.close()
@@ -154,6 +154,9 @@ def _parts_are_green(settings: Settings) -> None:
         ("commits_early", "lost", True),
         ("drifts", "numbers", False),
         ("misranks", "ranking", False),
+        ("misleads", "ranking", False),
+        ("erases", "slate", False),
+        ("overclaims", "forged-claim", False),
     ],
 )
 def test_a_mutant_is_red(
