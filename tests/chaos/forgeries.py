@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 from kafka import KafkaProducer
 
 from deploy.verify.judge import murmur2
-from stream.claims import CLAIM_KEY, WRITER, Claim, encode, epoch_of, stamp
+from deploy.verify.log import KafkaLog, Span
+from stream.claims import CLAIM_KEY, WRITER, Claim, decode, encode, stamp
 from stream.interest import ZERO_CHAIN
 from stream.popularity import ANYONE
 from stream.settings import Settings
@@ -61,6 +61,8 @@ class Forger:
         self._settings = trial.settings
         self._draw = draw
         self._producer = KafkaProducer(acks="all", **trial.settings.kafka_python())
+        self._log = KafkaLog(trial.settings)
+        self._first = _first_states(trial.settings)
         self.claims = 0
 
     def claim(self) -> None:
@@ -75,7 +77,8 @@ class Forger:
             ]
         )
         value = json.dumps({"epoch": epoch, "worker": worker, "time": _now(), "topics": {}, "partitions": 0}).encode()
-        self._write(self._partition(), CLAIM_KEY, value, header)
+        partition = self._partition()
+        self._settled(partition, self._write(partition, CLAIM_KEY, value, header))
         self.claims += 1
         self._trial.foreign["forged-claim"] += 1
 
@@ -87,18 +90,20 @@ class Forger:
 
     def state(self) -> None:
         """A user's first state, under the epoch in force."""
-        record, _ = self._user()
-        self._write(record.partition, record.key, record.value, self._epoch(record.partition))
+        record = self._user()
+        partition = record.partition
+        self._settled(partition, self._write(partition, record.key, record.value, self._epoch(partition)))
         self._trial.foreign["stale"] += 1
 
     def erased(self) -> None:
-        record, _ = self._user()
-        self._write(record.partition, record.key, None, self._epoch(record.partition))
+        record = self._user()
+        partition = record.partition
+        self._settled(partition, self._write(partition, record.key, None, self._epoch(partition)))
         self._trial.foreign["state"] += 1
 
     def slate(self) -> None:
         """A tombstone on a user's slate."""
-        record, _ = self._user()
+        record = self._user()
         topic = self._settings.recommendations_topic
         self._producer.send(topic, key=record.key, value=None, partition=record.partition).get(30)
         self._trial.foreign["slate"] += 1
@@ -124,37 +129,48 @@ class Forger:
 
     def close(self) -> None:
         self._producer.close()
+        self._log.close()
 
-    def _write(self, partition: int, key: bytes | None, value: bytes | None, epoch: int) -> None:
+    def _write(self, partition: int, key: bytes | None, value: bytes | None, epoch: int) -> int:
         topic = self._settings.changelog_topic
-        self._producer.send(topic, key=key, value=value, headers=stamp(epoch), partition=partition).get(30)
+        sent = self._producer.send(topic, key=key, value=value, headers=stamp(epoch), partition=partition)
+        return int(sent.get(30).offset)
+
+    def _settled(self, partition: int, offset: int) -> None:
+        """The owner has noticed what lies at `offset`, and claimed the partition again: its epoch is known to stand still."""
+        until(lambda: self._last_claim(partition).offset > offset, 60, "the owner claims its partition again")
 
     def _partition(self) -> int:
         return self._draw.randrange(self._settings.partitions)
 
-    def _states(self) -> Iterator[Any]:
-        return (
-            record for record in read_all(self._settings, self._settings.changelog_topic) if record.key != CLAIM_KEY
-        )
+    def _user(self) -> Any:
+        """The first state of some user who had several when the forger came."""
+        return self._draw.choice(self._first)
 
-    def _user(self) -> tuple[Any, int]:
-        """The first state of some user who has three at least, and how many he has."""
-        first: dict[bytes, Any] = {}
-        count: dict[bytes, int] = {}
-        for record in self._states():
-            first.setdefault(record.key, record)
-            count[record.key] = count.get(record.key, 0) + 1
-        key = self._draw.choice(sorted(key for key, many in count.items() if many > 2))
-        return first[key], count[key]
+    def _last_claim(self, partition: int) -> Any:
+        """The last one that a worker wrote; looked for among the last records first."""
+        place = self._settings.changelog_topic, partition
+        end = self._log.spans([place[0]])[place].end
+        for back in (500, 5000, end):
+            records = self._log.records(place[0], {place: Span(max(0, end - back), end)})
+            claims = [one for one in records if one.key == CLAIM_KEY and STRANGER not in (one.value or b"").decode()]
+            claims = [one for one in claims if b"evil" not in (one.value or b"")]
+            if claims:
+                return claims[-1]
+        raise AssertionError(f"nobody has claimed partition {partition}")
 
     def _epoch(self, partition: int) -> int:
-        """Of the last worker's record there."""
-        found = [
-            epoch_of(record.headers)
-            for record in self._states()
-            if record.partition == partition and record.value is not None
-        ]
-        return found[-1]
+        """The one in force."""
+        return decode(self._last_claim(partition).value).epoch
+
+
+def _first_states(settings: Settings) -> list[Any]:
+    """The first state of every user who has three or more."""
+    found: dict[bytes, list[Any]] = {}
+    for record in read_all(settings, settings.changelog_topic):
+        if record.key != CLAIM_KEY:
+            found.setdefault(record.key, []).append(record)
+    return [records[0] for _, records in sorted(found.items()) if len(records) > 2]
 
 
 def _now() -> int:

@@ -51,4 +51,4 @@ def test_places(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_forgeries(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    forgeries.forgeries(world(**SETTINGS), bundles, tmp_path, seed, rounds=4, workers=2, near=True, rate=200)
+    forgeries.forgeries(world(**SETTINGS), bundles, tmp_path, seed, rounds=2, workers=2, near=True, rate=100)
