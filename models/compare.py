@@ -95,7 +95,7 @@ def _outcomes(
     try:
         by_seed = [_fitted(tasks, training, model, seed, cache, report) for seed in seeds]
     except DataError as error:
-        return [Outcome(plain.name, plain.family, refused=str(error))] * len(tasks)
+        return [Outcome(plain.name, plain.family, refused=str(error).removeprefix(f"{plain.name}: "))] * len(tasks)
     return [Outcome(plain.name, plain.family, tuple(fits)) for fits in zip(*by_seed, strict=True)]
 
 

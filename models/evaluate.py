@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,7 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Repor
     """data, sha256 of its events, and the figures of the protocol's first task (models.figures.figures); `also`: the figures of
     its other tasks; `lift` for scene-transfer. The protocol `rating` has RMSE and MAE instead, first for random folds.
 
-    Raises DataError for names that do not exist, and where the data cannot be judged so.
+    Raises DataError for names that do not exist, where the data cannot be judged so, and where no model ran.
     """
     if asked.seeds < 1:
         raise DataError(f"seeds {asked.seeds}: expected 1 or more")
@@ -55,12 +55,18 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Repor
         return about | _rating(data, asked, encoder, report)
     tasks, models = _posed(data, asked, encoder, report)
     found = compare(tasks, models, tuple(range(asked.seeds)), asked.cache, report)
+    if not any(comparison.ran for comparison in found):
+        raise DataError(_none_ran({outcome.name: outcome.refused for outcome in found[0].outcomes}))
     first, *others = [_told(comparison) for comparison in found]
     if others:
         first["also"] = others
     if asked.protocol == SCENES and len(found) == 2:
         first["lift"] = lift(*found)
     return about | first
+
+
+def _none_ran(refused: Mapping[str, str]) -> str:
+    return f"no model ran: {'; '.join(f'{name}: {why}' for name, why in refused.items())}"
 
 
 def _posed(
@@ -94,4 +100,6 @@ def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: Report
         rating_protocol(data, split, names, tuple(range(asked.seeds)), encoder.encode, report)
         for split in ("random", "time")
     )
+    if all("not run" in of for of in first["models"].values()):
+        raise DataError(_none_ran({name: of["not run"] for name, of in first["models"].items()}))
     return {**first, "also": [late]}

@@ -9,6 +9,7 @@ is the average that is judged and kept.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,6 +108,11 @@ class Fitting:
             done += len(some)
             told(done, len(pieces.begin), loss)
         return total / max(1, count)
+
+    def diverged(self, loss: float) -> bool:
+        """Is anything no longer a finite number: the epoch's loss, or a weight of the average?"""
+        weights = self.average.parameters()
+        return not math.isfinite(loss) or not all(bool(weight.isfinite().all()) for weight in weights)
 
     def validate(self) -> tuple[float, float]:
         """HR@10 and NDCG@10 of the average on the validation choices; 0 where there are none."""

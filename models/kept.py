@@ -20,7 +20,7 @@ import numpy as np
 from models.lists import Lists
 from models.task import Model, Task, Training
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """To be raised where the same settings lead to other results than before."""
 
 

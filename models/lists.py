@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.ranking import MISSED, QUERIES, Ranks
+from models.ranking import MISSED, QUERIES, Ranks, worst_ranks
 from models.rows import Flags, Histories, Rows
 from models.task import Report, Scorer, silent
 from stream.errors import DataError
@@ -39,15 +39,15 @@ def recommended(
 ) -> Lists:
     """Rank the items at `places` of `rows`. candidates, groups: see models.task.Task.
 
-    Of equal scores the item of the lower row ranks first. Raises DataError where a score is not a number: such an item would
-    otherwise rank first unseen.
+    Ranks are by `models.ranking.worst_ranks`; in the lists, of equal scores the item of the lower row comes first, as it is
+    served. Raises DataError where a score is NaN or infinite (-inf is no recommendation): the model has diverged.
     """
     rank, top = np.full(len(places), MISSED), np.zeros((len(places), TOP), np.int32)
     for at in range(0, len(places), QUERIES):
         some = places[at : at + QUERIES]
         scores = score(some).clone()
-        if scores.isnan().any():
-            raise DataError(f"{name}: scores that are not numbers")
+        if scores.isnan().any() or scores.isposinf().any():
+            raise DataError(f"{name}: scores that are not finite numbers")
         scores[:, 0] = -torch.inf
         if candidates is not None:
             lines = candidates if candidates.ndim == 1 else candidates[_groups(groups)[at : at + QUERIES]]
@@ -55,11 +55,7 @@ def recommended(
         if filter_seen:
             line, seen = seen_before(rows, some)
             scores[torch.from_numpy(line), torch.from_numpy(seen)] = -torch.inf
-        wanted = torch.from_numpy(rows.item[some])[:, None]
-        own = scores.gather(1, wanted)
-        earlier = torch.arange(scores.shape[1])[None] < wanted
-        better = ((scores > own) | ((scores == own) & earlier)).sum(1)
-        rank[at : at + len(some)] = torch.where(own[:, 0].isneginf(), MISSED, better).numpy()
+        rank[at : at + len(some)] = worst_ranks(scores, torch.from_numpy(rows.item[some])).numpy()
         row = first(scores, min(TOP, scores.shape[1]))
         top[at : at + len(some), : row.shape[1]] = torch.where(scores.gather(1, row).isneginf(), 0, row).numpy()
         report("ranking", at + len(some), len(places), name)

@@ -19,7 +19,8 @@ QUERIES = 512  # states scored at a time
 USERS = 256  # whose histories are folded at a time
 
 Ranks = NDArray[np.int64]
-MISSED = np.iinfo(np.int64).max  # rank of an item that cannot be in the slate: unknown, or seen before
+MISSED = np.iinfo(np.int64).max
+"""Rank of an item that cannot be in the slate: unknown, seen before, or of a score that is no finite number."""
 
 
 class Round(NamedTuple):
@@ -110,24 +111,29 @@ def seen_before(rows: Histories, places: Rows) -> Iterator[Rows]:
 
 
 def ranks(rows: Histories, places: Rows, score: Callable[[Rows], Tensor], *, filter_seen: bool = True) -> Ranks:
-    """Rank from 0 of the item of each event at `places`; equal scores stand in the order of their rows.
-
-    score: places [Q] -> f32 [Q, N + 1]; row 0 never counts. MISSED where the item is unknown or filtered.
-    """
+    """Rank from 0 of the item of each event at `places`, by `worst_ranks`. score: places [Q] -> f32 [Q, N + 1]."""
     out = np.full(len(places), MISSED)
     for at in range(0, len(places), QUERIES):
         some = places[at : at + QUERIES]
         scores = score(some).clone()
-        scores[:, 0] = -torch.inf
         if filter_seen:
             for line, seen in zip(scores, seen_before(rows, some), strict=True):
                 line[torch.from_numpy(seen)] = -torch.inf
-        wanted = torch.from_numpy(rows.item[some])[:, None]
-        own = scores.gather(1, wanted)
-        earlier = torch.arange(scores.shape[1])[None] < wanted
-        rank = ((scores > own) | ((scores == own) & earlier)).sum(1)
-        out[at : at + len(some)] = torch.where(own[:, 0].isinf(), MISSED, rank).numpy()
+        out[at : at + len(some)] = worst_ranks(scores, torch.from_numpy(rows.item[some])).numpy()
     return out
+
+
+def worst_ranks(scores: Tensor, wanted: Tensor) -> Tensor:
+    """The one definition of rank, the worst case for the model: i64 [Q], from 0, how many other items score no less than the
+    wanted one. scores: f32 [Q, N + 1], -inf for items that are not ranked; row 0 never counts. wanted: i64 [Q], item rows.
+
+    Of equal scores the wanted item stands last, so that the order of the catalogue is worth nothing; a score that is NaN
+    counts as no less than any. MISSED where the wanted item is row 0 or its own score is no finite number.
+    """
+    own = scores.gather(1, wanted[:, None])
+    others = ~(scores < own)  # with NaN: whatever is not below
+    others[:, 0] = False
+    return torch.where((wanted > 0) & own[:, 0].isfinite(), others.sum(1) - 1, MISSED)
 
 
 @torch.no_grad()

@@ -75,23 +75,27 @@ class Hybrid:
         if not fitted:
             raise DataError(f"hybrid: not run: no part could be fitted: {'; '.join(left_out.values())}")
         names, rankers = list(fitted), tuple(fitted.values())
-        tried = [
-            (dict(zip(names, weights, strict=True)), gain) for weights, gain in _compare(training, rankers, report)
-        ]
+        tried = [(dict(zip(names, weights, strict=True)), gain) for weights, gain in _compare(training, fitted, report)]
         best = max(range(len(tried)), key=lambda at: tried[at][1])
         weights = tuple(tried[best][0].values())
         chosen = {"weights": tried[best][0]} | ({"left out": left_out} if left_out else {})
         return Chosen(HybridRanker(rankers, weights), chosen, tuple(tried))
 
 
-def _compare(training: Training, parts: tuple[Ranker, ...], report: Report) -> list[tuple[tuple[float, ...], float]]:
-    """Every vector of weights with its validation NDCG@10; equal weights alone where there are no validation places."""
+def _compare(training: Training, parts: Mapping[str, Ranker], report: Report) -> list[tuple[tuple[float, ...], float]]:
+    """Every vector of weights with its validation NDCG@10; equal weights alone where there are no validation places.
+
+    Raises DataError where a part's scores are no finite numbers: they would spoil the sum even at weight 0.
+    """
     places = watched(training, max(1, CELLS // (len(parts) * (len(training.items) + 1))))
     equal = (1.0 / len(parts),) * len(parts)
     if not len(places):
         return [(equal, 0.0)]
-    scorers = [part.scorer(training.rows) for part in parts]
+    scorers = [part.scorer(training.rows) for part in parts.values()]
     held = torch.cat([torch.stack([standardised(scorer(some)) for scorer in scorers], 1) for some in _rounds(places)])
+    for name, finite in zip(parts, held.isfinite().all(2).all(0).tolist(), strict=True):
+        if not finite:
+            raise DataError(f"hybrid: not run: {name}: scores that are not finite numbers")
     out = []
     candidates = [tuple(step / STEPS for step in steps) for steps in compositions(STEPS, len(parts))]
     for number, weights in enumerate(candidates):

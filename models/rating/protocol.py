@@ -51,8 +51,9 @@ def rating_protocol(
     """JSON-able: split, seeds, ratings and users of the data set, and per model RMSE, MAE, seconds and intervals.
 
     intervals: 95 %, bootstrapped over users, of RMSE and MAE and of their paired difference to the best library model that ran
-    ("RMSE - svd"). A model above its stated size has {"not run": why} instead. Names ending in -folded exist for the time
-    split only. Raises DataError for unknown names and splits, and where there are too few ratings.
+    ("RMSE - svd"). A model above its stated size, or with a prediction that is no finite number, has {"not run": why} instead.
+    Names ending in -folded exist for the time split only. Raises DataError for unknown names and splits, and where there are
+    too few ratings.
     """
     unknown = sorted(set(models) - set(MODELS))
     if unknown:
@@ -110,6 +111,10 @@ def _freshet(errors: dict[str, _Errors], table: RatingTable, train: Rows, test: 
 
 
 def _add(out: _Errors, predicted: Doubles, table: RatingTable, test: Rows, seconds: float) -> None:
+    if out.refused or not np.isfinite(predicted).all():
+        out.refused = out.refused or "predictions that are not finite numbers"
+        out.error.clear()
+        return
     out.error.append(predicted - table.value[test])
     out.user.append(table.user[test])
     out.seconds += seconds

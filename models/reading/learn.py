@@ -9,6 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from models.reading.corpus import Corpus, Doubles, Parts
 from models.reading.head import HeadSettings, RatingHead, fit_head, read_values
 from models.reading.reading import Reading, load_reading, save_reading
@@ -44,7 +46,7 @@ class Material:
 
 
 def best_head(material: Material, settings: HeadSettings) -> tuple[RatingHead, HeadSettings]:
-    """A head on the frozen vectors, its penalty chosen by RMSE on the validation part."""
+    """A head on the frozen vectors, its penalty chosen by RMSE on the validation part. Raises DataError where one diverges."""
     train, watched, _ = material.parts
     corpus, vectors = material.corpus, material.vectors
     found: list[tuple[float, int, RatingHead, HeadSettings]] = []
@@ -52,6 +54,8 @@ def best_head(material: Material, settings: HeadSettings) -> tuple[RatingHead, H
         chosen = replace(settings, penalty=penalty)
         head = fit_head(vectors[train], corpus.value[train], corpus.scale, chosen)
         error = ((read_values(head, vectors[watched]) - corpus.value[watched]) ** 2).mean()
+        if not np.isfinite(error):
+            raise DataError(f"reading: a head of penalty {penalty:g} diverged: RMSE {error:g} on the validation part")
         found.append((float(error), len(found), head, chosen))
     _, _, head, chosen = min(found, key=lambda one: one[:2])
     return head, chosen

@@ -50,6 +50,8 @@ def reading_protocol(
     def keep(name: str, began: float, **values: Doubles) -> None:
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
         for part, value in values.items():
+            if not np.isfinite(value).all():
+                raise DataError(f"{name}: predictions of the {part} part that are not finite numbers")
             said[part].setdefault(name, []).append(np.clip(value, *found.scale))
 
     sizes = {part: len(material.values(part)) for part in said}

@@ -7,6 +7,7 @@ Features, ICLR 2022). Frozen layers run without dropout; without augmentation th
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from models.reading.head import HeadSettings, RatingHead, class_weights, fit_hea
 from models.rows import Floats, Rows
 from models.task import Report, silent
 from models.text import load_bert, load_tokenizer
+from stream.errors import DataError
 
 CLIP: Final = 1.0  # largest norm of a step's gradient
 SORTED: Final = 16  # batches whose texts are sorted by length together: less padding
@@ -100,6 +102,7 @@ def tune(
     """Tune on texts with values f64 [n]; keep the epoch with the least RMSE on the watched ones.
 
     vectors: f32 [n, T], the texts' frozen vectors, for the head to start from. Same input and seed: same result on one machine.
+    Raises DataError where training diverges.
     """
     began = time.monotonic()
     head = fit_head(vectors, values, bounds, settings.head, seed)
@@ -145,6 +148,8 @@ def tune(
         reader.eval()
         curve.append(rmse())
         report("validation", 1, 1, f"epoch {epoch}: RMSE {curve[-1]:.4f}")
+        if not math.isfinite(curve[-1]):
+            raise DataError(f"reading: diverged in epoch {epoch}: RMSE {curve[-1]:g} on the validation part")
         if settings.keep_last or curve[-1] < curve[best_at]:
             best, best_at = copy.deepcopy(reader.state_dict()), epoch
         if epoch - best_at >= settings.patience:

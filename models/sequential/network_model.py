@@ -19,6 +19,7 @@ from models.ranking import interest_scorer
 from models.rows import Histories
 from models.sequential.presets import PRESETS, suited, texts_given
 from models.task import Report, Scorer, Training, silent
+from stream.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,21 @@ class NetworkModel:
     def fit(
         self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
     ) -> NetworkRanker:
-        """See models.task.Model. On one thread it repeats to the bit with the same seed and data (unless time ran out)."""
+        """See models.task.Model. On one thread it repeats to the bit with the same seed and data (unless time ran out).
+
+        Raises DataError where nothing follows anything, and where the first epoch diverges.
+        """
         size, settings = self.size_and_fit(training)
         torch.manual_seed(seed)
         network = InterestNetwork(size, torch.from_numpy(training.text)).to(devices.training_device())
-        return run(Fitting(network, training, settings, seed), settings, report, checkpoint)
+        return run(Fitting(network, training, settings, seed), settings, report, checkpoint, self._name)
 
 
-def run(fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Path | None) -> NetworkRanker:
-    """Epochs until one of three reasons to stop -> the best network by validation NDCG@10."""
+def run(
+    fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Path | None, name: str = "network"
+) -> NetworkRanker:
+    """Epochs until one of four reasons to stop -> the best network by validation NDCG@10. An epoch that diverges is not on
+    the curve and never kept. Raises DataError, with `name`, where that is the first."""
     best = copy.deepcopy(fitting.average)
     curve: list[Epoch] = []
     spent = 0.0
@@ -119,6 +126,14 @@ def run(fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Pat
         epoch = len(curve)
         stage = f"epoch {epoch + 1}/{settings.epochs}"
         loss = fitting.epoch(lambda done, total, now, stage=stage: report(stage, done, total, f"loss {now:.3f}"))  # type: ignore[misc]
+        if devices.agreed(fitting.diverged(loss)):
+            if not curve:
+                raise DataError(
+                    f"{name}: diverged in epoch 1: loss {loss:g}, expected finite losses and weights; "
+                    "try another --preset or --seed"
+                )
+            reason = f"epoch {epoch + 1} diverged; the {'best ' if fitting.watched else ''}epoch before it is kept"
+            break
         hit10, ndcg10 = fitting.validate()
         curve.append(devices.agreed(Epoch(epoch, loss, hit10, ndcg10, time.monotonic() - started)))
         report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")

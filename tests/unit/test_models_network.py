@@ -179,8 +179,8 @@ def test_ranks_by_hand() -> None:
     places = np.array([1, 2, 3])
     scores = torch.tensor([[9.0, 1.0, 2.0, 3.0, 4.0, 3.0]])
     found = ranks(rows, places, lambda some: scores.expand(len(some), -1))
-    assert found.tolist() == [3, 1, MISSED]
-    assert ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=False).tolist() == [3, 1, 4]
-    assert popularity_ranks(np.array([9, 1, 1, 1, 1], np.float32), rows, places).tolist() == [0, 0, MISSED]
-    assert hits(found, 2).tolist() == [0.0, 1.0, 0.0]
-    assert gains(found, 2).tolist() == [0.0, 1 / math.log2(3), 0.0]
+    assert found.tolist() == [3, 2, MISSED]  # item 3 shares its score with item 5, and stands behind it
+    assert ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=False).tolist() == [3, 2, 4]
+    assert popularity_ranks(np.array([9, 1, 1, 1, 1], np.float32), rows, places).tolist() == [2, 1, MISSED]
+    assert hits(found, 3).tolist() == [0.0, 1.0, 0.0]
+    assert gains(found, 3).tolist() == [0.0, 1 / math.log2(4), 0.0]
