@@ -10,6 +10,7 @@ from typing import Any, Final
 from models.compare import Comparison, compare
 from models.data import DataSet
 from models.data.dataset import fingerprint
+from models.degenerate import require_ranking
 from models.figures import figures, lift
 from models.judging import RunModel, run_task
 from models.protocols import RATING, WORDS, make_tasks
@@ -18,6 +19,7 @@ from models.run import Run
 from models.task import Model, Report, Task, silent
 from models.text import TextEncoder
 from stream.errors import DataError
+from stream.inputs import CHOICES
 
 DEFAULT: Final = "last-8"  # what `freshet train` holds out
 MODELS: Final = ("freshet", "popularity")
@@ -54,6 +56,7 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Repor
             raise DataError("a run ranks items; the protocol `rating` has no place for it")
         return about | _rating(data, asked, encoder, report)
     tasks, models = _posed(data, asked, encoder, report)
+    require_ranking(tasks)
     found = compare(tasks, models, tuple(range(asked.seeds)), asked.cache, report)
     if not any(comparison.ran for comparison in found):
         raise DataError(_none_ran({outcome.name: outcome.refused for outcome in found[0].outcomes}))
@@ -95,11 +98,17 @@ def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: Report
     from models.rating import MODELS as RATING_MODELS
     from models.rating import rating_protocol
 
+    if data.choices != CHOICES:
+        raise DataError("the protocol `rating` foretells every value, whatever it is of: leave --choices out")
     names = RATING_MODELS if not asked.models or "all" in asked.models else asked.models
-    first, late = (
-        rating_protocol(data, split, names, tuple(range(asked.seeds)), encoder.encode, report)
-        for split in ("random", "time")
-    )
-    if all("not run" in of for of in first["models"].values()):
-        raise DataError(_none_ran({name: of["not run"] for name, of in first["models"].items()}))
-    return {**first, "also": [late]}
+    seeds = tuple(range(asked.seeds))
+    first = rating_protocol(data, "random", names, seeds, encoder.encode, report)
+    parts = [first]
+    try:
+        parts.append(rating_protocol(data, "time", names, seeds, encoder.encode, report))
+    except DataError as error:  # no times to split at: the folds stand
+        first["notes"].append(f"no split in time: {error}")
+    told = [(name, of.get("not run", "")) for part in parts for name, of in part["models"].items()]
+    if all(why for _, why in told):
+        raise DataError(_none_ran(dict(told)))
+    return {**first, "also": parts[1:]}

@@ -10,6 +10,7 @@ import numpy as np
 
 from models.bootstrap import drawn_means, ends
 from models.compare import Comparison, Outcome
+from models.degenerate import notes
 from models.metrics import ACCURACY, POPULARITY, Doubles, accuracy, activity_groups, popularity_groups, spread
 from models.popularity import popularity
 from models.rows import Flags, Rows
@@ -24,7 +25,8 @@ GROUPED: Final = ("HR@10", "NDCG@10")
 
 
 def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
-    """protocol, what else decides it, judged places and users, and `models`: name -> test, validation, intervals, seconds, ...
+    """protocol, what else decides it, judged places and users, which topics' events count as choices, what is left out, notes
+    (models.degenerate.notes), and `models`: name -> test, validation, intervals, seconds, ...
 
     intervals: 95 %, of users drawn with replacement, the same draws for all models: of each metric, of its difference to the best
     other model by test NDCG@10, to popularity and to freshet ("NDCG@10 - sasrec"), and of that difference in percent of the
@@ -53,6 +55,9 @@ def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
         "filter_seen": task.filter_seen,
         "judged": len(task.places),
         "users": len(np.unique(owners)),
+        "choices": list(task.training.spec.choices),
+        "left out": [reason._asdict() for reason in task.left_out],
+        "notes": notes(task),
         "items": len(task.training.items),
         "training": {
             "sha256": comparison.training,

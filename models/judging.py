@@ -12,7 +12,10 @@ import numpy as np
 from models.blend import log_popularity
 from models.data import DataSet, split_last
 from models.data.dataset import fingerprint
+from models.data.split import held_last
 from models.kept import digest
+from models.protocols.held import few_choices
+from models.protocols.parts import left_out, ordered
 from models.reading.histories import read_histories
 from models.run import Run
 from models.sequential.freshet import BlendRanker
@@ -55,6 +58,10 @@ def run_task(
     Raises DataError where the run was trained on other events, since held-out choices may then have been learned, and where
     nothing is held out.
     """
+    if data.choices != run.spec.choices:
+        raise DataError(
+            f"choices {', '.join(data.choices)}: the run was trained with {', '.join(run.spec.choices)}; leave --choices out"
+        )
     last = int(run.settings.get("holdout", 8)) if holdout is None else holdout
     settings = TrainSettings(holdout=last, validation=int(run.settings.get("validation", 3)))
     split = split_last(data, last)
@@ -70,4 +77,7 @@ def run_task(
     places = np.flatnonzero(rows.judged)
     if not len(places):
         raise DataError(f"{data.name}: no user has enough choices to hold the last {last} back")
-    return Task(f"last-{last}", {"last": last, "run": run.data.sha256}, training, rows, places, filter_seen)
+    order = ordered(data)
+    left = left_out(order, few_choices(order, held_last(data, last).to_numpy()[order.at], last))
+    about = {"last": last, "run": run.data.sha256}
+    return Task(f"last-{last}", about, training, rows, places, filter_seen, left_out=left)

@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from models.data.dataset import choices
-from models.data.split import judged
+from models.data.choices import choices
 from stream.inputs import NUMBERS, UNKNOWN, InputSpec
 
 Floats = NDArray[np.float32]
@@ -24,7 +23,8 @@ class Histories:
 
     item: i64 [E], rows of the item matrix (UNKNOWN where the catalogue lacks the item); behaviour, scene: i64 [E];
     numbers: f32 [E, NUMBERS]; comment: i64 [E], rows of `vectors` f32 [M, X] (row 0: zeros, no text);
-    choice: bool [E], events that the model learns to foresee; judged: bool [E], held-out events that count in figures.
+    choice: bool [E], choices (models/data/choices.py) of known items: events that the model learns to foresee; judged: bool
+    [E], those of them that are held out and count in figures.
     """
 
     users: tuple[str, ...]
@@ -64,10 +64,10 @@ def histories(
 
     item_ids[i] owns row i + 1; encode: texts -> f32 [n, X], "" -> zeros.
     """
-    table = train.with_columns(held=pl.lit(False), counts=choices(train), judged=pl.lit(False))
+    table = train.with_columns(held=pl.lit(False))
     if held is not None:
-        late = held.with_columns(held=pl.lit(True), counts=choices(held), judged=judged(held))
-        table = pl.concat([table, late])
+        table = pl.concat([table, held.with_columns(held=pl.lit(True))])
+    table = table.with_columns(counts=choices(table, spec.choices))
     table = table.with_columns(owner=pl.col("user").rank("dense")).sort("owner", maintain_order=True)
     owners = table["owner"].to_numpy()
     starts = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1, [len(owners)]]).astype(np.int64)
@@ -75,6 +75,7 @@ def histories(
     items = np.fromiter((row_of.get(item, UNKNOWN) for item in table["item"].to_list()), np.int64, len(table))
     texts = ["", *sorted(set(table["text"].to_list()) - {""})]
     text_row = {text: place for place, text in enumerate(texts)}
+    choice = table["counts"].to_numpy() & (items != UNKNOWN)
     return Histories(
         users=tuple(table["user"][place] for place in starts[:-1].tolist()),
         starts=starts,
@@ -84,8 +85,8 @@ def histories(
         numbers=numbers_of(table["value"].to_list(), table["time"].to_list(), starts, spec),
         comment=np.fromiter((text_row[text] for text in table["text"].to_list()), np.int64, len(table)),
         vectors=encode(texts),
-        choice=table["counts"].to_numpy() & (items != UNKNOWN),
-        judged=table["judged"].to_numpy().astype(np.bool_),
+        choice=choice,
+        judged=choice & table["held"].to_numpy(),
     )
 
 

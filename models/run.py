@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from models.blend import Blend, Neighbours, no_neighbours
+from models.data.choices import parse_choices
 from models.network import InterestNetwork, NetworkSize
 from models.reading.reading import Reading, load_reading, save_reading
 from models.text import MAX_TOKENS
 from stream.errors import DataError
-from stream.inputs import InputSpec
+from stream.inputs import CHOICES, InputSpec
 from stream.interest import MAX_RECENT
 
 SCHEMA: Final = 2
@@ -110,7 +111,8 @@ def load_run(folder: Path) -> Run:
             raise DataError(f"{folder}: run of schema {about['schema']}; this version reads {SCHEMA}")
         size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
-        spec = InputSpec((float(scale[0]), float(scale[1])), tuple(scenes), int(about["inputs"]["text_dim"]))
+        choices = parse_choices(",".join(about["inputs"].get("choices", CHOICES)))
+        spec = InputSpec((float(scale[0]), float(scale[1])), tuple(scenes), int(about["inputs"]["text_dim"]), choices)
         text = np.load(folder / "text.npy", allow_pickle=False)
         popularity = np.load(folder / "popularity.npy", allow_pickle=False)
         item_ids = tuple(json.loads((folder / "items.json").read_text("utf-8")))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -84,6 +84,14 @@ class Model(Protocol):
         ...
 
 
+class LeftOut(NamedTuple):
+    """Events that could have been judged and are not. why: in words; users: whose they are; events: how many."""
+
+    why: str
+    users: int
+    events: int
+
+
 @dataclass(frozen=True)
 class Task:
     """What a model is judged on.
@@ -92,7 +100,7 @@ class Task:
     those of `training.rows` and the test part behind them; places: i64 [Q] of the test choices in `rows`; filter_seen: leave
     out items that the user has had; candidates: which items are ranked, bool [N + 1] for all places alike or [G, N + 1]
     with groups, i64 [Q], the line of each place; None for all items; owners: i64 [Q], what is drawn as one for intervals, None
-    for the user of each place.
+    for the user of each place; left_out: what is not judged, and why.
     """
 
     name: str
@@ -104,3 +112,4 @@ class Task:
     candidates: Flags | None = None
     groups: Rows | None = None
     owners: Rows | None = None
+    left_out: tuple[LeftOut, ...] = ()

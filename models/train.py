@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from models.chunks import hold_validation
 from models.data import DataSet, split_last
+from models.data.choices import require_choices
 from models.data.dataset import fingerprint
+from models.degenerate import UNWATCHED, require_order
 from models.kept import digest, training_key
 from models.popularity import popularity
 from models.ranking import gains, hits, popularity_ranks, ranks
@@ -46,12 +48,13 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run and how it came about. `reason`: why training ended."""
+    """A run and how it came about. `reason`: why training ended; notes: what a reader must know beside the figures."""
 
     run: Run
     curve: list[Epoch] = field(default_factory=list)
     reason: str = ""
     floor: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def train(
@@ -69,7 +72,8 @@ def train(
     thread; on several, sums may differ in their last bits.
     `started`: time.monotonic() from which max_minutes counts; reading: gives comments without a value one, here and, since it
     becomes part of the run, in serving; checkpoints: a folder from which a training that was cut off goes on after its last
-    epoch, where data and settings are the same. Raises DataError where nothing is left to learn from.
+    epoch, where data and settings are the same. Raises DataError where nothing is left to learn from, where nothing follows
+    anything, and where training ends with a validation NDCG@10 of 0.
     """
     started = time.monotonic() if started is None else started
     training, part = training_part(data, settings, encoder, report, reading)
@@ -79,7 +83,10 @@ def train(
     model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
     checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
     ranker = model.fit(training, settings.seed, report, checkpoint)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     metrics = figures(training, ranker)
+    _require_gain(data.name, training, ranker, metrics)
     run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
     run = replace(
         run,
@@ -89,9 +96,19 @@ def train(
         seeds=(settings.seed,),
         reading=reading,
     )
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return Trained(run, ranker.curve, ranker.interest.reason, metrics.get("validation popularity HR@10", 0.0))
+    floor = metrics.get("validation popularity HR@10", 0.0)
+    return Trained(run, ranker.curve, ranker.interest.reason, floor, () if metrics else (UNWATCHED,))
+
+
+def _require_gain(name: str, training: Training, ranker: BlendRanker, metrics: dict[str, float]) -> None:
+    """Raises DataError where the model ranks no validation choice among the first ten."""
+    if metrics.get("validation NDCG@10", 1.0) > 0:
+        return
+    raise DataError(
+        f"{name}: training ended with NDCG@10 0 on the {len(training.watched):,} validation choices: found "
+        f"{len(ranker.curve)} epochs ({ranker.interest.reason}) and popularity at {metrics['validation popularity NDCG@10']:g}, "
+        "expected a figure above 0; no run is written. More --epochs and --max-minutes, or more events, may help"
+    )
 
 
 def training_part(
@@ -103,10 +120,12 @@ def training_part(
 ) -> tuple[Training, pl.DataFrame]:
     """What training may see of `data`, and the table of its events. Raises DataError where that is too little."""
     part = split_last(data, settings.holdout).train
+    require_choices(data.name, data.events, data.choices)
+    require_order(data.name, part)
     item_ids = tuple(item.item for item in data.items)
     if len(item_ids) < 2 or not len(part):
         raise DataError(f"{data.name}: {len(item_ids)} items and {len(part)} training events: nothing to learn from")
-    spec = InputSpec(data.rating_scale, replace(data, events=part).scenes, TEXT_DIM)
+    spec = InputSpec(data.rating_scale, replace(data, events=part).scenes, TEXT_DIM, data.choices)
     text = item_vectors(data, encoder, report)
     told = _told(report, "comments")
     rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, told), reading)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from stream import graph
 from stream.errors import BundleError
-from stream.inputs import InputSpec
+from stream.inputs import CHOICES, InputSpec
 from stream.interest import MAX_RECENT
 
 SCHEMA: Final = 2
@@ -75,6 +75,7 @@ class Inputs(Struct, frozen=True):
 
     rating_scale: tuple[float, float]
     scenes: tuple[str, ...]
+    choices: tuple[Annotated[str, Meta(pattern="^(clicks|ratings|comments)$")], ...] = CHOICES
 
 
 class Parity(Struct, frozen=True):
@@ -206,7 +207,7 @@ def load(folder: Path) -> Bundle:
         id=identity,
         folder=folder,
         state_model=state_model,
-        spec=InputSpec(manifest.inputs.rating_scale, manifest.inputs.scenes, dims.text),
+        spec=InputSpec(manifest.inputs.rating_scale, manifest.inputs.scenes, dims.text, manifest.inputs.choices),
         item_dim=dims.item,
         hidden=dims.hidden,
         text_dim=dims.text,

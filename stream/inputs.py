@@ -20,6 +20,9 @@ UNKNOWN: Final = 0
 NUMBERS: Final = 4
 """value scaled to [-1, 1] | 1 if there is a value | log time gap, 0 to about 1 | 1 if this is the user's first event"""
 
+CHOICES: Final = ("clicks", "ratings", "comments")
+"""Topics whose events may count as choices, in the order of their behaviours (stream.events.SOURCE_TOPICS)."""
+
 _YEAR_LOG: Final = math.log1p(365 * 86_400.0)
 
 
@@ -28,12 +31,18 @@ class InputSpec:
     """What the rows depend on besides the event; part of the bundle's manifest.
 
     rating_scale: (min, max); scenes: known scenes, index = place + 1, 0 for none and for unknown ones;
-    text_dim: width of a text vector.
+    text_dim: width of a text vector; choices: which of CHOICES count as choices (models/data/choices.py), of comments those
+    that carry a value: no part of a row, but what training foresees and the score's neighbours look at.
     """
 
     rating_scale: tuple[float, float]
     scenes: tuple[str, ...]
     text_dim: int
+    choices: tuple[str, ...] = CHOICES
+
+    def chosen(self) -> frozenset[int]:
+        """The behaviours of `choices`."""
+        return frozenset(CHOICES.index(name) for name in self.choices)
 
     def scene(self, name: str) -> int:
         """Scene name -> index; 0 for "" and for scenes unseen in training."""

@@ -28,11 +28,12 @@ ULP_FLOOR: Final = 0.125
 
 class Models:
     """One bundle's step and score sessions. Not for two caller threads at once. `provider`: what runs it, cuda or cpu;
-    last: how many of a user's last choices `score` wants."""
+    last: how many of a user's last choices `score` wants; choices: behaviours that count as such."""
 
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.provider = provider
         self.last = bundle.blend.last if bundle.blend.neighbours else 0
+        self.choices = bundle.spec.chosen()
         self._bundle = bundle
         self._step = accelerator.session("step.onnx", bundle.read("step.onnx"), provider)
         self._score = accelerator.session("score.onnx", bundle.read("score.onnx"), provider)

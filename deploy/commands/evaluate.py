@@ -38,6 +38,13 @@ def register(app: typer.Typer) -> None:
         run: Annotated[
             Path | None, typer.Option(help="Run folder to judge as freshet, on what its training held out.")
         ] = None,
+        choices: Annotated[
+            str,
+            typer.Option(
+                help="What counts as a choice: clicks, ratings, comments (those with a value), commas between; without: all "
+                "three, with --run those of its training."
+            ),
+        ] = "",
         filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
         report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
@@ -47,9 +54,12 @@ def register(app: typer.Typer) -> None:
         What was fitted is kept in .cache/evaluate: asking again fits nothing, an interrupted fit goes on.
         """
         from models.data import generate, read  # isort: skip  # first: without the extra, polars is missing
+        from dataclasses import replace
+
         from rich.console import Console
 
         from models.compare import CACHE
+        from models.data.choices import parse_choices
         from models.evaluate import Question
         from models.evaluate import evaluate as judge
         from models.report import write_report
@@ -60,6 +70,8 @@ def register(app: typer.Typer) -> None:
         judged = load_run(run) if run else None
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
         source = generate() if str(data) == "generated" else read(data)
+        counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
+        source = replace(source, choices=counted)
         with _progress() as told:
             found = judge(source, asked, TextEncoder(), told)
         if report:
@@ -70,6 +82,10 @@ def register(app: typer.Typer) -> None:
         console = Console()
         for one in (found, *found.get("also", ())):
             console.print(_table(found["data"], one))
+            if one["left out"]:
+                console.print(_left_out(one["left out"]))
+            for note in one["notes"]:
+                console.print(f"note: {note}", highlight=False)
             for name, of in one["models"].items():
                 if "not run" in of:
                     console.print(f"{name}: {of['not run']}", highlight=False)
@@ -108,6 +124,16 @@ def _table(data: str, found: dict[str, Any]) -> Table:
             _over(of["intervals"]),
             f"{of['seconds']:.1f}",
         )
+    return table
+
+
+def _left_out(reasons: list[dict[str, Any]]) -> Table:
+    """What is not judged, and why."""
+    from rich.table import Table
+
+    table = Table("not judged", "users", "events")
+    for reason in reasons:
+        table.add_row(reason["why"], f"{reason['users']:,}", f"{reason['events']:,}")
     return table
 
 

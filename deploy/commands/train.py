@@ -21,6 +21,12 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[int, typer.Option(help="Same seed, data, machine, one thread: same weights.")] = 0,
         preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
         epochs: Annotated[int | None, typer.Option(min=1, help="At most; it stops early.")] = None,
+        choices: Annotated[
+            str,
+            typer.Option(
+                help="What counts as a choice: clicks, ratings, comments (those with a value), commas between."
+            ),
+        ] = "clicks,ratings,comments",
         holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
         max_minutes: Annotated[float, typer.Option(min=0.1, help="Wall time at most, all in.")] = 3.0,
         reading: Annotated[
@@ -34,6 +40,7 @@ def register(app: typer.Typer) -> None:
         On several GPUs: torchrun --nproc-per-node N -m deploy.cli train ...
         """
         import time
+        from dataclasses import replace
 
         started = time.monotonic()
 
@@ -42,6 +49,7 @@ def register(app: typer.Typer) -> None:
 
         from models.curve import write_curve
         from models.data import generate, read
+        from models.data.choices import parse_choices
         from models.devices import together
         from models.reading.reading import load_reading
         from models.run import save_run
@@ -52,7 +60,8 @@ def register(app: typer.Typer) -> None:
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
-        source = generate() if str(data) == "generated" else read(data)
+        counted = parse_choices(choices)
+        source = replace(generate() if str(data) == "generated" else read(data), choices=counted)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -78,10 +87,12 @@ def register(app: typer.Typer) -> None:
             "data": trained.run.data.name,
             "events": trained.run.data.events,
             "items": len(trained.run.item_ids),
+            "choices": list(counted),
             "epochs": len(trained.curve),
             "ended": trained.reason,
             "seconds": round(time.monotonic() - started, 1),
             "metrics": trained.run.metrics,
+            "notes": list(trained.notes),
         }
         if as_json:
             print(json.dumps(figures))
@@ -89,3 +100,5 @@ def register(app: typer.Typer) -> None:
             console.print(f"{out}: {len(trained.curve)} epochs in {figures['seconds']} s ({trained.reason})")
             for name, value in trained.run.metrics.items():
                 console.print(f"  {name}: {value:.4f}")
+            for note in trained.notes:
+                console.print(f"  note: {note}", highlight=False)

@@ -6,19 +6,22 @@ import math
 
 from deploy.demo.loop import Held
 from models.data import DataSet, Split, event_messages
-from models.data.split import judged
+from models.data.choices import choices
 from stream.events import BEHAVIOURS, COMMENT
 
 SAID = 60  # letters of a comment that are shown
 
 
 def held_events(data: DataSet, split: Split) -> list[Held]:
-    """In time order. Judged are the choices that were held back (ratings, where there are ratings), not the remarks."""
+    """In time order. Judged are the choices that were held back, not the remarks."""
     titles = {item.item: item.title for item in data.items}
     return [
         Held(row["user"], row["item"], judge, message, words(row, titles.get(row["item"]) or row["item"]))
         for row, judge, message in zip(
-            split.held.iter_rows(named=True), judged(split.held).to_list(), event_messages(split.held), strict=True
+            split.held.iter_rows(named=True),
+            choices(split.held, data.choices).to_list(),
+            event_messages(split.held),
+            strict=True,
         )
     ]
 

@@ -370,7 +370,8 @@ class Numbers:
         chosen = [
             row
             for event in reversed(old)
-            if (event.behaviour != COMMENT or not math.isnan(event.value))
+            if event.behaviour in self._models.choices
+            and (event.behaviour != COMMENT or not math.isnan(event.value))
             and (row := self._items.row(live, event.item)) != UNKNOWN
         ][: self._models.last]
         feed = (

@@ -17,6 +17,7 @@ import msgspec
 import polars as pl
 
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
+from stream.inputs import CHOICES
 
 SCHEMA: Final = {
     "user": pl.String,
@@ -53,13 +54,14 @@ class Message(NamedTuple):
 @dataclass(frozen=True)
 class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
-    timed: do times mean anything between users?"""
+    timed: do times mean anything between users? choices: topics whose events count as choices (models/data/choices.py)."""
 
     name: str
     events: pl.DataFrame
     items: tuple[Item, ...]
     rating_scale: tuple[float, float]
     timed: bool = True
+    choices: tuple[str, ...] = CHOICES
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -93,15 +95,6 @@ def tie(user: str, item: str, behaviour: int, time: int) -> int:
     """Where an event stands among those of the same time: 64 bits that say nothing about the item."""
     identity = "\0".join((user, item, str(behaviour), str(time)))
     return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big")
-
-
-def choices(events: pl.DataFrame) -> pl.Series:
-    """bool per event: did the user take the item? Clicks, ratings, and comments that carry a value (reviews).
-
-    These are what the model learns to foresee and what is judged; a tag or a remark is an input only.
-    """
-    chosen = (pl.col("behaviour") != COMMENT) | pl.col("value").is_not_nan()
-    return events.select(chosen.alias("choice"))["choice"]
 
 
 def fingerprint(events: pl.DataFrame) -> str:

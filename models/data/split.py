@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
-from models.data.dataset import DataSet, choices
+from models.data.choices import choices
+from models.data.dataset import DataSet
 
 
 @dataclass(frozen=True)
@@ -17,21 +19,24 @@ class Split:
     held: pl.DataFrame
 
 
-def split_last(data: DataSet, last: int = 8, least: int = 4) -> Split:
-    """Per user, the last `last` choices (see `choices`) and every event after the first of them are held back.
+LEAST: Final = 4  # choices that are left of a user for training
 
-    Where there are ratings, only ratings count as choices. Users with fewer than `last + least` keep all their events in
-    the training part. The cut depends on nothing but the order of the user's own events.
+
+def split_last(data: DataSet, last: int = 8, least: int = LEAST) -> Split:
+    """Per user, the last `last` choices (models/data/choices.py) and every event after the first of them are held back.
+
+    Users with fewer than `last + least` keep all their events in the training part. The cut depends on nothing but the order
+    of the user's own events.
     """
     held = held_last(data, last, least)
     return Split(data.events.filter(~held), data.events.filter(held))
 
 
-def held_last(data: DataSet, last: int = 8, least: int = 4) -> pl.Series:
+def held_last(data: DataSet, last: int = 8, least: int = LEAST) -> pl.Series:
     """bool per event: is it held back? See split_last."""
     if not last:
         return pl.repeat(False, len(data.events), eager=True)
-    counted = judged(data.events)
+    counted = choices(data.events, data.choices)
     places = (
         data.events.with_row_index("place")
         .filter(counted)
@@ -42,9 +47,3 @@ def held_last(data: DataSet, last: int = 8, least: int = 4) -> pl.Series:
     )
     table = data.events.with_row_index("place").join(places, on="user", how="left", maintain_order="left")
     return table.select((pl.col("place") >= pl.col("cut")).fill_null(False))["place"]
-
-
-def judged(events: pl.DataFrame) -> pl.Series:
-    """bool per event: a rating where the table has ratings, else a choice."""
-    ratings = events["behaviour"] == 1
-    return ratings if ratings.any() else choices(events)

@@ -28,7 +28,7 @@ RATING: Final = "rating"  # predicts values and ranks nothing: models/rating
 
 WORDS: Final = {
     "last-8": "The last 8 choices of every user with 12 or more are the test, each ranked against the state before it and then "
-    "folded in; the 3 choices before them are for validation. Where there are ratings, only ratings are judged.",
+    "folded in; the 3 choices before them are for validation.",
     "leave-one-out": "The last choice of every user with 3 or more is the test, the one before it validation. At the test, "
     "models know the validation choice too.",
     "time-split": "One cut in time for all: models learn from the first 80 % of the events and choose settings on the next "

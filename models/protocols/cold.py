@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from models.data import DataSet
-from models.protocols.parts import Encode, ordered, share_of, training_and_rows, with_validation
+from models.protocols.parts import Encode, left_out, ordered, share_of, training_and_rows, with_validation
 from models.task import Task
 from stream.errors import DataError
 
@@ -28,8 +28,14 @@ def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
         raise DataError(f"{data.name}: no choice of a cold item to judge")
     training, rows = training_and_rows(order, held, use, watched, encode)
     about = {"share": SHARE, "seed": seed, "cold items": int(cold.sum())}
+    first = order.choice & held & (order.position() == 0), "first events of users: nothing is known of them yet"
+    without = (
+        order.choice & (order.number(order.choice & held) == 0),
+        "users without a choice of a cold item: trained on",
+    )
+    left = left_out(order, without, first)
     return tuple(
-        Task("cold-items", {**about, "part": part}, training, rows, places, filter_seen, candidates)
+        Task("cold-items", {**about, "part": part}, training, rows, places, filter_seen, candidates, left_out=left)
         for part, candidates in (("among cold items", cold), ("among all items", None))
     )
 
@@ -50,6 +56,12 @@ def cold_users(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
     if not asked.any():
         raise DataError(f"{data.name}: no new user with a choice after {', '.join(map(str, AFTER))} events to judge")
     training, rows = training_and_rows(order, held, use, watched, encode)
+    after = ", ".join(map(str, AFTER))
+    missing = (
+        held & order.choice & (order.number(asked) == 0),
+        f"new users without a choice after each of {after} events",
+    )
+    left = left_out(order, missing)
     return tuple(
         Task(
             "cold-users",
@@ -58,6 +70,7 @@ def cold_users(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
             rows,
             np.flatnonzero(asked & (order.position() == count)),
             filter_seen,
+            left_out=left,
         )
         for count in AFTER
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.data import DataSet
-from models.data.dataset import choices
+from models.data.choices import choices, require_choices
 from models.rows import Flags, Floats, Histories, Rows, histories
-from models.task import Training
+from models.task import LeftOut, Training
 from models.text import TEXT_DIM
 from stream.errors import DataError
+from stream.events import SOURCE_TOPICS
 from stream.inputs import UNKNOWN, InputSpec, item_text
 
 Encode = Callable[[list[str]], Floats]
@@ -27,7 +28,7 @@ class Ordered:
     """E events, user after user as models.rows.histories has them, each user's in time order.
 
     at: i64 [E], rows of data.events; owner: i64 [E]; starts: i64 [U + 1]; item: i64 [E], rows of the catalogue, UNKNOWN where it
-    lacks the item; choice: bool [E], choices of known items.
+    lacks the item; choice: bool [E], choices (models/data/choices.py) of known items.
     """
 
     data: DataSet
@@ -71,12 +72,13 @@ def _ahead(flags: Flags) -> Rows:
 
 
 def ordered(data: DataSet) -> Ordered:
-    """Raises DataError where there are fewer than two items or no events."""
+    """Raises DataError where there are fewer than two items, no events, or none that counts as a choice."""
     if len(data.items) < 2 or not len(data.events):
         raise DataError(f"{data.name}: {len(data.items)} items and {len(data.events)} events: nothing to judge")
+    require_choices(data.name, data.events, data.choices)
     row_of = pl.DataFrame({"item": [item.item for item in data.items]}).with_row_index("row", offset=1)
     table = (
-        data.events.select("user", "item", choice=choices(data.events))
+        data.events.select("user", "item", choice=choices(data.events, data.choices))
         .with_row_index("at")
         .join(row_of, on="item", how="left", maintain_order="left")
         .with_columns(pl.col("row").fill_null(UNKNOWN), owner=pl.col("user").rank("dense") - 1)
@@ -86,6 +88,27 @@ def ordered(data: DataSet) -> Ordered:
     starts = np.searchsorted(owner, np.arange(owner[-1] + 2)).astype(np.int64)
     choice = table["choice"].to_numpy() & (item != UNKNOWN)
     return Ordered(data, table["at"].to_numpy().astype(np.int64), owner, starts, item, choice)
+
+
+def left_out(order: Ordered, *reasons: tuple[Flags, str]) -> tuple[LeftOut, ...]:
+    """What is not judged: what a protocol says (events bool [E], why), and what no protocol judges. Reasons without any event
+    are not among them."""
+    behaviour = order.data.events["behaviour"].to_numpy()[order.at]
+    counted = choices(order.data.events, order.data.choices).to_numpy()[order.at]
+    always = [
+        ((behaviour == number) & ~counted, _not_a_choice(topic, order.data.choices))
+        for number, topic in enumerate(SOURCE_TOPICS)
+    ]
+    lacking = (counted & ~order.choice, "choices of items that the catalogue lacks")
+    return tuple(
+        LeftOut(why, len(np.unique(order.owner[events])), int(events.sum()))
+        for events, why in (*reasons, lacking, *always)
+        if events.any()
+    )
+
+
+def _not_a_choice(topic: str, counted: Sequence[str]) -> str:
+    return f"{topic} without a value: no choices" if topic in counted else f"{topic}: not among --choices"
 
 
 def share_of(values: NDArray[np.int64], share: float, seed: int) -> Rows:
@@ -119,7 +142,7 @@ def training_and_rows(
     table = data.events[order.at]
     seen = table.filter(~pl.Series(held))
     scenes = tuple(sorted(set(seen["scene"].unique().to_list()) - {""}))
-    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM)
+    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices)
     vectors = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     text = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
     kept = histories(seen, None, item_ids, spec, encode)

@@ -17,7 +17,16 @@ import numpy as np
 import polars as pl
 
 from models.data import DataSet
-from models.protocols.parts import Encode, Ordered, ordered, remembering, share_of, training_and_rows, with_validation
+from models.protocols.parts import (
+    Encode,
+    Ordered,
+    left_out,
+    ordered,
+    remembering,
+    share_of,
+    training_and_rows,
+    with_validation,
+)
 from models.rows import Flags, Histories, Rows, histories
 from models.task import Task, Training
 from stream.errors import DataError
@@ -62,9 +71,11 @@ def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen:
     alone, places = as_if_alone(order, found, training, encode)
     about = {"share": SHARE, "seed": seed, "scenes": "simulated: rarest genre" if simulated else "of the events"}
     owners = order.owner[found.places]
+    stay = held & order.choice & ~np.isin(order.owner, owners)
+    left = left_out(order, (stay, f"new users who enter no new scene after {ELSEWHERE} choices in others"))
     return tuple(
         Task(
-            "scene-transfer", {**about, "part": part}, training, of, at, filter_seen, inside, found.scene, owners=owners
+            "scene-transfer", {**about, "part": part}, training, of, at, filter_seen, inside, found.scene, owners, left
         )
         for part, of, at in ((WHOLE, rows, found.places), (ALONE, alone, places))
     )

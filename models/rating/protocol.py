@@ -18,7 +18,7 @@ import numpy as np
 from models.data import DataSet
 from models.rating.library import library_predictions
 from models.rating.residual import ResidualModel
-from models.rating.table import FOLDS, LATE, SPLITS, Doubles, RatingTable, folds, rating_table
+from models.rating.table import FOLDS, LATE, SPLITS, Doubles, RatingTable, folds, in_time, not_rated, rating_table
 from models.rows import Floats, Rows
 from models.task import Report, silent
 from models.text import TextEncoder
@@ -52,8 +52,8 @@ def rating_protocol(
 
     intervals: 95 %, bootstrapped over users, of RMSE and MAE and of their paired difference to the best library model that ran
     ("RMSE - svd"). A model above its stated size, or with a prediction that is no finite number, has {"not run": why} instead.
-    Names ending in -folded exist for the time split only. Raises DataError for unknown names and splits, and where there are
-    too few ratings.
+    Names ending in -folded exist for the time split only. Raises DataError for unknown names and splits, where there are
+    too few ratings, where all are equal, and for the time split where the last ones are not later.
     """
     unknown = sorted(set(models) - set(MODELS))
     if unknown:
@@ -63,6 +63,11 @@ def rating_protocol(
     if not models or not seeds:
         raise DataError("the protocol `rating` needs at least one model and one seed")
     table = rating_table(data, encode or TextEncoder().encode)
+    if split == "time" and not in_time(table):
+        raise DataError(
+            f"{data.name}: field `time`: the last {LATE:.0%} of the ratings all have the time of those before them, "
+            f"{table.time[-1]} ms; expected later ones"
+        )
     names = [name for name in models if split == "time" or not name.endswith("-folded")]
     errors = {name: _Errors() for name in names}
     for seed in seeds:
@@ -80,6 +85,8 @@ def rating_protocol(
         "seeds": list(seeds),
         "ratings": len(table.value),
         "users": table.users,
+        "left out": [reason._asdict() for reason in not_rated(data)],
+        "notes": [],
         "models": _figures(errors, table),
     }
 

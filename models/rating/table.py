@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.data import DataSet
 from models.rows import Floats, Rows
+from models.task import LeftOut
 from stream.errors import DataError
 from stream.inputs import item_text
 
@@ -47,13 +48,19 @@ class RatingTable:
 
 
 def rating_table(data: DataSet, encode: Callable[[Sequence[str]], Floats]) -> RatingTable:
-    """All events with a value (ratings, reviews) on items of the catalogue. Raises DataError where there are too few."""
+    """All events with a value (ratings, reviews) on items of the catalogue. Raises DataError where there are too few, or where
+    all have the same value."""
     number = pl.DataFrame({"item": [item.item for item in data.items], "number": range(len(data.items))})
     events = data.events.filter(pl.col("value").is_not_nan()).join(
         number, on="item", how="inner", maintain_order="left"
     )
     if len(events) < 10 * FOLDS:
         raise DataError(f"{data.name}: {len(events)} ratings; the protocol `rating` needs at least {10 * FOLDS}")
+    if events["value"].n_unique() == 1:
+        raise DataError(
+            f"{data.name}: field `value`: all {len(events)} ratings are {events['value'][0]:g}: nothing to tell apart; expected "
+            "at least two different ones"
+        )
     names = sorted({name for item in data.items for name in item.categories or ()})
     place = {name: at for at, name in enumerate(names)}
     category = np.zeros((len(data.items), max(1, len(names))), np.float32)
@@ -70,6 +77,21 @@ def rating_table(data: DataSet, encode: Callable[[Sequence[str]], Floats]) -> Ra
         unit(category),
         data.rating_scale,
     )
+
+
+def not_rated(data: DataSet) -> tuple[LeftOut, ...]:
+    """What `rating_table` leaves out, and why."""
+    known = pl.col("item").is_in([item.item for item in data.items])
+    valued = pl.col("value").is_not_nan()
+    reasons = (("events without a value", ~valued), ("ratings of items that the catalogue lacks", valued & ~known))
+    found = ((why, data.events.filter(flags)) for why, flags in reasons)
+    return tuple(LeftOut(why, some["user"].n_unique(), len(some)) for why, some in found if len(some))
+
+
+def in_time(table: RatingTable) -> bool:
+    """Does the last LATE of the ratings lie later than those before it? Else there is no split in time."""
+    cut = int(len(table.value) * (1 - LATE))
+    return bool(table.time[cut - 1] < table.time[-1])
 
 
 def unit(rows: Floats) -> Floats:

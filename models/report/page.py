@@ -63,6 +63,7 @@ def _task(one: Mapping[str, Any], named: bool) -> str:
     part = str(one["settings"].get("part", ""))
     out = [f"<h2>{escape(part.capitalize() or one['protocol'])}</h2>"] if named else []
     out.append(f'<p class="dim">{one["judged"]:,} choices of {one["users"]:,} users are judged.</p>')
+    out.append(_left_out(one))
     if models:
         out += [
             "<h2>Kinds of model</h2>" if not named else "<h3>Kinds of model</h3>",
@@ -81,6 +82,16 @@ def _task(one: Mapping[str, Any], named: bool) -> str:
             _curves(models),
         ]  # fmt: skip
     return "\n".join([*out, _refused(one["models"]), _settings(models)])
+
+
+def _left_out(one: Mapping[str, Any]) -> str:
+    """What is not judged, and notes."""
+    lines = [
+        f"Not judged: {reason['events']:,} events of {reason['users']:,} users: {reason['why']}."
+        for reason in one["left out"]
+    ]
+    lines += [f"Note: {note}." for note in one["notes"]]
+    return '<ul class="dim">' + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
 
 
 def _kinds(models: plots.Models) -> str:

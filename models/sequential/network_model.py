@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from models import devices
+from models.degenerate import require_following
 from models.fitting import FitSettings, Fitting
 from models.network import InterestNetwork, NetworkSize
 from models.ranking import interest_scorer
@@ -99,6 +100,7 @@ class NetworkModel:
 
         Raises DataError where nothing follows anything, and where the first epoch diverges.
         """
+        require_following(self._name, training)
         size, settings = self.size_and_fit(training)
         torch.manual_seed(seed)
         network = InterestNetwork(size, torch.from_numpy(training.text)).to(devices.training_device())

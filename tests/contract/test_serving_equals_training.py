@@ -27,7 +27,7 @@ from stream.catalogue import Catalogue
 from stream.decoder import EventDecoder
 from stream.encoder import Encoder, open_encoder
 from stream.events import SOURCE_TOPICS, Scored, SourceEvent
-from stream.inputs import InputSpec, item_text
+from stream.inputs import CHOICES, InputSpec, item_text
 from stream.recommend import Turn, advance, rank, take_in
 from stream.session import Models, open_models
 from tests.bundles import ring, text_onnx
@@ -48,8 +48,9 @@ class World(NamedTuple):
     catalogue: Catalogue
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+@pytest.fixture(scope="module", params=[CHOICES, ("clicks", "comments")], ids=",".join)
+def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> World:
+    """With every choice, and with some of them: ratings are inputs only then."""
     data = generate(users=12, items=80, events=40, seed=3)
     trained = data.items[:-UNTRAINED]
     texts = [item_text(item.title, item.text, item.categories) for item in trained]
@@ -59,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     network = InterestNetwork(size, torch.from_numpy(vectors)).eval().requires_grad_(False)
     run = Run(
         network=network,
-        spec=InputSpec(data.rating_scale, data.scenes, 384),
+        spec=InputSpec(data.rating_scale, data.scenes, 384, request.param),
         item_ids=tuple(item.item for item in trained),
         popularity=np.arange(len(trained) + 1, dtype=np.float32),
         text=vectors,

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from models.data import event_messages, generate, item_messages, read, split_last
-from models.data.dataset import SCHEMA, Event, choices, dataset, fingerprint
+from models.data.choices import choices
+from models.data.dataset import SCHEMA, Event, dataset, fingerprint
 from stream.decoder import EventDecoder, JsonDecoder
 from stream.errors import DataError
 from stream.events import CLICK, COMMENT, RATING, Item

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.data import DataSet, generate
@@ -53,6 +53,7 @@ def sorted_rank(scores: Sequence[float], wanted: int, hidden: Sequence[int] = ()
     return line.index((-own, 1))
 
 
+@settings(deadline=None)
 @given(st.lists(SCORE, min_size=ITEMS + 1, max_size=ITEMS + 1), st.integers(0, ITEMS), st.integers(0, ITEMS))
 def test_a_rank_is_that_of_a_naive_sort(scores: list[float], before: int, wanted: int) -> None:
     row = torch.tensor([scores])
@@ -64,6 +65,7 @@ def test_a_rank_is_that_of_a_naive_sort(scores: list[float], before: int, wanted
             assert recommended(rows, places, lambda _: row, filter_seen=filter_seen).rank.tolist() == [expected]
 
 
+@settings(deadline=None)
 @given(st.lists(SCORE, min_size=ITEMS + 1, max_size=ITEMS + 1), st.permutations(range(1, ITEMS + 1)))
 def test_the_order_of_the_catalogue_decides_nothing(scores: list[float], order: list[int]) -> None:
     row = torch.tensor([scores])

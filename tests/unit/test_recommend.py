@@ -16,7 +16,7 @@ from models.rows import histories
 from stream import interest
 from stream.errors import StateError
 from stream.events import CLICK, COMMENT, NAN, RATING, SourceEvent
-from stream.inputs import InputRows, InputSpec
+from stream.inputs import CHOICES, InputRows, InputSpec
 from stream.recommend import Turn, advance, rank, take_in
 
 TOPICS = ("clicks", "ratings", "comments")
@@ -31,6 +31,7 @@ class CountingModels:
 
     calls: list[int] = field(default_factory=list)
     last: int = 3
+    choices: frozenset[int] = frozenset((CLICK, RATING, COMMENT))
     asked: list[tuple[list[list[int]], list[int]]] = field(default_factory=list)  # recent and count of each score
 
     def step(self, rows: InputRows, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,8 +180,10 @@ def test_each_topic_has_its_own_fence(behaviour: int) -> None:
 # what the score looks at beside the state
 
 
-def asked(*turns: Turn, last: int = 3) -> tuple[list[list[int]], list[int]]:
-    models = CountingModels(last=last)
+def asked(
+    *turns: Turn, last: int = 3, choices: tuple[int, ...] = (CLICK, RATING, COMMENT)
+) -> tuple[list[list[int]], list[int]]:
+    models = CountingModels(last=last, choices=frozenset(choices))
     rank(turns, models, FixedCatalogue(), 2, filter_seen=True)
     return models.asked[0]
 
@@ -207,7 +210,10 @@ def test_a_comment_without_a_value_and_an_unknown_item_are_no_choices() -> None:
     assert count == [5], "all events are evidence"
 
 
-def test_the_rule_for_choices_is_that_of_training() -> None:
+@pytest.mark.parametrize(
+    "counted", [CHOICES, ("clicks",), ("ratings",), ("comments",), ("clicks", "comments"), ("ratings", "comments")]
+)
+def test_the_rule_for_choices_is_that_of_training(counted: tuple[str, ...]) -> None:
     draw = random.Random(4)
     kinds = ((CLICK, False), (RATING, True), (COMMENT, False), (COMMENT, True))
     rows, events = [], []
@@ -217,7 +223,7 @@ def test_the_rule_for_choices_is_that_of_training() -> None:
         events.append(event(time, item, behaviour, value=value))
         rows.append(Event("u", item, behaviour, time, value))
     table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    spec = InputSpec((0.5, 5.0), (), 3)
+    spec = InputSpec((0.5, 5.0), (), 3, counted)
     trained = histories(table, None, "abcd", spec, lambda texts: np.zeros((len(texts), 3), np.float32))
     expected = blend.recent_choices(trained, trained.starts[:-1], trained.starts[1:], 7)
-    assert asked(turn(events), last=7)[0] == expected.tolist()
+    assert asked(turn(events), last=7, choices=tuple(spec.chosen()))[0] == expected.tolist()

@@ -38,6 +38,7 @@ EPOCHS = [{"epoch": at, "loss": 5.0 - at, "hit10": 0.1, "ndcg10": 0.05 * at, "se
 FOUND = {
     "data": "<b>books</b>", "sha256": "0" * 64, "events": 100, "protocol": "leave-one-out", "settings": {},
     "in words": "The last choice.", "filter_seen": True, "judged": 10, "users": 9, "items": 20,
+    "left out": [{"why": "users of fewer than 3 choices", "users": 2, "events": 3}], "notes": ["ten items or fewer"],
     "training": {"sha256": "1" * 64, "events": 80, "validation": 9},
     "models": {
         "popularity": model("popularity", 0.01),

@@ -1,0 +1,224 @@
+"""What counts as a choice is one thing in training, serving and evaluation; what is not judged is named with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from models.data import DataSet, generate, read, split_last
+from models.data.choices import choices, parse_choices
+from models.data.dataset import NAN, Event, dataset
+from models.evaluate import Question, evaluate
+from models.judging import run_task
+from models.network import InterestNetwork, NetworkSize
+from models.protocols import PROTOCOLS, make_tasks
+from models.ranking import Ranks, popularity_ranks
+from models.rows import Floats
+from models.run import DataInfo, Run, load_run, save_run
+from models.task import Task
+from models.text import TEXT_DIM
+from models.train import TrainSettings, training_part
+from stream.errors import DataError
+from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
+from stream.inputs import CHOICES, InputSpec
+from tests.conftest import data_folder
+
+
+class Encoder:
+    """Stands for models.text.TextEncoder where texts do not matter."""
+
+    def encode(self, texts: Sequence[str], progress: Any = None) -> Floats:
+        return np.zeros((len(texts), TEXT_DIM), np.float32)
+
+
+ENCODER: Any = Encoder()
+
+
+def shop(users: int = 300, clicks: int = 14, raters: int = 11) -> DataSet:
+    """Everybody clicks, a few rate; some write a remark without a value and take what is not for sale."""
+    rows = []
+    for user in range(users):
+        items = np.random.default_rng(user).permutation(60)
+        for at, item in enumerate(items[:clicks].tolist()):
+            rows.append(Event(f"u{user}", f"i{item}", CLICK, 1000 * at + user))
+        if user < raters:
+            rated = items[clicks : clicks + 12].tolist()
+            rows += [
+                Event(f"u{user}", f"i{item}", RATING, 20_000 + 1000 * at + user, 1.0 + at % 5)
+                for at, item in enumerate(rated)
+            ]
+        if user % 10 == 0:
+            rows.append(Event(f"u{user}", f"i{items[0]}", COMMENT, 50_000 + user, text="where is my order?"))
+            rows.append(Event(f"u{user}", "gone", CLICK, 51_000 + user))
+    short = [Event(f"s{user}", f"i{item}", CLICK, item) for user in range(7) for item in range(5)]
+    return dataset("shop", [*rows, *short], [Item(f"i{item}", "") for item in range(60)], (1.0, 5.0))
+
+
+def test_the_names_are_those_of_the_source_topics() -> None:
+    assert CHOICES == SOURCE_TOPICS
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("ratings,clicks", ("clicks", "ratings")), (" comments ", ("comments",)), ("clicks,ratings,comments", CHOICES)],
+)
+def test_choices_are_named_by_topic(text: str, expected: tuple[str, ...]) -> None:
+    assert parse_choices(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ",", "views", "clicks,rating"])
+def test_other_names_are_refused(text: str) -> None:
+    with pytest.raises(DataError, match="expected some of clicks, ratings, comments"):
+        parse_choices(text)
+
+
+def test_every_click_rating_and_valued_comment_counts() -> None:
+    rows = [
+        Event("u", "a", CLICK, 1), Event("u", "b", RATING, 2, 0.5), Event("u", "c", RATING, 3, 5.0),
+        Event("u", "d", COMMENT, 4, 1.0, "no"), Event("u", "e", COMMENT, 5, NAN, "a remark"),
+    ]  # fmt: skip
+    events = dataset("x", rows, [], (0.5, 5.0)).events
+    assert choices(events).to_list() == [True, True, True, True, False]
+    assert choices(events, ("ratings",)).to_list() == [False, True, True, False, False]
+    assert choices(events, ("clicks", "comments")).to_list() == [True, False, False, True, False]
+
+
+def test_clicks_are_judged_where_there_are_ratings_too() -> None:
+    """One rating had all clicks dropped without a word: 88 choices of 11 users out of 300 were left."""
+    (task,) = make_tasks("last-8", shop(), ENCODER.encode)
+    assert len(np.unique(task.rows.owner()[task.places])) == 300
+    # Of every user the last eight, less those of items that are not for sale.
+    assert len(task.places) == 8 * 300 - 30
+    (ratings,) = make_tasks("last-8", replace(shop(), choices=("ratings",)), ENCODER.encode)
+    assert len(ratings.places) == 88
+
+
+def reasons(task: Task) -> dict[str, tuple[int, int]]:
+    return {reason.why: (reason.users, reason.events) for reason in task.left_out}
+
+
+def test_what_is_left_out_is_named_with_its_reason() -> None:
+    (task,) = make_tasks("last-8", shop(), ENCODER.encode)
+    assert reasons(task) == {
+        "users of fewer than 12 choices: trained on whole": (7, 35),
+        "choices of items that the catalogue lacks": (30, 30),
+        "comments without a value: no choices": (30, 30),
+    }
+    (task,) = make_tasks("last-8", replace(shop(), choices=("ratings", "comments")), ENCODER.encode)
+    assert reasons(task)["clicks: not among --choices"] == (307, 300 * 14 + 30 + 35)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_choice_is_judged_learned_from_or_named(name: str) -> None:
+    """Who has no judged choice is among those left out, in every protocol that judges all users."""
+    data = generate(users=100, items=120, events=14)
+    for task in make_tasks(name, data, ENCODER.encode):
+        judged = (
+            set(np.asarray(task.rows.users)[np.unique(task.rows.owner()[task.places])])
+            if task.owners is None
+            else set()
+        )
+        left = sum(reason.users for reason in task.left_out)
+        if name in ("last-8", "leave-one-out", "time-split", "cold-items"):
+            assert len(judged) + left >= len(task.rows.users)
+        elif name == "cold-users":
+            assert len(judged) + left == 10
+
+
+def test_the_document_lists_choices_and_what_is_left_out() -> None:
+    found = evaluate(shop(), Question(models=("popularity",)), ENCODER)
+    assert (found["judged"], found["users"], found["choices"]) == (2370, 300, list(CHOICES))
+    assert {"why": "users of fewer than 12 choices: trained on whole", "users": 7, "events": 35} in found["left out"]
+    rated = evaluate(shop(), Question("rating", ("mean",)), ENCODER)
+    assert rated["left out"] == [{"why": "events without a value", "users": 307, "events": 300 * 14 + 35 + 60}]
+    with pytest.raises(DataError, match=r"rating.*leave --choices out"):
+        evaluate(replace(shop(), choices=("ratings",)), Question("rating", ("mean",)), ENCODER)
+
+
+def test_where_nothing_counts_is_refused() -> None:
+    clicked = replace(shop(raters=0), choices=("ratings",))
+    for name in ("last-8", "leave-one-out", "time-split", "cold-items", "cold-users"):
+        with pytest.raises(
+            DataError, match=r"shop: no event counts as a choice: found 4265 clicks, 0 ratings, 30 comments"
+        ):
+            make_tasks(name, clicked, ENCODER.encode)
+    with pytest.raises(DataError, match="no event counts as a choice"):
+        training_part(clicked, TrainSettings(), ENCODER)
+
+
+def run_of(data: DataSet) -> Run:
+    """Untrained, of the training part of `data`."""
+    training, part = training_part(data, TrainSettings(), ENCODER)
+    from models.data.dataset import fingerprint
+
+    torch.manual_seed(0)
+    size = NetworkSize(items=len(data.items), scenes=0, item=16, width=16)
+    return Run(
+        network=InterestNetwork(size, torch.from_numpy(training.text)).eval().requires_grad_(False),
+        spec=training.spec,
+        item_ids=training.item_ids,
+        popularity=np.zeros(len(data.items) + 1, np.float32),
+        text=training.text,
+        data=DataInfo(data.name, fingerprint(part), len(part)),
+        metrics={},
+    )
+
+
+def test_the_run_keeps_them_and_is_judged_by_them(tmp_path: Path) -> None:
+    data = replace(shop(), choices=("clicks",))
+    save_run(run_of(data), tmp_path)
+    run = load_run(tmp_path)
+    assert run.spec.choices == ("clicks",)
+    task = run_task(data, run, ENCODER)
+    (same,) = make_tasks("last-8", data, ENCODER.encode)
+    assert (task.places == same.places).all()
+    assert task.left_out == same.left_out
+    with pytest.raises(DataError, match="choices clicks, ratings, comments: the run was trained with clicks"):
+        run_task(shop(), run, ENCODER)
+
+
+def test_a_run_from_before_there_was_the_option_counts_all(tmp_path: Path) -> None:
+    save_run(run_of(shop()), tmp_path)
+    about = (tmp_path / "run.json").read_text()
+    import json
+
+    told = json.loads(about)
+    del told["inputs"]["choices"]
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    assert load_run(tmp_path).spec == InputSpec((1.0, 5.0), (), TEXT_DIM)
+    assert asdict(load_run(tmp_path).spec)["choices"] == CHOICES
+
+
+def popular(task: Task) -> Ranks:
+    rows = task.training.rows
+    counts = np.bincount(rows.item[task.training.use & rows.choice], minlength=len(task.training.items) + 1)
+    return popularity_ranks(counts.astype(np.float32), task.rows, task.places)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "only"),
+    [
+        ("ml-latest-small", "last-8", "ratings"),
+        ("ml-latest-small", "time-split", "ratings"),
+        ("amazon-beauty-2014", "leave-one-out", "clicks"),
+    ],
+)
+def test_figures_of_one_behaviour_stay_as_they_were(name: str, protocol: str, only: str) -> None:
+    """As they were: ratings alone were judged where there are any, else what there is. Tags carry no value."""
+    data = read(data_folder(name))
+    before = replace(data, choices=(only,))
+    assert split_last(data).held.equals(split_last(before).held)
+    one, two = (make_tasks(protocol, some, ENCODER.encode)[0] for some in (data, before))
+    assert np.array_equal(one.places, two.places)
+    assert np.array_equal(one.training.use, two.training.use)
+    assert np.array_equal(one.training.watched, two.training.watched)
+    assert np.array_equal(popular(one), popular(two))
+    kinds = pl.Series(one.rows.behaviour[one.places]).unique().to_list()
+    assert [SOURCE_TOPICS[kind] for kind in kinds] == [only]
