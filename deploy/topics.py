@@ -19,6 +19,7 @@ from kafka.errors import (
 from deploy.connect import connect
 from stream import needs
 from stream.errors import BrokerError, TopologyError
+from stream.events import SOURCE_TOPICS
 from stream.security import refusal
 from stream.settings import Settings
 
@@ -113,6 +114,8 @@ def check(settings: Settings, *, worker: bool = False) -> Topology:
     with admin(settings) as client:
         answers = client.describe_topics([topic.name for topic in topics(settings)])
         _check_rights(client, settings, answers, worker)
+        if worker:
+            _refuse_another(client, settings)
         found = _topology(client, settings, answers)
     refuse_missing(found.missing)
     refuse_wrong(found.wrong)
@@ -199,6 +202,22 @@ def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[di
     said = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]
     if said:
         raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(said)}")
+
+
+def _refuse_another(client: KafkaAdminClient, settings: Settings) -> None:
+    """Raises TopologyError where the group has committed offsets of source topics that are not ours. The claims in the changelog
+    tell it as well, but only who has joined the group reads them, and a group whose members differ in topics divides them so
+    that nobody can work."""
+    try:
+        committed = client.list_group_offsets(settings.app_id).get(settings.app_id, {})
+    except KafkaError:
+        return  # no coordinator yet: nobody has committed anything
+    others = {place.topic for place in committed if place.topic.endswith(SOURCE_TOPICS)} - set(settings.sources)
+    if others:
+        raise TopologyError(
+            f"app_id: the group {settings.app_id} reads {', '.join(sorted(others))}, and this worker's topics are "
+            f"{', '.join(settings.sources)}: another deployment has this app_id; choose another, or the prefix of those topics"
+        )
 
 
 def _spelled(operation: str) -> str:

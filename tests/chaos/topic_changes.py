@@ -53,10 +53,11 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
             after = told
         if topic == settings.items_topic:
             events.send_items(ITEMS)
-        known = len(slates(settings))
+        known = {(slate["user"], slate["seq"]) for slate in slates(settings)}
         _work(after.start().wait_ready(), events, count)
         if topic == settings.items_topic:
-            shown = {one["item"] for slate in slates(settings)[known:] for one in slate["items"]}
+            fresh = [slate for slate in slates(settings) if (slate["user"], slate["seq"]) not in known]
+            shown = {one["item"] for slate in fresh for one in slate["items"]}
             assert shown, "no item is recommended"
             assert shown <= set(ITEMS), shown - set(ITEMS)
         assert after.terminate() == 0
