@@ -15,6 +15,7 @@ pytestmark = pytest.mark.chaos
 SEEDS = range(5)
 Failing = Callable[..., FailingKafka]
 World = Callable[..., Settings]
+SETTINGS = broker.SETTINGS | {"session_timeout": 20.0}  # no lease is to run out here, however crowded the machine
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -22,34 +23,34 @@ World = Callable[..., Settings]
 def test_another_prefix_with_the_same_app_id(
     world: World, bundles: Path, tmp_path: Path, seed: int, running: bool
 ) -> None:
-    deployments.same_app_id(world(**broker.SETTINGS), bundles, tmp_path, seed, running=running)
+    deployments.same_app_id(world(**SETTINGS), bundles, tmp_path, seed, running=running)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_data_folder_of_another_cluster(
     world: World, failing: Failing, bundles: Path, tmp_path: Path, seed: int
 ) -> None:
-    settings = world(**broker.SETTINGS)
-    other = broker.settings_for(failing(), prefix=settings.prefix, app_id=settings.app_id)
+    settings = world(**SETTINGS)
+    other = broker.settings_for(failing(), **SETTINGS, prefix=settings.prefix, app_id=settings.app_id)
     deployments.folder_of_another_cluster(settings, other, bundles, tmp_path, seed, killed=seed % 2 == 1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_data_folder_of_another_app_id(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    settings, other = world(**broker.SETTINGS), world(**broker.SETTINGS)
+    settings, other = world(**SETTINGS), world(**SETTINGS)
     deployments.folder_of_another_cluster(settings, other, bundles, tmp_path, seed, killed=seed % 2 == 1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_topic_of_the_worker_made_anew(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    topic_changes.made_anew(world(**broker.SETTINGS), bundles, tmp_path, seed)
+    topic_changes.made_anew(world(**SETTINGS), bundles, tmp_path, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_topic_of_the_worker_deleted(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    topic_changes.deleted(world(**broker.SETTINGS), bundles, tmp_path, seed)
+    topic_changes.deleted(world(**SETTINGS), bundles, tmp_path, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_settings_of_topics_changed(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    topic_changes.settings_changed(world(**broker.SETTINGS), bundles, tmp_path, seed)
+    topic_changes.settings_changed(world(**SETTINGS), bundles, tmp_path, seed)
