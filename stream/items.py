@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream import security
 from stream.catalogue import Catalogue, Snapshot
-from stream.errors import BrokerError, RecordError, TopologyError
+from stream.errors import BrokerError, LossError, RecordError, TopologyError
 from stream.settings import Settings
 
 OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
@@ -55,7 +55,8 @@ class ItemsFollower:
     async def start(self) -> None:
         """Returns when the catalogue has reached the end that the topic had at the call, and follows from there.
 
-        Raises BrokerError where no broker answers, TopologyError where the topic is missing or has several partitions.
+        Raises BrokerError where no broker answers, TopologyError where the topic is missing or has several partitions, LossError
+        where records are deleted while it is read.
         """
         try:
             self._consumer = AIOKafkaConsumer(
@@ -63,13 +64,14 @@ class ItemsFollower:
                 client_id=f"{self._settings.app_id}-items",
                 group_id=None,
                 enable_auto_commit=False,
-                auto_offset_reset="earliest",
+                auto_offset_reset="none",
                 isolation_level="read_committed",
             )
             await self._consumer.start()
             self._consumer.assign([self._place])
             await self._check_topic()
-            await self._consumer.seek_to_beginning(self._place)
+            begin = (await self._consumer.beginning_offsets([self._place]))[self._place]
+            self._consumer.seek(self._place, begin)
             end = (await self._consumer.end_offsets([self._place]))[self._place]
             while await self._consumer.position(self._place) < end:
                 await self._take(timeout_ms=POLL_MS)
@@ -121,7 +123,14 @@ class ItemsFollower:
 
     async def _take(self, timeout_ms: int) -> bool:
         """One fetch into the catalogue; False where nothing came."""
-        batches = await self._consumer.getmany(self._place, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
+        try:
+            batches = await self._consumer.getmany(self._place, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
+        except OffsetOutOfRangeError as error:
+            (offset,) = error.args[0].values()
+            raise LossError(
+                f"{self._place.topic}: its log no longer holds offset {offset}, up to where it was read: records were deleted, "
+                "or it was made anew; the next start reads what is left"
+            ) from None
         records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
         if not records:
             return False

@@ -196,6 +196,9 @@ class Metrics:
         # input
         self.lag_records = gauge("lag_records", "Records of the assigned partitions not yet finished", "topic")
         self.lag_seconds = gauge("lag_seconds", "Age of the oldest record not yet finished; 0 when none", "topic")
+        self.undecided_records = gauge(
+            "undecided_records", "Records that nobody can read before a producer's open transaction ends", "topic"
+        )
 
         # group
         self.commits = counter("commits", "Offset commits acknowledged")
@@ -269,6 +272,11 @@ class Metrics:
         self.refolded_states.inc(figures.refolded)
         if figures.held is not None:
             self.held_events.set(figures.held)
+
+    def observe_undecided(self, undecided: Mapping[str, int]) -> None:
+        """Source topic -> records from the first one of an open transaction on, over the assigned partitions."""
+        for topic, records in undecided.items():
+            self.undecided_records.labels(_of(self._topics, topic)).set(records)
 
     def observe_lag(self, lag: Mapping[str, tuple[int, float]]) -> None:
         """Source topic -> (records not yet finished, age in seconds of the oldest), over the assigned partitions."""
@@ -347,6 +355,7 @@ class Metrics:
         for topic in self._topics:
             self.lag_records.labels(topic)
             self.lag_seconds.labels(topic)
+            self.undecided_records.labels(topic)
         for state in ("live", "known"):
             self.catalogue_items.labels(state)
         self.catalogue_offset.set(-1)

@@ -66,6 +66,10 @@ looked at. A header's name that is not UTF-8 is read with its bad bytes escaped 
 librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`, or every record on a wrong
 partition becomes a dead letter `mispartitioned`.
 
+**Transactions.** A producer may write in transactions (Kafka Streams, Flink, Connect). What it aborts is never read. What it
+commits is read once the transaction ends, as is everything behind its first record on that partition, so short transactions keep
+slates fresh: an event's time to its slate is counted from its append.
+
 **What a consumer does.** Keep, per user, the recommendation with the highest `seq`: after a crash an older one may come again
 (`replay: true`). `applied` names the last event of this user that the slate knows, per topic-partition: a slate whose
 `applied["clicks/2"]` is at least 41 has taken in the user's clicks up to offset 41 of partition 2. `items` is shorter than

@@ -261,6 +261,7 @@ class Worker:
                 if up:
                     consumer.check_topology()
                     self._metrics.observe_lag(lag.look(app.clock.now(), consumer.lag(), pipeline.newest))
+                    self._metrics.observe_undecided(consumer.undecided())
                     shown = await self._publish_popular(app, catalogue, shown)
             except asyncio.CancelledError:
                 raise

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
@@ -19,6 +20,7 @@ from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
+from stream.transport.gaps import Passed
 from stream.transport.membership import Membership
 
 FETCH_WAIT_MS = 50
@@ -51,6 +53,15 @@ class ReadBack:
         self.seconds = ended - self._first
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """Records of one fetch; before, after: the positions in each partition that was asked for."""
+
+    records: Mapping[Any, list[Record]]
+    before: Mapping[TP, int]
+    after: Mapping[TP, int]
+
+
 async def _nothing(partitions: Iterable[int]) -> None:
     pass
 
@@ -68,6 +79,7 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         except FreshetError as error:
             fatal(error)
         await super().on_start()
+        self.consumer.passed.watch(self._consumer._fetcher)
         coordinator = self._consumer._coordinator
         membership.watch(coordinator)
         await membership.leave_former(coordinator)
@@ -86,6 +98,14 @@ class SourceThread(driver.AIOKafkaConsumerThread):
     async def crash(self, reason: BaseException) -> None:
         """A commit that the broker refuses, for one: Faust would stop this thread and leave a worker that does nothing."""
         fatal(reason)
+
+    async def fetch(self, tps: set[TP], timeout: float, room: int) -> Fetched:
+        """Raises IllegalStateError where a partition is not assigned any more, OffsetOutOfRangeError where one has no record
+        at its position, nor its end there."""
+        consumer = self._ensure_consumer()
+        before = {tp: await consumer.position(tp) for tp in tps}
+        records = await self._fetch_records(consumer, tps, timeout=timeout, max_records=room)
+        return Fetched(records, before, {tp: await consumer.position(tp) for tp in tps})
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -121,9 +141,11 @@ class SourceConsumer(driver.Consumer):
         self.on_accepted_loss: Callable[[int], None] = lambda records: None
         self._max = self.app.settings.micro_batch
         self._linger = self.app.settings.linger_ms / 1000
+        self.passed = Passed(self.sources)
         self._next: dict[TP, int] = {}  # next source offset that we expect
-        self._gaps: dict[TP, tuple[int, int]] = {}  # gaps that survived a seek back: compacted or transactional
-        self._safe: dict[TP, int] = {}  # offsets to commit: everything below is finished
+        self._handed: dict[TP, int] = {}  # behind the last record handed over; at first where we began
+        self._safe: dict[TP, int] = {}  # everything below is finished
+        self._have: dict[TP, int] = {}  # the last offset of each changelog partition that is in RocksDB
         self._pending: MicroBatch | None = None  # in the channel, not yet taken
         self._running: MicroBatch | None = None  # the pipeline works on it
         self._held: Set[TP] = frozenset()  # the pipeline asks for no more of their records
@@ -160,7 +182,14 @@ class SourceConsumer(driver.Consumer):
             await self.sleep(min(timeout, 0.1))
             return {}
         epoch = self.epoch
-        records = await super()._getmany(others, timeout)
+        try:
+            records = await super()._getmany(others, timeout)
+        except NoOffsetForPartitionError:  # one where recovery has not said yet where to begin
+            return {}
+        except OffsetOutOfRangeError as error:
+            if epoch == self.epoch:
+                await self._beyond_changelog(error.args[0])
+            return {}
         if epoch != self.epoch or not self.flow_active:
             return records
         began = time.monotonic()
@@ -168,6 +197,7 @@ class SourceConsumer(driver.Consumer):
             left, count, left_out = apply_changelog(self.app.tables.recovery, records)
         except Exception as error:
             fatal(error)  # Faust would log it and go on with a hole in the state
+        self._have.update((TP(*tp), found[-1].offset) for tp, found in records.items() if found)
         self.recovered += count
         if count:
             self.read_back.add(count, began, time.monotonic())
@@ -206,7 +236,7 @@ class SourceConsumer(driver.Consumer):
         if pending is not None and pending.size >= self._max and not lingering:
             await self._wait_changed()
             return
-        active = {tp for tp in self._get_active_partitions() if tp.topic in self.sources}
+        active = self._get_active_partitions() & self._next.keys()
         tps = active - self._held
         if not tps:
             if pending is not None and lingering:
@@ -216,26 +246,29 @@ class SourceConsumer(driver.Consumer):
             else:
                 await self.sleep(0.02)
             return
-        for tp in tps - self._next.keys():  # nothing committed yet
-            position = await self.position(tp)
-            if epoch != self.epoch:
-                return
-            self._next[tp] = position
         room = max(1, self._max - (pending.size if pending else 0))
-        records = await self._read(tps, 0.0 if lingering else POLL_HELD if self._held else POLL, room)
-        if records is not None and epoch == self.epoch and self._open():  # else: read again after the next seek
-            await self._hand_over(records)
+        fetched = await self._read(tps, 0.0 if lingering else POLL_HELD if self._held else POLL, room)
+        if fetched is not None and epoch == self.epoch and self._open():  # else: read again after the next seek
+            await self._hand_over(fetched)
 
-    async def _read(self, tps: set[TP], timeout: float, room: int) -> Mapping[Any, list[Record]] | None:
-        """One fetch in the consumer's thread. None: it was cancelled, or the consumer is stopped."""
+    async def _read(self, tps: set[TP], timeout: float, room: int) -> Fetched | None:
+        """One fetch in the consumer's thread. None: it was cancelled, or what it found is gone."""
         thread = self._thread
         # not call_thread(): it has two workers, and a long poll in one of them would block commits
-        fetch = thread._fetch_records(thread._ensure_consumer(), tps, timeout=timeout, max_records=room)
+        fetch = thread.fetch(tps, timeout, room)
         epoch = self.epoch
         future = self._fetch = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, thread.thread_loop))
         try:
-            found: Mapping[Any, list[Record]] = await future
-            return found
+            fetched: Fetched = await future
+            return fetched
+        except OffsetOutOfRangeError as error:
+            if epoch == self.epoch:
+                await self._beyond_source(error.args[0])
+            return None
+        except NoOffsetForPartitionError:  # said before we sought; we begin where `_begin` says
+            return None
+        except IllegalStateError:  # revoked meanwhile
+            return None
         except asyncio.CancelledError:
             if epoch != self.epoch:
                 return None  # quiesce() cancelled the fetch, not us
@@ -245,32 +278,45 @@ class SourceConsumer(driver.Consumer):
         finally:
             self._fetch = None
 
-    async def _hand_over(self, records: Mapping[Any, list[Record]]) -> None:
+    async def _hand_over(self, fetched: Fetched) -> None:
         back: dict[TP, int] = {}
         now = time.monotonic()
         fresh = self._pending is None  # the last one may have been taken meanwhile
         pending = self._pending or MicroBatch(self.epoch)
-        for key, found in records.items():
-            tp = TP(key.topic, key.partition)
-            wanted, first = self._next[tp], found[0].offset
-            if first > wanted and self._gaps.get(tp) != (wanted, first):
-                # perhaps the fetch of an older position: look once more; a real gap comes again
-                self._gaps[tp] = (wanted, first)
+        for tp, end in fetched.after.items():
+            wanted = self._next[tp]
+            if fetched.before[tp] > wanted:  # what an earlier fetch found was not handed over
                 back[tp] = wanted
-                continue
-            kept = found if first >= wanted else [record for record in found if record.offset >= wanted]
-            if kept:
-                pending.add(tp, kept)
-                self._next[tp] = kept[-1].offset + 1
-                self.app.monitor.stream_inbound_time[tp] = now  # keeps Faust's livelock detector quiet
+            elif end > wanted:
+                found = fetched.records.get(tp, [])
+                kept = found if fetched.before[tp] == wanted else [one for one in found if one.offset >= wanted]
+                self._explain(tp, wanted, end, kept)
+                self._next[tp] = end
+                if kept:
+                    pending.add(tp, kept)
+                    self._handed[tp] = kept[-1].offset + 1
+                    self.app.monitor.stream_inbound_time[tp] = now  # keeps Faust's livelock detector quiet
         if pending.size and not pending.sent:
             self._pending = pending
             if self._linger and fresh and pending.size < ENOUGH:
                 await asyncio.sleep(self._linger)
             else:
                 await self._send(pending)
-        if back:
+        if back and pending.epoch == self.epoch:
             await self.seek_wait(back)
+
+    def _explain(self, tp: TP, first: int, end: int, found: Sequence[Record]) -> None:
+        """Raises LossError where an offset from `first` to before `end` is neither found nor passed over by right."""
+        if end - first == len(found):
+            return
+        for lost in self.passed.missing(tp, first, end, [record.offset for record in found]):
+            self.lose(
+                LossError(
+                    f"{tp.topic} partition {tp.partition}: source records {lost.start} to {lost.stop - 1} are gone, others "
+                    "around them are not: compacted? See --accept-loss"
+                ),
+                len(lost),
+            )
 
     async def _send(self, pending: MicroBatch) -> None:
         pending.sent = True
@@ -315,8 +361,27 @@ class SourceConsumer(driver.Consumer):
             self._waking = asyncio.ensure_future(self.app.micro_batches.put(batch))
 
     def lag(self) -> dict[TP, int]:
-        """Records of each source partition that the pipeline has not finished, as far as the broker has told."""
-        return {tp: max(0, (self.highwater(tp) or 0) - self._safe.get(tp, self._next.get(tp, 0))) for tp in self._next}
+        """Records of each source partition that can be read and are not finished, as far as the broker has told."""
+        return {tp: max(0, (self._stable(tp) or 0) - self._finished(tp)) for tp in self._safe}
+
+    def undecided(self) -> dict[str, int]:
+        """Source topic -> records that nobody can read before an open transaction ends: its own, and those behind its first."""
+        found = dict.fromkeys(self.sources, 0)
+        for tp in self._safe:
+            stable = self._stable(tp)
+            if stable is not None:
+                found[tp.topic] += max(0, (self.highwater(tp) or 0) - stable)
+        return found
+
+    def _stable(self, tp: TP) -> int | None:
+        """The end of what can be read: an open transaction lies behind it, with whatever came after its first record."""
+        stable: int | None = self._thread._ensure_consumer().last_stable_offset(tp)
+        return stable
+
+    def _finished(self, tp: TP) -> int:
+        """Everything below is finished. Where all that was handed over is, so are the markers behind it."""
+        safe = self._safe[tp]
+        return self._next[tp] if safe >= self._handed[tp] else safe
 
     # rebalance and shutdown
 
@@ -356,8 +421,9 @@ class SourceConsumer(driver.Consumer):
         self.joined = False
         await super().on_partitions_revoked(revoked)
         self.app.lease.release()
-        for known in (self._next, self._gaps, self._safe):
+        for known in (self._next, self._handed, self._safe, self._have):
             known.clear()
+        self.passed.forget()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         if self._stopping:
@@ -407,18 +473,20 @@ class SourceConsumer(driver.Consumer):
             return
         epoch = self.epoch
         sources = [tp for tp in self.assignment() if tp.topic in self.sources]
-        for tp in sources:
-            committed = self._committed_offset.get(tp)
-            if committed:
-                self._next[tp] = committed
-            else:
-                self._next.pop(tp, None)
-        await self._refuse_loss(tp for tp in sources if tp in self._next)
         try:
+            begins = await self._begin(sources)
             await self._refuse_empty(sources)
             await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
+        except IllegalStateError:
+            if epoch == self.epoch:
+                raise
+            return  # a rebalance has overtaken us
+        if epoch != self.epoch:
+            return
+        for known in (self._next, self._handed, self._safe):
+            known.update(begins)
         # Faust may call a recovery complete that a rebalance overtook; what is fetched then is nobody's yet
         self._claimed = epoch
 
@@ -437,7 +505,7 @@ class SourceConsumer(driver.Consumer):
         ends = await self.highwaters(*changelogs) if changelogs else {}
         for tp in sorted(changelogs):
             begin, end = begins.get(tp) or 0, ends.get(tp) or 0
-            have = self.prepare(tp.partition)
+            have = self._have[tp] = self.prepare(tp.partition)
             if begin <= have + 1 <= end:
                 continue
             if have + 1 < begin:
@@ -447,6 +515,7 @@ class SourceConsumer(driver.Consumer):
             self.lose(
                 LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss"), max(0, begin - have - 1)
             )
+            self._have[tp] = begin - 1
             if have >= end:
                 self.drop(tp.partition)
                 self.prepare(tp.partition)
@@ -470,38 +539,71 @@ class SourceConsumer(driver.Consumer):
         self.on_accepted_loss(max(1, records))  # where nobody knows how many, there is still something to alert on
 
     def check_topology(self) -> None:
-        """Raises TopologyError where a source topic has got more partitions, LossError where its log went back."""
+        """Raises TopologyError where a source topic has got more partitions."""
         consumer = self._thread._consumer
         for topic in self.sources:
             known = len(consumer.partitions_for_topic(topic) or ())
             if known > self.app.settings.partitions:
                 self._refuse_added([TP(topic, known - 1)])
-        for tp, offset in self._next.items():
-            end = self.highwater(tp)
-            if end is not None and end < offset:
-                raise LossError(f"{tp.topic} partition {tp.partition} ends at {end}, read up to {offset}: made anew?")
 
-    async def _refuse_loss(self, tps: Iterable[TP]) -> None:
-        """A committed offset outside of the log means records that nobody will ever read: stop unless told otherwise."""
-        committed = {tp: self._next[tp] for tp in tps}
-        if not committed:
-            return
-        begins = await self.earliest_offsets(*committed)
-        ends = await self.highwaters(*committed)
-        for tp, offset in committed.items():
-            begin, end = begins.get(tp) or 0, ends.get(tp) or 0
-            if begin <= offset <= end:
-                continue
-            lost = f"{offset} to {begin - 1}" if offset < begin else f"beyond the log's end {end}, committed {offset}"
-            error = LossError(
-                f"{tp.topic} partition {tp.partition}: source records are gone: {lost}; see --accept-loss"
-            )
-            try:
-                self.lose(error, max(0, begin - offset))
-            except LossError:
-                fatal(error)
-            self._next[tp] = begin
-            await self.seek_wait({tp: begin})
+    async def _begin(self, sources: Iterable[TP]) -> dict[TP, int]:
+        """Seek to where we go on in each source partition -> the offsets. What was never committed begins at the log's start.
+
+        Raises LossError where a committed offset is outside of the log: records that nobody will ever read.
+        """
+        committed = {tp: self._read_offset.get(tp) for tp in sources}
+        begins: dict[TP, int] = {}
+        for tp, log in (await self._logs(committed)).items():
+            offset = committed[tp]
+            begins[tp] = log.start if offset is None else offset
+            if not log.start <= begins[tp] <= log.stop:
+                self.lose(_gone(tp, begins[tp], log), max(0, log.start - begins[tp]))
+                begins[tp] = log.start
+        # Faust has sought what was committed, unless that is 0
+        sought = {tp: offset for tp, offset in begins.items() if not offset or offset != committed[tp]}
+        if sought:
+            await self.seek_wait(sought)
+        return begins
+
+    async def _beyond_source(self, offsets: Mapping[TP, int]) -> None:
+        """The broker has nothing at our position. Deleted records may be accepted; a log that was cut off, or made anew, not
+        while we run: the states have what is no longer in it."""
+        epoch = self.epoch
+        wanted = {TP(*tp): offset for tp, offset in offsets.items() if self._next.get(TP(*tp)) == offset}
+        for tp, log in (await self._logs(wanted)).items():
+            if epoch != self.epoch:
+                return
+            error = _gone(tp, wanted[tp], log)
+            if wanted[tp] >= log.start:
+                raise error
+            self.lose(error, log.start - wanted[tp])
+            self._next[tp] = log.start
+            await self.seek_wait({tp: log.start})
+
+    async def _beyond_changelog(self, offsets: Mapping[TP, int]) -> None:
+        """The same, of a changelog that is read back. Faust begins at the record that we have already, which may be gone."""
+        try:
+            for tp, log in (await self._logs(TP(*tp) for tp in offsets)).items():
+                have = self._have.get(tp, -1)
+                if have + 1 > log.stop:
+                    raise LossError(
+                        f"{tp.topic} partition {tp.partition}: it ends at {log.stop}, {have} was read from it: made anew?"
+                    )
+                if have + 1 < log.start:
+                    said = f"records {have + 1} to {log.start - 1} are gone, and with them states"
+                    error = LossError(f"{tp.topic} partition {tp.partition}: {said}; see --accept-loss")
+                    self.lose(error, log.start - have - 1)
+                    self._have[tp] = log.start - 1
+                await self.seek_wait({tp: max(log.start, have + 1)})
+        except LossError as error:
+            fatal(error)
+
+    async def _logs(self, tps: Iterable[TP]) -> dict[TP, range]:
+        """The offsets that each partition has, as the broker says now."""
+        asked = tuple(tps)
+        begins = await self.earliest_offsets(*asked) if asked else {}
+        ends = await self.highwaters(*asked) if asked else {}
+        return {tp: range(begins.get(tp) or 0, ends.get(tp) or 0) for tp in asked}
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         done = bool(await super().force_commit(topics, start_new_transaction))
@@ -511,4 +613,16 @@ class SourceConsumer(driver.Consumer):
 
     def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
         offsets: dict[TP, int] = super()._filter_committable_offsets(tps)
-        return offsets | {tp: offset for tp, offset in self._safe.items() if self._should_commit(tp, offset)}
+        finished = {tp: self._finished(tp) for tp in self._safe}
+        return offsets | {tp: offset for tp, offset in finished.items() if self._should_commit(tp, offset)}
+
+
+def _gone(tp: TP, offset: int, log: range) -> LossError:
+    """What is at `offset` of a source partition whose log is no longer, or no longer the one that it was."""
+    if offset < log.start:
+        what = f"source records are gone: {offset} to {log.start - 1}"
+    elif offset > log.stop:
+        what = f"source records are gone: beyond the log's end {log.stop}, read up to {offset}"
+    else:
+        what = f"the log was cut off before {offset} and has grown to {log.stop} since"
+    return LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss")

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Container, Itera
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from stream.claims import (
     CLAIM_KEY,
@@ -265,6 +266,12 @@ async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[A
     try:
         consumer.assign([place])
         yield consumer
+    except OffsetOutOfRangeError as error:
+        (offset,) = error.args[0].values()
+        raise LossError(
+            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: deleted, or the topic was "
+            "made anew?"
+        ) from None
     finally:
         await consumer.stop()
 

@@ -39,6 +39,7 @@ METHODS: Final[tuple[tuple[type, str], ...]] = (
 
 ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
     (driver.Consumer, "_committed_offset"),
+    (driver.Consumer, "_read_offset"),
     (driver.Consumer, "_thread"),
     (driver.AIOKafkaConsumerThread, "_consumer"),
     (driver.Producer, "_producer"),
@@ -57,8 +58,14 @@ _SOURCES: Final[dict[str, tuple[str, ...]]] = {
         "self._isolation_level",
         "self._coordinator",
         "self._client",
+        "self._fetcher",
     ),
     "aiokafka.consumer.fetcher": (
+        "self._records",
+        "self._records[tp] = FetchResult(",
+        "records = self._records",
+        "next_batch = records.next_batch()",
+        "self._partition_records",
         "records = MemoryRecords(part_data[-1])",
         "for record in next_batch:",
         "if record.offset < self.next_fetch_offset:",

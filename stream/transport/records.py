@@ -1,9 +1,9 @@
 """aiokafka's fetched records, so that a header's name that is not UTF-8 stops nobody (stream.headernames), that every codec of
-Kafka is read, and that none unpacks to more than fits (stream.unpack)."""
+Kafka is read, and that none unpacks to more than fits (stream.unpack). Whoever must account for each offset sees the batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aiokafka.consumer import fetcher
@@ -16,6 +16,7 @@ from stream.errors import DataError
 from stream.headernames import Escaping
 
 _LENGTH = slice(8, 12)  # of a batch, behind its base offset; counted from its own end
+_COUNT = slice(57, 61)  # of its records
 
 
 class EscapingBatch(_DefaultRecordBatchPy):
@@ -39,6 +40,11 @@ class Batch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
 
+    @property
+    def whole(self) -> bool:
+        """It has a record at each of its offsets: none was compacted away."""
+        return int.from_bytes(self._raw[_COUNT], "big") == int(self._batch.last_offset_delta) + 1
+
     def __next__(self) -> Any:  # of a control batch
         return next(self._batch)
 
@@ -56,6 +62,7 @@ class Records:
         self._data = memoryview(data)
         self._records = MemoryRecords(data)
         self._at = 0
+        self.on_batch: Callable[[Batch], None] = lambda batch: None
 
     def has_next(self) -> bool:
         return bool(self._records.has_next())
@@ -67,7 +74,9 @@ class Records:
         rest = self._data[self._at :]
         raw = rest[: 12 + int.from_bytes(rest[_LENGTH], "big")]
         self._at += len(raw)
-        return Batch(self._records.next_batch(), raw)
+        batch = Batch(self._records.next_batch(), raw)
+        self.on_batch(batch)
+        return batch
 
 
 class PartitionRecords(fetcher.PartitionRecords):

@@ -5,6 +5,7 @@ A scenario names the alerts that must fire, each with its instance; none else ma
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from deploy.verify import run as verify
 from export.publish import build, publish
 from stream.settings import Settings, load
 from tests.bundles import text_onnx, tiny_run
+from tests.chaos.gaps import Transactions
 from tests.chaos.outcomes import Outcome, record
 from tests.chaos.trial import Traffic
 from tests.clocks import wrong_by
@@ -38,6 +40,7 @@ RATE = 100  # events a second
 LATE: Firing = {("FreshetBudgetBurnsFast", ""), ("FreshetBudgetBurns", ""), ("FreshetBudgetBurnsSlowly", "")}
 """What any interruption brings about in rules that take five seconds for five minutes: events waited longer than a second."""
 DISK = 768 << 20  # bytes of the small file system; RocksDB sets aside some ten MiB at once, which is no trend
+IDLE = 20.0  # seconds without an event; FreshetLag and FreshetStalled would fire within a third of it, by rules / 60
 FILL = 3 << 20  # bytes written to it every quarter of a second
 
 
@@ -49,15 +52,20 @@ class Station:
         self.settings = settings
         self.bundles = bundles
         self.folder = folder
-        self.events: Events
+        self.traffic: Traffic
         self.prometheus: Prometheus
         self.poisoned = 0
+        self.committed = 0  # events of transactions
         self.judged = True
         self.took: dict[tuple[str, str], float] = {}
         self._workers: dict[str, WorkerProcess] = {}
         self._ports: dict[str, int] = {}
         self._watched: list[str] = []
         self._began = 0.0
+
+    @property
+    def events(self) -> Events:
+        return self.traffic.events
 
     def worker(self, name: str, mutant: str = "", **more: Any) -> WorkerProcess:
         """A worker that answers at the same port in every life, as behind a supervisor. Not started yet."""
@@ -143,7 +151,7 @@ class Station:
         report = verify(self.settings, wait=60)
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
         assert (report.lost, report.double, report.uncovered) == (0, 0, 0)
-        assert (report.applied, report.dead_letters) == (self.events.sent, self.poisoned)
+        assert (report.applied, report.dead_letters) == (self.events.sent + self.committed, self.poisoned)
 
     def close(self) -> None:
         for worker in self._workers.values():
@@ -182,7 +190,7 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
     first = station.worker("w1", scenario.first).start()
     try:
         first.wait_ready()
-        with traffic(station.settings, folder, seed) as station.events:
+        with traffic(station.settings, folder, seed) as station.traffic:
             until(lambda: first.metric("freshet_events_total", outcome="applied") > RATE, 30, "the worker works")
             rules = faster(RULES.read_text(), scenario.factor)
             with Prometheus(folder / "prometheus", {}, rules) as station.prometheus:
@@ -208,13 +216,13 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
 
 
 @contextmanager
-def traffic(settings: Settings, folder: Path, seed: int) -> Iterator[Events]:
+def traffic(settings: Settings, folder: Path, seed: int) -> Iterator[Traffic]:
     """RATE events a second until the block ends."""
     sending = Traffic(settings, folder / "ledger.jsonl", seed, RATE, users=60)
     sending.events.send_items()
     sending.start()
     try:
-        yield sending.events
+        yield sending
     finally:
         sending.stop()
 
@@ -225,6 +233,19 @@ def settings_at(kafka: EmbeddedKafka, **values: Any) -> Settings:
     settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=2, **values)
     topics.create(settings)
     return settings
+
+
+def idle(station: Station, *workers: WorkerProcess) -> None:
+    """Nothing comes any more, and the last that stands in every partition is a transaction's marker, of a commit and then of an
+    abort. Nothing is wrong."""
+    station.traffic.paused.set()
+    until(lambda: not any(worker.metric("freshet_lag_records") for worker in workers), 30, "all is finished")
+    writer = Transactions(station.settings, station.events, random.Random(1))
+    for commit in (True, False):
+        writer.everywhere(commit=commit)
+        time.sleep(IDLE)  # the silence itself
+    station.committed += writer.committed
+    station.traffic.paused.clear()
 
 
 def slow(station: Station, first: WorkerProcess) -> None:
@@ -442,6 +463,7 @@ def filled(file: Path) -> Iterator[None]:
 
 
 SCENARIOS = {
+    "idle behind a transaction": Scenario(idle, 60, set()),
     "slow": Scenario(
         slow, 60, {*LATE, ("FreshetLag", "w1"), ("FreshetDeadLetters", "")}, set(), first="slows",
         values={"micro_batch": 16},
@@ -482,7 +504,8 @@ SCENARIOS = {
 
 
 def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> None:
-    """Two workers under steady traffic: no alert fires, by the rules as they are and by rules that are 60 times as fast."""
+    """Two workers under steady traffic, then without any: no alert fires, by the rules as they are and by rules that are 60
+    times as fast."""
     binary()
     began = time.monotonic()
     station = Station(kafka, settings_at(kafka), bundles, folder)
@@ -490,7 +513,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
     try:
         for worker in workers:
             worker.wait_ready()
-        with traffic(station.settings, folder, 0) as station.events:
+        with traffic(station.settings, folder, 0) as station.traffic:
             for worker in workers:
                 until(lambda one=worker: one.metric("freshet_events_total", outcome="applied") > RATE, 30, "all work")
             targets = {worker.name: f"127.0.0.1:{worker.port()}" for worker in workers}
@@ -504,14 +527,18 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
                     until(lambda one=served: not one.firing(), 30, "both are seen")  # before, nobody was scraped
                 start, sent = time.time(), station.events.sent
                 time.sleep(seconds)  # the calm itself
+                assert station.events.sent - sent > 0.9 * RATE * seconds
+                idle(station, *workers)
                 end = time.time()
                 for name, served in both.items():
                     checked(served, name, start, end)
-                assert station.events.sent - sent > 0.9 * RATE * seconds
         station.judge()
     finally:
         station.close()
-    note = f"two workers, {RATE} events/s for {seconds:g} s: no alert fired, rules as they are and 60 times as fast"
+    note = (
+        f"two workers, {RATE} events/s for {seconds:g} s, then {2 * IDLE:g} s of silence behind transactions: no alert fired, "
+        "rules as they are and 60 times as fast"
+    )
     taken = round(time.monotonic() - began, 1)
     record(Outcome(0, "calm run", 0, events=station.events.sent, seconds=taken, note=note))
 

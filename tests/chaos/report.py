@@ -52,6 +52,7 @@ FAULTS = {
     29: ("Line breaks, escape sequences and JSON in every field", "cardinality"),
     30: ("Secrets where they could show", "security"),
     31: ("SASL_SSL and ACLs: wrong password, certificate, missing right", "security"),
+    32: ("Unread records are deleted under a running worker", "gaps"),
     33: ("The same app_id, another prefix", "topics"),
     34: ("A data folder of another cluster or app_id", "topics"),
     35: ("The changelog, items, recommendations or dead letters are deleted or recreated under a worker", "topics"),
@@ -59,6 +60,7 @@ FAULTS = {
     40: ("Clocks that are wrong or jump, records of long ago", "clocks"),
     41: ("Settings of topics are changed, under a worker and before its start", "topics"),
     42: ("One user floods comments, or clicks behind comments", "fairness"),
+    44: ("A producer writes in transactions: committed, aborted, open, markers last", "gaps"),
     46: ("Forged claims, states, slates and tombstones", "input"),
 }
 """Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""

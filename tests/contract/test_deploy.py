@@ -127,6 +127,7 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     metrics.observe_batch(figures)
     metrics.reject_item("missing_field")
     metrics.observe_lag({"clicks": (0, 0.0)})
+    metrics.observe_undecided({"clicks": 0})
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")

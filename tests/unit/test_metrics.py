@@ -102,6 +102,7 @@ def test_group_recovery_catalogue_and_models(metrics: Metrics) -> None:
     metrics.observe_recovery(50, 0)
     metrics.observe_catalogue(live=10, known=12, offset=99)
     metrics.observe_lag({"clicks": (3, 0.5), "ratings": (0, 0.0)})
+    metrics.observe_undecided({"clicks": 7, "ratings": 0})
     metrics.reject_item("missing_field")
     metrics.use_bundle("a", "m")
     metrics.use_bundle("b", "m", "some data", {"validation NDCG@10": 0.25, "test NDCG@10": 0.12345})
@@ -118,6 +119,7 @@ def test_group_recovery_catalogue_and_models(metrics: Metrics) -> None:
     assert value(metrics, "catalogue_offset") == 99
     assert value(metrics, "lag_records", topic="clicks") == 3
     assert value(metrics, "lag_seconds", topic="clicks") == 0.5
+    assert value(metrics, "undecided_records", topic="clicks") == 7
     assert value(metrics, "items_rejected_total", reason="missing_field") == 1
     assert value(metrics, "send_errors_total", output="changelog") == 1
     assert value(metrics, "provider_info", provider="cpu", policy="auto") == 1

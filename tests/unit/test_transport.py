@@ -167,7 +167,7 @@ def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
         vars(consumer).update(
             app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
             epoch=1, _max=500, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False,
-            _pending=MicroBatch(1), sources=frozenset(["clicks"]), _get_active_partitions=lambda: {TP("clicks", 0)},
+            _pending=MicroBatch(1), _next={TP("clicks", 0): 0}, _get_active_partitions=lambda: {TP("clicks", 0)},
         )  # fmt: skip
         lingering = consumer._pending
         consumer.finish({}, hold={TP("clicks", 0)})
@@ -236,7 +236,8 @@ def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypa
         app = SimpleNamespace(tables=SimpleNamespace(actives_ready=True), rebalancing=False, should_stop=False)
         vars(consumer).update(
             app=app, sources=frozenset(), assignment=set, on_revoked=lambda: None, epoch=1, flow_active=True, _drainer=None,
-            _changed=asyncio.Event(), _claimed=-1, _stopping=False, _fetch=None, _running=None, _pending=None,
+            _changed=asyncio.Event(), _claimed=-1, _stopping=False, _fetch=None, _running=None, _pending=None, _next={},
+            _handed={}, _safe={},
         )  # fmt: skip
         calls: list[set[int]] = []
 
@@ -261,11 +262,11 @@ def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypa
     async def sought(consumer: Any) -> None:
         pass
 
-    async def nothing_lost(consumer: Any, tps: Any) -> None:
-        pass
+    async def nothing_lost(consumer: Any, tps: Any) -> dict[TP, int]:
+        return {}
 
     monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
-    monkeypatch.setattr(SourceConsumer, "_refuse_loss", nothing_lost)
+    monkeypatch.setattr(SourceConsumer, "_begin", nothing_lost)
     monkeypatch.setattr(SourceConsumer, "_refuse_empty", nothing_lost)
     monkeypatch.setattr(SourceConsumer, "should_stop", False)
     asyncio.run(check())

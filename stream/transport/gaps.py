@@ -1,0 +1,86 @@
+"""Which offsets hold no record of ours: a transaction's markers, and what it aborted. Any other that is passed over is a loss.
+
+A source topic is never compacted, so its offsets have no holes: aiokafka gives a record for each, or leaves the offset out since
+its batch is a control batch or part of an aborted transaction, as the batches themselves say. An offset that no batch holds, or
+that is missing within one, was taken away: by a compaction, or by someone who deleted a file of the log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from aiokafka.consumer.fetcher import Fetcher, FetchResult
+from faust.types import TP
+
+from stream.transport.records import Batch
+
+
+class Passed:
+    """What a fetcher passes over in the partitions of `topics`, by right."""
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self._topics = topics
+        self._known: dict[TP, dict[int, int]] = {}  # first offset of a batch -> the offset behind it
+
+    def watch(self, fetcher: Fetcher) -> None:
+        """To be called before anything is assigned."""
+        fetcher._records = _Results(self)
+
+    def watches(self, topic: str) -> bool:
+        return topic in self._topics
+
+    def note(self, tp: TP, batch: Batch) -> None:
+        """A batch that the fetcher reads. Of a transaction that is not aborted its records are read, whatever is noted here."""
+        if batch.is_control_batch or (batch.is_transactional and batch.whole):
+            self._known.setdefault(tp, {})[batch.base_offset] = batch.next_offset
+
+    def missing(self, tp: TP, first: int, end: int, read: Sequence[int]) -> list[range]:
+        """Offsets from `first` to before `end` that were neither read nor passed over by right. read: ascending, all between the
+        two. What is noted below `end` is forgotten."""
+        known = self._known.pop(tp, {})
+        later = {base: behind for base, behind in known.items() if behind > end}
+        if later:
+            self._known[tp] = later
+        right = sorted((base, min(behind, end)) for base, behind in known.items())
+        return [lost for hole in _holes(first, end, read) for lost in _without(hole, right)]
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+class _Results(OrderedDict[Any, Any]):
+    """In the place of the fetcher's own dict of what was fetched and not yet read."""
+
+    def __init__(self, passed: Passed) -> None:
+        super().__init__()
+        self._passed = passed
+
+    def __setitem__(self, key: Any, result: Any) -> None:
+        super().__setitem__(key, result)
+        if isinstance(result, FetchResult) and self._passed.watches(key.topic):
+            result._partition_records._records.on_batch = partial(self._passed.note, TP(*key))
+
+
+def _holes(first: int, end: int, read: Iterable[int]) -> Iterator[range]:
+    for offset in read:
+        if offset > first:
+            yield range(first, offset)
+        first = offset + 1
+    if first < end:
+        yield range(first, end)
+
+
+def _without(hole: range, right: Iterable[tuple[int, int]]) -> Iterator[range]:
+    """A hole less what is passed over by right (ascending)."""
+    first = hole.start
+    for base, behind in right:
+        if behind <= first or base >= hole.stop:
+            continue
+        if base > first:
+            yield range(first, base)
+        first = max(first, behind)
+    if first < hole.stop:
+        yield range(first, hole.stop)

@@ -1,0 +1,30 @@
+"""Faults 32 and 44, five seeds each: offsets of a source topic at which nothing is to be read. `make chaos`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream.settings import Settings
+from tests.chaos import gaps
+
+pytestmark = pytest.mark.chaos
+SEEDS = range(5)
+World = Callable[..., Settings]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_unread_records_deleted(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    gaps.deleted_unread(world(**gaps.SETTINGS), bundles, tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_source_compacted_for_a_while(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    gaps.compacted(world(**gaps.SETTINGS), bundles, tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_transactional_producer(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    gaps.transactions(world(**gaps.SETTINGS), bundles, tmp_path, seed)

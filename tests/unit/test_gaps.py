@@ -1,0 +1,303 @@
+"""Every offset that is not read is explained, or it is a loss: markers, aborted transactions, compaction, deletion, cut logs."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from stream.errors import LossError
+from stream.transport import SourceConsumer
+from stream.transport.consumer import Fetched
+from stream.transport.gaps import Passed
+from stream.transport.records import Records
+
+CLICKS = TP("clicks", 0)
+COMMIT, ABORT = b"\0\0\0\1", b"\0\0\0\0"
+READ_COMMITTED = 1
+WRITER, OTHER = 7, 8
+
+
+def batch(base: int, *offsets: int, writer: int = -1, marker: bytes = b"") -> bytes:
+    """A record batch of these offsets; writer: of a transaction; marker: a control batch that ends one."""
+    builder = DefaultRecordBatchBuilder(2, 0, int(writer >= 0), writer, 0, 0, 1 << 20)
+    for offset in offsets:
+        builder.append(offset - base, 5, marker or b"k", b"\0" * 6 if marker else b"v", [])
+    made = bytearray(builder.build())
+    made[:8] = base.to_bytes(8, "big")  # as the broker sets it
+    if marker:
+        made[22] |= 0x20
+    return bytes(made)
+
+
+def unexplained(data: bytes, first: int, aborted: list[tuple[int, int]] | None = None) -> tuple[list[int], list[range]]:
+    """What aiokafka reads of a fetch from `first` on, and which offsets up to its end are missing. aborted: (writer, where)."""
+    passed = Passed({"clicks"})
+    fetcher: Any = SimpleNamespace()
+    passed.watch(fetcher)
+    place = TopicPartition(*CLICKS)
+    records = PartitionRecords(place, Records(data), aborted, first, None, None, False, READ_COMMITTED)
+    fetcher._records[place] = FetchResult(place, assignment=None, partition_records=records, backoff=0)
+    read = [record.offset for record in records]
+    return read, passed.missing(TP(*place), first, records.next_fetch_offset, read)
+
+
+def test_nothing_is_missing() -> None:
+    assert unexplained(batch(0, 0, 1, 2) + batch(3, 3), 0) == ([0, 1, 2, 3], [])
+
+
+def test_a_committed_transaction_and_its_marker() -> None:
+    data = batch(4, 4, 5, writer=WRITER) + batch(6, 6, writer=WRITER, marker=COMMIT) + batch(7, 7)
+    assert unexplained(data, 4) == ([4, 5, 7], [])
+
+
+def test_the_marker_comes_last() -> None:
+    data = batch(4, 4, 5, writer=WRITER) + batch(6, 6, writer=WRITER, marker=COMMIT)
+    assert unexplained(data, 4) == ([4, 5], [])
+
+
+def test_nothing_but_markers() -> None:
+    data = batch(6, 6, writer=WRITER, marker=COMMIT) + batch(7, 7, writer=OTHER, marker=ABORT)
+    assert unexplained(data, 6) == ([], [])
+
+
+def test_an_aborted_transaction_between_the_records_of_others() -> None:
+    data = (
+        batch(0, 0, 1, writer=WRITER) + batch(2, 2) + batch(3, 3, writer=OTHER) + batch(4, 4, 5, writer=WRITER)
+        + batch(6, 6, writer=WRITER, marker=ABORT) + batch(7, 7, writer=OTHER, marker=COMMIT)
+    )  # fmt: skip
+    assert unexplained(data, 0, [(WRITER, 0)]) == ([2, 3], [])
+
+
+def test_whole_batches_are_gone() -> None:
+    assert unexplained(batch(0, 0) + batch(10, 10, 11) + batch(20, 20), 0) == (
+        [0, 10, 11, 20],
+        [range(1, 10), range(12, 20)],
+    )
+
+
+def test_the_first_batches_are_gone() -> None:
+    assert unexplained(batch(10, 10, 11), 4) == ([10, 11], [range(4, 10)])
+
+
+def test_records_within_a_batch_are_gone() -> None:
+    """As compaction leaves a batch: its first and last offset are kept."""
+    assert unexplained(batch(0, 0, 3, 5) + batch(6, 6), 0) == ([0, 3, 5, 6], [range(1, 3), range(4, 5)])
+
+
+def test_a_transaction_that_was_compacted_is_no_excuse() -> None:
+    data = batch(0, 0, 3, writer=WRITER) + batch(4, 4, writer=WRITER, marker=COMMIT) + batch(5, 5)
+    assert unexplained(data, 0) == ([0, 3, 5], [range(1, 3)])
+
+
+def test_what_is_gone_beside_a_marker_is_named_alone() -> None:
+    data = batch(0, 0) + batch(4, 4, writer=WRITER, marker=COMMIT) + batch(7, 7)
+    assert unexplained(data, 0) == ([0, 7], [range(1, 4), range(5, 7)])
+
+
+def test_a_fetch_that_begins_in_the_middle_of_a_batch() -> None:
+    data = batch(0, 0, 1, 2, 3, writer=WRITER) + batch(4, 4, writer=WRITER, marker=COMMIT)
+    assert unexplained(data, 2) == ([2, 3], [])
+
+
+def test_other_topics_are_not_watched() -> None:
+    """A changelog is compacted: its holes are nobody's loss, and nothing is kept of them."""
+    passed = Passed({"clicks"})
+    fetcher: Any = SimpleNamespace()
+    passed.watch(fetcher)
+    place = TopicPartition("changelog", 0)
+    data = batch(6, 6, writer=WRITER, marker=COMMIT)
+    records = PartitionRecords(place, Records(data), None, 6, None, None, False, READ_COMMITTED)
+    fetcher._records[place] = FetchResult(place, assignment=None, partition_records=records, backoff=0)
+    assert list(records) == []
+    assert passed._known == {}
+
+
+def test_what_is_noted_is_forgotten_once_it_is_passed() -> None:
+    passed = Passed({"clicks"})
+    for base in range(1, 2000, 2):
+        marker: Any = SimpleNamespace(base_offset=base, next_offset=base + 1, is_control_batch=True)
+        passed.note(CLICKS, marker)
+        assert passed.missing(CLICKS, base - 1, base + 1, [base - 1]) == []
+    assert not passed._known
+
+
+# the consumer
+
+
+class Broker:
+    """The consumer's seam to its thread: what the log holds, and where we have sought."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self.log = range(start, end)
+        self.sought: dict[TP, int] = {}
+
+    async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, self.log.start)
+
+    async def highwaters(self, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, self.log.stop)
+
+    async def seek_wait(self, offsets: dict[TP, int]) -> None:
+        self.sought.update(offsets)
+
+
+def consumer_of(broker: Broker, accept_loss: bool = False, **more: Any) -> Any:
+    consumer: Any = SourceConsumer.__new__(SourceConsumer)
+    sent: list[Any] = []
+
+    async def put(one: Any) -> None:
+        sent.append(one)
+
+    app = SimpleNamespace(
+        settings=SimpleNamespace(accept_loss=accept_loss),
+        monitor=SimpleNamespace(stream_inbound_time={}),
+        micro_batches=SimpleNamespace(put=put),
+    )
+    lost: list[int] = []
+    vars(consumer).update(
+        app=app, epoch=1, earliest_offsets=broker.earliest_offsets, highwaters=broker.highwaters, seek_wait=broker.seek_wait,
+        on_accepted_loss=lost.append, lost=lost, log=SimpleNamespace(error=lambda *said: None), passed=Passed({"clicks"}),
+        _next={CLICKS: 10}, _handed={CLICKS: 10}, _safe={CLICKS: 10}, _have={}, _read_offset={}, _pending=None, _linger=0,
+        sent=sent,
+    )  # fmt: skip
+    vars(consumer).update(more)
+    return consumer
+
+
+def fetch(before: int, after: int, *offsets: int) -> Fetched:
+    records: list[Any] = [SimpleNamespace(offset=offset) for offset in offsets]
+    return Fetched({CLICKS: records} if records else {}, {CLICKS: before}, {CLICKS: after})
+
+
+def test_a_gap_that_no_batch_explains_stops_the_worker() -> None:
+    consumer = consumer_of(Broker(0, 20))
+    with pytest.raises(LossError, match="clicks partition 0: source records 12 to 14 are gone"):
+        asyncio.run(consumer._hand_over(fetch(10, 16, 10, 11, 15)))
+    assert not consumer.sent
+
+
+def test_a_gap_that_is_accepted_is_counted_once() -> None:
+    consumer = consumer_of(Broker(0, 20), accept_loss=True)
+    asyncio.run(consumer._hand_over(fetch(10, 16, 10, 11, 15)))
+    assert consumer.lost == [3]
+    assert [[record.offset for record in part.parts[CLICKS]] for part in consumer.sent] == [[10, 11, 15]]
+    assert consumer._next == {CLICKS: 16}
+
+
+def test_what_an_earlier_fetch_found_and_was_not_handed_over_is_read_again() -> None:
+    broker = Broker(0, 30)
+    consumer = consumer_of(broker)
+    asyncio.run(consumer._hand_over(fetch(15, 17, 15, 16)))
+    assert broker.sought == {CLICKS: 10}
+    assert not consumer.sent
+    assert consumer._next == {CLICKS: 10}
+
+
+def test_a_fetch_from_before_our_place_gives_only_what_is_new() -> None:
+    consumer = consumer_of(Broker(0, 30))
+    asyncio.run(consumer._hand_over(fetch(8, 12, 8, 9, 10, 11)))
+    assert [record.offset for record in consumer.sent[0].parts[CLICKS]] == [10, 11]
+
+
+def test_what_is_deleted_before_our_position_stops_the_worker() -> None:
+    consumer = consumer_of(Broker(210, 230))
+    error = OffsetOutOfRangeError({CLICKS: 10})
+    with pytest.raises(LossError, match="clicks partition 0: source records are gone: 10 to 209; see --accept-loss"):
+        asyncio.run(consumer._beyond_source(error.args[0]))
+
+
+def test_what_is_deleted_before_our_position_and_accepted() -> None:
+    broker = Broker(210, 230)
+    consumer = consumer_of(broker, accept_loss=True)
+    asyncio.run(consumer._beyond_source({CLICKS: 10}))
+    assert consumer.lost == [200]
+    assert broker.sought == consumer._next == {CLICKS: 210}
+    asyncio.run(consumer._beyond_source({CLICKS: 10}))  # of a position that we have left
+    assert consumer.lost == [200]
+
+
+@pytest.mark.parametrize(("end", "said"), [(5, "beyond the log's end 5, read up to 10"), (40, "cut off before 10")])
+def test_a_log_that_was_cut_off_stops_the_worker_whatever_is_accepted(end: int, said: str) -> None:
+    """An unclean election, or a topic made anew: also where the log has grown beyond our position again."""
+    consumer = consumer_of(Broker(0, end), accept_loss=True)
+    with pytest.raises(LossError, match=said):
+        asyncio.run(consumer._beyond_source({CLICKS: 10}))
+
+
+def test_a_commit_of_0_is_a_commit() -> None:
+    """What came to a partition that was empty, and was deleted while the worker was away."""
+    consumer = consumer_of(Broker(200, 230), _read_offset={CLICKS: 0})
+    with pytest.raises(LossError, match="0 to 199"):
+        asyncio.run(consumer._begin([CLICKS]))
+
+
+def test_what_was_never_committed_begins_at_the_logs_start() -> None:
+    broker = Broker(200, 230)
+    assert asyncio.run(consumer_of(broker, _read_offset={CLICKS: None})._begin([CLICKS])) == {CLICKS: 200}
+    assert broker.sought == {CLICKS: 200}
+
+
+# lag and commits
+
+
+def behind(consumer: Any, stable: int) -> tuple[int, dict[TP, int]]:
+    """Lag, and what would be committed."""
+    consumer._thread = SimpleNamespace(_ensure_consumer=lambda: SimpleNamespace(last_stable_offset=lambda tp: stable))
+    consumer._committed_offset = {CLICKS: None}
+    return consumer.lag()[CLICKS], consumer._filter_committable_offsets(())
+
+
+def test_a_marker_behind_everything_is_no_lag_and_is_committed() -> None:
+    consumer = consumer_of(Broker(0, 30))
+    consumer.passed._known = {CLICKS: {12: 13}}
+    asyncio.run(consumer._hand_over(fetch(10, 13, 10, 11)))
+    assert behind(consumer, 13) == (3, {CLICKS: 10})
+    consumer._safe[CLICKS] = 12
+    assert behind(consumer, 13) == (0, {CLICKS: 13})
+    consumer.passed._known = {CLICKS: {13: 17}}
+    asyncio.run(consumer._hand_over(fetch(13, 17)))  # another, behind what it aborted
+    assert behind(consumer, 17) == (0, {CLICKS: 17})
+
+
+def test_a_comment_that_waits_keeps_markers_behind_it_uncommitted() -> None:
+    consumer = consumer_of(Broker(0, 30))
+    consumer.passed._known = {CLICKS: {12: 13}}
+    asyncio.run(consumer._hand_over(fetch(10, 13, 10, 11)))
+    consumer._safe[CLICKS] = 11
+    assert behind(consumer, 13) == (2, {CLICKS: 11})
+
+
+def test_nothing_but_markers_since_we_began() -> None:
+    consumer = consumer_of(Broker(0, 30))
+    consumer.passed._known = {CLICKS: {10: 12}}
+    asyncio.run(consumer._hand_over(fetch(10, 12)))
+    assert not consumer.sent
+    assert behind(consumer, 12) == (0, {CLICKS: 12})
+
+
+# changelogs
+
+
+def test_a_changelog_that_is_deleted_before_what_we_have_read_back() -> None:
+    tp = TP("changelog", 0)
+    consumer = consumer_of(Broker(50, 90), accept_loss=True, _have={tp: 9})
+    asyncio.run(consumer._beyond_changelog({tp: 10}))
+    assert consumer.lost == [40]
+    assert consumer._have[tp] == 49
+
+
+def test_a_changelog_whose_record_that_we_have_is_gone() -> None:
+    """Faust seeks to the last record that it has, not behind it."""
+    tp, broker = TP("changelog", 0), Broker(50, 90)
+    consumer = consumer_of(broker, _have={tp: 49})
+    asyncio.run(consumer._beyond_changelog({tp: 49}))
+    assert consumer.lost == []
+    assert broker.sought == {tp: 50}
