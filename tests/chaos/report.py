@@ -60,6 +60,7 @@ FAULTS = {
     40: ("Clocks that are wrong or jump, records of long ago", "clocks"),
     41: ("Settings of topics are changed, under a worker and before its start", "topics"),
     42: ("One user floods comments, or clicks behind comments", "fairness"),
+    43: ("A GPU's TopK gives padding back where fewer items are left than a slate has", "topk"),
     44: ("A producer writes in transactions: committed, aborted, open, markers last", "gaps"),
     46: ("Forged claims, states, slates and tombstones", "input"),
 }

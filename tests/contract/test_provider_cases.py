@@ -11,11 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper
 
 from export.publish import build, publish
 from stream import provider
@@ -27,18 +25,7 @@ from stream.session import CELLS, SCORED, open_models, users_at_once
 from tests.bundles import text_onnx, tiny_run
 from tests.gpu import cases
 from tests.gpu.cases import CASES, OF_SCORE, Subject
-from tests.padding import PADDING, padded
-
-
-def as_exported_before(score: bytes) -> bytes:
-    """score.onnx with -inf as its mask, as in bundles of earlier versions."""
-    model: Any = onnx.load_from_string(score)
-    found = [one for one in model.graph.initializer if (numpy_helper.to_array(one) == MASKED).all()]
-    assert sorted(one.name for one in found) == ["tail_hides", "tail_masked"]
-    for one in found:
-        one.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(one), -np.inf), one.name))
-    return bytes(model.SerializeToString())
-
+from tests.padding import PADDING, as_exported_before, padded
 
 OLD = "as CUDA answers a bundle exported before"
 GRAPHS: dict[str, Callable[[bytes], bytes]] = {
