@@ -309,14 +309,18 @@ class SourceConsumer(driver.Consumer):
         """Raises LossError where an offset from `first` to before `end` is neither found nor passed over by right."""
         if end - first == len(found):
             return
-        for lost in self.passed.missing(tp, first, end, [record.offset for record in found]):
-            self.lose(
-                LossError(
-                    f"{tp.topic} partition {tp.partition}: source records {lost.start} to {lost.stop - 1} are gone, others "
-                    "around them are not: compacted? See --accept-loss"
-                ),
-                len(lost),
-            )
+        holes = self.passed.missing(tp, first, end, [record.offset for record in found])
+        if not holes:
+            return
+        count = sum(map(len, holes))
+        which = f"{holes[0].start} to {holes[-1].stop - 1}" + (f", {count} of them," if len(holes) > 1 else "")
+        self.lose(
+            LossError(
+                f"{tp.topic} partition {tp.partition}: source records {which} are gone, others around them are not: compacted? "
+                "See --accept-loss"
+            ),
+            count,
+        )
 
     async def _send(self, pending: MicroBatch) -> None:
         pending.sent = True

@@ -192,6 +192,12 @@ def test_a_gap_that_is_accepted_is_counted_once() -> None:
     assert consumer._next == {CLICKS: 16}
 
 
+def test_holes_of_one_fetch_are_one_line() -> None:
+    consumer = consumer_of(Broker(0, 20))
+    with pytest.raises(LossError, match="source records 11 to 15, 4 of them, are gone"):
+        asyncio.run(consumer._hand_over(fetch(10, 17, 10, 13, 16)))
+
+
 def test_what_an_earlier_fetch_found_and_was_not_handed_over_is_read_again() -> None:
     broker = Broker(0, 30)
     consumer = consumer_of(broker)
