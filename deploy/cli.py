@@ -102,21 +102,18 @@ def main() -> None:
     try:
         app()
     except FreshetError as error:
-        _tell(str(error))
-        sys.exit(error.exit_code)
+        _end(error, error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
         if error.filename is None:
             _end_as_bug(error)
-        _tell(f"{error.strerror}: {error.filename}")
-        sys.exit(74)
+        _end(FreshetError(f"{error.strerror}: {error.filename}"), 74)
     except ModuleNotFoundError as error:
         extra = _extra_with(error.name or "")
         if not extra:
             _end_as_bug(error)
-        _tell(f"{error.name} is not installed: pip install 'freshet[{extra}]'")
-        sys.exit(69)
+        _end(FreshetError(f"{error.name} is not installed: pip install 'freshet[{extra}]'"), 69)
     except Exception as error:
         _end_as_bug(error)
 
@@ -131,18 +128,27 @@ def _extra_with(module: str) -> str:
     return ""
 
 
-def _tell(message: str) -> None:
-    """One line on standard error: of the log, where the command has one (the worker), else for people."""
+def _end(error: FreshetError, code: int) -> NoReturn:
+    """One line on standard error, of the log where the command has one (the worker), else for people; and the end."""
     if logs.configured():
-        log.critical("worker stops: %s", message)
+        from stream import fatal
+
+        if fatal.prepared():
+            fatal.leave(code, f"worker stops: {fatal.said(fatal.meaning(error))}")
+        log.critical("worker stops: %s", fatal.said(error))
     else:
-        print(f"freshet: {message}", file=sys.stderr)
+        print(f"freshet: {error}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _end_as_bug(error: Exception) -> NoReturn:
     """Show the traceback and end with 70; Python's own 1 would read as a failed check."""
     if logs.configured():
-        log.critical("worker stops: %s", error, exc_info=error)
+        from stream import fatal
+
+        if fatal.prepared():
+            fatal.fatal(error)
+        log.critical("worker stops: %s", fatal.said(error), exc_info=error)
     else:
         traceback.print_exception(error)
     sys.exit(70)

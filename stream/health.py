@@ -1,7 +1,8 @@
 """The worker's small HTTP server: /metrics, /healthz, /readyz, and a status page at /.
 
 It answers from a thread, so also while the loop hangs.
-healthz: 200 while the event loop's heartbeat is younger than `stale` seconds, else 503: whoever supervises restarts.
+healthz: 200 while the event loop's heartbeat is younger than `stale` seconds and work gets on, else 503: whoever supervises
+restarts. Its JSON says what the worker waits for, and for how long nothing has moved.
 readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503; the JSON
 body names what is missing. It binds to loopback unless the setting says otherwise and has no way to change anything.
 """
@@ -21,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stream.errors import SettingsError
 from stream.metrics import Metrics
+from stream.progress import Progress
 
 STALE: Final = 10.0
 TIMEOUT: Final = 5.0
@@ -51,6 +53,7 @@ class Health:
         self._server: _Server | None = None
         self.page: Callable[[list[str]], bytes] | None = None
         """What stands between the worker and ready -> the status page (stream.status). Called from any thread."""
+        self.progress: Progress | None = None
         metrics.ready.set_function(lambda: float(not self.missing()))
         metrics.heartbeat_age.set_function(self.age)
 
@@ -85,7 +88,7 @@ class Health:
         return [name for name, value in self._conditions.items() if not value] + ([] if self.alive() else ["heartbeat"])
 
     def alive(self) -> bool:
-        return self.age() < self._stale
+        return self.age() < self._stale and not (self.progress is not None and self.progress.stalled)
 
     def start(self) -> None:
         """Binds and answers from a daemon thread. Raises SettingsError where host and port cannot be had."""
@@ -110,7 +113,10 @@ class Health:
         if path == "/metrics":
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry)
         if path == "/healthz":
-            return _report(self.alive(), {"alive": self.alive(), "heartbeat_age_seconds": round(self.age(), 3)})
+            body: dict[str, Any] = {"alive": self.alive(), "heartbeat_age_seconds": round(self.age(), 3)}
+            if self.progress is not None:
+                body |= {"standing_seconds": round(self.progress.seconds, 1), "waits_for": self.progress.what}
+            return _report(body["alive"], body)
         if path == "/readyz":
             missing = self.missing()
             return _report(not missing, {"ready": not missing, "missing": missing})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -17,12 +17,15 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream import security
 from stream.catalogue import Catalogue, Snapshot
+from stream.clients import METADATA_MS, absent, consumer_tasks
 from stream.errors import BrokerError, LossError, RecordError, TopologyError
+from stream.progress import Work
 from stream.settings import Settings
 
 OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
 OnSnapshot = Callable[[Snapshot], None]
-MAX_RECORDS: Final = 5_000
+MAX_RECORDS: Final = 500
+"""Applied at a time: new texts take seconds a hundred to encode, and whoever watches sees that it gets on."""
 POLL_MS: Final = 1_000
 METADATA: Final = 10.0
 _log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class ItemsFollower:
         self._place = TopicPartition(settings.items_topic, 0)
         self._thread = ThreadPoolExecutor(1, "catalogue")
         self._consumer: Any = None
+        self._applying = False
+        self._end = -1  # of the topic, at the start
 
     async def start(self) -> None:
         """Returns when the catalogue has reached the end that the topic had at the call, and follows from there.
@@ -65,6 +70,7 @@ class ItemsFollower:
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="none",
+                metadata_max_age_ms=METADATA_MS,
                 isolation_level="read_committed",
             )
             await self._consumer.start()
@@ -72,7 +78,7 @@ class ItemsFollower:
             await self._check_topic()
             begin = (await self._consumer.beginning_offsets([self._place]))[self._place]
             self._consumer.seek(self._place, begin)
-            end = (await self._consumer.end_offsets([self._place]))[self._place]
+            self._end = end = (await self._consumer.end_offsets([self._place]))[self._place]
             while await self._consumer.position(self._place) < end:
                 await self._take(timeout_ms=POLL_MS)
         except KafkaError as error:
@@ -88,6 +94,21 @@ class ItemsFollower:
             "catalogue loaded: %d live of %d known items, offset %d", snapshot.live, snapshot.known, snapshot.offset
         )
         self.task = asyncio.create_task(self._follow(), name="items")
+
+    def tasks(self) -> Iterator[tuple[str, asyncio.Future[Any] | None]]:
+        """What must not end by itself while it follows (stream.lasting)."""
+        yield "items", self.task
+        yield from consumer_tasks("the items' consumer", self._consumer)
+
+    def work(self) -> dict[str, Work]:
+        """What there is to do now (stream.progress)."""
+        offset, topic = self.catalogue.snapshot.offset, self._place.topic
+        if self.task is None:
+            away = absent(self._consumer, [self._place]) if self._consumer is not None else ""
+            return {"items": Work(f"the catalogue: {topic} is read up to {offset} of {self._end - 1}", offset, away)}
+        if self._applying:
+            return {"items": Work(f"records of {topic} behind {offset} to be encoded", offset)}
+        return {}
 
     async def stop(self) -> None:
         """Ends the task, the consumer and the thread; may be called twice. A failure of the task is not raised again."""
@@ -135,7 +156,11 @@ class ItemsFollower:
         if not records:
             return False
         loop = asyncio.get_running_loop()
-        rejected = await loop.run_in_executor(self._thread, self.catalogue.apply, records)
+        self._applying = True
+        try:
+            rejected = await loop.run_in_executor(self._thread, self.catalogue.apply, records)
+        finally:
+            self._applying = False
         for refused in rejected:
             if self._on_rejected is not None:
                 self._on_rejected(*refused)

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, TextIO
@@ -31,6 +34,10 @@ QUIET: Final = {
 }
 """Libraries that tell at INFO what our own messages and metrics tell better. DEBUG of ours does not make them talk."""
 
+LIBRARIES: Final = ("aiokafka", "kafka", "faust", "mode", "asyncio")
+REPEAT: Final = 10.0  # seconds between two lines of a library that say the same
+MOST: Final = 1000  # different ones that are remembered
+
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data"}  # mode adds `data`
 _RESERVED: Final = ("time", "level", "logger", "message", "exception")
 
@@ -43,6 +50,33 @@ def moment(created: float) -> str:
 def fields(record: logging.LogRecord) -> dict[str, object]:
     """What the caller gave as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _OWN and name not in _RESERVED}
+
+
+class Repeats(logging.Filter):
+    """Of what a library says again and again (a broker that is away), one line in `every` seconds, with the count of those left
+    out as the field `repeated`. Our own lines all pass."""
+
+    def __init__(self, every: float = REPEAT, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every = every
+        self._clock = clock
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}  # when it was shown, how often it came since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.CRITICAL or not record.name.startswith(LIBRARIES):
+            return True
+        template = str(record.msg)[:100]
+        key, now = (record.name, record.levelno, template), self._clock()
+        last, left_out = self._said.get(key, (-math.inf, 0))
+        if now - last < self._every:
+            self._said[key] = last, left_out + 1
+            return False
+        if len(self._said) >= MOST:
+            self._said.clear()
+        self._said[key] = now, 0
+        if left_out:
+            record.repeated = left_out
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -78,6 +112,7 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())
+    handler.addFilter(Repeats())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

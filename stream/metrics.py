@@ -241,6 +241,7 @@ class Metrics:
         self.ready = gauge("ready", "1: joined, recovered, catalogue and bundle loaded")
         self.clock_offset = gauge("clock_offset_seconds", "The brokers' time less that of this machine's clock")
         self.heartbeat_age = gauge("heartbeat_age_seconds", "Time since the event loop last turned")
+        self.standing = gauge("standing_seconds", "Time for which there was work and nothing moved")
         self.build_info = gauge("build_info", "1 for the running version", "version")
 
         self._start_at_zero()

@@ -64,6 +64,13 @@ class Settings(BaseSettings):
     commit_interval: float = Field(0.5, gt=0, le=60, description="seconds between two offset commits")
     startup_timeout: float = Field(30.0, ge=0, le=3600, description="seconds to wait for a broker at start")
     request_timeout: float = Field(30.0, ge=1, le=600, description="seconds until a request counts as failed")
+    stall_timeout: float = Field(
+        120.0,
+        ge=10,
+        le=3600,
+        description="seconds for which a worker may have work and not get on, until it ends with 70; "
+        "at least twice session_timeout and rebalance_timeout together",
+    )
     standby_replicas: int = Field(
         0, ge=0, le=8, description="workers that follow each partition's changelog besides its owner"
     )
@@ -105,6 +112,8 @@ class Settings(BaseSettings):
             raise ValueError("heartbeat_interval: expected at most a third of session_timeout")
         if self.inference_timeout * 2 > self.session_timeout:
             raise ValueError("inference_timeout: expected at most half of session_timeout")
+        if self.stall_timeout < 2 * (self.session_timeout + self.rebalance_timeout):
+            raise ValueError("stall_timeout: expected at least twice session_timeout and rebalance_timeout together")
         if self.security_protocol.startswith("SASL"):
             if self.sasl_mechanism == "OAUTHBEARER":
                 if self.sasl_token_file is None:

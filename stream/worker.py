@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import msgspec
-from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
-from stream import logs, popularity, status
+from stream import lasting, logs, popularity, status
 from stream.app import InterestApp
 from stream.bundle import Bundle, current, load
 from stream.catalogue import Catalogue
@@ -29,18 +29,20 @@ from stream.clock import Difference
 from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
 from stream.decoder import EventDecoder
-from stream.encoder import Encoder, open_encoder
-from stream.errors import FreshetError, RecordError
+from stream.encoder import Encoder, Vectors, open_encoder
+from stream.errors import BundleError, FreshetError, RecordError
 from stream.events import Scored
-from stream.fatal import fatal, meaning
+from stream.fatal import fatal, leave, prepare
 from stream.folder import Changelog, FolderCheck
 from stream.health import Health
 from stream.items import ItemsFollower
 from stream.lag import Lag
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, Serving
+from stream.progress import LoopWatch, Progress, Work
 from stream.session import Models, open_models
 from stream.settings import Settings
+from stream.stopping import stopping
 from stream.transport import (
     Fence,
     Outgoing,
@@ -52,32 +54,51 @@ from stream.transport import (
     reader,
 )
 
-STOP_LIMIT = 28.0  # seconds; a worker that is asked to stop is gone within 30
+BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
+START = 5.0  # seconds that a start under way gets to come to an end, once a stop is asked for
 DRAIN = 5.0  # seconds that waiting comments get at the stop
 TICK = 0.5  # seconds between two looks at the worker's condition
+THREADS = ("health", "topics", "signals")  # must not end by themselves
 
 log = logging.getLogger("freshet.worker")
 
 
 def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: str = "") -> None:
-    """Run one worker until SIGTERM or SIGINT. topics: topic -> its id, where the broker tells ids; cluster: the cluster's.
+    """Run one worker until SIGTERM or SIGINT, and end the process. topics: topic -> its id, where the broker tells ids;
+    cluster: the cluster's.
 
-    Raises FreshetError where it cannot start; later errors end the process.
+    Raises FreshetError for a bundle that cannot be used; later errors end the process.
     """
     logs.configure(settings.log_level)
+    stopping.listen()
+    prepare()
     check_private_names()
     escape_header_names()
     bound_unpacking()
-    bundle = load(current(settings.bundles))
-    models = open_models(bundle, settings.provider)
-    encoder = open_encoder(bundle, settings.provider)
+    with _in_time(
+        BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
+    ):
+        bundle = load(current(settings.bundles))
+        models = open_models(bundle, settings.provider)
+        encoder = open_encoder(bundle, settings.provider)
+    lasting.guard_threads()
+    lasting.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster).run())
-        except (
-            KafkaError
-        ) as error:  # the broker went away after the topics were looked at, and before the app had started
-            raise meaning(error) from None
+        lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
+        runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster).live())
+    leave(0)  # no thread that is still busy holds the end back
+
+
+@contextmanager
+def _in_time(seconds: float, error: FreshetError) -> Iterator[None]:
+    """Ends the process with `error` where the block takes longer: a graph that runs cannot be interrupted."""
+    late = threading.Timer(seconds, fatal, [error])
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -89,10 +110,10 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _items_ended(task: asyncio.Task[None]) -> None:
-    """A worker whose catalogue stands still would recommend what is gone."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        fatal(error)
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Have `loop` call it; nothing where it is closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 def _step_back() -> None:
@@ -127,35 +148,72 @@ class Worker:
         self._urgent_thread = ThreadPoolExecutor(1, "urgent-texts")  # a thread only once it is needed
         self._stop = asyncio.Event()
         self._fence: Fence | None = None
+        self._progress = Progress(settings.stall_timeout)
+        self._items: ItemsFollower | None = None
+        self._app: InterestApp | None = None
+        self._comments: CommentStage | None = None
+        self._tasks: list[tuple[str, asyncio.Future[None]]] = []
+        self._turned = self._consumer_turned = 0  # how often the two loops have
+        self._encoded = 0  # texts of comments
+
+    async def live(self) -> None:
+        """`run`; an error ends the process here, before anything that is left open speaks."""
+        try:
+            await self.run()
+        except Exception as error:
+            fatal(error)
 
     async def run(self) -> None:
         settings = self._settings
         self._describe()
         catalogue = Catalogue(self._bundle, self._encoder.item_vectors)
         self._health.page = lambda missing: self._page(missing, catalogue)
+        self._health.progress = self._progress
+        self._metrics.standing.set_function(lambda: self._progress.seconds)
         self._health.start()
         self._health.set(bundle=True)
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._stop.set)
-        items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
-        beating = asyncio.ensure_future(self._beat())
+        items = self._items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
+        self._tasks = [("beat", asyncio.ensure_future(self._beat()))]
+        beats = {"the event loop": lambda: self._turned, "the consumer's loop": self._beat_of_consumer}
+        LoopWatch(settings.stall_timeout, beats).start()
         await items.start()
-        if items.task is not None:
-            items.task.add_done_callback(_items_ended)
         self._health.set(catalogue=True)
-        app = InterestApp(settings)
-        comments = CommentStage(
-            self._encoder.encode, self._text_thread, settings.comment_cache,
-            self._encoder.encode_and_read if self._encoder.reads else None, self._urgent_thread,
+        app = self._app = InterestApp(settings)
+        comments = self._comments = CommentStage(
+            self._encode, self._text_thread, settings.comment_cache,
+            self._encode_and_read if self._encoder.reads else None, self._urgent_thread,
         )  # fmt: skip
         pipeline = self._pipeline(app, comments, catalogue)
         app.interest.pipeline = pipeline
-        watching = asyncio.ensure_future(self._watch(app, pipeline, catalogue))
+        loop = asyncio.get_running_loop()
+        stopping.in_order(lambda: _tell(loop, partial(self._ask_stop, app)))
+        self._tasks.append(("watch", asyncio.ensure_future(self._watch(app, pipeline, catalogue))))
         log.info("worker starts", extra={"port": self._health.port, "bundle": self._bundle.id})
-        await app.start()
-        await self._stop.wait()
-        await self._shut(app, items, [watching, beating])
+        asked = asyncio.ensure_future(self._stop.wait())
+        starting = asyncio.ensure_future(app.start())
+        await asyncio.wait((asked, starting), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():  # asked to stop meanwhile: nothing is claimed from here on
+            await asyncio.wait((starting,), timeout=START)
+        if not starting.done():
+            log.info("worker stopped")
+            leave(0)
+        await starting
+        await asked
+        await self._shut(app, items)
+
+    def _ask_stop(self, app: InterestApp) -> None:
+        app.consumer.hold()
+        self._stop.set()
+
+    def _encode(self, text: str) -> Vectors:
+        vector = self._encoder.encode(text)
+        self._encoded += 1
+        return vector
+
+    def _encode_and_read(self, text: str) -> tuple[Vectors, float]:
+        found = self._encoder.encode_and_read(text)
+        self._encoded += 1
+        return found
 
     def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
         settings, bundle = self._settings, self._bundle
@@ -222,9 +280,48 @@ class Worker:
         )
 
     async def _beat(self) -> None:
+        """The heartbeat; and a look at whether all that must run runs, and gets on."""
+        threads = [(one.name, one) for one in threading.enumerate() if one.name in THREADS]
         while True:
+            self._turned += 1
             self._health.beat()
+            if not stopping.asked:
+                try:
+                    self._look(threads)
+                except Exception as error:
+                    fatal(error)
             await asyncio.sleep(TICK)
+
+    def _look(self, threads: Sequence[tuple[str, threading.Thread | None]]) -> None:
+        tasks: list[tuple[str, asyncio.Future[Any] | None]] = [*self._tasks]
+        work = {}
+        if self._items is not None:
+            tasks += self._items.tasks()
+            work = self._items.work()
+        if self._app is not None:
+            consumer: SourceConsumer = self._app.consumer
+            tasks += [*consumer.tasks(), *self._app.producer_tasks()]
+            threads = [*threads, ("consumer", consumer.thread())]
+            work |= consumer.work(self._recovered(self._app))
+        if self._comments is not None and self._comments.held:
+            work["comments"] = Work(f"{self._comments.held} events behind comments to be encoded", self._encoded)
+        lasting.look(tasks, threads)
+        self._progress.look(work)
+
+    def _beat_of_consumer(self) -> int:
+        """How often the loop of the consumer's thread has turned; asks it to turn again."""
+        if self._app is None or self._app.consumer.thread() is None:
+            self._consumer_turned += 1
+        else:
+            self._app.consumer.turn(self._count_turn)
+        return self._consumer_turned
+
+    def _count_turn(self) -> None:
+        self._consumer_turned += 1
+
+    @staticmethod
+    def _recovered(app: InterestApp) -> bool:
+        return bool(app.consumer.joined and app.tables.actives_ready and not app.rebalancing)
 
     async def _watch(self, app: InterestApp, pipeline: Pipeline, catalogue: Catalogue) -> None:
         """Readiness, gauges, and the slate for anyone unknown."""
@@ -235,7 +332,7 @@ class Worker:
         shown: list[Scored] | None = None
         while True:
             try:
-                up = consumer.joined and bool(app.tables.actives_ready) and not app.rebalancing
+                up = self._recovered(app)
                 self._health.set(joined=consumer.joined, recovered=up)
                 if up and consumer.rebalances > rebalances:  # it may have come and gone since the last look
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
@@ -291,22 +388,21 @@ class Worker:
         self._metrics.slates.labels("popularity", "false").inc()
         return items
 
-    async def _shut(self, app: InterestApp, items: ItemsFollower, tasks: list[asyncio.Future[None]]) -> None:
+    async def _shut(self, app: InterestApp, items: ItemsFollower) -> None:
         log.info("worker stops")
-        late = threading.Timer(STOP_LIMIT, fatal, [FreshetError(f"not stopped within {STOP_LIMIT:g} s")])
-        late.daemon = True
-        late.start()
         self._health.set(joined=False)
-        app.consumer.hold()
+        stopping.waits_for = "micro-batches and comments that are under way"
         await app.consumer.settle(DRAIN)
-        for task in tasks:
+        for _, task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        stopping.waits_for = "Kafka's clients and RocksDB to be closed"
         await app.stop()
+        stopping.waits_for = "the items' consumer to be closed"
         await items.stop()
         self._health.stop()
         self._model_thread.shutdown(wait=False)
         for texts in (self._text_thread, self._urgent_thread):
-            texts.shutdown(wait=False, cancel_futures=True)  # else the process waits for every text that waits
+            texts.shutdown(wait=False, cancel_futures=True)
         log.info("worker stopped")

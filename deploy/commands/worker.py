@@ -32,6 +32,11 @@ def worker(
     Exit codes: 0 stopped as asked, 65 bad bundle, 69 no broker or provider, 74 disk full, 75 lease run out, 76 records lost,
     78 wrong settings or topics, 70 anything else.
     """
+    from stream import fatal
+    from stream.stopping import stopping
+
+    stopping.listen()  # before anything else: from here on a stop is heard
+    fatal.prepare()
     from deploy.topics import check
     from deploy.topicwatch import TopicWatch
     from stream import worker as process

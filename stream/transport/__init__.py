@@ -2,7 +2,8 @@
 
 Faust keeps the app, agent, table, assignment, rebalance, recovery, standbys, the commit timer and the shutdown. For the
 source topics only, an own consumer hands over micro-batches, keeps the offsets to commit, and guards a heartbeat lease.
-With stream.store this is the only place that touches private names of Faust, mode and aiokafka (docs/decisions/0002).
+With stream.store, stream.clients and stream.lasting this is the only place that touches private names of Faust, mode and aiokafka
+(docs/decisions/0002).
 """
 
 from stream.transport.application import SourceApp

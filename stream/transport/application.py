@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import faust
@@ -12,8 +13,11 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream import security
+from stream.clients import producer_tasks
 from stream.clock import Clock
+from stream.errors import FreshetError
 from stream.fatal import fatal
+from stream.lasting import Task
 from stream.settings import Settings
 from stream.transport.batch import MicroBatch
 from stream.transport.consumer import SourceConsumer
@@ -105,12 +109,21 @@ class SourceApp(faust.App):
             async for batch in batches:
                 try:
                     await handle(batch)
+                except asyncio.CancelledError:
+                    current = asyncio.current_task()
+                    if current is None or not current.cancelling():  # something that it awaited was, not the agent
+                        fatal(FreshetError(f"a micro-batch was cancelled under the agent {name}: this is a bug"))
+                    raise
                 except Exception as error:
                     fatal(error)
 
         consume.__name__ = name
         consume.__doc__ = description
         return self.agent(self.micro_batches, name=name)(consume)
+
+    def producer_tasks(self) -> Iterator[tuple[str, Task | None]]:
+        """aiokafka's, of the producer; none before it has started."""
+        yield from producer_tasks("the worker's producer", getattr(self._producer, "_producer", None))
 
     async def crash(self, reason: BaseException) -> None:
         fatal(reason)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,13 @@ from faust.types import TP
 from mode import Service
 
 from stream.claims import LeftOut
+from stream.clients import METADATA_MS, absent, consumer_tasks, unread
 from stream.clock import steady
 from stream.errors import FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
+from stream.lasting import Task, guard_loop
+from stream.progress import Work
+from stream.stopping import stopping
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
 from stream.transport.gaps import Passed
@@ -26,9 +31,6 @@ from stream.transport.membership import Membership
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
 held, so this bounds the latency of a quiet topic-partition; Faust has 1,500 built in."""
-
-METADATA_MS = 10_000
-"""How soon partitions that were added to a topic are noticed; aiokafka's default is 5 minutes."""
 
 POLL = 0.5  # seconds that one fetch of ours waits
 POLL_HELD = 0.05  # the same while some partitions are held: they must not wait for it once they may go on
@@ -74,6 +76,7 @@ class SourceThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread; notes each good heartbeat, keeps its place in the group, reads committed records only."""
 
     async def on_start(self) -> None:
+        guard_loop(self.thread_loop, lambda: stopping.asked)
         try:
             membership = Membership(self.app.settings.data_dir)
         except FreshetError as error:
@@ -88,7 +91,9 @@ class SourceThread(driver.AIOKafkaConsumerThread):
 
         async def noted() -> bool:
             asked = steady()
+            lease.answered = False
             good = bool(await beat())
+            lease.answered = good or coordinator.coordinator_id is not None
             if good and lease.age:  # age 0: nothing is assigned
                 lease.grant(asked)
             return good
@@ -120,6 +125,8 @@ class SourceConsumer(driver.Consumer):
 
     The pipeline calls `take` before and `finish` after a micro-batch, with the offsets that are now safe to commit.
     """
+
+    finished = 0  # micro-batches
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -351,6 +358,7 @@ class SourceConsumer(driver.Consumer):
         self._safe.update(safe)
         self._running = None
         self._held = hold
+        self.finished += 1
         self._changed.set()
 
     def hold(self) -> None:
@@ -386,6 +394,50 @@ class SourceConsumer(driver.Consumer):
         """Everything below is finished. Where all that was handed over is, so are the markers behind it."""
         safe = self._safe[tp]
         return self._next[tp] if safe >= self._handed[tp] else safe
+
+    # what must get on (stream.lasting, stream.progress)
+
+    def tasks(self) -> Iterator[tuple[str, Task | None]]:
+        """aiokafka's, of this consumer; none before it has started."""
+        yield from consumer_tasks("the worker's consumer", self._client())
+
+    def work(self, recovered: bool) -> dict[str, Work]:
+        """What this worker has to do now. recovered: its states are read back."""
+        client, app = self._client(), self.app
+        if client is None:
+            return {"start": Work("Kafka's client to start", None)}
+        if not self.joined:
+            wanted = f"the group {app.conf.id} to say which partitions are ours"
+            return {"group": Work(wanted, self.rebalances, absent(client, group=True))}
+        ours = [tp for tp in self.assignment() if tp.topic in self.sources]
+        away = absent(client, [*ours, *(app.changelog(tp.partition) for tp in ours)], group=True)
+        if not recovered:
+            remaining = app.tables.recovery.active_remaining_total() if app.in_recovery else 0
+            wanted = f"states to be read back and claimed: {max(0, remaining)} records of {app.settings.changelog_topic} remain"
+            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining), away)}
+        found = {}
+        waiting = unread(client, self.sources, self._held)
+        if waiting or self._pending is not None or self._running is not None:
+            wanted = f"source records to be processed, {waiting} of them not read yet"
+            found["records"] = Work(wanted, self.finished, away)
+        behind = {tp: offset for tp, offset in self._safe.items() if offset > (self._committed_offset.get(tp) or 0)}
+        if behind:
+            committed = tuple(self._committed_offset.get(tp) for tp in sorted(behind))
+            found["commit"] = Work(f"offsets of {len(behind)} source partitions to be committed", committed, away)
+        return found
+
+    def thread(self) -> threading.Thread | None:
+        """The consumer's; None before it has started."""
+        return self._thread._thread if self._thread is not None else None
+
+    def turn(self, beat: Callable[[], None]) -> None:
+        """Have the loop of the consumer's thread call `beat`."""
+        if self._thread is not None:
+            with suppress(RuntimeError):  # it is closed: the thread's own end says why
+                self._thread.thread_loop.call_soon_threadsafe(beat)
+
+    def _client(self) -> Any:
+        return self._thread._consumer if self._thread is not None else None
 
     # rebalance and shutdown
 
@@ -473,7 +525,7 @@ class SourceConsumer(driver.Consumer):
         of as assigned may be another worker's already, so nothing may be claimed.
         """
         await super().perform_seek()
-        if asyncio.current_task() is self._drainer:
+        if asyncio.current_task() is self._drainer or self._stopping:
             return
         epoch = self.epoch
         sources = [tp for tp in self.assignment() if tp.topic in self.sources]

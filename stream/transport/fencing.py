@@ -34,6 +34,7 @@ from stream.claims import (
 from stream.errors import BrokerError, FencedError, LossError, TopologyError
 from stream.items import consumer_arguments
 from stream.settings import Settings
+from stream.stopping import stopping
 from stream.store import InterestStore
 from stream.transport.producer import Outgoing, RecordBatches
 
@@ -91,6 +92,8 @@ class Fence:
         wanted = sorted(partitions)
         await self._same_topics(wanted)
         for partition in wanted:
+            if stopping.asked:
+                return  # whoever has been asked to stop takes nothing over
             await self._take(partition)
         if self._epochs:
             log.info("partitions claimed", extra={"epochs": dict(self._epochs)})

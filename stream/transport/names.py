@@ -14,6 +14,7 @@ from faust.channels import Channel
 from faust.stores import rocksdb
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
+from mode import Service
 
 from stream.errors import SettingsError
 
@@ -35,6 +36,8 @@ METHODS: Final[tuple[tuple[type, str], ...]] = (
     (GroupCoordinator, "_send_req"),
     (Sender, "_send_produce_req"),
     (_DefaultRecordBatchPy, "_maybe_uncompress"),
+    (Service, "_execute_task"),
+    (Service, "crash"),
 )
 
 ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
@@ -59,8 +62,11 @@ _SOURCES: Final[dict[str, tuple[str, ...]]] = {
         "self._coordinator",
         "self._client",
         "self._fetcher",
+        "self._subscription",
     ),
     "aiokafka.consumer.fetcher": (
+        "self._fetch_task = ",
+        "tp_state.lso = lso",
         "self._records",
         "self._records[tp] = FetchResult(",
         "records = self._records",
@@ -70,8 +76,12 @@ _SOURCES: Final[dict[str, tuple[str, ...]]] = {
         "for record in next_batch:",
         "if record.offset < self.next_fetch_offset:",
     ),
-    "aiokafka.client": ("self._metadata_max_age_ms",),
-    "aiokafka.producer.producer": ("self._sender",),
+    "aiokafka.client": ("self._metadata_max_age_ms", "self._sync_task = "),
+    "aiokafka.cluster": ("self._last_successful_refresh_ms = ",),
+    "aiokafka.consumer.group_coordinator": ("self._coordination_task = ", "self.coordinator_id = "),
+    "aiokafka.producer.producer": ("self._sender", "self.client"),
+    "aiokafka.producer.sender": ("self._sender_task = ",),
+    "mode.threads": ("self._thread = ",),
 }
 
 

@@ -56,12 +56,16 @@ FAULTS = {
     33: ("The same app_id, another prefix", "topics"),
     34: ("A data folder of another cluster or app_id", "topics"),
     35: ("The changelog, items, recommendations or dead letters are deleted or recreated under a worker", "topics"),
+    36: ("Something of a worker ends or stands still that must not; a clock ahead at the start", "life"),
+    37: ("Topics compressed with each codec, switched under the workers", "life"),
+    38: ("Asked to stop (SIGTERM) during the start", "life"),
     39: ("Ids that are the places of other events", "input"),
     40: ("Clocks that are wrong or jump, records of long ago", "clocks"),
     41: ("Settings of topics are changed, under a worker and before its start", "topics"),
     42: ("One user floods comments, or clicks behind comments", "fairness"),
     43: ("A GPU's TopK gives padding back where fewer items are left than a slate has", "topk"),
     44: ("A producer writes in transactions: committed, aborted, open, markers last", "gaps"),
+    45: ("Last words: no memory, no descriptors, no broker, golden vectors that never end", "life"),
     46: ("Forged claims, states, slates and tombstones", "input"),
 }
 """Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any
+
 import pytest
-from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+from aiokafka.errors import InvalidTimestampError, KafkaConnectionError, TopicAuthorizationFailedError
 
 from stream.errors import BrokerError, LossError
-from stream.fatal import meaning
+from stream.fatal import meaning, said
 
 
 @pytest.mark.parametrize(
@@ -25,3 +35,82 @@ def test_a_broker_that_is_away_or_refuses_is_a_broker_error(error: Exception, sa
 @pytest.mark.parametrize("error", [LossError("gone"), KeyError(3), KeyboardInterrupt()])
 def test_every_other_error_is_itself(error: BaseException) -> None:
     assert meaning(error) is error
+
+
+def test_an_error_without_a_text_is_told_by_its_type_and_place() -> None:
+    def deep() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError) as raised:
+        deep()
+    assert re.fullmatch(r"TimeoutError in deep, test_fatal.py line \d+", said(raised.value))
+    assert said(KeyError("user")) == "KeyError: 'user'"
+    assert said(LossError("gone")) == "gone"
+
+
+def test_a_refused_timestamp_names_the_clock() -> None:
+    meant = meaning(InvalidTimestampError())
+    assert isinstance(meant, BrokerError)
+    assert "clock" in str(meant)
+
+
+def test_memory_that_runs_out_is_named() -> None:
+    assert said(meaning(MemoryError())).startswith("out of memory: ")
+
+
+def ends(code: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python code as a worker would run it, with its log and its way out."""
+    head = "from stream import logs, fatal, errors\nlogs.configure()\nfatal.prepare()\n"
+    return subprocess.run(
+        [sys.executable, "-c", head + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **more,
+    )
+
+
+def test_descriptors_that_run_out_are_no_broker_that_is_away() -> None:
+    done = ends("""
+        import resource
+        from aiokafka.errors import KafkaConnectionError
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        fatal.fatal(KafkaConnectionError("Unable to bootstrap"))
+    """)
+    assert done.returncode == 70
+    assert "too many open files (this process may have 3)" in json.loads(done.stderr)["message"]
+
+
+def test_nothing_is_said_after_the_last_line() -> None:
+    done = ends("""
+        class Client:
+            def __del__(self):
+                print("Unclosed AIOKafkaConsumer", flush=True)
+        client = Client()
+        fatal.fatal(errors.LossError("gone"))
+    """)
+    assert done.returncode == 76
+    assert json.loads(done.stderr)["message"] == "worker stops: gone"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("held", ["a pipe that nobody reads", "a lock that another thread holds"])
+def test_a_line_that_cannot_be_written_does_not_hold_the_end_back(held: str) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while held.startswith("a pipe"):
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    lock = "import logging, threading; threading.Thread(target=logging.getLogger().handlers[0].acquire).start()\n"
+    code = "from stream import logs, fatal, errors\nlogs.configure()\nfatal.prepare()\n"
+    code += (lock if held.startswith("a lock") else "") + 'fatal.fatal(errors.LossError("gone"))\n'
+    began = time.monotonic()
+    try:
+        child = subprocess.Popen([sys.executable, "-c", code], stderr=writer)
+        assert child.wait(60) == 76
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert time.monotonic() - began < 30

@@ -162,3 +162,29 @@ def test_what_nobody_catches_is_a_log_line() -> None:
         "uncaught ZeroDivisionError", "uncaught ValueError", "uncaught KeyError",
     ]  # fmt: skip
     assert all("Traceback" in str(line["exception"]) for line in said)
+
+
+def test_what_a_library_repeats_is_one_line_with_a_count() -> None:
+    now = [0.0]
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(logs.JsonFormatter())
+    handler.addFilter(logs.Repeats(10.0, lambda: now[0]))
+
+    def say(name: str, text: str, *values: object) -> None:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, text, values, None)
+        if handler.filter(record):
+            handler.emit(record)
+
+    for node in range(745):
+        now[0] += 1 / 32
+        say("aiokafka", "Unable connect to node with id %s", node)
+        say("freshet.worker", "ours %s", node)
+    say("aiokafka", "another %s", 1)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    theirs = [line for line in lines if line["logger"] == "aiokafka"]
+    assert [(line["message"], line.get("repeated")) for line in theirs] == [
+        ("Unable connect to node with id 0", None), ("Unable connect to node with id 320", 319),
+        ("Unable connect to node with id 640", 319), ("another 1", None),
+    ]  # fmt: skip
+    assert len(lines) == 745 + 4

@@ -1,0 +1,163 @@
+"""`freshet worker` in which something ends, or stands still, that must not: the test of stream.lasting and stream.progress.
+
+python -m tests.broken NAME       once the worker is ready, or from its start, the thing of that name happens
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stream import session, worker
+from stream.pipeline import Pipeline
+from stream.transport import SourceConsumer
+from stream.worker import Worker
+
+Act = Callable[[Worker], None]
+AHEAD = 2 * 3600.0  # seconds
+
+
+def clock() -> None:
+    """This machine's clock is two hours ahead."""
+    now = time.time
+    time.time = lambda: now() + AHEAD
+
+
+def golden() -> None:
+    """A graph does not end."""
+    worker.BUNDLE_LIMIT = 3.0
+    session.Models.replay = lambda *_: time.sleep(3600)  # type: ignore[method-assign]
+
+
+def memory() -> None:
+    """Memory runs out in the middle of a micro-batch."""
+
+    def short(*_: Any) -> Any:
+        raise MemoryError
+
+    Pipeline._decode = short  # type: ignore[method-assign]
+
+
+def fetch_stands() -> None:
+    """A fetch never returns, though the broker answers."""
+
+    async def stands(*_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    SourceConsumer._read = stands  # type: ignore[method-assign]
+
+
+def commit_stands() -> None:
+    """Commits are said to be made, and are not."""
+
+    async def nothing(*_: Any, **__: Any) -> bool:
+        return False
+
+    SourceConsumer.force_commit = nothing  # type: ignore[method-assign]
+
+
+def encoding_stands() -> None:
+    """The text of a comment is encoded for ever."""
+    Worker._encode = Worker._encode_and_read = lambda *_: time.sleep(3600)  # type: ignore[assignment, method-assign]
+
+
+def agent(one: Worker) -> None:
+    (reference,) = one._app.interest.agent._actors  # type: ignore[union-attr]
+    reference.actor_task.cancel()
+
+
+def coordination(one: Worker) -> None:
+    client = one._app.consumer._client()  # type: ignore[union-attr]
+    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._coordinator._coordination_task.cancel)  # type: ignore[union-attr]
+
+
+def fetching(one: Worker) -> None:
+    client = one._app.consumer._client()  # type: ignore[union-attr]
+    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._fetcher._fetch_task.cancel)  # type: ignore[union-attr]
+
+
+def sending(one: Worker) -> None:
+    one._app.producer._producer._sender._sender_task.cancel()  # type: ignore[union-attr]
+
+
+def items(one: Worker) -> None:
+    one._items.task.cancel()  # type: ignore[union-attr]
+
+
+def service(one: Worker) -> None:
+    for task in asyncio.all_tasks():
+        if "Recovery._restart_recovery" in task.get_name():
+            task.cancel()
+
+
+def callback(one: Worker) -> None:
+    asyncio.get_running_loop().call_soon(lambda: {}["nothing"])
+
+
+def health(one: Worker) -> None:
+    one._health._server.shutdown()  # type: ignore[union-attr]
+
+
+def thread(one: Worker) -> None:
+    threading.Thread(target=lambda: {}["nothing"]).start()
+
+
+def loop(one: Worker) -> None:
+    time.sleep(3600)
+
+
+def consumers_loop(one: Worker) -> None:
+    one._app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 3600)  # type: ignore[union-attr]
+
+
+def descriptors(one: Worker) -> None:
+    """No file can be opened any more, and no connection made; those that there are break."""
+    import resource
+
+    limit = len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    for node in list(one._app.consumer._client()._client._conns.values()):  # type: ignore[union-attr]
+        one._app.consumer._thread.thread_loop.call_soon_threadsafe(node.close)  # type: ignore[union-attr]
+
+
+STARTS: dict[str, Callable[[], None]] = {
+    one.__name__: one for one in (clock, golden, memory, fetch_stands, commit_stands, encoding_stands)
+}
+READY: dict[str, Act] = {
+    one.__name__: one
+    for one in (
+        agent, coordination, fetching, sending, items, service, callback, health, thread, loop, consumers_loop, descriptors,
+    )
+}  # fmt: skip
+
+
+def once_ready(act: Act) -> None:
+    """Called from the event loop, a second after the worker has become ready."""
+    look, ready = Worker._look, [0.0]
+
+    def looked(self: Worker, *rest: Any) -> None:
+        look(self, *rest)
+        if ready[0] == 0.0 and self._app is not None and not self._health.missing():
+            ready[0] = time.monotonic()
+        if ready[0] > 0.0 and time.monotonic() - ready[0] > 1.0:
+            ready[0] = -1.0
+            act(self)
+
+    Worker._look = looked  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    from deploy.cli import main
+
+    name = sys.argv.pop()
+    if name in READY:
+        once_ready(READY[name])
+    else:
+        STARTS[name]()
+    sys.argv[1:] = ["worker"]
+    main()

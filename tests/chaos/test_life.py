@@ -1,0 +1,41 @@
+"""Workers that would be alive and do nothing, codecs, stops during the start, last words. `make chaos`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import topics
+from stream.settings import Settings, load
+from tests.chaos import life
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+SEEDS = range(5)
+SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
+World = Callable[..., Settings]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_stands(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    life.nothing_stands(world(**SETTINGS, **life.STALL), bundles, tmp_path, seed, list(life.ENDS)[seed::5] or [])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_codecs(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    life.codecs(world(**SETTINGS), bundles, tmp_path, seed, ("gzip", "snappy", "lz4", "zstd"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stops_during_start(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    life.stops_during_start(world(**SETTINGS), bundles, tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_last_words(failing: Callable[..., Any], bundles: Path, tmp_path: Path, seed: int) -> None:
+    kafka = failing()
+    settings = load(brokers=kafka.bootstrap, **SETTINGS)
+    topics.create(settings)
+    life.last_words(settings, bundles, tmp_path, seed, kafka)

@@ -1,0 +1,94 @@
+"""A stop that is asked for is heard, whatever the process does, and never takes longer than its limit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAD = """
+import sys, time, threading
+from stream import logs, fatal, stopping
+stopping.LIMIT = 2.0
+logs.configure()
+stopping.stopping.listen()
+fatal.prepare()
+print("listens", flush=True)
+"""
+BUSY = {
+    "sleeps": "time.sleep(60)",
+    "computes": "while True: pass",
+    "logs into a full pipe": "import logging\nwhile True: logging.getLogger().warning('x' * 4096)",
+}
+
+
+def stopped(code: str, number: signal.Signals, early: str = "") -> tuple[int, float, str]:
+    """Exit code, seconds from the signal on, standard error; that is read only once the process has ended."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", early + HEAD + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    try:
+        assert child.stdout.readline() == "listens\n"
+        time.sleep(0.5)
+        began = time.monotonic()
+        child.send_signal(number)
+        code_ = child.wait(50)
+        return code_, time.monotonic() - began, child.stderr.read()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        child.stdout.close()
+        child.stderr.close()
+
+
+@pytest.mark.parametrize("busy", BUSY)
+def test_before_there_is_anything_to_give_up_it_ends_at_once(busy: str) -> None:
+    code, seconds, err = stopped(BUSY[busy], signal.SIGTERM)
+    assert code == 0
+    assert seconds < 25
+    if "pipe" not in busy:
+        assert [json.loads(line)["message"] for line in err.splitlines()] == ["worker stopped"]
+
+
+def test_a_thread_of_a_library_that_was_there_before_takes_nothing_away() -> None:
+    early = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    code, _, err = stopped("while True: time.sleep(0.1)", signal.SIGTERM, early=early)
+    assert (code, json.loads(err)["message"]) == (0, "worker stopped")
+
+
+def test_sigint_is_a_stop_too() -> None:
+    assert stopped("time.sleep(60)", signal.SIGINT)[0] == 0
+
+
+def test_from_then_on_the_worker_is_told_and_stops_by_itself() -> None:
+    code, seconds, err = stopped(
+        "asked = threading.Event()\n"
+        "stopping.stopping.in_order(asked.set)\n"
+        "asked.wait()\n"
+        "fatal.leave(0, 'in good order')\n",
+        signal.SIGTERM,
+    )
+    assert (code, json.loads(err)["message"]) == (0, "in good order")
+    assert seconds < 10
+
+
+@pytest.mark.parametrize("busy", BUSY)
+def test_what_takes_too_long_is_ended_and_named(busy: str) -> None:
+    code, seconds, err = stopped(
+        f"stopping.stopping.in_order(lambda: None)\nstopping.stopping.waits_for = 'the disk'\n{BUSY[busy]}",
+        signal.SIGTERM,
+    )
+    assert code == 70
+    assert seconds < 30
+    if "pipe" not in busy:
+        message = json.loads(err.splitlines()[-1])["message"]
+        assert (
+            "asked to stop, and not stopped within 2 s, waits for the disk; the main thread is at <module>" in message
+        )
