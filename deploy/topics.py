@@ -23,6 +23,8 @@ from stream.events import SOURCE_TOPICS
 from stream.security import refusal
 from stream.settings import Settings
 
+BROKERS_OWN = -1  # in a request to make a topic: the broker's default.replication.factor
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -33,10 +35,10 @@ class Topic:
     config: dict[str, str] = field(default_factory=dict)
 
 
-def topics(settings: Settings) -> list[Topic]:
-    """Every topic of these settings, the sources first."""
+def topics(settings: Settings, copies: int = 0) -> list[Topic]:
+    """Every topic of these settings, the sources first. copies: of each partition; 0: as set."""
     return [
-        Topic(name, 1 if kind.single else settings.partitions, kind.config(settings.replication))
+        Topic(name, 1 if kind.single else settings.partitions, kind.config(copies or settings.replication))
         for kind in needs.KINDS
         for name in kind.names(settings)
     ]
@@ -46,13 +48,15 @@ def create(settings: Settings) -> list[str]:
     """Make the topics that are missing -> their names. Raises BrokerError."""
     made = []
     with admin(settings) as client:
-        for topic in topics(settings):
+        for number, topic in enumerate(topics(settings)):
             new = {
                 "num_partitions": topic.partitions,
-                "replication_factor": settings.replication,
+                "replication_factor": settings.replication or BROKERS_OWN,
                 "configs": topic.config,
             }
             try:
+                copies = client.create_topics({topic.name: new}, validate_only=True)["topics"][0]["replication_factor"]
+                new["configs"] = topics(settings, copies)[number].config
                 client.create_topics({topic.name: new}, wait_for_metadata=True)
             except TopicAlreadyExistsError:
                 continue

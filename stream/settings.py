@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     app_id: str = Field("freshet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="consumer group, changelog prefix")
     prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic name")
     partitions: int = Field(4, ge=1, le=10_000, description="of clicks, ratings, comments (topics create)")
-    replication: int = Field(1, ge=1, le=9, description="copies of every topic (topics create)")
+    replication: int = Field(
+        0, ge=0, le=9, description="copies of every topic (topics create); 0: the cluster's default.replication.factor"
+    )
     session_timeout: float = Field(10.0, ge=1, le=300, description="seconds without heartbeat until the group moves on")
     heartbeat_interval: float = Field(1.0, gt=0, le=60, description="seconds; at most a third of session_timeout")
     rebalance_timeout: float = Field(30.0, ge=1, le=600, description="seconds that a rebalance may take")

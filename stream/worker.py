@@ -250,6 +250,7 @@ class Worker:
         consumer.drop = app.store.drop
         consumer.take_over = fence.take_over
         consumer.on_left_out = self._metrics.observe_left_out
+        consumer.written = fence.written
         consumer.on_accepted_loss = self._metrics.accepted_loss.inc
         outputs = {
             app.store.changelog_topic: "changelog",

@@ -48,6 +48,15 @@ def failing(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
+def failing_cluster(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Make a cluster of the test's own: failing_cluster(behind=2, seed=3), running until the test's end."""
+    from tests.failing_cluster import FailingCluster
+
+    with ExitStack() as running:
+        yield lambda **values: running.enter_context(FailingCluster(tmp_path / "cluster", **values))
+
+
+@pytest.fixture
 def world(kafka: Any) -> Callable[..., Settings]:
     """Make settings with topics of their own on the shared broker: world(partitions=2, ...)."""
     from deploy import topics

@@ -14,12 +14,8 @@ from tests.proxy import Proxy
 from tests.worker_process import until
 
 
-class FailingKafka(EmbeddedKafka):
-    """`bootstrap` is the direct address; a client that comes over `lines[n].address` is told to stay on that line."""
-
-    def __init__(self, directory: Path, lines: int = 0, seed: int = 0) -> None:
-        super().__init__(directory, _low_port())
-        self.lines = [Proxy(_low_port(), _low_port(), seed + number) for number in range(lines)]
+class Breakable(EmbeddedKafka):
+    """A broker that a test stops, kills and starts again on the same address."""
 
     def suspend(self) -> None:
         """SIGSTOP: it still takes connections, as its kernel does that, and answers nothing."""
@@ -29,20 +25,29 @@ class FailingKafka(EmbeddedKafka):
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL; `start` runs it again on the same folder and port."""
-        os.kill(self.pid, signal.SIGKILL)
+        """SIGKILL, if it runs; `start` runs it again on the same folder and port."""
+        if pid := self.pid:  # 0 would be every process of our own group
+            os.kill(pid, signal.SIGKILL)
         if self._child is not None:
             self._child.wait(10)
         until(lambda: not self.pid, 10, "the broker is gone")
-
-    def start(self) -> FailingKafka:
-        super().start()
-        return self
 
     def stop(self) -> bool:
         if self.pid:
             self.resume()  # else it would not hear SIGTERM
         return super().stop()
+
+
+class FailingKafka(Breakable):
+    """`bootstrap` is the direct address; a client that comes over `lines[n].address` is told to stay on that line."""
+
+    def __init__(self, directory: Path, lines: int = 0, seed: int = 0) -> None:
+        super().__init__(directory, low_port())
+        self.lines = [Proxy(low_port(), low_port(), seed + number) for number in range(lines)]
+
+    def start(self) -> FailingKafka:
+        super().start()
+        return self
 
     def __enter__(self) -> FailingKafka:
         for line in self.lines:
@@ -68,7 +73,7 @@ class FailingKafka(EmbeddedKafka):
         file.write_text("\n".join(f"{name}={value}" for name, value in properties.items()) + "\n")
 
 
-def _low_port() -> int:
+def low_port() -> int:
     """A free port below those that the system gives to clients: one of them might take it while the broker is down, or even
     connect to itself there."""
     draw = random.SystemRandom()

@@ -18,19 +18,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import ClassVar, Final
 
 from deploy.kafka.jars import classpath, java
 from stream.errors import BrokerError
 
 START_LIMIT: Final = 60.0  # seconds until a broker that does not answer is given up
 STOP_LIMIT: Final = 20.0
+CLUSTER: Final = "cluster.json"  # in a folder where several nodes have theirs: deploy.kafka.cluster
 MAX_MESSAGE: Final = (4 << 20) + (128 << 10)  # bytes: a dead letter of 4 MiB and its headers fits
 
 _PROPERTIES = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
@@ -39,14 +40,14 @@ log.dirs={data}
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
+default.replication.factor={copies}
+min.insync.replicas={insync}
+offsets.topic.replication.factor={copies}
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={insync}
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={insync}
 message.max.bytes={message}
 replica.fetch.max.bytes={message}
 num.network.threads=2
@@ -72,6 +73,8 @@ Configuration:
 
 class EmbeddedKafka:
     """A broker below `directory`; port 0 takes any free one. Also a context manager."""
+
+    HEAP: ClassVar[tuple[str, ...]] = ("-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=4")
 
     def __init__(self, directory: Path, port: int = 0) -> None:
         self.directory = directory.absolute()
@@ -105,7 +108,11 @@ class EmbeddedKafka:
         Raises BrokerError: runs or starts already, port taken, died at start, or too slow. No process stays behind
         when this ends with an exception, Ctrl-C among them.
         """
-        with self._alone():
+        with alone(self.directory):
+            if (self.directory / CLUSTER).exists():
+                raise BrokerError(
+                    f"below {self.directory} lies a cluster: start it with --nodes, or choose another --dir for one broker"
+                )
             if pid := self.pid:
                 raise BrokerError(f"a broker runs already below {self.directory} (pid {pid}, {self.bootstrap})")
             jars = classpath()
@@ -154,17 +161,6 @@ class EmbeddedKafka:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One start at a time below this folder: a second would write over the first one's files."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "start.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BrokerError(f"another command starts a broker below {self.directory} just now") from None
-            yield
-
     def _launch(self, command: list[str], port: int) -> None:
         with self._log.open("ab") as out:
             self._child = subprocess.Popen(
@@ -184,19 +180,25 @@ class EmbeddedKafka:
         self._file.unlink(missing_ok=True)
 
     def _write(self, port: int) -> None:
-        properties = _PROPERTIES.format(
-            port=port, controller=free_port(), data=self.directory / "data", message=MAX_MESSAGE
-        )
+        properties = _PROPERTIES.format(port=port, data=self.directory / "data", message=MAX_MESSAGE, **self._place())
         (self.directory / "server.properties").write_text(properties)
         (self.directory / "log4j2.yaml").write_text(_LOGGING)
+
+    def _place(self) -> dict[str, object]:
+        """Which node it is, of which quorum, and how many copies there are of what is made there."""
+        controller = free_port()
+        voters = f"1@127.0.0.1:{controller}"
+        return {"node": 1, "controller": controller, "voters": voters, "copies": 1, "insync": 1}
+
+    def _cluster(self) -> str:
+        """The id of the cluster that its storage is formatted for."""
+        return cluster_id(uuid.uuid4())
 
     def _command(self, jars: list[Path]) -> list[str]:
         return [
             java(),
-            "-Xms128m",
-            "-Xmx512m",
+            *self.HEAP,
             "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=4",
             f"-Dlog4j2.configurationFile={self.directory / 'log4j2.yaml'}",
             "-cp",
             os.pathsep.join(map(str, jars)),
@@ -205,14 +207,13 @@ class EmbeddedKafka:
     def _format(self, command: list[str]) -> None:
         if (self.directory / "data" / "meta.properties").is_file():
             return
-        cluster = cluster_id(uuid.uuid4())
         done = subprocess.run(
             [
                 *command,
                 "kafka.tools.StorageTool",
                 "format",
                 "-t",
-                cluster,
+                self._cluster(),
                 "-c",
                 str(self.directory / "server.properties"),
             ],
@@ -235,6 +236,18 @@ class EmbeddedKafka:
                 return
             time.sleep(0.1)
         raise BrokerError(f"the broker did not answer within {START_LIMIT:g} s; see {self._log}")
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """One start at a time below a folder: a second would write over the first one's files. Raises BrokerError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "start.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BrokerError(f"another command starts a broker below {directory} just now") from None
+        yield
 
 
 def cluster_id(number: uuid.UUID) -> str:

@@ -18,13 +18,14 @@ from mode import Service
 from stream.claims import LeftOut
 from stream.clients import METADATA_MS, absent, consumer_tasks, unread
 from stream.clock import steady
-from stream.errors import FreshetError, LeaseError, LossError, TopologyError
+from stream.errors import BrokerError, FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
 from stream.lasting import Task, guard_loop
 from stream.progress import Work
 from stream.stopping import stopping
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
+from stream.transport.cuts import Cuts, changelog_cut, source_cut
 from stream.transport.gaps import Passed
 from stream.transport.membership import Membership
 
@@ -117,6 +118,8 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
         consumer._client._metadata_max_age_ms = METADATA_MS
+        self.cuts = self.consumer.cuts(consumer)
+        self.cuts.watch()
         return consumer
 
 
@@ -140,6 +143,8 @@ class SourceConsumer(driver.Consumer):
         """Delete what is stored of a partition of the table."""
         self.take_over: Callable[[Iterable[int]], Awaitable[None]] = _nothing
         """Claim recovered partitions of the table, before their first micro-batch."""
+        self.written: Callable[[int], int] = lambda partition: -1
+        """The offset of the last record that we have written to a partition of the changelog, -1 where we have none."""
         self.drained: Callable[[float], Awaitable[bool]] = _held_back
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.on_revoked: Callable[[], None] = lambda: None
@@ -532,6 +537,7 @@ class SourceConsumer(driver.Consumer):
         try:
             begins = await self._begin(sources)
             await self._refuse_empty(sources)
+            await self._refuse_cut(sources)
             await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
@@ -586,6 +592,32 @@ class SourceConsumer(driver.Consumer):
             if not ends.get(changelog):
                 said = f"{changelog.topic} partition {tp.partition} is empty, though {tp.topic} is committed up to {offset}"
                 self.lose(LossError(f"{said}: the states are gone; see --accept-loss"), 0)
+
+    def cuts(self, consumer: Any) -> Cuts:
+        """What watches aiokafka's consumer for logs that are cut off."""
+        return Cuts(consumer, self.sources, lambda partition: self.written(partition), self.lose)
+
+    async def _refuse_cut(self, sources: Iterable[TP]) -> None:
+        """What was committed stands for records that its log has, and for states that the changelog has."""
+        sources = [tp for tp in sources if self._committed_offset.get(tp)]
+        if not sources:
+            return
+        thread = self._thread
+        asked = asyncio.run_coroutine_threadsafe(thread.cuts.take_over(sources), thread.thread_loop)
+        try:
+            async with asyncio.timeout(self.app.settings.request_timeout):
+                found = await asyncio.wrap_future(asked)
+        except TimeoutError:
+            raise BrokerError("no leader of a source partition says where its log ends") from None
+        changelogs = {self.app.changelog(place.partition) for place in found}
+        ends = await self.highwaters(*changelogs) if changelogs else {}
+        for (topic, partition), one in sorted(found.items()):
+            if (end := one.cut()) >= 0:
+                self.lose(source_cut(topic, partition, end, one.read), one.read - end)
+            changelog = self.app.changelog(partition)
+            if (end := ends.get(changelog) or 0) <= one.beside.written:
+                error = changelog_cut(changelog.topic, partition, end, one.beside.written)
+                self.lose(error, one.beside.written + 1 - end)
 
     def lose(self, error: LossError, records: int = 0) -> None:
         """Raises `error`, or goes on where a loss is accepted. records: how many are lost, 0 where nobody knows."""

@@ -36,6 +36,7 @@ from stream.items import consumer_arguments
 from stream.settings import Settings
 from stream.stopping import stopping
 from stream.store import InterestStore
+from stream.transport.cuts import changelog_cut
 from stream.transport.producer import Outgoing, RecordBatches
 
 log = logging.getLogger("freshet.fencing")
@@ -82,6 +83,10 @@ class Fence:
     def stamp(self, partition: int) -> list[tuple[str, bytes]]:
         """The headers of a state record for this partition."""
         return stamp(self._epochs[partition])
+
+    def written(self, partition: int) -> int:
+        """The offset of our last record in a partition; -1 where we have none."""
+        return self._ends.get(partition, -1)
 
     async def take_over(self, partitions: Iterable[int]) -> None:
         """Claim partitions whose states were read back, each up to the claim. Raises TopologyError where the states were
@@ -253,7 +258,9 @@ class Fence:
         return claim, ends[place]
 
     async def _between(self, partition: int, last: int, claim: Claim, at: int) -> list[LogRecord]:
-        """Everything after `last` up to our own claim at `at`, which is its end."""
+        """Everything after `last` up to our own claim at `at`, which is its end. Raises LossError where that is no later."""
+        if at <= last:
+            raise changelog_cut(self._store.changelog_topic, partition, at, last)
         found = [] if at == last + 1 else await self._read(partition, last + 1, at - 1)
         return [*found, Written(at, CLAIM_KEY, encode(claim), stamp(claim.epoch))]
 

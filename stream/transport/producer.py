@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aiokafka.errors import OutOfOrderSequenceNumber, UnknownProducerId
 from faust.transport.drivers import aiokafka as driver
 
 from stream.clock import Clock
-from stream.errors import BrokerError, LeaseError
+from stream.errors import BrokerError, LeaseError, LossError
 from stream.fatal import fatal
 from stream.transport.lease import Lease
 
@@ -100,7 +101,13 @@ class RecordBatches:
         sent.append(await self._close(batch, topic, partition))
         last = -1
         for future, count in sent:
-            metadata = await future
+            try:
+                metadata = await future
+            except (OutOfOrderSequenceNumber, UnknownProducerId):
+                raise LossError(
+                    f"{topic} partition {partition}: the broker misses records of ours that it had acknowledged: an election of "
+                    "a leader that had missed records (unclean)?"
+                ) from None
             if metadata.timestamp_type == LOG_APPEND_TIME:
                 self._clock.learn(began, metadata.timestamp)
             if metadata.offset >= 0:  # -1: a duplicate sequence number, so the offset is not known

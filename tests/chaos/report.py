@@ -67,6 +67,12 @@ FAULTS = {
     44: ("A producer writes in transactions: committed, aborted, open, markers last", "gaps"),
     45: ("Last words: no memory, no descriptors, no broker, golden vectors that never end", "life"),
     46: ("Forged claims, states, slates and tombstones", "input"),
+    50: ("A leader or the group's coordinator is killed, in a cluster of three", "cluster"),
+    51: ("Two of three nodes are down", "cluster"),
+    52: ("The active controller is killed", "cluster"),
+    53: ("A rolling restart of all nodes, and a reassignment of partitions", "cluster"),
+    54: ("One node of three behind a slow line that is reset again and again", "cluster"),
+    55: ("An unclean leader election cuts a log off", "cluster"),
 }
 """Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""
 

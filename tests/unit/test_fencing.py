@@ -231,3 +231,18 @@ def test_the_last_of_many_states_stands_though_one_list_brings_them_all(log: Log
     assert other.store.apply(0, log.records) == LeftOut(1, 0)
     assert other.store.read(0, [b"ann", b"ben", b"cid"]) == [b"2", b"2", b"3"]
     assert other.store.offset(0) == len(log.records) - 1
+
+
+def test_a_log_that_was_cut_off_below_our_last_record_is_refused(log: Log, tmp_path: Path) -> None:
+    """By the owner at its next write, before RocksDB has it, and by a takeover with a folder that is ahead of the log."""
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    writer.write(ann=b"1", ben=b"1")
+    assert writer.fence.written(0) == 2
+    del log.records[1:]
+    with pytest.raises(LossError, match=r"log partition 0: the log ends at 2, and states were written up to 2"):
+        writer.write(ann=b"2")
+    assert writer.store.read(0, [b"ann"]) == [b"1"]
+    del log.records[1:]
+    with pytest.raises(LossError, match="states were written up to 2"):
+        writer.take_over()

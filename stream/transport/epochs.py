@@ -1,0 +1,166 @@
+"""Leader epochs: is the log that is read on still the one that was read before?
+
+An election among copies that have missed records (unclean) cuts a log off: records that were acknowledged are gone, and others
+get their offsets. A consumer that looks at offsets alone reads on as if nothing had happened. Kafka's answer (KIP-320) is the
+epoch of the leader that wrote a record: a log that has epoch E ends it where the last record of E lies, so a reader that has
+read E beyond that has read what is no longer there. aiokafka does not ask, so it is done here, once for each new epoch.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from aiokafka.errors import NoError, OffsetOutOfRangeError, for_code
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
+from aiokafka.structs import TopicPartition
+
+_HEAD: Final = struct.Struct(">qiib")  # base offset, length of what follows, leader epoch, version of the format
+_BEFORE: Final = 12  # bytes that the length does not count
+_VERSION: Final = 2  # of the format: older ones have no leader epoch
+NOBODY: Final = -1  # as replica and as current epoch: a consumer, whatever the epoch is now
+
+
+class _EndsResponse(Response):
+    API_KEY = 23
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("topics", Array(("topic", String("utf-8")), ("partitions", Array(
+            ("error_code", Int16), ("partition", Int32), ("leader_epoch", Int32), ("end_offset", Int64),
+        )))),
+    )  # fmt: skip
+
+
+class _EndsRequestStruct(RequestStruct):
+    API_KEY = 23  # OffsetForLeaderEpoch
+    API_VERSION = 3
+    RESPONSE_TYPE = _EndsResponse
+    SCHEMA = Schema(
+        ("replica_id", Int32),
+        ("topics", Array(("topic", String("utf-8")), ("partitions", Array(
+            ("partition", Int32), ("current_leader_epoch", Int32), ("leader_epoch", Int32),
+        )))),
+    )  # fmt: skip
+
+
+class _EndsRequest(Request[_EndsRequestStruct]):
+    API_KEY = 23
+
+    def __init__(self, place: TopicPartition, epoch: int) -> None:
+        self._place, self._epoch = place, epoch
+
+    def build(self, request_struct_class: type[_EndsRequestStruct]) -> _EndsRequestStruct:
+        topic, partition = self._place
+        return request_struct_class(NOBODY, [(topic, [(partition, NOBODY, self._epoch)])])
+
+
+class Epochs:
+    """The leader epochs in which the source topics were read, by one client. Used in the thread of that client.
+
+    cut: told of a partition, where its log ends what was read, and up to where that was; it does not return, or goes on.
+    """
+
+    def __init__(
+        self, client: Any, sources: frozenset[str], cut: Callable[[TopicPartition, int, int], Awaitable[None]]
+    ) -> None:
+        self._client = client
+        self._sources = sources
+        self._cut = cut
+        self._began: dict[TopicPartition, list[tuple[int, int]]] = {}  # (first offset, epoch), both rising
+        self._reached: dict[TopicPartition, int] = {}  # the position of the last fetch: all before it was given out
+
+    def watch(self) -> None:
+        """Look at every fetch from now on, before anybody else does."""
+        send = self._client.send
+
+        async def looked(node: int, request: Any, **more: Any) -> Any:
+            response = await send(node, request, **more)
+            if isinstance(request, FetchRequest):
+                await self._look(node, request, response)
+            return response
+
+        self._client.send = looked
+
+    def forget(self) -> None:
+        """The partitions are another's from now on, who may read on in other epochs."""
+        self._began.clear()
+        self._reached.clear()
+
+    def reached(self, place: TopicPartition) -> int:
+        """Up to where a partition was read, -1 where it was not."""
+        return self._reached.get(place, -1)
+
+    def before(self, place: TopicPartition, offset: int) -> int:
+        """The epoch of the record before `offset`; -1 where it was not read here."""
+        began = self._began.get(place, [])
+        number = bisect_left(began, (offset, -1)) - 1
+        return began[number][1] if number >= 0 else -1
+
+    async def end(self, node: int, place: TopicPartition, epoch: int) -> int:
+        """Where the log of a partition ends this epoch, as its leader `node` has it; -1: it cannot say. Raises KafkaError."""
+        response = await self._client.send(node, _EndsRequest(place, epoch))
+        ((_, ((code, _, _, end),)),) = response.topics
+        error = for_code(code)
+        if error is not NoError:
+            raise error()
+        return int(end)
+
+    async def _look(self, node: int, request: Any, response: Any) -> None:
+        positions = {
+            TopicPartition(topic, partition): offset
+            for topic, partitions in request.topics
+            if topic in self._sources
+            for partition, offset, _ in partitions
+        }
+        self._reached |= positions
+        for topic, partitions in response.topics if positions else ():
+            for partition, code, _, *_, data in partitions:
+                place = TopicPartition(topic, partition)
+                if place not in positions:
+                    continue
+                if code == OffsetOutOfRangeError.errno:  # before the fetcher begins somewhere else
+                    await self._compare(node, place, positions[place])
+                elif not code and data:
+                    await self._read(node, place, positions[place], data)
+
+    async def _read(self, node: int, place: TopicPartition, position: int, data: bytes) -> None:
+        known = self.before(place, position)
+        for number, (first, epoch) in enumerate(_batches(data)):
+            if number == 0 and 0 <= known < epoch:  # later batches come from the same log as the first
+                await self._compare(node, place, position)
+            if known != epoch:
+                self.note(place, max(position, first), epoch)
+                known = epoch
+
+    async def _compare(self, node: int, place: TopicPartition, position: int) -> None:
+        """Does the log still have what was read up to `position`?"""
+        known = self.before(place, position)
+        end = await self.end(node, place, known) if known >= 0 else -1
+        if 0 <= end < position:
+            await self._cut(place, end, position)
+
+    def note(self, place: TopicPartition, offset: int, epoch: int) -> None:
+        """Records from `offset` on are of `epoch`, up to those that are known to be of another."""
+        began = self._began.setdefault(place, [])
+        number = bisect_left(began, (offset, -1))
+        if number < len(began) and began[number][1] == epoch:  # read again from further back
+            began[number] = (offset, epoch)
+        else:
+            del began[number:]
+            began.append((offset, epoch))
+
+
+def _batches(data: bytes) -> Iterator[tuple[int, int]]:
+    """(first offset, leader epoch) of the record batches of a fetch, the last of which may be cut short."""
+    at = 0
+    while at + _HEAD.size <= len(data):
+        first, length, epoch, version = _HEAD.unpack_from(data, at)
+        if version != _VERSION:
+            return
+        yield first, epoch
+        at += _BEFORE + length
