@@ -48,7 +48,7 @@ lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and sch
 bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
-chaos: $(MADE) $(RIVALS) ## 30 faults, five seeds each (hours), each held to freshet verify; rivals under the same kills; docs/reliability.md
+chaos: $(MADE) $(RIVALS) ## 51 faults, five seeds each (hours), each held to freshet verify; rivals under the same kills; docs/reliability.md
 	$(BIN)/python -m pytest -m chaos --durations=15 $(ARGS) tests/chaos
 	$(if $(ARGS),,$(BIN)/python -m tests.chaos.report)
 
