@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -20,8 +21,12 @@ from stream.fatal import fatal
 
 Task = asyncio.Future[Any]
 
-ENDING: Final = ("Collection._clean_data",)
-"""Tasks of services that end by themselves where there is nothing to do for them."""
+ENDING: Final = ("Collection._clean_data", "Fetcher._fetcher")
+"""Tasks of services that may end: Faust's cleaning, where nothing expires; its fetcher, which it ends and makes again at a
+rebalance (that it is made again, stream.progress sees)."""
+
+OURS: Final = ("stream.", "deploy.")
+"""Modules whose errors in callbacks and unasked tasks end the process; what libraries leave behind there is logged."""
 
 
 def guard_services(stopping: Callable[[], bool]) -> None:
@@ -29,7 +34,7 @@ def guard_services(stopping: Callable[[], bool]) -> None:
     `stopping`."""
 
     async def crash(self: Service, reason: BaseException) -> None:
-        if not stopping() and not _restarts(self, reason):
+        if not (stopping() or self.should_stop or _restarts(self, reason)):
             fatal(unasked(f"the service {self.label}", reason))
         await crashed(self, reason)
 
@@ -38,9 +43,7 @@ def guard_services(stopping: Callable[[], bool]) -> None:
         try:
             await task
         except asyncio.CancelledError:
-            # an agent's task is awaited here as any other, and is cancelled without this one being so
-            current = asyncio.current_task()
-            if not (self.should_stop or stopping() or (current is not None and current.cancelling())):
+            if not (self.should_stop or stopping() or name in ENDING):
                 fatal(unasked(f"the task {name} of {self.label}", asyncio.CancelledError()))
         except BaseException as error:
             await self.crash(error)
@@ -55,29 +58,37 @@ def guard_services(stopping: Callable[[], bool]) -> None:
 
 def _restarts(service: Service, reason: BaseException) -> bool:
     """Faust's fetcher is cancelled, and made again, where a rebalance overtakes it."""
-    return isinstance(service, Fetcher) and isinstance(reason, asyncio.CancelledError) and service.app.rebalancing
+    return isinstance(service, Fetcher) and isinstance(reason, asyncio.CancelledError)
 
 
 def guard_loop(loop: asyncio.AbstractEventLoop, stopping: Callable[[], bool]) -> None:
-    """An exception in a callback, or in a task that nobody asks, ends the process; what a lost connection leaves behind is
-    logged."""
+    """An exception of ours in a callback, or in a task that nobody asks, ends the process; what a library leaves behind, of a
+    lost connection for one, is logged."""
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is None or stopping() or isinstance(error, (KafkaError, OSError, asyncio.CancelledError)):
-            loop.default_exception_handler(context)
-            return
-        fatal(error)
+        if error is not None and not stopping() and _is_ours(error):
+            fatal(error)
+        loop.default_exception_handler(context)
 
     loop.set_exception_handler(handle)
 
 
-def guard_threads() -> None:
-    """An exception that ends a thread ends the process."""
+def _is_ours(error: BaseException) -> bool:
+    """It came by a line of ours; a client's error is its connection's."""
+    lines = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return not isinstance(error, (KafkaError, OSError)) and any(name.startswith(OURS) for name in lines)
+
+
+def guard_threads(stopping: Callable[[], bool]) -> None:
+    """An exception of ours that ends a thread ends the process, unless the worker is `stopping`; others are logged as before."""
+    before = threading.excepthook
 
     def ended(arguments: threading.ExceptHookArgs) -> None:
-        if not issubclass(arguments.exc_type, SystemExit):
-            fatal(arguments.exc_value or arguments.exc_type())
+        error = arguments.exc_value
+        if error is not None and not isinstance(error, SystemExit) and not stopping() and _is_ours(error):
+            fatal(error)
+        before(arguments)
 
     threading.excepthook = ended
 

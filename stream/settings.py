@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         ge=10,
         le=3600,
         description="seconds for which a worker may have work and not get on, until it ends with 70; "
-        "at least twice session_timeout and rebalance_timeout together",
+        "not less than twice session_timeout and rebalance_timeout together, which are taken where they come to more",
     )
     standby_replicas: int = Field(
         0, ge=0, le=8, description="workers that follow each partition's changelog besides its owner"
@@ -114,8 +114,6 @@ class Settings(BaseSettings):
             raise ValueError("heartbeat_interval: expected at most a third of session_timeout")
         if self.inference_timeout * 2 > self.session_timeout:
             raise ValueError("inference_timeout: expected at most half of session_timeout")
-        if self.stall_timeout < 2 * (self.session_timeout + self.rebalance_timeout):
-            raise ValueError("stall_timeout: expected at least twice session_timeout and rebalance_timeout together")
         if self.security_protocol.startswith("SASL"):
             if self.sasl_mechanism == "OAUTHBEARER":
                 if self.sasl_token_file is None:
@@ -165,6 +163,11 @@ class Settings(BaseSettings):
     def changelog_topic(self) -> str:
         """Faust's name of the changelog of the table `interest`."""
         return f"{self.app_id}-interest-changelog"
+
+    @property
+    def stall_limit(self) -> float:
+        """Seconds for which work may stand: stall_timeout, and never less than a rebalance may take."""
+        return max(self.stall_timeout, 2 * (self.session_timeout + self.rebalance_timeout))
 
     # what each Kafka client takes
 

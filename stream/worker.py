@@ -81,7 +81,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
         bundle = load(current(settings.bundles))
         models = open_models(bundle, settings.provider)
         encoder = open_encoder(bundle, settings.provider)
-    lasting.guard_threads()
+    lasting.guard_threads(lambda: stopping.asked)
     lasting.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
@@ -148,7 +148,7 @@ class Worker:
         self._urgent_thread = ThreadPoolExecutor(1, "urgent-texts")  # a thread only once it is needed
         self._stop = asyncio.Event()
         self._fence: Fence | None = None
-        self._progress = Progress(settings.stall_timeout)
+        self._progress = Progress(settings.stall_limit)
         self._items: ItemsFollower | None = None
         self._app: InterestApp | None = None
         self._comments: CommentStage | None = None
@@ -175,7 +175,7 @@ class Worker:
         items = self._items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
         self._tasks = [("beat", asyncio.ensure_future(self._beat()))]
         beats = {"the event loop": lambda: self._turned, "the consumer's loop": self._beat_of_consumer}
-        LoopWatch(settings.stall_timeout, beats).start()
+        LoopWatch(settings.stall_limit, beats).start()
         await items.start()
         self._health.set(catalogue=True)
         app = self._app = InterestApp(settings)

@@ -96,7 +96,7 @@ def service(one: Worker) -> None:
 
 
 def callback(one: Worker) -> None:
-    asyncio.get_running_loop().call_soon(lambda: {}["nothing"])
+    asyncio.get_running_loop().call_soon(one._comments._release, b"nobody", (None, 0.0))  # type: ignore[union-attr]
 
 
 def health(one: Worker) -> None:
@@ -104,7 +104,7 @@ def health(one: Worker) -> None:
 
 
 def thread(one: Worker) -> None:
-    threading.Thread(target=lambda: {}["nothing"]).start()
+    threading.Thread(target=one._comments._release, args=(b"nobody", (None, 0.0))).start()  # type: ignore[union-attr]
 
 
 def loop(one: Worker) -> None:

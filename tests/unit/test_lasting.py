@@ -23,9 +23,10 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
         found.append(error)
 
     monkeypatch.setattr(lasting, "fatal", fatal)
+    monkeypatch.setattr(lasting, "OURS", (__name__,))
     for name in ("crash", "_execute_task"):
         monkeypatch.setattr(Service, name, getattr(Service, name))
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(threading, "excepthook", lambda ended: None)
     return found
 
 
@@ -129,7 +130,7 @@ def test_a_thread_that_has_ended_ends_it(ends: list[BaseException]) -> None:
 
 
 def test_an_exception_in_a_thread_ends_it(ends: list[BaseException]) -> None:
-    lasting.guard_threads()
+    lasting.guard_threads(lambda: False)
     thread = threading.Thread(target=lambda: {}["x"])
     thread.start()
     thread.join()
