@@ -54,7 +54,7 @@ def test_three_nodes_live_from_start_to_stop_and_keep_three_copies(home: Path) -
 
     assert freshet("broker", "stop", "--dir", home).stdout == "broker stopped\n"
     assert freshet("broker", "status", "--dir", home).stdout == "no broker runs here\n"
-    assert not any(Path(f"/proc/{pid}").exists() for pid in now["pids"])
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in now["pids"]), 30, "no node is left, nor its entry")
 
 
 def _kept_thrice(settings: Any) -> None:
