@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from deploy import signals
 from stream import logs
 from stream.errors import FreshetError, SettingsError
 
@@ -71,6 +72,8 @@ def settings(
     """A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out."""
     if context.invoked_subcommand == "worker":
         logs.configure()  # its log is JSON from the first line on, also where the settings are wrong
+    else:
+        signals.release()
     from stream.settings import SECRETS, load
 
     if config is not None and not config.is_file():

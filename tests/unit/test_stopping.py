@@ -92,3 +92,20 @@ def test_what_takes_too_long_is_ended_and_named(busy: str) -> None:
         assert (
             "asked to stop, and not stopped within 2 s, waits for the disk; the main thread is at <module>" in message
         )
+
+
+def test_no_thread_of_a_library_takes_a_workers_signals() -> None:
+    code = """
+import os, sys
+sys.argv = ["freshet", "worker"]
+import deploy.cli
+assert "numpy" in sys.modules
+blocked = 0
+for task in os.listdir("/proc/self/task"):
+    lines = open(f"/proc/self/task/{task}/status").read().splitlines()
+    mask = int(next(line for line in lines if line.startswith("SigBlk")).split()[1], 16)
+    blocked += bool(mask >> (15 - 1) & 1 and mask >> (2 - 1) & 1)
+print(blocked == len(os.listdir("/proc/self/task")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True\n"
