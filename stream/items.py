@@ -150,7 +150,7 @@ class ItemsFollower:
             (offset,) = error.args[0].values()
             raise LossError(
                 f"{self._place.topic}: its log no longer holds offset {offset}, up to where it was read: records were deleted, "
-                "or it was made anew; the next start reads what is left"
+                "or it was recreated; the next start reads what is left"
             ) from None
         records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
         if not records:

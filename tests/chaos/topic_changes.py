@@ -45,7 +45,7 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         remake(settings, topic)
         assert worker.wait(NOTICED) == 76, worker.tail()
         noticed = time.monotonic() - remade
-        _says(worker, f"{topic} was recreated")
+        _says(worker, topic, "was recreated")  # by the watch, or by whoever reads it
         after = worker
         if topic == settings.changelog_topic:
             assert worker.start().wait(60) == 76, worker.tail()

@@ -1,4 +1,4 @@
-"""Short forms of tests/chaos/test_cluster.py: one seed of a coordinator that is killed, and of a source that is cut off."""
+"""Short form of tests/chaos/test_cluster.py: one seed of a coordinator that is killed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,3 @@ Cluster = Callable[..., FailingCluster]
 
 def test_the_coordinator_of_the_group_is_killed(failing_cluster: Cluster, bundles: Path, tmp_path: Path) -> None:
     cluster.a_leader_killed(failing_cluster(), bundles, tmp_path, 1, victims=("group",))
-
-
-def test_an_unclean_election_cuts_a_source_off_under_a_running_worker(
-    failing_cluster: Cluster, bundles: Path, tmp_path: Path
-) -> None:
-    cluster.unclean_election(failing_cluster(), bundles, tmp_path, 1, what="source", running=True)
