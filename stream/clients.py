@@ -46,7 +46,8 @@ def absent(consumer: Any, places: Iterable[tuple[str, int]] = (), *, group: bool
     for topic, partition in places:
         if cluster.leader_for_partition(TopicPartition(topic, partition)) == -1:
             return f"a broker: {topic} partition {partition} has no leader"
-    if group and consumer._coordinator.coordinator_id is None:
+    coordinator = consumer._coordinator  # None before the client has started
+    if group and (coordinator is None or coordinator.coordinator_id is None):
         return "a broker: the group has no coordinator"
     return ""
 
