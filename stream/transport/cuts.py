@@ -129,7 +129,7 @@ class Cuts:
             found[place] = Found(one.offset, beside, end)
             self._offsets[place] = one.offset
             if beside.epoch >= 0 and one.offset:
-                self._epochs.note(place, one.offset - 1, beside.epoch)
+                self._epochs.note_committed(place, one.offset - 1, beside.epoch)
         return found
 
     async def _end(self, place: TopicPartition, epoch: int) -> int:

@@ -144,6 +144,11 @@ class Epochs:
         if 0 <= end < position:
             await self._cut(place, end, position)
 
+    def note_committed(self, place: TopicPartition, offset: int, epoch: int) -> None:
+        """The record at `offset` is of `epoch`, says what was committed. What was fetched meanwhile stays known."""
+        began = self._began.setdefault(place, [])
+        began.insert(bisect_left(began, (offset, -1)), (offset, epoch))
+
     def note(self, place: TopicPartition, offset: int, epoch: int) -> None:
         """Records from `offset` on are of `epoch`, up to those that are known to be of another."""
         began = self._began.setdefault(place, [])

@@ -165,3 +165,15 @@ def test_what_is_committed_beside_an_offset_is_read_again_and_strangers_say_noth
 )
 def test_an_offset_stands_for_records_that_the_log_has(found: Found, cut: int) -> None:
     assert found.cut() == cut
+
+
+def test_what_is_fetched_while_a_takeover_asks_stays_known() -> None:
+    """The fetcher goes on from the committed offset while the group is asked what was committed beside it."""
+    reader = Reader()
+    reader.log.ends = {1: 5, 2: 9}
+    reader.fetch(5, (5, 4, 2))
+    reader.epochs.note_committed(PLACE, 4, 1)
+    reader.fetch(9, (9, 3, 2))
+    assert not reader.cuts
+    assert reader.epochs.before(PLACE, 5) == 1
+    assert reader.epochs.before(PLACE, 9) == 2
