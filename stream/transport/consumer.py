@@ -481,6 +481,7 @@ class SourceConsumer(driver.Consumer):
                 await self.commit_finished()
         self.joined = False
         await super().on_partitions_revoked(revoked)
+        self._thread.cuts.forget()
         self.app.lease.release()
         for known in (self._next, self._handed, self._safe, self._have):
             known.clear()

@@ -105,6 +105,10 @@ class Cuts:
         self._epochs.watch()
         self._consumer.commit = self._commit_beside
 
+    def forget(self) -> None:
+        """All partitions are given up. Called before they are assigned again: the fetcher goes on from then, not from `take_over`."""
+        self._epochs.forget()
+
     async def _commit_beside(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         await self._commit({place: self._beside(place, one.offset) for place, one in offsets.items()})
         self._offsets.update((place, one.offset) for place, one in offsets.items())
@@ -116,7 +120,6 @@ class Cuts:
 
     async def take_over(self, tps: Iterable[tuple[str, int]]) -> dict[TopicPartition, Found]:
         """What was committed of source partitions that are ours now. Waits for their leaders."""
-        self._epochs.forget()
         self._offsets.clear()
         places = [TopicPartition(*tp) for tp in tps]
         committed = await self._consumer._coordinator.fetch_committed_offsets(places) if places else {}
@@ -128,6 +131,7 @@ class Cuts:
             end = await self._end(place, beside.epoch) if beside.epoch >= 0 else -1
             found[place] = Found(one.offset, beside, end)
             self._offsets[place] = one.offset
+            self._epochs.keep_from(place, one.offset)
             if beside.epoch >= 0 and one.offset:
                 self._epochs.note_committed(place, one.offset - 1, beside.epoch)
         return found

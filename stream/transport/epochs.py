@@ -91,6 +91,10 @@ class Epochs:
         self._began.clear()
         self._reached.clear()
 
+    def keep_from(self, place: TopicPartition, offset: int) -> None:
+        """Ours again, from `offset` on: what was fetched since stays known."""
+        self._began[place] = [one for one in self._began.get(place, []) if one[0] >= offset]
+
     def reached(self, place: TopicPartition) -> int:
         """Up to where a partition was read, -1 where it was not."""
         return self._reached.get(place, -1)

@@ -172,6 +172,7 @@ def test_what_is_fetched_while_a_takeover_asks_stays_known() -> None:
     reader = Reader()
     reader.log.ends = {1: 5, 2: 9}
     reader.fetch(5, (5, 4, 2))
+    reader.epochs.keep_from(PLACE, 5)
     reader.epochs.note_committed(PLACE, 4, 1)
     reader.fetch(9, (9, 3, 2))
     assert not reader.cuts
