@@ -106,7 +106,7 @@ class Cuts:
         self._consumer.commit = self._commit_beside
 
     def forget(self) -> None:
-        """All partitions are given up. Called before they are assigned again: the fetcher goes on from then, not from `take_over`."""
+        """All partitions are given up. Called before they are assigned again: from then on the fetcher reads."""
         self._epochs.forget()
 
     async def _commit_beside(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
