@@ -610,15 +610,17 @@ class SourceConsumer(driver.Consumer):
                 found = await asyncio.wrap_future(asked)
         except TimeoutError:
             raise BrokerError("no leader of a source partition says where its log ends") from None
-        changelogs = {self.app.changelog(place.partition) for place in found}
-        ends = await self.highwaters(*changelogs) if changelogs else {}
+        written: dict[TP, int] = {}  # of each changelog once, whichever source's offset says it
         for (topic, partition), one in sorted(found.items()):
             if (end := one.cut()) >= 0:
                 self.lose(source_cut(topic, partition, end, one.read), one.read - end)
             changelog = self.app.changelog(partition)
-            if (end := ends.get(changelog) or 0) <= one.beside.written:
-                error = changelog_cut(changelog.topic, partition, end, one.beside.written)
-                self.lose(error, one.beside.written + 1 - end)
+            written[changelog] = max(written.get(changelog, -1), one.beside.written)
+        ends = await self.highwaters(*written) if written else {}
+        for changelog, last in sorted(written.items()):
+            end = ends.get(changelog) or 0
+            if 0 < end <= last:  # an empty one is told by `_refuse_empty`
+                self.lose(changelog_cut(changelog.topic, changelog.partition, end, last), last + 1 - end)
 
     def lose(self, error: LossError, records: int = 0) -> None:
         """Raises `error`, or goes on where a loss is accepted. records: how many are lost, 0 where nobody knows."""
