@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-if "worker" in sys.argv[1:]:
+PROGRAMS: Final = ("freshet", "cli")
+"""As the command and as python -m deploy.cli; whoever else imports it keeps its signals."""
+
+if Path(sys.argv[0]).stem in PROGRAMS and "worker" in sys.argv[1:]:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 

@@ -71,7 +71,7 @@ def mend(settings: Settings) -> list[str]:
     """Give the topics that are there the settings that they need -> what was changed, a line each. Raises BrokerError."""
     changed = []
     with admin(settings) as client:
-        for topic, found in _found(client, _described(client, settings)).items():
+        for topic, found in _found(client, _there(_answers(client, settings))).items():
             values = needs.mended(settings, topic, found)
             if not values:
                 continue
@@ -116,7 +116,7 @@ def check(settings: Settings, *, worker: bool = False) -> Topology:
     where no broker answers within startup_timeout, or naming every ACL that is missing.
     """
     with admin(settings) as client:
-        answers = client.describe_topics([topic.name for topic in topics(settings)])
+        answers = _answers(client, settings)
         _check_rights(client, settings, answers, worker)
         if worker:
             _refuse_another(client, settings)
@@ -129,7 +129,7 @@ def check(settings: Settings, *, worker: bool = False) -> Topology:
 def look(settings: Settings) -> Topology:
     """What the topics are like, whatever that is. Raises BrokerError where no broker answers."""
     with admin(settings) as client:
-        return _topology(client, settings, client.describe_topics([topic.name for topic in topics(settings)]))
+        return _topology(client, settings, _answers(client, settings))
 
 
 def refuse_missing(missing: Iterable[str]) -> None:
@@ -146,14 +146,19 @@ def refuse_wrong(wrong: Iterable[str]) -> None:
         raise TopologyError("; ".join(wrong))
 
 
-def _described(client: KafkaAdminClient, settings: Settings) -> list[dict[str, Any]]:
+def _answers(client: KafkaAdminClient, settings: Settings) -> list[dict[str, Any]]:
+    """What the broker says of each topic, also that it is not there."""
+    found: list[dict[str, Any]] = client.describe_topics([topic.name for topic in topics(settings)])
+    return found
+
+
+def _there(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The topics that are there."""
-    answers = client.describe_topics([topic.name for topic in topics(settings)])
     return [topic for topic in answers if not topic["error_code"]]
 
 
 def _topology(client: KafkaAdminClient, settings: Settings, answers: Sequence[dict[str, Any]]) -> Topology:
-    described = [topic for topic in answers if not topic["error_code"]]
+    described = _there(answers)
     counts = {topic["name"]: len(topic["partitions"]) for topic in described}
     expected = topics(settings)
     wrong = []

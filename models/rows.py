@@ -23,7 +23,7 @@ class Histories:
 
     item: i64 [E], rows of the item matrix (UNKNOWN where the catalogue lacks the item); behaviour, scene: i64 [E];
     numbers: f32 [E, NUMBERS]; comment: i64 [E], rows of `vectors` f32 [M, X] (row 0: zeros, no text);
-    choice: bool [E], choices (models/data/choices.py) of known items: events that the model learns to foresee; judged: bool
+    choice: bool [E], choices (models/data/choices.py) of known items: events that the model learns to predict; judged: bool
     [E], those of them that are held out and count in figures.
     """
 

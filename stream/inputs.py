@@ -32,7 +32,7 @@ class InputSpec:
 
     rating_scale: (min, max); scenes: known scenes, index = place + 1, 0 for none and for unknown ones;
     text_dim: width of a text vector; choices: which of CHOICES count as choices (models/data/choices.py), of comments those
-    that carry a value: no part of a row, but what training foresees and the score's neighbours look at.
+    that carry a value: no part of a row, but what training predicts and the score's neighbours look at.
     """
 
     rating_scale: tuple[float, float]

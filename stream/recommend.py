@@ -223,7 +223,7 @@ def rank(
 def recent_choices(turns: Sequence[Turn], catalogue: Catalogue, last: int, choices: frozenset[int]) -> Rows:
     """int64 [R, 3]: (place of the turn, item row, age) of every user's `last` last choices, newest first, age from 0.
 
-    A choice is what training learned to foresee (models/data/choices.py): an event of one of the behaviours `choices`, a
+    A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`, a
     comment only with a value, of an item that the catalogue knows. Looked for among the user's last 64 events.
     """
     rows: list[int] = []

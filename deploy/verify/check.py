@@ -84,7 +84,7 @@ def check(
             raise TopologyError(f"{topic} has {count} partitions, the sources {partitions}")
     for place, offset in committed.items():
         if place in spans and offset > spans[place].end:
-            message = f"offset {offset} is committed, the log ends at {spans[place].end}: made anew?"
+            message = f"offset {offset} is committed, the log ends at {spans[place].end}: recreated?"
             report.add(Violation("commit", message, topic=place[0], partition=place[1], offset=offset))
 
     numbers = None

@@ -1,4 +1,4 @@
-"""What counts as a choice: an event by which a user takes an item. It is what models learn to foresee, what neighbours and
+"""What counts as a choice: an event by which a user takes an item. It is what models learn to predict, what neighbours and
 popularity count, and what figures are about, in training, serving and evaluation alike; every other event is an input only.
 
 By default every click, every rating whatever its value, and every comment that carries a value (a review), together.

@@ -564,22 +564,13 @@ class SourceConsumer(driver.Consumer):
 
     async def _prepare(self, changelogs: set[TP]) -> None:
         """Open the table's partitions; refuse a changelog that does not go on from what they hold."""
-        begins = await self.earliest_offsets(*changelogs) if changelogs else {}
-        ends = await self.highwaters(*changelogs) if changelogs else {}
-        for tp in sorted(changelogs):
-            begin, end = begins.get(tp) or 0, ends.get(tp) or 0
+        for tp, log in sorted((await self._logs(changelogs)).items()):
             have = self._have[tp] = self.prepare(tp.partition)
-            if begin <= have + 1 <= end:
+            if log.start <= have + 1 <= log.stop:
                 continue
-            if have + 1 < begin:
-                what = f"records {have + 1} to {begin - 1} are gone, and with them states"
-            else:
-                what = f"it ends at {end}, {have} was read from it: made anew?"
-            self.lose(
-                LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss"), max(0, begin - have - 1)
-            )
-            self._have[tp] = begin - 1
-            if have >= end:
+            self.lose(_states_gone(tp, have, log), max(0, log.start - have - 1))
+            self._have[tp] = log.start - 1
+            if have >= log.stop:
                 self.drop(tp.partition)
                 self.prepare(tp.partition)
 
@@ -657,7 +648,7 @@ class SourceConsumer(driver.Consumer):
         return begins
 
     async def _beyond_source(self, offsets: Mapping[TP, int]) -> None:
-        """The broker has nothing at our position. Deleted records may be accepted; a log that was cut off, or made anew, not
+        """The broker has nothing at our position. Deleted records may be accepted; a log that was cut off, or recreated, not
         while we run: the states have what is no longer in it."""
         epoch = self.epoch
         wanted = {TP(*tp): offset for tp, offset in offsets.items() if self._next.get(TP(*tp)) == offset}
@@ -677,13 +668,9 @@ class SourceConsumer(driver.Consumer):
             for tp, log in (await self._logs(TP(*tp) for tp in offsets)).items():
                 have = self._have.get(tp, -1)
                 if have + 1 > log.stop:
-                    raise LossError(
-                        f"{tp.topic} partition {tp.partition}: it ends at {log.stop}, {have} was read from it: made anew?"
-                    )
+                    raise _states_gone(tp, have, log)
                 if have + 1 < log.start:
-                    said = f"records {have + 1} to {log.start - 1} are gone, and with them states"
-                    error = LossError(f"{tp.topic} partition {tp.partition}: {said}; see --accept-loss")
-                    self.lose(error, log.start - have - 1)
+                    self.lose(_states_gone(tp, have, log), log.start - have - 1)
                     self._have[tp] = log.start - 1
                 await self.seek_wait({tp: max(log.start, have + 1)})
         except LossError as error:
@@ -716,4 +703,13 @@ def _gone(tp: TP, offset: int, log: range) -> LossError:
         what = f"source records are gone: beyond the log's end {log.stop}, read up to {offset}"
     else:
         what = f"the log was cut off before {offset} and has grown to {log.stop} since"
+    return LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss")
+
+
+def _states_gone(tp: TP, have: int, log: range) -> LossError:
+    """What a partition of the changelog lacks that was read up to `have`."""
+    if have + 1 < log.start:
+        what = f"records {have + 1} to {log.start - 1} are gone, and with them states"
+    else:
+        what = f"it ends at {log.stop}, {have} was read from it: recreated?"
     return LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss")

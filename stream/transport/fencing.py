@@ -280,7 +280,7 @@ async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[A
         (offset,) = error.args[0].values()
         raise LossError(
             f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: deleted, or the topic was "
-            "made anew?"
+            "recreated?"
         ) from None
     finally:
         await consumer.stop()

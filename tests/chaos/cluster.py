@@ -18,6 +18,7 @@ from deploy.topics import admin
 from stream.settings import Settings, load
 from tests.chaos.broker import AWAY, _back, _ended
 from tests.chaos.outcomes import Outcome, record
+from tests.chaos.steps import says
 from tests.chaos.trial import Trial
 from tests.failing_cluster import FailingCluster
 from tests.worker_process import Events, WorkerProcess, slates, until
@@ -222,13 +223,13 @@ def unclean_election(
         if not running:
             worker.start()
         assert worker.wait(90) == 76, worker.tail()
-        _says(worker, topic)
+        says(worker, f"{topic} partition ")
         shown = len(slates(settings))
         cluster.restart(keeper)
         cluster.wait_in_sync(settings)
         for _ in range(2):
             assert worker.start().wait(90) == 76, worker.tail()
-            _says(worker, topic)
+            says(worker, f"{topic} partition ")
             _forget(worker)
         assert len(slates(settings)) == shown, "something was taken in"
     finally:
@@ -273,9 +274,3 @@ def _applied(worker: WorkerProcess, events: Events, count: int) -> None:
     events.producer.flush()
     until(lambda: worker.metric("freshet_events_total", outcome="applied") == events.sent, 60, f"{events.sent} applied")
     until(lambda: worker.metric("freshet_lag_records") == 0, 10, "committed")
-
-
-def _says(worker: WorkerProcess, topic: str) -> None:
-    last = worker.lines()[-1]
-    assert last["level"] == "CRITICAL", last
-    assert f"{topic} partition " in last["message"], last

@@ -10,8 +10,9 @@ from pathlib import Path
 from deploy import topics
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
-from tests.chaos.outcomes import Outcome, record
-from tests.worker_process import Events, WorkerProcess, slates, until
+from tests.chaos.outcomes import record
+from tests.chaos.steps import outcome, work
+from tests.worker_process import Events, WorkerProcess, slates
 
 
 def same_app_id(settings: Settings, bundles: Path, folder: Path, seed: int, *, running: bool) -> None:
@@ -27,7 +28,7 @@ def same_app_id(settings: Settings, bundles: Path, folder: Path, seed: int, *, r
     try:
         for events in (ours, theirs):
             events.send_items()
-        _work(worker.start().wait_ready(), ours, count)
+        work(worker.start().wait_ready(), ours, count)
         if not running:
             assert worker.terminate() == 0
         theirs.send(strange)
@@ -40,7 +41,7 @@ def same_app_id(settings: Settings, bundles: Path, folder: Path, seed: int, *, r
             assert worker.runs()
         else:
             worker.start()
-        _work(worker.wait_ready(), ours, more)
+        work(worker.wait_ready(), ours, more)
         assert worker.terminate() == 0
         report = _green(settings, worker, count + more)
     finally:
@@ -53,7 +54,7 @@ def same_app_id(settings: Settings, bundles: Path, folder: Path, seed: int, *, r
         f"{'runs' if running else 'is stopped'}: 78, both named, nothing taken in; the deployment went on"
     )
     name = f"same app_id, another prefix, the first worker {'running' if running else 'stopped'}"
-    record(_outcome(33, name, seed, began, report, note))
+    record(outcome(33, name, seed, began, report, note))
 
 
 def folder_of_another_cluster(
@@ -69,11 +70,11 @@ def folder_of_another_cluster(
     try:
         for process, events, count in ((worker, ours, here), (stranger, theirs, there)):
             events.send_items()
-            _work(process.start().wait_ready(), events, count)
+            work(process.start().wait_ready(), events, count)
             assert process.kill() if killed else process.terminate() == 0
         shutil.rmtree(worker.data_dir)
         shutil.copytree(stranger.data_dir, worker.data_dir)
-        _work(worker.start().wait_ready(), ours, 200)
+        work(worker.start().wait_ready(), ours, 200)
         dropped = [line for line in worker.lines() if "read back from the changelog" in line["message"]]
         assert len(dropped) == settings.partitions, worker.tail()
         assert worker.terminate() == 0
@@ -88,18 +89,7 @@ def folder_of_another_cluster(
         f"folder with {there} events of another {elsewhere} under a worker whose changelog holds {here}: "
         f"{len(dropped)} partitions named, dropped and read back, 200 more events, verify green with the folder"
     )
-    record(_outcome(34, f"data folder of another {elsewhere}", seed, began, report, note))
-
-
-def _work(worker: WorkerProcess, events: Events, count: int) -> None:
-    """Send and wait until as many more are applied."""
-    before = worker.metric("freshet_events_total", outcome="applied")
-    events.send(count, rate=600)
-    until(
-        lambda: worker.metric("freshet_events_total", outcome="applied") == before + count,
-        30,
-        lambda: f"{count} applied:\n{worker.tail()}",
-    )
+    record(outcome(34, f"data folder of another {elsewhere}", seed, began, report, note))
 
 
 def _green(settings: Settings, worker: WorkerProcess, applied: int) -> Report:
@@ -107,10 +97,3 @@ def _green(settings: Settings, worker: WorkerProcess, applied: int) -> Report:
     assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
     assert (report.applied, report.lost, report.double, report.uncovered) == (applied, 0, 0, 0)
     return report
-
-
-def _outcome(fault: int, name: str, seed: int, began: float, report: Report, note: str) -> Outcome:
-    return Outcome(
-        fault, name, seed, events=report.input, lost=report.lost, double=report.double, uncovered=report.uncovered,
-        repeats=report.replays, seconds=round(time.monotonic() - began, 1), note=note,
-    )  # fmt: skip

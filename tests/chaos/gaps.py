@@ -15,11 +15,12 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
 from deploy.topics import admin
-from deploy.verify import Report, run
+from deploy.verify import run
 from deploy.verify.log import KafkaLog
 from stream.settings import Settings
-from tests.chaos.outcomes import Outcome, record
+from tests.chaos.outcomes import record
 from tests.chaos.source_topics import KINDS
+from tests.chaos.steps import applied, loses_only, outcome, says
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
 SETTINGS = {"partitions": 2, "session_timeout": 40.0, "heartbeat_interval": 1.0}
@@ -46,15 +47,15 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         worker.wait_ready()
         before = draw.randrange(40, 80)
         placed = _send(events, kind, before)
-        _applied(worker, before)
+        applied(worker, before)
         _all_committed(settings)
         first = placed[partition]
         lost, left = _delete_unread(worker, events, kind, TopicPartition(topic, partition), first, draw)
         assert worker.wait(30) == 76, worker.tail()
         gone = f"{first} to {first + lost - 1}"
-        _says(worker, f"{topic} partition {partition}", gone, "--accept-loss")
+        says(worker, f"{topic} partition {partition}", gone, "--accept-loss")
         assert worker.start().wait(60) == 76, worker.tail()
-        _says(worker, f"{topic} partition {partition}", gone)
+        says(worker, f"{topic} partition {partition}", gone)
         told.start().wait_ready()
         _all_committed(settings)  # the first worker may have applied what it had read of other partitions
         assert told.metric("freshet_accepted_loss_records_total") == lost
@@ -64,11 +65,7 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         assert told.metric("freshet_accepted_loss_records_total") == lost + more
         until(lambda: told.metric("freshet_lag_records") == 0, 10, "lag 0")
         assert told.terminate() == 0
-        report = run(settings, wait=30)
-        assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]
-        assert f"records {begin} to {begin + more - 1} were deleted" in report.violations[0].message
-        assert (report.lost, report.double, report.uncovered) == (more, 0, 0)
-        report.lost = 0  # by the fault, and accepted: not by the worker
+        report = loses_only(settings, begin, more)
     finally:
         events.close()
         worker.close()
@@ -78,7 +75,7 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         f"start too; accept_loss: {lost} counted at the start, {more} more while it ran, the {left + rest} left "
         "applied; verify names the last range as lost"
     )
-    record(_outcome(32, "unread records deleted", seed, began, report, note))
+    record(outcome(32, "unread records deleted", seed, began, report, note))
 
 
 def _delete_unread(
@@ -110,7 +107,7 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         worker.wait_ready()
         before = draw.randrange(40, 80)
         _send(events, kind, before)
-        _applied(worker, before)
+        applied(worker, before)
         assert worker.terminate() == 0
         read = _committed(settings)
         missed = _send(events, kind, draw.randrange(150, 250)).total()
@@ -121,7 +118,7 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         until(lambda: _unread(settings, topic, read) < missed, 60, "records are compacted away")
         _configure(settings, topic, {"cleanup.policy": "delete"})
         assert worker.start().wait(60) == 76, worker.tail()
-        _says(worker, f"{topic} partition", "are gone, others around them are not", "--accept-loss")
+        says(worker, f"{topic} partition", "are gone, others around them are not", "--accept-loss")
         left = _unread(settings, topic, read)
         told.start().wait_ready()
         _all_committed(settings)  # the first worker may have applied what it had read of other partitions
@@ -137,7 +134,7 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         f"{kind}s topic compacted for a while: {missed - left} of {missed} unread records gone, none at the log's start: 76, "
         f"named; accept_loss: {missed - left} counted, {left} applied"
     )
-    record(_outcome(32, "source compacted for a while", seed, began, report, note))
+    record(outcome(32, "source compacted for a while", seed, began, report, note))
 
 
 def transactions(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
@@ -186,7 +183,7 @@ def transactions(settings: Settings, bundles: Path, folder: Path, seed: int) -> 
         f"{writer.transactions} transactions: {writer.committed} events committed and applied, {writer.aborted} aborted and in "
         f"no state; markers last in every partition: lag 0, all committed, verify --wait {took:.1f} s"
     )
-    record(_outcome(44, "transactional producer", seed, began, report, note))
+    record(outcome(44, "transactional producer", seed, began, report, note))
 
 
 class Transactions:
@@ -313,25 +310,3 @@ def _send(events: Events, kind: str, count: int) -> Counter[int]:
     futures = [events.put(*events.one(kind=kind)) for _ in range(count)]
     events.producer.flush()
     return Counter(future.get(10).partition for future in futures)
-
-
-def _applied(worker: WorkerProcess, count: int) -> None:
-    until(
-        lambda: worker.runs() and worker.metric("freshet_events_total", outcome="applied") == count, 30,
-        lambda: f"{count} events applied; {worker.metric('freshet_events_total', outcome='applied'):g} are:\n{worker.tail()}",
-    )  # fmt: skip
-
-
-def _says(worker: WorkerProcess, *words: str) -> None:
-    """Its last log line is critical and names all of `words`."""
-    last = worker.lines()[-1]
-    assert last["level"] == "CRITICAL", last
-    for word in words:
-        assert word in last["message"], last
-
-
-def _outcome(fault: int, name: str, seed: int, began: float, report: Report, note: str) -> Outcome:
-    return Outcome(
-        fault, name, seed, events=report.input, lost=report.lost, double=report.double, uncovered=report.uncovered,
-        repeats=report.replays, seconds=round(time.monotonic() - began, 1), note=note,
-    )  # fmt: skip

@@ -14,7 +14,8 @@ from deploy.topics import admin
 from deploy.verify import Report, run
 from deploy.verify.log import KafkaLog
 from stream.settings import Settings
-from tests.chaos.outcomes import Outcome, record
+from tests.chaos.outcomes import record
+from tests.chaos.steps import applied, loses_only, outcome, says
 from tests.worker_process import Events, WorkerProcess, slates, until
 
 KINDS = ("click", "rating", "comment")  # in the order of Settings.sources
@@ -37,7 +38,7 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         worker.wait_ready()
         for one in KINDS:
             _send(events, one, old)
-        _applied(worker, 3 * old)
+        applied(worker, 3 * old)
         shown = until(lambda: (found := slates(settings)) and _named(found) == 3 * old and found, 10, "all is shown")
         if not running:
             assert worker.terminate() == 0
@@ -48,17 +49,17 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         if not running:
             worker.start()
         assert worker.wait(60) == 76, worker.tail()
-        _says(worker, topic)
+        says(worker, topic)
         if running:  # it may have read on for the few seconds until it noticed
             shown = slates(settings)
         assert told.start().wait(60) == 76, told.tail()
-        _says(told, f"{topic} was recreated")
+        says(told, f"{topic} was recreated")
         assert len(slates(settings)) == len(shown), "a record of the new topic is in a state"
         fresh = settings.model_copy(update={"app_id": f"{settings.app_id}-2"})
         remake(settings, settings.recommendations_topic)
         topics.create(fresh)
         again = WorkerProcess(fresh, folder, "again", bundles=bundles).start().wait_ready()
-        _applied(again, 2 * old + new)
+        applied(again, 2 * old + new)
         assert again.terminate() == 0
         report = run(fresh, wait=30)
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
@@ -73,7 +74,7 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         "again with accept_loss: 76, nothing taken in; a new app_id and new slates: goes on from the beginnings"
     )
     record(
-        _outcome(16, f"source topic made anew, worker {'running' if running else 'stopped'}", seed, began, report, note)
+        outcome(16, f"source topic made anew, worker {'running' if running else 'stopped'}", seed, began, report, note)
     )
 
 
@@ -91,7 +92,7 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         worker.wait_ready()
         before = draw.randrange(60, 120)
         placed = _send(events, kind, before)
-        _applied(worker, before)
+        applied(worker, before)
         assert worker.terminate() == 0
         missed = _send(events, kind, draw.randrange(60, 120))
         partition = draw.choice(sorted(placed.keys() & missed.keys()))
@@ -100,17 +101,13 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
             client.delete_records({TopicPartition(topic, partition): committed + lost})
         worker.start()
         assert worker.wait(60) == 76, worker.tail()
-        _says(worker, f"{topic} partition {partition}", f"{committed} to {committed + lost - 1}")
+        says(worker, f"{topic} partition {partition}", f"{committed} to {committed + lost - 1}")
         told.start().wait_ready()
         left = sum(missed.values()) - lost
-        _applied(told, left)
+        applied(told, left)
         assert told.metric("freshet_accepted_loss_records_total") == lost
         assert told.terminate() == 0
-        report = run(settings, wait=30)
-        assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]
-        assert f"records {committed} to {committed + lost - 1} were deleted" in report.violations[0].message
-        assert (report.lost, report.double, report.uncovered) == (lost, 0, 0)
-        report.lost = 0  # by the fault, and accepted: not by the worker
+        report = loses_only(settings, committed, lost)
     finally:
         events.close()
         worker.close()
@@ -119,7 +116,7 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         f"{lost} of the {sum(missed.values())} {kind}s that came while the worker was down were deleted: 76, offsets named; "
         f"accept_loss: goes on, {lost} counted, the {left} that are left applied; verify names the range as lost"
     )
-    record(_outcome(16, "source records expired", seed, began, report, note))
+    record(outcome(16, "source records expired", seed, began, report, note))
 
 
 def missing_or_unlike(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
@@ -149,7 +146,7 @@ def missing_or_unlike(settings: Settings, bundles: Path, folder: Path, seed: int
     note = (
         f"{name}: missing: 78; with {wrong} partitions, not {topic.partitions}: 78; each named; made right: all is well"
     )
-    record(_outcome(17, "topic missing or unlike the others", seed, began, report, note))
+    record(outcome(17, "topic missing or unlike the others", seed, began, report, note))
 
 
 def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int, *, to_all: bool) -> None:
@@ -166,7 +163,7 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         events.send_items()
         worker.wait_ready()
         events.send(200, rate=400)
-        _applied(worker, 200)
+        applied(worker, 200)
         report = run(settings, wait=60)  # now: once all have grown, every user has another partition
         written = _ends(settings)
         with admin(settings) as client:
@@ -179,7 +176,7 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         assert any(one in said for either in noticed for one in either), said
         if to_all:  # they fit together: only the states know better
             assert worker.start().wait(60) == 78, worker.tail()
-            _says(worker, f"the topics have {count} partitions, and had {settings.partitions}")
+            says(worker, f"the topics have {count} partitions, and had {settings.partitions}")
         elif grown == [settings.sources[0]]:  # the others are measured by it
             _refused(worker, f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}")
         else:
@@ -193,7 +190,7 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
     assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
     what = "every topic" if to_all else grown[0].removeprefix(settings.prefix)
     note = f"{what} grown from {settings.partitions} to {count} partitions: the running worker 78, named; at the next start 78"
-    record(_outcome(17, f"partitions added live to {'every topic' if to_all else 'one'}", seed, began, report, note))
+    record(outcome(17, f"partitions added live to {'every topic' if to_all else 'one'}", seed, began, report, note))
 
 
 def _ends(settings: Settings) -> dict[tuple[str, int], int]:
@@ -224,21 +221,9 @@ def _send(events: Events, kind: str, count: int) -> dict[int, int]:
     return placed
 
 
-def _applied(worker: WorkerProcess, count: int) -> None:
-    until(lambda: worker.metric("freshet_events_total", outcome="applied") == count, 30, f"{count} events applied")
-
-
 def _named(found: list[dict[str, object]]) -> int:
     """Events that slates name."""
     return sum(len(slate["events"]) for slate in found)  # type: ignore[arg-type]
-
-
-def _says(worker: WorkerProcess, *words: str) -> None:
-    """Its last log line is critical and names all of `words`."""
-    last = worker.lines()[-1]
-    assert last["level"] == "CRITICAL", last
-    for word in words:
-        assert word in last["message"], last
 
 
 def _refused(worker: WorkerProcess, said: str) -> None:
@@ -256,7 +241,7 @@ def _all_is_well(settings: Settings, bundles: Path, folder: Path, seed: int) -> 
         events.send_items()
         worker.wait_ready()
         events.send(200, rate=400)
-        _applied(worker, 200)
+        applied(worker, 200)
         assert worker.terminate() == 0
     finally:
         events.close()
@@ -265,10 +250,3 @@ def _all_is_well(settings: Settings, bundles: Path, folder: Path, seed: int) -> 
     assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
     assert (report.applied, report.lost, report.double, report.uncovered) == (200, 0, 0, 0)
     return report
-
-
-def _outcome(fault: int, name: str, seed: int, began: float, report: Report, note: str) -> Outcome:
-    return Outcome(
-        fault, name, seed, events=report.input, lost=report.lost, double=report.double, uncovered=report.uncovered,
-        repeats=report.replays, seconds=round(time.monotonic() - began, 1), note=note,
-    )  # fmt: skip

@@ -12,11 +12,12 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy import topics
 from deploy.topics import admin
-from deploy.verify import Report, run
+from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
 from tests.chaos.source_topics import remake
-from tests.worker_process import Events, WorkerProcess, slates, until
+from tests.chaos.steps import outcome, says, work
+from tests.worker_process import Events, WorkerProcess, slates
 
 NOTICED = 20.0  # seconds: the watch looks every 4 s, twice where a topic is missing, on a crowded machine
 ITEMS = [f"item-{number}" for number in range(1, 26)]  # the half that the new items topic gets
@@ -40,21 +41,21 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
     told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
-        _work(worker.wait_ready(), events, count)
+        work(worker.wait_ready(), events, count)
         remade = time.monotonic()
         remake(settings, topic)
         assert worker.wait(NOTICED) == 76, worker.tail()
         noticed = time.monotonic() - remade
-        _says(worker, topic, "was recreated")  # by the watch, or by whoever reads it
+        says(worker, topic, "was recreated")  # by the watch, or by whoever reads it
         after = worker
         if topic == settings.changelog_topic:
             assert worker.start().wait(60) == 76, worker.tail()
-            _says(worker, topic, "--accept-loss")
+            says(worker, topic, "--accept-loss")
             after = told
         if topic == settings.items_topic:
             events.send_items(ITEMS)
         known = {(slate["user"], slate["seq"]) for slate in slates(settings)}
-        _work(after.start().wait_ready(), events, count)
+        work(after.start().wait_ready(), events, count)
         if topic == settings.items_topic:
             fresh = [slate for slate in slates(settings) if (slate["user"], slate["seq"]) not in known]
             shown = {one["item"] for slate in fresh for one in slate["items"]}
@@ -73,7 +74,7 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
     )
     if topic in (settings.items_topic, settings.dead_letters_topic):  # else states or slates are gone with it
         assert (report.applied, report.lost, report.double, report.uncovered) == (2 * count, 0, 0, 0)
-        record(_outcome(35, "a topic of the worker recreated", seed, began, report, note))
+        record(outcome(35, "a topic of the worker recreated", seed, began, report, note))
     else:
         assert report.exit_code != 0, "verify takes what is gone for whole"
         note += f", {dict(report.kinds) or 'what is left is right'}"
@@ -89,7 +90,7 @@ def deleted(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
     try:
         events.send_items()
-        _work(worker.wait_ready(), events, draw.randrange(100, 200))
+        work(worker.wait_ready(), events, draw.randrange(100, 200))
         report = run(settings, wait=30)
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
         gone = time.monotonic()
@@ -97,7 +98,7 @@ def deleted(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
             client.delete_topics([topic])
         assert worker.wait(NOTICED) == 78, worker.tail()
         noticed = time.monotonic() - gone
-        _says(worker, f"{topic} is missing", "freshet topics create")
+        says(worker, f"{topic} is missing", "freshet topics create")
         assert worker.start().wait(60) == 78, worker.tail()
         assert f"{topic} is missing" in worker.tail(1)
     finally:
@@ -105,7 +106,7 @@ def deleted(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         worker.close()
     name = topic.removeprefix(settings.prefix)
     note = f"{name} deleted: 78 within {noticed:.1f} s, named; at the next start 78"
-    record(_outcome(35, "a topic of the worker deleted", seed, began, report, note))
+    record(outcome(35, "a topic of the worker deleted", seed, began, report, note))
 
 
 WRONG: tuple[tuple[Callable[[Settings], str], str, str], ...] = (
@@ -133,18 +134,18 @@ def settings_changed(settings: Settings, bundles: Path, folder: Path, seed: int)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
     try:
         events.send_items()
-        _work(worker.wait_ready(), events, count)
+        work(worker.wait_ready(), events, count)
         changed = time.monotonic()
         said = _change(settings, live)
         assert worker.wait(NOTICED) == 78, worker.tail()
         noticed = time.monotonic() - changed
-        _says(worker, said, "expected", "freshet topics mend")
+        says(worker, said, "expected", "freshet topics mend")
         also = _change(settings, before)
         assert worker.start().wait(60) == 78, worker.tail()
         for one in (said, also):
             assert one in worker.tail(1), worker.tail()
         assert len(topics.mend(settings)) == 2
-        _work(worker.start().wait_ready(), events, count)
+        work(worker.start().wait_ready(), events, count)
         assert worker.terminate() == 0
     finally:
         events.close()
@@ -156,7 +157,7 @@ def settings_changed(settings: Settings, bundles: Path, folder: Path, seed: int)
         f"{live[1]}={live[2]} under the worker: 78 within {noticed:.1f} s; {before[1]}={before[2]} besides at the next "
         "start: 78, both named; mended: all is well"
     )
-    record(_outcome(41, "settings of topics changed", seed, began, report, note))
+    record(outcome(41, "settings of topics changed", seed, began, report, note))
 
 
 def _change(settings: Settings, change: tuple[Callable[[Settings], str], str, str]) -> str:
@@ -166,29 +167,3 @@ def _change(settings: Settings, change: tuple[Callable[[Settings], str], str, st
     with admin(settings) as client:
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {setting: value})])
     return f"topic {topic} has {setting}={value}"
-
-
-def _work(worker: WorkerProcess, events: Events, count: int) -> None:
-    """Send and wait until as many more are applied."""
-    before = worker.metric("freshet_events_total", outcome="applied")
-    events.send(count, rate=600)
-    until(
-        lambda: worker.metric("freshet_events_total", outcome="applied") == before + count,
-        30,
-        lambda: f"{count} applied:\n{worker.tail()}",
-    )
-
-
-def _says(worker: WorkerProcess, *words: str) -> None:
-    """Its last log line is critical and names all of `words`."""
-    last = worker.lines()[-1]
-    assert last["level"] == "CRITICAL", last
-    for word in words:
-        assert word in last["message"], last
-
-
-def _outcome(fault: int, name: str, seed: int, began: float, report: Report, note: str) -> Outcome:
-    return Outcome(
-        fault, name, seed, events=report.input, lost=report.lost, double=report.double, uncovered=report.uncovered,
-        repeats=report.replays, seconds=round(time.monotonic() - began, 1), note=note,
-    )  # fmt: skip

@@ -232,7 +232,7 @@ def test_what_is_deleted_before_our_position_and_accepted() -> None:
 
 @pytest.mark.parametrize(("end", "said"), [(5, "beyond the log's end 5, read up to 10"), (40, "cut off before 10")])
 def test_a_log_that_was_cut_off_stops_the_worker_whatever_is_accepted(end: int, said: str) -> None:
-    """An unclean election, or a topic made anew: also where the log has grown beyond our position again."""
+    """An unclean election, or a recreated topic: also where the log has grown beyond our position again."""
     consumer = consumer_of(Broker(0, end), accept_loss=True)
     with pytest.raises(LossError, match=said):
         asyncio.run(consumer._beyond_source({CLICKS: 10}))

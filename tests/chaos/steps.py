@@ -1,0 +1,52 @@
+"""Steps that the trials without a supervisor share: send and wait, read a worker's last line, judge, make an outcome."""
+
+from __future__ import annotations
+
+import time
+
+from deploy.verify import Report, run
+from stream.settings import Settings
+from tests.chaos.outcomes import Outcome
+from tests.worker_process import Events, WorkerProcess, until
+
+
+def applied(worker: WorkerProcess, count: int) -> None:
+    """Wait until as many events are applied in this life of the worker."""
+    until(
+        lambda: worker.runs() and worker.metric("freshet_events_total", outcome="applied") == count, 30,
+        lambda: f"{count} events applied; {worker.metric('freshet_events_total', outcome='applied'):g} are:\n{worker.tail()}",
+    )  # fmt: skip
+
+
+def work(worker: WorkerProcess, events: Events, count: int) -> None:
+    """Send and wait until as many more are applied."""
+    before = worker.metric("freshet_events_total", outcome="applied")
+    events.send(count, rate=600)
+    applied(worker, int(before) + count)
+
+
+def says(worker: WorkerProcess, *words: str) -> None:
+    """Its last log line is critical and names all of `words`."""
+    last = worker.lines()[-1]
+    assert last["level"] == "CRITICAL", last
+    for word in words:
+        assert word in last["message"], last
+
+
+def loses_only(settings: Settings, first: int, lost: int) -> Report:
+    """`freshet verify` names the range of deleted records that begins at `first`, and nothing else. The report's own `lost` is
+    0: that was the fault's, and accepted, not the worker's."""
+    report = run(settings, wait=30)
+    assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]
+    assert f"records {first} to {first + lost - 1} were deleted" in report.violations[0].message
+    assert (report.lost, report.double, report.uncovered) == (lost, 0, 0)
+    report.lost = 0
+    return report
+
+
+def outcome(fault: int, name: str, seed: int, began: float, report: Report, note: str) -> Outcome:
+    """began: by time.monotonic()."""
+    return Outcome(
+        fault, name, seed, events=report.input, lost=report.lost, double=report.double, uncovered=report.uncovered,
+        repeats=report.replays, seconds=round(time.monotonic() - began, 1), note=note,
+    )  # fmt: skip
