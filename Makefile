@@ -3,6 +3,7 @@
 #   make PYTHON=/path/to/python ...   another Python, 3.11 or newer
 #   make TORCH_INDEX=URL ...          torch from an index of CPU builds: no CUDA, about 2.5 GB less to download
 #   make demo DATA=folder             another data set;  make test ARGS="tests/unit -x": more for the command itself
+#   make test JOBS=1                  one test at a time, in place of three (each job has a broker of its own)
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -10,9 +11,13 @@ TORCH_INDEX ?=
 DATA ?=
 SECONDS ?= 300
 ARGS ?=
+JOBS ?= 3
 BIN := .venv/bin
 MADE := .venv/made
+PARALLEL := -n $(JOBS) --no-fold-skipped --durations=15 --dist
 RIVALS := .rivals/made
+
+unexport PYTHONDONTWRITEBYTECODE  # every process would compile every module again
 
 .DEFAULT_GOAL := help
 .PHONY: help environment demo test test-faults lint bench chaos rivals fuzz audit evaluate tools clean
@@ -33,10 +38,10 @@ demo: $(MADE) ## real events through a real Kafka, live in the terminal; DATA=fo
 	$(BIN)/freshet demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(MADE) ## unit, contract and integration tests (a real broker is started)
-	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" --no-fold-skipped --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" $(PARALLEL) loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(MADE) ## faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
-	$(BIN)/python -m pytest -m faults --no-fold-skipped --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)
 
 lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and schemas current
 	$(BIN)/ruff check .

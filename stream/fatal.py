@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError
 
-from stream.errors import BrokerError, FreshetError, LeaseError
+from stream.errors import BrokerError, DiskError, FreshetError, LeaseError
 from stream.security import refusal
 
 LAST_WORDS: Final = 2.0
@@ -85,22 +85,27 @@ def meaning(error: BaseException) -> BaseException:
             f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC; set it right, or look at the topic's "
             "message.timestamp.before.max.ms and message.timestamp.after.max.ms"
         )
-    if isinstance(error, (OSError, KafkaConnectionError, BrokerError, LeaseError)) and (short := exhausted()):
+    if isinstance(error, (OSError, KafkaConnectionError, BrokerError, LeaseError, DiskError)) and (
+        short := exhausted(error)
+    ):
         return FreshetError(short)
     if isinstance(error, KafkaConnectionError):
         return BrokerError(f"no Kafka broker answers: {error}")
     return refusal(error) or error
 
 
-def exhausted() -> str:
-    """What this process has run out of, that clients tell as a broker that is away; "" for nothing."""
+def exhausted(error: BaseException) -> str:
+    """What this process has run out of, that clients tell as a broker that is away, and RocksDB as a disk that fails; "" for
+    nothing."""
+    out = os.strerror(errno.EMFILE) in str(error)
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            return f"too many open files (this process may have {limit}): raise the limit (ulimit -n, LimitNOFILE)"
-    return ""
+    except OSError as refused:
+        out = out or refused.errno in (errno.EMFILE, errno.ENFILE)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        f"too many open files (this process may have {limit}): raise the limit (ulimit -n, LimitNOFILE)" if out else ""
+    )
 
 
 def said(error: BaseException) -> str:

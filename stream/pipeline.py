@@ -237,7 +237,9 @@ class Pipeline:
         """A model call in the executor. Raises FreshetError where it takes longer than inference_timeout."""
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(self._executor, call), self._settings.inference_timeout)
+            # not wait_for(): in Python 3.11 it forgets that it was cancelled where the call has just ended
+            async with asyncio.timeout(self._settings.inference_timeout):
+                return await loop.run_in_executor(self._executor, call)
         except TimeoutError:
             raise FreshetError(f"a model call took longer than {self._settings.inference_timeout:g} s") from None
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -88,8 +89,23 @@ def movielens() -> Path:
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundles folder with CURRENT: a tiny network over item-1 .. item-50, real BERT."""
+    folder = tmp_path_factory.mktemp("bundles")
+    copytree(_bundles_of_this_run(tmp_path_factory), folder, dirs_exist_ok=True)
+    return folder
+
+
+def _bundles_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once, by whichever of the test processes needs it first."""
+    from filelock import FileLock
+
     from tests.bundles import tiny_bundle
 
-    folder = tmp_path_factory.mktemp("bundles")
-    tiny_bundle(folder)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "bundles-of-this-run"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            partial = folder.with_name(f"{folder.name}-partial")
+            tiny_bundle(partial)
+            partial.rename(folder)
     return folder

@@ -37,6 +37,7 @@ from stream.worker import run
 
 EVERY = 1000  # events
 BATCHES = 20  # micro-batches until the crash
+USERS = 16  # that a micro-batch must have for the crash to be seen
 CRASHED = "crashed"
 SLOW = "slow"
 CULPRIT = "culprit"
@@ -232,9 +233,9 @@ def skips_republish(settings: Settings) -> None:
     make, numbers = Pipeline._slates, count(1)
 
     def mutant(self: Pipeline, turns: Sequence[Turn], slates: Any, *rest: Any) -> Any:
-        if next(numbers) == BATCHES:
+        if next(numbers) >= BATCHES and len(turns) >= USERS:
             crash(settings)
-        pairs = [(turn, slate) for turn, slate in zip(turns, slates, strict=True) if not turn.replayed or turn.folded]
+        pairs = [(turn, slate) for turn, slate in zip(turns, slates, strict=True) if not turn.replayed]
         return make(self, [turn for turn, _ in pairs], [slate for _, slate in pairs], *rest)
 
     Pipeline._slates = mutant  # type: ignore[method-assign]

@@ -340,10 +340,9 @@ class SourceConsumer(driver.Consumer):
 
     async def _wait_changed(self) -> None:
         self._changed.clear()
-        try:
-            await asyncio.wait_for(self._changed.wait(), 1.0)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._changed.wait()
 
     # the pipeline's side
 

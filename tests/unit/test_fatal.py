@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError, TopicAuthorizationFailedError
 
-from stream.errors import BrokerError, LossError
+from stream.errors import BrokerError, DiskError, LossError
 from stream.fatal import meaning, said
 
 
@@ -52,6 +52,13 @@ def test_a_refused_timestamp_names_the_clock() -> None:
     meant = meaning(InvalidTimestampError())
     assert isinstance(meant, BrokerError)
     assert "clock" in str(meant)
+
+
+def test_descriptors_that_run_out_are_named_whoever_says_it() -> None:
+    told = "partition 0 of the table cannot be used: IO error: While open a file for appending: 000010.log: Too many open files"
+    assert said(meaning(DiskError(told))).startswith("too many open files (this process may have ")
+    full = DiskError("partition 0 of the table cannot be used: IO error: No space left on device")
+    assert meaning(full) is full
 
 
 def test_memory_that_runs_out_is_named() -> None:

@@ -87,7 +87,8 @@ def fetched(hold: set[TP]) -> list[set[TP]]:
         consumer._read = read
         consumer.finish({}, hold)
         consumer._changed.set()
-        await asyncio.wait_for(consumer._fetch_once(), 5)
+        async with asyncio.timeout(5):
+            await consumer._fetch_once()
         return asked
 
     return asyncio.run(check())
