@@ -12,6 +12,7 @@ DATA ?=
 SECONDS ?= 300
 ARGS ?=
 JOBS ?= 3
+RATE ?= 100
 BIN := .venv/bin
 MADE := .venv/made
 PARALLEL := -n $(JOBS) --no-fold-skipped --durations=15 --dist
@@ -41,7 +42,7 @@ test: $(MADE) ## unit, contract and integration tests (a real broker is started)
 	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" $(PARALLEL) loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(MADE) ## faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
-	$(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)
+	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)
 
 lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and schemas current
 	$(BIN)/ruff check .

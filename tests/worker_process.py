@@ -35,12 +35,13 @@ def environment(settings: Settings, **more: Any) -> dict[str, str]:
 def until(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:
     """Poll `condition` until it is true, and return its value. Raises AssertionError naming `what` was awaited; a function
     says it as it is then."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.02
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(0.25, pause * 1.25)  # a look at a worker's metrics costs it what an event does
     raise AssertionError(f"not within {seconds:g} s: {what if isinstance(what, str) else what()}")
 
 

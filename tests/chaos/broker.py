@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploy import topics
 from stream.settings import Settings, load
-from tests.chaos.trial import Trial
+from tests.chaos.trial import RATE, Trial
 from tests.failing_kafka import FailingKafka
 from tests.worker_process import WorkerProcess, until
 
@@ -32,7 +32,7 @@ def stands_still(
     seconds: float,
     *,
     workers: int = 2,
-    rate: float = 300.0,
+    rate: float = RATE,
 ) -> None:
     """Fault 8: the broker is stopped by SIGSTOP for longer than the lease. The workers end with 75 and are started again;
     those that find no broker within startup_timeout end with 69."""

@@ -25,7 +25,7 @@ from deploy.verify.disks import Disk
 from stream.errors import DataError
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
-from tests.chaos.trial import Trial
+from tests.chaos.trial import RATE, Trial
 from tests.worker_process import Events, WorkerProcess, until
 
 Damage = Callable[[Path, random.Random], str]
@@ -65,7 +65,7 @@ def fill(file: Path) -> int:
     return file.stat().st_size
 
 
-def full_disk(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate: float = 300) -> None:
+def full_disk(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate: float = RATE) -> None:
     """Fault 12: the disk is full while the worker works, still full when it is started again, and before its first start."""
     with small_disk(folder / "data-w1") as filler:
         trial = Trial(
@@ -155,7 +155,7 @@ def damage_at_work_only(worker: WorkerProcess) -> None:
     assert all("is damaged, the next start reads it back" in line for line in criticals(worker)), criticals(worker)
 
 
-def bit_flip(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate: float = 300) -> None:
+def bit_flip(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate: float = RATE) -> None:
     """Fault 13: one bit of one SST is another. It is noticed at the open, at work, or by verify's look at the disk; or it
     lies where nobody reads."""
     trial = Trial(
@@ -243,7 +243,7 @@ def cut(file: Path, to: int, size: int) -> str:
 KINDS: tuple[Damage, ...] = (cut_manifest, no_current, no_table, cut_log)
 
 
-def lost_files(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate: float = 300) -> None:
+def lost_files(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate: float = RATE) -> None:
     """Fault 14: in one go, each partition loses something else: a part of MANIFEST, CURRENT, an SST, the log's end."""
     trial = Trial(
         14, "cut and missing files", seed, settings, bundles, folder, workers=1, rate=rate, users=USERS,

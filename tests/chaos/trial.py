@@ -14,6 +14,7 @@ is recorded (tests.chaos.outcomes).
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -38,6 +39,7 @@ from tests.bench.processes import resident_mib
 from tests.chaos.outcomes import Outcome, record
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
+RATE = float(os.environ.get("TRIAL_RATE", "300"))  # events a second, where a fault does not say
 READY = 60.0  # seconds from the last fault until every worker is ready
 FINISHED = 120.0  # seconds from then until all that was sent is committed
 MEMORY = 1500.0  # MiB that a worker may have resident
@@ -128,7 +130,7 @@ class Trial:
         folder: Path,
         *,
         workers: int = 2,
-        rate: float = 300.0,
+        rate: float = RATE,
         users: int = 200,
         allowed: tuple[int, ...] = (-signal.SIGKILL, 75),
         also: Callable[[Report], None] = lambda report: None,
