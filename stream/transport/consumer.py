@@ -203,7 +203,8 @@ class SourceConsumer(driver.Consumer):
                 await self._beyond_changelog(error.args[0])
             return {}
         if epoch != self.epoch or not self.flow_active:
-            return records
+            await self._read_again(records)
+            return {}
         began = time.monotonic()
         try:
             left, count, left_out = apply_changelog(self.app.tables.recovery, records)
@@ -216,6 +217,14 @@ class SourceConsumer(driver.Consumer):
         if any(left_out):
             self.on_left_out(left_out)
         return left
+
+    async def _read_again(self, changelogs: Iterable[Any]) -> None:
+        """Records of a fetch that a rebalance overtook are nobody's, and what reads the states back now may have sought before
+        they were taken: go on behind what RocksDB has."""
+        wanted = {TP(*tp): self._have[TP(*tp)] + 1 for tp in changelogs if TP(*tp) in self._have}
+        if wanted and not self._stopping:
+            with suppress(IllegalStateError):  # revoked meanwhile; whoever gets them seeks
+                await self.seek_wait(wanted)
 
     @Service.task
     async def _source_fetcher(self) -> None:

@@ -1,0 +1,52 @@
+"""Reading the changelog back while the group rebalances."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from stream.transport.consumer import SourceConsumer, driver
+
+LOG = TP("app-interest-changelog", 0)
+
+
+def consumer(
+    monkeypatch: pytest.MonkeyPatch, have: dict[TP, int], **after: Any
+) -> tuple[SourceConsumer, dict[TP, int]]:
+    """A consumer to which `after` happens while it waits for records, and what it seeks."""
+    made = SourceConsumer.__new__(SourceConsumer)
+    sought: dict[TP, int] = {}
+
+    async def getmany(self: Any, tps: set[TP], timeout: float) -> Any:
+        vars(made).update(after)
+        return {LOG: [SimpleNamespace(offset=7)]}
+
+    async def seek(positions: dict[TP, int]) -> None:
+        sought.update(positions)
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
+    vars(made).update(
+        sources=frozenset({"clicks"}), epoch=1, flow_active=True, _have=have, _stopping=False, seek_wait=seek
+    )
+    return made, sought
+
+
+@pytest.mark.parametrize("after", [{"epoch": 2}, {"flow_active": False}, {"epoch": 2, "flow_active": False}])
+def test_a_fetch_that_a_rebalance_overtakes_gives_nothing_and_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, after: dict[str, Any]
+) -> None:
+    made, sought = consumer(monkeypatch, {LOG: 4}, **after)
+    assert asyncio.run(made._getmany({LOG}, 1.0)) == {}, (
+        "Faust would take it without a look at who wrote it, or drop it"
+    )
+    assert sought == {LOG: 5}
+
+
+def test_a_partition_that_is_gone_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, sought = consumer(monkeypatch, {}, epoch=2)
+    assert asyncio.run(made._getmany({LOG}, 1.0)) == {}
+    assert sought == {}
