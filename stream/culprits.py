@@ -1,7 +1,8 @@
 """Finding the event that a model call fails on, so that one record cannot stop a partition for good.
 
 A call that fails is made once more, then by halves of its users, then event by event. An event is a culprit only where the
-call fails with it twice and passes without it; where it passes for nobody, the model is at fault and the worker stops.
+call passes without it, then the plainest call passes, and then it fails with the event once more. An error that passes, or of a
+machine that lacks memory, is nobody's fault: the worker stops, and the events are read again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from stream.errors import FreshetError
 from stream.events import CLICK, SourceEvent
+from stream.fatal import machine_fails
 from stream.interest import NO_TIME
 from stream.recommend import StepInput, Turn
 
@@ -47,18 +49,24 @@ async def advance_or_part(
 
     advance: raises where the model fails, and leaves its turns as they were; taken_anew: a turn without some of its events.
     Returns the turns (those with a culprit taken in anew), how many inputs were of unknown items, and the culprits.
-    Raises FreshetError as `advance` does, and where it passes for nobody.
+    Raises FreshetError as `advance` does, where it fails now and then, and where it passes for nobody.
     """
+
+    async def judged(some: Sequence[Turn]) -> int:
+        try:
+            return await advance(some)
+        except Exception as error:
+            if short := machine_fails(error):
+                raise FreshetError(short) from error
+            raise
+
     try:
-        return list(turns), await advance(turns), []
+        return list(turns), await judged(turns), []
     except FreshetError:
         raise
     except Exception as error:
         log.warning("a model call failed, once more: %s", error)
-    done, unknown, culprits = await _part(turns, advance, taken_anew)
-    if culprits and not any(turn.inputs for turn in done):
-        await _control(done[0], advance, taken_anew)
-    return done, unknown, culprits
+    return await _part(turns, judged, taken_anew)
 
 
 async def _part(
@@ -82,17 +90,18 @@ async def _without(
     """One user's turn that fails: leave its culprits out, the first one first."""
     culprits: list[Culprit] = []
     while True:
-        found = await _first_culprit(turn, advance)
+        found = await _first_culprit(turn, advance, taken_anew)
         if found is None:
             return [turn], await advance([turn]), culprits
         culprits.append(found)
         turn = taken_anew(turn, [event for event, _ in culprits])
 
 
-async def _first_culprit(turn: Turn, advance: Advance) -> Culprit | None:
+async def _first_culprit(turn: Turn, advance: Advance, taken_anew: TakenAnew) -> Culprit | None:
     """The last event of the shortest run of the turn's inputs that fails; None where all pass. Leaves the turn as it was.
 
-    Raises FreshetError where a state that is read anew (its inputs come before those of the events) fails by itself.
+    Raises FreshetError where a state that is read anew (its inputs come before those of the events) fails by itself, and where
+    nothing is proven against the event.
     """
     h, c = turn.state.h, turn.state.c
     before = len(turn.inputs) - len(turn.folded)
@@ -104,15 +113,31 @@ async def _first_culprit(turn: Turn, advance: Advance) -> Culprit | None:
         except Exception as error:
             if count == before:
                 raise FreshetError(f"the step model fails on a stored state, without any event: {error}") from error
+            turn.state.h, turn.state.c = h, c
+            await _control(turn, advance, taken_anew)
+            await _once_more(replace(turn, inputs=turn.inputs[:count]), advance, error)
             return turn.folded[count - before - 1], error
         finally:
             turn.state.h, turn.state.c = h, c
     return None
 
 
+async def _once_more(turn: Turn, advance: Advance, before: Exception) -> None:
+    """Raises FreshetError where the model does not fail on the turn again: an error that comes and goes proves nothing."""
+    try:
+        await advance([turn])
+    except FreshetError:
+        raise
+    except Exception:
+        return
+    raise FreshetError(f"the step model fails now and then, on no event in particular: {before}") from before
+
+
 async def _control(turn: Turn, advance: Advance, taken_anew: TakenAnew) -> None:
     """Raises FreshetError where the model fails on the plainest input, too: then no event is proven to be at fault."""
     try:
         await advance([replace(taken_anew(turn, turn.events), inputs=[PLAIN])])
+    except FreshetError:
+        raise
     except Exception as error:
         raise FreshetError(f"the step model fails on every event: {error}") from error

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError, TopicAuthorizationFailedError
 
-from stream.errors import BrokerError, DiskError, LossError
+from stream.errors import BrokerError, DiskError, FreshetError, LossError
 from stream.fatal import meaning, said
 
 
@@ -63,6 +63,12 @@ def test_descriptors_that_run_out_are_named_whoever_says_it() -> None:
 
 def test_memory_that_runs_out_is_named() -> None:
     assert said(meaning(MemoryError())).startswith("out of memory: ")
+    assert said(meaning(RuntimeError("Failed to allocate memory for requested buffer"))).startswith("out of memory: ")
+    assert said(meaning(RuntimeError("CUDA failure 700: an illegal memory access"))).startswith(
+        "the accelerator fails: "
+    )
+    known = FreshetError("the CUDA failure of before")
+    assert meaning(known) is known
 
 
 def ends(code: str, **more: Any) -> subprocess.CompletedProcess[str]:
