@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from heapq import merge
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from faust.types import TP
@@ -44,6 +44,8 @@ from stream.transport import Fence, MicroBatch, Outgoing, RecordBatches, SourceC
 
 Result = TypeVar("Result")
 Place = tuple[str, int]
+SLICE: Final = 0.25
+"""Seconds between two looks at a model call that runs."""
 
 
 @dataclass(frozen=True)
@@ -234,14 +236,8 @@ class Pipeline:
         ]
 
     async def _run(self, call: Callable[[], Result]) -> Result:
-        """A model call in the executor. Raises FreshetError where it takes longer than inference_timeout."""
-        loop = asyncio.get_running_loop()
-        try:
-            # not wait_for(): in Python 3.11 it forgets that it was cancelled where the call has just ended
-            async with asyncio.timeout(self._settings.inference_timeout):
-                return await loop.run_in_executor(self._executor, call)
-        except TimeoutError:
-            raise FreshetError(f"a model call took longer than {self._settings.inference_timeout:g} s") from None
+        models = self._serving.models
+        return await in_time(self._executor, call, lambda: models.ended, self._settings.inference_timeout)
 
     def _records(self, turns: Sequence[Turn], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
         """One changelog record per changed state."""
@@ -333,6 +329,29 @@ class Pipeline:
         figures.held = held
         figures.seconds = time.perf_counter() - began
         self._metrics.observe_batch(figures)
+
+
+async def in_time(executor: Executor, call: Callable[[], Result], ended: Callable[[], int], limit: float) -> Result:
+    """`call` in the executor. Raises FreshetError where a graph call of it takes longer than `limit` seconds.
+
+    ended: how many graph calls have; after each the time begins again, since a micro-batch may need any number of them.
+    Counted in slices, each for its own length at most: a process that was stopped had no time to compute.
+    """
+    future = asyncio.get_running_loop().run_in_executor(executor, call)
+    slice_ = min(SLICE, limit / 4)
+    try:
+        spent, before = 0.0, ended()
+        while not future.done():
+            began = time.monotonic()
+            await asyncio.wait((future,), timeout=slice_)
+            spent += min(time.monotonic() - began, slice_)
+            if (now := ended()) != before:
+                spent, before = 0.0, now
+            if spent >= limit and not future.done():
+                raise FreshetError(f"a model call took longer than {limit:g} s")
+        return future.result()
+    finally:
+        future.cancel()
 
 
 def in_append_order(events: list[SourceEvent]) -> list[SourceEvent]:

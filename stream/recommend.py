@@ -26,7 +26,11 @@ Rows = NDArray[np.int64]
 
 class InterestModels(Protocol):
     """The two graphs of the hot path; see docs/bundle.md for shapes and dtypes. last: how many of a user's last choices
-    the score looks at beside the state; choices: behaviours that count as such."""
+    the score looks at beside the state; choices: behaviours that count as such; ended: how many graph calls have, since the
+    start."""
+
+    @property
+    def ended(self) -> int: ...
 
     @property
     def last(self) -> int: ...

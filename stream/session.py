@@ -28,10 +28,12 @@ ULP_FLOOR: Final = 0.125
 
 class Models:
     """One bundle's step and score sessions. Not for two caller threads at once. `provider`: what runs it, cuda or cpu;
-    last: how many of a user's last choices `score` wants; choices: behaviours that count as such."""
+    last: how many of a user's last choices `score` wants; choices: behaviours that count as such; ended: how many graph calls
+    have."""
 
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.provider = provider
+        self.ended = 0
         self.last = bundle.blend.last if bundle.blend.neighbours else 0
         self.choices = bundle.spec.chosen()
         self._bundle = bundle
@@ -55,6 +57,7 @@ class Models:
             arrays = tuple(np.concatenate((array,) * MIN_ROWS) for array in arrays)
         names = ("item", "behaviour", "scene", "numbers", "comment", "h", "c")
         h_next, c_next = self._step.run(None, dict(zip(names, arrays, strict=True)))
+        self.ended += 1
         h_next, c_next = h_next[:count], c_next[:count]
         if broken.any():
             h_next[broken] = c_next[broken] = np.nan
@@ -94,6 +97,7 @@ class Models:
             feed: dict[str, NDArray[Any]] = {"h": h[first:end], "count": count[first:end], "k": np.array([k], np.int64)}
             feed |= {"hidden": _of_users(hidden, first, end), "recent": _of_users(recent, first, end)}
             parts.append(self._answer(feed, items, bias))
+            self.ended += 1
         all_scores, all_rows = zip(*parts, strict=True)
         scores, rows = settle(np.concatenate(all_scores), np.concatenate(all_rows), len(items))
         scores[broken] = -np.inf

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     # hot path
     micro_batch: int = Field(512, ge=1, le=5000, description="records in one micro-batch at most")
     linger_ms: float = Field(2.0, ge=0, le=1000, description="wait for more records when few have come")
-    inference_timeout: float = Field(5.0, gt=0, le=60, description="seconds for one model call")
+    inference_timeout: float = Field(5.0, gt=0, le=60, description="seconds for one call of a model's graph")
     comment_tokens: int = Field(64, ge=8, le=512, description="BERT tokens of a comment at most")
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(

@@ -115,8 +115,9 @@ def refused(settings: Settings, bundles: Path, folder: Path, name: str) -> None:
         assert worker.wait(60) == 65, f"{name}: {worker.tail()}"
     finally:
         worker.close()
-    (line,) = worker.log.read_text().splitlines()
-    assert said in json.loads(line)["message"], f"{name}: {line}"
+    *before, last = map(json.loads, worker.log.read_text().splitlines())
+    assert [line for line in before if line["level"] != "WARNING"] == [], f"{name}: {worker.tail()}"
+    assert said in last["message"], f"{name}: {last}"
 
 
 # 25

@@ -30,6 +30,7 @@ class CountingModels:
     """h counts steps, c sums the item vectors' first number; item row r scores -r."""
 
     calls: list[int] = field(default_factory=list)
+    ended: int = 0
     last: int = 3
     choices: frozenset[int] = frozenset((CLICK, RATING, COMMENT))
     asked: list[tuple[list[list[int]], list[int]]] = field(default_factory=list)  # recent and count of each score
