@@ -100,7 +100,7 @@ async def _without(
 async def _first_culprit(turn: Turn, advance: Advance, taken_anew: TakenAnew) -> Culprit | None:
     """The last event of the shortest run of the turn's inputs that fails; None where all pass. Leaves the turn as it was.
 
-    Raises FreshetError where a state that is read anew (its inputs come before those of the events) fails by itself, and where
+    Raises FreshetError where a state that is read again (its inputs come before those of the events) fails by itself, and where
     nothing is proven against the event.
     """
     h, c = turn.state.h, turn.state.c
