@@ -163,7 +163,7 @@ class Part:
         if sends is not None:
             ends = {place: span.end for place, span in log.spans(settings.sources).items()}
             sends.judge(ledger, ends, report)
-        return Read(ledger, history, slates, letters)
+        return Read(ledger, history, slates, letters, sends)
 
     def _outputs(self, ledger: Ledger) -> dict[Place, Span]:
         """Slates and letters: from a little before the oldest record that is judged, where the range leaves some out."""

@@ -1,5 +1,6 @@
 """Source records that were deleted: had they been read? What lies before the log's first offset is proven lost where nothing that
-the worker wrote reaches into it, and later records are finished."""
+the worker wrote reaches into it, later records are finished, and a producer's ledger has sends there: by itself the log does not
+tell whether its deleted offsets were records, or markers of transactions and what was aborted."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from deploy.verify.history import History
 from deploy.verify.ledger import ABSENT, Ledger, Shelf
 from deploy.verify.letters import Letters
 from deploy.verify.report import Report, Violation
+from deploy.verify.sends import Sends
 from deploy.verify.slates import Slates
 from stream.interest import MAX_RECENT
 
@@ -20,11 +22,12 @@ class Read(NamedTuple):
     history: History
     slates: Slates
     letters: Letters
+    sends: Sends | None = None
 
 
 def deleted_unread(topic: int, shelf: Shelf, committed: int, due: int, read: Read, report: Report) -> int:
     """How many records before the log's start were certainly never read; they are blamed as `lost`. What may have been, and what
-    may be no record, is noted.
+    may be no record, is noted, with its range.
 
     topic: index; committed: NONE where the group has committed nothing; due: below it everything must be finished.
     """
@@ -35,18 +38,20 @@ def deleted_unread(topic: int, shelf: Shelf, committed: int, due: int, read: Rea
     if not 0 < reached < begin:
         return 0  # all of it was read, or nothing of this topic was ever due
     count = begin - reached
-    doubt = _doubt(topic, shelf, due, count, read)
+    sent = read.sends.acked(shelf.topic, reached, begin) if read.sends is not None else 0
+    doubt = _doubt(topic, shelf, due, count, sent, read)
     said = f"records {reached} to {begin - 1} were deleted, and no state and no dead letter reaches into them"
     place = shelf.topic, shelf.partition, reached
     if doubt:
         report.note(Violation("deleted", f"{said}; {doubt}", "", -1, *place))
         return 0
-    report.lost += count
-    report.add(Violation("lost", f"{said}: they were never read", "", -1, *place))
-    return count
+    report.lost += sent
+    message = f"{said}: {sent} sends of the ledger lay there and were never read"
+    report.add(Violation("lost", message, "", -1, *place))
+    return sent
 
 
-def _doubt(topic: int, shelf: Shelf, due: int, count: int, read: Read) -> str:
+def _doubt(topic: int, shelf: Shelf, due: int, count: int, sent: int, read: Read) -> str:
     """Why this is no proof; "" where it is one."""
     if read.history.gone:
         return "the changelog is compacted or cut: the states that did may be gone"
@@ -54,8 +59,10 @@ def _doubt(topic: int, shelf: Shelf, due: int, count: int, read: Read) -> str:
         return "dead letters are gone: theirs may be among them"
     if shelf.due[0] > due:
         return "the group has not committed so far: a worker that starts stops there"
-    if shelf.state.find(ABSENT) >= 0:
+    if not sent and shelf.state.find(ABSENT) >= 0:
         return "the topic has offsets without a record: transactions, or it was compacted"
     if read.history.hiding[topic] and count <= MAX_RECENT:
         return "they may have been duplicates"
+    if not sent:  # a marker may be all that is gone, and the records around it tell nothing of that
+        return "they may have been no records, but a transaction's marker, or aborted; a ledger's sends would tell"
     return ""

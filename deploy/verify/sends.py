@@ -72,6 +72,12 @@ class Sends:
             ):
                 places.append((topic, record.offset))
 
+    def acked(self, topic: str, start: int, end: int) -> int:
+        """How many offsets from `start` to before `end` hold an acknowledged send: they were records."""
+        return len(
+            {one.offset for one in self._lines() if one.placed and one.topic == topic and start <= one.offset < end}
+        )
+
     def judge(self, ledger: Ledger, ends: dict[tuple[str, int], int], report: Report) -> None:
         """Count every send, blame what was acked and is not there. ends: the topics' ends as of now."""
         candidates = {place for places in self._wanted.values() for place in places}

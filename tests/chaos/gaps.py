@@ -65,7 +65,7 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         assert told.metric("freshet_accepted_loss_records_total") == lost + more
         until(lambda: told.metric("freshet_lag_records") == 0, 10, "lag 0")
         assert told.terminate() == 0
-        report = loses_only(settings, begin, more)
+        report = loses_only(settings, TopicPartition(topic, partition), begin, more, folder)
     finally:
         events.close()
         worker.close()

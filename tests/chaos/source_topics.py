@@ -107,7 +107,7 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         applied(told, left)
         assert told.metric("freshet_accepted_loss_records_total") == lost
         assert told.terminate() == 0
-        report = loses_only(settings, committed, lost)
+        report = loses_only(settings, TopicPartition(topic, partition), committed, lost, folder)
     finally:
         events.close()
         worker.close()

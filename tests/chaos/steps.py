@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
-from deploy.verify import Report, run
+from kafka.structs import TopicPartition
+
+from deploy.verify import Report, Scope, run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome
 from tests.worker_process import Events, WorkerProcess, until
@@ -33,10 +37,14 @@ def says(worker: WorkerProcess, *words: str) -> None:
         assert word in last["message"], last
 
 
-def loses_only(settings: Settings, first: int, lost: int) -> Report:
-    """`freshet verify` names the range of deleted records that begins at `first`, and nothing else. The report's own `lost` is
-    0: that was the fault's, and accepted, not the worker's."""
-    report = run(settings, wait=30)
+def loses_only(settings: Settings, place: TopicPartition, first: int, lost: int, folder: Path) -> Report:
+    """`freshet verify` names the range of deleted records of `place` that begins at `first`, and nothing else; a ledger in
+    `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted, no worker's."""
+    ledger = folder / "deleted.jsonl"
+    said = {"topic": place.topic, "partition": place.partition, "key": "deleted", "sha256": "", "status": "acked"}
+    lines = (json.dumps(said | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
+    ledger.write_text("\n".join(lines))
+    report = run(settings, wait=30, scope=Scope(ledger=ledger))
     assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]
     assert f"records {first} to {first + lost - 1} were deleted" in report.violations[0].message
     assert (report.lost, report.double, report.uncovered) == (lost, 0, 0)

@@ -1,8 +1,11 @@
-"""Source records that were deleted: those that nobody had read are named, those that were processed raise no alarm."""
+"""Source records that were deleted: sends that nobody had read are lost, what was processed raises no alarm."""
 
 from __future__ import annotations
 
+import json
 import random
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -66,17 +69,59 @@ def skipped(ids: bool = False, count: int = 200, hole: bool = False) -> Trimmed:
     return world
 
 
+def ledger(folder: Path, *offsets: int) -> Scope:
+    """A producer's ledger: its clicks of these offsets were acknowledged."""
+    lines = [
+        {
+            "id": f"s{offset}", "topic": "clicks", "partition": HOME, "offset": offset, "key": ALICE,
+            "sha256": sha256(b"").hexdigest(), "status": "acked",
+        }
+        for offset in offsets
+    ]  # fmt: skip
+    file = folder / "ledger.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Scope(ledger=file)
+
+
+@pytest.mark.parametrize("hole", [False, True])
 @pytest.mark.parametrize("ids", [False, True])
-def test_records_deleted_unread_are_named(ids: bool) -> None:
-    report = verify(skipped(ids))
+def test_sends_that_were_deleted_unread_are_lost(tmp_path: Path, ids: bool, hole: bool) -> None:
+    report = verify(skipped(ids, hole=hole), ledger(tmp_path, *range(240)))
     assert report.kinds == {"lost": 1}
     (found,) = report.violations
     assert (found.topic, found.partition, found.offset) == ("clicks", HOME, 40)
     assert "records 40 to 239 were deleted" in found.message
-    assert (report.lost, report.applied, report.exit_code) == (200, 20, 1)
+    assert (report.lost, report.applied, report.exit_code) == (200, 20 - hole, 1)
 
 
-def test_a_letter_reaches_into_what_is_gone_as_a_state_does() -> None:
+def test_offsets_deleted_unread_are_named_where_nothing_tells_that_they_were_records(tmp_path: Path) -> None:
+    for scope in (None, ledger(tmp_path, 39, 240)):
+        report = verify(skipped(), scope)
+        assert [note.kind for note in report.notes] == ["deleted"]
+        assert "records 40 to 239 were deleted" in report.notes[0].message
+        assert "no records" in report.notes[0].message
+        assert (report.lost, report.applied) == (0, 20)
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_a_marker_that_was_deleted_last_is_no_loss(more: int) -> None:
+    """Two committed clicks and their marker, all of it deleted by retention; plain ones may follow."""
+    world = Trimmed()
+    for _ in range(2):
+        world.send(0, ALICE)
+    world.work()
+    world.log.topics["clicks"][HOME].clear()
+    world.log.first["clicks", HOME] = world.log.offsets["clicks", HOME] = world._read["clicks", HOME] = 3
+    for _ in range(more):
+        world.send(0, ALICE)
+    if more:
+        world.work()
+    report = verify(world)
+    assert (report.violations, report.lost, report.exit_code) == ([], 0, 3)
+    assert "records 2 to 2" in report.notes[0].message
+
+
+def test_a_letter_reaches_into_what_is_gone_as_a_state_does(tmp_path: Path) -> None:
     world = Trimmed()
     world.send(0, ALICE)
     world.send_raw(0, ALICE.encode(), b"{", HOME)
@@ -90,7 +135,7 @@ def test_a_letter_reaches_into_what_is_gone_as_a_state_does() -> None:
     delete(world, "clicks", HOME, 4)
     world.send(0, ALICE)
     world.work()
-    report = verify(world)
+    report = verify(world, ledger(tmp_path, 3))
     assert report.kinds == {"lost": 1}
     assert "records 3 to 3" in report.violations[0].message
 
@@ -152,7 +197,7 @@ def test_a_compacted_changelog_leaves_a_doubt() -> None:
     assert "compacted" in "".join(note.message for note in report.notes) or not report.notes
 
 
-def test_what_the_group_has_not_come_to_yet_is_not_judged_but_named() -> None:
+def test_what_the_group_has_not_come_to_yet_is_not_judged_but_named(tmp_path: Path) -> None:
     world = Trimmed()
     world.send(0, ALICE)
     world.work()
@@ -162,7 +207,8 @@ def test_what_the_group_has_not_come_to_yet_is_not_judged_but_named() -> None:
     report = verify(world)
     assert (report.violations, report.exit_code) == ([], 3)
     assert "records 1 to 3 were deleted" in report.notes[0].message
-    waited = check(world.log, world.settings, wait=0.01, sleep=lambda seconds: None)
+    scope = ledger(tmp_path, 1, 2, 3)
+    waited = check(world.log, world.settings, wait=0.01, sleep=lambda seconds: None, scope=scope)
     assert waited.kinds == {"lost": 3}, waited.violations  # the range, and the two that are left
 
 
