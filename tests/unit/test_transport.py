@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import CommitFailedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -269,4 +270,48 @@ def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypa
     monkeypatch.setattr(SourceConsumer, "_begin", nothing_lost)
     monkeypatch.setattr(SourceConsumer, "_refuse_empty", nothing_lost)
     monkeypatch.setattr(SourceConsumer, "should_stop", False)
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("rebalanced", [False, True])
+def test_where_a_partition_begins_is_committed_before_it_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, rebalanced: bool
+) -> None:
+    """A claim without a commit says that the commit has expired: no crash may leave one. And no commit, no claim."""
+    fresh, known = TP("clicks", 0), TP("ratings", 0)
+    steps: list[Any] = []
+
+    async def sought(consumer: Any) -> None:
+        consumer._read_offset.update({fresh: None, known: 9})
+
+    async def commit(offsets: Any) -> None:
+        steps.append({TP(*place): one.offset for place, one in offsets.items()})
+        if rebalanced:
+            raise CommitFailedError
+
+    async def claim(partitions: set[int]) -> None:
+        steps.append(partitions)
+
+    async def ends(*tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, 9)
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+
+        async def seek(offsets: dict[TP, int]) -> None:
+            pass
+
+        vars(consumer).update(
+            app=SimpleNamespace(), sources=frozenset({"clicks", "ratings"}), assignment=lambda: {fresh, known}, epoch=1,
+            _drainer=None, _stopping=False, _claimed=-1, _next={}, _handed={}, _safe={}, _read_offset={},
+            _committed_offset={}, claimed=lambda partition: False, take_over=claim, seek_wait=seek, highwaters=ends,
+            earliest_offsets=lambda *tps: ends(*tps),
+        )  # fmt: skip
+        aiokafka = SimpleNamespace(_client=None, commit=commit)
+        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        await consumer.perform_seek()
+        assert steps == ([{fresh: 9}] if rebalanced else [{fresh: 9}, {0}])
+        assert consumer._claimed == (-1 if rebalanced else 1)
+
+    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     asyncio.run(check())
