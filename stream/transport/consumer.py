@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -536,13 +537,15 @@ class SourceConsumer(driver.Consumer):
             return
         epoch = self.epoch
         sources = [tp for tp in self.assignment() if tp.topic in self.sources]
-        fresh = [tp for tp in sources if self._read_offset.get(tp) is None]
+        known = {tp: self._read_offset.get(tp) for tp in sources}
         try:
             begins = await self._begin(sources)
             await self._refuse_empty(sources)
-            await self._refuse_cut(sources)
+            accepted = await self._refuse_cut(sources)
+            back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
+            anew = back | accepted
             # before the claim, which says that a worker has begun here: see `_begin`
-            await self._commit_anew({tp: (begins[tp], Beside(begins[tp])) for tp in fresh})
+            await self._commit_anew({tp: (begins[tp], beside) for tp, beside in anew.items()})
             await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
@@ -595,11 +598,13 @@ class SourceConsumer(driver.Consumer):
         """What watches aiokafka's consumer for logs that are cut off."""
         return Cuts(consumer, self.sources, lambda partition: self.written(partition), self.lose)
 
-    async def _refuse_cut(self, sources: Iterable[TP]) -> None:
-        """What was committed stands for records that its log has, and for states that the changelog has."""
+    async def _refuse_cut(self, sources: Iterable[TP]) -> dict[TP, Beside]:
+        """What was committed stands for records that its log has, and for states that the changelog has. Where it does not,
+        and that is accepted -> what is to be committed beside the offset, lest the loss be told again.
+        """
         sources = [tp for tp in sources if self._committed_offset.get(tp)]
         if not sources:
-            return
+            return {}
         thread = self._thread
         asked = asyncio.run_coroutine_threadsafe(thread.cuts.take_over(sources), thread.thread_loop)
         try:
@@ -607,10 +612,12 @@ class SourceConsumer(driver.Consumer):
                 found = await asyncio.wrap_future(asked)
         except TimeoutError:
             raise BrokerError("no leader of a source partition says where its log ends") from None
+        accepted: dict[TP, Beside] = {}
         written: dict[TP, int] = {}  # of each changelog once, whichever source's offset says it
         for (topic, partition), one in sorted(found.items()):
             if (end := one.cut()) >= 0:
                 self.lose(source_cut(topic, partition, end, one.read), one.read - end)
+                accepted[TP(topic, partition)] = Beside(one.offset, written=one.beside.written)
             changelog = self.app.changelog(partition)
             written[changelog] = max(written.get(changelog, -1), one.beside.written)
         ends = await self.highwaters(*written) if written else {}
@@ -618,6 +625,12 @@ class SourceConsumer(driver.Consumer):
             end = ends.get(changelog) or 0
             if 0 < end <= last:  # an empty one is told by `_refuse_empty`
                 self.lose(changelog_cut(changelog.topic, changelog.partition, end, last), last + 1 - end)
+        for place, one in found.items():
+            tp = TP(*place)
+            end = ends.get(self.app.changelog(tp.partition)) or 0
+            if end <= one.beside.written:
+                accepted[tp] = msgspec.structs.replace(accepted.get(tp, one.beside), written=end - 1)
+        return accepted
 
     def lose(self, error: LossError, records: int = 0) -> None:
         """Raises `error`, or goes on where a loss is accepted. records: how many are lost, 0 where nobody knows."""

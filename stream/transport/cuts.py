@@ -140,7 +140,7 @@ class Cuts:
             found[place] = Found(one.offset, beside, end)
             self._offsets[place] = one.offset
             self._epochs.keep_from(place, one.offset)
-            if beside.epoch >= 0 and one.offset:
+            if beside.epoch >= 0 and one.offset and found[place].cut() < 0:  # a cut is told once
                 self._epochs.note_committed(place, one.offset - 1, beside.epoch)
         return found
 
