@@ -95,6 +95,11 @@ ends it with exit code 78 and one line with the topic, the setting, what was fou
 sets it (it needs the right AlterConfigs, and changes no number of partitions). What was lost before stays lost: where a source
 topic was compacted for a while, or its retention was too short, the worker ends with 76 at the first record that is gone.
 
+Kafka deletes the offsets of a group that has been empty for `offsets.retention.minutes` (the broker's, 10080: 7 days). Where
+workers may be away for longer, lengthen it beyond the retention of the source topics, or at least to the longest outage. A
+worker that finds no offset in a partition that a worker has owned before begins at the start of the log; where records have been
+deleted there, nobody knows whether they were read, and it ends with 76 (`--accept-loss` goes on).
+
 A worker also remembers each topic's id. One that is deleted and created again under its old name is another topic:
 
 | recreated | under a running worker | at the next start |

@@ -251,6 +251,7 @@ class Worker:
         consumer.take_over = fence.take_over
         consumer.on_left_out = self._metrics.observe_left_out
         consumer.written = fence.written
+        consumer.claimed = lambda partition: app.store.claim(partition).epoch > 0
         consumer.on_accepted_loss = self._metrics.accepted_loss.inc
         outputs = {
             app.store.changelog_topic: "changelog",

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+import msgspec
+from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
@@ -25,7 +26,7 @@ from stream.progress import Work
 from stream.stopping import stopping
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
-from stream.transport.cuts import Cuts, changelog_cut, source_cut
+from stream.transport.cuts import Beside, Cuts, changelog_cut, source_cut
 from stream.transport.gaps import Passed
 from stream.transport.membership import Membership
 
@@ -145,6 +146,8 @@ class SourceConsumer(driver.Consumer):
         """Claim recovered partitions of the table, before their first micro-batch."""
         self.written: Callable[[int], int] = lambda partition: -1
         """The offset of the last record that we have written to a partition of the changelog, -1 where we have none."""
+        self.claimed: Callable[[int], bool] = lambda partition: False
+        """Whether a worker has claimed a partition of the changelog, as far as it is read back."""
         self.drained: Callable[[float], Awaitable[bool]] = _held_back
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.on_revoked: Callable[[], None] = lambda: None
@@ -543,13 +546,20 @@ class SourceConsumer(driver.Consumer):
             return
         epoch = self.epoch
         sources = [tp for tp in self.assignment() if tp.topic in self.sources]
+        known = {tp: self._read_offset.get(tp) for tp in sources}
         try:
             begins = await self._begin(sources)
             await self._refuse_empty(sources)
-            await self._refuse_cut(sources)
+            accepted = await self._refuse_cut(sources)
+            back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
+            anew = back | accepted
+            # before the claim, which says that a worker has begun here: see `_begin`
+            await self._commit_anew({tp: (begins[tp], beside) for tp, beside in anew.items()})
             await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
+        except CommitFailedError:
+            return  # a rebalance has begun: its assignment begins anew
         except IllegalStateError:
             if epoch == self.epoch:
                 raise
@@ -597,11 +607,13 @@ class SourceConsumer(driver.Consumer):
         """What watches aiokafka's consumer for logs that are cut off."""
         return Cuts(consumer, self.sources, lambda partition: self.written(partition), self.lose)
 
-    async def _refuse_cut(self, sources: Iterable[TP]) -> None:
-        """What was committed stands for records that its log has, and for states that the changelog has."""
+    async def _refuse_cut(self, sources: Iterable[TP]) -> dict[TP, Beside]:
+        """What was committed stands for records that its log has, and for states that the changelog has. Where it does not,
+        and that is accepted -> what is to be committed beside the offset, lest the loss be told again.
+        """
         sources = [tp for tp in sources if self._committed_offset.get(tp)]
         if not sources:
-            return
+            return {}
         thread = self._thread
         asked = asyncio.run_coroutine_threadsafe(thread.cuts.take_over(sources), thread.thread_loop)
         try:
@@ -609,10 +621,12 @@ class SourceConsumer(driver.Consumer):
                 found = await asyncio.wrap_future(asked)
         except TimeoutError:
             raise BrokerError("no leader of a source partition says where its log ends") from None
+        accepted: dict[TP, Beside] = {}
         written: dict[TP, int] = {}  # of each changelog once, whichever source's offset says it
         for (topic, partition), one in sorted(found.items()):
             if (end := one.cut()) >= 0:
                 self.lose(source_cut(topic, partition, end, one.read), one.read - end)
+                accepted[TP(topic, partition)] = Beside(one.offset, written=one.beside.written)
             changelog = self.app.changelog(partition)
             written[changelog] = max(written.get(changelog, -1), one.beside.written)
         ends = await self.highwaters(*written) if written else {}
@@ -620,6 +634,12 @@ class SourceConsumer(driver.Consumer):
             end = ends.get(changelog) or 0
             if 0 < end <= last:  # an empty one is told by `_refuse_empty`
                 self.lose(changelog_cut(changelog.topic, changelog.partition, end, last), last + 1 - end)
+        for place, one in found.items():
+            tp = TP(*place)
+            end = ends.get(self.app.changelog(tp.partition)) or 0
+            if end <= one.beside.written:
+                accepted[tp] = msgspec.structs.replace(accepted.get(tp, one.beside), written=end - 1)
+        return accepted
 
     def lose(self, error: LossError, records: int = 0) -> None:
         """Raises `error`, or goes on where a loss is accepted. records: how many are lost, 0 where nobody knows."""
@@ -639,13 +659,16 @@ class SourceConsumer(driver.Consumer):
     async def _begin(self, sources: Iterable[TP]) -> dict[TP, int]:
         """Seek to where we go on in each source partition -> the offsets. What was never committed begins at the log's start.
 
-        Raises LossError where a committed offset is outside of the log: records that nobody will ever read.
+        Raises LossError where a committed offset is outside of the log, or is gone itself from a partition that a worker has
+        owned: records that nobody will ever read.
         """
         committed = {tp: self._read_offset.get(tp) for tp in sources}
         begins: dict[TP, int] = {}
         for tp, log in (await self._logs(committed)).items():
             offset = committed[tp]
             begins[tp] = log.start if offset is None else offset
+            if offset is None and log.start > 0 and self.claimed(tp.partition):
+                self.lose(_offset_gone(tp, log))
             if not log.start <= begins[tp] <= log.stop:
                 self.lose(_gone(tp, begins[tp], log), max(0, log.start - begins[tp]))
                 begins[tp] = log.start
@@ -654,6 +677,15 @@ class SourceConsumer(driver.Consumer):
         if sought:
             await self.seek_wait(sought)
         return begins
+
+    async def _commit_anew(self, offsets: Mapping[TP, tuple[int, Beside]]) -> None:
+        """Commit offsets that we begin at. Raises CommitFailedError where they are no longer ours."""
+        if not offsets:
+            return
+        thread = self._thread
+        asked = asyncio.run_coroutine_threadsafe(thread.cuts.commit(offsets), thread.thread_loop)
+        await asyncio.wrap_future(asked)
+        self._committed_offset.update((tp, offset) for tp, (offset, _) in offsets.items())
 
     async def _beyond_source(self, offsets: Mapping[TP, int]) -> None:
         """The broker has nothing at our position. Deleted records may be accepted; a log that was cut off, or recreated, not
@@ -712,6 +744,14 @@ def _gone(tp: TP, offset: int, log: range) -> LossError:
     else:
         what = f"the log was cut off before {offset} and has grown to {log.stop} since"
     return LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss")
+
+
+def _offset_gone(tp: TP, log: range) -> LossError:
+    """Of a partition whose changelog has a claim, so that an offset was committed once."""
+    return LossError(
+        f"{tp.topic} partition {tp.partition}: the group's offsets are gone (expired, or the group was deleted), and so are the "
+        f"records before {log.start}, which may never have been read; see --accept-loss"
+    )
 
 
 def _states_gone(tp: TP, have: int, log: range) -> LossError:

@@ -113,6 +113,14 @@ class Cuts:
         await self._commit({place: self._beside(place, one.offset) for place, one in offsets.items()})
         self._offsets.update((place, one.offset) for place, one in offsets.items())
 
+    async def commit(self, offsets: Mapping[Any, tuple[int, Beside]]) -> None:
+        """Commit this beside these offsets, whatever is known here."""
+        made = {
+            TopicPartition(*tp): OffsetAndMetadata(offset, encode(beside)) for tp, (offset, beside) in offsets.items()
+        }
+        await self._commit(made)
+        self._offsets.update((place, one.offset) for place, one in made.items())
+
     def _beside(self, place: TopicPartition, offset: int) -> OffsetAndMetadata:
         read = max(offset, self._epochs.reached(place))
         beside = Beside(read, self._epochs.before(place, read), self._written(place.partition))
@@ -132,7 +140,7 @@ class Cuts:
             found[place] = Found(one.offset, beside, end)
             self._offsets[place] = one.offset
             self._epochs.keep_from(place, one.offset)
-            if beside.epoch >= 0 and one.offset:
+            if beside.epoch >= 0 and one.offset and found[place].cut() < 0:  # a cut is told once
                 self._epochs.note_committed(place, one.offset - 1, beside.epoch)
         return found
 

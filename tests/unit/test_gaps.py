@@ -166,7 +166,7 @@ def consumer_of(broker: Broker, accept_loss: bool = False, **more: Any) -> Any:
         app=app, epoch=1, earliest_offsets=broker.earliest_offsets, highwaters=broker.highwaters, seek_wait=broker.seek_wait,
         on_accepted_loss=lost.append, lost=lost, log=SimpleNamespace(error=lambda *said: None), passed=Passed({"clicks"}),
         _next={CLICKS: 10}, _handed={CLICKS: 10}, _safe={CLICKS: 10}, _have={}, _read_offset={}, _pending=None, _linger=0,
-        sent=sent,
+        sent=sent, claimed=lambda partition: False,
     )  # fmt: skip
     vars(consumer).update(more)
     return consumer
@@ -249,6 +249,26 @@ def test_what_was_never_committed_begins_at_the_logs_start() -> None:
     broker = Broker(200, 230)
     assert asyncio.run(consumer_of(broker, _read_offset={CLICKS: None})._begin([CLICKS])) == {CLICKS: 200}
     assert broker.sought == {CLICKS: 200}
+
+
+@pytest.mark.parametrize(("start", "claimed"), [(200, False), (0, True)])
+def test_where_nobody_has_begun_or_nothing_is_deleted_no_commit_is_missed(start: int, claimed: bool) -> None:
+    consumer = consumer_of(Broker(start, 230), claimed=lambda partition: claimed)
+    assert asyncio.run(consumer._begin([CLICKS])) == {CLICKS: start}
+
+
+def test_a_commit_that_expired_while_records_were_deleted_stops_the_worker() -> None:
+    """All workers down for longer than offsets.retention.minutes: what was read by then nobody knows."""
+    consumer = consumer_of(Broker(200, 230), claimed=lambda partition: partition == 0)
+    said = "clicks partition 0: the group's offsets are gone .* records before 200, which may never have been read"
+    with pytest.raises(LossError, match=said):
+        asyncio.run(consumer._begin([CLICKS]))
+
+
+def test_a_commit_that_expired_and_is_accepted_is_counted() -> None:
+    consumer = consumer_of(Broker(200, 230), accept_loss=True, claimed=lambda partition: True)
+    assert asyncio.run(consumer._begin([CLICKS])) == {CLICKS: 200}
+    assert consumer.lost == [1]
 
 
 # lag and commits

@@ -9,12 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import CommitFailedError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.errors import LeaseError, SettingsError
+from stream.errors import LeaseError, LossError, SettingsError
 from stream.transport import SourceConsumer, check_private_names, names
 from stream.transport.batch import MicroBatch
+from stream.transport.cuts import Beside, decode, encode
 from stream.transport.lease import Lease
 
 ROOT = Path(__file__).parents[2]
@@ -270,3 +273,114 @@ def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypa
     monkeypatch.setattr(SourceConsumer, "_refuse_empty", nothing_lost)
     monkeypatch.setattr(SourceConsumer, "should_stop", False)
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("rebalanced", [False, True])
+def test_where_a_partition_begins_is_committed_before_it_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, rebalanced: bool
+) -> None:
+    """A claim without a commit says that the commit has expired: no crash may leave one. And no commit, no claim."""
+    fresh, known = TP("clicks", 0), TP("ratings", 0)
+    steps: list[Any] = []
+
+    async def sought(consumer: Any) -> None:
+        consumer._read_offset.update({fresh: None, known: 9})
+
+    async def commit(offsets: Any) -> None:
+        steps.append({TP(*place): one.offset for place, one in offsets.items()})
+        if rebalanced:
+            raise CommitFailedError
+
+    async def claim(partitions: set[int]) -> None:
+        steps.append(partitions)
+
+    async def ends(*tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, 9)
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+
+        async def seek(offsets: dict[TP, int]) -> None:
+            pass
+
+        vars(consumer).update(
+            app=SimpleNamespace(), sources=frozenset({"clicks", "ratings"}), assignment=lambda: {fresh, known}, epoch=1,
+            _drainer=None, _stopping=False, _claimed=-1, _next={}, _handed={}, _safe={}, _read_offset={},
+            _committed_offset={}, claimed=lambda partition: False, take_over=claim, seek_wait=seek, highwaters=ends,
+            earliest_offsets=lambda *tps: ends(*tps),
+        )  # fmt: skip
+        aiokafka = SimpleNamespace(_client=None, commit=commit)
+        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        await consumer.perform_seek()
+        assert steps == ([{fresh: 9}] if rebalanced else [{fresh: 9}, {0}])
+        assert consumer._claimed == (-1 if rebalanced else 1)
+
+    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("idle", "end", "lost"),
+    [
+        (Beside(40, written=600), 500, 101),  # the changelog was cut off at 500
+        (Beside(40, written=600), 0, 1),  # it is empty
+        (Beside(40, written=300, cut=30), 700, 10),  # the log of the source was, at 30
+    ],
+)
+def test_a_cut_that_is_accepted_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, idle: Beside, end: int, lost: int
+) -> None:
+    """Also where nothing comes to a source any more, so that its offset stays: not at a rebalance, not once told otherwise."""
+    place = TopicPartition("ratings", 0)
+    group = {place: OffsetAndMetadata(40, encode(idle))}
+
+    async def sought(consumer: Any) -> None:
+        consumer._read_offset, consumer._committed_offset = {TP(*place): 40}, {TP(*place): 40}
+
+    async def commit(offsets: Any) -> None:
+        group.update(offsets)
+
+    async def committed(places: Any) -> Any:
+        return {one: group[one] for one in places}
+
+    async def claim(partitions: set[int]) -> None:
+        pass
+
+    async def start(accept: bool, end: int) -> list[int]:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        counted: list[int] = []
+
+        async def ends(*tps: TP) -> dict[TP, int]:
+            return {tp: end if tp.topic == "changelog" else 40 for tp in tps}
+
+        async def starts(*tps: TP) -> dict[TP, int]:
+            return dict.fromkeys(tps, 0)
+
+        app = SimpleNamespace(
+            changelog=lambda partition: TP("changelog", partition),
+            settings=SimpleNamespace(accept_loss=accept, request_timeout=1),
+        )
+        vars(consumer).update(
+            app=app, sources=frozenset({"ratings"}), assignment=lambda: {TP(*place)}, epoch=1, _drainer=None,
+            _stopping=False, _next={}, _handed={}, _safe={}, take_over=claim, highwaters=ends, earliest_offsets=starts,
+            log=SimpleNamespace(error=lambda *said: None), on_accepted_loss=counted.append,
+        )  # fmt: skip
+        aiokafka = SimpleNamespace(
+            _client=None, commit=commit, _coordinator=SimpleNamespace(fetch_committed_offsets=committed)
+        )
+        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        await consumer.perform_seek()
+        return counted
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
+    monkeypatch.setattr("stream.transport.consumer.fatal", fail)
+    with pytest.raises(LossError):
+        asyncio.run(start(False, end))
+    assert asyncio.run(start(True, end)) == [lost]
+    assert asyncio.run(start(True, end + 1)) == []
+    assert asyncio.run(start(False, end + 1)) == []
+    assert group[place].offset == 40
+    assert decode(group[place].metadata).written in (end - 1, 300)
