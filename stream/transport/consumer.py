@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    KafkaTimeoutError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
@@ -131,10 +138,15 @@ class SourceConsumer(driver.Consumer):
     """
 
     finished = 0  # micro-batches
+    _limit = 24.0  # seconds for what Faust waits for: shorter than its own limit, which names nothing
+    _assign_limit = 5.0  # seconds for the logs of what is assigned: aiokafka sends no heartbeat meanwhile
+    _pause = 0.5  # seconds before the broker is asked again
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.sources: frozenset[str] = self.app.source_topics
+        self._limit = 0.8 * self.app.conf.broker_request_timeout
+        self._assign_limit = min(self._limit, 0.5 * self.app.settings.session_timeout)
         self.epoch = 0
         self.joined = False  # the group has told us our partitions, perhaps none
         self.rebalances = 0  # how often it has
@@ -482,6 +494,27 @@ class SourceConsumer(driver.Consumer):
         self.on_revoked()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        with self._telling():
+            await self._give_up(revoked)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What a callback of the group raises ends the process: aiokafka would log it and go on without partitions."""
+        epoch = self.epoch
+        try:
+            yield
+        except IllegalStateError as error:
+            if epoch == self.epoch and not self._stopping:
+                fatal(error)
+            raise  # a rebalance has overtaken us
+        except self.consumer_stopped_errors:
+            raise
+        except Exception as error:
+            if self._stopping and not isinstance(error, FreshetError):
+                raise
+            fatal(error)
+
+    async def _give_up(self, revoked: set[TP]) -> None:
         self._guard()  # evicted while stopped: what we hold may be another worker's already
         await self.settle(SETTLE)
         await self.quiesce()
@@ -505,12 +538,10 @@ class SourceConsumer(driver.Consumer):
         self.epoch += 1  # a takeover of the former assignment that is under way does not count for this one
         self.app.lease.grant()
         self.read_back = ReadBack()
-        try:
+        with self._telling():
             self._refuse_added(assigned)
             await self._prepare({tp for tp in assigned if tp.topic not in self.sources})
-        except FreshetError as error:
-            fatal(error)
-        await super().on_partitions_assigned(assigned, generation_id)
+            await super().on_partitions_assigned(assigned, generation_id)
         self.joined = True
         self.rebalances += 1
         self._assigning = False
@@ -541,21 +572,28 @@ class SourceConsumer(driver.Consumer):
         Faust's fetcher asks, too, when a rebalance stops the flow under it: then nothing is read back yet, and what it knows
         of as assigned may be another worker's already, so nothing may be claimed.
         """
-        await super().perform_seek()
-        if asyncio.current_task() is self._drainer or self._stopping:
+        drains = asyncio.current_task() is self._drainer or self._stopping
+        if drains:
+            await super().perform_seek()
             return
+        sources: list[TP] = []
         epoch = self.epoch
-        sources = [tp for tp in self.assignment() if tp.topic in self.sources]
-        known = {tp: self._read_offset.get(tp) for tp in sources}
         try:
-            begins = await self._begin(sources)
-            await self._refuse_empty(sources)
-            accepted = await self._refuse_cut(sources)
-            back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
-            anew = back | accepted
-            # before the claim, which says that a worker has begun here: see `_begin`
-            await self._commit_anew({tp: (begins[tp], beside) for tp, beside in anew.items()})
-            await self.take_over({tp.partition for tp in sources})
+            async with self._answered(self._limit, sources):
+                await super().perform_seek()
+                if self._stopping:
+                    return
+                epoch = self.epoch
+                sources += [tp for tp in self.assignment() if tp.topic in self.sources]
+                known = {tp: self._read_offset.get(tp) for tp in sources}
+                begins = await self._begin(sources)
+                await self._refuse_empty(sources)
+                accepted = await self._refuse_cut(sources)
+                back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
+                anew = back | accepted
+                # before the claim, which says that a worker has begun here: see `_begin`
+                await self._commit_anew({tp: (begins[tp], beside) for tp, beside in anew.items()})
+                await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
         except CommitFailedError:
@@ -566,8 +604,8 @@ class SourceConsumer(driver.Consumer):
             return  # a rebalance has overtaken us
         if epoch != self.epoch:
             return
-        for known in (self._next, self._handed, self._safe):
-            known.update(begins)
+        for offsets in (self._next, self._handed, self._safe):
+            offsets.update(begins)
         # Faust may call a recovery complete that a rebalance overtook; what is fetched then is nobody's yet
         self._claimed = epoch
 
@@ -582,7 +620,9 @@ class SourceConsumer(driver.Consumer):
 
     async def _prepare(self, changelogs: set[TP]) -> None:
         """Open the table's partitions; refuse a changelog that does not go on from what they hold."""
-        for tp, log in sorted((await self._logs(changelogs)).items()):
+        async with self._answered(self._assign_limit, changelogs):
+            logs = await self._logs(changelogs)
+        for tp, log in sorted(logs.items()):
             have = self._have[tp] = self.prepare(tp.partition)
             if log.start <= have + 1 <= log.stop:
                 continue
@@ -616,11 +656,7 @@ class SourceConsumer(driver.Consumer):
             return {}
         thread = self._thread
         asked = asyncio.run_coroutine_threadsafe(thread.cuts.take_over(sources), thread.thread_loop)
-        try:
-            async with asyncio.timeout(self.app.settings.request_timeout):
-                found = await asyncio.wrap_future(asked)
-        except TimeoutError:
-            raise BrokerError("no leader of a source partition says where its log ends") from None
+        found = await asyncio.wrap_future(asked)
         accepted: dict[TP, Beside] = {}
         written: dict[TP, int] = {}  # of each changelog once, whichever source's offset says it
         for (topic, partition), one in sorted(found.items()):
@@ -717,11 +753,65 @@ class SourceConsumer(driver.Consumer):
             fatal(error)
 
     async def _logs(self, tps: Iterable[TP]) -> dict[TP, range]:
-        """The offsets that each partition has, as the broker says now."""
-        asked = tuple(tps)
-        begins = await self.earliest_offsets(*asked) if asked else {}
-        ends = await self.highwaters(*asked) if asked else {}
-        return {tp: range(begins.get(tp) or 0, ends.get(tp) or 0) for tp in asked}
+        """The offsets that each partition has, as the broker says now. Waits for leaders, without end."""
+        asked, said = tuple(tps), ""
+        while asked:
+            try:
+                begins = await self._asked_beginnings(*asked)
+                ends = await self._asked_ends(*asked)
+                return {tp: range(begins.get(tp) or 0, ends.get(tp) or 0) for tp in asked}
+            except KafkaError as error:
+                if not (error.retriable or isinstance(error, KafkaTimeoutError)):
+                    raise
+                waits = f"{error!r}: asks again; waits for {self._away(asked)}"
+                if waits != said:
+                    self.log.warning(waits)
+                said = waits
+            await asyncio.sleep(self._pause)
+        return {}
+
+    async def _asked_beginnings(self, *tps: TP) -> Mapping[TP, int]:
+        found: Mapping[TP, int] = await super().earliest_offsets(*tps)
+        return found
+
+    async def _asked_ends(self, *tps: TP) -> Mapping[TP, int]:
+        found: Mapping[TP, int] = await super().highwaters(*tps)
+        return found
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        async with self._told(partitions):
+            return await self._asked_beginnings(*partitions)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        async with self._told(partitions):
+            return await self._asked_ends(*partitions)
+
+    def _away(self, tps: Iterable[TP]) -> str:
+        client = self._client()
+        away = [] if client is None else [said for tp in sorted(tps) if (said := absent(client, [tp]))]
+        return "; ".join(dict.fromkeys(away)) or "a broker to answer"
+
+    @asynccontextmanager
+    async def _told(self, tps: Collection[TP]) -> AsyncIterator[None]:
+        """As `_answered`, for Faust, which would make nothing of the error."""
+        try:
+            async with self._answered(self._limit, tps):
+                yield
+        except BrokerError as error:
+            fatal(error)
+
+    @asynccontextmanager
+    async def _answered(self, seconds: float, tps: Collection[TP]) -> AsyncIterator[None]:
+        """Raises BrokerError where the broker has not answered in time; it names which of these partitions have no leader."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except (TimeoutError, KafkaTimeoutError):
+            places = {place for tp in tps for place in (tp, self.app.changelog(tp.partition))}
+            away = self._away(places)
+            raise BrokerError(
+                f"no answer for {seconds:g} s, and what is assigned cannot begin: waits for {away}"
+            ) from None
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         done = bool(await super().force_commit(topics, start_new_transaction))

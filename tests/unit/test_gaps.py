@@ -163,7 +163,7 @@ def consumer_of(broker: Broker, accept_loss: bool = False, **more: Any) -> Any:
     )
     lost: list[int] = []
     vars(consumer).update(
-        app=app, epoch=1, earliest_offsets=broker.earliest_offsets, highwaters=broker.highwaters, seek_wait=broker.seek_wait,
+        app=app, epoch=1, _asked_beginnings=broker.earliest_offsets, _asked_ends=broker.highwaters, seek_wait=broker.seek_wait,
         on_accepted_loss=lost.append, lost=lost, log=SimpleNamespace(error=lambda *said: None), passed=Passed({"clicks"}),
         _next={CLICKS: 10}, _handed={CLICKS: 10}, _safe={CLICKS: 10}, _have={}, _read_offset={}, _pending=None, _linger=0,
         sent=sent, claimed=lambda partition: False,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, KafkaTimeoutError, LeaderNotAvailableError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.errors import LeaseError, LossError, SettingsError
+from stream.errors import BrokerError, LeaseError, LossError, SettingsError
 from stream.transport import SourceConsumer, check_private_names, names
 from stream.transport.batch import MicroBatch
 from stream.transport.cuts import Beside, decode, encode
@@ -306,8 +307,8 @@ def test_where_a_partition_begins_is_committed_before_it_is_claimed(
         vars(consumer).update(
             app=SimpleNamespace(), sources=frozenset({"clicks", "ratings"}), assignment=lambda: {fresh, known}, epoch=1,
             _drainer=None, _stopping=False, _claimed=-1, _next={}, _handed={}, _safe={}, _read_offset={},
-            _committed_offset={}, claimed=lambda partition: False, take_over=claim, seek_wait=seek, highwaters=ends,
-            earliest_offsets=lambda *tps: ends(*tps),
+            _committed_offset={}, claimed=lambda partition: False, take_over=claim, seek_wait=seek, _asked_ends=ends,
+            _asked_beginnings=lambda *tps: ends(*tps),
         )  # fmt: skip
         aiokafka = SimpleNamespace(_client=None, commit=commit)
         consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
@@ -362,7 +363,7 @@ def test_a_cut_that_is_accepted_is_told_once(
         )
         vars(consumer).update(
             app=app, sources=frozenset({"ratings"}), assignment=lambda: {TP(*place)}, epoch=1, _drainer=None,
-            _stopping=False, _next={}, _handed={}, _safe={}, take_over=claim, highwaters=ends, earliest_offsets=starts,
+            _stopping=False, _next={}, _handed={}, _safe={}, take_over=claim, _asked_ends=ends, _asked_beginnings=starts,
             log=SimpleNamespace(error=lambda *said: None), on_accepted_loss=counted.append,
         )  # fmt: skip
         aiokafka = SimpleNamespace(
@@ -384,3 +385,103 @@ def test_a_cut_that_is_accepted_is_told_once(
     assert asyncio.run(start(False, end + 1)) == []
     assert group[place].offset == 40
     assert decode(group[place].metadata).written in (end - 1, 300)
+
+
+class Ended(BaseException):
+    """What `fatal` raises here in place of ending the process."""
+
+
+def leaderless(**more: Any) -> Any:
+    """A consumer that is told of no end of a log: the changelog's partition 3 has no leader."""
+    consumer: Any = SourceConsumer.__new__(SourceConsumer)
+    cluster = SimpleNamespace(
+        _last_successful_refresh_ms=0, leader_for_partition=lambda tp: -1 if tp.partition == 3 else 1
+    )
+    client = SimpleNamespace(_client=SimpleNamespace(cluster=cluster), _coordinator=None)
+
+    async def unanswered(*tps: TP) -> dict[TP, int]:
+        await asyncio.sleep(1)
+        raise KafkaTimeoutError
+
+    vars(consumer).update(
+        epoch=1, sources=frozenset({"clicks"}), _stopping=False, _drainer=None, _thread=SimpleNamespace(_consumer=client),
+        _asked_beginnings=unanswered, _asked_ends=unanswered, _limit=0.02, _assign_limit=0.01, log=logging.getLogger("c"),
+        app=SimpleNamespace(
+            settings=SimpleNamespace(partitions=4), lease=SimpleNamespace(grant=lambda: None), changelog=lambda n: TP("log", n)
+        ),
+    )  # fmt: skip
+    vars(consumer).update(more)
+    return consumer
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    errors: list[BaseException] = []
+
+    def end(error: BaseException) -> None:
+        errors.append(error)
+        raise Ended
+
+    monkeypatch.setattr("stream.transport.consumer.fatal", end)
+    return errors
+
+
+def test_a_changelog_without_a_leader_is_named_before_the_lease_is_over(ended: list[BaseException]) -> None:
+    with pytest.raises(Ended):
+        asyncio.run(leaderless().on_partitions_assigned({TP("log", 2), TP("log", 3)}))
+    assert [(type(one), str(one)) for one in ended] == [
+        (
+            BrokerError,
+            "no answer for 0.01 s, and what is assigned cannot begin: waits for a broker: log partition 3 has no leader",
+        )
+    ]
+
+
+@pytest.mark.parametrize("error", [TopicAuthorizationFailedError("log"), ValueError("a bug")])
+def test_an_assignment_that_fails_ends_the_process_at_once(error: Exception, ended: list[BaseException]) -> None:
+    """aiokafka would log it, and the worker wait for its partitions until stall_timeout."""
+
+    async def refused(*tps: TP) -> dict[TP, int]:
+        raise error
+
+    async def settle(seconds: float) -> None:
+        raise error
+
+    consumer = leaderless(_asked_beginnings=refused)
+    with pytest.raises(Ended):
+        asyncio.run(consumer.on_partitions_assigned({TP("log", 3)}))
+    consumer.settle, consumer._guard = settle, lambda: None
+    with pytest.raises(Ended):
+        asyncio.run(consumer.on_partitions_revoked(set()))
+    assert ended == [error, error]
+
+
+def test_what_can_be_asked_again_is_and_says_what_has_no_leader(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[Exception | None] = [KafkaTimeoutError(), LeaderNotAvailableError(), None]
+
+    async def beginnings(*tps: TP) -> dict[TP, int]:
+        if error := answers.pop(0):
+            raise error
+        return dict.fromkeys(tps, 3)
+
+    async def ends(*tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, 7)
+
+    consumer = leaderless(_asked_beginnings=beginnings, _asked_ends=ends, _pause=0.0)
+    assert asyncio.run(consumer._logs([TP("log", 3)])) == {TP("log", 3): range(3, 7)}
+    assert "log partition 3 has no leader" in caplog.text
+
+
+def test_a_takeover_that_waits_ends_before_faust_loses_its_patience(
+    ended: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sought(consumer: Any) -> None:
+        pass
+
+    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
+    consumer = leaderless(_read_offset={TP("clicks", 3): 5}, assignment=lambda: {TP("clicks", 3)})
+    for asked in (consumer.perform_seek, lambda: consumer.highwaters(TP("clicks", 3))):
+        with pytest.raises(Ended):
+            asyncio.run(asked())
+    assert [type(one) for one in ended] == [BrokerError] * 2
+    assert all("clicks partition 3 has no leader" in str(one) for one in ended)
