@@ -39,6 +39,8 @@ from tests.worker_process import Events, WorkerProcess, until
 RATE = 100  # events a second
 LATE: Firing = {("FreshetBudgetBurnsFast", ""), ("FreshetBudgetBurns", ""), ("FreshetBudgetBurnsSlowly", "")}
 """What any interruption brings about in rules that take five seconds for five minutes: events waited longer than a second."""
+STARTS: Firing = {("FreshetNotReady", "w1"), ("FreshetRecoveryStands", "w1")}
+"""What a start brings about on a busy machine, in rules that take five seconds for five minutes."""
 DISK = 768 << 20  # bytes of the small file system; RocksDB sets aside some ten MiB at once, which is no trend
 IDLE = 20.0  # seconds without an event; FreshetLag and FreshetStalled would fire within a third of it, by rules / 60
 FILL = 3 << 20  # bytes written to it every quarter of a second
@@ -480,7 +482,7 @@ SCENARIOS = {
     "refused": Scenario(
         refused, 60,
         {("FreshetSendErrors", "w1"), ("FreshetStalled", "w1"), ("FreshetLoopStands", "w1"), ("FreshetNotReady", "w1")},
-        LATE | {("FreshetAbsent", "w1")}, first="stands", own_broker=True, values={"session_timeout": 60.0},
+        LATE | STARTS | {("FreshetAbsent", "w1")}, first="stands", own_broker=True, values={"session_timeout": 60.0},
     ),
     "frozen": Scenario(
         frozen, 60,
@@ -501,13 +503,13 @@ SCENARIOS = {
             ("FreshetFencedWriter", "w1"), ("FreshetDamagedPartition", "w1"), ("FreshetAcceptedLoss", "w1"),
             ("FreshetAbsent", "w1"),
         },
-        LATE | {("FreshetSendErrors", "w1")}, own_broker=True,
+        LATE | STARTS | {("FreshetSendErrors", "w1")}, own_broker=True,
         values={"session_timeout": 6.0, "inference_timeout": 3.0},
     ),
     "wrong clock": Scenario(wrong_clock, 60, {("FreshetClock", "w2")}),
     "short": Scenario(
         short, 60, {("FreshetDeadLetters", ""), ("FreshetAbsent", "w1"), ("FreshetSendErrors", "w1")},
-        LATE | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},
+        LATE | STARTS | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},
     ),
 }  # fmt: skip
 
