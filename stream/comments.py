@@ -2,8 +2,9 @@
 
 A comment whose vector is not known yet waits, and with it its own user's later events; everyone else goes on. Vectors
 are kept by text hash. Texts are encoded one by one: a vector depends on its text alone, and so does the rating that is read out
-of a comment without a value, where the bundle can. The executor may be one that steps back behind everything else; where it falls
-behind, `urgent` takes what comes further, since events that wait too long end in a worker that reads nothing.
+of a comment without a value, where the bundle can. The executor may be one that steps back behind everything else. On a busy
+machine it may get no time at all: what has waited for PATIENCE goes to `urgent`, and for a while all that comes further.
+Events that wait too long end in a worker that reads nothing.
 """
 
 from __future__ import annotations
@@ -25,17 +26,23 @@ from stream.fatal import fatal
 
 PATIENT = 32
 """Texts that may wait for the executor that steps back."""
+PATIENCE = 1.0
+"""Seconds that a text may wait for it."""
+HASTE = 10.0
+"""Seconds for which nothing more is given to it once a text has waited too long."""
 
 Vector = NDArray[np.float32]
 Read = tuple[Vector, float]
 """A text's vector and the rating in it (NaN: not asked for)."""
+Encoding = Future[tuple[Read, float]]
+"""What an executor works on; beside what it has found, the seconds that it took."""
 
 
 class CommentStage:
     """Holds back events until their comments are encoded. All methods run in the event loop.
 
     encode: text -> float32 [text width]; read: the same with the rating, for comments without a value; None: they stay
-    without. Both are called in `executor`, or in `urgent` while PATIENT texts wait for the former (None: never).
+    without. Both are called in `executor`, or in `urgent` where the former is behind (None: never).
     on_ready: called when held events may go on.
     """
 
@@ -51,7 +58,9 @@ class CommentStage:
         self._read = read
         self._executor = executor
         self._urgent = urgent or executor
-        self._patient = 0  # texts that wait for `executor`, or are in it
+        self._patient: dict[Encoding, asyncio.TimerHandle] = {}  # in `executor` -> when to lose patience
+        self._others: set[Encoding] = set()  # in `urgent`
+        self._hasty = -math.inf  # until when all goes to `urgent`, by the loop's clock
         self._size = cache
         self._cache: OrderedDict[bytes, Read] = OrderedDict()
         self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
@@ -103,6 +112,10 @@ class CommentStage:
         self._waiting.clear()
         self._asked.clear()
         self._ready.clear()
+        for timer in self._patient.values():
+            timer.cancel()
+        for future in {*self._patient, *self._others}:
+            future.cancel()
 
     async def drained(self, seconds: float) -> bool:
         """Wait until nothing is held. False: it took longer than `seconds`."""
@@ -144,30 +157,42 @@ class CommentStage:
             return
         self._asked[digest] = [user]
         loop = asyncio.get_running_loop()
-        epoch = self._epoch
-        patient = self._patient < PATIENT
-        self._patient += patient
-        executor = self._executor if patient else self._urgent
-        future = executor.submit(self._timed, event.text, self._wanted(event))
+        if len(self._patient) >= PATIENT or loop.time() < self._hasty:
+            self._others.add(self._submit(self._urgent, digest, event))
+        else:
+            future = self._submit(self._executor, digest, event)
+            self._patient[future] = loop.call_later(PATIENCE, self._hurry, future, digest, event)
 
-        def tell(done: Future[tuple[Read, float]]) -> None:
-            if done.cancelled():  # the worker stops
-                return
+    def _hurry(self, future: Encoding, digest: bytes, event: SourceEvent) -> None:
+        """The executor that steps back has not got round to it. Where it is at it, whoever is first counts."""
+        if self._urgent is not self._executor:
+            future.cancel()
+            self._hasty = asyncio.get_running_loop().time() + HASTE
+            self._others.add(self._submit(self._urgent, digest, event))
+
+    def _submit(self, executor: Executor, digest: bytes, event: SourceEvent) -> Encoding:
+        loop, epoch = asyncio.get_running_loop(), self._epoch
+
+        def tell(done: Encoding) -> None:
             with suppress(RuntimeError):  # the loop is closed: it has stopped
-                loop.call_soon_threadsafe(self._done, epoch, digest, patient, done.exception(), done)
+                loop.call_soon_threadsafe(self._done, epoch, digest, done)
 
+        future = executor.submit(self._timed, event.text, self._wanted(event))
         future.add_done_callback(tell)
+        return future
 
     def _timed(self, text: str, wanted: bool) -> tuple[Read, float]:
         began = time.perf_counter()
         found = self._read(text) if self._read and wanted else (self._encode(text), math.nan)
         return found, time.perf_counter() - began
 
-    def _done(
-        self, epoch: int, digest: bytes, patient: bool, error: BaseException | None, done: Future[tuple[Read, float]]
-    ) -> None:
-        self._patient -= patient
-        if error is not None:
+    def _done(self, epoch: int, digest: bytes, done: Encoding) -> None:
+        self._others.discard(done)
+        if timer := self._patient.pop(done, None):
+            timer.cancel()
+        if done.cancelled():  # forgotten, given to the other executor, or the worker stops
+            return
+        if error := done.exception():
             fatal(error)
         found, seconds = done.result()
         self.seconds += seconds

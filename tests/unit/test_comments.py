@@ -27,7 +27,8 @@ class Later:
     def run(self) -> None:
         jobs, self.jobs = self.jobs, []
         for future, call, given in jobs:
-            future.set_result(call(*given))  # type: ignore[operator]
+            if future.set_running_or_notify_cancel():
+                future.set_result(call(*given))  # type: ignore[operator]
 
 
 def event(user: bytes, offset: int, text: str = "") -> SourceEvent:
@@ -194,5 +195,55 @@ def test_texts_beyond_those_that_may_wait_are_urgent() -> None:
         assert comments.held == 0
         comments.admit(b"v", [event(b"v", 100, "one more")])
         assert (len(patient.jobs), len(urgent.jobs)) == (1, 0)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("at_it", [False, True])
+def test_a_text_that_has_waited_too_long_is_urgent_and_so_is_what_comes_next(
+    monkeypatch: pytest.MonkeyPatch, at_it: bool
+) -> None:
+    """On a busy machine the executor that steps back may get no time at all."""
+    monkeypatch.setattr("stream.comments.PATIENCE", 0.01)
+
+    async def check() -> None:
+        patient, urgent = Later(), Later()
+        comments = CommentStage(lambda text: np.zeros(3, np.float32), patient, 100, None, urgent)  # type: ignore[arg-type]
+        comments.admit(b"u", [event(b"u", 0, "first"), event(b"u", 1, "second"), event(b"u", 2)])
+        (stuck, _, _) = patient.jobs[0]
+        if at_it:
+            stuck.set_running_or_notify_cancel()
+        while not urgent.jobs:
+            await asyncio.sleep(0.001)
+        urgent.run()
+        await turn()
+        assert offsets(comments.take_ready()) == [0]
+        assert (len(patient.jobs), len(urgent.jobs)) == (1, 1)  # it is not asked for the second
+        assert stuck.cancelled() is not at_it
+        if at_it:
+            stuck.set_result(((np.zeros(3, np.float32), math.nan), 0.5))
+            await turn()
+            assert comments.take_ready() == []  # it counts once
+        urgent.run()
+        await turn()
+        assert offsets(comments.take_ready()) == [1, 2]
+        assert comments.held == 0
+
+    asyncio.run(check())
+
+
+def test_what_is_forgotten_is_not_encoded() -> None:
+    async def check() -> None:
+        comments, later, texts = stage()
+        comments.admit(b"u", [event(b"u", 0, "a secret")])
+        comments.forget()
+        later.run()
+        await turn()
+        assert texts == []
+        assert comments.held == 0
+        comments.admit(b"u", [event(b"u", 0, "a secret")])
+        later.run()
+        await turn()
+        assert offsets(comments.take_ready()) == [0]
 
     asyncio.run(check())
