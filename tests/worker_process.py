@@ -112,7 +112,7 @@ class WorkerProcess:
     def ready(self) -> bool:
         return self.runs() and bool(self.port()) and self.get("/readyz")[0] == 200
 
-    def wait_ready(self, seconds: float = 60) -> WorkerProcess:
+    def wait_ready(self, seconds: float = 120) -> WorkerProcess:
         until(self.ready, seconds, lambda: f"worker {self.name} ready:\n{self.tail()}")
         return self
 
