@@ -9,7 +9,9 @@ body names what is missing. It binds to loopback unless the setting says otherwi
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -32,7 +34,12 @@ CONNECTIONS: Final = 32
 MAX_HEADERS: Final = 16_384
 """Bytes of request line and headers."""
 
+PORTS: Final = 64
+"""Ports that are tried where any will do."""
+
 CONDITIONS: Final = ("joined", "recovered", "catalogue", "bundle")
+
+log = logging.getLogger("freshet.health")
 
 
 class Health:
@@ -43,10 +50,14 @@ class Health:
     attributes, so they need no lock and cannot block the loop.
     """
 
-    def __init__(self, metrics: Metrics, host: str = "127.0.0.1", port: int = 0, stale: float = STALE) -> None:
+    def __init__(
+        self, metrics: Metrics, host: str = "127.0.0.1", port: int = 0, stale: float = STALE, others: bool = False
+    ) -> None:
+        """others: where the port is taken, the next free one will do."""
         self._metrics = metrics
         self._host = host
         self._asked_port = port
+        self._others = others
         self._stale = stale
         self._beaten = time.monotonic()
         self._conditions = dict.fromkeys(CONDITIONS, False)
@@ -92,14 +103,25 @@ class Health:
 
     def start(self) -> None:
         """Binds and answers from a daemon thread. Raises SettingsError where host and port cannot be had."""
-        try:
-            self._server = _Server((self._host, self._asked_port), self)
-        except (OSError, OverflowError) as error:
-            raise SettingsError(
-                f"web_host, web_port: cannot listen on {self._host}:{self._asked_port}: {error}; "
-                "set FRESHET_WEB_PORT to a free port, or 0 for any"
-            ) from None
-        Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True).start()
+        server = self._server = self._bound()
+        if self._asked_port not in (0, self.port):
+            log.warning("web_port: %d is taken; this worker answers at %d", self._asked_port, self.port)
+        Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True).start()
+
+    def _bound(self) -> _Server:
+        last = min(self._asked_port + PORTS - 1, 65_535) if self._others else self._asked_port
+        port = self._asked_port
+        while True:
+            try:
+                return _Server((self._host, port), self)
+            except (OSError, OverflowError) as error:
+                taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+                if not taken or port == last:
+                    raise SettingsError(
+                        f"web_host, web_port: cannot listen on {self._host}:{port}: {error}; "
+                        "set FRESHET_WEB_PORT to a free port, or 0 for any"
+                    ) from None
+                port += 1
 
     def stop(self) -> None:
         """Closes the port; a second call does nothing."""

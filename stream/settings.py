@@ -79,7 +79,10 @@ class Settings(BaseSettings):
     accept_loss: bool = Field(False, description="go on although source records were deleted before they were read")
 
     # state and models
-    data_dir: Path = Field(Path("data/worker"), description="RocksDB of this worker; one folder per worker")
+    data_dir: Path = Field(
+        Path("data/worker"),
+        description="RocksDB of this worker; where no folder is set and this one is taken, `data/worker-2` and so on",
+    )
     bundles: Path = Field(Path("bundles"), description="folder with CURRENT and the bundles")
     provider: Literal["cuda", "auto", "cpu"] = Field(
         "auto", description="cuda fails loudly, auto falls back and says so"

@@ -45,6 +45,7 @@ from stream.settings import Settings
 from stream.stopping import stopping
 from stream.transport import (
     Fence,
+    Membership,
     Outgoing,
     SourceConsumer,
     bound_unpacking,
@@ -52,6 +53,7 @@ from stream.transport import (
     escape_header_names,
     finder,
     reader,
+    take,
 )
 
 BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
@@ -81,11 +83,15 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
         bundle = load(current(settings.bundles))
         models = open_models(bundle, settings.provider)
         encoder = open_encoder(bundle, settings.provider)
+    place = take(settings.data_dir, others="data_dir" not in settings.model_fields_set)
+    if place.folder != settings.data_dir:
+        log.warning("data_dir: %s is in use by another worker; this one takes %s", settings.data_dir, place.folder)
+    settings = settings.model_copy(update={"data_dir": place.folder})
     lasting.guard_threads(lambda: stopping.asked)
     lasting.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
-        runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster).live())
+        runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster, place).live())
     leave(0)  # no thread that is still busy holds the end back
 
 
@@ -133,16 +139,20 @@ class Worker:
         models: Models,
         encoder: Encoder,
         topics: Mapping[str, str],
-        cluster: str = "",
+        cluster: str,
+        place: Membership,
     ) -> None:
+        """place: in the group, which goes with settings.data_dir."""
         self._settings = settings
+        self._place = place
         self._sources = {name: topics[name] for name in settings.sources if name in topics}
         self._changelog = Changelog(cluster, settings.changelog_topic, topics.get(settings.changelog_topic, ""))
         self._bundle = bundle
         self._models = models
         self._encoder = encoder
         self._metrics = Metrics(settings.sources, data_dir=settings.data_dir)
-        self._health = Health(self._metrics, settings.web_host, settings.web_port)
+        others = "web_port" not in settings.model_fields_set
+        self._health = Health(self._metrics, settings.web_host, settings.web_port, others=others)
         self._model_thread = ThreadPoolExecutor(1, "models")
         self._text_thread = ThreadPoolExecutor(1, "texts", initializer=_step_back)
         self._urgent_thread = ThreadPoolExecutor(1, "urgent-texts")  # a thread only once it is needed
@@ -179,6 +189,7 @@ class Worker:
         await items.start()
         self._health.set(catalogue=True)
         app = self._app = InterestApp(settings)
+        app.use(self._place)
         comments = self._comments = CommentStage(
             self._encode, self._text_thread, settings.comment_cache,
             self._encode_and_read if self._encoder.reads else None, self._urgent_thread,

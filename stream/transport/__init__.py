@@ -10,12 +10,14 @@ from stream.transport.application import SourceApp
 from stream.transport.batch import MicroBatch, Record
 from stream.transport.consumer import SourceConsumer
 from stream.transport.fencing import Fence, finder, reader
+from stream.transport.membership import Membership, take
 from stream.transport.names import check_private_names
 from stream.transport.producer import Outgoing, RecordBatches
 from stream.transport.records import bound_unpacking, escape_header_names
 
 __all__ = [
     "Fence",
+    "Membership",
     "MicroBatch",
     "Outgoing",
     "Record",
@@ -27,4 +29,5 @@ __all__ = [
     "escape_header_names",
     "finder",
     "reader",
+    "take",
 ]

@@ -22,6 +22,7 @@ from stream.settings import Settings
 from stream.transport.batch import MicroBatch
 from stream.transport.consumer import SourceConsumer
 from stream.transport.lease import Lease
+from stream.transport.membership import Membership
 from stream.transport.producer import MAX_REQUEST, SourceProducer
 
 Handler = Callable[[MicroBatch], Awaitable[None]]
@@ -59,6 +60,7 @@ class SourceApp(faust.App):
         self.clock = Clock()
         self.source_topics: frozenset[str] = frozenset(settings.sources)
         self.on_send_error: Callable[[str], None] = lambda topic: None
+        self.membership: Membership
         super().__init__(
             settings.app_id,
             broker=[f"kafka://{address}" for address in settings.brokers.split(",")],
@@ -92,6 +94,10 @@ class SourceApp(faust.App):
             stream_wait_empty=True,
         )
         self.micro_batches = MicroBatchChannel(self)
+
+    def use(self, membership: Membership) -> None:
+        """This worker's place in its group, taken before the app starts."""
+        self.membership = membership
 
     def changelog(self, partition: int) -> TP:
         """The table's changelog of a source partition."""

@@ -35,7 +35,6 @@ from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
 from stream.transport.cuts import Beside, Cuts, changelog_cut, source_cut
 from stream.transport.gaps import Passed
-from stream.transport.membership import Membership
 
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
@@ -86,13 +85,10 @@ class SourceThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         guard_loop(self.thread_loop, lambda: stopping.asked)
-        try:
-            membership = Membership(self.app.settings.data_dir)
-        except FreshetError as error:
-            fatal(error)
         await super().on_start()
         self.consumer.passed.watch(self._consumer._fetcher)
         coordinator = self._consumer._coordinator
+        membership = self.app.membership
         membership.watch(coordinator)
         await membership.leave_former(coordinator)
         beat = coordinator._do_heartbeat

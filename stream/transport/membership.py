@@ -21,14 +21,32 @@ from stream.errors import DiskError
 FILE: Final = "member"
 PATIENCE: Final = 5.0  # seconds for the coordinator to answer; else the session's timeout does it
 MAX_ID: Final = 1024  # bytes
+WORKERS: Final = 64  # folders that are tried
 
 log = logging.getLogger("freshet.membership")
+
+
+class FolderInUseError(DiskError):
+    """Another process uses the data folder."""
+
+
+def take(folder: Path, others: bool) -> Membership:
+    """The place of `folder`; others: where another process uses it, the first of folder-2, folder-3, ... that is free."""
+    number = 1
+    while True:
+        try:
+            return Membership(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
+        except FolderInUseError:
+            if not others or number == WORKERS:
+                raise
+        number += 1
 
 
 class Membership:
     """The member id of a data folder. Raises DiskError where the folder cannot be used, or another process uses it."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         path = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +55,8 @@ class Membership:
             self._file.seek(0)
             self.former = self._file.read(MAX_ID).decode(errors="replace")
         except BlockingIOError:
-            raise DiskError(f"data_dir: {folder} is in use by another worker; each needs a folder of its own") from None
+            said = f"data_dir: {folder} is in use by another worker; each needs a folder of its own"
+            raise FolderInUseError(f"{said}: set --data-dir or FRESHET_DATA_DIR") from None
         except OSError as error:
             raise DiskError(f"data_dir: {path} cannot be used: {error}") from None
         self._known = self.former

@@ -14,7 +14,7 @@ import pytest
 
 import stream.health
 from stream.errors import FreshetError
-from stream.health import Health
+from stream.health import PORTS, Health
 from stream.metrics import Metrics
 
 
@@ -180,6 +180,16 @@ def test_many_idle_clients_do_not_keep_others_out(health: Health, monkeypatch: p
 def test_a_taken_port_is_a_clear_error(health: Health) -> None:
     with pytest.raises(FreshetError, match=rf"cannot listen on 127\.0\.0\.1:{health.port}.*FRESHET_WEB_PORT"):
         Health(Metrics(), port=health.port).start()
+
+
+def test_where_any_port_will_do_the_next_free_one_is_taken(health: Health, caplog: pytest.LogCaptureFixture) -> None:
+    second = Health(Metrics(), port=health.port, others=True)
+    second.start()
+    try:
+        assert health.port < second.port < health.port + PORTS
+        assert f"web_port: {health.port} is taken; this worker answers at {second.port}" in caplog.text
+    finally:
+        second.stop()
 
 
 def test_an_unknown_host_is_a_clear_error() -> None:

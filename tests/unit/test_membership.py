@@ -12,7 +12,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 
 from stream.errors import DiskError
-from stream.transport.membership import FILE, Membership
+from stream.transport.membership import FILE, Membership, take
 
 
 class Coordinator:
@@ -78,6 +78,16 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         Membership(tmp_path)
     first.release()
     Membership(tmp_path).release()
+
+
+def test_where_any_folder_will_do_the_next_free_one_is_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "worker"
+    first, second, third = (take(folder, others=True) for _ in range(3))
+    assert [one.folder.name for one in (first, second, third)] == ["worker", "worker-2", "worker-3"]
+    second.release()
+    with pytest.raises(DiskError, match="in use by another worker"):
+        take(folder, others=False)
+    assert take(folder, others=True).folder == second.folder
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
