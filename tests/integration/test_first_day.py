@@ -1,0 +1,125 @@
+"""The README's "Use it", line by line as it stands: an empty folder, default settings, one's own data, to a slate."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker_process import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+BROKER = ("127.0.0.1", 9092)
+USERS, ITEMS, EACH = 60, 40, 15
+
+
+def lines() -> list[str]:
+    """The commands of "Use it", without their comments."""
+    text = (ROOT / "README.md").read_text().split("## Use it", 1)[1]
+    block = text.split("\n\n", 2)[2].split("\n\n", 1)[0]
+    return [re.sub(r"\s+#.*", "", line).strip() for line in block.splitlines()]
+
+
+class Folder:
+    """An empty folder, and a shell in it: default settings, none from the environment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
+        self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def run(self, command: str) -> str:
+        """What the command prints. It must end with 0."""
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
+
+    def start(self, command: str) -> Path:
+        """Run it in the background -> its log."""
+        log = self.path / f"log-{len(self.workers)}"
+        with log.open("wb") as out:
+            self.workers.append(
+                subprocess.Popen(shlex.split(command), cwd=self.path, env=self.environment, stdout=out, stderr=out)
+            )
+        return log
+
+    def ready(self, log: Path) -> bool:
+        assert all(worker.poll() is None for worker in self.workers), log.read_text()
+        return any(line.get("message") == "worker is ready" for line in said(log))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        subprocess.run(
+            ["freshet", "broker", "stop"], cwd=self.path, env=self.environment, capture_output=True, check=False
+        )
+
+
+def said(log: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    with socket.socket() as probe:
+        if not probe.connect_ex(BROKER):
+            pytest.skip("something listens on 127.0.0.1:9092, the broker's default port")
+    made = Folder(tmp_path)
+    yield made
+    made.close()
+
+
+def data(folder: Path) -> None:
+    """One's own data, in a form that the README names: `user item` lines. Users go round the items in one direction."""
+    folder.mkdir()
+    pairs = [f"u{user} i{(user * 7 + step) % ITEMS}" for user in range(USERS) for step in range(EACH)]
+    (folder / "choices.txt").write_text("\n".join(pairs) + "\n")
+
+
+def test_from_an_empty_folder_to_a_slate(folder: Folder) -> None:
+    data(folder.path / "DATA")
+    *commands, worker = lines()
+    assert [command.split()[1] for command in commands] == ["broker", "topics", "train", "export"]
+    assert worker == "freshet worker"
+    for command in commands:
+        folder.run(command)
+    logs = [folder.start(worker) for _ in range(2)]  # "start more"
+    until(lambda: all(map(folder.ready, logs)), 120, "both workers are ready")
+    takes = [
+        line["message"]
+        for log in logs
+        for line in said(log)
+        if " taken" in line["message"] or " takes " in line["message"]
+    ]
+    assert any("takes data/worker-2" in one for one in takes), takes
+    assert any("web_port: 9464 is taken" in one for one in takes), takes
+
+    folder.run("freshet replay DATA --rate 100")
+    folder.run("freshet send click --user ada --item i7")
+    until(lambda: "ada" in folder.run("freshet recommendations --user ada"), 60, "ada has a slate")
+    assert re.findall(r"\bi\d+\b", folder.run("freshet recommendations --user ada"))
+
+    for one in folder.workers:
+        one.send_signal(signal.SIGTERM)
+    assert [one.wait(30) for one in folder.workers] == [0, 0]
+    folder.run("freshet verify")
