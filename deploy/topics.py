@@ -213,6 +213,15 @@ def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[di
         raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(said)}")
 
 
+def workers(settings: Settings) -> int | None:
+    """How many members the workers' group has; None where nobody says. Raises BrokerError."""
+    with admin(settings) as client:
+        try:
+            return len(client.describe_groups([settings.app_id])[settings.app_id]["members"])
+        except KafkaError:
+            return None
+
+
 def _refuse_another(client: KafkaAdminClient, settings: Settings) -> None:
     """Raises TopologyError where the group has committed offsets of source topics that are not ours. The claims in the changelog
     tell it as well, but only who has joined the group reads them, and a group whose members differ in topics divides them so

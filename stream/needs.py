@@ -159,8 +159,11 @@ KINDS: Final = (
         lambda settings: (settings.recommendations_topic,),
         "as the sources",
         (
-            _one_of("cleanup.policy", ("compact,delete", "compact"), "Each user's newest slate must stay."),
-            *_retention("Slates deleted before they were read are never shown."),
+            _one_of(
+                "cleanup.policy",
+                ("compact",),
+                "Each user's newest slate must stay: retention would remove those of users who do nothing for a while.",
+            ),
             _stamped(),
             _at_least("max.message.bytes", MIN_OUTPUT, MIB, "A batch of slates must fit."),
             _in_sync(),

@@ -11,12 +11,13 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiokafka.partitioner import murmur2
@@ -59,6 +60,7 @@ from stream.transport import (
 BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
 START = 5.0  # seconds that a start under way gets to come to an end, once a stop is asked for
 DRAIN = 5.0  # seconds that waiting comments get at the stop
+AGAIN = 60.0  # seconds after which the `*` slate is published again
 TICK = 0.5  # seconds between two looks at the worker's condition
 THREADS = ("health", "topics", "signals")  # must not end by themselves
 
@@ -127,6 +129,13 @@ def _step_back() -> None:
     if sys.platform == "linux":  # elsewhere priorities belong to processes
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+class Shown(NamedTuple):
+    """The `*` slate that was published last, and when, by the monotonic clock."""
+
+    items: list[Scored]
+    at: float
 
 
 class Worker:
@@ -342,7 +351,7 @@ class Worker:
         lag = Lag(self._settings.sources)
         differs = Difference()
         recovered = rebalances = 0
-        shown: list[Scored] | None = None
+        shown: Shown | None = None
         while True:
             try:
                 up = self._recovered(app)
@@ -379,10 +388,9 @@ class Worker:
                 fatal(error)
             await asyncio.sleep(TICK)
 
-    async def _publish_popular(
-        self, app: InterestApp, catalogue: Catalogue, shown: list[Scored] | None
-    ) -> list[Scored] | None:
-        """The `*` slate, at start and whenever the live catalogue changes it, by its partition's owner, named by epoch."""
+    async def _publish_popular(self, app: InterestApp, catalogue: Catalogue, shown: Shown | None) -> Shown | None:
+        """The `*` slate, at start and whenever the live catalogue changes it, by its partition's owner, named by epoch. Now and
+        then the same one again: somebody may have deleted it."""
         settings = self._settings
         key = popularity.ANYONE.encode()
         partition = (murmur2(key) & 0x7FFFFFFF) % settings.partitions
@@ -393,13 +401,14 @@ class Worker:
             return None  # claimed in a moment
         snapshot = catalogue.snapshot
         items = popularity.popular_items(self._bundle.popularity, snapshot, settings.slate_size)
-        if items == shown:
+        now = time.monotonic()
+        if shown is not None and items == shown.items and now < shown.at + AGAIN:
             return shown
         slate = popularity.popular_slate(items, snapshot.offset, self._bundle.id, app.clock.now_ms())
         record = Outgoing(key, msgspec.json.encode(slate), stamp)
         await app.producer.batches.send({(settings.recommendations_topic, partition): [record]})
         self._metrics.slates.labels("popularity", "false").inc()
-        return items
+        return Shown(items, now)
 
     async def _shut(self, app: InterestApp, items: ItemsFollower) -> None:
         log.info("worker stops")

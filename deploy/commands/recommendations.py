@@ -38,13 +38,26 @@ def recommendations(
         if found is not None:
             _show(found, names, as_json)
         elif not follow:
-            typer.echo("freshet: no slate yet: is a worker running?", err=True)
+            typer.echo(f"freshet: no slate yet: {_why(settings)}", err=True)
             raise typer.Exit(1)
         if follow:
             for newer in reader.follow(slate["seq"] if slate else 0):
                 _show(newer, names, as_json)
     finally:
         reader.close()
+
+
+def _why(settings: Settings) -> str:
+    from deploy.topics import workers
+
+    running = workers(settings)
+    if running == 0:
+        return f"no worker runs: the group {settings.app_id} has no member; start one with `freshet worker`"
+    known = "a worker" if running is None else f"{running} worker{'s' if running > 1 else ''}"
+    return (
+        f"{known} may be starting still (/readyz says so); slates are empty while there is no item in the topic "
+        f"{settings.items_topic}"
+    )
 
 
 def _popular(settings: Settings) -> dict[str, Any] | None:

@@ -198,8 +198,8 @@ def test_settings_that_do_not_fit_are_named_and_mended(world: Callable[..., Sett
     settings = world(partitions=2)
     wrong = {settings.sources[0]: {"cleanup.policy": "compact", "retention.ms": "60000", "compression.type": "zstd"},
              settings.items_topic: {"cleanup.policy": "delete"},
-             settings.recommendations_topic: {"cleanup.policy": "delete", "retention.bytes": "1024"},
-             settings.dead_letters_topic: {"max.message.bytes": "1048588"},
+             settings.recommendations_topic: {"cleanup.policy": "compact,delete"},
+             settings.dead_letters_topic: {"max.message.bytes": "1048588", "retention.bytes": "1024"},
              settings.changelog_topic: {"cleanup.policy": "compact,delete", "min.insync.replicas": "2"}}  # fmt: skip
     with topics.admin(settings) as client:
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, *one) for one in wrong.items()])

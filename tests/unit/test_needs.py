@@ -47,7 +47,7 @@ def test_what_mends_a_setting_fits(kind: Kind) -> None:
         (ITEMS, "cleanup.policy", "delete"),
         (ITEMS, "max.message.bytes", str((4 << 20) + 1)),
         (SLATES, "cleanup.policy", "delete"),
-        (SLATES, "retention.ms", "1000"),
+        (SLATES, "cleanup.policy", "compact,delete"),
         (SLATES, "max.message.bytes", "100000"),
         (LETTERS, "cleanup.policy", "compact"),
         (LETTERS, "max.message.bytes", str(4 << 20)),
@@ -68,9 +68,9 @@ def test_what_does_not_fit_is_found(topic: str, setting: str, value: str) -> Non
     [
         (CLICKS, "retention.ms", "-1"),
         (CLICKS, "max.message.bytes", "1048588"),
-        (SLATES, "cleanup.policy", "delete,compact"),
+        (SLATES, "retention.ms", "1000"),  # it counts only where the policy deletes
         (SLATES, "max.message.bytes", "1048588"),  # Kafka's default
-        (CHANGELOG, "retention.ms", "1000"),  # it counts only where the policy deletes
+        (CHANGELOG, "retention.ms", "1000"),
         (CHANGELOG, "min.compaction.lag.ms", "86400000"),
         (CHANGELOG, "compression.type", "zstd"),
     ],
