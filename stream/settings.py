@@ -7,7 +7,9 @@ or from a file of `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +32,12 @@ from stream.events import SOURCE_TOPICS
 MAX_FILE = 1 << 20  # bytes of a file of settings, or of one secret
 SECRETS = ("sasl_password", "ssl_keypassword")
 """Never on a command line, where every user of the machine can read them; never shown."""
+OTHERS = {"FRESHET_CONFIG", "FRESHET_SECRETS", "FRESHET_DATA"}
+"""Variables that are no settings."""
+KUBERNETES = re.compile(
+    r"FRESHET_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
+)
+"""Kubernetes sets them in every pod, where a service is called freshet or freshet-something."""
 
 
 class Settings(BaseSettings):
@@ -183,11 +191,12 @@ def load(**values: Any) -> Settings:
     """Settings from all sources, `values` the strongest. Raises SettingsError naming each wrong field."""
     secrets = os.environ.get("FRESHET_SECRETS")
     _check_files(Path(os.environ.get("FRESHET_CONFIG", "freshet.toml")), Path(secrets) if secrets else None)
+    _check_names()
     try:
         return Settings(_secrets_dir=secrets, **values)  # type: ignore[call-arg]
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {_said(problem)}"
             for problem in error.errors(include_input=False)
         )
         raise SettingsError(wrong) from None
@@ -201,6 +210,29 @@ def load(**values: Any) -> Settings:
         raise SettingsError("config: nested too deep") from None
     except ValueError as error:  # a number of thousands of digits, a date that there is not
         raise SettingsError(f"config: {error}") from None
+
+
+def _said(problem: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        return no_setting(str(problem["loc"][0]))
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def no_setting(name: str) -> str:
+    """What is said of a name that no setting has."""
+    near = difflib.get_close_matches(name.lower(), Settings.model_fields, 1, cutoff=0.5)
+    return "no such setting" + (f"; is {near[0]} meant?" if near else "") + " docs/configuration.md has them all"
+
+
+def _check_names() -> None:
+    """Raises SettingsError for a variable of the environment that looks like a setting and is none: a slip of the pen."""
+    prefix = "FRESHET_"
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(prefix)
+        if name == variable or variable in OTHERS or KUBERNETES.fullmatch(variable):
+            continue
+        if name.lower() not in Settings.model_fields:
+            raise SettingsError(f"{variable}: {no_setting(name)}")
 
 
 def _check_files(config: Path, secrets: Path | None) -> None:

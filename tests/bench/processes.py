@@ -76,8 +76,8 @@ class Stock:
         self.changelog_topic = f"{settings.app_id}-state-changelog"
         self._progress = folder / f"stock-{kind}"
         self._environment = environment(settings, data_dir=self.data_dir) | {
-            "FRESHET_BENCH_PROGRESS": str(self._progress),
-            "FRESHET_BENCH_SIZES": ",".join(map(str, sizes)),
+            "BENCH_PROGRESS": str(self._progress),
+            "BENCH_SIZES": ",".join(map(str, sizes)),
         }
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -8,7 +8,7 @@ Set like freshet where both have the setting: raw bytes, uvloop, no web server, 
 fetches of 5 MiB a partition, producer linger 5 ms and 256 KiB batches, commits every 0.5 s. The processing guarantee is
 Faust's default, at_least_once. Events are acknowledged by Faust itself, after each one.
 
-The counters that the bench reads are written into FRESHET_BENCH_PROGRESS ten times a second: events done, 0 or 1 for ready,
+The counters that the bench reads are written into BENCH_PROGRESS ten times a second: events done, 0 or 1 for ready,
 changelog records read back, and the seconds from the first of them to the last.
 """
 
@@ -124,11 +124,11 @@ async def run(kind: str) -> None:
     if kind == "trivial":
         trivial(app, settings, progress)
     else:
-        sizes = os.environ["FRESHET_BENCH_SIZES"].split(",")
+        sizes = os.environ["BENCH_SIZES"].split(",")
         with_table(app, settings, progress, *map(int, sizes))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    publishing = asyncio.ensure_future(progress.publish(Path(os.environ["FRESHET_BENCH_PROGRESS"])))
+    publishing = asyncio.ensure_future(progress.publish(Path(os.environ["BENCH_PROGRESS"])))
     following = asyncio.ensure_future(progress.follow(app))
     await app.start()
     await stop.wait()

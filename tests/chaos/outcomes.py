@@ -94,8 +94,8 @@ class Rival:
 
 
 def file(name: str) -> Path:
-    """name: reliability or rivals. Below FRESHET_OUTCOMES, else .cache/chaos of this checkout."""
-    return Path(os.environ.get("FRESHET_OUTCOMES") or ROOT / ".cache" / "chaos") / f"{name}.jsonl"
+    """name: reliability or rivals. Below CHAOS_OUTCOMES, else .cache/chaos of this checkout."""
+    return Path(os.environ.get("CHAOS_OUTCOMES") or ROOT / ".cache" / "chaos") / f"{name}.jsonl"
 
 
 def record(outcome: Outcome | Rival) -> None:

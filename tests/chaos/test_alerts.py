@@ -11,7 +11,7 @@ import pytest
 from tests.chaos import alerts
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
-CALM = float(os.environ.get("FRESHET_CALM_SECONDS") or 600)
+CALM = float(os.environ.get("CALM_SECONDS") or 600)
 
 
 @pytest.mark.parametrize("name", [name for name in alerts.SCENARIOS if name != "short"])

@@ -24,7 +24,7 @@ def test_of_one_day_the_one_recorded_last_counts() -> None:
 
 
 def test_rivals_recorded_before_they_had_a_day_count_as_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRESHET_OUTCOMES", str(tmp_path))
+    monkeypatch.setenv("CHAOS_OUTCOMES", str(tmp_path))
     rival = Rival("x", "1", "none", 1, 10, 2, 1, 0, 3, 4, 5, 6, 2, 1.5, 20.0)
     outcomes.record(rival)
     path = outcomes.file("rivals")

@@ -58,7 +58,7 @@ def test_a_setup_survives_the_command_line() -> None:
 
 
 def test_rivals_are_recorded_beside_the_outcomes(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRESHET_OUTCOMES", str(tmp_path))
+    monkeypatch.setenv("CHAOS_OUTCOMES", str(tmp_path))
     rival = Rival("x", "1", "none", 1, 10, 2, 1, 0, 3, 4, 5, 6, 2, 1.5, 20.0)
     outcomes.record(rival)
     assert list(outcomes.read(outcomes.file("reliability"))) == []

@@ -56,7 +56,8 @@ def test_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"inference_timeout": 6}, "inference_timeout: "),
         ({"security_protocol": "SASL_SSL"}, "sasl_username: "),
         ({"web_port": 70000}, "web_port: "),
-        ({"colour": "red"}, "colour: "),
+        ({"colour": "red"}, "colour: no such setting"),
+        ({"broker": "b:1"}, "broker: no such setting; is brokers meant?"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, object], said: str) -> None:
@@ -65,6 +66,29 @@ def test_a_wrong_value_is_named(values: dict[str, object], said: str) -> None:
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 78
+
+
+def test_a_variable_that_is_no_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRESHET_BROKER", "kafka:9092")
+    with pytest.raises(SettingsError, match=r"FRESHET_BROKER: no such setting; is brokers meant\?"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT",
+        "PORT_9464_TCP",
+        "PORT_9464_TCP_ADDR",
+        "WORKER_SERVICE_HOST",
+    ],
+)
+def test_variables_that_kubernetes_sets_are_no_settings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"FRESHET_{name}", "tcp://10.0.0.1:9464")
+    load()
 
 
 def test_several_wrong_values_are_all_named() -> None:
