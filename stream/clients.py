@@ -70,3 +70,11 @@ def unread(consumer: Any, topics: Iterable[str], held: Collection[tuple[str, int
         if tp.topic in wanted and tp not in held and ends and state.has_valid_position and not state.paused:
             count += max(0, min(ends) - state.position)
     return count
+
+
+def reached(consumer: Any, topics: Iterable[str]) -> int:
+    """The sum of the positions in the assigned partitions of `topics`: it moves also where the fetcher passes records over."""
+    wanted = frozenset(topics)
+    assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+    states = [assignment.state_value(tp) for tp in assignment.tps if tp.topic in wanted] if assignment else []
+    return sum(state.position for state in states if state.has_valid_position)

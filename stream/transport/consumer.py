@@ -24,7 +24,7 @@ from faust.types import TP
 from mode import Service
 
 from stream.claims import LeftOut
-from stream.clients import METADATA_MS, absent, consumer_tasks, unread
+from stream.clients import METADATA_MS, absent, consumer_tasks, reached, unread
 from stream.clock import steady
 from stream.errors import BrokerError, FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
@@ -442,12 +442,15 @@ class SourceConsumer(driver.Consumer):
         if not recovered:
             remaining = app.tables.recovery.active_remaining_total() if app.in_recovery else 0
             wanted = f"states to be read back and claimed: {max(0, remaining)} records of {app.settings.changelog_topic} remain"
-            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining), away)}
+            read = reached(client, [app.settings.changelog_topic])  # also past what was compacted or aborted
+            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining, read), away)}
         found = {}
         waiting = unread(client, self.sources, self._held)
-        if waiting or self._pending is not None or self._running is not None:
-            wanted = f"source records to be processed, {waiting} of them not read yet"
+        wanted = f"source records to be processed, {waiting} of them not read yet"
+        if self._pending is not None or self._running is not None:
             found["records"] = Work(wanted, self.finished, away)
+        if waiting:  # markers and aborted transactions are passed over, and no micro-batch comes of them
+            found["unread"] = Work(wanted, (self.finished, sum(self._next.values())), away)
         behind = {tp: offset for tp, offset in self._safe.items() if offset > (self._committed_offset.get(tp) or 0)}
         if behind:
             committed = tuple(self._committed_offset.get(tp) for tp in sorted(behind))
