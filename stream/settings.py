@@ -27,6 +27,7 @@ from stream import security
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
 
+SLACK = 10.0  # seconds beside a commit's own, for a client that sends it again
 MAX_FILE = 1 << 20  # bytes of a file of settings, or of one secret
 SECRETS = ("sasl_password", "ssl_keypassword")
 """Never on a command line, where every user of the machine can read them; never shown."""
@@ -71,7 +72,8 @@ class Settings(BaseSettings):
         ge=10,
         le=3600,
         description="seconds for which a worker may have work and not get on, until it ends with 70; "
-        "not less than twice session_timeout and rebalance_timeout together, which are taken where they come to more",
+        "not less than twice session_timeout and rebalance_timeout together, nor than 10 s, request_timeout and twice "
+        "commit_interval together, which are taken where they come to more",
     )
     standby_replicas: int = Field(
         0, ge=0, le=8, description="workers that follow each partition's changelog besides its owner"
@@ -166,8 +168,15 @@ class Settings(BaseSettings):
 
     @property
     def stall_limit(self) -> float:
-        """Seconds for which work may stand: stall_timeout, and never less than a rebalance may take."""
-        return max(self.stall_timeout, 2 * (self.session_timeout + self.rebalance_timeout))
+        """Seconds for which work may stand: stall_timeout, and never less than a rebalance or a commit may take."""
+        rebalance = 2 * (self.session_timeout + self.rebalance_timeout)
+        commit = 2 * self.commit_interval + self.group_request_timeout + SLACK
+        return max(self.stall_timeout, rebalance, commit)
+
+    @property
+    def group_request_timeout(self) -> float:
+        """Seconds until a request of the group's consumer counts as failed: a join may be held for a whole session_timeout."""
+        return max(self.request_timeout, self.session_timeout + 1)
 
     # what each Kafka client takes
 

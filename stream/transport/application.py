@@ -81,7 +81,7 @@ class SourceApp(faust.App):
             broker_session_timeout=settings.session_timeout,
             broker_heartbeat_interval=settings.heartbeat_interval,
             broker_rebalance_timeout=settings.rebalance_timeout,
-            broker_request_timeout=max(settings.request_timeout, settings.session_timeout + 1),
+            broker_request_timeout=settings.group_request_timeout,
             consumer_auto_offset_reset="none",  # nobody moves on in silence: SourceConsumer says where to
             consumer_max_fetch_size=5 << 20,
             producer_acks=-1,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -228,3 +231,38 @@ def test_a_secret_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     (tmp_path / "freshet_sasl_password").write_text(SECRET + "\n")
     monkeypatch.setenv("FRESHET_SECRETS", str(tmp_path))
     assert load().sasl_password.get_secret_value() == SECRET
+
+
+# how long work may stand
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({}, 120.0),
+        ({"stall_timeout": 600}, 600.0),
+        ({"stall_timeout": 10}, 80.0),  # a rebalance
+        ({"stall_timeout": 10, "commit_interval": 60}, 160.0),  # offsets move once a commit_interval, after a request
+        ({"stall_timeout": 10, "request_timeout": 600}, 611.0),
+        ({"commit_interval": 60, "request_timeout": 300}, 430.0),
+        ({"stall_timeout": 10, "session_timeout": 300, "rebalance_timeout": 1, "commit_interval": 60}, 602.0),
+    ],
+)
+def test_work_may_stand_for_as_long_as_one_step_of_it_may_take(values: dict[str, float], seconds: float) -> None:
+    assert load(**values).stall_limit == seconds
+
+
+@runs(max_examples=60, deadline=None)
+@given(
+    session=st.floats(1, 300), rebalance=st.floats(1, 600), commit=st.floats(0.1, 60), request=st.floats(1, 600),
+    stall=st.floats(10, 3600),
+)  # fmt: skip
+def test_no_step_is_longer_than_work_may_stand(
+    session: float, rebalance: float, commit: float, request: float, stall: float
+) -> None:
+    made = Settings(
+        session_timeout=session, heartbeat_interval=min(1, session / 4), inference_timeout=min(5, session / 4),
+        rebalance_timeout=rebalance, commit_interval=commit, request_timeout=request, stall_timeout=stall,
+    )  # fmt: skip
+    steps = (stall, 2 * (session + rebalance), 2 * commit, request + 10, commit + max(request, session + 1))
+    assert made.stall_limit >= max(steps)
