@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 from faust.types import TP
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stream.errors import LossError
 from stream.transport import SourceConsumer
@@ -127,6 +130,52 @@ def test_what_is_noted_is_forgotten_once_it_is_passed() -> None:
         passed.note(CLICKS, marker)
         assert passed.missing(CLICKS, base - 1, base + 1, [base - 1]) == []
     assert not passed._known
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), max_size=12)
+
+
+def one_by_one(first: int, end: int, read: set[int], right: list[tuple[int, int]]) -> list[range]:
+    """The same by looking at each offset."""
+    lost: list[range] = []
+    for offset in range(first, end):
+        if offset in read or any(base <= offset < behind for base, behind in right):
+            continue
+        if lost and lost[-1].stop == offset:
+            lost[-1] = range(lost[-1].start, offset + 1)
+        else:
+            lost.append(range(offset, offset + 1))
+    return lost
+
+
+@settings(max_examples=500, deadline=None)
+@given(first=st.integers(0, 20), size=st.integers(0, 30), read=st.sets(st.integers(0, 50)), spans=SPANS)
+def test_what_is_missing_is_what_a_look_at_each_offset_finds(
+    first: int, size: int, read: set[int], spans: list[tuple[int, int]]
+) -> None:
+    end = first + size
+    read = {offset for offset in read if first <= offset < end}
+    right = [(base, base + length) for base, length in dict(spans).items()]
+    passed = Passed({"clicks"})
+    for base, behind in right:
+        marker: Any = SimpleNamespace(base_offset=base, next_offset=behind, is_control_batch=True)
+        passed.note(CLICKS, marker)
+    assert passed.missing(CLICKS, first, end, sorted(read)) == one_by_one(first, end, read, right)
+    assert passed._known.get(CLICKS, {}) == {base: behind for base, behind in right if behind > end}
+
+
+def test_many_holes_and_many_markers_take_no_longer_than_reading_them() -> None:
+    """A record, a marker and a hole, ten thousand times in one fetch."""
+    count = 10_000
+    passed = Passed({"clicks"})
+    for base in range(1, 3 * count, 3):
+        marker: Any = SimpleNamespace(base_offset=base, next_offset=base + 1, is_control_batch=True)
+        passed.note(CLICKS, marker)
+    began = time.process_time()
+    found = passed.missing(CLICKS, 0, 3 * count, range(0, 3 * count, 3))
+    took = time.process_time() - began
+    assert found == [range(base, base + 1) for base in range(2, 3 * count, 3)]
+    assert took < 1.0
 
 
 # the consumer
