@@ -730,16 +730,21 @@ class SourceConsumer(driver.Consumer):
         """The broker has nothing at our position. Deleted records may be accepted; a log that was cut off, or recreated, not
         while we run: the states have what is no longer in it."""
         epoch = self.epoch
-        wanted = {TP(*tp): offset for tp, offset in offsets.items() if self._next.get(TP(*tp)) == offset}
-        for tp, log in (await self._logs(wanted)).items():
-            if epoch != self.epoch:
-                return
+        back = {TP(*tp): self._next[TP(*tp)] for tp in offsets if TP(*tp) in self._next}
+        # any other position is not our place: what was found there was not handed over, so it is read again from our place
+        wanted = {TP(*tp): offset for tp, offset in offsets.items() if back.get(TP(*tp)) == offset}
+        logs = await self._logs(wanted)
+        if epoch != self.epoch:
+            return
+        for tp, log in logs.items():
             error = _gone(tp, wanted[tp], log)
             if wanted[tp] >= log.start:
                 raise error
             self.lose(error, log.start - wanted[tp])
-            self._next[tp] = log.start
-            await self.seek_wait({tp: log.start})
+            self._next[tp] = back[tp] = log.start
+        if back:
+            with suppress(IllegalStateError):  # revoked meanwhile; whoever gets them seeks
+                await self.seek_wait(back)
 
     async def _beyond_changelog(self, offsets: Mapping[TP, int]) -> None:
         """The same, of a changelog that is read back. Faust begins at the record that we have already, which may be gone."""

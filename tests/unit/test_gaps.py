@@ -279,6 +279,40 @@ def test_what_is_deleted_before_our_position_and_accepted() -> None:
     assert consumer.lost == [200]
 
 
+@pytest.mark.parametrize("position", [5, 15])
+def test_a_position_out_of_range_that_is_not_our_place_is_read_again_from_there(position: int) -> None:
+    """Behind our place: what an earlier fetch found was not handed over. Before it: somebody sought what was committed. Whether
+    our place itself is gone the next fetch says."""
+    broker = Broker(0, 12)
+    consumer = consumer_of(broker)
+    asyncio.run(consumer._beyond_source({TopicPartition(*CLICKS): position}))
+    assert broker.sought == consumer._next == {CLICKS: 10}
+    assert consumer.lost == []
+
+
+def test_every_partition_of_an_answer_out_of_range_is_explained_or_read_again() -> None:
+    ours, dropped, strange = CLICKS, TP("ratings", 1), TP("comments", 2)
+    broker = Broker(210, 400)
+    consumer = consumer_of(broker, accept_loss=True, _next={ours: 10, dropped: 300})
+    asyncio.run(consumer._beyond_source({ours: 10, dropped: 500, strange: 3}))
+    assert broker.sought == consumer._next == {ours: 210, dropped: 300}  # what is not ours its owner seeks
+    assert consumer.lost == [200]
+
+
+def test_nothing_is_sought_for_partitions_that_a_rebalance_has_taken() -> None:
+    broker = Broker(0, 12)
+    consumer = consumer_of(broker)
+
+    async def rebalance(*tps: TP) -> dict[TP, int]:
+        consumer.epoch += 1
+        return dict.fromkeys(tps, 0)
+
+    consumer._asked_beginnings = rebalance
+    consumer._next[TP("ratings", 1)] = 10
+    asyncio.run(consumer._beyond_source({CLICKS: 15, TP("ratings", 1): 10}))
+    assert broker.sought == {}
+
+
 @pytest.mark.parametrize(("end", "said"), [(5, "beyond the log's end 5, read up to 10"), (40, "cut off before 10")])
 def test_a_log_that_was_cut_off_stops_the_worker_whatever_is_accepted(end: int, said: str) -> None:
     """An unclean election, or a recreated topic: also where the log has grown beyond our position again."""
