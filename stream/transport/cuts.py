@@ -82,6 +82,13 @@ def changelog_cut(topic: str, partition: int, end: int, written: int) -> LossErr
     )
 
 
+def items_cut(topic: str, partition: int, end: int, read: int) -> LossError:
+    return LossError(
+        f"{topic} partition {partition}: the log was cut off at {end}, and was read up to {read}: acknowledged records are "
+        f"gone, and the catalogue shows their items: {WHY} The next start reads what is left"
+    )
+
+
 class Cuts:
     """Watches one consumer, in its thread. written: changelog partition -> offset of our last record there; lose: raises
     the error, or counts the records where loss is accepted."""

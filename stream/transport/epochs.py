@@ -188,6 +188,13 @@ class Epochs:
             began.append((offset, epoch))
 
 
+def watch_epochs(
+    consumer: Any, topics: Iterable[str], cut: Callable[[TopicPartition, int, int], Awaitable[None]]
+) -> None:
+    """Look at every fetch of an AIOKafkaConsumer that keeps no offsets; cut: as of Epochs."""
+    Epochs(consumer._client, frozenset(topics), cut).watch()
+
+
 def _batches(data: bytes) -> Iterator[tuple[int, int]]:
     """(first offset, leader epoch) of the record batches of a fetch, the last of which may be cut short."""
     at = 0
