@@ -119,6 +119,9 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         before = {tp: await consumer.position(tp) for tp in tps}
         records = await self._fetch_records(consumer, tps, timeout=timeout, max_records=room)
+        waiting = consumer._fetcher._records  # given out in this order; what is read in part would stay in front
+        for tp in [tp for tp in records if tp in waiting]:
+            waiting.move_to_end(tp)
         return Fetched(records, before, {tp: await consumer.position(tp) for tp in tps})
 
     def _create_worker_consumer(self, transport: Any) -> Any:
