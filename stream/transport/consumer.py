@@ -165,6 +165,8 @@ class SourceConsumer(driver.Consumer):
         """Whether a worker has claimed a partition of the changelog, as far as it is read back."""
         self.drained: Callable[[float], Awaitable[bool]] = _held_back
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
+        self.calls: Callable[[], int] = lambda: 0
+        """How many model calls have ended: a micro-batch may need any number of them."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_left_out: Callable[[LeftOut], None] = lambda records: None
@@ -450,10 +452,11 @@ class SourceConsumer(driver.Consumer):
         found = {}
         waiting = unread(client, self.sources, self._held)
         wanted = f"source records to be processed, {waiting} of them not read yet"
+        done = self.finished, self.calls()
         if self._pending is not None or self._running is not None:
-            found["records"] = Work(wanted, self.finished, away)
+            found["records"] = Work(wanted, done, away)
         if waiting:  # markers and aborted transactions are passed over, and no micro-batch comes of them
-            found["unread"] = Work(wanted, (self.finished, sum(self._next.values())), away)
+            found["unread"] = Work(wanted, (*done, sum(self._next.values())), away)
         behind = {tp: offset for tp, offset in self._safe.items() if offset > (self._committed_offset.get(tp) or 0)}
         if behind:
             committed = tuple(self._committed_offset.get(tp) for tp in sorted(behind))

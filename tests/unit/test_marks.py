@@ -21,6 +21,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, unread: int = 5_000) -> None:
         self.unread = unread
+        self.calls = 0  # of the models, that have ended
         self.positions = {CLICKS: 0, CHANGELOG: 0}
         self.consumer: Any = SourceConsumer.__new__(SourceConsumer)
         recovery = SimpleNamespace(active_remaining_total=lambda: self.unread)
@@ -36,7 +37,7 @@ class Watched:
         vars(self.consumer).update(
             app=app, sources=frozenset({CLICKS.topic}), _thread=SimpleNamespace(_consumer=client), joined=True, rebalances=1,
             recovered=0, assignment=lambda: set(), _held=frozenset(), _pending=None, _running=None, _next={CLICKS: 0}, _safe={},
-            _committed_offset={},
+            _committed_offset={}, calls=lambda: self.calls,
         )  # fmt: skip
         monkeypatch.setattr(consumer, "absent", lambda *arguments, **named: "")
         monkeypatch.setattr(consumer, "unread", lambda *arguments: self.unread)
@@ -83,6 +84,14 @@ def test_micro_batches_that_end_are_movement(watched: Watched) -> None:
     watched.consumer._running = object()
     for _ in range(20):
         watched.consumer.finished += 1
+        watched.look()
+
+
+def test_model_calls_that_end_are_movement(watched: Watched) -> None:
+    """A micro-batch may need any number of them, each for as long as inference_timeout: together longer than work may stand."""
+    watched.consumer._running = object()
+    for _ in range(20):
+        watched.calls += 1
         watched.look()
 
 
