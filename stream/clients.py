@@ -1,4 +1,4 @@
-"""What aiokafka's clients are doing: their background tasks, and when a broker last answered them."""
+"""aiokafka's clients: how they are made, and what they are doing: background tasks, when a broker last answered them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from stream import security
 from stream.clock import steady
+from stream.settings import Settings
 
 METADATA_MS = 10_000
 """How often a client asks for metadata: how soon added partitions are noticed, and a broker that is away; aiokafka's default is 5
@@ -18,6 +20,15 @@ AWAY = 2.5 * METADATA_MS / 1000
 """Seconds without metadata after which the broker counts as away."""
 
 Task = asyncio.Future[Any]
+
+
+def consumer_arguments(settings: Settings) -> dict[str, Any]:
+    """Where the brokers are and how to speak to them, in aiokafka's words."""
+    return {
+        "bootstrap_servers": settings.brokers.split(","),
+        "request_timeout_ms": int(settings.request_timeout * 1000),
+        **security.aiokafka(settings),
+    }
 
 
 def consumer_tasks(name: str, consumer: Any) -> Iterator[tuple[str, Task | None]]:
@@ -70,3 +81,11 @@ def unread(consumer: Any, topics: Iterable[str], held: Collection[tuple[str, int
         if tp.topic in wanted and tp not in held and ends and state.has_valid_position and not state.paused:
             count += max(0, min(ends) - state.position)
     return count
+
+
+def reached(consumer: Any, topics: Iterable[str]) -> int:
+    """The sum of the positions in the assigned partitions of `topics`: it moves also where the fetcher passes records over."""
+    wanted = frozenset(topics)
+    assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+    states = [assignment.state_value(tp) for tp in assignment.tps if tp.topic in wanted] if assignment else []
+    return sum(state.position for state in states if state.has_valid_position)

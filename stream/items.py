@@ -17,10 +17,11 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream import security
 from stream.catalogue import Catalogue, Snapshot
-from stream.clients import METADATA_MS, absent, consumer_tasks
+from stream.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks
 from stream.errors import BrokerError, LossError, RecordError, TopologyError
 from stream.progress import Work
 from stream.settings import Settings
+from stream.transport import items_cut, watch_epochs
 
 OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
 OnSnapshot = Callable[[Snapshot], None]
@@ -56,12 +57,14 @@ class ItemsFollower:
         self._consumer: Any = None
         self._applying = False
         self._end = -1  # of the topic, at the start
+        self._at = -1  # the position: it moves also past what holds no record
+        self._cut: LossError | None = None
 
     async def start(self) -> None:
         """Returns when the catalogue has reached the end that the topic had at the call, and follows from there.
 
         Raises BrokerError where no broker answers, TopologyError where the topic is missing or has several partitions, LossError
-        where records are deleted while it is read.
+        where records are deleted, or the log is cut off, while it is read.
         """
         try:
             self._consumer = AIOKafkaConsumer(
@@ -73,13 +76,15 @@ class ItemsFollower:
                 metadata_max_age_ms=METADATA_MS,
                 isolation_level="read_committed",
             )
+            watch_epochs(self._consumer, [self._place.topic], self._on_cut)
             await self._consumer.start()
             self._consumer.assign([self._place])
             await self._check_topic()
             begin = (await self._consumer.beginning_offsets([self._place]))[self._place]
             self._consumer.seek(self._place, begin)
             self._end = end = (await self._consumer.end_offsets([self._place]))[self._place]
-            while await self._consumer.position(self._place) < end:
+            while (at := await self._consumer.position(self._place)) < end:
+                self._at = at
                 await self._take(timeout_ms=POLL_MS)
         except KafkaError as error:
             await self.stop()
@@ -105,7 +110,8 @@ class ItemsFollower:
         offset, topic = self.catalogue.snapshot.offset, self._place.topic
         if self.task is None:
             away = absent(self._consumer, [self._place]) if self._consumer is not None else ""
-            return {"items": Work(f"the catalogue: {topic} is read up to {offset} of {self._end - 1}", offset, away)}
+            wanted = f"the catalogue: {topic} is read up to {offset} of {self._end - 1}"
+            return {"items": Work(wanted, (offset, self._at), away)}
         if self._applying:
             return {"items": Work(f"records of {topic} behind {offset} to be encoded", offset)}
         return {}
@@ -147,11 +153,15 @@ class ItemsFollower:
         try:
             batches = await self._consumer.getmany(self._place, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
         except OffsetOutOfRangeError as error:
+            if self._cut is not None:
+                raise self._cut from None
             (offset,) = error.args[0].values()
             raise LossError(
                 f"{self._place.topic}: its log no longer holds offset {offset}, up to where it was read: records were deleted, "
                 "or it was recreated; the next start reads what is left"
             ) from None
+        if self._cut is not None:  # before anything of the other log is taken in
+            raise self._cut
         records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
         if not records:
             return False
@@ -166,15 +176,10 @@ class ItemsFollower:
                 self._on_rejected(*refused)
         return True
 
+    async def _on_cut(self, place: TopicPartition, end: int, read: int) -> None:
+        """The catalogue shows items of records that no log has. `_take` tells it: this is called within a fetch of the client."""
+        self._cut = items_cut(place.topic, place.partition, end, read)
+
     def _report(self) -> None:
         if self._on_snapshot is not None:
             self._on_snapshot(self.catalogue.snapshot)
-
-
-def consumer_arguments(settings: Settings) -> dict[str, Any]:
-    """Where the brokers are and how to speak to them, in aiokafka's words."""
-    return {
-        "bootstrap_servers": settings.brokers.split(","),
-        "request_timeout_ms": int(settings.request_timeout * 1000),
-        **security.aiokafka(settings),
-    }

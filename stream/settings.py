@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from stream import security
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
 
+SLACK = 10.0  # seconds beside a commit's own, for a client that sends it again
 MAX_FILE = 1 << 20  # bytes of a file of settings, or of one secret
 SECRETS = ("sasl_password", "ssl_keypassword")
 """Never on a command line, where every user of the machine can read them; never shown."""
@@ -70,16 +72,28 @@ class Settings(BaseSettings):
     )
     session_timeout: float = Field(10.0, ge=1, le=300, description="seconds without heartbeat until the group moves on")
     heartbeat_interval: float = Field(1.0, gt=0, le=60, description="seconds; at most a third of session_timeout")
-    rebalance_timeout: float = Field(30.0, ge=1, le=600, description="seconds that a rebalance may take")
+    rebalance_timeout: float = Field(
+        30.0,
+        ge=1,
+        le=600,
+        description="seconds that a rebalance may take; at least heartbeat_interval and inference_timeout together",
+    )
     commit_interval: float = Field(0.5, gt=0, le=60, description="seconds between two offset commits")
     startup_timeout: float = Field(30.0, ge=0, le=3600, description="seconds to wait for a broker at start")
-    request_timeout: float = Field(30.0, ge=1, le=600, description="seconds until a request counts as failed")
+    request_timeout: float = Field(
+        30.0,
+        ge=1,
+        le=600,
+        description="seconds until a request counts as failed; not less than session_timeout and rebalance_timeout where it is "
+        "given. The group's consumer waits for a second more than these at least, since the group may hold a join for as long",
+    )
     stall_timeout: float = Field(
         120.0,
         ge=10,
         le=3600,
         description="seconds for which a worker may have work and not get on, until it ends with 70; "
-        "not less than twice session_timeout and rebalance_timeout together, which are taken where they come to more",
+        "not less than twice session_timeout and rebalance_timeout together, nor than 10 s, request_timeout and twice "
+        "commit_interval together, which are taken where they come to more",
     )
     standby_replicas: int = Field(
         0, ge=0, le=8, description="workers that follow each partition's changelog besides its owner"
@@ -104,7 +118,9 @@ class Settings(BaseSettings):
     # hot path
     micro_batch: int = Field(512, ge=1, le=5000, description="records in one micro-batch at most")
     linger_ms: float = Field(2.0, ge=0, le=1000, description="wait for more records when few have come")
-    inference_timeout: float = Field(5.0, gt=0, le=60, description="seconds for one call of a model's graph")
+    inference_timeout: float = Field(
+        5.0, gt=0, le=60, description="seconds for one call of a model's graph; at most half of session_timeout"
+    )
     comment_tokens: int = Field(64, ge=8, le=512, description="BERT tokens of a comment at most")
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(
@@ -118,13 +134,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
-        low, high = self.rating_scale
-        if not low < high:
-            raise ValueError("rating_scale: expected min < max")
-        if self.heartbeat_interval * 3 > self.session_timeout:
-            raise ValueError("heartbeat_interval: expected at most a third of session_timeout")
-        if self.inference_timeout * 2 > self.session_timeout:
-            raise ValueError("inference_timeout: expected at most half of session_timeout")
+        if wrong := list(self._contradictions()):
+            raise ValueError("; ".join(wrong))
         if self.security_protocol.startswith("SASL"):
             if self.sasl_mechanism == "OAUTHBEARER":
                 if self.sasl_token_file is None:
@@ -136,6 +147,37 @@ class Settings(BaseSettings):
                     "sasl_password: expected a password, from FRESHET_SASL_PASSWORD or a file of FRESHET_SECRETS"
                 )
         return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Settings that cannot both be meant: which, what was found, what was expected, and what to do."""
+        low, high = self.rating_scale
+        session, rebalance, request = self.session_timeout, self.rebalance_timeout, self.request_timeout
+        heartbeat, inference = self.heartbeat_interval, self.inference_timeout
+        if not low < high:
+            found = f"[{low:g}, {high:g}]"
+            yield f"rating_scale: found {found}, expected the smallest rating below the largest: turn the two around"
+        if heartbeat * 3 > session:
+            yield (
+                f"heartbeat_interval: found {heartbeat:g} s, expected at most a third of session_timeout ({session:g} s): "
+                "make it shorter, or session_timeout longer"
+            )
+        if inference * 2 > session:
+            yield (
+                f"inference_timeout: found {inference:g} s, expected at most half of session_timeout ({session:g} s): make it "
+                "shorter, or session_timeout longer"
+            )
+        if heartbeat + inference > rebalance:  # a heartbeat says that there is one, and a model call ends first
+            yield (
+                f"rebalance_timeout: found {rebalance:g} s, expected at least heartbeat_interval ({heartbeat:g} s) and "
+                f"inference_timeout ({inference:g} s) together: make it longer, else the group goes on without this worker"
+            )
+        # where nobody has given it, it follows: see `group_request_timeout`
+        for name, held in (("session_timeout", session), ("rebalance_timeout", rebalance)):
+            if "request_timeout" in self.model_fields_set and request < held:
+                yield (
+                    f"request_timeout: found {request:g} s, expected at least {name} ({held:g} s): the group may hold a join for "
+                    f"as long as that; leave request_timeout out, make it longer, or {name} shorter"
+                )
 
     @classmethod
     def settings_customise_sources(
@@ -177,8 +219,16 @@ class Settings(BaseSettings):
 
     @property
     def stall_limit(self) -> float:
-        """Seconds for which work may stand: stall_timeout, and never less than a rebalance may take."""
-        return max(self.stall_timeout, 2 * (self.session_timeout + self.rebalance_timeout))
+        """Seconds for which work may stand: stall_timeout, and never less than a rebalance or a commit may take."""
+        rebalance = 2 * (self.session_timeout + self.rebalance_timeout)
+        commit = 2 * self.commit_interval + self.group_request_timeout + SLACK
+        return max(self.stall_timeout, rebalance, commit)
+
+    @property
+    def group_request_timeout(self) -> float:
+        """Seconds until a request of the group's consumer counts as failed: the group may hold a join for as long as a session or
+        a rebalance lasts, and answers then."""
+        return max(self.request_timeout, self.session_timeout + 1, self.rebalance_timeout + 1)
 
     # what each Kafka client takes
 

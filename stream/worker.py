@@ -262,6 +262,7 @@ class Worker:
             metrics=self._metrics,
             clock=app.clock,
         )
+        consumer.calls = lambda: self._models.ended
         consumer.drained = comments.drained
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = lambda: self._metrics.observe_commit(app.clock.now())

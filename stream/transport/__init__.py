@@ -9,6 +9,8 @@ With stream.store, stream.clients and stream.lasting this is the only place that
 from stream.transport.application import SourceApp
 from stream.transport.batch import MicroBatch, Record
 from stream.transport.consumer import SourceConsumer
+from stream.transport.cuts import items_cut
+from stream.transport.epochs import watch_epochs
 from stream.transport.fencing import Fence, finder, reader
 from stream.transport.membership import Membership, take
 from stream.transport.names import check_private_names
@@ -28,6 +30,8 @@ __all__ = [
     "check_private_names",
     "escape_header_names",
     "finder",
+    "items_cut",
     "reader",
     "take",
+    "watch_epochs",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.auth import OAuthCredentials
@@ -24,6 +24,10 @@ from stream.transport.consumer import SourceConsumer
 from stream.transport.lease import Lease
 from stream.transport.membership import Membership
 from stream.transport.producer import MAX_REQUEST, SourceProducer
+
+NEVER: Final = 100 * 365 * 86_400.0
+"""Seconds without a fetch until aiokafka leaves the group, for good. A worker that owns no partition has nothing to fetch, and
+whether one gets on that does own some, the stall watch says."""
 
 Handler = Callable[[MicroBatch], Awaitable[None]]
 
@@ -83,7 +87,8 @@ class SourceApp(faust.App):
             broker_session_timeout=settings.session_timeout,
             broker_heartbeat_interval=settings.heartbeat_interval,
             broker_rebalance_timeout=settings.rebalance_timeout,
-            broker_request_timeout=max(settings.request_timeout, settings.session_timeout + 1),
+            broker_request_timeout=settings.group_request_timeout,
+            broker_max_poll_interval=NEVER,
             consumer_auto_offset_reset="none",  # nobody moves on in silence: SourceConsumer says where to
             consumer_max_fetch_size=5 << 20,
             producer_acks=-1,

@@ -24,7 +24,7 @@ from faust.types import TP
 from mode import Service
 
 from stream.claims import LeftOut
-from stream.clients import METADATA_MS, absent, consumer_tasks, unread
+from stream.clients import METADATA_MS, absent, consumer_tasks, reached, unread
 from stream.clock import steady
 from stream.errors import BrokerError, FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
@@ -115,6 +115,9 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         before = {tp: await consumer.position(tp) for tp in tps}
         records = await self._fetch_records(consumer, tps, timeout=timeout, max_records=room)
+        waiting = consumer._fetcher._records  # given out in this order; what is read in part would stay in front
+        for tp in [tp for tp in records if tp in waiting]:
+            waiting.move_to_end(tp)
         return Fetched(records, before, {tp: await consumer.position(tp) for tp in tps})
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -158,6 +161,8 @@ class SourceConsumer(driver.Consumer):
         """Whether a worker has claimed a partition of the changelog, as far as it is read back."""
         self.drained: Callable[[float], Awaitable[bool]] = _held_back
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
+        self.calls: Callable[[], int] = lambda: 0
+        """How many model calls have ended: a micro-batch may need any number of them."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_left_out: Callable[[LeftOut], None] = lambda records: None
@@ -438,12 +443,16 @@ class SourceConsumer(driver.Consumer):
         if not recovered:
             remaining = app.tables.recovery.active_remaining_total() if app.in_recovery else 0
             wanted = f"states to be read back and claimed: {max(0, remaining)} records of {app.settings.changelog_topic} remain"
-            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining), away)}
+            read = reached(client, [app.settings.changelog_topic])  # also past what was compacted or aborted
+            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining, read), away)}
         found = {}
         waiting = unread(client, self.sources, self._held)
-        if waiting or self._pending is not None or self._running is not None:
-            wanted = f"source records to be processed, {waiting} of them not read yet"
-            found["records"] = Work(wanted, self.finished, away)
+        wanted = f"source records to be processed, {waiting} of them not read yet"
+        done = self.finished, self.calls()
+        if self._pending is not None or self._running is not None:
+            found["records"] = Work(wanted, done, away)
+        if waiting:  # markers and aborted transactions are passed over, and no micro-batch comes of them
+            found["unread"] = Work(wanted, (*done, sum(self._next.values())), away)
         behind = {tp: offset for tp, offset in self._safe.items() if offset > (self._committed_offset.get(tp) or 0)}
         if behind:
             committed = tuple(self._committed_offset.get(tp) for tp in sorted(behind))
@@ -723,16 +732,21 @@ class SourceConsumer(driver.Consumer):
         """The broker has nothing at our position. Deleted records may be accepted; a log that was cut off, or recreated, not
         while we run: the states have what is no longer in it."""
         epoch = self.epoch
-        wanted = {TP(*tp): offset for tp, offset in offsets.items() if self._next.get(TP(*tp)) == offset}
-        for tp, log in (await self._logs(wanted)).items():
-            if epoch != self.epoch:
-                return
+        back = {TP(*tp): self._next[TP(*tp)] for tp in offsets if TP(*tp) in self._next}
+        # any other position is not our place: what was found there was not handed over, so it is read again from our place
+        wanted = {TP(*tp): offset for tp, offset in offsets.items() if back.get(TP(*tp)) == offset}
+        logs = await self._logs(wanted)
+        if epoch != self.epoch:
+            return
+        for tp, log in logs.items():
             error = _gone(tp, wanted[tp], log)
             if wanted[tp] >= log.start:
                 raise error
             self.lose(error, log.start - wanted[tp])
-            self._next[tp] = log.start
-            await self.seek_wait({tp: log.start})
+            self._next[tp] = back[tp] = log.start
+        if back:
+            with suppress(IllegalStateError):  # revoked meanwhile; whoever gets them seeks
+                await self.seek_wait(back)
 
     async def _beyond_changelog(self, offsets: Mapping[TP, int]) -> None:
         """The same, of a changelog that is read back. Faust begins at the record that we have already, which may be gone."""

@@ -82,6 +82,13 @@ def changelog_cut(topic: str, partition: int, end: int, written: int) -> LossErr
     )
 
 
+def items_cut(topic: str, partition: int, end: int, read: int) -> LossError:
+    return LossError(
+        f"{topic} partition {partition}: the log was cut off at {end}, and was read up to {read}: acknowledged records are "
+        f"gone, and the catalogue shows their items: {WHY} The next start reads what is left"
+    )
+
+
 class Cuts:
     """Watches one consumer, in its thread. written: changelog partition -> offset of our last record there; lose: raises
     the error, or counts the records where loss is accepted."""
@@ -131,28 +138,40 @@ class Cuts:
         self._offsets.clear()
         places = [TopicPartition(*tp) for tp in tps]
         committed = await self._consumer._coordinator.fetch_committed_offsets(places) if places else {}
+        known = {place: (one.offset, decode(one.metadata)) for place, one in committed.items() if one.offset >= 0}
+        self._offsets.update((place, offset) for place, (offset, _) in known.items())
+        ends = await self._ends({place: beside.epoch for place, (_, beside) in known.items() if beside.epoch >= 0})
         found = {}
-        for place, one in committed.items():
-            if one.offset < 0:
-                continue
-            beside = decode(one.metadata)
-            end = await self._end(place, beside.epoch) if beside.epoch >= 0 else -1
-            found[place] = Found(one.offset, beside, end)
-            self._offsets[place] = one.offset
-            self._epochs.keep_from(place, one.offset)
-            if beside.epoch >= 0 and one.offset and found[place].cut() < 0:  # a cut is told once
-                self._epochs.note_committed(place, one.offset - 1, beside.epoch)
+        for place, (offset, beside) in known.items():
+            found[place] = Found(offset, beside, ends.get(place, -1))
+            self._epochs.keep_from(place, offset)
+            if beside.epoch >= 0 and offset and found[place].cut() < 0:  # a cut is told once
+                self._epochs.note_committed(place, offset - 1, beside.epoch)
         return found
 
-    async def _end(self, place: TopicPartition, epoch: int) -> int:
+    async def _ends(self, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Where the log of each partition ends the epoch given; one request for each leader, again for what has no answer yet."""
         client = self._consumer._client
+        ends: dict[TopicPartition, int] = {}
         while True:
-            leader = client.cluster.leader_for_partition(place)
-            with suppress(KafkaError):
+            wanted: dict[int, dict[TopicPartition, int]] = {}
+            for place in epochs.keys() - ends.keys():
+                leader = client.cluster.leader_for_partition(place)
                 if leader is not None and leader >= 0:
-                    return await self._epochs.end(leader, place, epoch)
+                    wanted.setdefault(leader, {})[place] = epochs[place]
+            for found in await asyncio.gather(*(self._asked(node, some) for node, some in wanted.items())):
+                ends |= found
+            if len(ends) == len(epochs):
+                return ends
             await client.force_metadata_update()
             await asyncio.sleep(PAUSE)
+
+    async def _asked(self, node: int, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """What one leader says now; who does not answer is asked again."""
+        with suppress(KafkaError):
+            found = await self._epochs.ends(node, epochs)
+            return {place: end for place, end in found.items() if not isinstance(end, KafkaError)}
+        return {}
 
     async def _on_cut(self, place: TopicPartition, end: int, read: int) -> None:
         error = source_cut(place.topic, place.partition, end, read)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from aiokafka.errors import NoError, OffsetOutOfRangeError, for_code
+from aiokafka.errors import KafkaError, NoError, OffsetOutOfRangeError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
@@ -51,12 +51,13 @@ class _EndsRequestStruct(RequestStruct):
 class _EndsRequest(Request[_EndsRequestStruct]):
     API_KEY = 23
 
-    def __init__(self, place: TopicPartition, epoch: int) -> None:
-        self._place, self._epoch = place, epoch
+    def __init__(self, epochs: Mapping[TopicPartition, int]) -> None:
+        self._topics: dict[str, list[tuple[int, int, int]]] = {}
+        for (topic, partition), epoch in epochs.items():
+            self._topics.setdefault(topic, []).append((partition, NOBODY, epoch))
 
     def build(self, request_struct_class: type[_EndsRequestStruct]) -> _EndsRequestStruct:
-        topic, partition = self._place
-        return request_struct_class(NOBODY, [(topic, [(partition, NOBODY, self._epoch)])])
+        return request_struct_class(NOBODY, list(self._topics.items()))
 
 
 class Epochs:
@@ -105,14 +106,22 @@ class Epochs:
         number = bisect_left(began, (offset, -1)) - 1
         return began[number][1] if number >= 0 else -1
 
-    async def end(self, node: int, place: TopicPartition, epoch: int) -> int:
-        """Where the log of a partition ends this epoch, as its leader `node` has it; -1: it cannot say. Raises KafkaError."""
-        response = await self._client.send(node, _EndsRequest(place, epoch))
-        ((_, ((code, _, _, end),)),) = response.topics
-        error = for_code(code)
-        if error is not NoError:
-            raise error()
-        return int(end)
+    async def ends(self, node: int, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | KafkaError]:
+        """Where the log of each partition ends the epoch given, in one request to `node`, its leader: -1 where it cannot say, an
+        error where it does not answer for that partition. Raises KafkaError where it answers for none."""
+        if not epochs:
+            return {}
+        response = await self._client.send(node, _EndsRequest(epochs))
+        said = {
+            TopicPartition(topic, partition): (for_code(code), end)
+            for topic, partitions in response.topics
+            for code, partition, _, end in partitions
+        }
+        found: dict[TopicPartition, int | KafkaError] = {}
+        for place in epochs:
+            error, end = said.get(place, (UnknownTopicOrPartitionError, -1))
+            found[place] = int(end) if error is NoError else error()
+        return found
 
     async def _look(self, node: int, request: Any, response: Any) -> None:
         positions = {
@@ -122,31 +131,46 @@ class Epochs:
             for partition, offset, _ in partitions
         }
         self._reached |= positions
+        doubts: dict[TopicPartition, int] = {}  # the epoch of what was read: does the log still have it?
+        fetched: dict[TopicPartition, list[tuple[int, int]]] = {}
         for topic, partitions in response.topics if positions else ():
             for partition, code, _, *_, data in partitions:
                 place = TopicPartition(topic, partition)
                 if place not in positions:
                     continue
-                if code == OffsetOutOfRangeError.errno:  # before the fetcher begins somewhere else
-                    await self._compare(node, place, positions[place])
-                elif not code and data:
-                    await self._read(node, place, positions[place], data)
+                known = self.before(place, positions[place])
+                if not code and data:
+                    fetched[place] = found = list(_batches(data))
+                    # later batches come from the same log as the first
+                    doubted = bool(found) and found[0][1] > known
+                else:
+                    doubted = code == OffsetOutOfRangeError.errno  # before the fetcher begins somewhere else
+                if doubted and known >= 0:
+                    doubts[place] = known
+        await self._compare(node, doubts, positions)
+        for place, found in fetched.items():
+            self._note_fetched(place, positions[place], found)
 
-    async def _read(self, node: int, place: TopicPartition, position: int, data: bytes) -> None:
+    def _note_fetched(self, place: TopicPartition, position: int, found: Iterable[tuple[int, int]]) -> None:
         known = self.before(place, position)
-        for number, (first, epoch) in enumerate(_batches(data)):
-            if number == 0 and 0 <= known < epoch:  # later batches come from the same log as the first
-                await self._compare(node, place, position)
+        for first, epoch in found:
             if known != epoch:
                 self.note(place, max(position, first), epoch)
                 known = epoch
 
-    async def _compare(self, node: int, place: TopicPartition, position: int) -> None:
-        """Does the log still have what was read up to `position`?"""
-        known = self.before(place, position)
-        end = await self.end(node, place, known) if known >= 0 else -1
-        if 0 <= end < position:
-            await self._cut(place, end, position)
+    async def _compare(
+        self, node: int, epochs: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]
+    ) -> None:
+        """Do the logs still have what was read up to these positions? Tells of none before all are known: who fetches again
+        after an error asks again, and a cut is told once."""
+        ends: dict[TopicPartition, int] = {}
+        for place, end in (await self.ends(node, epochs)).items():
+            if isinstance(end, KafkaError):
+                raise end
+            ends[place] = end
+        for place, end in ends.items():
+            if 0 <= end < positions[place]:
+                await self._cut(place, end, positions[place])
 
     def note_committed(self, place: TopicPartition, offset: int, epoch: int) -> None:
         """The record at `offset` is of `epoch`, says what was committed. What was fetched meanwhile stays known."""
@@ -162,6 +186,13 @@ class Epochs:
         else:
             del began[number:]
             began.append((offset, epoch))
+
+
+def watch_epochs(
+    consumer: Any, topics: Iterable[str], cut: Callable[[TopicPartition, int, int], Awaitable[None]]
+) -> None:
+    """Look at every fetch of an AIOKafkaConsumer that keeps no offsets; cut: as of Epochs."""
+    Epochs(consumer._client, frozenset(topics), cut).watch()
 
 
 def _batches(data: bytes) -> Iterator[tuple[int, int]]:

@@ -31,8 +31,8 @@ from stream.claims import (
     sift,
     stamp,
 )
+from stream.clients import consumer_arguments
 from stream.errors import BrokerError, FencedError, LossError, TopologyError
-from stream.items import consumer_arguments
 from stream.settings import Settings
 from stream.stopping import stopping
 from stream.store import InterestStore

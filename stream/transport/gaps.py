@@ -44,8 +44,8 @@ class Passed:
         later = {base: behind for base, behind in known.items() if behind > end}
         if later:
             self._known[tp] = later
-        right = sorted((base, min(behind, end)) for base, behind in known.items())
-        return [lost for hole in _holes(first, end, read) for lost in _without(hole, right)]
+        right = _joined(sorted(known.items()))
+        return list(_without(_holes(first, end, read), right))
 
     def forget(self) -> None:
         self._known.clear()
@@ -73,14 +73,31 @@ def _holes(first: int, end: int, read: Iterable[int]) -> Iterator[range]:
         yield range(first, end)
 
 
-def _without(hole: range, right: Iterable[tuple[int, int]]) -> Iterator[range]:
-    """A hole less what is passed over by right (ascending)."""
-    first = hole.start
-    for base, behind in right:
-        if behind <= first or base >= hole.stop:
-            continue
-        if base > first:
-            yield range(first, base)
-        first = max(first, behind)
-    if first < hole.stop:
-        yield range(first, hole.stop)
+def _without(holes: Iterable[range], right: Sequence[tuple[int, int]]) -> Iterator[range]:
+    """Holes less what is passed over by right; both ascending. Each is looked at once: a fetch may have thousands of both."""
+    at = 0
+    for hole in holes:
+        first = hole.start
+        while at < len(right) and right[at][1] <= first:
+            at += 1
+        number = at  # a batch that reaches beyond this hole may reach into the next
+        while number < len(right) and right[number][0] < hole.stop:
+            base, behind = right[number]
+            if base > first:
+                yield range(first, base)
+            first = max(first, behind)
+            number += 1
+        at = max(at, number - 1)
+        if first < hole.stop:
+            yield range(first, hole.stop)
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending spans, those that touch or overlap as one."""
+    joined: list[tuple[int, int]] = []
+    for base, behind in spans:
+        if joined and base <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], behind)
+        else:
+            joined.append((base, behind))
+    return joined

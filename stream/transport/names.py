@@ -70,6 +70,7 @@ _SOURCES: Final[dict[str, tuple[str, ...]]] = {
         "self._records",
         "self._records[tp] = FetchResult(",
         "records = self._records",
+        "for tp in list(self._records.keys()):",
         "next_batch = records.next_batch()",
         "self._partition_records",
         "records = MemoryRecords(part_data[-1])",

@@ -16,8 +16,8 @@ from deploy import topics
 from deploy.producer import Producer
 from deploy.slates import SlateReader
 from deploy.verify.log import KafkaLog
+from stream.clients import consumer_arguments
 from stream.errors import BrokerError
-from stream.items import consumer_arguments
 from stream.settings import Settings
 from tests.chaos import security
 from tests.secured_kafka import MECHANISMS, Right, SecuredKafka

@@ -6,7 +6,7 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer
 
-from stream.clients import absent, consumer_tasks, unread
+from stream.clients import absent, consumer_tasks, reached, unread
 
 
 def test_a_consumer_that_has_not_started_is_no_error() -> None:
@@ -15,6 +15,7 @@ def test_a_consumer_that_has_not_started_is_no_error() -> None:
         try:
             assert absent(consumer, [("clicks", 0)], group=True) == "a broker: the group has no coordinator"
             assert not unread(consumer, ["clicks"])
+            assert not reached(consumer, ["clicks"])
             assert [task for _, task in consumer_tasks("it", consumer)] == [None, None, None]
         finally:
             await consumer.stop()

@@ -6,12 +6,17 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka.errors import OffsetOutOfRangeError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    NodeNotReadyError,
+    NotLeaderForPartitionError,
+    OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from kafka.record import default_records
 
-from stream.transport.cuts import Beside, Found, decode, encode
+from stream.transport.cuts import Beside, Cuts, Found, decode, encode
 from stream.transport.epochs import Epochs
 
 PLACE = TopicPartition("clicks", 0)
@@ -178,3 +183,167 @@ def test_what_is_fetched_while_a_takeover_asks_stays_known() -> None:
     assert not reader.cuts
     assert reader.epochs.before(PLACE, 5) == 1
     assert reader.epochs.before(PLACE, 9) == 2
+
+
+class Cluster:
+    """A consumer, and the leaders that it asks at a takeover. leaders: place -> node; errors: codes that a place answers with,
+    once each; away: nodes whose next request is lost. asked: (node, its places) of each request."""
+
+    def __init__(self, leaders: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> None:
+        self.leaders, self.ends = leaders, ends
+        self.errors: dict[TopicPartition, list[int]] = {}
+        self.away: list[int] = []
+        self.asked: list[tuple[int, set[TopicPartition]]] = []
+        self.refreshed = 0
+        self.moved: dict[TopicPartition, int] = {}  # leaders as the next metadata say
+        self._client = self._coordinator = self.cluster = self
+        self.committed = {place: OffsetAndMetadata(10, encode(Beside(12, 3, 7))) for place in leaders}
+        self.cuts = Cuts(
+            self, frozenset(place.topic for place in leaders), lambda partition: -1, lambda error, records: None
+        )
+
+    def commit(self, offsets: Any) -> None:
+        raise AssertionError(f"a takeover commits nothing: {offsets}")
+
+    async def fetch_committed_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {place: self.committed[place] for place in places}
+
+    def leader_for_partition(self, place: TopicPartition) -> int | None:
+        return self.leaders[place]
+
+    async def force_metadata_update(self) -> None:
+        self.refreshed += 1
+        self.leaders |= self.moved
+
+    async def send(self, node: int, request: Any) -> Answer:
+        struct = request.build(_struct(request))
+        struct.encode()  # as it goes over the wire
+        places = {TopicPartition(topic, one[0]): one[2] for topic, partitions in struct.topics for one in partitions}
+        assert set(places.values()) == {3}
+        self.asked.append((node, set(places)))
+        if node in self.away:
+            self.away.remove(node)
+            raise NodeNotReadyError(node)
+        topics: dict[str, list[Any]] = {}
+        for place in reversed(places):  # in no order of ours
+            code = self.errors[place].pop() if self.errors.get(place) else 0
+            topics.setdefault(place.topic, []).append((code, place.partition, 3, -1 if code else self.ends[place]))
+        return Answer(list(topics.items()))
+
+    def take_over(self) -> dict[TopicPartition, Found]:
+        return asyncio.run(self.cuts.take_over(list(self.leaders)))
+
+
+PLACES = [TopicPartition(topic, partition) for topic in ("clicks", "ratings", "comments") for partition in range(40)]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr("stream.transport.cuts.PAUSE", 0.0)
+    return Cluster({place: place.partition % 3 for place in PLACES}, {place: 12 + place.partition for place in PLACES})
+
+
+def test_a_takeover_asks_each_leader_once(cluster: Cluster) -> None:
+    found = cluster.take_over()
+    assert {place: one.end for place, one in found.items()} == cluster.ends
+    assert sorted(node for node, _ in cluster.asked) == [0, 1, 2]
+    assert all(node == cluster.leaders[place] for node, places in cluster.asked for place in places)
+    assert cluster.refreshed == 0
+
+
+def test_who_has_not_answered_for_a_partition_is_asked_for_that_one_again(cluster: Cluster) -> None:
+    again = TopicPartition("ratings", 7)
+    cluster.errors[again] = [NotLeaderForPartitionError.errno, UnknownTopicOrPartitionError.errno]
+    cluster.moved = {again: 2}
+    assert {place: one.end for place, one in cluster.take_over().items()} == cluster.ends
+    assert cluster.asked[3:] == [(2, {again}), (2, {again})]
+
+
+def test_a_leader_that_is_away_or_not_there_yet_holds_only_its_own_up(cluster: Cluster) -> None:
+    late = TopicPartition("comments", 5)
+    cluster.leaders[late] = -1
+    cluster.moved = {late: 0}
+    cluster.away = [1]
+    assert {place: one.end for place, one in cluster.take_over().items()} == cluster.ends
+    first, second = cluster.asked[:3], cluster.asked[3:]
+    assert late not in {place for _, places in first for place in places}
+    lost = next(places for node, places in first if node == 1)
+    assert sorted(second, key=lambda one: one[0]) == [(0, {late}), (1, lost)]
+
+
+def test_a_cut_is_told_of_its_own_partition(cluster: Cluster) -> None:
+    cut = TopicPartition("clicks", 11)
+    cluster.ends[cut] = 9
+    assert [place for place, one in cluster.take_over().items() if one.cut() >= 0] == [cut]
+
+
+def test_what_says_no_epoch_is_not_asked_for(cluster: Cluster) -> None:
+    silent, fresh = TopicPartition("clicks", 1), TopicPartition("clicks", 2)
+    cluster.committed[silent] = OffsetAndMetadata(10, "somebody else's")
+    cluster.committed[fresh] = OffsetAndMetadata(-1, "")
+    found = cluster.take_over()
+    assert fresh not in found
+    assert found[silent].end == -1
+    assert not {silent, fresh} & {place for _, places in cluster.asked for place in places}
+
+
+def test_a_fetch_that_shows_new_epochs_of_many_partitions_asks_once() -> None:
+    """As after an election: every partition of the fetch has another leader's epoch."""
+    log = Many()
+    told: list[tuple[TopicPartition, int, int]] = []
+
+    async def cut(place: TopicPartition, end: int, read: int) -> None:
+        told.append((place, end, read))
+
+    epochs = Epochs(log, frozenset({"clicks"}), cut)
+    epochs.watch()
+    asyncio.run(log.fetch(0, epoch=3))
+    log.ends = dict.fromkeys(range(8), 5) | {6: 4}
+    asyncio.run(log.fetch(5, epoch=4))
+    assert log.asked == [8]
+    assert told == [(TopicPartition("clicks", 6), 4, 5)]
+
+
+def test_a_partition_without_an_answer_ends_the_fetch_before_anybody_is_told() -> None:
+    log = Many()
+    told: list[TopicPartition] = []
+
+    async def cut(place: TopicPartition, end: int, read: int) -> None:
+        told.append(place)
+
+    epochs = Epochs(log, frozenset({"clicks"}), cut)
+    epochs.watch()
+    asyncio.run(log.fetch(0, epoch=3))
+    log.ends = dict.fromkeys(range(8), 4)
+    log.code = NotLeaderForPartitionError.errno
+    with pytest.raises(NotLeaderForPartitionError):
+        asyncio.run(log.fetch(5, epoch=4))
+    assert told == []  # told once, when all is known
+    log.code = 0
+    asyncio.run(log.fetch(5, epoch=4))
+    assert len(told) == 8
+
+
+class Many:
+    """The leader of eight partitions, five records a fetch in each. code: what partition 2 answers about its epochs."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.code = 0
+        self.ends: dict[int, int] = {}
+        self.asked: list[int] = []
+
+    async def fetch(self, position: int, epoch: int) -> None:
+        self.data = batches((position, 5, epoch))
+        wanted = [("clicks", [(partition, position, 1 << 20) for partition in range(8)])]
+        await self.send(0, FetchRequest(50, 1, 1 << 20, 1, wanted, rack_id=""))
+
+    async def send(self, node: int, request: Any) -> Answer:
+        if isinstance(request, FetchRequest):
+            return Answer([("clicks", [(partition, 0, 99, 99, 0, [], self.data) for partition in range(8)])])
+        ((_, asked),) = request.build(_struct(request)).topics
+        self.asked.append(len(asked))
+        codes = {2: self.code}
+        return Answer(
+            [("clicks", [(codes.get(one, 0), one, epoch, self.ends.get(one, -1)) for one, _, epoch in asked])]
+        )

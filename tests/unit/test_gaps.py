@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 from faust.types import TP
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stream.errors import LossError
 from stream.transport import SourceConsumer
@@ -129,6 +132,52 @@ def test_what_is_noted_is_forgotten_once_it_is_passed() -> None:
     assert not passed._known
 
 
+SPANS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), max_size=12)
+
+
+def one_by_one(first: int, end: int, read: set[int], right: list[tuple[int, int]]) -> list[range]:
+    """The same by looking at each offset."""
+    lost: list[range] = []
+    for offset in range(first, end):
+        if offset in read or any(base <= offset < behind for base, behind in right):
+            continue
+        if lost and lost[-1].stop == offset:
+            lost[-1] = range(lost[-1].start, offset + 1)
+        else:
+            lost.append(range(offset, offset + 1))
+    return lost
+
+
+@settings(max_examples=500, deadline=None)
+@given(first=st.integers(0, 20), size=st.integers(0, 30), read=st.sets(st.integers(0, 50)), spans=SPANS)
+def test_what_is_missing_is_what_a_look_at_each_offset_finds(
+    first: int, size: int, read: set[int], spans: list[tuple[int, int]]
+) -> None:
+    end = first + size
+    read = {offset for offset in read if first <= offset < end}
+    right = [(base, base + length) for base, length in dict(spans).items()]
+    passed = Passed({"clicks"})
+    for base, behind in right:
+        marker: Any = SimpleNamespace(base_offset=base, next_offset=behind, is_control_batch=True)
+        passed.note(CLICKS, marker)
+    assert passed.missing(CLICKS, first, end, sorted(read)) == one_by_one(first, end, read, right)
+    assert passed._known.get(CLICKS, {}) == {base: behind for base, behind in right if behind > end}
+
+
+def test_many_holes_and_many_markers_take_no_longer_than_reading_them() -> None:
+    """A record, a marker and a hole, ten thousand times in one fetch."""
+    count = 10_000
+    passed = Passed({"clicks"})
+    for base in range(1, 3 * count, 3):
+        marker: Any = SimpleNamespace(base_offset=base, next_offset=base + 1, is_control_batch=True)
+        passed.note(CLICKS, marker)
+    began = time.process_time()
+    found = passed.missing(CLICKS, 0, 3 * count, range(0, 3 * count, 3))
+    took = time.process_time() - began
+    assert found == [range(base, base + 1) for base in range(2, 3 * count, 3)]
+    assert took < 1.0
+
+
 # the consumer
 
 
@@ -228,6 +277,40 @@ def test_what_is_deleted_before_our_position_and_accepted() -> None:
     assert broker.sought == consumer._next == {CLICKS: 210}
     asyncio.run(consumer._beyond_source({CLICKS: 10}))  # of a position that we have left
     assert consumer.lost == [200]
+
+
+@pytest.mark.parametrize("position", [5, 15])
+def test_a_position_out_of_range_that_is_not_our_place_is_read_again_from_there(position: int) -> None:
+    """Behind our place: what an earlier fetch found was not handed over. Before it: somebody sought what was committed. Whether
+    our place itself is gone the next fetch says."""
+    broker = Broker(0, 12)
+    consumer = consumer_of(broker)
+    asyncio.run(consumer._beyond_source({TopicPartition(*CLICKS): position}))
+    assert broker.sought == consumer._next == {CLICKS: 10}
+    assert consumer.lost == []
+
+
+def test_every_partition_of_an_answer_out_of_range_is_explained_or_read_again() -> None:
+    ours, dropped, strange = CLICKS, TP("ratings", 1), TP("comments", 2)
+    broker = Broker(210, 400)
+    consumer = consumer_of(broker, accept_loss=True, _next={ours: 10, dropped: 300})
+    asyncio.run(consumer._beyond_source({ours: 10, dropped: 500, strange: 3}))
+    assert broker.sought == consumer._next == {ours: 210, dropped: 300}  # what is not ours its owner seeks
+    assert consumer.lost == [200]
+
+
+def test_nothing_is_sought_for_partitions_that_a_rebalance_has_taken() -> None:
+    broker = Broker(0, 12)
+    consumer = consumer_of(broker)
+
+    async def rebalance(*tps: TP) -> dict[TP, int]:
+        consumer.epoch += 1
+        return dict.fromkeys(tps, 0)
+
+    consumer._asked_beginnings = rebalance
+    consumer._next[TP("ratings", 1)] = 10
+    asyncio.run(consumer._beyond_source({CLICKS: 15, TP("ratings", 1): 10}))
+    assert broker.sought == {}
 
 
 @pytest.mark.parametrize(("end", "said"), [(5, "beyond the log's end 5, read up to 10"), (40, "cut off before 10")])

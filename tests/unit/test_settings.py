@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -252,3 +255,123 @@ def test_a_secret_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     (tmp_path / "freshet_sasl_password").write_text(SECRET + "\n")
     monkeypatch.setenv("FRESHET_SECRETS", str(tmp_path))
     assert load().sasl_password.get_secret_value() == SECRET
+
+
+# settings that contradict each other
+
+CONTRADICTIONS = [
+    ({"rating_scale": (5, 1)}, "rating_scale: found [5, 1], expected the smallest rating below the largest"),
+    (
+        {"session_timeout": 6, "heartbeat_interval": 3, "inference_timeout": 3},
+        "heartbeat_interval: found 3 s, expected at most a third of session_timeout (6 s): ",
+    ),
+    ({"inference_timeout": 6}, "inference_timeout: found 6 s, expected at most half of session_timeout (10 s): "),
+    (
+        {"session_timeout": 60, "heartbeat_interval": 3, "inference_timeout": 20, "rebalance_timeout": 22},
+        "rebalance_timeout: found 22 s, expected at least heartbeat_interval (3 s) and inference_timeout (20 s) together: ",
+    ),
+    ({"request_timeout": 9}, "request_timeout: found 9 s, expected at least session_timeout (10 s): "),
+    ({"request_timeout": 29}, "request_timeout: found 29 s, expected at least rebalance_timeout (30 s): "),
+    (
+        {"request_timeout": 30, "session_timeout": 40},
+        "request_timeout: found 30 s, expected at least session_timeout (40 s): ",
+    ),
+    (
+        {"request_timeout": 20, "rebalance_timeout": 25.5},
+        "request_timeout: found 20 s, expected at least rebalance_timeout (25.5 s): ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), CONTRADICTIONS)
+def test_settings_that_contradict_each_other_are_refused_with_both_and_what_to_do(
+    values: dict[str, object], said: str
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(**values)
+    assert said in str(raised.value)
+    assert raised.value.exit_code == 78
+
+
+def test_all_contradictions_are_named_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"heartbeat_interval: .*; inference_timeout: .*; request_timeout: "):
+        load(session_timeout=6, heartbeat_interval=3, inference_timeout=4, request_timeout=2)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"session_timeout": 9, "heartbeat_interval": 3, "inference_timeout": 4.5},
+        {"session_timeout": 60, "heartbeat_interval": 3, "inference_timeout": 20, "rebalance_timeout": 23},
+        {"request_timeout": 30, "session_timeout": 30, "rebalance_timeout": 30},
+        {
+            name: field.default
+            for name, field in Settings.model_fields.items()
+            if "timeout" in name or "interval" in name
+        },
+        {"request_timeout": 100, "rebalance_timeout": 60, "session_timeout": 60},
+    ],
+)
+def test_settings_that_just_agree_are_taken(values: dict[str, object]) -> None:
+    load(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [({}, 31), ({"session_timeout": 120}, 121), ({"rebalance_timeout": 60}, 61), ({"request_timeout": 300}, 300)],
+)
+def test_a_join_that_the_group_holds_for_as_long_as_it_may_is_waited_for(
+    values: dict[str, object], seconds: float
+) -> None:
+    """A request_timeout that nobody has given follows what the group may take; a given one that is too short is refused."""
+    assert load(**values).group_request_timeout == seconds
+
+
+def test_a_given_request_timeout_is_refused_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRESHET_REQUEST_TIMEOUT", "5")
+    with pytest.raises(SettingsError, match="request_timeout: found 5 s"):
+        load()
+
+
+# how long work may stand
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({}, 120.0),
+        ({"stall_timeout": 600}, 600.0),
+        ({"stall_timeout": 10}, 80.0),  # a rebalance
+        ({"stall_timeout": 10, "commit_interval": 60}, 161.0),  # offsets move once a commit_interval, after a request
+        ({"stall_timeout": 10, "request_timeout": 600}, 611.0),
+        ({"commit_interval": 60, "request_timeout": 300}, 430.0),
+        ({"stall_timeout": 10, "session_timeout": 300, "rebalance_timeout": 6, "commit_interval": 60}, 612.0),
+    ],
+)
+def test_work_may_stand_for_as_long_as_one_step_of_it_may_take(values: dict[str, float], seconds: float) -> None:
+    assert load(**values).stall_limit == seconds
+
+
+@runs(max_examples=60, deadline=None)
+@given(
+    session=st.floats(1, 300), rebalance=st.floats(1, 600), commit=st.floats(0.1, 60), request=st.floats(1, 600),
+    stall=st.floats(10, 3600),
+)  # fmt: skip
+def test_no_step_is_longer_than_work_may_stand(
+    session: float, rebalance: float, commit: float, request: float, stall: float
+) -> None:
+    inference = min(5, session / 4)
+    rebalance = max(rebalance, 1 + inference)
+    request = max(request, session, rebalance)
+    made = Settings(
+        session_timeout=session, heartbeat_interval=min(1, session / 4), inference_timeout=inference,
+        rebalance_timeout=rebalance, commit_interval=commit, request_timeout=request, stall_timeout=stall,
+    )  # fmt: skip
+    steps = (
+        stall,
+        2 * (session + rebalance),
+        2 * commit,
+        request + 10,
+        commit + max(request, session + 1, rebalance + 1),
+    )
+    assert made.stall_limit >= max(steps)

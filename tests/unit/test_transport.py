@@ -99,7 +99,7 @@ def test_the_lease_runs_out_at_three_quarters_of_the_session(monkeypatch: pytest
 
 
 def test_sasl_ssl_reaches_every_client(tmp_path: Path) -> None:
-    from stream.items import consumer_arguments
+    from stream.clients import consumer_arguments
     from stream.settings import load
     from stream.transport.application import credentials
 
