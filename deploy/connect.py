@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from kafka.errors import CorruptRecordError, KafkaError
@@ -20,6 +23,7 @@ from stream.settings import Settings
 ATTEMPT_MS: Final = 2000  # the first try to reach a broker; later ones have longer
 LONGEST_MS: Final = 10_000
 PAUSE: Final = 0.3  # seconds between two tries
+SILENT: Final = 1.0  # seconds after which it is said what is waited for
 
 Client = TypeVar("Client")
 
@@ -31,6 +35,26 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
     """
     DefaultRecordBatch._read_msg = _read_record
     unpack.bound(default_records, legacy_records)
+    with _told(settings):
+        return _connected(settings, make)
+
+
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    """Whoever waits for a broker is told so before the silence looks like a program that hangs."""
+    seconds = settings.startup_timeout
+    said = f"freshet: waits for a Kafka broker at {settings.brokers}, up to {seconds:g} s\n"
+    timer = threading.Timer(SILENT, lambda: sys.stderr.write(said))
+    timer.daemon = True
+    if seconds > SILENT:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
     end = time.monotonic() + settings.startup_timeout
     attempt = ATTEMPT_MS
     while True:

@@ -1,0 +1,38 @@
+"""Whoever waits for a broker is told what is waited for, and for how long."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from kafka.errors import KafkaConnectionError
+
+from deploy import connect
+from stream.errors import BrokerError
+from stream.settings import load
+
+WAITS = "freshet: waits for a Kafka broker at 127.0.0.1:1, up to {} s\n"
+
+
+def refuse(wait: int) -> None:
+    time.sleep(0.02)
+    raise KafkaConnectionError
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.1, WAITS.format(0.1)), (0.005, "")])
+def test_it_is_said_soon(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, said: str
+) -> None:
+    monkeypatch.setattr(connect, "SILENT", 0.01)
+    with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
+        connect.connect(load(brokers="127.0.0.1:1", startup_timeout=seconds), refuse)
+    assert capsys.readouterr().err == said
+
+
+def test_nothing_is_said_where_a_broker_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connect, "SILENT", 0.05)
+    assert connect.connect(load(), lambda wait: "client") == "client"
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
