@@ -27,6 +27,9 @@ SILENT: Final = 1.0  # seconds after which it is said what is waited for
 
 Client = TypeVar("Client")
 
+# On a busy machine kafka-python warns of a "tight sync loop" wherever its thread had to wait for the processor.
+logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+
 
 def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
     """make(milliseconds for one try) -> the client, tried again for startup_timeout.

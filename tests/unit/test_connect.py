@@ -6,11 +6,13 @@ import time
 
 import pytest
 from kafka.errors import KafkaConnectionError
+from kafka.net.selector import NetworkSelector
 
 from deploy import connect
 from stream.errors import BrokerError
 from stream.settings import load
 
+SLOW = 0.01
 WAITS = "freshet: waits for a Kafka broker at 127.0.0.1:1, up to {} s\n"
 
 
@@ -27,6 +29,16 @@ def test_it_is_said_soon(
     with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
         connect.connect(load(brokers="127.0.0.1:1", startup_timeout=seconds), refuse)
     assert capsys.readouterr().err == said
+
+
+def test_a_busy_machine_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """kafka-python's loop takes each wait for the processor for a fault of ours, in the log of every worker and command."""
+
+    async def busy() -> None:
+        time.sleep(2 * SLOW)  # noqa: ASYNC251
+
+    NetworkSelector(slow_task_threshold_secs=SLOW).run(busy())
+    assert caplog.records == []
 
 
 def test_nothing_is_said_where_a_broker_answers(
