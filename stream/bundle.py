@@ -178,6 +178,10 @@ class Bundle:
 
 def current(bundles: Path) -> Path:
     """The folder of the bundle in use, by the pointer file CURRENT. Raises BundleError where there is none."""
+    if not (bundles / CURRENT).exists():
+        raise BundleError(
+            f"bundles: {bundles / CURRENT} is not there: no bundle yet; `freshet export RUN --out {bundles}` makes one"
+        )
     name = str(_read(bundles / CURRENT, 1024), "utf-8", "replace").strip()
     if not _ID.fullmatch(name):
         raise BundleError(f"{bundles / CURRENT}: expected a bundle id of 64 hex digits")

@@ -330,7 +330,8 @@ class Metrics:
         self.bundle_info.labels(bundle, state_model, data, f"{found[0]:.4f}" if found else "").set(1)
 
     def use_provider(self, provider: str, policy: str) -> None:
-        """provider: onnxruntime's name without `ExecutionProvider`, small letters (cpu, cuda); policy: the setting."""
+        """provider: onnxruntime's name without `ExecutionProvider`, small letters (cpu, cuda); policy: the setting, or
+        `default`."""
         self.provider_info.clear()
         self.provider_info.labels(provider, policy).set(1)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from functools import cache
 from importlib.metadata import distributions
 from typing import Any, Final, Literal
@@ -20,7 +19,6 @@ from stream.errors import BundleError, ProviderError, SettingsError
 
 Policy = Literal["cuda", "auto", "cpu"]
 NAMES: Final = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-_log = logging.getLogger(__name__)
 
 
 def runtimes() -> list[str]:
@@ -44,36 +42,33 @@ def _variant(name: str) -> bool:
 
 
 def resolve(policy: Policy) -> str:
-    """`cuda` or `cpu`. Raises ProviderError where CUDA is demanded and not usable; `auto` falls back, which is logged."""
+    """`cuda` or `cpu`. Raises ProviderError where CUDA is demanded and not usable; `auto` falls back, see `why_no_cuda`."""
     if len(found := runtimes()) > 1:
         raise SettingsError(f"more than one ONNX Runtime is installed ({', '.join(found)}): uninstall all but one")
     if policy == "cpu":
         return "cpu"
-    why = _why_no_cuda()
+    why = why_no_cuda()
     if why and policy == "cuda":
         raise ProviderError(f"provider cuda: {why}")
     return "cpu" if why else "cuda"
 
 
 @cache
-def _why_no_cuda() -> str:
-    """ "" where CUDA works; else why not, logged once."""
+def why_no_cuda() -> str:
+    """ "" where CUDA works; else why not."""
     if NAMES["cuda"] not in ort.get_available_providers():
-        why = "this ONNX Runtime has no CUDA provider"
-    else:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            ort.preload_dlls()  # finds the CUDA libraries that came as wheels; prints, never raises
-        ort.set_default_logger_severity(4)  # the probe's failure is reported below, in one line
-        try:
-            ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
-            return ""
-        except Exception as error:  # ONNX Runtime's errors have no common base
-            detail = " ".join(str(error).split()).split("() ")[-1][:200]
-            why = f"CUDA 13 with cuDNN 9 or the GPU is missing ({detail})"
-        finally:
-            ort.set_default_logger_severity(2)
-    _log.warning("no CUDA: %s; provider auto runs on the CPU", why)
-    return why
+        return "this ONNX Runtime has no CUDA provider"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ort.preload_dlls()  # finds the CUDA libraries that came as wheels; prints, never raises
+    ort.set_default_logger_severity(4)  # the probe's failure is told below, in one line
+    try:
+        ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+        return ""
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        detail = " ".join(str(error).split()).split("() ")[-1][:200]
+        return f"CUDA 13 with cuDNN 9 or the GPU is missing ({detail})"
+    finally:
+        ort.set_default_logger_severity(2)
 
 
 def session(name: str, model: bytes, provider: str) -> Any:

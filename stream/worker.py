@@ -41,6 +41,7 @@ from stream.lag import Lag
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, Serving
 from stream.progress import LoopWatch, Progress, Work
+from stream.provider import why_no_cuda
 from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.stopping import stopping
@@ -288,7 +289,16 @@ class Worker:
         bundle = self._bundle
         data = str(bundle.data.get("name", ""))
         self._metrics.use_bundle(bundle.id, bundle.state_model.hex(), data, bundle.metrics)
-        self._metrics.use_provider(self._models.provider, self._settings.provider)
+        self._describe_provider()
+
+    def _describe_provider(self) -> None:
+        """Without a GPU: to whom it matters is whoever has set `provider`; by default a worker takes what there is."""
+        found, policy = self._models.provider, self._settings.provider
+        asked = "provider" in self._settings.model_fields_set
+        self._metrics.use_provider(found, policy if asked else "default")
+        if policy == "auto" and found == "cpu":
+            level = logging.WARNING if asked else logging.INFO
+            log.log(level, "runs on the CPU: %s", why_no_cuda())
 
     def _page(self, missing: list[str], catalogue: Catalogue) -> bytes:
         snapshot = catalogue.snapshot

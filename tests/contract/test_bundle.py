@@ -86,6 +86,13 @@ def test_one_flipped_bit_anywhere(copy: Path, name: str, place: float) -> None:
         load(copy)
 
 
+def test_where_no_bundle_is_it_is_said_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        BundleError, match=r"CURRENT is not there: no bundle yet; `freshet export RUN --out .*` makes one"
+    ):
+        current(tmp_path / "bundles")
+
+
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
 def test_missing_files(copy: Path, name: str) -> None:
     (copy / name).unlink()
