@@ -85,7 +85,8 @@ class Settings(BaseSettings):
         "auto", description="cuda fails loudly, auto falls back and says so"
     )
     rating_scale: tuple[float, float] = Field(
-        (0.5, 5.0), description="smallest and largest rating that is accepted, as JSON"
+        (0.5, 5.0),
+        description="smallest and largest rating that is accepted, as JSON; a worker takes only those of its bundle's training",
     )
     slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")
     filter_seen: bool = Field(True, description="never recommend an item that the user has had")

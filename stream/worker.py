@@ -7,6 +7,7 @@ Order of stop (SIGTERM, SIGINT): no new records, waiting comments finish, commit
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -30,7 +31,7 @@ from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
 from stream.decoder import EventDecoder
 from stream.encoder import Encoder, Vectors, open_encoder
-from stream.errors import BundleError, FreshetError, RecordError
+from stream.errors import BundleError, FreshetError, RecordError, SettingsError
 from stream.events import Scored
 from stream.fatal import fatal, leave, prepare
 from stream.folder import Changelog, FolderCheck
@@ -67,7 +68,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
     """Run one worker until SIGTERM or SIGINT, and end the process. topics: topic -> its id, where the broker tells ids;
     cluster: the cluster's.
 
-    Raises FreshetError for a bundle that cannot be used; later errors end the process.
+    Raises FreshetError for a bundle that cannot be used, or that the settings do not fit; later errors end the process.
     """
     logs.configure(settings.log_level)
     stopping.listen()
@@ -79,6 +80,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
         BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
     ):
         bundle = load(current(settings.bundles))
+        check_fit(settings, bundle)
         models = open_models(bundle, settings.provider)
         encoder = open_encoder(bundle, settings.provider)
     lasting.guard_threads(lambda: stopping.asked)
@@ -87,6 +89,16 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
         lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
         runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster).live())
     leave(0)  # no thread that is still busy holds the end back
+
+
+def check_fit(settings: Settings, bundle: Bundle) -> None:
+    """Raises SettingsError where a setting contradicts the bundle: the model would take each rating for another one."""
+    if settings.rating_scale != bundle.spec.rating_scale:
+        found, expected = json.dumps(settings.rating_scale), json.dumps(bundle.spec.rating_scale)
+        raise SettingsError(
+            f"rating_scale: found {found}, expected {expected}, on which the bundle {bundle.id[:12]}... was trained; set "
+            f"FRESHET_RATING_SCALE='{expected}' for the worker and all other commands, or point CURRENT at a bundle of {found}"
+        )
 
 
 @contextmanager
