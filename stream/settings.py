@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,7 +23,7 @@ from pydantic_settings import (
     SettingsError as UnreadableError,
 )
 
-from stream import security
+from stream import addresses, security
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
 
@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     web_host: str = Field("127.0.0.1", description="address of the health server; 0.0.0.0: all of this machine's")
     web_port: int = Field(9464, ge=0, le=65535, description="/metrics /healthz /readyz; 0: any free port")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on stderr")
+
+    _brokers = field_validator("brokers")(addresses.brokers)
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:

@@ -93,6 +93,48 @@ def test_plain_clients_get_the_brokers_only() -> None:
     }
 
 
+GOOD_BROKERS = [
+    "kafka-1.example.org:9092", "10.0.0.1:1,10.0.0.2:65535", "[::1]:9092", "[fe80::1%eth0]:9092", "a_b:9092", "küche:9092", "kafka.:9092",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("brokers", GOOD_BROKERS)
+def test_addresses_of_brokers(brokers: str) -> None:
+    assert load(brokers=brokers).brokers == brokers
+
+
+def test_spaces_around_addresses_reach_no_client() -> None:
+    assert load(brokers=" a:1 , b:2\n").kafka_python()["bootstrap_servers"] == ["a:1", "b:2"]
+
+
+@pytest.mark.parametrize(
+    ("brokers", "found"),
+    [
+        ("", "''"), (" ", "''"), (",", "''"), ("a:1,", "''"), ("a:1,,b:2", "''"), (":9092", "':9092'"), ("[]:9092", "'[]:9092'"),
+        ("kafka", "'kafka'"), ("kafka:", "'kafka:'"), ("kafka:x", "'kafka:x'"), ("kafka:-1", "'kafka:-1'"), ("kafka:0", "'kafka:0'"),
+        ("kafka:65536", "'kafka:65536'"), ("kafka:1e3", "'kafka:1e3'"), ("kafka:" + "9" * 5000, "'kafka:999"), ("kafka:९", "'kafka:"),
+        ("kafka:9092;b:9092", "'kafka:9092;b:9092'"), ("kafka:9092 b:9092", "'kafka:9092 b:9092'"), ("::1:9092", "'::1:9092'"),
+        ("[::x]:9092", "'[::x]:9092'"), ("kafka://k:9092", "'kafka://k:9092'"), ("a b:1", "'a b:1'"), ("a\nb:1", r"'a\nb:1'"),
+        ("a\0b:1", r"'a\x00b:1'"), ("a..b:1", "'a..b:1'"), ("x" * 64 + ":1", "'xxx"), ("a:1,b", "'b'"), ("'a':1", '"\'a\':1"'),
+    ],
+)  # fmt: skip
+def test_what_is_no_address_of_a_broker_is_refused_at_once(brokers: str, found: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(brokers=brokers)
+    text = str(raised.value)
+    assert text.startswith(f"brokers: found {found}")
+    assert "expected host:port[,host:port...]" in text
+    assert "\n" not in text
+    assert len(text) < 300
+    assert raised.value.exit_code == 78
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(SettingsError, match=r"brokers: found '\.\.\.@kafka:9092'") as raised:
+        load(brokers=f"user:{SECRET}@kafka:9092")
+    assert SECRET not in str(raised.value)
+
+
 def secured(**values: object) -> Settings:
     return load(
         security_protocol="SASL_SSL",
