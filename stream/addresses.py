@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
+import socket
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
 BROKERS: Final = "host:port[,host:port...], a port from 1 to 65535, an IPv6 address in brackets"
+ALL: Final = "0.0.0.0 or :: for all of this machine's"
 SHOWN: Final = 60  # characters of what was found
 
 _NAME: Final = re.compile(r"[\w.-]+")
@@ -36,6 +38,26 @@ def _wrong(address: str) -> str:
     if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
         return "no port from 1 to 65535"
     return ""
+
+
+def interface(text: str) -> str:
+    """Where a server listens. Raises ValueError for what is no host, and for what means all of this machine's addresses without
+    saying so: nothing at all, and short forms of 0.0.0.0."""
+    if not _is_host(f"[{text}]" if ":" in text else text) or _is_short_for_all(text):
+        raise ValueError(f"found {shown(text)}, expected a host's name or address; {ALL}")
+    return text
+
+
+def _is_short_for_all(text: str) -> bool:
+    """0, 0x0, 0.0: the system takes them for 0.0.0.0, which IPv4Address does not."""
+    try:
+        zeros = not any(socket.inet_aton(text))
+        IPv4Address(text)
+    except AddressValueError:
+        return zeros
+    except OSError:
+        pass
+    return False
 
 
 def _is_host(host: str) -> bool:

@@ -102,11 +102,14 @@ class Settings(BaseSettings):
     )
 
     # operations
-    web_host: str = Field("127.0.0.1", description="address of the health server; 0.0.0.0: all of this machine's")
+    web_host: str = Field(
+        "127.0.0.1", description="host or address of the health server; 0.0.0.0 (or ::) for all of this machine's"
+    )
     web_port: int = Field(9464, ge=0, le=65535, description="/metrics /healthz /readyz; 0: any free port")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on stderr")
 
     _brokers = field_validator("brokers")(addresses.brokers)
+    _web_host = field_validator("web_host")(addresses.interface)
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
