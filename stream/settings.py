@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,12 @@ from stream.events import SOURCE_TOPICS
 MAX_FILE = 1 << 20  # bytes of a file of settings, or of one secret
 SECRETS = ("sasl_password", "ssl_keypassword")
 """Never on a command line, where every user of the machine can read them; never shown."""
+
+GONE = {
+    "comment_tokens": "there is no such setting any more: it changed nothing. How many tokens of a text are read, the bundle says, "
+    "as in training (dims.max_tokens of its manifest.json); leave it out"
+}
+"""Settings of former versions, and what to do where one is still given."""
 
 
 class Settings(BaseSettings):
@@ -95,7 +102,6 @@ class Settings(BaseSettings):
     micro_batch: int = Field(512, ge=1, le=5000, description="records in one micro-batch at most")
     linger_ms: float = Field(2.0, ge=0, le=1000, description="wait for more records when few have come")
     inference_timeout: float = Field(5.0, gt=0, le=60, description="seconds for one call of a model's graph")
-    comment_tokens: int = Field(64, ge=8, le=512, description="BERT tokens of a comment at most")
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(
         5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"
@@ -189,11 +195,8 @@ def load(**values: Any) -> Settings:
     try:
         return Settings(_secrets_dir=secrets, **values)  # type: ignore[call-arg]
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_input=False)
-        )
-        raise SettingsError(wrong) from None
+        problems = error.errors(include_input=False)
+        raise SettingsError("; ".join(_said(one["loc"], one["type"], one["msg"]) for one in problems)) from None
     except UnreadableError as error:  # a list or object in the environment that is not JSON
         raise SettingsError(f"{error}: {error.__cause__}") from None
     except tomllib.TOMLDecodeError as error:
@@ -204,6 +207,14 @@ def load(**values: Any) -> Settings:
         raise SettingsError("config: nested too deep") from None
     except ValueError as error:  # a number of thousands of digits, a date that there is not
         raise SettingsError(f"config: {error}") from None
+
+
+def _said(place: Sequence[int | str], kind: str, message: str) -> str:
+    """The field, and what is wrong with it; never its value, which may be a secret under a wrong name."""
+    name = ".".join(map(str, place)) or "settings"
+    if kind == "extra_forbidden":
+        return f"{name}: {GONE.get(name, 'there is no such setting; docs/configuration.md has all')}"
+    return f"{name}: {message.removeprefix('Value error, ')}"
 
 
 def _check_files(config: Path, secrets: Path | None) -> None:

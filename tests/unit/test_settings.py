@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -317,3 +318,19 @@ def test_a_secret_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     (tmp_path / "freshet_sasl_password").write_text(SECRET + "\n")
     monkeypatch.setenv("FRESHET_SECRETS", str(tmp_path))
     assert load().sasl_password.get_secret_value() == SECRET
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    root = Path(security.__file__).parent.parent
+    files = [*(root / "stream").rglob("*.py"), *(root / "deploy").rglob("*.py")]
+    read = {name for file in files for name in re.findall(r"(?<=settings\.)\w+|(?<=self\.)[a-z]\w+", file.read_text())}
+    assert set(Settings.model_fields) - read == set()
+
+
+@pytest.mark.parametrize("source", ["flag", "file"])
+def test_a_setting_that_is_gone_is_told_with_what_took_its_place(tmp_path: Path, source: str) -> None:
+    (tmp_path / "freshet.toml").write_text("comment_tokens = 64" if source == "file" else "")
+    with pytest.raises(
+        SettingsError, match=r"^comment_tokens: there is no such setting any more: .*bundle.*leave it out"
+    ):
+        load(**({"comment_tokens": 64} if source == "flag" else {}))
