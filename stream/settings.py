@@ -33,8 +33,8 @@ SECRETS = ("sasl_password", "ssl_keypassword")
 """Never on a command line, where every user of the machine can read them; never shown."""
 
 GONE = {
-    "comment_tokens": "there is no such setting any more: it changed nothing. How many tokens of a text are read, the bundle says, "
-    "as in training (dims.max_tokens of its manifest.json); leave it out"
+    "comment_tokens": "there is no such setting any more: it changed nothing. The bundle says how many tokens of a text "
+    "are read, as in training (dims.max_tokens of its manifest.json); leave it out"
 }
 """Settings of former versions, and what to do where one is still given."""
 
