@@ -31,6 +31,17 @@ Read = tuple[Vector, float]
 """A text's vector and the rating in it (NaN: not asked for)."""
 
 
+class _Job:
+    """A text on its way through an executor, whose queue holds what it was given until its turn comes, cancelled or not: so it
+    holds this, from which the text can be taken away."""
+
+    __slots__ = ("patient", "text")
+
+    def __init__(self, text: str, patient: bool) -> None:
+        self.text = text
+        self.patient = patient
+
+
 class CommentStage:
     """Holds back events until their comments are encoded. All methods run in the event loop.
 
@@ -57,6 +68,7 @@ class CommentStage:
         self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
         self._asked: dict[bytes, list[bytes]] = {}  # hash of what is wanted -> users waiting for it
         self._ready: list[SourceEvent] = []
+        self._jobs: dict[Future[tuple[Read, float]], _Job] = {}
         self._epoch = 0
         self.on_ready: Callable[[], None] = lambda: None
         self.encoded = 0
@@ -98,8 +110,14 @@ class CommentStage:
         return len(self._ready) + sum(map(len, self._waiting.values()))
 
     def forget(self) -> None:
-        """Partitions were revoked: whoever gets them reads the held events again."""
+        """Partitions were revoked: whoever gets them reads the held events again. No text of them is kept; what an executor has
+        begun comes to its end."""
         self._epoch += 1
+        for future, job in self._jobs.items():
+            if future.cancel():
+                self._patient -= job.patient
+                job.text = ""
+        self._jobs.clear()
         self._waiting.clear()
         self._asked.clear()
         self._ready.clear()
@@ -148,17 +166,20 @@ class CommentStage:
         patient = self._patient < PATIENT
         self._patient += patient
         executor = self._executor if patient else self._urgent
-        future = executor.submit(self._timed, event.text, self._wanted(event))
+        job = _Job(event.text, patient)
+        future = executor.submit(self._timed, job, self._wanted(event))
+        self._jobs[future] = job
 
         def tell(done: Future[tuple[Read, float]]) -> None:
-            if done.cancelled():  # the worker stops
+            if done.cancelled():  # forgotten, or the worker stops
                 return
             with suppress(RuntimeError):  # the loop is closed: it has stopped
                 loop.call_soon_threadsafe(self._done, epoch, digest, patient, done.exception(), done)
 
         future.add_done_callback(tell)
 
-    def _timed(self, text: str, wanted: bool) -> tuple[Read, float]:
+    def _timed(self, job: _Job, wanted: bool) -> tuple[Read, float]:
+        text = job.text
         began = time.perf_counter()
         found = self._read(text) if self._read and wanted else (self._encode(text), math.nan)
         return found, time.perf_counter() - began
@@ -166,6 +187,7 @@ class CommentStage:
     def _done(
         self, epoch: int, digest: bytes, patient: bool, error: BaseException | None, done: Future[tuple[Read, float]]
     ) -> None:
+        self._jobs.pop(done, None)
         self._patient -= patient
         if error is not None:
             fatal(error)
