@@ -181,6 +181,12 @@ class Settings(BaseSettings):
         """Seconds for which work may stand: stall_timeout, and never less than a rebalance may take."""
         return max(self.stall_timeout, 2 * (self.session_timeout + self.rebalance_timeout))
 
+    @property
+    def hang_limit(self) -> float:
+        """Seconds for which a library may keep all threads of Python from running (stream.hung): longer than a stop takes, and so
+        long that stream.progress would have ended the process if it could."""
+        return max(2 * self.stall_limit, 60.0)
+
     # what each Kafka client takes
 
     def kafka_python(self) -> dict[str, Any]:

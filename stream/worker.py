@@ -36,6 +36,7 @@ from stream.events import Scored
 from stream.fatal import fatal, leave, prepare
 from stream.folder import Changelog, FolderCheck
 from stream.health import Health
+from stream.hung import guard
 from stream.items import ItemsFollower
 from stream.lag import Lag
 from stream.metrics import Metrics
@@ -76,6 +77,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
     check_private_names()
     escape_header_names()
     bound_unpacking()
+    guard.arm(max(settings.hang_limit, 2 * BUNDLE_LIMIT))  # a driver may hang, too
     with _in_time(
         BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
     ):
@@ -187,7 +189,8 @@ class Worker:
         items = self._items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
         self._tasks = [("beat", asyncio.ensure_future(self._beat()))]
         beats = {"the event loop": lambda: self._turned, "the consumer's loop": self._beat_of_consumer}
-        LoopWatch(settings.stall_limit, beats).start()
+        guard.arm(settings.hang_limit)
+        LoopWatch(settings.stall_limit, beats, guard.beat).start()
         await items.start()
         self._health.set(catalogue=True)
         app = self._app = InterestApp(settings)
