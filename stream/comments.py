@@ -38,6 +38,16 @@ Encoding = Future[tuple[Read, float]]
 """What an executor works on; beside what it has found, the seconds that it took."""
 
 
+class _Job:
+    """A text on its way through an executor, whose queue holds what it was given until its turn comes, cancelled or not: so it
+    holds this, from which the text can be taken away."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 class CommentStage:
     """Holds back events until their comments are encoded. All methods run in the event loop.
 
@@ -66,6 +76,7 @@ class CommentStage:
         self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
         self._asked: dict[bytes, list[bytes]] = {}  # hash of what is wanted -> users waiting for it
         self._ready: list[SourceEvent] = []
+        self._jobs: dict[Future[tuple[Read, float]], _Job] = {}
         self._epoch = 0
         self.on_ready: Callable[[], None] = lambda: None
         self.encoded = 0
@@ -107,15 +118,16 @@ class CommentStage:
         return len(self._ready) + sum(map(len, self._waiting.values()))
 
     def forget(self) -> None:
-        """Partitions were revoked: whoever gets them reads the held events again."""
+        """Partitions were revoked: whoever gets them reads the held events again. No text of them is kept; what an executor has
+        begun comes to its end."""
         self._epoch += 1
         self._waiting.clear()
         self._asked.clear()
         self._ready.clear()
         for timer in self._patient.values():
             timer.cancel()
-        for future in {*self._patient, *self._others}:
-            future.cancel()
+        for future in self._jobs:
+            self._cancel(future)
 
     async def drained(self, seconds: float) -> bool:
         """Wait until nothing is held. False: it took longer than `seconds`."""
@@ -158,7 +170,7 @@ class CommentStage:
         self._asked[digest] = [user]
         loop = asyncio.get_running_loop()
         if len(self._patient) >= PATIENT or loop.time() < self._hasty:
-            self._others.add(self._submit(self._urgent, digest, event))
+            self._submit(self._urgent, digest, event)
         else:
             future = self._submit(self._executor, digest, event)
             self._patient[future] = loop.call_later(PATIENCE, self._hurry, future, digest, event)
@@ -166,28 +178,34 @@ class CommentStage:
     def _hurry(self, future: Encoding, digest: bytes, event: SourceEvent) -> None:
         """The executor that steps back has not got round to it. Where it is at it, whoever is first counts."""
         if self._urgent is not self._executor:
-            future.cancel()
+            self._cancel(future)
             self._hasty = asyncio.get_running_loop().time() + HASTE
-            self._others.add(self._submit(self._urgent, digest, event))
+            self._submit(self._urgent, digest, event)
 
     def _submit(self, executor: Executor, digest: bytes, event: SourceEvent) -> Encoding:
-        loop, epoch = asyncio.get_running_loop(), self._epoch
+        loop, epoch, job = asyncio.get_running_loop(), self._epoch, _Job(event.text)
 
         def tell(done: Encoding) -> None:
             with suppress(RuntimeError):  # the loop is closed: it has stopped
                 loop.call_soon_threadsafe(self._done, epoch, digest, done)
 
-        future = executor.submit(self._timed, event.text, self._wanted(event))
+        future = executor.submit(self._timed, job, self._wanted(event))
+        self._jobs[future] = job
         future.add_done_callback(tell)
         return future
 
-    def _timed(self, text: str, wanted: bool) -> tuple[Read, float]:
+    def _timed(self, job: _Job, wanted: bool) -> tuple[Read, float]:
+        text = job.text
         began = time.perf_counter()
         found = self._read(text) if self._read and wanted else (self._encode(text), math.nan)
         return found, time.perf_counter() - began
 
+    def _cancel(self, future: Encoding) -> None:
+        if future.cancel():
+            self._jobs[future].text = ""
+
     def _done(self, epoch: int, digest: bytes, done: Encoding) -> None:
-        self._others.discard(done)
+        self._jobs.pop(done, None)
         if timer := self._patient.pop(done, None):
             timer.cancel()
         if done.cancelled():  # forgotten, given to the other executor, or the worker stops

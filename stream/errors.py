@@ -15,7 +15,8 @@
      |   +- FencedError    75  it has: another worker has claimed them
      +- DiskError           74  the data folder's disk is full or fails
 
-Codes follow sysexits.h where it has one. `freshet verify` adds 1 (a promise is broken) and 3 (cannot be judged).
+Codes follow sysexits.h where it has one. A worker that hangs inside a library ends with 1 (stream.hung). `freshet verify`
+adds 1 (a promise is broken) and 3 (cannot be judged).
 """
 
 from __future__ import annotations

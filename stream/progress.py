@@ -88,17 +88,22 @@ class Progress:
 class LoopWatch(threading.Thread):
     """Ends the process where an event loop has not turned for `limit` seconds.
 
-    beats: by the loop's name, what differs whenever it has turned since.
+    beats: by the loop's name, what differs whenever it has turned since; alive: called about once a second, as long as threads of
+    Python get to run at all.
     """
 
-    def __init__(self, limit: float, beats: Mapping[str, Callable[[], Hashable]]) -> None:
+    def __init__(
+        self, limit: float, beats: Mapping[str, Callable[[], Hashable]], alive: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(name="watch", daemon=True)
         self._beats = beats
+        self._alive = alive
         self._progress = Progress(limit)
 
     def run(self) -> None:
         while not stopping.asked:  # a stop has a limit of its own
             time.sleep(1.0)
+            self._alive()
             try:
                 self._progress.look({name: Work(f"{name} to turn", beat()) for name, beat in self._beats.items()})
             except FreshetError as error:

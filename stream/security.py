@@ -6,10 +6,12 @@ or a file (stream.settings), bearer tokens from a file that is read anew for eac
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream.errors import BrokerError, SettingsError
 
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 MAX_TOKEN: Final = 64 << 10  # bytes of a bearer token
 PROBE: Final = 3.0  # seconds that one look at a broker's certificate may take
+
+GRACE: Final = 60.0
+"""Seconds for which a running process goes by certificates whose files are not good any more."""
+
+log = logging.getLogger("freshet.security")
 
 DENIED: Final = {
     "TopicAuthorizationFailedError": "topic",
@@ -31,10 +38,49 @@ REFUSED: Final = frozenset({"SaslAuthenticationFailedError", "SaslAuthentication
                             "UnsupportedSaslMechanismError", "IllegalSaslStateError"})  # fmt: skip
 
 
+class _Last(NamedTuple):
+    """The last good context of some files. failed: when they were first found wrong since; None: they are good."""
+
+    context: ssl.SSLContext
+    failed: float | None = None
+
+
+_last: dict[tuple[object, ...], _Last] = {}
+
+
 def tls(settings: Settings) -> ssl.SSLContext | None:
-    """What every client verifies brokers with; None without TLS. Raises SettingsError naming the file that is no good."""
+    """What every client verifies brokers with; None without TLS. Raises SettingsError naming the file that is no good.
+
+    Files that were good once and are not now are being replaced, most likely: for GRACE seconds what they held counts on, and
+    the log says so.
+    """
     if "SSL" not in settings.security_protocol:
         return None
+    password = settings.ssl_keypassword.get_secret_value()
+    files = [one and one.absolute() for one in (settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile)]
+    place = (*files, password)
+    try:
+        context = _context(settings)
+    except SettingsError as error:
+        last = _last.get(place)
+        if last is None:
+            raise
+        now = monotonic()
+        since = now if last.failed is None else last.failed
+        if now - since > GRACE:
+            raise SettingsError(f"{error}; waited {now - since:.0f} s for good files") from None
+        if last.failed is None:
+            log.warning(
+                "waits up to %g s for the files of TLS to be replaced, and goes by the former: %s", GRACE, error
+            )
+            _last[place] = last._replace(failed=now)
+        return last.context
+    _last[place] = _Last(context)
+    return context
+
+
+def _context(settings: Settings) -> ssl.SSLContext:
+    """From the files as they are now."""
     ca, certificate, key = settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)

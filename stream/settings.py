@@ -11,11 +11,11 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,7 +26,7 @@ from pydantic_settings import (
     SettingsError as UnreadableError,
 )
 
-from stream import security
+from stream import addresses, security
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
 
@@ -40,6 +40,12 @@ KUBERNETES = re.compile(
     r"FRESHET_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
 """Kubernetes sets them in every pod, where a service is called freshet or freshet-something."""
+
+GONE = {
+    "comment_tokens": "there is no such setting any more: it changed nothing. The bundle says how many tokens of a text "
+    "are read, as in training (dims.max_tokens of its manifest.json); leave it out"
+}
+"""Settings of former versions, and what to do where one is still given."""
 
 
 class Settings(BaseSettings):
@@ -110,7 +116,8 @@ class Settings(BaseSettings):
         "auto", description="cuda fails loudly, auto falls back and says so"
     )
     rating_scale: tuple[float, float] = Field(
-        (0.5, 5.0), description="smallest and largest rating that is accepted, as JSON"
+        (0.5, 5.0),
+        description="smallest and largest rating that is accepted, as JSON; a worker takes only those of its bundle's training",
     )
     slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")
     filter_seen: bool = Field(True, description="never recommend an item that the user has had")
@@ -121,16 +128,20 @@ class Settings(BaseSettings):
     inference_timeout: float = Field(
         5.0, gt=0, le=60, description="seconds for one call of a model's graph; at most half of session_timeout"
     )
-    comment_tokens: int = Field(64, ge=8, le=512, description="BERT tokens of a comment at most")
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(
         5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"
     )
 
     # operations
-    web_host: str = Field("127.0.0.1", description="address of the health server; 0.0.0.0: all of this machine's")
+    web_host: str = Field(
+        "127.0.0.1", description="host or address of the health server; 0.0.0.0 (or ::) for all of this machine's"
+    )
     web_port: int = Field(9464, ge=0, le=65535, description="/metrics /healthz /readyz; 0: any free port")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on stderr")
+
+    _brokers = field_validator("brokers")(addresses.brokers)
+    _web_host = field_validator("web_host")(addresses.interface)
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
@@ -230,6 +241,12 @@ class Settings(BaseSettings):
         a rebalance lasts, and answers then."""
         return max(self.request_timeout, self.session_timeout + 1, self.rebalance_timeout + 1)
 
+    @property
+    def hang_limit(self) -> float:
+        """Seconds for which a library may keep all threads of Python from running (stream.hung): longer than a stop takes, and so
+        long that stream.progress would have ended the process if it could."""
+        return max(2 * self.stall_limit, 60.0)
+
     # what each Kafka client takes
 
     def kafka_python(self) -> dict[str, Any]:
@@ -245,11 +262,8 @@ def load(**values: Any) -> Settings:
     try:
         return Settings(_secrets_dir=secrets, **values)  # type: ignore[call-arg]
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {_said(problem)}"
-            for problem in error.errors(include_input=False)
-        )
-        raise SettingsError(wrong) from None
+        problems = error.errors(include_input=False)
+        raise SettingsError("; ".join(_said(one["loc"], one["type"], one["msg"]) for one in problems)) from None
     except UnreadableError as error:  # a list or object in the environment that is not JSON
         raise SettingsError(f"{error}: {error.__cause__}") from None
     except tomllib.TOMLDecodeError as error:
@@ -262,16 +276,21 @@ def load(**values: Any) -> Settings:
         raise SettingsError(f"config: {error}") from None
 
 
-def _said(problem: Any) -> str:
-    if problem["type"] == "extra_forbidden":
-        return no_setting(str(problem["loc"][0]))
-    return str(problem["msg"]).removeprefix("Value error, ")
+def _said(place: Sequence[int | str], kind: str, message: str) -> str:
+    """The field, and what is wrong with it; never its value, which may be a secret under a wrong name."""
+    name = ".".join(map(str, place)) or "settings"
+    if kind == "extra_forbidden":
+        return f"{name}: {no_setting(name)}"
+    return f"{name}: {message.removeprefix('Value error, ')}"
 
 
 def no_setting(name: str) -> str:
     """What is said of a name that no setting has."""
-    near = difflib.get_close_matches(name.lower(), Settings.model_fields, 1, cutoff=0.5)
-    return "no such setting" + (f"; is {near[0]} meant?" if near else "") + " docs/configuration.md has them all"
+    if gone := GONE.get(name):
+        return gone
+    near = difflib.get_close_matches(name, Settings.model_fields, 1, cutoff=0.5)
+    meant = f"is {near[0]} meant? " if near else ""
+    return f"there is no such setting; {meant}docs/configuration.md has all"
 
 
 def _check_names() -> None:
@@ -282,7 +301,7 @@ def _check_names() -> None:
         if name == variable or variable in OTHERS or KUBERNETES.fullmatch(variable):
             continue
         if name.lower() not in Settings.model_fields:
-            raise SettingsError(f"{variable}: {no_setting(name)}")
+            raise SettingsError(f"{variable}: {no_setting(name.lower())}")
 
 
 def _check_files(config: Path, secrets: Path | None) -> None:

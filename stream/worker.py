@@ -7,6 +7,7 @@ Order of stop (SIGTERM, SIGINT): no new records, waiting comments finish, commit
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -31,11 +32,12 @@ from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
 from stream.decoder import EventDecoder
 from stream.encoder import Encoder, Vectors, open_encoder
-from stream.errors import BundleError, FreshetError, RecordError
+from stream.errors import BundleError, FreshetError, RecordError, SettingsError
 from stream.events import Scored
 from stream.fatal import fatal, leave, prepare
 from stream.folder import Changelog, FolderCheck
 from stream.health import Health
+from stream.hung import guard
 from stream.items import ItemsFollower
 from stream.lag import Lag
 from stream.metrics import Metrics
@@ -72,7 +74,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
     """Run one worker until SIGTERM or SIGINT, and end the process. topics: topic -> its id, where the broker tells ids;
     cluster: the cluster's.
 
-    Raises FreshetError for a bundle that cannot be used; later errors end the process.
+    Raises FreshetError for a bundle that cannot be used, or that the settings do not fit; later errors end the process.
     """
     logs.configure(settings.log_level)
     stopping.listen()
@@ -80,10 +82,12 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
     check_private_names()
     escape_header_names()
     bound_unpacking()
+    guard.arm(max(settings.hang_limit, 2 * BUNDLE_LIMIT))  # a driver may hang, too
     with _in_time(
         BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
     ):
         bundle = load(current(settings.bundles))
+        check_fit(settings, bundle)
         models = open_models(bundle, settings.provider)
         encoder = open_encoder(bundle, settings.provider)
     place = take(settings.data_dir, others="data_dir" not in settings.model_fields_set)
@@ -96,6 +100,16 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
         lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
         runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster, place).live())
     leave(0)  # no thread that is still busy holds the end back
+
+
+def check_fit(settings: Settings, bundle: Bundle) -> None:
+    """Raises SettingsError where a setting contradicts the bundle: the model would take each rating for another one."""
+    if settings.rating_scale != bundle.spec.rating_scale:
+        found, expected = json.dumps(settings.rating_scale), json.dumps(bundle.spec.rating_scale)
+        raise SettingsError(
+            f"rating_scale: found {found}, expected {expected}, on which the bundle {bundle.id[:12]}... was trained; set "
+            f"FRESHET_RATING_SCALE='{expected}' for the worker and all other commands, or point CURRENT at a bundle of {found}"
+        )
 
 
 @contextmanager
@@ -195,7 +209,8 @@ class Worker:
         items = self._items = ItemsFollower(settings, catalogue, on_rejected=self._reject_item)
         self._tasks = [("beat", asyncio.ensure_future(self._beat()))]
         beats = {"the event loop": lambda: self._turned, "the consumer's loop": self._beat_of_consumer}
-        LoopWatch(settings.stall_limit, beats).start()
+        guard.arm(settings.hang_limit)
+        LoopWatch(settings.stall_limit, beats, guard.beat).start()
         await items.start()
         self._health.set(catalogue=True)
         app = self._app = InterestApp(settings)

@@ -29,8 +29,8 @@ def worker(
 ) -> None:
     """Run one worker until SIGTERM: events in, interest states kept, slates out.
 
-    Exit codes: 0 stopped as asked, 65 bad bundle, 69 no broker or provider, 74 disk full, 75 lease run out, 76 records lost,
-    78 wrong settings or topics, 70 anything else.
+    Exit codes: 0 stopped as asked, 1 hung inside a library, 65 bad bundle, 69 no broker or provider, 74 disk full,
+    75 lease run out, 76 records lost, 78 wrong settings or topics, 70 anything else.
     """
     from stream import fatal
     from stream.stopping import stopping

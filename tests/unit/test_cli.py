@@ -94,6 +94,8 @@ def test_no_command_shows_the_help(freshet: Callable[..., tuple[int, str, str]])
         (("--set", "no_such_setting=1"), "no_such_setting"),
         (("--set", "rating_scale=[5"), "rating_scale"),
         (("--prefix", "white space"), "prefix"),
+        (("--brokers", ""), "brokers"),
+        (("--brokers", "kafka:none"), "brokers"),
         (("--config", "/no/such/file.toml"), "/no/such/file.toml"),
         (("--set", "heartbeat_interval=9"), "heartbeat_interval"),
     ],

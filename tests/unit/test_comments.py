@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
-from concurrent.futures import Future
+import threading
+import time
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -245,5 +249,55 @@ def test_what_is_forgotten_is_not_encoded() -> None:
         later.run()
         await turn()
         assert offsets(comments.take_ready()) == [0]
+
+    asyncio.run(check())
+
+
+class Text(str):
+    """One that can be watched: whether anybody still holds it."""
+
+
+def test_what_is_forgotten_leaves_no_text_behind() -> None:
+    """Texts that wait for an executor are dropped at once; the one that is in it runs to its end."""
+
+    async def check() -> None:
+        began, go_on = threading.Event(), threading.Event()
+        texts: list[str] = []
+
+        def encode(text: str) -> np.ndarray:
+            texts.append(str(text))
+            began.set()
+            go_on.wait(10)
+            return np.zeros(3, np.float32)
+
+        with ThreadPoolExecutor(1) as patient, ThreadPoolExecutor(1) as urgent:
+            try:
+                comments = CommentStage(encode, patient, 100, None, urgent)
+                comments.admit(b"r", [event(b"r", 0, "patient")])
+                assert await asyncio.to_thread(began.wait, 10)
+                watched = []
+                for number in range(PATIENT + 5):
+                    text = Text(f"text {number} of a user")
+                    watched.append(weakref.ref(text))
+                    comments.admit(b"u%d" % number, [event(b"u%d" % number, number, text)])
+                del text
+                end = time.monotonic() + 10
+                while len(texts) < 2 and time.monotonic() < end:  # of the urgent ones, the first is in its executor
+                    await asyncio.sleep(0.01)
+                assert texts == ["patient", f"text {PATIENT - 1} of a user"]
+                assert None not in [one() for one in watched]
+                comments.forget()
+                gc.collect()
+                assert [number for number, one in enumerate(watched) if one() is not None] == [PATIENT - 1]
+                assert comments.admit(b"u0", [event(b"u0", 0, "text 0 of a user")]) == [], "it is asked for again"
+            finally:
+                go_on.set()
+            while not (ready := comments.take_ready()) and time.monotonic() < end:
+                await asyncio.sleep(0.01)
+            assert offsets(ready) == [0]
+        assert texts == ["patient", f"text {PATIENT - 1} of a user", "text 0 of a user"]
+        await turn()
+        assert not comments._patient
+        assert not comments._jobs
 
     asyncio.run(check())

@@ -205,3 +205,21 @@ def test_stop_frees_the_port_and_can_be_repeated(health: Health) -> None:
     again.start()
     assert again.port == port
     again.stop()
+
+
+def test_a_thread_that_cannot_be_had_costs_no_slot(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory for threads a client is turned away; the server answers again as soon as there is some."""
+    asked = 0
+
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            nonlocal asked
+            asked += 1
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr(threading, "Thread", NoThread)
+        for _ in range(stream.health.CONNECTIONS + 3):
+            assert raw(health, b"GET /healthz HTTP/1.0\r\n\r\n") == b""
+    assert asked == stream.health.CONNECTIONS + 3
+    assert ask(health, "/healthz")[0] == 200

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,8 @@ def test_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"inference_timeout": 6}, "inference_timeout: "),
         ({"security_protocol": "SASL_SSL"}, "sasl_username: "),
         ({"web_port": 70000}, "web_port: "),
-        ({"colour": "red"}, "colour: no such setting"),
-        ({"broker": "b:1"}, "broker: no such setting; is brokers meant?"),
+        ({"colour": "red"}, "colour: there is no such setting"),
+        ({"broker": "b:1"}, "broker: there is no such setting; is brokers meant?"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, object], said: str) -> None:
@@ -73,7 +75,7 @@ def test_a_wrong_value_is_named(values: dict[str, object], said: str) -> None:
 
 def test_a_variable_that_is_no_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRESHET_BROKER", "kafka:9092")
-    with pytest.raises(SettingsError, match=r"FRESHET_BROKER: no such setting; is brokers meant\?"):
+    with pytest.raises(SettingsError, match=r"FRESHET_BROKER: there is no such setting; is brokers meant\?"):
         load()
 
 
@@ -118,6 +120,94 @@ def test_plain_clients_get_the_brokers_only() -> None:
         "bootstrap_servers": ["a:1", "b:2"],
         "security_protocol": "PLAINTEXT",
     }
+
+
+GOOD_BROKERS = [
+    "kafka-1.example.org:9092",
+    "10.0.0.1:1,10.0.0.2:65535",
+    "[::1]:9092",
+    "[fe80::1%eth0]:9092",
+    "a_b:9092",
+    "küche:9092",
+    "kafka.:9092",
+]
+
+
+@pytest.mark.parametrize("brokers", GOOD_BROKERS)
+def test_addresses_of_brokers(brokers: str) -> None:
+    assert load(brokers=brokers).brokers == brokers
+
+
+def test_spaces_around_addresses_reach_no_client() -> None:
+    assert load(brokers=" a:1 , b:2\n").kafka_python()["bootstrap_servers"] == ["a:1", "b:2"]
+
+
+@pytest.mark.parametrize(
+    ("brokers", "found"),
+    [
+        ("", "''"),
+        (" ", "''"),
+        (",", "''"),
+        ("a:1,", "''"),
+        ("a:1,,b:2", "''"),
+        (":9092", "':9092'"),
+        ("[]:9092", "'[]:9092'"),
+        ("kafka", "'kafka'"),
+        ("kafka:", "'kafka:'"),
+        ("kafka:x", "'kafka:x'"),
+        ("kafka:-1", "'kafka:-1'"),
+        ("kafka:0", "'kafka:0'"),
+        ("kafka:65536", "'kafka:65536'"),
+        ("kafka:1e3", "'kafka:1e3'"),
+        ("kafka:" + "9" * 5000, "'kafka:999"),
+        ("kafka:९", "'kafka:"),
+        ("kafka:9092;b:9092", "'kafka:9092;b:9092'"),
+        ("kafka:9092 b:9092", "'kafka:9092 b:9092'"),
+        ("::1:9092", "'::1:9092'"),
+        ("[::x]:9092", "'[::x]:9092'"),
+        ("kafka://k:9092", "'kafka://k:9092'"),
+        ("a b:1", "'a b:1'"),
+        ("a\nb:1", r"'a\nb:1'"),
+        ("a\0b:1", r"'a\x00b:1'"),
+        ("a..b:1", "'a..b:1'"),
+        ("x" * 64 + ":1", "'xxx"),
+        ("a:1,b", "'b'"),
+        ("'a':1", "\"'a':1\""),
+    ],
+)
+def test_what_is_no_address_of_a_broker_is_refused_at_once(brokers: str, found: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(brokers=brokers)
+    text = str(raised.value)
+    assert text.startswith(f"brokers: found {found}")
+    assert "expected host:port[,host:port...]" in text
+    assert "\n" not in text
+    assert len(text) < 300
+    assert raised.value.exit_code == 78
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(SettingsError, match=r"brokers: found '\.\.\.@kafka:9092'") as raised:
+        load(brokers=f"user:{SECRET}@kafka:9092")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", str(IPv4Address(0)), "::", "::1", "localhost", "worker-1.example.org"])
+def test_addresses_of_the_health_server(host: str) -> None:
+    assert load(web_host=host).web_host == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", " ", "0", "0.0", "0x0", "00.0.0.0", "*", "a:1", "http://a", "a b", "a..b", "x" * 64, "a\0b", "<broadcast>"],
+)
+def test_a_health_server_on_all_interfaces_is_asked_for_by_name(host: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(web_host=host)
+    text = str(raised.value)
+    assert text.startswith("web_host: found ")
+    assert ascii(host)[:20] in text
+    assert "expected a host's name or address; 0.0.0.0 or :: for all of this machine's" in text
 
 
 def secured(**values: object) -> Settings:
@@ -375,3 +465,19 @@ def test_no_step_is_longer_than_work_may_stand(
         commit + max(request, session + 1, rebalance + 1),
     )
     assert made.stall_limit >= max(steps)
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    root = Path(security.__file__).parent.parent
+    files = [*(root / "stream").rglob("*.py"), *(root / "deploy").rglob("*.py")]
+    read = {name for file in files for name in re.findall(r"(?<=settings\.)\w+|(?<=self\.)[a-z]\w+", file.read_text())}
+    assert set(Settings.model_fields) - read == set()
+
+
+@pytest.mark.parametrize("source", ["flag", "file"])
+def test_a_setting_that_is_gone_is_told_with_what_took_its_place(tmp_path: Path, source: str) -> None:
+    (tmp_path / "freshet.toml").write_text("comment_tokens = 64" if source == "file" else "")
+    with pytest.raises(
+        SettingsError, match=r"^comment_tokens: there is no such setting any more: .*bundle.*leave it out"
+    ):
+        load(**({"comment_tokens": 64} if source == "flag" else {}))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import trustme
 
 from deploy import topics
 from deploy.topicwatch import TopicWatch
-from stream.errors import BrokerError, FreshetError, LossError, TopologyError
+from stream import security
+from stream.errors import BrokerError, FreshetError, LossError, SettingsError, TopologyError
 from stream.settings import Settings
 
 SETTINGS = Settings()
@@ -76,3 +80,72 @@ def test_no_broker_is_waited_for_a_bug_is_survived_and_a_loss_ends_the_worker(mo
     watching.join(10)
     assert not watching.is_alive()
     assert [type(error) for error in ended] == [LossError]
+
+
+@pytest.mark.parametrize("state", ["absent", "empty", "half written", "of another key"])
+def test_certificates_that_are_being_replaced_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, state: str
+) -> None:
+    monkeypatch.setattr("deploy.topicwatch.EVERY", 0.01)
+    ca = trustme.CA()
+    own, other = ca.issue_cert("one.example.org"), ca.issue_cert("two.example.org")
+    file = tmp_path / "both.pem"
+    own.private_key_and_cert_chain_pem.write_to_path(file)
+    whole = file.read_bytes()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    settings = SETTINGS.model_copy(
+        update={"security_protocol": "SSL", "ssl_cafile": tmp_path / "ca.pem", "ssl_certfile": file}
+    )
+    now = 0.0
+    monkeypatch.setattr(security, "monotonic", lambda: now)
+    looks = 0
+
+    def look(settings: Settings) -> topics.Topology:
+        nonlocal looks
+        security.tls(settings)
+        looks += 1
+        return seen()
+
+    def until_looked() -> None:
+        wanted, end = looks + 2, time.monotonic() + 10
+        while looks < wanted and watching.is_alive():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    monkeypatch.setattr(topics, "look", look)
+    ended: list[FreshetError] = []
+    watching = TopicWatch(settings, KNOWN, ended.append)
+    watching.start()
+    try:
+        until_looked()
+        for _ in range(2):  # two times it is replaced, with a good one in between
+            new = tmp_path / "new.pem"
+            new.write_bytes(
+                {"empty": b"", "half written": whole[: len(whole) // 2]}.get(
+                    state, own.private_key_pem.bytes() + other.cert_chain_pems[0].bytes()
+                )
+            )
+            if state == "absent":
+                file.unlink()
+            else:
+                new.replace(file)
+            for _ in range(3):
+                until_looked()
+                now += security.GRACE / 4
+            assert ended == []
+            assert watching.is_alive()
+            assert [one for one in caplog.messages if "waits" in one and "both.pem" in one]
+            new.write_bytes(whole)
+            new.replace(file)
+            until_looked()
+        file.unlink()
+        until_looked()
+        now += security.GRACE + 1
+        watching.join(10)
+        assert not watching.is_alive()
+        assert [type(error) for error in ended] == [SettingsError]
+        assert f"waited {security.GRACE + 1:.0f} s for good files" in str(ended[0])
+        assert "both.pem" in str(ended[0])
+    finally:
+        watching.stop()
+        watching.join(10)
