@@ -1046,7 +1046,7 @@ def test_a_send_is_known_by_its_header(tmp_path: Path) -> None:
     _, partition, offset = world.send(0, ALICE, headers=(("send-id", b"s-1"),))
     world.work()
     unknown = line(
-        world, "clicks", partition, offset, "indeterminate", partition=None, offset=None, id="s-1", sha256="00"
+        world, "clicks", partition, offset, "indeterminate", partition=None, offset=None, id="s-1", sha256="00" * 32
     )
     assert sends(world, tmp_path, unknown).indeterminate_found == 1
 
@@ -1069,11 +1069,75 @@ def test_an_acked_send_that_is_not_there(tmp_path: Path, fields: dict[str, objec
 
 
 @pytest.mark.parametrize(
-    "bad", ["{", "[]", '{"id": 1}', '{"id": 1, "topic": "clicks", "key": "u", "sha256": "00", "status": "?"}']
-)
-def test_a_ledger_that_cannot_be_read(tmp_path: Path, bad: str) -> None:
-    with pytest.raises(DataError, match="line 1"):
-        sends(small(), tmp_path, bad)
+    ("fields", "says"),
+    [
+        ("{", "line 2: found '{', expected one JSON object"),
+        ("[]", "line 2: found '[]', expected one JSON object"),
+        ("[" * 100_000, "expected one JSON object"),
+        (b"\xff", "line 2: found '\ufffd', expected one JSON object"),
+        ({"topic": "clickz"}, "line 2, topic: found 'clickz', expected one of clicks, ratings, comments"),
+        ({"topic": 1}, "line 2, topic: found 1, expected one of clicks"),
+        ({"partition": PARTITIONS}, "line 2, partition: found 2, expected 0 to 1, or none"),
+        ({"partition": 10**4999}, "line 2, partition: found a number beyond all bounds, expected 0 to 1"),
+        ({"partition": -1}, "line 2, partition: found -1, expected 0 to 1"),
+        ({"partition": True}, "line 2, partition: found True, expected 0 to 1"),
+        ({"partition": 0.0}, "line 2, partition: found 0.0, expected 0 to 1"),
+        ({"partition": "0"}, "line 2, partition: found '0', expected 0 to 1"),
+        ({"offset": 10**4999}, "line 2, offset: found a number beyond all bounds, expected 0 to 9223372036854775807"),
+        ({"offset": 2**63}, "line 2, offset: found 9223372036854775808, expected 0 to 9223372036854775807"),
+        ({"offset": -1}, "line 2, offset: found -1, expected 0 to"),
+        ({"partition": None}, "line 2, offset: found 0, expected none where partition is none"),
+        ({"status": "?"}, "line 2, status: found '?', expected one of acked, failed, indeterminate"),
+        ({"id": None}, "line 2, id: found nothing, expected text or a whole number"),
+        ({"id": 1.5}, "line 2, id: found 1.5, expected text or a whole number"),
+        ({"key": 7}, "line 2, key: found 7, expected text, or none"),
+        ({"sha256": "00"}, "line 2, sha256: found '00', expected 64 hex digits"),
+        ({"sha256": None}, "line 2, sha256: found nothing, expected 64 hex digits"),
+    ],
+)  # fmt: skip
+def test_a_ledger_that_cannot_be_read(tmp_path: Path, fields: dict[str, object] | str | bytes, says: str) -> None:
+    world = small()
+    good = line(world, "clicks", 0, 0)
+    bad = (
+        json_of(json.loads(good) | fields).encode()
+        if isinstance(fields, dict)
+        else fields if isinstance(fields, bytes) else fields.encode()
+    )  # fmt: skip
+    file = tmp_path / "ledger.jsonl"
+    file.write_bytes(good.encode() + b"\n" + bad)
+    with pytest.raises(DataError) as refused:
+        check(world.log, world.settings, scope=Scope(ledger=file))
+    assert says in str(refused.value)
+    assert str(refused.value).startswith(f"{file}, line 2")
+    assert len(str(refused.value)) < 400
+
+
+def json_of(said: dict[str, object]) -> str:
+    """As json.dumps, which refuses numbers of thousands of digits."""
+    return "{" + ", ".join(
+        f'"{name}": {"1" + "0" * 4999 if value == 10**4999 else json.dumps(value)}'
+        for name, value in said.items()
+        if value is not None
+    ) + "}"  # fmt: skip
+
+
+def test_a_ledgers_line_is_of_the_partition_that_it_names_itself(tmp_path: Path) -> None:
+    """Whatever else in the line looks like a partition."""
+    world = small()
+    said = json.loads(line(world, "clicks", partition_of(ALICE), 0, sha256="00" * 32))
+    for more in (
+        {"note": {"partition": 1 - partition_of(ALICE)}} | said,
+        said | {"note": {"partition": 1 - partition_of(ALICE)}},
+        said | {"note": {"partition": "x"}},
+    ):
+        for text in (json.dumps(more), json.dumps(more).replace('"partition"', r'"p\u0061rtition"', 1)):
+            report = sends(world, tmp_path, text)
+            assert (report.acked, report.kinds) == (1, {"ledger": 1})
+
+
+def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.jsonl cannot be read"):
+        check(small().log, small().settings, scope=Scope(ledger=tmp_path / "none.jsonl"))
 
 
 # Ranges.
