@@ -31,6 +31,8 @@ from deploy.verify.writers import CLAIM, FENCED, FORGED, UNCLAIMED, Writers
 from stream.errors import StateError
 from stream.interest import MAX_RECENT, MAX_SEEN, Interest, Recent, decode
 
+_BEFORE_TEXTS = 13  # bytes of a recent event: behaviour, value, time
+
 
 class History:
     """Every state of one partition that was ever durable, by (user, seq).
@@ -154,6 +156,13 @@ class History:
         if found == FORGED:
             self._blame("claim", "a state of an epoch that no takeover comes to", record, key, state.seq)
             return
+        if (parts := split(state.recent)) is None or len(parts) != state.recent_count:
+            self._blame("state", f"its {state.recent_count} recent events cannot be read", record, key, state.seq)
+        for topic, offset in state.folded:
+            if topic >= len(self._ledger.shelves):
+                self._blame("state", f"folded names topic {topic}", record, key, state.seq)
+            elif offset < 0:
+                self._phantom(user, topic, offset, state.seq)
         user.exposed = None
         if found == UNCLAIMED and not self.gone:
             self._blame("claim", "a state of an epoch that nobody claimed", record, key, state.seq)
@@ -262,8 +271,7 @@ class History:
         seq = user.seq
         for topic, offset in state.folded:
             seq += 1
-            if topic > 2:
-                self._blame("state", f"folded names topic {topic}", record, user.key, state.seq)
+            if topic >= len(self._ledger.shelves) or offset < 0:  # blamed
                 self._adopt(number, user, state, SKIPPED, passed)
                 return
             shelf = self._ledger.shelves[topic]
@@ -309,6 +317,9 @@ class History:
         _trim(user)
         self._keep(number, user, state)
 
+    def _phantom(self, user: User, topic: int, offset: int, seq: int) -> None:
+        self._accuse("phantom", "a state names a record that does not exist", user, topic, offset, seq)
+
     def _foldable(self, number: int, topic: int, index: int, at_fence: bool, seq: int) -> bool:
         """May this event be folded now? Blames and says no otherwise."""
         user = self._ledger.users[number]
@@ -316,7 +327,7 @@ class History:
         offset = index + shelf.start
         found = shelf.state[index] if index < len(shelf.state) else ABSENT
         if found == ABSENT:
-            self._accuse("phantom", "a state names a record that does not exist", user, topic, offset, seq)
+            self._phantom(user, topic, offset, seq)
         elif found == INVALID:
             why = shelf.reasons.get(index, "")
             self._accuse("invalid-applied", f"an unacceptable record is in a state: {why}", user, topic, offset, seq)
@@ -346,8 +357,6 @@ class History:
         """The last 64 events in the record against those that were applied."""
         recent = recents(state.recent)
         ring = user.ring[-MAX_RECENT:].tolist()
-        if len(recent) != state.recent_count:
-            self._blame("state", "the recent events cannot be read", record, user.key, state.seq)
         for place, entry in zip(reversed(ring), reversed(recent), strict=False):
             topic, index = ring_place(place)
             shelf = self._ledger.shelves[topic]
@@ -446,3 +455,33 @@ def recents(raw: bytes) -> list[Recent]:
         return list(Interest.recents(SimpleNamespace(recent=raw)))  # type: ignore[arg-type]
     except (struct.error, ValueError):
         return []
+
+
+def split(raw: bytes) -> list[bytes] | None:
+    """A state's recent events, each as its bytes behind the length; None where they are not of the form that they have: three
+    texts in UTF-8, which fill what the length says, and one of three behaviours."""
+    found = []
+    at = 0
+    while at < len(raw):
+        end = at + 2 + int.from_bytes(raw[at : at + 2], "little")
+        if end > len(raw) or not _formed(raw, at + 2, end):
+            return None
+        found.append(raw[at + 2 : end])
+        at = end
+    return found
+
+
+def _formed(raw: bytes, at: int, end: int) -> bool:
+    if at >= end or raw[at] > 2:
+        return False
+    at += _BEFORE_TEXTS
+    for _ in range(3):
+        start = at + 2
+        at = start + int.from_bytes(raw[at:start], "little")
+        if at > end:
+            return False
+        try:
+            raw[start:at].decode()
+        except UnicodeDecodeError:
+            return False
+    return at == end
