@@ -20,6 +20,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from stream.events import MAX_ID
+
 CLAIM_KEY: Final = b"\xffwriter"
 """Never a user: their ids are UTF-8."""
 
@@ -124,8 +126,27 @@ def judge(record: LogRecord, current: int) -> tuple[Claim, str]:
     return (claim, "") if claim.epoch > current else (NO_CLAIM, "")
 
 
+def of_user(key: bytes | None) -> bool:
+    """A user can have this key: what the schemas take for a user's id, in UTF-8. Any other key in the changelog is no worker's:
+    it may be one under which a folder keeps its own notes, or `*`, which has a slate and never a state."""
+    if not key or key == b"*" or b"\0" in key:
+        return False
+    try:
+        return len(key.decode()) <= MAX_ID
+    except UnicodeDecodeError:
+        return False
+
+
+class Forged(NamedTuple):
+    """A record that no worker wrote. what: a claim, or any other record."""
+
+    offset: int
+    why: str
+    what: str = "claim"
+
+
 class LeftOut(NamedTuple):
-    """Changelog records that are part of no state. fenced: states; forged: claims that no worker wrote."""
+    """Changelog records that are part of no state. fenced: states; forged: claims and records that no worker wrote."""
 
     fenced: int = 0
     forged: int = 0
@@ -133,12 +154,12 @@ class LeftOut(NamedTuple):
 
 class Sifted(NamedTuple):
     """claim: the one in force after the records; states: (key, value) that stand, in order; fenced: keys of those that do not;
-    forged: (offset, why) of claims that no worker wrote."""
+    forged: what no worker wrote."""
 
     claim: Claim
     states: list[tuple[bytes, bytes]]
     fenced: list[bytes]
-    forged: list[tuple[int, str]]
+    forged: list[Forged]
 
 
 def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
@@ -150,14 +171,15 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
     current = claim.epoch
     for record in records:
         key = record.key
-        if key is None:
-            continue
         if key == CLAIM_KEY:
             holds, why = judge(record, current)
             if why:
-                found.forged.append((record.offset, why))
+                found.forged.append(Forged(record.offset, why))
             elif holds.epoch:
                 claim, current = holds, holds.epoch
+            continue
+        if key is None or not of_user(key):  # its epoch proves nothing either
+            found.forged.append(of_nobody(record))
             continue
         epoch = epoch_of(record.headers)
         if record.value is None or epoch < current or epoch > limit(current):
@@ -169,6 +191,16 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
     return found._replace(claim=claim)
 
 
-def log_forged(partition: int, offset: int, why: str) -> None:
-    """Name a claim in the changelog that no worker wrote."""
-    log.error("forged claim in the changelog, left out: %s", why, extra={"partition": partition, "offset": offset})
+def of_nobody(record: LogRecord) -> Forged:
+    """A record under a key that no user can have."""
+    return Forged(record.offset, f"no user has the key {record.key!r:.80}", "record")
+
+
+def log_forged(partition: int, forged: Forged) -> None:
+    """Name a record of the changelog that no worker wrote."""
+    log.error(
+        "forged %s in the changelog, left out: %s",
+        forged.what,
+        forged.why,
+        extra={"partition": partition, "offset": forged.offset},
+    )

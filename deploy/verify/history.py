@@ -27,7 +27,7 @@ from deploy.verify.ledger import (
 )
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
-from deploy.verify.writers import CLAIM, FENCED, FORGED, UNCLAIMED, Writers
+from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, UNCLAIMED, Writers
 from stream.errors import StateError
 from stream.interest import MAX_RECENT, MAX_SEEN, Interest, Recent, decode
 
@@ -133,10 +133,15 @@ class History:
     def _take(self, record: Record) -> None:
         key = record.key
         if key is None or record.value is None:
-            what = "without a key" if key is None else "a tombstone, and a worker deletes no state"
+            what = "without a key, so of no user" if key is None else "a tombstone, and a worker deletes no state"
             self._blame("state", f"a changelog record that no worker wrote: {what}", record, key)
             return
         found = self._writers.judge(record)
+        if found == NOBODYS:
+            self._blame(
+                "state", f"a changelog record that no worker wrote: no user has the key {key!r:.80}", record, key
+            )
+            return
         number = self._ledger.find(key)
         if number is None and murmur2(key) % self._partitions != record.partition:
             self._blame("state", "a state on a partition that is not its user's", record, key)

@@ -16,6 +16,7 @@ import jsonschema_rs
 
 BEHAVIOURS = ("click", "rating", "comment")
 MAX_DEPTH = 32
+LONGEST_USER = 256
 HOUR_MS = 3_600_000
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)  # linear also where a string does not end
@@ -84,6 +85,15 @@ class Judge:
     def _first_error(self, behaviour: int, body: Any) -> str:
         error = next(iter(self._validators[behaviour].iter_errors(body)), None)
         return f"{list(error.instance_path)}: {error.message[:100]}" if error else "?"
+
+
+def of_user(key: bytes | None) -> bool:
+    """A user can have this key, by the schemas: 1 to 256 characters of UTF-8, not `*`, no U+0000."""
+    try:
+        text = (key or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return 1 <= len(text) <= LONGEST_USER and text != "*" and "\0" not in text
 
 
 def parse(value: bytes) -> Any:

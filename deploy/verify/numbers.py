@@ -28,7 +28,7 @@ from deploy.verify.ledger import APPLIED, NONE, Ledger
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
 from deploy.verify.slates import ANYONE
-from deploy.verify.writers import CLAIM, FENCED, FORGED, Writers
+from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, Writers
 from stream.bundle import CURRENT, Bundle, current, load
 from stream.encoder import Encoder, open_encoder
 from stream.errors import StateError
@@ -197,7 +197,7 @@ class Numbers:
                 writers.claim(record)
             elif (
                 record.value is not None
-                and writers.judge(record) not in (FENCED, FORGED)
+                and writers.judge(record) not in (FENCED, FORGED, NOBODYS)
                 and (life := lives.get(record.key or b""))
             ):
                 life.states.append(Written(record.offset, record.value))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from deploy.verify.judge import parse
+from deploy.verify.judge import of_user, parse
 from deploy.verify.log import Record
 
 CLAIM = b"\xffwriter"
@@ -20,7 +20,7 @@ HEADER = "writer"
 STEP = 10**6
 FIRST = 10**12  # where no epoch is known yet
 LARGEST = 64 << 10  # bytes of a claim
-FENCED, UNCLAIMED, FORGED = "fenced", "unclaimed", "forged"
+FENCED, UNCLAIMED, FORGED, NOBODYS = "fenced", "unclaimed", "forged", "of nobody"
 
 _WORKER = re.compile(r"[0-9a-f]{32}")
 
@@ -60,8 +60,10 @@ class Writers:
         return None
 
     def judge(self, record: Record) -> str:
-        """A state record: FENCED, where its epoch is over; FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has
-        claimed it; else ""."""
+        """A state record: NOBODYS, under a key that no user has, whose epoch proves nothing; FENCED, where its epoch is over;
+        FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has claimed it; else ""."""
+        if not of_user(record.key):
+            return NOBODYS
         mine = epoch(record) or 0
         if mine < self.current:
             return FENCED

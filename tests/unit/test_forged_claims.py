@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.verify.writers import CLAIM, FENCED, FORGED, Writers
-from stream.claims import CLAIM_KEY, FIRST, NO_CLAIM, STEP, Claim, Written, encode, judge, sift, stamp
+from deploy.verify import check
+from deploy.verify.disks import OFFSET_KEY
+from deploy.verify.judge import Judge
+from deploy.verify.judge import of_user as check_of_user
+from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, Writers
+from stream.claims import CLAIM_KEY, FIRST, NO_CLAIM, STEP, Claim, Written, encode, judge, of_user, sift, stamp
 from stream.errors import FencedError, TopologyError
-from tests.unit.synthetic import NOW, Row
+from stream.folder import NOTE_KEY
+from tests.unit.synthetic import NOW, Row, World, partition_of
 from tests.unit.test_fencing import Log, Writer
 
 EVIL = "e" * 32
@@ -139,6 +144,79 @@ def test_a_state_under_the_workers_own_epoch_is_written_over(log: Log, tmp_path:
     assert writer.store.read(0, [b"ann", b"bob", b"eve"]) == [b"1", b"1", None]
 
 
+# Records under keys that no user can have: of the folder's own notes, of the store, of nobody.
+
+STRANGE = [
+    NOTE_KEY, OFFSET_KEY, b"\xff", b"\xffwriter2", b"", b"*", b"a\0b", b"x" * 257, "\u00fc".encode() * 257, b"\xed\xa0\x80", None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", STRANGE)
+@pytest.mark.parametrize("value", [b"?", None])
+def test_a_record_of_no_user_is_left_out_and_named(key: bytes | None, value: bytes | None) -> None:
+    forged = Written(1, key, value, stamp(9))
+    found = sift([claim(0, 7), forged, state(2, b"u", b"1", 7)], NO_CLAIM)
+    assert (found.claim.epoch, found.states, found.fenced) == (7, [(b"u", b"1")], [])
+    assert [(one.offset, one.what) for one in found.forged] == [(1, "record")]
+    assert "no user" in found.forged[0].why
+    assert sift([forged], NO_CLAIM).claim == NO_CLAIM, "its epoch proves nothing"
+
+
+@pytest.mark.parametrize("key", STRANGE)
+@pytest.mark.parametrize("value", [b"?", None])
+def test_a_record_of_no_user_changes_nothing_in_a_folder(
+    log: Log, tmp_path: Path, key: bytes | None, value: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    writer.store.write(0, [(NOTE_KEY, b"ours")], -1)
+    writer.write(ann=b"1")
+    insert(log, Written(0, key, value, stamp(1)))
+    writer.write(ann=b"2")
+    assert counted(writer) == (0, 1)
+    assert "forged record in the changelog, left out" in caplog.text
+    assert [one.value for one in log.records if one.key == key] == [value], "nothing is written over it"
+    assert [one.value for one in log.records if one.key == b"ann"] == [b"1", b"2"], "and no state once more"
+    other = Writer(log, tmp_path / "b")
+    other.store.write(0, [(NOTE_KEY, b"theirs")], -1)
+    other.take_over()
+    assert counted(other) == (0, 1)
+    for one, note in ((writer, b"ours"), (other, b"theirs")):
+        assert one.store.read(0, [NOTE_KEY, b"ann"]) == [note, b"2"]
+        assert one.store.offset(0) >= 3
+
+
+@pytest.mark.parametrize("key", STRANGE)
+def test_the_check_names_a_record_of_no_user(key: bytes | None) -> None:
+    world = World()
+    world.send(0, "alice")
+    world.claim(0, 1)
+    world.claim(1, 1)
+    world.work()
+    topic = world.settings.changelog_topic
+    for partition in range(2):
+        good = world.log.topics[topic][partition_of("alice")][1].value
+        world.log.append(topic, partition, key, good, tuple(stamp(5)))
+    report = check(world.log, world.settings)
+    assert report.kinds == {"state": 2}, report.violations
+    assert "no user" in report.violations[0].message
+
+
+@given(
+    st.one_of(
+        st.text(max_size=300).map(lambda text: text.encode(errors="surrogatepass")),
+        st.binary(max_size=4),
+        st.sampled_from(STRANGE),
+    )
+)
+def test_worker_check_and_schema_agree_on_who_can_be_a_user(key: bytes | None) -> None:
+    told = of_user(key)
+    assert told == check_of_user(key)
+    body = json.dumps({"user": (key or b"").decode(errors="replace"), "item": "i", "time": 1}).encode()
+    verdict = Judge(1, (0.5, 5)).judge(0, 0, NOW, key, body)
+    assert told == (not isinstance(verdict, str))
+
+
 # Worker and check.
 
 EPOCHS = st.one_of(
@@ -157,7 +235,7 @@ VALUES = st.one_of(
 )
 RECORDS = st.lists(
     st.tuples(
-        st.sampled_from([CLAIM, CLAIM, b"ann", b"bob"]), VALUES,
+        st.sampled_from([CLAIM, CLAIM, b"ann", b"bob", *STRANGE]), VALUES,
         st.one_of(st.none(), EPOCHS.map(lambda epoch: b"%d" % epoch), st.sampled_from([b"", b"x", b"03", "\u0663".encode()])),
     ),
     max_size=12,
@@ -175,7 +253,7 @@ def stands_for_check(log: list[Written]) -> list[bytes]:
         row = Row(0, record.offset, NOW, record.key, record.value, tuple(record.headers))
         if record.key == CLAIM:
             writers.claim(row)
-        elif record.value is not None and writers.judge(row) not in (FENCED, FORGED):
+        elif record.value is not None and writers.judge(row) not in (FENCED, FORGED, NOBODYS):
             found.append(record.value)
     return found
 

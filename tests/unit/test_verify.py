@@ -1304,6 +1304,18 @@ def test_a_folder_beyond_the_changelogs_end(tmp_path: Path) -> None:
     assert "store" in stored(small(), tmp_path, offset=99).kinds
 
 
+@pytest.mark.parametrize("offset", [b"", b"x", b"-1", b"9" * 5000])
+def test_a_folder_whose_offset_is_no_number(tmp_path: Path, offset: bytes) -> None:
+    world = small()
+    stored(world, tmp_path)
+    path = tmp_path / "v1" / "tables" / f"interest-{partition_of(ALICE)}.db"
+    database = rocksdict.Rdict(str(path), options=rocksdict.Options(raw_mode=True))
+    database[OFFSET_KEY] = offset
+    database.close()
+    with pytest.raises(DataError, match="expected a number"):
+        check(world.log, world.settings, scope=Scope(data_dirs=(tmp_path,)))
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         check(small().log, small().settings, scope=Scope(data_dirs=(tmp_path / "none",)))
