@@ -20,6 +20,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from stream.decoder import JsonDecoder
+from stream.errors import RecordError
 from stream.events import MAX_ID
 
 CLAIM_KEY: Final = b"\xffwriter"
@@ -77,6 +79,8 @@ class Claim(msgspec.Struct, frozen=True):
 
 NO_CLAIM: Final = Claim(0, "", 0)
 
+_DECODER = JsonDecoder(Claim)  # as for events: at most 32 nested, of a repeated name the last counts
+
 
 def encode(claim: Claim) -> bytes:
     return msgspec.json.encode(claim)
@@ -87,8 +91,8 @@ def decode(value: bytes | None) -> Claim:
     if value is None or len(value) > MAX_CLAIM:
         return NO_CLAIM
     try:
-        claim = msgspec.json.decode(value, type=Claim)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        claim = _DECODER.decode(value)
+    except RecordError:
         return NO_CLAIM
     return claim if claim.epoch > 0 else NO_CLAIM
 
@@ -98,11 +102,11 @@ def stamp(epoch: int) -> list[tuple[str, bytes]]:
     return [(WRITER, b"%d" % epoch)]
 
 
-def epoch_of(headers: Iterable[tuple[str, bytes]] | None) -> int:
-    """The epoch that a record's headers name, 0 where they name none."""
+def epoch_of(headers: Iterable[tuple[str, bytes | None]] | None) -> int:
+    """The epoch that the first WRITER among a record's headers names, 0 where it names none: no later one takes its part."""
     for name, value in headers or ():
-        if name == WRITER and len(value) <= MAX_EPOCH_DIGITS and value.isdigit():
-            return int(value)
+        if name == WRITER:
+            return int(value) if value and len(value) <= MAX_EPOCH_DIGITS and value.isdigit() else 0
     return 0
 
 

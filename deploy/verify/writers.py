@@ -79,13 +79,16 @@ class Writers:
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """A claim's fields, an epoch above 0 among them; None where it has another form."""
+    """A claim's fields, an epoch above 0 among them; None where it has another form. Its time may be spelt 5.0, as an event's."""
     try:
         value = parse(raw) if len(raw) <= LARGEST else None
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
+    when = value.get("time")
+    if type(when) is float and when.is_integer() and abs(when) < 2**63:
+        value["time"] = int(when)
     numbers = [value.get("epoch"), value.get("time"), value.get("partitions", 0)]
     topics = value.get("topics", {})
     formed = (
@@ -104,8 +107,8 @@ def _short(number: int) -> str:
 
 
 def epoch(record: Record) -> int | None:
-    """The epoch in a record's header; None without, and where it is not a decimal."""
-    for name, value in record.headers:
+    """The epoch in the first such header of a record; None without, and where it is not a decimal."""
+    for name, value in record.headers or ():
         if name == HEADER:
             text = (value or b"").decode("ascii", "replace")
             return int(text) if text.isdecimal() and len(text) < 19 else None
