@@ -242,7 +242,7 @@ class History:
             if self._ledger.shelves[topic].state[index] == ACCEPTED:
                 self._ledger.shelves[topic].state[index] = passed
         before = state.seq - len(state.folded)
-        user.recent = state.recent
+        user.recent, user.recent_seq = state.recent, state.seq
         del (
             user.ring[:],
             user.marks[:],
@@ -296,7 +296,7 @@ class History:
                 passed.append((topic, at))
                 at = shelf.after[at]
             user.at[topic] = shelf.after[index]
-            if self._in_ring(user, topic, index):
+            if self._in_ring(user, topic, index) or self._was_adopted(user, topic, index, seq - 1):
                 self._report.double += 1
                 self._accuse(
                     "double", f"id {shelf.ids.get(index)!r} is among the last {MAX_RECENT}", user, topic, offset, seq
@@ -413,6 +413,14 @@ class History:
             self._ledger.same_event((t, i), (topic, index)) and (t != topic or i < index)
             for t, i in map(ring_place, user.ring[-last:])
         )
+
+    def _was_adopted(self, user: User, topic: int, index: int, seq: int) -> bool:
+        """Its id was given to one of the last 64 of `seq` events, out of sight: only the state that was adopted tells of it."""
+        given = self._ledger.shelves[topic].remembered(index)
+        left = MAX_RECENT - (seq - user.recent_seq)
+        if not given or not user.recent or left <= 0:
+            return False
+        return given in {recent.id for recent in recents(user.recent)[-left:]}
 
     def _remember(self, user: User, topic: int, index: int) -> None:
         user.ring.append(ring_entry(topic, index))

@@ -99,8 +99,8 @@ class User:
     """Where one user stands while the changelog is read."""
 
     __slots__ = (
-        "at", "chain", "cursor", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "replayed", "ring", "row",
-        "seq", "slate", "tail",
+        "at", "chain", "cursor", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "recent_seq", "replayed",
+        "ring", "row", "seq", "slate", "tail",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -114,6 +114,7 @@ class User:
         self.ring = array("q")  # the last events, 64 at least: topic index, index (see `ring_entry`)
         self.marks = array("q")  # hashes of what is remembered of them
         self.recent = b""  # of an adopted state: its recent events, whose ids only it tells of
+        self.recent_seq = 0  # how many events that state had taken in
         self.row = NONE  # the last state of this user; NONE: none seen
         self.oldest = NONE
         self.cursor = NONE

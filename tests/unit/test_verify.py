@@ -1195,6 +1195,41 @@ def test_a_break_within_the_range_is_seen(
     assert kind in check(world.log, world.settings, scope=Scope(since=NOW + 1)).kinds
 
 
+def id_again(between: int) -> World:
+    """An id was given before the range, `between` events come in it, then the worker takes the id in once more."""
+    world = World()
+    world.send(0, ALICE, "i0", id="x7")
+    world.work()
+    world.now = NOW + 10_000_000
+    for number in range(between):
+        world.send(0, ALICE, f"i{number}")
+        world.work()
+    state = world.states[ALICE.encode()]
+    kept = state.recent
+    state.recent = kept.replace(b"x7", b"y7")  # for as long as it looks
+    world.send(0, ALICE, "i2", id="x7")
+    world.work()
+    found, mine = states(world)
+    last = interest.decode(found[mine[-1]].value or b"")
+    last.recent = last.recent.replace(b"y7", b"x7")
+    found[mine[-1]] = found[mine[-1]]._replace(value=interest.encode(last))
+    return world
+
+
+@pytest.mark.parametrize("run_in", [0, 20_000])
+@pytest.mark.parametrize(
+    "ranged", [Scope(), Scope(since=NOW + 10_000_000), Scope(starts={("clicks", partition_of(ALICE)): 2})]
+)
+@pytest.mark.parametrize(("between", "double"), [(1, 1), (2, 1), (63, 1), (64, 0), (65, 0), (130, 0)])
+def test_an_id_that_was_given_before_the_range_is_double_in_it(
+    monkeypatch: pytest.MonkeyPatch, run_in: int, ranged: Scope, between: int, double: int
+) -> None:
+    monkeypatch.setattr(scope, "RUN_IN", run_in)
+    world = id_again(between)
+    report = check(world.log, world.settings, scope=ranged)
+    assert (report.double, dict(report.kinds)) == (double, {"double": 1} if double else {})
+
+
 def test_a_break_before_the_range_is_not_looked_for() -> None:
     world = eventful()
     found = world.log.topics["clicks"][0]
