@@ -238,7 +238,7 @@ class World:
             "model.sha256": "", "host": "h", "failed.at": NOW, "payload.sha256": sha256(row.value or b"").hexdigest(),
             "truncated": "false",
         }  # fmt: skip
-        headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in said.items())
+        headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in said.items()) + row.headers
         self.log.append(self.settings.dead_letters_topic, row.partition, row.key, row.value, headers, row.timestamp)
 
 
