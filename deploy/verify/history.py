@@ -22,6 +22,7 @@ from deploy.verify.ledger import (
     UNSEEN,
     Ledger,
     User,
+    entry,
     ring_entry,
     ring_place,
 )
@@ -161,8 +162,6 @@ class History:
         if found == FORGED:
             self._blame("claim", "a state of an epoch that no takeover comes to", record, key, state.seq)
             return
-        if (parts := split(state.recent)) is None or len(parts) != state.recent_count:
-            self._blame("state", f"its {state.recent_count} recent events cannot be read", record, key, state.seq)
         for topic, offset in state.folded:
             if topic >= len(self._ledger.shelves):
                 self._blame("state", f"folded names topic {topic}", record, key, state.seq)
@@ -199,7 +198,7 @@ class History:
             if state.fence[topic] < begin:
                 known.append(state.fence[topic])
             elif not self.hiding[topic]:
-                self.hiding[topic] = any(entry.id for entry in recents(state.recent))
+                self.hiding[topic] = any(recent.id for recent in recents(state.recent))
             self.reached[topic] = max(self.reached[topic], *known) if known else self.reached[topic]
 
     def _quiet(self, number: int, user: User, state: Interest, record: Record) -> None:
@@ -209,6 +208,7 @@ class History:
             return
         if state.last_time != user.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {user.last_time}", record, user.key, state.seq)
+        self._check_memory(user, state, record)
         self._move_fence(user, state, [], list(user.fence), record)
         self._keep(number, user, state)
 
@@ -217,6 +217,7 @@ class History:
         user = self._ledger.users[number]
         if state.seq == user.seq and state.chain == user.chain and state.fence == user.fence.tolist():
             self._report.repeated += 1
+            self._check_memory(user, state, record)
             return
         known = self.rows(user, state.seq)
         if known and self.chain(known[0]) != state.chain:
@@ -242,6 +243,7 @@ class History:
             if self._ledger.shelves[topic].state[index] == ACCEPTED:
                 self._ledger.shelves[topic].state[index] = passed
         before = state.seq - len(state.folded)
+        self._learn(user, state)
         user.recent, user.recent_seq = state.recent, state.seq
         del (
             user.ring[:],
@@ -309,15 +311,13 @@ class History:
             last_time = max(last_time, shelf.time[index])
             fence[topic] = offset
             self._remember(user, topic, index)
-            self._check_seen(user, state, topic, index)
+            user.entries.append(shelf.entry[index])
+            _see(user.seen, shelf.item[index])
         if chain != state.chain:
             self._blame("chain", f"chain {state.chain.hex()}, recomputed {chain.hex()}", record, user.key, state.seq)
         if last_time != state.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {last_time}", record, user.key, state.seq)
-        if state.recent_count != min(state.seq, MAX_RECENT):
-            self._blame("state", f"{state.recent_count} recent events", record, user.key, state.seq)
-        elif state.seq // 32 != user.seq // 32:  # each event is seen in the ring at least once
-            self._check_recent(user, state, record)
+        self._check_memory(user, state, record)
         self._move_fence(user, state, passed, fence, record)
         _trim(user)
         self._keep(number, user, state)
@@ -347,31 +347,40 @@ class History:
             return True
         return False
 
-    def _check_seen(self, user: User, state: Interest, topic: int, index: int) -> None:
-        if len(state.seen) >= 4 * MAX_SEEN:  # full: new items are no longer taken in
-            return
-        shelf = self._ledger.shelves[topic]
-        seen = memoryview(state.seen).cast("I")
-        at = bisect_left(seen, shelf.item[index])
-        if at == len(seen) or seen[at] != shelf.item[index]:
-            self._accuse(
-                "state", "the item is not among the seen ones", user, topic, index + shelf.start, shelf.seq[index]
-            )
-
-    def _check_recent(self, user: User, state: Interest, record: Record) -> None:
-        """The last 64 events in the record against those that were applied."""
-        recent = recents(state.recent)
-        ring = user.ring[-MAX_RECENT:].tolist()
-        for place, entry in zip(reversed(ring), reversed(recent), strict=False):
-            topic, index = ring_place(place)
-            shelf = self._ledger.shelves[topic]
-            names = (
-                shelf.remembered(index),
-                shelf.ids.get(index),
-            )  # a state of an earlier version has all ids as they are
-            if (entry.behaviour, entry.time) != (topic, shelf.time[index]) or entry.id not in names:
+    def _check_memory(self, user: User, state: Interest, record: Record) -> None:
+        """Recent events and seen items, byte for byte, against those that were applied. What is wrong is blamed once: the next
+        state is held to this one."""
+        found = hashes(state.recent)
+        expected = user.entries[-MAX_RECENT:]
+        if state.recent_count != min(state.seq, MAX_RECENT):
+            self._blame("state", f"{state.recent_count} recent events", record, user.key, state.seq)
+        elif found != expected:
+            parts = split(state.recent)
+            if parts is None or len(parts) != state.recent_count:
+                self._blame("state", "the recent events cannot be read", record, user.key, state.seq)
+            elif not all(map(_remembers, recents(state.recent), expected)):
                 self._blame("state", "the recent events are not those applied last", record, user.key, state.seq)
-                return
+            user.entries = found or expected
+        if state.seen != user.seen.tobytes():
+            seen = array("I", state.seen)
+            message = f"the {len(seen)} seen items are not those of its events, which are {len(user.seen)}"
+            self._blame("state", message, record, user.key, state.seq)
+            user.seen = seen
+
+    def _learn(self, user: User, state: Interest) -> None:
+        """Take recent events and seen items as they stand, if they can be read at all."""
+        user.entries = hashes(state.recent) or array("q")
+        user.seen = array("I", state.seen)
+        parts = split(state.recent)
+        ordered = user.seen.tolist()
+        wrong = []
+        if parts is None or len(parts) != state.recent_count:
+            wrong.append(f"its {state.recent_count} recent events cannot be read")
+        if ordered != sorted(set(ordered)):
+            wrong.append("its seen items are not in order")
+        for message in wrong:
+            place = self._topic, self._ledger.partition, self._at
+            self._report.add(Violation("state", message, user.name, state.seq, *place))
 
     def _move_fence(
         self, user: User, state: Interest, passed: list[tuple[int, int]], fence: list[int], record: Record
@@ -458,6 +467,8 @@ def _trim(user: User) -> None:
     """Keep what the states remember, and a little more: cutting it every time would cost more than it saves."""
     if len(user.ring) >= MAX_RECENT:
         user.recent = b""
+    if len(user.entries) > 2 * MAX_RECENT:
+        del user.entries[:-MAX_RECENT]
     if len(user.ring) > 2 * MAX_RECENT:
         del user.ring[:-MAX_RECENT], user.marks[:-MAX_RECENT]
 
@@ -468,6 +479,30 @@ def recents(raw: bytes) -> list[Recent]:
         return list(Interest.recents(SimpleNamespace(recent=raw)))  # type: ignore[arg-type]
     except (struct.error, ValueError):
         return []
+
+
+def hashes(raw: bytes) -> array[int] | None:
+    """Of each of a state's recent events, without its length; None where the lengths lead beyond the end. Cheap."""
+    found = array("q")
+    at, size = 0, len(raw)
+    while at + 1 < size:
+        end = at + 2 + raw[at] + 256 * raw[at + 1]
+        found.append(hash(raw[at + 2 : end]))
+        at = end
+    return found if at == size else None
+
+
+def _remembers(recent: Recent, expected: int) -> bool:
+    """An event as it must be, or as an earlier version remembered it: an `id` in the form of a place without `id:` before it."""
+    before = recent.behaviour, recent.value, recent.time, recent.item, recent.scene
+    return expected in (hash(entry(*before, recent.id)), hash(entry(*before, "id:" + recent.id)))
+
+
+def _see(seen: array[int], item: int) -> None:
+    """Insert one item in order. When it is full, no new ones are taken in."""
+    at = bisect_left(seen, item)
+    if len(seen) < MAX_SEEN and (at == len(seen) or seen[at] != item):
+        seen.insert(at, item)
 
 
 def split(raw: bytes) -> list[bytes] | None:

@@ -8,6 +8,7 @@ on the scale; `time` is at most an hour after the append time.
 from __future__ import annotations
 
 import json
+import math
 import re
 from importlib.resources import files
 from typing import Any, NamedTuple, NoReturn
@@ -25,12 +26,14 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Accepted(NamedTuple):
-    """What an acceptable event says. id: "" where the producer gave none."""
+    """What an acceptable event says. id, scene: "" where the producer gave none; value: NaN without one."""
 
     user: bytes
     item: str
     time: int
     id: str
+    scene: str = ""
+    value: float = math.nan
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -72,7 +75,8 @@ class Judge:
             return f"rating {rating} is not on the scale {self._low:g} to {self._high:g}"
         if body["time"] > append_ms + HOUR_MS:
             return "more than an hour in the future"
-        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "")
+        given = math.nan if rating is None else float(rating)
+        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "", body.get("scene") or "", given)
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)

@@ -1,4 +1,4 @@
-"""What one partition of the source topics holds, and what became of each record. Kept in flat arrays: 50 bytes a record."""
+"""What one partition of the source topics holds, and what became of each record. Kept in flat arrays: 60 bytes a record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b, sha256
+from struct import Struct
 from zlib import crc32
 
 from deploy.verify.judge import Accepted, Judge
@@ -28,6 +29,7 @@ LONGEST_PLACE = 300
 
 _FORM = re.compile(r"(?:id:)*(.{1,249})/(?:0|[1-9][0-9]{0,9})/(?:0|[1-9][0-9]{0,18})", re.ASCII)
 _PLACE = re.compile(r"(.{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,18})", re.ASCII)
+_BEFORE_TEXTS = Struct("<Bfq")
 _REASONS = 10_000  # kept; more of them would be a flood of bad records
 
 
@@ -38,6 +40,7 @@ class Shelf:
     state, flags: as above; digest: 16 bytes each, blake2b-128 of the value, of an unacceptable record its `fingerprint`;
     user: index of the user; time: epoch ms; item: crc32 of its id; after: index of the same user's next event here;
     large: of records that a dead letter cuts, the `fingerprint` of what it keeps and the sha256 of the whole value, in hex;
+    entry: a hash of the event as a state remembers it;
     seq: the event's number in its user's life; sent: the first 8 bytes of the value's sha256, where a ledger asks for it.
     """
 
@@ -56,6 +59,7 @@ class Shelf:
         self.time = array("q", [0]) * size
         self.item = array("I", [0]) * size
         self.after = array("i", [NONE]) * size
+        self.entry = array("q", [0]) * size
         self.seq = array("q", [0]) * size
         self.sent = bytearray(8 * size if hashed else 0)
         self.ids = Ids(size)
@@ -117,8 +121,8 @@ class User:
     """Where one user stands while the changelog is read."""
 
     __slots__ = (
-        "at", "chain", "cursor", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "recent_seq", "replayed",
-        "ring", "row", "seq", "slate", "tail",
+        "at", "chain", "cursor", "entries", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "recent_seq",
+        "replayed", "ring", "row", "seen", "seq", "slate", "tail",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -131,6 +135,8 @@ class User:
         self.last_time = -1
         self.ring = array("q")  # the last events, 64 at least: topic index, index (see `ring_entry`)
         self.marks = array("q")  # hashes of what is remembered of them
+        self.entries = array("q")  # hashes of the events that its state must remember, 64 at least
+        self.seen = array("I")  # of the items that its state must have seen, in order
         self.recent = b""  # of an adopted state: its recent events, whose ids only it tells of
         self.recent_seq = 0  # how many events that state had taken in
         self.row = NONE  # the last state of this user; NONE: none seen
@@ -143,6 +149,12 @@ class User:
     @property
     def name(self) -> str:
         return self.key.decode(errors="replace")
+
+
+def entry(behaviour: int, value: float, time: int, item: str, scene: str, given: str) -> bytes:
+    """An event as a state's recent events hold it, behind its length."""
+    texts = [text.encode() for text in (item, scene, given)]
+    return _BEFORE_TEXTS.pack(behaviour, value, time) + b"".join(len(raw).to_bytes(2, "little") + raw for raw in texts)
 
 
 def ring_entry(topic: int, index: int) -> int:
@@ -261,6 +273,10 @@ class Ledger:
             shelf.ids.put(index, given)
         if (formed := _FORM.fullmatch(verdict.id)) and formed[1] in self.topics:
             shelf.flags[index] |= OWN
+        remembered = shelf.remembered(index)
+        shelf.entry[index] = hash(
+            entry(behaviour, verdict.value, verdict.time, verdict.item, verdict.scene, remembered)
+        )
         before = user.tail[behaviour]
         if before == NONE:
             user.at[behaviour] = index

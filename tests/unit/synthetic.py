@@ -244,6 +244,6 @@ class World:
 
 def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
     return SourceEvent(
-        behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, float("nan"), "", "",
+        behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, said.value, said.scene, "",
         said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"", mark=mark(said.id),
     )  # fmt: skip

@@ -17,6 +17,7 @@ import typer
 from deploy.commands import verify as command
 from deploy.verify import Report, Scope, check, scope
 from deploy.verify.disks import OFFSET_KEY
+from deploy.verify.history import split
 from deploy.verify.judge import Accepted, Judge
 from deploy.verify.ledger import Ledger
 from deploy.verify.writers import CLAIM
@@ -407,15 +408,61 @@ def committed_unread(world: World) -> None:
     world.log.offsets["clicks", partition] = offset + 1
 
 
+def forgets_seen(world: World) -> None:
+    """Only what was taken in last is seen."""
+    change_state(world, 1, lambda state: setattr(state, "seen", state.seen[4:]))
+
+
+def sees_too_much(world: World) -> None:
+    change_state(world, 2, lambda state: setattr(state, "seen", bytes(4) + state.seen))
+
+
+def muddles_recent(world: World) -> None:
+    """Another item, of the same length, stands in the place of an earlier one."""
+    change_state(world, 2, lambda state: setattr(state, "recent", state.recent.replace(b"i1", b"i7")))
+
+
+def muddles_value(world: World) -> None:
+    change_state(
+        world, 2, lambda state: setattr(state, "recent", state.recent.replace(b"\0\0\x80\x40", b"\0\0\x40\x40"))
+    )
+
+
+def swaps_recent(world: World) -> None:
+    def swap(state: interest.Interest) -> None:
+        first, second, *others = split(state.recent) or ()
+        state.recent = b"".join(len(one).to_bytes(2, "little") + one for one in (second, first, *others))
+
+    change_state(world, 1, swap)
+
+
+def a_duplicate_wipes_the_memory(world: World) -> None:
+    world.send(2, ALICE, "i4", id="x4")
+    world.work()
+
+    def wipe(state: interest.Interest) -> None:
+        state.seen = state.recent = b""
+        state.recent_count = 0
+
+    change_state(world, 3, wipe)
+
+
+def a_retry_with_another_memory(world: World) -> None:
+    found, mine = states(world)
+    state = interest.decode(found[mine[2]].value or b"")
+    state.seen = state.seen[4:]
+    world.write(ALICE.encode(), partition_of(ALICE), interest.encode(state))
+
+
 MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
     (lost_state, {"gap", "lost", "slate-state"}),
     (lost_last_state, {"lost"}),
     (forgotten_event, {"lost"}),
     (swapped_states, {"gap", "stale", "lost", "slate-state"}),
-    (swapped_events, {"chain"}),
+    (swapped_events, {"chain", "state"}),
     (swapped_offsets, {"order", "lost"}),
     (double, {"double"}),
-    (double_by_id, {"double"}),
+    (double_by_id, {"double", "state"}),
     (stale, {"stale"}),
     (fork, {"fork"}),
     (fork_at_the_head, {"fork"}),
@@ -424,6 +471,13 @@ MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
     (fence_back, {"fence", "slate-fence"}),
     (wrong_time, {"state"}),
     (forgotten_item, {"state"}),
+    (forgets_seen, {"state"}),
+    (sees_too_much, {"state"}),
+    (muddles_recent, {"state"}),
+    (muddles_value, {"state"}),
+    (swaps_recent, {"state"}),
+    (a_duplicate_wipes_the_memory, {"state"}),
+    (a_retry_with_another_memory, {"state"}),
     (damaged_state, {"state", "lost", "slate-state"}),
     (erased_state, {"state"}),
     (state_elsewhere, {"state", "lost", "slate-state"}),

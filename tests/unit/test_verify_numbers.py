@@ -1,4 +1,4 @@
-"""`freshet verify --bundle` after a change of the bundle: each state and slate is judged by its own model, or left out and counted.
+"""`freshet verify --bundle` after a change of the bundle: each state and slate is judged by its own model, or left out.
 
 The models are made up: a step adds the model's gain to h and c, an item scores its row times the gain, plus h.
 """

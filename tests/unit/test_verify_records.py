@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from deploy.verify import Report, check
 from deploy.verify.history import split
+from deploy.verify.judge import Accepted
 from stream import interest
-from tests.unit.synthetic import World, partition_of
+from stream.decoder import EventDecoder
+from stream.events import SourceEvent
+from tests.unit.synthetic import NOW, PARTITIONS, Row, World, partition_of
 
 ALICE = "alice"
 HOME = partition_of(ALICE)
@@ -170,3 +173,73 @@ def test_what_is_decoded_can_be_read_and_written(said: dict[str, int]) -> None:
     assert len(list(state.recents())) == len(list(state.newest())) == len(split(state.recent) or ())
     state.seen_hashes()
     assert interest.encode(state) == with_fields(**said)
+
+
+# What a state remembers, by the worker's own code and by the check's.
+
+BODIES = st.fixed_dictionaries(
+    {"item": st.text(min_size=1, max_size=5)},
+    optional={
+        "id": st.sampled_from(["e1", "e2", "clicks/0/7", "id:clicks/0/7", "id:id:ratings/1/2", "id:x", "items/0/7"]),
+        "scene": st.one_of(st.none(), st.text(max_size=4)),
+        "value": st.one_of(st.integers(1, 5), st.floats(0.5, 5, width=64)),
+        "time": st.integers(0, NOW),
+    },
+)
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 2), BODIES, st.sampled_from([b"", b"clicks/0/3", b"ratings/1/0", b"x"])), max_size=90
+)
+
+
+class Decoded(World):
+    """Its events are made by the worker's decoder."""
+
+    def event(self, behaviour: int, row: Row, verdict: Accepted) -> SourceEvent:
+        decoder = EventDecoder(PARTITIONS, self.settings.rating_scale, self.settings.sources)
+        return decoder.decode(behaviour, row.partition, row.offset, row.timestamp, row.key, row.value, row.headers)
+
+
+@given(EVENTS, st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_what_a_right_worker_remembers_is_what_the_check_expects(
+    drawn: list[tuple[int, dict[str, object], bytes]], every: int
+) -> None:
+    made = Decoded()
+    for number, (behaviour, body, replay) in enumerate(drawn):
+        said = {name: value for name, value in body.items() if behaviour or name != "value"}
+        headers = (("replay", replay),) if replay else ()
+        made.send(behaviour, ALICE, headers=headers, **said)
+        if number % every == 0:
+            made.work()
+    made.work()
+    report = check(made.log, made.settings)
+    assert (report.violations, report.exit_code) == ([], 0)
+
+
+def test_what_an_earlier_version_remembered_is_right_too() -> None:
+    """It had ids in the form of a place as they are."""
+    made = world()
+    made.send(0, ALICE, "i4", id="clicks/0/7")
+    made.work()
+    rows = made.log.topics[made.settings.changelog_topic][HOME]
+    state = interest.decode(rows[2].value or b"")
+    old = state.recent.replace(b"\x0d\x00id:clicks/0/7", b"\x0a\x00clicks/0/7")
+    assert old != state.recent
+    last = (split(state.recent) or [])[-1]
+    start = len(old) - (len(last) - 3)
+    state.recent = old[: start - 2] + (len(last) - 3).to_bytes(2, "little") + old[start:]
+    rows[2] = rows[2]._replace(value=interest.encode(state))
+    report = check(made.log, made.settings)
+    assert (report.violations, report.exit_code) == ([], 0)
+
+
+def test_a_set_of_seen_items_that_is_full_takes_in_no_more() -> None:
+    made = World()
+    for number in range(interest.MAX_SEEN + 30):
+        made.send(0, ALICE, f"item-{number}")
+        if number % 500 == 0:
+            made.work()
+    made.work()
+    report = check(made.log, made.settings)
+    assert (report.violations, report.exit_code) == ([], 0)
+    assert len(made.states[ALICE.encode()].seen) == 4 * interest.MAX_SEEN
