@@ -20,6 +20,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from stream.decoder import JsonDecoder
+from stream.errors import RecordError
+from stream.events import MAX_ID
+
 CLAIM_KEY: Final = b"\xffwriter"
 """Never a user: their ids are UTF-8."""
 
@@ -75,6 +79,8 @@ class Claim(msgspec.Struct, frozen=True):
 
 NO_CLAIM: Final = Claim(0, "", 0)
 
+_DECODER = JsonDecoder(Claim)  # as for events: at most 32 nested, of a repeated name the last counts
+
 
 def encode(claim: Claim) -> bytes:
     return msgspec.json.encode(claim)
@@ -85,8 +91,8 @@ def decode(value: bytes | None) -> Claim:
     if value is None or len(value) > MAX_CLAIM:
         return NO_CLAIM
     try:
-        claim = msgspec.json.decode(value, type=Claim)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        claim = _DECODER.decode(value)
+    except RecordError:
         return NO_CLAIM
     return claim if claim.epoch > 0 else NO_CLAIM
 
@@ -96,11 +102,11 @@ def stamp(epoch: int) -> list[tuple[str, bytes]]:
     return [(WRITER, b"%d" % epoch)]
 
 
-def epoch_of(headers: Iterable[tuple[str, bytes]] | None) -> int:
-    """The epoch that a record's headers name, 0 where they name none."""
+def epoch_of(headers: Iterable[tuple[str, bytes | None]] | None) -> int:
+    """The epoch that the first WRITER among a record's headers names, 0 where it names none: no later one takes its part."""
     for name, value in headers or ():
-        if name == WRITER and len(value) <= MAX_EPOCH_DIGITS and value.isdigit():
-            return int(value)
+        if name == WRITER:
+            return int(value) if value and len(value) <= MAX_EPOCH_DIGITS and value.isdigit() else 0
     return 0
 
 
@@ -124,8 +130,27 @@ def judge(record: LogRecord, current: int) -> tuple[Claim, str]:
     return (claim, "") if claim.epoch > current else (NO_CLAIM, "")
 
 
+def of_user(key: bytes | None) -> bool:
+    """A user can have this key: what the schemas take for a user's id, in UTF-8. Any other key in the changelog is no worker's:
+    it may be one under which a folder keeps its own notes, or `*`, which has a slate and never a state."""
+    if not key or key == b"*" or b"\0" in key:
+        return False
+    try:
+        return len(key.decode()) <= MAX_ID
+    except UnicodeDecodeError:
+        return False
+
+
+class Forged(NamedTuple):
+    """A record that no worker wrote. what: a claim, or any other record."""
+
+    offset: int
+    why: str
+    what: str = "claim"
+
+
 class LeftOut(NamedTuple):
-    """Changelog records that are part of no state. fenced: states; forged: claims that no worker wrote."""
+    """Changelog records that are part of no state. fenced: states; forged: claims and records that no worker wrote."""
 
     fenced: int = 0
     forged: int = 0
@@ -133,12 +158,12 @@ class LeftOut(NamedTuple):
 
 class Sifted(NamedTuple):
     """claim: the one in force after the records; states: (key, value) that stand, in order; fenced: keys of those that do not;
-    forged: (offset, why) of claims that no worker wrote."""
+    forged: what no worker wrote."""
 
     claim: Claim
     states: list[tuple[bytes, bytes]]
     fenced: list[bytes]
-    forged: list[tuple[int, str]]
+    forged: list[Forged]
 
 
 def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
@@ -150,14 +175,15 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
     current = claim.epoch
     for record in records:
         key = record.key
-        if key is None:
-            continue
         if key == CLAIM_KEY:
             holds, why = judge(record, current)
             if why:
-                found.forged.append((record.offset, why))
+                found.forged.append(Forged(record.offset, why))
             elif holds.epoch:
                 claim, current = holds, holds.epoch
+            continue
+        if key is None or not of_user(key):  # its epoch proves nothing either
+            found.forged.append(of_nobody(record))
             continue
         epoch = epoch_of(record.headers)
         if record.value is None or epoch < current or epoch > limit(current):
@@ -169,6 +195,16 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
     return found._replace(claim=claim)
 
 
-def log_forged(partition: int, offset: int, why: str) -> None:
-    """Name a claim in the changelog that no worker wrote."""
-    log.error("forged claim in the changelog, left out: %s", why, extra={"partition": partition, "offset": offset})
+def of_nobody(record: LogRecord) -> Forged:
+    """A record under a key that no user can have."""
+    return Forged(record.offset, f"no user has the key {record.key!r:.80}", "record")
+
+
+def log_forged(partition: int, forged: Forged) -> None:
+    """Name a record of the changelog that no worker wrote."""
+    log.error(
+        "forged %s in the changelog, left out: %s",
+        forged.what,
+        forged.why,
+        extra={"partition": partition, "offset": forged.offset},
+    )

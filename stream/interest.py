@@ -34,6 +34,7 @@ from stream.events import SourceEvent
 FORMAT: Final = 1
 MAX_RECENT: Final = 64
 MAX_SEEN: Final = 4096
+MAX_SEQ: Final = 2**63 - 1
 NO_TIME: Final = -1
 ZERO_CHAIN: Final = bytes(16)
 
@@ -44,6 +45,7 @@ _FOLDED = struct.Struct("<Bq")
 _ENTRY = struct.Struct("<Bfq")
 _CHOSEN = struct.Struct("<Bf8xH")  # behaviour and value of an entry, length of the item id behind them
 _U16 = struct.Struct("<H")
+_LEAST_ENTRY = _U16.size + _ENTRY.size + 3 * _U16.size
 _U32 = struct.Struct("<I")
 
 
@@ -218,8 +220,22 @@ def _decode(record: bytes) -> Interest:
         raise StateError(f"state record of format {format_}; this version reads {FORMAT}")
     if crc32(memoryview(record)[:-4]) != _U32.unpack_from(record, len(record) - 4)[0]:
         raise StateError("state record is damaged: wrong checksum")
+    if (
+        seq > MAX_SEQ or recent > MAX_RECENT or seen > MAX_SEEN
+    ):  # never written by `encode`, and no room is made for them
+        raise StateError(
+            f"state record cannot be decoded: seq {seq}, recent events {recent}, seen items {seen}; expected at most {MAX_SEQ}, "
+            f"{MAX_RECENT}, {MAX_SEEN}"
+        )
     at = _HEADER.size
     after = at + folded * _FOLDED.size
+    end = len(record) - _U32.size - 4 * seen
+    least = after + 4 * hidden + _LEAST_ENTRY * recent
+    if end < least or (end > least and not recent):
+        raise StateError(
+            f"state record cannot be decoded: it has {len(record)} bytes, its header says "
+            f"{'at least' if recent else 'exactly'} {least + 4 * seen + _U32.size}"
+        )
     vectors = np.frombuffer(record, np.float16, 2 * hidden, after)
     if not np.isfinite(vectors).all():  # never written by `encode`
         raise StateError("state record holds an h or c that is not finite")
@@ -230,7 +246,6 @@ def _decode(record: bytes) -> Interest:
     state.last_time = last_time
     state.chain = chain
     state.folded = list(_FOLDED.iter_unpack(record[at:after]))
-    end = len(record) - 4 - 4 * seen
     state.recent = record[after + 4 * hidden : end]
     state.recent_count = recent
     state.seen = record[end:-4]

@@ -209,7 +209,10 @@ class Metrics:
             "fenced_records",
             "Changelog records left out of every state: of a worker that had lost its partition, or of none",
         )
-        self.forged = counter("forged_claims", "Claims in the changelog that no worker can have written, among those")
+        self.forged = counter(
+            "forged_claims",
+            "Claims, and records of no user, in the changelog that no worker can have written, among those",
+        )
         self.damaged = counter("damaged_partitions", "Partitions of RocksDB that were damaged, deleted and read back")
         self.accepted_loss = counter(
             "accepted_loss_records", "Records gone before they were read, accepted by a person"

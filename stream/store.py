@@ -220,15 +220,15 @@ def _fail(partition: int, error: Exception) -> NoReturn:
 
 
 def _batch(partition: int, records: Iterable[LogRecord], claim: Claim) -> tuple[Any, LeftOut]:
-    """A WriteBatch of what stands among `records`, and how many do not. A forged claim is named in the log."""
+    """A WriteBatch of what stands among `records`, and how many do not. What is forged is named in the log."""
     sifted = claims.sift(records, claim)
     batch = rocksdict.WriteBatch(raw_mode=True)
     for key, value in dict(sifted.states).items():  # a user's last one: a log of many states a user is half written
         batch.put(key, value)
     if sifted.claim is not claim:
         batch.put(CLAIM_KEY, claims.encode(sifted.claim))
-    for offset, why in sifted.forged:
-        claims.log_forged(partition, offset, why)
+    for forged in sifted.forged:
+        claims.log_forged(partition, forged)
     return batch, LeftOut(len(sifted.fenced), len(sifted.forged))
 
 

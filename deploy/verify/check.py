@@ -39,7 +39,7 @@ from deploy.verify.letters import Letters
 from deploy.verify.log import KafkaLog, Log, Place, Span
 from deploy.verify.report import Report, Violation
 from deploy.verify.scope import MARGIN_MS, Scope
-from deploy.verify.sends import Sends
+from deploy.verify.sends import Sends, refuse_unreadable
 from deploy.verify.slates import Slates
 from stream.errors import TopologyError
 from stream.settings import Settings
@@ -73,6 +73,8 @@ def check(
     report = Report()
     now = log.spans(settings.sources)
     partitions = _partitions(now, settings)
+    if scope.ledger is not None:
+        refuse_unreadable(scope.ledger, settings.sources, partitions)  # before anything that takes long
     due = scope.due(log, now)
     committed, in_time = _await(log, now, max(wait, scope.wait), sleep)
     outputs = log.spans([settings.dead_letters_topic, settings.recommendations_topic])

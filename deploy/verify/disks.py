@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 OFFSET_KEY = b"__faust\0offset__"
 """Under it Faust keeps the offset of the last changelog record that the folder holds."""
 
+LONGEST_OFFSET = 20  # digits of 2**63
+
 NOTE_KEY = b"\xffchangelog"
 """Under it a worker notes which changelog that is."""
 
@@ -37,6 +39,10 @@ class Disk:
         finally:
             database.close()
         if found is not None:
+            if not (found.isdigit() and len(found) < LONGEST_OFFSET):
+                raise DataError(
+                    f"{path}: its changelog offset is {found[:40]!r}, expected a number: it is no worker's folder"
+                )
             self.offset = int(found)
 
     def take(self, offset: int, key: bytes, value: bytes) -> None:

@@ -22,14 +22,17 @@ from deploy.verify.ledger import (
     UNSEEN,
     Ledger,
     User,
+    entry,
     ring_entry,
     ring_place,
 )
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
-from deploy.verify.writers import CLAIM, FENCED, FORGED, UNCLAIMED, Writers
+from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, UNCLAIMED, Writers
 from stream.errors import StateError
 from stream.interest import MAX_RECENT, MAX_SEEN, Interest, Recent, decode
+
+_BEFORE_TEXTS = 13  # bytes of a recent event: behaviour, value, time
 
 
 class History:
@@ -131,10 +134,15 @@ class History:
     def _take(self, record: Record) -> None:
         key = record.key
         if key is None or record.value is None:
-            what = "without a key" if key is None else "a tombstone, and a worker deletes no state"
+            what = "without a key, so of no user" if key is None else "a tombstone, and a worker deletes no state"
             self._blame("state", f"a changelog record that no worker wrote: {what}", record, key)
             return
         found = self._writers.judge(record)
+        if found == NOBODYS:
+            self._blame(
+                "state", f"a changelog record that no worker wrote: no user has the key {key!r:.80}", record, key
+            )
+            return
         number = self._ledger.find(key)
         if number is None and murmur2(key) % self._partitions != record.partition:
             self._blame("state", "a state on a partition that is not its user's", record, key)
@@ -154,6 +162,11 @@ class History:
         if found == FORGED:
             self._blame("claim", "a state of an epoch that no takeover comes to", record, key, state.seq)
             return
+        for topic, offset in state.folded:
+            if topic >= len(self._ledger.shelves):
+                self._blame("state", f"folded names topic {topic}", record, key, state.seq)
+            elif offset < 0:
+                self._phantom(user, topic, offset, state.seq)
         user.exposed = None
         if found == UNCLAIMED and not self.gone:
             self._blame("claim", "a state of an epoch that nobody claimed", record, key, state.seq)
@@ -185,7 +198,7 @@ class History:
             if state.fence[topic] < begin:
                 known.append(state.fence[topic])
             elif not self.hiding[topic]:
-                self.hiding[topic] = any(entry.id for entry in recents(state.recent))
+                self.hiding[topic] = any(recent.id for recent in recents(state.recent))
             self.reached[topic] = max(self.reached[topic], *known) if known else self.reached[topic]
 
     def _quiet(self, number: int, user: User, state: Interest, record: Record) -> None:
@@ -195,6 +208,7 @@ class History:
             return
         if state.last_time != user.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {user.last_time}", record, user.key, state.seq)
+        self._check_memory(user, state, record)
         self._move_fence(user, state, [], list(user.fence), record)
         self._keep(number, user, state)
 
@@ -203,6 +217,7 @@ class History:
         user = self._ledger.users[number]
         if state.seq == user.seq and state.chain == user.chain and state.fence == user.fence.tolist():
             self._report.repeated += 1
+            self._check_memory(user, state, record)
             return
         known = self.rows(user, state.seq)
         if known and self.chain(known[0]) != state.chain:
@@ -228,7 +243,8 @@ class History:
             if self._ledger.shelves[topic].state[index] == ACCEPTED:
                 self._ledger.shelves[topic].state[index] = passed
         before = state.seq - len(state.folded)
-        user.recent = state.recent
+        self._learn(user, state)
+        user.recent, user.recent_seq = state.recent, state.seq
         del (
             user.ring[:],
             user.marks[:],
@@ -262,8 +278,7 @@ class History:
         seq = user.seq
         for topic, offset in state.folded:
             seq += 1
-            if topic > 2:
-                self._blame("state", f"folded names topic {topic}", record, user.key, state.seq)
+            if topic >= len(self._ledger.shelves) or offset < 0:  # blamed
                 self._adopt(number, user, state, SKIPPED, passed)
                 return
             shelf = self._ledger.shelves[topic]
@@ -283,7 +298,7 @@ class History:
                 passed.append((topic, at))
                 at = shelf.after[at]
             user.at[topic] = shelf.after[index]
-            if self._in_ring(user, topic, index):
+            if self._in_ring(user, topic, index) or self._was_adopted(user, topic, index, seq - 1):
                 self._report.double += 1
                 self._accuse(
                     "double", f"id {shelf.ids.get(index)!r} is among the last {MAX_RECENT}", user, topic, offset, seq
@@ -296,18 +311,19 @@ class History:
             last_time = max(last_time, shelf.time[index])
             fence[topic] = offset
             self._remember(user, topic, index)
-            self._check_seen(user, state, topic, index)
+            user.entries.append(shelf.entry[index])
+            _see(user.seen, shelf.item[index])
         if chain != state.chain:
             self._blame("chain", f"chain {state.chain.hex()}, recomputed {chain.hex()}", record, user.key, state.seq)
         if last_time != state.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {last_time}", record, user.key, state.seq)
-        if state.recent_count != min(state.seq, MAX_RECENT):
-            self._blame("state", f"{state.recent_count} recent events", record, user.key, state.seq)
-        elif state.seq // 32 != user.seq // 32:  # each event is seen in the ring at least once
-            self._check_recent(user, state, record)
+        self._check_memory(user, state, record)
         self._move_fence(user, state, passed, fence, record)
         _trim(user)
         self._keep(number, user, state)
+
+    def _phantom(self, user: User, topic: int, offset: int, seq: int) -> None:
+        self._accuse("phantom", "a state names a record that does not exist", user, topic, offset, seq)
 
     def _foldable(self, number: int, topic: int, index: int, at_fence: bool, seq: int) -> bool:
         """May this event be folded now? Blames and says no otherwise."""
@@ -316,7 +332,7 @@ class History:
         offset = index + shelf.start
         found = shelf.state[index] if index < len(shelf.state) else ABSENT
         if found == ABSENT:
-            self._accuse("phantom", "a state names a record that does not exist", user, topic, offset, seq)
+            self._phantom(user, topic, offset, seq)
         elif found == INVALID:
             why = shelf.reasons.get(index, "")
             self._accuse("invalid-applied", f"an unacceptable record is in a state: {why}", user, topic, offset, seq)
@@ -331,33 +347,40 @@ class History:
             return True
         return False
 
-    def _check_seen(self, user: User, state: Interest, topic: int, index: int) -> None:
-        if len(state.seen) >= 4 * MAX_SEEN:  # full: new items are no longer taken in
-            return
-        shelf = self._ledger.shelves[topic]
-        seen = memoryview(state.seen).cast("I")
-        at = bisect_left(seen, shelf.item[index])
-        if at == len(seen) or seen[at] != shelf.item[index]:
-            self._accuse(
-                "state", "the item is not among the seen ones", user, topic, index + shelf.start, shelf.seq[index]
-            )
-
-    def _check_recent(self, user: User, state: Interest, record: Record) -> None:
-        """The last 64 events in the record against those that were applied."""
-        recent = recents(state.recent)
-        ring = user.ring[-MAX_RECENT:].tolist()
-        if len(recent) != state.recent_count:
-            self._blame("state", "the recent events cannot be read", record, user.key, state.seq)
-        for place, entry in zip(reversed(ring), reversed(recent), strict=False):
-            topic, index = ring_place(place)
-            shelf = self._ledger.shelves[topic]
-            names = (
-                shelf.remembered(index),
-                shelf.ids.get(index),
-            )  # a state of an earlier version has all ids as they are
-            if (entry.behaviour, entry.time) != (topic, shelf.time[index]) or entry.id not in names:
+    def _check_memory(self, user: User, state: Interest, record: Record) -> None:
+        """Recent events and seen items, byte for byte, against those that were applied. What is wrong is blamed once: the next
+        state is held to this one."""
+        found = hashes(state.recent)
+        expected = user.entries[-MAX_RECENT:]
+        if state.recent_count != min(state.seq, MAX_RECENT):
+            self._blame("state", f"{state.recent_count} recent events", record, user.key, state.seq)
+        elif found != expected:
+            parts = split(state.recent)
+            if parts is None or len(parts) != state.recent_count:
+                self._blame("state", "the recent events cannot be read", record, user.key, state.seq)
+            elif not all(map(_remembers, recents(state.recent), expected)):
                 self._blame("state", "the recent events are not those applied last", record, user.key, state.seq)
-                return
+            user.entries = found or expected
+        if state.seen != user.seen.tobytes():
+            seen = array("I", state.seen)
+            message = f"the {len(seen)} seen items are not those of its events, which are {len(user.seen)}"
+            self._blame("state", message, record, user.key, state.seq)
+            user.seen = seen
+
+    def _learn(self, user: User, state: Interest) -> None:
+        """Take recent events and seen items as they stand, if they can be read at all."""
+        user.entries = hashes(state.recent) or array("q")
+        user.seen = array("I", state.seen)
+        parts = split(state.recent)
+        ordered = user.seen.tolist()
+        wrong = []
+        if parts is None or len(parts) != state.recent_count:
+            wrong.append(f"its {state.recent_count} recent events cannot be read")
+        if ordered != sorted(set(ordered)):
+            wrong.append("its seen items are not in order")
+        for message in wrong:
+            place = self._topic, self._ledger.partition, self._at
+            self._report.add(Violation("state", message, user.name, state.seq, *place))
 
     def _move_fence(
         self, user: User, state: Interest, passed: list[tuple[int, int]], fence: list[int], record: Record
@@ -400,6 +423,14 @@ class History:
             for t, i in map(ring_place, user.ring[-last:])
         )
 
+    def _was_adopted(self, user: User, topic: int, index: int, seq: int) -> bool:
+        """Its id was given to one of the last 64 of `seq` events, out of sight: only the state that was adopted tells of it."""
+        given = self._ledger.shelves[topic].remembered(index)
+        left = MAX_RECENT - (seq - user.recent_seq)
+        if not given or not user.recent or left <= 0:
+            return False
+        return given in {recent.id for recent in recents(user.recent)[-left:]}
+
     def _remember(self, user: User, topic: int, index: int) -> None:
         user.ring.append(ring_entry(topic, index))
         user.marks.append(hash(self._ledger.shelves[topic].remembered(index)))
@@ -436,6 +467,8 @@ def _trim(user: User) -> None:
     """Keep what the states remember, and a little more: cutting it every time would cost more than it saves."""
     if len(user.ring) >= MAX_RECENT:
         user.recent = b""
+    if len(user.entries) > 2 * MAX_RECENT:
+        del user.entries[:-MAX_RECENT]
     if len(user.ring) > 2 * MAX_RECENT:
         del user.ring[:-MAX_RECENT], user.marks[:-MAX_RECENT]
 
@@ -446,3 +479,57 @@ def recents(raw: bytes) -> list[Recent]:
         return list(Interest.recents(SimpleNamespace(recent=raw)))  # type: ignore[arg-type]
     except (struct.error, ValueError):
         return []
+
+
+def hashes(raw: bytes) -> array[int] | None:
+    """Of each of a state's recent events, without its length; None where the lengths lead beyond the end. Cheap."""
+    found = array("q")
+    at, size = 0, len(raw)
+    while at + 1 < size:
+        end = at + 2 + raw[at] + 256 * raw[at + 1]
+        found.append(hash(raw[at + 2 : end]))
+        at = end
+    return found if at == size else None
+
+
+def _remembers(recent: Recent, expected: int) -> bool:
+    """An event as it must be, or as an earlier version remembered it: an `id` in the form of a place without `id:` before it."""
+    before = recent.behaviour, recent.value, recent.time, recent.item, recent.scene
+    return expected in (hash(entry(*before, recent.id)), hash(entry(*before, "id:" + recent.id)))
+
+
+def _see(seen: array[int], item: int) -> None:
+    """Insert one item in order. When it is full, no new ones are taken in."""
+    at = bisect_left(seen, item)
+    if len(seen) < MAX_SEEN and (at == len(seen) or seen[at] != item):
+        seen.insert(at, item)
+
+
+def split(raw: bytes) -> list[bytes] | None:
+    """A state's recent events, each as its bytes behind the length; None where they are not of the form that they have: three
+    texts in UTF-8, which fill what the length says, and one of three behaviours."""
+    found = []
+    at = 0
+    while at < len(raw):
+        end = at + 2 + int.from_bytes(raw[at : at + 2], "little")
+        if end > len(raw) or not _formed(raw, at + 2, end):
+            return None
+        found.append(raw[at + 2 : end])
+        at = end
+    return found
+
+
+def _formed(raw: bytes, at: int, end: int) -> bool:
+    if at >= end or raw[at] > 2:
+        return False
+    at += _BEFORE_TEXTS
+    for _ in range(3):
+        start = at + 2
+        at = start + int.from_bytes(raw[at:start], "little")
+        if at > end:
+            return False
+        try:
+            raw[start:at].decode()
+        except UnicodeDecodeError:
+            return False
+    return at == end

@@ -8,6 +8,7 @@ on the scale; `time` is at most an hour after the append time.
 from __future__ import annotations
 
 import json
+import math
 import re
 from importlib.resources import files
 from typing import Any, NamedTuple, NoReturn
@@ -16,6 +17,7 @@ import jsonschema_rs
 
 BEHAVIOURS = ("click", "rating", "comment")
 MAX_DEPTH = 32
+LONGEST_USER = 256
 HOUR_MS = 3_600_000
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)  # linear also where a string does not end
@@ -24,12 +26,14 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Accepted(NamedTuple):
-    """What an acceptable event says. id: "" where the producer gave none."""
+    """What an acceptable event says. id, scene: "" where the producer gave none; value: NaN without one."""
 
     user: bytes
     item: str
     time: int
     id: str
+    scene: str = ""
+    value: float = math.nan
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -71,7 +75,8 @@ class Judge:
             return f"rating {rating} is not on the scale {self._low:g} to {self._high:g}"
         if body["time"] > append_ms + HOUR_MS:
             return "more than an hour in the future"
-        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "")
+        given = math.nan if rating is None else float(rating)
+        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "", body.get("scene") or "", given)
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)
@@ -84,6 +89,15 @@ class Judge:
     def _first_error(self, behaviour: int, body: Any) -> str:
         error = next(iter(self._validators[behaviour].iter_errors(body)), None)
         return f"{list(error.instance_path)}: {error.message[:100]}" if error else "?"
+
+
+def of_user(key: bytes | None) -> bool:
+    """A user can have this key, by the schemas: 1 to 256 characters of UTF-8, not `*`, no U+0000."""
+    try:
+        text = (key or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return 1 <= len(text) <= LONGEST_USER and text != "*" and "\0" not in text
 
 
 def parse(value: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""What one partition of the source topics holds, and what became of each record. Kept in flat arrays: 50 bytes a record."""
+"""What one partition of the source topics holds, and what became of each record. Kept in flat arrays: 60 bytes a record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b, sha256
+from struct import Struct
 from zlib import crc32
 
 from deploy.verify.judge import Accepted, Judge
@@ -21,8 +22,14 @@ NONE = -1
 REPLAY = "replay"
 """Header of a dead letter that was sent back: topic/partition/offset of the record that it was."""
 
+OURS = "__rec.errors."
+WHOLE = 4 << 20  # bytes of key and value that a dead letter keeps
+HEADERS_ROOM = 32 << 10
+LONGEST_PLACE = 300
+
 _FORM = re.compile(r"(?:id:)*(.{1,249})/(?:0|[1-9][0-9]{0,9})/(?:0|[1-9][0-9]{0,18})", re.ASCII)
 _PLACE = re.compile(r"(.{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,18})", re.ASCII)
+_BEFORE_TEXTS = Struct("<Bfq")
 _REASONS = 10_000  # kept; more of them would be a flood of bad records
 
 
@@ -32,6 +39,8 @@ class Shelf:
     start, end: offsets that are read; first: the log's own first offset; due: (from, to), the offsets that are judged.
     state, flags: as above; digest: 16 bytes each, blake2b-128 of the value, of an unacceptable record its `fingerprint`;
     user: index of the user; time: epoch ms; item: crc32 of its id; after: index of the same user's next event here;
+    large: of records that a dead letter cuts, the `fingerprint` of what it keeps and the sha256 of the whole value, in hex;
+    entry: a hash of the event as a state remembers it;
     seq: the event's number in its user's life; sent: the first 8 bytes of the value's sha256, where a ledger asks for it.
     """
 
@@ -50,10 +59,13 @@ class Shelf:
         self.time = array("q", [0]) * size
         self.item = array("I", [0]) * size
         self.after = array("i", [NONE]) * size
+        self.entry = array("q", [0]) * size
         self.seq = array("q", [0]) * size
         self.sent = bytearray(8 * size if hashed else 0)
         self.ids = Ids(size)
         self.reasons: dict[int, str] = {}
+        self.large: dict[int, tuple[bytes, str]] = {}
+        self._headers = array("q")
 
     def identity(self, index: int) -> bytes:
         """The event id: the producer's `id`, else the place that a `replay` header names, else topic/partition/offset."""
@@ -65,6 +77,16 @@ class Shelf:
         the worker's own: a producer's `id` in that form goes by `id:` and itself."""
         given = self.ids.get(index)
         return "id:" + given if self.flags[index] & OWN else given
+
+    def keep_headers(self, index: int, mark: int) -> None:
+        """mark: of the headers that a dead letter keeps, see `kept_headers`; next to nothing where no record has any."""
+        if not self._headers:
+            self._headers = array("q", [0]) * len(self.state)
+        self._headers[index] = mark
+
+    def headers(self, index: int) -> int:
+        """The mark that was kept, 0 where there are no headers."""
+        return self._headers[index] if self._headers else 0
 
     @property
     def narrowed(self) -> bool:
@@ -99,8 +121,8 @@ class User:
     """Where one user stands while the changelog is read."""
 
     __slots__ = (
-        "at", "chain", "cursor", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "replayed", "ring", "row",
-        "seq", "slate", "tail",
+        "at", "chain", "cursor", "entries", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "recent_seq",
+        "replayed", "ring", "row", "seen", "seq", "slate", "tail",
     )  # fmt: skip
 
     def __init__(self, key: bytes) -> None:
@@ -113,7 +135,10 @@ class User:
         self.last_time = -1
         self.ring = array("q")  # the last events, 64 at least: topic index, index (see `ring_entry`)
         self.marks = array("q")  # hashes of what is remembered of them
+        self.entries = array("q")  # hashes of the events that its state must remember, 64 at least
+        self.seen = array("I")  # of the items that its state must have seen, in order
         self.recent = b""  # of an adopted state: its recent events, whose ids only it tells of
+        self.recent_seq = 0  # how many events that state had taken in
         self.row = NONE  # the last state of this user; NONE: none seen
         self.oldest = NONE
         self.cursor = NONE
@@ -124,6 +149,12 @@ class User:
     @property
     def name(self) -> str:
         return self.key.decode(errors="replace")
+
+
+def entry(behaviour: int, value: float, time: int, item: str, scene: str, given: str) -> bytes:
+    """An event as a state's recent events hold it, behind its length."""
+    texts = [text.encode() for text in (item, scene, given)]
+    return _BEFORE_TEXTS.pack(behaviour, value, time) + b"".join(len(raw).to_bytes(2, "little") + raw for raw in texts)
 
 
 def ring_entry(topic: int, index: int) -> int:
@@ -139,6 +170,37 @@ def fingerprint(key: bytes | None, value: bytes | None) -> bytes:
     """16 bytes that tell key and value of a record, null and empty apart."""
     size = b"-" if key is None else str(len(key)).encode()
     return blake2b(b"%b:%b%b" % (size, key or b"", b"-" if value is None else b"+" + value), digest_size=16).digest()
+
+
+def cut(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes | None]:
+    """What a dead letter keeps of key and value: together WHOLE bytes, the key's first."""
+    room = WHOLE - len(key or b"")
+    return key and key[:WHOLE], value and value[: max(0, room)]
+
+
+def kept_headers(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    """A mark of the headers that a dead letter keeps of those received, 0 for none: not the worker's own names; of `replay` the
+    first one, unless it is too long for a place; of the others those that fit into 32 KiB, each with 10 bytes for its frame."""
+    kept: list[tuple[str, bytes | None]] = []
+    room = HEADERS_ROOM
+    replayed = False
+    for name, value in headers:
+        size = len(value or b"")
+        if name.startswith(OURS):
+            continue
+        if name == REPLAY:
+            if not replayed and size <= LONGEST_PLACE:
+                kept.append((name, value))
+            replayed = True
+            continue
+        room -= 10 + len(name.encode()) + size
+        if room >= 0:
+            kept.append((name, value))
+    return headers_mark(kept)
+
+
+def headers_mark(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    return hash(tuple((name, value) for name, value in headers)) if headers else 0
 
 
 class Ledger:
@@ -189,6 +251,10 @@ class Ledger:
                     self._put(behaviour, shelf, index, verdict, record)
                     digest = blake2b(value or b"", digest_size=16).digest()
                 shelf.digest[16 * index : 16 * index + 16] = digest
+                if len(record.key or b"") + len(value or b"") > WHOLE:
+                    shelf.large[index] = fingerprint(*cut(record.key, value)), sha256(value or b"").hexdigest()
+                if record.headers:
+                    shelf.keep_headers(index, kept_headers(record.headers))
                 if begin <= record.offset < end and not 0 <= self.since <= record.timestamp:
                     self.since = record.timestamp
                 if self._sends is not None:
@@ -207,6 +273,10 @@ class Ledger:
             shelf.ids.put(index, given)
         if (formed := _FORM.fullmatch(verdict.id)) and formed[1] in self.topics:
             shelf.flags[index] |= OWN
+        remembered = shelf.remembered(index)
+        shelf.entry[index] = hash(
+            entry(behaviour, verdict.value, verdict.time, verdict.item, verdict.scene, remembered)
+        )
         before = user.tail[behaviour]
         if before == NONE:
             user.at[behaviour] = index

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 import jsonschema_rs
 
 from deploy.verify.judge import schema
-from deploy.verify.ledger import ABSENT, APPLIED, CULPRIT, INVALID, LETTER, NONE, Ledger, fingerprint
+from deploy.verify.ledger import (
+    ABSENT,
+    APPLIED,
+    CULPRIT,
+    INVALID,
+    LETTER,
+    NONE,
+    OURS,
+    Ledger,
+    Shelf,
+    fingerprint,
+    headers_mark,
+)
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
 
-HEADER = "__rec.errors."
+HEADER = OURS
 INFERENCE = "inference"
 """Stage of an acceptable event that the model failed on, proved by running it alone."""
 
@@ -74,6 +86,7 @@ class Letters:
             self._blame("of a source record that does not exist", record)
         elif found not in (INVALID, APPLIED) and inference:
             shelf.flags[index] |= CULPRIT
+            self._compare(shelf, index, record, named)
         elif found != INVALID:
             user = self._ledger.users[shelf.user[index]].name
             self._report.add(
@@ -84,13 +97,36 @@ class Letters:
                 )
             )  # fmt: skip
         else:
-            kept = fingerprint(record.key, record.value) == shelf.digest[16 * index : 16 * index + 16]
-            hashed = sha256(record.value or b"").hexdigest() == named[HEADER + "payload.sha256"]
-            if named[HEADER + "truncated"] != "true" and not (kept and hashed):
-                self._blame(
-                    f"its key, its value or the hash in its header is not that of {topic}/{source}/{at}", record
-                )
+            self._compare(shelf, index, record, named)
             shelf.flags[index] |= LETTER
+
+    def _compare(self, shelf: Shelf, index: int, record: Record, named: dict[str, str]) -> None:
+        """A letter holds what was received: key, value, headers, cut where there is no room."""
+        wrong = []
+        digest = bytes(shelf.digest[16 * index : 16 * index + 16])
+        large = shelf.large.get(index)
+        if large is not None:
+            kept, hashed = fingerprint(record.key, record.value) == large[0], large[1]
+        else:
+            hashed = sha256(record.value or b"").hexdigest()
+            if shelf.state[index] == INVALID:
+                kept = fingerprint(record.key, record.value) == digest
+            else:
+                key = self._ledger.users[shelf.user[index]].key
+                kept = record.key == key and blake2b(record.value or b"", digest_size=16).digest() == digest
+        if not kept:
+            wrong.append("key or value")
+        elif named[HEADER + "payload.sha256"] != hashed:
+            wrong.append("the hash in its header")
+        if (named[HEADER + "truncated"] == "true") != (large is not None):
+            wrong.append(
+                f"`truncated` {named[HEADER + 'truncated']!r}, though it {'does not fit' if large else 'fits'},"
+            )
+        if headers_mark([pair for pair in record.headers if not pair[0].startswith(HEADER)]) != shelf.headers(index):
+            wrong.append("the received headers")
+        if wrong:
+            place = f"{shelf.topic}/{shelf.partition}/{shelf.start + index}"
+            self._blame(f"not what was received: {', '.join(wrong)} is not that of {place}", record)
 
     def _blame(self, message: str, record: Record) -> None:
         self._report.add(

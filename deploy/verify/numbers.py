@@ -28,7 +28,7 @@ from deploy.verify.ledger import APPLIED, NONE, Ledger
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
 from deploy.verify.slates import ANYONE
-from deploy.verify.writers import CLAIM, FENCED, FORGED, Writers
+from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, Writers
 from stream.bundle import CURRENT, Bundle, current, load
 from stream.encoder import Encoder, open_encoder
 from stream.errors import StateError
@@ -63,13 +63,14 @@ class Written(NamedTuple):
 
 @dataclass
 class Life:
-    """One sampled user. events: (topic index, offset) -> event."""
+    """One sampled user. events: (topic index, offset) -> event; holes: states of the partition are gone from the changelog."""
 
     key: bytes
     partition: int
     events: dict[tuple[int, int], Event] = field(default_factory=dict)
     states: list[Written] = field(default_factory=list)
     slates: list[Written] = field(default_factory=list)
+    holes: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +165,7 @@ class Numbers:
         self._lives: list[Life] = []
         self._texts: dict[tuple[str, bool], tuple[Vector, float]] = {}
         self._items = Items(self._bundle, self._encoder)
+        self._others = [0, 0]  # states of another step model, slates of another bundle
         self._anyone: list[tuple[int, Written]] = []  # (partition, slate for anyone unknown)
 
     # collecting
@@ -192,12 +194,17 @@ class Numbers:
                 if life is not None and shelf.state[record.offset - shelf.start] == APPLIED:
                     life.events[behaviour, record.offset] = _event(behaviour, parse(record.value or b""))
         writers = Writers()
+        expected = 0
         for record in self._log.records(self._settings.changelog_topic, changelog):
+            if record.offset != expected:
+                for life in lives.values():
+                    life.holes = True
+            expected = record.offset + 1
             if record.key == CLAIM:
                 writers.claim(record)
             elif (
                 record.value is not None
-                and writers.judge(record) not in (FENCED, FORGED)
+                and writers.judge(record) not in (FENCED, FORGED, NOBODYS)
                 and (life := lives.get(record.key or b""))
             ):
                 life.states.append(Written(record.offset, record.value))
@@ -217,6 +224,13 @@ class Numbers:
         for life, states, slates in followed:
             self._replay(life, states, live)
             self._rank(life, states, slates, live)
+        if any(self._others):
+            states_left, slates_left = self._others
+            message = (
+                f"{states_left} states and {slates_left} slates are of another model or bundle than bundle "
+                f"{self._bundle.id[:12]}: left out; judge them with their own"
+            )
+            self._report.note(Violation("other-model", message))
 
     def _follow_items(self, wanted: list[int]) -> dict[int, Live]:
         """The items as they were at these offsets of the items topic."""
@@ -240,6 +254,16 @@ class Numbers:
     def _replay(self, life: Life, states: list[tuple[int, Interest]], live: dict[int, Live]) -> None:
         before: Interest | None = None
         for offset, state in states:
+            if state.model != self._bundle.state_model:
+                self._leave_out(0)
+                before = state
+                continue
+            if not self._fits(state):
+                place = self._settings.changelog_topic, life.partition, offset
+                message = f"h and c have {len(state.h)} numbers, expected {self._bundle.hidden}"
+                self._report.add(Violation("numbers", message, life.key.decode(errors="replace"), state.seq, *place))
+                before = None
+                continue
             if (
                 before is not None
                 and state.seq == before.seq
@@ -251,14 +275,21 @@ class Numbers:
             events = [life.events.get((topic, at)) for topic, at in state.folded]
             first = before is None and state.seq == len(state.folded)
             follows = before is not None and state.seq - len(state.folded) == before.seq
-            if state.model != self._bundle.state_model or not (first or follows) or None in events:
+            if not (first or follows) or None in events:
                 adopted = before is None or None in events
-                self._report.numbers_unverifiable += state.model != self._bundle.state_model or not adopted
+                self._report.numbers_unverifiable += not adopted
             else:
                 taken = [event for event in events if event is not None]
                 h, c = self._fold(before, taken, live[state.catalogue])
                 self._compare(life, offset, state, h, c, live, taken)
             before = state
+
+    def _leave_out(self, which: int) -> None:
+        self._others[which] += 1
+        self._report.numbers_unverifiable += 1
+
+    def _fits(self, state: Interest) -> bool:
+        return len(state.h) == self._bundle.hidden
 
     def _fold(self, before: Interest | None, events: Iterable[Event], live: Live) -> tuple[Any, Any]:
         """h and c after `events`. A state of another step model is first built anew from its recent events."""
@@ -323,27 +354,43 @@ class Numbers:
         slates: list[tuple[int, dict[str, Any]]],
         live: dict[int, Live],
     ) -> None:
-        by_chain = {state.chain.hex(): state for _, state in states}
+        """Each slate by the states of its chain and of this bundle's model. After a change of the bundle and back there may be
+        several, of other numbers each: those with the slate's fence go first, and one that fits will do."""
+        by_chain: dict[str, list[Interest]] = {}
+        for _, state in states:
+            by_chain.setdefault(state.chain.hex(), []).append(state)
         for offset, slate in slates:
-            state = by_chain.get(slate["chain"])
-            if state is None or slate["strategy"] != "interest":
+            known = by_chain.get(slate["chain"])
+            if known is None or slate["strategy"] != "interest":
                 continue  # judged elsewhere
             if slate["bundle"] != self._bundle.id:
+                self._leave_out(1)
+                continue
+            mine = [state for state in known if state.model == self._bundle.state_model]
+            shown = [fence for fence in slate["applied"].values() if fence >= 0]
+            exact = [state for state in mine if sorted(fence for fence in state.fence if fence >= 0) == sorted(shown)]
+            mine = [state for state in exact or mine if self._fits(state)]
+            if not mine:
                 self._report.numbers_unverifiable += 1
                 continue
             self._report.ranked += 1
             items = live[slate["catalogue"]]
-            wrong = self._misranked(state, items, slate["items"])
-            if wrong and not items.whole:
+            wrong = ""
+            for state in mine:
+                wrong = self._misranked(state, items, slate["items"])
+                if not wrong:
+                    break
+            mixed = len({state.model for state in known}) > 1
+            if wrong and (not items.whole or (mixed and life.holes)):  # its own state may be gone
                 self._report.numbers_unverifiable += 1
             elif wrong:
                 place = self._settings.recommendations_topic, life.partition, offset
-                self._report.add(Violation("ranking", wrong, life.key.decode(errors="replace"), state.seq, *place))
+                self._report.add(Violation("ranking", wrong, life.key.decode(errors="replace"), slate["seq"], *place))
 
     def _popular(self, partition: int, offset: int, slate: dict[str, Any], live: Live) -> None:
         """The slate for anyone unknown: the live items with the most interactions, each with its count."""
         if slate["bundle"] != self._bundle.id:
-            self._report.numbers_unverifiable += 1
+            self._leave_out(1)
             return
         self._report.ranked += 1
         counts = np.zeros(len(live.bias), np.float32)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from deploy.verify.judge import parse
+from deploy.verify.judge import of_user, parse
 from deploy.verify.log import Record
 
 CLAIM = b"\xffwriter"
@@ -20,7 +20,7 @@ HEADER = "writer"
 STEP = 10**6
 FIRST = 10**12  # where no epoch is known yet
 LARGEST = 64 << 10  # bytes of a claim
-FENCED, UNCLAIMED, FORGED = "fenced", "unclaimed", "forged"
+FENCED, UNCLAIMED, FORGED, NOBODYS = "fenced", "unclaimed", "forged", "of nobody"
 
 _WORKER = re.compile(r"[0-9a-f]{32}")
 
@@ -60,8 +60,10 @@ class Writers:
         return None
 
     def judge(self, record: Record) -> str:
-        """A state record: FENCED, where its epoch is over; FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has
-        claimed it; else ""."""
+        """A state record: NOBODYS, under a key that no user has, whose epoch proves nothing; FENCED, where its epoch is over;
+        FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has claimed it; else ""."""
+        if not of_user(record.key):
+            return NOBODYS
         mine = epoch(record) or 0
         if mine < self.current:
             return FENCED
@@ -77,13 +79,16 @@ class Writers:
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """A claim's fields, an epoch above 0 among them; None where it has another form."""
+    """A claim's fields, an epoch above 0 among them; None where it has another form. Its time may be spelt 5.0, as an event's."""
     try:
         value = parse(raw) if len(raw) <= LARGEST else None
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
+    when = value.get("time")
+    if type(when) is float and when.is_integer() and abs(when) < 2**63:
+        value["time"] = int(when)
     numbers = [value.get("epoch"), value.get("time"), value.get("partitions", 0)]
     topics = value.get("topics", {})
     formed = (
@@ -102,8 +107,8 @@ def _short(number: int) -> str:
 
 
 def epoch(record: Record) -> int | None:
-    """The epoch in a record's header; None without, and where it is not a decimal."""
-    for name, value in record.headers:
+    """The epoch in the first such header of a record; None without, and where it is not a decimal."""
+    for name, value in record.headers or ():
         if name == HEADER:
             text = (value or b"").decode("ascii", "replace")
             return int(text) if text.isdecimal() and len(text) < 19 else None

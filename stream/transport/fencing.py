@@ -21,6 +21,7 @@ from stream.claims import (
     FIRST,
     NO_CLAIM,
     Claim,
+    Forged,
     LeftOut,
     LogRecord,
     Written,
@@ -28,6 +29,8 @@ from stream.claims import (
     epoch_of,
     judge,
     log_forged,
+    of_nobody,
+    of_user,
     sift,
     stamp,
 )
@@ -216,30 +219,34 @@ class Fence:
     ) -> list[bytes]:
         """Users over whose states somebody else has written; current: our epoch where `between` begins; ours: what we have sent.
 
-        After a forged claim all of ours count as written over: a reader who knows no epoch yet may take it for a claim. Raises
-        FencedError for a claim that holds and is none of ours, whatever name it bears.
+        After a forged claim all of ours count as written over: a reader who knows no epoch yet may take it for a claim. What lies
+        under a key that no user has is no state of ours, and nothing is written over it: what the store has there is its own.
+        Raises FencedError for a claim that holds and is none of ours, whatever name it bears.
         """
         stale: list[bytes] = []
-        fenced, forged = 0, 0
+        fenced, forged, nobodys = 0, 0, 0
         for record in between:
             if record.key == CLAIM_KEY:
                 claim, why = judge(record, current)
                 if why:
-                    log_forged(partition, record.offset, why)
+                    log_forged(partition, Forged(record.offset, why))
                     forged += 1
                 elif claim.epoch and not (claim.worker == self._worker and claim.epoch in self._mine[partition]):
                     raise FencedError(
                         f"partition {partition} was claimed by another worker: epoch {claim.epoch}, ours {current}"
                     )
                 current = max(current, claim.epoch)
-            elif record.key is not None:
+            elif record.key is None or not of_user(record.key):
+                log_forged(partition, of_nobody(record))
+                nobodys += 1
+            else:
                 foreign = (
                     epoch_of(record.headers) not in self._mine[partition] or (record.key, record.value) not in ours
                 )
                 fenced += foreign
                 if foreign or forged:
                     stale.append(record.key)
-        self._count(partition, LeftOut(fenced, forged))
+        self._count(partition, LeftOut(fenced, forged + nobodys))
         return list(dict.fromkeys(stale))
 
     def _count(self, partition: int, found: LeftOut) -> None:

@@ -41,7 +41,13 @@ def loses_only(settings: Settings, place: TopicPartition, first: int, lost: int,
     """`freshet verify` names the range of deleted records of `place` that begins at `first`, and nothing else; a ledger in
     `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted, no worker's."""
     ledger = folder / "deleted.jsonl"
-    said = {"topic": place.topic, "partition": place.partition, "key": "deleted", "sha256": "", "status": "acked"}
+    said = {
+        "topic": place.topic,
+        "partition": place.partition,
+        "key": "deleted",
+        "sha256": "00" * 32,
+        "status": "acked",
+    }
     lines = (json.dumps(said | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
     ledger.write_text("\n".join(lines))
     report = run(settings, wait=30, scope=Scope(ledger=ledger))

@@ -238,12 +238,12 @@ class World:
             "model.sha256": "", "host": "h", "failed.at": NOW, "payload.sha256": sha256(row.value or b"").hexdigest(),
             "truncated": "false",
         }  # fmt: skip
-        headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in said.items())
+        headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in said.items()) + row.headers
         self.log.append(self.settings.dead_letters_topic, row.partition, row.key, row.value, headers, row.timestamp)
 
 
 def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
     return SourceEvent(
-        behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, float("nan"), "", "",
+        behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, said.value, said.scene, "",
         said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"", mark=mark(said.id),
     )  # fmt: skip

@@ -9,10 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.verify.writers import CLAIM, FENCED, FORGED, Writers
-from stream.claims import CLAIM_KEY, FIRST, NO_CLAIM, STEP, Claim, Written, encode, judge, sift, stamp
+from deploy.verify import check
+from deploy.verify.disks import OFFSET_KEY
+from deploy.verify.judge import Judge
+from deploy.verify.judge import of_user as check_of_user
+from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, Writers
+from deploy.verify.writers import _parsed as check_parsed
+from deploy.verify.writers import epoch as check_epoch
+from stream.claims import (
+    CLAIM_KEY,
+    FIRST,
+    NO_CLAIM,
+    STEP,
+    Claim,
+    Written,
+    decode,
+    encode,
+    epoch_of,
+    judge,
+    of_user,
+    sift,
+    stamp,
+)
 from stream.errors import FencedError, TopologyError
-from tests.unit.synthetic import NOW, Row
+from stream.folder import NOTE_KEY
+from tests.unit.synthetic import NOW, Row, World, partition_of
 from tests.unit.test_fencing import Log, Writer
 
 EVIL = "e" * 32
@@ -139,6 +160,204 @@ def test_a_state_under_the_workers_own_epoch_is_written_over(log: Log, tmp_path:
     assert writer.store.read(0, [b"ann", b"bob", b"eve"]) == [b"1", b"1", None]
 
 
+# Records under keys that no user can have: of the folder's own notes, of the store, of nobody.
+
+STRANGE = [
+    NOTE_KEY, OFFSET_KEY, b"\xff", b"\xffwriter2", b"", b"*", b"a\0b", b"x" * 257, "\u00fc".encode() * 257, b"\xed\xa0\x80", None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", STRANGE)
+@pytest.mark.parametrize("value", [b"?", None])
+def test_a_record_of_no_user_is_left_out_and_named(key: bytes | None, value: bytes | None) -> None:
+    forged = Written(1, key, value, stamp(9))
+    found = sift([claim(0, 7), forged, state(2, b"u", b"1", 7)], NO_CLAIM)
+    assert (found.claim.epoch, found.states, found.fenced) == (7, [(b"u", b"1")], [])
+    assert [(one.offset, one.what) for one in found.forged] == [(1, "record")]
+    assert "no user" in found.forged[0].why
+    assert sift([forged], NO_CLAIM).claim == NO_CLAIM, "its epoch proves nothing"
+
+
+@pytest.mark.parametrize("key", STRANGE)
+@pytest.mark.parametrize("value", [b"?", None])
+def test_a_record_of_no_user_changes_nothing_in_a_folder(
+    log: Log, tmp_path: Path, key: bytes | None, value: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    writer.store.write(0, [(NOTE_KEY, b"ours")], -1)
+    writer.write(ann=b"1")
+    insert(log, Written(0, key, value, stamp(1)))
+    writer.write(ann=b"2")
+    assert counted(writer) == (0, 1)
+    assert "forged record in the changelog, left out" in caplog.text
+    assert [one.value for one in log.records if one.key == key] == [value], "nothing is written over it"
+    assert [one.value for one in log.records if one.key == b"ann"] == [b"1", b"2"], "and no state once more"
+    other = Writer(log, tmp_path / "b")
+    other.store.write(0, [(NOTE_KEY, b"theirs")], -1)
+    other.take_over()
+    assert counted(other) == (0, 1)
+    for one, note in ((writer, b"ours"), (other, b"theirs")):
+        assert one.store.read(0, [NOTE_KEY, b"ann"]) == [note, b"2"]
+        assert one.store.offset(0) >= 3
+
+
+@pytest.mark.parametrize("key", STRANGE)
+def test_the_check_names_a_record_of_no_user(key: bytes | None) -> None:
+    world = World()
+    world.send(0, "alice")
+    world.claim(0, 1)
+    world.claim(1, 1)
+    world.work()
+    topic = world.settings.changelog_topic
+    for partition in range(2):
+        good = world.log.topics[topic][partition_of("alice")][1].value
+        world.log.append(topic, partition, key, good, tuple(stamp(5)))
+    report = check(world.log, world.settings)
+    assert report.kinds == {"state": 2}, report.violations
+    assert "no user" in report.violations[0].message
+
+
+@given(
+    st.one_of(
+        st.text(max_size=300).map(lambda text: text.encode(errors="surrogatepass")),
+        st.binary(max_size=4),
+        st.sampled_from(STRANGE),
+    )
+)
+def test_worker_check_and_schema_agree_on_who_can_be_a_user(key: bytes | None) -> None:
+    told = of_user(key)
+    assert told == check_of_user(key)
+    body = json.dumps({"user": (key or b"").decode(errors="replace"), "item": "i", "time": 1}).encode()
+    verdict = Judge(1, (0.5, 5)).judge(0, 0, NOW, key, body)
+    assert told == (not isinstance(verdict, str))
+
+
+# Headers and claims, read alike.
+
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(["writer", "writer", "Writer", "x"]),
+        st.one_of(
+            st.none(), st.integers(0, 10**19).map(lambda n: b"%d" % n), st.binary(max_size=3),
+            st.sampled_from([b"", b"007", b"-1", b"+1", b" 1", b"1 ", b"1_0", b"1.0", b"9" * 18, b"9" * 19, "\u0663".encode()]),
+        ),
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+@given(HEADERS)
+@settings(max_examples=500, deadline=None)
+def test_worker_and_check_read_one_epoch_out_of_headers(headers: list[tuple[str, bytes | None]]) -> None:
+    row = Row(0, 0, NOW, b"u", b"", tuple(headers))  # type: ignore[arg-type]
+    assert epoch_of(headers) == (check_epoch(row) or 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "epoch"),
+    [([b"7"], 7), ([b"7", b"8"], 7), ([b"x", b"8"], 0), ([None, b"8"], 0), ([None], 0), ([], 0), ([b"007"], 7)],
+)
+def test_the_first_header_tells_the_epoch(values: list[bytes | None], epoch: int) -> None:
+    headers = [("writer", value) for value in values]
+    assert epoch_of(headers) == epoch
+    assert (check_epoch(Row(0, 0, NOW, b"u", b"", tuple(headers))) or 0) == epoch  # type: ignore[arg-type]
+
+
+def test_a_header_without_a_value_does_not_stop_a_folder(log: Log, tmp_path: Path) -> None:
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    headers: list[tuple[str, bytes]] = [("writer", None)]  # type: ignore[list-item]
+    insert(log, Written(0, b"ann", b"?", headers), Written(0, CLAIM_KEY, encode(Claim(9, EVIL, NOW)), headers))
+    writer.write(ann=b"1")
+    assert counted(writer) == (1, 1)
+    assert writer.store.read(0, [b"ann"]) == [b"1"]
+
+
+SAID = b'{"epoch": 3, "worker": "%s", "time": 5, "topics": {"a": "b"}, "partitions": 2}' % EVIL.encode()
+TEXTS = [
+    (SAID, True),
+    (SAID[:-1] + b', "more": ' + b"[" * 31 + b"]" * 31 + b"}", True),
+    (SAID[:-1] + b', "more": ' + b"[" * 32 + b"]" * 32 + b"}", False),
+    (SAID[:-1] + b', "more": ' + b"[" * 2_000 + b"]" * 2_000 + b"}", False),
+    (b'{"epoch": "x", ' + SAID[1:], True),
+    (SAID[:-1] + b', "epoch": "x"}', False),
+    (SAID[:-1] + b', "topics": 1}', False),
+    (SAID[:-1] + b', "topics": {"a": 1, "a": "b"}}', True),
+    (SAID[:-1] + b', "topics": {"a": "b", "a": 1}}', False),
+    (SAID[:-1] + b', "time": 5.0}', True),
+    (SAID[:-1] + b', "time": 5.5}', False),
+    (SAID[:-1] + b', "time": 1e400}', False),
+    (SAID[:-1] + b', "epoch": 3.0}', False),
+    (SAID[:-1] + b', "epoch": 1' + b"0" * 5000 + b"}", False),
+    (SAID[:-1] + b', "more": 1' + b"0" * 5000 + b"}", True),
+    (SAID[:-1] + b', "more": 1e400}', True),
+    (SAID[:-1] + b', "more": NaN}', False),
+    (SAID[:-1] + b', "more": "\xff"}', False),
+    (SAID[:-1] + b', "more": "\\ud800"}', False),
+    (SAID[:-1] + b', "more": "\\ud83d\\ude00"}', True),
+    (b"\xef\xbb\xbf" + SAID, False),
+    (SAID + b" \n", True),
+    (SAID + b"x", False),
+    (b" " * (64 << 10) + SAID, False),
+]
+
+
+@pytest.mark.parametrize(("text", "holds"), TEXTS, ids=[str(number) for number in range(len(TEXTS))])
+def test_what_is_a_claim_to_the_worker_is_one_to_the_check(text: bytes, holds: bool) -> None:
+    assert (decode(text).epoch == 3, bool(check_parsed(text))) == (holds, holds)
+
+
+NUMBERS = st.sampled_from(
+    ["0", "3", "-1", "3.0", "3.5", "1e2", "1e400", "-0", "03", "1" + "0" * 30, "1" + "0" * 5000, "true"]
+)
+WORDS = st.sampled_from(
+    ['"' + EVIL + '"', '"w"', '""', '"\\u0065"', '"\\ud800"', '"\\ud83d\\ude00"', '"\x01"', "null", '"']
+)
+ANYTHING = st.recursive(
+    NUMBERS | WORDS,
+    lambda inner: (
+        st.lists(inner, max_size=2).map(lambda parts: "[" + ",".join(parts) + "]")
+        | st.lists(st.tuples(st.sampled_from(['"a"', '"b"', '"\\u0061"']), inner), max_size=3).map(
+            lambda pairs: "{" + ", ".join(f"{name}: {value}" for name, value in pairs) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+DEEP = st.integers(0, 40).map(lambda depth: "[" * depth + "]" * depth or "1")
+GOOD = {
+    "epoch": st.sampled_from(["3", "1" + "0" * 30]), "worker": WORDS, "time": NUMBERS, "partitions": NUMBERS,
+    "topics": st.sampled_from(["{}", '{"a": "b"}', '{"a": 1, "a": "b"}', '{"a": "b", "a": 1}']),
+}  # fmt: skip
+
+
+@st.composite
+def claim_texts(draw: st.DrawFn) -> bytes:
+    """Claims, nearly: names repeated, left out, unknown, spelt with escapes; values of other kinds."""
+    said = [("epoch", "3"), ("worker", f'"{EVIL}"'), ("time", "5")]
+    for _ in range(draw(st.integers(0, 4))):
+        name = draw(st.sampled_from([*GOOD, "more"]))
+        value = draw(st.one_of(GOOD.get(name, DEEP), GOOD.get(name, DEEP), ANYTHING, DEEP))
+        said.insert(draw(st.integers(0, len(said))), (name, value))
+    names = {"epoch": draw(st.sampled_from(["epoch", r"\u0065poch"]))}
+    text = "{" + draw(st.sampled_from(["", " ", "\n"])) + ", ".join(f'"{names.get(n, n)}": {v}' for n, v in said) + "}"
+    raw = text.encode()
+    if draw(st.integers(0, 9)) == 0:
+        at = draw(st.integers(0, len(raw)))
+        raw = raw[:at] + draw(st.binary(min_size=1, max_size=1)) + raw[at:]
+    return raw
+
+
+@given(claim_texts())
+@settings(max_examples=1500, deadline=None)
+def test_worker_and_check_read_one_claim(text: bytes) -> None:
+    mine, other = decode(text), check_parsed(text)
+    assert bool(mine.epoch) == (other is not None), text
+    if other is not None:
+        fields = {"topics": {}, "partitions": 0} | other
+        assert [getattr(mine, name) for name in GOOD] == [fields[name] for name in GOOD]
+
+
 # Worker and check.
 
 EPOCHS = st.one_of(
@@ -157,7 +376,7 @@ VALUES = st.one_of(
 )
 RECORDS = st.lists(
     st.tuples(
-        st.sampled_from([CLAIM, CLAIM, b"ann", b"bob"]), VALUES,
+        st.sampled_from([CLAIM, CLAIM, b"ann", b"bob", *STRANGE]), VALUES,
         st.one_of(st.none(), EPOCHS.map(lambda epoch: b"%d" % epoch), st.sampled_from([b"", b"x", b"03", "\u0663".encode()])),
     ),
     max_size=12,
@@ -175,7 +394,7 @@ def stands_for_check(log: list[Written]) -> list[bytes]:
         row = Row(0, record.offset, NOW, record.key, record.value, tuple(record.headers))
         if record.key == CLAIM:
             writers.claim(row)
-        elif record.value is not None and writers.judge(row) not in (FENCED, FORGED):
+        elif record.value is not None and writers.judge(row) not in (FENCED, FORGED, NOBODYS):
             found.append(record.value)
     return found
 

@@ -17,6 +17,7 @@ import typer
 from deploy.commands import verify as command
 from deploy.verify import Report, Scope, check, scope
 from deploy.verify.disks import OFFSET_KEY
+from deploy.verify.history import split
 from deploy.verify.judge import Accepted, Judge
 from deploy.verify.ledger import Ledger
 from deploy.verify.writers import CLAIM
@@ -407,15 +408,61 @@ def committed_unread(world: World) -> None:
     world.log.offsets["clicks", partition] = offset + 1
 
 
+def forgets_seen(world: World) -> None:
+    """Only what was taken in last is seen."""
+    change_state(world, 1, lambda state: setattr(state, "seen", state.seen[4:]))
+
+
+def sees_too_much(world: World) -> None:
+    change_state(world, 2, lambda state: setattr(state, "seen", bytes(4) + state.seen))
+
+
+def muddles_recent(world: World) -> None:
+    """Another item, of the same length, stands in the place of an earlier one."""
+    change_state(world, 2, lambda state: setattr(state, "recent", state.recent.replace(b"i1", b"i7")))
+
+
+def muddles_value(world: World) -> None:
+    change_state(
+        world, 2, lambda state: setattr(state, "recent", state.recent.replace(b"\0\0\x80\x40", b"\0\0\x40\x40"))
+    )
+
+
+def swaps_recent(world: World) -> None:
+    def swap(state: interest.Interest) -> None:
+        first, second, *others = split(state.recent) or ()
+        state.recent = b"".join(len(one).to_bytes(2, "little") + one for one in (second, first, *others))
+
+    change_state(world, 1, swap)
+
+
+def a_duplicate_wipes_the_memory(world: World) -> None:
+    world.send(2, ALICE, "i4", id="x4")
+    world.work()
+
+    def wipe(state: interest.Interest) -> None:
+        state.seen = state.recent = b""
+        state.recent_count = 0
+
+    change_state(world, 3, wipe)
+
+
+def a_retry_with_another_memory(world: World) -> None:
+    found, mine = states(world)
+    state = interest.decode(found[mine[2]].value or b"")
+    state.seen = state.seen[4:]
+    world.write(ALICE.encode(), partition_of(ALICE), interest.encode(state))
+
+
 MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
     (lost_state, {"gap", "lost", "slate-state"}),
     (lost_last_state, {"lost"}),
     (forgotten_event, {"lost"}),
     (swapped_states, {"gap", "stale", "lost", "slate-state"}),
-    (swapped_events, {"chain"}),
+    (swapped_events, {"chain", "state"}),
     (swapped_offsets, {"order", "lost"}),
     (double, {"double"}),
-    (double_by_id, {"double"}),
+    (double_by_id, {"double", "state"}),
     (stale, {"stale"}),
     (fork, {"fork"}),
     (fork_at_the_head, {"fork"}),
@@ -424,6 +471,13 @@ MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
     (fence_back, {"fence", "slate-fence"}),
     (wrong_time, {"state"}),
     (forgotten_item, {"state"}),
+    (forgets_seen, {"state"}),
+    (sees_too_much, {"state"}),
+    (muddles_recent, {"state"}),
+    (muddles_value, {"state"}),
+    (swaps_recent, {"state"}),
+    (a_duplicate_wipes_the_memory, {"state"}),
+    (a_retry_with_another_memory, {"state"}),
     (damaged_state, {"state", "lost", "slate-state"}),
     (erased_state, {"state"}),
     (state_elsewhere, {"state", "lost", "slate-state"}),
@@ -1046,7 +1100,7 @@ def test_a_send_is_known_by_its_header(tmp_path: Path) -> None:
     _, partition, offset = world.send(0, ALICE, headers=(("send-id", b"s-1"),))
     world.work()
     unknown = line(
-        world, "clicks", partition, offset, "indeterminate", partition=None, offset=None, id="s-1", sha256="00"
+        world, "clicks", partition, offset, "indeterminate", partition=None, offset=None, id="s-1", sha256="00" * 32
     )
     assert sends(world, tmp_path, unknown).indeterminate_found == 1
 
@@ -1069,11 +1123,75 @@ def test_an_acked_send_that_is_not_there(tmp_path: Path, fields: dict[str, objec
 
 
 @pytest.mark.parametrize(
-    "bad", ["{", "[]", '{"id": 1}', '{"id": 1, "topic": "clicks", "key": "u", "sha256": "00", "status": "?"}']
-)
-def test_a_ledger_that_cannot_be_read(tmp_path: Path, bad: str) -> None:
-    with pytest.raises(DataError, match="line 1"):
-        sends(small(), tmp_path, bad)
+    ("fields", "says"),
+    [
+        ("{", "line 2: found '{', expected one JSON object"),
+        ("[]", "line 2: found '[]', expected one JSON object"),
+        ("[" * 100_000, "expected one JSON object"),
+        (b"\xff", "line 2: found '\ufffd', expected one JSON object"),
+        ({"topic": "clickz"}, "line 2, topic: found 'clickz', expected one of clicks, ratings, comments"),
+        ({"topic": 1}, "line 2, topic: found 1, expected one of clicks"),
+        ({"partition": PARTITIONS}, "line 2, partition: found 2, expected 0 to 1, or none"),
+        ({"partition": 10**4999}, "line 2, partition: found a number beyond all bounds, expected 0 to 1"),
+        ({"partition": -1}, "line 2, partition: found -1, expected 0 to 1"),
+        ({"partition": True}, "line 2, partition: found True, expected 0 to 1"),
+        ({"partition": 0.0}, "line 2, partition: found 0.0, expected 0 to 1"),
+        ({"partition": "0"}, "line 2, partition: found '0', expected 0 to 1"),
+        ({"offset": 10**4999}, "line 2, offset: found a number beyond all bounds, expected 0 to 9223372036854775807"),
+        ({"offset": 2**63}, "line 2, offset: found 9223372036854775808, expected 0 to 9223372036854775807"),
+        ({"offset": -1}, "line 2, offset: found -1, expected 0 to"),
+        ({"partition": None}, "line 2, offset: found 0, expected none where partition is none"),
+        ({"status": "?"}, "line 2, status: found '?', expected one of acked, failed, indeterminate"),
+        ({"id": None}, "line 2, id: found nothing, expected text or a whole number"),
+        ({"id": 1.5}, "line 2, id: found 1.5, expected text or a whole number"),
+        ({"key": 7}, "line 2, key: found 7, expected text, or none"),
+        ({"sha256": "00"}, "line 2, sha256: found '00', expected 64 hex digits"),
+        ({"sha256": None}, "line 2, sha256: found nothing, expected 64 hex digits"),
+    ],
+)  # fmt: skip
+def test_a_ledger_that_cannot_be_read(tmp_path: Path, fields: dict[str, object] | str | bytes, says: str) -> None:
+    world = small()
+    good = line(world, "clicks", 0, 0)
+    bad = (
+        json_of(json.loads(good) | fields).encode()
+        if isinstance(fields, dict)
+        else fields if isinstance(fields, bytes) else fields.encode()
+    )  # fmt: skip
+    file = tmp_path / "ledger.jsonl"
+    file.write_bytes(good.encode() + b"\n" + bad)
+    with pytest.raises(DataError) as refused:
+        check(world.log, world.settings, scope=Scope(ledger=file))
+    assert says in str(refused.value)
+    assert str(refused.value).startswith(f"{file}, line 2")
+    assert len(str(refused.value)) < 400
+
+
+def json_of(said: dict[str, object]) -> str:
+    """As json.dumps, which refuses numbers of thousands of digits."""
+    return "{" + ", ".join(
+        f'"{name}": {"1" + "0" * 4999 if value == 10**4999 else json.dumps(value)}'
+        for name, value in said.items()
+        if value is not None
+    ) + "}"  # fmt: skip
+
+
+def test_a_ledgers_line_is_of_the_partition_that_it_names_itself(tmp_path: Path) -> None:
+    """Whatever else in the line looks like a partition."""
+    world = small()
+    said = json.loads(line(world, "clicks", partition_of(ALICE), 0, sha256="00" * 32))
+    for more in (
+        {"note": {"partition": 1 - partition_of(ALICE)}} | said,
+        said | {"note": {"partition": 1 - partition_of(ALICE)}},
+        said | {"note": {"partition": "x"}},
+    ):
+        for text in (json.dumps(more), json.dumps(more).replace('"partition"', r'"p\u0061rtition"', 1)):
+            report = sends(world, tmp_path, text)
+            assert (report.acked, report.kinds) == (1, {"ledger": 1})
+
+
+def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.jsonl cannot be read"):
+        check(small().log, small().settings, scope=Scope(ledger=tmp_path / "none.jsonl"))
 
 
 # Ranges.
@@ -1129,6 +1247,41 @@ def test_a_break_within_the_range_is_seen(
         world.work()
     mutate(world)
     assert kind in check(world.log, world.settings, scope=Scope(since=NOW + 1)).kinds
+
+
+def id_again(between: int) -> World:
+    """An id was given before the range, `between` events come in it, then the worker takes the id in once more."""
+    world = World()
+    world.send(0, ALICE, "i0", id="x7")
+    world.work()
+    world.now = NOW + 10_000_000
+    for number in range(between):
+        world.send(0, ALICE, f"i{number}")
+        world.work()
+    state = world.states[ALICE.encode()]
+    kept = state.recent
+    state.recent = kept.replace(b"x7", b"y7")  # for as long as it looks
+    world.send(0, ALICE, "i2", id="x7")
+    world.work()
+    found, mine = states(world)
+    last = interest.decode(found[mine[-1]].value or b"")
+    last.recent = last.recent.replace(b"y7", b"x7")
+    found[mine[-1]] = found[mine[-1]]._replace(value=interest.encode(last))
+    return world
+
+
+@pytest.mark.parametrize("run_in", [0, 20_000])
+@pytest.mark.parametrize(
+    "ranged", [Scope(), Scope(since=NOW + 10_000_000), Scope(starts={("clicks", partition_of(ALICE)): 2})]
+)
+@pytest.mark.parametrize(("between", "double"), [(1, 1), (2, 1), (63, 1), (64, 0), (65, 0), (130, 0)])
+def test_an_id_that_was_given_before_the_range_is_double_in_it(
+    monkeypatch: pytest.MonkeyPatch, run_in: int, ranged: Scope, between: int, double: int
+) -> None:
+    monkeypatch.setattr(scope, "RUN_IN", run_in)
+    world = id_again(between)
+    report = check(world.log, world.settings, scope=ranged)
+    assert (report.double, dict(report.kinds)) == (double, {"double": 1} if double else {})
 
 
 def test_a_break_before_the_range_is_not_looked_for() -> None:
@@ -1238,6 +1391,18 @@ def test_a_state_that_the_folder_lacks(tmp_path: Path) -> None:
 
 def test_a_folder_beyond_the_changelogs_end(tmp_path: Path) -> None:
     assert "store" in stored(small(), tmp_path, offset=99).kinds
+
+
+@pytest.mark.parametrize("offset", [b"", b"x", b"-1", b"9" * 5000])
+def test_a_folder_whose_offset_is_no_number(tmp_path: Path, offset: bytes) -> None:
+    world = small()
+    stored(world, tmp_path)
+    path = tmp_path / "v1" / "tables" / f"interest-{partition_of(ALICE)}.db"
+    database = rocksdict.Rdict(str(path), options=rocksdict.Options(raw_mode=True))
+    database[OFFSET_KEY] = offset
+    database.close()
+    with pytest.raises(DataError, match="expected a number"):
+        check(world.log, world.settings, scope=Scope(data_dirs=(tmp_path,)))
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

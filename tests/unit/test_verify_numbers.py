@@ -1,0 +1,208 @@
+"""`freshet verify --bundle` after a change of the bundle: each state and slate is judged by its own model, or left out.
+
+The models are made up: a step adds the model's gain to h and c, an item scores its row times the gain, plus h.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.verify import Report, Scope, check, numbers
+from stream import interest
+from stream.events import SourceEvent
+from tests.unit.synthetic import World, partition_of
+
+ALICE = "alice"
+HOME = partition_of(ALICE)
+ITEMS = 30
+WIDTH = {"A": 16, "B": 16, "C": 24}
+GAIN = {"A": 1.0, "B": 2.0, "C": 3.0}
+
+
+def stamp(name: str) -> bytes:
+    return name.encode() * 16
+
+
+class Models:
+    """What stream.session.Models offers, made up."""
+
+    choices = (0, 1)
+    last = 5
+
+    def __init__(self, name: str) -> None:
+        self.gain = GAIN[name]
+        self.width = WIDTH[name]
+
+    def step(self, rows: Any, h: Any, c: Any) -> tuple[Any, Any]:
+        assert h.shape == c.shape == (1, self.width)
+        return (h + self.gain).astype(np.float16), (c + self.gain).astype(np.float16)
+
+    def score(self, h: Any, matrix: Any, bias: Any, seen: Any, chosen: Any, seq: Any, k: int) -> tuple[Any, Any]:
+        assert h.shape == (1, self.width)
+        scores = (np.arange(len(bias)) * self.gain + float(h[0, 0]) + bias).astype(np.float32)
+        scores[seen[:, 1]] = -np.inf
+        order = np.argsort(-scores, kind="stable")[:k]
+        return scores[order][None], order[None]
+
+
+def bundle(name: str) -> Any:
+    spec = SimpleNamespace(text_dim=4, scene=lambda scene: 0, numbers=lambda value, gap: [0.0] * numbers.NUMBERS)
+    names = tuple(f"item-{row}" for row in range(1, ITEMS + 1))
+    return SimpleNamespace(
+        id=name, state_model=stamp(name), item_ids=names, items=np.zeros((ITEMS + 1, 4), np.float32), hidden=WIDTH[name],
+        popularity=np.zeros(ITEMS + 1, np.float32), spec=spec,
+    )  # fmt: skip
+
+
+class Worker(World):
+    """Its h and c are those of the made-up model `bundle`, its slates the best items that the user has not had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bundle = "A"
+        rows = [json.dumps({"item": f"item-{row}", "title": "t"}).encode() for row in range(1, ITEMS + 1)]
+        self.log.topics[self.settings.items_topic] = [[], []]
+        for row, value in enumerate(rows, start=1):
+            self.log.append(self.settings.items_topic, 0, b"item-%d" % row, value)
+
+    def _fold(self, user: bytes, events: list[SourceEvent]) -> None:
+        models = Models(self.bundle)
+        state = self.states.setdefault(user, interest.new(stamp(self.bundle), models.width))
+        state.folded = []
+        refolded = state.model != stamp(self.bundle)
+        if refolded:
+            state.model = stamp(self.bundle)
+            state.h = state.c = np.full(models.width, models.gain * state.recent_count, np.float16)
+        replayed = passed = False
+        for one in events:
+            if interest.is_replay(state, one):
+                replayed = True
+            elif interest.is_duplicate(state, one):
+                interest.pass_over(state, one)
+                passed = True
+            else:
+                interest.fold(state, one, self.settings.sources[one.behaviour])
+                state.h = state.c = (state.h + models.gain).astype(np.float16)
+        state.catalogue = ITEMS - 1
+        if state.folded or passed or refolded:
+            self.write(user, HOME, interest.encode(state))
+        seen = {int(one) for one in state.seen_hashes()}
+        left = [row for row in range(ITEMS, 0, -1) if interest.item_hash(f"item-{row}") not in seen][:10]
+        items = [{"item": f"item-{row}", "score": row * models.gain + float(state.h[0])} for row in left]
+        self.slate(
+            user, HOME, replayed or not state.folded, items=items, catalogue=ITEMS - 1, bundle=self.bundle,
+        )  # fmt: skip
+
+    def click(self, item: str, **fields: object) -> None:
+        self.send(0, ALICE, item, **fields)
+        self.work()
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Worker, str], Report]:
+    """(world, bundle) -> the report of `freshet verify --bundle` with that bundle."""
+    monkeypatch.setattr(numbers, "load", lambda path: bundle(path.name))
+    monkeypatch.setattr(numbers, "open_models", lambda one, provider: Models(one.id))
+    monkeypatch.setattr(numbers, "open_encoder", lambda one, provider: SimpleNamespace(reads=False))
+
+    def judge(world: Worker, name: str) -> Report:
+        return check(world.log, world.settings, scope=Scope(bundle=Path(name), users=0))
+
+    return judge
+
+
+def five_clicks() -> Worker:
+    world = Worker()
+    for number in range(1, 6):
+        world.click(f"item-{number}", id=f"e{number}")
+    return world
+
+
+def again(world: Worker, name: str) -> None:
+    """A duplicate under another bundle: the state is built from its recent events, and written with the same chain."""
+    world.bundle = name
+    world.click("item-5", id="e5")
+
+
+def test_one_bundle_all_along(judged: Callable[[Worker, str], Report]) -> None:
+    report = judged(five_clicks(), "A")
+    assert (report.violations, report.exit_code, report.numbers, report.ranked) == ([], 0, 5, 5)
+    assert (report.numbers_unverifiable, report.notes) == (0, [])
+
+
+@pytest.mark.parametrize("other", ["B", "C"])
+@pytest.mark.parametrize("path", ["A", "AA", "A more", "A back", "A back more"])
+@pytest.mark.parametrize("judge", ["A", "other"])
+def test_after_a_change_of_the_bundle_each_is_judged_by_its_own(
+    judged: Callable[[Worker, str], Report], other: str, path: str, judge: str
+) -> None:
+    world = five_clicks()
+    again(world, other)
+    if "AA" in path:
+        again(world, other)
+    if "back" in path:
+        again(world, "A")
+    if "more" in path:
+        world.click("item-9")
+    report = judged(world, "A" if judge == "A" else other)
+    assert report.violations == []
+    assert report.exit_code == 3
+    assert report.numbers > 0
+    assert report.ranked > 0
+    assert report.numbers_unverifiable > 0
+    (note,) = [note for note in report.notes if note.kind == "other-model"]
+    assert "states" in note.message
+    assert f"bundle {'A' if judge == 'A' else other}" in note.message
+
+
+@pytest.mark.parametrize("other", ["B", "C"])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_what_is_wrong_beside_it_stays_red(judged: Callable[[Worker, str], Report], other: str, place: int) -> None:
+    for kind in ("numbers", "ranking"):
+        world = five_clicks()
+        again(world, other)
+        topic = world.settings.changelog_topic if kind == "numbers" else world.settings.recommendations_topic
+        rows = world.log.topics[topic][HOME]
+        if kind == "numbers":
+            state = interest.decode(rows[place].value or b"")
+            state.c = state.c + np.float16(1)
+            value = interest.encode(state)
+        else:
+            said = json.loads(rows[place].value or b"")
+            value = json.dumps(said | {"items": said["items"][::-1]}).encode()
+        rows[place] = rows[place]._replace(value=value)
+        assert kind in judged(world, "A").kinds
+
+
+@pytest.mark.parametrize("topic", ["changelog_topic", "recommendations_topic"])
+def test_what_compaction_has_left_of_two_bundles_is_no_violation(
+    judged: Callable[[Worker, str], Report], topic: str
+) -> None:
+    """The state that a slate shows may be gone while a later one of its chain is there."""
+    world = five_clicks()
+    again(world, "B")
+    again(world, "A")
+    rows = world.log.topics[getattr(world.settings, topic)][HOME]
+    del rows[4]
+    report = judged(world, "A")
+    assert report.numbers_unverifiable > 0
+    assert not {"ranking", "numbers"} & set(report.kinds)
+
+
+@pytest.mark.parametrize("width", [0, 1, 8, 17])
+def test_a_state_of_another_width_is_named(judged: Callable[[Worker, str], Report], width: int) -> None:
+    world = five_clicks()
+    rows = world.log.topics[world.settings.changelog_topic][HOME]
+    state = interest.decode(rows[4].value or b"")
+    state.h = state.c = np.zeros(width, np.float16)
+    rows[4] = rows[4]._replace(value=interest.encode(state))
+    report = judged(world, "A")
+    assert report.kinds == {"numbers": 1}, report.violations
+    assert f"h and c have {width} numbers, expected 16" in report.violations[0].message
