@@ -14,7 +14,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.record import default_records, legacy_records
 from kafka.record.default_records import DefaultRecordBatch
 
-from stream import unpack
+from stream import logs, unpack
 from stream.errors import BrokerError
 from stream.headernames import Escaping
 from stream.security import certificate_problem, refusal
@@ -26,9 +26,15 @@ PAUSE: Final = 0.3  # seconds between two tries
 SILENT: Final = 1.0  # seconds after which it is said what is waited for
 
 Client = TypeVar("Client")
+log = logging.getLogger("freshet.connect")
 
-# On a busy machine kafka-python warns of a "tight sync loop" wherever its thread had to wait for the processor.
-logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+
+def _of_worth(record: logging.LogRecord) -> bool:
+    """On a busy machine kafka-python warns of a "tight sync loop" wherever its thread had to wait for the processor."""
+    return "It is blocking the event loop" not in str(record.msg)
+
+
+logging.getLogger("kafka.net.selector").addFilter(_of_worth)
 
 
 def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
@@ -46,8 +52,8 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
 def _told(settings: Settings) -> Iterator[None]:
     """Whoever waits for a broker is told so before the silence looks like a program that hangs."""
     seconds = settings.startup_timeout
-    said = f"freshet: waits for a Kafka broker at {settings.brokers}, up to {seconds:g} s\n"
-    timer = threading.Timer(SILENT, lambda: sys.stderr.write(said))
+    said = f"waits for a Kafka broker at {settings.brokers}, up to {seconds:g} s"
+    timer = threading.Timer(SILENT, _tell, [said])
     timer.daemon = True
     if seconds > SILENT:
         timer.start()
@@ -55,6 +61,13 @@ def _told(settings: Settings) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def _tell(said: str) -> None:
+    if logs.configured():
+        log.info(said)
+    else:
+        sys.stderr.write(f"freshet: {said}\n")
 
 
 def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
