@@ -87,13 +87,15 @@ def mend(settings: Settings) -> list[str]:
 @dataclass(frozen=True)
 class Topology:
     """partitions: of the source topics; ids: topic -> the id that Kafka gave it when it was made, of those that are there;
-    missing: those that are not; wrong: what does not fit, one clause each; cluster: its id, "" where the broker tells none."""
+    missing: those that are not; wrong: what does not fit, one clause each; cluster: its id, "" where the broker tells none;
+    room: topic -> bytes of a record batch at most."""
 
     partitions: int
     ids: dict[str, str]
     missing: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     cluster: str = ""
+    room: dict[str, int] = field(default_factory=dict)
 
 
 def rights(settings: Settings) -> dict[str, set[str]]:
@@ -101,7 +103,7 @@ def rights(settings: Settings) -> dict[str, set[str]]:
     reads = {"READ", "DESCRIBE_CONFIGS"}
     writes = {"WRITE", "DESCRIBE_CONFIGS"}
     return {
-        **dict.fromkeys(settings.sources, reads),
+        **dict.fromkeys(settings.sources, reads | writes if settings.misplaced == "forward" else reads),
         settings.items_topic: reads,
         settings.changelog_topic: reads | writes,
         settings.recommendations_topic: writes,
@@ -171,7 +173,9 @@ def _topology(client: KafkaAdminClient, settings: Settings, answers: Sequence[di
                     f"topic {topic.name} has {counts[topic.name]} partitions, expected {needed}"
                     + ("" if needed == 1 else f", as {first}")
                 )
+    room = {}
     for name, found in _found(client, described).items():
+        room[name] = int(found.settings.get("max.message.bytes", 0))
         wrong += [
             f"topic {name} has {need.setting}={value}, expected {need.expected} ({need.why.rstrip('.')}): "
             "`freshet topics mend` sets it"
@@ -185,6 +189,7 @@ def _topology(client: KafkaAdminClient, settings: Settings, answers: Sequence[di
         ),
         tuple(wrong),
         str(client.describe_cluster().get("cluster_id") or ""),
+        room,
     )
 
 

@@ -106,8 +106,9 @@ REASONS = {
     "out_of_range": "A field is of the right type, its value not one that the schema allows.",
     "rating_out_of_scale": "`value` lies outside the setting `rating_scale`.",
     "key_mismatch": "The key is not the body's `user`: one of the two is wrong, and only the producer knows which.",
-    "mispartitioned": "The record lies on another partition than murmur2(key) mod n: a client on librdkafka needs "
-    "`partitioner=murmur2_random`. The record itself is good.",
+    "mispartitioned": "The record lies on another partition than murmur2(key) mod n, and was not sent on: the setting "
+    "`misplaced` says so, or it is too large for its topic with its place beside it. The record itself is good; clients.md has "
+    "the cure.",
     "far_future": "`time` is more than one hour after the append time: a wrong clock, or not epoch milliseconds.",
     "inference": "The model fails on this event, and passes without it. The record itself is good.",
 }

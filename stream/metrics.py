@@ -31,12 +31,12 @@ from stream.claims import LeftOut
 from stream.errors import REASONS
 from stream.events import BEHAVIOURS
 
-OUTCOMES: Final = ("applied", "duplicate", "replayed", "dead_letter")
+OUTCOMES: Final = ("applied", "duplicate", "replayed", "dead_letter", "forwarded")
 STAGES: Final = ("read", "decode", "encode", "step", "score", "changelog", "slates", "store")
 STRATEGIES: Final = ("interest", "popularity")
 FAILURES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")
 """Where a dead letter failed: the values of its header `stage`."""
-OUTPUTS: Final = ("changelog", "recommendations", "dead-letters")
+OUTPUTS: Final = ("changelog", "recommendations", "dead-letters", "sources")
 OTHER: Final = "other"
 """Stands for a label value outside its fixed set."""
 

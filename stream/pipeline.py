@@ -1,12 +1,13 @@
 """From a micro-batch of raw records to durable state and offsets that are safe to commit, in numbered steps.
 
      1  claim the micro-batch: lease and assignment still ours
-     2  decode and validate; what is not acceptable becomes a dead letter
+     2  decode and validate; what is not acceptable becomes a dead letter, what is good but for its partition is sent on
      3  order each user's events; hold back who waits for a comment to be encoded, add who waits no longer
      4  read the states, one multi-get a partition
      5  fold the bookkeeping: fences, duplicates, seq, chain
      6  the recurrent model, one call a wave; an event that no model call survives becomes a dead letter (stream.culprits)
-     7  changelog records and dead letters sent and acknowledged, nobody else's between; meanwhile all users scored in one call
+     7  changelog records, dead letters and copies sent and acknowledged, nobody else's between; meanwhile all users scored in
+        one call
      8  slates sent and acknowledged: none shows a state that is not durable
      9  RocksDB, one WriteBatch a partition
     10  offsets below the first unfinished event are safe to commit
@@ -37,13 +38,16 @@ from stream.errors import FreshetError, RecordError
 from stream.events import Recommendation, Scored, SourceEvent
 from stream.inputs import InputSpec
 from stream.metrics import BatchFigures, Metrics
+from stream.misplaced import Misplaced
 from stream.recommend import Catalogue, InterestModels, Turn, advance, rank, take_in
 from stream.settings import Settings
 from stream.store import InterestStore
-from stream.transport import Fence, MicroBatch, Outgoing, RecordBatches, SourceConsumer
+from stream.transport import Fence, MicroBatch, Outgoing, Record, RecordBatches, SourceConsumer
 
 Result = TypeVar("Result")
 Place = tuple[str, int]
+MISPLACED: Final = "mispartitioned"
+"""Of a record that is good but for its partition, the reason."""
 SLICE: Final = 0.25
 """Seconds between two looks at a model call that runs."""
 
@@ -62,8 +66,8 @@ class Serving:
 class Pipeline:
     """Processes micro-batches one at a time; see the module's steps.
 
-    consumer, batches: looked up at each use, since Faust makes them when the app starts; catalogue: the current snapshot;
-    executor: runs the models, one call at a time.
+    consumer, batches: looked up at each use, since Faust makes them when the app starts; misplaced: None where records on wrong
+    partitions become dead letters; catalogue: the current snapshot; executor: runs the models, one call at a time.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Pipeline:
         decoder: EventDecoder,
         comments: CommentStage,
         dead_letters: DeadLetters,
+        misplaced: Misplaced | None,
         catalogue: Callable[[], Catalogue],
         executor: Executor,
         metrics: Metrics,
@@ -93,6 +98,7 @@ class Pipeline:
         self._decoder = decoder
         self._comments = comments
         self._dead_letters = dead_letters
+        self._misplaced = misplaced
         self._catalogue = catalogue
         self._executor = executor
         self._metrics = metrics
@@ -172,10 +178,22 @@ class Pipeline:
                             )
                         )  # fmt: skip
                     except RecordError as error:
+                        if (sent_on := self._sent_on(topic, tp.partition, record, error)) is not None:
+                            place, copy = sent_on
+                            letters.setdefault(place, []).append(copy)
+                            figures.outcome(behaviour, "forwarded")
+                            continue
                         letter = self._dead_letters.letter(topic, tp.partition, record, error)
                         letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
                         figures.dead_letter(behaviour, topic, error.stage, error.reason)
         return events, letters
+
+    def _sent_on(self, topic: str, partition: int, record: Record, error: RecordError) -> tuple[Place, Outgoing] | None:
+        """A record that is good but for its partition: where it belongs, and its copy. None for any other."""
+        if self._misplaced is None or error.reason != MISPLACED or record.key is None:
+            return None
+        copy = self._misplaced.copy(topic, partition, record)
+        return None if copy is None else ((topic, self._decoder.partition(record.key)), copy)
 
     def _advance(self, turns: Sequence[Turn], catalogue: Catalogue) -> int:
         return advance(turns, self._serving.models, catalogue, self._serving.spec)
@@ -260,7 +278,8 @@ class Pipeline:
         self, records: Mapping[Place, list[Outgoing]], letters: Mapping[Place, list[Outgoing]], figures: BatchFigures
     ) -> dict[Place, int]:
         with figures.stage("changelog"):
-            return await self._batches().send({**records, **letters})
+            room = self._misplaced.room if self._misplaced else {}
+            return await self._batches().send({**records, **letters}, room)
 
     def _slates(
         self, turns: Sequence[Turn], slates: Sequence[list[Scored]], catalogue: Catalogue, figures: BatchFigures

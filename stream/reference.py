@@ -63,8 +63,10 @@ back, and a record without an id is never the duplicate of anything.
 looked at. A header's name that is not UTF-8 is read with its bad bytes escaped (`\\xff`), and stands so in a dead letter.
 
 **Where a record must lie.** On partition murmur2(key) mod n, the default of the Java client and of kafka-python. Clients on
-librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`, or every record on a wrong
-partition becomes a dead letter `mispartitioned`.
+librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`; [clients.md](clients.md) has the
+others. A record that is good but for its partition is sent on to the right one. The copy has its key, value and headers, its
+place in the header `forwarded`, and, unless it has a `replay` that counts, in `replay`, too: so it is the same event however
+often it is sent on. With the setting `misplaced = "dead-letter"` it becomes a dead letter `mispartitioned`.
 
 **Transactions.** A producer may write in transactions (Kafka Streams, Flink, Connect). What it aborts is never read. What it
 commits is read once the transaction ends, as is everything behind its first record on that partition, so short transactions keep

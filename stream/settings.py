@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     inference_timeout: float = Field(
         5.0, gt=0, le=60, description="seconds for one call of a model's graph; at most half of session_timeout"
     )
+    misplaced: Literal["forward", "dead-letter"] = Field(
+        "forward",
+        description="what becomes of a record that is good but lies on a wrong partition: it is sent on, or set aside",
+    )
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(
         5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"

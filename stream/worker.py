@@ -41,6 +41,7 @@ from stream.hung import guard
 from stream.items import ItemsFollower
 from stream.lag import Lag
 from stream.metrics import Metrics
+from stream.misplaced import Misplaced
 from stream.pipeline import Pipeline, Serving
 from stream.progress import LoopWatch, Progress, Work
 from stream.provider import why_no_cuda
@@ -70,9 +71,14 @@ THREADS = ("health", "topics", "signals")  # must not end by themselves
 log = logging.getLogger("freshet.worker")
 
 
-def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: str = "") -> None:
+def run(
+    settings: Settings,
+    topics: Mapping[str, str] | None = None,
+    cluster: str = "",
+    room: Mapping[str, int] | None = None,
+) -> None:
     """Run one worker until SIGTERM or SIGINT, and end the process. topics: topic -> its id, where the broker tells ids;
-    cluster: the cluster's.
+    cluster: the cluster's; room: source topic -> bytes of a record batch there at most.
 
     Raises FreshetError for a bundle that cannot be used, or that the settings do not fit; later errors end the process.
     """
@@ -98,7 +104,7 @@ def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: st
     lasting.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
-        runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster, place).live())
+        runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster, place, room or {}).live())
     leave(0)  # no thread that is still busy holds the end back
 
 
@@ -165,10 +171,12 @@ class Worker:
         topics: Mapping[str, str],
         cluster: str,
         place: Membership,
+        room: Mapping[str, int],
     ) -> None:
-        """place: in the group, which goes with settings.data_dir."""
+        """place: in the group, which goes with settings.data_dir; room: of the source topics, see `run`."""
         self._settings = settings
         self._place = place
+        self._room = room
         self._sources = {name: topics[name] for name in settings.sources if name in topics}
         self._changelog = Changelog(cluster, settings.changelog_topic, topics.get(settings.changelog_topic, ""))
         self._bundle = bundle
@@ -273,6 +281,7 @@ class Worker:
             decoder=EventDecoder(settings.partitions, settings.rating_scale, settings.sources),
             comments=comments,
             dead_letters=DeadLetters(bundle.id, app.clock.now_ms),
+            misplaced=Misplaced(settings.sources, self._room) if settings.misplaced == "forward" else None,
             catalogue=lambda: catalogue.snapshot,
             executor=self._model_thread,
             metrics=self._metrics,
@@ -291,6 +300,7 @@ class Worker:
         consumer.claimed = lambda partition: app.store.claim(partition).epoch > 0
         consumer.on_accepted_loss = self._metrics.accepted_loss.inc
         outputs = {
+            **dict.fromkeys(settings.sources, "sources"),
             app.store.changelog_topic: "changelog",
             settings.recommendations_topic: "recommendations",
             settings.dead_letters_topic: "dead-letters",

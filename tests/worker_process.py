@@ -169,6 +169,7 @@ class Events:
         self.sent = 0
         self.words = 6  # of a comment
         self.weights = (70, 20, 10)  # of clicks, ratings, comments
+        self.partition: Callable[[bytes], int | None] = lambda key: None  # of a key; None: as kafka-python places it
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
         """(topic, message)"""
@@ -206,7 +207,7 @@ class Events:
     def put(self, topic: str, message: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         self.sent += 1
         key, value = message["user"].encode(), json.dumps(message).encode()
-        return self.producer.send(topic, key=key, value=value, headers=list(headers))
+        return self.producer.send(topic, key=key, value=value, headers=list(headers), partition=self.partition(key))
 
     def send_items(self, names: Iterable[str] | None = None) -> None:
         """Make items live; by default all of them."""

@@ -19,6 +19,7 @@ ROWS = (
     ("applied", "in a state"),
     ("duplicates", "an id that the user had before"),
     ("dead_letters", "set aside, each with its reason"),
+    ("forwarded", "sent on to the right partition"),
     ("inference", "set aside, for the model failed on them"),
     ("lost", "acceptable, but in no state"),
     ("unreported", "unacceptable, but no dead letter"),
@@ -44,7 +45,7 @@ ROWS = (
     ("ranked", "slates scored anew"),
     ("numbers_unverifiable", "states and slates of other models or items"),
 )
-ALWAYS = {name for name, _ in ROWS[:12]} - {"inference"} | {"users", "states", "slates", "replays"}
+ALWAYS = {name for name, _ in ROWS[:13]} - {"inference", "forwarded"} | {"users", "states", "slates", "replays"}
 """Rows that are shown though they are 0."""
 BAD = ("lost", "unreported", "double", "uncovered")
 

@@ -55,4 +55,4 @@ def worker(
     topology = check(settings, worker=True)
     settings = settings.model_copy(update={"partitions": topology.partitions})
     TopicWatch(settings, topology.ids).start()
-    process.run(settings, topology.ids, topology.cluster)
+    process.run(settings, topology.ids, topology.cluster, topology.room)

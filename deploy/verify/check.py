@@ -28,6 +28,7 @@ from deploy.verify.ledger import (
     DUPLICATE,
     INVALID,
     LETTER,
+    MOVED,
     NAMED,
     NONE,
     SKIPPED,
@@ -37,6 +38,7 @@ from deploy.verify.ledger import (
 )
 from deploy.verify.letters import Letters
 from deploy.verify.log import KafkaLog, Log, Place, Span
+from deploy.verify.moves import Moves
 from deploy.verify.report import Report, Violation
 from deploy.verify.scope import MARGIN_MS, Scope
 from deploy.verify.sends import Sends, refuse_unreadable
@@ -96,8 +98,10 @@ def check(
         numbers = Numbers(scope.bundle, scope.users, log, settings, report)
     limits = {place: max(committed.get(place, 0), 0 if in_time else span.end) for place, span in now.items()}
     part = Part(log, settings, scope, partitions, due, committed, limits, spans, states, outputs, report, numbers)
+    moves = Moves()
     for partition in range(partitions):
-        part.judge(partition)
+        part.judge(partition, moves)
+    moves.settle(scope.ranged, report)
     if numbers is not None:
         numbers.finish()
     report.seconds = round(time.monotonic() - began, 3)
@@ -121,12 +125,13 @@ class Part:
     report: Report
     numbers: Numbers | None
 
-    def judge(self, partition: int) -> None:
-        """Read one partition and settle its source records. Nothing of it is kept."""
+    def judge(self, partition: int, moves: Moves) -> None:
+        """Read one partition and settle its source records. Nothing of it is kept, but what was sent on to another one."""
         report = self.report
         read = self._read(partition)
+        moves.see(read.ledger.copies)
         for shelf, index, offset in read.ledger.places():
-            _settle(shelf, index, offset, self.limits[shelf.topic, partition], read, report)
+            _settle(shelf, index, offset, self.limits[shelf.topic, partition], read, moves, report)
         for topic, shelf in enumerate(read.ledger.shelves):
             if shelf.first > 0 and not shelf.narrowed:
                 place = shelf.topic, partition
@@ -206,7 +211,7 @@ def _forgotten(shelf: Shelf, index: int, read: Read) -> bool:
     return read.history.cut and (number == NONE or read.ledger.users[number].row == NONE)
 
 
-def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, report: Report) -> None:
+def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: Moves, report: Report) -> None:
     """What became of one record. Below `due` it must be finished."""
     ledger = read.ledger
     state, flags = shelf.state[index], shelf.flags[index]
@@ -223,6 +228,8 @@ def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, report:
     if state == INVALID:
         if flags & LETTER:
             report.dead_letters += 1
+        elif flags & MOVED:
+            moves.add(shelf, index, offset, due, read.letters.gone)
         elif offset >= due:
             report.pending += 1
         elif read.letters.gone:

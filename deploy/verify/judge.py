@@ -42,6 +42,12 @@ def schema(name: str) -> dict[str, Any]:
     return loaded
 
 
+class Misplaced(str):
+    """Why a record is not acceptable, where that is its partition alone: it may have been sent on."""
+
+    __slots__ = ()
+
+
 class Judge:
     """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive."""
 
@@ -69,7 +75,7 @@ class Judge:
         if user != key:
             return "the key is not the body's user"
         if (belongs := self._partition(key)) != partition:
-            return f"on partition {partition}, its key belongs on {belongs}"
+            return Misplaced(f"on partition {partition}, its key belongs on {belongs}")
         rating = body.get("value") if behaviour else None
         if rating is not None and not self._low <= rating <= self._high:
             return f"rating {rating} is not on the scale {self._low:g} to {self._high:g}"

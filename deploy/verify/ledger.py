@@ -9,18 +9,22 @@ from hashlib import blake2b, sha256
 from struct import Struct
 from zlib import crc32
 
-from deploy.verify.judge import Accepted, Judge
+from deploy.verify.judge import Accepted, Judge, Misplaced
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.sends import Sends
 
 # What became of a record. ABSENT: no such record is to be seen.
 ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN = range(7)
-# Flags beside it. CULPRIT: set aside since the model failed on it; OWN: the producer's `id` has the form of a place.
-LETTER, NAMED, CULPRIT, OWN = 1, 2, 4, 8
+# Flags beside it. CULPRIT: set aside since the model failed on it; OWN: the producer's `id` has the form of a place; MOVED: it
+# is good but for its partition, and may have been sent on.
+LETTER, NAMED, CULPRIT, OWN, MOVED = 1, 2, 4, 8, 16
 
 NONE = -1
 REPLAY = "replay"
 """Header of a dead letter that was sent back: topic/partition/offset of the record that it was."""
+
+FORWARDED = "forwarded"
+"""Header of the copy of a record that lay on a wrong partition: topic/partition/offset of that record."""
 
 OURS = "__rec.errors."
 WHOLE = 4 << 20  # bytes of key and value that a dead letter keeps
@@ -228,6 +232,7 @@ class Ledger:
             judged = (due or {}).get(place, (start, span.end))
             self.shelves.append(Shelf(*place, span, start, judged, sends is not None))
         self.users: list[User] = []
+        self.copies: dict[str, set[bytes]] = {}  # place that a copy's header names -> fingerprints
         self.since = NONE  # append time (epoch ms) of the oldest record that is judged
         self._index: dict[bytes, int] = {}
         self._judge = judge
@@ -244,6 +249,7 @@ class Ledger:
                 index = record.offset - shelf.start
                 if isinstance(verdict, str):
                     shelf.state[index] = INVALID
+                    shelf.flags[index] |= MOVED * isinstance(verdict, Misplaced)
                     if len(shelf.reasons) < _REASONS:
                         shelf.reasons[index] = verdict
                     digest = fingerprint(record.key, value)
@@ -254,6 +260,7 @@ class Ledger:
                 if len(record.key or b"") + len(value or b"") > WHOLE:
                     shelf.large[index] = fingerprint(*cut(record.key, value)), sha256(value or b"").hexdigest()
                 if record.headers:
+                    self._note_copy(topic, record)
                     shelf.keep_headers(index, kept_headers(record.headers))
                 if begin <= record.offset < end and not 0 <= self.since <= record.timestamp:
                     self.since = record.timestamp
@@ -283,6 +290,14 @@ class Ledger:
         else:
             shelf.after[before] = index
         user.tail[behaviour] = index
+
+    def _note_copy(self, topic: str, record: Record) -> None:
+        for name, value in record.headers:
+            if name == FORWARDED:
+                place = (value or b"").decode("ascii", "replace")
+                found = _PLACE.fullmatch(place)
+                if found and found[1] == topic and int(found[2]) != record.partition:
+                    self.copies.setdefault(place, set()).add(fingerprint(record.key, record.value))
 
     def replay_of(self, record: Record) -> str:
         """The place that a well-formed `replay` header names; "" without."""

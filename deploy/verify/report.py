@@ -36,7 +36,8 @@ class Report:
     """Counts of one check.
 
     input: source records that are judged; accepted: acceptable ones; applied: in a state; duplicates: an `id` had before;
-    dead_letters: distinct source records set aside; inference: acceptable ones set aside since the model failed on them;
+    dead_letters: distinct source records set aside; forwarded: sent on to the right partition; inference: acceptable ones set
+    aside since the model failed on them;
     lost: acceptable and committed, but in no state; unreported: unacceptable and committed, but no dead letter; double:
     applied more than once; uncovered: applied, but no slate shows it; pending: not yet committed, so not yet due;
     unverifiable: what deleted or compacted records would tell; unseen: those of them that only a compacted state can have
@@ -54,6 +55,7 @@ class Report:
     applied: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    forwarded: int = 0
     inference: int = 0
     lost: int = 0
     unreported: int = 0
@@ -98,8 +100,8 @@ class Report:
 
     @property
     def conserved(self) -> bool:
-        """input = applied + dead letters + counted duplicates, of what is due and in sight."""
-        set_aside = self.dead_letters + self.inference
+        """input = applied + dead letters + sent on + counted duplicates, of what is due and in sight."""
+        set_aside = self.dead_letters + self.inference + self.forwarded
         return self.input - self.pending - self.unseen == self.applied + set_aside + self.duplicates
 
     @property

@@ -16,6 +16,7 @@ from stream.transport.lease import Lease
 
 LOG_APPEND_TIME = 1  # aiokafka's: the timestamp is the broker's, not the one that was sent
 
+FRAME = 16  # bytes around a header, or half of those around a record, at most
 MAX_REQUEST = 5 << 20  # bytes: a dead letter may hold a source record of 4 MiB and its headers
 
 
@@ -60,6 +61,12 @@ class SourceProducer(driver.Producer):
         return RecordBatches(self._producer, self.request_timeout, self.app.clock)
 
 
+def _size(record: Outgoing) -> int:
+    """Bytes in a batch at most."""
+    headers = sum(len(name.encode()) + len(value or b"") + FRAME for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers + 2 * FRAME
+
+
 class RecordBatches:
     """Sends lists of records, one Kafka record batch per partition (1.6 us a record instead of 13 with `send`).
 
@@ -71,8 +78,11 @@ class RecordBatches:
         self._timeout = timeout
         self._clock = clock or Clock()
 
-    async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
-        """(topic, partition) -> records, acknowledged when this returns.
+    async def send(
+        self, lists: Mapping[tuple[str, int], Sequence[Outgoing]], room: Mapping[str, int] | None = None
+    ) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records, acknowledged when this returns. room: topic -> bytes of a record batch there at most, of
+        those that take less than the producer's own batches.
 
         Returns the last offset written per partition, or -1 where the broker did not say (a retried batch that had
         already arrived). Raises BrokerError where the acknowledgement did not come in time.
@@ -80,19 +90,25 @@ class RecordBatches:
         try:
             async with asyncio.timeout(self._timeout):
                 ends = await asyncio.gather(
-                    *(self._send_partition(place, records) for place, records in lists.items() if records)
+                    *(
+                        self._send_partition(place, records, (room or {}).get(place[0], MAX_REQUEST))
+                        for place, records in lists.items()
+                        if records
+                    )
                 )
         except TimeoutError:
             raise BrokerError(f"no acknowledgement of produced records within {self._timeout:g} s") from None
         return dict(ends)
 
-    async def _send_partition(self, place: tuple[str, int], records: Sequence[Outgoing]) -> tuple[tuple[str, int], int]:
+    async def _send_partition(
+        self, place: tuple[str, int], records: Sequence[Outgoing], room: int
+    ) -> tuple[tuple[str, int], int]:
         topic, partition = place
         began, now = self._clock.steady(), self._clock.now_ms()
         sent: list[tuple[asyncio.Future[Any], int]] = []
         batch = self._producer.create_batch()
         for record in records:
-            if self._append(batch, record, now):
+            if (not batch.record_count() or batch.size() + _size(record) <= room) and self._append(batch, record, now):
                 continue
             sent.append(await self._close(batch, topic, partition))
             batch = self._producer.create_batch()

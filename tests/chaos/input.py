@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from confluent_kafka import Producer
 from kafka import KafkaProducer
 from kafka.errors import MessageSizeTooLargeError
 
+from deploy.verify import Report
 from deploy.verify.judge import murmur2
 from stream import interest
 from stream.events import MAX_TEXT
@@ -77,6 +79,7 @@ def poison(
     settings: Settings, bundles: Path, folder: Path, seed: int, *, rounds: int, workers: int, kill: bool, rate: float
 ) -> None:
     """Fault 18: every kind of poison and every odd record, `rounds` times in seeded order, in traffic; a SIGKILL between."""
+    settings = settings.model_copy(update={"misplaced": "dead-letter"})
     draw = random.Random(seed)
     with (
         Trial(18, "poison", seed, settings, bundles, folder, workers=workers, rate=rate) as trial,
@@ -176,6 +179,7 @@ def only_poison(
     settings: Settings, bundles: Path, folder: Path, seed: int, *, seconds: float, rate: float, workers: int, kill: bool
 ) -> None:
     """Fault 19: nothing but poison for `seconds`, then good traffic again."""
+    settings = settings.model_copy(update={"misplaced": "dead-letter"})
     draw = random.Random(seed)
     small = [name for name, one in POISON.items() if len(one.value or b"") < 50_000 and len(one.headers) < 2]
     with Trial(19, "100 % poison", seed, settings, bundles, folder, workers=workers) as trial, Sender(trial) as sender:
@@ -219,6 +223,29 @@ def only_poison(
             f"{number} records of poison alone in {seconds:g} s, ready meanwhile: {len(letters)} dead letters, "
             f"{repeats} written again, memory {grown:+.0f} MiB; then good events were applied"
         )
+
+
+def misplaced(
+    settings: Settings, bundles: Path, folder: Path, seed: int, *, kills: int, workers: int, rate: float
+) -> None:
+    """Fault 56: a client places keys as librdkafka does by default, by CRC-32; workers are killed while they send records on."""
+
+    def told(report: Report) -> None:
+        trial.note = (
+            f"{kills} kills; {report.forwarded} records sent on, {report.duplicates} of them twice: each counts once"
+        )
+
+    name = "records on wrong partitions"
+    trial = Trial(56, name, seed, settings, bundles, folder, workers=workers, rate=rate, also=told)
+    trial.misplaces = True
+    trial.traffic.events.partition = lambda key: crc32(key) % settings.partitions
+    with trial:
+        for _ in range(kills):
+            trial.works()
+            trial.pause(0.5, 2)
+            trial.kill(trial.one())
+        trial.wait_ready()
+        trial.works(100)
 
 
 def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, workers: int, rate: float) -> None:

@@ -73,6 +73,7 @@ FAULTS = {
     53: ("A rolling restart of all nodes, and a reassignment of partitions", "cluster"),
     54: ("One node of three behind a slow line that is reset again and again", "cluster"),
     55: ("An unclean leader election cuts a log off", "cluster"),
+    56: ("A client puts records on wrong partitions, and workers are killed while they send them on", "input"),
 }
 """Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""
 

@@ -1,5 +1,5 @@
-"""Faults 18 to 22, 39 and 46, five seeds each: poison, nothing but poison, oversize, strangers, duplicates, ids that are places,
-forgeries. `make chaos`."""
+"""Faults 18 to 22, 39, 46 and 56, five seeds each: poison, nothing but poison, oversize, strangers, duplicates, ids that are
+places, forgeries, records on wrong partitions. `make chaos`."""
 
 from __future__ import annotations
 
@@ -52,3 +52,8 @@ def test_places(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_forgeries(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
     forgeries.forgeries(world(**SETTINGS), bundles, tmp_path, seed, rounds=2, workers=2, near=True, rate=100)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_misplaced(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    inputs.misplaced(world(**SETTINGS), bundles, tmp_path, seed, kills=4, workers=2, rate=200)

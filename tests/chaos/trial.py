@@ -115,7 +115,8 @@ class Traffic(threading.Thread):
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
     besides the traffic, to become dead letters or to be counted as duplicates; culprits: acceptable ones, not in the ledger
-    either, that are set aside since the model fails on them; foreign: violations that the check must name, and no others, of
+    either, that are set aside since the model fails on them; misplaces: the traffic's records may lie on wrong partitions, so
+    that copies are sent on, after a kill some of them twice; foreign: violations that the check must name, and no others, of
     records that the block has forged; allowed: exit codes that a worker may end with before it is asked to; also: what else is
     asked of the report; more: settings of the workers alone, each: further ones of one worker each. The supervisor leaves the
     workers in `down` alone; those in it before the block are not started."""
@@ -150,6 +151,7 @@ class Trial:
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
         self.kills = self.restarts = self.bad = self.duplicates = self.culprits = 0
+        self.misplaces = False
         self.foreign: Counter[str] = Counter()
         self.memory = 0.0
         self.note = ""
@@ -288,9 +290,10 @@ class Trial:
         assert report.conserved
         assert report.acked == acked
         found = acked + report.failed_found + report.indeterminate_found
-        assert report.input == found + self.bad + self.culprits + self.duplicates
+        assert report.input == found + self.bad + self.culprits + report.duplicates + report.forwarded
         assert (report.dead_letters, report.inference) == (self.bad, self.culprits)
-        assert report.duplicates == self.duplicates
+        assert report.duplicates == self.duplicates or (self.misplaces and report.duplicates > self.duplicates)
+        assert bool(report.forwarded) == self.misplaces
         assert report.applied == found
         self.also(report)
         assert self.memory < MEMORY, f"{self.memory:.0f} MiB"

@@ -33,3 +33,7 @@ def test_places(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -
 
 def test_forgeries(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
     forgeries.forgeries(world(**QUICK), bundles, tmp_path, seed=0, rounds=1, workers=1, near=False, rate=100)
+
+
+def test_misplaced(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
+    inputs.misplaced(world(**QUICK), bundles, tmp_path, seed=0, kills=1, workers=1, rate=50)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from deploy.verify import run as verify
 from stream.settings import Settings
 from tests.worker_process import Events, WorkerProcess, until
 
@@ -94,16 +95,26 @@ def test_a_new_item_becomes_known_to_the_worker(worker: tuple[Settings, WorkerPr
 
 
 @pytest.mark.integration
-def test_librdkafka_without_the_partitioner_makes_dead_letters(worker: tuple[Settings, WorkerProcess]) -> None:
-    """What the README warns of is so."""
+def test_librdkafka_without_the_partitioner_loses_nothing(worker: tuple[Settings, WorkerProcess]) -> None:
+    """What lies on a wrong partition is sent on, as docs/clients.md says."""
     from confluent_kafka import Producer
 
+    def finished(outcome: str) -> float:
+        return process.metric("freshet_events_total", behaviour="click", outcome=outcome)
+
     settings, process = worker
+    before = {outcome: finished(outcome) for outcome in ("applied", "forwarded")}
     producer = Producer({"bootstrap.servers": settings.brokers})
     for user in map(str, range(40)):
         event = {"user": user, "item": "item-1", "time": int(time.time() * 1000)}
         producer.produce(settings.sources[0], key=user, value=json.dumps(event))
     assert producer.flush(30) == 0
-    until(
-        lambda: process.metric("freshet_dead_letters_total", reason="mispartitioned") > 0, 30, "mispartitioned letters"
-    )
+    until(lambda: finished("applied") == before["applied"] + 40, 30, "all are applied")
+    assert 20 < finished("forwarded") - before["forwarded"] < 40
+    assert process.metric("freshet_dead_letters_total") == 0
+    sent_on = [line for line in process.lines() if "sent on" in line["message"]]
+    assert len(sent_on) == 1, "one warning a minute"
+    assert "partitioner=murmur2_random" in sent_on[0]["message"]
+    report = verify(settings, wait=30)
+    assert report.exit_code == 0, report.violations
+    assert report.forwarded == finished("forwarded")

@@ -1,0 +1,165 @@
+"""A record that is good but for its partition is sent on: its copy is the same event, and verify knows where it went."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.producer.message_accumulator import BatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.verify.check import check
+from deploy.verify.report import Report
+from stream.decoder import EventDecoder
+from stream.errors import RecordError
+from stream.events import CLICK, SOURCE_TOPICS
+from stream.misplaced import CURE, EVERY, ROOM, Misplaced
+from stream.transport import Outgoing, RecordBatches
+from tests.unit.synthetic import PARTITIONS, Row, World, partition_of
+
+CLICKS = SOURCE_TOPICS[0]
+PLENTY = dict.fromkeys(SOURCE_TOPICS, 1 << 20)
+USER = "ann"
+RIGHT = partition_of(USER)
+WRONG = 1 - RIGHT
+DECODER = EventDecoder(PARTITIONS, (0.5, 5.0))
+
+
+def click(user: str = USER, **fields: Any) -> bytes:
+    return json.dumps({"user": user, "item": "i1", "time": 1_700_000_000_000} | fields).encode()
+
+
+def record(value: bytes | None = None, headers: tuple[tuple[str, bytes], ...] = (), offset: int = 7) -> Row:
+    return Row(WRONG, offset, 1_700_000_000_000, USER.encode(), value or click(), headers)
+
+
+def copy(row: Row, room: dict[str, int] = PLENTY) -> Outgoing | None:
+    return Misplaced(SOURCE_TOPICS, room).copy(CLICKS, WRONG, row)
+
+
+@given(
+    headers=st.lists(
+        st.tuples(
+            st.sampled_from(["replay", "forwarded", "x", "send-id"]),
+            st.sampled_from([b"clicks/0/5", b"clicks/01/5", b"", b"items/0/5", b"\xff"]),
+        ),
+        max_size=5,
+    ),
+    own=st.sampled_from([None, "mine", "clicks/0/7"]),
+)
+def test_the_copy_is_the_same_event_wherever_it_is_sent_from(headers: list[tuple[str, bytes]], own: str | None) -> None:
+    value = click(id=own) if own else click()
+    row = record(value, tuple(headers))
+    with pytest.raises(RecordError, match="murmur2") as raised:
+        DECODER.decode(CLICK, WRONG, 7, row.timestamp, row.key, row.value, row.headers)
+    assert raised.value.reason == "mispartitioned"
+    sent = copy(row)
+    assert sent is not None
+    found = DECODER.decode(CLICK, RIGHT, 99, row.timestamp, sent.key, sent.value, sent.headers)
+    first = next((value for name, value in headers if name == "replay"), b"")
+    assert found.id == (own or ("clicks/0/5" if first == b"clicks/0/5" else f"clicks/{WRONG}/7"))
+    assert [value for name, value in sent.headers if name == "forwarded"] == [f"clicks/{WRONG}/7".encode()]
+    kept = [one for one in headers if one[0] in ("x", "send-id")]
+    assert [one for one in sent.headers if one[0] in ("x", "send-id")] == kept
+
+
+def test_what_may_be_too_large_for_its_topic_is_not_sent_on() -> None:
+    size = len(USER) + len(click())
+    assert copy(record(), {CLICKS: size + ROOM}) is not None
+    assert copy(record(), {CLICKS: size + ROOM - 1}) is None
+    assert copy(record(), {}) is None
+
+
+def test_a_warning_a_minute_says_how_many_and_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    misplaced = Misplaced(SOURCE_TOPICS, PLENTY, lambda: now[0])
+    with caplog.at_level(logging.WARNING):
+        for second in (0.0, 1.0, 2.0, EVERY, EVERY + 1):
+            now[0] = second
+            misplaced.copy(CLICKS, WRONG, record())
+    assert [one.records for one in caplog.records] == [1, 3]  # type: ignore[attr-defined]
+    assert all(CURE in one.getMessage() and CLICKS in one.getMessage() for one in caplog.records)
+
+
+@pytest.mark.parametrize(("room", "batches"), [({}, 1), ({CLICKS: 400}, 10), ({CLICKS: 700}, 5)])
+def test_batches_fit_into_their_topic(room: dict[str, int], batches: int) -> None:
+    sent: list[tuple[int, int]] = []
+
+    async def send_batch(batch: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(SimpleNamespace(timestamp_type=0, offset=len(sent)))
+        sent.append((batch.record_count(), batch.size()))
+        return future
+
+    producer = SimpleNamespace(create_batch=lambda: BatchBuilder(786_432, 0), send_batch=send_batch)
+    rows = [Outgoing(b"k" * 20, b"v" * 200, [("replay", b"clicks/0/5")]) for _ in range(10)]
+    asyncio.run(RecordBatches(producer, 5.0).send({(CLICKS, 0): rows}, room))
+    assert [count for count, _ in sent] == [10 // batches] * batches
+    assert all(size <= room.get(CLICKS, 1 << 20) for _, size in sent)
+
+
+# verify
+
+
+def forwarded(times: int = 1, **changed: Any) -> Report:
+    """A world in which one click lay on the wrong partition and was sent on `times`, its copy changed as told."""
+    world = World()
+    world.send(CLICK, USER)
+    _, _, offset = world.send_raw(CLICK, USER.encode(), click(), WRONG)
+    world.work()
+    letters = world.log.topics[world.settings.dead_letters_topic][WRONG]
+    letters.clear()
+    sent = copy(record(offset=offset))
+    assert sent is not None
+    for _ in range(times):
+        said = {"key": sent.key, "value": sent.value, "headers": tuple(sent.headers)} | changed
+        world.send_raw(CLICK, said["key"], said["value"], RIGHT, said["headers"])
+        world.work()
+    return check(world.log, world.settings)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_was_sent_on_counts_once_however_often_it_was(times: int) -> None:
+    report = forwarded(times)
+    assert report.exit_code == 0, report.violations
+    assert (report.input, report.applied, report.forwarded, report.duplicates) == (2 + times, 2, 1, times - 1)
+    assert report.dead_letters == 0
+    assert report.conserved
+
+
+@pytest.mark.parametrize(
+    ("times", "changed"),
+    [
+        (0, {}),
+        (1, {"headers": ()}),
+        (1, {"headers": (("forwarded", b"clicks/9/9"),)}),
+        (1, {"value": click(item="another")}),
+    ],
+)
+def test_what_was_neither_sent_on_nor_set_aside_is_named(times: int, changed: dict[str, Any]) -> None:
+    report = forwarded(times, **changed)
+    assert report.exit_code == 1
+    assert report.kinds == {"unreported": 1}
+    assert (report.unreported, report.forwarded) == (1, 0)
+    assert "neither sent on nor a dead letter" in report.violations[0].message
+    assert not report.conserved
+
+
+def test_a_dead_letter_will_do_as_well() -> None:
+    world = World()
+    world.send_raw(CLICK, USER.encode(), click(), WRONG)
+    world.work()
+    report = check(world.log, world.settings)
+    assert (report.exit_code, report.dead_letters, report.forwarded) == (0, 1, 0)
+
+
+def test_what_is_not_due_is_pending() -> None:
+    world = World()
+    world.send_raw(CLICK, USER.encode(), click(), WRONG)
+    report = check(world.log, world.settings)
+    assert (report.exit_code, report.pending) == (3, 1)
