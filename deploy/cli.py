@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deploy import signals
+from deploy.printable import printable
 from stream import logs
 from stream.errors import FreshetError, SettingsError
 
@@ -102,6 +103,10 @@ for _name in COMMANDS:
 
 def main() -> None:
     """Run the command; a FreshetError is one line on standard error and its exit code, never a traceback."""
+    for argument in sys.argv[1:]:
+        if not _is_text(argument):
+            print(f"freshet: {printable(argument)}: expected UTF-8", file=sys.stderr)
+            sys.exit(2)
     try:
         app()
     except FreshetError as error:
@@ -119,6 +124,15 @@ def main() -> None:
         _end(FreshetError(f"{error.name} is not installed: pip install 'freshet[{extra}]'"), 69)
     except Exception as error:
         _end_as_bug(error)
+
+
+def _is_text(argument: str) -> bool:
+    """Python reads bytes that are no UTF-8 as lone surrogates; there is no id, and no name of ours, with one."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _extra_with(module: str) -> str:
@@ -140,7 +154,7 @@ def _end(error: FreshetError, code: int) -> NoReturn:
             fatal.leave(code, f"worker stops: {fatal.said(fatal.meaning(error))}")
         log.critical("worker stops: %s", fatal.said(error))
     else:
-        print(f"freshet: {error}", file=sys.stderr)
+        print(f"freshet: {printable(str(error))}", file=sys.stderr)
     sys.exit(code)
 
 

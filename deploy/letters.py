@@ -180,8 +180,3 @@ def iso(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if ms else ""
     except (ValueError, OverflowError, OSError):
         return ""
-
-
-def printable(text: str) -> str:
-    """One line of somebody else's text as a terminal may show it: control and format characters are escaped."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from deploy.corrections import Acceptance, as_text
-from deploy.letters import Letter, iso, printable
+from deploy.letters import Letter, iso
+from deploy.printable import printable
 from deploy.sendback import REFUSED, Outcome, Plan, Status
 from deploy.verify.judge import parse
 from stream.errors import REASONS

@@ -181,6 +181,6 @@ class EventDecoder:
         low, high = self._scale
         if not low <= value <= high:
             raise RecordError(
-                "validate", "rating_out_of_scale", "value", f"expected {low:g} to {high:g}, got {value:g}"
+                "validate", "rating_out_of_scale", "value", f"expected {low:g} to {high:g}, got {value!r}"
             )
         return value

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy.printable import printable
 from stream.errors import DataError
 from stream.settings import Settings
 
@@ -104,7 +105,7 @@ def show(
     topic, _, rest = place.rpartition("/")[0].rpartition("/")
     number, offset = rest, place.rpartition("/")[2]
     if not (topic and number.isdecimal() and offset.isdecimal()):
-        raise typer.BadParameter(f"{place}: expected topic/partition/offset")
+        raise typer.BadParameter(printable(f"{place}: expected topic/partition/offset"))
     with letters.opened(settings) as box:
         letter = box.find((topic, int(number), int(offset)))
     problems = Acceptance(settings).problems(letter.said["topic"], letter.key, letter.value, letter.appended_ms)
@@ -112,7 +113,7 @@ def show(
         print(json.dumps(told.whole(settings, letter) | {"wrong": [problem._asdict() for problem in problems]}))
         return
     for line in told.lines(settings, letter):
-        print(letters.printable(line))
+        print(printable(line))
 
 
 @group.command()
@@ -177,7 +178,7 @@ def fix(
         return
     print(f"{lines:,} dead letters in {file}: {lines - refused:,} would be taken now, {refused:,} not")
     for problem, count in wrong.most_common(SHOWN):
-        print(f"  {count:,} x {letters.printable(problem)}")
+        print(f"  {count:,} x {printable(problem)}")
     print(f"when they are right: freshet deadletters replay --corrected {file}")
 
 
@@ -277,7 +278,8 @@ def _choice(
         try:
             times.append(None if text is None else moment(text))
         except (ValueError, OverflowError):
-            raise typer.BadParameter(f"{name} {text}: expected 2h (s, m, h, d, w) or 2026-01-31T12:00:00Z") from None
+            said = f"{name} {text}: expected 2h (s, m, h, d, w) or 2026-01-31T12:00:00Z"
+            raise typer.BadParameter(printable(said)) from None
     return Choice(topic, partition, offset, stage, reason, *times)
 
 
@@ -288,7 +290,7 @@ def _edits(assign: list[str] | None, rename: list[str] | None, remove: list[str]
         found = [one.partition("=") for one in given or ()]
         for name, equals, text in found:
             if not name or not equals or any("\ud800" <= char <= "\udfff" for char in name + text):
-                raise typer.BadParameter(f"{option} {name}{equals}: expected name=value in UTF-8")
+                raise typer.BadParameter(printable(f"{option} {name}{equals}: expected name=value in UTF-8"))
         return [(name, text) for name, _, text in found]
 
     return Edits(pairs("--rename", rename), tuple(remove or ()), pairs("--set", assign), key_from_user)

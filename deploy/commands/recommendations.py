@@ -78,14 +78,19 @@ def _show(slate: dict[str, Any], titles: dict[str, str], as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from deploy.printable import printable
+
+    def shown(text: str) -> str:
+        return escape(printable(text))
+
     age = max(0.0, time.time() - slate["time"] / 1000)
-    table = Table(title=escape(f"{slate['user']} after {slate['seq']} events, {age:,.0f} s ago ({slate['strategy']})"))
+    table = Table(title=shown(f"{slate['user']} after {slate['seq']} events, {age:,.0f} s ago ({slate['strategy']})"))
     table.add_column("", justify="right")
     table.add_column("item")
     if titles:
         table.add_column("title")
     table.add_column("score", justify="right")
     for rank, scored in enumerate(slate["items"], start=1):
-        title = [escape(titles.get(scored["item"], ""))] if titles else []
-        table.add_row(str(rank), escape(scored["item"]), *title, f"{scored['score']:.4f}")
+        title = [shown(titles.get(scored["item"], ""))] if titles else []
+        table.add_row(str(rank), shown(scored["item"]), *title, f"{scored['score']:.4f}")
     Console().print(table)

@@ -162,7 +162,7 @@ def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) 
             value = getattr(message, "value", None)
             if value is not None and not low <= value <= high:
                 raise RecordError(
-                    "validate", "rating_out_of_scale", "value", f"value {value:g}: expected {low:g} to {high:g}"
+                    "validate", "rating_out_of_scale", "value", f"value {value!r}: expected {low:g} to {high:g}"
                 )
         except RecordError as error:
             raise RecordError(error.stage, error.reason, error.field, f"{place}{error}") from None

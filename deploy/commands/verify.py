@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.printable import printable
+
 if TYPE_CHECKING:
     from deploy.verify import Report
 
@@ -114,7 +116,7 @@ def time_of(said: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(said)
     except ValueError:
-        raise typer.BadParameter(f"{said}: expected ISO 8601 or epoch milliseconds") from None
+        raise typer.BadParameter(printable(f"{said}: expected ISO 8601 or epoch milliseconds")) from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
@@ -123,7 +125,7 @@ def start_of(said: str) -> tuple[tuple[str, int], int]:
     topic, _, rest = said.partition("/")
     partition, _, offset = rest.partition("/")
     if not (topic and partition.isdecimal() and offset.isdecimal()):
-        raise typer.BadParameter(f"{said}: expected topic/partition/offset")
+        raise typer.BadParameter(printable(f"{said}: expected topic/partition/offset"))
     return (topic, int(partition)), int(offset)
 
 
@@ -146,9 +148,9 @@ def _show(report: Report) -> None:
     verdict = {0: "the promise holds", 1: "the promise is broken", 3: "part of it cannot be judged"}[report.exit_code]
     console.print(f"{verdict} ({report.seconds:.1f} s)")
     for violation in report.violations[:SHOWN]:
-        console.print(escape(f"  {violation}"), highlight=False, soft_wrap=True)
+        console.print(escape(printable(f"  {violation}")), highlight=False, soft_wrap=True)
     for note in report.notes[:SHOWN]:
-        console.print(escape(f"  {note}"), highlight=False, soft_wrap=True)
+        console.print(escape(printable(f"  {note}")), highlight=False, soft_wrap=True)
     more = report.kinds.total() - min(SHOWN, len(report.violations))
     if more > 0:
         console.print(f"  and {more:,} more: " + ", ".join(f"{kind} {count:,}" for kind, count in report.kinds.items()))

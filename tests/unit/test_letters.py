@@ -11,7 +11,8 @@ import pytest
 
 from deploy import corrections
 from deploy.corrections import Acceptance, Correction, Edits
-from deploy.letters import Choice, Letter, Letterbox, moment, printable
+from deploy.letters import Choice, Letter, Letterbox, moment
+from deploy.printable import printable
 from deploy.producer import Sent
 from deploy.sendback import CLOCKS_MS, Pace, SendBack, Status
 from deploy.verify.judge import murmur2
