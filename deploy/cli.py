@@ -75,7 +75,7 @@ def settings(
         logs.configure()  # its log is JSON from the first line on, also where the settings are wrong
     else:
         signals.release()
-    from stream.settings import SECRETS, load
+    from stream.settings import SECRETS, expected_json, load
 
     if config is not None and not config.is_file():
         raise SettingsError(f"config: {config} is no file")
@@ -90,8 +90,8 @@ def settings(
             raise SettingsError(f"{name}: not on a command line, where others see it: use FRESHET_SECRETS")
         try:
             values[name] = json.loads(value) if value.startswith("[") else value
-        except ValueError as error:
-            raise SettingsError(f"{name}: {error}") from None
+        except ValueError:
+            raise SettingsError(f"{name}: {expected_json(name)}") from None
     if config is not None:
         os.environ["FRESHET_CONFIG"] = str(config)
     context.obj = load(**values)

@@ -8,6 +8,7 @@ or from a file of `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -269,7 +270,9 @@ def load(**values: Any) -> Settings:
         problems = error.errors(include_input=False)
         raise SettingsError("; ".join(_said(one["loc"], one["type"], one["msg"]) for one in problems)) from None
     except UnreadableError as error:  # a list or object in the environment that is not JSON
-        raise SettingsError(f"{error}: {error.__cause__}") from None
+        named = re.search(r'field "(\w+)"', str(error))
+        name = named[1] if named else "settings"
+        raise SettingsError(f"{name}: {expected_json(name)}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"config: not TOML: {error}") from None
     except UnicodeDecodeError as error:
@@ -295,6 +298,13 @@ def no_setting(name: str) -> str:
     near = difflib.get_close_matches(name, Settings.model_fields, 1, cutoff=0.5)
     meant = f"is {near[0]} meant? " if near else ""
     return f"there is no such setting; {meant}docs/configuration.md has all"
+
+
+def expected_json(name: str) -> str:
+    """What is said where a list is expected, and its text is none."""
+    field = Settings.model_fields.get(name)
+    example = json.dumps(field.default) if field is not None else "[1, 2]"
+    return f"expected JSON, like {example}"
 
 
 def _check_names() -> None:

@@ -173,6 +173,11 @@ def test_key_and_partition(key: bytes | None, partition: int, said: tuple[str, s
     assert isinstance(JUDGE.judge(CLICK, partition, NOW, key, body(CLICK)), str)
 
 
+def test_a_rating_is_told_as_it_is_not_rounded_onto_the_scale() -> None:
+    with pytest.raises(RecordError, match=r"expected 0\.5 to 5, got 5\.0000001$"):
+        decode(RATING, body(RATING, value=5.0000001))
+
+
 def test_mispartitioned_names_the_cure() -> None:
     with pytest.raises(RecordError, match="partitioner=murmur2_random"):
         decode(CLICK, body(CLICK), partition=(HOME + 1) % PARTITIONS)

@@ -96,6 +96,20 @@ def test_variables_that_kubernetes_sets_are_no_settings(monkeypatch: pytest.Monk
     load()
 
 
+@pytest.mark.parametrize("found", ["1 5", "[1 5]", "1, 5", "[1, 5"])
+def test_a_list_that_is_no_json_is_told_by_an_example(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    said = "rating_scale: expected JSON, like [0.5, 5.0]"
+    monkeypatch.setenv("FRESHET_RATING_SCALE", found)
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert str(raised.value) == said
+    if found.startswith("["):
+        monkeypatch.delenv("FRESHET_RATING_SCALE")
+        told = CliRunner().invoke(app, ["--set", f"rating_scale={found}", "topics", "check"]).exception
+        assert isinstance(told, SettingsError)
+        assert str(told) == said
+
+
 def test_several_wrong_values_are_all_named() -> None:
     with pytest.raises(SettingsError, match=r"partitions: .*; .*provider: "):
         load(partitions=0, provider="tpu")
