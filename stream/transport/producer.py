@@ -91,7 +91,7 @@ class RecordBatches:
             async with asyncio.timeout(self._timeout):
                 ends = await asyncio.gather(
                     *(
-                        self._send_partition(place, records, (room or {}).get(place[0], MAX_REQUEST))
+                        self._send_partition(place, records, (room or {}).get(place[0], 0))
                         for place, records in lists.items()
                         if records
                     )
@@ -108,7 +108,8 @@ class RecordBatches:
         sent: list[tuple[asyncio.Future[Any], int]] = []
         batch = self._producer.create_batch()
         for record in records:
-            if (not batch.record_count() or batch.size() + _size(record) <= room) and self._append(batch, record, now):
+            full = room and batch.record_count() and batch.size() + _size(record) > room
+            if not full and self._append(batch, record, now):
                 continue
             sent.append(await self._close(batch, topic, partition))
             batch = self._producer.create_batch()
