@@ -40,7 +40,7 @@ class Misplaced:
         self, topics: Sequence[str], room: Mapping[str, int], now: Callable[[], float] = time.monotonic
     ) -> None:
         self._topics = tuple(topics)
-        self.room = room
+        self._room = room
         self._now = now
         self._told: dict[str, float] = {}
         self._untold: dict[str, int] = {}
@@ -51,7 +51,7 @@ class Misplaced:
         headers = list(record.headers or ())
         size = len(record.key or b"") + len(record.value or b"")
         size += sum(len(name.encode()) + len(value or b"") for name, value in headers)
-        if size + ROOM > self.room.get(topic, 0):
+        if size + ROOM > self._room.get(topic, 0):
             return None
         if not origin(headers, self._topics):
             headers = [one for one in headers if one[0] != REPLAY_HEADER] + [(REPLAY_HEADER, place)]

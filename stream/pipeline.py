@@ -278,8 +278,7 @@ class Pipeline:
         self, records: Mapping[Place, list[Outgoing]], letters: Mapping[Place, list[Outgoing]], figures: BatchFigures
     ) -> dict[Place, int]:
         with figures.stage("changelog"):
-            room = self._misplaced.room if self._misplaced else {}
-            return await self._batches().send({**records, **letters}, room)
+            return await self._batches().send({**records, **letters})
 
     def _slates(
         self, turns: Sequence[Turn], slates: Sequence[list[Scored]], catalogue: Catalogue, figures: BatchFigures

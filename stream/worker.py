@@ -222,7 +222,7 @@ class Worker:
         await items.start()
         self._health.set(catalogue=True)
         app = self._app = InterestApp(settings)
-        app.use(self._place)
+        app.use(self._place, self._room)
         comments = self._comments = CommentStage(
             self._encode, self._text_thread, settings.comment_cache,
             self._encode_and_read if self._encoder.reads else None, self._urgent_thread,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import faust
@@ -65,6 +65,7 @@ class SourceApp(faust.App):
         self.source_topics: frozenset[str] = frozenset(settings.sources)
         self.on_send_error: Callable[[str], None] = lambda topic: None
         self.membership: Membership
+        self.room: Mapping[str, int] = {}
         super().__init__(
             settings.app_id,
             broker=[f"kafka://{address}" for address in settings.brokers.split(",")],
@@ -100,9 +101,10 @@ class SourceApp(faust.App):
         )
         self.micro_batches = MicroBatchChannel(self)
 
-    def use(self, membership: Membership) -> None:
-        """This worker's place in its group, taken before the app starts."""
+    def use(self, membership: Membership, room: Mapping[str, int]) -> None:
+        """This worker's place in its group, taken before the app starts; room: source topic -> bytes of a batch there at most."""
         self.membership = membership
+        self.room = room
 
     def changelog(self, partition: int) -> TP:
         """The table's changelog of a source partition."""

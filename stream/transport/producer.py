@@ -58,7 +58,7 @@ class SourceProducer(driver.Producer):
     @property
     def batches(self) -> RecordBatches:
         """The started producer's record batches."""
-        return RecordBatches(self._producer, self.request_timeout, self.app.clock)
+        return RecordBatches(self._producer, self.request_timeout, self.app.clock, self.app.room)
 
 
 def _size(record: Outgoing) -> int:
@@ -70,19 +70,20 @@ def _size(record: Outgoing) -> int:
 class RecordBatches:
     """Sends lists of records, one Kafka record batch per partition (1.6 us a record instead of 13 with `send`).
 
-    clock: stamps them (None: one of its own), and learns from the acknowledgements when the broker appended them.
+    clock: stamps them (None: one of its own), and learns from the acknowledgements when the broker appended them; room: topic ->
+    bytes of a record batch there at most, where that may be less than the producer's own batches have.
     """
 
-    def __init__(self, producer: Any, timeout: float, clock: Clock | None = None) -> None:
+    def __init__(
+        self, producer: Any, timeout: float, clock: Clock | None = None, room: Mapping[str, int] | None = None
+    ) -> None:
         self._producer = producer
         self._timeout = timeout
         self._clock = clock or Clock()
+        self._room = room or {}
 
-    async def send(
-        self, lists: Mapping[tuple[str, int], Sequence[Outgoing]], room: Mapping[str, int] | None = None
-    ) -> dict[tuple[str, int], int]:
-        """(topic, partition) -> records, acknowledged when this returns. room: topic -> bytes of a record batch there at most, of
-        those that take less than the producer's own batches.
+    async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records, acknowledged when this returns.
 
         Returns the last offset written per partition, or -1 where the broker did not say (a retried batch that had
         already arrived). Raises BrokerError where the acknowledgement did not come in time.
@@ -90,20 +91,15 @@ class RecordBatches:
         try:
             async with asyncio.timeout(self._timeout):
                 ends = await asyncio.gather(
-                    *(
-                        self._send_partition(place, records, (room or {}).get(place[0], 0))
-                        for place, records in lists.items()
-                        if records
-                    )
+                    *(self._send_partition(place, records) for place, records in lists.items() if records)
                 )
         except TimeoutError:
             raise BrokerError(f"no acknowledgement of produced records within {self._timeout:g} s") from None
         return dict(ends)
 
-    async def _send_partition(
-        self, place: tuple[str, int], records: Sequence[Outgoing], room: int
-    ) -> tuple[tuple[str, int], int]:
+    async def _send_partition(self, place: tuple[str, int], records: Sequence[Outgoing]) -> tuple[tuple[str, int], int]:
         topic, partition = place
+        room = self._room.get(topic, 0)
         began, now = self._clock.steady(), self._clock.now_ms()
         sent: list[tuple[asyncio.Future[Any], int]] = []
         batch = self._producer.create_batch()

@@ -98,7 +98,7 @@ def test_batches_fit_into_their_topic(room: dict[str, int], batches: int) -> Non
 
     producer = SimpleNamespace(create_batch=lambda: BatchBuilder(786_432, 0), send_batch=send_batch)
     rows = [Outgoing(b"k" * 20, b"v" * 200, [("replay", b"clicks/0/5")]) for _ in range(10)]
-    asyncio.run(RecordBatches(producer, 5.0).send({(CLICKS, 0): rows}, room))
+    asyncio.run(RecordBatches(producer, 5.0, room=room).send({(CLICKS, 0): rows}))
     assert [count for count, _ in sent] == [10 // batches] * batches
     assert all(size <= room.get(CLICKS, 1 << 20) for _, size in sent)
 
