@@ -86,6 +86,7 @@ def test_all_there_at_start_then_live(world: Callable[..., Settings], bundles: P
             await asyncio.to_thread(send, settings, ("new-2", None), ("item-1", b"{"))
             await until(lambda: catalogue.snapshot.offset == 56)
             assert catalogue.snapshot.row("new-2") == 0
+            await until(lambda: len(rejected) > 1)  # told once the snapshot is there
             assert rejected[1:] == [(56, "malformed_json")]
             await until(lambda: shown[-1:] == [56])
             assert items.task is not None
