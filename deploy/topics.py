@@ -88,7 +88,7 @@ def mend(settings: Settings) -> list[str]:
 class Topology:
     """partitions: of the source topics; ids: topic -> the id that Kafka gave it when it was made, of those that are there;
     missing: those that are not; wrong: what does not fit, one clause each; cluster: its id, "" where the broker tells none;
-    room: topic -> bytes of a record batch at most."""
+    room: source topic -> bytes of a record batch at most."""
 
     partitions: int
     ids: dict[str, str]
@@ -175,7 +175,8 @@ def _topology(client: KafkaAdminClient, settings: Settings, answers: Sequence[di
                 )
     room = {}
     for name, found in _found(client, described).items():
-        room[name] = int(found.settings.get("max.message.bytes", 0))
+        if name in settings.sources:
+            room[name] = int(found.settings.get("max.message.bytes", 0))
         wrong += [
             f"topic {name} has {need.setting}={value}, expected {need.expected} ({need.why.rstrip('.')}): "
             "`freshet topics mend` sets it"

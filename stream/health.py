@@ -178,7 +178,7 @@ class _Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread to be had, none that would give the slot back
+        except BaseException:  # no thread was started, so none gives the slot back
             self._slots.release()
             raise
 

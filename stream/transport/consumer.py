@@ -595,14 +595,14 @@ class SourceConsumer(driver.Consumer):
                 await self._refuse_empty(sources)
                 accepted = await self._refuse_cut(sources)
                 back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
-                anew = back | accepted
+                begun = back | accepted
                 # before the claim, which says that a worker has begun here: see `_begin`
-                await self._commit_anew({tp: (begins[tp], beside) for tp, beside in anew.items()})
+                await self._commit_begun({tp: (begins[tp], beside) for tp, beside in begun.items()})
                 await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
         except CommitFailedError:
-            return  # a rebalance has begun: its assignment begins anew
+            return  # a rebalance has begun: its assignment begins again
         except IllegalStateError:
             if epoch == self.epoch:
                 raise
@@ -719,7 +719,7 @@ class SourceConsumer(driver.Consumer):
             await self.seek_wait(sought)
         return begins
 
-    async def _commit_anew(self, offsets: Mapping[TP, tuple[int, Beside]]) -> None:
+    async def _commit_begun(self, offsets: Mapping[TP, tuple[int, Beside]]) -> None:
         """Commit offsets that we begin at. Raises CommitFailedError where they are no longer ours."""
         if not offsets:
             return
