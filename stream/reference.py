@@ -112,8 +112,8 @@ A worker also remembers each topic's id. One that is deleted and created again u
 | `recommendations` | 76 within some 10 s | goes on; each user's next event brings a slate |
 | `dead-letters` | 76 within some 10 s | goes on |
 
-Deleted, and not made again within some 10 s, each of them is 78. A data folder notes the cluster, the name and the id of its
-changelog: what was read from another one is dropped and read back. The claims in the changelog name the source topics: a worker
+Deleted, and not made again within some 10 s, each of them is 78. A data folder notes the cluster, the name, the id and the
+partition of its changelog: what was read from another one is dropped and read back. The claims in the changelog name the source topics: a worker
 of another `prefix` is refused with 78, for that is another deployment, and needs an `app_id` of its own.
 
 To prove a long time by [`freshet verify`](verify.md), keep all of the changelog that long: `min.compaction.lag.ms` on the
