@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.settings import Settings
+from stream.valid import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,14 +36,17 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
+    What a worker of these settings would not take is told before any of it is sent.
 
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """
     from deploy.producer import Producer
     from models.data import event_messages, item_messages, read
+    from models.data.checked import require_accepted
 
     settings: Settings = context.obj
     found = read(data)
+    require_accepted(found.name, found.events, Rules(settings.rating_scale))  # before any of it is sent
     with Producer(settings, linger_ms=5) as producer:
         catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0
         began = time.monotonic()

@@ -15,7 +15,8 @@ import polars as pl
 
 from models.data.dataset import NAN, DataSet, Event, dataset
 from models.data.rows import json_rows
-from stream.errors import DataError
+from stream.body import convert
+from stream.errors import DataError, RecordError
 from stream.events import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item, Rating
 
 SCALE: Final = (0.5, 5.0)  # of the settings' default; a log does not say its own
@@ -49,7 +50,7 @@ def message_files(folder: Path) -> list[Path]:
 def _read(folder: Path, topic: str, kind: type[Kind]) -> Iterator[Kind]:
     path = folder / f"{topic}.jsonl"
     if path.exists():
-        yield from json_rows(path, lambda row: msgspec.convert(row, kind))
+        yield from json_rows(path, lambda row: _made(row, kind))
     path = folder / f"{topic}.parquet"
     if path.exists():
         yield from _parquet(path, kind)
@@ -63,9 +64,17 @@ def _parquet(path: Path, kind: type[Kind]) -> Iterator[Kind]:
     for number, row in enumerate(table.iter_rows(named=True), start=1):
         filled: dict[str, Any] = {name: value for name, value in row.items() if value is not None}
         try:
-            yield msgspec.convert(filled, kind)
-        except msgspec.ValidationError as error:
+            yield _made(filled, kind)
+        except ValueError as error:
             raise DataError(f"{path}, row {number}: {error}") from None
+
+
+def _made(row: dict[str, Any], kind: type[Kind]) -> Kind:
+    """A row as the wire would read it. Raises ValueError."""
+    try:
+        return convert(row, kind)
+    except RecordError as error:
+        raise ValueError(f"{error.field}: {error}") from None
 
 
 def _event(behaviour: int, message: Click | Rating | Comment) -> Event:
