@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from stream.errors import RecordError
 from stream.events import MAX_DEPTH
-from stream.valid import USER, with_hint
+from stream.times import unit, with_hint
+from stream.valid import USER
 
 INTEGERS: Final = ("time", "rank", "dwell_ms")
 """Fields that are whole numbers, and may be written as 3.0."""
@@ -117,5 +118,5 @@ def _refuse(error: msgspec.ValidationError, said: Mapping[str, object]) -> NoRet
     wrong = "wrong_type" if "got `" in message else "out_of_range"
     time = said.get("time")
     if name == "time" and wrong == "out_of_range" and isinstance(time, int):
-        message += with_hint(time)
+        raise RecordError("validate", wrong, name, message + with_hint(time), unit(time))
     raise RecordError("validate", wrong, name, message)

@@ -20,15 +20,19 @@ class EventDecoder:
     """Turns raw records of the three source topics into events, or says exactly what is wrong with them.
 
     partitions: partition count of the source topics; rating_scale: (min, max), both inclusive; topics: names of the source
-    topics, for the header `replay`.
+    topics, for the header `replay`; oldest: epoch ms, before which no `time` is taken.
     """
 
     def __init__(
-        self, partitions: int, rating_scale: tuple[float, float], topics: Sequence[str] = SOURCE_TOPICS
+        self,
+        partitions: int,
+        rating_scale: tuple[float, float],
+        topics: Sequence[str] = SOURCE_TOPICS,
+        oldest: int = 0,
     ) -> None:
         self._partitions = partitions
         self._topics = tuple(topics)
-        self._rules = Rules(rating_scale)
+        self._rules = Rules(rating_scale, oldest)
         self._partition_of: dict[bytes, int] = {}
         self._click = JsonDecoder(Click)
         self._rating = JsonDecoder(Rating)

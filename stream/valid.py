@@ -17,15 +17,11 @@ from typing import Final
 
 from stream.errors import RecordError
 from stream.events import FUTURE_MS, MAX_ID
+from stream.times import date, unit, with_hint
 
 ID: Final = f"a text of 1 to {MAX_ID} characters"
 USER: Final = "a user id other than `*`, without U+0000"
 LATEST: Final = "at most one hour after"
-
-UNITS: Final = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
-"""Units of time that files and producers use, in nanoseconds."""
-PLAUSIBLE: Final = (315_532_800 * 10**9, 4_102_444_800 * 10**9)
-"""1980 and 2100, in nanoseconds: a time between them is likely in the unit that puts it there."""
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 _EXACT: Final = 2**53  # from here on a float is not one whole number, but several
@@ -33,9 +29,11 @@ _EXACT: Final = 2**53  # from here on a float is not one whole number, but sever
 
 @dataclass(frozen=True)
 class Rules:
-    """What one deployment accepts of the values that the schemas allow. rating_scale: (min, max), both inclusive."""
+    """What one deployment accepts of the values that the schemas allow. rating_scale: (min, max), both inclusive; oldest: epoch
+    ms, by the setting `min_time`; 0: any."""
 
     rating_scale: tuple[float, float]
+    oldest: int = 0
 
     def rating(self, value: float) -> float:
         """The value, where it lies on the scale. Raises RecordError."""
@@ -45,37 +43,25 @@ class Rules:
         return value
 
     def time(self, time: int, now_ms: int, now: str) -> int:
-        """The time (epoch ms), where it is not in the future. now: what now_ms (epoch ms) is, for people. Raises RecordError."""
-        if time > now_ms + FUTURE_MS:
-            raise RecordError("validate", "far_future", "time", f"expected {LATEST} {now}, got {time}{with_hint(time)}")
-        return time
+        """The time (epoch ms), where it is neither too old nor in the future. now: what now_ms (epoch ms) is, for people. Raises
+        RecordError, with the unit that the time is likely in."""
+        if time < self.oldest:
+            reason, expected = "far_past", earliest(self.oldest)
+        elif time > now_ms + FUTURE_MS:
+            reason, expected = "far_future", f"{LATEST} {now}"
+        else:
+            return time
+        raise RecordError("validate", reason, "time", f"expected {expected}, got {time}{with_hint(time)}", unit(time))
+
+
+def earliest(oldest: int) -> str:
+    """What is expected of a time, for people. oldest: epoch ms."""
+    return f"{date(oldest)} or later, by the setting min_time"
 
 
 def scale(low: float, high: float) -> str:
     """A rating scale for people."""
     return f"{low:g} to {high:g}"
-
-
-def unit(time: int, expected: str = "milliseconds") -> str:
-    """The unit of UNITS that a time is likely in, where that is another than `expected`; "" where nothing speaks for one."""
-    low, high = PLAUSIBLE
-    found = [name for name, size in UNITS.items() if low <= time * size <= high]
-    return found[0] if found and found[0] != expected else ""
-
-
-def hint(time: int, expected: str = "milliseconds") -> str:
-    """What is likely wrong with a time that is far off, and what to do; "" where nothing speaks for another unit."""
-    likely = unit(time, expected)
-    if not likely:
-        return ""
-    have, want = UNITS[likely], UNITS[expected]
-    cure = f"multiply by {have // want}" if have > want else f"divide by {want // have}"
-    return f"{time} looks like {likely}; times are {expected}: {cure}"
-
-
-def with_hint(time: int, expected: str = "milliseconds") -> str:
-    """The hint to put behind another message."""
-    return f"; {said}" if (said := hint(time, expected)) else ""
 
 
 def identity(value: object, whole_floats: bool = False) -> str:

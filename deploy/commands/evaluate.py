@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy.dataoptions import tell
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -17,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def evaluate(
+        context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
         protocol: Annotated[
             str,
@@ -70,6 +73,7 @@ def register(app: typer.Typer) -> None:
         judged = load_run(run) if run else None
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
         source = generate() if str(data) == "generated" else read(data)
+        tell(source, context.obj)
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
         source = replace(source, choices=counted)
         with _progress() as told:

@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.dataoptions import tell
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command("read-ratings")
     def read_ratings(
+        context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder whose comments carry ratings, or `generated`.")],
         out: Annotated[Path, typer.Option(help="Folder for `freshet train --reading`; an older one is replaced.")],
         seeds: Annotated[
@@ -42,6 +45,7 @@ def register(app: typer.Typer) -> None:
                 console.print(f"{stage} {text}")
 
         source = generate() if str(data) == "generated" else read(data)
+        tell(source, context.obj)
         encode = TextEncoder().encode
         figures = reading_protocol(source, tuple(range(seeds)), encode, report)
         found = corpus(source)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.dataoptions import MinTime, oldest
 from stream.settings import Settings
 from stream.valid import Rules
 
@@ -33,6 +34,7 @@ def replay(
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as the broker takes them.")] = 0.0,
     items: Annotated[bool, typer.Option("--items/--no-items", help="Send the catalogue first.")] = True,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many events, the oldest.")] = None,
+    min_time: MinTime = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
@@ -45,8 +47,9 @@ def replay(
     from models.data.checked import require_accepted
 
     settings: Settings = context.obj
+    since = oldest(min_time, settings)
     found = read(data)
-    require_accepted(found.name, found.events, Rules(settings.rating_scale))  # before any of it is sent
+    require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
     with Producer(settings, linger_ms=5) as producer:
         catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0
         began = time.monotonic()

@@ -156,7 +156,7 @@ def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) 
     from stream.events import MESSAGES
 
     decoder: JsonDecoder[Any] = JsonDecoder(MESSAGES[kind])
-    rules = Rules(settings.rating_scale)
+    rules = Rules(settings.rating_scale, settings.oldest)
     for place, line in lines:
         try:
             message = decoder.decode(line)

@@ -8,6 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
+from deploy.dataoptions import MinTime, oldest
+from stream.valid import Rules
+
 CHECKPOINTS: Final = Path(".cache/train")
 
 
@@ -16,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
+        context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder, or `generated` for a small made-up world.")],
         out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
         seed: Annotated[int, typer.Option(help="Same seed, data, machine, one thread: same weights.")] = 0,
@@ -32,6 +36,7 @@ def register(app: typer.Typer) -> None:
         reading: Annotated[
             Path | None, typer.Option(help="Folder of read-ratings: comments without a value get one, in serving too.")
         ] = None,
+        min_time: MinTime = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Train the interest network on a data folder, with early stopping and a curve picture.
@@ -49,6 +54,7 @@ def register(app: typer.Typer) -> None:
 
         from models.curve import write_curve
         from models.data import generate, read
+        from models.data.checked import require_accepted
         from models.data.choices import parse_choices
         from models.devices import together
         from models.reading.reading import load_reading
@@ -57,11 +63,15 @@ def register(app: typer.Typer) -> None:
         from models.train import TrainSettings
         from models.train import train as fit
 
+        since = oldest(min_time, context.obj)
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
         counted = parse_choices(choices)
         source = replace(generate() if str(data) == "generated" else read(data), choices=counted)
+        require_accepted(
+            source.name, source.events, Rules(source.rating_scale, since)
+        )  # what cannot be sent is not trained
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

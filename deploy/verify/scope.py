@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.verify.accepts import Accepts, Setting, setting
 from deploy.verify.log import Log, Place, Span
+from stream import times
 from stream.errors import DataError
+from stream.settings import Settings
 
 RUN_IN = 20_000
 """Records read before the first that is judged, per topic-partition: a state that folded some from before the range and some
@@ -20,7 +24,8 @@ MARGIN_MS = 600_000
 class Scope:
     """wait: seconds until the group must have committed what is there now; since, until: epoch ms of append times, until is
     exclusive; starts: first offsets to judge; ledger: the producer's; data_dirs: of stopped workers; bundle: a bundle's
-    folder, or a folder of bundles with CURRENT, whose models compute states anew, of so many `users` (0: of all)."""
+    folder, or a folder of bundles with CURRENT, whose models compute states anew, of so many `users` (0: of all); min_time: what
+    the workers have, where it is not the setting; min_time_before: PLACE=VALUE of former ones (deploy.verify.accepts)."""
 
     wait: float = 0.0
     since: int | None = None
@@ -30,10 +35,18 @@ class Scope:
     data_dirs: tuple[Path, ...] = ()
     bundle: Path | None = None
     users: int = 20
+    min_time: str | None = None
+    min_time_before: Sequence[str] = ()
 
     @property
     def ranged(self) -> bool:
         return self.since is not None or bool(self.starts)
+
+    def accepts(self, settings: Settings, places: Collection[Place]) -> Accepts:
+        """What the workers took, record by record. places: all source partitions. Raises DataError where it is told wrongly."""
+        oldest = settings.oldest if self.min_time is None else _oldest(self.min_time)
+        changed = setting("--min-time-before", oldest, self.min_time_before, times.parse, settings.sources, places)
+        return Accepts(Setting(settings.rating_scale), changed)
 
     def due(self, log: Log, spans: dict[Place, Span]) -> dict[Place, tuple[int, int]]:
         """(from, to) of the source records that are judged, within `spans`. Raises DataError where a start names no partition."""
@@ -52,3 +65,10 @@ class Scope:
     def view(self, due: dict[Place, tuple[int, int]], spans: dict[Place, Span]) -> dict[Place, Span]:
         """What is read of the sources: from a little before, to the end."""
         return {place: Span(max(span.start, due[place][0] - RUN_IN), span.end) for place, span in spans.items()}
+
+
+def _oldest(said: str) -> int:
+    try:
+        return times.parse(said)
+    except ValueError as error:
+        raise DataError(f"--min-time {said}: {error}") from None

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import polars as pl
 
-from stream import valid
+from stream import times, valid
 from stream.body import JsonDecoder
 from stream.errors import DataError, RecordError
 from stream.events import BEHAVIOURS, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, Item
@@ -59,10 +59,19 @@ def checked_events(
 
 
 def require_accepted(name: str, events: pl.DataFrame, rules: Rules) -> None:
-    """Raises DataError where a worker of these rules would refuse one of the events of a data set."""
+    """events: of a data set. Raises DataError where a worker of these rules would refuse one of them, and says what to do."""
     for fault in _settings_faults(rules):
         if events.select(fault.bad.any()).item():
-            raise DataError(_said(name, events, fault))
+            cure = "set rating_scale to that of the data, or correct the data"
+            if fault.field == "time":
+                oldest = int(events.select(pl.col("time").min()).item())
+                day = times.date(oldest - oldest % 86_400_000)
+                cure = (
+                    ""
+                    if times.unit(oldest)
+                    else f"if these times are right, train and replay with --min-time {day}, and set min_time for the worker"
+                )
+            raise DataError(_said(name, events, fault) + (f"; {cure}" if cure else ""))
 
 
 def check_items(name: str, items: Iterable[Item]) -> None:
@@ -101,6 +110,7 @@ def _faults(rules: Rules, now_ms: int) -> Iterator[Fault]:
 
 def _settings_faults(rules: Rules) -> Iterator[Fault]:
     """Those that depend on a deployment's settings."""
+    yield Fault("time", pl.col("time") < rules.oldest, valid.earliest(rules.oldest))
     value, behaviour = pl.col("value"), pl.col("behaviour")
     rated = (behaviour == RATING) | ((behaviour == COMMENT) & value.is_not_nan())
     off = ~value.is_between(*rules.rating_scale)
@@ -113,7 +123,7 @@ def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
     row = rows.row(0, named=True)
     found = row[fault.field]
     text = "none" if found != found else valid.shown(found)
-    hint = valid.with_hint(found) if fault.field == "time" and found is not None else ""
+    hint = times.with_hint(found) if fault.field == "time" and found is not None else ""
     user, item, time = (valid.shown(row[field]) for field in ("user", "item", "time"))
     more = f"; and {len(rows) - 1:,} more" if len(rows) > 1 else ""
     place = f"event {row['_row']:,} of {len(table):,}: user {user}, item {item}, time {time}{more}"
@@ -141,7 +151,7 @@ def _series(name: str, field: str, column: Sequence[Any], dtype: Any) -> pl.Seri
     for place, value in enumerate(column, start=1):
         if not _holds(value, types):
             found = valid.shown(value)
-            hint = valid.with_hint(value) if field == "time" and type(value) is int else ""
+            hint = times.with_hint(value) if field == "time" and type(value) is int else ""
             raise DataError(
                 f"{name}: {field}: found {found}, expected {expected}{hint} (event {place:,} of {len(column):,})"
             )

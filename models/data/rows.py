@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from stream import valid
+from stream import times, valid
 from stream.errors import DataError, RecordError
 from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
@@ -108,7 +108,7 @@ def moment(value: Any, unit: int = 1) -> int:
     exact = int(value) if isinstance(value, Integral) else Decimal(str(value).strip())
     time = int(exact * unit)
     said = f"time {valid.shown(value)}"
-    hint = valid.with_hint(int(exact), _UNITS[unit]) if unit in _UNITS else ""
+    hint = times.with_hint(int(exact), _UNITS[unit]) if unit in _UNITS else ""
     if unit == 1 and time != exact:
         raise ValueError(f"{said}: expected whole milliseconds")
     if not 0 <= time <= MAX_TIME:

@@ -23,7 +23,7 @@ from stream.origin import REPLAY_HEADER
 from stream.settings import load
 from tests.unit.synthetic import Lists
 
-SETTINGS = load(prefix="p-", partitions=2)
+SETTINGS = load(prefix="p-", partitions=2, min_time="off")
 CLICKS, RATINGS, COMMENTS = SETTINGS.sources
 NOW = int(time.time() * 1000)
 DAY_MS = 86_400_000
