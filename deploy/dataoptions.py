@@ -1,8 +1,11 @@
-"""The setting min_time in the commands that read data: what is to be served must keep to it, what is only looked at says so."""
+"""Options of the commands that read data: its rating scale, and the oldest time.
+
+What is to be served must keep to min_time, what is only looked at says where it does not.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +18,8 @@ from stream.valid import Rules
 if TYPE_CHECKING:
     from models.data import DataSet
 
+MOST: Final = 1e9  # of a value, by the schemas
+
 MinTime = Annotated[
     str | None,
     typer.Option(
@@ -22,6 +27,20 @@ MinTime = Annotated[
         help="Events of an older time are refused: an ISO date, epoch ms, or off; without: the setting min_time.",
     ),
 ]
+
+RatingScale = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--rating-scale", help="Smallest and largest rating, for data on another scale than its form's own."),
+]
+
+
+def scale_of(said: tuple[float, float] | None) -> tuple[float, float] | None:
+    """--rating-scale, where it is a scale. Raises typer.BadParameter."""
+    if said is not None and not -MOST <= said[0] < said[1] <= MOST:
+        raise typer.BadParameter(
+            f"--rating-scale {said[0]:g} {said[1]:g}: expected the smallest rating below the largest, both within {MOST:g}"
+        )
+    return said
 
 
 def oldest(said: str | None, settings: Settings) -> int:

@@ -45,10 +45,13 @@ def replay(
     from deploy.producer import Producer
     from models.data import event_messages, item_messages, read
     from models.data.checked import require_accepted
+    from models.data.rows import rated_on
 
     settings: Settings = context.obj
     since = oldest(min_time, settings)
-    found = read(data)
+    given = "rating_scale" in settings.model_fields_set
+    with rated_on(settings.rating_scale if given else None):
+        found = read(data)
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
     with Producer(settings, linger_ms=5) as producer:
         catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0

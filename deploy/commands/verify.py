@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.dataoptions import scale_of
 from deploy.printable import printable
 
 if TYPE_CHECKING:
@@ -96,6 +97,15 @@ def verify(
             help="PLACE=VALUE: min_time before a change. PLACE: topic/partition/offset, or a time for all; may be repeated."
         ),
     ] = None,
+    rating_scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="rating_scale of the workers, where it is neither this command's setting nor that of --bundle."
+        ),
+    ] = None,
+    rating_scale_before: Annotated[
+        list[str] | None, typer.Option(help="PLACE=LOW,HIGH: rating_scale before a change, like --min-time-before.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Recompute everything from the topics: is an event lost, applied twice, or shown by no slate?
@@ -109,7 +119,7 @@ def verify(
     starts = dict(map(start_of, from_offset or ()))
     scope = Scope(
         wait, time_of(since), time_of(until), starts, ledger, tuple(data_dir or ()), bundle, numbers,
-        min_time, tuple(min_time_before or ()),
+        min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
     )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:

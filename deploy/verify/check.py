@@ -78,7 +78,12 @@ def check(
     partitions = _partitions(now, settings)
     if scope.ledger is not None:
         refuse_unreadable(scope.ledger, settings.sources, partitions)  # before anything that takes long
-    accepts = scope.accepts(settings, now)
+    numbers = None
+    if scope.bundle is not None:
+        from deploy.verify.numbers import Numbers
+
+        numbers = Numbers(scope.bundle, scope.users, log, settings, report)
+    accepts = scope.accepts(settings, now, numbers.rating_scale if numbers is not None else None)
     due = scope.due(log, now)
     committed, in_time = _await(log, now, max(wait, scope.wait), sleep)
     outputs = log.spans([settings.dead_letters_topic, settings.recommendations_topic])
@@ -93,11 +98,6 @@ def check(
             message = f"offset {offset} is committed, the log ends at {spans[place].end}: recreated?"
             report.add(Violation("commit", message, topic=place[0], partition=place[1], offset=offset))
 
-    numbers = None
-    if scope.bundle is not None:
-        from deploy.verify.numbers import Numbers
-
-        numbers = Numbers(scope.bundle, scope.users, log, settings, report)
     limits = {place: max(committed.get(place, 0), 0 if in_time else span.end) for place, span in now.items()}
     part = Part(
         log, settings, scope, accepts, partitions, due, committed, limits, spans, states, outputs, report, numbers

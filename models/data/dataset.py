@@ -18,6 +18,7 @@ import msgspec
 import polars as pl
 
 from models.data.checked import check_items, checked_events
+from models.data.rows import given_scale
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
 from stream.inputs import CHOICES
 from stream.valid import Rules
@@ -57,7 +58,8 @@ class Message(NamedTuple):
 @dataclass(frozen=True)
 class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
-    timed: do times mean anything between users? choices: topics whose events count as choices (models/data/choices.py)."""
+    timed: do times mean anything between users? choices: topics whose events count as choices (models/data/choices.py); notes:
+    what a reader of the data decided that people should know."""
 
     name: str
     events: pl.DataFrame
@@ -65,6 +67,7 @@ class DataSet:
     rating_scale: tuple[float, float]
     timed: bool = True
     choices: tuple[str, ...] = CHOICES
+    notes: tuple[str, ...] = ()
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -80,18 +83,21 @@ def dataset(
     *,
     timed: bool = True,
     now_ms: int | None = None,
+    notes: tuple[str, ...] = (),
 ) -> DataSet:
     """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles.
 
+    rating_scale: of the form that was read; the one of models.data.rows.rated_on takes its place.
     What is in it the wire would take: events and items are checked by the same definition (stream.valid). now_ms: epoch ms, by
     default the time now. Raises DataError naming the field, what was found and what was expected.
     """
+    rating_scale = given_scale() or rating_scale
     now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
     table = in_order(checked_events(name, events, SCHEMA, Rules(rating_scale), now_ms))
     check_items(name, items)
     if not items:
         items = [Item(item, "") for item in sorted(set(table["item"].to_list()), key=by_number)]
-    return DataSet(name, table, tuple(items), rating_scale, timed)
+    return DataSet(name, table, tuple(items), rating_scale, timed, notes=notes)
 
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:

@@ -14,12 +14,16 @@ import msgspec
 import polars as pl
 
 from models.data.dataset import NAN, DataSet, Event, dataset
-from models.data.rows import json_rows
+from models.data.rows import given_scale, json_rows, rating
 from stream.body import convert
 from stream.errors import DataError, RecordError
 from stream.events import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item, Rating
 
 SCALE: Final = (0.5, 5.0)  # of the settings' default; a log does not say its own
+WIDENED: Final = (
+    "the rating scale is {0:g} to {1:g}: widened from {2:g} to {3:g} to hold the ratings found; if theirs is another, say "
+    "--rating-scale LOW HIGH; the worker needs rating_scale = [{0}, {1}]"
+)
 KINDS: Final[dict[str, type[Click] | type[Rating] | type[Comment]]] = {
     "clicks": Click,
     "ratings": Rating,
@@ -29,7 +33,7 @@ Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 def read_messages(folder: Path) -> DataSet:
-    """The rating scale is 0.5 to 5, widened where ratings lie outside it."""
+    """The rating scale is the one that is given (models.data.rows.rated_on), else 0.5 to 5, widened where ratings lie outside."""
     events: list[Event] = []
     for behaviour, topic in enumerate(SOURCE_TOPICS):
         events += (_event(behaviour, message) for message in _read(folder, topic, KINDS[topic]))
@@ -38,7 +42,8 @@ def read_messages(folder: Path) -> DataSet:
     items = {item.item: item for item in _read(folder, "items", Item)}
     values = [event.value for event in events if event.value == event.value]
     scale = (min([SCALE[0], *values]), max([SCALE[1], *values]))
-    return dataset(folder.name, events, list(items.values()), scale)
+    notes = () if scale == SCALE or given_scale() else (WIDENED.format(*scale, *SCALE),)
+    return dataset(folder.name, events, list(items.values()), scale, notes=notes)
 
 
 def message_files(folder: Path) -> list[Path]:
@@ -72,7 +77,10 @@ def _parquet(path: Path, kind: type[Kind]) -> Iterator[Kind]:
 def _made(row: dict[str, Any], kind: type[Kind]) -> Kind:
     """A row as the wire would read it. Raises ValueError."""
     try:
-        return convert(row, kind)
+        made = convert(row, kind)
+        if (scale := given_scale()) and (value := getattr(made, "value", None)) is not None:
+            rating(value, scale)
+        return made
     except RecordError as error:
         raise ValueError(f"{error.field}: {error}") from None
 
