@@ -47,7 +47,7 @@ class Acceptance:
     def __init__(self, settings: Settings) -> None:
         self._topics = settings.sources
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
-        self._decoder = EventDecoder(settings.partitions, settings.rating_scale, settings.sources)
+        self._decoder = EventDecoder(settings.partitions, settings.rating_scale, settings.sources, settings.oldest)
 
     def problems(self, topic: str, key: bytes | None, value: bytes | None, after_ms: int = 0) -> list[Problem]:
         """Everything that is wrong with a record sent to `topic` now; empty: the worker would take it.

@@ -80,7 +80,13 @@ taken in, so show what anyone unknown gets (`*`) instead. No slate is removed by
 tombstone. That for `*` has a header `writer`, for `freshet verify`.
 
 **What the schemas cannot say.** The value is at most 32 levels deep; the key is the body's `user`; `value` lies within the
-setting `rating_scale`; `time` is at most one hour after the append time of the record.
+setting `rating_scale`; `time` is at most one hour after the append time of the record, and not before the setting `min_time`
+(2000, where it is not set: seconds that are taken for milliseconds lie in January 1970, and the dead letter says so).
+
+**What is too long** is refused: on the wire, by `freshet send`, by `freshet replay`, and by every reader of data for `freshet
+train`. They hold an event or an item to one definition (`stream/valid.py`), so what trains can also be sent. Nothing cuts a
+user, an item, a scene or a category, since two long names could become one. Only a reader of other people's files (MovieLens,
+reviews) cuts prose, titles and texts, to the longest that a message may carry.
 
 """
 

@@ -12,6 +12,7 @@ import typer
 
 from stream.errors import DataError, RecordError
 from stream.settings import Settings
+from stream.valid import Rules
 
 group = typer.Typer(no_args_is_help=True, help="Send events and items, one or a file of them.")
 
@@ -151,22 +152,27 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
 def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes | None]]:
     """(key, value) of messages that a worker would take. Raises RecordError naming the line and the field."""
-    from stream.decoder import JsonDecoder
+    from stream.body import JsonDecoder
     from stream.events import MESSAGES
 
     decoder: JsonDecoder[Any] = JsonDecoder(MESSAGES[kind])
-    low, high = settings.rating_scale
+    rules = Rules(settings.rating_scale, settings.oldest)
     for place, line in lines:
         try:
             message = decoder.decode(line)
-            value = getattr(message, "value", None)
-            if value is not None and not low <= value <= high:
-                raise RecordError(
-                    "validate", "rating_out_of_scale", "value", f"value {value!r}: expected {low:g} to {high:g}"
-                )
+            if kind != "item":
+                _check(message, rules)
         except RecordError as error:
-            raise RecordError(error.stage, error.reason, error.field, f"{place}{error}") from None
+            raise RecordError(error.stage, error.reason, error.field, f"{place}{error.field}: {error}") from None
         yield (message.item if kind == "item" else message.user).encode(), line
+
+
+def _check(message: Any, rules: Rules) -> None:
+    """Raises RecordError where a worker would not take an event of these values now."""
+    value = getattr(message, "value", None)
+    if value is not None:
+        rules.rating(value)
+    rules.time(message.time, int(clock.time() * 1000), "now, by this machine's clock")
 
 
 def _deliver(settings: Settings, topic: str, records: Iterator[tuple[bytes, bytes | None]], as_json: bool) -> None:

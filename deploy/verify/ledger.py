@@ -245,7 +245,8 @@ class Ledger:
             begin, end = shelf.due
             for record in log.records(topic, spans):
                 value = record.value
-                verdict = self._judge.judge(behaviour, record.partition, record.timestamp, record.key, value)
+                at, offset = record.timestamp, record.offset
+                verdict = self._judge.judge(behaviour, record.partition, at, record.key, value, offset)
                 index = record.offset - shelf.start
                 if isinstance(verdict, str):
                     shelf.state[index] = INVALID

@@ -168,6 +168,11 @@ class Numbers:
         self._others = [0, 0]  # states of another step model, slates of another bundle
         self._anyone: list[tuple[int, Written]] = []  # (partition, slate for anyone unknown)
 
+    @property
+    def rating_scale(self) -> tuple[float, float]:
+        """On which the bundle was trained."""
+        return self._bundle.spec.rating_scale
+
     # collecting
 
     def collect(

@@ -8,6 +8,7 @@ order: files are often sorted by item, and that order would give the next item a
 from __future__ import annotations
 
 import math
+import time as clock
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
@@ -16,8 +17,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import polars as pl
 
+from models.data.checked import check_items, checked_events
+from models.data.rows import given_scale
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
 from stream.inputs import CHOICES
+from stream.valid import Rules
 
 SCHEMA: Final = {
     "user": pl.String,
@@ -54,7 +58,8 @@ class Message(NamedTuple):
 @dataclass(frozen=True)
 class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
-    timed: do times mean anything between users? choices: topics whose events count as choices (models/data/choices.py)."""
+    timed: do times mean anything between users? choices: topics whose events count as choices (models/data/choices.py); notes:
+    what a reader of the data decided that people should know."""
 
     name: str
     events: pl.DataFrame
@@ -62,6 +67,7 @@ class DataSet:
     rating_scale: tuple[float, float]
     timed: bool = True
     choices: tuple[str, ...] = CHOICES
+    notes: tuple[str, ...] = ()
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -76,12 +82,22 @@ def dataset(
     rating_scale: tuple[float, float],
     *,
     timed: bool = True,
+    now_ms: int | None = None,
+    notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles."""
-    table = in_order(events if isinstance(events, pl.DataFrame) else pl.DataFrame(events, schema=SCHEMA, orient="row"))
+    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles.
+
+    rating_scale: of the form that was read; the one of models.data.rows.rated_on takes its place.
+    What is in it the wire would take: events and items are checked by the same definition (stream.valid). now_ms: epoch ms, by
+    default the time now. Raises DataError naming the field, what was found and what was expected.
+    """
+    rating_scale = given_scale() or rating_scale
+    now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
+    table = in_order(checked_events(name, events, SCHEMA, Rules(rating_scale), now_ms))
+    check_items(name, items)
     if not items:
         items = [Item(item, "") for item in sorted(set(table["item"].to_list()), key=by_number)]
-    return DataSet(name, table, tuple(items), rating_scale, timed)
+    return DataSet(name, table, tuple(items), rating_scale, timed, notes=notes)
 
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
@@ -124,6 +140,7 @@ def item_messages(items: Iterable[Item]) -> Iterator[Message]:
         body: dict[str, Any] = {"item": item.item, "title": item.title}
         body |= {"text": item.text} if item.text else {}
         body |= {"categories": item.categories} if item.categories else {}
+        body |= {"scenes": item.scenes} if item.scenes else {}
         body |= {} if item.available else {"available": False}
         yield Message("items", item.item.encode(), msgspec.json.encode(body))
 
