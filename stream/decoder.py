@@ -10,6 +10,7 @@ import msgspec
 from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
+from stream.envelopes import NONE, UNREAD, key_looks_like, looks_like, unwrap
 from stream.errors import RecordError
 from stream.events import CLICK, FUTURE_MS, MAX_DEPTH, NAN, RATING, SOURCE_TOPICS, Click, Comment, Rating, SourceEvent
 from stream.origin import Headers, mark, origin
@@ -43,6 +44,21 @@ def integral(message: dict[str, object], fields: tuple[str, ...]) -> dict[str, o
     return message
 
 
+def text_of(value: bytes | None) -> str:
+    """A value as text. Raises RecordError where there is none, where it is no UTF-8, or nested too deep."""
+    if value is None:
+        raise RecordError("decode", "null_value", "", "the value is null; expected a JSON object")
+    if not value:
+        raise RecordError("decode", "empty_value", "", "the value is empty; expected a JSON object")
+    try:
+        text = str(value, "utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError("decode", "not_utf8", "", f"not UTF-8 at byte {error.start}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and nesting(text) > MAX_DEPTH:
+        raise RecordError("decode", "too_deep", "", f"more than {MAX_DEPTH} nested arrays and objects")
+    return text
+
+
 Message = TypeVar("Message", bound=Struct)
 
 
@@ -58,16 +74,10 @@ class JsonDecoder(Generic[Message]):
         self._ints = tuple(name for name in ("time", "rank", "dwell_ms") if name in message.__struct_fields__)
 
     def decode(self, value: bytes | None) -> Message:
-        if value is None:
-            raise RecordError("decode", "null_value", "", "the value is null; expected a JSON object")
-        if not value:
-            raise RecordError("decode", "empty_value", "", "the value is empty; expected a JSON object")
-        try:
-            text = str(value, "utf-8")
-        except UnicodeDecodeError as error:
-            raise RecordError("decode", "not_utf8", "", f"not UTF-8 at byte {error.start}") from None
-        if text.count("[") + text.count("{") > MAX_DEPTH and nesting(text) > MAX_DEPTH:
-            raise RecordError("decode", "too_deep", "", f"more than {MAX_DEPTH} nested arrays and objects")
+        return self.read(text_of(value))
+
+    def read(self, text: str) -> Message:
+        """As `decode`, of what `text_of` gives."""
         try:
             return self._decoder.decode(text)
         except msgspec.ValidationError as error:
@@ -106,12 +116,17 @@ class EventDecoder:
     """Turns raw records of the three source topics into events, or says exactly what is wrong with them.
 
     partitions: partition count of the source topics; rating_scale: (min, max), both inclusive; topics: names of the source
-    topics, for the header `replay`.
+    topics, for the header `replay`; envelope: the setting of that name.
     """
 
     def __init__(
-        self, partitions: int, rating_scale: tuple[float, float], topics: Sequence[str] = SOURCE_TOPICS
+        self,
+        partitions: int,
+        rating_scale: tuple[float, float],
+        topics: Sequence[str] = SOURCE_TOPICS,
+        envelope: str = NONE,
     ) -> None:
+        self._envelope = envelope
         self._partitions = partitions
         self._topics = tuple(topics)
         self._scale = rating_scale
@@ -143,19 +158,27 @@ class EventDecoder:
         if key is None:
             raise RecordError("key", "null_key", "user", "the key is null; expected the user id in UTF-8")
         rating = NAN
-        text = ""
-        if behaviour == CLICK:
-            event: Click | Rating | Comment = self._click.decode(value)
-        elif behaviour == RATING:
-            event = scored = self._rating.decode(value)
-            rating = self._in_scale(scored.value)
-        else:
-            event = comment = self._comment.decode(value)
-            text = comment.text
-            if comment.value is not None:
-                rating = self._in_scale(comment.value)
+        text = named = ""
+        try:
+            said = text_of(value)
+            if self._envelope != NONE:
+                said, named = unwrap(said, self._envelope)
+            if behaviour == CLICK:
+                event: Click | Rating | Comment = self._click.read(said)
+            elif behaviour == RATING:
+                event = scored = self._rating.read(said)
+                rating = self._in_scale(scored.value)
+            else:
+                event = comment = self._comment.read(said)
+                text = comment.text
+                if comment.value is not None:
+                    rating = self._in_scale(comment.value)
+        except RecordError as error:
+            raise self._explained(error, value, headers) from None
         if event.user.encode() != key:
-            raise RecordError("key", "key_mismatch", "user", "the key is not the body's user in UTF-8")
+            told = key_looks_like(key, event.user)
+            message = "the key is not the body's user in UTF-8" + (f"; {told}" if told else "")
+            raise RecordError("key", "key_mismatch", "user", message)
         if self.partition(key) != partition:
             raise RecordError(
                 "partition",
@@ -168,7 +191,7 @@ class EventDecoder:
             raise RecordError("validate", "far_future", "time", f"more than one hour after the append time {append_ms}")
         found = SourceEvent(
             behaviour, partition, offset, append_ms, key, event.item, event.time, rating,
-            event.scene or "", text, event.id or "", value or b"",
+            event.scene or "", text, event.id or named, value or b"",
         )  # fmt: skip
         if found.id:
             found.mark = mark(found.id, self._topics)
@@ -176,6 +199,12 @@ class EventDecoder:
             found.headers = headers
             found.id = found.id or origin(headers, self._topics)
         return found
+
+    def _explained(self, error: RecordError, value: bytes | None, headers: Headers) -> RecordError:
+        """The error, and what the value looks like where it is another form than freshet reads."""
+        if value and error.reason in UNREAD and (told := looks_like(value, self._envelope, headers)):
+            return RecordError(error.stage, error.reason, error.field, f"{error}; {told}")
+        return error
 
     def _in_scale(self, value: float) -> float:
         low, high = self._scale

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import jsonschema_rs
 
+from deploy.verify.envelopes import event_at, find
+
 BEHAVIOURS = ("click", "rating", "comment")
 MAX_DEPTH = 32
 LONGEST_USER = 256
@@ -49,9 +51,11 @@ class Misplaced(str):
 
 
 class Judge:
-    """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive."""
+    """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive;
+    envelope: the setting of that name."""
 
-    def __init__(self, partitions: int, rating_scale: tuple[float, float]) -> None:
+    def __init__(self, partitions: int, rating_scale: tuple[float, float], envelope: str = "none") -> None:
+        self._envelope = envelope
         self._partitions = partitions
         self._low, self._high = rating_scale
         self._partition_of: dict[bytes, int] = {}
@@ -69,6 +73,10 @@ class Judge:
             body = parse(value)
         except ValueError as error:
             return f"not JSON: {error}"
+        found = find(body, self._envelope)
+        if isinstance(found, str):
+            return found
+        body = event_at(body, found.path)
         if not self._validators[behaviour].is_valid(body):
             return "against the schema: " + self._first_error(behaviour, body)
         user = body["user"].encode()
@@ -82,7 +90,9 @@ class Judge:
         if body["time"] > append_ms + HOUR_MS:
             return "more than an hour in the future"
         given = math.nan if rating is None else float(rating)
-        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "", body.get("scene") or "", given)
+        return Accepted(
+            user, body["item"], int(body["time"]), body.get("id") or found.id, body.get("scene") or "", given
+        )
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)
