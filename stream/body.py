@@ -45,6 +45,21 @@ def integral(message: dict[str, object], fields: tuple[str, ...]) -> dict[str, o
     return message
 
 
+def text_of(value: bytes | None) -> str:
+    """A value as text. Raises RecordError where there is none, where it is no UTF-8, or nested too deep."""
+    if value is None:
+        raise RecordError("decode", "null_value", "", "the value is null; expected a JSON object")
+    if not value:
+        raise RecordError("decode", "empty_value", "", "the value is empty; expected a JSON object")
+    try:
+        text = str(value, "utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError("decode", "not_utf8", "", f"not UTF-8 at byte {error.start}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and nesting(text) > MAX_DEPTH:
+        raise RecordError("decode", "too_deep", "", f"more than {MAX_DEPTH} nested arrays and objects")
+    return text
+
+
 Message = TypeVar("Message", bound=Struct)
 
 
@@ -60,16 +75,10 @@ class JsonDecoder(Generic[Message]):
         self._ints = tuple(name for name in INTEGERS if name in message.__struct_fields__)
 
     def decode(self, value: bytes | None) -> Message:
-        if value is None:
-            raise RecordError("decode", "null_value", "", "the value is null; expected a JSON object")
-        if not value:
-            raise RecordError("decode", "empty_value", "", "the value is empty; expected a JSON object")
-        try:
-            text = str(value, "utf-8")
-        except UnicodeDecodeError as error:
-            raise RecordError("decode", "not_utf8", "", f"not UTF-8 at byte {error.start}") from None
-        if text.count("[") + text.count("{") > MAX_DEPTH and nesting(text) > MAX_DEPTH:
-            raise RecordError("decode", "too_deep", "", f"more than {MAX_DEPTH} nested arrays and objects")
+        return self.read(text_of(value))
+
+    def read(self, text: str) -> Message:
+        """As `decode`, of what `text_of` gives."""
         try:
             return self._decoder.decode(text)
         except msgspec.ValidationError as error:

@@ -7,7 +7,8 @@ from typing import Final
 
 from aiokafka.partitioner import murmur2
 
-from stream.body import JsonDecoder
+from stream.body import JsonDecoder, text_of
+from stream.envelopes import NONE, UNREAD, key_looks_like, looks_like, unwrap
 from stream.errors import RecordError
 from stream.events import CLICK, NAN, RATING, SOURCE_TOPICS, Click, Comment, Rating, SourceEvent
 from stream.origin import Headers, mark, origin
@@ -20,7 +21,7 @@ class EventDecoder:
     """Turns raw records of the three source topics into events, or says exactly what is wrong with them.
 
     partitions: partition count of the source topics; rating_scale: (min, max), both inclusive; topics: names of the source
-    topics, for the header `replay`; oldest: epoch ms, before which no `time` is taken.
+    topics, for the header `replay`; oldest: epoch ms, before which no `time` is taken; envelope: the setting of that name.
     """
 
     def __init__(
@@ -29,7 +30,9 @@ class EventDecoder:
         rating_scale: tuple[float, float],
         topics: Sequence[str] = SOURCE_TOPICS,
         oldest: int = 0,
+        envelope: str = NONE,
     ) -> None:
+        self._envelope = envelope
         self._partitions = partitions
         self._topics = tuple(topics)
         self._rules = Rules(rating_scale, oldest)
@@ -61,19 +64,27 @@ class EventDecoder:
         if key is None:
             raise RecordError("key", "null_key", "user", "the key is null; expected the user id in UTF-8")
         rating = NAN
-        text = ""
-        if behaviour == CLICK:
-            event: Click | Rating | Comment = self._click.decode(value)
-        elif behaviour == RATING:
-            event = scored = self._rating.decode(value)
-            rating = self._rules.rating(scored.value)
-        else:
-            event = comment = self._comment.decode(value)
-            text = comment.text
-            if comment.value is not None:
-                rating = self._rules.rating(comment.value)
+        text = named = ""
+        try:
+            said = text_of(value)
+            if self._envelope != NONE:
+                said, named = unwrap(said, self._envelope)
+            if behaviour == CLICK:
+                event: Click | Rating | Comment = self._click.read(said)
+            elif behaviour == RATING:
+                event = scored = self._rating.read(said)
+                rating = self._rules.rating(scored.value)
+            else:
+                event = comment = self._comment.read(said)
+                text = comment.text
+                if comment.value is not None:
+                    rating = self._rules.rating(comment.value)
+        except RecordError as error:
+            raise self._explained(error, value, headers) from None
         if event.user.encode() != key:
-            raise RecordError("key", "key_mismatch", "user", "the key is not the body's user in UTF-8")
+            told = key_looks_like(key, event.user)
+            message = "the key is not the body's user in UTF-8" + (f"; {told}" if told else "")
+            raise RecordError("key", "key_mismatch", "user", message)
         if self.partition(key) != partition:
             raise RecordError(
                 "partition",
@@ -85,7 +96,7 @@ class EventDecoder:
         self._rules.time(event.time, append_ms, f"the append time {append_ms}")
         found = SourceEvent(
             behaviour, partition, offset, append_ms, key, event.item, event.time, rating,
-            event.scene or "", text, event.id or "", value or b"",
+            event.scene or "", text, event.id or named, value or b"",
         )  # fmt: skip
         if found.id:
             found.mark = mark(found.id, self._topics)
@@ -93,3 +104,9 @@ class EventDecoder:
             found.headers = headers
             found.id = found.id or origin(headers, self._topics)
         return found
+
+    def _explained(self, error: RecordError, value: bytes | None, headers: Headers) -> RecordError:
+        """The error, and what the value looks like where it is another form than freshet reads."""
+        if value and error.reason in UNREAD and (told := looks_like(value, self._envelope, headers)):
+            return RecordError(error.stage, error.reason, error.field, f"{error}; {told}", error.unit)
+        return error

@@ -112,6 +112,7 @@ REASONS = {
     "`misplaced` says so, or it is too large for its topic with its place beside it. The record itself is good; clients.md has "
     "the cure.",
     "far_past": "`time` is before the setting `min_time`: not epoch milliseconds (seconds, most likely), or really that old.",
+    "deleted": "A change event of Debezium that deletes a row. What a state has taken in stays in it: no event is taken back.",
     "far_future": "`time` is more than one hour after the append time: a wrong clock, or not epoch milliseconds.",
     "inference": "The model fails on this event, and passes without it. The record itself is good.",
 }

@@ -139,6 +139,11 @@ class Settings(BaseSettings):
         "forward",
         description="what becomes of a record that is good but lies on a wrong partition: it is sent on, or set aside",
     )
+    envelope: Literal["none", "connect", "debezium", "cloudevents"] = Field(
+        "none",
+        description="what the sources' events are wrapped in: none; Kafka Connect's JsonConverter with schemas; Debezium's "
+        "change events; CloudEvents in structured mode (messages.md). A record without the envelope is taken as it is",
+    )
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(
         5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time as clock
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,10 @@ def click(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user opened or chose an item. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user opened or chose an item. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
     said = {
         "user": user, "item": item, "time": time, "scene": scene, "slate": slate, "rank": rank, "dwell_ms": dwell_ms,
         "id": event,
@@ -68,7 +72,10 @@ def rating(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user rated an item. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user rated an item. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
     said = {
         "user": user, "item": item, "time": time, "value": value, "scene": scene, "slate": slate, "id": event,
     }  # fmt: skip
@@ -89,7 +96,10 @@ def comment(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user wrote about an item. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user wrote about an item. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
     said = {
         "user": user, "item": item, "time": time, "text": text, "value": value, "scene": scene, "slate": slate,
         "id": event,
@@ -136,7 +146,8 @@ def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None
     else:
         lines = _lines(file)
     topic = settings.items_topic if kind == "item" else settings.prefix + kind + "s"
-    _deliver(settings, topic, _checked(kind, settings, lines), as_json)
+    items: set[str] | None = None if kind == "item" else set()
+    _deliver(settings, topic, _checked(kind, settings, lines, items), as_json, items)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
@@ -150,8 +161,11 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes | None]]:
-    """(key, value) of messages that a worker would take. Raises RecordError naming the line and the field."""
+def _checked(
+    kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]], items: set[str] | None
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """(key, value) of messages that a worker would take; the items of events go into `items`. Raises RecordError naming the line
+    and the field."""
     from stream.body import JsonDecoder
     from stream.events import MESSAGES
 
@@ -164,6 +178,8 @@ def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) 
                 _check(message, rules)
         except RecordError as error:
             raise RecordError(error.stage, error.reason, error.field, f"{place}{error.field}: {error}") from None
+        if items is not None:
+            items.add(message.item)
         yield (message.item if kind == "item" else message.user).encode(), line
 
 
@@ -175,10 +191,18 @@ def _check(message: Any, rules: Rules) -> None:
     rules.time(message.time, int(clock.time() * 1000), "now, by this machine's clock")
 
 
-def _deliver(settings: Settings, topic: str, records: Iterator[tuple[bytes, bytes | None]], as_json: bool) -> None:
+def _deliver(
+    settings: Settings,
+    topic: str,
+    records: Iterator[tuple[bytes, bytes | None]],
+    as_json: bool,
+    items: set[str] | None = None,
+) -> None:
+    from deploy.announced import Look
     from deploy.producer import Producer
 
     checked = list(records)  # all of a file, before any of it is sent
+    look = Look(settings, items) if items else None
     with Producer(settings, linger_ms=5) as producer:
         futures = [producer.send(topic, key, value) for key, value in checked]
         places = [producer.place(future) for future in futures]
@@ -188,3 +212,5 @@ def _deliver(settings: Settings, topic: str, records: Iterator[tuple[bytes, byte
         print("{}/{}/{}".format(*places[0]))
     else:
         print(f"{len(places):,} records sent to {topic}")
+    if look is not None and (warning := look.warning()):
+        print(f"freshet: {warning}", file=sys.stderr, flush=True)

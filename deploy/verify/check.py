@@ -160,7 +160,7 @@ class Part:
         if self.scope.ledger is not None:
             sends = Sends(self.scope.ledger, settings.sources, partition, self.partitions)
         stored = disks(self.scope.data_dirs, partition)
-        judge = Judge(self.partitions, self.accepts.rating_scale, self.accepts.oldest)
+        judge = Judge(self.partitions, self.accepts.rating_scale, self.accepts.oldest, settings.envelope)
         ledger = Ledger(settings.sources, view, judge, partition, first, self.due, sends)
         ledger.read(log, view)
         history = History(ledger, settings.changelog_topic, self.partitions, report, stored)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import jsonschema_rs
 
 from deploy.verify.accepts import Setting
+from deploy.verify.envelopes import event_at, find
 
 BEHAVIOURS = ("click", "rating", "comment")
 MAX_DEPTH = 32
@@ -52,14 +53,16 @@ class Misplaced(str):
 
 class Judge:
     """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive; oldest: epoch ms,
-    before which no `time` is taken. Both may have changed along the log."""
+    before which no `time` is taken; both may have changed along the log. envelope: the setting of that name."""
 
     def __init__(
         self,
         partitions: int,
         rating_scale: tuple[float, float] | Setting[tuple[float, float]],
         oldest: int | Setting[int] = 0,
+        envelope: str = "none",
     ) -> None:
+        self._envelope = envelope
         self._partitions = partitions
         self._scale = rating_scale if isinstance(rating_scale, Setting) else Setting(rating_scale)
         self._oldest = oldest if isinstance(oldest, Setting) else Setting(oldest)
@@ -78,6 +81,10 @@ class Judge:
             body = parse(value)
         except ValueError as error:
             return f"not JSON: {error}"
+        found = find(body, self._envelope)
+        if isinstance(found, str):
+            return found
+        body = event_at(body, found.path)
         if not self._validators[behaviour].is_valid(body):
             return "against the schema: " + self._first_error(behaviour, body)
         user = body["user"].encode()
@@ -95,7 +102,9 @@ class Judge:
         if body["time"] < oldest:
             return f"time {body['time']} is before {oldest} (min_time)"
         given = math.nan if rating is None else float(rating)
-        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "", body.get("scene") or "", given)
+        return Accepted(
+            user, body["item"], int(body["time"]), body.get("id") or found.id, body.get("scene") or "", given
+        )
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)
