@@ -17,11 +17,12 @@ from deploy.verify.judge import murmur2
 from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.origin import REPLAY_HEADER
-from tests.unit.test_cli import freshet  # noqa: F401  (a fixture)
+from tests.unit import test_cli
 from tests.unit.test_letters import CLICKS, NOW, RATINGS, SETTINGS, World, fixed, rating, said, source
 
 EVERYTHING = Choice()
 Run = Callable[..., tuple[int, str, str]]
+freshet = test_cli.freshet
 
 
 @pytest.fixture
@@ -136,14 +137,14 @@ def desk(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def listed(freshet: Run, *words: str) -> dict[str, Any]:  # noqa: F811
+def listed(freshet: Run, *words: str) -> dict[str, Any]:
     code, out, err = freshet("--prefix", "p-", "deadletters", "list", "--json", *words)
     assert (code, err) == (0, "")
     found: dict[str, Any] = json.loads(out)
     return found
 
 
-def test_the_list_has_the_status_and_counts(desk: World, freshet: Run) -> None:  # noqa: F811
+def test_the_list_has_the_status_and_counts(desk: World, freshet: Run) -> None:
     found = listed(freshet)
     assert found["matched"] == 3
     assert found["counts"] == {"open": 2, "sent back": 1}
@@ -155,7 +156,7 @@ def test_the_list_has_the_status_and_counts(desk: World, freshet: Run) -> None: 
     assert all(row["landed"] is None for row in found["letters"] if row["status"] == "open")
 
 
-def test_the_list_is_narrowed_to_what_is_open_or_sent_back(desk: World, freshet: Run) -> None:  # noqa: F811
+def test_the_list_is_narrowed_to_what_is_open_or_sent_back(desk: World, freshet: Run) -> None:
     for words, topics in (
         (("--open",), [CLICKS, CLICKS]),
         (("--sent-back",), [RATINGS]),
@@ -170,7 +171,7 @@ def test_the_list_is_narrowed_to_what_is_open_or_sent_back(desk: World, freshet:
     assert "one of --open, --sent-back, --all" in " ".join(err.split())
 
 
-def test_the_sections_stand_apart(desk: World, freshet: Run) -> None:  # noqa: F811
+def test_the_sections_stand_apart(desk: World, freshet: Run) -> None:
     code, out, _ = freshet("--prefix", "p-", "deadletters", "list")
     assert code == 0
     assert "2 of 2 dead letters open, the newest first" in out
@@ -179,7 +180,7 @@ def test_the_sections_stand_apart(desk: World, freshet: Run) -> None:  # noqa: F
     assert "2 open, 1 sent back" in out
 
 
-def test_the_summary_counts_what_is_open(desk: World, freshet: Run) -> None:  # noqa: F811
+def test_the_summary_counts_what_is_open(desk: World, freshet: Run) -> None:
     found = listed(freshet, "--summary")
     assert (found["matched"], found["counts"]) == (3, {"open": 2, "sent back": 1})
     assert {(kind["topic"], kind["letters"], kind["open"]) for kind in found["kinds"]} == {
@@ -189,7 +190,7 @@ def test_the_summary_counts_what_is_open(desk: World, freshet: Run) -> None:  # 
     assert [kind["letters"] for kind in listed(freshet, "--summary", "--sent-back")["kinds"]] == [1]
 
 
-def test_without_the_status_the_source_topics_are_not_read(desk: World, freshet: Run) -> None:  # noqa: F811
+def test_without_the_status_the_source_topics_are_not_read(desk: World, freshet: Run) -> None:
     for topic in SETTINGS.sources:
         del desk.log.topics[topic]
     found = listed(freshet, "--no-status")
