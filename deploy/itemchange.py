@@ -39,7 +39,7 @@ def changed(settings: Settings, log: Log, given: Mapping[str, Any]) -> Body | No
             f"the newest record of {item!r}, {topic}/{record.partition}/{record.offset}, is no item: {error}; nothing is sent: "
             "--replace sends it whole"
         ) from None
-    return cleared(body | given)
+    return cleared({**body, **given})
 
 
 def cleared(body: Mapping[str, Any]) -> Body:
