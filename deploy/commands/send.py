@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.printable import printable
 from stream.errors import DataError, RecordError
 from stream.settings import Settings
 from stream.valid import Rules
@@ -115,21 +116,57 @@ def item_(
     text: Annotated[str | None, typer.Option(help="What the item is about; read by BERT.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     scene: Annotated[list[str] | None, typer.Option(help="Where it may be shown; may be repeated.")] = None,
-    unavailable: Annotated[bool, typer.Option("--unavailable", help="Known, but not to be recommended.")] = False,
+    available: Annotated[
+        bool | None, typer.Option("--available/--unavailable", help="Unavailable: known, but not to be recommended.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Send only what is given: what the item held besides is gone.")
+    ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Send a tombstone: the item leaves the catalogue.")] = False,
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+
+    Of an item that is there only what is given changes: its newest record is read first. An empty text, category or scene
+    clears the field. Of two writers who change one item at the same moment the later one counts, whole.
+    """
     if remove:
         if not item:
             raise typer.BadParameter("--remove needs --item")
         _deliver(context.obj, context.obj.items_topic, iter([(item.encode(), None)]), as_json)
         return
-    said: dict[str, Any] = {"item": item, "title": title, "text": text, "categories": category, "scenes": scene}
-    if unavailable:
-        said["available"] = False
+    said: dict[str, Any] = {
+        "item": item, "title": title, "text": text, "categories": category, "scenes": scene, "available": available,
+    }  # fmt: skip
+    if file is None and item is not None:
+        said = _whole_item(
+            context.obj, item, {name: value for name, value in said.items() if value is not None}, replace
+        )
     _send(context.obj, "item", said, file, as_json)
+
+
+def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: bool) -> dict[str, Any]:
+    """The item's fields as they are to be sent, from its newest record and from what is given."""
+    from deploy.itemchange import changed, cleared
+    from deploy.verify import log as logs
+
+    for name, empty in (("text", ""), ("categories", [""]), ("scenes", [""])):
+        if given.get(name) == empty:
+            given[name] = None
+    whole = cleared(given)
+    if replace:
+        return whole
+    # before anything is read: what no worker would take
+    list(_checked("item", settings, iter([("", json.dumps({"title": ""} | whole).encode())])))
+    log = logs.KafkaLog(settings)
+    try:
+        found = changed(settings, log, given)
+    finally:
+        log.close()
+    if found is None and "title" not in given:
+        raise typer.BadParameter(printable(f"{item} is not in the catalogue: a new item needs --title"))
+    return whole if found is None else found
 
 
 def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None, as_json: bool) -> None:
