@@ -199,7 +199,7 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _checked(
-    kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]], items: set[str] | None
+    kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]], items: set[str] | None = None
 ) -> Iterator[tuple[bytes, bytes | None]]:
     """(key, value) of messages that a worker would take; the items of events go into `items`. Raises RecordError naming the line
     and the field."""

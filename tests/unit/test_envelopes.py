@@ -49,7 +49,7 @@ def cloud(data: Any, **more: Any) -> dict[str, Any]:
 
 
 DECODERS = {envelope: EventDecoder(1, SCALE, envelope=envelope) for envelope in ENVELOPES}
-JUDGES = {envelope: Judge(1, SCALE, envelope) for envelope in ENVELOPES}
+JUDGES = {envelope: Judge(1, SCALE, envelope=envelope) for envelope in ENVELOPES}
 
 
 def decode(value: bytes, envelope: str, key: bytes = b"u1", headers: Any = ()) -> SourceEvent:
