@@ -8,6 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.commands.data_options import (
+    BehaviourColumn,
+    ItemColumn,
+    SceneColumn,
+    TextColumn,
+    TimeColumn,
+    UserColumn,
+    ValueColumn,
+    load,
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -20,6 +31,13 @@ def register(app: typer.Typer) -> None:
             int, typer.Option(min=1, help="Trainings to average the figures over; the first is kept.")
         ] = 1,
         ablation: Annotated[bool, typer.Option(help="Also what each option does, on the validation part.")] = False,
+        user_column: UserColumn = "",
+        item_column: ItemColumn = "",
+        time_column: TimeColumn = "",
+        value_column: ValueColumn = "",
+        behaviour_column: BehaviourColumn = "",
+        text_column: TextColumn = "",
+        scene_column: SceneColumn = "",
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Fine-tune BERT's upper layers to read ratings; users split into training, validation and test."""
@@ -27,7 +45,6 @@ def register(app: typer.Typer) -> None:
 
         from rich.console import Console
 
-        from models.data import generate, read
         from models.reading.ablation import CHOSEN, reading_ablation
         from models.reading.corpus import corpus, split_users
         from models.reading.learn import Material, learn
@@ -41,7 +58,9 @@ def register(app: typer.Typer) -> None:
             if done == total:
                 console.print(f"{stage} {text}")
 
-        source = generate() if str(data) == "generated" else read(data)
+        source = load(
+            data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
+        )
         encode = TextEncoder().encode
         figures = reading_protocol(source, tuple(range(seeds)), encode, report)
         found = corpus(source)

@@ -8,6 +8,17 @@ from typing import Annotated, Final
 
 import typer
 
+from deploy.commands.data_options import (
+    BehaviourColumn,
+    ItemColumn,
+    SceneColumn,
+    TextColumn,
+    TimeColumn,
+    UserColumn,
+    ValueColumn,
+    load,
+)
+
 CHECKPOINTS: Final = Path(".cache/train")
 
 
@@ -16,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
-        data: Annotated[Path, typer.Argument(help="Data folder, or `generated` for a small made-up world.")],
+        data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
         out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
         seed: Annotated[int, typer.Option(help="Same seed, data, machine, one thread: same weights.")] = 0,
         preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
@@ -32,6 +43,13 @@ def register(app: typer.Typer) -> None:
         reading: Annotated[
             Path | None, typer.Option(help="Folder of read-ratings: comments without a value get one, in serving too.")
         ] = None,
+        user_column: UserColumn = "",
+        item_column: ItemColumn = "",
+        time_column: TimeColumn = "",
+        value_column: ValueColumn = "",
+        behaviour_column: BehaviourColumn = "",
+        text_column: TextColumn = "",
+        scene_column: SceneColumn = "",
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Train the interest network on a data folder, with early stopping and a curve picture.
@@ -48,7 +66,6 @@ def register(app: typer.Typer) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         from models.curve import write_curve
-        from models.data import generate, read
         from models.data.choices import parse_choices
         from models.devices import together
         from models.reading.reading import load_reading
@@ -61,7 +78,10 @@ def register(app: typer.Typer) -> None:
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
         counted = parse_choices(choices)
-        source = replace(generate() if str(data) == "generated" else read(data), choices=counted)
+        source = load(
+            data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
+        )
+        source = replace(source, choices=counted)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -92,7 +112,8 @@ def register(app: typer.Typer) -> None:
             "ended": trained.reason,
             "seconds": round(time.monotonic() - started, 1),
             "metrics": trained.run.metrics,
-            "notes": list(trained.notes),
+            "form": source.form,
+            "notes": [*source.notes, *trained.notes],
         }
         if as_json:
             print(json.dumps(figures))
@@ -100,5 +121,5 @@ def register(app: typer.Typer) -> None:
             console.print(f"{out}: {len(trained.curve)} epochs in {figures['seconds']} s ({trained.reason})")
             for name, value in trained.run.metrics.items():
                 console.print(f"  {name}: {value:.4f}")
-            for note in trained.notes:
+            for note in (*source.notes, *trained.notes):
                 console.print(f"  note: {note}", highlight=False)

@@ -70,6 +70,8 @@ def joined(tables: Iterable[pl.DataFrame]) -> pl.DataFrame:
 
 def each(values: pl.Series, make: Callable[[Any], Any], dtype: Any) -> pl.Series:
     """`make` of every value, called once for each different one. Raises Refused where it raises ValueError."""
+    if not len(values):
+        return pl.Series(values.name, [], dtype)
     different = values.unique(maintain_order=True)
     made: list[Any] = []
     for value in different:
