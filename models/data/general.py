@@ -248,10 +248,12 @@ def _scene(text: str | None) -> str:
 def _timed(path: Path, table: pl.DataFrame, name: str) -> tuple[pl.DataFrame, str]:
     """(with times in ms, their unit in words). Raises DataError where the column has no one unit."""
     time = pl.col("time")
-    unit = pl.when("iso").then(pl.lit("ISO 8601"))
-    for called, count in UNITS.items():
-        unit = unit.when(time.is_between(YEAR_1990 * count, YEAR_2100 * count, closed="left")).then(pl.lit(called))
-    found = table.select(LINE, "time", unit=unit.otherwise(None))
+    bands = [
+        (called, time.is_between(YEAR_1990 * count, YEAR_2100 * count, closed="left"))
+        for called, count in UNITS.items()
+    ]
+    units = [pl.when(is_so).then(pl.lit(called)) for called, is_so in [("ISO 8601", pl.col("iso")), *bands]]
+    found = table.select(LINE, "time", unit=pl.coalesce(units))
     if len(none := found.filter(pl.col("unit").is_null())):
         line, time_found, _ = none.row(0)
         raise DataError(
