@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.verify.judge import parse
 from deploy.verify.log import Log, Record, Span
-from stream.decoder import JsonDecoder
+from stream.body import JsonDecoder
 from stream.errors import BrokerError, DataError, RecordError
 from stream.events import Item
 from stream.settings import Settings

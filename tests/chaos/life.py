@@ -24,7 +24,10 @@ ENDS: dict[str, tuple[int, str]] = {
     "agent": (70, "was cancelled, though nobody asked it to stop"),
     "service": (70, "_restart_recovery of"),
     "coordination": (70, "the task the worker's consumer: group was cancelled"),
-    "fetching": (70, "the task the worker's consumer: fetching "),  # cancelled, or ended: the client may end it by itself
+    "fetching": (
+        70,
+        "the task the worker's consumer: fetching ",
+    ),  # cancelled, or ended: the client may end it by itself
     "sending": (70, "the task the worker's producer: sending "),
     "items": (70, "the task items was cancelled"),
     "health": (70, "the thread health has ended"),
