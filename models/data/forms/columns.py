@@ -118,9 +118,8 @@ def dates(path: Path, table: pl.DataFrame, column: str, form: str, example: str)
     """Adds `time` (epoch ms) from text of the form of strftime, read as UTC. Raises DataError where it is no time."""
     # The zone is not told to polars: each name of one would be looked up in a database that a machine may lack.
     time = pl.col(column).str.to_datetime(form, time_unit="ms", strict=False, exact=True).dt.timestamp("ms")
-    table = table.with_columns(time=time)
-    check(path, table, column, pl.col("time").is_between(0, MAX_TIME), f"a time such as {example}")
-    return table
+    check(path, table, column, time.is_between(0, MAX_TIME), f"a time such as {example}")
+    return table.with_columns(time=time)
 
 
 def events(table: pl.DataFrame, behaviour: pl.Expr | int = CLICK, **columns: pl.Expr) -> pl.DataFrame:

@@ -43,7 +43,7 @@ MOST: Final = 10  # shelves kept as categories
 
 
 def read(source: Source) -> DataSet:
-    """Streams JSON lines: some 40,000 a second. A review that stands in both kinds of files is one event, with the whole
+    """Streams JSON lines: some 30,000 a second. A review that stands in both kinds of files is one event, with the whole
     text. The time is that of date_added, in the zone that it names."""
     made: dict[str, Event] = {}
     for path in _events(source):

@@ -18,7 +18,7 @@ from models.data.rows import MAX_ID
 from models.data.source import Source
 
 PLAYS: Final = "userid-timestamp-artid-artname-traid-traname.tsv"
-COLUMNS: Final = ("user", "at", "artist", "name", "track", "title")
+COLUMNS: Final = ("user", "time", "artist", "name", "track", "title")
 SHAPE: Final = re.compile(r"user_\d+\t\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(\t[^\t]*){4}", re.ASCII)
 
 
@@ -30,7 +30,7 @@ def read(source: Source) -> DataSet:
         by_name = pl.col("name").str.slice(0, MAX_ID)
         table = table.with_columns(item=pl.when(pl.col("artist") == "").then(by_name).otherwise(pl.col("artist")))
         check(path, table, "artist", pl.col("item") != "", "an artist's id, or a name behind it")
-        table = dates(path, ids(path, table, "user", "item"), "at", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z")
+        table = dates(path, ids(path, table, "user", "item"), "time", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z")
         tables.append(events(table))
         artists.append(table.select("item", "name").unique("item", keep="first", maintain_order=True))
     if not tables:

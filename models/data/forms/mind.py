@@ -69,7 +69,7 @@ def fits(source: Source) -> bool:
 
 def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
     table = ids(path, table, "user")
-    table = dates(path, table.rename({"time": "at"}), "at", "%m/%d/%Y %I:%M:%S %p", EXAMPLE)
+    table = dates(path, table, "time", "%m/%d/%Y %I:%M:%S %p", EXAMPLE)
     shown = pl.col("impressions").str.strip_chars()
     table = table.with_columns(pl.col("history").str.strip_chars(), impressions=shown)
     good = (shown == "") | shown.str.contains(MARKED) | shown.str.contains(UNMARKED)

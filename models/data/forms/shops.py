@@ -23,8 +23,8 @@ ACTIONS: Final = {"view": VIEW, "addtocart": CART, "transaction": PURCHASE}
 RETAIL: Final = ("timestamp", "visitorid", "event", "itemid", "transactionid")
 CLICKS: Final = "yoochoose-clicks.dat"
 BUYS: Final = "yoochoose-buys.dat"
-CLICK_COLUMNS: Final = ("session", "at", "item", "category")
-BUY_COLUMNS: Final = ("session", "at", "item", "price", "quantity")
+CLICK_COLUMNS: Final = ("session", "time", "item", "category")
+BUY_COLUMNS: Final = ("session", "time", "item", "price", "quantity")
 YOOCHOOSE: Final = re.compile(r"\d+,\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z,\d+,[0-9A-Z]+(,\d+)?", re.ASCII)
 NO_BRAND: Final = ("0", "S")  # none, and a special offer: a place of the shop and no kind of thing
 VIEWS: Final = "train-item-views.csv"
@@ -121,7 +121,9 @@ def _clicks(path: Path) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
 
 
 def _sessions(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    table = dates(path, ids(path, table, "session", "item"), "at", "%Y-%m-%dT%H:%M:%S%.fZ", "2014-04-07T10:51:09.277Z")
+    table = dates(
+        path, ids(path, table, "session", "item"), "time", "%Y-%m-%dT%H:%M:%S%.fZ", "2014-04-07T10:51:09.277Z"
+    )
     return table.rename({"session": "user"})
 
 

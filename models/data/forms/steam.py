@@ -49,7 +49,7 @@ POSTED: Final = re.compile(r"Posted ([A-Z][a-z]+) (\d{1,2})(?:, (\d{4}))?\.?", r
 
 
 def read_reviews(source: Source) -> DataSet:
-    """Slow: some 20,000 reviews a second. A date has a day and no time: it stands for its start, UTC."""
+    """Slow: some 10,000 reviews a second. A date has a day and no time: it stands for its start, UTC."""
     path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
     return collected(source.name, list(dict_rows(path, _review)), _games(source), SCALE)
 

@@ -20,7 +20,7 @@ TIPS: Final = ("yelp_academic_dataset_tip.json", "tip.json")
 
 
 def read(source: Source) -> DataSet:
-    """Streams JSON lines: some 40,000 reviews a second. Times are read as UTC (the files name no zone)."""
+    """Streams JSON lines: some 30,000 reviews a second. Times are read as UTC (the files name no zone)."""
     path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
     events = list(json_rows(path, _review))
     if tips := source.find(*TIPS):
