@@ -9,7 +9,22 @@ from __future__ import annotations
 from typing import Final
 
 from models.data.form import Form
-from models.data.forms import amazon_ratings, messages, movielens, movielens_text, reviews, sequences
+from models.data.forms import (
+    amazon_ratings,
+    goodreads,
+    kuairec,
+    lastfm,
+    messages,
+    mind,
+    movielens,
+    movielens_text,
+    recbole,
+    reviews,
+    sequences,
+    shops,
+    steam,
+    yelp,
+)
 
 FORMS: Final[tuple[Form, ...]] = (
     *movielens.FORMS,
@@ -17,6 +32,14 @@ FORMS: Final[tuple[Form, ...]] = (
     *reviews.FORMS,
     *amazon_ratings.FORMS,
     *messages.FORMS,
+    *goodreads.FORMS,
+    *kuairec.FORMS,
+    *lastfm.FORMS,
+    *mind.FORMS,
+    *recbole.FORMS,
+    *shops.FORMS,
+    *steam.FORMS,
+    *yelp.FORMS,
     *sequences.FORMS,
 )
 GENERAL: Final = frozenset(form.name for form in sequences.FORMS)
