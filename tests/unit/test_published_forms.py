@@ -521,7 +521,7 @@ def test_what_is_no_text_names_the_line(tmp_path: Path, name: str) -> None:
     file = {"retailrocket": "events.csv", "mind": mind.BEHAVIORS, "yelp": REVIEW}[name]
     path = sample(tmp_path, name) / file
     path.write_bytes(path.read_bytes() + b"\xff\n")
-    with pytest.raises(DataError, match=rf"{file}, after line \d: not utf-8 text"):
+    with pytest.raises(DataError, match=rf"{file}, line \d: not utf-8 text"):
         read(tmp_path, name)
 
 
