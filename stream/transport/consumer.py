@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -22,6 +21,7 @@ from aiokafka.errors import (
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
+from msgspec.structs import replace
 
 from stream.claims import LeftOut
 from stream.clients import METADATA_MS, absent, consumer_tasks, reached, unread
@@ -33,7 +33,7 @@ from stream.progress import Work
 from stream.stopping import stopping
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
-from stream.transport.cuts import Beside, Cuts, changelog_cut, source_cut
+from stream.transport.cuts import Beside, Cuts, changelog_cut, source_cut, source_moved
 from stream.transport.gaps import Passed
 
 FETCH_WAIT_MS = 50
@@ -597,7 +597,9 @@ class SourceConsumer(driver.Consumer):
                 back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
                 begun = back | accepted
                 # before the claim, which says that a worker has begun here: see `_begin`
-                await self._commit_begun({tp: (begins[tp], beside) for tp, beside in begun.items()})
+                await self._commit_begun(
+                    {tp: (begins[tp], replace(one, read=max(one.read, begins[tp]))) for tp, one in begun.items()}
+                )
                 await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
@@ -653,8 +655,9 @@ class SourceConsumer(driver.Consumer):
         return Cuts(consumer, self.sources, lambda partition: self.written(partition), self.lose)
 
     async def _refuse_cut(self, sources: Iterable[TP]) -> dict[TP, Beside]:
-        """What was committed stands for records that its log has, and for states that the changelog has. Where it does not,
-        and that is accepted -> what is to be committed beside the offset, lest the loss be told again.
+        """What was committed stands for records that its log has, and for states that the changelog has; and a worker committed
+        it, where one has begun. Where it is not so, and that is accepted -> what is to be committed beside the offset, lest the
+        loss be told again.
         """
         sources = [tp for tp in sources if self._committed_offset.get(tp)]
         if not sources:
@@ -665,6 +668,10 @@ class SourceConsumer(driver.Consumer):
         accepted: dict[TP, Beside] = {}
         written: dict[TP, int] = {}  # of each changelog once, whichever source's offset says it
         for (topic, partition), one in sorted(found.items()):
+            if one.foreign:
+                if self.claimed(partition):
+                    self.lose(source_moved(topic, partition, self.app.conf.id, one))
+                accepted[TP(topic, partition)] = Beside(one.offset)
             if (end := one.cut()) >= 0:
                 self.lose(source_cut(topic, partition, end, one.read), one.read - end)
                 accepted[TP(topic, partition)] = Beside(one.offset, written=one.beside.written)
@@ -679,7 +686,7 @@ class SourceConsumer(driver.Consumer):
             tp = TP(*place)
             end = ends.get(self.app.changelog(tp.partition)) or 0
             if end <= one.beside.written:
-                accepted[tp] = msgspec.structs.replace(accepted.get(tp, one.beside), written=end - 1)
+                accepted[tp] = replace(accepted.get(tp, one.beside), written=end - 1)
         return accepted
 
     def lose(self, error: LossError, records: int = 0) -> None:
