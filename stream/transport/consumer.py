@@ -24,7 +24,7 @@ from mode import Service
 from msgspec.structs import replace
 
 from stream.claims import LeftOut
-from stream.clients import METADATA_MS, absent, consumer_tasks, reached, unread
+from stream.clients import METADATA_MS, absent, consumer_tasks, reached, undecided, unread
 from stream.clock import steady
 from stream.errors import BrokerError, FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
@@ -163,6 +163,8 @@ class SourceConsumer(driver.Consumer):
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.calls: Callable[[], int] = lambda: 0
         """How many model calls have ended: a micro-batch may need any number of them."""
+        self.held_up: Callable[[], str] = lambda: ""
+        """What keeps a takeover or a micro-batch from reading the changelog, in words; "" where nothing does."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_left_out: Callable[[LeftOut], None] = lambda records: None
@@ -444,13 +446,14 @@ class SourceConsumer(driver.Consumer):
             remaining = app.tables.recovery.active_remaining_total() if app.in_recovery else 0
             wanted = f"states to be read back and claimed: {max(0, remaining)} records of {app.settings.changelog_topic} remain"
             read = reached(client, [app.settings.changelog_topic])  # also past what was compacted or aborted
-            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining, read), away)}
+            held = undecided(client, [app.settings.changelog_topic]) or self.held_up()
+            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining, read), away, held)}
         found = {}
         waiting = unread(client, self.sources, self._held)
         wanted = f"source records to be processed, {waiting} of them not read yet"
         done = self.finished, self.calls()
         if self._pending is not None or self._running is not None:
-            found["records"] = Work(wanted, done, away)
+            found["records"] = Work(wanted, done, away, self.held_up())
         if waiting:  # markers and aborted transactions are passed over, and no micro-batch comes of them
             found["unread"] = Work(wanted, (*done, sum(self._next.values())), away)
         behind = {tp: offset for tp, offset in self._safe.items() if offset > (self._committed_offset.get(tp) or 0)}
@@ -814,21 +817,29 @@ class SourceConsumer(driver.Consumer):
         try:
             async with self._answered(self._limit, tps):
                 yield
-        except BrokerError as error:
+        except FreshetError as error:
             fatal(error)
 
     @asynccontextmanager
     async def _answered(self, seconds: float, tps: Collection[TP]) -> AsyncIterator[None]:
-        """Raises BrokerError where the broker has not answered in time; it names which of these partitions have no leader."""
+        """Raises BrokerError where the broker has not answered in time; it names which of these partitions have no leader.
+        FreshetError where it has, and an open transaction keeps the changelog from being read."""
+        held: list[str] = []
+        # looked at shortly before: the end of the time closes whoever reads
+        look = asyncio.get_running_loop().call_later(0.95 * seconds, lambda: held.append(self.held_up()))
         try:
             async with asyncio.timeout(seconds):
                 yield
         except (TimeoutError, KafkaTimeoutError):
+            if any(held):
+                raise FreshetError(f"what is assigned cannot begin for {seconds:g} s: {held[0]}") from None
             places = {place for tp in tps for place in (tp, self.app.changelog(tp.partition))}
             away = self._away(places)
             raise BrokerError(
                 f"no answer for {seconds:g} s, and what is assigned cannot begin: waits for {away}"
             ) from None
+        finally:
+            look.cancel()
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         done = bool(await super().force_commit(topics, start_new_transaction))

@@ -35,7 +35,7 @@ from stream.claims import (
     sift,
     stamp,
 )
-from stream.clients import consumer_arguments
+from stream.clients import consumer_arguments, undecided
 from stream.errors import BrokerError, FencedError, LossError, TopologyError
 from stream.settings import Settings
 from stream.stopping import stopping
@@ -48,6 +48,7 @@ log = logging.getLogger("freshet.fencing")
 ReadRange = Callable[[int, int, int], Awaitable[list[LogRecord]]]
 FindClaim = Callable[[int], Awaitable[Claim]]
 ATTEMPTS = 10
+POLL_MS = 500
 CHUNK = 256  # states that a takeover writes again at once
 
 
@@ -325,34 +326,42 @@ async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[A
         await consumer.stop()
 
 
-def reader(settings: Settings, topic: str) -> ReadRange:
-    """Reads ranges of `topic`."""
+class ChangelogReader:
+    """Reads the changelog for a takeover. held: which open transaction keeps it from reading on, "" for none."""
 
-    async def read(partition: int, first: int, last: int) -> list[LogRecord]:
-        place = TopicPartition(topic, partition)
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self.held = ""
+
+    async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
+        """The records from offset `first` to `last`."""
+        place = TopicPartition(self._topic, partition)
         found: list[LogRecord] = []
-        async with _reading(settings, place) as consumer:
+        async with _reading(self._settings, place) as consumer:
             consumer.seek(place, first)
-            while await consumer.position(place) <= last:
-                records = (await consumer.getmany(timeout_ms=500)).get(place, ())
+            async for records in self._until(consumer, place, last + 1):
                 found += [record for record in records if record.offset <= last]
         return found
 
-    return read
-
-
-def finder(settings: Settings, topic: str) -> FindClaim:
-    """Reads a whole partition of `topic` for its claim."""
-
-    async def find(partition: int) -> Claim:
-        place = TopicPartition(topic, partition)
+    async def find(self, partition: int) -> Claim:
+        """The claim in force at the end of a partition, for which all of it is read."""
+        place = TopicPartition(self._topic, partition)
         claim = NO_CLAIM
-        async with _reading(settings, place) as consumer:
+        async with _reading(self._settings, place) as consumer:
             end = (await consumer.end_offsets([place]))[place]
             consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
-            while await consumer.position(place) < end:
-                records = (await consumer.getmany(timeout_ms=500)).get(place, ())
+            async for records in self._until(consumer, place, end):
                 claim = sift((record for record in records if record.key == CLAIM_KEY), claim).claim
         return claim
 
-    return find
+    async def _until(
+        self, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
+    ) -> AsyncIterator[Sequence[LogRecord]]:
+        try:
+            while await consumer.position(place) < end:
+                records = (await consumer.getmany(timeout_ms=POLL_MS)).get(place, ())
+                self.held = "" if records else undecided(consumer, [place.topic])
+                yield records
+        finally:
+            self.held = ""

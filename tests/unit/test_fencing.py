@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, LeftOut, LogRecord, Written, decode, epoch_of, sift, stamp
 from stream.errors import FencedError, LossError, TopologyError
-from stream.transport import Fence, Outgoing, fencing
+from stream.settings import Settings
+from stream.transport import ChangelogReader, Fence, Outgoing, fencing
 from tests.stores import plain_store
 
 
@@ -378,3 +381,46 @@ def test_whoever_is_claimed_away_while_it_writes_again_ends(log: Log, tmp_path: 
     with pytest.raises(FencedError):
         new.take_over()
     assert new.store.exposed(0, 9) == [b"ann"], "the next start looks again"
+
+
+class Held:
+    """aiokafka's consumer of a log in which an open transaction begins at 2, for the first three fetches behind that."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.left = 3
+        self.seen: list[str] = []
+        self.reader: ChangelogReader | None = None
+        self._subscription = self.subscription = self.assignment = self
+        self.tps = {TopicPartition("log", 0)}
+
+    def state_value(self, place: TopicPartition) -> Any:
+        return SimpleNamespace(position=self.at, has_valid_position=True, lso=2 if self.left else 5, highwater=5)
+
+    async def getmany(self, timeout_ms: int) -> Any:
+        assert self.reader is not None
+        self.seen.append(self.reader.held)
+        if self.at == 2 and self.left:
+            self.left -= 1
+            return {}
+        first, self.at = self.at, 2 if self.at < 2 else 5
+        return {TopicPartition("log", 0): [Written(at, b"ann", b"", []) for at in range(first, self.at)]}
+
+    async def position(self, place: TopicPartition) -> int:
+        return self.at
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def assign(self, places: Any) -> None: ...
+    def seek(self, place: TopicPartition, offset: int) -> None: ...
+
+
+def test_a_reader_says_which_open_transaction_holds_it_up_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = Held()
+    monkeypatch.setattr(fencing, "AIOKafkaConsumer", lambda **arguments: consumer)
+    reader = consumer.reader = ChangelogReader(Settings(), "log")
+    found = asyncio.run(reader.read(0, 0, 4))
+    assert [record.offset for record in found] == [0, 1, 2, 3, 4]
+    held = "an open transaction of another producer on log/0 since offset 2 holds it up"
+    assert consumer.seen == ["", "", held, held, ""]
+    assert reader.held == ""

@@ -15,7 +15,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.errors import BrokerError, LeaseError, LossError, SettingsError
+from stream.errors import BrokerError, FreshetError, LeaseError, LossError, SettingsError
 from stream.transport import SourceConsumer, check_private_names, names
 from stream.transport.batch import MicroBatch
 from stream.transport.cuts import Beside, decode, encode
@@ -480,6 +480,7 @@ def leaderless(**more: Any) -> Any:
         app=SimpleNamespace(
             settings=SimpleNamespace(partitions=4), lease=SimpleNamespace(grant=lambda: None), changelog=lambda n: TP("log", n)
         ),
+        held_up=lambda: "",
     )  # fmt: skip
     vars(consumer).update(more)
     return consumer
@@ -505,6 +506,15 @@ def test_a_changelog_without_a_leader_is_named_before_the_lease_is_over(ended: l
             BrokerError,
             "no answer for 0.01 s, and what is assigned cannot begin: waits for a broker: log partition 3 has no leader",
         )
+    ]
+
+
+def test_a_takeover_that_an_open_transaction_holds_up_says_so(ended: list[BaseException]) -> None:
+    held = "an open transaction of another producer on log/3 since offset 7 holds it up"
+    with pytest.raises(Ended):
+        asyncio.run(leaderless(held_up=lambda: held).on_partitions_assigned({TP("log", 2), TP("log", 3)}))
+    assert [(type(one), str(one)) for one in ended] == [
+        (FreshetError, f"what is assigned cannot begin for 0.01 s: {held}")
     ]
 
 
