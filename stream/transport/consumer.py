@@ -35,6 +35,7 @@ from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
 from stream.transport.cuts import Beside, Cuts, changelog_cut, source_cut, source_moved
 from stream.transport.gaps import Passed
+from stream.transport.joining import Joining
 
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
@@ -85,11 +86,13 @@ class SourceThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         guard_loop(self.thread_loop, lambda: stopping.asked)
+        self.joining = Joining(self.app.settings.session_timeout, lambda: stopping.asked)
         await super().on_start()
         self.consumer.passed.watch(self._consumer._fetcher)
         coordinator = self._consumer._coordinator
         membership = self.app.membership
         membership.watch(coordinator)
+        self.joining.watch(coordinator)
         await membership.leave_former(coordinator)
         beat = coordinator._do_heartbeat
         lease = self.app.lease
@@ -439,7 +442,8 @@ class SourceConsumer(driver.Consumer):
             return {"start": Work("Kafka's client to start", None)}
         if not self.joined:
             wanted = f"the group {app.conf.id} to say which partitions are ours"
-            return {"group": Work(wanted, self.rebalances, absent(client, group=True))}
+            away = absent(client, group=True)
+            return {"group": Work(wanted, self.rebalances, away, self._thread.joining.held)}
         ours = [tp for tp in self.assignment() if tp.topic in self.sources]
         away = absent(client, [*ours, *(app.changelog(tp.partition) for tp in ours)], group=True)
         if not recovered:
