@@ -143,9 +143,10 @@ class EventDecoder:
         if key is None:
             raise RecordError("key", "null_key", "user", "the key is null; expected the user id in UTF-8")
         rating = NAN
-        text = ""
+        text = action = ""
         if behaviour == CLICK:
-            event: Click | Rating | Comment = self._click.decode(value)
+            event: Click | Rating | Comment = (click := self._click.decode(value))
+            action = click.action or ""
         elif behaviour == RATING:
             event = scored = self._rating.decode(value)
             rating = self._in_scale(scored.value)
@@ -168,7 +169,7 @@ class EventDecoder:
             raise RecordError("validate", "far_future", "time", f"more than one hour after the append time {append_ms}")
         found = SourceEvent(
             behaviour, partition, offset, append_ms, key, event.item, event.time, rating,
-            event.scene or "", text, event.id or "", value or b"",
+            event.scene or "", text, event.id or "", value or b"", action=action,
         )  # fmt: skip
         if found.id:
             found.mark = mark(found.id, self._topics)

@@ -46,11 +46,18 @@ Count = Annotated[int, Meta(ge=0, le=10**12)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Value = Annotated[float, Meta(ge=-1e9, le=1e9, description="within the setting rating_scale")]
 Label = Annotated[str, Meta(max_length=MAX_ID)]
+Action = Annotated[
+    str,
+    Meta(
+        max_length=MAX_ID,
+        description="what the user did: view, click, cart, purchase, like, dislike, skip, or a name of your own",
+    ),
+]
 
 
 class Click(Struct, frozen=True):
-    """A user opened or chose an item. `scene` is where (home, search, a site); `slate` and `rank` name the
-    recommendation that led here and the place in it, from 0."""
+    """A user opened or chose an item, or did what `action` says with it. `scene` is where (home, search, a site); `slate` and
+    `rank` name the recommendation that led here and the place in it, from 0."""
 
     user: User
     item: Id
@@ -60,6 +67,7 @@ class Click(Struct, frozen=True):
     rank: Count | None = None
     dwell_ms: Count | None = None
     id: Label | None = None
+    action: Action | None = None
 
 
 class Rating(Struct, frozen=True):
@@ -168,7 +176,7 @@ class SourceEvent(Struct, gc=False):
     received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded, and `read`
     the rating read out of it, where it came without `value` and the bundle reads (else NaN). `id` is the producer's, else
     the origin that a record sent back names (stream.origin), else ""; `mark` is what a state remembers in its place where
-    the producer's has the form of an origin, else ""; `headers` are the record's, as received.
+    the producer's has the form of an origin, else ""; `headers` are the record's, as received; `action` is the click's, else "".
     """
 
     behaviour: int
@@ -187,6 +195,7 @@ class SourceEvent(Struct, gc=False):
     read: float = float("nan")
     headers: Sequence[tuple[str, bytes | None]] = ()
     mark: str = ""
+    action: str = ""
 
 
 NAN: Final = float("nan")

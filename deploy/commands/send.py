@@ -42,14 +42,20 @@ def click(
     slate: SlateOf = None,
     rank: Annotated[int | None, typer.Option(help="The item's place in that slate, from 0.")] = None,
     dwell_ms: Annotated[int | None, typer.Option(help="How long the user stayed.")] = None,
+    action: Annotated[
+        str | None,
+        typer.Option(
+            help="What the user did: view, click, cart, purchase, like, dislike, skip, or a name of your own."
+        ),
+    ] = None,
     event: EventId = None,
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user opened or chose an item. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user opened or chose an item, or did what --action says with it. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
     said = {
         "user": user, "item": item, "time": time, "scene": scene, "slate": slate, "rank": rank, "dwell_ms": dwell_ms,
-        "id": event,
+        "id": event, "action": action,
     }  # fmt: skip
     _send(context.obj, "click", said, file, as_json)
 

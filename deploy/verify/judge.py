@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import jsonschema_rs
 
 BEHAVIOURS = ("click", "rating", "comment")
+CLICK = 0
 MAX_DEPTH = 32
 LONGEST_USER = 256
 HOUR_MS = 3_600_000
@@ -26,7 +27,8 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Accepted(NamedTuple):
-    """What an acceptable event says. id, scene: "" where the producer gave none; value: NaN without one."""
+    """What an acceptable event says. id, scene: "" where the producer gave none; value: NaN without one;
+    action: a click's, "" for none."""
 
     user: bytes
     item: str
@@ -34,6 +36,7 @@ class Accepted(NamedTuple):
     id: str
     scene: str = ""
     value: float = math.nan
+    action: str = ""
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -82,7 +85,10 @@ class Judge:
         if body["time"] > append_ms + HOUR_MS:
             return "more than an hour in the future"
         given = math.nan if rating is None else float(rating)
-        return Accepted(user, body["item"], int(body["time"]), body.get("id") or "", body.get("scene") or "", given)
+        action = (body.get("action") or "") if behaviour == CLICK else ""
+        return Accepted(
+            user, body["item"], int(body["time"]), body.get("id") or "", body.get("scene") or "", given, action
+        )
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)
