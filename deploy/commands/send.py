@@ -52,7 +52,7 @@ def click(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user opened or chose an item, or did what --action says with it. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user opened or chose an item, or did --action with it. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
     said = {
         "user": user, "item": item, "time": time, "scene": scene, "slate": slate, "rank": rank, "dwell_ms": dwell_ms,
         "id": event, "action": action,

@@ -33,7 +33,7 @@ def words(row: dict[str, object], title: str) -> str:
     if behaviour == COMMENT:
         short = text if len(text) <= SAID else text[: SAID - 1] + "…"
         return f"comment{stars} “{short}” on {title}"
-    return f"{BEHAVIOURS[int(str(behaviour))]}{stars} {title}"
+    return f"{row.get('action') or BEHAVIOURS[int(str(behaviour))]}{stars} {title}"
 
 
 def spot_user(split: Split) -> str:

@@ -1,8 +1,9 @@
 """The one form that every reader produces: a table of events in time order, and the items.
 
 Columns of `events`: user str | item str | behaviour u8 (index in BEHAVIOURS) | time i64 (epoch ms) | value f64 (NaN:
-none) | text str ("": none) | scene str ("": none). Events of one time are ordered by a fixed hash, never by file
-order: files are often sorted by item, and that order would give the next item away.
+none) | text str ("": none) | scene str ("": none) | action str (what a click says that the user did; "": none). Events of
+one time are ordered by a fixed hash, never by file order: files are often sorted by item, and that order would give the next
+item away.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SCHEMA: Final = {
     "value": pl.Float64,
     "text": pl.String,
     "scene": pl.String,
+    "action": pl.String,
 }
 NAN: Final = math.nan
 
@@ -41,6 +43,7 @@ class Event(NamedTuple):
     value: float = NAN
     text: str = ""
     scene: str = ""
+    action: str = ""
 
 
 class Message(NamedTuple):
@@ -77,8 +80,12 @@ def dataset(
     *,
     timed: bool = True,
 ) -> DataSet:
-    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles."""
-    table = in_order(events if isinstance(events, pl.DataFrame) else pl.DataFrame(events, schema=SCHEMA, orient="row"))
+    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table without the
+    column `action` has none."""
+    table = events if isinstance(events, pl.DataFrame) else pl.DataFrame(events, schema=SCHEMA, orient="row")
+    if "action" not in table.columns:
+        table = table.with_columns(action=pl.lit(""))
+    table = in_order(table)
     if not items:
         items = [Item(item, "") for item in sorted(set(table["item"].to_list()), key=by_number)]
     return DataSet(name, table, tuple(items), rating_scale, timed)
@@ -88,7 +95,8 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
     """Sorted by time, then by the fixed hash; the rest of the row decides between events of the same hash."""
     columns = (events[name].to_list() for name in ("user", "item", "behaviour", "time"))
     hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
-    return events.with_columns(hashes).sort("time", "hash", "text", "value").drop("hash")
+    last = ["action"] if (events["action"] != "").any() else []  # without actions, the order that it always was
+    return events.with_columns(hashes).sort("time", "hash", "text", "value", *last).drop("hash")
 
 
 def tie(user: str, item: str, behaviour: int, time: int) -> int:
@@ -98,16 +106,16 @@ def tie(user: str, item: str, behaviour: int, time: int) -> int:
 
 
 def fingerprint(events: pl.DataFrame) -> str:
-    """sha256 (hex) of the events in their order."""
+    """sha256 (hex) of the events in their order. An event without an action counts as it did before there were actions."""
     digest = sha256()
-    for row in events.iter_rows():
-        digest.update(repr(row).encode())
+    for *before, action in events.select(*SCHEMA).iter_rows():
+        digest.update(repr((*before, action) if action else tuple(before)).encode())
     return digest.hexdigest()
 
 
 def event_messages(events: pl.DataFrame) -> Iterator[Message]:
     """Events -> the messages of stream.events, in order. Fields without a value are left out."""
-    for user, item, behaviour, time, value, text, scene in events.iter_rows():
+    for user, item, behaviour, time, value, text, scene, action in events.iter_rows():
         body: dict[str, Any] = {"user": user, "item": item, "time": time}
         if behaviour == COMMENT:
             body["text"] = text
@@ -115,6 +123,8 @@ def event_messages(events: pl.DataFrame) -> Iterator[Message]:
             body["value"] = value
         if scene:
             body["scene"] = scene
+        if action:
+            body["action"] = action
         yield Message(SOURCE_TOPICS[behaviour], user.encode(), msgspec.json.encode(body))
 
 
