@@ -42,7 +42,6 @@ User = Annotated[
     ),
 ]
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME, description="epoch milliseconds, UTC")]
-Count = Annotated[int, Meta(ge=0, le=10**12)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Value = Annotated[float, Meta(ge=-1e9, le=1e9, description="within the setting rating_scale")]
 Label = Annotated[str, Meta(max_length=MAX_ID)]
@@ -55,17 +54,24 @@ Action = Annotated[
 ]
 
 
+UNUSED: Final = "checked and kept, not used yet"
+SlateId = Annotated[str, Meta(max_length=MAX_ID, description=f"the recommendation that led here; {UNUSED}")]
+Rank = Annotated[int, Meta(ge=0, le=10**12, description=f"the item's place in that slate, from 0; {UNUSED}")]
+Dwell = Annotated[int, Meta(ge=0, le=10**12, description=f"how long the user stayed; {UNUSED}")]
+Scenes = Annotated[tuple[Label, ...], Meta(max_length=64, description=f"where the item may be shown; {UNUSED}")]
+
+
 class Click(Struct, frozen=True):
-    """A user opened or chose an item, or did what `action` says with it. `scene` is where (home, search, a site); `slate` and
-    `rank` name the recommendation that led here and the place in it, from 0."""
+    """A user opened or chose an item, or did what `action` says with it. `scene` is where (home, search, a site); `slate`,
+    `rank` and `dwell_ms` are checked and kept, not used yet."""
 
     user: User
     item: Id
     time: Time
     scene: Label | None = None
-    slate: Label | None = None
-    rank: Count | None = None
-    dwell_ms: Count | None = None
+    slate: SlateId | None = None
+    rank: Rank | None = None
+    dwell_ms: Dwell | None = None
     id: Label | None = None
     action: Action | None = None
 
@@ -78,7 +84,7 @@ class Rating(Struct, frozen=True):
     time: Time
     value: Value
     scene: Label | None = None
-    slate: Label | None = None
+    slate: SlateId | None = None
     id: Label | None = None
 
 
@@ -91,7 +97,7 @@ class Comment(Struct, frozen=True):
     text: Text
     value: Value | None = None
     scene: Label | None = None
-    slate: Label | None = None
+    slate: SlateId | None = None
     id: Label | None = None
 
 
@@ -102,7 +108,7 @@ class Item(Struct, frozen=True):
     title: Annotated[str, Meta(max_length=1024)]
     text: Text | None = None
     categories: Annotated[tuple[Label, ...], Meta(max_length=64)] | None = None
-    scenes: Annotated[tuple[Label, ...], Meta(max_length=64)] | None = None
+    scenes: Scenes | None = None
     available: bool = True
 
 

@@ -45,6 +45,13 @@ def register(app: typer.Typer) -> None:
                 "three, with --run those of its training."
             ),
         ] = "",
+        action: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated; without, "
+                "the known ones' own, with --run those of its training."
+            ),
+        ] = None,
         filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
         report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
@@ -59,7 +66,7 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
 
         from models.compare import CACHE
-        from models.data.choices import parse_choices
+        from models.data.choices import parse_choices, parse_weights
         from models.evaluate import Question
         from models.evaluate import evaluate as judge
         from models.report import write_report
@@ -71,7 +78,8 @@ def register(app: typer.Typer) -> None:
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
         source = generate() if str(data) == "generated" else read(data)
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
-        source = replace(source, choices=counted)
+        weights = parse_weights(action or (), judged.spec.weights if judged else source.weights)
+        source = replace(source, choices=counted, weights=weights)
         with _progress() as told:
             found = judge(source, asked, TextEncoder(), told)
         if report:

@@ -19,7 +19,7 @@ User = Annotated[str | None, typer.Option(help="The user's id; also the record's
 Item = Annotated[str | None, typer.Option(help="The item's id.")]
 Time = Annotated[int | None, typer.Option(help="Epoch milliseconds, UTC; default: now.")]
 Scene = Annotated[str | None, typer.Option(help="Where it happened: home, search, a site.")]
-SlateOf = Annotated[str | None, typer.Option("--slate", help="The slate that led here.")]
+SlateOf = Annotated[str | None, typer.Option("--slate", help="The slate that led here; kept, not used yet.")]
 EventId = Annotated[
     str | None, typer.Option("--id", help="The event's id; one that the user had before is a duplicate.")
 ]
@@ -40,8 +40,10 @@ def click(
     time: Time = None,
     scene: Scene = None,
     slate: SlateOf = None,
-    rank: Annotated[int | None, typer.Option(help="The item's place in that slate, from 0.")] = None,
-    dwell_ms: Annotated[int | None, typer.Option(help="How long the user stayed.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="The item's place in that slate, from 0; kept, not used yet.")
+    ] = None,
+    dwell_ms: Annotated[int | None, typer.Option(help="How long the user stayed; kept, not used yet.")] = None,
     action: Annotated[
         str | None,
         typer.Option(
@@ -109,7 +111,9 @@ def item_(
     title: Annotated[str | None, typer.Option(help="What people see.")] = None,
     text: Annotated[str | None, typer.Option(help="What the item is about; read by BERT.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    scene: Annotated[list[str] | None, typer.Option(help="Where it may be shown; may be repeated.")] = None,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="Where it may be shown; kept, not used yet; may be repeated.")
+    ] = None,
     unavailable: Annotated[bool, typer.Option("--unavailable", help="Known, but not to be recommended.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Send a tombstone: the item leaves the catalogue.")] = False,
     file: File = None,

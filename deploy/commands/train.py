@@ -27,6 +27,12 @@ def register(app: typer.Typer) -> None:
                 help="What counts as a choice: clicks, ratings, comments (those with a value), commas between."
             ),
         ] = "clicks,ratings,comments",
+        action: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated."
+            ),
+        ] = None,
         holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
         max_minutes: Annotated[float, typer.Option(min=0.1, help="Wall time at most, all in.")] = 3.0,
         reading: Annotated[
@@ -49,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
         from models.curve import write_curve
         from models.data import generate, read
-        from models.data.choices import parse_choices
+        from models.data.choices import parse_choices, parse_weights
         from models.devices import together
         from models.reading.reading import load_reading
         from models.run import save_run
@@ -60,8 +66,8 @@ def register(app: typer.Typer) -> None:
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
-        counted = parse_choices(choices)
-        source = replace(generate() if str(data) == "generated" else read(data), choices=counted)
+        counted, weights = parse_choices(choices), parse_weights(action or ())
+        source = replace(generate() if str(data) == "generated" else read(data), choices=counted, weights=weights)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -88,6 +94,7 @@ def register(app: typer.Typer) -> None:
             "events": trained.run.data.events,
             "items": len(trained.run.item_ids),
             "choices": list(counted),
+            "actions": dict(weights),
             "epochs": len(trained.curve),
             "ended": trained.reason,
             "seconds": round(time.monotonic() - started, 1),

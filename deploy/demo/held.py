@@ -19,7 +19,7 @@ def held_events(data: DataSet, split: Split) -> list[Held]:
         Held(row["user"], row["item"], judge, message, words(row, titles.get(row["item"]) or row["item"]))
         for row, judge, message in zip(
             split.held.iter_rows(named=True),
-            choices(split.held, data.choices).to_list(),
+            choices(split.held, data.choices, data.weights).to_list(),
             event_messages(split.held),
             strict=True,
         )

@@ -18,7 +18,7 @@ import msgspec
 import polars as pl
 
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
-from stream.inputs import CHOICES
+from stream.inputs import ACTIONS, CHOICES
 
 SCHEMA: Final = {
     "user": pl.String,
@@ -57,7 +57,8 @@ class Message(NamedTuple):
 @dataclass(frozen=True)
 class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
-    timed: do times mean anything between users? choices: topics whose events count as choices (models/data/choices.py)."""
+    timed: do times mean anything between users? choices: topics whose events count as choices, weights: of
+    actions (models/data/choices.py)."""
 
     name: str
     events: pl.DataFrame
@@ -65,6 +66,7 @@ class DataSet:
     rating_scale: tuple[float, float]
     timed: bool = True
     choices: tuple[str, ...] = CHOICES
+    weights: tuple[tuple[str, float], ...] = ACTIONS
 
     @property
     def scenes(self) -> tuple[str, ...]:
