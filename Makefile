@@ -21,7 +21,7 @@ RIVALS := .rivals/made
 unexport PYTHONDONTWRITEBYTECODE  # every process would compile every module again
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-faults lint bench chaos rivals fuzz audit evaluate tools clean
+.PHONY: help environment demo test test-faults lint bench chaos rivals fuzz audit evaluate tools clients clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -73,13 +73,17 @@ audit: $(MADE) ## known vulnerabilities of the locked packages (asks PyPI's advi
 evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more
 	$(BIN)/freshet evaluate $(if $(DATA),"$(DATA)",$(firstword $(wildcard ../shared/data/ml-latest-small) generated)) $(ARGS)
 
-tools: ## Prometheus and promtool into .tools, pinned, checked by hash, without root
+tools: ## Prometheus, promtool, helm and kubeconform (by Go) into .tools, pinned, without root
 	@test -n "$(PYTHON)" || { echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m deploy.tools.prometheus .tools
+	$(PYTHON) -m deploy.tools.kubernetes .tools
+
+clients: $(MADE) ## Kafka clients in other languages into .clients, as far as their tools are here; tests/clients measures them
+	$(BIN)/python -m tests.clients.setup .clients
 
 clean: ## stop embedded brokers, remove .venv, .tools, caches and the demo's files; keep runs/, bundles/, data/
 	@test ! -x $(BIN)/freshet || find .freshet -name broker.json -exec dirname {} \; 2>/dev/null | \
 		while read -r folder; do $(BIN)/freshet broker stop --dir "$$folder" < /dev/null; done
-	rm -rf .venv .tools .rivals .cache .freshet .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .tools .rivals .clients .cache .freshet .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	rm -rf build dist freshet.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

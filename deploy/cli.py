@@ -39,6 +39,7 @@ COMMANDS = (
     "recommendations",
     "verify",
     "deadletters",
+    "alerts",
     "demo",
 )
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 
 from deploy.letters import Letter, Source
+from deploy.verify.envelopes import event_at, find, replaced
 from deploy.verify.judge import BEHAVIOURS, parse, schema
 from stream.decoder import EventDecoder
 from stream.errors import DataError, RecordError
@@ -46,8 +47,11 @@ class Acceptance:
 
     def __init__(self, settings: Settings) -> None:
         self._topics = settings.sources
+        self._envelope = settings.envelope
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
-        self._decoder = EventDecoder(settings.partitions, settings.rating_scale, settings.sources)
+        self._decoder = EventDecoder(
+            settings.partitions, settings.rating_scale, settings.sources, settings.oldest, settings.envelope
+        )
 
     def problems(self, topic: str, key: bytes | None, value: bytes | None, after_ms: int = 0) -> list[Problem]:
         """Everything that is wrong with a record sent to `topic` now; empty: the worker would take it.
@@ -73,7 +77,16 @@ class Acceptance:
             body = parse(value)
         except ValueError:
             return []  # the decoder says it better
+        path = self.path(body)
+        if path is None:
+            return []
+        body = event_at(body, path)
         return [self._said(self._topics[behaviour], error) for error in self._validators[behaviour].iter_errors(body)]
+
+    def path(self, value: Any) -> tuple[str, ...] | None:
+        """Names from a parsed value to the event in its envelope; None where the envelope holds no event."""
+        found = find(value, self._envelope)
+        return None if isinstance(found, str) else found.path
 
     def _said(self, topic: str, error: Any) -> Problem:
         absent = isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required)
@@ -121,10 +134,11 @@ class Edits:
         return bool(self.rename or self.remove or self.assign or self.key_from_user)
 
     def apply(self, acceptance: Acceptance, topic: str, key: bytes | None, value: Any) -> tuple[bytes | None, Any]:
-        """Key and value after the edits. A value that is no JSON object stays as it is."""
-        if not isinstance(value, dict):
+        """Key and value after the edits, which are of the event in its envelope. One that is no JSON object stays as it is."""
+        path = acceptance.path(value)
+        if path is None or not isinstance(event := event_at(value, path), dict):
             return key, value
-        body = dict(value)
+        body = dict(event)
         for old, new in self.rename:
             if old in body:
                 body[new] = body.pop(old)
@@ -134,7 +148,7 @@ class Edits:
             body[name] = text if acceptance.is_text(topic, name) else _json_or_text(text)
         if self.key_from_user and isinstance(body.get("user"), str):
             key = body["user"].encode("utf-8", "replace")
-        return key, body
+        return key, replaced(value, path, body)
 
 
 def line(acceptance: Acceptance, letter: Letter, edits: Edits) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Letter:
     @property
     def failed_ms(self) -> int:
         """When it was set aside, epoch ms; 0 where the letter does not say it."""
-        return _number(self.said["failed.at"])
+        return epoch_ms(self.said["failed.at"])
 
     def origin(self, settings: Settings) -> str:
         """The place of the first record that failed: this letter's source, unless that had been sent back already."""
@@ -77,14 +77,14 @@ class Letter:
         }
 
 
-def _number(text: str) -> int:
+def epoch_ms(text: str) -> int:
     """Epoch ms in a header; 0 for anything else."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
 def _appended(said: str, timestamp: int) -> int:
     """Not after the letter itself. A letter of an older version does not say it, and has the record's own timestamp."""
-    return min(_number(said) or timestamp, timestamp)
+    return min(epoch_ms(said) or timestamp, timestamp)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from deploy.corrections import Acceptance, Correction, Problem, corrected
 from deploy.letters import Choice, Letter, Letterbox, Source
 from deploy.producer import Sent
 from deploy.verify.judge import murmur2
-from deploy.verify.log import Place, Span
+from deploy.verify.log import Log, Place, Span
 from stream.origin import REPLAY_HEADER, origin
 from stream.settings import Settings
 
@@ -122,7 +122,7 @@ class SendBack:
         starts: dict[Place, int] = {}
         for letter in self._box.read():
             if letter.origin(self._settings) != "/".join(letter.source):
-                failed.add(_mark("/".join(letter.source), b""))
+                failed.add(place_mark("/".join(letter.source), b""))
             if not self._means(letter):
                 continue
             plan.chosen += 1
@@ -132,7 +132,7 @@ class SendBack:
             mark = self._mark(letter, out)
             newest = plan.newest.setdefault(mark, NOTHING)
             if not problems:
-                plan.newest[mark] = max(newest, _age(letter))
+                plan.newest[mark] = max(newest, age_of(letter))
             where = (out.topic, murmur2(out.key) % self._settings.partitions)
             starts[where] = min(starts.get(where, letter.appended_ms), letter.appended_ms)
         if not self._again:
@@ -172,7 +172,7 @@ class SendBack:
             return Outcome(letter, Status.BACK, found, []), out
         if problems:
             return Outcome(letter, status, None, problems), out
-        if plan.newest.get(mark) != _age(letter):
+        if plan.newest.get(mark) != age_of(letter):
             return Outcome(letter, Status.REPEATED, None, []), out
         return Outcome(letter, Status.READY, None, []), out
 
@@ -184,30 +184,38 @@ class SendBack:
         return out, Status.WRONG, self._acceptance.problems(*out[:3], after_ms=letter.appended_ms)
 
     def _mark(self, letter: Letter, out: Outgoing) -> bytes:
-        return _mark(letter.origin(self._settings), out.key or b"")
+        return place_mark(letter.origin(self._settings), out.key or b"")
 
     def _look(self, plan: Plan, starts: dict[Place, int], failed: set[bytes]) -> None:
         """Find what was sent back before, in the source topics from `starts` (append times, epoch ms) on."""
-        log = self._box.log
-        if not starts:
-            return
-        ends = log.spans(sorted({topic for topic, _ in starts}))
-        offsets = log.at({place: max(0, start - CLOCKS_MS) for place, start in starts.items()})
-        for place, offset in sorted(offsets.items()):
-            span = ends.get(place)
-            if span is None:
+        for first, key, landed in carried(self._settings, self._box.log, starts, failed, plan.unseen):
+            found = place_mark(first, key)
+            if found in plan.newest:
+                plan.back[found] = landed
+
+
+def carried(
+    settings: Settings, log: Log, starts: Mapping[Place, int], failed: set[bytes], unseen: list[Place]
+) -> Iterator[tuple[str, bytes, Sent]]:
+    """(first place, key, where it lies) of every record that was sent back, in the source partitions from `starts` (append
+    times, epoch ms) on, less those of `failed`: marks of places without a key. Partitions that lack records since then go to
+    `unseen`."""
+    if not starts:
+        return
+    ends = log.spans(sorted({topic for topic, _ in starts}))
+    offsets = log.at({place: max(0, start - CLOCKS_MS) for place, start in starts.items()})
+    for place, offset in sorted(offsets.items()):
+        span = ends.get(place)
+        if span is None:
+            continue
+        if 0 < span.start >= offset:
+            unseen.append(place)
+        for record in log.records(place[0], {place: Span(max(offset, span.start), span.end)}):
+            if not record.headers:
                 continue
-            if 0 < span.start >= offset:
-                plan.unseen.append(place)
-            for record in log.records(place[0], {place: Span(max(offset, span.start), span.end)}):
-                if not record.headers:
-                    continue
-                first = origin(record.headers, self._settings.sources)
-                if not first or _mark(f"{place[0]}/{record.partition}/{record.offset}", b"") in failed:
-                    continue
-                mark = _mark(first, record.key or b"")
-                if mark in plan.newest:
-                    plan.back[mark] = Sent(place[0], record.partition, record.offset)
+            first = origin(record.headers, settings.sources)
+            if first and place_mark(f"{place[0]}/{record.partition}/{record.offset}", b"") not in failed:
+                yield first, record.key or b"", Sent(place[0], record.partition, record.offset)
 
 
 def outgoing(settings: Settings, letter: Letter, correction: Correction | None = None) -> Outgoing:
@@ -241,10 +249,11 @@ class Pace:
         self._next = max(now, self._next) + self._gap
 
 
-def _mark(place: str, key: bytes) -> bytes:
+def place_mark(place: str, key: bytes) -> bytes:
+    """16 bytes that stand for a place and a key."""
     return blake2b(key, digest_size=16, salt=blake2b(place.encode(), digest_size=16).digest()).digest()
 
 
-def _age(letter: Letter) -> tuple[int, int, int]:
+def age_of(letter: Letter) -> tuple[int, int, int]:
     """Grows with time; tells two letters apart."""
     return letter.failed_ms, letter.place.partition, letter.place.offset

@@ -19,8 +19,8 @@ from stream.settings import Settings
 WIDTH = 160
 """Columns where nobody looks: in a pipe or a file."""
 
-KINDS = 1000
-"""Rows of a summary; a topic that others write to may hold more kinds."""
+NUMBERS = ("letters", "open")
+"""Headings of columns of numbers."""
 
 
 def report(settings: Settings, outcomes: Iterator[Outcome], plan: Plan, as_json: bool) -> int:
@@ -51,32 +51,6 @@ def report(settings: Settings, outcomes: Iterator[Outcome], plan: Plan, as_json:
         said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
         print(f"{plan.chosen:,} dead letters chosen" + (f": {said}" if said else ""))
     return sum(counts[status] for status in REFUSED)
-
-
-def summarise(found: Iterator[Letter], as_json: bool) -> None:
-    counts: dict[tuple[str, str, str], list[int]] = {}
-    for letter in found:
-        kind = (letter.said["topic"], letter.said["stage"], letter.said["reason"])
-        if kind not in counts and len(counts) >= KINDS:
-            kind = ("other", "", "")
-        count = counts.setdefault(kind, [0, letter.failed_ms, letter.failed_ms])
-        count[0] += 1
-        count[1] = min(count[1], letter.failed_ms)
-        count[2] = max(count[2], letter.failed_ms)
-    rows = sorted(counts.items(), key=lambda row: (-row[1][0], row[0]))
-    total = sum(count for _, (count, *_) in rows)
-    if as_json:
-        kinds = [
-            {"topic": topic, "stage": stage, "reason": reason, "letters": count, "first": first, "last": last}
-            for (topic, stage, reason), (count, first, last) in rows
-        ]
-        print(json.dumps({"matched": total, "kinds": kinds}))
-        return
-    table(
-        f"{total:,} dead letters",
-        ("letters", "topic", "stage", "reason", "first", "last"),
-        ((f"{count:,}", *kind, iso(first), iso(last)) for kind, (count, first, last) in rows),
-    )
 
 
 def whole(settings: Settings, letter: Letter) -> dict[str, Any]:
@@ -122,7 +96,7 @@ def table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]
 
     shown = Table(title=title)
     for heading in headings:
-        shown.add_column(heading, overflow="fold", justify="right" if heading == "letters" else "left")
+        shown.add_column(heading, overflow="fold", justify="right" if heading in NUMBERS else "left")
     for row in rows:
         shown.add_row(*(escape(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.body import JsonDecoder
 from stream.bundle import Bundle
-from stream.decoder import JsonDecoder
 from stream.errors import FreshetError, RecordError
 from stream.events import Item
 from stream.inputs import UNKNOWN, item_text

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from stream.decoder import JsonDecoder
+from stream.body import JsonDecoder
 from stream.errors import RecordError
 from stream.events import MAX_ID
 

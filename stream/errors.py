@@ -80,13 +80,15 @@ class RecordError(FreshetError):
     """One message is not acceptable.
 
     `stage` is where it failed (key, partition, decode, validate, inference), `reason` a short fixed code from `REASONS` (a metric
-    label, so never free text), `field` the offending field or "", and the message says what was expected.
+    label, so never free text), `field` the offending field or "", and the message says what was expected. `unit` is the one that
+    a refused time is likely in, "" where nothing speaks for one.
     """
 
     exit_code = 65
 
-    def __init__(self, stage: str, reason: str, field: str, message: str) -> None:
+    def __init__(self, stage: str, reason: str, field: str, message: str, unit: str = "") -> None:
         super().__init__(message)
+        self.unit = unit
         self.stage = stage
         self.reason = reason
         self.field = field
@@ -109,6 +111,8 @@ REASONS = {
     "mispartitioned": "The record lies on another partition than murmur2(key) mod n, and was not sent on: the setting "
     "`misplaced` says so, or it is too large for its topic with its place beside it. The record itself is good; clients.md has "
     "the cure.",
+    "far_past": "`time` is before the setting `min_time`: not epoch milliseconds (seconds, most likely), or really that old.",
+    "deleted": "A change event of Debezium that deletes a row. What a state has taken in stays in it: no event is taken back.",
     "far_future": "`time` is more than one hour after the append time: a wrong clock, or not epoch milliseconds.",
     "inference": "The model fails on this event, and passes without it. The record itself is good.",
 }

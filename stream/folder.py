@@ -21,15 +21,18 @@ log = logging.getLogger("freshet.folder")
 
 
 class Changelog(msgspec.Struct, frozen=True):
-    """cluster: Kafka's id of it, "" where it tells none; topic: the changelog's name; id: the topic's id."""
+    """cluster: Kafka's id of it, "" where it tells none; topic: the changelog's name; id: the topic's id; partition: of a note,
+    which one of that topic was read, -1 where an earlier version has not said it."""
 
     cluster: str
     topic: str
     id: str
+    partition: int = -1
 
 
 class FolderCheck:
-    """Opens partitions of the store as `InterestStore.prepare` does, empty where they hold another changelog's records.
+    """Opens partitions of the store as `InterestStore.prepare` does, empty where they hold records of another changelog, or of
+    another partition of ours.
 
     sources: source topic -> its id, as it is now. damaged: called for each partition that was damaged.
     lost: called with what is lost where the changelog was recreated; raises LossError, or returns where that is accepted.
@@ -55,11 +58,12 @@ class FolderCheck:
             self._damaged()
         if not self._ours.id:  # a broker that does not tell ids
             return self._store.offset(partition)
-        noted = self._noted(partition)
-        if noted != self._ours:
-            if noted is not None or not self._proven(partition):
+        noted, ours = self._noted(partition), msgspec.structs.replace(self._ours, partition=partition)
+        if noted != ours:
+            earlier = noted == self._ours or (noted is None and self._proven(partition))
+            if not earlier:
                 self._drop(partition, noted)
-            self._store.write(partition, [(NOTE_KEY, msgspec.json.encode(self._ours))], -1)
+            self._store.write(partition, [(NOTE_KEY, msgspec.json.encode(ours))], -1)
         return self._store.offset(partition)
 
     def _noted(self, partition: int) -> Changelog | None:
@@ -76,18 +80,20 @@ class FolderCheck:
 
     def _drop(self, partition: int, noted: Changelog | None) -> None:
         ours = self._ours
-        if noted is not None and (noted.cluster, noted.topic) == (ours.cluster, ours.topic):
+        same = noted is not None and (noted.cluster, noted.topic) == (ours.cluster, ours.topic)
+        if noted is not None and same and noted.id != ours.id:
             self._lost(
                 LossError(
                     f"{ours.topic} was recreated: it has the id {ours.id}, the folder's partition {partition} was read from "
                     f"{noted.id}: states are gone; see --accept-loss"
                 )
             )
-        of = (
-            f"{noted.topic} (id {noted.id}) of cluster {noted.cluster}"
-            if noted
-            else "a changelog that it does not name"
-        )
+        if noted is None:
+            of = "a changelog that it does not name"
+        elif same and noted.id == ours.id:
+            of = f"partition {noted.partition} of {noted.topic}"
+        else:
+            of = f"{noted.topic} (id {noted.id}) of cluster {noted.cluster}"
         log.error(
             "the folder holds records of %s, dropped and read back from the changelog",
             of,

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 from stream.claims import LeftOut
 from stream.errors import REASONS
 from stream.events import BEHAVIOURS
+from stream.times import UNITS
 
 OUTCOMES: Final = ("applied", "duplicate", "replayed", "dead_letter", "forwarded")
 STAGES: Final = ("read", "decode", "encode", "step", "score", "changelog", "slates", "store")
@@ -37,6 +38,7 @@ STRATEGIES: Final = ("interest", "popularity")
 FAILURES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")
 """Where a dead letter failed: the values of its header `stage`."""
 OUTPUTS: Final = ("changelog", "recommendations", "dead-letters", "sources")
+WRONG_UNITS: Final = tuple(name for name in UNITS if name != "milliseconds")
 OTHER: Final = "other"
 """Stands for a label value outside its fixed set."""
 
@@ -53,12 +55,13 @@ class BatchFigures:
 
     outcomes: (behaviour index, one of OUTCOMES) -> events; slates: (strategy, replay) -> slates acknowledged;
     latencies: per behaviour, seconds from append to acknowledged slate; stages: STAGES name -> seconds;
-    dead_letters: (source topic, stage, reason) -> records.
+    dead_letters: (source topic, stage, reason) -> records; wrong_units: unit that their time is likely in -> those of them.
     """
 
     outcomes: dict[tuple[int, str], int] = field(default_factory=dict)
     slates: dict[tuple[str, bool], int] = field(default_factory=dict)
     dead_letters: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    wrong_units: dict[str, int] = field(default_factory=dict)
     latencies: tuple[list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], []))
     stages: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0  # the whole micro-batch
@@ -79,9 +82,11 @@ class BatchFigures:
     def slate(self, strategy: str, replay: bool, slates: int = 1) -> None:
         self.slates[strategy, replay] = self.slates.get((strategy, replay), 0) + slates
 
-    def dead_letter(self, behaviour: int, topic: str, stage: str, reason: str) -> None:
-        """One dead letter of a source topic; counts the event's outcome too."""
+    def dead_letter(self, behaviour: int, topic: str, stage: str, reason: str, unit: str = "") -> None:
+        """One dead letter of a source topic; counts the event's outcome too. unit: see stream.errors.RecordError."""
         self.outcome(behaviour, "dead_letter")
+        if unit:
+            self.wrong_units[unit] = self.wrong_units.get(unit, 0) + 1
         self.dead_letters[topic, stage, reason] = self.dead_letters.get((topic, stage, reason), 0) + 1
 
     @contextmanager
@@ -171,6 +176,9 @@ class Metrics:
         # events and slates
         self.events = counter("events", "Source records finished, by what became of them", "behaviour", "outcome")
         self.dead_letters = counter("dead_letters", "Dead letters acknowledged", "topic", "stage", "reason")
+        self.wrong_units = counter(
+            "wrong_unit_records", "Dead letters whose time is likely in another unit than milliseconds", "unit"
+        )
         self.slates = counter("slates", "Slates acknowledged", "strategy", "replay")
         self.event_to_slate = Buckets(
             registry, "freshet_event_to_slate_seconds",
@@ -256,6 +264,8 @@ class Metrics:
         for (topic, stage, reason), records in figures.dead_letters.items():
             labels = _of(self._topics, topic), _of(FAILURES, stage), _of(REASONS, reason)
             self.dead_letters.labels(*labels).inc(records)
+        for unit, records in figures.wrong_units.items():
+            self.wrong_units.labels(_of(WRONG_UNITS, unit)).inc(records)
         for (strategy, replay), slates in figures.slates.items():
             self.slates.labels(_of(STRATEGIES, strategy), "true" if replay else "false").inc(slates)
         for behaviour, latencies in enumerate(figures.latencies):
@@ -350,6 +360,8 @@ class Metrics:
         for behaviour in BEHAVIOURS:
             for outcome in OUTCOMES:
                 self.events.labels(behaviour, outcome)
+        for unit in WRONG_UNITS:
+            self.wrong_units.labels(unit)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
         for strategy in STRATEGIES:

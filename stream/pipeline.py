@@ -43,6 +43,7 @@ from stream.recommend import Catalogue, InterestModels, Turn, advance, rank, tak
 from stream.settings import Settings
 from stream.store import InterestStore
 from stream.transport import Fence, MicroBatch, Outgoing, Record, RecordBatches, SourceConsumer
+from stream.wrongtimes import WrongTimes
 
 Result = TypeVar("Result")
 Place = tuple[str, int]
@@ -103,6 +104,7 @@ class Pipeline:
         self._executor = executor
         self._metrics = metrics
         self._clock = clock
+        self._wrong_times = WrongTimes()
         self._encoder = msgspec.json.Encoder()
         self._next: dict[TP, int] = {}  # first offset not yet read
         self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
@@ -185,7 +187,8 @@ class Pipeline:
                             continue
                         letter = self._dead_letters.letter(topic, tp.partition, record, error)
                         letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
-                        figures.dead_letter(behaviour, topic, error.stage, error.reason)
+                        figures.dead_letter(behaviour, topic, error.stage, error.reason, error.unit)
+                        self._wrong_times.see(topic, error)
         return events, letters
 
     def _sent_on(self, topic: str, partition: int, record: Record, error: RecordError) -> tuple[Place, Outgoing] | None:

@@ -101,8 +101,33 @@ that user again (the setting `filter_seen`). A user sends one event for each thi
 **Not used yet.** `slate`, `rank` and `dwell_ms` of events and `scenes` of items are checked and kept in their topics; nothing
 reads them. The `scene` of events is used.
 
+**Envelopes.** The setting `envelope` says what events are wrapped in; what follows is then said of the event inside. A record
+without the envelope's names is taken as it is, so that `freshet send` goes on working. The names are those of the whole value:
+
+| `envelope` | a record with the names | the event |
+|---|---|---|
+| `connect` | `schema` and `payload`: JsonConverter with schemas | `payload` |
+| `debezium` | `op` and one of `before`, `after`, `source`, as the whole value or as the `payload` of a `schema` | `after` |
+| `cloudevents` | `specversion`: structured mode | `data`, a JSON object |
+
+With `debezium` a record with `schema` and `payload` without an `op` is taken as with `connect` (ExtractNewRecordState). A
+row that is changed is one more event. A row that is deleted (`op` is `d`, or `after` is null or absent) is a dead letter
+`deleted`: deletes of events cannot be applied. With `cloudevents` an event without an `id` of its own has as id the
+envelope's `source`, a space, and its `id`, since CloudEvents promise only both together to be unique; where one is no text
+or empty, or both come to over 256 characters, it has none, and its place counts. Binary mode needs no setting: the value is
+the event, and headers `ce_...` are not read. The key, which must be the event's `user`, has no envelope. The chain, and
+whatever goes on (a dead letter, a copy on the right partition), is of the whole value as received. A record that cannot be
+read and has another known form (Schema Registry, Avro, Protocol Buffers, MessagePack, XML, gzip, an envelope that is not
+set) becomes a dead letter whose message names the form, and what to set in the producer or here.
+
 **What the schemas cannot say.** The value is at most 32 levels deep; the key is the body's `user`; `value` lies within the
-setting `rating_scale`; `time` is at most one hour after the append time of the record.
+setting `rating_scale`; `time` is at most one hour after the append time of the record, and not before the setting `min_time`
+(2000, where it is not set: seconds that are taken for milliseconds lie in January 1970, and the dead letter says so).
+
+**What is too long** is refused: on the wire, by `freshet send`, by `freshet replay`, and by every reader of data for `freshet
+train`. They hold an event or an item to one definition (`stream/valid.py`), so what trains can also be sent. Nothing cuts a
+user, an item, a scene or a category, since two long names could become one. Only a reader of other people's files (MovieLens,
+reviews) cuts prose, titles and texts, to the longest that a message may carry.
 
 """
 
@@ -134,9 +159,10 @@ A worker also remembers each topic's id. One that is deleted and created again u
 | `recommendations` | 76 within some 10 s | goes on; each user's next event brings a slate |
 | `dead-letters` | 76 within some 10 s | goes on |
 
-Deleted, and not made again within some 10 s, each of them is 78. A data folder notes the cluster, the name and the id of its
-changelog: what was read from another one is dropped and read back. The claims in the changelog name the source topics: a worker
-of another `prefix` is refused with 78, for that is another deployment, and needs an `app_id` of its own.
+Deleted, and not made again within some 10 s, each of them is 78. A data folder notes the cluster, the name, the id and the
+partition of its changelog: what was read from another one is dropped and read back. The claims in the changelog name the
+source topics: a worker of another `prefix` is refused with 78, for that is another deployment, and needs an `app_id` of its
+own.
 
 To prove a long time by [`freshet verify`](verify.md), keep all of the changelog that long: `min.compaction.lag.ms` on the
 changelog and on `recommendations`, with the policies as they are. Settings that are not listed do not matter to a worker; the

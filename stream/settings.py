@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from pydantic_settings import (
     SettingsError as UnreadableError,
 )
 
-from stream import addresses, security
+from stream import addresses, security, times
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
 
@@ -120,6 +121,11 @@ class Settings(BaseSettings):
         (0.5, 5.0),
         description="smallest and largest rating that is accepted, as JSON; a worker takes only those of its bundle's training",
     )
+    min_time: str = Field(
+        times.MIN_TIME,
+        description="events of an older `time` become dead letters: an ISO date, epoch milliseconds, or off; "
+        "[verify](verify.md) must be told of a change",
+    )
     slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")
     filter_seen: bool = Field(True, description="never recommend an item that the user has had")
 
@@ -133,6 +139,11 @@ class Settings(BaseSettings):
         "forward",
         description="what becomes of a record that is good but lies on a wrong partition: it is sent on, or set aside",
     )
+    envelope: Literal["none", "connect", "debezium", "cloudevents"] = Field(
+        "none",
+        description="what the sources' events are wrapped in: none; Kafka Connect's JsonConverter with schemas; Debezium's "
+        "change events; CloudEvents in structured mode (messages.md). A record without the envelope is taken as it is",
+    )
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(
         5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"
@@ -144,6 +155,14 @@ class Settings(BaseSettings):
     )
     web_port: int = Field(9464, ge=0, le=65535, description="/metrics /healthz /readyz; 0: any free port")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on stderr")
+
+    @field_validator("min_time", mode="before")
+    @classmethod
+    def _min_time(cls, said: object) -> str:
+        """A date of TOML and a number are read as their text."""
+        text = said.isoformat() if isinstance(said, date) else "" if isinstance(said, bool) else str(said)
+        times.parse(text)
+        return text
 
     _brokers = field_validator("brokers")(addresses.brokers)
     _web_host = field_validator("web_host")(addresses.interface)
@@ -245,6 +264,11 @@ class Settings(BaseSettings):
         """Seconds until a request of the group's consumer counts as failed: the group may hold a join for as long as a session or
         a rebalance lasts, and answers then."""
         return max(self.request_timeout, self.session_timeout + 1, self.rebalance_timeout + 1)
+
+    @property
+    def oldest(self) -> int:
+        """`min_time` in epoch ms; 0: off."""
+        return times.parse(self.min_time)
 
     @property
     def hang_limit(self) -> float:

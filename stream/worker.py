@@ -278,7 +278,9 @@ class Worker:
             batches=lambda: app.producer.batches,
             fence=lambda: fence,
             store=app.store,
-            decoder=EventDecoder(settings.partitions, settings.rating_scale, settings.sources),
+            decoder=EventDecoder(
+                settings.partitions, settings.rating_scale, settings.sources, settings.oldest, settings.envelope
+            ),
             comments=comments,
             dead_letters=DeadLetters(bundle.id, app.clock.now_ms),
             misplaced=Misplaced(settings.sources, self._room) if settings.misplaced == "forward" else None,

@@ -32,7 +32,8 @@ from deploy.verify.sends import Sends
 from deploy.verify.writers import Writers
 from models.data.folders import read
 from stream import bundle, claims, graph, interest, security
-from stream.decoder import EventDecoder, JsonDecoder
+from stream.body import JsonDecoder
+from stream.decoder import EventDecoder
 from stream.errors import BrokerError, BundleError, DataError, RecordError, SettingsError, StateError
 from stream.events import Item
 from stream.settings import load

@@ -27,6 +27,7 @@ from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.events import SourceEvent
 from stream.health import Health
+from stream.interest import Interest
 from stream.pipeline import Pipeline
 from stream.recommend import Turn
 from stream.session import Models
@@ -155,6 +156,35 @@ def forks(settings: Settings) -> None:
         return records + more
 
     on_changelog(settings, twice)
+
+
+def forgets_seen(settings: Settings) -> None:
+    """After one event in a hundred its user is taken to have seen one item fewer."""
+    see, numbers = interest._see, count(1)
+
+    def mutant(state: Interest, item: int) -> None:
+        see(state, item)
+        if next(numbers) % 100 == 0:
+            state.seen = state.seen[4:]
+
+    interest._see = mutant
+
+
+def muddles_recent(settings: Settings) -> None:
+    """After one event in a hundred the last two that its user's state remembers change places."""
+    remember, numbers = interest._remember, count(1)
+
+    def mutant(state: Interest, event: SourceEvent) -> None:
+        remember(state, event)
+        if next(numbers) % 100 == 0:
+            entries, raw = [], state.recent
+            while raw:
+                end = 2 + int.from_bytes(raw[:2], "little")
+                entries.append(raw[:end])
+                raw = raw[end:]
+            state.recent = b"".join(entries[:-2] + entries[-2:][::-1])
+
+    interest._remember = mutant
 
 
 def drifts(settings: Settings) -> None:
@@ -335,8 +365,8 @@ def stands(settings: Settings) -> None:
 MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
-        unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first, drifts,
-        misranks, misleads, erases, overclaims, stalls, slows, stands,
+        unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
+        forgets_seen, muddles_recent, drifts, misranks, misleads, erases, overclaims, stalls, slows, stands,
     )
 }  # fmt: skip
 

@@ -168,6 +168,7 @@ class Events:
         )  # fmt: skip
         self.sent = 0
         self.words = 6  # of a comment
+        self.unknown = 0.0  # share of events on items that `send_items` never makes live
         self.weights = (70, 20, 10)  # of clicks, ratings, comments
         self.partition: Callable[[bytes], int | None] = lambda key: None  # of a key; None: as kafka-python places it
 
@@ -180,6 +181,8 @@ class Events:
             "item": f"item-{1 + draw.randrange(self._items)}",
             "time": int(time.time() * 1000),
         }
+        if self.unknown and draw.random() < self.unknown:
+            message["item"] = f"unknown-{draw.randrange(self._items)}"
         if kind == "rating":
             message["value"] = draw.randrange(1, 11) / 2
         if kind == "comment":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,45 +49,42 @@ def list_(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
+    open_: Annotated[bool, typer.Option("--open", help="Only those that were not sent back yet.")] = False,
+    sent_back: Annotated[bool, typer.Option("--sent-back", help="Only those that were sent back already.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Both, apart; the default.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status/--no-status", help="Look in the source topics which were sent back.")
+    ] = True,
     summary: Annotated[bool, typer.Option("--summary", help="Count them by topic, stage and reason.")] = False,
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many of each status.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Show dead letters, the newest first: when, whence, stage, field, reason. Exit codes: 69 no broker, 78 topic missing."""
-    from deploy import letters, told
+    """Show dead letters, what is open and what was sent back apart, the newest first. Exit codes: 69 no broker, 78 topic missing.
 
+    A letter was sent back where its source topic holds the record again, by the header `replay`: the source topics are read
+    from the oldest letter's time on. --no-status leaves that out, where it takes too long or where you may not read them.
+    """
+    from deploy import letters, lists
+
+    if sum((open_, sent_back, everything)) > 1:
+        raise typer.BadParameter("expected one of --open, --sent-back, --all")
+    if not status and (open_ or sent_back):
+        raise typer.BadParameter("--no-status does not look what was sent back: leave --open and --sent-back out")
     choice = _choice(topic, partition, offset, stage, reason, since, until)
+    shown = lists.Shown.OPEN if open_ else lists.Shown.BACK if sent_back else lists.Shown.ALL
     with letters.opened(context.obj) as box:
+        found = lists.Lists(context.obj, box, choice, shown, status)
+        _warn(found.unseen)
         if summary:
-            told.summarise(box.read(choice), as_json)
-            return
-        matched = 0
+            found.summarise(as_json)
+        else:
+            found.show(limit, oldest, as_json)
 
-        def rows() -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
-            nonlocal matched
-            for matched, letter in enumerate(box.read(choice), start=1):  # noqa: B007
-                row = letter.row()
-                yield letter.failed_ms, row["letter"], row
 
-        chosen = (heapq.nsmallest if oldest else heapq.nlargest)(limit, rows(), key=lambda row: row[:2])
-    found = [row for *_, row in chosen]
-    if as_json:
-        print(json.dumps({"matched": matched, "letters": found}))
-        return
-    title = f"{len(found):,} of {matched:,} dead letters, the {'oldest' if oldest else 'newest'} first"
-    told.table(
-        title,
-        ("set aside", "source", "stage", "field", "reason", "message"),
-        (
-            (
-                letters.iso(when),
-                "/".join(row[name] for name in ("topic", "partition", "offset")),
-                *(row[name] for name in ("stage", "field", "reason", "message")),
-            )
-            for when, _, row in chosen
-        ),
-    )
+def _warn(unseen: Iterable[tuple[str, int]]) -> None:
+    for place in unseen:
+        print(f"freshet: what was sent back to {'/'.join(map(str, place))} may be deleted by now", file=sys.stderr)
 
 
 @group.command()
@@ -226,8 +222,7 @@ def replay(
             _all_there(box, fixed, corrected)
         task = sendback.SendBack(settings, box, choice, fixed, again)
         plan = task.plan()
-        for place in plan.unseen:
-            print(f"freshet: what was sent back to {'/'.join(map(str, place))} may be deleted by now", file=sys.stderr)
+        _warn(plan.unseen)
         if dry_run or not plan.anything:
             refused = told.report(settings, task.run(plan, None), plan, as_json)
         else:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy.dataoptions import RatingScale, scale_of, tell
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -17,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def evaluate(
+        context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
         protocol: Annotated[
             str,
@@ -54,6 +57,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
         report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
+        rating_scale: RatingScale = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Fit models on the training part alone and rank what was held back, among all items and with intervals.
@@ -67,6 +71,7 @@ def register(app: typer.Typer) -> None:
 
         from models.compare import CACHE
         from models.data.choices import parse_choices, parse_weights
+        from models.data.rows import rated_on
         from models.evaluate import Question
         from models.evaluate import evaluate as judge
         from models.report import write_report
@@ -76,7 +81,9 @@ def register(app: typer.Typer) -> None:
         names = tuple(name.strip() for name in models.split(",") if name.strip())
         judged = load_run(run) if run else None
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
-        source = generate() if str(data) == "generated" else read(data)
+        with rated_on(scale_of(rating_scale)):
+            source = generate() if str(data) == "generated" else read(data)
+        tell(source, context.obj)
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
         weights = parse_weights(action or (), judged.spec.weights if judged else source.weights)
         source = replace(source, choices=counted, weights=weights)

@@ -8,18 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.dataoptions import RatingScale, scale_of, tell
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command("read-ratings")
     def read_ratings(
+        context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder whose comments carry ratings, or `generated`.")],
         out: Annotated[Path, typer.Option(help="Folder for `freshet train --reading`; an older one is replaced.")],
         seeds: Annotated[
             int, typer.Option(min=1, help="Trainings to average the figures over; the first is kept.")
         ] = 1,
         ablation: Annotated[bool, typer.Option(help="Also what each option does, on the validation part.")] = False,
+        rating_scale: RatingScale = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Fine-tune BERT's upper layers to read ratings; users split into training, validation and test."""
@@ -28,6 +32,7 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
 
         from models.data import generate, read
+        from models.data.rows import rated_on
         from models.reading.ablation import CHOSEN, reading_ablation
         from models.reading.corpus import corpus, split_users
         from models.reading.learn import Material, learn
@@ -41,7 +46,9 @@ def register(app: typer.Typer) -> None:
             if done == total:
                 console.print(f"{stage} {text}")
 
-        source = generate() if str(data) == "generated" else read(data)
+        with rated_on(scale_of(rating_scale)):
+            source = generate() if str(data) == "generated" else read(data)
+        tell(source, context.obj)
         encode = TextEncoder().encode
         figures = reading_protocol(source, tuple(range(seeds)), encode, report)
         found = corpus(source)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.dataoptions import MinTime, oldest
 from stream.settings import Settings
+from stream.valid import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,17 +34,25 @@ def replay(
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as the broker takes them.")] = 0.0,
     items: Annotated[bool, typer.Option("--items/--no-items", help="Send the catalogue first.")] = True,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many events, the oldest.")] = None,
+    min_time: MinTime = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
+    What a worker of these settings would not take is told before any of it is sent.
 
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """
     from deploy.producer import Producer
     from models.data import event_messages, item_messages, read
+    from models.data.checked import require_accepted
+    from models.data.rows import rated_on
 
     settings: Settings = context.obj
-    found = read(data)
+    since = oldest(min_time, settings)
+    given = "rating_scale" in settings.model_fields_set
+    with rated_on(settings.rating_scale if given else None):
+        found = read(data)
+    require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
     with Producer(settings, linger_ms=5) as producer:
         catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0
         began = time.monotonic()

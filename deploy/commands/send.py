@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time as clock
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.printable import printable
 from stream.errors import DataError, RecordError
 from stream.settings import Settings
+from stream.valid import Rules
 
 group = typer.Typer(no_args_is_help=True, help="Send events and items, one or a file of them.")
 
@@ -54,7 +57,10 @@ def click(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user opened or chose an item, or did --action with it. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user opened or chose an item, or did --action with it. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
     said = {
         "user": user, "item": item, "time": time, "scene": scene, "slate": slate, "rank": rank, "dwell_ms": dwell_ms,
         "id": event, "action": action,
@@ -75,7 +81,10 @@ def rating(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user rated an item. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user rated an item. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
     said = {
         "user": user, "item": item, "time": time, "value": value, "scene": scene, "slate": slate, "id": event,
     }  # fmt: skip
@@ -96,7 +105,10 @@ def comment(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user wrote about an item. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """A user wrote about an item. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
     said = {
         "user": user, "item": item, "time": time, "text": text, "value": value, "scene": scene, "slate": slate,
         "id": event,
@@ -114,21 +126,57 @@ def item_(
     scene: Annotated[
         list[str] | None, typer.Option(help="Where it may be shown; kept, not used yet; may be repeated.")
     ] = None,
-    unavailable: Annotated[bool, typer.Option("--unavailable", help="Known, but not to be recommended.")] = False,
+    available: Annotated[
+        bool | None, typer.Option("--available/--unavailable", help="Unavailable: known, but not to be recommended.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Send only what is given: what the item held besides is gone.")
+    ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Send a tombstone: the item leaves the catalogue.")] = False,
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing."""
+    """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+
+    Of an item that is there only what is given changes: its newest record is read first. An empty text, category or scene
+    clears the field. Of two writers who change one item at the same moment the later one counts, whole.
+    """
     if remove:
         if not item:
             raise typer.BadParameter("--remove needs --item")
         _deliver(context.obj, context.obj.items_topic, iter([(item.encode(), None)]), as_json)
         return
-    said: dict[str, Any] = {"item": item, "title": title, "text": text, "categories": category, "scenes": scene}
-    if unavailable:
-        said["available"] = False
+    said: dict[str, Any] = {
+        "item": item, "title": title, "text": text, "categories": category, "scenes": scene, "available": available,
+    }  # fmt: skip
+    if file is None and item is not None:
+        said = _whole_item(
+            context.obj, item, {name: value for name, value in said.items() if value is not None}, replace
+        )
     _send(context.obj, "item", said, file, as_json)
+
+
+def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: bool) -> dict[str, Any]:
+    """The item's fields as they are to be sent, from its newest record and from what is given."""
+    from deploy.itemchange import changed, cleared
+    from deploy.verify import log as logs
+
+    for name, empty in (("text", ""), ("categories", [""]), ("scenes", [""])):
+        if given.get(name) == empty:
+            given[name] = None
+    whole = cleared(given)
+    if replace:
+        return whole
+    # before anything is read: what no worker would take
+    list(_checked("item", settings, iter([("", json.dumps({"title": ""} | whole).encode())])))
+    log = logs.KafkaLog(settings)
+    try:
+        found = changed(settings, log, given)
+    finally:
+        log.close()
+    if found is None and "title" not in given:
+        raise typer.BadParameter(printable(f"{item} is not in the catalogue: a new item needs --title"))
+    return whole if found is None else found
 
 
 def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None, as_json: bool) -> None:
@@ -145,7 +193,8 @@ def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None
     else:
         lines = _lines(file)
     topic = settings.items_topic if kind == "item" else settings.prefix + kind + "s"
-    _deliver(settings, topic, _checked(kind, settings, lines), as_json)
+    items: set[str] | None = None if kind == "item" else set()
+    _deliver(settings, topic, _checked(kind, settings, lines, items), as_json, items)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
@@ -159,30 +208,48 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _checked(kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes | None]]:
-    """(key, value) of messages that a worker would take. Raises RecordError naming the line and the field."""
-    from stream.decoder import JsonDecoder
+def _checked(
+    kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]], items: set[str] | None = None
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """(key, value) of messages that a worker would take; the items of events go into `items`. Raises RecordError naming the line
+    and the field."""
+    from stream.body import JsonDecoder
     from stream.events import MESSAGES
 
     decoder: JsonDecoder[Any] = JsonDecoder(MESSAGES[kind])
-    low, high = settings.rating_scale
+    rules = Rules(settings.rating_scale, settings.oldest)
     for place, line in lines:
         try:
             message = decoder.decode(line)
-            value = getattr(message, "value", None)
-            if value is not None and not low <= value <= high:
-                raise RecordError(
-                    "validate", "rating_out_of_scale", "value", f"value {value!r}: expected {low:g} to {high:g}"
-                )
+            if kind != "item":
+                _check(message, rules)
         except RecordError as error:
-            raise RecordError(error.stage, error.reason, error.field, f"{place}{error}") from None
+            raise RecordError(error.stage, error.reason, error.field, f"{place}{error.field}: {error}") from None
+        if items is not None:
+            items.add(message.item)
         yield (message.item if kind == "item" else message.user).encode(), line
 
 
-def _deliver(settings: Settings, topic: str, records: Iterator[tuple[bytes, bytes | None]], as_json: bool) -> None:
+def _check(message: Any, rules: Rules) -> None:
+    """Raises RecordError where a worker would not take an event of these values now."""
+    value = getattr(message, "value", None)
+    if value is not None:
+        rules.rating(value)
+    rules.time(message.time, int(clock.time() * 1000), "now, by this machine's clock")
+
+
+def _deliver(
+    settings: Settings,
+    topic: str,
+    records: Iterator[tuple[bytes, bytes | None]],
+    as_json: bool,
+    items: set[str] | None = None,
+) -> None:
+    from deploy.announced import Look
     from deploy.producer import Producer
 
     checked = list(records)  # all of a file, before any of it is sent
+    look = Look(settings, items) if items else None
     with Producer(settings, linger_ms=5) as producer:
         futures = [producer.send(topic, key, value) for key, value in checked]
         places = [producer.place(future) for future in futures]
@@ -192,3 +259,5 @@ def _deliver(settings: Settings, topic: str, records: Iterator[tuple[bytes, byte
         print("{}/{}/{}".format(*places[0]))
     else:
         print(f"{len(places):,} records sent to {topic}")
+    if look is not None and (warning := look.warning()):
+        print(f"freshet: {warning}", file=sys.stderr, flush=True)

@@ -8,6 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
+from deploy.dataoptions import MinTime, RatingScale, oldest, scale_of
+from stream.valid import Rules
+
 CHECKPOINTS: Final = Path(".cache/train")
 
 
@@ -16,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
+        context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder, or `generated` for a small made-up world.")],
         out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
         seed: Annotated[int, typer.Option(help="Same seed, data, machine, one thread: same weights.")] = 0,
@@ -38,6 +42,8 @@ def register(app: typer.Typer) -> None:
         reading: Annotated[
             Path | None, typer.Option(help="Folder of read-ratings: comments without a value get one, in serving too.")
         ] = None,
+        min_time: MinTime = None,
+        rating_scale: RatingScale = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Train the interest network on a data folder, with early stopping and a curve picture.
@@ -55,7 +61,9 @@ def register(app: typer.Typer) -> None:
 
         from models.curve import write_curve
         from models.data import generate, read
+        from models.data.checked import require_accepted
         from models.data.choices import parse_choices, parse_weights
+        from models.data.rows import rated_on
         from models.devices import together
         from models.reading.reading import load_reading
         from models.run import save_run
@@ -63,11 +71,16 @@ def register(app: typer.Typer) -> None:
         from models.train import TrainSettings
         from models.train import train as fit
 
+        since, scale = oldest(min_time, context.obj), scale_of(rating_scale)
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
         counted, weights = parse_choices(choices), parse_weights(action or ())
-        source = replace(generate() if str(data) == "generated" else read(data), choices=counted, weights=weights)
+        with rated_on(scale):
+            source = replace(generate() if str(data) == "generated" else read(data), choices=counted, weights=weights)
+        require_accepted(
+            source.name, source.events, Rules(source.rating_scale, since)
+        )  # what cannot be sent is not trained
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -88,6 +101,7 @@ def register(app: typer.Typer) -> None:
             return
         save_run(trained.run, out)
         write_curve(trained.curve, trained.run.metrics.get("validation popularity HR@10", 0.0), out)
+        notes = [*source.notes, *trained.notes]
         figures = {
             "run": str(out),
             "data": trained.run.data.name,
@@ -99,7 +113,7 @@ def register(app: typer.Typer) -> None:
             "ended": trained.reason,
             "seconds": round(time.monotonic() - started, 1),
             "metrics": trained.run.metrics,
-            "notes": list(trained.notes),
+            "notes": notes,
         }
         if as_json:
             print(json.dumps(figures))
@@ -107,5 +121,5 @@ def register(app: typer.Typer) -> None:
             console.print(f"{out}: {len(trained.curve)} epochs in {figures['seconds']} s ({trained.reason})")
             for name, value in trained.run.metrics.items():
                 console.print(f"  {name}: {value:.4f}")
-            for note in trained.notes:
+            for note in notes:
                 console.print(f"  note: {note}", highlight=False)

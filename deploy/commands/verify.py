@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.dataoptions import scale_of
 from deploy.printable import printable
 
 if TYPE_CHECKING:
@@ -86,6 +87,25 @@ def verify(
     numbers: Annotated[
         int, typer.Option(min=0, help="With --bundle: of so many users; 0: of all, which takes long.")
     ] = 20,
+    min_time: Annotated[
+        str | None,
+        typer.Option(help="min_time of the workers, where it is not this command's setting: a date, epoch ms, off."),
+    ] = None,
+    min_time_before: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PLACE=VALUE: min_time before a change. PLACE: topic/partition/offset, or a time for all; may be repeated."
+        ),
+    ] = None,
+    rating_scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="rating_scale of the workers, where it is neither this command's setting nor that of --bundle."
+        ),
+    ] = None,
+    rating_scale_before: Annotated[
+        list[str] | None, typer.Option(help="PLACE=LOW,HIGH: rating_scale before a change, like --min-time-before.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Recompute everything from the topics: is an event lost, applied twice, or shown by no slate?
@@ -97,7 +117,10 @@ def verify(
     from deploy.verify import Scope, run
 
     starts = dict(map(start_of, from_offset or ()))
-    scope = Scope(wait, time_of(since), time_of(until), starts, ledger, tuple(data_dir or ()), bundle, numbers)
+    scope = Scope(
+        wait, time_of(since), time_of(until), starts, ledger, tuple(data_dir or ()), bundle, numbers,
+        min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
+    )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:
         print(json.dumps(report.as_dict()))

@@ -121,6 +121,7 @@ def demo_settings(base: Settings, bootstrap: str, folder: Path, data: DataSet) -
         "data_dir": folder / "state",
         "web_port": 0,
         "rating_scale": data.rating_scale,
+        "min_time": "off",  # public data sets are often from before 2000
     }
     return load(**{"provider": "cpu", "micro_batch": 2000} | given | decided)
 

@@ -6,6 +6,8 @@ models, `numbers`: it shares the ONNX sessions and their inputs too, and runs on
 
     log      where records come from: Kafka, or lists in a test
     scope    what is to be judged
+    accepts  by which settings a record was judged, where they were changed
+    envelopes  where an event lies in its envelope
     judge    is this record acceptable?
     ledger   what one partition of the source topics holds, and what became of each record
     sends    the producer's ledger

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy.verify.accepts import Accepts
 from deploy.verify.deleted import Read, deleted_unread
 from deploy.verify.disks import disks
 from deploy.verify.history import History
@@ -77,6 +78,12 @@ def check(
     partitions = _partitions(now, settings)
     if scope.ledger is not None:
         refuse_unreadable(scope.ledger, settings.sources, partitions)  # before anything that takes long
+    numbers = None
+    if scope.bundle is not None:
+        from deploy.verify.numbers import Numbers
+
+        numbers = Numbers(scope.bundle, scope.users, log, settings, report)
+    accepts = scope.accepts(settings, now, numbers.rating_scale if numbers is not None else None)
     due = scope.due(log, now)
     committed, in_time = _await(log, now, max(wait, scope.wait), sleep)
     outputs = log.spans([settings.dead_letters_topic, settings.recommendations_topic])
@@ -91,13 +98,10 @@ def check(
             message = f"offset {offset} is committed, the log ends at {spans[place].end}: recreated?"
             report.add(Violation("commit", message, topic=place[0], partition=place[1], offset=offset))
 
-    numbers = None
-    if scope.bundle is not None:
-        from deploy.verify.numbers import Numbers
-
-        numbers = Numbers(scope.bundle, scope.users, log, settings, report)
     limits = {place: max(committed.get(place, 0), 0 if in_time else span.end) for place, span in now.items()}
-    part = Part(log, settings, scope, partitions, due, committed, limits, spans, states, outputs, report, numbers)
+    part = Part(
+        log, settings, scope, accepts, partitions, due, committed, limits, spans, states, outputs, report, numbers
+    )
     moves = Moves()
     for partition in range(partitions):
         part.judge(partition, moves)
@@ -115,6 +119,7 @@ class Part:
     log: Log
     settings: Settings
     scope: Scope
+    accepts: Accepts
     partitions: int
     due: dict[Place, tuple[int, int]]
     committed: dict[Place, int]
@@ -155,7 +160,7 @@ class Part:
         if self.scope.ledger is not None:
             sends = Sends(self.scope.ledger, settings.sources, partition, self.partitions)
         stored = disks(self.scope.data_dirs, partition)
-        judge = Judge(self.partitions, settings.rating_scale)
+        judge = Judge(self.partitions, self.accepts.rating_scale, self.accepts.oldest, settings.envelope)
         ledger = Ledger(settings.sources, view, judge, partition, first, self.due, sends)
         ledger.read(log, view)
         history = History(ledger, settings.changelog_topic, self.partitions, report, stored)

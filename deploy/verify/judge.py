@@ -2,7 +2,7 @@
 
 Those rules: the value is UTF-8 JSON (RFC 8259: no NaN, no byte order mark, no lone surrogate) of at most 32 nested
 arrays and objects; the key is the body's user in UTF-8 and places the record on its partition by murmur2; a rating lies
-on the scale; `time` is at most an hour after the append time.
+on the scale; `time` is at most an hour after the append time, and not before the setting `min_time`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from importlib.resources import files
 from typing import Any, NamedTuple, NoReturn
 
 import jsonschema_rs
+
+from deploy.verify.accepts import Setting
+from deploy.verify.envelopes import event_at, find
 
 BEHAVIOURS = ("click", "rating", "comment")
 CLICK = 0
@@ -52,18 +55,27 @@ class Misplaced(str):
 
 
 class Judge:
-    """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive."""
+    """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive; oldest: epoch ms,
+    before which no `time` is taken; both may have changed along the log. envelope: the setting of that name."""
 
-    def __init__(self, partitions: int, rating_scale: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        partitions: int,
+        rating_scale: tuple[float, float] | Setting[tuple[float, float]],
+        oldest: int | Setting[int] = 0,
+        envelope: str = "none",
+    ) -> None:
+        self._envelope = envelope
         self._partitions = partitions
-        self._low, self._high = rating_scale
+        self._scale = rating_scale if isinstance(rating_scale, Setting) else Setting(rating_scale)
+        self._oldest = oldest if isinstance(oldest, Setting) else Setting(oldest)
         self._partition_of: dict[bytes, int] = {}
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
 
     def judge(
-        self, behaviour: int, partition: int, append_ms: int, key: bytes | None, value: bytes | None
+        self, behaviour: int, partition: int, append_ms: int, key: bytes | None, value: bytes | None, offset: int = 0
     ) -> Accepted | str:
-        """One record -> what it says, or why it is not acceptable."""
+        """One record -> what it says, or why it is not acceptable. offset: its own, where settings have changed."""
         if key is None:
             return "null key"
         if not value:
@@ -72,6 +84,10 @@ class Judge:
             body = parse(value)
         except ValueError as error:
             return f"not JSON: {error}"
+        found = find(body, self._envelope)
+        if isinstance(found, str):
+            return found
+        body = event_at(body, found.path)
         if not self._validators[behaviour].is_valid(body):
             return "against the schema: " + self._first_error(behaviour, body)
         user = body["user"].encode()
@@ -80,15 +96,18 @@ class Judge:
         if (belongs := self._partition(key)) != partition:
             return Misplaced(f"on partition {partition}, its key belongs on {belongs}")
         rating = body.get("value") if behaviour else None
-        if rating is not None and not self._low <= rating <= self._high:
-            return f"rating {rating} is not on the scale {self._low:g} to {self._high:g}"
+        low, high = self._scale.at(behaviour, partition, offset, append_ms)
+        if rating is not None and not low <= rating <= high:
+            return f"rating {rating} is not on the scale {low:g} to {high:g}"
         if body["time"] > append_ms + HOUR_MS:
             return "more than an hour in the future"
+        oldest = self._oldest.at(behaviour, partition, offset, append_ms)
+        if body["time"] < oldest:
+            return f"time {body['time']} is before {oldest} (min_time)"
         given = math.nan if rating is None else float(rating)
         action = (body.get("action") or "") if behaviour == CLICK else ""
-        return Accepted(
-            user, body["item"], int(body["time"]), body.get("id") or "", body.get("scene") or "", given, action
-        )
+        identity, scene = body.get("id") or found.id, body.get("scene") or ""
+        return Accepted(user, body["item"], int(body["time"]), identity, scene, given, action)
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)

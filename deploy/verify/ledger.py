@@ -233,9 +233,8 @@ class Ledger:
             self.shelves.append(Shelf(*place, span, start, judged, sends is not None))
         self.users: list[User] = []
         self.copies: dict[str, set[bytes]] = {}  # place that a copy's header names -> fingerprints
-        self.bare: dict[
-            int, int
-        ] = {}  # hash of an entry with an action -> of the same without: earlier versions knew none
+        # hash of an entry with an action -> of the same without: earlier versions knew none
+        self.bare: dict[int, int] = {}
         self.since = NONE  # append time (epoch ms) of the oldest record that is judged
         self._index: dict[bytes, int] = {}
         self._judge = judge
@@ -248,7 +247,8 @@ class Ledger:
             begin, end = shelf.due
             for record in log.records(topic, spans):
                 value = record.value
-                verdict = self._judge.judge(behaviour, record.partition, record.timestamp, record.key, value)
+                at, offset = record.timestamp, record.offset
+                verdict = self._judge.judge(behaviour, record.partition, at, record.key, value, offset)
                 index = record.offset - shelf.start
                 if isinstance(verdict, str):
                     shelf.state[index] = INVALID

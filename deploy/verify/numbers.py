@@ -22,6 +22,7 @@ import jsonschema_rs
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.verify.envelopes import event_at, find
 from deploy.verify.history import recents
 from deploy.verify.judge import parse, schema
 from deploy.verify.ledger import APPLIED, NONE, Ledger
@@ -168,6 +169,17 @@ class Numbers:
         self._others = [0, 0]  # states of another step model, slates of another bundle
         self._anyone: list[tuple[int, Written]] = []  # (partition, slate for anyone unknown)
 
+    @property
+    def rating_scale(self) -> tuple[float, float]:
+        """On which the bundle was trained."""
+        return self._bundle.spec.rating_scale
+
+    def _event(self, behaviour: int, value: bytes | None) -> Event:
+        """Of a record that was applied, so that it has an event."""
+        body = parse(value or b"")
+        found = find(body, self._settings.envelope)
+        return _event(behaviour, body if isinstance(found, str) else event_at(body, found.path))
+
     # collecting
 
     def collect(
@@ -192,7 +204,7 @@ class Numbers:
             for record in self._log.records(shelf.topic, span):
                 life = lives.get(record.key or b"")
                 if life is not None and shelf.state[record.offset - shelf.start] == APPLIED:
-                    life.events[behaviour, record.offset] = _event(behaviour, parse(record.value or b""))
+                    life.events[behaviour, record.offset] = self._event(behaviour, record.value)
         writers = Writers()
         expected = 0
         for record in self._log.records(self._settings.changelog_topic, changelog):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.verify.accepts import Accepts, setting
 from deploy.verify.log import Log, Place, Span
-from stream.errors import DataError
+from stream import times
+from stream.errors import DataError, SettingsError
+from stream.settings import Settings
 
 RUN_IN = 20_000
 """Records read before the first that is judged, per topic-partition: a state that folded some from before the range and some
@@ -20,7 +25,9 @@ MARGIN_MS = 600_000
 class Scope:
     """wait: seconds until the group must have committed what is there now; since, until: epoch ms of append times, until is
     exclusive; starts: first offsets to judge; ledger: the producer's; data_dirs: of stopped workers; bundle: a bundle's
-    folder, or a folder of bundles with CURRENT, whose models compute states anew, of so many `users` (0: of all)."""
+    folder, or a folder of bundles with CURRENT, whose models compute states anew, of so many `users` (0: of all); min_time: what
+    the workers have, where it is not the setting; min_time_before: PLACE=VALUE of former ones (deploy.verify.accepts);
+    rating_scale, rating_scale_before: the same of the scale, a VALUE is LOW,HIGH."""
 
     wait: float = 0.0
     since: int | None = None
@@ -30,10 +37,35 @@ class Scope:
     data_dirs: tuple[Path, ...] = ()
     bundle: Path | None = None
     users: int = 20
+    min_time: str | None = None
+    min_time_before: Sequence[str] = ()
+    rating_scale: tuple[float, float] | None = None
+    rating_scale_before: Sequence[str] = ()
 
     @property
     def ranged(self) -> bool:
         return self.since is not None or bool(self.starts)
+
+    def accepts(
+        self, settings: Settings, places: Collection[Place], bundled: tuple[float, float] | None = None
+    ) -> Accepts:
+        """What the workers took, record by record. places: all source partitions; bundled: the scale of the bundle, which counts
+        where nobody has said another one. Raises DataError where it is told wrongly, SettingsError where two contradict."""
+        topics = settings.sources
+        oldest = settings.oldest if self.min_time is None else _oldest(self.min_time)
+        scale = self.rating_scale or settings.rating_scale
+        if bundled is not None and scale != bundled:
+            if self.rating_scale is not None or "rating_scale" in settings.model_fields_set:
+                raise SettingsError(
+                    f"rating_scale: found {json.dumps(scale)}, expected {json.dumps(bundled)}, on which the bundle of --bundle "
+                    "was trained: leave it out, give the bundle that was served, or say by --rating-scale-before until where "
+                    "another one held"
+                )
+            scale = bundled
+        return Accepts(
+            setting("--rating-scale-before", scale, self.rating_scale_before, _scale, topics, places),
+            setting("--min-time-before", oldest, self.min_time_before, times.parse, topics, places),
+        )
 
     def due(self, log: Log, spans: dict[Place, Span]) -> dict[Place, tuple[int, int]]:
         """(from, to) of the source records that are judged, within `spans`. Raises DataError where a start names no partition."""
@@ -52,3 +84,21 @@ class Scope:
     def view(self, due: dict[Place, tuple[int, int]], spans: dict[Place, Span]) -> dict[Place, Span]:
         """What is read of the sources: from a little before, to the end."""
         return {place: Span(max(span.start, due[place][0] - RUN_IN), span.end) for place, span in spans.items()}
+
+
+def _oldest(said: str) -> int:
+    try:
+        return times.parse(said)
+    except ValueError as error:
+        raise DataError(f"--min-time {said}: {error}") from None
+
+
+def _scale(said: str) -> tuple[float, float]:
+    """LOW,HIGH or LOW HIGH. Raises ValueError."""
+    try:
+        low, high = map(float, said.replace(",", " ").split())
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise ValueError("expected LOW,HIGH, the smallest rating below the largest")
+    return low, high

@@ -9,6 +9,7 @@ item away.
 from __future__ import annotations
 
 import math
+import time as clock
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
@@ -17,8 +18,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import polars as pl
 
+from models.data.checked import check_items, checked_events
+from models.data.rows import given_scale
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
 from stream.inputs import ACTIONS, CHOICES
+from stream.valid import Rules
 
 SCHEMA: Final = {
     "user": pl.String,
@@ -57,8 +61,8 @@ class Message(NamedTuple):
 @dataclass(frozen=True)
 class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
-    timed: do times mean anything between users? choices: topics whose events count as choices, weights: of
-    actions (models/data/choices.py)."""
+    timed: do times mean anything between users? choices: topics whose events count as choices, weights: of actions
+    (models/data/choices.py); notes: what a reader of the data decided that people should know."""
 
     name: str
     events: pl.DataFrame
@@ -67,6 +71,7 @@ class DataSet:
     timed: bool = True
     choices: tuple[str, ...] = CHOICES
     weights: tuple[tuple[str, float], ...] = ACTIONS
+    notes: tuple[str, ...] = ()
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -81,16 +86,25 @@ def dataset(
     rating_scale: tuple[float, float],
     *,
     timed: bool = True,
+    now_ms: int | None = None,
+    notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table without the
-    column `action` has none."""
-    table = events if isinstance(events, pl.DataFrame) else pl.DataFrame(events, schema=SCHEMA, orient="row")
-    if "action" not in table.columns:
-        table = table.with_columns(action=pl.lit(""))
-    table = in_order(table)
+    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table
+    without the column `action` has none.
+
+    rating_scale: of the form that was read; the one of models.data.rows.rated_on takes its place.
+    What is in it the wire would take: events and items are checked by the same definition (stream.valid). now_ms: epoch ms, by
+    default the time now. Raises DataError naming the field, what was found and what was expected.
+    """
+    rating_scale = given_scale() or rating_scale
+    now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
+    if isinstance(events, pl.DataFrame) and "action" not in events.columns:
+        events = events.with_columns(action=pl.lit(""))
+    table = in_order(checked_events(name, events, SCHEMA, Rules(rating_scale), now_ms))
+    check_items(name, items)
     if not items:
         items = [Item(item, "") for item in sorted(set(table["item"].to_list()), key=by_number)]
-    return DataSet(name, table, tuple(items), rating_scale, timed)
+    return DataSet(name, table, tuple(items), rating_scale, timed, notes=notes)
 
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
@@ -136,6 +150,7 @@ def item_messages(items: Iterable[Item]) -> Iterator[Message]:
         body: dict[str, Any] = {"item": item.item, "title": item.title}
         body |= {"text": item.text} if item.text else {}
         body |= {"categories": item.categories} if item.categories else {}
+        body |= {"scenes": item.scenes} if item.scenes else {}
         body |= {} if item.available else {"available": False}
         yield Message("items", item.item.encode(), msgspec.json.encode(body))
 

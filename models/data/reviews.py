@@ -25,7 +25,7 @@ def read_reviews(path: Path, name: str = "") -> DataSet:
 
 
 def _review(row: dict[str, Any]) -> tuple[Event, Item]:
-    user, item, scene = identity(row["user_id"]), identity(row["item_id"]), str(row.get("category") or "")[:256]
+    user, item, scene = identity(row["user_id"]), identity(row["item_id"]), str(row.get("category") or "")
     texts = (str(row.get(name) or "").strip() for name in ("review_title", "review_text"))
     text = cut(". ".join(text for text in texts if text))
     event = Event(user, item, COMMENT, moment(row["timestamp_ms"]), rating(row["rating"], SCALE), text, scene)

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
+import time as clock
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from stream.errors import DataError
-from stream.events import MAX_TEXT, MAX_TIME
+from stream import times, valid
+from stream.errors import DataError, RecordError
+from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
+
+__all__ = [
+    "MAX_ID", "csv_rows", "cut", "given_scale", "identity", "json_rows", "lines", "moment", "open_text", "rated_on", "rating",
+    "read_text",
+]  # fmt: skip
 
 Made = TypeVar("Made")
-MAX_ID: Final = 256  # characters of an id that a message may carry
+_DIGITS: Final = re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_SCALE: Final[ContextVar[tuple[float, float] | None]] = ContextVar("rating_scale", default=None)
+_UNITS: Final = {1: "milliseconds", 1000: "seconds"}
 
 
 def csv_rows(path: Path, columns: tuple[str, ...], make: Callable[[dict[str, str]], Made]) -> Iterator[Made]:
@@ -80,30 +95,82 @@ def open_text(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
+@contextmanager
+def rated_on(scale: tuple[float, float] | None) -> Iterator[None]:
+    """While it is open, every reader takes ratings of this scale, whatever its form's own is; None: of its own."""
+    token = _SCALE.set(scale)
+    try:
+        yield
+    finally:
+        _SCALE.reset(token)
+
+
+def given_scale() -> tuple[float, float] | None:
+    """The scale of `rated_on`; None where none is given."""
+    return _SCALE.get()
+
+
 def rating(value: Any, scale: tuple[float, float]) -> float:
-    """A rating as a float. Raises ValueError where it lies outside the scale (NaN included)."""
-    number = float(value)
-    if not scale[0] <= number <= scale[1]:
-        raise ValueError(f"rating {value}: expected {scale[0]:g} to {scale[1]:g}")
+    """A rating, of a number or its digits, as a float. Raises ValueError where it lies outside the scale (NaN included).
+
+    scale: of the form that is read; the one of `rated_on` takes its place.
+    """
+    scale = given_scale() or scale
+    number = _number(value)
+    if number is None or not scale[0] <= number <= scale[1]:
+        raise ValueError(f"rating {valid.shown(value)}: expected {valid.scale(*scale)}")
     return number
 
 
 def moment(value: Any, unit: int = 1) -> int:
-    """A time in units of `unit` ms as epoch ms. Raises ValueError where no message may carry it."""
-    time = int(value) * unit
+    """A time in units of `unit` ms, a number or its digits, as epoch ms. Of units above 1, parts of a millisecond are dropped.
+
+    Raises ValueError where no message may carry it: before 1970, after the year 9999, or more than an hour after now.
+    """
+    number = _number(value)
+    if number is None or abs(number) > 1e30:  # no more digits than anything can mean
+        raise ValueError(f"time {valid.shown(value)}: expected 0 to {MAX_TIME // unit}")
+    exact = int(value) if isinstance(value, Integral) else Decimal(str(value).strip())
+    time = int(exact * unit)
+    said = f"time {valid.shown(value)}"
+    hint = times.with_hint(int(exact), _UNITS[unit]) if unit in _UNITS else ""
+    if unit == 1 and time != exact:
+        raise ValueError(f"{said}: expected whole milliseconds")
     if not 0 <= time <= MAX_TIME:
-        raise ValueError(f"time {str(value)[:30]}: expected 0 to {MAX_TIME // unit}")
+        raise ValueError(f"{said}: expected 0 to {MAX_TIME // unit}{hint}")
+    if time > clock.time() * 1000 + FUTURE_MS:
+        raise ValueError(f"{said}: expected {valid.LATEST} now{hint}")
     return time
 
 
-def identity(value: Any) -> str:
-    """An id. Raises ValueError where it is empty or too long for a message."""
-    text = str(value)
-    if not 1 <= len(text) <= MAX_ID:
-        raise ValueError(f"id of {len(text)} characters: expected 1 to {MAX_ID}")
-    return text
+def _number(value: Any) -> float | None:
+    """A number, or the plain digits of one, roughly; None for anything else."""
+    if isinstance(value, str):
+        text = value.strip()
+        return float(text) if _DIGITS.fullmatch(text) else None
+    if not isinstance(value, bool) and isinstance(value, Real | Decimal):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) else None
+    return None
 
 
-def cut(text: str) -> str:
-    """A text, cut to the longest that a message may carry (BERT reads far less)."""
-    return text[:MAX_TEXT]
+def identity(value: Any, *, whole_floats: bool = False) -> str:
+    """An id, of a text or a whole number. Raises ValueError for anything else, and where it is empty or too long for a message.
+
+    whole_floats: 12.0 and "12.0" are read as "12": for columns of numbers that some program has made floats.
+    """
+    try:
+        return valid.identity(value, whole_floats)
+    except RecordError as error:
+        raise ValueError(str(error)) from None
+
+
+def cut(text: str, most: int = MAX_TEXT) -> str:
+    """Prose, cut to the longest that a message may carry (BERT reads far less); `most` is another field's. Names are never cut:
+    see stream.valid. Raises ValueError for what is no text."""
+    if not valid.is_text(text):
+        raise ValueError(f"text {valid.shown(text)}: expected a text that UTF-8 can hold")
+    return text[:most]

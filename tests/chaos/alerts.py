@@ -417,6 +417,16 @@ def wrong_clock(station: Station, first: WorkerProcess) -> None:
     station.resolves(20, clock)
 
 
+def unknown_items(station: Station, first: WorkerProcess) -> None:
+    """Half of the events are on items that nobody has put on the items topic; then none."""
+    alert = ("FreshetUnknownItems", "")
+    station.fault()
+    station.events.unknown = 0.5
+    station.fires(40, alert)
+    station.events.unknown = 0.0
+    station.resolves(60, alert)
+
+
 def short(station: Station, first: WorkerProcess) -> None:
     """A dead-letter topic that is gone, poison, a worker that stands still."""
     letters, errors, absent = ("FreshetDeadLetters", ""), ("FreshetSendErrors", "w1"), ("FreshetAbsent", "w1")
@@ -507,6 +517,7 @@ SCENARIOS = {
         values={"session_timeout": 6.0, "inference_timeout": 3.0},
     ),
     "wrong clock": Scenario(wrong_clock, 60, {("FreshetClock", "w2")}),
+    "unknown items": Scenario(unknown_items, 60, {("FreshetUnknownItems", "")}),
     "short": Scenario(
         short, 60, {("FreshetDeadLetters", ""), ("FreshetAbsent", "w1"), ("FreshetSendErrors", "w1")},
         LATE | STARTS | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},

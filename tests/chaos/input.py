@@ -23,7 +23,7 @@ from stream.settings import Settings
 from tests.bench.processes import resident_mib
 from tests.chaos.cardinality import check_log, series
 from tests.chaos.trial import Trial
-from tests.poison import KEY, NOW, ODD, POISON, YEAR, Headers, Poison, body
+from tests.poison import KEY, NOW, ODD, OLDEST, POISON, YEAR, Headers, Poison, body
 from tests.worker_process import read_all, slates, until
 
 LARGEST = 4 << 20  # bytes of a record batch that a source topic takes
@@ -464,7 +464,11 @@ def repeats(
         letters = all_letters(trial, sender)
         for found in letters.values():
             for _, said in found:
-                assert (said["field"], said["reason"]) in (("time", "far_future"), ("time", "out_of_range"))
+                assert (said["field"], said["reason"]) in (
+                    ("time", "far_future"),
+                    ("time", "far_past"),
+                    ("time", "out_of_range"),
+                )
         if not kill:
             counted = lambda: trial.metric("freshet_events_total", outcome="duplicate")  # noqa: E731
             until(lambda: counted() >= trial.duplicates, 60, f"{trial.duplicates} duplicates")
@@ -472,7 +476,8 @@ def repeats(
         until(lambda: trial.metric("freshet_late_events_total") > 0, 30, "late events are counted")
         trial.note = (
             f"{trial.duplicates} ids that came again within 64 events, in one topic and across, counted as duplicates, "
-            f"{users} later ones applied; {len(letters)} dead letters of times -1 and +10 years, late ones applied"
+            f"{users} later ones applied; {len(letters)} dead letters of times -1, 1970, in seconds, +10 years; "
+            "late ones applied"
         )
 
 
@@ -500,8 +505,8 @@ def script(trial: Trial, sender: Sender, user: str, draw: random.Random) -> Iter
     for _ in range(3):  # without an id each record is an event of its own
         sender.good("clicks", key, same)
         yield 0
-    for wrong in (-1, NOW + 10 * YEAR, NOW + 3 * 3_600_000):
-        reason = "out_of_range" if wrong < 0 else "far_future"
+    for wrong in (-1, 0, NOW // 1000, NOW + 10 * YEAR, NOW + 3 * 3_600_000):
+        reason = "out_of_range" if wrong < 0 else "far_past" if wrong < OLDEST else "far_future"
         sender.bad(f"time {wrong}", Poison("clicks", key, event(time=wrong), "validate", reason, "time"))
         yield 0
 
@@ -521,6 +526,6 @@ def across(sender: Sender, user: str, draw: random.Random) -> Iterator[int]:
 
 
 def odd_time(draw: random.Random, **fields: Any) -> bytes:
-    """An event of now, of some days or years ago, of 1970, or of almost an hour from now."""
-    moment = draw.choice((NOW, NOW - draw.randrange(10**9), 0, NOW - 10 * YEAR, NOW + 59 * 60_000))
+    """An event of now, of some days or years ago, of the oldest that is taken, or of almost an hour from now."""
+    moment = draw.choice((NOW, NOW - draw.randrange(10**9), OLDEST, NOW - 10 * YEAR, NOW + 59 * 60_000))
     return json.dumps({"time": moment} | fields).encode()

@@ -24,8 +24,11 @@ ENDS: dict[str, tuple[int, str]] = {
     "agent": (70, "was cancelled, though nobody asked it to stop"),
     "service": (70, "_restart_recovery of"),
     "coordination": (70, "the task the worker's consumer: group was cancelled"),
-    "fetching": (70, "the task the worker's consumer: fetching was cancelled"),
-    "sending": (70, "the task the worker's producer: sending was cancelled"),
+    "fetching": (
+        70,
+        "the task the worker's consumer: fetching ",
+    ),  # cancelled, or ended: the client may end it by itself
+    "sending": (70, "the task the worker's producer: sending "),
     "items": (70, "the task items was cancelled"),
     "health": (70, "the thread health has ended"),
     "callback": (70, "KeyError: b'nobody'"),

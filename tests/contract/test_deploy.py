@@ -82,7 +82,7 @@ def test_rules_have_a_test_and_alerts_a_severity_a_fault_and_an_entry_in_the_run
     for name, alert in alerts.items():
         assert alert["labels"]["severity"] in ("page", "ticket")
         assert alert["annotations"]["summary"]
-        assert alert["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
     entries = re.findall(r"^### (\w+)\n(.*?)(?=^#|\Z)", runbook, re.MULTILINE | re.DOTALL)
     assert [name for name, _ in entries] == list(alerts)
     faults = {name: {alert for alert, _ in scenario.fires} for name, scenario in SCENARIOS.items()}

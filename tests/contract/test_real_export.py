@@ -35,7 +35,19 @@ TOP = 10
 def test_movielens_served_as_trained(movielens: Path, tmp_path: Path) -> None:
     run_folder, bundles = tmp_path / "run", tmp_path / "bundles"
     for arguments in (
-        ["train", str(movielens), "--out", str(run_folder), "--epochs", "1", "--max-minutes", "1.5", "--json"],
+        [
+            "train",
+            str(movielens),
+            "--min-time",
+            "1990-01-01",
+            "--out",
+            str(run_folder),
+            "--epochs",
+            "1",
+            "--max-minutes",
+            "1.5",
+            "--json",
+        ],
         ["export", str(run_folder), "--out", str(bundles), "--json"],
     ):
         result = CliRunner().invoke(app, arguments)

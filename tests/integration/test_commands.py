@@ -83,7 +83,7 @@ def test_a_dead_letter_is_corrected_and_sent_back(command: Command, worker: Work
     from kafka import KafkaProducer
 
     producer = KafkaProducer(acks="all", **settings.kafka_python())
-    bad = b'{"user": "alice", "item": "item-1", "time": 5, "value": "four"}'
+    bad = b'{"user": "alice", "item": "item-1", "time": 1700000000000, "value": "four"}'
     producer.send(settings.sources[1], bad, b"alice", headers=[("trace", b"t1")]).get()
     producer.send(settings.sources[0], b"{}", None, partition=0).get()
     producer.close()
@@ -100,7 +100,7 @@ def test_a_dead_letter_is_corrected_and_sent_back(command: Command, worker: Work
     command.run("deadletters", "replay", code=2)  # nothing chosen, nothing sent
     assert command.json("deadletters", "replay", "--all", "--dry-run", code=65)["sent"] == 0
 
-    good = '{"user": "alice", "item": "item-1", "time": 5, "value": 4}'
+    good = '{"user": "alice", "item": "item-1", "time": 1700000000000, "value": 4}'
     sent = command.json("deadletters", "replay", "--reason", "wrong_type", "--value", good)
     assert (sent["chosen"], sent["sent"]) == (1, 1)
     report = command.json("verify", "--wait", "30")
@@ -134,7 +134,9 @@ def test_a_data_folder_as_traffic(command: Command, settings: Settings, tmp_path
     folder = tmp_path / "log"
     folder.mkdir()
     (folder / "clicks.jsonl").write_text(
-        "".join(json.dumps({"user": f"u{n % 3}", "item": f"i{n}", "time": n}) + "\n" for n in range(20))
+        "".join(
+            json.dumps({"user": f"u{n % 3}", "item": f"i{n}", "time": 1_700_000_000_000 + n}) + "\n" for n in range(20)
+        )
     )
     (folder / "items.jsonl").write_text('{"item": "i1", "title": "One"}\n')
     said = command.json("replay", str(folder), "--limit", "15", "--rate", "100")
@@ -149,7 +151,7 @@ def test_a_data_folder_as_traffic(command: Command, settings: Settings, tmp_path
 
 def test_a_file_with_one_bad_line_sends_nothing(command: Command, settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
-    file.write_text('{"user": "a", "item": "i", "time": 1}\n{"user": "a", "item": "i"}\n')
+    file.write_text('{"user": "a", "item": "i", "time": 1700000000000}\n{"user": "a", "item": "i"}\n')
     done = command.run("send", "click", "--file", str(file), code=65)
     assert "line 2" in done.stderr
     assert "time" in done.stderr

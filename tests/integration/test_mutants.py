@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -166,6 +167,24 @@ def test_a_mutant_is_red(
     assert report.exit_code == 1
     assert kind in report.kinds, report.violations
     assert set(report.kinds) <= CONSEQUENCES | {kind, "store"}, report.violations
+
+
+@pytest.mark.parametrize(
+    ("mutant", "said"),
+    [
+        ("forgets_seen", r"the \d+ seen items are not those of its events, which are \d+"),
+        ("muddles_recent", "the recent events are not those applied last"),
+    ],
+    ids=["forgets_seen", "muddles_recent"],
+)
+def test_a_memory_that_is_wrong_is_red(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, said: str
+) -> None:
+    """Everything else of such a state is right, and so is every slate: `state` says more than one thing, so its words count."""
+    report = work(world(**QUICK), bundles, tmp_path, mutant)
+    assert report.exit_code == 1
+    assert set(report.kinds) == {"state"}, report.violations
+    assert all(re.fullmatch(said, violation.message) for violation in report.violations), report.violations
 
 
 def test_rocksdb_before_the_changelog_is_red(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from stream.errors import RecordError
 from stream.events import SOURCE_TOPICS
 from stream.settings import Settings
 from tests.chaos import input as inputs
-from tests.poison import KEY, NOW, ODD, POISON, body
+from tests.poison import KEY, NOW, ODD, OLDEST, POISON, body
 
 PARTITIONS = 4
 SCALE = (0.5, 5.0)
@@ -35,10 +35,12 @@ def test_decoder_and_judge_refuse_it(name: str) -> None:
     behaviour = SOURCE_TOPICS.index(one.topic)
     partition = (murmur2(one.key or b"") + one.elsewhere) % PARTITIONS
     with pytest.raises(RecordError) as refused:
-        EventDecoder(PARTITIONS, SCALE).decode(behaviour, partition, 1, NOW, one.key, one.value, one.headers)
+        EventDecoder(PARTITIONS, SCALE, oldest=OLDEST).decode(
+            behaviour, partition, 1, NOW, one.key, one.value, one.headers
+        )
     error = refused.value
     assert (error.stage, error.reason, error.field) == (one.stage, one.reason, one.field)
-    assert isinstance(Judge(PARTITIONS, SCALE).judge(behaviour, partition, NOW, one.key, one.value), str)
+    assert isinstance(Judge(PARTITIONS, SCALE, OLDEST).judge(behaviour, partition, NOW, one.key, one.value), str)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -46,8 +48,10 @@ def test_decoder_and_judge_take_it(name: str) -> None:
     odd = ODD[name]
     behaviour = SOURCE_TOPICS.index(odd.topic)
     partition = murmur2(odd.key) % PARTITIONS
-    event = EventDecoder(PARTITIONS, SCALE).decode(behaviour, partition, 1, NOW, odd.key, odd.value, odd.headers)
-    verdict = Judge(PARTITIONS, SCALE).judge(behaviour, partition, NOW, odd.key, odd.value)
+    event = EventDecoder(PARTITIONS, SCALE, oldest=OLDEST).decode(
+        behaviour, partition, 1, NOW, odd.key, odd.value, odd.headers
+    )
+    verdict = Judge(PARTITIONS, SCALE, OLDEST).judge(behaviour, partition, NOW, odd.key, odd.value)
     assert isinstance(verdict, Accepted)
     assert (event.user, event.item, event.time) == (odd.key, odd.item, verdict.time)
     assert (event.item, event.id) == (verdict.item, verdict.id)

@@ -112,12 +112,12 @@ def partition_of(user: str) -> int:
 class World:
     """Sources, a right worker, and its output, all in `log`."""
 
-    def __init__(self) -> None:
-        self.settings = settings()
+    def __init__(self, given: Settings | None = None) -> None:
+        self.settings = given or settings()
         names = self.settings
         self.log = Lists([*names.sources, names.changelog_topic, names.recommendations_topic, names.dead_letters_topic])
         self.states: dict[bytes, Interest] = {}
-        self._judge = Judge(PARTITIONS, names.rating_scale)
+        self._judge = Judge(PARTITIONS, names.rating_scale, envelope=names.envelope)
         self._read: dict[Place, int] = {}
         self._slates = 0
         self._epochs: dict[int, int] = {}

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploy.verify.judge import Accepted, Judge, murmur2
-from stream.decoder import EventDecoder, JsonDecoder
+from stream.body import JsonDecoder
+from stream.decoder import EventDecoder
 from stream.errors import REASONS, RecordError
 from stream.events import CLICK, COMMENT, MAX_DEPTH, MAX_TEXT, MAX_TIME, RATING, Click, Item, SourceEvent
 

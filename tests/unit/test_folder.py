@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stream.claims import CLAIM_KEY, Claim, Written, encode, stamp
 from stream.errors import LossError
-from stream.folder import Changelog, FolderCheck
+from stream.folder import NOTE_KEY, Changelog, FolderCheck
 from stream.store import InterestStore
 from tests.stores import plain_store
 
@@ -113,3 +114,32 @@ def test_a_broker_without_ids_leaves_the_folder_as_it_is(folder: Folder) -> None
     folder.fill(OURS)
     store, offset = folder.opened(Changelog("", OURS.topic, ""))
     assert (offset, store.read(0, [b"ann"])) == (1, [b"state"])
+
+
+def test_the_folder_of_another_partition_is_dropped_and_read_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its offset says nothing: states of its users would be taken for those of partition 0, whose own users would be new."""
+    source = Folder(tmp_path / "source")
+    store = plain_store(tmp_path / "source", OURS.topic)
+    FolderCheck(store, OURS, SOURCES, lambda: None, source._lose).prepare(1)
+    store.apply(1, [Written(7, b"ann", b"state of partition 1", stamp(1))])
+    store._table.data._dbs.pop(1).close()
+    (tmp_path / "source" / "1.db").rename(tmp_path / "source" / "0.db")
+    store, offset = source.opened(OURS)
+    assert (offset, store.read(0, [b"ann"])) == (-1, [None])
+    assert f"records of partition 1 of {OURS.topic}" in caplog.text
+    close(store)
+    source.fill(OURS)
+    assert source.opened(OURS)[1] == 1, "it is ours now"
+
+
+def test_a_note_of_an_earlier_version_names_no_partition_and_is_taken(folder: Folder) -> None:
+    folder.fill(OURS)
+    store, _ = folder.opened(OURS)
+    store.write(0, [(NOTE_KEY, msgspec.json.encode({"cluster": OURS.cluster, "topic": OURS.topic, "id": OURS.id}))], -1)
+    close(store)
+    store, offset = folder.opened(OURS)
+    assert (offset, store.read(0, [b"ann"])) == (1, [b"state"])
+    noted = store.read(0, [NOTE_KEY])[0] or b""
+    assert msgspec.json.decode(noted)["partition"] == 0

@@ -14,7 +14,8 @@ import pytest
 from models.data import event_messages, generate, item_messages, read, split_last
 from models.data.choices import choices
 from models.data.dataset import SCHEMA, Event, dataset, fingerprint
-from stream.decoder import EventDecoder, JsonDecoder
+from stream.body import JsonDecoder
+from stream.decoder import EventDecoder
 from stream.errors import DataError
 from stream.events import CLICK, COMMENT, RATING, Item
 from tests.conftest import data_folder

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 HEAD = """
 import sys, time, threading
@@ -109,3 +113,74 @@ print(blocked == len(os.listdir("/proc/self/task")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "True\n"
+
+
+START = """
+import sys
+at, sys.argv[:] = sys.argv[1], ["freshet", "worker"]
+import deploy.signals
+import asyncio, threading
+from types import SimpleNamespace
+from stream import settings, worker
+from tests.unit.test_status import BUNDLE
+
+def reached():
+    print("listens", flush=True)
+
+def open_models(*given):
+    if at == "bundle":
+        reached()
+        threading.Event().wait(60)
+    return SimpleNamespace(provider="cpu")
+
+class Items:
+    def __init__(self, *given, **more): pass
+    def tasks(self): return ()
+    def work(self): return {}
+    async def start(self):
+        if at == "items":
+            reached()
+            await asyncio.to_thread(threading.Event().wait, 60)
+
+class App:
+    def __init__(self, settings):
+        self.interest = SimpleNamespace()
+        self.consumer = SimpleNamespace(thread=lambda: None, hold=lambda: print("held", flush=True))
+    def use(self, *given): pass
+    async def start(self):
+        reached()
+        await asyncio.sleep(60)
+
+async def watch(*given):
+    await asyncio.sleep(60)
+
+worker.current, worker.load, worker.check_fit = (lambda folder: folder), (lambda folder: BUNDLE), (lambda *given: None)
+worker.open_models = open_models
+worker.open_encoder = lambda *given: SimpleNamespace(item_vectors=None, reads=False)
+worker.ItemsFollower, worker.InterestApp = Items, App
+worker.Worker._pipeline = worker.Worker._look = lambda *given: None
+worker.Worker._watch = watch
+worker.run(settings.load(web_port=0))
+"""
+
+
+@pytest.mark.parametrize(("at", "held"), [("bundle", ""), ("items", ""), ("joins", "held\n")])
+def test_a_worker_is_gone_wherever_its_start_is_when_a_stop_is_asked_for(tmp_path: Path, at: str, held: str) -> None:
+    """Golden vectors are computed, new items are encoded, the app joins its group: none of them ends by itself here. Once there
+    is an app it fetches no more, and what was begun has a few seconds to come to an end."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", START, at], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=os.environ | {"FRESHET_DATA_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert child.stdout is not None
+    with child:
+        try:
+            assert child.stdout.readline() == "listens\n"
+            began = time.monotonic()
+            child.send_signal(signal.SIGTERM)
+            out, err = child.communicate(timeout=50)
+        finally:
+            child.kill()
+    assert (child.returncode, out) == (0, held), err
+    assert time.monotonic() - began < 30
+    assert json.loads(err.splitlines()[-1])["message"] == "worker stopped"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.tools import environment, prometheus
+from deploy.tools import environment, kubernetes, prometheus
 from deploy.tools.prometheus import Archive, Unavailable, WrongHash
 
 ROOT = Path(__file__).parents[2]
@@ -114,3 +114,17 @@ def test_an_unknown_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("platform.machine", lambda: "vax")
     with pytest.raises(Unavailable, match="vax"):
         prometheus.bring(tmp_path)
+
+
+def test_kubernetes_tools_are_pinned_and_what_cannot_be_built_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert all(module.partition("@v")[2][:1].isdigit() for module in kubernetes.TOOLS.values())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert kubernetes.bring(tmp_path / "tools") == ["helm: no go here", "kubeconform: no go here"]
+    go = tmp_path / "go"
+    go.write_text('#!/bin/sh\ncase "$2" in helm*) echo "gone" >&2; exit 1;; esac\n: > "$GOBIN/kubeconform"\n')
+    go.chmod(0o755)
+    assert kubernetes.bring(tmp_path / "tools") == ["helm: go install ended with 1: gone"]
+    go.unlink()
+    assert kubernetes.bring(tmp_path / "tools") == ["helm: no go here"]  # the other is there

@@ -22,6 +22,7 @@ from tests.unit.synthetic import World, partition_of
 ALICE = "alice"
 HOME = partition_of(ALICE)
 ITEMS = 30
+SCALE = (0.5, 5.0)
 WIDTH = {"A": 16, "B": 16, "C": 24}
 GAIN = {"A": 1.0, "B": 2.0, "C": 3.0}
 
@@ -54,7 +55,9 @@ class Models:
 
 
 def bundle(name: str) -> Any:
-    spec = SimpleNamespace(text_dim=4, scene=lambda scene: 0, numbers=lambda value, gap: [0.0] * numbers.NUMBERS)
+    spec = SimpleNamespace(
+        rating_scale=SCALE, text_dim=4, scene=lambda scene: 0, numbers=lambda value, gap: [0.0] * numbers.NUMBERS
+    )
     names = tuple(f"item-{row}" for row in range(1, ITEMS + 1))
     return SimpleNamespace(
         id=name, state_model=stamp(name), item_ids=names, items=np.zeros((ITEMS + 1, 4), np.float32), hidden=WIDTH[name],
@@ -117,6 +120,23 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Worker, str], Report]:
         return check(world.log, world.settings, scope=Scope(bundle=Path(name), users=0))
 
     return judge
+
+
+def test_with_a_bundle_ratings_are_judged_by_its_scale(
+    judged: Callable[[Worker, str], Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Worker()
+    world.send(0, ALICE, "item-1", id="e1")
+    world.work()
+    _, partition, offset = world.send(1, ALICE, "item-2", value=8.0)
+    world.letter("ratings", world.log.topics["ratings"][partition][offset], "rating_out_of_scale", "validate")
+    world._read["ratings", partition] = offset + 1
+    world.commit()
+    assert judged(world, "A").kinds == {}
+    wide = bundle("A")
+    wide.spec.rating_scale = (1.0, 10.0)
+    monkeypatch.setattr(numbers, "load", lambda path: wide)
+    assert "valid-dead-letter" in judged(world, "A").kinds
 
 
 def five_clicks() -> Worker:

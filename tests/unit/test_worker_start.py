@@ -56,3 +56,23 @@ def test_a_worker_looks_before_it_opens_the_models(scale: tuple[float, float], c
         [sys.executable, "-c", START % (scale,)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout[: len(said)]) == (code, said), done.stderr
+
+
+GOLDEN = """
+import sys, threading, time
+from stream import settings, worker
+from tests.unit.test_status import BUNDLE
+worker.BUNDLE_LIMIT = 1.0
+worker.current = lambda folder: folder
+worker.load = lambda folder: BUNDLE
+worker.open_models = lambda *given: threading.Event().wait(30)
+worker.open_encoder = lambda *given: sys.exit(3)
+worker.run(settings.load(rating_scale=(1, 5)))
+"""
+
+
+def test_golden_vectors_that_never_end_are_refused_in_time() -> None:
+    done = subprocess.run([sys.executable, "-c", GOLDEN], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 65, f"{done.returncode}: {done.stderr}"
+    said = json.loads(done.stderr.splitlines()[-1])["message"]
+    assert said == "worker stops: golden.npz: not computed within 1 s: a graph does not end"

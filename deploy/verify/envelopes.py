@@ -1,0 +1,59 @@
+"""Where an event lies in its envelope, by the setting `envelope` and the rules in docs/messages.md. No code of the worker's."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+LONGEST_ID = 256
+
+
+class Found(NamedTuple):
+    """path: names from the whole value to the event, none where it has no envelope; id: what the envelope names the event by."""
+
+    path: tuple[str, ...] = ()
+    id: str = ""
+
+
+def find(body: Any, envelope: str) -> Found | str:
+    """A parsed value -> where its event lies, or why there is none."""
+    if not isinstance(body, dict):
+        return Found()
+    if envelope == "cloudevents" and "specversion" in body:
+        if "data" not in body:
+            return "a CloudEvent without data"
+        return Found(("data",), _identity(body))
+    path: tuple[str, ...] = ()
+    if envelope in ("connect", "debezium") and "schema" in body and "payload" in body:
+        path, body = ("payload",), body["payload"]
+    if (
+        envelope == "debezium"
+        and isinstance(body, dict)
+        and "op" in body
+        and body.keys() & {"before", "after", "source"}
+    ):
+        if body["op"] == "d" or body.get("after") is None:
+            return "the row was deleted"
+        return Found((*path, "after"))
+    return Found(path)
+
+
+def _identity(body: dict[str, Any]) -> str:
+    source, own = body.get("source"), body.get("id")
+    if not (isinstance(source, str) and isinstance(own, str) and source and own):
+        return ""
+    named = f"{source} {own}"
+    return named if len(named) <= LONGEST_ID else ""
+
+
+def event_at(body: Any, path: tuple[str, ...]) -> Any:
+    """What lies at a path that `find` gave."""
+    for name in path:
+        body = body[name]
+    return body
+
+
+def replaced(body: Any, path: tuple[str, ...], event: Any) -> Any:
+    """A copy of the value with another event at the path."""
+    if not path:
+        return event
+    return {**body, path[0]: replaced(body[path[0]], path[1:], event)}

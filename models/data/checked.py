@@ -1,0 +1,191 @@
+"""Events and items of a data set, held to the one definition of what the wire takes (stream.valid): vectorised, once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import polars as pl
+
+from stream import times, valid
+from stream.body import JsonDecoder
+from stream.errors import DataError, RecordError
+from stream.events import BEHAVIOURS, CLICK, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, Item
+from stream.valid import Rules
+
+WHOLE_MS: Final = "whole milliseconds"
+LAST: Final = len(BEHAVIOURS) - 1
+TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "user": ((str,), valid.ID),
+    "item": ((str,), valid.ID),
+    "behaviour": ((int,), f"0 to {LAST}"),
+    "time": ((int,), WHOLE_MS),
+    "value": ((int, float), "a number"),
+    "text": ((str,), f"a text of at most {MAX_TEXT} characters"),
+    "scene": ((str,), f"a text of at most {MAX_ID} characters"),
+    "action": ((str,), f"a text of at most {MAX_ID} characters"),
+}
+"""What the fields of an event are in Python, and what is said of any other."""
+
+_ITEM: Final = JsonDecoder(Item)
+
+
+class Fault(NamedTuple):
+    """What makes a row unacceptable: true in `bad` where the field is."""
+
+    field: str
+    bad: pl.Expr
+    expected: str
+
+
+def checked_events(
+    name: str,
+    events: Sequence[tuple[Any, ...]] | pl.DataFrame,
+    schema: Mapping[str, Any],
+    rules: Rules,
+    now_ms: int,
+) -> pl.DataFrame:
+    """The events as a table of `schema`, in the order given. name: of the data, for people; now_ms: epoch ms.
+
+    Raises DataError where a worker would refuse one of them: the field, what was found, what was expected, and which event.
+    """
+    table = _columns(name, events, schema) if isinstance(events, pl.DataFrame) else _rows(name, events, schema)
+    faults = list(_faults(rules, now_ms))
+    found = table.select(fault.bad.any().alias(str(at)) for at, fault in enumerate(faults)).row(0)
+    for fault, bad in zip(faults, found, strict=True):
+        if bad:
+            raise DataError(_said(name, table, fault))
+    return table.cast({"behaviour": pl.UInt8})
+
+
+def require_accepted(name: str, events: pl.DataFrame, rules: Rules) -> None:
+    """events: of a data set. Raises DataError where a worker of these rules would refuse one of them, and says what to do."""
+    for fault in _settings_faults(rules):
+        if events.select(fault.bad.any()).item():
+            cure = "set rating_scale to that of the data, or correct the data"
+            if fault.field == "time":
+                oldest = int(events.select(pl.col("time").min()).item())
+                day = times.date(oldest - oldest % 86_400_000)
+                cure = (
+                    ""
+                    if times.unit(oldest)
+                    else f"if these times are right, train and replay with --min-time {day}, and set min_time for the worker"
+                )
+            raise DataError(_said(name, events, fault) + (f"; {cure}" if cure else ""))
+
+
+def check_items(name: str, items: Iterable[Item]) -> None:
+    """Raises DataError where a worker would refuse an item, or where one is there twice."""
+    seen: set[str] = set()
+    for item in items:
+        which = f"{name}: item {valid.shown(item.item)}"
+        try:
+            _ITEM.decode(msgspec.json.encode(item))
+        except RecordError as error:
+            raise DataError(f"{which}: {error.field}: {error}") from None
+        except (UnicodeEncodeError, TypeError) as error:
+            raise DataError(f"{which}: expected texts that JSON can hold: {error}") from None
+        if item.item in seen:
+            raise DataError(
+                f"{name}: item: found {valid.shown(item.item)} twice, expected each item once: leave all but one out"
+            )
+        seen.add(item.item)
+
+
+def _faults(rules: Rules, now_ms: int) -> Iterator[Fault]:
+    """Every way in which a row can be unacceptable, the first that applies is told."""
+    for field, (_, expected) in TYPES.items():
+        yield Fault(field, pl.col(field).is_null(), expected)
+    user, time = pl.col("user"), pl.col("time")
+    for field in ("user", "item"):
+        yield Fault(field, ~pl.col(field).str.len_chars().is_between(1, MAX_ID), valid.ID)
+    yield Fault("user", (user == "*") | user.str.contains("\0", literal=True), valid.USER)
+    for field, most in (("scene", MAX_ID), ("action", MAX_ID), ("text", MAX_TEXT)):
+        yield Fault(field, pl.col(field).str.len_chars() > most, TYPES[field][1])
+    yield Fault("behaviour", ~pl.col("behaviour").is_between(0, LAST), TYPES["behaviour"][1])
+    yield Fault("action", (pl.col("behaviour") != CLICK) & (pl.col("action") != ""), "none, for clicks alone have one")
+    yield Fault("time", ~time.is_between(0, MAX_TIME), f"0 to {MAX_TIME}")
+    yield Fault("time", time > now_ms + FUTURE_MS, f"{valid.LATEST} now")
+    yield from _settings_faults(rules)
+
+
+def _settings_faults(rules: Rules) -> Iterator[Fault]:
+    """Those that depend on a deployment's settings."""
+    yield Fault("time", pl.col("time") < rules.oldest, valid.earliest(rules.oldest))
+    value, behaviour = pl.col("value"), pl.col("behaviour")
+    rated = (behaviour == RATING) | ((behaviour == COMMENT) & value.is_not_nan())
+    off = ~value.is_between(*rules.rating_scale)
+    yield Fault("value", rated & (off | value.is_nan()), valid.scale(*rules.rating_scale))
+
+
+def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
+    """One line about the first row with a fault, and how many have it."""
+    rows = table.with_row_index("_row", offset=1).filter(fault.bad)
+    row = rows.row(0, named=True)
+    found = row[fault.field]
+    text = "none" if found != found else valid.shown(found)
+    hint = times.with_hint(found) if fault.field == "time" and found is not None else ""
+    user, item, time = (valid.shown(row[field]) for field in ("user", "item", "time"))
+    more = f"; and {len(rows) - 1:,} more" if len(rows) > 1 else ""
+    place = f"event {row['_row']:,} of {len(table):,}: user {user}, item {item}, time {time}{more}"
+    return f"{name}: {fault.field}: found {text}, expected {fault.expected}{hint} ({place})"
+
+
+def _rows(name: str, events: Sequence[tuple[Any, ...]], schema: Mapping[str, Any]) -> pl.DataFrame:
+    """Tuples -> a table. Each type is looked at before: polars would make a text of True, and a whole number of 1.5."""
+    columns = list(zip(*events, strict=True)) or [()] * len(schema)
+    made = [_series(name, field, column, schema[field]) for field, column in zip(schema, columns, strict=True)]
+    return pl.DataFrame(made)
+
+
+def _series(name: str, field: str, column: Sequence[Any], dtype: Any) -> pl.Series:
+    """One field of all events. Raises DataError, with the place of the first value that is of another type."""
+    types, expected = TYPES[field]
+    kinds = set(map(type, column))
+    if all(issubclass(kind, types) and kind is not bool for kind in kinds):
+        kind = types[-1]
+        values = column if kinds <= {kind} else [kind(value) for value in column]
+        try:
+            return pl.Series(field, values, pl.Int64 if kind is int else dtype, strict=True)
+        except (pl.exceptions.PolarsError, OverflowError, UnicodeEncodeError, TypeError):
+            pass  # a number beyond 64 bits, a text that UTF-8 cannot hold: found below
+    for place, value in enumerate(column, start=1):
+        if not _holds(value, types):
+            found = valid.shown(value)
+            hint = times.with_hint(value) if field == "time" and type(value) is int else ""
+            raise DataError(
+                f"{name}: {field}: found {found}, expected {expected}{hint} (event {place:,} of {len(column):,})"
+            )
+    raise DataError(f"{name}: {field}: expected {expected} in every event")
+
+
+def _holds(value: object, types: tuple[type, ...]) -> bool:
+    if not isinstance(value, types) or isinstance(value, bool):
+        return False
+    if isinstance(value, str):
+        return valid.is_text(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def _columns(name: str, events: pl.DataFrame, schema: Mapping[str, Any]) -> pl.DataFrame:
+    """A table with the columns of `schema` in their order, other numbers made wider. Raises DataError for other columns."""
+    made = []
+    for field, dtype in schema.items():
+        if field not in events.columns:
+            raise DataError(f"{name}: {field}: missing, expected the columns {', '.join(schema)}")
+        column = events[field]
+        found, types = column.dtype, TYPES[field][0]
+        if types == (str,):
+            fits, expected = found == pl.String, "String"
+        elif types == (int,):
+            fits, expected, dtype = found.is_integer(), "whole numbers", pl.Int64
+        else:
+            fits, expected = found.is_float() or found.is_integer(), "numbers"
+        if not fits:
+            raise DataError(f"{name}: {field}: found a column of {found}, expected {expected}")
+        try:
+            made.append(column if found == dtype else column.cast(dtype, strict=True))
+        except pl.exceptions.PolarsError:
+            raise DataError(f"{name}: {field}: found numbers beyond 64 bits, expected {TYPES[field][1]}") from None
+    return pl.DataFrame(made)

@@ -1,0 +1,147 @@
+"""What a reader opens: one file, or a folder of files, plain or packed (gzip, zstandard), as text or bytes.
+
+A name that a reader asks for finds the file of that name, or of that name with .gz or .zst behind it, in any case of
+letters. Text comes with its byte order mark taken off and with every kind of line end (LF, CRLF, CR) as one LF.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import zstandard
+
+from stream.errors import DataError
+
+PACKED: Final = (".gz", ".zst")
+GZIP: Final = b"\x1f\x8b"
+ZSTD: Final = b"\x28\xb5\x2f\xfd"
+WIDE: Final = (b"\xff\xfe", b"\xfe\xff")
+BROKEN: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+"""What a packed file raises if it is cut short or damaged."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """path: the file or folder that was named; files: name in lower case without .gz or .zst -> path."""
+
+    path: Path
+    files: dict[str, Path]
+
+    @property
+    def name(self) -> str:
+        """For people: the folder's name, or the file's without its suffixes."""
+        return self.path.name if self.path.is_dir() else plain_name(self.path).rsplit(".", 1)[0]
+
+    def find(self, *names: str) -> Path | None:
+        """The first of these files that is there. A file that was named alone is found by its own name only."""
+        return next((self.files[name.lower()] for name in names if name.lower() in self.files), None)
+
+    def need(self, name: str) -> Path:
+        """As `find`. Raises DataError if it is missing."""
+        if (path := self.find(name)) is None:
+            raise DataError(f"{self.path}: {name} is missing; expected it beside the others")
+        return path
+
+    def head(self, path: Path, count: int = 20, encoding: str = "utf-8") -> list[str]:
+        """The first lines, without their ends; a byte that is no text becomes U+FFFD. For the sniffer."""
+        with open_text(path, encoding, errors="replace") as file:
+            try:
+                return [line.rstrip("\n") for line in islice(file, count)]
+            except BROKEN as error:
+                raise DataError(f"{path} cannot be unpacked: {error}") from None
+
+
+def source(path: Path) -> Source:
+    """Raises DataError where there is neither a file nor a folder."""
+    if path.is_file():
+        return Source(path, {plain_name(path).lower(): path})
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        # A plain file wins over its packed twin: it comes last.
+        files.sort(key=lambda file: file.suffix not in PACKED)
+        return Source(path, {plain_name(file).lower(): file for file in files})
+    raise DataError(f"{path}: no such file or folder")
+
+
+def plain_name(path: Path) -> str:
+    """The name without .gz or .zst."""
+    return path.stem if path.suffix in PACKED else path.name
+
+
+def open_bytes(path: Path) -> io.BufferedReader:
+    """Open for reading, unpacked by what the first bytes say, whatever the name. Raises DataError where that fails."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    magic = file.read(4)
+    file.seek(0)
+    if magic.startswith(GZIP):
+        return io.BufferedReader(gzip.GzipFile(fileobj=file))
+    if magic.startswith(ZSTD):
+        return io.BufferedReader(_Zstandard(file))
+    return file  # a plain file is buffered already
+
+
+def open_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
+    """Text lines that end in LF. Raises DataError where the file cannot be opened or is UTF-16."""
+    file = open_bytes(path)
+    try:
+        mark = file.peek(2)[:2]
+    except BROKEN as error:
+        raise DataError(f"{path} cannot be unpacked: {error}") from None
+    if mark in WIDE:
+        raise DataError(f"{path}: UTF-16 text; expected UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
+    # utf-8-sig takes the byte order mark off; without one it reads as utf-8.
+    return io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding, errors, newline=None)
+
+
+def numbered(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """(line number from 1, line without its end). Raises DataError, with the line, where it is no text of the encoding."""
+    number = 0
+    with open_text(path, encoding) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                yield number, line.rstrip("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, after line {number}: not {encoding} text: {error.reason}") from None
+        except BROKEN as error:
+            raise DataError(f"{path}, after line {number}: cannot be unpacked: {error}") from None
+
+
+class _Zstandard(io.RawIOBase):
+    """Frames of zstandard one after the other. The library's own reader takes a file that is cut short for a whole one;
+    this one raises EOFError."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready:
+            self._packed = self._packed or self._file.read(1 << 16)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("it ends within a frame")
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._ready = memoryview(self._frame.decompress(self._packed))
+            self._packed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = None
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count

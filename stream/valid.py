@@ -1,0 +1,106 @@
+"""What an event and an item may say: the one definition, for the wire, `freshet send`, `freshet replay` and the readers of data.
+
+The fields and their ranges are the structs of stream.events, so that the JSON Schemas say them too; stream.body reads a message
+by them. Here is what no schema can say: ratings by a deployment's scale, times by the clock, ids that come as other types. Pure.
+
+Names and prose that are too long: nothing cuts a user, an item, a scene or a category, since two long names could become one.
+They are refused everywhere, and so is prose (title, text) on the wire, by `freshet send`, and in a log of freshet's own messages.
+Only a reader of other people's files may cut prose, and says so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Final
+
+from stream.errors import RecordError
+from stream.events import FUTURE_MS, MAX_ID
+from stream.times import date, unit, with_hint
+
+ID: Final = f"a text of 1 to {MAX_ID} characters"
+USER: Final = "a user id other than `*`, without U+0000"
+LATEST: Final = "at most one hour after"
+
+_WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
+_EXACT: Final = 2**53  # from here on a float is not one whole number, but several
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What one deployment accepts of the values that the schemas allow. rating_scale: (min, max), both inclusive; oldest: epoch
+    ms, by the setting `min_time`; 0: any."""
+
+    rating_scale: tuple[float, float]
+    oldest: int = 0
+
+    def rating(self, value: float) -> float:
+        """The value, where it lies on the scale. Raises RecordError."""
+        low, high = self.rating_scale
+        if not low <= value <= high:
+            raise RecordError("validate", "rating_out_of_scale", "value", f"expected {scale(low, high)}, got {value!r}")
+        return value
+
+    def time(self, time: int, now_ms: int, now: str) -> int:
+        """The time (epoch ms), where it is neither too old nor in the future. now: what now_ms (epoch ms) is, for people. Raises
+        RecordError, with the unit that the time is likely in."""
+        if time < self.oldest:
+            reason, expected = "far_past", earliest(self.oldest)
+        elif time > now_ms + FUTURE_MS:
+            reason, expected = "far_future", f"{LATEST} {now}"
+        else:
+            return time
+        raise RecordError("validate", reason, "time", f"expected {expected}, got {time}{with_hint(time)}", unit(time))
+
+
+def earliest(oldest: int) -> str:
+    """What is expected of a time, for people. oldest: epoch ms."""
+    return f"{date(oldest)} or later, by the setting min_time"
+
+
+def scale(low: float, high: float) -> str:
+    """A rating scale for people."""
+    return f"{low:g} to {high:g}"
+
+
+def identity(value: object, whole_floats: bool = False) -> str:
+    """An id as text, of a text or a whole number. Raises RecordError for anything else: a null is no user called "None".
+
+    whole_floats: 12.0 and "12.0" are read as "12", for columns of numbers that some program has made floats.
+    """
+    text = value if isinstance(value, str) else ""
+    if isinstance(value, bool):
+        pass
+    elif isinstance(value, Integral):
+        text = str(int(value))
+    elif whole_floats and isinstance(value, Real):
+        number = float(value)
+        text = str(int(number)) if abs(number) < _EXACT and number.is_integer() else ""
+    elif whole_floats and (found := _WHOLE.fullmatch(text)):
+        text = found[1]
+    if not 1 <= len(text) <= MAX_ID or not is_text(text):
+        expected = f"{ID} or a whole number"
+        raise RecordError("validate", "out_of_range", "id", f"id {shown(value)}: expected {expected}")
+    return text
+
+
+def is_text(value: object) -> bool:
+    """Is it a text that UTF-8 can hold? A lone surrogate is none."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def shown(value: object) -> str:
+    """A value for people, never longer than a line."""
+    if value is None:
+        return "null"
+    if isinstance(value, str) and len(value) > 40:
+        return f"{value[:40] + '...'!r} ({len(value)} characters)"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of too many digits"
+    return text if len(text) <= 60 else text[:57] + "..."

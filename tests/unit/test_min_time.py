@@ -1,0 +1,325 @@
+"""Times in another unit, or older than `min_time`: refused at every seam, with the unit named; never applied as 1970."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from deploy.commands.send import _checked
+from deploy.corrections import Acceptance
+from deploy.verify.check import check
+from deploy.verify.judge import Accepted, Judge
+from deploy.verify.scope import Scope
+from models.data.checked import require_accepted
+from models.data.dataset import Event, dataset
+from stream.deadletter import DeadLetters
+from stream.decoder import EventDecoder
+from stream.errors import REASONS, DataError, RecordError, SettingsError
+from stream.events import CLICK
+from stream.metrics import BatchFigures, Metrics
+from stream.pipeline import Pipeline
+from stream.settings import Settings, load
+from stream.times import hint, unit
+from stream.valid import Rules
+from stream.wrongtimes import EVERY, WrongTimes
+from tests.unit.synthetic import NOW, Row, World, partition_of
+
+SCALE = (0.5, 5.0)
+OLDEST = 946_684_800_000  # 2000-01-01
+SECONDS = NOW // 1000
+DECODER = EventDecoder(1, SCALE, oldest=OLDEST)
+
+
+def click(time: float, user: str = "u") -> bytes:
+    return json.dumps({"user": user, "item": "i", "time": time}).encode()
+
+
+def refusal(time: float) -> RecordError:
+    with pytest.raises(RecordError) as raised:
+        DECODER.decode(CLICK, 0, 0, NOW, b"u", click(time))
+    assert raised.value.reason in REASONS
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("time", "reason", "likely", "said"),
+    [
+        (SECONDS, "far_past", "seconds", "1700000000 looks like seconds; times are milliseconds: multiply by 1000"),
+        (NOW * 1000, "out_of_range", "microseconds", "looks like microseconds; times are milliseconds: divide by 1000"),
+        (
+            NOW * 10**6,
+            "out_of_range",
+            "nanoseconds",
+            "looks like nanoseconds; times are milliseconds: divide by 1000000",
+        ),
+        (0, "far_past", "", "expected 2000-01-01 or later, by the setting min_time, got 0"),
+        (OLDEST - 1, "far_past", "", "expected 2000-01-01 or later, by the setting min_time, got 946684799999"),
+        (NOW + 10**10, "far_future", "", "expected at most one hour after the append time"),
+    ],
+)
+def test_the_decoder_names_the_unit(time: int, reason: str, likely: str, said: str) -> None:
+    error = refusal(time)
+    assert (error.stage, error.reason, error.field, error.unit) == ("validate", reason, "time", likely)
+    assert said in str(error)
+
+
+def test_the_decoder_takes_what_is_not_older() -> None:
+    assert DECODER.decode(CLICK, 0, 0, NOW, b"u", click(OLDEST)).time == OLDEST
+    assert EventDecoder(1, SCALE).decode(CLICK, 0, 0, NOW, b"u", click(0)).time == 0
+
+
+def test_a_unit_is_named_only_where_something_speaks_for_it() -> None:
+    assert [unit(time) for time in (0, 1, 10**8, SECONDS, 10**11, NOW, 10**14, NOW * 1000, NOW * 10**6, 10**30)] == [
+        "", "", "", "seconds", "", "", "", "microseconds", "nanoseconds", "",
+    ]  # fmt: skip
+    assert hint(NOW, "seconds") == f"{NOW} looks like milliseconds; times are seconds: divide by 1000"
+
+
+# the setting
+
+
+@pytest.mark.parametrize(
+    ("said", "oldest", "kept"),
+    [
+        (None, OLDEST, "2000-01-01"), ("off", 0, "off"), ("0", 0, "0"), (5, 5, "5"),
+        ("1990-05-01", 641_520_000_000, "1990-05-01"), ("20000101", OLDEST, "20000101"),
+        ("1990-05-01T02:00+02:00", 641_520_000_000, "1990-05-01T02:00+02:00"), ("946684800000", OLDEST, "946684800000"),
+    ],
+)  # fmt: skip
+def test_the_setting(said: object, oldest: int, kept: str) -> None:
+    settings = load() if said is None else load(min_time=said)
+    assert (settings.oldest, settings.min_time) == (oldest, kept)
+
+
+def test_the_setting_in_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "freshet.toml").write_text("min_time = 1990-05-01\n")
+    monkeypatch.setenv("FRESHET_CONFIG", str(tmp_path / "freshet.toml"))
+    assert load().oldest == 641_520_000_000
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("soon", "min_time: expected an ISO date (2000-01-01), epoch milliseconds, or off"),
+        ("", "min_time: expected an ISO date"),
+        (-1, "min_time: expected an ISO date"),
+        (True, "min_time: expected an ISO date"),
+        ("99999999999999999999", "min_time: expected an ISO date"),
+        ("946684800", "min_time: 946684800 looks like seconds; times are milliseconds: multiply by 1000"),
+    ],
+)
+def test_a_setting_that_is_none(said: object, why: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(min_time=said)
+    assert str(raised.value).startswith(why)
+
+
+# the worker
+
+
+def test_the_worker_makes_a_dead_letter_counts_it_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load()
+    pipeline: Any = object.__new__(Pipeline)
+    pipeline._topics, pipeline._settings, pipeline._misplaced = settings.sources, settings, None
+    pipeline._decoder, pipeline._dead_letters, pipeline._wrong_times = (
+        DECODER,
+        DeadLetters("00"),
+        WrongTimes(lambda: 0.0),
+    )
+    figures = BatchFigures()
+    rows = [Row(0, at, NOW, b"u", click(time)) for at, time in enumerate((SECONDS, SECONDS, NOW * 1000, 0, NOW))]
+    with caplog.at_level(logging.WARNING):
+        events, letters = pipeline._decode(SimpleNamespace(parts={TP("clicks", 0): rows}), figures)
+    assert [event.time for event in events] == [NOW]
+    said = [dict(letter.headers)["__rec.errors.reason"] for letter in letters["dead-letters", 0]]
+    assert said == [b"far_past", b"far_past", b"out_of_range", b"far_past"]
+    metrics = Metrics(settings.sources)
+    metrics.observe_batch(figures)
+    value = metrics.registry.get_sample_value
+    assert value("freshet_wrong_unit_records_total", {"unit": "seconds"}) == 2
+    assert value("freshet_wrong_unit_records_total", {"unit": "microseconds"}) == 1
+    assert value("freshet_wrong_unit_records_total", {"unit": "nanoseconds"}) == 0
+    assert value("freshet_dead_letters_total", {"topic": "clicks", "stage": "validate", "reason": "far_past"}) == 3
+    (warning,) = [one for one in caplog.records if one.name == "freshet.times"]
+    assert "1700000000 looks like seconds; times are milliseconds: multiply by 1000" in warning.getMessage()
+
+
+def test_a_warning_a_minute_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    times = WrongTimes(lambda: now[0])
+    with caplog.at_level(logging.WARNING):
+        for second, time in ((0.0, SECONDS), (1.0, SECONDS), (2.0, NOW * 1000), (EVERY, SECONDS), (EVERY + 1, SECONDS)):
+            now[0] = second
+            times.see("clicks", refusal(time))
+        now[0] = 3 * EVERY
+        times.see("clicks", RecordError("validate", "wrong_type", "item", "expected a text"))
+        times.see("clicks", refusal(5))
+    assert [one.records for one in caplog.records] == [1, 3, 2]  # type: ignore[attr-defined]
+    assert [one.unit for one in caplog.records] == ["seconds", "seconds", ""]  # type: ignore[attr-defined]
+    assert "min_time" in caplog.records[-1].getMessage()
+
+
+# what sends and reads
+
+
+def test_send_says_the_same() -> None:
+    with pytest.raises(RecordError, match="1700000000 looks like seconds; times are milliseconds: multiply by 1000"):
+        list(_checked("click", Settings(), iter([("", click(SECONDS))])))
+    assert list(_checked("click", load(min_time="off"), iter([("", click(SECONDS))])))
+
+
+def test_corrections_say_the_same() -> None:
+    (problem,) = Acceptance(load()).problems("clicks", b"u", click(SECONDS))
+    assert (problem.field, "looks like seconds" in problem.message) == ("time", True)
+    assert Acceptance(load(min_time="off")).problems("clicks", b"u", click(SECONDS)) == []
+
+
+def test_data_that_is_older_says_what_to_do() -> None:
+    data = dataset("old", [Event("u", "i", CLICK, OLDEST - 86_400_000), Event("u", "j", CLICK, NOW)], [], SCALE)
+    expected = (
+        r"^old: time: found 946598400000, expected 2000-01-01 or later, by the setting min_time \(event 1 of 2: .*\); if these "
+        r"times are right, train and replay with --min-time 1999-12-31, and set min_time for the worker"
+    )
+    with pytest.raises(DataError, match=expected):
+        require_accepted(data.name, data.events, Rules(SCALE, OLDEST))
+    require_accepted(data.name, data.events, Rules(SCALE, OLDEST - 86_400_000))
+    data = dataset("wrong", [Event("u", "i", CLICK, SECONDS)], [], SCALE)
+    with pytest.raises(DataError, match="1700000000 looks like seconds; times are milliseconds: multiply by 1000"):
+        require_accepted(data.name, data.events, Rules(SCALE, OLDEST))
+
+
+@pytest.mark.parametrize("command", [("train", "--out", "run"), ("replay",)])
+def test_train_and_replay_refuse_data_that_is_older(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reached(Exception):
+        pass
+
+    def reached(*_: Any, **__: Any) -> None:
+        raise Reached
+
+    monkeypatch.setattr("deploy.producer.Producer", reached)
+    monkeypatch.setattr("models.train.train", reached)
+    monkeypatch.setattr("models.text.TextEncoder", lambda: None)
+    (tmp_path / "clicks.jsonl").write_bytes(click(SECONDS))
+    name, *more = command
+    told = CliRunner().invoke(app, [name, str(tmp_path), *more]).exception
+    assert isinstance(told, DataError)
+    assert "looks like seconds" in str(told)
+    for given in (
+        [name, str(tmp_path), *more, "--min-time", "1970-01-01"],
+        ["--set", "min_time=off", name, str(tmp_path), *more],
+    ):
+        assert isinstance(CliRunner().invoke(app, given).exception, Reached)
+    assert CliRunner().invoke(app, [name, str(tmp_path), *more, "--min-time", "soon"]).exit_code == 2
+
+
+def test_evaluate_and_read_ratings_say_so_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):
+        pass
+
+    def reached(*_: Any, **__: Any) -> None:
+        raise Reached
+
+    monkeypatch.setattr("models.evaluate.evaluate", reached)
+    monkeypatch.setattr("models.reading.protocol.reading_protocol", reached)
+    monkeypatch.setattr("models.text.TextEncoder", lambda: SimpleNamespace(encode=None))
+    (tmp_path / "clicks.jsonl").write_bytes(click(OLDEST - 1))
+    for command in (["evaluate", str(tmp_path)], ["read-ratings", str(tmp_path), "--out", "reader"]):
+        ended = CliRunner().invoke(app, command)
+        assert isinstance(ended.exception, Reached)
+        assert "note: " in ended.stderr
+        assert "train and replay with --min-time 1999-12-31" in ended.stderr
+        assert "note: " not in CliRunner().invoke(app, ["--set", "min_time=off", *command]).stderr
+
+
+# `freshet verify`
+
+
+def test_the_judge_goes_by_the_same_setting() -> None:
+    judge = Judge(1, SCALE, oldest=OLDEST)
+    assert judge.judge(CLICK, 0, NOW, b"u", click(SECONDS)) == "time 1700000000 is before 946684800000 (min_time)"
+    assert isinstance(judge.judge(CLICK, 0, NOW, b"u", click(OLDEST)), Accepted)
+    assert isinstance(Judge(1, SCALE).judge(CLICK, 0, NOW, b"u", click(0)), Accepted)
+
+
+def old_and_new() -> World:
+    """A worker without min_time took one event of 1970, one with it set the next one aside."""
+    world = World()
+    world.send(CLICK, "ann", time=SECONDS)
+    world.work()
+    _, partition, offset = world.send(CLICK, "ann", time=SECONDS)
+    row = world.log.topics["clicks"][partition][offset]
+    world.letter("clicks", row, "looks like seconds", "validate")
+    world._read["clicks", partition] = offset + 1
+    world.commit()
+    return world
+
+
+PLACE = f"clicks/{partition_of('ann')}"
+APPLIED = {"invalid-applied", "slate-events", "unreported"}
+ASIDE = {"valid-dead-letter", "lost"}
+
+
+@pytest.mark.parametrize(
+    ("before", "kinds"),
+    [
+        ((), APPLIED),
+        ((f"{PLACE}/1=off",), set()),
+        ((f"{PLACE}/2=off",), ASIDE),
+        ((f"clicks/{1 - partition_of('ann')}/1=off",), APPLIED),
+        ((f"{NOW + 1}=off",), ASIDE),
+        ((f"{NOW}=off",), APPLIED),
+        ((f"{NOW + 1}=off", f"{PLACE}/1=off"), set()),  # a place of its own counts before a time
+        ((f"{PLACE}/2=2000-01-01", f"{PLACE}/1=off"), set()),
+    ],
+)
+def test_verify_follows_a_change_of_the_setting(before: tuple[str, ...], kinds: set[str]) -> None:
+    world = old_and_new()
+    report = check(world.log, world.settings, scope=Scope(min_time_before=before))
+    assert set(report.kinds) == kinds
+
+
+def test_verify_is_told_of_another_setting_than_its_own() -> None:
+    world = World()
+    world.send(CLICK, "ann", time=SECONDS)
+    world.work()
+    assert set(check(world.log, world.settings).kinds) == APPLIED
+    assert check(world.log, world.settings, scope=Scope(min_time="off")).kinds == {}
+    assert check(world.log, load(app_id="t", min_time="off")).kinds == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("clicks/0/1", "--min-time-before clicks/0/1: expected PLACE=VALUE"),
+        ("clocks/0/1=off", "--min-time-before clocks/0/1=off: no partition of a source topic"),
+        ("clicks/9/1=off", "no partition of a source topic"),
+        ("clicks/0/x=off", "expected topic/partition/offset, or a time"),
+        ("soon=off", "expected topic/partition/offset, or a time"),
+        ("clicks/0/1=soon", r"expected an ISO date \(2000-01-01\), epoch milliseconds, or off"),
+    ],
+)
+def test_a_change_that_is_none_is_refused(before: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        check(World().log, World().settings, scope=Scope(min_time_before=(before,)))
+
+
+def test_verify_hands_the_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Scope] = []
+
+    def run(settings: Settings, scope: Scope) -> Any:
+        seen.append(scope)
+        raise DataError("seen")
+
+    monkeypatch.setattr("deploy.verify.run", run)
+    CliRunner().invoke(app, ["verify", "--min-time", "off", "--min-time-before", "clicks/0/7=off"])
+    assert (seen[0].min_time, seen[0].min_time_before) == ("off", ("clicks/0/7=off",))
