@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy.commands.data_options import (
+    BehaviourColumn,
+    ItemColumn,
+    SceneColumn,
+    TextColumn,
+    TimeColumn,
+    UserColumn,
+    ValueColumn,
+    load,
+)
 from deploy.dataoptions import RatingScale, scale_of, tell
 
 if TYPE_CHECKING:
@@ -58,19 +68,26 @@ def register(app: typer.Typer) -> None:
         filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
         report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
         rating_scale: RatingScale = None,
+        user_column: UserColumn = "",
+        item_column: ItemColumn = "",
+        time_column: TimeColumn = "",
+        value_column: ValueColumn = "",
+        behaviour_column: BehaviourColumn = "",
+        text_column: TextColumn = "",
+        scene_column: SceneColumn = "",
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Fit models on the training part alone and rank what was held back, among all items and with intervals.
 
         What was fitted is kept in .cache/evaluate: asking again fits nothing, an interrupted fit goes on.
         """
-        from models.data import generate, read  # isort: skip  # first: without the extra, polars is missing
+        from models.data.choices import parse_choices  # isort: skip  # first: without the extra, polars is missing
         from dataclasses import replace
 
         from rich.console import Console
 
         from models.compare import CACHE
-        from models.data.choices import parse_choices, parse_weights
+        from models.data.choices import parse_weights
         from models.data.rows import rated_on
         from models.evaluate import Question
         from models.evaluate import evaluate as judge
@@ -82,13 +99,16 @@ def register(app: typer.Typer) -> None:
         judged = load_run(run) if run else None
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
         with rated_on(scale_of(rating_scale)):
-            source = generate() if str(data) == "generated" else read(data)
+            source = load(
+                data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
+            )
         tell(source, context.obj)
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
         weights = parse_weights(action or (), judged.spec.weights if judged else source.weights)
         source = replace(source, choices=counted, weights=weights)
         with _progress() as told:
             found = judge(source, asked, TextEncoder(), told)
+        found["notes"] = [*source.notes, *found["notes"]]
         if report:
             write_report(found, report)
         if as_json:

@@ -8,6 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.commands.data_options import (
+    BehaviourColumn,
+    ItemColumn,
+    SceneColumn,
+    TextColumn,
+    TimeColumn,
+    UserColumn,
+    ValueColumn,
+    load,
+)
 from deploy.dataoptions import RatingScale, scale_of, tell
 
 
@@ -24,6 +34,13 @@ def register(app: typer.Typer) -> None:
         ] = 1,
         ablation: Annotated[bool, typer.Option(help="Also what each option does, on the validation part.")] = False,
         rating_scale: RatingScale = None,
+        user_column: UserColumn = "",
+        item_column: ItemColumn = "",
+        time_column: TimeColumn = "",
+        value_column: ValueColumn = "",
+        behaviour_column: BehaviourColumn = "",
+        text_column: TextColumn = "",
+        scene_column: SceneColumn = "",
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Fine-tune BERT's upper layers to read ratings; users split into training, validation and test."""
@@ -31,7 +48,6 @@ def register(app: typer.Typer) -> None:
 
         from rich.console import Console
 
-        from models.data import generate, read
         from models.data.rows import rated_on
         from models.reading.ablation import CHOSEN, reading_ablation
         from models.reading.corpus import corpus, split_users
@@ -47,7 +63,9 @@ def register(app: typer.Typer) -> None:
                 console.print(f"{stage} {text}")
 
         with rated_on(scale_of(rating_scale)):
-            source = generate() if str(data) == "generated" else read(data)
+            source = load(
+                data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
+            )
         tell(source, context.obj)
         encode = TextEncoder().encode
         figures = reading_protocol(source, tuple(range(seeds)), encode, report)

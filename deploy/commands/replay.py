@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.commands.data_options import (
+    BehaviourColumn,
+    ItemColumn,
+    SceneColumn,
+    TextColumn,
+    TimeColumn,
+    UserColumn,
+    ValueColumn,
+    load,
+)
 from deploy.dataoptions import MinTime, oldest
 from stream.settings import Settings
 from stream.valid import Rules
@@ -29,12 +39,19 @@ def register(app: typer.Typer) -> None:
 def replay(
     context: typer.Context,
     data: Annotated[
-        Path, typer.Argument(help="Data folder: MovieLens, Amazon reviews, or a log of freshet's messages.")
+        Path, typer.Argument(help="Data folder or file in a known form (docs/data.md), or one with names of columns.")
     ],
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as the broker takes them.")] = 0.0,
     items: Annotated[bool, typer.Option("--items/--no-items", help="Send the catalogue first.")] = True,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many events, the oldest.")] = None,
     min_time: MinTime = None,
+    user_column: UserColumn = "",
+    item_column: ItemColumn = "",
+    time_column: TimeColumn = "",
+    value_column: ValueColumn = "",
+    behaviour_column: BehaviourColumn = "",
+    text_column: TextColumn = "",
+    scene_column: SceneColumn = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
@@ -43,7 +60,7 @@ def replay(
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """
     from deploy.producer import Producer
-    from models.data import event_messages, item_messages, read
+    from models.data import event_messages, item_messages
     from models.data.checked import require_accepted
     from models.data.rows import rated_on
 
@@ -51,7 +68,9 @@ def replay(
     since = oldest(min_time, settings)
     given = "rating_scale" in settings.model_fields_set
     with rated_on(settings.rating_scale if given else None):
-        found = read(data)
+        found = load(
+            data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
+        )
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
     with Producer(settings, linger_ms=5) as producer:
         catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0

@@ -8,6 +8,16 @@ from typing import Annotated, Final
 
 import typer
 
+from deploy.commands.data_options import (
+    BehaviourColumn,
+    ItemColumn,
+    SceneColumn,
+    TextColumn,
+    TimeColumn,
+    UserColumn,
+    ValueColumn,
+    load,
+)
 from deploy.dataoptions import MinTime, RatingScale, oldest, scale_of
 from stream.valid import Rules
 
@@ -20,7 +30,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def train(
         context: typer.Context,
-        data: Annotated[Path, typer.Argument(help="Data folder, or `generated` for a small made-up world.")],
+        data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
         out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
         seed: Annotated[int, typer.Option(help="Same seed, data, machine, one thread: same weights.")] = 0,
         preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
@@ -44,6 +54,13 @@ def register(app: typer.Typer) -> None:
         ] = None,
         min_time: MinTime = None,
         rating_scale: RatingScale = None,
+        user_column: UserColumn = "",
+        item_column: ItemColumn = "",
+        time_column: TimeColumn = "",
+        value_column: ValueColumn = "",
+        behaviour_column: BehaviourColumn = "",
+        text_column: TextColumn = "",
+        scene_column: SceneColumn = "",
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Train the interest network on a data folder, with early stopping and a curve picture.
@@ -60,7 +77,6 @@ def register(app: typer.Typer) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         from models.curve import write_curve
-        from models.data import generate, read
         from models.data.checked import require_accepted
         from models.data.choices import parse_choices, parse_weights
         from models.data.rows import rated_on
@@ -77,7 +93,10 @@ def register(app: typer.Typer) -> None:
         reader = load_reading(reading) if reading else None
         counted, weights = parse_choices(choices), parse_weights(action or ())
         with rated_on(scale):
-            source = replace(generate() if str(data) == "generated" else read(data), choices=counted, weights=weights)
+            source = load(
+                data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
+            )
+        source = replace(source, choices=counted, weights=weights)
         require_accepted(
             source.name, source.events, Rules(source.rating_scale, since)
         )  # what cannot be sent is not trained
@@ -113,6 +132,7 @@ def register(app: typer.Typer) -> None:
             "ended": trained.reason,
             "seconds": round(time.monotonic() - started, 1),
             "metrics": trained.run.metrics,
+            "form": source.form,
             "notes": notes,
         }
         if as_json:

@@ -62,7 +62,8 @@ class Message(NamedTuple):
 class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
     timed: do times mean anything between users? choices: topics whose events count as choices, weights: of actions
-    (models/data/choices.py); notes: what a reader of the data decided that people should know."""
+    (models/data/choices.py); form: which form it was read as, "" for none; notes: what the reader decided that people should
+    know."""
 
     name: str
     events: pl.DataFrame
@@ -71,6 +72,7 @@ class DataSet:
     timed: bool = True
     choices: tuple[str, ...] = CHOICES
     weights: tuple[tuple[str, float], ...] = ACTIONS
+    form: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,10 +111,12 @@ def dataset(
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
     """Sorted by time, then by the fixed hash; the rest of the row decides between events of the same hash."""
-    columns = (events[name].to_list() for name in ("user", "item", "behaviour", "time"))
+    tied = events["time"].is_duplicated()  # the others need no hash: it decides nothing
+    columns = (events[name].filter(tied).to_list() for name in ("user", "item", "behaviour", "time"))
     hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
     last = ["action"] if (events["action"] != "").any() else []  # without actions, the order that it always was
-    return events.with_columns(hashes).sort("time", "hash", "text", "value", *last).drop("hash")
+    places = pl.Series("hash", [0], pl.UInt64).new_from_index(0, len(events)).scatter(tied.arg_true(), hashes)
+    return events.with_columns(places).sort("time", "hash", "text", "value", *last).drop("hash")
 
 
 def tie(user: str, item: str, behaviour: int, time: int) -> int:

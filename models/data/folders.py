@@ -1,50 +1,89 @@
-"""Which reader a folder or file is for."""
+"""Which form a folder or file has, before it is read: exactly one of the known forms, or it is refused and described."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
+
+import polars as pl
 
 from models.data.dataset import DataSet
-from models.data.messages import message_files, read_messages
-from models.data.movielens import read_movielens, read_ratings
-from models.data.reviews import read_reviews
-from models.data.sequences import read_sequences, sequence_files
+from models.data.forms.registry import FORMS, GENERAL
+from models.data.looks import look
+from models.data.source import PACKED, Source, open_bytes, plain_name, source
 from stream.errors import DataError
 
-EXPECTED = (
-    "ratings.csv and movies.csv (MovieLens), reviews.jsonl (Amazon Reviews 2023), one .txt of `user item item ...` or "
-    "`user item` lines, or clicks|ratings|comments(.jsonl|.parquet) with items beside them (freshet's own messages)"
+CONVERT: Final = (
+    "To read one file whose columns have names (CSV with , ; tab or | between, JSON lines, Parquet), say which they are: "
+    "--user COLUMN --item COLUMN, and --time, --value, --behaviour, --text, --scene where there are such (docs/data.md)"
 )
-EXPECTED_FILE = (
-    "a .csv of ratings (userId,movieId,rating,timestamp), a .jsonl of reviews, or text of `user item item ...` or "
-    "`user item` lines"
-)
+CUT: Final = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter")
+"""Ends of names of text whose last line may be cut short and still be read."""
 
 
 def read(path: Path) -> DataSet:
-    """A folder or a file in one of the known forms -> its events and items. Raises DataError naming what was expected."""
+    """A folder or a file in one of the known forms -> its events and items; `form` says which.
+
+    Raises DataError: where no form fits, it says what the data look like, what is known, and how to convert; where several fit,
+    it names them; where one does, it names what is wrong, with file and line.
+    """
     path = path.resolve()
-    if path.is_file():
-        return _file(path)
-    if not path.is_dir():
-        raise DataError(f"{path} is not a folder and not a file; expected a folder with {EXPECTED}; or {EXPECTED_FILE}")
-    if (path / "movies.csv").exists() and (path / "ratings.csv").exists():
-        return read_movielens(path)
-    if (path / "reviews.jsonl").exists():
-        return read_reviews(path / "reviews.jsonl", path.name)
-    if message_files(path):
-        return read_messages(path)
-    if len(files := sequence_files(path)) == 1:
-        return read_sequences(files[0], path.name)
-    raise DataError(f"{path}: not a known form; expected {EXPECTED}")
+    if not path.exists():
+        raise DataError(
+            f"{path} is not a folder and not a file; expected the data in one of the known forms: {known()}"
+        )
+    found = source(path)
+    fitting = [form for form in FORMS if form.fits(found)]
+    fitting = [form for form in fitting if form.name not in GENERAL] or fitting
+    if len(fitting) > 1:
+        names = " and ".join(form.name for form in fitting)
+        raise DataError(
+            f"{path}: fits several forms, {names}; name the one file to read, or put each into a folder of its own"
+        )
+    if not fitting:
+        raise DataError(f"no known form. {look(found)}. {CONVERT}. Known forms: {known()}")
+    (form,) = fitting
+    return finished(form.read(found), form.name, found)
 
 
-def _file(path: Path) -> DataSet:
-    """By its suffix; anything but .csv, .jsonl and .parquet is taken for text."""
-    if path.suffix == ".csv":
-        return read_ratings(path)
-    if path.suffix == ".jsonl":
-        return read_reviews(path)
-    if path.suffix == ".parquet":
-        raise DataError(f"{path}: expected the folder that it lies in, or {EXPECTED_FILE}")
-    return read_sequences(path)
+def known() -> str:
+    """Every form with its files and columns, in one line."""
+    return "; ".join(f"{form.name} ({form.expected})" for form in FORMS)
+
+
+def finished(data: DataSet, form: str, found: Source) -> DataSet:
+    """What holds for every form: an event that stands there twice counts once. Raises DataError where there is no event."""
+    if not len(data.events):
+        raise DataError(f"{found.path}: no event in it; it was read as {form}")
+    events = once(data.events)
+    notes = [f"read as: {form}", *data.notes]
+    if repeats := len(data.events) - len(events):
+        notes.append(f"{repeats:,} events stand there more than once, equal in every field: each counts once")
+    notes += [
+        f"{path.name}: its last line has no end; if the file was cut short, the last event may be wrong"
+        for path in unended(found)
+    ]
+    return replace(data, events=events, form=form, notes=tuple(notes))
+
+
+def once(events: pl.DataFrame) -> pl.DataFrame:
+    """Events in time order without those that are equal to an earlier one in every column."""
+    tied = events.filter(events["time"].is_duplicated()).select("user", "item", "behaviour", "time")
+    if not tied.is_duplicated().any():  # most data: nothing more to compare
+        return events
+    return events.unique(keep="first", maintain_order=True)
+
+
+def unended(found: Source) -> list[Path]:
+    """Plain text files that do not end with the end of a line. What is packed tells by itself when it is cut."""
+    paths = [path for path in found.listed if path.suffix not in PACKED and plain_name(path).lower().endswith(CUT)]
+    return [path for path in paths if _last(path) not in (b"\n", b"\r", b"")]
+
+
+def _last(path: Path) -> bytes:
+    if path.stat().st_size == 0:
+        return b""
+    with open_bytes(path) as file:
+        file.seek(-1, 2)
+        return file.read(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import ast
 import json
 import math
 import re
@@ -15,13 +15,15 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from models.data.source import numbered
+from models.data.table import LINE, headed
 from stream import times, valid
 from stream.errors import DataError, RecordError
 from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
 __all__ = [
-    "MAX_ID", "csv_rows", "cut", "given_scale", "identity", "json_rows", "lines", "moment", "open_text", "rated_on", "rating",
-    "read_text",
+    "MAX_ID", "csv_rows", "cut", "given_scale", "identity", "json_object", "json_rows", "moment", "numbered_rows", "object_rows",
+    "python_object", "rated_on", "rating",
 ]  # fmt: skip
 
 Made = TypeVar("Made")
@@ -32,67 +34,66 @@ _UNITS: Final = {1: "milliseconds", 1000: "seconds"}
 
 def csv_rows(path: Path, columns: tuple[str, ...], make: Callable[[dict[str, str]], Made]) -> Iterator[Made]:
     """`make` of every row of a CSV file with a header. Raises DataError naming file and line."""
-    with open_text(path) as file:
-        reader = csv.DictReader(lines(path, file), strict=True)
-        missing = set(columns) - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(f"{path}, line 1: expected the columns {', '.join(columns)}; missing {sorted(missing)}")
-        rows = iter(reader)
-        while True:
+    for block in headed(path, columns):
+        for row in block.iter_rows(named=True):
+            number = row.pop(LINE)
             try:
-                row = next(rows)
-                if None in row or None in row.values():
-                    raise ValueError(f"expected {len(reader.fieldnames or ())} fields")
                 made = make(row)
-            except StopIteration:
-                return
-            except (csv.Error, ValueError) as error:
-                raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: {error}") from None
             yield made
 
 
 def json_rows(path: Path, make: Callable[[dict[str, Any]], Made]) -> Iterator[Made]:
     """`make` of every line of a JSON-lines file; blank lines are passed over. Raises DataError naming file and line."""
-    with open_text(path) as file:
-        for number, line in enumerate(lines(path, file), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("expected a JSON object")
-                if "\\u" in line:
-                    json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate is no text: a ValueError
-                made = make(row)
-            except KeyError as error:
-                raise DataError(f"{path}, line {number}: missing field {error}") from None
-            except RecursionError:
-                raise DataError(f"{path}, line {number}: nested too deep") from None
-            except (ValueError, TypeError, OverflowError) as error:
-                raise DataError(f"{path}, line {number}: {error}") from None
-            yield made
+    return object_rows(path, json_object, make)
 
 
-def lines(path: Path, file: Iterator[str]) -> Iterator[str]:
-    """The lines of an open text file. Raises DataError where they are not UTF-8."""
+def object_rows(
+    path: Path, parse: Callable[[str], dict[str, Any]], make: Callable[[dict[str, Any]], Made]
+) -> Iterator[Made]:
+    """`make` of what `parse` finds in every line. Raises DataError naming file and line."""
+    return (made for _, made in numbered_rows(path, parse, make))
+
+
+def numbered_rows(
+    path: Path, parse: Callable[[str], dict[str, Any]], make: Callable[[dict[str, Any]], Made]
+) -> Iterator[tuple[int, Made]]:
+    """As object_rows, each with its line number."""
+    for number, line in numbered(path):
+        if not line.strip():
+            continue
+        try:
+            made = make(parse(line))
+        except KeyError as error:
+            raise DataError(f"{path}, line {number}: missing field {error}") from None
+        except (RecursionError, MemoryError):
+            raise DataError(f"{path}, line {number}: nested too deep") from None
+        except (ValueError, TypeError, OverflowError) as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
+        yield number, made
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """One line of JSON. Raises ValueError where it is no object."""
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("expected a JSON object")
+    if "\\u" in line:
+        json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate is no text: a ValueError
+    return row
+
+
+def python_object(line: str) -> dict[str, Any]:
+    """One line with a Python dict of plain values, as some files of 2014 have it; nothing is ever run. Raises ValueError."""
     try:
-        yield from file
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8: {error}") from None
-
-
-def read_text(path: Path) -> str:
-    """The whole of a text file. Raises DataError where it cannot be read or is not UTF-8."""
-    with open_text(path) as file:
-        return "".join(lines(path, file))
-
-
-def open_text(path: Path) -> Any:
-    """Open for reading. Raises DataError where that fails."""
-    try:
-        return path.open(encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        row = ast.literal_eval(line.strip())
+    except SyntaxError as error:
+        raise ValueError(f"no Python dict: {error.msg}") from None
+    if not isinstance(row, dict):
+        raise ValueError("expected a Python dict")
+    json.dumps(row, ensure_ascii=False).encode()
+    return row
 
 
 @contextmanager

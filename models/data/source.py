@@ -11,7 +11,6 @@ import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,8 @@ PACKED: Final = (".gz", ".zst")
 GZIP: Final = b"\x1f\x8b"
 ZSTD: Final = b"\x28\xb5\x2f\xfd"
 WIDE: Final = (b"\xff\xfe", b"\xfe\xff")
+LONGEST: Final = 1 << 20
+TOLD: Final = (".", "readme", "license", "licence")
 BROKEN: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """What a packed file raises if it is cut short or damaged."""
 
@@ -49,13 +50,29 @@ class Source:
             raise DataError(f"{self.path}: {name} is missing; expected it beside the others")
         return path
 
+    @property
+    def listed(self) -> list[Path]:
+        """The files that may hold data, by name: what is hidden, and what tells people about the data, is left out."""
+        return [path for name, path in sorted(self.files.items()) if not name.startswith(TOLD)]
+
+    def only(self, *suffixes: str) -> Path | None:
+        """The file that was named alone, or the folder's only one, if its name (without .gz or .zst) ends in one of these."""
+        found = [path for path in self.listed if plain_name(path).lower().endswith(suffixes)]
+        return found[0] if len(found) == 1 else None
+
     def head(self, path: Path, count: int = 20, encoding: str = "utf-8") -> list[str]:
-        """The first lines, without their ends; a byte that is no text becomes U+FFFD. For the sniffer."""
+        """The first lines, without their ends; a byte that is no text becomes U+FFFD, and a line of more than a million
+        characters ends it. For the sniffer."""
+        found: list[str] = []
         with open_text(path, encoding, errors="replace") as file:
             try:
-                return [line.rstrip("\n") for line in islice(file, count)]
+                while len(found) < count and (line := file.readline(LONGEST)):
+                    found.append(line.rstrip("\n"))
+                    if len(line) == LONGEST:
+                        break
             except BROKEN as error:
                 raise DataError(f"{path} cannot be unpacked: {error}") from None
+        return found
 
 
 def source(path: Path) -> Source:
@@ -111,9 +128,34 @@ def numbered(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, start=1):
                 yield number, line.rstrip("\n")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, after line {number}: not {encoding} text: {error.reason}") from None
+            raise undecoded(path, encoding, error) from None
         except BROKEN as error:
             raise DataError(f"{path}, after line {number}: cannot be unpacked: {error}") from None
+
+
+def utf8_or_latin1(path: Path) -> str:
+    """The encoding of a file of a form whose copies have either: utf-8 where the whole file is that, else latin-1. Latin-1 that
+    is valid UTF-8 by chance is next to impossible. Raises DataError where the file is damaged."""
+    with open_text(path) as file:
+        try:
+            while file.read(LONGEST):
+                pass
+        except UnicodeDecodeError:
+            return "latin-1"
+        except BROKEN as error:
+            raise DataError(f"{path} cannot be unpacked: {error}") from None
+    return "utf-8"
+
+
+def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:
+    """The error for a file that is no text of its encoding, with the line. Text is decoded in pieces, so this looks for it."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):  # a lone CR ends no line here: rare, and the place stays near
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError:
+                return DataError(f"{path}, line {number}: not {encoding} text: {error.reason}")
+    return DataError(f"{path}: not {encoding} text: {error.reason}")
 
 
 class _Zstandard(io.RawIOBase):

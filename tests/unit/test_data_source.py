@@ -46,7 +46,7 @@ def test_a_long_packed_file_is_read_whole(tmp_path: Path) -> None:
 
 def test_what_is_no_text_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"a" * 50_000 + b"\nb\xff\n")
-    with pytest.raises(DataError, match=r"after line [01]: not utf-8 text"):
+    with pytest.raises(DataError, match=r"x, line 2: not utf-8 text"):
         list(numbered(tmp_path / "x"))
     (tmp_path / "y").write_bytes("a,b\n".encode("utf-16"))
     with pytest.raises(DataError, match="UTF-16 text; expected UTF-8"):

@@ -183,7 +183,7 @@ BODIES = st.fixed_dictionaries(
         "id": st.sampled_from(["e1", "e2", "clicks/0/7", "id:clicks/0/7", "id:id:ratings/1/2", "id:x", "items/0/7"]),
         "scene": st.one_of(st.none(), st.text(max_size=4)),
         "value": st.one_of(st.integers(1, 5), st.floats(0.5, 5, width=64)),
-        "time": st.integers(0, NOW),
+        "time": st.integers(946_684_800_000, NOW),  # from min_time on
         "action": st.sampled_from(["", "view", "dislike", "né"]),
     },
 )

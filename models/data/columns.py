@@ -1,0 +1,161 @@
+"""Columns of text -> columns of events, by the same rules as rows (models/data/rows.py): each different value is judged once.
+
+A value that is refused is told with the line of its first row.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from models.data.dataset import SCHEMA
+from models.data.rows import cut, identity, moment, rating
+from models.data.table import LINE
+from stream.errors import DataError
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND: Final = timedelta(milliseconds=1)
+ISO: Final = re.compile(r"\d{4}-\d\d-\d\d([ T].+)?", re.ASCII)
+WHOLE: Final = re.compile(r"\d{1,20}\.0*|\d{1,10}(\.\d{1,20})?[eE]\+?\d{1,2}", re.ASCII)
+Column = Callable[[pl.Series], pl.Series]
+
+
+class Refused(Exception):
+    """A value that cannot be read: row in its block, and why."""
+
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(why)
+        self.row = row
+
+
+def events(path: Path, block: pl.DataFrame, behaviour: int, made: Mapping[str, tuple[str, Column]]) -> pl.DataFrame:
+    """A block of models.data.table -> rows of the events table. made: column of events -> (column of the block, how).
+
+    Raises DataError with the first line that holds a value that is refused, and the column.
+    """
+    found: dict[str, pl.Series] = {}
+    wrong: list[tuple[int, str]] = []
+    for name, (column, make) in made.items():
+        try:
+            found[name] = make(block[column])
+        except Refused as error:
+            wrong.append((int(block[LINE][error.row]), f"{column}: {error}"))
+    if wrong:
+        line, why = min(wrong)
+        raise DataError(f"{path}, line {line}: {why}")
+    return shaped(pl.DataFrame(found), behaviour)
+
+
+def shaped(table: pl.DataFrame, behaviour: int | None = None) -> pl.DataFrame:
+    """With every column of the events table; missing ones say nothing. behaviour: of all rows, if there is no column."""
+    if behaviour is not None:
+        table = table.with_columns(behaviour=pl.lit(behaviour, pl.UInt8))
+    nothing = {pl.Float64: math.nan, pl.String: ""}
+    return table.select(
+        name if name in table.columns else pl.lit(nothing[dtype], dtype).alias(name) for name, dtype in SCHEMA.items()
+    ).cast(SCHEMA)  # type: ignore[arg-type]
+
+
+def joined(tables: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """All rows in one table, in order."""
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *tables])
+
+
+def each(values: pl.Series, make: Callable[[Any], Any], dtype: Any) -> pl.Series:
+    """`make` of every value, called once for each different one. Raises Refused where it raises ValueError."""
+    if not len(values):
+        return pl.Series(values.name, [], dtype)
+    different = values.unique(maintain_order=True)
+    made: list[Any] = []
+    for value in different:
+        try:
+            made.append(make(value))
+        except (ValueError, TypeError, OverflowError) as error:
+            row = values.is_null().arg_max() if value is None else (values == value).arg_max()
+            raise Refused(row or 0, str(error)) from None
+    if dtype == values.dtype and made == different.to_list():
+        return values
+    return values.replace_strict(different, pl.Series(made, dtype=dtype), return_dtype=dtype)
+
+
+def ids(values: pl.Series) -> pl.Series:
+    """Names of users or items."""
+    return each(values, identity, pl.String)
+
+
+def numbers(values: pl.Series) -> pl.Series:
+    """Names that must be whole numbers: of forms without a header, where nothing else tells a column from another."""
+    return each(values, number, pl.String)
+
+
+def number(text: str) -> str:
+    """Raises ValueError for anything but digits."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError(f"{text[:30]!r}: expected a whole number")
+    return identity(text)
+
+
+def ratings(scale: tuple[float, float]) -> Column:
+    """Ratings within the scale."""
+    return lambda values: each(values, lambda value: rating(value, scale), pl.Float64)
+
+
+def texts(values: pl.Series) -> pl.Series:
+    """Prose, cut to what a message may carry."""
+    return each(values, cut, pl.String)
+
+
+def times(unit: int, least: int = 0) -> Column:
+    """Times in units of `unit` ms, or in ISO 8601 -> epoch ms. least: ms; what is older cannot be a time of the form."""
+
+    def one(text: str) -> int:
+        time = instant(text, unit)
+        if time < least:
+            raise ValueError(f"time {text[:30]}: expected {least // unit} or later")
+        return time
+
+    def column(values: pl.Series) -> pl.Series:
+        if len(values) and values.str.contains(r"^[0-9]{1,15}$").all():
+            found = values.cast(pl.Int64)
+            try:  # whatever lies between a time that is taken and another is taken, too
+                one(str(found.min()))
+                one(str(found.max()))
+            except ValueError:
+                pass
+            else:
+                return found * unit
+        return each(values, one, pl.Int64)
+
+    return column
+
+
+def instant(text: str, unit: int) -> int:
+    """One time as epoch ms: a whole number of units (978300760, 978300760.0, 9.7830076e8), or ISO 8601. Raises ValueError."""
+    if ISO.fullmatch(text):
+        return moment(iso(text))
+    return moment(whole(text), unit)
+
+
+def whole(text: str) -> str:
+    """A whole number that was written as a float, in digits; anything else as it is."""
+    if WHOLE.fullmatch(text):
+        exact = Decimal(text)
+        if exact == exact.to_integral_value():
+            return str(int(exact))
+    return text
+
+
+def iso(text: str) -> int:
+    """2015-10-27, 2015-10-27 21:34:11, 2015-10-27T21:34:11.5+02:00 as epoch ms; without a zone it is UTC. Raises ValueError."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"time {text[:30]!r}: not a day and time of ISO 8601") from None
+    return (at.replace(tzinfo=at.tzinfo or UTC) - EPOCH) // MILLISECOND

@@ -1,0 +1,168 @@
+"""Goodreads (UCSD Book Graph), whole or by genre. A book put on a shelf is a click; with stars it is a rating, with a text a
+comment whose value is the stars (0 stars: none). The table goodreads_interactions.csv has no times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from models.data.dataset import NAN, DataSet, Event
+from models.data.form import Form
+from models.data.forms.columns import check, events, fields, ids
+from models.data.forms.lines import (
+    ORDER_START,
+    ORDER_STEP,
+    chosen,
+    click,
+    collected,
+    field,
+    first_lines,
+    has_fields,
+    head,
+    item,
+    json_rows,
+    matching,
+    named,
+    words,
+)
+from models.data.forms.times import unix
+from models.data.rows import rating
+from models.data.source import Source
+from stream.events import CLICK, COMMENT, RATING, Item
+
+SCALE: Final = (1.0, 5.0)
+COLUMNS: Final = ("user_id", "book_id", "is_read", "rating", "is_reviewed")
+TABLE: Final = "goodreads_interactions.csv"
+STATES: Final = frozenset({"to-read", "currently-reading", "read"})  # shelves that say nothing of the book
+SPOILERS: Final = "goodreads_reviews_spoiler.json"  # the same reviews cut into sentences, without a time of day
+MOST: Final = 10  # shelves kept as categories
+
+
+def read(source: Source) -> DataSet:
+    """Streams JSON lines: some 30,000 a second. A review that stands in both kinds of files is one event, with the whole
+    text. The time is that of date_added, in the zone that it names."""
+    made: dict[str, Event] = {}
+    for path in _events(source):
+        for name, event in json_rows(path, _event):
+            made.setdefault(name, event)
+    return collected(source.name, list(made.values()), _books(source), SCALE)
+
+
+def fits(source: Source) -> bool:
+    paths = _events(source)
+    return bool(paths) and has_fields(head(source, paths[0]), ("user_id", "book_id", "rating", "date_added"))
+
+
+def read_table(source: Source) -> DataSet:
+    """The table numbers its books; book_id_map.csv beside it gives their own ids, which goodreads_books*.json describes."""
+    path = chosen(source, TABLE) or source.need(TABLE)
+    own = source.find("book_id_map.csv")
+    numbers = {} if own is None else _own_ids(own)
+    tables = [_table(path, table, numbers) for table in fields(path, COLUMNS)]
+    # The n-th event of a user is dated n minutes after the start: only the order within a user means anything.
+    at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
+    whole = pl.concat(tables).with_columns(time=ORDER_START + at * ORDER_STEP)
+    rated = pl.col("stars") > 0
+    behaviour = pl.when(rated).then(RATING).otherwise(CLICK)
+    made = events(whole, behaviour, value=pl.when(rated).then(pl.col("stars")).otherwise(NAN))
+    return collected(source.name, made, _books(source), SCALE, timed=False)
+
+
+def fits_table(source: Source) -> bool:
+    return not fits(source) and first_lines(source, TABLE)[:1] == [",".join(COLUMNS)]
+
+
+def _events(source: Source) -> list[Path]:
+    """Reviews first: they have the whole text."""
+    reviews = matching(source, "goodreads_reviews", ".json")
+    paths = [*reviews, *matching(source, "goodreads_interactions", ".json")]
+    paths = [path for path in paths if not path.name.lower().startswith(SPOILERS)]
+    return paths or ([source.path] if source.path.is_file() else [])
+
+
+def _event(row: dict[str, Any]) -> tuple[str, Event]:
+    user, book, time = field(row, "user_id", named), field(row, "book_id", named), field(row, "date_added", unix)
+    stars = field(row, "rating", lambda value: rating(value, (0.0, SCALE[1])))
+    name = "review_text" if "review_text" in row else "review_text_incomplete"
+    text = field(row, name, words) if name in row else ""
+    review = str(row.get("review_id") or f"{user} {book}")
+    if text:
+        return review, Event(user, book, COMMENT, time, stars or NAN, text)
+    return review, Event(user, book, RATING, time, stars) if stars else click(user, book, time)
+
+
+def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str]) -> pl.DataFrame:
+    table = ids(path, table, "user_id", "book_id")
+    stars = pl.col("rating").cast(pl.Float64, strict=False)
+    check(path, table, "rating", stars.is_between(0, SCALE[1]), "0 (none) or 1 to 5")
+    if numbers:
+        found = pl.col("book_id").is_in(list(numbers))
+        check(path, table, "book_id", found, "a number that book_id_map.csv lists")
+        table = table.with_columns(pl.col("book_id").replace(numbers))
+    return table.select(user="user_id", item="book_id", stars=stars)
+
+
+def _own_ids(path: Path) -> dict[str, str]:
+    tables = fields(path, ("book_id_csv", "book_id"))
+    return dict(row for table in tables for row in ids(path, table, "book_id").select("book_id_csv", "book_id").rows())
+
+
+def _books(source: Source) -> Iterable[Item]:
+    genres = {
+        book: names
+        for path in matching(source, "goodreads_book_genres", ".json")
+        for book, names in json_rows(path, _genres)
+    }
+    for path in matching(source, "goodreads_books", ".json"):
+        yield from json_rows(path, lambda row: _book(row, genres))
+
+
+def _genres(row: dict[str, Any]) -> tuple[str, list[str]]:
+    """The genres of a book, those that most readers name first; one name may list several with commas between."""
+    counts = row["genres"]
+    if not isinstance(counts, dict):
+        raise ValueError("genres: expected an object of names and counts")
+    ordered = sorted(counts, key=lambda name: -float(counts[name]))
+    return field(row, "book_id", named), [one for name in ordered for one in name.split(",")]
+
+
+def _book(row: dict[str, Any], genres: dict[str, list[str]]) -> Item:
+    name = field(row, "book_id", named)
+    kinds = genres.get(name) or (field(row, "popular_shelves", _shelves) if "popular_shelves" in row else [])
+    text = field(row, "description", words) if "description" in row else ""
+    return item(name, field(row, "title", words), text, kinds)
+
+
+def _shelves(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise ValueError("expected a list of objects with name and count")
+    return [words(one.get("name")) for one in value if one.get("name") not in STATES][:MOST]
+
+
+TERMS: Final = "academic use only, no redistribution, no commercial use (https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)"
+ORIGIN: Final = "M. Wan and J. McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018"
+BOOKS: Final = "and beside it, where wanted, goodreads_books*.json(.gz) and goodreads_book_genres*.json(.gz)"
+FORMS: Final[tuple[Form, ...]] = (
+    Form(
+        name="Goodreads",
+        expected="goodreads_interactions*.json(.gz) or goodreads_reviews*.json(.gz) (user_id, book_id, rating, date_added), "
+        + BOOKS,
+        terms=TERMS,
+        origin=ORIGIN,
+        fits=fits,
+        read=read,
+    ),
+    Form(
+        name="Goodreads table",
+        expected="goodreads_interactions.csv (user_id,book_id,is_read,rating,is_reviewed), and beside it, where wanted, "
+        "book_id_map.csv and goodreads_books*.json(.gz)",
+        terms=TERMS,
+        origin=ORIGIN,
+        fits=fits_table,
+        read=read_table,
+    ),
+)

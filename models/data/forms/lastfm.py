@@ -1,0 +1,56 @@
+"""Last.fm 1K: what a thousand people listened to. A track that was played is a click on its ARTIST: a tenth of the tracks have
+no id, and a user plays few tracks again, but artists often. The artist's id is that of MusicBrainz, or the name where it has
+none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import polars as pl
+
+from models.data.dataset import DataSet
+from models.data.form import Form
+from models.data.forms.columns import check, dates, events, fields, ids
+from models.data.forms.lines import chosen, collected, first_lines, item
+from models.data.rows import MAX_ID
+from models.data.source import Source
+
+PLAYS: Final = "userid-timestamp-artid-artname-traid-traname.tsv"
+COLUMNS: Final = ("user", "time", "artist", "name", "track", "title")
+SHAPE: Final = re.compile(r"user_\d+\t\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(\t[^\t]*){4}", re.ASCII)
+
+
+def read(source: Source) -> DataSet:
+    """The file has no header, and a quotation mark in it is a plain character."""
+    path = chosen(source, PLAYS) or source.need(PLAYS)
+    tables, artists = [], []
+    for table in fields(path, COLUMNS, "\t", header=False, quotes=True):
+        by_name = pl.col("name").str.slice(0, MAX_ID)
+        table = table.with_columns(item=pl.when(pl.col("artist") == "").then(by_name).otherwise(pl.col("artist")))
+        check(path, table, "artist", pl.col("item") != "", "an artist's id, or a name behind it")
+        table = dates(path, ids(path, table, "user", "item"), "time", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z")
+        tables.append(events(table))
+        artists.append(table.select("item", "name").unique("item", keep="first", maintain_order=True))
+    if not tables:
+        return collected(source.name, [], [])
+    named = pl.concat(artists).unique("item", keep="first", maintain_order=True).sort("item")
+    return collected(source.name, pl.concat(tables), [item(*row) for row in named.iter_rows()])
+
+
+def fits(source: Source) -> bool:
+    lines = first_lines(source, PLAYS)
+    return bool(lines) and all(SHAPE.fullmatch(line) for line in lines)
+
+
+FORMS: Final[tuple[Form, ...]] = (
+    Form(
+        name="Last.fm 1K",
+        expected=f"{PLAYS} (tabs between, no header)",
+        terms="non-commercial use, by agreement with Last.fm (http://ocelma.net/MusicRecommendationDataset/lastfm-1K.html)",
+        origin="O. Celma, Music Recommendation and Discovery, Springer 2010",
+        fits=fits,
+        read=read,
+    ),
+)

@@ -1,0 +1,175 @@
+"""A log of freshet's own messages: clicks, ratings, comments and items, as JSON lines, CSV or Parquet, plain or packed.
+
+One message a line or row, fields as in stream.events; in a CSV an empty field is none, and categories have | between. Files
+that are missing are empty. Items without a file are taken from the events; a later line of the same item replaces an earlier one.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import polars as pl
+
+from models.data.catalogue import described
+from models.data.columns import instant, number
+from models.data.dataset import NAN, DataSet, Event, dataset
+from models.data.form import Form
+from models.data.forms.movielens import names
+from models.data.forms.reviews import first_row
+from models.data.rows import given_scale, json_rows, rating
+from models.data.source import BROKEN, Source, open_bytes, plain_name
+from models.data.table import LINE, headed
+from stream.body import convert
+from stream.errors import DataError, RecordError
+from stream.events import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item, Rating
+
+SCALE: Final = (0.5, 5.0)  # of the settings' default; a log does not say its own
+SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
+WIDENED: Final = (
+    "the rating scale is {0:g} to {1:g}: widened from {2:g} to {3:g} to hold the ratings found; if theirs is another, say "
+    "--rating-scale LOW HIGH; the worker needs rating_scale = [{0}, {1}]"
+)
+KINDS: Final[dict[str, type[Click] | type[Rating] | type[Comment]]] = {
+    "clicks": Click,
+    "ratings": Rating,
+    "comments": Comment,
+}
+NEEDED: Final[dict[str, tuple[str, ...]]] = {
+    "clicks": ("user", "item", "time"),
+    "ratings": ("user", "item", "time", "value"),
+    "comments": ("user", "item", "time", "text"),
+    "items": ("item", "title"),
+}
+YES: Final = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+def _files(source: Source, topic: str) -> list[Path]:
+    return [path for suffix in SUFFIXES if (path := source.find(f"{topic}{suffix}"))]
+
+
+def _fits(source: Source) -> bool:
+    """By names of files that are ours alone; ratings.csv and .json may be others', so there the fields decide."""
+    return any(_ours(source, topic, path) for topic in SOURCE_TOPICS for path in _files(source, topic))
+
+
+def _ours(source: Source, topic: str, path: Path) -> bool:
+    suffix = Path(plain_name(path).lower()).suffix
+    if suffix == ".csv":
+        return set(NEEDED[topic]) <= set(names(source, path))
+    return suffix != ".json" or set(NEEDED[topic]) <= set(first_row(source, path))
+
+
+def _read(source: Source) -> DataSet:
+    """The rating scale is the one that is given (models.data.rows.rated_on), else 0.5 to 5, widened where ratings lie outside."""
+    events: list[Event] = []
+    for behaviour, topic in enumerate(SOURCE_TOPICS):
+        events += (_event(behaviour, message) for message in _messages(source, topic, KINDS[topic]))
+    if not events:
+        raise DataError(f"{source.path}: no {', no '.join(BEHAVIOURS)} in it")
+    items = described(_messages(source, "items", Item))
+    values = [event.value for event in events if event.value == event.value]
+    scale = (min([SCALE[0], *values]), max([SCALE[1], *values]))
+    notes = () if scale == SCALE or given_scale() else (WIDENED.format(*scale, *SCALE),)
+    return dataset(source.name, events, items, scale, notes=notes)
+
+
+def _messages(source: Source, topic: str, kind: type[Kind]) -> Iterator[Kind]:
+    for path in _files(source, topic):
+        suffix = Path(plain_name(path).lower()).suffix
+        if suffix == ".parquet":
+            yield from _parquet(path, kind)
+        elif suffix == ".csv":
+            yield from _csv(path, NEEDED[topic], kind)
+        else:
+            yield from json_rows(path, lambda row: _made(row, kind))
+
+
+def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind]) -> Iterator[Kind]:
+    known = set(kind.__struct_fields__)
+    for block in headed(path, needed):
+        for row in block.iter_rows(named=True):
+            filled = {name: value for name, value in row.items() if name in known and (value or name in needed)}
+            try:
+                made = _made({name: _READ.get(name, str)(value) for name, value in filled.items()}, kind)
+            except ValueError as error:
+                raise DataError(f"{path}, line {row[LINE]}: {error}") from None
+            yield made
+
+
+def _value(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"value {text[:30]!r}: expected a number") from None
+
+
+def _yes(text: str) -> bool:
+    if text not in YES:
+        raise ValueError(f"available {text[:30]!r}: expected true or false")
+    return YES[text]
+
+
+_READ: Final[dict[str, Callable[[str], Any]]] = {
+    "time": lambda text: instant(text, 1),
+    "value": _value,
+    "rank": lambda text: int(number(text)),
+    "dwell_ms": lambda text: int(number(text)),
+    "categories": lambda text: text.split("|"),
+    "scenes": lambda text: text.split("|"),
+    "available": _yes,
+}
+"""How a field of a CSV that is no text is read."""
+
+
+def parquet(path: Path) -> pl.DataFrame:
+    """A whole Parquet file, plain or packed. Raises DataError."""
+    try:
+        with open_bytes(path) as file:
+            return pl.read_parquet(io.BytesIO(file.read()))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, *BROKEN) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {str(error)[:200]}") from None
+
+
+def _parquet(path: Path, kind: type[Kind]) -> Iterator[Kind]:
+    for at, row in enumerate(parquet(path).iter_rows(named=True), start=1):
+        filled: dict[str, Any] = {name: value for name, value in row.items() if value is not None}
+        try:
+            yield _made(filled, kind)
+        except ValueError as error:
+            raise DataError(f"{path}, row {at}: {error}") from None
+
+
+def _made(row: dict[str, Any], kind: type[Kind]) -> Kind:
+    """A row as the wire would read it. Raises ValueError."""
+    try:
+        made = convert(row, kind)
+        if (scale := given_scale()) and (value := getattr(made, "value", None)) is not None:
+            rating(value, scale)
+        return made
+    except RecordError as error:
+        raise ValueError(f"{error.field}: {error}") from None
+
+
+def _event(behaviour: int, message: Click | Rating | Comment) -> Event:
+    value = None if isinstance(message, Click) else message.value
+    text = message.text if isinstance(message, Comment) else ""
+    value = NAN if value is None else value
+    action = (message.action or "") if isinstance(message, Click) else ""
+    return Event(message.user, message.item, behaviour, message.time, value, text, message.scene or "", action)
+
+
+FORMS: Final[tuple[Form, ...]] = (
+    Form(
+        "freshet's messages",
+        "clicks, ratings, comments (.jsonl, .json, .csv or .parquet) with items beside them, or one of these alone",
+        "your own",
+        "docs/messages.md",
+        _fits,
+        _read,
+    ),
+)

@@ -1,0 +1,125 @@
+"""MIND, the Microsoft news data set: a click on a piece of news is a click. behaviors.tsv and news.tsv have no header, and a
+quotation mark in them is a plain character.
+
+The history of a user's first impression becomes clicks before it, a minute apart, in order; the histories of the later
+impressions say the same again and are passed over. What an impression shows is a click where it is marked 1. In the test
+set nothing is marked: there only histories become clicks.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from models.data.dataset import DataSet
+from models.data.form import Form
+from models.data.forms.columns import check, dates, empty, events, fields, ids
+from models.data.forms.lines import chosen, collected, first_lines, item
+from models.data.rows import cut
+from models.data.source import Source
+from stream.events import Item
+
+BEHAVIORS: Final = "behaviors.tsv"
+NEWS: Final = "news.tsv"
+COLUMNS: Final = ("impression", "user", "time", "history", "impressions")
+NEWS_COLUMNS: Final = (
+    "id",
+    "category",
+    "subcategory",
+    "title",
+    "abstract",
+    "url",
+    "title_entities",
+    "abstract_entities",
+)
+EXAMPLE: Final = "11/11/2019 9:05:58 AM"
+MARKED: Final = r"^\S+-[01]( \S+-[01])*$"
+UNMARKED: Final = r"^N\d+( N\d+)*$"
+SHAPE: Final = re.compile(r"\d+\t[^\t]+\t\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d\d:\d\d [AP]M\t[^\t]*\t[^\t]*", re.ASCII)
+STEP: Final = 60_000
+
+
+def read(source: Source) -> DataSet:
+    """Times are read as UTC (the file names no zone)."""
+    path = chosen(source, BEHAVIORS) or source.need(BEHAVIORS)
+    first: pl.DataFrame = empty().select("user", "time", history=pl.lit(""), line=pl.lit(0, pl.Int64))
+    clicks = [empty()]
+    for table in fields(path, COLUMNS, "\t", header=False, quotes=True):
+        rows = _checked(path, table)
+        clicks.append(_clicks(path, rows))
+        # Of two impressions at one time the one with the longer history is the later.
+        ordered = rows.select("user", "time", "history", "line").sort("time", pl.col("history").str.len_chars())
+        first = (
+            pl.concat([first, ordered])
+            .sort("time", maintain_order=True)
+            .unique("user", keep="first", maintain_order=True)
+        )
+    news = source.find(NEWS)
+    items = [] if news is None else [one for table in _news(news) for one in table]
+    return collected(source.name, pl.concat([_histories(path, first), *clicks]), items)
+
+
+def fits(source: Source) -> bool:
+    lines = first_lines(source, BEHAVIORS)
+    return bool(lines) and all(SHAPE.fullmatch(line) for line in lines)
+
+
+def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
+    table = ids(path, table, "user")
+    table = dates(path, table, "time", "%m/%d/%Y %I:%M:%S %p", EXAMPLE)
+    shown = pl.col("impressions").str.strip_chars()
+    table = table.with_columns(pl.col("history").str.strip_chars(), impressions=shown)
+    good = (shown == "") | shown.str.contains(MARKED) | shown.str.contains(UNMARKED)
+    check(
+        path,
+        table,
+        "impressions",
+        good,
+        "news ids with -1 or -0 behind each (in the test set N and a number), blanks between",
+    )
+    check(
+        path, table, "history", ~pl.col("history").str.contains("  ", literal=True), "news ids with one blank between"
+    )
+    return table
+
+
+def _clicks(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
+    shown = rows.select("line", "user", "time", item=pl.col("impressions").str.split(" ")).explode("item")
+    clicked = shown.filter(pl.col("item").str.ends_with("-1")).with_columns(pl.col("item").str.strip_suffix("-1"))
+    return events(ids(path, clicked, "item"))
+
+
+def _histories(path: Path, first: pl.DataFrame) -> pl.DataFrame:
+    """The times go back from the impression: the last click of the history is one step before it."""
+    known = first.filter(pl.col("history") != "").with_columns(item=pl.col("history").str.split(" "))
+    back = pl.int_ranges(pl.col("item").list.len().cast(pl.Int64), 0, -1)
+    rows = (
+        known.with_columns(back=back).explode("item", "back").with_columns(time=pl.col("time") - pl.col("back") * STEP)
+    )
+    return events(ids(path, rows, "item"))
+
+
+def _news(path: Path) -> list[list[Item]]:
+    tables = (ids(path, table, "id") for table in fields(path, NEWS_COLUMNS, "\t", header=False, quotes=True))
+    wanted = ("id", "title", "abstract", "category", "subcategory")
+    return [[_item(*row) for row in table.select(wanted).iter_rows()] for table in tables]
+
+
+def _item(name: str, title: str, abstract: str, category: str, subcategory: str) -> Item:
+    return item(name, title, cut(abstract), (category, subcategory))
+
+
+FORMS: Final[tuple[Form, ...]] = (
+    Form(
+        name="MIND",
+        expected="behaviors.tsv (impression, user, time, history, impressions; tabs between, no header), and beside it, where "
+        "wanted, news.tsv",
+        terms="Microsoft Research License Terms: research use (https://msnews.github.io/)",
+        origin="F. Wu et al., MIND: A Large-scale Dataset for News Recommendation, ACL 2020",
+        fits=fits,
+        read=read,
+    ),
+)

@@ -1,0 +1,193 @@
+"""Steam, two crawls of one laboratory; both print Python objects, one a line.
+
+Reviews (steam_reviews.json, called steam_new.json inside the packed file): a review is a comment whose value is 1. The file
+does not say whether the reviewer likes the game: as in the papers, every review counts as a choice.
+Australian users (australian_user_reviews.json): a comment whose value is 1 where the game is recommended, else 0. Where the
+folder has only australian_users_items.json, every game that a user owns is a click, without times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from models.data.dataset import DataSet, Event
+from models.data.form import Form
+from models.data.forms.lines import (
+    ORDER_START,
+    ORDER_STEP,
+    chosen,
+    click,
+    collected,
+    dict_rows,
+    field,
+    first_lines,
+    has_fields,
+    item,
+    literal,
+    named,
+    names,
+    shown,
+    words,
+)
+from models.data.forms.times import day, month_number, plain
+from models.data.source import Source
+from stream.events import COMMENT, Item
+
+SCALE: Final = (0.0, 1.0)
+REVIEWS: Final = ("steam_reviews.json", "steam_new.json")
+USER_REVIEWS: Final = "australian_user_reviews.json"
+USER_ITEMS: Final = "australian_users_items.json"
+GAMES: Final = ("steam_games.json", "output_steam_games.json")
+CRAWL_YEAR: Final = 2016
+"""Steam leaves the year out of a date of the running year; reviews without one end in September, and 2015 is whole."""
+APP: Final = re.compile(r"/app/(\d+)", re.ASCII)
+POSTED: Final = re.compile(r"Posted ([A-Z][a-z]+) (\d{1,2})(?:, (\d{4}))?\.?", re.ASCII)
+
+
+def read_reviews(source: Source) -> DataSet:
+    """Slow: some 10,000 reviews a second. A date has a day and no time: it stands for its start, UTC."""
+    path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
+    return collected(source.name, list(dict_rows(path, _review)), _games(source), SCALE)
+
+
+def fits_reviews(source: Source) -> bool:
+    return has_fields(first_lines(source, *REVIEWS), ("username", "product_id", "date", "text"), literal)
+
+
+def read_users(source: Source) -> DataSet:
+    """The reviews of every user, or without their file the games that every user owns, in the file's order."""
+    owned = source.find(USER_ITEMS)
+    reviews = source.find(USER_REVIEWS) or (chosen(source) if owned is None else None)
+    if reviews is not None and _first(source, ("reviews",)):
+        events = list(chain.from_iterable(dict_rows(reviews, _user_reviews)))
+        owned_items = {} if owned is None else dict(chain.from_iterable(dict_rows(owned, _titles)))
+        items = [item(name, title) for name, title in owned_items.items()]
+        return collected(source.name, events, [*items, *_games(source)], SCALE)
+    path = owned or chosen(source) or source.need(USER_ITEMS)
+    pairs = list(chain.from_iterable(dict_rows(path, _owned)))
+    items = [item(event.item, title) for event, title in pairs]
+    return collected(source.name, [event for event, _ in pairs], [*items, *_games(source)], timed=False)
+
+
+def fits_users(source: Source) -> bool:
+    return _first(source, ("reviews",)) or _first(source, ("items",))
+
+
+def _first(source: Source, fields: tuple[str, ...]) -> bool:
+    name = USER_REVIEWS if fields == ("reviews",) else USER_ITEMS
+    return has_fields(first_lines(source, name), ("user_id", "user_url", *fields), literal)
+
+
+def _review(row: dict[str, Any]) -> Event:
+    return Event(
+        _user(row),
+        field(row, "product_id", named),
+        COMMENT,
+        field(row, "date", plain),
+        1.0,
+        field(row, "text", words),
+    )
+
+
+def _user(row: dict[str, Any]) -> str:
+    """By name, as the papers do. An empty name and `*` (freshet's word for anyone unknown) are no ids."""
+    name = row["username"]
+    if name in ("", "*"):
+        return field(row, "user_id", named) if row.get("user_id") else f"steam:{name}"
+    return field(row, "username", named)
+
+
+def _user_reviews(row: dict[str, Any]) -> Iterator[Event]:
+    user = field(row, "user_id", named)
+    # Made at once, not step by step: an error must be told with the line that it belongs to.
+    return iter([_user_review(user, review) for review in field(row, "reviews", _objects)])
+
+
+def _user_review(user: str, row: dict[str, Any]) -> Event:
+    return Event(
+        user,
+        field(row, "item_id", named),
+        COMMENT,
+        field(row, "posted", _posted),
+        field(row, "recommend", _recommended),
+        field(row, "review", words),
+    )
+
+
+def _owned(row: dict[str, Any]) -> Iterator[tuple[Event, str]]:
+    user = field(row, "user_id", named)
+    return iter(
+        [(click(user, game, ORDER_START + at * ORDER_STEP), title) for at, (game, title) in enumerate(_titles(row))]
+    )
+
+
+def _titles(row: dict[str, Any]) -> list[tuple[str, str]]:
+    games = field(row, "items", _objects)
+    return [(field(game, "item_id", named), field(game, "item_name", words)) for game in games]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise ValueError("expected a list of objects")
+    return value
+
+
+def _posted(value: Any) -> int:
+    found = POSTED.fullmatch(str(value).strip())
+    if not found or (month := month_number(found[1])) is None:
+        raise ValueError("expected a date such as Posted November 5, 2011.")
+    return day(int(found[3] or CRAWL_YEAR), month, int(found[2]))
+
+
+def _recommended(value: Any) -> float:
+    if not isinstance(value, bool):
+        raise ValueError("expected True or False")
+    return float(value)
+
+
+def _games(source: Source) -> list[Item]:
+    path: Path | None = source.find(*GAMES)
+    return [] if path is None else [game for game in dict_rows(path, _game) if game is not None]
+
+
+def _game(row: dict[str, Any]) -> Item | None:
+    """None for the published row that has neither an id nor an address that tells it: no event can name it."""
+    if "id" in row:
+        name = field(row, "id", named)
+    elif found := APP.search(str(row.get("url", ""))):
+        name = found[1]
+    elif row.get("title") or row.get("app_name"):
+        raise ValueError(f"found {shown(list(row))}; expected id, or a url with /app/ and the id in it")
+    else:
+        return None
+    title = words(row.get("title")) or words(row.get("app_name"))
+    return item(name, title, categories=[*names(row.get("genres")), *names(row.get("tags"))])
+
+
+TERMS: Final = (
+    "no licence is given: research use, cite the papers (https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data)"
+)
+FORMS: Final[tuple[Form, ...]] = (
+    Form(
+        name="Steam reviews",
+        expected="steam_reviews.json(.gz) of Python objects (username, product_id, date, text), and beside it, where wanted, "
+        "steam_games.json(.gz)",
+        terms=TERMS,
+        origin="W.-C. Kang and J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",
+        fits=fits_reviews,
+        read=read_reviews,
+    ),
+    Form(
+        name="Steam, Australian users",
+        expected="australian_user_reviews.json(.gz) (user_id, reviews) or australian_users_items.json(.gz) (user_id, items) of "
+        "Python objects, and beside it, where wanted, steam_games.json(.gz)",
+        terms=TERMS,
+        origin="A. Pathak, K. Gupta and J. McAuley, Generating and Personalizing Bundle Recommendations on Steam, SIGIR 2017",
+        fits=fits_users,
+        read=read_users,
+    ),
+)

@@ -1,0 +1,79 @@
+"""The Yelp open data set: a review is a comment with its stars as value, a tip a comment without a value, a business an item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from models.data.dataset import NAN, DataSet, Event
+from models.data.form import Form
+from models.data.forms.lines import chosen, collected, field, first_lines, has_fields, item, json_rows, named, words
+from models.data.forms.times import plain
+from models.data.rows import rating
+from models.data.source import Source
+from stream.events import COMMENT, Item
+
+SCALE: Final = (1.0, 5.0)
+REVIEWS: Final = ("yelp_academic_dataset_review.json", "review.json")
+BUSINESSES: Final = ("yelp_academic_dataset_business.json", "business.json")
+TIPS: Final = ("yelp_academic_dataset_tip.json", "tip.json")
+
+
+def read(source: Source) -> DataSet:
+    """Streams JSON lines: some 30,000 reviews a second. Times are read as UTC (the files name no zone)."""
+    path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
+    events = list(json_rows(path, _review))
+    if tips := source.find(*TIPS):
+        events += json_rows(tips, _tip)
+    businesses = source.find(*BUSINESSES)
+    return collected(source.name, events, _businesses(businesses), SCALE)
+
+
+def fits(source: Source) -> bool:
+    return has_fields(first_lines(source, *REVIEWS), ("review_id", "user_id", "business_id", "stars", "date"))
+
+
+def _review(row: dict[str, Any]) -> Event:
+    value = field(row, "stars", lambda stars: rating(stars, SCALE))
+    return _comment(row, value)
+
+
+def _tip(row: dict[str, Any]) -> Event:
+    return _comment(row, NAN)
+
+
+def _comment(row: dict[str, Any], value: float) -> Event:
+    user, business = field(row, "user_id", named), field(row, "business_id", named)
+    return Event(user, business, COMMENT, field(row, "date", plain), value, field(row, "text", words))
+
+
+def _businesses(path: Path | None) -> list[Item]:
+    return [] if path is None else list(json_rows(path, _business))
+
+
+def _business(row: dict[str, Any]) -> Item:
+    return item(
+        field(row, "business_id", named),
+        field(row, "name", words),
+        categories=field(row, "categories", _categories) if "categories" in row else (),
+    )
+
+
+def _categories(value: Any) -> list[str]:
+    """One text with commas between; a list in the older editions."""
+    if isinstance(value, list):
+        return [words(one) for one in value]
+    return words(value).split(",")
+
+
+FORMS: Final[tuple[Form, ...]] = (
+    Form(
+        name="Yelp",
+        expected="yelp_academic_dataset_review.json (user_id, business_id, stars, date, text), and beside it, where wanted, "
+        "yelp_academic_dataset_business.json and yelp_academic_dataset_tip.json",
+        terms="Yelp Dataset Terms of Use: academic and non-commercial use, no redistribution (https://business.yelp.com/data/resources/open-dataset/)",
+        origin="https://business.yelp.com/data/resources/open-dataset/",
+        fits=fits,
+        read=read,
+    ),
+)

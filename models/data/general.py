@@ -1,0 +1,284 @@
+"""Any one file whose columns have names: CSV (, ; tab or | between, a header first), JSON lines, or Parquet.
+
+The caller says which column is what. Without a time the lines are in order, oldest first, and only the order within a user means
+anything. What an event is: with a column of behaviours, what stands there (click, rating, comment); else a comment where a text
+is named, a rating where a value is, a click otherwise.
+
+Times are ISO 8601 (UTC without a zone) or whole numbers since 1970. The unit of numbers is the one in which every time lies
+between 1990 and 2100: seconds, ms, us and ns of these years have no number in common. Another time, or two units in one
+column, is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from models.data.columns import ISO, Refused, each, instant, shaped, texts, whole
+from models.data.dataset import DataSet, dataset
+from models.data.folders import finished
+from models.data.forms.messages import parquet
+from models.data.forms.sequences import START_MS, STEP_MS
+from models.data.looks import look_at
+from models.data.rows import identity, json_object, numbered_rows, rating
+from models.data.source import Source, open_bytes, source
+from models.data.table import LINE, blocks, header, split
+from stream.errors import DataError
+from stream.events import BEHAVIOURS, CLICK, COMMENT, RATING
+
+SEPARATORS: Final = (",", ";", "\t", "|")
+YEAR_1990: Final = 631_152_000
+YEAR_2100: Final = 4_102_444_800
+UNITS: Final = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9}
+"""Name -> how many of them a second has."""
+MOST: Final = 1e9  # of a value that a message may carry
+ROWS: Final = 100_000  # of JSON that make a block
+SCALE: Final = (0.5, 5.0)  # where nothing is rated
+NAME: Final = "columns by name"
+_DIGITS: Final = "(?:[0-9]{1,18}|[1-8][0-9]{18})"
+"""Whole numbers that fit 64 bits."""
+_FLOAT_ID: Final = re.compile(r"[0-9]{1,18}\.0", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns; "" for those that are not there."""
+
+    user: str
+    item: str
+    time: str = ""
+    value: str = ""
+    behaviour: str = ""
+    text: str = ""
+    scene: str = ""
+
+    def named(self) -> list[str]:
+        """Every name, each once."""
+        return list(dict.fromkeys(name for name in astuple(self) if name))
+
+
+def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None = None) -> DataSet:
+    """scale: of values; without, their least and greatest. Raises DataError with file and line (row in a Parquet)."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; with names of columns, name one file in it")
+    found = source(path)
+    tables = [_converted(path, block, columns, scale) for block in _blocks(found, path, columns) if len(block)]
+    if not tables:
+        raise DataError(f"{path}: no row in it")
+    table = pl.concat(tables)
+    notes: list[str] = []
+    if columns.time:
+        table, unit = _timed(path, table, columns.time)
+        notes.append(f"times of {columns.time} read as {unit}")
+    else:
+        at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
+        table = table.with_columns(time=START_MS + at * STEP_MS)
+        notes.append("no column of times: events are in the order of the lines, and times mean nothing between users")
+    if scale is None and columns.value:
+        scale = _scale(path, table, columns.value)
+        notes.append(f"rating scale {scale[0]:g} to {scale[1]:g}: the least and the greatest value of {columns.value}")
+    made = dataset(found.name, shaped(table), [], scale or SCALE, timed=bool(columns.time))
+    return finished(replace(made, notes=tuple(notes)), NAME, found)
+
+
+def _blocks(found: Source, path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
+    """LINE and the columns that are named, as text; null where a row says nothing."""
+    with open_bytes(path) as file:
+        start = file.read(4)
+    if start == b"PAR1":
+        yield _parquet(path, columns)
+        return
+    first = next((line for line in found.head(path) if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        yield from _json(path, columns)
+        return
+    separator = next((one for one in SEPARATORS if set(columns.named()) <= set(split(first, one) or ())), None)
+    if separator is None:
+        missing = min((set(columns.named()) - set(split(first, one) or ()) for one in SEPARATORS), key=len)
+        raise DataError(f"{path}, line 1: no column {', no column '.join(sorted(missing))}. {look_at(found, path)}")
+    for block in blocks(path, header(path, separator), separator, skip=1):
+        yield block.select(LINE, *columns.named())
+
+
+def _json(path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
+    names = columns.named()
+    schema = {LINE: pl.UInt32, **dict.fromkeys(names, pl.String)}
+    rows: list[tuple[Any, ...]] = []
+    needed = {columns.user, columns.item}
+    made = numbered_rows(path, json_object, lambda row: [_cell(name, row, name in needed) for name in names])
+    for number, cells in made:
+        rows.append((number, *cells))
+        if len(rows) == ROWS:
+            yield pl.DataFrame(rows, schema=schema, orient="row")
+            rows = []
+    if rows:
+        yield pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _cell(name: str, row: dict[str, Any], needed: bool) -> str | None:
+    """A value of JSON as text. Raises ValueError where it is neither text nor number, KeyError where it must be there."""
+    value = row[name] if needed else row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{name}: found {str(value)[:30]!r}, expected a text or a number")
+    return value if isinstance(value, str) else str(value)
+
+
+def _parquet(path: Path, columns: Columns) -> pl.DataFrame:
+    table = parquet(path)
+    if missing := sorted(set(columns.named()) - set(table.columns)):
+        raise DataError(f"{path}: no column {', no column '.join(missing)}; found {', '.join(table.columns)}")
+    made: dict[str, pl.Series] = {LINE: pl.int_range(1, len(table) + 1, dtype=pl.UInt32, eager=True)}
+    for name in columns.named():
+        cells = table[name]
+        if isinstance(cells.dtype, pl.Datetime):
+            cells = cells.dt.convert_time_zone("UTC") if cells.dtype.time_zone else cells
+            cells = cells.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
+        elif cells.dtype not in (pl.String, pl.Categorical, pl.Date, *pl.datatypes.group.NUMERIC_DTYPES):
+            raise DataError(f"{path}: column {name} is {cells.dtype}; expected texts, numbers or times")
+        made[name] = cells.cast(pl.String)
+    return pl.DataFrame(made)
+
+
+def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[float, float] | None) -> pl.DataFrame:
+    """LINE and columns of events, with `time` as it was read (`iso`: is it ms already?)."""
+    made: dict[str, pl.Series] = {LINE: block[LINE]}
+    wrong: list[tuple[int, str]] = []
+
+    def take(target: str, name: str, make: Any, dtype: Any) -> None:
+        try:
+            made[target] = each(block[name], make, dtype)
+        except Refused as error:
+            wrong.append((int(block[LINE][error.row]), f"{name}: {error}"))
+
+    take("user", columns.user, _id, pl.String)
+    take("item", columns.item, _id, pl.String)
+    if columns.behaviour:
+        take("behaviour", columns.behaviour, _behaviour, pl.UInt8)
+    else:
+        behaviour = COMMENT if columns.text else RATING if columns.value else CLICK
+        made["behaviour"] = pl.repeat(behaviour, len(block), dtype=pl.UInt8, eager=True)
+    if columns.time:
+        written = block.select(pl.col(columns.time).fill_null("")).to_series()
+        if written.str.contains(f"^{_DIGITS}$").all():
+            made["time"] = written.cast(pl.Int64)
+            made["iso"] = pl.repeat(False, len(block), eager=True)
+        else:
+            take("time", columns.time, _stamp, pl.Int64)
+            made["iso"] = written.str.contains(r"^\d{4}-\d\d-\d\d")
+    if columns.value:
+        take("value", columns.value, lambda text: _value(text, scale), pl.Float64)
+    if columns.text:
+        filled = block.with_columns(pl.col(columns.text).fill_null(""))
+        made["text"] = texts(filled[columns.text])
+    if columns.scene:
+        take("scene", columns.scene, _scene, pl.String)
+    if wrong:
+        line, why = min(wrong)
+        raise DataError(f"{path}, line {line}: {why}")
+    table = pl.DataFrame(made)
+    _agree(path, table, columns)
+    return table
+
+
+def _agree(path: Path, table: pl.DataFrame, columns: Columns) -> None:
+    """Raises DataError where a row says something that an event of its behaviour cannot hold, or lacks what it must."""
+    behaviour = pl.col("behaviour")
+    if columns.value:
+        _refuse(
+            path,
+            table,
+            (behaviour == RATING) & pl.col("value").is_nan(),
+            f"{columns.value}: empty; a rating needs a value",
+        )
+        _refuse(
+            path, table, (behaviour == CLICK) & pl.col("value").is_not_nan(), f"{columns.value}: a click has no value"
+        )
+    elif columns.behaviour:
+        _refuse(path, table, behaviour == RATING, "a rating, but no column of values is named: add --value")
+    if columns.text:
+        _refuse(
+            path, table, (behaviour != COMMENT) & (pl.col("text") != ""), f"{columns.text}: only a comment has a text"
+        )
+
+
+def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
+    if len(found := table.filter(wrong)):
+        raise DataError(f"{path}, line {found[LINE][0]}: {why}")
+
+
+def _id(text: str | None) -> str:
+    """Whole numbers that some program has made floats are whole numbers: 12.0 is 12."""
+    if text is None:
+        raise ValueError("empty; expected a name or a number")
+    return identity(text[:-2] if _FLOAT_ID.fullmatch(text) else text)
+
+
+def _behaviour(text: str | None) -> int:
+    if text not in BEHAVIOURS:
+        raise ValueError(f"found {str(text)[:30]!r}, expected {', '.join(BEHAVIOURS)}")
+    return BEHAVIOURS.index(text)
+
+
+def _stamp(text: str | None) -> int:
+    """A number as it is; ISO as ms."""
+    text = whole(text or "")
+    if ISO.fullmatch(text):
+        return instant(text, 1)
+    if not re.fullmatch(_DIGITS, text):
+        raise ValueError(f"time {text[:30]!r}: expected a whole number since 1970, or ISO 8601")
+    return int(text)
+
+
+def _value(text: str | None, scale: tuple[float, float] | None) -> float:
+    return math.nan if not text else rating(text, scale or (-MOST, MOST))
+
+
+def _scene(text: str | None) -> str:
+    return identity(text) if text else ""
+
+
+def _timed(path: Path, table: pl.DataFrame, name: str) -> tuple[pl.DataFrame, str]:
+    """(with times in ms, their unit in words). Raises DataError where the column has no one unit."""
+    time = pl.col("time")
+    bands = [
+        (called, time.is_between(YEAR_1990 * count, YEAR_2100 * count, closed="left"))
+        for called, count in UNITS.items()
+    ]
+    units = [pl.when(is_so).then(pl.lit(called)) for called, is_so in [("ISO 8601", pl.col("iso")), *bands]]
+    found = table.select(LINE, "time", unit=pl.coalesce(units))
+    if len(none := found.filter(pl.col("unit").is_null())):
+        line, time_found, _ = none.row(0)
+        raise DataError(
+            f"{path}, line {line}: {name}: {time_found} is between 1990 and 2100 in no unit (s, ms, us, ns); if it is no time, "
+            "leave --time out: the lines are in order then"
+        )
+    firsts = found.unique("unit", keep="first", maintain_order=True)
+    if len(firsts) > 1:
+        (first, _, one), (line, _, other) = firsts.rows()[:2]
+        raise DataError(
+            f"{path}, line {line}: {name}: a time in {other}, but line {first} has {one}; expected one unit in the column"
+        )
+    called = str(firsts["unit"][0])
+    count = UNITS.get(called, 1000)
+    made = time * (1000 // count) if count <= 1000 else time // (count // 1000)
+    return table.with_columns(made.alias("time")), called
+
+
+def _scale(path: Path, table: pl.DataFrame, name: str) -> tuple[float, float]:
+    values = table["value"].drop_nans()
+    if not len(values):
+        raise DataError(f"{path}: {name}: no value in it; leave --value out")
+    low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
+    if low == high:
+        raise DataError(
+            f"{path}: {name}: every value is {low:g}, which tells nothing; leave --value out: events are clicks then"
+        )
+    return low, high

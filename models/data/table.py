@@ -1,0 +1,145 @@
+"""Lines of columns, read strictly and in blocks: a line with too few or too many fields is refused, never filled up or cut.
+
+Fields may stand in double quotes where the form says so (RFC 4180): a quote inside is written twice, and a quoted field may
+hold separators and line ends. A quote in any other place is an error. Lines without a quote never go through Python one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from models.data.source import BROKEN, open_text, undecoded
+from stream.errors import DataError
+
+BLOCK: Final = 1 << 24  # characters that are read at once
+LINE: Final = "line"
+"""The column of every block that holds the line number (of a row's first line), from 1."""
+
+
+def header(path: Path, separator: str = ",", encoding: str = "utf-8") -> tuple[str, ...]:
+    """The names in the first line. Raises DataError where a name stands there twice, or there is no line."""
+    first = next(_lines(path, encoding), (0, [""]))[1][0]
+    names = tuple(split(first, separator) or ())
+    if not first or not names:
+        raise DataError(f"{path}, line 1: expected a line with the names of the columns")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}, line 1: the column {twice[0]!r} stands there twice; give each a name of its own")
+    return names
+
+
+def headed(path: Path, needed: Sequence[str], separator: str = ",") -> Iterator[pl.DataFrame]:
+    """As `blocks`, of a file whose first line names the columns. Raises DataError where one of `needed` is missing."""
+    names = header(path, separator)
+    if missing := sorted(set(needed) - set(names)):
+        raise DataError(f"{path}, line 1: expected the columns {', '.join(needed)}; missing {missing}")
+    return blocks(path, names, separator, skip=1)
+
+
+def blocks(
+    path: Path,
+    columns: Sequence[str],
+    separator: str = ",",
+    *,
+    skip: int = 0,
+    quoted: bool = True,
+    encoding: str = "utf-8",
+) -> Iterator[pl.DataFrame]:
+    """The rows as text, in order: LINE and then `columns`, one for each field of a line. Empty lines are passed over.
+
+    skip: lines at the top that are no rows. Raises DataError with the line where a line has another number of fields, or a quote
+    in a wrong place.
+    """
+    opened: list[str] = []  # lines of a record whose quoted field goes on
+    since = 0
+    for first, lines in _lines(path, encoding):
+        if first == 1 and skip:
+            lines, first = lines[skip:], first + skip
+        if not quoted or not (opened or any('"' in line for line in lines)):
+            yield _plain(path, columns, separator, first, lines)
+            continue
+        rows: list[tuple[int | str, ...]] = []
+        for number, line in enumerate(lines, start=first):
+            if not opened and '"' not in line:
+                if line:
+                    rows.append(_row(path, columns, number, line.split(separator)))
+                continue
+            since = since if opened else number
+            turns = line.count('"') % 2 == 1  # an odd number of quotes opens a record, or closes it
+            goes_on = bool(opened) != turns
+            opened.append(line)
+            if not goes_on:
+                rows.append(_row(path, columns, since, split("\n".join(opened), separator)))
+                opened.clear()
+        yield pl.DataFrame(rows, schema=_schema(columns), orient="row")
+    if opened:
+        raise DataError(f"{path}, line {since}: a double quote opens a field there and none closes it")
+
+
+def split(record: str, separator: str) -> list[str] | None:
+    """The fields of one record; None where a quote stands in a wrong place."""
+    if '"' not in record:
+        return record.split(separator)
+    field = rf'(?:"(?:[^"]|"")*"|[^"{re.escape(separator)}]*)'
+    if not re.fullmatch(rf"{field}(?:{re.escape(separator)}{field})*", record):
+        return None
+    found = re.findall(rf"(?:^|{re.escape(separator)})({field})", record)
+    return [text[1:-1].replace('""', '"') if text.startswith('"') else text for text in found]
+
+
+def _plain(path: Path, columns: Sequence[str], separator: str, first: int, lines: list[str]) -> pl.DataFrame:
+    """Lines without quotes -> rows, by columns."""
+    numbers = pl.int_range(first, first + len(lines), dtype=pl.UInt32, eager=True)
+    table = pl.DataFrame({LINE: numbers, "raw": pl.Series(lines, dtype=pl.String)}).filter(pl.col("raw") != "")
+    between = pl.col("raw").str.count_matches(separator, literal=True)
+    wrong = table.filter(between != len(columns) - 1)
+    if len(wrong):
+        raise _width(path, wrong[LINE][0], columns, wrong["raw"][0].count(separator) + 1)
+    if len(columns) == 1:
+        return table.rename({"raw": columns[0]})
+    parts = pl.col("raw").str.split_exact(separator, len(columns) - 1).struct.rename_fields(list(columns))
+    return table.select(LINE, parts.alias("raw")).unnest("raw")
+
+
+def _row(path: Path, columns: Sequence[str], number: int, fields: list[str] | None) -> tuple[int | str, ...]:
+    if fields is None:
+        raise DataError(
+            f"{path}, line {number}: a double quote in a wrong place; expected it around a whole field, and twice within one"
+        )
+    if len(fields) != len(columns):
+        raise _width(path, number, columns, len(fields))
+    return (number, *fields)
+
+
+def _width(path: Path, number: int, columns: Sequence[str], found: int) -> DataError:
+    return DataError(f"{path}, line {number}: expected {len(columns)} fields ({', '.join(columns)}), found {found}")
+
+
+def _schema(columns: Sequence[str]) -> dict[str, type[pl.DataType]]:
+    return {LINE: pl.UInt32, **dict.fromkeys(columns, pl.String)}
+
+
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """(number of the first line, lines without their ends), some megabytes at a time."""
+    number, rest = 1, ""
+    with open_text(path, encoding) as file:
+        while True:
+            try:
+                text = file.read(BLOCK)
+            except UnicodeDecodeError as error:
+                raise undecoded(path, encoding, error) from None
+            except BROKEN as error:
+                raise DataError(f"{path}, after line {number - 1}: cannot be unpacked: {error}") from None
+            lines = (rest + text).split("\n")
+            rest = lines.pop()
+            if not text and rest:
+                lines, rest = [rest], ""
+            if lines:
+                yield number, lines
+                number += len(lines)
+            if not text:
+                return

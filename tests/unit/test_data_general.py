@@ -1,0 +1,181 @@
+"""One file of one's own, by the names of its columns: events as they stand there, or an error with the line."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from deploy.commands.data_options import load
+from models.data.dataset import NAN, Event
+from models.data.general import Columns, read_columns
+from stream.errors import DataError
+from stream.events import CLICK, COMMENT, RATING
+from tests.unit.data_samples import lines, rated, shown
+
+ALL = Columns("who", "what", "when", "stars", "kind", "said", "where")
+T = 1_445_981_651
+EVENTS = [
+    Event("ann", "a", CLICK, T * 1000, NAN, "", "home"),
+    Event("ann", "b", RATING, (T + 1) * 1000, 4.5, "", ""),
+    Event("bob", "a", COMMENT, (T + 2) * 1000, 1.0, 'so; "so", and so', "home"),
+    Event("bob", "b", COMMENT, (T + 3) * 1000, NAN, "two\nlines", ""),
+]
+ROWS = [
+    {"what": event.item, "kind": ("click", "rating", "comment")[event.behaviour], "who": event.user, "when": event.time // 1000,
+     "stars": None if event.value != event.value else event.value, "said": event.text, "where": event.scene or None, "more": 1}
+    for event in EVENTS
+]  # fmt: skip
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def csv(separator: str) -> bytes:
+    buffer = io.BytesIO()
+    pl.DataFrame(ROWS).write_csv(buffer, separator=separator)
+    return buffer.getvalue()
+
+
+def parquet() -> bytes:
+    buffer = io.BytesIO()
+    pl.DataFrame(ROWS).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content", [csv(","), csv(";"), csv("\t"), csv("|"), lines(*(json.dumps(row) for row in ROWS)), parquet()]
+)
+def test_every_kind_of_file_gives_the_same_events(tmp_path: Path, content: bytes) -> None:
+    data = read_columns(written(tmp_path / "log.of.mine", content), ALL)
+    assert shown([Event(*row) for row in data.events.iter_rows()]) == shown(EVENTS)
+    assert data.rating_scale == (1.0, 4.5)
+    assert data.notes == (
+        "read as: columns by name",
+        "times of when read as s",
+        "rating scale 1 to 4.5: the least and the greatest value of stars",
+    )
+    assert read_columns(tmp_path / "log.of.mine", ALL, (0.5, 5.0)).rating_scale == (0.5, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("written_as", "unit"),
+    [
+        (str(T), "s"), (f"{T}.0", "s"), (f"{T / 1e9}e9", "s"), (f"{T}000", "ms"), (f"{T}000000", "us"), (f"{T}000000000", "ns"),
+        ("2015-10-27T21:34:11", "ISO 8601"), ("2015-10-27 21:34:11Z", "ISO 8601"), ("2015-10-27T23:34:11.000+02:00", "ISO 8601"),
+    ],
+)  # fmt: skip
+def test_the_unit_of_times_is_found(tmp_path: Path, written_as: str, unit: str) -> None:
+    data = read_columns(written(tmp_path / "x.csv", f"u,i,t\na,b,{written_as}\n"), Columns("u", "i", "t"))
+    assert data.events["time"].to_list() == [T * 1000]
+    assert data.notes[1] == f"times of t read as {unit}"
+
+
+def test_times_of_parquet(tmp_path: Path) -> None:
+    at = datetime.datetime(2015, 10, 27, 21, 34, 11, tzinfo=datetime.UTC)
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    for time in (at, at.replace(tzinfo=None), at.astimezone(zone)):
+        pl.DataFrame({"u": [7], "i": [2.0], "t": [time]}).write_parquet(tmp_path / "x.parquet")
+        data = read_columns(tmp_path / "x.parquet", Columns("u", "i", "t"))
+        assert data.events.rows()[0][:4] == ("7", "2", CLICK, T * 1000)
+
+
+def test_without_times_lines_are_in_order(tmp_path: Path) -> None:
+    data = read_columns(written(tmp_path / "x.csv", "u,i\n1,9\n2,5\n1,3\n1,9\n"), Columns("u", "i"))
+    assert data.events.filter(pl.col("user") == "1")["item"].to_list() == ["9", "3", "9"]
+    assert not data.timed
+    assert "no column of times" in data.notes[1]
+
+
+def test_numbers_that_became_floats_are_the_same_names(tmp_path: Path) -> None:
+    data = read_columns(written(tmp_path / "x.csv", "u,i\n12.0,9\n12,5\n"), Columns("u", "i"))
+    assert set(data.events["user"]) == {"12"}
+
+
+def test_what_an_event_is_by_its_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"u,i,t,v,s\na,b,{T},4,hm\na,c,{T},5,\n")
+    assert shown([Event(*row) for row in read_columns(path, Columns("u", "i", "t", "v")).events.iter_rows()]) == shown(
+        rated(("a", "b", 4.0, T * 1000), ("a", "c", 5.0, T * 1000))
+    )
+    comments = read_columns(path, Columns("u", "i", "t", "v", text="s")).events
+    assert comments["behaviour"].to_list() == [COMMENT] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("who,what,when\na,b,5\n",
+         r"x, line 1: no column kind, no column said, no column stars, no column where\. .*a header"),
+        ("who,what,when,stars,kind,said,where\na,b,5,,click,\n", "x, line 2: expected 7 fields"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},,click,,\na,b,{T},x,rating,,\n", "x, line 3: stars: "),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},,rating,,\n", "x, line 2: stars: empty; a rating needs a value"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},4,click,,\n", "x, line 2: stars: a click has no value"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},,click,hm,\n", "x, line 2: said: only a comment has a text"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},,view,,\n",
+         "x, line 2: kind: found 'view', expected click, rating, comment"),
+        (f"who,what,when,stars,kind,said,where\n,b,{T},,click,,\n", "x, line 2: who: "),
+        ("who,what,when,stars,kind,said,where\na,b,soon,,click,,\n",
+         "x, line 2: when: time 'soon': expected a whole number"),
+        ("who,what,when,stars,kind,said,where\na,b,12345,,click,,\n",
+         "x, line 2: when: 12345 is between 1990 and 2100 in no unit"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},,click,,\na,c,{T}000,,click,,\n",
+         "x, line 3: when: a time in ms, but line 2 has s; expected one unit"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},,click,,\na,c,2015-10-27,,click,,\n",
+         "x, line 3: when: a time in ISO 8601, but line 2 has s"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},3,rating,,\n", "every value is 3, which tells nothing; leave"),
+        ('{"who": 1}\n', "x, line 1: missing field 'what'"),
+        ('{"who": 1, "what": true, "when": 1}\n', "x, line 1: what: found 'True', expected a text or a number"),
+        ('{"who": 1, "what": 1.5e400, "when": 1}\n', "x, line 1: "),
+        ('{"who": 1, "what": 2}\n', "x, line 1: kind: found 'None', expected click"),
+        ("", "x, line 1: no column"),
+        ("who,what,when,stars,kind,said,where\n", "x: no row in it"),
+        ('who,what,when,stars,kind,said,where\na,b,5,,comment,"open,\n', "x, line 2: a double quote opens a field there"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_names_the_line(tmp_path: Path, content: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read_columns(written(tmp_path / "x", content), ALL)
+
+
+def test_a_folder_or_a_missing_column_of_parquet(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder; with names of columns, name one file"):
+        read_columns(tmp_path, ALL)
+    with pytest.raises(DataError, match="no column nobody; found what, kind"):
+        read_columns(written(tmp_path / "x", parquet()), Columns("nobody", "what"))
+
+
+def test_options_that_lack_another_say_which(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "u,i\n1,9\n")
+    assert len(load(path, "u", "i").events) == 1
+    for given, told in (
+        ({"user": "u"}, "--user names a column, so --item must name one, too"),
+        ({"item": "i"}, "--item names a column, so --user must name one, too"),
+        ({"time": "t"}, "--time names a column, so --user and --item must name one, too"),
+    ):
+        with pytest.raises(DataError, match=told):
+            load(path, **given)
+    with pytest.raises(DataError, match="the data are `generated`"):
+        load(Path("generated"), "u", "i")
+
+
+def test_a_command_reads_by_the_names_of_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"u,i,t,v\n1,9,{T},4\n1,9,{T},high\n")
+    named = ["--user", "u", "--item", "i", "--time", "t", "--value", "v"]
+    result = CliRunner().invoke(app, ["replay", str(path), *named])
+    assert "x.csv, line 3: v: " in f"{result.output} {result.exception}"
+
+
+def test_every_command_that_reads_data_has_the_same_options() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    wanted = {"--user", "--item", "--time", "--value", "--behaviour", "--text", "--scene"}
+    for name in ("train", "evaluate", "replay", "read-ratings"):
+        assert wanted <= {option for parameter in commands[name].params for option in parameter.opts}, name
