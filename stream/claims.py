@@ -158,12 +158,13 @@ class LeftOut(NamedTuple):
 
 class Sifted(NamedTuple):
     """claim: the one in force after the records; states: (key, value) that stand, in order; fenced: keys of those that do not;
-    forged: what no worker wrote."""
+    forged: what no worker wrote; exposed: the keys, each once, whose last record is a fenced one."""
 
     claim: Claim
     states: list[tuple[bytes, bytes]]
     fenced: list[bytes]
     forged: list[Forged]
+    exposed: dict[bytes, None]
 
 
 def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
@@ -171,7 +172,7 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
 
     Where none is known, a state's own epoch proves that there was one: a forged claim after it is then too far away.
     """
-    found = Sifted(claim, [], [], [])
+    found = Sifted(claim, [], [], [], {})
     current = claim.epoch
     for record in records:
         key = record.key
@@ -188,10 +189,13 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
         epoch = epoch_of(record.headers)
         if record.value is None or epoch < current or epoch > limit(current):
             found.fenced.append(key)
+            found.exposed[key] = None
             continue
         if epoch and not current:
             claim, current = Claim(epoch, "", 0), epoch
         found.states.append((key, record.value))
+        if found.exposed:
+            found.exposed.pop(key, None)
     return found._replace(claim=claim)
 
 

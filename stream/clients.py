@@ -89,3 +89,17 @@ def reached(consumer: Any, topics: Iterable[str]) -> int:
     assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
     states = [assignment.state_value(tp) for tp in assignment.tps if tp.topic in wanted] if assignment else []
     return sum(state.position for state in states if state.has_valid_position)
+
+
+def undecided(consumer: Any, topics: Iterable[str]) -> str:
+    """Which open transaction keeps an AIOKafkaConsumer from reading on in an assigned partition of `topics`, in words; "" where
+    none does. Whoever reads what is committed gets nothing from its first record on before it ends, whoever else writes there."""
+    wanted = frozenset(topics)
+    assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+    for tp in sorted(assignment.tps) if assignment else ():
+        state = assignment.state_value(tp)
+        if tp.topic not in wanted or not state.has_valid_position or None in (state.lso, state.highwater):
+            continue
+        if 0 <= state.lso <= state.position < state.highwater:
+            return f"an open transaction of another producer on {tp.topic}/{tp.partition} since offset {state.lso} holds it up"
+    return ""

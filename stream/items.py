@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream import security
 from stream.catalogue import Catalogue, Snapshot
-from stream.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks
+from stream.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks, undecided
 from stream.errors import BrokerError, LossError, RecordError, TopologyError
 from stream.progress import Work
 from stream.settings import Settings
@@ -110,8 +110,9 @@ class ItemsFollower:
         offset, topic = self.catalogue.snapshot.offset, self._place.topic
         if self.task is None:
             away = absent(self._consumer, [self._place]) if self._consumer is not None else ""
+            held = undecided(self._consumer, [topic]) if self._consumer is not None else ""
             wanted = f"the catalogue: {topic} is read up to {offset} of {self._end - 1}"
-            return {"items": Work(wanted, (offset, self._at), away)}
+            return {"items": Work(wanted, (offset, self._at), away, held)}
         if self._applying:
             return {"items": Work(f"records of {topic} behind {offset} to be encoded", offset)}
         return {}

@@ -26,17 +26,24 @@ log = logging.getLogger("freshet.worker")
 
 class Work(NamedTuple):
     """Something that must get on. what: in words, after "waits for"; marks: differ where it has moved since; absent: what is away
-    that it needs, "" for nothing."""
+    that it needs, "" for nothing; held: what holds it up though all answer, a clause, "" for nothing known."""
 
     what: str
     marks: Hashable
     absent: str = ""
+    held: str = ""
+
+    @property
+    def named(self) -> str:
+        """What is waited for, and what holds it up."""
+        return f"{self.what}: {self.held}" if self.held else self.what
 
 
 class Progress:
     """Seconds for which each work has not moved. limit: of these, in seconds.
 
-    Time in which something that is needed was away, or in which nobody looked, does not count.
+    Time in which something that is needed was away, or in which nobody looked, does not count. What holds work up otherwise is
+    named soon, and its time counts.
     """
 
     def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +51,7 @@ class Progress:
         self._clock = clock
         self._last = clock()
         self._stands: dict[str, tuple[Hashable, float]] = {}
-        self._here = self._last  # when nothing was away
+        self._here = self._last  # when nothing was away, or known to hold anything up
         self._said = -SAY
         self.seconds = 0.0
         """Of the work that has stood still for longest."""
@@ -60,7 +67,7 @@ class Progress:
         now = self._clock()
         step, self._last = min(now - self._last, STEP), now
         stands: dict[str, tuple[Hashable, float]] = {}
-        away = ""
+        away = held = ""
         for name, work in works.items():
             marks, seconds = self._stands.get(name, (work.marks, -step))
             if marks != work.marks:
@@ -69,20 +76,21 @@ class Progress:
                 away = work.absent
                 seconds = max(0.0, seconds)
             else:
+                held = work.named if work.held else held
                 seconds += step
             stands[name] = work.marks, seconds
         self._stands = stands
         longest = max(stands, key=lambda name: stands[name][1], default="")
         self.seconds = stands[longest][1] if longest else 0.0
-        self.what = away or (works[longest].what if longest and self.seconds > 0 else "")
-        if not away:
+        self.what = away or (works[longest].named if longest and self.seconds > 0 else "")
+        if not (away or held):
             self._here = now
         if now - self._here >= PATIENCE and now - self._said >= SAY:
             self._said = now
-            log.warning("the worker waits for %s", away)
+            log.warning("the worker waits for %s", away or held)
         if self.stalled and not works[longest].absent:
             stood = f"nothing has moved for {self.seconds:.0f} s (stall_timeout), though there is work"
-            raise FreshetError(f"{stood}: waits for {works[longest].what}")
+            raise FreshetError(f"{stood}: waits for {works[longest].named}")
 
 
 class LoopWatch(threading.Thread):

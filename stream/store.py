@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import faust
 import rocksdict
 
-from stream import claims
+from stream import claims, exposed
 from stream.claims import CLAIM_KEY, Claim, LeftOut, LogRecord
 from stream.errors import DiskError, FreshetError
 
@@ -134,14 +134,28 @@ class InterestStore:
             self._stop(partition, error)
         return found
 
-    def write(self, partition: int, records: Iterable[tuple[bytes, bytes]], changelog_offset: int) -> None:
+    def write(
+        self,
+        partition: int,
+        records: Iterable[tuple[bytes, bytes]],
+        changelog_offset: int,
+        *,
+        claim: Claim | None = None,
+        exposed_users: Iterable[bytes] = (),
+        settled_users: Sequence[bytes] = (),
+    ) -> None:
         """One atomic WriteBatch: records, and how far of the changelog they reach (below 0: not known, not written).
 
-        Raises DiskError, and FreshetError as `read` does."""
+        claim: the one in force there, where it is another; exposed_users: see stream.exposed, to be noted; settled_users: whose
+        note is to be deleted. Raises DiskError, and FreshetError as `read` does."""
         store = self._table.data
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in records:
             batch.put(key, value)
+        if claim is not None:
+            batch.put(CLAIM_KEY, claims.encode(claim))
+        exposed.note(batch, exposed_users)
+        exposed.forget(batch, self._open(partition), settled_users)
         if changelog_offset >= 0:
             batch.put(store.offset_key, b"%d" % changelog_offset)
         self._commit(partition, batch)
@@ -157,10 +171,19 @@ class InterestStore:
 
     def apply(self, partition: int, records: Sequence[LogRecord]) -> LeftOut:
         """Take changelog records into RocksDB, in order -> how many were left out."""
-        batch, left_out = _batch(partition, records, self.claim(partition))
+        batch, left_out = _batch(partition, records, self._open(partition))
         batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
         self._commit(partition, batch)
         return left_out
+
+    def exposed(self, partition: int, count: int) -> list[bytes]:
+        """The first `count` users, or fewer, of those whose last changelog record is fenced (stream.exposed)."""
+        try:
+            return exposed.first(self._open(partition), count)
+        except FreshetError:
+            raise
+        except Exception as error:
+            self._stop(partition, error)
 
     def _commit(self, partition: int, batch: Any) -> None:
         try:
@@ -219,12 +242,16 @@ def _fail(partition: int, error: Exception) -> NoReturn:
     raise DiskError(f"partition {partition} of the table cannot be used: {error}") from None
 
 
-def _batch(partition: int, records: Iterable[LogRecord], claim: Claim) -> tuple[Any, LeftOut]:
+def _batch(partition: int, records: Iterable[LogRecord], database: Any) -> tuple[Any, LeftOut]:
     """A WriteBatch of what stands among `records`, and how many do not. What is forged is named in the log."""
+    claim = claims.decode(database.get(CLAIM_KEY))
     sifted = claims.sift(records, claim)
     batch = rocksdict.WriteBatch(raw_mode=True)
-    for key, value in dict(sifted.states).items():  # a user's last one: a log of many states a user is half written
+    states = dict(sifted.states)  # a user's last one: a log of many states a user is half written
+    for key, value in states.items():
         batch.put(key, value)
+    exposed.note(batch, sifted.exposed)
+    exposed.forget(batch, database, [key for key in states if key not in sifted.exposed])
     if sifted.claim is not claim:
         batch.put(CLAIM_KEY, claims.encode(sifted.claim))
     for forged in sifted.forged:
@@ -266,7 +293,7 @@ def _take(store: Any, partition: int, records: Sequence[LogRecord]) -> LeftOut:
     """Write records of the changelog in order -> how many were left out."""
     try:
         database = store._db_for_partition(partition)
-        batch, left_out = _batch(partition, records, claims.decode(database.get(CLAIM_KEY)))
+        batch, left_out = _batch(partition, records, database)
         batch.put(store.offset_key, b"%d" % records[-1].offset)
         database.write(batch)
     except FreshetError:

@@ -3,9 +3,9 @@
 The fields and their ranges are the structs of stream.events, so that the JSON Schemas say them too; stream.body reads a message
 by them. Here is what no schema can say: ratings by a deployment's scale, times by the clock, ids that come as other types. Pure.
 
-Names and prose that are too long: nothing cuts a user, an item or a scene, since two long names could become one. They are refused
-everywhere, and so are titles, texts and categories on the wire, by `freshet send`, and in a log of freshet's own messages. Only a
-reader of a published data set may cut those.
+Names and prose that are too long: nothing cuts a user, an item or a scene, since two long names could become one. They are
+refused everywhere, and so are titles, texts and categories on the wire, by `freshet send`, and in a log of freshet's own
+messages. Only a reader of a published data set may cut those.
 """
 
 from __future__ import annotations

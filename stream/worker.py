@@ -49,6 +49,7 @@ from stream.session import Models, open_models
 from stream.settings import Settings
 from stream.stopping import stopping
 from stream.transport import (
+    ChangelogReader,
     Fence,
     Membership,
     Outgoing,
@@ -56,8 +57,6 @@ from stream.transport import (
     bound_unpacking,
     check_private_names,
     escape_header_names,
-    finder,
-    reader,
     take,
 )
 
@@ -262,11 +261,13 @@ class Worker:
     def _pipeline(self, app: InterestApp, comments: CommentStage, catalogue: Catalogue) -> Pipeline:
         settings, bundle = self._settings, self._bundle
         consumer: SourceConsumer = app.consumer
+        changelog = ChangelogReader(settings, app.store.changelog_topic)
+        consumer.held_up = lambda: changelog.held
         fence = self._fence = Fence(
             app.store,
             lambda: app.producer.batches,
-            reader(settings, app.store.changelog_topic),
-            finder(settings, app.store.changelog_topic),
+            changelog.read,
+            changelog.find,
             self._sources,
             settings.partitions,
             on_left_out=self._metrics.observe_left_out,

@@ -24,6 +24,9 @@ LONGEST_OFFSET = 20  # digits of 2**63
 NOTE_KEY = b"\xffchangelog"
 """Under it a worker notes which changelog that is."""
 
+EXPOSED = b"\xffexposed\0"
+"""So begins the key of a note that a user's state is to be written again."""
+
 
 class Disk:
     """One partition's database of one worker. offset: -1 where it names none."""
@@ -66,7 +69,7 @@ class Disk:
         missing = dict(self._heads)
         try:
             for key, value in database.items():
-                if key in (OFFSET_KEY, NOTE_KEY, CLAIM):
+                if key in (OFFSET_KEY, NOTE_KEY, CLAIM) or key.startswith(EXPOSED):
                     continue
                 report.stored += 1
                 head = missing.pop(key, b"")

@@ -11,13 +11,14 @@ from stream.transport.batch import MicroBatch, Record
 from stream.transport.consumer import SourceConsumer
 from stream.transport.cuts import items_cut
 from stream.transport.epochs import watch_epochs
-from stream.transport.fencing import Fence, finder, reader
+from stream.transport.fencing import ChangelogReader, Fence
 from stream.transport.membership import Membership, take
 from stream.transport.names import check_private_names
 from stream.transport.producer import Outgoing, RecordBatches
 from stream.transport.records import bound_unpacking, escape_header_names
 
 __all__ = [
+    "ChangelogReader",
     "Fence",
     "Membership",
     "MicroBatch",
@@ -29,9 +30,7 @@ __all__ = [
     "bound_unpacking",
     "check_private_names",
     "escape_header_names",
-    "finder",
     "items_cut",
-    "reader",
     "take",
     "watch_epochs",
 ]

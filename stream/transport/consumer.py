@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -22,9 +21,10 @@ from aiokafka.errors import (
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
+from msgspec.structs import replace
 
 from stream.claims import LeftOut
-from stream.clients import METADATA_MS, absent, consumer_tasks, reached, unread
+from stream.clients import METADATA_MS, absent, consumer_tasks, reached, undecided, unread
 from stream.clock import steady
 from stream.errors import BrokerError, FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
@@ -33,8 +33,9 @@ from stream.progress import Work
 from stream.stopping import stopping
 from stream.store import apply_changelog
 from stream.transport.batch import MicroBatch, Record
-from stream.transport.cuts import Beside, Cuts, changelog_cut, source_cut
+from stream.transport.cuts import Beside, Cuts, changelog_cut, source_cut, source_moved
 from stream.transport.gaps import Passed
+from stream.transport.joining import Joining
 
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
@@ -85,11 +86,13 @@ class SourceThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         guard_loop(self.thread_loop, lambda: stopping.asked)
+        self.joining = Joining(self.app.settings.session_timeout, lambda: stopping.asked)
         await super().on_start()
         self.consumer.passed.watch(self._consumer._fetcher)
         coordinator = self._consumer._coordinator
         membership = self.app.membership
         membership.watch(coordinator)
+        self.joining.watch(coordinator)
         await membership.leave_former(coordinator)
         beat = coordinator._do_heartbeat
         lease = self.app.lease
@@ -163,6 +166,8 @@ class SourceConsumer(driver.Consumer):
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.calls: Callable[[], int] = lambda: 0
         """How many model calls have ended: a micro-batch may need any number of them."""
+        self.held_up: Callable[[], str] = lambda: ""
+        """What keeps a takeover or a micro-batch from reading the changelog, in words; "" where nothing does."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_left_out: Callable[[LeftOut], None] = lambda records: None
@@ -437,20 +442,22 @@ class SourceConsumer(driver.Consumer):
             return {"start": Work("Kafka's client to start", None)}
         if not self.joined:
             wanted = f"the group {app.conf.id} to say which partitions are ours"
-            return {"group": Work(wanted, self.rebalances, absent(client, group=True))}
+            away = absent(client, group=True)
+            return {"group": Work(wanted, self.rebalances, away, self._thread.joining.held)}
         ours = [tp for tp in self.assignment() if tp.topic in self.sources]
         away = absent(client, [*ours, *(app.changelog(tp.partition) for tp in ours)], group=True)
         if not recovered:
             remaining = app.tables.recovery.active_remaining_total() if app.in_recovery else 0
             wanted = f"states to be read back and claimed: {max(0, remaining)} records of {app.settings.changelog_topic} remain"
             read = reached(client, [app.settings.changelog_topic])  # also past what was compacted or aborted
-            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining, read), away)}
+            held = undecided(client, [app.settings.changelog_topic]) or self.held_up()
+            return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining, read), away, held)}
         found = {}
         waiting = unread(client, self.sources, self._held)
         wanted = f"source records to be processed, {waiting} of them not read yet"
         done = self.finished, self.calls()
         if self._pending is not None or self._running is not None:
-            found["records"] = Work(wanted, done, away)
+            found["records"] = Work(wanted, done, away, self.held_up())
         if waiting:  # markers and aborted transactions are passed over, and no micro-batch comes of them
             found["unread"] = Work(wanted, (*done, sum(self._next.values())), away)
         behind = {tp: offset for tp, offset in self._safe.items() if offset > (self._committed_offset.get(tp) or 0)}
@@ -597,7 +604,9 @@ class SourceConsumer(driver.Consumer):
                 back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
                 begun = back | accepted
                 # before the claim, which says that a worker has begun here: see `_begin`
-                await self._commit_begun({tp: (begins[tp], beside) for tp, beside in begun.items()})
+                await self._commit_begun(
+                    {tp: (begins[tp], replace(one, read=max(one.read, begins[tp]))) for tp, one in begun.items()}
+                )
                 await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
             fatal(error)
@@ -653,8 +662,9 @@ class SourceConsumer(driver.Consumer):
         return Cuts(consumer, self.sources, lambda partition: self.written(partition), self.lose)
 
     async def _refuse_cut(self, sources: Iterable[TP]) -> dict[TP, Beside]:
-        """What was committed stands for records that its log has, and for states that the changelog has. Where it does not,
-        and that is accepted -> what is to be committed beside the offset, lest the loss be told again.
+        """What was committed stands for records that its log has, and for states that the changelog has; and a worker committed
+        it, where one has begun. Where it is not so, and that is accepted -> what is to be committed beside the offset, lest the
+        loss be told again.
         """
         sources = [tp for tp in sources if self._committed_offset.get(tp)]
         if not sources:
@@ -665,6 +675,10 @@ class SourceConsumer(driver.Consumer):
         accepted: dict[TP, Beside] = {}
         written: dict[TP, int] = {}  # of each changelog once, whichever source's offset says it
         for (topic, partition), one in sorted(found.items()):
+            if one.foreign:
+                if self.claimed(partition):
+                    self.lose(source_moved(topic, partition, self.app.conf.id, one))
+                accepted[TP(topic, partition)] = Beside(one.offset)
             if (end := one.cut()) >= 0:
                 self.lose(source_cut(topic, partition, end, one.read), one.read - end)
                 accepted[TP(topic, partition)] = Beside(one.offset, written=one.beside.written)
@@ -679,7 +693,7 @@ class SourceConsumer(driver.Consumer):
             tp = TP(*place)
             end = ends.get(self.app.changelog(tp.partition)) or 0
             if end <= one.beside.written:
-                accepted[tp] = msgspec.structs.replace(accepted.get(tp, one.beside), written=end - 1)
+                accepted[tp] = replace(accepted.get(tp, one.beside), written=end - 1)
         return accepted
 
     def lose(self, error: LossError, records: int = 0) -> None:
@@ -807,21 +821,29 @@ class SourceConsumer(driver.Consumer):
         try:
             async with self._answered(self._limit, tps):
                 yield
-        except BrokerError as error:
+        except FreshetError as error:
             fatal(error)
 
     @asynccontextmanager
     async def _answered(self, seconds: float, tps: Collection[TP]) -> AsyncIterator[None]:
-        """Raises BrokerError where the broker has not answered in time; it names which of these partitions have no leader."""
+        """Raises BrokerError where the broker has not answered in time; it names which of these partitions have no leader.
+        FreshetError where it has, and an open transaction keeps the changelog from being read."""
+        held: list[str] = []
+        # looked at shortly before: the end of the time closes whoever reads
+        look = asyncio.get_running_loop().call_later(0.95 * seconds, lambda: held.append(self.held_up()))
         try:
             async with asyncio.timeout(seconds):
                 yield
         except (TimeoutError, KafkaTimeoutError):
+            if any(held):
+                raise FreshetError(f"what is assigned cannot begin for {seconds:g} s: {held[0]}") from None
             places = {place for tp in tps for place in (tp, self.app.changelog(tp.partition))}
             away = self._away(places)
             raise BrokerError(
                 f"no answer for {seconds:g} s, and what is assigned cannot begin: waits for {away}"
             ) from None
+        finally:
+            look.cancel()
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         done = bool(await super().force_commit(topics, start_new_transaction))

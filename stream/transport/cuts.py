@@ -41,20 +41,29 @@ def encode(beside: Beside) -> str:
     return msgspec.json.encode(beside).decode()
 
 
-def decode(metadata: str) -> Beside:
-    """Nothing is known where somebody else has committed something else."""
+def decode(metadata: str, offset: int = 0) -> Beside:
+    """Nothing is known where somebody else has committed something else. A worker never says that it has read less than `offset`,
+    the one that it commits."""
     try:
-        return msgspec.json.decode(metadata, type=Beside)
+        found = msgspec.json.decode(metadata, type=Beside)
     except (msgspec.DecodeError, ValueError):
         return Beside()
+    return found if found.read >= offset else Beside()
 
 
 class Found(NamedTuple):
-    """What was committed of a source partition. end: where its log, as it is now, ends the epoch of `beside`; -1: not known."""
+    """What was committed of a source partition. end: where its log, as it is now, ends the epoch of `beside`; -1: not known.
+    metadata: what lay beside the offset, as it came."""
 
     offset: int
     beside: Beside
     end: int
+    metadata: str = ""
+
+    @property
+    def foreign(self) -> bool:
+        """No worker committed this: each says up to where it has read."""
+        return self.beside.read < self.offset
 
     @property
     def read(self) -> int:
@@ -72,6 +81,16 @@ def source_cut(topic: str, partition: int, end: int, read: int) -> LossError:
     return LossError(
         f"{topic} partition {partition}: the log was cut off at {end}, and was read up to {read}: acknowledged records are "
         f"gone, others have their offsets or will: {WHY} See --accept-loss"
+    )
+
+
+def source_moved(topic: str, partition: int, group: str, found: Found) -> LossError:
+    return LossError(
+        f"{topic} partition {partition}: offset {found.offset} of the group {group} was committed by no worker: beside it stands "
+        f"{found.metadata[:40]!r}, expected up to where a worker has read. Records before it may be in no state. With all "
+        f"workers stopped, delete the group's offsets of this topic (kafka-consumer-groups.sh --delete-offsets --group {group} "
+        f"--topic {topic}): a worker then reads it from its beginning and passes over what states have. Or --accept-loss goes "
+        f"on from {found.offset}"
     )
 
 
@@ -138,12 +157,14 @@ class Cuts:
         self._offsets.clear()
         places = [TopicPartition(*tp) for tp in tps]
         committed = await self._consumer._coordinator.fetch_committed_offsets(places) if places else {}
-        known = {place: (one.offset, decode(one.metadata)) for place, one in committed.items() if one.offset >= 0}
+        known = {
+            place: (one.offset, decode(one.metadata, one.offset)) for place, one in committed.items() if one.offset >= 0
+        }
         self._offsets.update((place, offset) for place, (offset, _) in known.items())
         ends = await self._ends({place: beside.epoch for place, (_, beside) in known.items() if beside.epoch >= 0})
         found = {}
         for place, (offset, beside) in known.items():
-            found[place] = Found(offset, beside, ends.get(place, -1))
+            found[place] = Found(offset, beside, ends.get(place, -1), committed[place].metadata)
             self._epochs.keep_from(place, offset)
             if beside.epoch >= 0 and offset and found[place].cut() < 0:  # a cut is told once
                 self._epochs.note_committed(place, offset - 1, beside.epoch)

@@ -2,7 +2,8 @@
 
 The writer knows the offset of its last record. The next ones follow it without a gap unless another has written between;
 then the writer claims anew, reads what lies between, stops where a newer writer has claimed, and writes again those
-states over which somebody else has written, so that compaction cannot keep what is not ours.
+states over which somebody else has written, so that compaction cannot keep what is not ours. A takeover does the same for what
+was written over before it: the owner of that time may have ended before it wrote there again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from stream.claims import (
     sift,
     stamp,
 )
-from stream.clients import consumer_arguments
+from stream.clients import consumer_arguments, undecided
 from stream.errors import BrokerError, FencedError, LossError, TopologyError
 from stream.settings import Settings
 from stream.stopping import stopping
@@ -47,6 +48,8 @@ log = logging.getLogger("freshet.fencing")
 ReadRange = Callable[[int, int, int], Awaitable[list[LogRecord]]]
 FindClaim = Callable[[int], Awaitable[Claim]]
 ATTEMPTS = 10
+POLL_MS = 500
+CHUNK = 256  # states that a takeover writes again at once
 
 
 class Fence:
@@ -160,9 +163,25 @@ class Fence:
             if self._store.claim(partition) == claim:
                 self._epochs[partition], self._ends[partition] = epoch, at
                 self._mine[partition] = {epoch}
+                await self._mend(partition)
                 return
             least = 0  # somebody else's claim came first: above it
         raise BrokerError(f"partition {partition} of the changelog could not be claimed in {ATTEMPTS} attempts")
+
+    async def _mend(self, partition: int) -> None:
+        """Write again the states over which somebody else has written, before anything new is. A user without a state has none
+        that could be lost."""
+        place, count = (self._store.changelog_topic, partition), 0
+        while (users := self._store.exposed(partition, CHUNK)) and not stopping.asked:
+            states = zip(users, self._store.read(partition, users), strict=True)
+            again = [Outgoing(user, value, self.stamp(partition)) for user, value in states if value is not None]
+            if again:
+                ends = await self._batches().send({place: again})
+                await self.confirm({partition: again}, {partition: ends[place]})
+            self._store.write(partition, [], self._ends[partition], settled_users=users)
+            count += len(again)
+        if count:
+            _log_again(partition, count)
 
     async def confirm(self, sent: Mapping[int, Sequence[Outgoing]], ends: Mapping[int, int]) -> dict[int, int]:
         """Acknowledged state records by partition, and the last offset of each -> the last offsets that are ours now.
@@ -190,7 +209,13 @@ class Fence:
                 continue
             between = await self._between(partition, self._ends[partition], claim, at)
             stale = self._stale(partition, between[:-1], before, ours)
-            self._store.apply(partition, between[-1:])
+            # as a reader of the log would: who ends here begins behind `at`, and must neither miss ours nor forget `stale`
+            settled = {
+                record.key: record.value
+                for record in between[:-1]
+                if record.key and record.value is not None and (record.key, record.value) in ours
+            }
+            self._store.write(partition, settled.items(), at, claim=claim, exposed_users=stale)
             self._ends[partition], before = at, epoch
             again = [
                 Outgoing(key, value, stamp(epoch))
@@ -198,17 +223,19 @@ class Fence:
                 if (value := newest.get(key) or self._store.read(partition, [key])[0]) is not None
             ]
             if not again:
-                return at
-            log.warning(
-                "states written again: somebody else wrote over them",
-                extra={"partition": partition, "states": len(again)},
-            )
+                return self._settled(partition, stale, at)
+            _log_again(partition, len(again))
             ours.update((record.key, record.value) for record in again)
             place = (self._store.changelog_topic, partition)
             end = (await self._batches().send({place: again}))[place]
             if end == at + len(again):
-                return end
+                return self._settled(partition, stale, end)
         raise BrokerError(f"partition {partition} of the changelog was written by somebody else {ATTEMPTS} times over")
+
+    def _settled(self, partition: int, users: Sequence[bytes], end: int) -> int:
+        """These users' states were written again, or they have none -> `end`, up to where the changelog is known."""
+        self._store.write(partition, [], end, settled_users=users)
+        return end
 
     def _stale(
         self,
@@ -272,6 +299,12 @@ class Fence:
         return [*found, Written(at, CLAIM_KEY, encode(claim), stamp(claim.epoch))]
 
 
+def _log_again(partition: int, count: int) -> None:
+    log.warning(
+        "states written again: somebody else wrote over them", extra={"partition": partition, "states": count}
+    )  # fmt: skip
+
+
 @asynccontextmanager
 async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
     """A client of its own, made for each use: the log is read after a takeover in a race, or of a new partition, no more."""
@@ -293,34 +326,42 @@ async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[A
         await consumer.stop()
 
 
-def reader(settings: Settings, topic: str) -> ReadRange:
-    """Reads ranges of `topic`."""
+class ChangelogReader:
+    """Reads the changelog for a takeover. held: which open transaction keeps it from reading on, "" for none."""
 
-    async def read(partition: int, first: int, last: int) -> list[LogRecord]:
-        place = TopicPartition(topic, partition)
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self.held = ""
+
+    async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
+        """The records from offset `first` to `last`."""
+        place = TopicPartition(self._topic, partition)
         found: list[LogRecord] = []
-        async with _reading(settings, place) as consumer:
+        async with _reading(self._settings, place) as consumer:
             consumer.seek(place, first)
-            while await consumer.position(place) <= last:
-                records = (await consumer.getmany(timeout_ms=500)).get(place, ())
+            async for records in self._until(consumer, place, last + 1):
                 found += [record for record in records if record.offset <= last]
         return found
 
-    return read
-
-
-def finder(settings: Settings, topic: str) -> FindClaim:
-    """Reads a whole partition of `topic` for its claim."""
-
-    async def find(partition: int) -> Claim:
-        place = TopicPartition(topic, partition)
+    async def find(self, partition: int) -> Claim:
+        """The claim in force at the end of a partition, for which all of it is read."""
+        place = TopicPartition(self._topic, partition)
         claim = NO_CLAIM
-        async with _reading(settings, place) as consumer:
+        async with _reading(self._settings, place) as consumer:
             end = (await consumer.end_offsets([place]))[place]
             consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
-            while await consumer.position(place) < end:
-                records = (await consumer.getmany(timeout_ms=500)).get(place, ())
+            async for records in self._until(consumer, place, end):
                 claim = sift((record for record in records if record.key == CLAIM_KEY), claim).claim
         return claim
 
-    return find
+    async def _until(
+        self, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
+    ) -> AsyncIterator[Sequence[LogRecord]]:
+        try:
+            while await consumer.position(place) < end:
+                records = (await consumer.getmany(timeout_ms=POLL_MS)).get(place, ())
+                self.held = "" if records else undecided(consumer, [place.topic])
+                yield records
+        finally:
+            self.held = ""

@@ -34,6 +34,7 @@ METHODS: Final[tuple[tuple[type, str], ...]] = (
     (rocksdb.Store, "_db_for_partition"),
     (GroupCoordinator, "_do_heartbeat"),
     (GroupCoordinator, "_send_req"),
+    (GroupCoordinator, "_push_error_to_user"),
     (Sender, "_send_produce_req"),
     (_DefaultRecordBatchPy, "_maybe_uncompress"),
     (Service, "_execute_task"),

@@ -28,7 +28,7 @@ from aiokafka import AIOKafkaProducer
 
 from stream.settings import Settings
 from stream.settings import load as load_settings
-from stream.transport import Fence, Outgoing, RecordBatches, finder, reader
+from stream.transport import ChangelogReader, Fence, Outgoing, RecordBatches
 from stream.transport.producer import MAX_REQUEST
 from tests.stores import plain_store
 from tests.worker_process import read_all
@@ -110,9 +110,8 @@ class Claims(Unfenced):
         await super().open()
         settings = self._settings
         self._store = plain_store(self._folder, settings.changelog_topic)
-        topic = settings.changelog_topic
-        read, find = reader(settings, topic), finder(settings, topic)
-        self._fence = Fence(self._store, lambda: self._batches, read, find, {}, settings.partitions)
+        changelog = ChangelogReader(settings, settings.changelog_topic)
+        self._fence = Fence(self._store, lambda: self._batches, changelog.read, changelog.find, {}, settings.partitions)
         for partition in range(settings.partitions):
             self._store.prepare(partition)
         for record in await asyncio.to_thread(lambda: list(read_all(settings, settings.changelog_topic))):

@@ -284,6 +284,7 @@ def test_what_says_no_epoch_is_not_asked_for(cluster: Cluster) -> None:
     found = cluster.take_over()
     assert fresh not in found
     assert found[silent].end == -1
+    assert [place for place, one in found.items() if one.foreign] == [silent]
     assert not {silent, fresh} & {place for _, places in cluster.asked for place in places}
 
 

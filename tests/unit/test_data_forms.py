@@ -60,7 +60,7 @@ def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
         ("one.json", b'{"user": 1, "item": 2}\n', r"line 1: JSON lines with the fields user, item"),
         (
             "behaviours.tsv",
-            b"1\tU1\t11/11/2019 9:05:58 AM\tN5 N4\tseen\n",
+            b"1\tU1\tnoon\tN5 N4\tseen\n",
             r"text of 5 columns with tabs between, no header",
         ),
         ("ml.txt", b"196\t242\t3\t881250949\n186\t302\t3\t891717742\n", r"ml.txt, line 1: columns with tabs between"),

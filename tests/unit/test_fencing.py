@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
-from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, LeftOut, LogRecord, Written, decode, epoch_of, sift
+from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, LeftOut, LogRecord, Written, decode, epoch_of, sift, stamp
 from stream.errors import FencedError, LossError, TopologyError
-from stream.transport import Fence, Outgoing
+from stream.settings import Settings
+from stream.transport import ChangelogReader, Fence, Outgoing, fencing
 from tests.stores import plain_store
 
 
@@ -168,7 +171,8 @@ def test_a_third_owner_reads_the_same_states(log: Log, tmp_path: Path) -> None:
     third = Writer(log, tmp_path / "c")
     third.take_over()
     assert third.store.read(0, [b"ann"]) == [b"2"]
-    assert decode(log.records[-1].value).epoch == 3
+    assert decode(log.records[-2].value).epoch == 3, "and then what was written over"
+    assert log.records[-1][1:3] == (b"ann", b"2")
 
 
 def test_a_topic_made_anew_is_refused(log: Log, tmp_path: Path) -> None:
@@ -246,3 +250,177 @@ def test_a_log_that_was_cut_off_below_our_last_record_is_refused(log: Log, tmp_p
     del log.records[1:]
     with pytest.raises(LossError, match="states were written up to 2"):
         writer.take_over()
+
+
+def test_a_takeover_writes_again_what_a_stale_writer_wrote_over(log: Log, tmp_path: Path) -> None:
+    """The owner of that time may have ended before it wrote there again; compaction would keep the stale record alone, and
+    of the claims the last: a worker without a folder would take the stale state for the right one."""
+    old, new = Writer(log, tmp_path / "a"), Writer(log, tmp_path / "b")
+    old.take_over()
+    new.take_over()
+    new.write(ann=b"new")
+    with pytest.raises(FencedError):
+        old.write(ann=b"stale")
+    third = Writer(log, tmp_path / "c")
+    third.take_over()
+    third.write(bob=b"bob")
+    assert log.kept_by_compaction()[b"ann"] == b"new"
+    kept = {record.key: record for record in log.records}
+    log.records[:] = sorted(kept.values())
+    assert log.states()[b"ann"] == b"new"
+
+
+def stale_over(log: Log, folder: Path, *users: str) -> Writer:
+    """The users have states of epoch 2, and over each lies one of epoch 1 -> the owner, whose folder ends before those."""
+    old, new = Writer(log, folder / "old"), Writer(log, folder / "new")
+    old.take_over()
+    new.take_over()
+    new.write(**{user: user.encode() for user in users})
+    with pytest.raises(FencedError):
+        old.write(**dict.fromkeys(users, b"stale"))
+    return new
+
+
+def test_what_a_recovery_found_written_over_outlives_a_restart_before_the_takeover(log: Log, tmp_path: Path) -> None:
+    """From the folder's offset, and from the log's start: the next start reads none of it again."""
+    new = stale_over(log, tmp_path, "ann")
+    empty = Writer(log, tmp_path / "empty")
+    for writer in (new, empty):
+        last = writer.store.offset(0)
+        writer.store.apply(0, log.records[last + 1 :])
+        assert writer.store.exposed(0, 9) == [b"ann"]
+        assert writer.store.offset(0) == len(log.records) - 1
+        before = len(log.records)
+        writer.take_over()
+        assert [record.key for record in log.records[before:]] == [CLAIM_KEY, b"ann"]
+        assert log.kept_by_compaction()[b"ann"] == b"ann"
+        assert (writer.store.exposed(0, 9), writer.store.offset(0)) == ([], len(log.records) - 1)
+        before = len(log.records)
+        writer.take_over()
+        assert [record.key for record in log.records[before:]] == [CLAIM_KEY], "all is settled"
+        log.records.append(Written(len(log.records), b"ann", b"stale", stamp(1)))
+
+
+def test_the_owner_forgets_nothing_where_it_ends_before_it_wrote_again(log: Log, tmp_path: Path) -> None:
+    """Its folder begins behind its own claim: it must have what lay before that, its own states too."""
+    new = stale_over(log, tmp_path, "ann")
+    send, sent = log.send, 0
+
+    async def killed(lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        nonlocal sent
+        sent += 1
+        if sent == 3:  # a micro-batch, a claim
+            raise KeyboardInterrupt
+        return await send(lists)
+
+    log.send = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        new.write(bob=b"bob")
+    log.send = send  # type: ignore[method-assign]
+    assert new.store.read(0, [b"ann", b"bob"]) == [b"ann", b"bob"]
+    new.take_over()
+    assert log.kept_by_compaction()[b"ann"] == b"ann"
+    assert log.states() == {b"ann": b"ann", b"bob": b"bob"}
+    other = Writer(log, tmp_path / "other")
+    other.take_over()
+    assert other.store.read(0, [b"ann", b"bob"]) == [b"ann", b"bob"]
+    assert other.store.exposed(0, 9) == []
+
+
+def test_a_takeover_writes_nothing_again_where_the_owner_has(log: Log, tmp_path: Path) -> None:
+    """Within one list of records, and in a later one."""
+    new = stale_over(log, tmp_path, "ann", "bob")
+    new.write(cid=b"cid")
+    at_once, by_one = Writer(log, tmp_path / "once"), Writer(log, tmp_path / "one")
+    for record in log.records:
+        by_one.store.apply(0, [record])
+    before = len(log.records)
+    at_once.take_over()
+    by_one.store.apply(0, log.records[before:])
+    by_one.take_over()
+    assert {record.key for record in log.records[before:]} == {CLAIM_KEY}
+
+
+def test_a_takeover_gives_nobody_a_state_who_has_none(log: Log, tmp_path: Path) -> None:
+    new = stale_over(log, tmp_path, "ann")
+    log.records.append(Written(len(log.records), b"eve", b"?", stamp(1)))
+    log.records.append(Written(len(log.records), b"ann", None, stamp(2)))  # no worker's: compaction would delete her
+    before = len(log.records)
+    new.take_over()
+    assert [record.key for record in log.records[before:]] == [CLAIM_KEY, b"ann"]
+    assert new.store.exposed(0, 9) == []
+    assert new.store.read(0, [b"eve"]) == [None]
+
+
+def test_a_takeover_writes_many_again_in_chunks(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fencing, "CHUNK", 3)
+    users = [f"user{number}" for number in range(8)]
+    stale_over(log, tmp_path, *users)
+    third = Writer(log, tmp_path / "third")
+    third.take_over()
+    kept = log.kept_by_compaction()
+    assert [kept[user.encode()] for user in users] == [user.encode() for user in users]
+    assert third.store.exposed(0, 9) == []
+    assert [record.states for record in caplog.records if "written again" in record.message] == [8]  # type: ignore[attr-defined]
+
+
+def test_whoever_is_claimed_away_while_it_writes_again_ends(log: Log, tmp_path: Path) -> None:
+    new = stale_over(log, tmp_path, "ann")
+    send = log.send
+
+    async def overtaken(lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        ((_, records),) = lists.items()
+        if records[0].key == b"ann":
+            log.send = send  # type: ignore[method-assign]
+            await Writer(log, tmp_path / "next").fence.take_over([0])
+        return await send(lists)
+
+    log.send = overtaken  # type: ignore[method-assign]
+    with pytest.raises(FencedError):
+        new.take_over()
+    assert new.store.exposed(0, 9) == [b"ann"], "the next start looks again"
+
+
+class Held:
+    """aiokafka's consumer of a log in which an open transaction begins at 2, for the first three fetches behind that."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.left = 3
+        self.seen: list[str] = []
+        self.reader: ChangelogReader | None = None
+        self._subscription = self.subscription = self.assignment = self
+        self.tps = {TopicPartition("log", 0)}
+
+    def state_value(self, place: TopicPartition) -> Any:
+        return SimpleNamespace(position=self.at, has_valid_position=True, lso=2 if self.left else 5, highwater=5)
+
+    async def getmany(self, timeout_ms: int) -> Any:
+        assert self.reader is not None
+        self.seen.append(self.reader.held)
+        if self.at == 2 and self.left:
+            self.left -= 1
+            return {}
+        first, self.at = self.at, 2 if self.at < 2 else 5
+        return {TopicPartition("log", 0): [Written(at, b"ann", b"", []) for at in range(first, self.at)]}
+
+    async def position(self, place: TopicPartition) -> int:
+        return self.at
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def assign(self, places: Any) -> None: ...
+    def seek(self, place: TopicPartition, offset: int) -> None: ...
+
+
+def test_a_reader_says_which_open_transaction_holds_it_up_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = Held()
+    monkeypatch.setattr(fencing, "AIOKafkaConsumer", lambda **arguments: consumer)
+    reader = consumer.reader = ChangelogReader(Settings(), "log")
+    found = asyncio.run(reader.read(0, 0, 4))
+    assert [record.offset for record in found] == [0, 1, 2, 3, 4]
+    held = "an open transaction of another producer on log/0 since offset 2 holds it up"
+    assert consumer.seen == ["", "", held, held, ""]
+    assert reader.held == ""

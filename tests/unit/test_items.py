@@ -35,6 +35,7 @@ class Log:
         self.ends: dict[int, int] = {}
         self._client = self._subscription = self
         self._coordinator = self._fetcher = self._sync_task = None
+        self.subscription: Any = None
         self.cluster = SimpleNamespace(_last_successful_refresh_ms=0, leader_for_partition=lambda place: 1)
 
     async def send(self, node: int, request: Any) -> Answer:
@@ -179,6 +180,24 @@ def test_item_records_that_are_passed_over_are_movement(monkeypatch: pytest.Monk
                 await asyncio.sleep(0.001)
             now += STEP
             progress.look(followed.work())
+        await starting
+        await followed.stop()
+
+    asyncio.run(run())
+
+
+def test_an_open_transaction_that_keeps_the_catalogue_from_being_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        log = Log(*[1] * FETCH * 3)
+        followed = follower(monkeypatch, log)
+        starting = asyncio.ensure_future(followed.start())
+        while not log.at:
+            await asyncio.sleep(0)
+        state = SimpleNamespace(position=log.at, has_valid_position=True, lso=log.at, highwater=log.at + 1)
+        log.subscription = SimpleNamespace(assignment=SimpleNamespace(tps={PLACE}, state_value=lambda place: state))
+        held = f"an open transaction of another producer on items/0 since offset {log.at} holds it up"
+        assert followed.work()["items"].held == held
+        log.subscription = None
         await starting
         await followed.stop()
 

@@ -82,3 +82,22 @@ def test_a_process_that_was_stopped_had_no_time_to_get_on(clock: Clock) -> None:
     clock.now += 3600.0
     progress.look({"records": Work("records", 1)})
     assert progress.seconds == 2.0 + STEP
+
+
+def test_what_holds_work_up_is_named_soon_and_its_time_counts(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress(40.0, clock)
+    held = Work("records", 1, held="an open transaction holds it up")
+    looks(progress, clock, 38, held)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["the worker waits for records: an open transaction holds it up"] * 2  # at 5 s, and every 30 s
+    assert progress.what == "records: an open transaction holds it up"
+    with pytest.raises(FreshetError, match=r"waits for records: an open transaction holds it up$"):
+        looks(progress, clock, 3, held)
+
+
+def test_what_holds_work_up_for_a_moment_is_not_worth_a_word(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress(40.0, clock)
+    for mark in range(5):
+        looks(progress, clock, 4, Work("records", mark, held="an open transaction holds it up"))
+        looks(progress, clock, 1, Work("records", mark))
+    assert caplog.records == []

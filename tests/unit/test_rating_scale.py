@@ -56,7 +56,7 @@ def test_any_form_is_read_on_the_scale_that_is_given(tmp_path: Path, monkeypatch
     assert isinstance(refused.exception, DataError)
     assert "line 2: rating: rating '10': expected 0.5 to 5" in str(refused.exception)
     data = train(monkeypatch, str(file), "--rating-scale", "1", "10")
-    assert (data.rating_scale, data.events["value"].to_list(), data.notes) == (WIDE, [10.0, 1.0], ())
+    assert (data.rating_scale, data.events["value"].to_list()) == (WIDE, [10.0, 1.0])
     file.write_text(HEAD + "1,1,10,1000000000\n1,2,0.5,1000000001\n")
     refused = train(monkeypatch, str(file), "--rating-scale", "1", "10")
     assert "ratings.csv, line 3: rating: rating '0.5': expected 1 to 10" in str(refused.exception)

@@ -15,7 +15,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.errors import BrokerError, LeaseError, LossError, SettingsError
+from stream.errors import BrokerError, FreshetError, LeaseError, LossError, SettingsError
 from stream.transport import SourceConsumer, check_private_names, names
 from stream.transport.batch import MicroBatch
 from stream.transport.cuts import Beside, decode, encode
@@ -387,6 +387,77 @@ def test_a_cut_that_is_accepted_is_told_once(
     assert decode(group[place].metadata).written in (end - 1, 300)
 
 
+@pytest.mark.parametrize("metadata", ["", "somebody", "[]", '{"read": 39}', '{"epoch": 3}', encode(Beside(39))])
+def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
+    monkeypatch: pytest.MonkeyPatch, metadata: str
+) -> None:
+    """Moved forward while no worker ran: what lies before it would be in no state, and nothing would tell."""
+    place = TP("ratings", 0)
+    group = {TopicPartition(*place): OffsetAndMetadata(40, metadata)}
+    steps: list[str] = []
+
+    async def sought(consumer: Any) -> None:
+        consumer._read_offset, consumer._committed_offset = {place: 40}, {place: 40}
+
+    async def commit(offsets: Any) -> None:
+        steps.append("commit")
+        group.update(offsets)
+
+    async def committed(places: Any) -> Any:
+        return {one: group[one] for one in places}
+
+    async def claim(partitions: set[int]) -> None:
+        steps.append("claim")
+
+    async def start(accept: bool, claimed: bool) -> list[int]:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        counted: list[int] = []
+
+        async def ends(*tps: TP) -> dict[TP, int]:
+            return {tp: 500 if tp.topic == "changelog" else 90 for tp in tps}
+
+        async def starts(*tps: TP) -> dict[TP, int]:
+            return dict.fromkeys(tps, 0)
+
+        app = SimpleNamespace(
+            changelog=lambda partition: TP("changelog", partition), conf=SimpleNamespace(id="an-app"),
+            settings=SimpleNamespace(accept_loss=accept, request_timeout=1),
+        )  # fmt: skip
+        vars(consumer).update(
+            app=app, sources=frozenset({"ratings"}), assignment=lambda: {place}, epoch=1, _drainer=None,
+            _stopping=False, _next={}, _handed={}, _safe={}, take_over=claim, _asked_ends=ends, _asked_beginnings=starts,
+            log=SimpleNamespace(error=lambda *said: None), on_accepted_loss=counted.append,
+            claimed=lambda partition: claimed and partition == 0,
+        )  # fmt: skip
+        aiokafka = SimpleNamespace(
+            _client=None, commit=commit, _coordinator=SimpleNamespace(fetch_committed_offsets=committed)
+        )
+        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        await consumer.perform_seek()
+        assert consumer._next == {place: 40}
+        return counted
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
+    monkeypatch.setattr("stream.transport.consumer.fatal", fail)
+    foreign = dict(group)
+    said = (
+        "ratings partition 0: offset 40 of the group an-app was committed by no worker.*delete-offsets.*--accept-loss"
+    )
+    with pytest.raises(LossError, match=said):
+        asyncio.run(start(False, claimed=True))
+    assert steps == []
+    # where no worker has begun, whoever committed has said where to; the first one to begin says so in its own words
+    for accept, claimed, lost in ((True, True, [1]), (False, False, [])):
+        group.update(foreign)
+        steps.clear()
+        assert asyncio.run(start(accept, claimed)) == lost
+        assert steps == ["commit", "claim"]
+        assert asyncio.run(start(False, claimed=True)) == [], "and is told once"
+
+
 class Ended(BaseException):
     """What `fatal` raises here in place of ending the process."""
 
@@ -409,6 +480,7 @@ def leaderless(**more: Any) -> Any:
         app=SimpleNamespace(
             settings=SimpleNamespace(partitions=4), lease=SimpleNamespace(grant=lambda: None), changelog=lambda n: TP("log", n)
         ),
+        held_up=lambda: "",
     )  # fmt: skip
     vars(consumer).update(more)
     return consumer
@@ -434,6 +506,15 @@ def test_a_changelog_without_a_leader_is_named_before_the_lease_is_over(ended: l
             BrokerError,
             "no answer for 0.01 s, and what is assigned cannot begin: waits for a broker: log partition 3 has no leader",
         )
+    ]
+
+
+def test_a_takeover_that_an_open_transaction_holds_up_says_so(ended: list[BaseException]) -> None:
+    held = "an open transaction of another producer on log/3 since offset 7 holds it up"
+    with pytest.raises(Ended):
+        asyncio.run(leaderless(held_up=lambda: held).on_partitions_assigned({TP("log", 2), TP("log", 3)}))
+    assert [(type(one), str(one)) for one in ended] == [
+        (FreshetError, f"what is assigned cannot begin for 0.01 s: {held}")
     ]
 
 

@@ -23,6 +23,7 @@ from deploy.verify.ledger import Ledger
 from deploy.verify.writers import CLAIM
 from stream import interest
 from stream.errors import DataError, TopologyError
+from stream.exposed import NOTES
 from tests.conftest import ROOT
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 
@@ -728,6 +729,19 @@ def test_a_fenced_record_that_is_its_users_last_is_exposed() -> None:
     assert [(note.kind, note.user) for note in report.notes] == [("exposed", ALICE)]
 
 
+def test_a_state_that_a_takeover_wrote_again_settles_what_was_exposed() -> None:
+    world = small()
+    partition = partition_of(ALICE)
+    first, last = (states(world)[0][states(world)[1][number]].value or b"" for number in (0, -1))
+    world.claim(partition, 3)
+    world.write(ALICE.encode(), partition, first, epoch=2)
+    world.claim(partition, 4)
+    world.write(ALICE.encode(), partition, last, epoch=4)
+    report = verify(world)
+    assert report.violations == []
+    assert (report.fenced, report.exposed, report.repeated, report.exit_code) == (1, 0, 1, 0)
+
+
 def test_the_logs_order_fences_not_the_clock() -> None:
     """The same record is stale where nobody claimed the partition in between."""
     world = small()
@@ -1335,6 +1349,12 @@ def test_a_folder_that_is_the_changelogs_head(tmp_path: Path) -> None:
     report = stored(world, tmp_path)
     assert report.violations == []
     assert (report.stored, report.stored_ahead, report.exit_code) == (report.users, 0, 0)
+
+
+def test_a_folder_with_notes_of_states_to_be_written_again(tmp_path: Path) -> None:
+    report = stored(small(), tmp_path, change=lambda values: values.update({NOTES + ALICE.encode(): b""}))
+    assert report.violations == []
+    assert report.exit_code == 0
 
 
 def test_a_folder_that_stopped_earlier(tmp_path: Path) -> None:
