@@ -78,7 +78,7 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
         opset=OPSET,
         files={name: FileEntry(sha256(content).hexdigest(), len(content)) for name, content in files.items()},
         dims=Dims(size.item, size.hidden, size.text, len(run.item_ids), run.max_tokens),
-        inputs=Inputs(run.spec.rating_scale, run.spec.scenes, run.spec.choices),
+        inputs=Inputs(run.spec.rating_scale, run.spec.scenes, run.spec.choices, dict(run.spec.weights)),
         state_model=stamp(files["step.onnx"], files["items.npy"]).hex(),
         parity=parity,
         blend=BlendEntry(**asdict(blend), neighbours=run.neighbours.index.shape[1] if blend.neighbour else 0),

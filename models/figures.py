@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -149,7 +150,8 @@ def by_group(
 
 def training_counts(training: Training) -> Rows:
     """i64 [N + 1]: how often each item was chosen in the training part."""
-    return popularity(training.rows, len(training.items), training.use).astype(np.int64)
+    rows = replace(training.rows, weight=None)  # a share of choices, whatever each is worth
+    return popularity(rows, len(training.items), training.use).astype(np.int64)
 
 
 def training_events(task: Task) -> Rows:

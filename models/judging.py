@@ -62,6 +62,11 @@ def run_task(
         raise DataError(
             f"choices {', '.join(data.choices)}: the run was trained with {', '.join(run.spec.choices)}; leave --choices out"
         )
+    if data.weights != run.spec.weights:
+        changed = sorted(name for name, _ in set(data.weights) ^ set(run.spec.weights))
+        raise DataError(
+            f"--action: the run was trained with other weights of {', '.join(dict.fromkeys(changed))}; leave --action out"
+        )
     last = int(run.settings.get("holdout", 8)) if holdout is None else holdout
     settings = TrainSettings(holdout=last, validation=int(run.settings.get("validation", 3)))
     split = split_last(data, last)

@@ -1,8 +1,11 @@
 """Which items follow which: directed, decayed co-occurrence in the users' sequences, cut to the best few of every item.
 
 For every user sequence s and every i < j <= i + reach:
-    C[s_i, s_j] += decay^(j - i - 1)        C[s_j, s_i] += back * decay^(j - i - 1)
+    C[s_i, s_j] += w decay^(j - i - 1)      C[s_j, s_i] += back w decay^(j - i - 1)
     weight(a, b) = C[a, b] / (sqrt(n_a n_b) + shrink)        n: how often each item was chosen
+
+Choices count by their actions (stream.inputs.ACTIONS): in n each with its weight, a pair with w = sqrt(weight_i weight_j), so
+that two items of one weight are as near as they would be at any other, shrinkage aside. Without actions all weights are 1.
 
 Counting by distance is from sequential rules (I. Kamehkhosh, D. Jannach and M. Ludewig, RecTemp 2017), the norm from item-kNN.
 """
@@ -39,15 +42,19 @@ def neighbours(training: Training, settings: NeighbourSettings | None = None) ->
     rows, size = training.rows, len(training.items) + 1
     counted = np.flatnonzero(training.use & rows.choice)
     item, owner = rows.item[counted], rows.owner()[counted]
+    weights = None if rows.weight is None else rows.weight[counted]
     ahead = csr_matrix((size, size), dtype=np.float64)
     for step in range(1, settings.reach + 1):
         same = owner[step:] == owner[:-step]
         pair = item[:-step][same], item[step:][same]
-        ahead += coo_matrix((np.full(len(pair[0]), settings.decay ** (step - 1)), pair), (size, size)).tocsr()
+        values = np.full(len(pair[0]), settings.decay ** (step - 1))
+        if weights is not None:
+            values *= np.sqrt(weights[:-step][same] * weights[step:][same])
+        ahead += coo_matrix((values, pair), (size, size)).tocsr()
     both = (ahead + settings.back * ahead.T).tocoo()
     use = (both.row != both.col) & (both.data > 0)
     row, column, weight = both.row[use].astype(np.int64), both.col[use].astype(np.int64), both.data[use]
-    often = np.sqrt(np.bincount(item, minlength=size))
+    often = np.sqrt(np.bincount(item, weights, minlength=size))
     weight = weight / (often[row] * often[column] + settings.shrink)
     return _best(row, column, weight, size, settings.keep)
 

@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from models.data.choices import choices
+from models.data.choices import choices, counts_for
 from stream.inputs import NUMBERS, UNKNOWN, InputSpec
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Histories:
     item: i64 [E], rows of the item matrix (UNKNOWN where the catalogue lacks the item); behaviour, scene: i64 [E];
     numbers: f32 [E, NUMBERS]; comment: i64 [E], rows of `vectors` f32 [M, X] (row 0: zeros, no text);
     choice: bool [E], choices (models/data/choices.py) of known items: events that the model learns to predict; judged: bool
-    [E], those of them that are held out and count in figures.
+    [E], those of them that are held out and count in figures; weight: f64 [E], what a choice counts for where choices are
+    counted, None: 1 each.
     """
 
     users: tuple[str, ...]
@@ -37,6 +39,7 @@ class Histories:
     vectors: Floats
     choice: Flags
     judged: Flags
+    weight: Doubles | None = None
 
     def owner(self) -> Rows:
         """i64 [E]: the user of every event."""
@@ -67,7 +70,7 @@ def histories(
     table = train.with_columns(held=pl.lit(False))
     if held is not None:
         table = pl.concat([table, held.with_columns(held=pl.lit(True))])
-    table = table.with_columns(counts=choices(table, spec.choices))
+    table = table.with_columns(counts=choices(table, spec.choices, spec.weights))
     table = table.with_columns(owner=pl.col("user").rank("dense")).sort("owner", maintain_order=True)
     owners = table["owner"].to_numpy()
     starts = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1, [len(owners)]]).astype(np.int64)
@@ -75,6 +78,7 @@ def histories(
     items = np.fromiter((row_of.get(item, UNKNOWN) for item in table["item"].to_list()), np.int64, len(table))
     texts = ["", *sorted(set(table["text"].to_list()) - {""})]
     text_row = {text: place for place, text in enumerate(texts)}
+    weight = counts_for(table, spec.weights)
     choice = table["counts"].to_numpy() & (items != UNKNOWN)
     return Histories(
         users=tuple(table["user"][place] for place in starts[:-1].tolist()),
@@ -87,6 +91,7 @@ def histories(
         vectors=encode(texts),
         choice=choice,
         judged=choice & table["held"].to_numpy(),
+        weight=None if weight is None else weight.to_numpy(),
     )
 
 

@@ -28,7 +28,7 @@ from models.network import InterestNetwork, NetworkSize
 from models.reading.reading import Reading, load_reading, save_reading
 from models.text import MAX_TOKENS
 from stream.errors import DataError
-from stream.inputs import CHOICES, InputSpec
+from stream.inputs import ACTIONS, CHOICES, InputSpec
 from stream.interest import MAX_RECENT
 
 SCHEMA: Final = 2
@@ -112,7 +112,10 @@ def load_run(folder: Path) -> Run:
         size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
         choices = parse_choices(",".join(about["inputs"].get("choices", CHOICES)))
-        spec = InputSpec((float(scale[0]), float(scale[1])), tuple(scenes), int(about["inputs"]["text_dim"]), choices)
+        weights = tuple(sorted((str(name), float(weight)) for name, weight in about["inputs"].get("weights", ACTIONS)))
+        spec = InputSpec(
+            (float(scale[0]), float(scale[1])), tuple(scenes), int(about["inputs"]["text_dim"]), choices, weights
+        )
         text = np.load(folder / "text.npy", allow_pickle=False)
         popularity = np.load(folder / "popularity.npy", allow_pickle=False)
         item_ids = tuple(json.loads((folder / "items.json").read_text("utf-8")))

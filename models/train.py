@@ -120,12 +120,12 @@ def training_part(
 ) -> tuple[Training, pl.DataFrame]:
     """What training may see of `data`, and the table of its events. Raises DataError where that is too little."""
     part = split_last(data, settings.holdout).train
-    require_choices(data.name, data.events, data.choices)
+    require_choices(data.name, data.events, data.choices, data.weights)
     require_order(data.name, part)
     item_ids = tuple(item.item for item in data.items)
     if len(item_ids) < 2 or not len(part):
         raise DataError(f"{data.name}: {len(item_ids)} items and {len(part)} training events: nothing to learn from")
-    spec = InputSpec(data.rating_scale, replace(data, events=part).scenes, TEXT_DIM, data.choices)
+    spec = InputSpec(data.rating_scale, replace(data, events=part).scenes, TEXT_DIM, data.choices, data.weights)
     text = item_vectors(data, encoder, report)
     told = _told(report, "comments")
     rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, told), reading)

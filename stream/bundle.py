@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from stream import graph
 from stream.errors import BundleError
-from stream.inputs import CHOICES, InputSpec
+from stream.inputs import ACTIONS, CHOICES, InputSpec
 from stream.interest import MAX_RECENT
 
 SCHEMA: Final = 2
@@ -76,6 +76,7 @@ class Inputs(Struct, frozen=True):
     rating_scale: tuple[float, float]
     scenes: tuple[str, ...]
     choices: tuple[Annotated[str, Meta(pattern="^(clicks|ratings|comments)$")], ...] = CHOICES
+    weights: dict[str, float] = msgspec.field(default_factory=lambda: dict(ACTIONS))
 
 
 class Parity(Struct, frozen=True):
@@ -211,7 +212,13 @@ def load(folder: Path) -> Bundle:
         id=identity,
         folder=folder,
         state_model=state_model,
-        spec=InputSpec(manifest.inputs.rating_scale, manifest.inputs.scenes, dims.text, manifest.inputs.choices),
+        spec=InputSpec(
+            manifest.inputs.rating_scale,
+            manifest.inputs.scenes,
+            dims.text,
+            manifest.inputs.choices,
+            tuple(sorted(manifest.inputs.weights.items())),
+        ),
         item_dim=dims.item,
         hidden=dims.hidden,
         text_dim=dims.text,

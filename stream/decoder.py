@@ -64,13 +64,14 @@ class EventDecoder:
         if key is None:
             raise RecordError("key", "null_key", "user", "the key is null; expected the user id in UTF-8")
         rating = NAN
-        text = named = ""
+        text = action = named = ""
         try:
             said = text_of(value)
             if self._envelope != NONE:
                 said, named = unwrap(said, self._envelope)
             if behaviour == CLICK:
-                event: Click | Rating | Comment = self._click.read(said)
+                event: Click | Rating | Comment = (click := self._click.read(said))
+                action = click.action or ""
             elif behaviour == RATING:
                 event = scored = self._rating.read(said)
                 rating = self._rules.rating(scored.value)
@@ -96,7 +97,7 @@ class EventDecoder:
         self._rules.time(event.time, append_ms, f"the append time {append_ms}")
         found = SourceEvent(
             behaviour, partition, offset, append_ms, key, event.item, event.time, rating,
-            event.scene or "", text, event.id or named, value or b"",
+            event.scene or "", text, event.id or named, value or b"", action=action,
         )  # fmt: skip
         if found.id:
             found.mark = mark(found.id, self._topics)

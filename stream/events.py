@@ -43,24 +43,38 @@ User = Annotated[
     ),
 ]
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME, description="epoch milliseconds, UTC")]
-Count = Annotated[int, Meta(ge=0, le=10**12)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Value = Annotated[float, Meta(ge=-1e9, le=1e9, description="within the setting rating_scale")]
 Label = Annotated[str, Meta(max_length=MAX_ID)]
+Action = Annotated[
+    str,
+    Meta(
+        max_length=MAX_ID,
+        description="what the user did: view, click, cart, purchase, like, dislike, skip, or a name of your own",
+    ),
+]
+
+
+UNUSED: Final = "checked and kept, not used yet"
+SlateId = Annotated[str, Meta(max_length=MAX_ID, description=f"the recommendation that led here; {UNUSED}")]
+Rank = Annotated[int, Meta(ge=0, le=10**12, description=f"the item's place in that slate, from 0; {UNUSED}")]
+Dwell = Annotated[int, Meta(ge=0, le=10**12, description=f"how long the user stayed; {UNUSED}")]
+Scenes = Annotated[tuple[Label, ...], Meta(max_length=64, description=f"where the item may be shown; {UNUSED}")]
 
 
 class Click(Struct, frozen=True):
-    """A user opened or chose an item. `scene` is where (home, search, a site); `slate` and `rank` name the
-    recommendation that led here and the place in it, from 0."""
+    """A user opened or chose an item, or did what `action` says with it. `scene` is where (home, search, a site); `slate`,
+    `rank` and `dwell_ms` are checked and kept, not used yet."""
 
     user: User
     item: Id
     time: Time
     scene: Label | None = None
-    slate: Label | None = None
-    rank: Count | None = None
-    dwell_ms: Count | None = None
+    slate: SlateId | None = None
+    rank: Rank | None = None
+    dwell_ms: Dwell | None = None
     id: Label | None = None
+    action: Action | None = None
 
 
 class Rating(Struct, frozen=True):
@@ -71,7 +85,7 @@ class Rating(Struct, frozen=True):
     time: Time
     value: Value
     scene: Label | None = None
-    slate: Label | None = None
+    slate: SlateId | None = None
     id: Label | None = None
 
 
@@ -84,7 +98,7 @@ class Comment(Struct, frozen=True):
     text: Text
     value: Value | None = None
     scene: Label | None = None
-    slate: Label | None = None
+    slate: SlateId | None = None
     id: Label | None = None
 
 
@@ -95,7 +109,7 @@ class Item(Struct, frozen=True):
     title: Annotated[str, Meta(max_length=1024)]
     text: Text | None = None
     categories: Annotated[tuple[Label, ...], Meta(max_length=64)] | None = None
-    scenes: Annotated[tuple[Label, ...], Meta(max_length=64)] | None = None
+    scenes: Scenes | None = None
     available: bool = True
 
 
@@ -169,7 +183,7 @@ class SourceEvent(Struct, gc=False):
     received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded, and `read`
     the rating read out of it, where it came without `value` and the bundle reads (else NaN). `id` is the producer's, else
     the origin that a record sent back names (stream.origin), else ""; `mark` is what a state remembers in its place where
-    the producer's has the form of an origin, else ""; `headers` are the record's, as received.
+    the producer's has the form of an origin, else ""; `headers` are the record's, as received; `action` is the click's, else "".
     """
 
     behaviour: int
@@ -188,6 +202,7 @@ class SourceEvent(Struct, gc=False):
     read: float = float("nan")
     headers: Sequence[tuple[str, bytes | None]] = ()
     mark: str = ""
+    action: str = ""
 
 
 NAN: Final = float("nan")

@@ -23,6 +23,12 @@ NUMBERS: Final = 4
 CHOICES: Final = ("clicks", "ratings", "comments")
 """Topics whose events may count as choices, in the order of their behaviours (stream.events.SOURCE_TOPICS)."""
 
+ACTIONS: Final = (
+    ("cart", 2.0), ("click", 1.0), ("dislike", -1.0), ("like", 2.0), ("purchase", 3.0), ("skip", -1.0), ("view", 0.5),
+)  # fmt: skip
+"""What a click with such an action counts for where choices are counted; 0 and below: it is no choice. Other names, and clicks
+without an action, count 1."""
+
 _YEAR_LOG: Final = math.log1p(365 * 86_400.0)
 
 
@@ -32,17 +38,23 @@ class InputSpec:
 
     rating_scale: (min, max); scenes: known scenes, index = place + 1, 0 for none and for unknown ones;
     text_dim: width of a text vector; choices: which of CHOICES count as choices (models/data/choices.py), of comments those
-    that carry a value: no part of a row, but what training predicts and the score's neighbours look at.
+    that carry a value: no part of a row, but what training predicts and the score's neighbours look at; weights: of actions, as
+    ACTIONS has them.
     """
 
     rating_scale: tuple[float, float]
     scenes: tuple[str, ...]
     text_dim: int
     choices: tuple[str, ...] = CHOICES
+    weights: tuple[tuple[str, float], ...] = ACTIONS
 
     def chosen(self) -> frozenset[int]:
         """The behaviours of `choices`."""
         return frozenset(CHOICES.index(name) for name in self.choices)
+
+    def refused(self) -> frozenset[str]:
+        """The actions that are no choices: inputs only."""
+        return refused(self.weights)
 
     def scene(self, name: str) -> int:
         """Scene name -> index; 0 for "" and for scenes unseen in training."""
@@ -61,6 +73,11 @@ class InputSpec:
             0.0 if first else math.log1p(gap_ms / 1000.0) / _YEAR_LOG,
             1.0 if first else 0.0,
         )
+
+
+def refused(weights: Sequence[tuple[str, float]]) -> frozenset[str]:
+    """The actions that are no choices. weights: as ACTIONS."""
+    return frozenset(name for name, weight in weights if weight <= 0)
 
 
 class InputRows(NamedTuple):

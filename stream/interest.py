@@ -11,6 +11,8 @@ Record format 1, little-endian, no padding:
     | u32 crc32 of all before
 
     entry: u16 length of the rest | u8 behaviour | f32 value (NaN: none) | i64 time | (u16 length, UTF-8) x item, scene, id
+           and, only where the event has one, action: without, an entry is what it was before there were actions, and a reader
+           of that time passes over an action by the entry's length
 
 `fence` is the last applied offset of each source topic: a user has one partition number, the same in all three topics.
 `model` names the step model that h and c belong to. Nothing here is an index that is private to one process.
@@ -21,6 +23,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
+from functools import cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -50,7 +53,7 @@ _U32 = struct.Struct("<I")
 
 
 class Recent(NamedTuple):
-    """One remembered event. value: NaN where there was none; time: epoch ms; id: its `mark`, else its `id`."""
+    """One remembered event. value: NaN for none; time: epoch ms; id: its `mark`, else its `id`; action: "" for none."""
 
     behaviour: int
     value: float
@@ -58,6 +61,7 @@ class Recent(NamedTuple):
     item: str
     scene: str
     id: str
+    action: str = ""
 
 
 class Interest:
@@ -86,18 +90,23 @@ class Interest:
         at = 0
         while at < len(self.recent):
             (length,) = _U16.unpack_from(self.recent, at)
-            yield _entry(self.recent, at + 2)
+            yield _entry(self.recent, at + 2, at + 2 + length)
             at += 2 + length
 
-    def newest(self) -> Iterator[tuple[str, int, bool]]:
-        """(item, behaviour, whether it has a value) of the last 64 events, newest first: a third of the cost of `recents`
-        where only a few are looked at."""
+    def newest(self, refused: frozenset[str] = frozenset()) -> Iterator[tuple[str, int, bool]]:
+        """(item, behaviour, whether it has a value) of the last 64 events, newest first, without those of an action that is
+        `refused`: a third of the cost of `recents` where only a few are looked at."""
         raw, at, starts = self.recent, 0, []
         end = len(raw)
         while at < end:
             starts.append(at)
             at += 2 + raw[at] + 256 * raw[at + 1]
+        some = any(tail in raw for tail in _tails(refused))  # bytes first: nearly always the end of it
         for at in reversed(starts):
+            if some:
+                after, end = end, at
+                if _entry(raw, at + 2, after).action in refused:
+                    continue
             behaviour, value, length = _CHOSEN.unpack_from(raw, at + 2)
             first = at + 2 + _CHOSEN.size
             yield raw[first : first + length].decode(), behaviour, value == value
@@ -167,6 +176,8 @@ def _remember(state: Interest, event: SourceEvent) -> None:
     for text in (event.item, event.scene, event.mark or event.id):
         raw = text.encode()
         body += _U16.pack(len(raw)) + raw
+    if event.action:
+        body += _tail(event.action)
     kept = state.recent
     if state.recent_count == MAX_RECENT:
         kept = kept[2 + _U16.unpack_from(kept)[0] :]
@@ -252,7 +263,19 @@ def _decode(record: bytes) -> Interest:
     return state
 
 
-def _entry(recent: bytes, at: int) -> Recent:
+def _tail(action: str) -> bytes:
+    raw = action.encode()
+    return _U16.pack(len(raw)) + raw
+
+
+@cache
+def _tails(actions: frozenset[str]) -> tuple[bytes, ...]:
+    """How entries with these actions end."""
+    return tuple(map(_tail, actions))
+
+
+def _entry(recent: bytes, at: int, end: int) -> Recent:
+    """The entry in at .. end, without the length before it."""
     behaviour, value, time = _ENTRY.unpack_from(recent, at)
     at += _ENTRY.size
     texts = []
@@ -260,4 +283,6 @@ def _entry(recent: bytes, at: int) -> Recent:
         (length,) = _U16.unpack_from(recent, at)
         texts.append(recent[at + 2 : at + 2 + length].decode())
         at += 2 + length
+    if at < end:
+        texts.append(recent[at + 2 : end].decode())
     return Recent(behaviour, value, time, *texts)

@@ -26,8 +26,8 @@ Rows = NDArray[np.int64]
 
 class InterestModels(Protocol):
     """The two graphs of the hot path; see docs/bundle.md for shapes and dtypes. last: how many of a user's last choices
-    the score looks at beside the state; choices: behaviours that count as such; ended: how many graph calls have, since the
-    start."""
+    the score looks at beside the state; choices: behaviours that count as such, but for events of an action that is `refused`;
+    ended: how many graph calls have, since the start."""
 
     @property
     def ended(self) -> int: ...
@@ -37,6 +37,9 @@ class InterestModels(Protocol):
 
     @property
     def choices(self) -> frozenset[int]: ...
+
+    @property
+    def refused(self) -> frozenset[str]: ...
 
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]: ...
 
@@ -211,7 +214,7 @@ def rank(
         return []
     h = np.stack([turn.state.h for turn in turns])
     hidden = _hidden(turns, catalogue) if filter_seen else np.empty((0, 2), np.int64)
-    recent = recent_choices(turns, catalogue, models.last, models.choices)
+    recent = recent_choices(turns, catalogue, models.last, models.choices, models.refused)
     count = np.fromiter((turn.state.seq for turn in turns), np.int64, len(turns))
     scores, rows = models.score(h, catalogue.items, catalogue.bias, hidden, recent, count, k)
     return [
@@ -224,17 +227,20 @@ def rank(
     ]
 
 
-def recent_choices(turns: Sequence[Turn], catalogue: Catalogue, last: int, choices: frozenset[int]) -> Rows:
+def recent_choices(
+    turns: Sequence[Turn], catalogue: Catalogue, last: int, choices: frozenset[int], refused: frozenset[str]
+) -> Rows:
     """int64 [R, 3]: (place of the turn, item row, age) of every user's `last` last choices, newest first, age from 0.
 
     A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`, a
-    comment only with a value, of an item that the catalogue knows. Looked for among the user's last 64 events.
+    comment only with a value, of none of the actions `refused`, of an item that the catalogue knows. Looked for among the user's
+    last 64 events.
     """
     rows: list[int] = []
     ends = []
     for turn in turns if last else ():
         end = len(rows) + last
-        for item, behaviour, valued in turn.state.newest():
+        for item, behaviour, valued in turn.state.newest(refused):
             if behaviour in choices and (valued or behaviour != COMMENT) and (row := catalogue.row(item)) != UNKNOWN:
                 rows.append(row)
                 if len(rows) == end:

@@ -79,6 +79,28 @@ slates fresh: an event's time to its slate is counted from its append.
 taken in, so show what anyone unknown gets (`*`) instead. No slate is removed by a
 tombstone. That for `*` has a header `writer`, for `freshet verify`.
 
+**What to send where.**
+
+| what a user did | topic | fields besides `user`, `item`, `time` |
+|---|---|---|
+| opened an item, followed a recommendation | `clicks` | |
+| saw it, put it in the cart, bought it | `clicks` | `action`: `view`, `cart`, `purchase` |
+| liked it, disliked it, skipped it | `clicks` | `action`: `like`, `dislike`, `skip` |
+| something else (shared, downloaded, borrowed) | `clicks` | `action`: a name of your own |
+| gave stars or a score | `ratings` | `value`, within `rating_scale` |
+| wrote a review or a remark | `comments` | `text`; `value` where there are stars with it |
+
+`dislike` and `skip` are no choices: training does not foretell them, neighbours and popularity do not count them, figures are not
+about them. Every other click is a choice, whatever name it has. Where choices are counted in training, `view` counts 0.5,
+`click` 1, `cart` 2, `like` 2, `purchase` 3, all else 1; [models.md](models.md) says how to change that. The recurrent network
+does not read the action: to the state every click is a click.
+
+An item that the user has had, in whatever way, disliked and skipped ones too, is not recommended to
+that user again (the setting `filter_seen`). A user sends one event for each thing done: a purchase after a view is two clicks.
+
+**Not used yet.** `slate`, `rank` and `dwell_ms` of events and `scenes` of items are checked and kept in their topics; nothing
+reads them. The `scene` of events is used.
+
 **Envelopes.** The setting `envelope` says what events are wrapped in; what follows is then said of the event inside. A record
 without the envelope's names is taken as it is, so that `freshet send` goes on working. The names are those of the whole value:
 

@@ -28,14 +28,15 @@ ULP_FLOOR: Final = 0.125
 
 class Models:
     """One bundle's step and score sessions. Not for two caller threads at once. `provider`: what runs it, cuda or cpu;
-    last: how many of a user's last choices `score` wants; choices: behaviours that count as such; ended: how many graph calls
-    have."""
+    last: how many of a user's last choices `score` wants; choices: behaviours that count as such, but for events of an action
+    that is `refused`; ended: how many graph calls have."""
 
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.provider = provider
         self.ended = 0
         self.last = bundle.blend.last if bundle.blend.neighbours else 0
         self.choices = bundle.spec.chosen()
+        self.refused = bundle.spec.refused()
         self._bundle = bundle
         self._step = accelerator.session("step.onnx", bundle.read("step.onnx"), provider)
         self._score = accelerator.session("score.onnx", bundle.read("score.onnx"), provider)

@@ -72,7 +72,9 @@ def events(data: bytes) -> None:
             refused = None
         assert isinstance(verdict, Accepted) == (refused is None), f"decoder: {refused}, judge: {verdict}"
         if isinstance(verdict, Accepted):
-            assert (event.item, event.time, event.id) == (verdict.item, verdict.time, verdict.id)
+            assert (event.item, event.time, event.id, event.action) == (
+                verdict.item, verdict.time, verdict.id, verdict.action,
+            )  # fmt: skip
 
 
 def items(data: bytes) -> None:
@@ -259,7 +261,7 @@ _JSON: Final = (
 )  # fmt: skip
 SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "events": (
-        _json(**_EVENT), _json(**_EVENT, value=3.5, text="t", scene="home", rank=1, dwell_ms=5, id="e"),
+        _json(**_EVENT), _json(**_EVENT, value=3.5, text="t", scene="home", rank=1, dwell_ms=5, id="e", action="cart"),
         b'{"user":"ann","user":"bob","item":"i","time":5.0}', b'{"user":"ann","item":"i","time":1e400}', *_JSON,
     ),
     "items": (_json(item="a", title="A", text="t", categories=["c"], available=False), *_JSON),

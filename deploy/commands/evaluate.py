@@ -58,6 +58,13 @@ def register(app: typer.Typer) -> None:
                 "three, with --run those of its training."
             ),
         ] = "",
+        action: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated; without, "
+                "the known ones' own, with --run those of its training."
+            ),
+        ] = None,
         filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
         report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
         rating_scale: RatingScale = None,
@@ -80,6 +87,7 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
 
         from models.compare import CACHE
+        from models.data.choices import parse_weights
         from models.data.rows import rated_on
         from models.evaluate import Question
         from models.evaluate import evaluate as judge
@@ -96,7 +104,8 @@ def register(app: typer.Typer) -> None:
             )
         tell(source, context.obj)
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
-        source = replace(source, choices=counted)
+        weights = parse_weights(action or (), judged.spec.weights if judged else source.weights)
+        source = replace(source, choices=counted, weights=weights)
         with _progress() as told:
             found = judge(source, asked, TextEncoder(), told)
         found["notes"] = [*source.notes, *found["notes"]]

@@ -22,7 +22,7 @@ User = Annotated[str | None, typer.Option(help="The user's id; also the record's
 Item = Annotated[str | None, typer.Option(help="The item's id.")]
 Time = Annotated[int | None, typer.Option(help="Epoch milliseconds, UTC; default: now.")]
 Scene = Annotated[str | None, typer.Option(help="Where it happened: home, search, a site.")]
-SlateOf = Annotated[str | None, typer.Option("--slate", help="The slate that led here.")]
+SlateOf = Annotated[str | None, typer.Option("--slate", help="The slate that led here; kept, not used yet.")]
 EventId = Annotated[
     str | None, typer.Option("--id", help="The event's id; one that the user had before is a duplicate.")
 ]
@@ -43,19 +43,27 @@ def click(
     time: Time = None,
     scene: Scene = None,
     slate: SlateOf = None,
-    rank: Annotated[int | None, typer.Option(help="The item's place in that slate, from 0.")] = None,
-    dwell_ms: Annotated[int | None, typer.Option(help="How long the user stayed.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="The item's place in that slate, from 0; kept, not used yet.")
+    ] = None,
+    dwell_ms: Annotated[int | None, typer.Option(help="How long the user stayed; kept, not used yet.")] = None,
+    action: Annotated[
+        str | None,
+        typer.Option(
+            help="What the user did: view, click, cart, purchase, like, dislike, skip, or a name of your own."
+        ),
+    ] = None,
     event: EventId = None,
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user opened or chose an item. Warns where the topic `items` lacks the item.
+    """A user opened or chose an item, or did --action with it. Warns where the topic `items` lacks the item.
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
     said = {
         "user": user, "item": item, "time": time, "scene": scene, "slate": slate, "rank": rank, "dwell_ms": dwell_ms,
-        "id": event,
+        "id": event, "action": action,
     }  # fmt: skip
     _send(context.obj, "click", said, file, as_json)
 
@@ -115,7 +123,9 @@ def item_(
     title: Annotated[str | None, typer.Option(help="What people see.")] = None,
     text: Annotated[str | None, typer.Option(help="What the item is about; read by BERT.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    scene: Annotated[list[str] | None, typer.Option(help="Where it may be shown; may be repeated.")] = None,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="Where it may be shown; kept, not used yet; may be repeated.")
+    ] = None,
     available: Annotated[
         bool | None, typer.Option("--available/--unavailable", help="Unavailable: known, but not to be recommended.")
     ] = None,

@@ -41,6 +41,12 @@ def register(app: typer.Typer) -> None:
                 help="What counts as a choice: clicks, ratings, comments (those with a value), commas between."
             ),
         ] = "clicks,ratings,comments",
+        action: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated."
+            ),
+        ] = None,
         holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
         max_minutes: Annotated[float, typer.Option(min=0.1, help="Wall time at most, all in.")] = 3.0,
         reading: Annotated[
@@ -72,7 +78,7 @@ def register(app: typer.Typer) -> None:
 
         from models.curve import write_curve
         from models.data.checked import require_accepted
-        from models.data.choices import parse_choices
+        from models.data.choices import parse_choices, parse_weights
         from models.data.rows import rated_on
         from models.devices import together
         from models.reading.reading import load_reading
@@ -85,12 +91,12 @@ def register(app: typer.Typer) -> None:
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
-        counted = parse_choices(choices)
+        counted, weights = parse_choices(choices), parse_weights(action or ())
         with rated_on(scale):
             source = load(
                 data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
             )
-        source = replace(source, choices=counted)
+        source = replace(source, choices=counted, weights=weights)
         require_accepted(
             source.name, source.events, Rules(source.rating_scale, since)
         )  # what cannot be sent is not trained
@@ -121,6 +127,7 @@ def register(app: typer.Typer) -> None:
             "events": trained.run.data.events,
             "items": len(trained.run.item_ids),
             "choices": list(counted),
+            "actions": dict(weights),
             "epochs": len(trained.curve),
             "ended": trained.reason,
             "seconds": round(time.monotonic() - started, 1),

@@ -19,7 +19,7 @@ def held_events(data: DataSet, split: Split) -> list[Held]:
         Held(row["user"], row["item"], judge, message, words(row, titles.get(row["item"]) or row["item"]))
         for row, judge, message in zip(
             split.held.iter_rows(named=True),
-            choices(split.held, data.choices).to_list(),
+            choices(split.held, data.choices, data.weights).to_list(),
             event_messages(split.held),
             strict=True,
         )
@@ -33,7 +33,7 @@ def words(row: dict[str, object], title: str) -> str:
     if behaviour == COMMENT:
         short = text if len(text) <= SAID else text[: SAID - 1] + "…"
         return f"comment{stars} “{short}” on {title}"
-    return f"{BEHAVIOURS[int(str(behaviour))]}{stars} {title}"
+    return f"{row.get('action') or BEHAVIOURS[int(str(behaviour))]}{stars} {title}"
 
 
 def spot_user(split: Split) -> str:

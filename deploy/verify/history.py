@@ -358,7 +358,7 @@ class History:
             parts = split(state.recent)
             if parts is None or len(parts) != state.recent_count:
                 self._blame("state", "the recent events cannot be read", record, user.key, state.seq)
-            elif not all(map(_remembers, recents(state.recent), expected)):
+            elif not all(map(self._remembers, recents(state.recent), expected)):
                 self._blame("state", "the recent events are not those applied last", record, user.key, state.seq)
             user.entries = found or expected
         if state.seen != user.seen.tobytes():
@@ -366,6 +366,13 @@ class History:
             message = f"the {len(seen)} seen items are not those of its events, which are {len(user.seen)}"
             self._blame("state", message, record, user.key, state.seq)
             user.seen = seen
+
+    def _remembers(self, recent: Recent, expected: int) -> bool:
+        """An event as it must be, or as an earlier version remembered it: an `id` in the form of a place without `id:` before it,
+        or no action where the event has one."""
+        before = recent.behaviour, recent.value, recent.time, recent.item, recent.scene
+        found = [hash(entry(*before, given, recent.action)) for given in (recent.id, "id:" + recent.id)]
+        return expected in found or (not recent.action and self._ledger.bare.get(expected) in found)
 
     def _learn(self, user: User, state: Interest) -> None:
         """Take recent events and seen items as they stand, if they can be read at all."""
@@ -492,12 +499,6 @@ def hashes(raw: bytes) -> array[int] | None:
     return found if at == size else None
 
 
-def _remembers(recent: Recent, expected: int) -> bool:
-    """An event as it must be, or as an earlier version remembered it: an `id` in the form of a place without `id:` before it."""
-    before = recent.behaviour, recent.value, recent.time, recent.item, recent.scene
-    return expected in (hash(entry(*before, recent.id)), hash(entry(*before, "id:" + recent.id)))
-
-
 def _see(seen: array[int], item: int) -> None:
     """Insert one item in order. When it is full, no new ones are taken in."""
     at = bisect_left(seen, item)
@@ -507,7 +508,7 @@ def _see(seen: array[int], item: int) -> None:
 
 def split(raw: bytes) -> list[bytes] | None:
     """A state's recent events, each as its bytes behind the length; None where they are not of the form that they have: three
-    texts in UTF-8, which fill what the length says, and one of three behaviours."""
+    texts in UTF-8 and perhaps an action, which fill what the length says, and one of three behaviours."""
     found = []
     at = 0
     while at < len(raw):
@@ -523,13 +524,15 @@ def _formed(raw: bytes, at: int, end: int) -> bool:
     if at >= end or raw[at] > 2:
         return False
     at += _BEFORE_TEXTS
-    for _ in range(3):
+    for number in range(4):
         start = at + 2
         at = start + int.from_bytes(raw[at:start], "little")
-        if at > end:
+        if at > end or (number == 3 and at == start):  # no action is not written as an empty one
             return False
         try:
             raw[start:at].decode()
         except UnicodeDecodeError:
             return False
-    return at == end
+        if number >= 2 and at == end:
+            return True
+    return False

@@ -19,6 +19,7 @@ from deploy.verify.accepts import Setting
 from deploy.verify.envelopes import event_at, find
 
 BEHAVIOURS = ("click", "rating", "comment")
+CLICK = 0
 MAX_DEPTH = 32
 LONGEST_USER = 256
 HOUR_MS = 3_600_000
@@ -29,7 +30,8 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Accepted(NamedTuple):
-    """What an acceptable event says. id, scene: "" where the producer gave none; value: NaN without one."""
+    """What an acceptable event says. id, scene: "" where the producer gave none; value: NaN without one;
+    action: a click's, "" for none."""
 
     user: bytes
     item: str
@@ -37,6 +39,7 @@ class Accepted(NamedTuple):
     id: str
     scene: str = ""
     value: float = math.nan
+    action: str = ""
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -102,9 +105,9 @@ class Judge:
         if body["time"] < oldest:
             return f"time {body['time']} is before {oldest} (min_time)"
         given = math.nan if rating is None else float(rating)
-        return Accepted(
-            user, body["item"], int(body["time"]), body.get("id") or found.id, body.get("scene") or "", given
-        )
+        action = (body.get("action") or "") if behaviour == CLICK else ""
+        identity, scene = body.get("id") or found.id, body.get("scene") or ""
+        return Accepted(user, body["item"], int(body["time"]), identity, scene, given, action)
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)

@@ -155,9 +155,9 @@ class User:
         return self.key.decode(errors="replace")
 
 
-def entry(behaviour: int, value: float, time: int, item: str, scene: str, given: str) -> bytes:
+def entry(behaviour: int, value: float, time: int, item: str, scene: str, given: str, action: str = "") -> bytes:
     """An event as a state's recent events hold it, behind its length."""
-    texts = [text.encode() for text in (item, scene, given)]
+    texts = [text.encode() for text in (item, scene, given, *([action] if action else []))]
     return _BEFORE_TEXTS.pack(behaviour, value, time) + b"".join(len(raw).to_bytes(2, "little") + raw for raw in texts)
 
 
@@ -233,6 +233,8 @@ class Ledger:
             self.shelves.append(Shelf(*place, span, start, judged, sends is not None))
         self.users: list[User] = []
         self.copies: dict[str, set[bytes]] = {}  # place that a copy's header names -> fingerprints
+        # hash of an entry with an action -> of the same without: earlier versions knew none
+        self.bare: dict[int, int] = {}
         self.since = NONE  # append time (epoch ms) of the oldest record that is judged
         self._index: dict[bytes, int] = {}
         self._judge = judge
@@ -282,9 +284,10 @@ class Ledger:
         if (formed := _FORM.fullmatch(verdict.id)) and formed[1] in self.topics:
             shelf.flags[index] |= OWN
         remembered = shelf.remembered(index)
-        shelf.entry[index] = hash(
-            entry(behaviour, verdict.value, verdict.time, verdict.item, verdict.scene, remembered)
-        )
+        said = behaviour, verdict.value, verdict.time, verdict.item, verdict.scene, remembered
+        shelf.entry[index] = hash(entry(*said, verdict.action))
+        if verdict.action:
+            self.bare[shelf.entry[index]] = hash(entry(*said))
         before = user.tail[behaviour]
         if before == NONE:
             user.at[behaviour] = index

@@ -430,6 +430,7 @@ class Numbers:
             row
             for event in reversed(old)
             if event.behaviour in self._models.choices
+            and event.action not in self._models.refused
             and (event.behaviour != COMMENT or not math.isnan(event.value))
             and (row := self._items.row(live, event.item)) != UNKNOWN
         ][: self._models.last]

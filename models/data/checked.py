@@ -11,7 +11,7 @@ import polars as pl
 from stream import times, valid
 from stream.body import JsonDecoder
 from stream.errors import DataError, RecordError
-from stream.events import BEHAVIOURS, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, Item
+from stream.events import BEHAVIOURS, CLICK, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, Item
 from stream.valid import Rules
 
 WHOLE_MS: Final = "whole milliseconds"
@@ -24,6 +24,7 @@ TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "value": ((int, float), "a number"),
     "text": ((str,), f"a text of at most {MAX_TEXT} characters"),
     "scene": ((str,), f"a text of at most {MAX_ID} characters"),
+    "action": ((str,), f"a text of at most {MAX_ID} characters"),
 }
 """What the fields of an event are in Python, and what is said of any other."""
 
@@ -100,9 +101,10 @@ def _faults(rules: Rules, now_ms: int) -> Iterator[Fault]:
     for field in ("user", "item"):
         yield Fault(field, ~pl.col(field).str.len_chars().is_between(1, MAX_ID), valid.ID)
     yield Fault("user", (user == "*") | user.str.contains("\0", literal=True), valid.USER)
-    for field, most in (("scene", MAX_ID), ("text", MAX_TEXT)):
+    for field, most in (("scene", MAX_ID), ("action", MAX_ID), ("text", MAX_TEXT)):
         yield Fault(field, pl.col(field).str.len_chars() > most, TYPES[field][1])
     yield Fault("behaviour", ~pl.col("behaviour").is_between(0, LAST), TYPES["behaviour"][1])
+    yield Fault("action", (pl.col("behaviour") != CLICK) & (pl.col("action") != ""), "none, for clicks alone have one")
     yield Fault("time", ~time.is_between(0, MAX_TIME), f"0 to {MAX_TIME}")
     yield Fault("time", time > now_ms + FUTURE_MS, f"{valid.LATEST} now")
     yield from _settings_faults(rules)

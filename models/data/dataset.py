@@ -1,8 +1,9 @@
 """The one form that every reader produces: a table of events in time order, and the items.
 
 Columns of `events`: user str | item str | behaviour u8 (index in BEHAVIOURS) | time i64 (epoch ms) | value f64 (NaN:
-none) | text str ("": none) | scene str ("": none). Events of one time are ordered by a fixed hash, never by file
-order: files are often sorted by item, and that order would give the next item away.
+none) | text str ("": none) | scene str ("": none) | action str (what a click says that the user did; "": none). Events of
+one time are ordered by a fixed hash, never by file order: files are often sorted by item, and that order would give the next
+item away.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import polars as pl
 from models.data.checked import check_items, checked_events
 from models.data.rows import given_scale
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
-from stream.inputs import CHOICES
+from stream.inputs import ACTIONS, CHOICES
 from stream.valid import Rules
 
 SCHEMA: Final = {
@@ -31,6 +32,7 @@ SCHEMA: Final = {
     "value": pl.Float64,
     "text": pl.String,
     "scene": pl.String,
+    "action": pl.String,
 }
 NAN: Final = math.nan
 
@@ -45,6 +47,7 @@ class Event(NamedTuple):
     value: float = NAN
     text: str = ""
     scene: str = ""
+    action: str = ""
 
 
 class Message(NamedTuple):
@@ -58,8 +61,9 @@ class Message(NamedTuple):
 @dataclass(frozen=True)
 class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
-    timed: do times mean anything between users? choices: topics whose events count as choices (models/data/choices.py);
-    form: which form it was read as, "" for none; notes: what the reader decided that people should know."""
+    timed: do times mean anything between users? choices: topics whose events count as choices, weights: of actions
+    (models/data/choices.py); form: which form it was read as, "" for none; notes: what the reader decided that people should
+    know."""
 
     name: str
     events: pl.DataFrame
@@ -67,6 +71,7 @@ class DataSet:
     rating_scale: tuple[float, float]
     timed: bool = True
     choices: tuple[str, ...] = CHOICES
+    weights: tuple[tuple[str, float], ...] = ACTIONS
     form: str = ""
     notes: tuple[str, ...] = ()
 
@@ -86,7 +91,8 @@ def dataset(
     now_ms: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles.
+    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table
+    without the column `action` has none.
 
     rating_scale: of the form that was read; the one of models.data.rows.rated_on takes its place.
     What is in it the wire would take: events and items are checked by the same definition (stream.valid). now_ms: epoch ms, by
@@ -94,6 +100,8 @@ def dataset(
     """
     rating_scale = given_scale() or rating_scale
     now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
+    if isinstance(events, pl.DataFrame) and "action" not in events.columns:
+        events = events.with_columns(action=pl.lit(""))
     table = in_order(checked_events(name, events, SCHEMA, Rules(rating_scale), now_ms))
     check_items(name, items)
     if not items:
@@ -106,8 +114,9 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
     tied = events["time"].is_duplicated()  # the others need no hash: it decides nothing
     columns = (events[name].filter(tied).to_list() for name in ("user", "item", "behaviour", "time"))
     hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
+    last = ["action"] if (events["action"] != "").any() else []  # without actions, the order that it always was
     places = pl.Series("hash", [0], pl.UInt64).new_from_index(0, len(events)).scatter(tied.arg_true(), hashes)
-    return events.with_columns(places).sort("time", "hash", "text", "value").drop("hash")
+    return events.with_columns(places).sort("time", "hash", "text", "value", *last).drop("hash")
 
 
 def tie(user: str, item: str, behaviour: int, time: int) -> int:
@@ -117,16 +126,16 @@ def tie(user: str, item: str, behaviour: int, time: int) -> int:
 
 
 def fingerprint(events: pl.DataFrame) -> str:
-    """sha256 (hex) of the events in their order."""
+    """sha256 (hex) of the events in their order. An event without an action counts as it did before there were actions."""
     digest = sha256()
-    for row in events.iter_rows():
-        digest.update(repr(row).encode())
+    for *before, action in events.select(*SCHEMA).iter_rows():
+        digest.update(repr((*before, action) if action else tuple(before)).encode())
     return digest.hexdigest()
 
 
 def event_messages(events: pl.DataFrame) -> Iterator[Message]:
     """Events -> the messages of stream.events, in order. Fields without a value are left out."""
-    for user, item, behaviour, time, value, text, scene in events.iter_rows():
+    for user, item, behaviour, time, value, text, scene, action in events.iter_rows():
         body: dict[str, Any] = {"user": user, "item": item, "time": time}
         if behaviour == COMMENT:
             body["text"] = text
@@ -134,6 +143,8 @@ def event_messages(events: pl.DataFrame) -> Iterator[Message]:
             body["value"] = value
         if scene:
             body["scene"] = scene
+        if action:
+            body["action"] = action
         yield Message(SOURCE_TOPICS[behaviour], user.encode(), msgspec.json.encode(body))
 
 

@@ -36,7 +36,7 @@ def held_last(data: DataSet, last: int = 8, least: int = LEAST) -> pl.Series:
     """bool per event: is it held back? See split_last."""
     if not last:
         return pl.repeat(False, len(data.events), eager=True)
-    counted = choices(data.events, data.choices)
+    counted = choices(data.events, data.choices, data.weights)
     places = (
         data.events.with_row_index("place")
         .filter(counted)

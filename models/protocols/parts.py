@@ -17,7 +17,7 @@ from models.task import LeftOut, Training
 from models.text import TEXT_DIM
 from stream.errors import DataError
 from stream.events import SOURCE_TOPICS
-from stream.inputs import UNKNOWN, InputSpec, item_text
+from stream.inputs import UNKNOWN, InputSpec, item_text, refused
 
 Encode = Callable[[list[str]], Floats]
 """Texts -> f32 [n, X], "" -> zeros."""
@@ -75,10 +75,10 @@ def ordered(data: DataSet) -> Ordered:
     """Raises DataError where there are fewer than two items, no events, or none that counts as a choice."""
     if len(data.items) < 2 or not len(data.events):
         raise DataError(f"{data.name}: {len(data.items)} items and {len(data.events)} events: nothing to judge")
-    require_choices(data.name, data.events, data.choices)
+    require_choices(data.name, data.events, data.choices, data.weights)
     row_of = pl.DataFrame({"item": [item.item for item in data.items]}).with_row_index("row", offset=1)
     table = (
-        data.events.select("user", "item", choice=choices(data.events, data.choices))
+        data.events.select("user", "item", choice=choices(data.events, data.choices, data.weights))
         .with_row_index("at")
         .join(row_of, on="item", how="left", maintain_order="left")
         .with_columns(pl.col("row").fill_null(UNKNOWN), owner=pl.col("user").rank("dense") - 1)
@@ -94,11 +94,14 @@ def left_out(order: Ordered, *reasons: tuple[Flags, str]) -> tuple[LeftOut, ...]
     """What is not judged: what a protocol says (events bool [E], why), and what no protocol judges. Reasons without any event
     are not among them."""
     behaviour = order.data.events["behaviour"].to_numpy()[order.at]
-    counted = choices(order.data.events, order.data.choices).to_numpy()[order.at]
+    data = order.data
+    counted = choices(data.events, data.choices, data.weights).to_numpy()[order.at]
+    turned = data.events["action"].is_in(sorted(refused(data.weights))).to_numpy()[order.at]
     always = [
-        ((behaviour == number) & ~counted, _not_a_choice(topic, order.data.choices))
+        ((behaviour == number) & ~counted & ~turned, _not_a_choice(topic, data.choices))
         for number, topic in enumerate(SOURCE_TOPICS)
     ]
+    always.append((turned, "of an action that is no choice"))
     lacking = (counted & ~order.choice, "choices of items that the catalogue lacks")
     return tuple(
         LeftOut(why, len(np.unique(order.owner[events])), int(events.sum()))
@@ -142,7 +145,7 @@ def training_and_rows(
     table = data.events[order.at]
     seen = table.filter(~pl.Series(held))
     scenes = tuple(sorted(set(seen["scene"].unique().to_list()) - {""}))
-    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices)
+    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights)
     vectors = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     text = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
     kept = histories(seen, None, item_ids, spec, encode)

@@ -245,5 +245,5 @@ class World:
 def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
     return SourceEvent(
         behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, said.value, said.scene, "",
-        said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"", mark=mark(said.id),
+        said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"", mark=mark(said.id), action=said.action,
     )  # fmt: skip

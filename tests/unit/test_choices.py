@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 import torch
 
 from models.data import DataSet, generate, read, split_last
-from models.data.choices import choices, parse_choices
+from models.data.choices import choices, parse_choices, parse_weights
 from models.data.dataset import NAN, Event, dataset
 from models.evaluate import Question, evaluate
 from models.judging import run_task
+from models.neighbours import neighbours
 from models.network import InterestNetwork, NetworkSize
+from models.popularity import popularity
 from models.protocols import PROTOCOLS, make_tasks
 from models.ranking import Ranks, popularity_ranks
 from models.rows import Floats
@@ -27,7 +30,7 @@ from models.text import TEXT_DIM
 from models.train import TrainSettings, training_part
 from stream.errors import DataError
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
-from stream.inputs import CHOICES, InputSpec
+from stream.inputs import ACTIONS, CHOICES, InputSpec
 from tests.conftest import data_folder
 
 
@@ -88,6 +91,91 @@ def test_every_click_rating_and_valued_comment_counts() -> None:
     assert choices(events).to_list() == [True, True, True, True, False]
     assert choices(events, ("ratings",)).to_list() == [False, True, True, False, False]
     assert choices(events, ("clicks", "comments")).to_list() == [True, False, False, True, False]
+
+
+ACTED = ("view", "click", "cart", "purchase", "like", "dislike", "skip", "share", "")
+
+
+def test_dislike_and_skip_are_no_choices_and_every_other_action_is() -> None:
+    events = dataset(
+        "x", [Event("u", name or "-", CLICK, at, action=name) for at, name in enumerate(ACTED)], [], (0.5, 5.0)
+    ).events
+    assert dict(zip(ACTED, choices(events).to_list(), strict=True)) == {
+        name: name not in ("dislike", "skip") for name in ACTED
+    }
+    weights = parse_weights(["view=-1", "skip=0.1", "a=b=0"])
+    assert choices(events, weights=weights).to_list() == [name not in ("view", "dislike") for name in ACTED]
+    assert not choices(events, ("ratings",)).any()
+
+
+def test_weights_are_given_by_name() -> None:
+    assert parse_weights([]) == ACTIONS
+    found = dict(parse_weights(["né=1.5", "view=0", "a=b=2"]))
+    assert found == dict(ACTIONS) | {"né": 1.5, "view": 0.0, "a=b": 2.0}
+    assert parse_weights(["view=3"], (("view", 1.0), ("x", 9.0))) == (("view", 3.0), ("x", 9.0))
+
+
+@pytest.mark.parametrize("text", ["", "view", "view=", "=1", "view=much", "view=nan", "view=inf", "view=1e7", "1"])
+def test_weights_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(DataError, match=r"--action .*: expected NAME=WEIGHT.*--action view=0.5"):
+        parse_weights([text])
+
+
+def acted(*taken: tuple[str, str], users: int = 6) -> DataSet:
+    """`users` users who all did the same: (item, action) each."""
+    rows = [
+        Event(f"u{user}", item, CLICK, 1000 * at, action=action)
+        for user in range(users)
+        for at, (item, action) in enumerate(taken)
+    ]
+    return dataset("acted", rows, [Item(name, "") for name in "abcd"], (0.5, 5.0))
+
+
+WHOLE = TrainSettings(holdout=0, validation=0)
+
+
+def test_popularity_and_neighbours_count_choices_by_their_weights() -> None:
+    training, _ = training_part(acted(("a", "view"), ("b", "purchase"), ("c", "dislike"), ("d", "")), WHOLE, ENCODER)
+    assert popularity(training.rows, 4).tolist() == [0.0, 3.0, 18.0, 0.0, 6.0]
+    index, weight = neighbours(training)
+    assert sorted(index[2][weight[2] > 0].tolist()) == [1, 4], "what was disliked is nobody's neighbour"
+    assert not weight[3].any()
+    near = dict(zip(index[1].tolist(), weight[1].tolist(), strict=True))
+    often = {1: 3.0, 2: 18.0, 4: 6.0}
+    expected = 6 * np.sqrt(0.5 * 3.0) / (np.sqrt(often[1] * often[2]) + 5.0)
+    assert near[2] == pytest.approx(expected)
+    assert near[4] == pytest.approx(6 * 0.8 * np.sqrt(0.5) / (np.sqrt(often[1] * often[4]) + 5.0))
+
+
+def test_data_without_actions_trains_as_it_did_before_there_were_any() -> None:
+    """Hashes of the arrays as they were; and an action that counts 1 changes none of them."""
+
+    def digest(*arrays: Any) -> str:
+        return sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+    made = generate(12, 30, 12)
+    clicked = pl.when(pl.col("behaviour") == CLICK).then(pl.lit("click")).otherwise(pl.lit("")).alias("action")
+    for events in (made.events.drop("action"), made.events, made.events.with_columns(clicked)):
+        data = dataset("made", events, made.items, made.rating_scale)
+        training, _ = training_part(data, TrainSettings(holdout=0), ENCODER)
+        rows, use = training.rows, training.use
+        assert (
+            digest(rows.item, rows.behaviour, rows.scene, rows.numbers, rows.comment, rows.choice, rows.judged)
+            == "6d958245ca22774d1f7cc599a55f7ea93f26f5a7b5bf6bd3463f136e5de22d10"
+        )
+        assert digest(use, training.watched) == "28b5e47a4db2d9a851ff2eaee22cd228bd7d0f625cbebd782fd11bbfbaeb6380"
+        assert digest(popularity(rows, 30, use)) == "5242b279aac40541fd314277c22f1d6c112166cd8dc145054a4e0b155ebf3eaf"
+        assert digest(*neighbours(training)) == "61ab7dd431de5d9f8437c6709e4a671941d5ef3a2ca96cffbcd11a23189c441c"
+
+
+def test_what_was_turned_down_is_neither_held_out_nor_judged_and_is_named() -> None:
+    taken = [(name, "dislike" if number == 3 else "") for number, name in enumerate("abcdabcdabcdabcd")]
+    (task,) = make_tasks("last-8", acted(*taken), ENCODER.encode)
+    assert len(task.places) == 8 * 6
+    assert task.rows.item[task.places].tolist() == [1, 2, 3, 4, 1, 2, 3, 4] * 6
+    assert reasons(task)["of an action that is no choice"] == (6, 6)
+    with pytest.raises(DataError, match="nothing of the actions dislike, skip"):
+        make_tasks("last-8", acted(("a", "skip"), ("b", "dislike")), ENCODER.encode)
 
 
 def test_clicks_are_judged_where_there_are_ratings_too() -> None:
@@ -184,13 +272,24 @@ def test_the_run_keeps_them_and_is_judged_by_them(tmp_path: Path) -> None:
         run_task(shop(), run, ENCODER)
 
 
+def test_the_run_keeps_the_weights_and_is_judged_by_them(tmp_path: Path) -> None:
+    data = replace(shop(), weights=parse_weights(["view=-2", "share=4"]))
+    save_run(run_of(data), tmp_path)
+    run = load_run(tmp_path)
+    assert run.spec.weights == data.weights
+    assert run.spec.refused() == {"view", "dislike", "skip"}
+    assert len(run_task(data, run, ENCODER).places) == 8 * 300 - 30
+    with pytest.raises(DataError, match="trained with other weights of share, view; leave --action out"):
+        run_task(shop(), run, ENCODER)
+
+
 def test_a_run_from_before_there_was_the_option_counts_all(tmp_path: Path) -> None:
     save_run(run_of(shop()), tmp_path)
     about = (tmp_path / "run.json").read_text()
     import json
 
     told = json.loads(about)
-    del told["inputs"]["choices"]
+    del told["inputs"]["choices"], told["inputs"]["weights"]
     (tmp_path / "run.json").write_text(json.dumps(told))
     assert load_run(tmp_path).spec == InputSpec((1.0, 5.0), (), TEXT_DIM)
     assert asdict(load_run(tmp_path).spec)["choices"] == CHOICES

@@ -56,6 +56,35 @@ def test_a_click() -> None:
     assert event.payload == value
 
 
+@pytest.mark.parametrize(
+    ("said", "found"), [("purchase", "purchase"), ("né à 5", "né à 5"), ("", ""), (None, ""), (..., "")]
+)
+def test_the_action_of_a_click_is_any_name(said: Any, found: str) -> None:
+    value = body(CLICK, action=said)
+    assert decode(CLICK, value).action == found
+    verdict = JUDGE.judge(CLICK, HOME, NOW, b"alice", value)
+    assert isinstance(verdict, Accepted)
+    assert verdict.action == found
+
+
+@pytest.mark.parametrize(("action", "reason"), [(3, "wrong_type"), (["cart"], "wrong_type"), ("a" * 257, "too_large")])
+def test_an_action_that_is_no_name_is_refused_by_field(action: Any, reason: str) -> None:
+    value = body(CLICK, action=action)
+    with pytest.raises(RecordError) as refused:
+        decode(CLICK, value)
+    assert (refused.value.reason, refused.value.field) == (reason, "action")
+    assert isinstance(JUDGE.judge(CLICK, HOME, NOW, b"alice", value), str)
+
+
+@pytest.mark.parametrize("behaviour", [RATING, COMMENT])
+def test_only_clicks_have_an_action(behaviour: int) -> None:
+    value = body(behaviour, action="dislike")
+    assert decode(behaviour, value).action == ""
+    verdict = JUDGE.judge(behaviour, HOME, NOW, b"alice", value)
+    assert isinstance(verdict, Accepted)
+    assert verdict.action == ""
+
+
 def test_a_rating_and_a_comment() -> None:
     assert decode(RATING, body(RATING)).value == 4.5
     remark = decode(COMMENT, body(COMMENT))
@@ -237,7 +266,7 @@ OTHERS = st.sampled_from(
 )  # fmt: skip
 VALUES = st.one_of(NUMBERS, STRINGS, OTHERS)
 NAMES = st.sampled_from(
-    ["user", "item", "time", "value", "text", "scene", "slate", "rank", "dwell_ms", "id", "x", "", "us\\u0065r",
+    ["user", "item", "time", "value", "text", "scene", "slate", "rank", "dwell_ms", "action", "id", "x", "", "us\\u0065r",
      "\\ud800", "User", "\\q"]
 )  # fmt: skip
 SPACES = st.sampled_from(["", "", "", " ", "\n\t", "\r", "\u00a0", "\x0c", "\ufeff"])

@@ -28,9 +28,9 @@ HIDDEN = 16
 
 def event(
     behaviour: int = 0, offset: int = 0, *, item: str = "i1", time: int = 1000, value: float = math.nan, scene: str = "",
-    id: str = "", payload: bytes = b"{}",  # noqa: A002
+    id: str = "", payload: bytes = b"{}", action: str = "",  # noqa: A002
 ) -> SourceEvent:  # fmt: skip
-    return SourceEvent(behaviour, 3, offset, 0, b"alice", item, time, value, scene, "", id, payload)
+    return SourceEvent(behaviour, 3, offset, 0, b"alice", item, time, value, scene, "", id, payload, action=action)
 
 
 def fold(state: Interest, one: SourceEvent) -> int:
@@ -132,7 +132,7 @@ def test_the_ring_keeps_the_last_64() -> None:
 def test_what_the_ring_remembers() -> None:
     state = folded(event(1, 2, item="Ünï\u2028", time=77, value=3.5, scene="home", id="\U0001f600"), event(0, 1))
     rated, clicked = state.recents()
-    assert rated == (1, 3.5, 77, "Ünï\u2028", "home", "\U0001f600")
+    assert rated == (1, 3.5, 77, "Ünï\u2028", "home", "\U0001f600", "")
     assert math.isnan(clicked.value)
 
 
@@ -177,6 +177,7 @@ events = st.lists(
         scene=texts,
         id=texts,
         payload=st.binary(max_size=30),
+        action=texts,
     ),
     max_size=80,
 )
@@ -247,6 +248,25 @@ def damaged(record: bytes) -> Iterator[bytes]:
     for _ in range(200):
         at = chance.randrange(len(record))
         yield record[:at] + bytes([record[at] ^ 1 << chance.randrange(8)]) + record[at + 1 :]
+
+
+def test_an_action_is_remembered_behind_the_id_and_its_absence_costs_nothing() -> None:
+    plain, acted = event(0, 1, item="a", scene="home", id="e"), event(0, 2, item="b", id="x", action="né")
+    state = interest.decode(interest.encode(folded(plain, acted, event(0, 3, item="c"))))
+    assert [(recent.item, recent.action) for recent in state.recents()] == [("a", ""), ("b", "né"), ("c", "")]
+    assert len(state.recent) == sum(2 + 13 + 3 * 2 + size for size in (1 + 4 + 1, 1 + 1 + 2 + 3, 1))
+
+
+def test_events_of_a_refused_action_are_passed_over() -> None:
+    """Also where an id ends as if it were the action, and where the refused one is the newest or the oldest."""
+    disguised = event(0, 9, item="d", id="x\x04\x00skip")
+    actions = ("skip", "", "view", "skip", "né", "skip")
+    first, *others = [event(0, number, item=f"i{number}", action=action) for number, action in enumerate(actions)]
+    state = folded(first, disguised, *others)
+    assert [item for item, _, _ in state.newest(frozenset(["skip"]))] == ["i4", "i2", "i1", "d"]
+    assert [item for item, _, _ in state.newest(frozenset(["né", "view"]))] == ["i5", "i3", "i1", "d", "i0"]
+    assert [item for item, _, _ in state.newest()] == ["i5", "i4", "i3", "i2", "i1", "d", "i0"]
+    assert list(folded(disguised).newest(frozenset(["skip"]))) == [("d", 0, False)]
 
 
 def test_a_damaged_record_is_a_state_error() -> None:

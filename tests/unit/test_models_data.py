@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import polars as pl
@@ -70,7 +70,7 @@ def test_reviews_are_comments_with_a_value_in_a_scene(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "reviews.jsonl").write_text(json.dumps(review) + "\n\n")
     data = read(tmp_path)
-    assert data.events.rows() == [("U", "I", COMMENT, 7, 2.0, "Meh. Not mine.", "Books")]
+    assert data.events.rows() == [("U", "I", COMMENT, 7, 2.0, "Meh. Not mine.", "Books", "")]
     assert data.items == (Item("I", "A Book", categories=("Books",)),)
     assert data.scenes == ("Books",)
     assert choices(data.events).to_list() == [True]
@@ -130,7 +130,7 @@ def test_a_file_is_read_by_its_suffix(tmp_path: Path) -> None:
     assert [item.item for item in ratings.items] == ["10", "20"]
     review = {"user_id": "U", "item_id": "I", "rating": 2.0, "timestamp_ms": 7, "category": "Books"}
     (tmp_path / "some.jsonl").write_text(json.dumps(review) + "\n")
-    assert read(tmp_path / "some.jsonl").events.rows() == [("U", "I", COMMENT, 7, 2.0, "", "Books")]
+    assert read(tmp_path / "some.jsonl").events.rows() == [("U", "I", COMMENT, 7, 2.0, "", "Books", "")]
     (tmp_path / "clicks.parquet").write_bytes(b"")
     with pytest.raises(DataError, match=r"clicks.parquet cannot be read as Parquet"):
         read(tmp_path / "clicks.parquet")
@@ -236,3 +236,31 @@ def test_amazon_beauty_2014() -> None:
     data = read(data_folder("amazon-beauty-2014"))
     assert (data.events["user"].n_unique(), len(data.items), len(data.events)) == (22_363, 12_101, 198_502)
     assert data.events.filter(pl.col("user") == "2")["item"].to_list() == ["6", "7", "8", "9", "10", "4", "11"]
+
+
+def test_actions_are_read_from_messages_and_sent_again(tmp_path: Path) -> None:
+    said = [
+        {"user": "u", "item": "a", "time": 1, "action": "purchase"},
+        {"user": "u", "item": "b", "time": 2},
+        {"user": "u", "item": "c", "time": 3, "action": "skip", "scene": "home"},
+    ]
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    data = read(tmp_path)
+    assert data.events["action"].to_list() == ["purchase", "", "skip"]
+    assert [json.loads(message.value) for message in event_messages(data.events)] == said
+
+
+def test_clicks_of_one_moment_stand_in_an_order_of_their_own_whatever_the_file_says() -> None:
+    rows = [Event("u", "a", CLICK, 1, action=action) for action in ("view", "cart", "", "purchase")]
+    for order in permutations(rows):
+        assert dataset("d", order, (), (0.5, 5.0)).events["action"].to_list() == ["", "cart", "purchase", "view"]
+
+
+def test_events_without_actions_have_the_fingerprint_that_they_had_before_there_were_actions() -> None:
+    """Runs keep it: another one would refuse every run that was trained before."""
+    data = generate(12, 30, 12)
+    assert fingerprint(data.events) == "78e0383280ce11143f77af0c08949a5c9d5b3d590195d0bca8618ad5ca0a0ab5"
+    bare = dataset("bare", data.events.drop("action"), data.items, data.rating_scale)
+    assert bare.events.equals(data.events)
+    acted = data.events.with_columns(action=pl.lit("view"))
+    assert fingerprint(acted) != fingerprint(data.events)

@@ -33,6 +33,7 @@ class CountingModels:
     ended: int = 0
     last: int = 3
     choices: frozenset[int] = frozenset((CLICK, RATING, COMMENT))
+    refused: frozenset[str] = SPEC.refused()
     asked: list[tuple[list[list[int]], list[int]]] = field(default_factory=list)  # recent and count of each score
 
     def step(self, rows: InputRows, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +71,12 @@ class FixedCatalogue:
 
 def event(
     offset: int, item: str = "a", behaviour: int = CLICK, time: int = 1000, identity: str = "", append: int = 2000,
-    value: float = NAN,
+    value: float = NAN, action: str = "",
 ) -> SourceEvent:  # fmt: skip
     payload = json.dumps({"item": item, "offset": offset}).encode()
-    return SourceEvent(behaviour, 0, offset, append, b"u", item, time, value, "home", "", identity, payload)
+    return SourceEvent(
+        behaviour, 0, offset, append, b"u", item, time, value, "home", "", identity, payload, action=action
+    )
 
 
 def turn(events: list[SourceEvent], record: bytes | None = None, model: bytes = MODEL) -> Turn:
@@ -221,8 +224,9 @@ def test_the_rule_for_choices_is_that_of_training(counted: tuple[str, ...]) -> N
     for time in range(60):
         behaviour, valued = draw.choice(kinds)
         item, value = draw.choice("abcdx"), 4.0 if valued else NAN
-        events.append(event(time, item, behaviour, value=value))
-        rows.append(Event("u", item, behaviour, time, value))
+        action = "" if behaviour else draw.choice(("", "view", "dislike", "skip", "né"))
+        events.append(event(time, item, behaviour, value=value, action=action))
+        rows.append(Event("u", item, behaviour, time, value, action=action))
     table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     spec = InputSpec((0.5, 5.0), (), 3, counted)
     trained = histories(table, None, "abcd", spec, lambda texts: np.zeros((len(texts), 3), np.float32))

@@ -39,6 +39,8 @@ def wire_takes(event: Event) -> bool:
         body["text"] = event.text
     if event.behaviour == RATING or (event.behaviour == COMMENT and not math.isnan(event.value)):
         body["value"] = event.value
+    if event.behaviour == CLICK:
+        body["action"] = event.action
     key = event.user.encode()
     try:
         DECODER.decode(event.behaviour, DECODER.partition(key), 0, NOW, key, json.dumps(body).encode())
@@ -77,7 +79,7 @@ def events(draw: st.DrawFn) -> Event:
     behaviour = draw(st.sampled_from([CLICK, RATING, COMMENT]))
     made = Event("u", "i", behaviour, NOW, math.nan if behaviour == CLICK else 3.0, "t" if behaviour == COMMENT else "")
     fields = {"user": TEXTS, "item": TEXTS, "time": TIMES, "scene": TEXTS}
-    fields |= {"value": RATINGS} if behaviour != CLICK else {}
+    fields |= {"value": RATINGS} if behaviour != CLICK else {"action": TEXTS}
     fields |= {"text": PROSE} if behaviour == COMMENT else {}
     names = draw(st.lists(st.sampled_from(sorted(fields)), max_size=2))
     return made._replace(**{name: draw(fields[name]) for name in names})
@@ -92,6 +94,8 @@ def events(draw: st.DrawFn) -> Event:
 @example(Event("u", "i", COMMENT, NOW, text="x" * (MAX_TEXT + 1)))
 @example(Event("u", "i", CLICK, NOW + FUTURE_MS + 1))
 @example(Event("u", "i", CLICK, NOW, scene="x" * 257))
+@example(Event("u", "i", CLICK, NOW, action="x" * 256))
+@example(Event("u", "i", CLICK, NOW, action="x" * 257))
 def test_a_reader_takes_an_event_where_the_wire_takes_it_and_nowhere_else(event: Event) -> None:
     assert reader_takes([event]) == wire_takes(event)
 
@@ -108,8 +112,8 @@ def test_what_a_data_set_holds_is_taken_by_the_wire_as_it_is(made: list[Event]) 
         behaviour = SOURCE_TOPICS.index(message.topic)
         partition = DECODER.partition(message.key)
         found = DECODER.decode(behaviour, partition, 0, NOW, message.key, message.value)
-        said = (found.user.decode(), found.item, found.time, found.scene, found.text)
-        assert said == (row["user"], row["item"], row["time"], row["scene"], row["text"])
+        said = (found.user.decode(), found.item, found.time, found.scene, found.text, found.action)
+        assert said == (row["user"], row["item"], row["time"], row["scene"], row["text"], row["action"])
 
 
 LABELS = st.one_of(st.none(), st.lists(TEXTS, max_size=2), st.sampled_from([["a"] * 64, ["a"] * 65]))
@@ -154,6 +158,10 @@ def test_a_reader_takes_an_item_where_the_wire_takes_it(
         (GOOD._replace(item="x" * 257), r"item: found 'x+\.\.\.' \(257 characters\), expected a text of 1 to 256"),
         (GOOD._replace(scene="x" * 257), "scene: found .*expected a text of at most 256"),
         (GOOD._replace(text="x" * 20_000), r"text: found .*\(20000 characters\), expected a text of at most 16384"),
+        (GOOD._replace(action="x" * 257), "action: found .*expected a text of at most 256"),
+        (GOOD._replace(action=None), "action: found null, expected a text"),
+        (Event("u", "i", RATING, NOW, 3.0, action="like"), "action: found 'like', expected none, for clicks alone"),
+        (Event("u", "i", COMMENT, NOW, action="like"), "action: found 'like', expected none, for clicks alone"),
         (GOOD._replace(behaviour=3), "behaviour: found 3, expected 0 to 2"),
         (GOOD._replace(behaviour=-1), "behaviour: found -1, expected 0 to 2"),
         (GOOD._replace(time=1.5), r"time: found 1\.5, expected whole milliseconds"),
@@ -188,6 +196,7 @@ def test_what_is_refused_names_field_value_and_expected(event: Event, said: str)
         ({"value": pl.Series([None], dtype=pl.Float64)}, "value: found null"),
         ({"user": pl.Series([None], dtype=pl.String)}, "user: found null"),
         ({"text": pl.Series([None], dtype=pl.String)}, "text: found null"),
+        ({"action": [1]}, "action: found a column of Int64, expected String"),
     ],
 )
 def test_a_table_of_other_columns_is_refused(column: dict[str, Any], said: str) -> None:
@@ -205,7 +214,7 @@ def test_numbers_of_other_widths_and_columns_in_another_order_are_read() -> None
     )
     data = dataset("x", other, [], SCALE)
     assert dict(data.events.schema) == SCHEMA
-    assert data.events.rows() == [("u", "i", CLICK, 7, 3.0, "", "")]
+    assert data.events.rows() == [("u", "i", CLICK, 7, 3.0, "", "", "")], "and without the column no action"
 
 
 @pytest.mark.parametrize(

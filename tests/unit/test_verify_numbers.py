@@ -35,6 +35,7 @@ class Models:
     """What stream.session.Models offers, made up."""
 
     choices = (0, 1)
+    refused = frozenset(["dislike"])
     last = 5
 
     def __init__(self, name: str) -> None:

@@ -183,7 +183,8 @@ BODIES = st.fixed_dictionaries(
         "id": st.sampled_from(["e1", "e2", "clicks/0/7", "id:clicks/0/7", "id:id:ratings/1/2", "id:x", "items/0/7"]),
         "scene": st.one_of(st.none(), st.text(max_size=4)),
         "value": st.one_of(st.integers(1, 5), st.floats(0.5, 5, width=64)),
-        "time": st.integers(0, NOW),
+        "time": st.integers(946_684_800_000, NOW),  # from min_time on
+        "action": st.sampled_from(["", "view", "dislike", "né"]),
     },
 )
 EVENTS = st.lists(
@@ -231,6 +232,28 @@ def test_what_an_earlier_version_remembered_is_right_too() -> None:
     rows[2] = rows[2]._replace(value=interest.encode(state))
     report = check(made.log, made.settings)
     assert (report.violations, report.exit_code) == ([], 0)
+
+
+def remembered_as(made: World, place: int, old: bytes, new: bytes) -> None:
+    """Another ending of the newest recent event, in the state at `place` of the changelog."""
+    rows = made.log.topics[made.settings.changelog_topic][HOME]
+    state = interest.decode(rows[place].value or b"")
+    last = (split(state.recent) or [])[-1]
+    assert last.endswith(old)
+    changed = last.removesuffix(old) + new
+    state.recent = state.recent[: -2 - len(last)] + len(changed).to_bytes(2, "little") + changed
+    rows[place] = rows[place]._replace(value=interest.encode(state))
+
+
+@pytest.mark.parametrize(("new", "kinds"), [(b"", {}), (b"\x04\x00skip", {"state": 1}), (b"\x00\x00", {"state": 1})])
+def test_an_action_is_remembered_or_was_not_yet_by_an_earlier_version(new: bytes, kinds: dict[str, int]) -> None:
+    made = world()
+    made.send(0, ALICE, "i4", action="dislike")
+    made.work()
+    assert check(made.log, made.settings).violations == []
+    remembered_as(made, 2, b"\x07\x00dislike", new)
+    report = check(made.log, made.settings)
+    assert report.kinds == kinds, report.violations
 
 
 def test_a_set_of_seen_items_that_is_full_takes_in_no_more() -> None:

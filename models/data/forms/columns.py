@@ -123,8 +123,7 @@ def dates(path: Path, table: pl.DataFrame, column: str, form: str, example: str)
 
 
 def events(table: pl.DataFrame, behaviour: pl.Expr | int = CLICK, **columns: pl.Expr) -> pl.DataFrame:
-    """user, item, time and what `columns` adds -> the columns of models.data.dataset.SCHEMA, in its order. `action` is kept
-    once the schema has it."""
+    """user, item, time and what `columns` adds -> the columns of models.data.dataset.SCHEMA, in its order."""
     made: dict[str, pl.Expr] = {
         "user": pl.col("user"),
         "item": pl.col("item"),

@@ -36,18 +36,8 @@ Made = TypeVar("Made")
 
 
 def click(user: str, item: str, time: int, action: str = "", scene: str = "") -> Event:
-    """A click (time: epoch ms). action: what the user did (VIEW, CART, PURCHASE); kept once events have a field for it."""
-    fields: dict[str, Any] = {
-        "user": user,
-        "item": item,
-        "behaviour": CLICK,
-        "time": time,
-        "value": NAN,
-        "scene": scene,
-    }
-    if "action" in Event._fields:
-        fields["action"] = action
-    return Event(**fields)
+    """A click (time: epoch ms). action: what the user did (VIEW, CART, PURCHASE)."""
+    return Event(user, item, CLICK, time, NAN, scene=scene, action=action)
 
 
 def item(name: str, title: str = "", text: str = "", categories: Iterable[str] = ()) -> Item:

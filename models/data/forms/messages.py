@@ -159,7 +159,8 @@ def _event(behaviour: int, message: Click | Rating | Comment) -> Event:
     value = None if isinstance(message, Click) else message.value
     text = message.text if isinstance(message, Comment) else ""
     value = NAN if value is None else value
-    return Event(message.user, message.item, behaviour, message.time, value, text, message.scene or "")
+    action = (message.action or "") if isinstance(message, Click) else ""
+    return Event(message.user, message.item, behaviour, message.time, value, text, message.scene or "", action)
 
 
 FORMS: Final[tuple[Form, ...]] = (
