@@ -83,12 +83,18 @@ def unread(consumer: Any, topics: Iterable[str], held: Collection[tuple[str, int
     return count
 
 
-def reached(consumer: Any, topics: Iterable[str]) -> int:
-    """The sum of the positions in the assigned partitions of `topics`: it moves also where the fetcher passes records over."""
+def positions(consumer: Any, topics: Iterable[str]) -> dict[TopicPartition, int]:
+    """How far each assigned partition of `topics` is read, also where the fetcher passes records over; without those where it has
+    not been said yet where to begin."""
     wanted = frozenset(topics)
     assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
-    states = [assignment.state_value(tp) for tp in assignment.tps if tp.topic in wanted] if assignment else []
-    return sum(state.position for state in states if state.has_valid_position)
+    states = {tp: assignment.state_value(tp) for tp in assignment.tps if tp.topic in wanted} if assignment else {}
+    return {tp: state.position for tp, state in states.items() if state.has_valid_position}
+
+
+def reached(consumer: Any, topics: Iterable[str]) -> int:
+    """The sum of `positions`."""
+    return sum(positions(consumer, topics).values())
 
 
 def undecided(consumer: Any, topics: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ from mode import Service
 from msgspec.structs import replace
 
 from stream.claims import LeftOut
-from stream.clients import METADATA_MS, absent, consumer_tasks, reached, undecided, unread
+from stream.clients import METADATA_MS, absent, consumer_tasks, positions, reached, undecided, unread
 from stream.clock import steady
 from stream.errors import BrokerError, FreshetError, LeaseError, LossError, TopologyError
 from stream.fatal import fatal
@@ -237,7 +237,18 @@ class SourceConsumer(driver.Consumer):
             self.read_back.add(count, began, time.monotonic())
         if any(left_out):
             self.on_left_out(left_out)
+        self._pass_over(others)
         return left
+
+    def _pass_over(self, changelogs: Iterable[TP]) -> None:
+        """Faust ends a recovery with the last record. Where a transaction's marker, or what it aborted, lies behind that, none
+        comes, and what was passed over counts as read."""
+        recovery = self.app.tables.recovery
+        for place, position in positions(self._client(), {tp.topic for tp in changelogs}).items():
+            tp = TP(*place)
+            known = recovery.active_offsets.get(tp)
+            if tp in recovery.active_tps and (known is None or known < position - 1):
+                recovery.active_offsets[tp] = position - 1
 
     async def _read_again(self, changelogs: Iterable[Any]) -> None:
         """Records of a fetch that a rebalance overtook are nobody's, and what reads the states back now may have sought before

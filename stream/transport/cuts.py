@@ -87,10 +87,10 @@ def source_cut(topic: str, partition: int, end: int, read: int) -> LossError:
 def source_moved(topic: str, partition: int, group: str, found: Found) -> LossError:
     return LossError(
         f"{topic} partition {partition}: offset {found.offset} of the group {group} was committed by no worker: beside it stands "
-        f"{found.metadata[:40]!r}, expected up to where a worker has read. Records before it may be in no state. With all "
-        f"workers stopped, delete the group's offsets of this topic (kafka-consumer-groups.sh --delete-offsets --group {group} "
-        f"--topic {topic}): a worker then reads it from its beginning and passes over what states have. Or --accept-loss goes "
-        f"on from {found.offset}"
+        f"{found.metadata[:40]!r}, expected up to where a worker has read. Records before it may be in no state. Stop all "
+        "workers, wait for session_timeout, and delete the group's offsets of this topic (kafka-consumer-groups.sh "
+        f"--delete-offsets --group {group} --topic {topic}): a worker then reads it from its beginning and passes over what "
+        f"states have. Or --accept-loss goes on from {found.offset}"
     )
 
 

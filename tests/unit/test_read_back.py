@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
+from stream.claims import LeftOut
 from stream.transport.consumer import SourceConsumer, driver
 
 LOG = TP("app-interest-changelog", 0)
@@ -50,3 +51,26 @@ def test_a_partition_that_is_gone_is_left_alone(monkeypatch: pytest.MonkeyPatch)
     made, sought = consumer(monkeypatch, {}, epoch=2)
     assert asyncio.run(made._getmany({LOG}, 1.0)) == {}
     assert sought == {}
+
+
+@pytest.mark.parametrize(
+    ("position", "valid", "active", "ends"),
+    [(9, True, True, 8), (8, True, True, 7), (3, True, True, 7), (9, False, True, 7), (9, True, False, 7)],
+)
+def test_a_changelog_that_ends_with_a_marker_is_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, position: int, valid: bool, active: bool, ends: int
+) -> None:
+    """Faust waits for a record at the last offset, and none comes where a marker or an aborted transaction stands there."""
+    made, _ = consumer(monkeypatch, {})
+    state = SimpleNamespace(position=position, has_valid_position=valid)
+    assignment = SimpleNamespace(tps={LOG}, state_value=lambda tp: state)
+    client = SimpleNamespace(_subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)))
+    recovery = SimpleNamespace(active_tps={LOG} if active else set(), active_offsets={LOG: 7})
+    monkeypatch.setattr("stream.transport.consumer.apply_changelog", lambda recovery, records: (records, 0, LeftOut()))
+    vars(made).update(
+        app=SimpleNamespace(tables=SimpleNamespace(recovery=recovery)),
+        _thread=SimpleNamespace(_consumer=client),
+        recovered=0,
+    )
+    asyncio.run(made._getmany({LOG}, 1.0))
+    assert recovery.active_offsets == {LOG: ends}
