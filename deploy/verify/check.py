@@ -134,7 +134,7 @@ class Part:
         """Read one partition and settle its source records. Nothing of it is kept, but what was sent on to another one."""
         report = self.report
         read = self._read(partition)
-        moves.see(read.ledger.copies)
+        moves.see(read.ledger)
         for shelf, index, offset in read.ledger.places():
             _settle(shelf, index, offset, self.limits[shelf.topic, partition], read, moves, report)
         for topic, shelf in enumerate(read.ledger.shelves):

@@ -19,6 +19,7 @@ from deploy.verify.ledger import (
     INVALID,
     NONE,
     SKIPPED,
+    TWICE,
     UNSEEN,
     Ledger,
     User,
@@ -300,6 +301,7 @@ class History:
             user.at[topic] = shelf.after[index]
             if self._in_ring(user, topic, index) or self._was_adopted(user, topic, index, seq - 1):
                 self._report.double += 1
+                shelf.flags[index] |= TWICE
                 self._accuse(
                     "double", f"id {shelf.ids.get(index)!r} is among the last {MAX_RECENT}", user, topic, offset, seq
                 )
