@@ -117,7 +117,7 @@ class World:
         names = self.settings
         self.log = Lists([*names.sources, names.changelog_topic, names.recommendations_topic, names.dead_letters_topic])
         self.states: dict[bytes, Interest] = {}
-        self._judge = Judge(PARTITIONS, names.rating_scale, names.oldest, names.envelope)
+        self._judge = Judge(PARTITIONS, names.rating_scale, envelope=names.envelope)
         self._read: dict[Place, int] = {}
         self._slates = 0
         self._epochs: dict[int, int] = {}
