@@ -66,7 +66,8 @@ looked at. A header's name that is not UTF-8 is read with its bad bytes escaped 
 librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`; [clients.md](clients.md) has the
 others. A record that is good but for its partition is sent on to the right one. The copy has its key, value and headers, its
 place in the header `forwarded`, and, unless it has a `replay` that counts, in `replay`, too: so it is the same event however
-often it is sent on within 64 events of its user, and one that is read again is not sent on again. With the setting `misplaced = "dead-letter"` it becomes a dead letter `mispartitioned`.
+often it is sent on within 64 events of its user, and one that is read again is not sent on again. With the setting
+`misplaced = "dead-letter"` it becomes a dead letter `mispartitioned`.
 
 **Transactions.** A producer may write in transactions (Kafka Streams, Flink, Connect). What it aborts is never read. What it
 commits is read once the transaction ends, as is everything behind its first record on that partition, so short transactions keep

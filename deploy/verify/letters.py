@@ -45,6 +45,7 @@ class Letters:
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("dead-letter-headers"))
         self.gone = False
+        self.hidden = False  # there are more, behind an open transaction of somebody else
         self.reached = [NONE] * len(ledger.shelves)  # by topic: the last deleted offset that a letter accounts for
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:

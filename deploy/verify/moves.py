@@ -39,9 +39,11 @@ class Copy(NamedTuple):
 
 @dataclass
 class Moves:
-    """copies: place that a copy's header names -> fingerprints of those copies, of all partitions; several: the same, where
-    states have taken in more than one; originals: misplaced records by place; seen: what was read of each source partition."""
+    """hidden: topics of which an open transaction hides a part; copies: place that a copy's header names -> fingerprints of those
+    copies, of all partitions; several: the same, where states have taken in more than one; originals: misplaced records by place;
+    seen: what was read of each source partition."""
 
+    hidden: set[str] = field(default_factory=set)
     copies: dict[str, set[bytes]] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
     several: dict[tuple[str, bytes], list[Copy]] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class Moves:
         for move in self.moves:
             if move.digest in self.copies.get(f"{move.topic}/{move.partition}/{move.offset}", ()):
                 report.forwarded += 1
-            elif not move.due:
+            elif not move.due or move.topic in self.hidden:
                 report.pending += 1
             elif ranged or not move.judged:
                 report.unverifiable += 1

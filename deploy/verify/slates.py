@@ -36,6 +36,7 @@ class Slates:
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._stamped = False  # a slate for anyone unknown has named its writer
+        self.hidden = False  # there are more, behind an open transaction of somebody else
         self.gone = False  # slates may have been compacted away or deleted
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
@@ -78,7 +79,7 @@ class Slates:
         if number is None:
             if murmur2(key) % self._partitions != record.partition:
                 self._blame("slate", "on a partition that is not its user's", record, slate)
-            elif self._history.gone:
+            elif self._history.gone or self._history.hidden:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "a user without any state", record, slate)
@@ -120,7 +121,7 @@ class Slates:
         """The durable state that the slate shows, NONE (and blame) where there is none."""
         rows = self._history.rows(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
         if not rows:
-            if self._history.gone:
+            if self._history.gone or self._history.hidden:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "shows a state that is not in the changelog", record, slate)
@@ -135,7 +136,7 @@ class Slates:
         fitting = [row for row in rows if self._history.has_fence(row, applied)]
         if fitting and not others:
             return fitting[-1] if slate["events"] else fitting[0]
-        if not fitting and self._history.gone:
+        if not fitting and (self._history.gone or self._history.hidden):
             self._report.unverifiable += 1
         else:
             self._blame("slate-fence", f"applied is {json.dumps(slate['applied'])[:120]}, not the fence", record, slate)

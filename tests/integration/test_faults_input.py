@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import confluent_kafka as confluent
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
@@ -97,6 +98,38 @@ def test_misplaced_records_that_are_read_again(
         assert worker.metric("freshet_events_total", behaviour="click", outcome="replayed") >= 106
         assert worker.metric("freshet_events_total", behaviour="click", outcome="forwarded") == 0
         assert worker.terminate() == 0
+    finally:
+        events.close()
+        worker.close()
+
+
+def test_an_open_transaction_of_somebody_else_hides_slates(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path
+) -> None:
+    """What lies behind it on `recommendations` is there: nothing is uncovered. Once it has ended, all is judged."""
+    settings = world(**QUICK)
+    events = Events(settings, seed=1)
+    events.send_items()
+    worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
+    arguments = {"bootstrap.servers": settings.brokers, "transactional.id": f"{settings.app_id}-other"}
+    other = confluent.Producer(arguments | {"transaction.timeout.ms": 120_000})
+    try:
+        other.init_transactions(30)
+        other.begin_transaction()
+        other.produce(settings.recommendations_topic, key=b"nobody", value=b"x", partition=0)
+        other.flush(30)
+        events.send(60)
+        committed(settings, worker)
+        report = run(settings)
+        assert report.violations == []
+        assert (report.exit_code, report.applied) == (3, 60)
+        assert report.unshown > 0
+        assert report.undecided > report.unshown
+        (note,) = report.notes
+        assert (note.topic, note.partition) == (settings.recommendations_topic, 0)
+        assert f"open transaction of another producer from offset {note.offset}" in note.message
+        other.abort_transaction(30)
+        until(lambda: run(settings).exit_code == 0, 30, worker.tail)
     finally:
         events.close()
         worker.close()
