@@ -57,8 +57,13 @@ class Letters:
     def _take(self, record: Record) -> None:
         named = headers(record)
         if not self._validator.is_valid(named):
-            self._blame("its headers are against the published schema", record)
+            first = next(iter(self._validator.iter_errors(named)))
+            said = ".".join(map(str, first.instance_path)) or "headers"
+            self._blame(f"its headers are against the published schema: {said}: {first.message}"[:400], record)
             return
+        names = [name for name, _ in record.headers if name.startswith(HEADER)]
+        if len(set(names)) < len(names):
+            self._blame("a header of the worker's stands in it twice", record)
         topic, source, at = (named[HEADER + field] for field in ("topic", "partition", "offset"))
         if topic == self._items:
             self._blame("of an item: no worker writes one", record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import jsonschema_rs
@@ -21,6 +22,21 @@ POPULAR = {
     "seq": 0, "chain": "00" * 16, "events": [], "applied": {}, "latency_ms": -1, "strategy": "popularity", "replay": False,
 }  # fmt: skip
 """What the slate for anyone unknown says besides its items: it shows no state."""
+
+
+def _impossible(slate: dict[str, Any]) -> str:
+    """What no worker writes into a user's slate, whatever its clock, bundle and catalogue; "" without."""
+    scores = [scored["score"] for scored in slate["items"]]
+    if any(one < other for one, other in pairwise(scores)):
+        return "its items are not in the order of their scores"
+    if slate["latency_ms"] < (0 if slate["events"] else -1):
+        return f"latency_ms {slate['latency_ms']}, expected at least 0, or -1 without events"
+    if slate["catalogue"] < -1:
+        return f"catalogue {slate['catalogue']}, expected an offset or -1"
+    if slate["time"] < 0:
+        return f"time {slate['time']}, expected epoch milliseconds"
+    return ""
+
 
 _POPULAR = re.compile(r"popular-[0-9a-f]+")
 
@@ -73,6 +89,8 @@ class Slates:
         if key == ANYONE:
             self._anyone(record, slate)
             return
+        if wrong := _impossible(slate):
+            self._blame("slate", wrong, record, slate)
         if slate["strategy"] != "interest":
             self._blame("slate", f"strategy {slate['strategy'][:40]!r}, a user's is interest", record, slate)
         number = self._ledger.find(key)
@@ -145,6 +163,8 @@ class Slates:
     def _check_events(self, number: int, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
         before = self._history.before(row)
         events = slate["events"]
+        if slate["replay"] and events and row == user.oldest and not before and not self._history.gone:
+            self._blame("slate-events", "flagged as a replay, though it shows its user's first state", record, slate)
         if not events:
             if not slate["replay"]:
                 self._blame("slate-events", "names no event and is no replay", record, slate)

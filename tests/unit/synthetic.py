@@ -245,7 +245,7 @@ class World:
 
     def letter(self, topic: str, row: Row, why: str, stage: str = "decode") -> None:
         said = {
-            "topic": topic, "partition": row.partition, "offset": row.offset, "stage": stage, "reason": "x",
+            "topic": topic, "partition": row.partition, "offset": row.offset, "stage": stage, "reason": "out_of_range",
             "field": "", "exception": "RecordError", "message": why, "attempt": 1, "app.version": "0",
             "model.sha256": "", "host": "h", "failed.at": NOW, "payload.sha256": sha256(row.value or b"").hexdigest(),
             "truncated": "false",
