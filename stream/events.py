@@ -11,12 +11,14 @@ partition murmur2(key) mod n.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Final
 
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
+
+from stream.errors import REASONS
 
 CLICK: Final = 0
 RATING: Final = 1
@@ -140,28 +142,40 @@ class Recommendation(Struct, frozen=True):
     replay: bool
 
 
+def _one_of(words: Iterable[str]) -> str:
+    return f"^({'|'.join(words)})$"
+
+
+STAGES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")
+"""Where a record may fail: the values of a dead letter's header `stage`."""
+
+_NUMBER: Final = "^(0|[1-9][0-9]{0,18})$"
+_TIME: Final = "^(0|[1-9][0-9]{0,15})$"
+
+
 class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors." + name.replace("_", ".")):
     """Headers of a dead letter; all are UTF-8 text on the wire. Key, value and other headers are as received."""
 
     topic: str
-    partition: str
-    offset: str
-    stage: Annotated[str, Meta(description="key | partition | decode | validate | encode | inference | catalogue")]
-    reason: Annotated[str, Meta(description="one of stream.errors.REASONS")]
+    partition: Annotated[str, Meta(pattern=_NUMBER)]
+    offset: Annotated[str, Meta(pattern=_NUMBER)]
+    stage: Annotated[str, Meta(pattern=_one_of(STAGES), description=" | ".join(STAGES))]
+    reason: Annotated[str, Meta(pattern=_one_of(REASONS), description="one of stream.errors.REASONS")]
     field: Annotated[str, Meta(description="the offending field, or empty")]
     exception: str
     message: Annotated[str, Meta(max_length=512)]
-    attempt: str
+    attempt: Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$")]
     app_version: str
     model_sha256: str
     host: str
-    failed_at: Annotated[str, Meta(description="epoch milliseconds")]
-    payload_sha256: str
-    truncated: Annotated[str, Meta(description="true | false")]
+    failed_at: Annotated[str, Meta(pattern=_TIME, description="epoch milliseconds")]
+    payload_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    truncated: Annotated[str, Meta(pattern="^(true|false)$", description="true | false")]
     appended_at: Annotated[
         str,
         Meta(
-            description="append time of the record, epoch milliseconds; letters of older versions have it as timestamp"
+            pattern="^(-?[0-9]{1,19})?$",
+            description="append time of the record, epoch milliseconds; letters of older versions have it as timestamp",
         ),
     ] = ""
 

@@ -1,7 +1,8 @@
 """From a micro-batch of raw records to durable state and offsets that are safe to commit, in numbered steps.
 
      1  claim the micro-batch: lease and assignment still ours
-     2  decode and validate; what is not acceptable becomes a dead letter, what is good but for its partition is sent on
+     2  decode and validate; what is not acceptable becomes a dead letter, what is good but for its partition is sent on,
+        once (stream.transport.sentbefore)
      3  order each user's events; hold back who waits for a comment to be encoded, add who waits no longer
      4  read the states, one multi-get a partition
      5  fold the bookkeeping: fences, duplicates, seq, chain
@@ -43,6 +44,7 @@ from stream.recommend import Catalogue, InterestModels, Turn, advance, rank, tak
 from stream.settings import Settings
 from stream.store import InterestStore
 from stream.transport import Fence, MicroBatch, Outgoing, Record, RecordBatches, SourceConsumer
+from stream.transport.sentbefore import SentBefore
 from stream.wrongtimes import WrongTimes
 
 Result = TypeVar("Result")
@@ -68,7 +70,8 @@ class Pipeline:
     """Processes micro-batches one at a time; see the module's steps.
 
     consumer, batches: looked up at each use, since Faust makes them when the app starts; misplaced: None where records on wrong
-    partitions become dead letters; catalogue: the current snapshot; executor: runs the models, one call at a time.
+    partitions become dead letters; sent_before: what knows which of them have been sent on, None where nobody asks; catalogue:
+    the current snapshot; executor: runs the models, one call at a time.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Pipeline:
         comments: CommentStage,
         dead_letters: DeadLetters,
         misplaced: Misplaced | None,
+        sent_before: SentBefore | None = None,
         catalogue: Callable[[], Catalogue],
         executor: Executor,
         metrics: Metrics,
@@ -100,6 +104,7 @@ class Pipeline:
         self._comments = comments
         self._dead_letters = dead_letters
         self._misplaced = misplaced
+        self._sent_before = sent_before
         self._catalogue = catalogue
         self._executor = executor
         self._metrics = metrics
@@ -118,6 +123,11 @@ class Pipeline:
         figures = BatchFigures()
         with figures.stage("decode"):
             found, letters = self._decode(batch, figures)  # 2
+            if not await self._leave_out(batch, letters, figures):
+                consumer.finish(
+                    {}, frozenset()
+                )  # nothing of it is finished: whoever has the partitions now reads it again
+                return
             groups = self._order(found)  # 3
         with figures.stage("read"):
             turns = self._take_in(groups)  # 4, 5
@@ -183,7 +193,6 @@ class Pipeline:
                         if (sent_on := self._sent_on(topic, tp.partition, record, error)) is not None:
                             place, copy = sent_on
                             letters.setdefault(place, []).append(copy)
-                            figures.outcome(behaviour, "forwarded")
                             continue
                         letter = self._dead_letters.letter(topic, tp.partition, record, error)
                         letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
@@ -197,6 +206,27 @@ class Pipeline:
             return None
         copy = self._misplaced.copy(topic, partition, record)
         return None if copy is None else ((topic, self._decoder.partition(record.key)), copy)
+
+    async def _leave_out(self, batch: MicroBatch, letters: dict[Place, list[Outgoing]], figures: BatchFigures) -> bool:
+        """Leave out the copies that were sent on before, and count both. False: the assignment has ended meanwhile."""
+        copies = {place: sent for place, sent in letters.items() if place[0] in self._topics}
+        if not copies:
+            return True
+        left_out: dict[str, int] = {}
+        if self._sent_before is not None:
+            consumer = self._consumer()
+            found = await self._sent_before.leave_out(batch.parts, copies, lambda: consumer.epoch == batch.epoch)
+            if found is None:
+                return False
+            left_out = found
+        for topic, records in left_out.items():
+            figures.outcome(self._topics.index(topic), "replayed", records)
+        for place, sent in copies.items():
+            if sent:
+                figures.outcome(self._topics.index(place[0]), "forwarded", len(sent))
+            else:
+                del letters[place]
+        return True
 
     def _advance(self, turns: Sequence[Turn], catalogue: Catalogue) -> int:
         return advance(turns, self._serving.models, catalogue, self._serving.spec)

@@ -66,7 +66,8 @@ looked at. A header's name that is not UTF-8 is read with its bad bytes escaped 
 librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`; [clients.md](clients.md) has the
 others. A record that is good but for its partition is sent on to the right one. The copy has its key, value and headers, its
 place in the header `forwarded`, and, unless it has a `replay` that counts, in `replay`, too: so it is the same event however
-often it is sent on. With the setting `misplaced = "dead-letter"` it becomes a dead letter `mispartitioned`.
+often it is sent on within 64 events of its user, and one that is read again is not sent on again. With the setting
+`misplaced = "dead-letter"` it becomes a dead letter `mispartitioned`.
 
 **Transactions.** A producer may write in transactions (Kafka Streams, Flink, Connect). What it aborts is never read. What it
 commits is read once the transaction ends, as is everything behind its first record on that partition, so short transactions keep
@@ -147,7 +148,8 @@ topic was compacted for a while, or its retention was too short, the worker ends
 Kafka deletes the offsets of a group that has been empty for `offsets.retention.minutes` (the broker's, 10080: 7 days). Where
 workers may be away for longer, lengthen it beyond the retention of the source topics, or at least to the longest outage. A
 worker that finds no offset in a partition that a worker has owned before begins at the start of the log; where records have been
-deleted there, nobody knows whether they were read, and it ends with 76 (`--accept-loss` goes on).
+deleted there, nobody knows whether they were read, and it ends with 76 (`--accept-loss` goes on). A record on a
+wrong partition that is read again is not sent on again: the worker looks for its copy first ([clients.md](clients.md)).
 
 A worker also remembers each topic's id. One that is deleted and created again under its old name is another topic:
 

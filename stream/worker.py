@@ -59,6 +59,7 @@ from stream.transport import (
     escape_header_names,
     take,
 )
+from stream.transport.sentbefore import SentBefore, since_reader
 
 BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
 START = 5.0  # seconds that a start under way gets to come to an end, once a stop is asked for
@@ -272,6 +273,8 @@ class Worker:
             settings.partitions,
             on_left_out=self._metrics.observe_left_out,
         )
+        forwards = settings.misplaced == "forward"
+        sent_before = SentBefore(lambda: consumer.lay, since_reader(settings)) if forwards else None
         pipeline = Pipeline(
             settings,
             Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, self._models),
@@ -284,13 +287,14 @@ class Worker:
             ),
             comments=comments,
             dead_letters=DeadLetters(bundle.id, app.clock.now_ms),
-            misplaced=Misplaced(settings.sources, self._room) if settings.misplaced == "forward" else None,
+            misplaced=Misplaced(settings.sources, self._room) if forwards else None,
+            sent_before=sent_before,
             catalogue=lambda: catalogue.snapshot,
             executor=self._model_thread,
             metrics=self._metrics,
             clock=app.clock,
         )
-        consumer.calls = lambda: self._models.ended
+        consumer.calls = lambda: self._models.ended + (sent_before.records if sent_before is not None else 0)
         consumer.drained = comments.drained
         consumer.on_revoked = pipeline.revoked
         consumer.on_commit = lambda: self._metrics.observe_commit(app.clock.now())

@@ -29,6 +29,8 @@ ROWS = (
     ("double", "applied more than once"),
     ("uncovered", "applied, but shown by no slate"),
     ("pending", "not yet committed: --wait lets the worker finish"),
+    ("unshown", "applied, and a slate may lie behind an open transaction"),
+    ("undecided", "in the worker's topics, behind open transactions of others"),
     ("unverifiable", "compacted or deleted, cannot be judged"),
     ("adopted", "users whose state before the range is taken as given"),
     ("users", ""),
@@ -48,7 +50,12 @@ ROWS = (
     ("ranked", "slates scored anew"),
     ("numbers_unverifiable", "states and slates of other models or items"),
 )
-ALWAYS = {name for name, _ in ROWS[:13]} - {"inference", "forwarded"} | {"users", "states", "slates", "replays"}
+ALWAYS = {name for name, _ in ROWS[:15]} - {"inference", "forwarded", "unshown", "undecided"} | {
+    "users",
+    "states",
+    "slates",
+    "replays",
+}
 """Rows that are shown though they are 0."""
 BAD = ("lost", "unreported", "double", "uncovered")
 

@@ -4,7 +4,8 @@
 2  wait, if asked to, until the group has committed all of that
 3  the committed offsets: all below them is due
 4  where slates and dead letters end, then the changelog (a slate's state is there), then the sources again (a state's
-   events are there); what has come since 1 is read, but may be unfinished
+   events are there); what has come since 1 is read, but may be unfinished. What lies behind an open transaction of somebody
+   else is there, and nobody can read it yet (deploy.verify.undecided)
 5  partition by partition: judge the sources, follow the changelog, then slates and dead letters; then settle every source
    record. A user has one partition number everywhere, so what is kept is what one partition needs
 """
@@ -44,6 +45,7 @@ from deploy.verify.report import Report, Violation
 from deploy.verify.scope import MARGIN_MS, Scope
 from deploy.verify.sends import Sends, refuse_unreadable
 from deploy.verify.slates import Slates
+from deploy.verify.undecided import Undecided
 from stream.errors import TopologyError
 from stream.settings import Settings
 
@@ -86,9 +88,11 @@ def check(
     accepts = scope.accepts(settings, now, numbers.rating_scale if numbers is not None else None)
     due = scope.due(log, now)
     committed, in_time = _await(log, now, max(wait, scope.wait), sleep)
-    outputs = log.spans([settings.dead_letters_topic, settings.recommendations_topic])
-    states = log.spans([settings.changelog_topic])
-    spans = log.spans(settings.sources)
+    undecided = Undecided()
+    outputs = undecided.spans(log, [settings.dead_letters_topic, settings.recommendations_topic])
+    states = undecided.spans(log, [settings.changelog_topic])
+    spans = undecided.spans(log, settings.sources)
+    undecided.tell({**outputs, **states}, report)
     for topic in (settings.changelog_topic, settings.dead_letters_topic, settings.recommendations_topic):
         count = sum(place[0] == topic for place in {**outputs, **states})
         if count != partitions:
@@ -100,9 +104,22 @@ def check(
 
     limits = {place: max(committed.get(place, 0), 0 if in_time else span.end) for place, span in now.items()}
     part = Part(
-        log, settings, scope, accepts, partitions, due, committed, limits, spans, states, outputs, report, numbers
+        log,
+        settings,
+        scope,
+        accepts,
+        partitions,
+        due,
+        committed,
+        limits,
+        spans,
+        states,
+        outputs,
+        undecided,
+        report,
+        numbers,
     )
-    moves = Moves()
+    moves = Moves({topic for topic, _ in undecided.hidden})
     for partition in range(partitions):
         part.judge(partition, moves)
     moves.settle(scope.ranged, report)
@@ -127,6 +144,7 @@ class Part:
     sources: dict[Place, Span]
     states: dict[Place, Span]
     outputs: dict[Place, Span]
+    undecided: Undecided
     report: Report
     numbers: Numbers | None
 
@@ -134,7 +152,7 @@ class Part:
         """Read one partition and settle its source records. Nothing of it is kept, but what was sent on to another one."""
         report = self.report
         read = self._read(partition)
-        moves.see(read.ledger.copies)
+        moves.see(read.ledger)
         for shelf, index, offset in read.ledger.places():
             _settle(shelf, index, offset, self.limits[shelf.topic, partition], read, moves, report)
         for topic, shelf in enumerate(read.ledger.shelves):
@@ -164,14 +182,18 @@ class Part:
         ledger = Ledger(settings.sources, view, judge, partition, first, self.due, sends)
         ledger.read(log, view)
         history = History(ledger, settings.changelog_topic, self.partitions, report, stored)
+        history.hidden = (settings.changelog_topic, partition) in self.undecided.hidden
         history.read(log, {place: span for place, span in self.states.items() if place[1] == partition})
         outputs = self._outputs(ledger)
         slates = Slates(ledger, history, settings.recommendations_topic, self.partitions, report)
         slates.read(log, outputs)
+        slates.hidden = (settings.recommendations_topic, partition) in self.undecided.hidden
         letters = Letters(ledger, settings.dead_letters_topic, settings.items_topic, report)
         letters.read(log, outputs)
+        letters.hidden = (settings.dead_letters_topic, partition) in self.undecided.hidden
         for disk in stored:
-            disk.judge(ledger, history, settings.changelog_topic, report)
+            if not history.hidden:  # what it has read back lies there, too
+                disk.judge(ledger, history, settings.changelog_topic, report)
         if sends is not None:
             ends = {place: span.end for place, span in log.spans(settings.sources).items()}
             sends.judge(ledger, ends, report)
@@ -216,6 +238,12 @@ def _forgotten(shelf: Shelf, index: int, read: Read) -> bool:
     return read.history.cut and (number == NONE or read.ledger.users[number].row == NONE)
 
 
+def _hidden(state: int, read: Read) -> bool:
+    """What became of an acceptable record that is in no state lies behind an open transaction, as far as can be told: its state,
+    or the dead letter of one that the model failed on, over which a fence was moved."""
+    return (state == ACCEPTED and read.history.hidden) or (state in (ACCEPTED, SKIPPED) and read.letters.hidden)
+
+
 def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: Moves, report: Report) -> None:
     """What became of one record. Below `due` it must be finished."""
     ledger = read.ledger
@@ -235,7 +263,7 @@ def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: 
             report.dead_letters += 1
         elif flags & MOVED:
             moves.add(shelf, index, offset, due, read.letters.gone)
-        elif offset >= due:
+        elif offset >= due or read.letters.hidden:
             report.pending += 1
         elif read.letters.gone:
             report.unverifiable += 1
@@ -249,6 +277,8 @@ def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: 
     elif state == UNSEEN or (state == ACCEPTED and offset < due and _forgotten(shelf, index, read)):
         report.unseen += 1
         report.unverifiable += 1
+    elif offset < due and _hidden(state, read):
+        report.pending += 1
     elif state == SKIPPED or (state == ACCEPTED and offset < due):
         report.lost += 1
         blame("lost", "acceptable, but in no state" if state == ACCEPTED else "its fence was moved over it")
@@ -259,7 +289,9 @@ def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: 
         user = ledger.users[shelf.user[index]]
         if flags & NAMED or shelf.seq[index] <= user.replayed or offset >= due:
             return
-        if read.slates.gone:
+        if read.slates.hidden:
+            report.unshown += 1
+        elif read.slates.gone:
             report.unverifiable += 1
         else:
             report.uncovered += 1

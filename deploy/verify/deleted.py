@@ -53,6 +53,8 @@ def deleted_unread(topic: int, shelf: Shelf, committed: int, due: int, read: Rea
 
 def _doubt(topic: int, shelf: Shelf, due: int, count: int, sent: int, read: Read) -> str:
     """Why this is no proof; "" where it is one."""
+    if read.history.hidden or read.letters.hidden:
+        return "an open transaction of another producer hides states or dead letters"
     if read.history.gone:
         return "the changelog is compacted or cut: the states that did may be gone"
     if read.letters.gone:

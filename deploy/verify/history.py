@@ -19,6 +19,7 @@ from deploy.verify.ledger import (
     INVALID,
     NONE,
     SKIPPED,
+    TWICE,
     UNSEEN,
     Ledger,
     User,
@@ -56,6 +57,7 @@ class History:
         self._earlier = array("i")  # the same user's row before and after this one
         self._later = array("i")
         self.gone = False  # records were compacted away or deleted
+        self.hidden = False  # there are more, behind an open transaction of somebody else
         self.cut = False  # the log does not begin at 0: whole users may be gone, which compaction never does
         self.end = 0
         self._at = 0  # offset of the record under way
@@ -95,6 +97,8 @@ class History:
 
     def claimed(self, epoch: int) -> bool:
         """A writer has claimed this epoch, as far as the claims are in sight."""
+        if self.hidden and epoch > self._writers.current:
+            return True
         return epoch in self._writers.epochs or (self.gone and 0 < epoch <= self._writers.current)
 
     # reading
@@ -300,6 +304,7 @@ class History:
             user.at[topic] = shelf.after[index]
             if self._in_ring(user, topic, index) or self._was_adopted(user, topic, index, seq - 1):
                 self._report.double += 1
+                shelf.flags[index] |= TWICE
                 self._accuse(
                     "double", f"id {shelf.ids.get(index)!r} is among the last {MAX_RECENT}", user, topic, offset, seq
                 )

@@ -16,8 +16,8 @@ from deploy.verify.sends import Sends
 # What became of a record. ABSENT: no such record is to be seen.
 ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN = range(7)
 # Flags beside it. CULPRIT: set aside since the model failed on it; OWN: the producer's `id` has the form of a place; MOVED: it
-# is good but for its partition, and may have been sent on.
-LETTER, NAMED, CULPRIT, OWN, MOVED = 1, 2, 4, 8, 16
+# is good but for its partition, and may have been sent on; TWICE: blamed as `double` already.
+LETTER, NAMED, CULPRIT, OWN, MOVED, TWICE = 1, 2, 4, 8, 16, 32
 
 NONE = -1
 REPLAY = "replay"
@@ -232,7 +232,9 @@ class Ledger:
             judged = (due or {}).get(place, (start, span.end))
             self.shelves.append(Shelf(*place, span, start, judged, sends is not None))
         self.users: list[User] = []
-        self.copies: dict[str, set[bytes]] = {}  # place that a copy's header names -> fingerprints
+        # place that a copy's header names -> fingerprint -> (topic index, index) of those copies
+        self.copies: dict[str, dict[bytes, list[tuple[int, int]]]] = {}
+        self.moved: list[tuple[int, int]] = []  # (topic index, index) of the misplaced records
         # hash of an entry with an action -> of the same without: earlier versions knew none
         self.bare: dict[int, int] = {}
         self.since = NONE  # append time (epoch ms) of the oldest record that is judged
@@ -252,7 +254,9 @@ class Ledger:
                 index = record.offset - shelf.start
                 if isinstance(verdict, str):
                     shelf.state[index] = INVALID
-                    shelf.flags[index] |= MOVED * isinstance(verdict, Misplaced)
+                    if isinstance(verdict, Misplaced):
+                        shelf.flags[index] |= MOVED
+                        self.moved.append((behaviour, index))
                     if len(shelf.reasons) < _REASONS:
                         shelf.reasons[index] = verdict
                     digest = fingerprint(record.key, value)
@@ -263,7 +267,7 @@ class Ledger:
                 if len(record.key or b"") + len(value or b"") > WHOLE:
                     shelf.large[index] = fingerprint(*cut(record.key, value)), sha256(value or b"").hexdigest()
                 if record.headers:
-                    self._note_copy(topic, record)
+                    self._note_copy(behaviour, index, record)
                     shelf.keep_headers(index, kept_headers(record.headers))
                 if begin <= record.offset < end and not 0 <= self.since <= record.timestamp:
                     self.since = record.timestamp
@@ -295,13 +299,15 @@ class Ledger:
             shelf.after[before] = index
         user.tail[behaviour] = index
 
-    def _note_copy(self, topic: str, record: Record) -> None:
+    def _note_copy(self, behaviour: int, index: int, record: Record) -> None:
         for name, value in record.headers:
             if name == FORWARDED:
                 place = (value or b"").decode("ascii", "replace")
                 found = _PLACE.fullmatch(place)
-                if found and found[1] == topic and int(found[2]) != record.partition:
-                    self.copies.setdefault(place, set()).add(fingerprint(record.key, record.value))
+                if found and found[1] == self.topics[behaviour] and int(found[2]) != record.partition:
+                    copies = self.copies.setdefault(place, {}).setdefault(fingerprint(record.key, record.value), [])
+                    if (behaviour, index) not in copies[-1:]:  # the header may stand there twice
+                        copies.append((behaviour, index))
 
     def replay_of(self, record: Record) -> str:
         """The place that a well-formed `replay` header names; "" without."""

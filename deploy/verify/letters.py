@@ -45,6 +45,7 @@ class Letters:
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("dead-letter-headers"))
         self.gone = False
+        self.hidden = False  # there are more, behind an open transaction of somebody else
         self.reached = [NONE] * len(ledger.shelves)  # by topic: the last deleted offset that a letter accounts for
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
@@ -56,8 +57,13 @@ class Letters:
     def _take(self, record: Record) -> None:
         named = headers(record)
         if not self._validator.is_valid(named):
-            self._blame("its headers are against the published schema", record)
+            first = next(iter(self._validator.iter_errors(named)))
+            said = ".".join(map(str, first.instance_path)) or "headers"
+            self._blame(f"its headers are against the published schema: {said}: {first.message}"[:400], record)
             return
+        names = [name for name, _ in record.headers if name.startswith(HEADER)]
+        if len(set(names)) < len(names):
+            self._blame("a header of the worker's stands in it twice", record)
         topic, source, at = (named[HEADER + field] for field in ("topic", "partition", "offset"))
         if topic == self._items:
             self._blame("of an item: no worker writes one", record)

@@ -47,6 +47,10 @@ class Log(Protocol):
         """Offsets of every partition, now. Raises TopologyError where a topic is missing."""
         ...
 
+    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+        """The offset behind the last record of every partition, now, also of open transactions, behind which `spans` ends."""
+        ...
+
     def committed(self) -> dict[Place, int]:
         """The worker group's committed offsets."""
         ...
@@ -90,16 +94,32 @@ class KafkaLog:
     def close(self) -> None:
         self._client.close()
 
-    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
-        TopicPartition = self._kafka.TopicPartition
+    def _places(self, topics: Sequence[str]) -> list[Any]:
+        places = []
+        for topic in topics:
+            partitions = self._client.partitions_for_topic(topic)
+            if not partitions:
+                self._check_allowed(topic)
+                raise TopologyError(f"topic {topic} is missing; create it with: freshet topics create")
+            places += [self._kafka.TopicPartition(topic, partition) for partition in sorted(partitions)]
+        return places
+
+    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
         try:
-            places = []
-            for topic in topics:
-                partitions = self._client.partitions_for_topic(topic)
-                if not partitions:
-                    self._check_allowed(topic)
-                    raise TopologyError(f"topic {topic} is missing; create it with: freshet topics create")
-                places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
+            asked = dict.fromkeys(self._places(topics), self._kafka.admin.OffsetSpec.LATEST)
+            admin = self._kafka.KafkaAdminClient(**self._arguments)
+            try:
+                found = self._retry(lambda: admin.list_partition_offsets(asked))
+            finally:
+                admin.close()
+        except self._error as error:
+            refused = refusal(error, operation="Describe")
+            raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+        return {(place.topic, place.partition): answer.offset for place, answer in found.items()}
+
+    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+        try:
+            places = self._places(topics)
             starts = self._client.beginning_offsets(places)
             ends = self._client.end_offsets(places)
         except self._error as error:

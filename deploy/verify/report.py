@@ -39,7 +39,9 @@ class Report:
     dead_letters: distinct source records set aside; forwarded: sent on to the right partition; inference: acceptable ones set
     aside since the model failed on them;
     lost: acceptable and committed, but in no state; unreported: unacceptable and committed, but no dead letter; double:
-    applied more than once; uncovered: applied, but no slate shows it; pending: not yet committed, so not yet due;
+    applied more than once; uncovered: applied, but no slate shows it; pending: not yet committed, so not yet due, or
+    what became of it lies behind an open transaction; unshown: applied, and a slate may lie behind one; undecided: records of the
+    worker's topics behind open transactions of other producers;
     unverifiable: what deleted or compacted records would tell; unseen: those of them that only a compacted state can have
     taken in; adopted: users whose state before the range was taken as given; repeated: written twice by a client's retry,
     harmless.
@@ -60,6 +62,8 @@ class Report:
     lost: int = 0
     unreported: int = 0
     double: int = 0
+    unshown: int = 0
+    undecided: int = 0
     uncovered: int = 0
     pending: int = 0
     unverifiable: int = 0
@@ -109,7 +113,8 @@ class Report:
         """0 the promise holds; 1 it is broken; 3 part of it cannot be judged."""
         if self.kinds:
             return 1
-        return 3 if self.unverifiable or self.numbers_unverifiable or self.pending else 0
+        undone = self.pending or self.undecided
+        return 3 if self.unverifiable or self.numbers_unverifiable or undone else 0
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON types, with the verdict."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import jsonschema_rs
@@ -22,6 +23,21 @@ POPULAR = {
 }  # fmt: skip
 """What the slate for anyone unknown says besides its items: it shows no state."""
 
+
+def _impossible(slate: dict[str, Any]) -> str:
+    """What no worker writes into a user's slate, whatever its clock, bundle and catalogue; "" without."""
+    scores = [scored["score"] for scored in slate["items"]]
+    if any(one < other for one, other in pairwise(scores)):
+        return "its items are not in the order of their scores"
+    if slate["latency_ms"] < (0 if slate["events"] else -1):
+        return f"latency_ms {slate['latency_ms']}, expected at least 0, or -1 without events"
+    if slate["catalogue"] < -1:
+        return f"catalogue {slate['catalogue']}, expected an offset or -1"
+    if slate["time"] < 0:
+        return f"time {slate['time']}, expected epoch milliseconds"
+    return ""
+
+
 _POPULAR = re.compile(r"popular-[0-9a-f]+")
 
 
@@ -36,6 +52,7 @@ class Slates:
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._stamped = False  # a slate for anyone unknown has named its writer
+        self.hidden = False  # there are more, behind an open transaction of somebody else
         self.gone = False  # slates may have been compacted away or deleted
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
@@ -72,13 +89,15 @@ class Slates:
         if key == ANYONE:
             self._anyone(record, slate)
             return
+        if wrong := _impossible(slate):
+            self._blame("slate", wrong, record, slate)
         if slate["strategy"] != "interest":
             self._blame("slate", f"strategy {slate['strategy'][:40]!r}, a user's is interest", record, slate)
         number = self._ledger.find(key)
         if number is None:
             if murmur2(key) % self._partitions != record.partition:
                 self._blame("slate", "on a partition that is not its user's", record, slate)
-            elif self._history.gone:
+            elif self._history.gone or self._history.hidden:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "a user without any state", record, slate)
@@ -120,7 +139,7 @@ class Slates:
         """The durable state that the slate shows, NONE (and blame) where there is none."""
         rows = self._history.rows(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
         if not rows:
-            if self._history.gone:
+            if self._history.gone or self._history.hidden:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "shows a state that is not in the changelog", record, slate)
@@ -135,7 +154,7 @@ class Slates:
         fitting = [row for row in rows if self._history.has_fence(row, applied)]
         if fitting and not others:
             return fitting[-1] if slate["events"] else fitting[0]
-        if not fitting and self._history.gone:
+        if not fitting and (self._history.gone or self._history.hidden):
             self._report.unverifiable += 1
         else:
             self._blame("slate-fence", f"applied is {json.dumps(slate['applied'])[:120]}, not the fence", record, slate)
@@ -144,6 +163,8 @@ class Slates:
     def _check_events(self, number: int, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
         before = self._history.before(row)
         events = slate["events"]
+        if slate["replay"] and events and row == user.oldest and not before and not self._history.gone:
+            self._blame("slate-events", "flagged as a replay, though it shows its user's first state", record, slate)
         if not events:
             if not slate["replay"]:
                 self._blame("slate-events", "names no event and is no replay", record, slate)

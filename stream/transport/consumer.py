@@ -165,7 +165,7 @@ class SourceConsumer(driver.Consumer):
         self.drained: Callable[[float], Awaitable[bool]] = _held_back
         """Wait, for so many seconds at most, until the pipeline holds nothing back."""
         self.calls: Callable[[], int] = lambda: 0
-        """How many model calls have ended: a micro-batch may need any number of them."""
+        """How many model calls have ended, and records been read beside: a micro-batch may need any number of them."""
         self.held_up: Callable[[], str] = lambda: ""
         """What keeps a takeover or a micro-batch from reading the changelog, in words; "" where nothing does."""
         self.on_revoked: Callable[[], None] = lambda: None
@@ -179,6 +179,9 @@ class SourceConsumer(driver.Consumer):
         self._handed: dict[TP, int] = {}  # behind the last record handed over; at first where we began
         self._safe: dict[TP, int] = {}  # everything below is finished
         self._have: dict[TP, int] = {}  # the last offset of each changelog partition that is in RocksDB
+        self.lay: Mapping[TP, range] = {}
+        """By source partition, the offsets that lay there when this assignment began and that a worker may have read before; none
+        of a partition that no worker has owned."""
         self._pending: MicroBatch | None = None  # in the channel, not yet taken
         self._running: MicroBatch | None = None  # the pipeline works on it
         self._held: Set[TP] = frozenset()  # the pipeline asks for no more of their records
@@ -730,7 +733,8 @@ class SourceConsumer(driver.Consumer):
         """
         committed = {tp: self._read_offset.get(tp) for tp in sources}
         begins: dict[TP, int] = {}
-        for tp, log in (await self._logs(committed)).items():
+        logs = await self._logs(committed)
+        for tp, log in logs.items():
             offset = committed[tp]
             begins[tp] = log.start if offset is None else offset
             if offset is None and log.start > 0 and self.claimed(tp.partition):
@@ -742,6 +746,7 @@ class SourceConsumer(driver.Consumer):
         sought = {tp: offset for tp, offset in begins.items() if not offset or offset != committed[tp]}
         if sought:
             await self.seek_wait(sought)
+        self.lay = {tp: range(begins[tp], log.stop) for tp, log in logs.items() if self.claimed(tp.partition)}
         return begins
 
     async def _commit_begun(self, offsets: Mapping[TP, tuple[int, Beside]]) -> None:

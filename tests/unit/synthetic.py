@@ -42,12 +42,14 @@ class Row(NamedTuple):
 
 
 class Lists:
-    """A Log (deploy.verify.log) that is lists in memory. `first`: log start offsets other than 0."""
+    """A Log (deploy.verify.log) that is lists in memory. `first`: log start offsets other than 0; `open`: first offset of an open
+    transaction."""
 
     def __init__(self, topics: Sequence[str], partitions: int = PARTITIONS) -> None:
         self.topics: dict[str, list[list[Row]]] = {topic: [[] for _ in range(partitions)] for topic in topics}
         self.offsets: dict[Place, int] = {}
         self.first: dict[Place, int] = {}
+        self.open: dict[Place, int] = {}
 
     def append(
         self,
@@ -80,8 +82,18 @@ class Lists:
                 raise TopologyError(f"topic {topic} is missing")
             for partition, rows in enumerate(self.topics[topic]):
                 start = self.first.get((topic, partition), 0)
-                found[topic, partition] = Span(start, rows[-1].offset + 1 if rows else start)
+                end = rows[-1].offset + 1 if rows else start
+                found[topic, partition] = Span(start, min(end, self.open.get((topic, partition), end)))
         return found
+
+    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+        if missing := set(topics) - set(self.topics):
+            raise TopologyError(f"topic {min(missing)} is missing")
+        return {
+            (topic, partition): rows[-1].offset + 1 if rows else self.first.get((topic, partition), 0)
+            for topic in topics
+            for partition, rows in enumerate(self.topics[topic])
+        }
 
     def committed(self) -> dict[Place, int]:
         return dict(self.offsets)
@@ -233,7 +245,7 @@ class World:
 
     def letter(self, topic: str, row: Row, why: str, stage: str = "decode") -> None:
         said = {
-            "topic": topic, "partition": row.partition, "offset": row.offset, "stage": stage, "reason": "x",
+            "topic": topic, "partition": row.partition, "offset": row.offset, "stage": stage, "reason": "out_of_range",
             "field": "", "exception": "RecordError", "message": why, "attempt": 1, "app.version": "0",
             "model.sha256": "", "host": "h", "failed.at": NOW, "payload.sha256": sha256(row.value or b"").hexdigest(),
             "truncated": "false",

@@ -410,3 +410,11 @@ def test_a_changelog_whose_record_that_we_have_is_gone() -> None:
     asyncio.run(consumer._beyond_changelog({tp: 49}))
     assert consumer.lost == []
     assert broker.sought == {tp: 50}
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_what_lay_there_when_a_partition_was_given_may_have_been_read_if_a_worker_owned_it(claimed: bool) -> None:
+    for offset, first in ((None, 0), (0, 0), (15, 15), (20, 20)):
+        consumer = consumer_of(Broker(0, 20), claimed=lambda partition: claimed, _read_offset={CLICKS: offset})
+        assert asyncio.run(consumer._begin([CLICKS])) == {CLICKS: first}
+        assert consumer.lay == ({CLICKS: range(first, 20)} if claimed else {})

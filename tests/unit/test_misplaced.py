@@ -150,6 +150,68 @@ def test_what_was_neither_sent_on_nor_set_aside_is_named(times: int, changed: di
     assert not report.conserved
 
 
+def far_apart(between: int = 100, place: bytes = b"", value: bytes | None = None) -> Report:
+    """Two copies of one misplaced click, with so many events of the user between: what a worker makes that reads the log from
+    its start again, and forgets that it has sent the record on. place, value: what the copies name and hold instead."""
+    world = World()
+    _, _, offset = world.send_raw(CLICK, USER.encode(), value or click(), WRONG)
+    world.work()
+    world.log.topics[world.settings.dead_letters_topic][WRONG].clear()
+    sent = copy(record(offset=offset))
+    assert sent is not None
+    headers = tuple((name, place if place and name == "forwarded" else text or b"") for name, text in sent.headers)
+    for last in (False, True):
+        world.send_raw(CLICK, USER.encode(), click(), RIGHT, headers)
+        for _ in range(0 if last else between):
+            world.send(CLICK, USER)
+        world.work()
+    return check(world.log, world.settings)
+
+
+def test_two_copies_of_one_record_count_twice_however_far_apart() -> None:
+    report = far_apart()
+    assert report.exit_code == 1
+    assert report.kinds == {"double": 1}
+    assert (report.double, report.forwarded, report.applied) == (1, 1, 102)
+    (found,) = report.violations
+    assert (found.user, found.seq, found.topic, found.partition, found.offset) == (USER, 102, CLICKS, RIGHT, 101)
+    assert f"a copy of {CLICKS}/{WRONG}/0" in found.message
+    assert f"{CLICKS}/{RIGHT}/0, seq 1," in found.message
+
+
+@pytest.mark.parametrize("place", [f"clicks/{WRONG}/1", f"clicks/{WRONG}/99", "clicks/9/9", f"clicks/{RIGHT}/0", "x"])
+def test_a_header_that_names_no_such_record_makes_no_copies(place: str) -> None:
+    report = far_apart(place=place.encode())
+    assert report.double == 0
+    assert report.kinds == {"unreported": 1}  # the record that was there is not sent on
+
+
+def test_a_header_that_names_another_record_makes_no_copies() -> None:
+    report = far_apart(value=click(item="another"))
+    assert report.double == 0
+    assert report.kinds == {"unreported": 1}
+
+
+def test_copies_near_each_other_that_are_both_applied_are_blamed_once() -> None:
+    world = World()
+    _, _, offset = world.send_raw(CLICK, USER.encode(), click(), WRONG)
+    world.work()
+    world.log.topics[world.settings.dead_letters_topic][WRONG].clear()
+    sent = copy(record(offset=offset))
+    assert sent is not None
+    for number in range(2):
+        world.send_raw(CLICK, USER.encode(), click(), RIGHT, tuple(sent.headers))  # type: ignore[arg-type]
+        if number:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("stream.interest.is_duplicate", lambda *_: False)
+                world.work()
+        else:
+            world.work()
+    report = check(world.log, world.settings)
+    assert report.kinds == {"double": 1}
+    assert report.double == 1
+
+
 def test_a_dead_letter_will_do_as_well() -> None:
     world = World()
     world.send_raw(CLICK, USER.encode(), click(), WRONG)

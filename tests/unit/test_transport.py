@@ -364,6 +364,7 @@ def test_a_cut_that_is_accepted_is_told_once(
         vars(consumer).update(
             app=app, sources=frozenset({"ratings"}), assignment=lambda: {TP(*place)}, epoch=1, _drainer=None,
             _stopping=False, _next={}, _handed={}, _safe={}, take_over=claim, _asked_ends=ends, _asked_beginnings=starts,
+            claimed=lambda partition: True,
             log=SimpleNamespace(error=lambda *said: None), on_accepted_loss=counted.append,
         )  # fmt: skip
         aiokafka = SimpleNamespace(
