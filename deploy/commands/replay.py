@@ -52,14 +52,23 @@ def replay(
     behaviour_column: BehaviourColumn = "",
     text_column: TextColumn = "",
     scene_column: SceneColumn = "",
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Send all events, without ids: those that are there already count once more."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
     What a worker of these settings would not take is told before any of it is sent.
 
+    Each event has an id made of the data and its number. The source topics are read first, and what is there already is left
+    out: a replay that was cut off or repeated counts each event once.
+
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """
     from deploy.producer import Producer
+    from deploy.replayed import already_there, id_prefix
+    from deploy.verify.log import KafkaLog
     from models.data import event_messages, item_messages
     from models.data.checked import require_accepted
     from models.data.rows import rated_on
@@ -72,17 +81,30 @@ def replay(
             data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
         )
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
+    prefix, there = "", set[int]()
+    if not again:
+        prefix = id_prefix(found.events)
+        log = KafkaLog(settings)
+        try:
+            there = already_there(log, settings, prefix)
+        finally:
+            log.close()
+    chosen = islice(event_messages(found.events, prefix), limit)
+    left = (message for number, message in enumerate(chosen) if number not in there)
     with Producer(settings, linger_ms=5) as producer:
         catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0
         began = time.monotonic()
-        events = _send(producer, settings, islice(event_messages(found.events), limit), rate, as_json)
+        events = _send(producer, settings, left, rate, as_json)
     seconds = time.monotonic() - began
     if as_json:
-        said = {"source": found.name, "items": catalogue, "events": events, "seconds": round(seconds, 3)}
+        said = {
+            "source": found.name, "items": catalogue, "events": events, "already": len(there), "seconds": round(seconds, 3),
+        }  # fmt: skip
         print(json.dumps(said))
     else:
         print(
             f"{found.name}: {catalogue:,} items and {events:,} events sent, {events / max(seconds, 1e-9):,.0f} events/s"
+            + (f"; {len(there):,} events were there already (--again sends them once more)" if there else "")
         )
 
 

@@ -133,10 +133,13 @@ def fingerprint(events: pl.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def event_messages(events: pl.DataFrame) -> Iterator[Message]:
-    """Events -> the messages of stream.events, in order. Fields without a value are left out."""
-    for user, item, behaviour, time, value, text, scene, action in events.iter_rows():
+def event_messages(events: pl.DataFrame, id_prefix: str = "") -> Iterator[Message]:
+    """Events -> the messages of stream.events, in order. Fields without a value are left out. id_prefix: each message has an id,
+    this and its number from 0; "": none has."""
+    for number, (user, item, behaviour, time, value, text, scene, action) in enumerate(events.iter_rows()):
         body: dict[str, Any] = {"user": user, "item": item, "time": time}
+        if id_prefix:
+            body["id"] = f"{id_prefix}{number}"
         if behaviour == COMMENT:
             body["text"] = text
         if behaviour == RATING or (behaviour != CLICK and not math.isnan(value)):

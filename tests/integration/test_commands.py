@@ -147,6 +147,12 @@ def test_a_data_folder_as_traffic(command: Command, settings: Settings, tmp_path
     assert all(json.loads(record.value)["user"].encode() == record.key for record in records)
     report = command.json("verify", code=3)  # no worker has run: nothing can be said yet
     assert report["pending"] == 15
+    said = command.json("replay", str(folder))  # the rest of it, and nothing twice
+    assert (said["events"], said["already"]) == (5, 15)
+    assert command.json("replay", str(folder))["events"] == 0
+    records = list(read_all(settings, settings.sources[0]))
+    assert sorted(json.loads(record.value)["item"] for record in records) == sorted(f"i{n}" for n in range(20))
+    assert command.json("replay", str(folder), "--again")["events"] == 20
 
 
 def test_a_file_with_one_bad_line_sends_nothing(command: Command, settings: Settings, tmp_path: Path) -> None:
