@@ -91,7 +91,7 @@ tombstone. That for `*` has a header `writer`, for `freshet verify`.
 | gave stars or a score | `ratings` | `value`, within `rating_scale` |
 | wrote a review or a remark | `comments` | `text`; `value` where there are stars with it |
 
-`dislike` and `skip` are no choices: training does not foretell them, neighbours and popularity do not count them, figures are not
+`dislike` and `skip` are no choices: training does not predict them, neighbours and popularity do not count them, figures are not
 about them. Every other click is a choice, whatever name it has. Where choices are counted in training, `view` counts 0.5,
 `click` 1, `cart` 2, `like` 2, `purchase` 3, all else 1; [models.md](models.md) says how to change that. The recurrent network
 does not read the action: to the state every click is a click.

@@ -46,7 +46,7 @@ def main() -> int:
     """Exit code 0; what is missing is said on standard error."""
     target = Path(sys.argv[1])
     for reason in bring(target):
-        print(f"not to be had here, its tests will be skipped: {reason}", file=sys.stderr)
+        print(f"cannot be fetched here, its tests will be skipped: {reason}", file=sys.stderr)
     print(f"helm and kubeconform, as far as they could be built, are in {target / 'bin'}")
     return 0
 

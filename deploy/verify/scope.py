@@ -25,7 +25,7 @@ MARGIN_MS = 600_000
 class Scope:
     """wait: seconds until the group must have committed what is there now; since, until: epoch ms of append times, until is
     exclusive; starts: first offsets to judge; ledger: the producer's; data_dirs: of stopped workers; bundle: a bundle's
-    folder, or a folder of bundles with CURRENT, whose models compute states anew, of so many `users` (0: of all); min_time: what
+    folder, or a folder of bundles with CURRENT, whose models compute states again, of so many `users` (0: of all); min_time: what
     the workers have, where it is not the setting; min_time_before: PLACE=VALUE of former ones (deploy.verify.accepts);
     rating_scale, rating_scale_before: the same of the scale, a VALUE is LOW,HIGH."""
 
