@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.commands.data_options import (
+from deploy.dataoptions import (
     BehaviourColumn,
     ItemColumn,
+    RatingScale,
     SceneColumn,
     TextColumn,
     TimeColumn,
     UserColumn,
     ValueColumn,
     load,
+    scale_of,
+    tell,
 )
-from deploy.dataoptions import RatingScale, scale_of, tell
 
 
 def register(app: typer.Typer) -> None:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands.data_options import (
+from deploy.dataoptions import (
     BehaviourColumn,
     ItemColumn,
+    MinTime,
     SceneColumn,
     TextColumn,
     TimeColumn,
     UserColumn,
     ValueColumn,
     load,
+    oldest,
 )
-from deploy.dataoptions import MinTime, oldest
 from stream.settings import Settings
 from stream.valid import Rules
 

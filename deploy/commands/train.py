@@ -8,17 +8,20 @@ from typing import Annotated, Final
 
 import typer
 
-from deploy.commands.data_options import (
+from deploy.dataoptions import (
     BehaviourColumn,
     ItemColumn,
+    MinTime,
+    RatingScale,
     SceneColumn,
     TextColumn,
     TimeColumn,
     UserColumn,
     ValueColumn,
     load,
+    oldest,
+    scale_of,
 )
-from deploy.dataoptions import MinTime, RatingScale, oldest, scale_of
 from stream.valid import Rules
 
 CHECKPOINTS: Final = Path(".cache/train")

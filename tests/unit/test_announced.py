@@ -119,7 +119,9 @@ def test_send_warns_of_an_item_that_is_not_in_the_catalogue(
 
 def test_many_items_of_a_file_are_one_line(delivered: Lists, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
     file = tmp_path / "clicks.jsonl"
-    file.write_text("".join(json.dumps({"user": "u", "item": f"i{n}", "time": 1}) + "\n" for n in range(9)))
+    file.write_text(
+        "".join(json.dumps({"user": "u", "item": f"i{n}", "time": 1_700_000_000_000}) + "\n" for n in range(9))
+    )
     send._send(SETTINGS, "click", {}, file, False)
     err = capsys.readouterr().err
     assert err.startswith("freshet: the topic items has no items 'i0', 'i1', 'i2' and 6 more: ")

@@ -38,7 +38,7 @@ async def of_the_items(settings: Settings) -> None:
 
 
 async def of_a_takeover(settings: Settings) -> None:
-    await fencing.reader(settings, "changelog")(0, 0, 9)
+    await fencing.ChangelogReader(settings, "changelog").read(0, 0, 9)
 
 
 @pytest.mark.parametrize("make", [of_the_sources, of_the_items, of_a_takeover])

@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.commands.data_options import load
+from deploy.dataoptions import load
 from models.data.dataset import NAN, Event
 from models.data.general import Columns, read_columns
 from stream.errors import DataError

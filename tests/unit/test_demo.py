@@ -157,7 +157,7 @@ class TestHeld:
 
 class TestSource:
     def test_named_folder_must_be_of_a_known_form(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="not a known form"):
+        with pytest.raises(DataError, match="no known form"):
             find(str(tmp_path), tmp_path, print)
 
     def test_generated(self, tmp_path: Path) -> None:

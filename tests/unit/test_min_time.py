@@ -206,7 +206,7 @@ def test_train_and_replay_refuse_data_that_is_older(
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("deploy.producer.Producer", reached)
+    monkeypatch.setattr("deploy.verify.log.KafkaLog", reached)
     monkeypatch.setattr("models.train.train", reached)
     monkeypatch.setattr("models.text.TextEncoder", lambda: None)
     (tmp_path / "clicks.jsonl").write_bytes(click(SECONDS))

@@ -101,7 +101,7 @@ def test_replay_reads_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("deploy.producer.Producer", reached)
+    monkeypatch.setattr("deploy.verify.log.KafkaLog", reached)  # it looks for what is there before it sends
     file = tmp_path / "ratings.csv"
     file.write_text(HEAD + "1,1,10,1000000000\n")
     assert isinstance(CliRunner().invoke(app, ["replay", str(file)]).exception, DataError)

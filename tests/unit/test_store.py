@@ -174,7 +174,7 @@ def fails(table: Any, message: str) -> None:
         raise Exception(message)
 
     database = table.data._dbs[0]
-    table.data._dbs[0] = SimpleNamespace(get=database.get, write=write)
+    table.data._dbs[0] = SimpleNamespace(get=database.get, iter=database.iter, write=write)
 
 
 def recover(table: Any, store: InterestStore) -> None:
