@@ -122,23 +122,6 @@ class Station:
         self.events.producer.flush()
         self.poisoned += count
 
-    def without_dead_letters(self, worker: WorkerProcess, poison: int, *alerts: tuple[str, str]) -> None:
-        """The dead-letter topic is deleted: sends to it fail, so `alerts` fire, until the worker misses it and ends. The topic is
-        created again, and the worker started."""
-        with topics.admin(self.settings) as admin:
-            admin.delete_topics([self.settings.dead_letters_topic])
-
-            def gone() -> bool:
-                self.poison(1)  # from the first moment on: the worker may miss its topic a few seconds later, and end
-                return self.settings.dead_letters_topic not in admin.list_topics()
-
-            until(gone, 20, "the topic is gone")
-        self.poison(poison)
-        self.fires(20, *alerts)
-        assert worker.wait(30) == 78
-        topics.create(self.settings)
-        worker.start().wait_ready()
-
     @property
     def failing(self) -> FailingKafka:
         """The broker of a scenario that has its own."""
@@ -285,12 +268,9 @@ def slow(station: Station, first: WorkerProcess) -> None:
 
 
 def refused(station: Station, first: WorkerProcess) -> None:
-    """The dead-letter topic is deleted; the broker dies under a write; then the event loop hangs."""
+    """The broker dies under a write; then the event loop hangs."""
     errors, stalled = ("FreshetSendErrors", "w1"), ("FreshetStalled", "w1")
     stands = ("FreshetLoopStands", "w1"), ("FreshetNotReady", "w1")
-    station.fault()
-    station.without_dead_letters(first, 1, errors)
-    station.resolves(30, errors, stalled, ("FreshetAbsent", "w1"))
     station.fault()
     with station.without_broker(first):
         station.fires(20, errors, stalled)
@@ -433,18 +413,20 @@ def unknown_items(station: Station, first: WorkerProcess) -> None:
 
 
 def short(station: Station, first: WorkerProcess) -> None:
-    """A dead-letter topic that is gone, poison, a worker that stands still."""
-    letters, errors, absent = ("FreshetDeadLetters", ""), ("FreshetSendErrors", "w1"), ("FreshetAbsent", "w1")
+    """Poison, events on items that nobody has announced, a worker that stands still."""
+    letters, unknown, absent = ("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")
     station.fault()
-    station.without_dead_letters(first, 50, errors)
-    station.poison(50)  # of what it was sent before it was scraped, nobody sees an increase
+    station.poison(50)
     station.fires(20, letters)
-    station.resolves(30, errors, absent)
+    station.fault()
+    station.events.unknown = 0.5
+    station.fires(40, unknown)
+    station.events.unknown = 0.0
     station.fault()
     first.send_signal(signal.SIGSTOP)
     station.fires(15, absent)
     first.send_signal(signal.SIGCONT)
-    station.resolves(20, absent, letters)
+    station.resolves(60, absent, letters, unknown)
 
 
 def other_bundle(folder: Path) -> Path:
@@ -524,7 +506,7 @@ SCENARIOS = {
     "wrong clock": Scenario(wrong_clock, 60, {("FreshetClock", "w2")}),
     "unknown items": Scenario(unknown_items, 60, {("FreshetUnknownItems", "")}),
     "short": Scenario(
-        short, 60, {("FreshetDeadLetters", ""), ("FreshetAbsent", "w1"), ("FreshetSendErrors", "w1")},
+        short, 60, {("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")},
         LATE | STARTS | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},
     ),
 }  # fmt: skip
