@@ -86,30 +86,36 @@ class Interest:
         self.seen = b""
 
     def recents(self) -> Iterator[Recent]:
-        """The last 64 events, oldest first."""
+        """The last 64 events, oldest first. Raises StateError where they are not as `encode` writes them."""
         at = 0
-        while at < len(self.recent):
-            (length,) = _U16.unpack_from(self.recent, at)
-            yield _entry(self.recent, at + 2, at + 2 + length)
-            at += 2 + length
+        try:
+            while at < len(self.recent):
+                (length,) = _U16.unpack_from(self.recent, at)
+                yield _entry(self.recent, at + 2, at + 2 + length)
+                at += 2 + length
+        except (struct.error, UnicodeDecodeError) as error:
+            raise _unreadable(error) from None
 
     def newest(self, refused: frozenset[str] = frozenset()) -> Iterator[tuple[str, int, bool]]:
         """(item, behaviour, whether it has a value) of the last 64 events, newest first, without those of an action that is
-        `refused`: a third of the cost of `recents` where only a few are looked at."""
+        `refused`: a third of the cost of `recents` where only a few are looked at. Raises StateError as `recents` does."""
         raw, at, starts = self.recent, 0, []
         end = len(raw)
-        while at < end:
-            starts.append(at)
-            at += 2 + raw[at] + 256 * raw[at + 1]
-        some = any(tail in raw for tail in _tails(refused))  # bytes first: nearly always the end of it
-        for at in reversed(starts):
-            if some:
-                after, end = end, at
-                if _entry(raw, at + 2, after).action in refused:
-                    continue
-            behaviour, value, length = _CHOSEN.unpack_from(raw, at + 2)
-            first = at + 2 + _CHOSEN.size
-            yield raw[first : first + length].decode(), behaviour, value == value
+        try:
+            while at < end:
+                starts.append(at)
+                at += 2 + raw[at] + 256 * raw[at + 1]
+            some = any(tail in raw for tail in _tails(refused))  # bytes first: nearly always the end of it
+            for at in reversed(starts):
+                if some:
+                    after, end = end, at
+                    if _entry(raw, at + 2, after).action in refused:
+                        continue
+                behaviour, value, length = _CHOSEN.unpack_from(raw, at + 2)
+                first = at + 2 + _CHOSEN.size
+                yield raw[first : first + length].decode(), behaviour, value == value
+        except (struct.error, IndexError, UnicodeDecodeError) as error:
+            raise _unreadable(error) from None
 
     def seen_hashes(self) -> NDArray[np.uint32]:
         """Sorted crc32 of the items this user has had, uint32 [<= 4096]."""
@@ -261,6 +267,11 @@ def _decode(record: bytes) -> Interest:
     state.recent_count = recent
     state.seen = record[end:-4]
     return state
+
+
+def _unreadable(error: Exception) -> StateError:
+    """The record's checksum is right, so whoever wrote it wrote it so."""
+    return StateError(f"the recent events of a state cannot be decoded: {error}")
 
 
 def _tail(action: str) -> bytes:

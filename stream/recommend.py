@@ -120,13 +120,24 @@ def take_in(
     """
     try:
         state = interest.new(model, hidden) if record is None else interest.decode(record)
+        state.folded = []
+        turn = Turn(user, partition, state, events)
+        if state.model != model:
+            _refold(turn, model, hidden)
+        _fold(turn, topics, refused)
     except StateError as error:
-        raise StateError(f"user {user.decode(errors='replace')!r}, partition {partition}: {error}") from None
-    state.folded = []
-    turn = Turn(user, partition, state, events)
-    if state.model != model:
-        _refold(turn, model, hidden)
-    for event in events:
+        raise _named(user, partition, error) from None
+    return turn
+
+
+def _named(user: bytes, partition: int, error: StateError) -> StateError:
+    return StateError(f"user {user.decode(errors='replace')!r}, partition {partition}: {error}")
+
+
+def _fold(turn: Turn, topics: Sequence[str], refused: Collection[SourceEvent]) -> None:
+    """Fold the bookkeeping of the turn's events."""
+    state = turn.state
+    for event in turn.events:
         if interest.is_replay(state, event):
             turn.replayed += 1
             turn.passed.append((event.behaviour, "replayed"))
@@ -143,7 +154,6 @@ def take_in(
             turn.folded.append(event)
             value = event.read if math.isnan(event.value) else event.value
             turn.inputs.append(StepInput(event.item, event.behaviour, event.scene, value, gap, event.vector))
-    return turn
 
 
 def _refold(turn: Turn, model: bytes, hidden: int) -> None:
@@ -234,17 +244,20 @@ def recent_choices(
 
     A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`, a
     comment only with a value, of none of the actions `refused`, of an item that the catalogue knows. Looked for among the user's
-    last 64 events.
+    last 64 events. Raises StateError naming the user where they cannot be read.
     """
     rows: list[int] = []
     ends = []
     for turn in turns if last else ():
         end = len(rows) + last
-        for item, behaviour, valued in turn.state.newest(refused):
-            if behaviour in choices and (valued or behaviour != COMMENT) and (row := catalogue.row(item)) != UNKNOWN:
-                rows.append(row)
-                if len(rows) == end:
-                    break
+        try:
+            for item, behaviour, valued in turn.state.newest(refused):
+                if behaviour in choices and (valued or behaviour != COMMENT) and (row := catalogue.row(item)) != UNKNOWN:
+                    rows.append(row)
+                    if len(rows) == end:
+                        break
+        except StateError as error:
+            raise _named(turn.user, turn.partition, error) from None
         ends.append(len(rows))
     out = np.empty((len(rows), 3), np.int64)
     if rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,6 +115,27 @@ def test_a_damaged_record_names_its_user() -> None:
     record, _ = folded([event(0)])
     with pytest.raises(StateError, match=r"user 'u', partition 0: .*checksum"):
         turn([event(1)], record[:-1] + bytes([record[-1] ^ 1]))
+
+
+def test_recent_events_that_nobody_can_read_name_their_user() -> None:
+    """Of a record with a right checksum, which no worker has written: whatever looks at them says whose they are."""
+    chance = random.Random(3)
+    record, models = folded([event(offset, item, identity=f"id-{offset}") for offset, item in enumerate("abcd")])
+    good = interest.decode(record)
+    named = 0
+    for _ in range(300):
+        state = interest.decode(record)
+        at = chance.randrange(len(state.recent))
+        state.recent = good.recent[:at] + bytes([chance.randrange(256)]) + good.recent[at + 1 :]
+        forged = interest.encode(state)
+        try:
+            taken = turn([event(9, "a", identity="id-3")], forged)
+            rank([taken], models, FixedCatalogue(), 3, filter_seen=True)
+            take_in(b"u", 0, forged, [], TOPICS, b"n" * 16, WIDTH)
+        except StateError as error:
+            assert re.match(r"user 'u', partition 0: the recent events of a state cannot be decoded: .+", str(error))
+            named += 1
+    assert 50 < named < 300  # the others' bytes are another text, number or time, which verify sees
 
 
 def test_a_user_who_has_had_everything_gets_an_empty_slate() -> None:

@@ -48,7 +48,7 @@ FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="Last.fm 1K",
         expected=f"{PLAYS} (tabs between, no header)",
-        terms="non-commercial use, by agreement with Last.fm (http://ocelma.net/MusicRecommendationDataset/lastfm-1K.html)",
+        terms="non-commercial use, distributed with permission of Last.fm (http://ocelma.net/MusicRecommendationDataset/lastfm-1K.html)",
         origin="O. Celma, Music Recommendation and Discovery, Springer 2010",
         fits=fits,
         read=read,
