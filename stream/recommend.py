@@ -252,7 +252,11 @@ def recent_choices(
         end = len(rows) + last
         try:
             for item, behaviour, valued in turn.state.newest(refused):
-                if behaviour in choices and (valued or behaviour != COMMENT) and (row := catalogue.row(item)) != UNKNOWN:
+                if (
+                    behaviour in choices
+                    and (valued or behaviour != COMMENT)
+                    and (row := catalogue.row(item)) != UNKNOWN
+                ):
                     rows.append(row)
                     if len(rows) == end:
                         break
