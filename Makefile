@@ -21,7 +21,7 @@ RIVALS := .rivals/made
 unexport PYTHONDONTWRITEBYTECODE  # every process would compile every module again
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-faults lint bench chaos rivals fuzz audit evaluate tools clients clean
+.PHONY: help environment demo test test-faults first-day lint bench chaos rivals fuzz audit evaluate tools clients clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -40,6 +40,9 @@ demo: $(MADE) ## real events through a real Kafka, live in the terminal; DATA=fo
 
 test: $(MADE) ## unit, contract and integration tests (a real broker is started)
 	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" $(PARALLEL) loadfile --no-loadscope-reorder $(ARGS)
+
+first-day: $(MADE) ## the README's "Use it" in an empty folder and a virtual environment of its own, timed
+	FIRST_DAY=fresh $(BIN)/python -m pytest -m faults tests/integration/test_first_day.py -rP $(ARGS)
 
 test-faults: $(MADE) ## faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
 	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)

@@ -1,4 +1,8 @@
-"""The README's "Use it", line by line as it stands: an empty folder, default settings, one's own data, to a slate."""
+"""The README's "Use it", line by line as it stands: an empty folder, default settings, one's own data, to a slate.
+
+With FIRST_DAY=fresh (`make first-day`) in a virtual environment made for it, by the README's own pip install; else in the tests'
+environment, since that install downloads 3 GB. What each command took is printed.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +23,28 @@ import pytest
 
 from tests.worker_process import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 BROKER = ("127.0.0.1", 9092)
 USERS, ITEMS, EACH = 60, 40, 15
+
+
+def fresh(path: Path) -> tuple[Path, float]:
+    """A clone and a virtual environment, installed as the README says -> its bin folder, seconds that the install took."""
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"Installed with `(pip install [^`]+)`", readme)
+    assert found, "the README names no install command"
+    subprocess.run(["git", "clone", "--quiet", ROOT, path / "clone"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", path / "venv"], check=True)
+    began = time.monotonic()
+    subprocess.run(
+        [path / "venv" / "bin" / "python", "-m", *shlex.split(found[1])],
+        cwd=path / "clone",
+        env={name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")},
+        check=True,
+    )
+    return path / "venv" / "bin", time.monotonic() - began
 
 
 def lines() -> list[str]:
@@ -32,18 +55,25 @@ def lines() -> list[str]:
 
 
 class Folder:
-    """An empty folder, and a shell in it: default settings, none from the environment."""
+    """An empty folder, and a shell in it: default settings, none from the environment. programs: the bin folder of the virtual
+    environment; took: each command and its seconds."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, programs: Path) -> None:
         self.path = path
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
-        self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("FRESHET_") and name not in ("PYTHONPATH", "VIRTUAL_ENV")
+        }
+        self.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.took: list[tuple[str, float]] = []
 
     def run(self, command: str) -> str:
         """What the command prints. It must end with 0."""
+        began = time.monotonic()
         done = subprocess.run(
-            shlex.split(command),
+            self._program(command),
             cwd=self.path,
             env=self.environment,
             capture_output=True,
@@ -51,6 +81,7 @@ class Folder:
             timeout=300,
             check=False,
         )
+        self.took.append((command, time.monotonic() - began))
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         return done.stdout
 
@@ -59,9 +90,16 @@ class Folder:
         log = self.path / f"log-{len(self.workers)}"
         with log.open("wb") as out:
             self.workers.append(
-                subprocess.Popen(shlex.split(command), cwd=self.path, env=self.environment, stdout=out, stderr=out)
+                subprocess.Popen(self._program(command), cwd=self.path, env=self.environment, stdout=out, stderr=out)
             )
         return log
+
+    def _program(self, command: str) -> list[str]:
+        """As a shell with this environment's PATH finds it."""
+        name, *arguments = shlex.split(command)
+        found = shutil.which(name, path=self.environment["PATH"])
+        assert found, f"{name} is not in {self.environment['PATH']}"
+        return [found, *arguments]
 
     def ready(self, log: Path) -> bool:
         assert all(worker.poll() is None for worker in self.workers), log.read_text()
@@ -71,7 +109,7 @@ class Folder:
         for worker in self.workers:
             worker.kill()
         subprocess.run(
-            ["freshet", "broker", "stop"], cwd=self.path, env=self.environment, capture_output=True, check=False
+            self._program("freshet broker stop"), cwd=self.path, env=self.environment, capture_output=True, check=False
         )
 
 
@@ -84,7 +122,12 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     with socket.socket() as probe:
         if not probe.connect_ex(BROKER):
             pytest.skip("something listens on 127.0.0.1:9092, the broker's default port")
-    made = Folder(tmp_path)
+    (tmp_path / "empty").mkdir()
+    programs, install = Path(sys.executable).parent, 0.0
+    if os.environ.get("FIRST_DAY") == "fresh":
+        programs, install = fresh(tmp_path)
+    made = Folder(tmp_path / "empty", programs)
+    made.took.append(("pip install", install))
     yield made
     made.close()
 
@@ -103,8 +146,10 @@ def test_from_an_empty_folder_to_a_slate(folder: Folder) -> None:
     assert worker == "freshet worker"
     for command in commands:
         folder.run(command)
+    began = time.monotonic()
     logs = [folder.start(worker) for _ in range(2)]  # "start more"
     until(lambda: all(map(folder.ready, logs)), 120, "both workers are ready")
+    folder.took.append((worker, time.monotonic() - began))
     takes = [
         line["message"]
         for log in logs
@@ -118,6 +163,8 @@ def test_from_an_empty_folder_to_a_slate(folder: Folder) -> None:
     folder.run("freshet send click --user ada --item i7")
     until(lambda: "ada" in folder.run("freshet recommendations --user ada"), 60, "ada has a slate")
     assert re.findall(r"\bi\d+\b", folder.run("freshet recommendations --user ada"))
+    print(*(f"{seconds:6.1f} s  {command}" for command, seconds in folder.took), sep="\n")
+    print(f"{sum(seconds for _, seconds in folder.took):6.1f} s  in all, to the first slate of one's own data")
 
     for one in folder.workers:
         one.send_signal(signal.SIGTERM)
