@@ -16,7 +16,8 @@ from stream.errors import DataError
 
 CONVERT: Final = (
     "To read one file whose columns have names (CSV with , ; tab or | between, JSON lines, Parquet), say which they are: "
-    "--user COLUMN --item COLUMN, and --time, --value, --behaviour, --text, --scene where there are such (docs/data.md)"
+    "--user COLUMN --item COLUMN, and --time, --value, --behaviour, --text, --scene, --action-column where there are such "
+    "(docs/data.md)"
 )
 CUT: Final = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter")
 """Ends of names of text whose last line may be cut short and still be read."""

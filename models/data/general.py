@@ -2,7 +2,7 @@
 
 The caller says which column is what. Without a time the lines are in order, oldest first, and only the order within a user means
 anything. What an event is: with a column of behaviours, what stands there (click, rating, comment); else a comment where a text
-is named, a rating where a value is, a click otherwise.
+is named, a rating where a value is, a click otherwise. What a click did may stand in a column of actions.
 
 Times are ISO 8601 (UTC without a zone) or whole numbers since 1970. The unit of numbers is the one in which every time lies
 between 1990 and 2100: seconds, ms, us and ns of these years have no number in common. Another time, or two units in one
@@ -57,6 +57,7 @@ class Columns:
     behaviour: str = ""
     text: str = ""
     scene: str = ""
+    action: str = ""
 
     def named(self) -> list[str]:
         """Every name, each once."""
@@ -179,7 +180,9 @@ def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[f
         filled = block.with_columns(pl.col(columns.text).fill_null(""))
         made["text"] = texts(filled[columns.text])
     if columns.scene:
-        take("scene", columns.scene, _scene, pl.String)
+        take("scene", columns.scene, _name, pl.String)
+    if columns.action:
+        take("action", columns.action, _name, pl.String)
     if wrong:
         line, why = min(wrong)
         raise DataError(f"{path}, line {line}: {why}")
@@ -207,6 +210,17 @@ def _agree(path: Path, table: pl.DataFrame, columns: Columns) -> None:
         _refuse(
             path, table, (behaviour != COMMENT) & (pl.col("text") != ""), f"{columns.text}: only a comment has a text"
         )
+    if columns.action and len(wrong := table.filter((behaviour != CLICK) & (pl.col("action") != ""))):
+        line, action, kind = wrong.select(LINE, "action", "behaviour").row(0)
+        cure = (
+            "leave it empty there"
+            if columns.behaviour
+            else "name the column that says which lines are clicks: --behaviour"
+        )
+        raise DataError(
+            f"{path}, line {line}: {columns.action}: found {action!r} with a {BEHAVIOURS[kind]}; only a click has an action: "
+            f"{cure}"
+        )
 
 
 def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
@@ -223,7 +237,10 @@ def _id(text: str | None) -> str:
 
 def _behaviour(text: str | None) -> int:
     if text not in BEHAVIOURS:
-        raise ValueError(f"found {str(text)[:30]!r}, expected {', '.join(BEHAVIOURS)}")
+        raise ValueError(
+            f"found {str(text)[:30]!r}, expected {', '.join(BEHAVIOURS)}; what a click did (view, cart ...) is named by "
+            "--action-column"
+        )
     return BEHAVIOURS.index(text)
 
 
@@ -241,7 +258,8 @@ def _value(text: str | None, scale: tuple[float, float] | None) -> float:
     return math.nan if not text else rating(text, scale or (-MOST, MOST))
 
 
-def _scene(text: str | None) -> str:
+def _name(text: str | None) -> str:
+    """Of a scene or an action; "" for none."""
     return identity(text) if text else ""
 
 

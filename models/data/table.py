@@ -17,8 +17,9 @@ from models.data.source import BROKEN, open_text, undecoded
 from stream.errors import DataError
 
 BLOCK: Final = 1 << 24  # characters that are read at once
-LINE: Final = "line"
-"""The column of every block that holds the line number (of a row's first line), from 1."""
+LINE: Final = "line\n"
+"""The column of every block that holds the line number (of a row's first line), from 1. No header names a column so: it ends
+with the end of a line."""
 
 
 def header(path: Path, separator: str = ",", encoding: str = "utf-8") -> tuple[str, ...]:

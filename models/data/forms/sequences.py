@@ -24,7 +24,7 @@ from models.data.dataset import DataSet, by_number, dataset
 from models.data.form import Form
 from models.data.rows import identity
 from models.data.source import Source, open_text, plain_name
-from models.data.table import blocks
+from models.data.table import LINE, blocks
 from stream.errors import DataError
 from stream.events import CLICK, Item
 
@@ -82,7 +82,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
     first = table.row(0, named=True)
     if any(HEADER.fullmatch(word) for word in first["words"]):
         raise DataError(
-            f"{path}, line {first['line']}: a header ({first['text'][:60]!r}); expected {NEITHER}. "
+            f"{path}, line {first[LINE]}: a header ({first['text'][:60]!r}); expected {NEITHER}. "
             "Name the columns by --user and --item, or take the header off"
         )
     tabs = pl.col("text").str.contains("\t", literal=True) & (pl.col("count") != 2)
@@ -90,7 +90,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
     _refuse(path, table, pl.col("count") < 2, "expected a user and at least one item")
     again = table.filter(pl.col("user").is_duplicated())
     if len(again) and not (table["count"] == 2).all():
-        line = table.filter(pl.col("count") != 2)["line"][0]
+        line = table.filter(pl.col("count") != 2)[LINE][0]
         raise DataError(
             f"{path}, line {line}: not two names, yet user {again['user'][0]} is on more than one line; "
             "expected `user item` on every line, or every user on one line"
@@ -100,7 +100,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
         for place in range(width):
             if table["words"].list.get(place).str.contains(TIME).all():
                 raise DataError(
-                    f"{path}, line {first['line']}: {width} columns on every line, and column {place + 1} looks like times; "
+                    f"{path}, line {first[LINE]}: {width} columns on every line, and column {place + 1} looks like times; "
                     f"expected {NEITHER}. Give the columns names in a first line, and name them by --user, --item and --time"
                 )
     for name in table["words"].explode().unique().sort():
@@ -112,7 +112,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
 
 def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
     if len(found := table.filter(wrong)):
-        raise DataError(f"{path}, line {found['line'][0]}: {why}; found {found['text'][0][:60]!r}")
+        raise DataError(f"{path}, line {found[LINE][0]}: {why}; found {found['text'][0][:60]!r}")
 
 
 def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
