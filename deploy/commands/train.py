@@ -93,14 +93,14 @@ def register(app: typer.Typer) -> None:
         require_accepted(
             source.name, source.events, Rules(source.rating_scale, since)
         )  # what cannot be sent is not trained
-        columns = (
+        bars = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
         )
-        with together() as writes, Progress(*columns, console=console, disable=not writes) as bar:
+        with together() as writes, Progress(*bars, console=console, disable=not writes) as bar:
             task = bar.add_task("reading", total=None, text="")
 
             def report(stage: str, done: int, total: int, text: str) -> None:

@@ -10,28 +10,24 @@ from typing import Any, Final
 
 import polars as pl
 
+from models.data.catalogue import collected, item
+from models.data.columns import check, shaped, with_ids
 from models.data.dataset import NAN, DataSet, Event
 from models.data.form import Form
-from models.data.forms.columns import check, events, fields, ids
 from models.data.forms.lines import (
     ORDER_START,
     ORDER_STEP,
     chosen,
     click,
-    collected,
-    field,
     first_lines,
     has_fields,
     head,
-    item,
-    json_rows,
     matching,
-    named,
-    words,
 )
 from models.data.forms.times import unix
-from models.data.rows import rating
+from models.data.rows import field, identity, json_rows, rating, words
 from models.data.source import Source
+from models.data.table import fields
 from stream.events import CLICK, COMMENT, RATING, Item
 
 SCALE: Final = (1.0, 5.0)
@@ -68,7 +64,7 @@ def read_table(source: Source) -> DataSet:
     whole = pl.concat(tables).with_columns(time=ORDER_START + at * ORDER_STEP)
     rated = pl.col("stars") > 0
     behaviour = pl.when(rated).then(RATING).otherwise(CLICK)
-    made = events(whole, behaviour, value=pl.when(rated).then(pl.col("stars")).otherwise(NAN))
+    made = shaped(whole, behaviour, value=pl.when(rated).then(pl.col("stars")).otherwise(NAN))
     return collected(source.name, made, _books(source), SCALE, timed=False)
 
 
@@ -85,7 +81,7 @@ def _events(source: Source) -> list[Path]:
 
 
 def _event(row: dict[str, Any]) -> tuple[str, Event]:
-    user, book, time = field(row, "user_id", named), field(row, "book_id", named), field(row, "date_added", unix)
+    user, book, time = field(row, "user_id", identity), field(row, "book_id", identity), field(row, "date_added", unix)
     stars = field(row, "rating", lambda value: rating(value, (0.0, SCALE[1])))
     name = "review_text" if "review_text" in row else "review_text_incomplete"
     text = field(row, name, words) if name in row else ""
@@ -96,7 +92,7 @@ def _event(row: dict[str, Any]) -> tuple[str, Event]:
 
 
 def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str]) -> pl.DataFrame:
-    table = ids(path, table, "user_id", "book_id")
+    table = with_ids(path, table, "user_id", "book_id")
     stars = pl.col("rating").cast(pl.Float64, strict=False)
     check(path, table, "rating", stars.is_between(0, SCALE[1]), "0 (none) or 1 to 5")
     if numbers:
@@ -108,7 +104,9 @@ def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str]) -> pl.DataF
 
 def _own_ids(path: Path) -> dict[str, str]:
     tables = fields(path, ("book_id_csv", "book_id"))
-    return dict(row for table in tables for row in ids(path, table, "book_id").select("book_id_csv", "book_id").rows())
+    return dict(
+        row for table in tables for row in with_ids(path, table, "book_id").select("book_id_csv", "book_id").rows()
+    )
 
 
 def _books(source: Source) -> Iterable[Item]:
@@ -127,11 +125,11 @@ def _genres(row: dict[str, Any]) -> tuple[str, list[str]]:
     if not isinstance(counts, dict):
         raise ValueError("genres: expected an object of names and counts")
     ordered = sorted(counts, key=lambda name: -float(counts[name]))
-    return field(row, "book_id", named), [one for name in ordered for one in name.split(",")]
+    return field(row, "book_id", identity), [one for name in ordered for one in name.split(",")]
 
 
 def _book(row: dict[str, Any], genres: dict[str, list[str]]) -> Item:
-    name = field(row, "book_id", named)
+    name = field(row, "book_id", identity)
     kinds = genres.get(name) or (field(row, "popular_shelves", _shelves) if "popular_shelves" in row else [])
     text = field(row, "description", words) if "description" in row else ""
     return item(name, field(row, "title", words), text, kinds)

@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-from models.data.catalogue import described, labels, title
+from models.data.catalogue import described, item
 from models.data.columns import events, ids, joined, ratings, texts, times
 from models.data.dataset import DataSet, dataset
 from models.data.form import Form
@@ -75,8 +75,8 @@ def _ratings(path: Path) -> pl.DataFrame:
 
 
 def _movie(row: dict[str, str]) -> Item:
-    genres = labels([genre for genre in row["genres"].split("|") if genre != NO_GENRE])
-    return Item(identity(row["movieId"]), title(row["title"]), categories=genres)
+    genres = [genre for genre in row["genres"].split("|") if genre != NO_GENRE]
+    return item(identity(row["movieId"]), row["title"], categories=genres)
 
 
 FORMS: Final[tuple[Form, ...]] = (

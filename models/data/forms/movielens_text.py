@@ -6,13 +6,13 @@ Nothing in these files names their columns. So users and movies must be whole nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from models.data.catalogue import described, labels, title
+from models.data.catalogue import described, item
 from models.data.columns import events, joined, number, numbers, ratings, texts, times
 from models.data.dataset import DataSet, dataset
 from models.data.form import Form
@@ -97,12 +97,12 @@ def _read_dat(source: Source, scale: tuple[float, float]) -> DataSet:
 
 def _movies(path: Path) -> Iterator[Item]:
     for row in _rows(path, MOVIES, "::"):
-        yield _item(path, row, labels([genre for genre in row["genres"].split("|") if genre != NO_GENRE]))
+        yield _item(path, row, [genre for genre in row["genres"].split("|") if genre != NO_GENRE])
 
 
-def _item(path: Path, row: dict[str, str], genres: tuple[str, ...]) -> Item:
+def _item(path: Path, row: dict[str, str], genres: Sequence[str]) -> Item:
     try:
-        return Item(number(row["movie"]), title(row["title"]), categories=genres)
+        return item(number(row["movie"]), row["title"], categories=genres)
     except ValueError as error:
         raise DataError(f"{path}, line {row[LINE]}: movie: {error}") from None
 

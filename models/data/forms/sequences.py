@@ -18,10 +18,11 @@ from typing import Final
 
 import polars as pl
 
-from models.data.catalogue import labels
+from models.data.catalogue import item
 from models.data.columns import shaped
 from models.data.dataset import DataSet, by_number, dataset
 from models.data.form import Form
+from models.data.forms.lines import ORDER_START, ORDER_STEP
 from models.data.rows import identity
 from models.data.source import Source, open_text, plain_name
 from models.data.table import LINE, blocks
@@ -29,8 +30,6 @@ from stream.errors import DataError
 from stream.events import CLICK, Item
 
 SCALE: Final = (0.5, 5.0)  # nothing is rated
-START_MS: Final = 1_388_534_400_000
-STEP_MS: Final = 60_000
 NEITHER: Final = "`user item item ...` or `user item` lines"
 OTHERS: Final = (
     ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".dat", ".data", ".item", ".inter", ".gz", ".zst", ".zip", ".tar", ".html",
@@ -71,7 +70,7 @@ def _read(source: Source) -> DataSet:
     _check(path, table)
     pairs = table.select("user", item=pl.col("words").list.slice(1)).explode("item")
     at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
-    events = shaped(pairs.with_columns(time=START_MS + at * STEP_MS), CLICK)
+    events = shaped(pairs.with_columns(time=ORDER_START + at * ORDER_STEP), CLICK)
     return dataset(source.name, events, _items(source, path, events), SCALE, timed=False)
 
 
@@ -125,11 +124,11 @@ def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
             found = json.loads(file.read())
             if not isinstance(found, dict):
                 raise ValueError("expected an object of items with lists of attributes")
-            categories = {identity(item): labels([str(one) for one in of]) for item, of in found.items()}
+            attributes_of = {identity(name): [str(one) for one in of] for name, of in found.items()}
         except (ValueError, TypeError, RecursionError, OSError, EOFError) as error:
             raise DataError(f"{attributes}: {error}") from None
-    known = set(events["item"].unique().to_list()) | set(categories)
-    return [Item(item, "", categories=categories.get(item, ())) for item in sorted(known, key=by_number)]
+    known = set(events["item"].unique().to_list()) | set(attributes_of)
+    return [item(name, categories=attributes_of.get(name, ())) for name in sorted(known, key=by_number)]
 
 
 FORMS: Final[tuple[Form, ...]] = (

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from models.data.catalogue import collected, item
 from models.data.dataset import NAN, DataSet, Event
 from models.data.form import Form
-from models.data.forms.lines import chosen, collected, field, first_lines, has_fields, item, json_rows, named, words
+from models.data.forms.lines import chosen, first_lines, has_fields
 from models.data.forms.times import plain
-from models.data.rows import rating
+from models.data.rows import field, identity, json_rows, rating, words
 from models.data.source import Source
 from stream.events import COMMENT, Item
 
@@ -43,7 +44,7 @@ def _tip(row: dict[str, Any]) -> Event:
 
 
 def _comment(row: dict[str, Any], value: float) -> Event:
-    user, business = field(row, "user_id", named), field(row, "business_id", named)
+    user, business = field(row, "user_id", identity), field(row, "business_id", identity)
     return Event(user, business, COMMENT, field(row, "date", plain), value, field(row, "text", words))
 
 
@@ -53,7 +54,7 @@ def _businesses(path: Path | None) -> list[Item]:
 
 def _business(row: dict[str, Any]) -> Item:
     return item(
-        field(row, "business_id", named),
+        field(row, "business_id", identity),
         field(row, "name", words),
         categories=field(row, "categories", _categories) if "categories" in row else (),
     )
