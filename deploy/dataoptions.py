@@ -114,21 +114,21 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def load(data: Path, columns: NamedColumns) -> DataSet:
-    """`generated`, a known form, or one file by the names of its columns (field -> name in the file). Raises DataError."""
+def load(data: Path, columns: NamedColumns, rating_scale: tuple[float, float] | None = None) -> DataSet:
+    """`generated`, a known form, or one file by the names of its columns (field -> name in the file). rating_scale: of the
+    ratings, None for that of the data. Raises DataError."""
     from models.data import generate, read
     from models.data.general import Columns, read_columns
-    from models.data.rows import given_scale
 
     missing = [_options(field)[0] for field in ("user", "item") if field not in columns]
     if columns and missing:
         given = next(_options(field)[0] for field in COLUMNS if field in columns)
         raise DataError(f"{given} names a column, so {' and '.join(missing)} must name one, too")
     if not columns:
-        return generate() if str(data) == "generated" else read(data)
+        return generate(rating_scale=rating_scale) if str(data) == "generated" else read(data, rating_scale)
     if str(data) == "generated" and not data.exists():
         raise DataError("--user and --item name columns of a file, but the data are `generated`; leave them out")
-    return read_columns(data, Columns(**columns), given_scale())
+    return read_columns(data, Columns(**columns), rating_scale)
 
 
 def _options(field: str) -> tuple[str, ...]:

@@ -81,7 +81,6 @@ def register(app: typer.Typer) -> None:
 
         from models.compare import CACHE
         from models.data.choices import parse_weights
-        from models.data.rows import rated_on
         from models.evaluate import Question
         from models.evaluate import evaluate as judge
         from models.report import write_report
@@ -91,8 +90,7 @@ def register(app: typer.Typer) -> None:
         names = tuple(name.strip() for name in models.split(",") if name.strip())
         judged = load_run(run) if run else None
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
-        with rated_on(scale_of(rating_scale)):
-            source = load(data, columns)
+        source = load(data, columns, scale_of(rating_scale))
         tell(source, context.obj)
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
         weights = parse_weights(action or (), judged.spec.weights if judged else source.weights)

@@ -41,7 +41,6 @@ def register(app: typer.Typer) -> None:
 
         from rich.console import Console
 
-        from models.data.rows import rated_on
         from models.reading.ablation import CHOSEN, reading_ablation
         from models.reading.corpus import corpus, split_users
         from models.reading.learn import Material, learn
@@ -55,8 +54,7 @@ def register(app: typer.Typer) -> None:
             if done == total:
                 console.print(f"{stage} {text}")
 
-        with rated_on(scale_of(rating_scale)):
-            source = load(data, columns)
+        source = load(data, columns, scale_of(rating_scale))
         tell(source, context.obj)
         encode = TextEncoder().encode
         figures = reading_protocol(source, tuple(range(seeds)), encode, report)

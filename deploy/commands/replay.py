@@ -62,13 +62,11 @@ def replay(
     from deploy.verify.log import KafkaLog
     from models.data import event_messages, item_messages
     from models.data.checked import require_accepted
-    from models.data.rows import rated_on
 
     settings: Settings = context.obj
     since = oldest(min_time, settings)
     given = "rating_scale" in settings.model_fields_set
-    with rated_on(settings.rating_scale if given else None):
-        found = load(data, columns)
+    found = load(data, columns, settings.rating_scale if given else None)
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
     prefix, there = "", set[int]()
     if not again:

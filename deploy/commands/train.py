@@ -74,7 +74,6 @@ def register(app: typer.Typer) -> None:
         from models.curve import write_curve
         from models.data.checked import require_accepted
         from models.data.choices import parse_choices, parse_weights
-        from models.data.rows import rated_on
         from models.devices import together
         from models.reading.reading import load_reading
         from models.run import save_run
@@ -87,8 +86,7 @@ def register(app: typer.Typer) -> None:
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
         counted, weights = parse_choices(choices), parse_weights(action or ())
-        with rated_on(scale):
-            source = load(data, columns)
+        source = load(data, columns, scale)
         source = replace(source, choices=counted, weights=weights)
         require_accepted(
             source.name, source.events, Rules(source.rating_scale, since)

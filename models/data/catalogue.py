@@ -9,6 +9,7 @@ import polars as pl
 
 from models.data.dataset import DataSet, Event, dataset
 from models.data.rows import cut
+from models.data.source import Source
 from stream.errors import DataError
 from stream.events import Item
 
@@ -24,17 +25,18 @@ def item(name: str, title: Any = "", text: str = "", categories: Any = ()) -> It
 
 
 def collected(
-    name: str,
+    source: Source,
     events: Sequence[Event] | pl.DataFrame,
     items: Iterable[Item],
     scale: tuple[float, float] = (0.5, 5.0),
     *,
     timed: bool = True,
 ) -> DataSet:
-    """As models.data.dataset.dataset; of items with one id `described` takes one, and items that only events name are added,
-    without a title. The scale is that of the settings where nothing is rated. Raises DataError without events."""
+    """As models.data.dataset.dataset, on the scale that was named for the source, or else on `scale`. Of items
+    with one id `described` takes one, and items that only events name are added, without a title. Raises DataError without
+    events."""
     if not len(events):
-        raise DataError(f"{name}: no events in it; expected at least one row that is an event")
+        raise DataError(f"{source.name}: no events in it; expected at least one row that is an event")
     listed = described(items)
     if listed:
         known = {one.item for one in listed}
@@ -43,7 +45,7 @@ def collected(
         else:
             found = dict.fromkeys(event.item for event in events)
         listed += [Item(one, "") for one in found if one not in known]
-    return dataset(name, events, listed, scale, timed=timed)
+    return dataset(source.name, events, listed, source.scale(scale), timed=timed)
 
 
 def described(items: Iterable[Item]) -> list[Item]:

@@ -8,8 +8,6 @@ import math
 import re
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,13 +20,12 @@ from stream.errors import DataError, RecordError
 from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
 __all__ = [
-    "MAX_ID", "csv_rows", "cut", "field", "given_scale", "identity", "json_object", "json_rows", "moment", "numbered_rows",
-    "object_rows", "python_object", "rated_on", "rating", "words",
+    "MAX_ID", "csv_rows", "cut", "field", "identity", "json_object", "json_rows", "moment", "numbered_rows",
+    "object_rows", "python_object", "rating", "words",
 ]  # fmt: skip
 
 Made = TypeVar("Made")
 _DIGITS: Final = re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
-_SCALE: Final[ContextVar[tuple[float, float] | None]] = ContextVar("rating_scale", default=None)
 _HALF: Final = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 _UNITS: Final = {1: "milliseconds", 1000: "seconds"}
 
@@ -130,27 +127,8 @@ def words(value: Any) -> str:
     return cut(value.strip())
 
 
-@contextmanager
-def rated_on(scale: tuple[float, float] | None) -> Iterator[None]:
-    """While it is open, every reader takes ratings of this scale, whatever its form's own is; None: of its own."""
-    token = _SCALE.set(scale)
-    try:
-        yield
-    finally:
-        _SCALE.reset(token)
-
-
-def given_scale() -> tuple[float, float] | None:
-    """The scale of `rated_on`; None where none is given."""
-    return _SCALE.get()
-
-
 def rating(value: Any, scale: tuple[float, float]) -> float:
-    """A rating, of a number or its digits, as a float. Raises ValueError where it lies outside the scale (NaN included).
-
-    scale: of the form that is read; the one of `rated_on` takes its place.
-    """
-    scale = given_scale() or scale
+    """A rating, of a number or its digits, as a float. Raises ValueError where it lies outside the scale (NaN included)."""
     number = _number(value)
     if number is None or not scale[0] <= number <= scale[1]:
         raise ValueError(f"rating {valid.shown(value)}: expected {valid.scale(*scale)}")

@@ -404,7 +404,7 @@ CAPTIONS = "kuairec_caption_category.csv"
             r"line 1: item_id 1.5: id 1.5: expected a text",
         ),
         ("goodreads", POETRY, "Mon Oct 17", "Mon Okt 17", r"line 2: date_added 'Mon Okt 17.*expected a time such as"),
-        ("goodreads", POETRY, '"rating": 4', '"rating": 44', r"line 1: rating 44: .*expected 0 to 5"),
+        ("goodreads", POETRY, '"rating": 4', '"rating": 44', r"line 1: rating 44: .*expected 1 to 5, or 0 for none"),
         ("goodreads", POETRY, '{"user_id": "3ca7375d"', '[{"user_id": "3ca7375d"', r"line 3: "),
         (
             "goodreads table",

@@ -26,8 +26,9 @@ from models.data.forms.lines import (
 )
 from models.data.forms.times import unix
 from models.data.rows import field, identity, json_rows, rating, words
-from models.data.source import Source
+from models.data.source import Scale, Source
 from models.data.table import fields
+from stream import valid
 from stream.events import CLICK, COMMENT, RATING, Item
 
 SCALE: Final = (1.0, 5.0)
@@ -42,10 +43,11 @@ def read(source: Source) -> DataSet:
     """Streams JSON lines: some 30,000 a second. A review that stands in both kinds of files is one event, with the whole
     text. The time is that of date_added, in the zone that it names."""
     made: dict[str, Event] = {}
+    scale = source.scale(SCALE)
     for path in _events(source):
-        for name, event in json_rows(path, _event):
+        for name, event in json_rows(path, lambda row: _event(row, scale)):
             made.setdefault(name, event)
-    return collected(source.name, list(made.values()), _books(source), SCALE)
+    return collected(source, list(made.values()), _books(source), SCALE)
 
 
 def fits(source: Source) -> bool:
@@ -58,14 +60,14 @@ def read_table(source: Source) -> DataSet:
     path = chosen(source, TABLE) or source.need(TABLE)
     own = source.find("book_id_map.csv")
     numbers = {} if own is None else _own_ids(own)
-    tables = [_table(path, table, numbers) for table in fields(path, COLUMNS)]
+    tables = [_table(path, table, numbers, source.scale(SCALE)) for table in fields(path, COLUMNS)]
     # The n-th event of a user is dated n minutes after the start: only the order within a user means anything.
     at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
     whole = pl.concat(tables).with_columns(time=ORDER_START + at * ORDER_STEP)
-    rated = pl.col("stars") > 0
+    rated = pl.col("stars") != 0
     behaviour = pl.when(rated).then(RATING).otherwise(CLICK)
     made = shaped(whole, behaviour, value=pl.when(rated).then(pl.col("stars")).otherwise(NAN))
-    return collected(source.name, made, _books(source), SCALE, timed=False)
+    return collected(source, made, _books(source), SCALE, timed=False)
 
 
 def fits_table(source: Source) -> bool:
@@ -80,9 +82,9 @@ def _events(source: Source) -> list[Path]:
     return paths or ([source.path] if source.path.is_file() else [])
 
 
-def _event(row: dict[str, Any]) -> tuple[str, Event]:
+def _event(row: dict[str, Any], scale: Scale) -> tuple[str, Event]:
     user, book, time = field(row, "user_id", identity), field(row, "book_id", identity), field(row, "date_added", unix)
-    stars = field(row, "rating", lambda value: rating(value, (0.0, SCALE[1])))
+    stars = field(row, "rating", lambda value: _stars(value, scale))
     name = "review_text" if "review_text" in row else "review_text_incomplete"
     text = field(row, name, words) if name in row else ""
     review = str(row.get("review_id") or f"{user} {book}")
@@ -91,10 +93,18 @@ def _event(row: dict[str, Any]) -> tuple[str, Event]:
     return review, Event(user, book, RATING, time, stars) if stars else click(user, book, time)
 
 
-def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str]) -> pl.DataFrame:
+def _stars(value: Any, scale: Scale) -> float:
+    """0 for none."""
+    try:
+        return 0.0 if str(value) in ("0", "0.0") else rating(value, scale)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 0 for none") from None
+
+
+def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str], scale: Scale) -> pl.DataFrame:
     table = with_ids(path, table, "user_id", "book_id")
     stars = pl.col("rating").cast(pl.Float64, strict=False)
-    check(path, table, "rating", stars.is_between(0, SCALE[1]), "0 (none) or 1 to 5")
+    check(path, table, "rating", (stars == 0) | stars.is_between(*scale), f"0 (none) or {valid.scale(*scale)}")
     if numbers:
         found = pl.col("book_id").is_in(list(numbers))
         check(path, table, "book_id", found, "a number that book_id_map.csv lists")

@@ -41,7 +41,7 @@ def read(source: Source) -> DataSet:
     is the clock of Beijing). Rows of the small matrix without a time, 4 in a hundred, are left out, and that is logged."""
     found = [path for name in MATRICES if (path := source.find(name))]
     tables = [table for path in found or [chosen(source) or source.need(MATRICES[0])] for table in _matrix(path)]
-    return collected(source.name, pl.concat(tables), _videos(source).values(), SCALE)
+    return collected(source, pl.concat(tables), _videos(source).values(), SCALE)
 
 
 def fits(source: Source) -> bool:

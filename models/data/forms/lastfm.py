@@ -39,9 +39,9 @@ def read(source: Source) -> DataSet:
         tables.append(shaped(table, CLICK))
         artists.append(table.select("item", "name").unique("item", keep="first", maintain_order=True))
     if not tables:
-        return collected(source.name, [], [])
+        return collected(source, [], [])
     named = pl.concat(artists).unique("item", keep="first", maintain_order=True).sort("item")
-    return collected(source.name, pl.concat(tables), [item(*row) for row in named.iter_rows()])
+    return collected(source, pl.concat(tables), [item(*row) for row in named.iter_rows()])
 
 
 def fits(source: Source) -> bool:

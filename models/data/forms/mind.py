@@ -56,7 +56,7 @@ def read(source: Source) -> DataSet:
         firsts = [_earliest([*firsts, ordered])]
     news = source.find(NEWS)
     items = [] if news is None else [one for table in _news(news) for one in table]
-    return collected(source.name, joined([*(_histories(path, first) for first in firsts), *clicks]), items)
+    return collected(source, joined([*(_histories(path, first) for first in firsts), *clicks]), items)
 
 
 def fits(source: Source) -> bool:

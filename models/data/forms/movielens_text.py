@@ -42,10 +42,11 @@ def _hundred_thousand(source: Source) -> bool:
 
 
 def _read_hundred_thousand(source: Source) -> DataSet:
-    ratings_table = _ratings(source.need("u.data"), "\t", WHOLE)
+    scale = source.scale(WHOLE)
+    ratings_table = _ratings(source.need("u.data"), "\t", scale)
     films = source.find("u.item")
     items = described(_films(films)) if films else []
-    return dataset(source.name, ratings_table, items, WHOLE)
+    return dataset(source.name, ratings_table, items, scale)
 
 
 def _films(path: Path) -> Iterator[Item]:
@@ -78,11 +79,11 @@ def _halves(source: Source) -> bool:
 
 
 def _read_million(source: Source) -> DataSet:
-    return _read_dat(source, WHOLE)
+    return _read_dat(source, source.scale(WHOLE))
 
 
 def _read_ten_million(source: Source) -> DataSet:
-    return _read_dat(source, HALVES)
+    return _read_dat(source, source.scale(HALVES))
 
 
 def _read_dat(source: Source, scale: tuple[float, float]) -> DataSet:

@@ -51,9 +51,9 @@ def read(source: Source) -> DataSet:
     low, high = (rows["rating"].min(), rows["rating"].max()) if "rating" in columns and len(rows) else (None, None)
     items = [] if (described := source.find(f"{_stem(path)}.item")) is None else _items(source, described)
     if not isinstance(low, float) or not isinstance(high, float) or low == high:
-        return collected(source.name, shaped(rows, CLICK), items, timed=timed)
+        return collected(source, shaped(rows, CLICK), items, timed=timed)
     made = shaped(rows, RATING, value=pl.col("rating"))
-    return collected(source.name, made, items, (low, high), timed=timed)
+    return collected(source, made, items, (low, high), timed=timed)
 
 
 def fits(source: Source) -> bool:

@@ -18,7 +18,7 @@ from models.data.columns import instant
 from models.data.dataset import DataSet, Event
 from models.data.form import Form
 from models.data.rows import cut, identity, json_object, object_rows, python_object, rating
-from models.data.source import Source, plain_name
+from models.data.source import Scale, Source, plain_name
 from stream.errors import DataError
 from stream.events import COMMENT, Item
 
@@ -65,16 +65,17 @@ def _rows(source: Source, path: Path, make: Callable[[Row], Any]) -> Iterable[An
     return object_rows(path, _parser(first), make)
 
 
-def _read(source: Source, review: Callable[[Row, str], Event], meta: Callable[[Row], Item]) -> DataSet:
+def _read(source: Source, review: Callable[[Row, str, Scale], Event], meta: Callable[[Row], Item]) -> DataSet:
     """Items without metadata have no title; metadata of items that nobody reviewed are items, too."""
     reviews, described_by = _files(source)
     found: list[Event] = []
+    scale = source.scale(SCALE)
     for path in reviews:
         scene = _category(path) if len(reviews) > 1 else ""
-        found += _rows(source, path, lambda row, scene=scene: review(row, scene))  # type: ignore[misc]
+        found += _rows(source, path, lambda row, scene=scene: review(row, scene, scale))  # type: ignore[misc]
     if not found:
         raise DataError(f"{source.path}: no review in it")
-    return collected(source.name, found, (one for path in described_by for one in _rows(source, path, meta)), SCALE)
+    return collected(source, found, (one for path in described_by for one in _rows(source, path, meta)), SCALE)
 
 
 def _category(path: Path) -> str:
@@ -90,10 +91,10 @@ def _text(row: Row, *names: str) -> str:
     return cut(". ".join(part for part in (part.strip() for part in parts) if part))
 
 
-def _old(row: Row, scene: str) -> Event:
+def _old(row: Row, scene: str, scale: Scale) -> Event:
     user, name = identity(row["reviewerID"]), identity(row["asin"])
     time = instant(str(row["unixReviewTime"]), 1000)
-    return Event(user, name, COMMENT, time, rating(row["overall"], SCALE), _text(row, "summary", "reviewText"), scene)
+    return Event(user, name, COMMENT, time, rating(row["overall"], scale), _text(row, "summary", "reviewText"), scene)
 
 
 def _old_meta(row: Row) -> Item:
@@ -101,11 +102,11 @@ def _old_meta(row: Row) -> Item:
     return item(identity(row["asin"]), row.get("title"), _prose(row.get("description")), categories)
 
 
-def _new(row: Row, scene: str) -> Event:
+def _new(row: Row, scene: str, scale: Scale) -> Event:
     name = identity(row["parent_asin"] if row.get("parent_asin") else row["asin"])
     time = instant(str(row["timestamp"]), 1)
     return Event(
-        identity(row["user_id"]), name, COMMENT, time, rating(row["rating"], SCALE), _text(row, "title", "text"), scene
+        identity(row["user_id"]), name, COMMENT, time, rating(row["rating"], scale), _text(row, "title", "text"), scene
     )
 
 
@@ -123,17 +124,18 @@ def _prose(found: Any) -> str:
 def _read_flat(source: Source) -> DataSet:
     """Lines that carry the item's title and category beside the review: no metadata file, the category is the scene."""
     path = _flat_path(source) or source.path
-    pairs = list(_rows(source, path, _flat))
+    scale = source.scale(SCALE)
+    pairs = list(_rows(source, path, lambda row: _flat(row, scale)))
     if not pairs:
         raise DataError(f"{path}: no review in it")
-    return collected(source.name, [event for event, _ in pairs], (one for _, one in pairs), SCALE)
+    return collected(source, [event for event, _ in pairs], (one for _, one in pairs), SCALE)
 
 
-def _flat(row: Row) -> tuple[Event, Item]:
+def _flat(row: Row, scale: Scale) -> tuple[Event, Item]:
     user, name, scene = identity(row["user_id"]), identity(row["item_id"]), str(row.get("category") or "")
     time = instant(str(row["timestamp_ms"]), 1)
     text = _text(row, "review_title", "review_text")
-    event = Event(user, name, COMMENT, time, rating(row["rating"], SCALE), text, scene)
+    event = Event(user, name, COMMENT, time, rating(row["rating"], scale), text, scene)
     return event, item(name, row.get("title"), categories=[scene, row.get("main_category")])
 
 

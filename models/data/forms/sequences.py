@@ -71,7 +71,7 @@ def _read(source: Source) -> DataSet:
     pairs = table.select("user", item=pl.col("words").list.slice(1)).explode("item")
     at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
     events = shaped(pairs.with_columns(time=ORDER_START + at * ORDER_STEP), CLICK)
-    return dataset(source.name, events, _items(source, path, events), SCALE, timed=False)
+    return dataset(source.name, events, _items(source, path, events), source.scale(SCALE), timed=False)
 
 
 def _check(path: Path, table: pl.DataFrame) -> None:

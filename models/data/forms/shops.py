@@ -48,7 +48,7 @@ def read_retailrocket(source: Source) -> DataSet:
         table = with_times(path, with_ids(path, table, "visitorid", "itemid"), "timestamp")
         table = table.rename({"visitorid": "user", "itemid": "item"})
         tables.append(shaped(table, CLICK, action=pl.col("event").replace(ACTIONS)))
-    return collected(source.name, pl.concat(tables), _retail_items(source))
+    return collected(source, pl.concat(tables), _retail_items(source))
 
 
 def fits_retailrocket(source: Source) -> bool:
@@ -106,7 +106,7 @@ def read_yoochoose(source: Source) -> DataSet:
     if kinds:
         whole = pl.concat(kinds).unique().sort("item", "category").group_by("item", maintain_order=True).agg("category")
         items = [item(name, categories=found) for name, found in whole.iter_rows()]
-    return collected(source.name, pl.concat(tables) if tables else [], items)
+    return collected(source, pl.concat(tables) if tables else [], items)
 
 
 def fits_yoochoose(source: Source) -> bool:
@@ -140,7 +140,7 @@ def read_diginetica(source: Source) -> DataSet:
     if views is not None and purchases is not None:
         tables += _diginetica(purchases, PURCHASE)
     kinds = source.find("product-categories.csv")
-    return collected(source.name, pl.concat(tables), [] if kinds is None else _kinds(kinds))
+    return collected(source, pl.concat(tables), [] if kinds is None else _kinds(kinds))
 
 
 def fits_diginetica(source: Source) -> bool:

@@ -45,7 +45,7 @@ POSTED: Final = re.compile(r"Posted ([A-Z][a-z]+) (\d{1,2})(?:, (\d{4}))?\.?", r
 def read_reviews(source: Source) -> DataSet:
     """Slow: some 10,000 reviews a second. A date has a day and no time: it stands for its start, UTC."""
     path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
-    return collected(source.name, list(object_rows(path, python_object, _review)), _games(source), SCALE)
+    return collected(source, list(object_rows(path, python_object, _review)), _games(source), SCALE)
 
 
 def fits_reviews(source: Source) -> bool:
@@ -60,11 +60,11 @@ def read_users(source: Source) -> DataSet:
         events = list(chain.from_iterable(object_rows(reviews, python_object, _user_reviews)))
         owned_items = {} if owned is None else dict(chain.from_iterable(object_rows(owned, python_object, _titles)))
         items = [item(name, title) for name, title in owned_items.items()]
-        return collected(source.name, events, [*items, *_games(source)], SCALE)
+        return collected(source, events, [*items, *_games(source)], SCALE)
     path = owned or chosen(source) or source.need(USER_ITEMS)
     pairs = list(chain.from_iterable(object_rows(path, python_object, _owned)))
     items = [item(event.item, title) for event, title in pairs]
-    return collected(source.name, [event for event, _ in pairs], [*items, *_games(source)], timed=False)
+    return collected(source, [event for event, _ in pairs], [*items, *_games(source)], timed=False)
 
 
 def fits_users(source: Source) -> bool:
