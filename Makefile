@@ -76,7 +76,7 @@ audit: $(MADE) ## known vulnerabilities of the locked packages (asks PyPI's advi
 evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more
 	$(BIN)/freshet evaluate $(if $(DATA),"$(DATA)",$(firstword $(wildcard ../shared/data/ml-latest-small) generated)) $(ARGS)
 
-tools: ## Prometheus, promtool, helm and kubeconform (by Go) into .tools, pinned, without root
+tools: ## Prometheus, promtool, helm, kubeconform and the operator's definitions (by Go) into .tools, pinned, without root
 	@test -n "$(PYTHON)" || { echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m deploy.tools.prometheus .tools
 	$(PYTHON) -m deploy.tools.kubernetes .tools

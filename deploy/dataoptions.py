@@ -5,8 +5,12 @@ What is to be served must keep to min_time, what is only looked at says where it
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
@@ -64,55 +68,70 @@ def tell(data: DataSet, settings: Settings) -> None:
         typer.echo(printable(f"note: {error}"), err=True)
 
 
-PANEL = "Columns of one file of your own (docs/data.md)"
-UserColumn = Annotated[
-    str,
-    typer.Option(
-        "--user",
-        help="Column of users: DATA is then one CSV with a header, JSON lines or Parquet.",
-        rich_help_panel=PANEL,
-    ),
-]
-ItemColumn = Annotated[str, typer.Option("--item", help="Column of items.", rich_help_panel=PANEL)]
-TimeColumn = Annotated[
-    str,
-    typer.Option(
-        "--time",
-        help="Column of times: s, ms, us, ns or ISO 8601; without it the lines are in order.",
-        rich_help_panel=PANEL,
-    ),
-]
-ValueColumn = Annotated[
-    str, typer.Option("--value", help="Column of values: events are ratings.", rich_help_panel=PANEL)
-]
-BehaviourColumn = Annotated[
-    str, typer.Option("--behaviour", help="Column that holds click, rating or comment.", rich_help_panel=PANEL)
-]
-TextColumn = Annotated[str, typer.Option("--text", help="Column of texts: events are comments.", rich_help_panel=PANEL)]
-SceneColumn = Annotated[str, typer.Option("--scene", help="Column of scenes.", rich_help_panel=PANEL)]
+PANEL: Final = "Columns of one file of your own (docs/data.md)"
+COLUMNS: Final[Mapping[str, str]] = {
+    "user": "Column of users: DATA is then one CSV with a header, JSON lines or Parquet.",
+    "item": "Column of items.",
+    "time": "Column of times: s, ms, us, ns or ISO 8601; without it the lines are in order.",
+    "value": "Column of values: events are ratings.",
+    "behaviour": "Column that holds click, rating or comment.",
+    "text": "Column of texts: events are comments.",
+    "scene": "Column of scenes.",
+    "action": "Column of what clicks did (view, cart ...). Their weights are no column: --action NAME=WEIGHT (train, evaluate).",
+}
+"""Field of models.data.general.Columns -> help of its option, --FIELD-column and --FIELD."""
+LONG_ONLY: Final = "action"
+"""This field has --FIELD-column alone: --action gives weights."""
+NamedColumns = Mapping[str, str]
+"""Field -> name of its column in the file, of the fields whose column was named."""
+NONE_NAMED: Final[NamedColumns] = MappingProxyType({})
 
 
-def load(
-    data: Path,
-    user: str = "",
-    item: str = "",
-    time: str = "",
-    value: str = "",
-    behaviour: str = "",
-    text: str = "",
-    scene: str = "",
-) -> DataSet:
-    """`generated`, a known form, or one file by the names of its columns. Raises DataError."""
+def with_columns(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with one option for each of COLUMNS in the place of its parameter `columns`. There it is given the columns
+    that are named: field -> name in the file."""
+    signature = inspect.signature(command)
+    hints = get_type_hints(command, include_extras=True)
+    parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
+    at = list(signature.parameters).index("columns")
+    parameters[at : at + 1] = [
+        inspect.Parameter(
+            f"{field}_column",
+            parameters[at].kind,
+            default="",
+            annotation=Annotated[str, typer.Option(*_options(field), help=said, rich_help_panel=PANEL)],
+        )
+        for field, said in COLUMNS.items()
+    ]
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        named = {field: given.pop(f"{field}_column") for field in COLUMNS}
+        command(**given, columns={field: name for field, name in named.items() if name})
+
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
+    return called
+
+
+def load(data: Path, columns: NamedColumns, rating_scale: tuple[float, float] | None = None) -> DataSet:
+    """`generated`, a known form, or one file by the names of its columns (field -> name in the file). rating_scale: of the
+    ratings, None for that of the data. Raises DataError."""
     from models.data import generate, read
     from models.data.general import Columns, read_columns
-    from models.data.rows import given_scale
 
-    named = {"--time": time, "--value": value, "--behaviour": behaviour, "--text": text, "--scene": scene}
-    if user and item:
-        if str(data) == "generated" and not data.exists():
-            raise DataError("--user and --item name columns of a file, but the data are `generated`; leave them out")
-        return read_columns(data, Columns(user, item, time, value, behaviour, text, scene), given_scale())
-    if given := [option for option, column in {"--user": user, "--item": item, **named}.items() if column]:
-        missing = "--item" if user else "--user" if item else "--user and --item"
-        raise DataError(f"{given[0]} names a column, so {missing} must name one, too")
-    return generate() if str(data) == "generated" else read(data)
+    missing = [_options(field)[0] for field in ("user", "item") if field not in columns]
+    if columns and missing:
+        given = next(_options(field)[0] for field in COLUMNS if field in columns)
+        raise DataError(f"{given} names a column, so {' and '.join(missing)} must name one, too")
+    if not columns:
+        return generate(rating_scale=rating_scale) if str(data) == "generated" else read(data, rating_scale)
+    if str(data) == "generated" and not data.exists():
+        raise DataError("--user and --item name columns of a file, but the data are `generated`; leave them out")
+    return read_columns(data, Columns(**columns), rating_scale)
+
+
+def _options(field: str) -> tuple[str, ...]:
+    """What names the column of a field on a command line, the shortest first."""
+    long = f"--{field}-column"
+    return (long,) if field == LONG_ONLY else (f"--{field}", long)

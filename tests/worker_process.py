@@ -18,6 +18,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
+from deploy.verify.log import KafkaLog, Place
 from stream.settings import Settings
 
 
@@ -221,6 +222,27 @@ class Events:
 
     def close(self) -> None:
         self.producer.close()
+
+
+def all_committed(settings: Settings, worker: WorkerProcess | None = None, seconds: float = 60.0) -> None:
+    """Wait until the group has committed all that is in the source topics, right or wrong; what workers send on themselves while
+    this waits is included. Raises AssertionError with what is left, and at once where `worker` has ended."""
+    log = KafkaLog(settings)
+    left: dict[Place, str] = {}
+
+    def finished() -> bool:
+        nonlocal left
+        if worker is not None:
+            worker.runs()
+        committed = log.committed()  # before the ends: what is sent on is written before the original is committed
+        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
+        left = {place: f"{committed.get(place)} of {end}" for place, end in ends.items() if committed.get(place) != end}
+        return not left
+
+    try:
+        until(finished, seconds, lambda: f"everything committed: {left}" + (f"\n{worker.tail()}" if worker else ""))
+    finally:
+        log.close()
 
 
 def read_all(settings: Settings, topic: str) -> Iterator[Any]:

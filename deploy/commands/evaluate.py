@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.dataoptions import (
-    BehaviourColumn,
-    ItemColumn,
+    NONE_NAMED,
+    NamedColumns,
     RatingScale,
-    SceneColumn,
-    TextColumn,
-    TimeColumn,
-    UserColumn,
-    ValueColumn,
     load,
     scale_of,
     tell,
+    with_columns,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command()
+    @with_columns
     def evaluate(
         context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
@@ -64,19 +61,13 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(
                 help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated; without, "
-                "the known ones' own, with --run those of its training."
+                "the known ones' own, with --run those of its training. It names no column: --action-column does."
             ),
         ] = None,
         filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
         report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
         rating_scale: RatingScale = None,
-        user_column: UserColumn = "",
-        item_column: ItemColumn = "",
-        time_column: TimeColumn = "",
-        value_column: ValueColumn = "",
-        behaviour_column: BehaviourColumn = "",
-        text_column: TextColumn = "",
-        scene_column: SceneColumn = "",
+        columns: NamedColumns = NONE_NAMED,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Fit models on the training part alone and rank what was held back, among all items and with intervals.
@@ -90,7 +81,6 @@ def register(app: typer.Typer) -> None:
 
         from models.compare import CACHE
         from models.data.choices import parse_weights
-        from models.data.rows import rated_on
         from models.evaluate import Question
         from models.evaluate import evaluate as judge
         from models.report import write_report
@@ -100,10 +90,7 @@ def register(app: typer.Typer) -> None:
         names = tuple(name.strip() for name in models.split(",") if name.strip())
         judged = load_run(run) if run else None
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
-        with rated_on(scale_of(rating_scale)):
-            source = load(
-                data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
-            )
+        source = load(data, columns, scale_of(rating_scale))
         tell(source, context.obj)
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
         weights = parse_weights(action or (), judged.spec.weights if judged else source.weights)

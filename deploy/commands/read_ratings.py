@@ -9,17 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from deploy.dataoptions import (
-    BehaviourColumn,
-    ItemColumn,
+    NONE_NAMED,
+    NamedColumns,
     RatingScale,
-    SceneColumn,
-    TextColumn,
-    TimeColumn,
-    UserColumn,
-    ValueColumn,
     load,
     scale_of,
     tell,
+    with_columns,
 )
 
 
@@ -27,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command("read-ratings")
+    @with_columns
     def read_ratings(
         context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder whose comments carry ratings, or `generated`.")],
@@ -36,13 +33,7 @@ def register(app: typer.Typer) -> None:
         ] = 1,
         ablation: Annotated[bool, typer.Option(help="Also what each option does, on the validation part.")] = False,
         rating_scale: RatingScale = None,
-        user_column: UserColumn = "",
-        item_column: ItemColumn = "",
-        time_column: TimeColumn = "",
-        value_column: ValueColumn = "",
-        behaviour_column: BehaviourColumn = "",
-        text_column: TextColumn = "",
-        scene_column: SceneColumn = "",
+        columns: NamedColumns = NONE_NAMED,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Fine-tune BERT's upper layers to read ratings; users split into training, validation and test."""
@@ -50,7 +41,6 @@ def register(app: typer.Typer) -> None:
 
         from rich.console import Console
 
-        from models.data.rows import rated_on
         from models.reading.ablation import CHOSEN, reading_ablation
         from models.reading.corpus import corpus, split_users
         from models.reading.learn import Material, learn
@@ -64,10 +54,7 @@ def register(app: typer.Typer) -> None:
             if done == total:
                 console.print(f"{stage} {text}")
 
-        with rated_on(scale_of(rating_scale)):
-            source = load(
-                data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
-            )
+        source = load(data, columns, scale_of(rating_scale))
         tell(source, context.obj)
         encode = TextEncoder().encode
         figures = reading_protocol(source, tuple(range(seeds)), encode, report)

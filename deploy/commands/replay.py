@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.dataoptions import (
-    BehaviourColumn,
-    ItemColumn,
+    NONE_NAMED,
     MinTime,
-    SceneColumn,
-    TextColumn,
-    TimeColumn,
-    UserColumn,
-    ValueColumn,
+    NamedColumns,
     load,
     oldest,
+    with_columns,
 )
 from stream.settings import Settings
 from stream.valid import Rules
@@ -34,7 +30,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("replay")(replay)
+    app.command("replay")(with_columns(replay))
 
 
 def replay(
@@ -46,13 +42,7 @@ def replay(
     items: Annotated[bool, typer.Option("--items/--no-items", help="Send the catalogue first.")] = True,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many events, the oldest.")] = None,
     min_time: MinTime = None,
-    user_column: UserColumn = "",
-    item_column: ItemColumn = "",
-    time_column: TimeColumn = "",
-    value_column: ValueColumn = "",
-    behaviour_column: BehaviourColumn = "",
-    text_column: TextColumn = "",
-    scene_column: SceneColumn = "",
+    columns: NamedColumns = NONE_NAMED,
     again: Annotated[
         bool,
         typer.Option("--again", help="Send all events, without ids: those that are there already count once more."),
@@ -72,15 +62,11 @@ def replay(
     from deploy.verify.log import KafkaLog
     from models.data import event_messages, item_messages
     from models.data.checked import require_accepted
-    from models.data.rows import rated_on
 
     settings: Settings = context.obj
     since = oldest(min_time, settings)
     given = "rating_scale" in settings.model_fields_set
-    with rated_on(settings.rating_scale if given else None):
-        found = load(
-            data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
-        )
+    found = load(data, columns, settings.rating_scale if given else None)
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
     prefix, there = "", set[int]()
     if not again:

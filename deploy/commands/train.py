@@ -9,18 +9,14 @@ from typing import Annotated, Final
 import typer
 
 from deploy.dataoptions import (
-    BehaviourColumn,
-    ItemColumn,
+    NONE_NAMED,
     MinTime,
+    NamedColumns,
     RatingScale,
-    SceneColumn,
-    TextColumn,
-    TimeColumn,
-    UserColumn,
-    ValueColumn,
     load,
     oldest,
     scale_of,
+    with_columns,
 )
 from stream.valid import Rules
 
@@ -31,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command()
+    @with_columns
     def train(
         context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
@@ -47,7 +44,8 @@ def register(app: typer.Typer) -> None:
         action: Annotated[
             list[str] | None,
             typer.Option(
-                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated."
+                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated. It names "
+                "no column: --action-column does."
             ),
         ] = None,
         holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
@@ -57,13 +55,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         min_time: MinTime = None,
         rating_scale: RatingScale = None,
-        user_column: UserColumn = "",
-        item_column: ItemColumn = "",
-        time_column: TimeColumn = "",
-        value_column: ValueColumn = "",
-        behaviour_column: BehaviourColumn = "",
-        text_column: TextColumn = "",
-        scene_column: SceneColumn = "",
+        columns: NamedColumns = NONE_NAMED,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     ) -> None:
         """Train the interest network on a data folder, with early stopping and a curve picture.
@@ -82,7 +74,6 @@ def register(app: typer.Typer) -> None:
         from models.curve import write_curve
         from models.data.checked import require_accepted
         from models.data.choices import parse_choices, parse_weights
-        from models.data.rows import rated_on
         from models.devices import together
         from models.reading.reading import load_reading
         from models.run import save_run
@@ -95,22 +86,19 @@ def register(app: typer.Typer) -> None:
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
         counted, weights = parse_choices(choices), parse_weights(action or ())
-        with rated_on(scale):
-            source = load(
-                data, user_column, item_column, time_column, value_column, behaviour_column, text_column, scene_column
-            )
+        source = load(data, columns, scale)
         source = replace(source, choices=counted, weights=weights)
         require_accepted(
             source.name, source.events, Rules(source.rating_scale, since)
         )  # what cannot be sent is not trained
-        columns = (
+        bars = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
         )
-        with together() as writes, Progress(*columns, console=console, disable=not writes) as bar:
+        with together() as writes, Progress(*bars, console=console, disable=not writes) as bar:
             task = bar.add_task("reading", total=None, text="")
 
             def report(stage: str, done: int, total: int, text: str) -> None:

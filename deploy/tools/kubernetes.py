@@ -1,4 +1,5 @@
 """Build helm and kubeconform into FOLDER/bin by `go install`, pinned, without root: `python -m deploy.tools.kubernetes FOLDER`.
+And the Prometheus operator's definitions of its kinds that the chart renders, by `go mod download`, into FOLDER/crds.
 
 Go checks every module by its checksum database, unless the user's own Go settings say otherwise. Exit code 0 also where
 there is no Go or no network, with a line that says so: the tests that need the tools then skip with that reason.
@@ -6,6 +7,7 @@ there is no Go or no network, with a line that says so: the tests that need the 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +19,8 @@ TOOLS: Final = {
     "helm": "helm.sh/helm/v3/cmd/helm@v3.18.4",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7",
 }
+OPERATOR: Final = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+CRDS: Final = ("monitoring.coreos.com_servicemonitors.yaml", "monitoring.coreos.com_prometheusrules.yaml")
 
 
 def bring(target: Path) -> list[str]:
@@ -42,12 +46,39 @@ def bring(target: Path) -> list[str]:
     return missing
 
 
+def bring_definitions(target: Path) -> str:
+    """Fetch CRDS into target/crds where their pinned version is not there -> why they are missing, "" where they are there."""
+    folder, mark = target / "crds", target / "crds.version"
+    if all((folder / name).is_file() for name in CRDS) and mark.is_file() and mark.read_text().strip() == OPERATOR:
+        return ""
+    if (go := shutil.which("go")) is None:
+        return "crds: no go here"
+    done = subprocess.run([go, "mod", "download", "-json", OPERATOR], capture_output=True, text=True, check=False)
+    try:
+        said = json.loads(done.stdout)  # its errors stand there, too
+    except ValueError:
+        said = {"Error": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
+    if "Dir" not in said:
+        return f"crds: go mod download ended with {done.returncode}: {str(said.get('Error', 'no reason given'))[:200]}"
+    source = Path(said["Dir"]) / "example" / "prometheus-operator-crd"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CRDS:
+        (folder / name).write_bytes((source / name).read_bytes())  # the module's own files are read-only
+    mark.write_text(OPERATOR + "\n")
+    return ""
+
+
 def main() -> int:
     """Exit code 0; what is missing is said on standard error."""
     target = Path(sys.argv[1])
-    for reason in bring(target):
+    missing = bring(target)
+    if reason := bring_definitions(target):
+        missing.append(reason)
+    for reason in missing:
         print(f"cannot be fetched here, its tests will be skipped: {reason}", file=sys.stderr)
-    print(f"helm and kubeconform, as far as they could be built, are in {target / 'bin'}")
+    print(
+        f"helm and kubeconform, as far as they could be built, are in {target / 'bin'}, the definitions in {target / 'crds'}"
+    )
     return 0
 
 

@@ -61,7 +61,7 @@ def parse_weights(given: Sequence[str], before: Weights = ACTIONS) -> Weights:
         if not (equals and name and abs(weight) <= HEAVIEST):
             raise DataError(
                 f"--action {text}: expected NAME=WEIGHT, the weight a number of {-HEAVIEST:g} to {HEAVIEST:g}, 0 or below for "
-                "what is no choice: --action view=0.5"
+                "what is no choice: --action view=0.5; a column of actions is named by --action-column"
             )
         table[name] = weight
     return tuple(sorted(table.items()))

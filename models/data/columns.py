@@ -17,8 +17,9 @@ import polars as pl
 
 from models.data.dataset import SCHEMA
 from models.data.rows import cut, identity, moment, rating
-from models.data.table import LINE
+from models.data.table import LINE, shown
 from stream.errors import DataError
+from stream.events import MAX_TIME
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
@@ -40,6 +41,11 @@ def events(path: Path, block: pl.DataFrame, behaviour: int, made: Mapping[str, t
 
     Raises DataError with the first line that holds a value that is refused, and the column.
     """
+    return shaped(pl.DataFrame(converted(path, block, made)), behaviour)
+
+
+def converted(path: Path, block: pl.DataFrame, made: Mapping[str, tuple[str, Column]]) -> dict[str, pl.Series]:
+    """Columns of a block by their new names, converted; as `events`."""
     found: dict[str, pl.Series] = {}
     wrong: list[tuple[int, str]] = []
     for name, (column, make) in made.items():
@@ -50,13 +56,15 @@ def events(path: Path, block: pl.DataFrame, behaviour: int, made: Mapping[str, t
     if wrong:
         line, why = min(wrong)
         raise DataError(f"{path}, line {line}: {why}")
-    return shaped(pl.DataFrame(found), behaviour)
+    return found
 
 
-def shaped(table: pl.DataFrame, behaviour: int | None = None) -> pl.DataFrame:
-    """With every column of the events table; missing ones say nothing. behaviour: of all rows, if there is no column."""
+def shaped(table: pl.DataFrame, behaviour: int | pl.Expr | None = None, **columns: pl.Expr) -> pl.DataFrame:
+    """With every column of the events table; missing ones say nothing. behaviour: of all rows or of each, where the table has no
+    such column; columns: others that it has not."""
     if behaviour is not None:
-        table = table.with_columns(behaviour=pl.lit(behaviour, pl.UInt8))
+        columns["behaviour"] = pl.lit(behaviour, pl.UInt8) if isinstance(behaviour, int) else behaviour
+    table = table.with_columns(**columns)
     nothing = {pl.Float64: math.nan, pl.String: ""}
     return table.select(
         name if name in table.columns else pl.lit(nothing[dtype], dtype).alias(name) for name, dtype in SCHEMA.items()
@@ -90,6 +98,31 @@ def ids(values: pl.Series) -> pl.Series:
     return each(values, identity, pl.String)
 
 
+def with_ids(path: Path, table: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """The table with these columns as ids. Raises DataError where one is none."""
+    return table.with_columns(**converted(path, table, {column: (column, ids) for column in columns}))
+
+
+def with_times(path: Path, table: pl.DataFrame, column: str, unit: int = 1) -> pl.DataFrame:
+    """Adds `time` (epoch ms), from a column as `times` takes it. Raises DataError where it is no time."""
+    return table.with_columns(**converted(path, table, {"time": (column, times(unit))}))
+
+
+def with_dates(path: Path, table: pl.DataFrame, column: str, form: str, example: str) -> pl.DataFrame:
+    """Adds `time` (epoch ms) from text of the form of strftime, read as UTC. Raises DataError where it is no time."""
+    # The zone is not told to polars: each name of one would be looked up in a database that a machine may lack.
+    time = pl.col(column).str.to_datetime(form, time_unit="ms", strict=False, exact=True).dt.timestamp("ms")
+    check(path, table, column, time.is_between(0, MAX_TIME), f"a time such as {example}")
+    return table.with_columns(time=time)
+
+
+def check(path: Path, table: pl.DataFrame, column: str, good: pl.Expr, expected: str) -> None:
+    """Raises DataError for the first row that is not good (null is not)."""
+    bad = table.filter(~good.fill_null(False)).head(1)
+    if len(bad):
+        raise DataError(f"{path}, line {bad[LINE][0]}: {column} {shown(bad[column][0])}: expected {expected}")
+
+
 def numbers(values: pl.Series) -> pl.Series:
     """Names that must be whole numbers: of forms without a header, where nothing else tells a column from another."""
     return each(values, number, pl.String)
@@ -115,22 +148,33 @@ def texts(values: pl.Series) -> pl.Series:
 def times(unit: int, least: int = 0) -> Column:
     """Times in units of `unit` ms, or in ISO 8601 -> epoch ms. least: ms; what is older cannot be a time of the form."""
 
-    def one(text: str) -> int:
-        time = instant(text, unit)
+    digits = {1: 0, 1000: 3}.get(unit, 0)  # of a fraction that a time in ms keeps
+    plain = r"^[0-9]{1,15}(\.[0-9]*)?$" if digits else r"^[0-9]{1,15}(\.0*)?$"
+
+    def one(text: str, of: int = unit) -> int:
+        time = instant(text, of)
         if time < least:
             raise ValueError(f"time {text[:30]}: expected {least // unit} or later")
         return time
 
     def column(values: pl.Series) -> pl.Series:
-        if len(values) and values.str.contains(r"^[0-9]{1,15}$").all():
-            found = values.cast(pl.Int64)
+        if len(values) and values.str.contains(plain).all():
+            parts = values.to_frame("time").select(
+                pl.col("time").str.extract("^([0-9]+)").cast(pl.Int64) * unit,
+                part=pl.col("time")
+                .str.extract(r"\.([0-9]*)")
+                .fill_null("")
+                .str.pad_end(digits, "0")
+                .str.slice(0, digits),
+            )
+            found = parts["time"] if digits == 0 else parts["time"] + parts["part"].cast(pl.Int64)
             try:  # whatever lies between a time that is taken and another is taken, too
-                one(str(found.min()))
-                one(str(found.max()))
+                one(str(found.min()), 1)
+                one(str(found.max()), 1)
             except ValueError:
                 pass
             else:
-                return found * unit
+                return found
         return each(values, one, pl.Int64)
 
     return column

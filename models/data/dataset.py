@@ -19,7 +19,6 @@ import msgspec
 import polars as pl
 
 from models.data.checked import check_items, checked_events
-from models.data.rows import given_scale
 from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
 from stream.inputs import ACTIONS, CHOICES
 from stream.valid import Rules
@@ -94,11 +93,9 @@ def dataset(
     """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table
     without the column `action` has none.
 
-    rating_scale: of the form that was read; the one of models.data.rows.rated_on takes its place.
     What is in it the wire would take: events and items are checked by the same definition (stream.valid). now_ms: epoch ms, by
     default the time now. Raises DataError naming the field, what was found and what was expected.
     """
-    rating_scale = given_scale() or rating_scale
     now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
     if isinstance(events, pl.DataFrame) and "action" not in events.columns:
         events = events.with_columns(action=pl.lit(""))

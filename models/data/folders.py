@@ -11,19 +11,21 @@ import polars as pl
 from models.data.dataset import DataSet
 from models.data.forms.registry import FORMS, GENERAL
 from models.data.looks import look
-from models.data.source import PACKED, Source, open_bytes, plain_name, source
+from models.data.source import PACKED, Scale, Source, open_bytes, plain_name, source
 from stream.errors import DataError
 
 CONVERT: Final = (
     "To read one file whose columns have names (CSV with , ; tab or | between, JSON lines, Parquet), say which they are: "
-    "--user COLUMN --item COLUMN, and --time, --value, --behaviour, --text, --scene where there are such (docs/data.md)"
+    "--user COLUMN --item COLUMN, and --time, --value, --behaviour, --text, --scene, --action-column where there are such "
+    "(docs/data.md)"
 )
 CUT: Final = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter")
 """Ends of names of text whose last line may be cut short and still be read."""
 
 
-def read(path: Path) -> DataSet:
-    """A folder or a file in one of the known forms -> its events and items; `form` says which.
+def read(path: Path, rating_scale: Scale | None = None) -> DataSet:
+    """A folder or a file in one of the known forms -> its events and items; `form` says which. rating_scale: of the ratings, in
+    place of the form's own.
 
     Raises DataError: where no form fits, it says what the data look like, what is known, and how to convert; where several fit,
     it names them; where one does, it names what is wrong, with file and line.
@@ -33,7 +35,7 @@ def read(path: Path) -> DataSet:
         raise DataError(
             f"{path} is not a folder and not a file; expected the data in one of the known forms: {known()}"
         )
-    found = source(path)
+    found = source(path, rating_scale)
     fitting = [form for form in FORMS if form.fits(found)]
     fitting = [form for form in fitting if form.name not in GENERAL] or fitting
     if len(fitting) > 1:

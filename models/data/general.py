@@ -2,7 +2,7 @@
 
 The caller says which column is what. Without a time the lines are in order, oldest first, and only the order within a user means
 anything. What an event is: with a column of behaviours, what stands there (click, rating, comment); else a comment where a text
-is named, a rating where a value is, a click otherwise.
+is named, a rating where a value is, a click otherwise. What a click did may stand in a column of actions.
 
 Times are ISO 8601 (UTC without a zone) or whole numbers since 1970. The unit of numbers is the one in which every time lies
 between 1990 and 2100: seconds, ms, us and ns of these years have no number in common. Another time, or two units in one
@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
-from models.data.columns import ISO, Refused, each, instant, shaped, texts, whole
+from models.data.columns import ISO, Column, converted, each, instant, shaped, texts, whole
 from models.data.dataset import DataSet, dataset
 from models.data.folders import finished
+from models.data.forms.lines import ORDER_START, ORDER_STEP
 from models.data.forms.messages import parquet
-from models.data.forms.sequences import START_MS, STEP_MS
 from models.data.looks import look_at
 from models.data.rows import identity, json_object, numbered_rows, rating
 from models.data.source import Source, open_bytes, source
@@ -57,6 +57,7 @@ class Columns:
     behaviour: str = ""
     text: str = ""
     scene: str = ""
+    action: str = ""
 
     def named(self) -> list[str]:
         """Every name, each once."""
@@ -78,7 +79,7 @@ def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None
         notes.append(f"times of {columns.time} read as {unit}")
     else:
         at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
-        table = table.with_columns(time=START_MS + at * STEP_MS)
+        table = table.with_columns(time=ORDER_START + at * ORDER_STEP)
         notes.append("no column of times: events are in the order of the lines, and times mean nothing between users")
     if scale is None and columns.value:
         scale = _scale(path, table, columns.value)
@@ -149,41 +150,32 @@ def _parquet(path: Path, columns: Columns) -> pl.DataFrame:
 
 def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[float, float] | None) -> pl.DataFrame:
     """LINE and columns of events, with `time` as it was read (`iso`: is it ms already?)."""
-    made: dict[str, pl.Series] = {LINE: block[LINE]}
-    wrong: list[tuple[int, str]] = []
-
-    def take(target: str, name: str, make: Any, dtype: Any) -> None:
-        try:
-            made[target] = each(block[name], make, dtype)
-        except Refused as error:
-            wrong.append((int(block[LINE][error.row]), f"{name}: {error}"))
-
-    take("user", columns.user, _id, pl.String)
-    take("item", columns.item, _id, pl.String)
+    given: dict[str, pl.Series] = {LINE: block[LINE]}
+    wanted: dict[str, tuple[str, Column]] = {
+        "user": (columns.user, _each(_id, pl.String)),
+        "item": (columns.item, _each(_id, pl.String)),
+    }
     if columns.behaviour:
-        take("behaviour", columns.behaviour, _behaviour, pl.UInt8)
+        wanted["behaviour"] = columns.behaviour, _each(_behaviour, pl.UInt8)
     else:
         behaviour = COMMENT if columns.text else RATING if columns.value else CLICK
-        made["behaviour"] = pl.repeat(behaviour, len(block), dtype=pl.UInt8, eager=True)
+        given["behaviour"] = pl.repeat(behaviour, len(block), dtype=pl.UInt8, eager=True)
     if columns.time:
-        written = block.select(pl.col(columns.time).fill_null("")).to_series()
+        written = block[columns.time].fill_null("")
         if written.str.contains(f"^{_DIGITS}$").all():
-            made["time"] = written.cast(pl.Int64)
-            made["iso"] = pl.repeat(False, len(block), eager=True)
+            given["time"] = written.cast(pl.Int64)
+            given["iso"] = pl.repeat(False, len(block), eager=True)
         else:
-            take("time", columns.time, _stamp, pl.Int64)
-            made["iso"] = written.str.contains(r"^\d{4}-\d\d-\d\d")
+            wanted["time"] = columns.time, _each(_stamp, pl.Int64)
+            given["iso"] = written.str.contains(r"^\d{4}-\d\d-\d\d")
     if columns.value:
-        take("value", columns.value, lambda text: _value(text, scale), pl.Float64)
+        wanted["value"] = columns.value, _each(lambda text: _value(text, scale), pl.Float64)
     if columns.text:
-        filled = block.with_columns(pl.col(columns.text).fill_null(""))
-        made["text"] = texts(filled[columns.text])
-    if columns.scene:
-        take("scene", columns.scene, _scene, pl.String)
-    if wrong:
-        line, why = min(wrong)
-        raise DataError(f"{path}, line {line}: {why}")
-    table = pl.DataFrame(made)
+        wanted["text"] = columns.text, lambda values: texts(values.fill_null(""))
+    for field in ("scene", "action"):
+        if column := getattr(columns, field):
+            wanted[field] = column, _each(_name, pl.String)
+    table = pl.DataFrame(given | converted(path, block, wanted))
     _agree(path, table, columns)
     return table
 
@@ -207,11 +199,26 @@ def _agree(path: Path, table: pl.DataFrame, columns: Columns) -> None:
         _refuse(
             path, table, (behaviour != COMMENT) & (pl.col("text") != ""), f"{columns.text}: only a comment has a text"
         )
+    if columns.action and len(wrong := table.filter((behaviour != CLICK) & (pl.col("action") != ""))):
+        line, action, kind = wrong.select(LINE, "action", "behaviour").row(0)
+        cure = (
+            "leave it empty there"
+            if columns.behaviour
+            else "name the column that says which lines are clicks: --behaviour"
+        )
+        raise DataError(
+            f"{path}, line {line}: {columns.action}: found {action!r} with a {BEHAVIOURS[kind]}; only a click has an action: "
+            f"{cure}"
+        )
 
 
 def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
     if len(found := table.filter(wrong)):
         raise DataError(f"{path}, line {found[LINE][0]}: {why}")
+
+
+def _each(make: Callable[[Any], Any], dtype: Any) -> Column:
+    return lambda values: each(values, make, dtype)
 
 
 def _id(text: str | None) -> str:
@@ -223,7 +230,10 @@ def _id(text: str | None) -> str:
 
 def _behaviour(text: str | None) -> int:
     if text not in BEHAVIOURS:
-        raise ValueError(f"found {str(text)[:30]!r}, expected {', '.join(BEHAVIOURS)}")
+        raise ValueError(
+            f"found {str(text)[:30]!r}, expected {', '.join(BEHAVIOURS)}; what a click did (view, cart ...) is named by "
+            "--action-column"
+        )
     return BEHAVIOURS.index(text)
 
 
@@ -241,7 +251,8 @@ def _value(text: str | None, scale: tuple[float, float] | None) -> float:
     return math.nan if not text else rating(text, scale or (-MOST, MOST))
 
 
-def _scene(text: str | None) -> str:
+def _name(text: str | None) -> str:
+    """Of a scene or an action; "" for none."""
     return identity(text) if text else ""
 
 

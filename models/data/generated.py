@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from models.data.dataset import NAN, DataSet, Event, dataset
+from models.data.source import Scale
 from stream.events import CLICK, COMMENT, RATING, Item
 
 GENRES: Final = (
@@ -29,8 +30,11 @@ LIKED: Final = ("wonderful, just what I like", "loved it", "great choice for ton
 DISLIKED: Final = ("dull, not for me", "I gave up halfway", "a waste of time")
 
 
-def generate(users: int = 200, items: int = 400, events: int = 40, seed: int = 0) -> DataSet:
-    """`users` users with about `events` events each on `items` items: 65 % clicks, 25 % ratings, 10 % comments."""
+def generate(
+    users: int = 200, items: int = 400, events: int = 40, seed: int = 0, rating_scale: Scale | None = None
+) -> DataSet:
+    """`users` users with about `events` events each on `items` items: 65 % clicks, 25 % ratings, 10 % comments. Ratings are from
+    0.5 to 5; rating_scale: another that must hold them. Raises DataError where it does not."""
     draw = np.random.default_rng(seed)
     genre_of = np.arange(items) % len(GENRES)
     catalogue = [_item(number, int(genre_of[number]), draw) for number in range(items)]
@@ -49,7 +53,7 @@ def generate(users: int = 200, items: int = 400, events: int = 40, seed: int = 0
                 continue
             time += int(draw.exponential(3_600_000)) + 1000
             rows.append(_event(f"user{user}", f"item{unseen[taste].pop()}", time, taste == genre, draw))
-    return dataset("generated", rows, catalogue, (0.5, 5.0))
+    return dataset("generated", rows, catalogue, rating_scale or (0.5, 5.0))
 
 
 def _item(number: int, genre: int, draw: np.random.Generator) -> Item:

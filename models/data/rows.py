@@ -7,28 +7,26 @@ import json
 import math
 import re
 import time as clock
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from models.data.source import numbered
-from models.data.table import LINE, headed
+from models.data.table import LINE, headed, shown
 from stream import times, valid
 from stream.errors import DataError, RecordError
 from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
 __all__ = [
-    "MAX_ID", "csv_rows", "cut", "given_scale", "identity", "json_object", "json_rows", "moment", "numbered_rows", "object_rows",
-    "python_object", "rated_on", "rating",
+    "MAX_ID", "csv_rows", "cut", "field", "identity", "json_object", "json_rows", "moment", "numbered_rows",
+    "object_rows", "python_object", "rating", "words",
 ]  # fmt: skip
 
 Made = TypeVar("Made")
 _DIGITS: Final = re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
-_SCALE: Final[ContextVar[tuple[float, float] | None]] = ContextVar("rating_scale", default=None)
+_HALF: Final = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 _UNITS: Final = {1: "milliseconds", 1000: "seconds"}
 
 
@@ -63,10 +61,12 @@ def numbered_rows(
     for number, line in numbered(path):
         if not line.strip():
             continue
+        row: dict[str, Any] = {}
         try:
-            made = make(parse(line))
+            row = parse(line)
+            made = make(row)
         except KeyError as error:
-            raise DataError(f"{path}, line {number}: missing field {error}") from None
+            raise DataError(f"{path}, line {number}: missing field {error}; found {shown(list(row))}") from None
         except (RecursionError, MemoryError):
             raise DataError(f"{path}, line {number}: nested too deep") from None
         except (ValueError, TypeError, OverflowError) as error:
@@ -76,47 +76,59 @@ def numbered_rows(
 
 def json_object(line: str) -> dict[str, Any]:
     """One line of JSON. Raises ValueError where it is no object."""
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("expected a JSON object")
-    if "\\u" in line:
-        json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate is no text: a ValueError
+    row = _object(json.loads(line), line)
+    if _HALF.search(line):
+        json.dumps(row, ensure_ascii=False).encode()  # half a character is no text: a ValueError
     return row
 
 
 def python_object(line: str) -> dict[str, Any]:
-    """One line with a Python dict of plain values, as some files of 2014 have it; nothing is ever run. Raises ValueError."""
+    """One line with a dict of plain values as Python printed it (u'...', True, None), as some files of 2014 have it; nothing is
+    ever run. Slow: about 100 microseconds a line. Raises ValueError."""
     try:
-        row = ast.literal_eval(line.strip())
+        row = _object(ast.literal_eval(line.strip()), line)
     except SyntaxError as error:
-        raise ValueError(f"no Python dict: {error.msg}") from None
-    if not isinstance(row, dict):
-        raise ValueError("expected a Python dict")
-    json.dumps(row, ensure_ascii=False).encode()
-    return row
+        raise ValueError(f"expected an object as Python prints it: {error}") from None
+    return _joined(row) if _HALF.search(line) else row
 
 
-@contextmanager
-def rated_on(scale: tuple[float, float] | None) -> Iterator[None]:
-    """While it is open, every reader takes ratings of this scale, whatever its form's own is; None: of its own."""
-    token = _SCALE.set(scale)
+def _object(found: Any, line: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"found {shown(line)}; expected an object with named fields")
+    return found
+
+
+def _joined(value: Any) -> Any:
+    """Old Pythons print a character above U+FFFF as two halves; they become one, and a half alone becomes U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list | tuple):
+        return [_joined(one) for one in value]
+    if isinstance(value, dict):
+        return {_joined(key): _joined(one) for key, one in value.items()}
+    return value
+
+
+def field(row: Mapping[str, Any], name: str, make: Callable[[Any], Made]) -> Made:
+    """`make` of one field. Raises ValueError naming the field and what was found, KeyError where it is missing."""
+    value = row[name]
     try:
-        yield
-    finally:
-        _SCALE.reset(token)
+        return make(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name} {shown(value)}: {error}") from None
 
 
-def given_scale() -> tuple[float, float] | None:
-    """The scale of `rated_on`; None where none is given."""
-    return _SCALE.get()
+def words(value: Any) -> str:
+    """A text, or "" where there is none. Raises ValueError for anything else."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError("expected text")
+    return cut(value.strip())
 
 
 def rating(value: Any, scale: tuple[float, float]) -> float:
-    """A rating, of a number or its digits, as a float. Raises ValueError where it lies outside the scale (NaN included).
-
-    scale: of the form that is read; the one of `rated_on` takes its place.
-    """
-    scale = given_scale() or scale
+    """A rating, of a number or its digits, as a float. Raises ValueError where it lies outside the scale (NaN included)."""
     number = _number(value)
     if number is None or not scale[0] <= number <= scale[1]:
         raise ValueError(f"rating {valid.shown(value)}: expected {valid.scale(*scale)}")
@@ -128,9 +140,9 @@ def moment(value: Any, unit: int = 1) -> int:
 
     Raises ValueError where no message may carry it: before 1970, after the year 9999, or more than an hour after now.
     """
-    number = _number(value)
+    number, named = _number(value), _UNITS.get(unit, f"units of {unit} ms")
     if number is None or abs(number) > 1e30:  # no more digits than anything can mean
-        raise ValueError(f"time {valid.shown(value)}: expected 0 to {MAX_TIME // unit}")
+        raise ValueError(f"time {valid.shown(value)}: expected 0 to {MAX_TIME // unit} {named} since 1970")
     exact = int(value) if isinstance(value, Integral) else Decimal(str(value).strip())
     time = int(exact * unit)
     said = f"time {valid.shown(value)}"

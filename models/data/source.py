@@ -26,19 +26,27 @@ LONGEST: Final = 1 << 20
 TOLD: Final = (".", "readme", "license", "licence")
 BROKEN: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """What a packed file raises if it is cut short or damaged."""
+Scale = tuple[float, float]
+"""The smallest rating and the largest."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """path: the file or folder that was named; files: name in lower case without .gz or .zst -> path."""
+    """path: the file or folder that was named; files: name in lower case without .gz or .zst -> path; rating_scale: the one that
+    was named for these data, None where the form's own holds."""
 
     path: Path
     files: dict[str, Path]
+    rating_scale: Scale | None = None
 
     @property
     def name(self) -> str:
         """For people: the folder's name, or the file's without its suffixes."""
         return self.path.name if self.path.is_dir() else plain_name(self.path).rsplit(".", 1)[0]
+
+    def scale(self, own: Scale) -> Scale:
+        """The rating scale by which these data are read. own: the form's."""
+        return self.rating_scale or own
 
     def find(self, *names: str) -> Path | None:
         """The first of these files that is there. A file that was named alone is found by its own name only."""
@@ -75,15 +83,15 @@ class Source:
         return found
 
 
-def source(path: Path) -> Source:
-    """Raises DataError where there is neither a file nor a folder."""
+def source(path: Path, rating_scale: Scale | None = None) -> Source:
+    """rating_scale: in place of the form's own. Raises DataError where there is neither a file nor a folder."""
     if path.is_file():
-        return Source(path, {plain_name(path).lower(): path})
+        return Source(path, {plain_name(path).lower(): path}, rating_scale)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
         # A plain file wins over its packed twin: it comes last.
         files.sort(key=lambda file: file.suffix not in PACKED)
-        return Source(path, {plain_name(file).lower(): file for file in files})
+        return Source(path, {plain_name(file).lower(): file for file in files}, rating_scale)
     raise DataError(f"{path}: no such file or folder")
 
 

@@ -7,7 +7,7 @@ hold separators and line ends. A quote in any other place is an error. Lines wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,14 +17,20 @@ from models.data.source import BROKEN, open_text, undecoded
 from stream.errors import DataError
 
 BLOCK: Final = 1 << 24  # characters that are read at once
-LINE: Final = "line"
-"""The column of every block that holds the line number (of a row's first line), from 1."""
+SHOWN: Final = 60  # characters of a wrong value that an error shows
+BLANKS: Final = " \t"
+LINE: Final = "line\n"
+"""The column of every block that holds the line number (of a row's first line), from 1. No header names a column so: it ends
+with the end of a line."""
 
 
-def header(path: Path, separator: str = ",", encoding: str = "utf-8") -> tuple[str, ...]:
-    """The names in the first line. Raises DataError where a name stands there twice, or there is no line."""
-    first = next(_lines(path, encoding), (0, [""]))[1][0]
-    names = tuple(split(first, separator) or ())
+def header(
+    path: Path, separator: str = ",", encoding: str = "utf-8", *, quoted: bool = True, name: Callable[[str], str] = str
+) -> tuple[str, ...]:
+    """The names in the first line. name: those of the file -> ours. Raises DataError where a name stands there twice, or there is
+    no line."""
+    first = next(_texts(path, encoding), (0, ""))[1].partition("\n")[0]
+    names = tuple(map(name, (split(first, separator) if quoted else first.split(separator)) or ()))
     if not first or not names:
         raise DataError(f"{path}, line 1: expected a line with the names of the columns")
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -32,12 +38,52 @@ def header(path: Path, separator: str = ",", encoding: str = "utf-8") -> tuple[s
     return names
 
 
-def headed(path: Path, needed: Sequence[str], separator: str = ",") -> Iterator[pl.DataFrame]:
-    """As `blocks`, of a file whose first line names the columns. Raises DataError where one of `needed` is missing."""
-    names = header(path, separator)
-    if missing := sorted(set(needed) - set(names)):
-        raise DataError(f"{path}, line 1: expected the columns {', '.join(needed)}; missing {missing}")
-    return blocks(path, names, separator, skip=1)
+def headed(
+    path: Path,
+    needed: Sequence[str],
+    separator: str = ",",
+    *,
+    quoted: bool = True,
+    name: Callable[[str], str] = str.strip,
+) -> Iterator[pl.DataFrame]:
+    """As `blocks`, of a file whose first line names the columns. name: those of the file -> ours. Raises DataError where one of
+    `needed` is missing."""
+    names = header(path, separator, quoted=quoted, name=name)
+    require_columns(path, names, needed)
+    return blocks(path, names, separator, skip=1, quoted=quoted)
+
+
+def fields(
+    path: Path,
+    columns: Sequence[str],
+    separator: str = ",",
+    *,
+    header: bool = True,
+    quoted: bool = True,
+    name: Callable[[str], str] = str.strip,
+) -> Iterator[pl.DataFrame]:
+    """Blocks of LINE and these columns alone, as text. Without a header the file has exactly these. Raises DataError."""
+    found = (
+        headed(path, columns, separator, quoted=quoted, name=name)
+        if header
+        else blocks(path, columns, separator, quoted=quoted)
+    )
+    return (block.select(LINE, *columns) for block in found)
+
+
+def require_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    """Raises DataError where the first line lacks a column."""
+    if missing := [name for name in needed if name not in names]:
+        found = shown(",".join(names))
+        raise DataError(
+            f"{path}, line 1: missing the columns {', '.join(missing)}; found {found}; expected {', '.join(needed)}"
+        )
+
+
+def shown(value: object) -> str:
+    """A value for an error, cut."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def blocks(
@@ -49,31 +95,32 @@ def blocks(
     quoted: bool = True,
     encoding: str = "utf-8",
 ) -> Iterator[pl.DataFrame]:
-    """The rows as text, in order: LINE and then `columns`, one for each field of a line. Empty lines are passed over.
+    """The rows as text, in order: LINE and then `columns`, one for each field of a line. Lines without a field, which are empty
+    or hold blanks alone, are passed over.
 
     skip: lines at the top that are no rows. Raises DataError with the line where a line has another number of fields, or a quote
     in a wrong place.
     """
     opened: list[str] = []  # lines of a record whose quoted field goes on
     since = 0
-    for first, lines in _lines(path, encoding):
+    for first, text in _texts(path, encoding):
         if first == 1 and skip:
-            lines, first = lines[skip:], first + skip
-        if not quoted or not (opened or any('"' in line for line in lines)):
-            yield _plain(path, columns, separator, first, lines)
+            text, first = "".join(text.split("\n", skip)[skip:]), first + skip
+        if not quoted or not (opened or '"' in text):
+            yield _plain(path, columns, separator, first, text)
             continue
         rows: list[tuple[int | str, ...]] = []
-        for number, line in enumerate(lines, start=first):
+        for number, line in enumerate(text.split("\n"), start=first):
             if not opened and '"' not in line:
-                if line:
-                    rows.append(_row(path, columns, number, line.split(separator)))
+                if line.strip(BLANKS) or separator in line:
+                    rows.append(_row(path, columns, separator, number, line.split(separator)))
                 continue
             since = since if opened else number
             turns = line.count('"') % 2 == 1  # an odd number of quotes opens a record, or closes it
             goes_on = bool(opened) != turns
             opened.append(line)
             if not goes_on:
-                rows.append(_row(path, columns, since, split("\n".join(opened), separator)))
+                rows.append(_row(path, columns, separator, since, split("\n".join(opened), separator)))
                 opened.clear()
         yield pl.DataFrame(rows, schema=_schema(columns), orient="row")
     if opened:
@@ -91,40 +138,48 @@ def split(record: str, separator: str) -> list[str] | None:
     return [text[1:-1].replace('""', '"') if text.startswith('"') else text for text in found]
 
 
-def _plain(path: Path, columns: Sequence[str], separator: str, first: int, lines: list[str]) -> pl.DataFrame:
+def _plain(path: Path, columns: Sequence[str], separator: str, first: int, text: str) -> pl.DataFrame:
     """Lines without quotes -> rows, by columns."""
-    numbers = pl.int_range(first, first + len(lines), dtype=pl.UInt32, eager=True)
-    table = pl.DataFrame({LINE: numbers, "raw": pl.Series(lines, dtype=pl.String)}).filter(pl.col("raw") != "")
+    raw = pl.DataFrame({"raw": [text]}).select(pl.col("raw").str.split("\n")).explode("raw")
+    table = raw.select(pl.int_range(first, first + pl.len(), dtype=pl.UInt32).alias(LINE), "raw")
+    table = table.filter(
+        (pl.col("raw").str.strip_chars(BLANKS) != "") | pl.col("raw").str.contains(separator, literal=True)
+    )
     between = pl.col("raw").str.count_matches(separator, literal=True)
     wrong = table.filter(between != len(columns) - 1)
     if len(wrong):
-        raise _width(path, wrong[LINE][0], columns, wrong["raw"][0].count(separator) + 1)
+        raise _width(path, wrong[LINE][0], columns, separator, wrong["raw"][0].split(separator))
     if len(columns) == 1:
         return table.rename({"raw": columns[0]})
     parts = pl.col("raw").str.split_exact(separator, len(columns) - 1).struct.rename_fields(list(columns))
     return table.select(LINE, parts.alias("raw")).unnest("raw")
 
 
-def _row(path: Path, columns: Sequence[str], number: int, fields: list[str] | None) -> tuple[int | str, ...]:
+def _row(
+    path: Path, columns: Sequence[str], separator: str, number: int, fields: list[str] | None
+) -> tuple[int | str, ...]:
     if fields is None:
         raise DataError(
             f"{path}, line {number}: a double quote in a wrong place; expected it around a whole field, and twice within one"
         )
     if len(fields) != len(columns):
-        raise _width(path, number, columns, len(fields))
+        raise _width(path, number, columns, separator, fields)
     return (number, *fields)
 
 
-def _width(path: Path, number: int, columns: Sequence[str], found: int) -> DataError:
-    return DataError(f"{path}, line {number}: expected {len(columns)} fields ({', '.join(columns)}), found {found}")
+def _width(path: Path, number: int, columns: Sequence[str], separator: str, found: Sequence[str]) -> DataError:
+    return DataError(
+        f"{path}, line {number}: expected {len(columns)} fields with {separator!r} between ({', '.join(columns)}), "
+        f"found {len(found)}: {shown(separator.join(found))}"
+    )
 
 
 def _schema(columns: Sequence[str]) -> dict[str, type[pl.DataType]]:
     return {LINE: pl.UInt32, **dict.fromkeys(columns, pl.String)}
 
 
-def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of the first line, lines without their ends), some megabytes at a time."""
+def _texts(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    """(number of the first line, whole lines with LF between), some megabytes at a time."""
     number, rest = 1, ""
     with open_text(path, encoding) as file:
         while True:
@@ -134,12 +189,11 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
                 raise undecoded(path, encoding, error) from None
             except BROKEN as error:
                 raise DataError(f"{path}, after line {number - 1}: cannot be unpacked: {error}") from None
-            lines = (rest + text).split("\n")
-            rest = lines.pop()
-            if not text and rest:
-                lines, rest = [rest], ""
-            if lines:
-                yield number, lines
-                number += len(lines)
             if not text:
-                return
+                break
+            whole, end, rest = (rest + text).rpartition("\n")
+            if end:
+                yield number, whole
+                number += whole.count("\n") + 1
+    if rest:
+        yield number, rest

@@ -21,7 +21,7 @@ from stream.settings import Settings
 from tests.chaos.outcomes import record
 from tests.chaos.source_topics import KINDS
 from tests.chaos.steps import applied, loses_only, outcome, says
-from tests.worker_process import Events, WorkerProcess, read_all, until
+from tests.worker_process import Events, WorkerProcess, all_committed, read_all, until
 
 SETTINGS = {"partitions": 2, "session_timeout": 40.0, "heartbeat_interval": 1.0}
 """The lease, 30 s, is longer than the worker stands still here."""
@@ -48,7 +48,7 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         before = draw.randrange(40, 80)
         placed = _send(events, kind, before)
         applied(worker, before)
-        _all_committed(settings)
+        all_committed(settings)
         first = placed[partition]
         lost, left = _delete_unread(worker, events, kind, TopicPartition(topic, partition), first, draw)
         assert worker.wait(30) == 76, worker.tail()
@@ -57,11 +57,11 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         assert worker.start().wait(60) == 76, worker.tail()
         says(worker, f"{topic} partition {partition}", gone)
         told.start().wait_ready()
-        _all_committed(settings)  # the first worker may have applied what it had read of other partitions
+        all_committed(settings)  # the first worker may have applied what it had read of other partitions
         assert told.metric("freshet_accepted_loss_records_total") == lost
         begin = _end(settings, topic, partition)
         more, rest = _delete_unread(told, events, kind, TopicPartition(topic, partition), begin, draw)
-        _all_committed(settings)
+        all_committed(settings)
         assert told.metric("freshet_accepted_loss_records_total") == lost + more
         until(lambda: told.metric("freshet_lag_records") == 0, 10, "lag 0")
         assert told.terminate() == 0
@@ -121,7 +121,7 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         says(worker, f"{topic} partition", "are gone, others around them are not", "--accept-loss")
         left = _unread(settings, topic, read)
         told.start().wait_ready()
-        _all_committed(settings)  # the first worker may have applied what it had read of other partitions
+        all_committed(settings)  # the first worker may have applied what it had read of other partitions
         assert told.metric("freshet_accepted_loss_records_total") == missed - left
         assert told.terminate() == 0
         report = run(settings, wait=30)
@@ -260,18 +260,9 @@ class _Open:
         self._writer._end(self._count, commit=kind is None)
 
 
-def _all_committed(settings: Settings) -> None:
-    log = KafkaLog(settings)
-    try:
-        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
-        until(lambda: ends.items() <= log.committed().items(), 30, lambda: f"{ends} committed: {log.committed()}")
-    finally:
-        log.close()
-
-
 def _caught_up(settings: Settings, worker: WorkerProcess) -> None:
     """All that can be read is committed, markers too, and for some looks of the worker's own nothing is behind."""
-    _all_committed(settings)
+    all_committed(settings)
     until(lambda: worker.metric("freshet_lag_records") == 0, 10, "lag 0")
     end = time.monotonic() + QUIET
     while time.monotonic() < end:

@@ -31,13 +31,12 @@ from types import TracebackType
 from typing import Any
 
 from deploy.verify import Report, Scope, run
-from deploy.verify.log import KafkaLog
 from deploy.verify.sends import SEND_ID
 from stream.popularity import ANYONE
 from stream.settings import Settings
 from tests.bench.processes import resident_mib
 from tests.chaos.outcomes import Outcome, record
-from tests.worker_process import Events, WorkerProcess, read_all, until
+from tests.worker_process import Events, WorkerProcess, all_committed, read_all, until
 
 RATE = float(os.environ.get("TRIAL_RATE", "300"))  # events a second, where a fault does not say
 READY = 60.0  # seconds from the last fault until every worker is ready
@@ -258,7 +257,7 @@ class Trial:
         """The last fault is over: see the module."""
         self.wait_ready()
         acked = self.traffic.stop()
-        self._committed()
+        all_committed(self.settings, seconds=FINISHED)
         until(lambda: self.metric("freshet_lag_records") == 0, 20, "lag 0")
         self._quit_supervising()
         for worker in self.workers:
@@ -299,23 +298,6 @@ class Trial:
         assert self.memory < MEMORY, f"{self.memory:.0f} MiB"
         odd = [one for one in self.exits if one[1] not in self.allowed]
         assert not odd, f"workers ended with {odd}"
-
-    def _committed(self) -> None:
-        """All that is in the sources is finished, what the workers sent on themselves included."""
-        log = KafkaLog(self.settings)
-        left = {}
-
-        def finished() -> bool:
-            nonlocal left
-            committed = log.committed()  # before the ends: what is sent on is written before the original is committed
-            ends = {place: span.end for place, span in log.spans(self.settings.sources).items() if span.end}
-            left = {place: (committed.get(place), end) for place, end in ends.items() if committed.get(place) != end}
-            return not left
-
-        try:
-            until(finished, FINISHED, lambda: f"everything committed; (committed, end): {left}")
-        finally:
-            log.close()
 
     # the supervisor
 

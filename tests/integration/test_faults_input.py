@@ -11,12 +11,11 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from deploy.verify import run
-from deploy.verify.log import KafkaLog
 from stream.decoder import EventDecoder
 from stream.settings import Settings
 from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
-from tests.worker_process import Events, WorkerProcess, slates, until
+from tests.worker_process import Events, WorkerProcess, all_committed, slates, until
 
 pytestmark = pytest.mark.integration
 QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
@@ -46,16 +45,6 @@ def test_misplaced(world: Callable[..., Settings], bundles: Path, tmp_path: Path
     inputs.misplaced(world(**QUICK), bundles, tmp_path, seed=0, kills=1, workers=1, rate=50)
 
 
-def committed(settings: Settings, worker: WorkerProcess) -> None:
-    """Wait until the group has committed all that is there."""
-    log = KafkaLog(settings)
-    try:
-        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
-        until(lambda: ends.items() <= log.committed().items() and worker.runs(), 60, worker.tail)
-    finally:
-        log.close()
-
-
 @pytest.mark.parametrize("gone", [True, False])
 def test_misplaced_records_that_are_read_again(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path, gone: bool
@@ -73,8 +62,8 @@ def test_misplaced_records_that_are_read_again(
             for _ in range(count):
                 events.put(*events.one(user=user, kind="click"))
             events.producer.flush()
-            committed(settings, worker)
-        until(lambda: committed(settings, worker) is None and run(settings).exit_code == 0, 60, worker.tail)
+            all_committed(settings, worker)
+        until(lambda: all_committed(settings, worker) is None and run(settings).exit_code == 0, 60, worker.tail)
         assert max(slate["seq"] for slate in slates(settings, user)) == 103
         assert worker.terminate() == 0
         if gone:
@@ -90,7 +79,7 @@ def test_misplaced_records_that_are_read_again(
         worker.start().wait_ready()
         events.put(*events.one(user=user, kind="click"))
         events.producer.flush()
-        committed(settings, worker)
+        all_committed(settings, worker)
         report = run(settings)
         assert report.exit_code == 0, report.violations
         assert (report.input, report.applied, report.forwarded) == (107, 104, 3)
@@ -119,7 +108,7 @@ def test_an_open_transaction_of_somebody_else_hides_slates(
         other.produce(settings.recommendations_topic, key=b"nobody", value=b"x", partition=0)
         other.flush(30)
         events.send(60)
-        committed(settings, worker)
+        all_committed(settings, worker)
         report = run(settings)
         assert report.violations == []
         assert (report.exit_code, report.applied) == (3, 60)

@@ -18,7 +18,7 @@ import pytest
 from deploy.verify import Report, Scope, run
 from deploy.verify.log import KafkaLog
 from stream.settings import Settings
-from tests.worker_process import Events, WorkerProcess, environment, until
+from tests.worker_process import Events, WorkerProcess, all_committed, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 QUICK = {
@@ -85,30 +85,20 @@ def work(
                 assert "store" in run(settings, scope=Scope(data_dirs=(worker.data_dir,))).kinds
             worker.start()
         if loses_disk:
-            _finish(worker)
+            all_committed(settings, worker)
             worker.kill()
             shutil.rmtree(worker.data_dir)
             worker.data_dir.mkdir()
             (worker.data_dir / "crashed").touch()
             events.write(200, folder / "ledger.jsonl")
             worker.start()
-        _finish(worker)
+        all_committed(settings, worker)
         assert worker.terminate() == 0
         numbers = bundles if mutant in ("unmutated", "drifts", "misranks", "misleads") else None
         return run(settings, scope=Scope(ledger=folder / "ledger.jsonl", data_dirs=(worker.data_dir,), bundle=numbers))
     finally:
         worker.close()
         events.close()
-
-
-def _finish(worker: WorkerProcess) -> None:
-    """Wait until the worker has committed everything, right or wrong."""
-    log = KafkaLog(worker.settings)
-    try:
-        ends = {place: span.end for place, span in log.spans(worker.settings.sources).items() if span.end}
-        until(lambda: worker.runs() and ends.items() <= log.committed().items(), 60, "everything committed")
-    finally:
-        log.close()
 
 
 def test_the_unmutated_worker_is_green(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.dataoptions import load
+from models.data.choices import parse_weights
 from models.data.dataset import NAN, Event
 from models.data.general import Columns, read_columns
 from stream.errors import DataError
@@ -155,16 +157,17 @@ def test_a_folder_or_a_missing_column_of_parquet(tmp_path: Path) -> None:
 
 def test_options_that_lack_another_say_which(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "u,i\n1,9\n")
-    assert len(load(path, "u", "i").events) == 1
+    assert len(load(path, {"user": "u", "item": "i"}).events) == 1
     for given, told in (
         ({"user": "u"}, "--user names a column, so --item must name one, too"),
         ({"item": "i"}, "--item names a column, so --user must name one, too"),
         ({"time": "t"}, "--time names a column, so --user and --item must name one, too"),
+        ({"action": "a"}, "--action-column names a column, so --user and --item must name one, too"),
     ):
         with pytest.raises(DataError, match=told):
-            load(path, **given)
+            load(path, given)
     with pytest.raises(DataError, match="the data are `generated`"):
-        load(Path("generated"), "u", "i")
+        load(Path("generated"), {"user": "u", "item": "i"})
 
 
 def test_a_command_reads_by_the_names_of_columns(tmp_path: Path) -> None:
@@ -174,8 +177,70 @@ def test_a_command_reads_by_the_names_of_columns(tmp_path: Path) -> None:
     assert "x.csv, line 3: v: " in f"{result.output} {result.exception}"
 
 
+READERS = ("train", "evaluate", "replay", "read-ratings")
+
+
 def test_every_command_that_reads_data_has_the_same_options() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    wanted = {"--user", "--item", "--time", "--value", "--behaviour", "--text", "--scene"}
-    for name in ("train", "evaluate", "replay", "read-ratings"):
+    wanted = {"--user", "--item", "--time", "--value", "--behaviour", "--text", "--scene", "--action-column"}
+    wanted |= {f"--{column.name}-column" for column in fields(Columns)}
+    for name in READERS:
         assert wanted <= {option for parameter in commands[name].params for option in parameter.opts}, name
+
+
+def test_the_weights_of_actions_and_their_column_name_each_other() -> None:
+    for name in READERS:
+        helps = {
+            option: parameter.help for parameter in get_command(app).commands[name].params for option in parameter.opts
+        }  # type: ignore[attr-defined]
+        assert "weight" in helps["--action-column"], name
+        if name in ("train", "evaluate"):
+            assert "--action-column" in helps["--action"], name
+            assert "--action " in helps["--action-column"], name
+    with pytest.raises(DataError, match="a column of actions is named by --action-column"):
+        parse_weights(["verb"])
+
+
+def test_a_column_of_actions_says_what_clicks_did(tmp_path: Path) -> None:
+    rows = [{"u": "a", "i": "x", "t": T, "did": "view"}, {"u": "a", "i": "y", "t": T + 1, "did": None}]
+    pl.DataFrame(rows).write_csv(tmp_path / "x.csv")
+    pl.DataFrame(rows).write_parquet(tmp_path / "x.parquet")
+    written(tmp_path / "x.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("x.csv", "x.parquet", "x.jsonl"):
+        events = read_columns(tmp_path / name, Columns("u", "i", "t", action="did")).events
+        assert events.select("behaviour", "action").rows() == [(CLICK, "view"), (CLICK, "")], name
+    by_option = load(tmp_path / "x.csv", {"user": "u", "item": "i", "time": "t", "action": "did"})
+    assert by_option.events["action"].to_list() == ["view", ""]
+
+
+def test_an_action_of_what_is_no_click_names_the_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"u,i,t,v,kind,did\na,b,{T},,click,view\na,c,{T},4,rating,view\n")
+    named = Columns("u", "i", "t", "v", "kind", action="did")
+    with pytest.raises(DataError, match=r"x.csv, line 3: did: found 'view' with a rating; only a click has an action"):
+        read_columns(path, named)
+    rated = written(tmp_path / "y.csv", f"u,i,t,v,did\na,b,{T},3,view\na,c,{T},4,\n")
+    with pytest.raises(DataError, match=r"line 2: did: found 'view' with a rating; .* --behaviour"):
+        read_columns(rated, Columns("u", "i", "t", "v", action="did"))
+    long = written(tmp_path / "x.csv", f"u,i,t,did\na,b,{T},{'x' * 257}\n")
+    with pytest.raises(DataError, match=r"x.csv, line 2: did: "):
+        read_columns(long, Columns("u", "i", "t", action="did"))
+
+
+def test_a_behaviour_that_is_an_action_is_told_of_the_column_of_actions(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"u,i,t,kind\na,b,{T},view\n")
+    with pytest.raises(
+        DataError, match=r"line 2: kind: found 'view', expected click, rating, comment; .* --action-column"
+    ):
+        read_columns(path, Columns("u", "i", "t", behaviour="kind"))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_column_may_have_any_name(tmp_path: Path, form: str) -> None:
+    rows = [{"line": "a", "raw": "x", "iso": "view", "": "home"}]
+    path = tmp_path / f"x.{form}"
+    if form == "jsonl":
+        written(path, json.dumps(rows[0]) + "\n")
+    else:
+        getattr(pl.DataFrame(rows), f"write_{form}")(path)
+    events = read_columns(path, Columns("line", "raw", action="iso")).events
+    assert events.select("user", "item", "action").rows() == [("a", "x", "view")]

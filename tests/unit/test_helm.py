@@ -1,17 +1,18 @@
 """The Helm chart: helm takes it, Kubernetes' own schemas take what it renders, and it agrees with the worker.
 
-helm and kubeconform come by `make tools`, the schemas by `pip install kubernetes-validate`; without them the tests are skipped.
+helm, kubeconform and the Prometheus operator's definitions come by `make tools`; without them the tests are skipped.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -26,6 +27,7 @@ ALL = (
     "--set", "settings.micro_batch=1000000", "--set-string", "settings.rating_scale=[1\\, 5]",
 )  # fmt: skip
 KUBERNETES = "1.33.0"
+OPERATORS = ("ServiceMonitor", "PrometheusRule")
 
 
 def tool(name: str) -> str:
@@ -55,12 +57,26 @@ def test_helm_lints_it() -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), *BUNDLE)
 
 
+def judged(text: str, folder: Path, skipped: str, code: int) -> str:
+    """What kubeconform says of it by the schemas in the folder; it must end with the code."""
+    (folder / "all.yaml").write_text(text)
+    done = subprocess.run(
+        [tool("kubeconform"), "-strict", "-summary", "-skip", skipped,
+         "-schema-location", f"{folder}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json", str(folder / "all.yaml")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "6 resources found" in done.stdout
+    return done.stdout
+
+
+def everything() -> str:
+    return helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *ALL)
+
+
 def test_kubernetes_takes_what_it_renders(tmp_path: Path) -> None:
-    """kubeconform by the schemas of kubernetes-validate; the operator's own kinds have none there and are left out."""
-    package = importlib.util.find_spec("kubernetes_validate")
-    if package is None or package.origin is None:
-        pytest.skip("kubernetes_validate is not installed: pip install kubernetes-validate")
-    schemas = Path(package.origin).parent / "kubernetes-json-schema" / f"v{KUBERNETES}-local-strict"
+    """kubeconform by the schemas of kubernetes-validate; the operator's own kinds have none there and are judged below."""
+    schemas = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{KUBERNETES}-local-strict"
     for name in (
         "_definitions",
         "service-v1",
@@ -72,19 +88,46 @@ def test_kubernetes_takes_what_it_renders(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(
             text.replace('"/api/_definitions.json', '"_definitions.json').replace('"$id"', '"x-id"')
         )
-    file = tmp_path / "all.yaml"
-    kubeconform = tool("kubeconform")
+    text = everything()
     for wrong, code in (("", 0), ("  replicass: 3\n", 1)):
-        text = helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *ALL)
-        file.write_text(text.replace("  podManagementPolicy:", f"{wrong}  podManagementPolicy:"))
-        done = subprocess.run(
-            [kubeconform, "-strict", "-summary", "-skip", "ServiceMonitor,PrometheusRule",
-             "-schema-location", f"{tmp_path}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json", str(file)],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "6 resources found" in done.stdout
-        assert "Skipped: 2" in done.stdout
+        changed = text.replace("  podManagementPolicy:", f"{wrong}  podManagementPolicy:")
+        assert "Skipped: 2" in judged(changed, tmp_path, ",".join(OPERATORS), code)
+
+
+def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
+    """kubeconform by the operator's own definitions of its kinds (deploy.tools.kubernetes)."""
+    for kind in OPERATORS:
+        file = ROOT / ".tools" / "crds" / f"monitoring.coreos.com_{kind.lower()}s.yaml"
+        if not file.is_file():
+            pytest.skip("the operator's definitions are not there: make tools")
+        (version,) = (one for one in yaml.safe_load(file.read_text())["spec"]["versions"] if one["name"] == "v1")
+        schema = closed(version["schema"]["openAPIV3Schema"])
+        (tmp_path / f"{kind.lower()}-monitoring-v1.json").write_text(json.dumps(schema))
+    text, own = everything(), "Service,ServiceAccount,StatefulSet,PodDisruptionBudget"
+    assert "Valid: 2, Invalid: 0" in judged(text, tmp_path, own, 0)
+    for right, wrong, named in (
+        ("    - port: web\n", "    - prot: web\n", "ServiceMonitor"),
+        ("interval: 15s", "interval: 15 seconds", "ServiceMonitor"),
+        ("{targetLabel: job, replacement: freshet}", "{targetLabel: job, action: rename}", "ServiceMonitor"),
+        ("- alert:", "- alarm:", "PrometheusRule"),
+        ("for: ", "for: about ", "PrometheusRule"),
+        ("      expr: ", "      expression: ", "PrometheusRule"),
+    ):
+        assert right in text, right
+        said = judged(text.replace(right, wrong, 1), tmp_path, own, 1)
+        assert f"{named} t-freshet is invalid" in said, said
+
+
+def closed(schema: Any) -> Any:
+    """The schema of a definition, closed to fields that it does not name: the API server drops those in silence."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(of) for name, of in schema.items()}
+    if isinstance(made.get("properties"), dict) and not made.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
+    return made
 
 
 def test_the_pod_agrees_with_the_worker() -> None:

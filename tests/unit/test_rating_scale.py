@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from deploy.verify.check import check
 from deploy.verify.scope import Scope
 from models.data import read
 from models.data.dataset import DataSet
-from models.data.rows import rated_on
 from stream.errors import DataError, SettingsError
 from stream.events import RATING
 from stream.settings import load
+from tests.unit.data_samples import SAMPLES as DATA
+from tests.unit.published_samples import SAMPLES as PUBLISHED
 from tests.unit.synthetic import NOW, World, partition_of
 
 HEAD = "userId,movieId,rating,timestamp\n"
@@ -87,11 +90,41 @@ def test_a_scale_that_is_none_is_refused(words: tuple[str, str], monkeypatch: py
     assert "expected the smallest rating below the largest" in " ".join(ended.stderr.replace("│", " ").split())
 
 
-def test_the_scale_that_is_given_ends_with_its_block(tmp_path: Path) -> None:
+def test_the_scale_that_is_given_holds_for_one_reading(tmp_path: Path) -> None:
     folder = log_of(tmp_path, 7)
-    with rated_on(WIDE):
-        assert read(folder).rating_scale == WIDE
+    assert read(folder, WIDE).rating_scale == WIDE
     assert read(folder).rating_scale == (0.5, 7.0)
+
+
+def published(name: str, folder: Path) -> Path:
+    PUBLISHED[name](folder)
+    return folder
+
+
+WRITTEN: dict[str, Callable[[Path], Path]] = {one.name: one.write for one in DATA} | {
+    name: partial(published, name) for name in PUBLISHED
+}
+"""A sample of every form -> what writes it into a folder."""
+
+
+@pytest.mark.parametrize("sample", WRITTEN)
+def test_every_form_is_read_on_the_scale_that_is_given(tmp_path: Path, sample: str) -> None:
+    path = WRITTEN[sample](tmp_path)
+    data = read(path)
+    low, high = data.rating_scale
+    wider = (low - 1, high + 1)
+    assert read(path, wider).rating_scale == wider
+    assert not any("widened" in note for note in read(path, wider).notes)
+    rated = data.events.filter(data.events["value"].is_not_nan())
+    if len(rated):
+        with pytest.raises(DataError, match="expected"):
+            read(path, (low - 2, low - 1))
+
+
+def test_a_goodreads_book_without_stars_has_none_on_any_scale(tmp_path: Path) -> None:
+    """0 says that there are no stars, also where the scale does not reach to 0."""
+    PUBLISHED["goodreads"](tmp_path)
+    assert read(tmp_path, WIDE).events["value"].is_nan().any()
 
 
 def test_replay_reads_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,3 +128,30 @@ def test_kubernetes_tools_are_pinned_and_what_cannot_be_built_is_named(
     assert kubernetes.bring(tmp_path / "tools") == ["helm: go install ended with 1: gone"]
     go.unlink()
     assert kubernetes.bring(tmp_path / "tools") == ["helm: no go here"]  # the other is there
+
+
+def test_the_operators_definitions_are_pinned_and_their_absence_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert kubernetes.OPERATOR.partition("@v")[2][:1].isdigit()
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert kubernetes.bring_definitions(tmp_path / "tools") == "crds: no go here"
+    go, module = tmp_path / "go", tmp_path / "module" / "example" / "prometheus-operator-crd"
+    monkeypatch.setattr("shutil.which", lambda name: str(go))
+    for said, told in (
+        ("""echo '{"Error": "no such host"}'; exit 1""", "go mod download ended with 1: no such host"),
+        ("echo 'go: a broken setting' >&2; exit 2", "go mod download ended with 2: go: a broken setting"),
+    ):
+        go.write_text(f"#!/bin/sh\n{said}\n")
+        go.chmod(0o755)
+        assert kubernetes.bring_definitions(tmp_path / "tools") == f"crds: {told}"
+    module.mkdir(parents=True)
+    for name in kubernetes.CRDS:
+        (module / name).write_text(f"spec of {name}\n")
+        (module / name).chmod(0o444)
+    go.write_text(f"""#!/bin/sh\necho '{{"Dir": "{tmp_path / "module"}"}}'\n""")
+    assert kubernetes.bring_definitions(tmp_path / "tools") == ""
+    assert (tmp_path / "tools" / "crds" / kubernetes.CRDS[0]).read_text() == f"spec of {kubernetes.CRDS[0]}\n"
+    go.unlink()
+    assert kubernetes.bring_definitions(tmp_path / "tools") == ""  # they are there

@@ -46,11 +46,11 @@ def _read(source: Source, order: tuple[str, ...]) -> DataSet:
     made = {
         "user": ("user", _looks(USER, "a reviewer (A and more letters or digits)")),
         "item": ("item", _looks(ASIN, "an ASIN (ten characters, B0 or digits first)")),
-        "value": ("rating", ratings(SCALE)),
+        "value": ("rating", ratings(source.scale(SCALE))),
         "time": ("timestamp", times(1000, FIRST)),
     }
     table = joined(events(path, block, RATING, made) for block in blocks(path, order))
-    return dataset(source.name, table, [], SCALE)
+    return dataset(source.name, table, [], source.scale(SCALE))
 
 
 def _looks(pattern: re.Pattern[str], expected: str) -> Column:
@@ -72,11 +72,11 @@ def _read_headed(source: Source) -> DataSet:
     made = {
         "user": ("user_id", ids),
         "item": ("parent_asin", ids),
-        "value": ("rating", ratings(SCALE)),
+        "value": ("rating", ratings(source.scale(SCALE))),
         "time": ("timestamp", times(1)),
     }
     table = joined(events(path, block, RATING, made) for block in headed(path, OF_2023))
-    return dataset(source.name, table, [], SCALE)
+    return dataset(source.name, table, [], source.scale(SCALE))
 
 
 _PAGE: Final = "https://cseweb.ucsd.edu/~jmcauley/datasets.html"

@@ -10,28 +10,25 @@ from typing import Any, Final
 
 import polars as pl
 
+from models.data.catalogue import collected, item
+from models.data.columns import check, shaped, with_ids
 from models.data.dataset import NAN, DataSet, Event
 from models.data.form import Form
-from models.data.forms.columns import check, events, fields, ids
 from models.data.forms.lines import (
     ORDER_START,
     ORDER_STEP,
     chosen,
     click,
-    collected,
-    field,
     first_lines,
     has_fields,
     head,
-    item,
-    json_rows,
     matching,
-    named,
-    words,
 )
 from models.data.forms.times import unix
-from models.data.rows import rating
-from models.data.source import Source
+from models.data.rows import field, identity, json_rows, rating, words
+from models.data.source import Scale, Source
+from models.data.table import fields
+from stream import valid
 from stream.events import CLICK, COMMENT, RATING, Item
 
 SCALE: Final = (1.0, 5.0)
@@ -46,10 +43,11 @@ def read(source: Source) -> DataSet:
     """Streams JSON lines: some 30,000 a second. A review that stands in both kinds of files is one event, with the whole
     text. The time is that of date_added, in the zone that it names."""
     made: dict[str, Event] = {}
+    scale = source.scale(SCALE)
     for path in _events(source):
-        for name, event in json_rows(path, _event):
+        for name, event in json_rows(path, lambda row: _event(row, scale)):
             made.setdefault(name, event)
-    return collected(source.name, list(made.values()), _books(source), SCALE)
+    return collected(source, list(made.values()), _books(source), SCALE)
 
 
 def fits(source: Source) -> bool:
@@ -62,14 +60,14 @@ def read_table(source: Source) -> DataSet:
     path = chosen(source, TABLE) or source.need(TABLE)
     own = source.find("book_id_map.csv")
     numbers = {} if own is None else _own_ids(own)
-    tables = [_table(path, table, numbers) for table in fields(path, COLUMNS)]
+    tables = [_table(path, table, numbers, source.scale(SCALE)) for table in fields(path, COLUMNS)]
     # The n-th event of a user is dated n minutes after the start: only the order within a user means anything.
     at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
     whole = pl.concat(tables).with_columns(time=ORDER_START + at * ORDER_STEP)
-    rated = pl.col("stars") > 0
+    rated = pl.col("stars") != 0
     behaviour = pl.when(rated).then(RATING).otherwise(CLICK)
-    made = events(whole, behaviour, value=pl.when(rated).then(pl.col("stars")).otherwise(NAN))
-    return collected(source.name, made, _books(source), SCALE, timed=False)
+    made = shaped(whole, behaviour, value=pl.when(rated).then(pl.col("stars")).otherwise(NAN))
+    return collected(source, made, _books(source), SCALE, timed=False)
 
 
 def fits_table(source: Source) -> bool:
@@ -84,9 +82,9 @@ def _events(source: Source) -> list[Path]:
     return paths or ([source.path] if source.path.is_file() else [])
 
 
-def _event(row: dict[str, Any]) -> tuple[str, Event]:
-    user, book, time = field(row, "user_id", named), field(row, "book_id", named), field(row, "date_added", unix)
-    stars = field(row, "rating", lambda value: rating(value, (0.0, SCALE[1])))
+def _event(row: dict[str, Any], scale: Scale) -> tuple[str, Event]:
+    user, book, time = field(row, "user_id", identity), field(row, "book_id", identity), field(row, "date_added", unix)
+    stars = field(row, "rating", lambda value: _stars(value, scale))
     name = "review_text" if "review_text" in row else "review_text_incomplete"
     text = field(row, name, words) if name in row else ""
     review = str(row.get("review_id") or f"{user} {book}")
@@ -95,10 +93,18 @@ def _event(row: dict[str, Any]) -> tuple[str, Event]:
     return review, Event(user, book, RATING, time, stars) if stars else click(user, book, time)
 
 
-def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str]) -> pl.DataFrame:
-    table = ids(path, table, "user_id", "book_id")
+def _stars(value: Any, scale: Scale) -> float:
+    """0 for none."""
+    try:
+        return 0.0 if str(value) in ("0", "0.0") else rating(value, scale)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 0 for none") from None
+
+
+def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str], scale: Scale) -> pl.DataFrame:
+    table = with_ids(path, table, "user_id", "book_id")
     stars = pl.col("rating").cast(pl.Float64, strict=False)
-    check(path, table, "rating", stars.is_between(0, SCALE[1]), "0 (none) or 1 to 5")
+    check(path, table, "rating", (stars == 0) | stars.is_between(*scale), f"0 (none) or {valid.scale(*scale)}")
     if numbers:
         found = pl.col("book_id").is_in(list(numbers))
         check(path, table, "book_id", found, "a number that book_id_map.csv lists")
@@ -108,7 +114,9 @@ def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str]) -> pl.DataF
 
 def _own_ids(path: Path) -> dict[str, str]:
     tables = fields(path, ("book_id_csv", "book_id"))
-    return dict(row for table in tables for row in ids(path, table, "book_id").select("book_id_csv", "book_id").rows())
+    return dict(
+        row for table in tables for row in with_ids(path, table, "book_id").select("book_id_csv", "book_id").rows()
+    )
 
 
 def _books(source: Source) -> Iterable[Item]:
@@ -127,11 +135,11 @@ def _genres(row: dict[str, Any]) -> tuple[str, list[str]]:
     if not isinstance(counts, dict):
         raise ValueError("genres: expected an object of names and counts")
     ordered = sorted(counts, key=lambda name: -float(counts[name]))
-    return field(row, "book_id", named), [one for name in ordered for one in name.split(",")]
+    return field(row, "book_id", identity), [one for name in ordered for one in name.split(",")]
 
 
 def _book(row: dict[str, Any], genres: dict[str, list[str]]) -> Item:
-    name = field(row, "book_id", named)
+    name = field(row, "book_id", identity)
     kinds = genres.get(name) or (field(row, "popular_shelves", _shelves) if "popular_shelves" in row else [])
     text = field(row, "description", words) if "description" in row else ""
     return item(name, field(row, "title", words), text, kinds)

@@ -14,11 +14,14 @@ from typing import Final
 
 import polars as pl
 
+from models.data.catalogue import collected, item
+from models.data.columns import check, shaped, with_ids, with_times
 from models.data.dataset import DataSet
 from models.data.form import Form
-from models.data.forms.columns import check, events, fields, ids, moments
-from models.data.forms.lines import chosen, collected, csv_rows, field, first_lines, item, named, require_columns
+from models.data.forms.lines import chosen, first_lines
+from models.data.rows import csv_rows, field, identity
 from models.data.source import Source, numbered
+from models.data.table import fields, require_columns
 from stream.errors import DataError
 from stream.events import RATING, Item
 
@@ -38,7 +41,7 @@ def read(source: Source) -> DataSet:
     is the clock of Beijing). Rows of the small matrix without a time, 4 in a hundred, are left out, and that is logged."""
     found = [path for name in MATRICES if (path := source.find(name))]
     tables = [table for path in found or [chosen(source) or source.need(MATRICES[0])] for table in _matrix(path)]
-    return collected(source.name, pl.concat(tables), _videos(source).values(), SCALE)
+    return collected(source, pl.concat(tables), _videos(source).values(), SCALE)
 
 
 def fits(source: Source) -> bool:
@@ -51,11 +54,11 @@ def _matrix(path: Path) -> list[pl.DataFrame]:
         untimed = (pl.col("timestamp") == "") & (pl.col("time") == "")
         timed = table.filter(~untimed)
         left += len(table) - len(timed)
-        timed = moments(path, ids(path, timed, "user_id", "video_id"), "timestamp", 1000)
+        timed = with_times(path, with_ids(path, timed, "user_id", "video_id"), "timestamp", 1000)
         ratio = pl.col("watch_ratio").cast(pl.Float64, strict=False)
         check(path, timed, "watch_ratio", ratio.is_not_nan() & (ratio >= 0), "a number from 0")
         timed = timed.rename({"user_id": "user", "video_id": "item"})
-        tables.append(events(timed, RATING, value=ratio.clip(*SCALE)))
+        tables.append(shaped(timed, RATING, value=ratio.clip(*SCALE)))
     if left:
         log.warning("%s: %d rows without a time are left out", path, left)
     return tables
@@ -76,7 +79,7 @@ def _videos(source: Source) -> dict[str, Item]:
 
 
 def _numbered_kinds(row: dict[str, str]) -> Item:
-    return item(field(row, "video_id", named), categories=field(row, "feat", _numbers))
+    return item(field(row, "video_id", identity), categories=field(row, "feat", _numbers))
 
 
 def _numbers(value: str) -> list[str]:
@@ -102,7 +105,7 @@ def _captions(path: Path) -> Iterator[Item]:
             raise DataError(f"{path}, line {number}: {len(cells)} fields; expected {len(header)}")
         row = dict(zip(header, cells, strict=True))
         try:
-            name = field(row, "video_id", named)
+            name = field(row, "video_id", identity)
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         title = row["caption"] if row["caption"] not in UNKNOWN else row["manual_cover_text"]

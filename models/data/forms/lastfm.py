@@ -10,12 +10,15 @@ from typing import Final
 
 import polars as pl
 
+from models.data.catalogue import collected, item
+from models.data.columns import check, shaped, with_dates, with_ids
 from models.data.dataset import DataSet
 from models.data.form import Form
-from models.data.forms.columns import check, dates, events, fields, ids
-from models.data.forms.lines import chosen, collected, first_lines, item
+from models.data.forms.lines import chosen, first_lines
 from models.data.rows import MAX_ID
 from models.data.source import Source
+from models.data.table import fields
+from stream.events import CLICK
 
 PLAYS: Final = "userid-timestamp-artid-artname-traid-traname.tsv"
 COLUMNS: Final = ("user", "time", "artist", "name", "track", "title")
@@ -26,17 +29,19 @@ def read(source: Source) -> DataSet:
     """The file has no header, and a quotation mark in it is a plain character."""
     path = chosen(source, PLAYS) or source.need(PLAYS)
     tables, artists = [], []
-    for table in fields(path, COLUMNS, "\t", header=False, quotes=True):
+    for table in fields(path, COLUMNS, "\t", header=False, quoted=False):
         by_name = pl.col("name").str.slice(0, MAX_ID)
         table = table.with_columns(item=pl.when(pl.col("artist") == "").then(by_name).otherwise(pl.col("artist")))
         check(path, table, "artist", pl.col("item") != "", "an artist's id, or a name behind it")
-        table = dates(path, ids(path, table, "user", "item"), "time", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z")
-        tables.append(events(table))
+        table = with_dates(
+            path, with_ids(path, table, "user", "item"), "time", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z"
+        )
+        tables.append(shaped(table, CLICK))
         artists.append(table.select("item", "name").unique("item", keep="first", maintain_order=True))
     if not tables:
-        return collected(source.name, [], [])
+        return collected(source, [], [])
     named = pl.concat(artists).unique("item", keep="first", maintain_order=True).sort("item")
-    return collected(source.name, pl.concat(tables), [item(*row) for row in named.iter_rows()])
+    return collected(source, pl.concat(tables), [item(*row) for row in named.iter_rows()])
 
 
 def fits(source: Source) -> bool:

@@ -20,8 +20,8 @@ from models.data.dataset import NAN, DataSet, Event, dataset
 from models.data.form import Form
 from models.data.forms.movielens import names
 from models.data.forms.reviews import first_row
-from models.data.rows import given_scale, json_rows, rating
-from models.data.source import BROKEN, Source, open_bytes, plain_name
+from models.data.rows import json_rows, rating
+from models.data.source import BROKEN, Scale, Source, open_bytes, plain_name
 from models.data.table import LINE, headed
 from stream.body import convert
 from stream.errors import DataError, RecordError
@@ -65,7 +65,7 @@ def _ours(source: Source, topic: str, path: Path) -> bool:
 
 
 def _read(source: Source) -> DataSet:
-    """The rating scale is the one that is given (models.data.rows.rated_on), else 0.5 to 5, widened where ratings lie outside."""
+    """The rating scale is the one that is named for the data, else 0.5 to 5, widened where ratings lie outside."""
     events: list[Event] = []
     for behaviour, topic in enumerate(SOURCE_TOPICS):
         events += (_event(behaviour, message) for message in _messages(source, topic, KINDS[topic]))
@@ -73,8 +73,8 @@ def _read(source: Source) -> DataSet:
         raise DataError(f"{source.path}: no {', no '.join(BEHAVIOURS)} in it")
     items = described(_messages(source, "items", Item))
     values = [event.value for event in events if event.value == event.value]
-    scale = (min([SCALE[0], *values]), max([SCALE[1], *values]))
-    notes = () if scale == SCALE or given_scale() else (WIDENED.format(*scale, *SCALE),)
+    scale = source.scale((min([SCALE[0], *values]), max([SCALE[1], *values])))
+    notes = () if scale in (SCALE, source.rating_scale) else (WIDENED.format(*scale, *SCALE),)
     return dataset(source.name, events, items, scale, notes=notes)
 
 
@@ -82,20 +82,20 @@ def _messages(source: Source, topic: str, kind: type[Kind]) -> Iterator[Kind]:
     for path in _files(source, topic):
         suffix = Path(plain_name(path).lower()).suffix
         if suffix == ".parquet":
-            yield from _parquet(path, kind)
+            yield from _parquet(path, kind, source.rating_scale)
         elif suffix == ".csv":
-            yield from _csv(path, NEEDED[topic], kind)
+            yield from _csv(path, NEEDED[topic], kind, source.rating_scale)
         else:
-            yield from json_rows(path, lambda row: _made(row, kind))
+            yield from json_rows(path, lambda row: _made(row, kind, source.rating_scale))
 
 
-def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind]) -> Iterator[Kind]:
+def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind], scale: Scale | None) -> Iterator[Kind]:
     known = set(kind.__struct_fields__)
     for block in headed(path, needed):
         for row in block.iter_rows(named=True):
             filled = {name: value for name, value in row.items() if name in known and (value or name in needed)}
             try:
-                made = _made({name: _READ.get(name, str)(value) for name, value in filled.items()}, kind)
+                made = _made({name: _READ.get(name, str)(value) for name, value in filled.items()}, kind, scale)
             except ValueError as error:
                 raise DataError(f"{path}, line {row[LINE]}: {error}") from None
             yield made
@@ -135,20 +135,20 @@ def parquet(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} cannot be read as Parquet: {str(error)[:200]}") from None
 
 
-def _parquet(path: Path, kind: type[Kind]) -> Iterator[Kind]:
+def _parquet(path: Path, kind: type[Kind], scale: Scale | None) -> Iterator[Kind]:
     for at, row in enumerate(parquet(path).iter_rows(named=True), start=1):
         filled: dict[str, Any] = {name: value for name, value in row.items() if value is not None}
         try:
-            yield _made(filled, kind)
+            yield _made(filled, kind, scale)
         except ValueError as error:
             raise DataError(f"{path}, row {at}: {error}") from None
 
 
-def _made(row: dict[str, Any], kind: type[Kind]) -> Kind:
-    """A row as the wire would read it. Raises ValueError."""
+def _made(row: dict[str, Any], kind: type[Kind], scale: Scale | None) -> Kind:
+    """A row as the wire would read it. scale: of its value, None for any. Raises ValueError."""
     try:
         made = convert(row, kind)
-        if (scale := given_scale()) and (value := getattr(made, "value", None)) is not None:
+        if scale and (value := getattr(made, "value", None)) is not None:
             rating(value, scale)
         return made
     except RecordError as error:

@@ -14,13 +14,14 @@ from typing import Final
 
 import polars as pl
 
+from models.data.catalogue import collected, item
+from models.data.columns import check, joined, shaped, with_dates, with_ids
 from models.data.dataset import DataSet
 from models.data.form import Form
-from models.data.forms.columns import check, dates, empty, events, fields, ids
-from models.data.forms.lines import chosen, collected, first_lines, item
-from models.data.rows import cut
+from models.data.forms.lines import chosen, first_lines
 from models.data.source import Source
-from stream.events import Item
+from models.data.table import LINE, fields
+from stream.events import CLICK, Item
 
 BEHAVIORS: Final = "behaviors.tsv"
 NEWS: Final = "news.tsv"
@@ -45,21 +46,17 @@ STEP: Final = 60_000
 def read(source: Source) -> DataSet:
     """Times are read as UTC (the file names no zone)."""
     path = chosen(source, BEHAVIORS) or source.need(BEHAVIORS)
-    first: pl.DataFrame = empty().select("user", "time", history=pl.lit(""), line=pl.lit(0, pl.Int64))
-    clicks = [empty()]
-    for table in fields(path, COLUMNS, "\t", header=False, quotes=True):
+    firsts: list[pl.DataFrame] = []
+    clicks: list[pl.DataFrame] = []
+    for table in fields(path, COLUMNS, "\t", header=False, quoted=False):
         rows = _checked(path, table)
         clicks.append(_clicks(path, rows))
         # Of two impressions at one time the one with the longer history is the later.
-        ordered = rows.select("user", "time", "history", "line").sort("time", pl.col("history").str.len_chars())
-        first = (
-            pl.concat([first, ordered])
-            .sort("time", maintain_order=True)
-            .unique("user", keep="first", maintain_order=True)
-        )
+        ordered = rows.select("user", "time", "history", LINE).sort("time", pl.col("history").str.len_chars())
+        firsts = [_earliest([*firsts, ordered])]
     news = source.find(NEWS)
     items = [] if news is None else [one for table in _news(news) for one in table]
-    return collected(source.name, pl.concat([_histories(path, first), *clicks]), items)
+    return collected(source, joined([*(_histories(path, first) for first in firsts), *clicks]), items)
 
 
 def fits(source: Source) -> bool:
@@ -67,9 +64,15 @@ def fits(source: Source) -> bool:
     return bool(lines) and all(SHAPE.fullmatch(line) for line in lines)
 
 
+def _earliest(impressions: list[pl.DataFrame]) -> pl.DataFrame:
+    """The first impression of each user."""
+    ordered = pl.concat(impressions).sort("time", maintain_order=True)
+    return ordered.unique("user", keep="first", maintain_order=True)
+
+
 def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    table = ids(path, table, "user")
-    table = dates(path, table, "time", "%m/%d/%Y %I:%M:%S %p", EXAMPLE)
+    table = with_ids(path, table, "user")
+    table = with_dates(path, table, "time", "%m/%d/%Y %I:%M:%S %p", EXAMPLE)
     shown = pl.col("impressions").str.strip_chars()
     table = table.with_columns(pl.col("history").str.strip_chars(), impressions=shown)
     good = (shown == "") | shown.str.contains(MARKED) | shown.str.contains(UNMARKED)
@@ -87,9 +90,9 @@ def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _clicks(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
-    shown = rows.select("line", "user", "time", item=pl.col("impressions").str.split(" ")).explode("item")
+    shown = rows.select(LINE, "user", "time", item=pl.col("impressions").str.split(" ")).explode("item")
     clicked = shown.filter(pl.col("item").str.ends_with("-1")).with_columns(pl.col("item").str.strip_suffix("-1"))
-    return events(ids(path, clicked, "item"))
+    return shaped(with_ids(path, clicked, "item"), CLICK)
 
 
 def _histories(path: Path, first: pl.DataFrame) -> pl.DataFrame:
@@ -99,17 +102,17 @@ def _histories(path: Path, first: pl.DataFrame) -> pl.DataFrame:
     rows = (
         known.with_columns(back=back).explode("item", "back").with_columns(time=pl.col("time") - pl.col("back") * STEP)
     )
-    return events(ids(path, rows, "item"))
+    return shaped(with_ids(path, rows, "item"), CLICK)
 
 
 def _news(path: Path) -> list[list[Item]]:
-    tables = (ids(path, table, "id") for table in fields(path, NEWS_COLUMNS, "\t", header=False, quotes=True))
+    tables = (with_ids(path, table, "id") for table in fields(path, NEWS_COLUMNS, "\t", header=False, quoted=False))
     wanted = ("id", "title", "abstract", "category", "subcategory")
     return [[_item(*row) for row in table.select(wanted).iter_rows()] for table in tables]
 
 
 def _item(name: str, title: str, abstract: str, category: str, subcategory: str) -> Item:
-    return item(name, title, cut(abstract), (category, subcategory))
+    return item(name, title, abstract, (category, subcategory))
 
 
 FORMS: Final[tuple[Form, ...]] = (

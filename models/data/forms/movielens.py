@@ -9,12 +9,12 @@ from typing import Final
 
 import polars as pl
 
-from models.data.catalogue import described, labels, title
+from models.data.catalogue import described, item
 from models.data.columns import events, ids, joined, ratings, texts, times
 from models.data.dataset import DataSet, dataset
 from models.data.form import Form
 from models.data.rows import csv_rows, identity
-from models.data.source import Source
+from models.data.source import Scale, Source
 from models.data.table import headed, split
 from stream.events import COMMENT, RATING, Item
 
@@ -40,7 +40,7 @@ def _fits(source: Source) -> bool:
 
 def _read(source: Source) -> DataSet:
     """Times are seconds in the files and milliseconds here. Movies rated but not listed stay events on unknown items."""
-    tables = [_ratings(source.need("ratings.csv"))]
+    tables = [_ratings(source.need("ratings.csv"), source.scale(SCALE))]
     if tags := source.find("tags.csv"):
         made = {
             "user": ("userId", ids),
@@ -50,7 +50,7 @@ def _read(source: Source) -> DataSet:
         }
         tables += [events(tags, block, COMMENT, made) for block in headed(tags, TAGS)]
     items = described(csv_rows(source.need("movies.csv"), MOVIES, _movie))
-    return dataset(source.name, joined(tables), items, SCALE)
+    return dataset(source.name, joined(tables), items, source.scale(SCALE))
 
 
 def _alone(source: Source) -> Path | None:
@@ -61,22 +61,23 @@ def _alone(source: Source) -> Path | None:
 def _read_alone(source: Source) -> DataSet:
     """The movies are those that are rated, without titles."""
     path = _alone(source)
-    return dataset(source.name, _ratings(path or source.need("ratings.csv")), [], SCALE)
+    scale = source.scale(SCALE)
+    return dataset(source.name, _ratings(path or source.need("ratings.csv"), scale), [], scale)
 
 
-def _ratings(path: Path) -> pl.DataFrame:
+def _ratings(path: Path, scale: Scale) -> pl.DataFrame:
     made = {
         "user": ("userId", ids),
         "item": ("movieId", ids),
-        "value": ("rating", ratings(SCALE)),
+        "value": ("rating", ratings(scale)),
         "time": ("timestamp", times(1000)),
     }
     return joined(events(path, block, RATING, made) for block in headed(path, RATINGS))
 
 
 def _movie(row: dict[str, str]) -> Item:
-    genres = labels([genre for genre in row["genres"].split("|") if genre != NO_GENRE])
-    return Item(identity(row["movieId"]), title(row["title"]), categories=genres)
+    genres = [genre for genre in row["genres"].split("|") if genre != NO_GENRE]
+    return item(identity(row["movieId"]), row["title"], categories=genres)
 
 
 FORMS: Final[tuple[Form, ...]] = (

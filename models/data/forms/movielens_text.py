@@ -6,13 +6,13 @@ Nothing in these files names their columns. So users and movies must be whole nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from models.data.catalogue import described, labels, title
+from models.data.catalogue import described, item
 from models.data.columns import events, joined, number, numbers, ratings, texts, times
 from models.data.dataset import DataSet, dataset
 from models.data.form import Form
@@ -42,10 +42,11 @@ def _hundred_thousand(source: Source) -> bool:
 
 
 def _read_hundred_thousand(source: Source) -> DataSet:
-    ratings_table = _ratings(source.need("u.data"), "\t", WHOLE)
+    scale = source.scale(WHOLE)
+    ratings_table = _ratings(source.need("u.data"), "\t", scale)
     films = source.find("u.item")
     items = described(_films(films)) if films else []
-    return dataset(source.name, ratings_table, items, WHOLE)
+    return dataset(source.name, ratings_table, items, scale)
 
 
 def _films(path: Path) -> Iterator[Item]:
@@ -78,11 +79,11 @@ def _halves(source: Source) -> bool:
 
 
 def _read_million(source: Source) -> DataSet:
-    return _read_dat(source, WHOLE)
+    return _read_dat(source, source.scale(WHOLE))
 
 
 def _read_ten_million(source: Source) -> DataSet:
-    return _read_dat(source, HALVES)
+    return _read_dat(source, source.scale(HALVES))
 
 
 def _read_dat(source: Source, scale: tuple[float, float]) -> DataSet:
@@ -97,12 +98,12 @@ def _read_dat(source: Source, scale: tuple[float, float]) -> DataSet:
 
 def _movies(path: Path) -> Iterator[Item]:
     for row in _rows(path, MOVIES, "::"):
-        yield _item(path, row, labels([genre for genre in row["genres"].split("|") if genre != NO_GENRE]))
+        yield _item(path, row, [genre for genre in row["genres"].split("|") if genre != NO_GENRE])
 
 
-def _item(path: Path, row: dict[str, str], genres: tuple[str, ...]) -> Item:
+def _item(path: Path, row: dict[str, str], genres: Sequence[str]) -> Item:
     try:
-        return Item(number(row["movie"]), title(row["title"]), categories=genres)
+        return item(number(row["movie"]), row["title"], categories=genres)
     except ValueError as error:
         raise DataError(f"{path}, line {row[LINE]}: movie: {error}") from None
 

@@ -14,12 +14,13 @@ from typing import Final
 
 import polars as pl
 
+from models.data.catalogue import collected, item
+from models.data.columns import check, shaped, with_ids
 from models.data.dataset import DataSet
 from models.data.form import Form
-from models.data.forms.columns import check, events, fields, ids
-from models.data.forms.lines import ORDER_START, ORDER_STEP, collected, head, item, matching
-from models.data.rows import cut
+from models.data.forms.lines import ORDER_START, ORDER_STEP, head, matching
 from models.data.source import Source
+from models.data.table import fields
 from stream.errors import DataError
 from stream.events import CLICK, MAX_TIME, RATING, Item
 
@@ -42,7 +43,7 @@ def read(source: Source) -> DataSet:
     columns = _names(source, path)
     user = next((name for name in USERS if name in columns), USERS[0])
     wanted = [user, "item_id", *(name for name in ("rating", "timestamp") if name in columns)]
-    tables = [_typed(path, table, user) for table in fields(path, wanted, "\t", quotes=True, name=_name)]
+    tables = [_typed(path, table, user) for table in fields(path, wanted, "\t", quoted=False, name=_name)]
     rows = pl.concat(tables)
     timed = "timestamp" in columns
     rows = _timed(path, rows) if timed else rows.with_columns(time=_order())
@@ -50,9 +51,9 @@ def read(source: Source) -> DataSet:
     low, high = (rows["rating"].min(), rows["rating"].max()) if "rating" in columns and len(rows) else (None, None)
     items = [] if (described := source.find(f"{_stem(path)}.item")) is None else _items(source, described)
     if not isinstance(low, float) or not isinstance(high, float) or low == high:
-        return collected(source.name, events(rows, CLICK), items, timed=timed)
-    made = events(rows, RATING, value=pl.col("rating"))
-    return collected(source.name, made, items, (low, high), timed=timed)
+        return collected(source, shaped(rows, CLICK), items, timed=timed)
+    made = shaped(rows, RATING, value=pl.col("rating"))
+    return collected(source, made, items, (low, high), timed=timed)
 
 
 def fits(source: Source) -> bool:
@@ -84,7 +85,7 @@ def _names(source: Source, path: Path) -> list[str]:
 
 
 def _typed(path: Path, table: pl.DataFrame, user: str) -> pl.DataFrame:
-    table = ids(path, table, user, "item_id").rename({user: "user", "item_id": "item"})
+    table = with_ids(path, table, user, "item_id").rename({user: "user", "item_id": "item"})
     for name in ("rating", "timestamp"):
         if name in table.columns:
             number = pl.col(name).cast(pl.Float64, strict=False)
@@ -110,10 +111,10 @@ def _items(source: Source, path: Path) -> list[Item]:
     title, text, kind = (next((name for name in known if name in columns), None) for known in (TITLES, TEXTS, KINDS))
     wanted = ["item_id", *(name for name in (title, text, kind) if name)]
     made = []
-    for table in fields(path, wanted, "\t", quotes=True, name=_name):
-        for row in ids(path, table, "item_id").iter_rows(named=True):
+    for table in fields(path, wanted, "\t", quoted=False, name=_name):
+        for row in with_ids(path, table, "item_id").iter_rows(named=True):
             kinds = _kinds(row[kind]) if kind else ()
-            made.append(item(row["item_id"], row[title] if title else "", cut(row[text]) if text else "", kinds))
+            made.append(item(row["item_id"], row[title] if title else "", row[text] if text else "", kinds))
     return made
 
 

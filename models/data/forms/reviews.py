@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from models.data.catalogue import described, labels, title
+from models.data.catalogue import collected, item
 from models.data.columns import instant
-from models.data.dataset import DataSet, Event, dataset
+from models.data.dataset import DataSet, Event
 from models.data.form import Form
 from models.data.rows import cut, identity, json_object, object_rows, python_object, rating
-from models.data.source import Source, plain_name
+from models.data.source import Scale, Source, plain_name
 from stream.errors import DataError
 from stream.events import COMMENT, Item
 
@@ -65,20 +65,17 @@ def _rows(source: Source, path: Path, make: Callable[[Row], Any]) -> Iterable[An
     return object_rows(path, _parser(first), make)
 
 
-def _read(source: Source, review: Callable[[Row, str], Event], meta: Callable[[Row], Item]) -> DataSet:
+def _read(source: Source, review: Callable[[Row, str, Scale], Event], meta: Callable[[Row], Item]) -> DataSet:
     """Items without metadata have no title; metadata of items that nobody reviewed are items, too."""
     reviews, described_by = _files(source)
     found: list[Event] = []
+    scale = source.scale(SCALE)
     for path in reviews:
         scene = _category(path) if len(reviews) > 1 else ""
-        found += _rows(source, path, lambda row, scene=scene: review(row, scene))  # type: ignore[misc]
+        found += _rows(source, path, lambda row, scene=scene: review(row, scene, scale))  # type: ignore[misc]
     if not found:
         raise DataError(f"{source.path}: no review in it")
-    titled = described(item for path in described_by for item in _rows(source, path, meta))
-    known = {item.item for item in titled}
-    if titled:
-        titled += [Item(item, "") for item in dict.fromkeys(event.item for event in found) if item not in known]
-    return dataset(source.name, found, titled, SCALE)
+    return collected(source, found, (one for path in described_by for one in _rows(source, path, meta)), SCALE)
 
 
 def _category(path: Path) -> str:
@@ -94,51 +91,52 @@ def _text(row: Row, *names: str) -> str:
     return cut(". ".join(part for part in (part.strip() for part in parts) if part))
 
 
-def _old(row: Row, scene: str) -> Event:
-    user, item = identity(row["reviewerID"]), identity(row["asin"])
+def _old(row: Row, scene: str, scale: Scale) -> Event:
+    user, name = identity(row["reviewerID"]), identity(row["asin"])
     time = instant(str(row["unixReviewTime"]), 1000)
-    return Event(user, item, COMMENT, time, rating(row["overall"], SCALE), _text(row, "summary", "reviewText"), scene)
+    return Event(user, name, COMMENT, time, rating(row["overall"], scale), _text(row, "summary", "reviewText"), scene)
 
 
 def _old_meta(row: Row) -> Item:
-    categories = labels(row.get("categories") or row.get("category"))
-    return Item(identity(row["asin"]), title(row.get("title")), _prose(row.get("description")), categories)
+    categories = row.get("categories") or row.get("category")
+    return item(identity(row["asin"]), row.get("title"), _prose(row.get("description")), categories)
 
 
-def _new(row: Row, scene: str) -> Event:
-    item = identity(row["parent_asin"] if row.get("parent_asin") else row["asin"])
+def _new(row: Row, scene: str, scale: Scale) -> Event:
+    name = identity(row["parent_asin"] if row.get("parent_asin") else row["asin"])
     time = instant(str(row["timestamp"]), 1)
     return Event(
-        identity(row["user_id"]), item, COMMENT, time, rating(row["rating"], SCALE), _text(row, "title", "text"), scene
+        identity(row["user_id"]), name, COMMENT, time, rating(row["rating"], scale), _text(row, "title", "text"), scene
     )
 
 
 def _new_meta(row: Row) -> Item:
-    categories = labels([row.get("main_category"), row.get("categories")])
-    return Item(identity(row["parent_asin"]), title(row.get("title")), _prose(row.get("description")), categories)
+    categories = [row.get("main_category"), row.get("categories")]
+    return item(identity(row["parent_asin"]), row.get("title"), _prose(row.get("description")), categories)
 
 
-def _prose(found: Any) -> str | None:
-    """A description, of a text or of a list of texts; None for none."""
+def _prose(found: Any) -> str:
+    """A description, of a text or of a list of texts; "" for none."""
     parts = [found] if isinstance(found, str) else found or []
-    return cut(" ".join(part for part in parts if isinstance(part, str))) or None
+    return " ".join(part for part in parts if isinstance(part, str))
 
 
 def _read_flat(source: Source) -> DataSet:
     """Lines that carry the item's title and category beside the review: no metadata file, the category is the scene."""
     path = _flat_path(source) or source.path
-    pairs = list(_rows(source, path, _flat))
+    scale = source.scale(SCALE)
+    pairs = list(_rows(source, path, lambda row: _flat(row, scale)))
     if not pairs:
         raise DataError(f"{path}: no review in it")
-    return dataset(source.name, [event for event, _ in pairs], described(item for _, item in pairs), SCALE)
+    return collected(source, [event for event, _ in pairs], (one for _, one in pairs), SCALE)
 
 
-def _flat(row: Row) -> tuple[Event, Item]:
-    user, item, scene = identity(row["user_id"]), identity(row["item_id"]), str(row.get("category") or "")
+def _flat(row: Row, scale: Scale) -> tuple[Event, Item]:
+    user, name, scene = identity(row["user_id"]), identity(row["item_id"]), str(row.get("category") or "")
     time = instant(str(row["timestamp_ms"]), 1)
     text = _text(row, "review_title", "review_text")
-    event = Event(user, item, COMMENT, time, rating(row["rating"], SCALE), text, scene)
-    return event, Item(item, title(row.get("title")), categories=labels([scene, row.get("main_category")]))
+    event = Event(user, name, COMMENT, time, rating(row["rating"], scale), text, scene)
+    return event, item(name, row.get("title"), categories=[scene, row.get("main_category")])
 
 
 def _flat_path(source: Source) -> Path | None:

@@ -18,19 +18,18 @@ from typing import Final
 
 import polars as pl
 
-from models.data.catalogue import labels
+from models.data.catalogue import item
 from models.data.columns import shaped
 from models.data.dataset import DataSet, by_number, dataset
 from models.data.form import Form
+from models.data.forms.lines import ORDER_START, ORDER_STEP
 from models.data.rows import identity
 from models.data.source import Source, open_text, plain_name
-from models.data.table import blocks
+from models.data.table import LINE, blocks
 from stream.errors import DataError
 from stream.events import CLICK, Item
 
 SCALE: Final = (0.5, 5.0)  # nothing is rated
-START_MS: Final = 1_388_534_400_000
-STEP_MS: Final = 60_000
 NEITHER: Final = "`user item item ...` or `user item` lines"
 OTHERS: Final = (
     ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".dat", ".data", ".item", ".inter", ".gz", ".zst", ".zip", ".tar", ".html",
@@ -71,8 +70,8 @@ def _read(source: Source) -> DataSet:
     _check(path, table)
     pairs = table.select("user", item=pl.col("words").list.slice(1)).explode("item")
     at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
-    events = shaped(pairs.with_columns(time=START_MS + at * STEP_MS), CLICK)
-    return dataset(source.name, events, _items(source, path, events), SCALE, timed=False)
+    events = shaped(pairs.with_columns(time=ORDER_START + at * ORDER_STEP), CLICK)
+    return dataset(source.name, events, _items(source, path, events), source.scale(SCALE), timed=False)
 
 
 def _check(path: Path, table: pl.DataFrame) -> None:
@@ -82,7 +81,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
     first = table.row(0, named=True)
     if any(HEADER.fullmatch(word) for word in first["words"]):
         raise DataError(
-            f"{path}, line {first['line']}: a header ({first['text'][:60]!r}); expected {NEITHER}. "
+            f"{path}, line {first[LINE]}: a header ({first['text'][:60]!r}); expected {NEITHER}. "
             "Name the columns by --user and --item, or take the header off"
         )
     tabs = pl.col("text").str.contains("\t", literal=True) & (pl.col("count") != 2)
@@ -90,7 +89,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
     _refuse(path, table, pl.col("count") < 2, "expected a user and at least one item")
     again = table.filter(pl.col("user").is_duplicated())
     if len(again) and not (table["count"] == 2).all():
-        line = table.filter(pl.col("count") != 2)["line"][0]
+        line = table.filter(pl.col("count") != 2)[LINE][0]
         raise DataError(
             f"{path}, line {line}: not two names, yet user {again['user'][0]} is on more than one line; "
             "expected `user item` on every line, or every user on one line"
@@ -100,7 +99,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
         for place in range(width):
             if table["words"].list.get(place).str.contains(TIME).all():
                 raise DataError(
-                    f"{path}, line {first['line']}: {width} columns on every line, and column {place + 1} looks like times; "
+                    f"{path}, line {first[LINE]}: {width} columns on every line, and column {place + 1} looks like times; "
                     f"expected {NEITHER}. Give the columns names in a first line, and name them by --user, --item and --time"
                 )
     for name in table["words"].explode().unique().sort():
@@ -112,7 +111,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
 
 def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
     if len(found := table.filter(wrong)):
-        raise DataError(f"{path}, line {found['line'][0]}: {why}; found {found['text'][0][:60]!r}")
+        raise DataError(f"{path}, line {found[LINE][0]}: {why}; found {found['text'][0][:60]!r}")
 
 
 def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
@@ -125,11 +124,11 @@ def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
             found = json.loads(file.read())
             if not isinstance(found, dict):
                 raise ValueError("expected an object of items with lists of attributes")
-            categories = {identity(item): labels([str(one) for one in of]) for item, of in found.items()}
+            attributes_of = {identity(name): [str(one) for one in of] for name, of in found.items()}
         except (ValueError, TypeError, RecursionError, OSError, EOFError) as error:
             raise DataError(f"{attributes}: {error}") from None
-    known = set(events["item"].unique().to_list()) | set(categories)
-    return [Item(item, "", categories=categories.get(item, ())) for item in sorted(known, key=by_number)]
+    known = set(events["item"].unique().to_list()) | set(attributes_of)
+    return [item(name, categories=attributes_of.get(name, ())) for name in sorted(known, key=by_number)]
 
 
 FORMS: Final[tuple[Form, ...]] = (

@@ -10,12 +10,14 @@ from typing import Final
 
 import polars as pl
 
+from models.data.catalogue import collected, item
+from models.data.columns import check, shaped, with_dates, with_ids, with_times
 from models.data.dataset import DataSet
 from models.data.form import Form
-from models.data.forms.columns import check, dates, events, fields, ids, moments
-from models.data.forms.lines import CART, PURCHASE, VIEW, chosen, collected, first_lines, head, item
+from models.data.forms.lines import CART, PURCHASE, VIEW, chosen, first_lines, head
 from models.data.source import Source
-from stream.events import MAX_TIME, Item
+from models.data.table import fields
+from stream.events import CLICK, MAX_TIME, Item
 
 ACTIONS: Final = {"view": VIEW, "addtocart": CART, "transaction": PURCHASE}
 """RetailRocket's words for what a visitor did."""
@@ -43,10 +45,10 @@ def read_retailrocket(source: Source) -> DataSet:
     tables = []
     for table in fields(path, RETAIL):
         check(path, table, "event", pl.col("event").is_in(list(ACTIONS)), "view, addtocart or transaction")
-        table = moments(path, ids(path, table, "visitorid", "itemid"), "timestamp")
+        table = with_times(path, with_ids(path, table, "visitorid", "itemid"), "timestamp")
         table = table.rename({"visitorid": "user", "itemid": "item"})
-        tables.append(events(table, action=pl.col("event").replace(ACTIONS)))
-    return collected(source.name, pl.concat(tables), _retail_items(source))
+        tables.append(shaped(table, CLICK, action=pl.col("event").replace(ACTIONS)))
+    return collected(source, pl.concat(tables), _retail_items(source))
 
 
 def fits_retailrocket(source: Source) -> bool:
@@ -59,7 +61,9 @@ def _retail_items(source: Source) -> list[Item]:
         if path := source.find(name):
             for table in fields(path, ("timestamp", "itemid", "property", "value")):
                 kinds = table.filter(pl.col("property") == "categoryid")
-                found.append(moments(path, ids(path, kinds, "itemid"), "timestamp").select("time", "itemid", "value"))
+                found.append(
+                    with_times(path, with_ids(path, kinds, "itemid"), "timestamp").select("time", "itemid", "value")
+                )
     if not found:
         return []
     latest = pl.concat(found).sort("time", "value").unique("itemid", keep="last").sort("itemid")
@@ -97,12 +101,12 @@ def read_yoochoose(source: Source) -> DataSet:
     tables, kinds = ([], []) if lone_buys else _clicks(path)
     if buys is not None:
         for table in fields(buys, BUY_COLUMNS, header=False):
-            tables.append(events(_sessions(buys, table), action=pl.lit(PURCHASE)))
+            tables.append(shaped(_sessions(buys, table), CLICK, action=pl.lit(PURCHASE)))
     items: list[Item] = []
     if kinds:
         whole = pl.concat(kinds).unique().sort("item", "category").group_by("item", maintain_order=True).agg("category")
         items = [item(name, categories=found) for name, found in whole.iter_rows()]
-    return collected(source.name, pl.concat(tables) if tables else [], items)
+    return collected(source, pl.concat(tables) if tables else [], items)
 
 
 def fits_yoochoose(source: Source) -> bool:
@@ -115,14 +119,14 @@ def _clicks(path: Path) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
     tables, kinds = [], []
     for table in fields(path, CLICK_COLUMNS, header=False):
         table = _sessions(path, table)
-        tables.append(events(table, action=pl.lit(VIEW)))
+        tables.append(shaped(table, CLICK, action=pl.lit(VIEW)))
         kinds.append(table.filter(~pl.col("category").is_in(NO_BRAND)).select("item", "category").unique())
     return tables, kinds
 
 
 def _sessions(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    table = dates(
-        path, ids(path, table, "session", "item"), "time", "%Y-%m-%dT%H:%M:%S%.fZ", "2014-04-07T10:51:09.277Z"
+    table = with_dates(
+        path, with_ids(path, table, "session", "item"), "time", "%Y-%m-%dT%H:%M:%S%.fZ", "2014-04-07T10:51:09.277Z"
     )
     return table.rename({"session": "user"})
 
@@ -136,7 +140,7 @@ def read_diginetica(source: Source) -> DataSet:
     if views is not None and purchases is not None:
         tables += _diginetica(purchases, PURCHASE)
     kinds = source.find("product-categories.csv")
-    return collected(source.name, pl.concat(tables), [] if kinds is None else _kinds(kinds))
+    return collected(source, pl.concat(tables), [] if kinds is None else _kinds(kinds))
 
 
 def fits_diginetica(source: Source) -> bool:
@@ -146,21 +150,22 @@ def fits_diginetica(source: Source) -> bool:
 
 def _diginetica(path: Path, action: str) -> list[pl.DataFrame]:
     return [
-        events(_timed(path, table), action=pl.lit(action)) for table in fields(path, VIEW_COLUMNS, ";", name=_plain)
+        shaped(_timed(path, table), CLICK, action=pl.lit(action))
+        for table in fields(path, VIEW_COLUMNS, ";", name=_plain)
     ]
 
 
 def _timed(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    table = ids(path, table, "sessionid", "itemid")
-    table = moments(path, table, "timeframe").rename({"time": "within"})
-    table = dates(path, table, "eventdate", "%Y-%m-%d", "2016-05-09")
+    table = with_ids(path, table, "sessionid", "itemid")
+    table = with_times(path, table, "timeframe").rename({"time": "within"})
+    table = with_dates(path, table, "eventdate", "%Y-%m-%d", "2016-05-09")
     time = pl.col("time") + pl.col("within")
     check(path, table, "timeframe", time <= MAX_TIME, "milliseconds since the session began")
     return table.with_columns(time=time).rename({"sessionid": "user", "itemid": "item"})
 
 
 def _kinds(path: Path) -> list[Item]:
-    tables = (ids(path, table, "itemid") for table in fields(path, ("itemid", "categoryid"), ";", name=_plain))
+    tables = (with_ids(path, table, "itemid") for table in fields(path, ("itemid", "categoryid"), ";", name=_plain))
     return [
         item(name, categories=(kind,)) for table in tables for name, kind in table.select("itemid", "categoryid").rows()
     ]
@@ -168,7 +173,7 @@ def _kinds(path: Path) -> list[Item]:
 
 def _plain(name: str) -> str:
     """itemId and item_id are both in use."""
-    return name.lower().replace("_", "")
+    return name.strip().lower().replace("_", "")
 
 
 FORMS: Final[tuple[Form, ...]] = (

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from models.data.catalogue import collected, item
 from models.data.dataset import DataSet, Event
 from models.data.form import Form
 from models.data.forms.lines import (
@@ -21,20 +22,13 @@ from models.data.forms.lines import (
     ORDER_STEP,
     chosen,
     click,
-    collected,
-    dict_rows,
-    field,
     first_lines,
     has_fields,
-    item,
-    literal,
-    named,
-    names,
-    shown,
-    words,
 )
 from models.data.forms.times import day, month_number, plain
+from models.data.rows import field, identity, object_rows, python_object, words
 from models.data.source import Source
+from models.data.table import shown
 from stream.events import COMMENT, Item
 
 SCALE: Final = (0.0, 1.0)
@@ -51,11 +45,11 @@ POSTED: Final = re.compile(r"Posted ([A-Z][a-z]+) (\d{1,2})(?:, (\d{4}))?\.?", r
 def read_reviews(source: Source) -> DataSet:
     """Slow: some 10,000 reviews a second. A date has a day and no time: it stands for its start, UTC."""
     path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
-    return collected(source.name, list(dict_rows(path, _review)), _games(source), SCALE)
+    return collected(source, list(object_rows(path, python_object, _review)), _games(source), SCALE)
 
 
 def fits_reviews(source: Source) -> bool:
-    return has_fields(first_lines(source, *REVIEWS), ("username", "product_id", "date", "text"), literal)
+    return has_fields(first_lines(source, *REVIEWS), ("username", "product_id", "date", "text"), python_object)
 
 
 def read_users(source: Source) -> DataSet:
@@ -63,14 +57,14 @@ def read_users(source: Source) -> DataSet:
     owned = source.find(USER_ITEMS)
     reviews = source.find(USER_REVIEWS) or (chosen(source) if owned is None else None)
     if reviews is not None and _first(source, ("reviews",)):
-        events = list(chain.from_iterable(dict_rows(reviews, _user_reviews)))
-        owned_items = {} if owned is None else dict(chain.from_iterable(dict_rows(owned, _titles)))
+        events = list(chain.from_iterable(object_rows(reviews, python_object, _user_reviews)))
+        owned_items = {} if owned is None else dict(chain.from_iterable(object_rows(owned, python_object, _titles)))
         items = [item(name, title) for name, title in owned_items.items()]
-        return collected(source.name, events, [*items, *_games(source)], SCALE)
+        return collected(source, events, [*items, *_games(source)], SCALE)
     path = owned or chosen(source) or source.need(USER_ITEMS)
-    pairs = list(chain.from_iterable(dict_rows(path, _owned)))
+    pairs = list(chain.from_iterable(object_rows(path, python_object, _owned)))
     items = [item(event.item, title) for event, title in pairs]
-    return collected(source.name, [event for event, _ in pairs], [*items, *_games(source)], timed=False)
+    return collected(source, [event for event, _ in pairs], [*items, *_games(source)], timed=False)
 
 
 def fits_users(source: Source) -> bool:
@@ -79,13 +73,13 @@ def fits_users(source: Source) -> bool:
 
 def _first(source: Source, fields: tuple[str, ...]) -> bool:
     name = USER_REVIEWS if fields == ("reviews",) else USER_ITEMS
-    return has_fields(first_lines(source, name), ("user_id", "user_url", *fields), literal)
+    return has_fields(first_lines(source, name), ("user_id", "user_url", *fields), python_object)
 
 
 def _review(row: dict[str, Any]) -> Event:
     return Event(
         _user(row),
-        field(row, "product_id", named),
+        field(row, "product_id", identity),
         COMMENT,
         field(row, "date", plain),
         1.0,
@@ -97,12 +91,12 @@ def _user(row: dict[str, Any]) -> str:
     """By name, as the papers do. An empty name and `*` (freshet's word for anyone unknown) are no ids."""
     name = row["username"]
     if name in ("", "*"):
-        return field(row, "user_id", named) if row.get("user_id") else f"steam:{name}"
-    return field(row, "username", named)
+        return field(row, "user_id", identity) if row.get("user_id") else f"steam:{name}"
+    return field(row, "username", identity)
 
 
 def _user_reviews(row: dict[str, Any]) -> Iterator[Event]:
-    user = field(row, "user_id", named)
+    user = field(row, "user_id", identity)
     # Made at once, not step by step: an error must be told with the line that it belongs to.
     return iter([_user_review(user, review) for review in field(row, "reviews", _objects)])
 
@@ -110,7 +104,7 @@ def _user_reviews(row: dict[str, Any]) -> Iterator[Event]:
 def _user_review(user: str, row: dict[str, Any]) -> Event:
     return Event(
         user,
-        field(row, "item_id", named),
+        field(row, "item_id", identity),
         COMMENT,
         field(row, "posted", _posted),
         field(row, "recommend", _recommended),
@@ -119,7 +113,7 @@ def _user_review(user: str, row: dict[str, Any]) -> Event:
 
 
 def _owned(row: dict[str, Any]) -> Iterator[tuple[Event, str]]:
-    user = field(row, "user_id", named)
+    user = field(row, "user_id", identity)
     return iter(
         [(click(user, game, ORDER_START + at * ORDER_STEP), title) for at, (game, title) in enumerate(_titles(row))]
     )
@@ -127,7 +121,7 @@ def _owned(row: dict[str, Any]) -> Iterator[tuple[Event, str]]:
 
 def _titles(row: dict[str, Any]) -> list[tuple[str, str]]:
     games = field(row, "items", _objects)
-    return [(field(game, "item_id", named), field(game, "item_name", words)) for game in games]
+    return [(field(game, "item_id", identity), field(game, "item_name", words)) for game in games]
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -151,13 +145,13 @@ def _recommended(value: Any) -> float:
 
 def _games(source: Source) -> list[Item]:
     path: Path | None = source.find(*GAMES)
-    return [] if path is None else [game for game in dict_rows(path, _game) if game is not None]
+    return [] if path is None else [game for game in object_rows(path, python_object, _game) if game is not None]
 
 
 def _game(row: dict[str, Any]) -> Item | None:
     """None for the published row that has neither an id nor an address that tells it: no event can name it."""
     if "id" in row:
-        name = field(row, "id", named)
+        name = field(row, "id", identity)
     elif found := APP.search(str(row.get("url", ""))):
         name = found[1]
     elif row.get("title") or row.get("app_name"):
@@ -165,7 +159,16 @@ def _game(row: dict[str, Any]) -> Item | None:
     else:
         return None
     title = words(row.get("title")) or words(row.get("app_name"))
-    return item(name, title, categories=[*names(row.get("genres")), *names(row.get("tags"))])
+    return item(name, title, categories=[*_names(row.get("genres")), *_names(row.get("tags"))])
+
+
+def _names(value: Any) -> list[str]:
+    """A list of texts, or [] where there is none. Raises ValueError for anything else."""
+    if value is None or value == "":
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError("expected a list of texts")
+    return value
 
 
 TERMS: Final = (

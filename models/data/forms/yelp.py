@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from models.data.catalogue import collected, item
 from models.data.dataset import NAN, DataSet, Event
 from models.data.form import Form
-from models.data.forms.lines import chosen, collected, field, first_lines, has_fields, item, json_rows, named, words
+from models.data.forms.lines import chosen, first_lines, has_fields
 from models.data.forms.times import plain
-from models.data.rows import rating
-from models.data.source import Source
+from models.data.rows import field, identity, json_rows, rating, words
+from models.data.source import Scale, Source
 from stream.events import COMMENT, Item
 
 SCALE: Final = (1.0, 5.0)
@@ -22,19 +23,20 @@ TIPS: Final = ("yelp_academic_dataset_tip.json", "tip.json")
 def read(source: Source) -> DataSet:
     """Streams JSON lines: some 30,000 reviews a second. Times are read as UTC (the files name no zone)."""
     path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
-    events = list(json_rows(path, _review))
+    scale = source.scale(SCALE)
+    events = list(json_rows(path, lambda row: _review(row, scale)))
     if tips := source.find(*TIPS):
         events += json_rows(tips, _tip)
     businesses = source.find(*BUSINESSES)
-    return collected(source.name, events, _businesses(businesses), SCALE)
+    return collected(source, events, _businesses(businesses), SCALE)
 
 
 def fits(source: Source) -> bool:
     return has_fields(first_lines(source, *REVIEWS), ("review_id", "user_id", "business_id", "stars", "date"))
 
 
-def _review(row: dict[str, Any]) -> Event:
-    value = field(row, "stars", lambda stars: rating(stars, SCALE))
+def _review(row: dict[str, Any], scale: Scale) -> Event:
+    value = field(row, "stars", lambda stars: rating(stars, scale))
     return _comment(row, value)
 
 
@@ -43,7 +45,7 @@ def _tip(row: dict[str, Any]) -> Event:
 
 
 def _comment(row: dict[str, Any], value: float) -> Event:
-    user, business = field(row, "user_id", named), field(row, "business_id", named)
+    user, business = field(row, "user_id", identity), field(row, "business_id", identity)
     return Event(user, business, COMMENT, field(row, "date", plain), value, field(row, "text", words))
 
 
@@ -53,7 +55,7 @@ def _businesses(path: Path | None) -> list[Item]:
 
 def _business(row: dict[str, Any]) -> Item:
     return item(
-        field(row, "business_id", named),
+        field(row, "business_id", identity),
         field(row, "name", words),
         categories=field(row, "categories", _categories) if "categories" in row else (),
     )
