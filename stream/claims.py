@@ -145,7 +145,9 @@ def of_user(key: bytes | None, form: str = "") -> bool:
     """A user can have this key: what the schemas take for a user's id, written in this form; in any form, where this is "" or
     one that this version does not know. Any other key in the changelog is no worker's: it may be one under which a folder keeps
     its own notes, or `*`, which has a slate and never a state."""
-    return any(user_of(key, one) is not None for one in ([form] if form in FORMS else FORMS))
+    if form in FORMS:
+        return user_of(key, form) is not None
+    return any(user_of(key, one) is not None for one in FORMS)
 
 
 class Forged(NamedTuple):
