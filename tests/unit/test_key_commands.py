@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from deploy import corrections, slates
+from deploy.cli import app
 from deploy.commands import deadletters, recommendations
 from deploy.commands.send import _checked
 from deploy.corrections import Acceptance, Edits
@@ -68,6 +70,38 @@ def test_replay_says_before_it_sends_which_users_have_no_key() -> None:
     require_keys("shop", ["7", "-8"], LONG)
     with pytest.raises(DataError, match=r"shop: user: expected a whole number .* got 'ann'.*; and 1 more"):
         require_keys("shop", ["7", "ann", "ben", "ann"], LONG)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_replay_sends_events_under_such_keys_or_nothing(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, bytes]] = []
+
+    class Sender:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> Sender:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def send(self, topic: str, key: bytes, value: bytes) -> None:
+            sent.append((topic, key))
+
+        def place(self, future: Any) -> None: ...
+
+    monkeypatch.setattr("deploy.producer.Producer", Sender)
+    words = ["--set", f"key={form}", "replay", str(tmp_path), "--again"]
+    (tmp_path / "clicks.jsonl").write_text(json.dumps(BODY))
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.exception
+    assert sent == [("items", b"i1"), ("clicks", key_of(USER, form))]
+    sent.clear()
+    (tmp_path / "clicks.jsonl").write_text(json.dumps(BODY) + "\n" + json.dumps(BODY | {"user": "ann"}))
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, DataError) == (form == LONG)
+    assert len(sent) == (0 if form == LONG else 3)
 
 
 @pytest.mark.parametrize("form", FORMS)
