@@ -18,6 +18,7 @@ from deploy.verify.envelopes import event_at, find, replaced
 from deploy.verify.judge import BEHAVIOURS, parse, schema
 from stream.decoder import EventDecoder
 from stream.errors import DataError, RecordError
+from stream.keys import FORMS
 from stream.reference import type_name
 from stream.settings import Settings
 
@@ -50,8 +51,18 @@ class Acceptance:
         self._envelope = settings.envelope
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
         self._decoder = EventDecoder(
-            settings.partitions, settings.rating_scale, settings.sources, settings.oldest, settings.envelope
+            settings.partitions,
+            settings.rating_scale,
+            settings.sources,
+            settings.oldest,
+            settings.envelope,
+            settings.key,
         )
+        self._form = FORMS[settings.key]
+
+    def key_of(self, user: str) -> bytes | None:
+        """The key of a user's records; None where the setting `key` has none for this id."""
+        return self._form.write(user.encode("utf-8", "replace").decode())
 
     def problems(self, topic: str, key: bytes | None, value: bytes | None, after_ms: int = 0) -> list[Problem]:
         """Everything that is wrong with a record sent to `topic` now; empty: the worker would take it.
@@ -122,7 +133,7 @@ class Edits:
     """Simple edits that apply to every letter of a choice, in this order.
 
     rename: (old, new) names of fields, as `mv` does it; remove: names; assign: (name, text), read as JSON where the schema has
-    no text there; key_from_user: the key becomes the body's `user`.
+    no text there; key_from_user: the key becomes that of the body's `user`, where it has one.
     """
 
     rename: Sequence[tuple[str, str]] = ()
@@ -147,7 +158,7 @@ class Edits:
         for name, text in self.assign:
             body[name] = text if acceptance.is_text(topic, name) else _json_or_text(text)
         if self.key_from_user and isinstance(body.get("user"), str):
-            key = body["user"].encode("utf-8", "replace")
+            key = acceptance.key_of(body["user"]) or key
         return key, replaced(value, path, body)
 
 

@@ -10,6 +10,7 @@ import jsonschema_rs
 
 from deploy.verify.judge import murmur2, parse, schema
 from deploy.verify.log import KafkaLog, Record
+from stream.keys import key_of
 from stream.settings import Settings
 
 ANYONE = "*"
@@ -18,11 +19,12 @@ Slate = dict[str, Any]
 
 
 class SlateReader:
-    """Slates of `user` from the recommendations topic. Raises BrokerError, TopologyError."""
+    """Slates of `user` from the recommendations topic. Raises BrokerError, TopologyError, and RecordError where the user has no
+    key by the setting `key`."""
 
     def __init__(self, settings: Settings, user: str) -> None:
         self._topic = settings.recommendations_topic
-        self._key = user.encode()
+        self._key = ANYONE.encode() if user == ANYONE else key_of(user, settings.key)
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._log = KafkaLog(settings)
         spans = self._log.spans([self._topic])

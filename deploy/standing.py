@@ -19,6 +19,7 @@ from deploy.producer import Sent
 from deploy.sendback import age_of, carried, place_mark
 from deploy.verify.judge import parse
 from deploy.verify.log import Place
+from stream.keys import FORMS
 from stream.settings import Settings
 
 
@@ -60,7 +61,7 @@ class Standing:
     def of(self, letter: Letter) -> Stand:
         """How a letter of the choice stands."""
         first = letter.origin(self._settings)
-        whole, keys = place_mark(first, b""), _keys(letter)
+        whole, keys = place_mark(first, b""), _keys(letter, self._settings.key)
         for key in keys:
             if found := self._back.get(place_mark(first, key)):
                 return Stand(State.BACK, found)
@@ -97,7 +98,7 @@ class Standing:
                 self._back[place_mark(first, key)] = landed
 
 
-def _keys(letter: Letter) -> set[bytes]:
+def _keys(letter: Letter, form: str) -> set[bytes]:
     """The keys that the letter's user can have: its own, and the one that its body names. Empty where nobody can know."""
     keys = {letter.key} if letter.key else set()
     try:
@@ -105,4 +106,5 @@ def _keys(letter: Letter) -> set[bytes]:
     except ValueError:
         return keys
     user = body.get("user") if isinstance(body, dict) else None
-    return keys | ({user.encode("utf-8", "replace")} if isinstance(user, str) and user else set())
+    named = FORMS[form].write(user) if isinstance(user, str) and user else None
+    return keys | ({named} if named else set())

@@ -9,6 +9,10 @@ A takeover raises the epoch by one. What no worker can have written is forged, c
 raises it by more than STEP, that has another form than ours, or whose header names another epoch; and a state so far ahead.
 Who may write the changelog can still claim a partition from outside by an epoch that is near: its worker ends with 75, and
 the next one claims it back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
+
+A claim says in which form its writer has the users' keys (stream.keys), and what follows is read by that form. Compaction may
+have left states that come before any claim: there a user's key of any form is taken. So a worker whose setting is another one
+reads all states back, too, and the folder is whole once the setting is right again.
 """
 
 from __future__ import annotations
@@ -22,10 +26,10 @@ import msgspec
 
 from stream.body import JsonDecoder
 from stream.errors import RecordError
-from stream.events import MAX_ID
+from stream.keys import FORMS, UTF8, user_of
 
 CLAIM_KEY: Final = b"\xffwriter"
-"""Never a user: their ids are UTF-8."""
+"""No user has it in any form of a key (stream.keys)."""
 
 WRITER: Final = "writer"
 MAX_EPOCH_DIGITS: Final = 18
@@ -68,13 +72,20 @@ class Written(NamedTuple):
 
 class Claim(msgspec.Struct, frozen=True):
     """The value of a claim, as JSON. worker: random, one per process; time: epoch ms; topics: source topic -> topic id;
-    partitions: how many those have, 0 where the claim does not say."""
+    partitions: how many those have, 0 where the claim does not say; key: the form of the users' keys, as of the setting."""
 
     epoch: int
     worker: str
     time: int
     topics: dict[str, str] = {}
     partitions: int = 0
+    key: str = UTF8
+
+    @property
+    def form(self) -> str:
+        """The form of the users' keys behind this claim; "" where nobody has said it: no claim, or one that compaction has taken
+        away."""
+        return self.key if self.worker else ""
 
 
 NO_CLAIM: Final = Claim(0, "", 0)
@@ -130,15 +141,13 @@ def judge(record: LogRecord, current: int) -> tuple[Claim, str]:
     return (claim, "") if claim.epoch > current else (NO_CLAIM, "")
 
 
-def of_user(key: bytes | None) -> bool:
-    """A user can have this key: what the schemas take for a user's id, in UTF-8. Any other key in the changelog is no worker's:
-    it may be one under which a folder keeps its own notes, or `*`, which has a slate and never a state."""
-    if not key or key == b"*" or b"\0" in key:
-        return False
-    try:
-        return len(key.decode()) <= MAX_ID
-    except UnicodeDecodeError:
-        return False
+def of_user(key: bytes | None, form: str = "") -> bool:
+    """A user can have this key: what the schemas take for a user's id, written in this form; in any form, where this is "" or
+    one that this version does not know. Any other key in the changelog is no worker's: it may be one under which a folder keeps
+    its own notes, or `*`, which has a slate and never a state."""
+    if form in FORMS:
+        return user_of(key, form) is not None
+    return any(user_of(key, one) is not None for one in FORMS)
 
 
 class Forged(NamedTuple):
@@ -183,7 +192,7 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
             elif holds.epoch:
                 claim, current = holds, holds.epoch
             continue
-        if key is None or not of_user(key):  # its epoch proves nothing either
+        if key is None or not of_user(key, claim.form):  # its epoch proves nothing either
             found.forged.append(of_nobody(record))
             continue
         epoch = epoch_of(record.headers)

@@ -8,9 +8,10 @@ from typing import Final
 from aiokafka.partitioner import murmur2
 
 from stream.body import JsonDecoder, text_of
-from stream.envelopes import NONE, UNREAD, key_looks_like, looks_like, unwrap
+from stream.envelopes import NONE, UNREAD, looks_like, unwrap
 from stream.errors import RecordError
 from stream.events import CLICK, NAN, RATING, SOURCE_TOPICS, Click, Comment, Rating, SourceEvent
+from stream.keys import FORMS, UTF8, mismatch
 from stream.origin import Headers, mark, origin
 from stream.valid import Rules
 
@@ -21,7 +22,8 @@ class EventDecoder:
     """Turns raw records of the three source topics into events, or says exactly what is wrong with them.
 
     partitions: partition count of the source topics; rating_scale: (min, max), both inclusive; topics: names of the source
-    topics, for the header `replay`; oldest: epoch ms, before which no `time` is taken; envelope: the setting of that name.
+    topics, for the header `replay`; oldest: epoch ms, before which no `time` is taken; envelope, key: the
+    settings of these names.
     """
 
     def __init__(
@@ -31,8 +33,11 @@ class EventDecoder:
         topics: Sequence[str] = SOURCE_TOPICS,
         oldest: int = 0,
         envelope: str = NONE,
+        key: str = UTF8,
     ) -> None:
         self._envelope = envelope
+        self._form = FORMS[key]
+        self._key_of = self._form.write
         self._partitions = partitions
         self._topics = tuple(topics)
         self._rules = Rules(rating_scale, oldest)
@@ -62,7 +67,7 @@ class EventDecoder:
     ) -> SourceEvent:
         """One record -> SourceEvent. Raises RecordError: the record is a dead letter."""
         if key is None:
-            raise RecordError("key", "null_key", "user", "the key is null; expected the user id in UTF-8")
+            raise RecordError("key", "null_key", "user", f"the key is null; expected the user id {self._form.said}")
         rating = NAN
         text = action = named = ""
         try:
@@ -82,10 +87,8 @@ class EventDecoder:
                     rating = self._rules.rating(comment.value)
         except RecordError as error:
             raise self._explained(error, value, headers) from None
-        if event.user.encode() != key:
-            told = key_looks_like(key, event.user)
-            message = "the key is not the body's user in UTF-8" + (f"; {told}" if told else "")
-            raise RecordError("key", "key_mismatch", "user", message)
+        if self._key_of(event.user) != key:
+            raise RecordError("key", "key_mismatch", "user", mismatch(key, event.user, self._form.name))
         if self.partition(key) != partition:
             raise RecordError(
                 "partition",

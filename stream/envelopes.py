@@ -202,22 +202,3 @@ def _varint(value: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, at + place + 1
     return 0, -1
-
-
-def key_looks_like(key: bytes, user: str) -> str:
-    """In what other form the key says the user, and what to set; "" for none that is known."""
-    string = "set the producer's key serializer to plain text (StringSerializer; in Connect key.converter=...StringConverter)"
-    for size, name in ((8, "LongSerializer"), (4, "IntegerSerializer")):
-        if len(key) == size and user == str(int.from_bytes(key, signed=True)):
-            return f"the key is the user as a {size}-byte number, as of Java's {name}: {string}"
-    if key[:1] == b"\x00" and len(key) > 5 and int.from_bytes(key[1:5]):
-        return f"the key looks like Confluent Schema Registry's form: {string}"
-    try:
-        found = msgspec.json.decode(key)
-    except (msgspec.DecodeError, RecursionError):
-        return ""
-    if isinstance(found, str):
-        return f"the key is a JSON string, in quotes: {string}"
-    if isinstance(found, dict):
-        return f"the key is a JSON object: {string}, of the user alone (in Connect transforms ValueToKey and ExtractField$Key)"
-    return ""

@@ -95,7 +95,7 @@ class RecordError(FreshetError):
 
 
 REASONS = {
-    "null_key": "The record has no key; it must be the user id in UTF-8.",
+    "null_key": "The record has no key; it must be the user id, in the form that the setting `key` names.",
     "bad_key": "The key is not UTF-8, or empty.",
     "null_value": "The record has no value (a tombstone); it must be a JSON object.",
     "empty_value": "The value has no bytes; it must be a JSON object.",
@@ -107,7 +107,8 @@ REASONS = {
     "wrong_type": "A field, or the whole value, is of another JSON type than the schema says.",
     "out_of_range": "A field is of the right type, its value not one that the schema allows.",
     "rating_out_of_scale": "`value` lies outside the setting `rating_scale`.",
-    "key_mismatch": "The key is not the body's `user`: one of the two is wrong, and only the producer knows which.",
+    "key_mismatch": "The key is not the body's `user` in the form that the setting `key` names. The message says so where it "
+    "has another form; else one of the two is wrong, and only the producer knows which.",
     "mispartitioned": "The record lies on another partition than murmur2(key) mod n, and was not sent on: the setting "
     "`misplaced` says so, or it is too large for its topic with its place beside it. The record itself is good; clients.md has "
     "the cure.",

@@ -4,9 +4,9 @@ JSON Schemas are generated from these structs into docs/schemas (`python -m stre
 ignored, so that producers may add their own. All times are epoch milliseconds, UTC.
 
 What the schemas cannot say, and stream.decoder checks besides (by stream.valid, as everything does that takes events): the
-value is UTF-8 JSON of at most `MAX_DEPTH` nested arrays and objects; the key is the user id in UTF-8; `value` lies within the
-rating scale; `time` is at most one hour after the append time and not before the setting `min_time`; the record lies on
-partition murmur2(key) mod n.
+value is UTF-8 JSON of at most `MAX_DEPTH` nested arrays and objects; the key is the user id in the form of the setting `key`
+(stream.keys); `value` lies within the rating scale; `time` is at most one hour after the append time and not before the setting
+`min_time`; the record lies on partition murmur2(key) mod n.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 NOTES: Final = b"\xffexposed\0"
-"""What the key of a note begins with, before the user. Never a user: their ids are UTF-8."""
+"""What the key of a note begins with, before the user. No user has such a key in any form
+(stream.keys)."""
 
 
 def first(database: Any, count: int) -> list[bytes]:

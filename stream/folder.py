@@ -15,7 +15,7 @@ from stream.errors import LossError
 from stream.store import InterestStore
 
 NOTE_KEY: Final = b"\xffchangelog"
-"""Never a user: their ids are UTF-8."""
+"""No user has it in any form of a key (stream.keys)."""
 
 log = logging.getLogger("freshet.folder")
 

@@ -38,6 +38,7 @@ from stream.decoder import EventDecoder
 from stream.errors import FreshetError, RecordError
 from stream.events import Recommendation, Scored, SourceEvent
 from stream.inputs import InputSpec
+from stream.keys import FORMS
 from stream.metrics import BatchFigures, Metrics
 from stream.misplaced import Misplaced
 from stream.recommend import Catalogue, InterestModels, Turn, advance, rank, take_in
@@ -95,6 +96,7 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._topics = settings.sources
+        self._user_of = FORMS[settings.key].read
         self._serving = serving
         self._consumer = consumer
         self._batches = batches
@@ -333,7 +335,7 @@ class Pipeline:
         chain = state.chain.hex()
         newest = max((event.append_ms for event in turn.folded), default=None)
         return Recommendation(
-            user=turn.user.decode(),
+            user=self._user_of(turn.user),
             slate=f"{chain[:16]}-{now:x}",
             seq=state.seq,
             chain=chain,

@@ -43,9 +43,9 @@ may add their own. Every topic name may carry the setting `prefix`.
 
 | topic | key | value |
 |---|---|---|
-| `clicks` `ratings` `comments` | user id in UTF-8 | click, rating, comment |
+| `clicks` `ratings` `comments` | user id, in the form of the setting `key` | click, rating, comment |
 | `items` | item id in UTF-8 | item; a null value (tombstone) removes the item |
-| `recommendations` | user id, `*` for anyone unknown | recommendation |
+| `recommendations` | user id, in the form of the setting `key`; `*` for anyone unknown | recommendation |
 | `dead-letters` | as received | as received; the headers say what is wrong |
 
 **Identity.** An event's id is the body's `id`, else the place in its header `replay`, else its own topic/partition/offset.
@@ -120,6 +120,21 @@ the event, and headers `ce_...` are not read. The key, which must be the event's
 whatever goes on (a dead letter, a copy on the right partition), is of the whole value as received. A record that cannot be
 read and has another known form (Schema Registry, Avro, Protocol Buffers, MessagePack, XML, gzip, an envelope that is not
 set) becomes a dead letter whose message names the form, and what to set in the producer or here.
+
+**Keys.** The setting `key` says how a user id is written as the key of an event, a slate and a state:
+
+| `key` | the key of user `42` | which users have one |
+|---|---|---|
+| `utf8` | `42`: its text in UTF-8 | all |
+| `json` | `"42"`: a JSON string, with no escapes but those that JSON demands | all |
+| `long` | 8 bytes, big-endian, signed: 0, 0, 0, 0, 0, 0, 0, 42 | whole numbers of 64 bits in plain decimal |
+
+The body's `user` is a JSON string in each of them, with `long` the number in plain decimal: `"42"`, not `42`, `"042"` or `"+42"`.
+A user has one key, since the partition follows from its bytes. A JSON string that is spelt in another way (`"caf\\u00e9"` for
+`"café"`, or with spaces around) lies elsewhere and is a dead letter `key_mismatch`, whose message says what was found and what
+is expected; so is a key in another form, whose message names the value to set. The key of the slate for anyone unknown is `*` in
+each form. [clients.md](clients.md#serializers) says which serializer writes which. A deployment keeps its form: a worker with
+another one than its changelog was begun with is refused (78).
 
 **What the schemas cannot say.** The value is at most 32 levels deep; the key is the body's `user`; `value` lies within the
 setting `rating_scale`; `time` is at most one hour after the append time of the record, and not before the setting `min_time`

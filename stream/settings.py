@@ -144,6 +144,12 @@ class Settings(BaseSettings):
         description="what the sources' events are wrapped in: none; Kafka Connect's JsonConverter with schemas; Debezium's "
         "change events; CloudEvents in structured mode (messages.md). A record without the envelope is taken as it is",
     )
+    key: Literal["utf8", "json", "long"] = Field(
+        "utf8",
+        description="how a user id is written as the key of its records, in all of freshet's topics that have users as keys: "
+        "utf8, its text; json, a JSON string; long, 8 bytes of a whole number ([clients](clients.md#serializers)). It cannot be "
+        "changed once there are states",
+    )
     comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
     held_events: int = Field(
         5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"

@@ -272,6 +272,7 @@ class Worker:
             self._sources,
             settings.partitions,
             on_left_out=self._metrics.observe_left_out,
+            key=settings.key,
         )
         forwards = settings.misplaced == "forward"
         sent_before = SentBefore(lambda: consumer.lay, since_reader(settings)) if forwards else None
@@ -283,7 +284,12 @@ class Worker:
             fence=lambda: fence,
             store=app.store,
             decoder=EventDecoder(
-                settings.partitions, settings.rating_scale, settings.sources, settings.oldest, settings.envelope
+                settings.partitions,
+                settings.rating_scale,
+                settings.sources,
+                settings.oldest,
+                settings.envelope,
+                settings.key,
             ),
             comments=comments,
             dead_letters=DeadLetters(bundle.id, app.clock.now_ms),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.printable import printable
-from stream.errors import DataError
+from stream.errors import DataError, RecordError
+from stream.keys import key_of
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def replay(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    key: Annotated[str | None, typer.Option(help="Send this key instead; needs one single letter.")] = None,
+    key: Annotated[str | None, typer.Option(help="Send the key of this user instead; needs one single letter.")] = None,
     value: Annotated[str | None, typer.Option(help="Send this value instead; needs one single letter.")] = None,
     corrected: Annotated[
         Path | None,
@@ -217,7 +218,7 @@ def replay(
     fixed = read_corrections(corrected) if corrected else None
     with letters.opened(settings) as box:
         if key is not None or value is not None:
-            fixed = _single(box, choice, fixed, key, value)
+            fixed = _single(settings.key, box, choice, fixed, key, value)
         if corrected and fixed:
             _all_there(box, fixed, corrected)
         task = sendback.SendBack(settings, box, choice, fixed, again)
@@ -233,8 +234,14 @@ def replay(
 
 
 def _single(
-    box: Letterbox, choice: Choice, fixed: dict[Source, Correction] | None, key: str | None, value: str | None
+    form: str,
+    box: Letterbox,
+    choice: Choice,
+    fixed: dict[Source, Correction] | None,
+    key: str | None,
+    value: str | None,
 ) -> dict[Source, Correction]:
+    """The correction of the one letter that is meant. form: of keys, as of the setting."""
     from deploy.corrections import Correction
 
     sources = set()
@@ -246,7 +253,11 @@ def _single(
     if len(sources) != 1:
         many = "several" if sources else "none"
         raise typer.BadParameter(f"--key and --value correct one letter, {many} are chosen")
-    return {sources.pop(): Correction(*(None if part is None else part.encode() for part in (key, value)))}
+    try:
+        named = None if key is None else key_of(key, form)
+    except RecordError as error:
+        raise typer.BadParameter(printable(f"--key: {error}")) from None
+    return {sources.pop(): Correction(named, None if value is None else value.encode())}
 
 
 def _all_there(box: Letterbox, fixed: dict[Source, Correction], file: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.printable import printable
+from stream.errors import RecordError
 from stream.settings import Settings
 
 
@@ -30,9 +32,12 @@ def recommendations(
     from deploy import slates
 
     settings: Settings = context.obj
-    names = slates.titles(settings) if titles else {}
-    reader = slates.SlateReader(settings, user)
     try:
+        reader = slates.SlateReader(settings, user)
+    except RecordError as error:
+        raise typer.BadParameter(printable(f"--user: {error}")) from None
+    try:
+        names = slates.titles(settings) if titles else {}
         slate = reader.latest()
         found = slate or _popular(settings)
         if found is not None:
@@ -77,8 +82,6 @@ def _show(slate: dict[str, Any], titles: dict[str, str], as_json: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from deploy.printable import printable
 
     def shown(text: str) -> str:
         return escape(printable(text))

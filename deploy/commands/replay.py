@@ -18,6 +18,7 @@ from deploy.dataoptions import (
     oldest,
     with_columns,
 )
+from deploy.keyed import keyed, require_keys
 from stream.settings import Settings
 from stream.valid import Rules
 
@@ -68,6 +69,7 @@ def replay(
     given = "rating_scale" in settings.model_fields_set
     found = load(data, columns, settings.rating_scale if given else None)
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
+    require_keys(found.name, found.events["user"].unique().to_list(), settings.key)
     prefix, there = "", set[int]()
     if not again:
         prefix = id_prefix(found.events)
@@ -106,7 +108,8 @@ def _send(producer: Producer, settings: Settings, messages: Iterable[Message], r
     for message in rich.progress.track(messages, "sending", disable=quiet, transient=True):
         if rate > 0 and (early := began + sent / rate - time.monotonic()) > 0:
             time.sleep(early)
-        futures.append(producer.send(settings.prefix + message.topic, message.key, message.value))
+        key = keyed(message, settings.key).key
+        futures.append(producer.send(settings.prefix + message.topic, key, message.value))
         sent += 1
         if len(futures) >= 10_000:
             for future in futures[:5_000]:

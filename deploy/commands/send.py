@@ -18,7 +18,9 @@ from stream.valid import Rules
 
 group = typer.Typer(no_args_is_help=True, help="Send events and items, one or a file of them.")
 
-User = Annotated[str | None, typer.Option(help="The user's id; also the record's key.")]
+User = Annotated[
+    str | None, typer.Option(help="The user's id; also the record's key, in the form of the setting `key`.")
+]
 Item = Annotated[str | None, typer.Option(help="The item's id.")]
 Time = Annotated[int | None, typer.Option(help="Epoch milliseconds, UTC; default: now.")]
 Scene = Annotated[str | None, typer.Option(help="Where it happened: home, search, a site.")]
@@ -215,19 +217,23 @@ def _checked(
     and the field."""
     from stream.body import JsonDecoder
     from stream.events import MESSAGES
+    from stream.keys import key_of
 
     decoder: JsonDecoder[Any] = JsonDecoder(MESSAGES[kind])
     rules = Rules(settings.rating_scale, settings.oldest)
     for place, line in lines:
         try:
             message = decoder.decode(line)
-            if kind != "item":
+            if kind == "item":
+                key = message.item.encode()
+            else:
                 _check(message, rules)
+                key = key_of(message.user, settings.key)
         except RecordError as error:
             raise RecordError(error.stage, error.reason, error.field, f"{place}{error.field}: {error}") from None
         if items is not None:
             items.add(message.item)
-        yield (message.item if kind == "item" else message.user).encode(), line
+        yield key, line
 
 
 def _check(message: Any, rules: Rules) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from deploy.keyed import keyed
 from deploy.producer import Producer, Sent
 from models.data import Message
 from stream.errors import BrokerError
@@ -60,11 +61,16 @@ class Feed:
 
     def send_bulk(self, message: Message) -> Any:
         """Put one of many on its way -> a future for `place`."""
-        return self._bulk.send(self._settings.prefix + message.topic, message.key, message.value)
+        return self._bulk.send(*self._record(message))
 
     def send(self, message: Message) -> Any:
         """Send one at once -> a future for `place`."""
-        return self._single.send(self._settings.prefix + message.topic, message.key, message.value)
+        return self._single.send(*self._record(message))
+
+    def _record(self, message: Message) -> tuple[str, bytes, bytes]:
+        """Topic, key and value."""
+        _, key, value = keyed(message, self._settings.key)
+        return self._settings.prefix + message.topic, key, value
 
     def place(self, future: Any) -> Sent:
         """Wait until it is acknowledged -> where it landed."""

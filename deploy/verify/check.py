@@ -22,6 +22,7 @@ from deploy.verify.deleted import Read, deleted_unread
 from deploy.verify.disks import disks
 from deploy.verify.history import History
 from deploy.verify.judge import Judge
+from deploy.verify.keys import Keys
 from deploy.verify.ledger import (
     ABSENT,
     ACCEPTED,
@@ -79,7 +80,9 @@ def check(
     now = log.spans(settings.sources)
     partitions = _partitions(now, settings)
     if scope.ledger is not None:
-        refuse_unreadable(scope.ledger, settings.sources, partitions)  # before anything that takes long
+        refuse_unreadable(
+            scope.ledger, settings.sources, partitions, Keys(settings.key)
+        )  # before anything that takes long
     numbers = None
     if scope.bundle is not None:
         from deploy.verify.numbers import Numbers
@@ -176,9 +179,9 @@ class Part:
         view = self.scope.view(self.due, mine)
         sends = None
         if self.scope.ledger is not None:
-            sends = Sends(self.scope.ledger, settings.sources, partition, self.partitions)
+            sends = Sends(self.scope.ledger, settings.sources, partition, self.partitions, Keys(settings.key))
         stored = disks(self.scope.data_dirs, partition)
-        judge = Judge(self.partitions, self.accepts.rating_scale, self.accepts.oldest, settings.envelope)
+        judge = Judge(self.partitions, self.accepts.rating_scale, self.accepts.oldest, settings.envelope, settings.key)
         ledger = Ledger(settings.sources, view, judge, partition, first, self.due, sends)
         ledger.read(log, view)
         history = History(ledger, settings.changelog_topic, self.partitions, report, stored)

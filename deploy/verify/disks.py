@@ -60,7 +60,7 @@ class Disk:
         """
 
         def blame(message: str, key: bytes, seq: int = -1) -> None:
-            name = key.decode(errors="replace")
+            name = ledger.keys.name(key)
             report.add(Violation("store", f"{self.path}: {message}", name, seq, topic, self.partition, self.offset))
 
         if self.offset >= history.end:

@@ -48,7 +48,8 @@ class History:
         self._partitions = partitions
         self._report = report
         self._disks = disks
-        self._writers = Writers()
+        self._keys = ledger.keys
+        self._writers = Writers(self._keys)
         self._chains = bytearray()
         self._fences = array("q")  # hashes
         self._seqs = array("q")
@@ -467,7 +468,7 @@ class History:
         user.row = row
 
     def _blame(self, kind: str, message: str, record: Record, key: bytes | None, seq: int = -1) -> None:
-        name = (key or b"").decode(errors="replace")
+        name = self._keys.name(key)
         self._report.add(Violation(kind, message, name, seq, self._topic, record.partition, record.offset))
 
     def _accuse(self, kind: str, message: str, user: User, topic: int, offset: int, seq: int) -> None:

@@ -1,8 +1,8 @@
 """Is a source record acceptable? Judged by the published JSON Schemas and the rules that they cannot say.
 
 Those rules: the value is UTF-8 JSON (RFC 8259: no NaN, no byte order mark, no lone surrogate) of at most 32 nested
-arrays and objects; the key is the body's user in UTF-8 and places the record on its partition by murmur2; a rating lies
-on the scale; `time` is at most an hour after the append time, and not before the setting `min_time`.
+arrays and objects; the key is the body's user in the form of the setting `key` and places the record on its partition by
+murmur2; a rating lies on the scale; `time` is at most an hour after the append time, and not before the setting `min_time`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import jsonschema_rs
 
 from deploy.verify.accepts import Setting
 from deploy.verify.envelopes import event_at, find
+from deploy.verify.keys import Keys
 
 BEHAVIOURS = ("click", "rating", "comment")
 CLICK = 0
 MAX_DEPTH = 32
-LONGEST_USER = 256
 HOUR_MS = 3_600_000
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)  # linear also where a string does not end
@@ -56,7 +56,7 @@ class Misplaced(str):
 
 class Judge:
     """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive; oldest: epoch ms,
-    before which no `time` is taken; both may have changed along the log. envelope: the setting of that name."""
+    before which no `time` is taken; both may have changed along the log. envelope, key: the settings of these names."""
 
     def __init__(
         self,
@@ -64,7 +64,9 @@ class Judge:
         rating_scale: tuple[float, float] | Setting[tuple[float, float]],
         oldest: int | Setting[int] = 0,
         envelope: str = "none",
+        key: str = "utf8",
     ) -> None:
+        self.keys = Keys(key)
         self._envelope = envelope
         self._partitions = partitions
         self._scale = rating_scale if isinstance(rating_scale, Setting) else Setting(rating_scale)
@@ -90,8 +92,7 @@ class Judge:
         body = event_at(body, found.path)
         if not self._validators[behaviour].is_valid(body):
             return "against the schema: " + self._first_error(behaviour, body)
-        user = body["user"].encode()
-        if user != key:
+        if self.keys.of(body["user"]) != key:
             return "the key is not the body's user"
         if (belongs := self._partition(key)) != partition:
             return Misplaced(f"on partition {partition}, its key belongs on {belongs}")
@@ -107,7 +108,7 @@ class Judge:
         given = math.nan if rating is None else float(rating)
         action = (body.get("action") or "") if behaviour == CLICK else ""
         identity, scene = body.get("id") or found.id, body.get("scene") or ""
-        return Accepted(user, body["item"], int(body["time"]), identity, scene, given, action)
+        return Accepted(key, body["item"], int(body["time"]), identity, scene, given, action)
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)
@@ -120,15 +121,6 @@ class Judge:
     def _first_error(self, behaviour: int, body: Any) -> str:
         error = next(iter(self._validators[behaviour].iter_errors(body)), None)
         return f"{list(error.instance_path)}: {error.message[:100]}" if error else "?"
-
-
-def of_user(key: bytes | None) -> bool:
-    """A user can have this key, by the schemas: 1 to 256 characters of UTF-8, not `*`, no U+0000."""
-    try:
-        text = (key or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return 1 <= len(text) <= LONGEST_USER and text != "*" and "\0" not in text
 
 
 def parse(value: bytes) -> Any:

@@ -10,6 +10,7 @@ from struct import Struct
 from zlib import crc32
 
 from deploy.verify.judge import Accepted, Judge, Misplaced
+from deploy.verify.keys import Keys
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.sends import Sends
 
@@ -125,12 +126,13 @@ class User:
     """Where one user stands while the changelog is read."""
 
     __slots__ = (
-        "at", "chain", "cursor", "entries", "exposed", "fence", "key", "last_time", "marks", "oldest", "recent", "recent_seq",
-        "replayed", "ring", "row", "seen", "seq", "slate", "tail",
+        "at", "chain", "cursor", "entries", "exposed", "fence", "key", "keys", "last_time", "marks", "oldest", "recent",
+        "recent_seq", "replayed", "ring", "row", "seen", "seq", "slate", "tail",
     )  # fmt: skip
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, keys: Keys) -> None:
         self.key = key
+        self.keys = keys
         self.at = array("i", (NONE, NONE, NONE))  # index of the next event of each topic that no state has passed yet
         self.tail = array("i", (NONE, NONE, NONE))
         self.seq = 0
@@ -152,7 +154,7 @@ class User:
 
     @property
     def name(self) -> str:
-        return self.key.decode(errors="replace")
+        return self.keys.name(self.key)
 
 
 def entry(behaviour: int, value: float, time: int, item: str, scene: str, given: str, action: str = "") -> bytes:
@@ -240,6 +242,7 @@ class Ledger:
         self.since = NONE  # append time (epoch ms) of the oldest record that is judged
         self._index: dict[bytes, int] = {}
         self._judge = judge
+        self.keys = judge.keys
         self._sends = sends
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
@@ -326,7 +329,7 @@ class Ledger:
         """Index of a user; made on first sight."""
         number = self._index.setdefault(key, len(self.users))
         if number == len(self.users):
-            self.users.append(User(key))
+            self.users.append(User(key, self.keys))
         return number
 
     def find(self, key: bytes) -> int | None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from deploy.verify.envelopes import event_at, find
 from deploy.verify.history import recents
 from deploy.verify.judge import parse, schema
+from deploy.verify.keys import Keys
 from deploy.verify.ledger import APPLIED, NONE, Ledger
 from deploy.verify.log import Log, Place, Record, Span
 from deploy.verify.report import Report, Violation
@@ -162,6 +163,7 @@ class Numbers:
         self._users = users
         self._log = log
         self._settings = settings
+        self._keys = Keys(settings.key)
         self._report = report
         self._lives: list[Life] = []
         self._texts: dict[tuple[str, bool], tuple[Vector, float]] = {}
@@ -205,7 +207,7 @@ class Numbers:
                 life = lives.get(record.key or b"")
                 if life is not None and shelf.state[record.offset - shelf.start] == APPLIED:
                     life.events[behaviour, record.offset] = self._event(behaviour, record.value)
-        writers = Writers()
+        writers = Writers(self._keys)
         expected = 0
         for record in self._log.records(self._settings.changelog_topic, changelog):
             if record.offset != expected:
@@ -273,7 +275,7 @@ class Numbers:
             if not self._fits(state):
                 place = self._settings.changelog_topic, life.partition, offset
                 message = f"h and c have {len(state.h)} numbers, expected {self._bundle.hidden}"
-                self._report.add(Violation("numbers", message, life.key.decode(errors="replace"), state.seq, *place))
+                self._report.add(Violation("numbers", message, self._keys.name(life.key), state.seq, *place))
                 before = None
                 continue
             if (
@@ -357,7 +359,7 @@ class Numbers:
         far = max(float(np.abs(a.astype(np.float32) - b).max()) for a, b in ((h, state.h), (c, state.c)))
         message = f"h or c is not what its events give, {far:.2g} apart"
         place = self._settings.changelog_topic, life.partition, offset
-        self._report.add(Violation("numbers", message, life.key.decode(errors="replace"), state.seq, *place))
+        self._report.add(Violation("numbers", message, self._keys.name(life.key), state.seq, *place))
 
     def _rank(
         self,
@@ -397,7 +399,7 @@ class Numbers:
                 self._report.numbers_unverifiable += 1
             elif wrong:
                 place = self._settings.recommendations_topic, life.partition, offset
-                self._report.add(Violation("ranking", wrong, life.key.decode(errors="replace"), slate["seq"], *place))
+                self._report.add(Violation("ranking", wrong, self._keys.name(life.key), slate["seq"], *place))
 
     def _popular(self, partition: int, offset: int, slate: dict[str, Any], live: Live) -> None:
         """The slate for anyone unknown: the live items with the most interactions, each with its count."""

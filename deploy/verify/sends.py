@@ -1,6 +1,6 @@
 """The producer's ledger: what a sender says that it sent, against what the source topics hold.
 
-One JSON object a line: {"id": the sender's own, "topic", "partition"?, "offset"?, "key", "sha256": of the value, hex,
+One JSON object a line: {"id": the sender's own, "topic", "partition"?, "offset"?, "key": the user, "sha256": of the value, hex,
 "status": "acked" | "failed" | "indeterminate"}. An acked send must lie where the broker said, or, where the line does not
 say where, anywhere in its partition. The others are looked for: by the record header `send-id`, else by key and sha256.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deploy.verify.judge import murmur2, parse
+from deploy.verify.keys import TEXT, Keys
 from deploy.verify.log import Record
 from deploy.verify.report import Report, Violation
 from stream.errors import DataError
@@ -47,9 +48,10 @@ class Send(NamedTuple):
 class Sends:
     """One partition's part of a ledger file. Lines with a place are read again when they are judged, never kept."""
 
-    def __init__(self, file: Path, topics: tuple[str, ...], partition: int, partitions: int) -> None:
+    def __init__(self, file: Path, topics: tuple[str, ...], partition: int, partitions: int, keys: Keys = TEXT) -> None:
         self._file = file
-        self._form = Form(file, topics, partitions)
+        self._form = Form(file, topics, partitions, keys)
+        self._keys = keys
         self._partition = partition
         self._partitions = partitions
         self._wanted: dict[bytes, list[tuple[str, int]]] = {}  # digest -> places where it was seen
@@ -129,7 +131,7 @@ class Sends:
         return next((place for place in places if place not in taken), None)
 
     def _blame(self, send: Send, message: str, report: Report) -> None:
-        user = (send.key or b"").decode(errors="replace")
+        user = self._keys.name(send.key)
         message = f"{message} (send {send.id[:100]})"
         report.add(Violation("ledger", message, user, -1, send.topic, self._partition, send.offset))
 
@@ -148,10 +150,10 @@ class Sends:
                 yield send
 
 
-def refuse_unreadable(file: Path, topics: tuple[str, ...], partitions: int) -> None:
+def refuse_unreadable(file: Path, topics: tuple[str, ...], partitions: int, keys: Keys = TEXT) -> None:
     """Look at every line once: one that names a topic or a partition that is not there would be in no partition's part, and
     nobody would miss it. Raises DataError with line number, field, what was found and what was expected."""
-    form = Form(file, topics, partitions)
+    form = Form(file, topics, partitions, keys)
     for number, line in _read(file):
         form.send(number, line)
 
@@ -168,9 +170,10 @@ def _read(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 class Form:
-    """The form of a ledger's line, judged field by field."""
+    """The form of a ledger's line, judged field by field. keys: of the users that it names."""
 
-    def __init__(self, file: Path, topics: tuple[str, ...], partitions: int) -> None:
+    def __init__(self, file: Path, topics: tuple[str, ...], partitions: int, keys: Keys = TEXT) -> None:
+        self._keys = keys
         self._file = file
         self._topics = topics
         self._partitions = partitions
@@ -196,13 +199,16 @@ class Form:
         offset = field("offset", _up_to(LAST_OFFSET), f"0 to {LAST_OFFSET}, or none")
         if partition is None and offset is not None:
             raise self._refused(number, "offset", offset, "none where partition is none")
-        key = field("key", lambda v: v is None or type(v) is str, "text, or none")
+        user = field("key", self._has_key, LONG_KEY if self._keys.form == "long" else "text, or none")
         hashed = field("sha256", lambda v: type(v) is str and bool(_SHA256.fullmatch(v)), "64 hex digits")
         status = field("status", lambda v: v in STATUSES, f"one of {', '.join(STATUSES)}")
         return Send(
             str(name), topic, NOWHERE if partition is None else partition, NOWHERE if offset is None else offset,
-            None if key is None else key.encode(), bytes.fromhex(hashed), status,
+            None if user is None else self._keys.of(user), bytes.fromhex(hashed), status,
         )  # fmt: skip
+
+    def _has_key(self, user: object) -> bool:
+        return user is None or (isinstance(user, str) and self._keys.of(user) is not None)
 
     def _refused(self, number: int, field: str, found: object, expected: str) -> DataError:
         named = f", {field}" if field else ""
@@ -226,6 +232,7 @@ def _shown(value: object) -> str:
 
 
 NOWHERE = -1
+LONG_KEY = "a whole number of 64 bits as text, or none"
 
 
 def _digest(topic: str, key: bytes | None, hashed: bytes) -> bytes:

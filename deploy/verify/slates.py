@@ -50,6 +50,7 @@ class Slates:
         self._topic = topic
         self._partitions = partitions
         self._report = report
+        self._keys = ledger.keys
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._stamped = False  # a slate for anyone unknown has named its writer
         self.hidden = False  # there are more, behind an open transaction of somebody else
@@ -83,7 +84,7 @@ class Slates:
         items = [scored["item"] for scored in slate["items"]]
         if len(set(items)) < len(items):
             self._blame("slate", "an item stands in it twice", record, slate)
-        if key is None or key != slate["user"].encode():
+        if key is None or key != (ANYONE if slate["user"] == ANYONE.decode() else self._keys.of(slate["user"])):
             self._blame("slate", "the key is not the user", record, slate)
             return
         if key == ANYONE:
@@ -197,6 +198,6 @@ class Slates:
                 shelf.flags[index] |= NAMED
 
     def _blame(self, kind: str, message: str, record: Record, slate: dict[str, Any] | None = None) -> None:
-        name = (record.key or b"").decode(errors="replace")
+        name = self._keys.name(record.key)
         seq = int(slate["seq"]) if slate else -1
         self._report.add(Violation(kind, message, name, seq, self._topic, record.partition, record.offset))

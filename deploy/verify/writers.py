@@ -12,13 +12,16 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from deploy.verify.judge import of_user, parse
+from deploy.verify.judge import parse
+from deploy.verify.keys import TEXT, Keys
 from deploy.verify.log import Record
+from stream.errors import TopologyError
 
 CLAIM = b"\xffwriter"
 HEADER = "writer"
 STEP = 10**6
 FIRST = 10**12  # where no epoch is known yet
+EARLIER = "utf8"  # the form of keys where a claim names none: versions before the setting
 LARGEST = 64 << 10  # bytes of a claim
 FENCED, UNCLAIMED, FORGED, NOBODYS = "fenced", "unclaimed", "forged", "of nobody"
 
@@ -33,18 +36,22 @@ class Wrong(NamedTuple):
 
 
 class Writers:
-    """One changelog partition, read in order."""
+    """One changelog partition, read in order. keys: of the users."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys = TEXT) -> None:
+        self._keys = keys
         self.current = 0
         self.epochs: set[int] = set()  # of the claims that held
 
     def claim(self, record: Record) -> Wrong | None:
-        """Take in a claim -> what is wrong with it, None where nothing is: also of one that comes too late to hold."""
+        """Take in a claim -> what is wrong with it, None where nothing is: also of one that comes too late to hold.
+
+        Raises TopologyError where one that holds says another form of the users' keys: the settings are not the workers'.
+        """
         said = epoch(record)
         value = _parsed(record.value or b"")
         if value is None:
-            return Wrong("claim", "a claim that is not JSON of the form {epoch, worker, time, topics, partitions}")
+            return Wrong("claim", "a claim that is not JSON of the form {epoch, worker, time, topics, partitions, key}")
         claimed, worker = value["epoch"], value["worker"]
         if said != claimed:
             return Wrong("forged-claim", f"epoch {_short(claimed)}, its header says {said}")
@@ -55,14 +62,22 @@ class Writers:
                 "forged-claim", f"epoch {_short(claimed)} where {self.current} is in force: no takeover goes so far"
             )
         if claimed > self.current:
+            self._same_form(record, value.get("key", EARLIER))
             self.current = claimed
             self.epochs.add(claimed)
         return None
 
+    def _same_form(self, record: Record, form: str) -> None:
+        if form not in ("", self._keys.form):
+            raise TopologyError(
+                f'key: found "{self._keys.form}", expected "{form[:40]}", in which partition {record.partition} of the changelog '
+                f"has its users' keys, says the claim at offset {record.offset}: set FRESHET_KEY={form[:40]}, as for the workers"
+            )
+
     def judge(self, record: Record) -> str:
         """A state record: NOBODYS, under a key that no user has, whose epoch proves nothing; FENCED, where its epoch is over;
         FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has claimed it; else ""."""
-        if not of_user(record.key):
+        if self._keys.user(record.key) is None:
             return NOBODYS
         mine = epoch(record) or 0
         if mine < self.current:
@@ -97,6 +112,7 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
         and type(value.get("worker")) is str
         and type(topics) is dict
         and all(type(text) is str for text in topics.values())
+        and type(value.get("key", EARLIER)) is str
     )
     return value if formed else None
 

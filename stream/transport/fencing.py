@@ -37,6 +37,7 @@ from stream.claims import (
 )
 from stream.clients import consumer_arguments, undecided
 from stream.errors import BrokerError, FencedError, LossError, TopologyError
+from stream.keys import UTF8
 from stream.settings import Settings
 from stream.stopping import stopping
 from stream.store import InterestStore
@@ -57,7 +58,7 @@ class Fence:
     the claim in force there.
 
     topics: source topic -> id of the topic as it is now; a state folded from a topic of another id is refused, and so are
-    states that were divided among another number of partitions.
+    states that were divided among another number of partitions, or by users' keys of another form than `key`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Fence:
         topics: Mapping[str, str],
         partitions: int,
         on_left_out: Callable[[LeftOut], None] = lambda records: None,
+        key: str = UTF8,
     ) -> None:
         self._store = store
         self._batches = batches
@@ -77,6 +79,7 @@ class Fence:
         self._topics = dict(topics)
         self._partitions = partitions
         self._on_left_out = on_left_out
+        self._key = key
         self._worker = uuid.uuid4().hex
         self._epochs: dict[int, int] = {}
         self._mine: dict[int, set[int]] = {}  # every epoch that we have claimed since we took over
@@ -96,8 +99,8 @@ class Fence:
 
     async def take_over(self, partitions: Iterable[int]) -> None:
         """Claim partitions whose states were read back, each up to the claim. Raises TopologyError where the states were
-        folded from topics of other names or another number of partitions, or the epochs are used up, LossError where a source
-        topic was recreated since, BrokerError where the claim cannot be written."""
+        folded from topics of other names or another number of partitions, or by keys of another form, or the epochs are used up,
+        LossError where a source topic was recreated since, BrokerError where the claim cannot be written."""
         for known in (self._epochs, self._mine, self._ends):
             known.clear()
         wanted = sorted(partitions)
@@ -118,6 +121,7 @@ class Fence:
             self._same_names(partition, claim)
             self._same_ids(partition, claim)
             self._same_count(claim)
+            self._same_key(partition, claim)
 
     def _same_names(self, partition: int, claim: Claim) -> None:
         """Claims of long ago name no topics, and neither do we where the broker tells no ids."""
@@ -142,6 +146,14 @@ class Fence:
             raise TopologyError(
                 f"the topics have {self._partitions} partitions, and had {claim.partitions} when the states were folded: "
                 "partitions that are added later part users from their states; another prefix can have that many"
+            )
+
+    def _same_key(self, partition: int, claim: Claim) -> None:
+        if claim.form not in ("", self._key):
+            raise TopologyError(
+                f'key: found "{self._key}", expected "{claim.key}", in which partition {partition} of '
+                f"{self._store.changelog_topic} has its users' keys: with another form users lie on other partitions than their "
+                f"states; set FRESHET_KEY={claim.key} again, or choose another app_id and prefix, and start there from nothing"
             )
 
     async def _take(self, partition: int) -> None:
@@ -263,7 +275,7 @@ class Fence:
                         f"partition {partition} was claimed by another worker: epoch {claim.epoch}, ours {current}"
                     )
                 current = max(current, claim.epoch)
-            elif record.key is None or not of_user(record.key):
+            elif record.key is None or not of_user(record.key, self._key):
                 log_forged(partition, of_nobody(record))
                 nobodys += 1
             else:
@@ -286,7 +298,7 @@ class Fence:
 
     async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
         """A claim written and acknowledged, and its offset; -1 where the broker did not say."""
-        claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics, self._partitions)
+        claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics, self._partitions, self._key)
         place = (self._store.changelog_topic, partition)
         ends = await self._batches().send({place: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
         return claim, ends[place]

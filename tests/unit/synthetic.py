@@ -20,6 +20,7 @@ from stream import interest
 from stream.errors import TopologyError
 from stream.events import SourceEvent
 from stream.interest import Interest
+from stream.keys import FORMS, key_of
 from stream.origin import mark
 from stream.settings import Settings, load
 
@@ -129,7 +130,7 @@ class World:
         names = self.settings
         self.log = Lists([*names.sources, names.changelog_topic, names.recommendations_topic, names.dead_letters_topic])
         self.states: dict[bytes, Interest] = {}
-        self._judge = Judge(PARTITIONS, names.rating_scale, envelope=names.envelope)
+        self._judge = Judge(PARTITIONS, names.rating_scale, envelope=names.envelope, key=names.key)
         self._read: dict[Place, int] = {}
         self._slates = 0
         self._epochs: dict[int, int] = {}
@@ -142,7 +143,8 @@ class World:
     ) -> tuple[int, int, int]:
         """A good event -> (behaviour, partition, offset)."""
         body = {"user": user, "item": item, "time": NOW} | ({}, {"value": 4.0}, {"text": "fine"})[behaviour] | fields
-        return self.send_raw(behaviour, user.encode(), json.dumps(body).encode(), partition_of(user), headers)
+        key = key_of(user, self.settings.key)
+        return self.send_raw(behaviour, key, json.dumps(body).encode(), murmur2(key) % PARTITIONS, headers)
 
     def send_raw(
         self, behaviour: int, key: bytes | None, value: bytes | None, partition: int = 0, headers: Headers = ()
@@ -197,7 +199,9 @@ class World:
     def claim(self, partition: int, epoch: int) -> int:
         """Another writer takes the changelog partition over -> the epoch."""
         header = ("writer", str(epoch).encode())
-        value = json.dumps({"epoch": epoch, "worker": "0" * 32, "time": NOW, "topics": {}}).encode()
+        value = json.dumps(
+            {"epoch": epoch, "worker": "0" * 32, "time": NOW, "topics": {}, "key": self.settings.key}
+        ).encode()
         self.log.append(self.settings.changelog_topic, partition, CLAIM, value, (header,), self.now)
         self._epochs[partition] = epoch
         return epoch
@@ -225,7 +229,7 @@ class World:
         sources = self.settings.sources
         self._slates += 1
         body = {
-            "user": user.decode(),
+            "user": FORMS[self.settings.key].read(user),
             "slate": f"s{self._slates}",
             "seq": state.seq,
             "chain": state.chain.hex(),

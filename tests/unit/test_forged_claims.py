@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deploy.verify import check
 from deploy.verify.disks import OFFSET_KEY
 from deploy.verify.judge import Judge
-from deploy.verify.judge import of_user as check_of_user
+from deploy.verify.keys import TEXT
 from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, Writers
 from deploy.verify.writers import _parsed as check_parsed
 from deploy.verify.writers import epoch as check_epoch
@@ -33,6 +33,7 @@ from stream.claims import (
 )
 from stream.errors import FencedError, TopologyError
 from stream.folder import NOTE_KEY
+from stream.keys import UTF8
 from tests.unit.synthetic import NOW, Row, World, partition_of
 from tests.unit.test_fencing import Log, Writer
 
@@ -163,7 +164,7 @@ def test_a_state_under_the_workers_own_epoch_is_written_over(log: Log, tmp_path:
 # Records under keys that no user can have: of the folder's own notes, of the store, of nobody.
 
 STRANGE = [
-    NOTE_KEY, OFFSET_KEY, b"\xff", b"\xffwriter2", b"", b"*", b"a\0b", b"x" * 257, "\u00fc".encode() * 257, b"\xed\xa0\x80", None,
+    NOTE_KEY, OFFSET_KEY, b"\xff", b"\xffwrite", b"", b"*", b"a\0b", b"x" * 257, "\u00fc".encode() * 257, b"\xed\xa0\x80", None,
 ]  # fmt: skip
 
 
@@ -225,9 +226,10 @@ def test_the_check_names_a_record_of_no_user(key: bytes | None) -> None:
         st.sampled_from(STRANGE),
     )
 )
+@settings(deadline=None)
 def test_worker_check_and_schema_agree_on_who_can_be_a_user(key: bytes | None) -> None:
-    told = of_user(key)
-    assert told == check_of_user(key)
+    told = of_user(key, UTF8)
+    assert told == (TEXT.user(key) is not None)
     body = json.dumps({"user": (key or b"").decode(errors="replace"), "item": "i", "time": 1}).encode()
     verdict = Judge(1, (0.5, 5)).judge(0, 0, NOW, key, body)
     assert told == (not isinstance(verdict, str))
@@ -283,6 +285,9 @@ TEXTS = [
     (b'{"epoch": "x", ' + SAID[1:], True),
     (SAID[:-1] + b', "epoch": "x"}', False),
     (SAID[:-1] + b', "topics": 1}', False),
+    (SAID[:-1] + b', "key": "json"}', True),
+    (SAID[:-1] + b', "key": 1}', False),
+    (SAID[:-1] + b', "key": null}', False),
     (SAID[:-1] + b', "topics": {"a": 1, "a": "b"}}', True),
     (SAID[:-1] + b', "topics": {"a": "b", "a": 1}}', False),
     (SAID[:-1] + b', "time": 5.0}', True),
@@ -327,6 +332,7 @@ ANYTHING = st.recursive(
 DEEP = st.integers(0, 40).map(lambda depth: "[" * depth + "]" * depth or "1")
 GOOD = {
     "epoch": st.sampled_from(["3", "1" + "0" * 30]), "worker": WORDS, "time": NUMBERS, "partitions": NUMBERS,
+    "key": st.sampled_from(['"utf8"', '"json"', '""', "1", "null"]),
     "topics": st.sampled_from(["{}", '{"a": "b"}', '{"a": 1, "a": "b"}', '{"a": "b", "a": 1}']),
 }  # fmt: skip
 
@@ -354,7 +360,7 @@ def test_worker_and_check_read_one_claim(text: bytes) -> None:
     mine, other = decode(text), check_parsed(text)
     assert bool(mine.epoch) == (other is not None), text
     if other is not None:
-        fields = {"topics": {}, "partitions": 0} | other
+        fields = {"topics": {}, "partitions": 0, "key": UTF8} | other
         assert [getattr(mine, name) for name in GOOD] == [fields[name] for name in GOOD]
 
 
