@@ -52,12 +52,13 @@ class Models:
         count = len(h)
         if count == 0:
             return h, c
-        arrays: tuple[NDArray[Any], ...] = (*rows, h, c)
+        feed: dict[str, NDArray[Any]] = rows._asdict() | {"h": h, "c": c}
+        if not self._bundle.spec.actions:
+            del feed["action"]
         broken = not_finite(rows.item, rows.numbers, rows.comment, h, c)
         if count < MIN_ROWS:
-            arrays = tuple(np.concatenate((array,) * MIN_ROWS) for array in arrays)
-        names = ("item", "behaviour", "scene", "numbers", "comment", "h", "c")
-        h_next, c_next = self._step.run(None, dict(zip(names, arrays, strict=True)))
+            feed = {name: np.concatenate((array,) * MIN_ROWS) for name, array in feed.items()}
+        h_next, c_next = self._step.run(None, feed)
         self.ended += 1
         h_next, c_next = h_next[:count], c_next[:count]
         if broken.any():
@@ -149,6 +150,8 @@ class Models:
         """Run the golden vectors of step and score; this warms the sessions up too. Raises BundleError on a deviation."""
         try:
             golden = self._bundle.golden("step")
+            if not self._bundle.spec.actions:
+                golden["action"] = np.zeros(len(golden["h"]), np.int64)
             rows = InputRows(*(golden[name] for name in InputRows._fields))
             found = self.step(rows, golden["h"], golden["c"])
             expected = golden["h_next"], golden["c_next"]
