@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream import provider as accelerator
-from stream.bundle import Bundle
+from stream.bundle import MANIFEST, Bundle
 from stream.errors import BundleError
 from stream.inputs import NUMBERS, UNKNOWN, InputRows
 from stream.masking import settle
@@ -132,9 +132,21 @@ class Models:
     def _check_signatures(self) -> None:
         bundle = self._bundle
         d, h, t = bundle.item_dim, bundle.hidden, bundle.text_dim
+        names = bundle.spec.actions
+        reads = "action" in [value.name for value in self._step.get_inputs()]
+        if names and not reads:
+            raise BundleError(
+                f"step.onnx: it has no input `action`, but {MANIFEST} names {len(names)} in inputs.actions "
+                f"({', '.join(names)}): export the run again"
+            )
+        if reads and not names:
+            raise BundleError(
+                f"step.onnx: it has an input `action`, but {MANIFEST} names no actions in inputs.actions: export the run again"
+            )
         accelerator.check_signature(
             "step.onnx", self._step,
             {"item": ("float", None, d), "behaviour": ("int64", None), "scene": ("int64", None),
+             **({"action": ("int64", None)} if names else {}),
              "numbers": ("float", None, NUMBERS), "comment": ("float", None, t), "h": ("float16", None, h),
              "c": ("float16", None, h)},
             {"h_next": ("float16", None, h), "c_next": ("float16", None, h)},
@@ -146,12 +158,23 @@ class Models:
             {"scores": ("float", None, None), "rows": ("int64", None, None)},
         )  # fmt: skip
 
+    def _check_golden_actions(self, golden: dict[str, NDArray[Any]]) -> None:
+        """The last name of the manifest and none are among the golden vectors: so the graph was proved with as many names.
+        Where there are no actions, earlier versions' golden vectors have none either: zeros, which are not fed."""
+        names = self._bundle.spec.actions
+        if not names:
+            golden["action"] = np.zeros(len(golden["h"]), np.int64)
+        elif (last := int(golden["action"].max(initial=0))) != len(names):
+            raise BundleError(
+                f"golden.npz: step.action goes up to {last}, but {MANIFEST} names {len(names)} in inputs.actions "
+                f"({', '.join(names)}): export the run again"
+            )
+
     def replay(self) -> None:
         """Run the golden vectors of step and score; this warms the sessions up too. Raises BundleError on a deviation."""
         try:
             golden = self._bundle.golden("step")
-            if not self._bundle.spec.actions:
-                golden["action"] = np.zeros(len(golden["h"]), np.int64)
+            self._check_golden_actions(golden)
             rows = InputRows(*(golden[name] for name in InputRows._fields))
             found = self.step(rows, golden["h"], golden["c"])
             expected = golden["h_next"], golden["c_next"]

@@ -30,7 +30,7 @@ NONE_RECENT = np.empty((0, 3), np.int64)
 
 
 def wide_run() -> Run:
-    return tiny_run(300, item=64, hidden=128, near=30)
+    return tiny_run(300, item=64, hidden=128, near=30, actions=("cart", "purchase", "skip"))
 
 
 @pytest.fixture(scope="module", params=["tiny", "full width"])
