@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from stream import provider as accelerator
 from stream.bundle import MANIFEST, Bundle
@@ -185,8 +186,9 @@ class Models:
             h, bias, hidden, recent, count = (golden[name] for name in ("h", "bias", "hidden", "recent", "count"))
             scores, places = self.score(h, items, bias, hidden, recent, count, golden["scores"].shape[1])
             agree("score", slates_apart(scores, places, golden["scores"], golden["rows"]), self._bundle)
-        except (KeyError, ValueError, IndexError, TypeError) as error:
-            raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
+        except (KeyError, ValueError, IndexError, TypeError, InvalidArgument) as error:
+            text = " ".join(str(error).split())
+            raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {text})") from None
 
 
 def not_finite(*parts: NDArray[Any]) -> NDArray[np.bool_]:

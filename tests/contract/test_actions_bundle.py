@@ -171,6 +171,19 @@ def test_golden_vectors_without_an_action_do_not_fit(copy: Path) -> None:
         opened(resealed(copy, golden_npz=file.getvalue()))
 
 
+def test_more_names_than_the_graph_has_rows_for(copy: Path) -> None:
+    with np.load(copy / "golden.npz") as golden:
+        arrays = {name: golden[name] for name in golden.files}
+    arrays["step.action"] = arrays["step.action"] + (arrays["step.action"] == len(ACTIONS))
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    names = [*ACTIONS, "view"]
+    with pytest.raises(
+        BundleError, match=r"golden.npz: does not fit the graphs \(.*indices element out of data bounds"
+    ):
+        opened(resealed(copy, lambda manifest: manifest["inputs"].update(actions=names), golden_npz=file.getvalue()))
+
+
 def test_a_run_that_would_be_fed_other_actions_is_not_exported() -> None:
     run = tiny_run(actions=ACTIONS)
     with pytest.raises(
