@@ -49,6 +49,7 @@ def card_text(run: Run, card: Card) -> bytes:
             "Popularity in the score",
             f"{blend.prior:g}, halved after {blend.evidence:g} events" if blend.prior else "none",
         ),
+        *((("Actions read", ", ".join(run.spec.actions)),) if run.spec.actions else ()),
         *((f"Licence of {part}", terms) for part, terms in card.licences.items()),
     ]
     lines = [

@@ -35,9 +35,35 @@ class Step(nn.Module):
     def forward(
         self, item: Tensor, behaviour: Tensor, scene: Tensor, numbers: Tensor, comment: Tensor, h: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor]:
-        row = self.network.inputs(item, behaviour, scene, numbers, comment)
+        return self.next(self.network.inputs(item, behaviour, scene, numbers, comment), h, c)
+
+    def next(self, row: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """What the blocks read [B, W] and states -> next h, next c."""
         h, c = self.network.step(row, h.float(), c.float())
         return h.clamp(-STATE_LIMIT, STATE_LIMIT).half(), c.clamp(-STATE_LIMIT, STATE_LIMIT).half()
+
+
+class ActingStep(Step):
+    """`Step` of a network that reads actions: one input more, behind `scene`."""
+
+    def forward(  # type: ignore[override]
+        self,
+        item: Tensor,
+        behaviour: Tensor,
+        scene: Tensor,
+        action: Tensor,
+        numbers: Tensor,
+        comment: Tensor,
+        h: Tensor,
+        c: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        return self.next(self.network.inputs(item, behaviour, scene, numbers, comment, action), h, c)
+
+
+def step_module(network: InterestNetwork) -> Step:
+    """The module of step.onnx. Its inputs stand in the order of stream.inputs.InputRows, then h and c; `action` is there only
+    where the network reads it."""
+    return ActingStep(network) if network.size.reads_actions else Step(network)
 
 
 class Query(nn.Module):
@@ -89,13 +115,14 @@ def step_graph(network: InterestNetwork) -> onnx.ModelProto:
         "item": torch.zeros(rows, size.item),
         "behaviour": index,
         "scene": index.clone(),  # a tensor of its own: the exporter takes one tensor given twice for one input
+        **({"action": index.clone()} if size.reads_actions else {}),
         "numbers": torch.zeros(rows, NUMBERS),
         "comment": torch.zeros(rows, size.text),
         "h": state,
         "c": state.clone(),
     }
     batch = Dim("B", min=1)
-    return export_graph(Step(network), inputs, {name: {0: batch} for name in inputs}, ("h_next", "c_next"))
+    return export_graph(step_module(network), inputs, {name: {0: batch} for name in inputs}, ("h_next", "c_next"))
 
 
 def item_graph(network: InterestNetwork) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from export.graphs import ItemTower, Query, Step, TextVector
+from export.graphs import ItemTower, Query, TextVector, step_module
 from export.reading import reading_golden
 from models.blend import blend_scores, log_popularity
 from models.run import Run
@@ -54,12 +54,13 @@ def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokeni
             "item": items[random.integers(0, len(items), ROWS)],
             "behaviour": random.integers(0, len(BEHAVIOURS), ROWS),
             "scene": random.integers(0, size.scenes + 1, ROWS),
+            **({"action": _actions(size.actions)} if size.reads_actions else {}),
             "numbers": random.uniform(-1, 1, (ROWS, NUMBERS)).astype(np.float32),
             "comment": _unit(random, ROWS, size.text) * (random.random((ROWS, 1)) < 0.3).astype(np.float32),
             "h": np.tanh(random.normal(size=(ROWS, size.hidden))).astype(np.float16),
             "c": random.normal(scale=2, size=(ROWS, size.hidden)).astype(np.float16),
         }
-        h_next, c_next = Step(network)(*(torch.from_numpy(array) for array in step.values()))
+        h_next, c_next = step_module(network)(*(torch.from_numpy(array) for array in step.values()))
         step |= {"h_next": h_next.numpy(), "c_next": c_next.numpy()}
         golden["step"] = step
         golden["score"] = _score(run, step["h_next"], items, random)
@@ -125,6 +126,13 @@ def _score(run: Run, h: NDArray[np.float16], items: NDArray[np.float32], random:
         "h": h, "later": later, "bias": bias, "hidden": hidden, "recent": recent, "count": count,
         "scores": best[:, :k].numpy(), "rows": rows[:, :k].numpy(),
     }  # fmt: skip
+
+
+def _actions(names: int) -> NDArray[np.int64]:
+    """i64 [ROWS], the last name and none among them. Drawn apart, so that the other vectors are those of a bundle without."""
+    drawn = np.random.default_rng(21).integers(0, names + 1, ROWS)
+    drawn[:2] = names, 0
+    return drawn
 
 
 def _texts(bert: nn.Module, tokenizer: bytes) -> tuple[Arrays, Arrays]:

@@ -23,9 +23,22 @@ from export.card import card_text, make_card
 from export.graphs import item_graph, score_graph, serialise, step_graph, text_graph
 from export.parity import golden_vectors, measure
 from export.reading import rating_graph, reading_entry, text_and_trunk_graph
-from models.run import Run, check_blend
+from models.run import Run, check_actions, check_blend
 from models.text import load_bert, load_tokenizer
-from stream.bundle import CURRENT, MANIFEST, OPSET, SCHEMA, BlendEntry, Dims, FileEntry, Inputs, Manifest, load, stamp
+from stream.bundle import (
+    ACTING,
+    CURRENT,
+    MANIFEST,
+    OPSET,
+    PLAIN,
+    BlendEntry,
+    Dims,
+    FileEntry,
+    Inputs,
+    Manifest,
+    load,
+    stamp,
+)
 from stream.encoder import open_encoder
 from stream.errors import BundleError
 from stream.session import open_models
@@ -39,6 +52,7 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     Raises BundleError where a graph is farther from torch than its tolerance, DataError where the blend cannot be served.
     """
     check_blend(run.blend, run.neighbours, len(run.item_ids), "the run")
+    check_actions(run.spec, run.network.size, "the run")
     network = run.network.eval()
     bert = load_bert() if bert is None else bert
     with torch.inference_mode():
@@ -71,14 +85,14 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     }
     card = make_card(run, files)
     files["card.md"] = card_text(run, card)
-    size, blend = network.size, run.blend
+    size, blend, spec = network.size, run.blend, run.spec
     manifest = Manifest(
-        schema=SCHEMA,
+        schema=ACTING if spec.actions else PLAIN,
         created=int(float(os.environ.get("SOURCE_DATE_EPOCH", 0)) * 1000) or time.time_ns() // 1_000_000,
         opset=OPSET,
         files={name: FileEntry(sha256(content).hexdigest(), len(content)) for name, content in files.items()},
         dims=Dims(size.item, size.hidden, size.text, len(run.item_ids), run.max_tokens),
-        inputs=Inputs(run.spec.rating_scale, run.spec.scenes, run.spec.choices, dict(run.spec.weights)),
+        inputs=Inputs(spec.rating_scale, spec.scenes, spec.choices, dict(spec.weights), spec.actions),
         state_model=stamp(files["step.onnx"], files["items.npy"]).hex(),
         parity=parity,
         blend=BlendEntry(**asdict(blend), neighbours=run.neighbours.index.shape[1] if blend.neighbour else 0),

@@ -18,7 +18,7 @@ from stream.events import BEHAVIOURS
 from stream.inputs import NUMBERS
 
 STATE_LIMIT = 60_000.0  # below the largest float16: h and c are stored as float16
-FEATURES: Final = ("behaviour", "scene", "value", "gap", "comment")
+FEATURES: Final = ("behaviour", "scene", "value", "gap", "comment", "action")
 """What may enter beside the item; each is an ablation of its own. Item text is `item_text`."""
 
 
@@ -31,7 +31,7 @@ class NetworkSize:
     item_dropout: of what is read; id_dropout: share of id embeddings hidden in a step, so that text alone must do;
     features: of FEATURES, those in use; item_text: text tower in use; normalise: items and query of unit length,
     `temperature` between them;
-    residual, feed: parts of the block.
+    residual, feed: parts of the block; actions: A, how many it knows by name.
     """
 
     items: int
@@ -53,6 +53,12 @@ class NetworkSize:
     temperature: float = 0.07
     residual: bool = True
     feed: bool = True
+    actions: int = 0
+
+    @property
+    def reads_actions(self) -> bool:
+        """There are actions and the feature is in use; else the network has no weights for them and its step no such input."""
+        return self.actions > 0 and "action" in self.features
 
     @property
     def hidden(self) -> int:
@@ -109,6 +115,14 @@ class InterestNetwork(nn.Module):
             mask[place : place + wide] = float(name in size.features)
             place += wide
         self.register_buffer("used", mask, persistent=False)
+        self.action: nn.Embedding | None = None
+        if size.reads_actions:  # last, so that all other weights start as they do without
+            # Row 0 stays zeros, and so does the row of a name that training never sees: such events are read as if they had
+            # no action. The others start from there too.
+            self.action = nn.Embedding(size.actions + 1, size.context, padding_idx=0)
+            nn.init.zeros_(self.action.weight)
+            self.action_gate = nn.Linear(size.context, size.width, bias=False)
+            self.action_shift = nn.Linear(size.context, size.width, bias=False)
 
     used: Tensor
 
@@ -129,19 +143,30 @@ class InterestNetwork(nn.Module):
     def _finish(self, vectors: Tensor) -> Tensor:
         return nn.functional.normalize(vectors, dim=-1) if self.size.normalise else vectors
 
-    def inputs(self, item: Tensor, behaviour: Tensor, scene: Tensor, numbers: Tensor, comment: Tensor | None) -> Tensor:
+    def inputs(
+        self,
+        item: Tensor,
+        behaviour: Tensor,
+        scene: Tensor,
+        numbers: Tensor,
+        comment: Tensor | None,
+        action: Tensor | None = None,
+    ) -> Tensor:
         """The row of stream.inputs -> what the blocks read.
 
-        item [..., D], behaviour and scene i64 [...], numbers [..., NUMBERS], comment [..., X] (None: no texts) ->
-        [..., W]. Scene and behaviour enter by a gate and a shift, so that scenes share the item's meaning and yet keep a
-        taste of their own (FiLM: E. Perez et al., AAAI 2018).
+        item [..., D], behaviour and scene i64 [...], numbers [..., NUMBERS], comment [..., X] (None: no texts), action i64 [...]
+        (None: no event has one) -> [..., W]. Scene, behaviour and action enter by a gate and a shift, so that scenes share the
+        item's meaning and yet keep a taste of their own (FiLM: E. Perez et al., AAAI 2018).
         """
         x: Tensor = self.item_norm(self.item_in(item))
         if self.size.features:
             read = x.new_zeros(*x.shape[:-1], self.size.comment) if comment is None else self.comment(comment)
             parts = (self.behaviour(behaviour), self.scene(scene), numbers, read)
             around = torch.cat(parts, dim=-1) * self.used
-            x = x * (1 + self.gate(around)) + self.shift(around)
+            acted = None if self.action is None or action is None else self.action(action)
+            gate = 1 + self.gate(around)
+            x = x * (gate if acted is None else gate + self.action_gate(acted)) + self.shift(around)
+            x = x if acted is None else x + self.action_shift(acted)
         dropped: Tensor = self.item_dropout(x)
         return dropped
 

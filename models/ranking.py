@@ -43,6 +43,7 @@ def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places:
         on(torch.from_numpy(rows.scene[flat]), items),
         on(torch.from_numpy(rows.numbers[flat]), items),
         on(torch.from_numpy(rows.vectors[comment]), items) if comment.any() else None,
+        None if rows.action is None else on(torch.from_numpy(rows.action[flat]), items),
     )
     return inputs.reshape(*places.shape, -1)
 

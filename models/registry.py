@@ -35,8 +35,8 @@ def _changed(part: str) -> Factory:
     return lambda preset, fit: _named("models.sequential.ablation", "Changed")(part, preset, fit)
 
 
-CHANGES: Final = ("without-behaviour", "with-scene", "without-value", "without-gap", "without-comment", "without-text",
-                  "without-neighbours")  # fmt: skip
+CHANGES: Final = ("without-behaviour", "with-scene", "without-value", "without-gap", "without-comment",
+                  "without-action", "without-text", "without-neighbours")  # fmt: skip
 """Rows of models.sequential.ablation; here by hand, since that module brings torch."""
 COMPARED: Final[dict[str, Factory]] = {
     "popularity": _plain("models.baselines.popularity", "Popularity"),

@@ -26,7 +26,7 @@ class Histories:
     numbers: f32 [E, NUMBERS]; comment: i64 [E], rows of `vectors` f32 [M, X] (row 0: zeros, no text);
     choice: bool [E], choices (models/data/choices.py) of known items: events that the model learns to predict; judged: bool
     [E], those of them that are held out and count in figures; weight: f64 [E], what a choice counts for where choices are
-    counted, None: 1 each.
+    counted, None: 1 each; action: i64 [E], None where no action is read.
     """
 
     users: tuple[str, ...]
@@ -40,6 +40,7 @@ class Histories:
     choice: Flags
     judged: Flags
     weight: Doubles | None = None
+    action: Rows | None = None
 
     def owner(self) -> Rows:
         """i64 [E]: the user of every event."""
@@ -92,6 +93,11 @@ def histories(
         choice=choice,
         judged=choice & table["held"].to_numpy(),
         weight=None if weight is None else weight.to_numpy(),
+        action=(
+            np.fromiter((spec.action(name) for name in table["action"].to_list()), np.int64, len(table))
+            if spec.actions
+            else None
+        ),
     )
 
 

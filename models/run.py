@@ -113,8 +113,14 @@ def load_run(folder: Path) -> Run:
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
         choices = parse_choices(",".join(about["inputs"].get("choices", CHOICES)))
         weights = tuple(sorted((str(name), float(weight)) for name, weight in about["inputs"].get("weights", ACTIONS)))
+        actions = tuple(map(str, about["inputs"].get("actions", ())))
         spec = InputSpec(
-            (float(scale[0]), float(scale[1])), tuple(scenes), int(about["inputs"]["text_dim"]), choices, weights
+            (float(scale[0]), float(scale[1])),
+            tuple(scenes),
+            int(about["inputs"]["text_dim"]),
+            choices,
+            weights,
+            actions,
         )
         text = np.load(folder / "text.npy", allow_pickle=False)
         popularity = np.load(folder / "popularity.npy", allow_pickle=False)
@@ -128,6 +134,7 @@ def load_run(folder: Path) -> Run:
                 f"{folder}: items.json, text.npy, popularity.npy and run.json differ in the number of items"
             )
         check_blend(blend, neighbours, len(item_ids), str(folder))
+        check_actions(spec, size, str(folder))
         network = InterestNetwork(size, torch.from_numpy(text))
         network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -151,6 +158,16 @@ def load_run(folder: Path) -> Run:
         seeds=tuple(about["seeds"]),
         reading=load_reading(folder / READING) if about.get("reads_ratings") else None,
     )
+
+
+def check_actions(spec: InputSpec, size: NetworkSize, where: str) -> None:
+    """Raises DataError where the network reads another number of actions than those that it would be fed."""
+    reads = size.actions if size.reads_actions else 0
+    if len(spec.actions) != reads:
+        raise DataError(
+            f"{where}: inputs.actions: {len(spec.actions)} names ({', '.join(spec.actions) or 'none'}), the network reads "
+            f"{reads}: expected as many; train the run again"
+        )
 
 
 def check_blend(blend: Blend, neighbours: Neighbours, items: int, where: str) -> None:

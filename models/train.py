@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.chunks import hold_validation
 from models.data import DataSet, split_last
+from models.data.actions import often
 from models.data.choices import require_choices
 from models.data.dataset import fingerprint
 from models.degenerate import UNWATCHED, require_order
@@ -125,7 +126,8 @@ def training_part(
     item_ids = tuple(item.item for item in data.items)
     if len(item_ids) < 2 or not len(part):
         raise DataError(f"{data.name}: {len(item_ids)} items and {len(part)} training events: nothing to learn from")
-    spec = InputSpec(data.rating_scale, replace(data, events=part).scenes, TEXT_DIM, data.choices, data.weights)
+    scenes, actions = replace(data, events=part).scenes, often(part)
+    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
     text = item_vectors(data, encoder, report)
     told = _told(report, "comments")
     rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, told), reading)
@@ -134,10 +136,11 @@ def training_part(
 
 
 def run_of(data: DataSet, training: Training, ranker: BlendRanker, info: DataInfo, metrics: dict[str, float]) -> Run:
-    """A fitted model as a run, ready to export."""
+    """A fitted model as a run, ready to export. A network that reads no actions is to be fed none."""
+    network = ranker.interest.network
     return Run(
-        network=ranker.interest.network,
-        spec=training.spec,
+        network=network,
+        spec=training.spec if network.size.reads_actions else replace(training.spec, actions=()),
         item_ids=training.item_ids,
         popularity=popularity(training.rows, len(training.items)),
         text=training.text,

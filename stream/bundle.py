@@ -28,7 +28,10 @@ from stream.errors import BundleError
 from stream.inputs import ACTIONS, CHOICES, InputSpec
 from stream.interest import MAX_RECENT
 
-SCHEMA: Final = 2
+PLAIN: Final = 2
+ACTING: Final = 3
+"""Schemas of the manifest: ACTING where the step graph reads actions, so that a version that feeds none refuses the bundle by its
+schema; else PLAIN, which earlier versions serve too. Nothing else differs."""
 OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
@@ -77,6 +80,7 @@ class Inputs(Struct, frozen=True):
     scenes: tuple[str, ...]
     choices: tuple[Annotated[str, Meta(pattern="^(clicks|ratings|comments)$")], ...] = CHOICES
     weights: dict[str, float] = msgspec.field(default_factory=lambda: dict(ACTIONS))
+    actions: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
 
 
 class Parity(Struct, frozen=True):
@@ -218,6 +222,7 @@ def load(folder: Path) -> Bundle:
             dims.text,
             manifest.inputs.choices,
             tuple(sorted(manifest.inputs.weights.items())),
+            manifest.inputs.actions,
         ),
         item_dim=dims.item,
         hidden=dims.hidden,
@@ -244,10 +249,10 @@ def stamp(step: bytes, items: bytes) -> bytes:
 def _manifest(raw: bytes) -> Manifest:
     try:
         version = msgspec.json.decode(raw, type=_Version)
-        if version.schema != SCHEMA or version.opset != OPSET:  # first: another schema has other fields
+        if version.schema not in (PLAIN, ACTING) or version.opset != OPSET:  # first: another schema has other fields
             raise BundleError(
-                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads {SCHEMA}, {OPSET}: export "
-                "the run again"
+                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads schema {PLAIN} and {ACTING}, "
+                f"opset {OPSET}: export the run again"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -260,9 +265,26 @@ def _manifest(raw: bytes) -> Manifest:
         )
     if not manifest.inputs.rating_scale[0] < manifest.inputs.rating_scale[1]:
         raise BundleError(f"{MANIFEST}: rating_scale: expected min < max")
+    _check_actions(manifest)
     if wrong := {name.removesuffix(".onnx") for name in expected if name.endswith(".onnx")} - set(manifest.parity):
         raise BundleError(f"{MANIFEST}: parity is not stated for {sorted(wrong)}")
     return manifest
+
+
+def _check_actions(manifest: Manifest) -> None:
+    names = manifest.inputs.actions
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise BundleError(f"{MANIFEST}: inputs.actions: {twice[0]!r} stands there twice, expected each name once")
+    if names and manifest.schema != ACTING:
+        raise BundleError(
+            f"{MANIFEST}: inputs.actions: {len(names)} names ({', '.join(names)}) under schema {manifest.schema}, expected "
+            f"none, or schema {ACTING}: export the run again"
+        )
+    if not names and manifest.schema == ACTING:
+        raise BundleError(
+            f"{MANIFEST}: inputs.actions: none under schema {ACTING}, expected one or more, or schema {PLAIN}: export the run "
+            "again"
+        )
 
 
 def _read(path: Path, limit: int) -> bytes:

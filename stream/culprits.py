@@ -21,7 +21,7 @@ from stream.recommend import StepInput, Turn
 
 log = logging.getLogger("freshet.culprits")
 
-PLAIN: Final = StepInput("", CLICK, "", math.nan, NO_TIME, None)
+PLAIN: Final = StepInput("", CLICK, "", "", math.nan, NO_TIME, None)
 Culprit = tuple[SourceEvent, Exception]
 Advance = Callable[[Sequence[Turn]], Awaitable[int]]
 TakenAnew = Callable[[Turn, Collection[SourceEvent]], Turn]

@@ -1,7 +1,7 @@
 """How an event becomes the recurrent model's input row: the one definition, used by serving and by training. Pure.
 
 One row is: the item's vector (row `item` of the item matrix, which holds the item's text too; row 0 is UNKNOWN), the
-behaviour, the scene, NUMBERS floats, and the comment's text vector (zeros where there is no text).
+behaviour, the scene, the action, NUMBERS floats, and the comment's text vector (zeros where there is no text).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNKNOWN: Final = 0
-"""Row of the item matrix for an item that neither the bundle nor the catalogue has; also scene index 0."""
+"""Row of the item matrix for an item that neither the bundle nor the catalogue has; also the index of no scene and no action."""
 
 NUMBERS: Final = 4
 """value scaled to [-1, 1] | 1 if there is a value | log time gap, 0 to about 1 | 1 if this is the user's first event"""
@@ -39,7 +39,7 @@ class InputSpec:
     rating_scale: (min, max); scenes: known scenes, index = place + 1, 0 for none and for unknown ones;
     text_dim: width of a text vector; choices: which of CHOICES count as choices (models/data/choices.py), of comments those
     that carry a value: no part of a row, but what training predicts and the score's neighbours look at; weights: of actions, as
-    ACTIONS has them.
+    ACTIONS has them; actions: those that the network reads, index = place + 1, 0 for none and for all others.
     """
 
     rating_scale: tuple[float, float]
@@ -47,6 +47,7 @@ class InputSpec:
     text_dim: int
     choices: tuple[str, ...] = CHOICES
     weights: tuple[tuple[str, float], ...] = ACTIONS
+    actions: tuple[str, ...] = ()
 
     def chosen(self) -> frozenset[int]:
         """The behaviours of `choices`."""
@@ -58,10 +59,11 @@ class InputSpec:
 
     def scene(self, name: str) -> int:
         """Scene name -> index; 0 for "" and for scenes unseen in training."""
-        try:
-            return self.scenes.index(name) + 1
-        except ValueError:
-            return 0
+        return _place(self.scenes, name)
+
+    def action(self, name: str) -> int:
+        """What a click says that the user did -> index; 0 for "" and for actions that training saw too seldom."""
+        return _place(self.actions, name)
 
     def numbers(self, value: float, gap_ms: int) -> tuple[float, float, float, float]:
         """The NUMBERS of one event. value: NaN for none; gap_ms: since the previous event, negative for the first."""
@@ -75,6 +77,13 @@ class InputSpec:
         )
 
 
+def _place(names: tuple[str, ...], name: str) -> int:
+    try:
+        return names.index(name) + 1
+    except ValueError:
+        return UNKNOWN
+
+
 def refused(weights: Sequence[tuple[str, float]]) -> frozenset[str]:
     """The actions that are no choices. weights: as ACTIONS."""
     return frozenset(name for name, weight in weights if weight <= 0)
@@ -83,12 +92,14 @@ def refused(weights: Sequence[tuple[str, float]]) -> frozenset[str]:
 class InputRows(NamedTuple):
     """B rows as the step model takes them.
 
-    item: float32 [B, D]; behaviour, scene: int64 [B]; numbers: float32 [B, NUMBERS]; comment: float32 [B, text_dim].
+    item: float32 [B, D]; behaviour, scene, action: int64 [B]; numbers: float32 [B, NUMBERS]; comment: float32 [B, text_dim].
+    A bundle without actions has no use for `action`: it is 0 throughout then, and the step graph has no such input.
     """
 
     item: NDArray[np.float32]
     behaviour: NDArray[np.int64]
     scene: NDArray[np.int64]
+    action: NDArray[np.int64]
     numbers: NDArray[np.float32]
     comment: NDArray[np.float32]
 

@@ -73,6 +73,7 @@ class StepInput(NamedTuple):
     item: str
     behaviour: int
     scene: str
+    action: str
     value: float
     gap_ms: int
     vector: Floats | None
@@ -153,7 +154,9 @@ def _fold(turn: Turn, topics: Sequence[str], refused: Collection[SourceEvent]) -
             gap = interest.fold(state, event, topics[event.behaviour])
             turn.folded.append(event)
             value = event.read if math.isnan(event.value) else event.value
-            turn.inputs.append(StepInput(event.item, event.behaviour, event.scene, value, gap, event.vector))
+            turn.inputs.append(
+                StepInput(event.item, event.behaviour, event.scene, event.action, value, gap, event.vector)
+            )
 
 
 def _refold(turn: Turn, model: bytes, hidden: int) -> None:
@@ -165,7 +168,9 @@ def _refold(turn: Turn, model: bytes, hidden: int) -> None:
     for recent in state.recents():
         gap = NO_TIME if before == NO_TIME else max(0, recent.time - before)
         before = max(before, recent.time)
-        turn.inputs.append(StepInput(recent.item, recent.behaviour, recent.scene, recent.value, gap, None))
+        turn.inputs.append(
+            StepInput(recent.item, recent.behaviour, recent.scene, recent.action, recent.value, gap, None)
+        )
     turn.refolded = True
 
 
@@ -210,6 +215,7 @@ def input_rows(inputs: Sequence[StepInput], catalogue: Catalogue, spec: InputSpe
         item=catalogue.items[places],
         behaviour=np.fromiter((one.behaviour for one in inputs), np.int64, size),
         scene=np.fromiter((spec.scene(one.scene) for one in inputs), np.int64, size),
+        action=np.fromiter((spec.action(one.action) for one in inputs), np.int64, size),
         numbers=numbers,
         comment=comment,
     )

@@ -94,7 +94,8 @@ tombstone. That for `*` has a header `writer`, for `freshet verify`.
 `dislike` and `skip` are no choices: training does not predict them, neighbours and popularity do not count them, figures are not
 about them. Every other click is a choice, whatever name it has. Where choices are counted in training, `view` counts 0.5,
 `click` 1, `cart` 2, `like` 2, `purchase` 3, all else 1; [models.md](models.md) says how to change that. The recurrent network
-does not read the action: to the state every click is a click.
+reads the action of every click, whether it is a choice or not, where its training had that name often enough (in 1 % of all
+events or in 100); another name, and no action, are read alike.
 
 An item that the user has had, in whatever way, disliked and skipped ones too, is not recommended to
 that user again (the setting `filter_seen`). A user sends one event for each thing done: a purchase after a view is two clicks.

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from stream import provider as accelerator
-from stream.bundle import Bundle
+from stream.bundle import MANIFEST, Bundle
 from stream.errors import BundleError
 from stream.inputs import NUMBERS, UNKNOWN, InputRows
 from stream.masking import settle
@@ -52,12 +53,13 @@ class Models:
         count = len(h)
         if count == 0:
             return h, c
-        arrays: tuple[NDArray[Any], ...] = (*rows, h, c)
+        feed: dict[str, NDArray[Any]] = rows._asdict() | {"h": h, "c": c}
+        if not self._bundle.spec.actions:
+            del feed["action"]
         broken = not_finite(rows.item, rows.numbers, rows.comment, h, c)
         if count < MIN_ROWS:
-            arrays = tuple(np.concatenate((array,) * MIN_ROWS) for array in arrays)
-        names = ("item", "behaviour", "scene", "numbers", "comment", "h", "c")
-        h_next, c_next = self._step.run(None, dict(zip(names, arrays, strict=True)))
+            feed = {name: np.concatenate((array,) * MIN_ROWS) for name, array in feed.items()}
+        h_next, c_next = self._step.run(None, feed)
         self.ended += 1
         h_next, c_next = h_next[:count], c_next[:count]
         if broken.any():
@@ -131,9 +133,21 @@ class Models:
     def _check_signatures(self) -> None:
         bundle = self._bundle
         d, h, t = bundle.item_dim, bundle.hidden, bundle.text_dim
+        names = bundle.spec.actions
+        reads = "action" in [value.name for value in self._step.get_inputs()]
+        if names and not reads:
+            raise BundleError(
+                f"step.onnx: it has no input `action`, but {MANIFEST} names {len(names)} in inputs.actions "
+                f"({', '.join(names)}): export the run again"
+            )
+        if reads and not names:
+            raise BundleError(
+                f"step.onnx: it has an input `action`, but {MANIFEST} names no actions in inputs.actions: export the run again"
+            )
         accelerator.check_signature(
             "step.onnx", self._step,
             {"item": ("float", None, d), "behaviour": ("int64", None), "scene": ("int64", None),
+             **({"action": ("int64", None)} if names else {}),
              "numbers": ("float", None, NUMBERS), "comment": ("float", None, t), "h": ("float16", None, h),
              "c": ("float16", None, h)},
             {"h_next": ("float16", None, h), "c_next": ("float16", None, h)},
@@ -145,10 +159,23 @@ class Models:
             {"scores": ("float", None, None), "rows": ("int64", None, None)},
         )  # fmt: skip
 
+    def _check_golden_actions(self, golden: dict[str, NDArray[Any]]) -> None:
+        """The last name of the manifest and none are among the golden vectors: so the graph was proved with as many names.
+        Where there are no actions, earlier versions' golden vectors have none either: zeros, which are not fed."""
+        names = self._bundle.spec.actions
+        if not names:
+            golden["action"] = np.zeros(len(golden["h"]), np.int64)
+        elif (last := int(golden["action"].max(initial=0))) != len(names):
+            raise BundleError(
+                f"golden.npz: step.action goes up to {last}, but {MANIFEST} names {len(names)} in inputs.actions "
+                f"({', '.join(names)}): export the run again"
+            )
+
     def replay(self) -> None:
         """Run the golden vectors of step and score; this warms the sessions up too. Raises BundleError on a deviation."""
         try:
             golden = self._bundle.golden("step")
+            self._check_golden_actions(golden)
             rows = InputRows(*(golden[name] for name in InputRows._fields))
             found = self.step(rows, golden["h"], golden["c"])
             expected = golden["h_next"], golden["c_next"]
@@ -159,8 +186,9 @@ class Models:
             h, bias, hidden, recent, count = (golden[name] for name in ("h", "bias", "hidden", "recent", "count"))
             scores, places = self.score(h, items, bias, hidden, recent, count, golden["scores"].shape[1])
             agree("score", slates_apart(scores, places, golden["scores"], golden["rows"]), self._bundle)
-        except (KeyError, ValueError, IndexError, TypeError) as error:
-            raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
+        except (KeyError, ValueError, IndexError, TypeError, InvalidArgument) as error:
+            text = " ".join(str(error).split())
+            raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {text})") from None
 
 
 def not_finite(*parts: NDArray[Any]) -> NDArray[np.bool_]:

@@ -28,20 +28,29 @@ BLEND = Blend(last=5, fade=0.6, neighbour=0.5, prior=0.3, evidence=2.0)
 
 
 def tiny_run(
-    items: int = 50, seed: int = 7, item: int = 16, hidden: int = 32, near: int = 4, blend: Blend = BLEND
+    items: int = 50,
+    seed: int = 7,
+    item: int = 16,
+    hidden: int = 32,
+    near: int = 4,
+    blend: Blend = BLEND,
+    actions: tuple[str, ...] = (),
 ) -> Run:
     """An untrained network over `items` items called item-1, item-2, ..., each with the `near` rows behind it as neighbours.
 
-    hidden: of the stored state, of one block and its output.
+    hidden: of the stored state, of one block and its output; actions: that it reads, as if it had learned them.
     """
     torch.manual_seed(seed)
     text = torch.nn.functional.normalize(torch.randn(items + 1, 384), dim=-1)
     text[0] = 0
-    size = NetworkSize(items=items, scenes=2, item=item, width=hidden // 2)
+    size = NetworkSize(items=items, scenes=2, item=item, width=hidden // 2, actions=len(actions))
+    network = InterestNetwork(size, text).eval()
+    if network.action is not None:
+        torch.nn.init.normal_(network.action.weight[1:])
     popularity = np.concatenate(([0.0], 1000.0 / np.arange(1, items + 1))).astype(np.float32)
     return Run(
-        network=InterestNetwork(size, text).eval(),
-        spec=InputSpec((0.5, 5.0), ("home", "search"), 384),
+        network=network,
+        spec=InputSpec((0.5, 5.0), ("home", "search"), 384, actions=actions),
         item_ids=tuple(f"item-{row}" for row in range(1, items + 1)),
         popularity=popularity,
         text=text.numpy(),
@@ -78,9 +87,9 @@ def text_onnx() -> bytes:
     return path.read_bytes()
 
 
-def tiny_bundle(folder: Path, items: int = 50) -> Path:
+def tiny_bundle(folder: Path, items: int = 50, actions: tuple[str, ...] = ()) -> Path:
     """Publish a tiny bundle below `folder` (a bundles folder, with CURRENT) -> the bundle's own folder."""
-    return publish(build(tiny_run(items), text=text_onnx()), folder)
+    return publish(build(tiny_run(items, actions=actions), text=text_onnx()), folder)
 
 
 def shallow_bundle(folder: Path) -> Path:

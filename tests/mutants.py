@@ -21,12 +21,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from stream import claims, interest, pipeline, popularity
+from stream import claims, interest, pipeline, popularity, recommend
 from stream.claims import CLAIM_KEY
 from stream.decoder import EventDecoder
 from stream.errors import RecordError
 from stream.events import SourceEvent
 from stream.health import Health
+from stream.inputs import InputRows
 from stream.interest import Interest
 from stream.pipeline import Pipeline
 from stream.recommend import Turn
@@ -185,6 +186,29 @@ def muddles_recent(settings: Settings) -> None:
             state.recent = b"".join(entries[:-2] + entries[-2:][::-1])
 
     interest._remember = mutant
+
+
+def muddles_action(settings: Settings) -> None:
+    """Of one event with an action in ten its user's state remembers another one."""
+    remember, numbers = interest._remember, count(1)
+
+    def mutant(state: Interest, event: SourceEvent) -> None:
+        if event.action and next(numbers) % 10 == 0:
+            event = msgspec.structs.replace(event, action=f"not {event.action}")
+        remember(state, event)
+
+    interest._remember = mutant
+
+
+def feeds_no_action(settings: Settings) -> None:
+    """The recurrent step reads every click as one without an action."""
+    input_rows = recommend.input_rows
+
+    def mutant(*inputs: Any) -> tuple[InputRows, int]:
+        rows, unknown = input_rows(*inputs)
+        return rows._replace(action=np.zeros_like(rows.action)), unknown
+
+    recommend.input_rows = mutant
 
 
 def drifts(settings: Settings) -> None:
@@ -366,7 +390,8 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
-        forgets_seen, muddles_recent, drifts, misranks, misleads, erases, overclaims, stalls, slows, stands,
+        forgets_seen, muddles_recent, muddles_action, feeds_no_action, drifts, misranks, misleads, erases, overclaims,
+        stalls, slows, stands,
     )
 }  # fmt: skip
 

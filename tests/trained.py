@@ -25,6 +25,7 @@ def last_states(network: InterestNetwork, rows: Histories, items: Tensor) -> Ten
             torch.from_numpy(rows.scene[begin:end]),
             torch.from_numpy(rows.numbers[begin:end]),
             torch.from_numpy(rows.vectors[rows.comment[begin:end]]),
+            None if rows.action is None else torch.from_numpy(rows.action[begin:end]),
         )
         last.append(network.unroll(inputs[None], zeros, zeros)[1])
     return torch.cat(last)

@@ -46,7 +46,7 @@ Vector = NDArray[np.float32]
 
 
 class Event(NamedTuple):
-    """What a step reads of one event. value: NaN for none."""
+    """What a step reads of one event. value: NaN for none; action: a click's, "" for none."""
 
     behaviour: int
     item: str
@@ -54,6 +54,7 @@ class Event(NamedTuple):
     value: float
     time: int
     text: str
+    action: str = ""
 
 
 class Written(NamedTuple):
@@ -314,7 +315,7 @@ class Numbers:
         elif before is not None:
             latest = -1
             for old in recents(before.recent):
-                event = Event(old.behaviour, old.item, old.scene, old.value, old.time, "")
+                event = Event(old.behaviour, old.item, old.scene, old.value, old.time, "", old.action)
                 h, c = self._step(event, latest, live, h, c)
                 latest = max(latest, old.time)
         for event in events:
@@ -335,6 +336,7 @@ class Numbers:
             item=live.matrix[[self._items.row(live, event.item)]],
             behaviour=np.array([event.behaviour], np.int64),
             scene=np.array([spec.scene(event.scene)], np.int64),
+            action=np.array([spec.action(event.action)], np.int64),
             numbers=numbers,
             comment=comment,
         )
@@ -467,8 +469,9 @@ class Numbers:
 def _event(behaviour: int, body: dict[str, Any]) -> Event:
     value = body.get("value") if behaviour else None
     text = body.get("text") if behaviour == COMMENT else ""
+    action = "" if behaviour else body.get("action")
     rating = math.nan if value is None else float(value)
-    return Event(behaviour, body["item"], body.get("scene") or "", rating, int(body["time"]), text or "")
+    return Event(behaviour, body["item"], body.get("scene") or "", rating, int(body["time"]), text or "", action or "")
 
 
 def _decoded(records: list[Written]) -> list[tuple[int, Interest]]:

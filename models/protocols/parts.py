@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.data import DataSet
+from models.data.actions import often
 from models.data.choices import choices, require_choices
 from models.rows import Flags, Floats, Histories, Rows, histories
 from models.task import LeftOut, Training
@@ -133,8 +134,9 @@ def training_and_rows(
 ) -> tuple[Training, Histories]:
     """What fitting may see, and the rows of all events in the order of `order`. held, use, watched: bool [E].
 
-    Events that are `held` are in none of the arrays of Training; scenes, comments and vectors are of the others only. Texts of
-    the training part are encoded in a call of their own: a batch shared with test texts might change their last bits.
+    Events that are `held` are in none of the arrays of Training; scenes, actions, comments and vectors are of the others
+    only. Texts of the training part are encoded in a call of their own: a batch shared with test texts might change their
+    last bits.
     Raises DataError where nothing is left to learn from.
     """
     data = order.data
@@ -145,7 +147,7 @@ def training_and_rows(
     table = data.events[order.at]
     seen = table.filter(~pl.Series(held))
     scenes = tuple(sorted(set(seen["scene"].unique().to_list()) - {""}))
-    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights)
+    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, often(seen))
     vectors = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     text = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
     kept = histories(seen, None, item_ids, spec, encode)

@@ -52,6 +52,7 @@ def has(training: Training, part: str) -> bool:
         "scene": rows.scene,
         "value": rows.numbers[:, 0],
         "gap": rows.numbers[:, 2],
+        "action": np.zeros(len(use), np.int64) if rows.action is None else rows.action,
     }
     if part in read:
         return len(np.unique(read[part][use])) > 1

@@ -88,8 +88,13 @@ class NetworkModel:
         """The settings in full for this data."""
         preset = PRESETS[suited(training) if self._preset == "auto" else self._preset]
         chosen = {"item_text": texts_given(training)} | preset.network | self._network
+        spec = training.spec
         size = NetworkSize(
-            items=len(training.items), scenes=len(training.spec.scenes), text=training.text.shape[1], **chosen
+            items=len(training.items),
+            scenes=len(spec.scenes),
+            text=training.text.shape[1],
+            actions=len(spec.actions),
+            **chosen,
         )
         return size, FitSettings(**(asdict(preset.fit) | self._fit))
 

@@ -250,8 +250,21 @@ def as_schema_1(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda manifest: manifest.update(schema=3), "schema 3"),
-        (as_schema_1, r"schema 1, opset 20; this version reads 2, 20: export the run again"),
+        (lambda manifest: manifest.update(schema=4), "schema 4"),
+        (as_schema_1, r"schema 1, opset 20; this version reads schema 2 and 3, opset 20: export the run again"),
+        (
+            lambda manifest: manifest.update(schema=3),
+            r"inputs.actions: none under schema 3, expected one or more, or schema 2: export the run again",
+        ),
+        (
+            lambda manifest: manifest["inputs"].update(actions=["purchase", "skip"]),
+            r"inputs.actions: 2 names \(purchase, skip\) under schema 2, expected none, or schema 3: export the run again",
+        ),
+        (lambda manifest: manifest["inputs"].update(actions=[""]), "inputs.actions"),
+        (
+            lambda manifest: manifest.update(schema=3, inputs=manifest["inputs"] | {"actions": ["skip", "skip"]}),
+            "inputs.actions: 'skip' stands there twice",
+        ),
         (lambda manifest: manifest.pop("card"), "card"),
         (lambda manifest: manifest["blend"].update(last=65), "last"),
         (lambda manifest: manifest.update(opset=21), "opset 21"),

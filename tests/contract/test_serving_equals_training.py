@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ from stream.bundle import Bundle, load
 from stream.catalogue import Catalogue
 from stream.decoder import EventDecoder
 from stream.encoder import Encoder, open_encoder
-from stream.events import SOURCE_TOPICS, Scored, SourceEvent
+from stream.events import CLICK, SOURCE_TOPICS, Scored, SourceEvent
 from stream.inputs import CHOICES, InputSpec, item_text
 from stream.recommend import Turn, advance, rank, take_in
 from stream.session import Models, open_models
@@ -48,19 +50,35 @@ class World(NamedTuple):
     catalogue: Catalogue
 
 
-@pytest.fixture(scope="module", params=[CHOICES, ("clicks", "comments")], ids=",".join)
+def acting(data: DataSet) -> DataSet:
+    """Two clicks in three say what the user did, one of them a thing that the network does not know."""
+    names = ("purchase", "", "skip", "share", "")
+    drawn = [names[(7 * place) % 5] for place in range(len(data.events))]
+    clicked = pl.when(pl.col("behaviour") == CLICK).then(pl.Series("action", drawn)).otherwise(pl.lit(""))
+    return replace(data, events=data.events.with_columns(action=clicked))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(CHOICES, ()), (("clicks", "comments"), ()), (CHOICES, ("purchase", "skip"))],
+    ids=lambda given: ",".join(given[0] + given[1]),
+)
 def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> World:
-    """With every choice, and with some of them: ratings are inputs only then."""
+    """With every choice; with some of them, ratings are inputs only then; and with actions that the network reads."""
+    choices, actions = request.param
     data = generate(users=12, items=80, events=40, seed=3)
+    data = acting(data) if actions else data
     trained = data.items[:-UNTRAINED]
     texts = [item_text(item.title, item.text, item.categories) for item in trained]
     vectors = np.concatenate((np.zeros((1, 384), np.float32), TextEncoder(cache=None).encode(texts)))
     torch.manual_seed(5)
-    size = NetworkSize(items=len(trained), scenes=len(data.scenes), item=32, width=32)
+    size = NetworkSize(items=len(trained), scenes=len(data.scenes), item=32, width=32, actions=len(actions))
     network = InterestNetwork(size, torch.from_numpy(vectors)).eval().requires_grad_(False)
+    if network.action is not None:
+        torch.nn.init.normal_(network.action.weight[1:])
     run = Run(
         network=network,
-        spec=InputSpec(data.rating_scale, data.scenes, 384, request.param),
+        spec=InputSpec(data.rating_scale, data.scenes, 384, choices, actions=actions),
         item_ids=tuple(item.item for item in trained),
         popularity=np.arange(len(trained) + 1, dtype=np.float32),
         text=vectors,
@@ -143,6 +161,20 @@ def test_nothing_seen_is_in_a_slate(world: World) -> None:
     for user, (_, slate) in served(world).items():
         assert len(slate) == TOP
         assert not had[user] & {one.item for one in slate}
+
+
+def test_the_action_of_a_click_moves_the_state(world: World) -> None:
+    decoder = EventDecoder(1, world.bundle.spec.rating_scale)
+
+    def after(action: str) -> Any:
+        body = b'{"user": "u", "item": "item1", "time": 1, "action": "%s"}' % action.encode()
+        event = decoder.decode(0, 0, 0, 2, b"u", body)
+        turn = take_in(b"u", 0, None, [event], SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
+        advance([turn], world.models, world.catalogue.snapshot, world.bundle.spec)
+        return turn.state.h.tobytes()
+
+    expected = 3 if world.run.spec.actions else 1
+    assert len({after(action) for action in ("purchase", "skip", "share", "view")}) == expected
 
 
 def test_the_text_of_a_comment_moves_the_state(world: World) -> None:

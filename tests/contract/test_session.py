@@ -30,7 +30,7 @@ NONE_RECENT = np.empty((0, 3), np.int64)
 
 
 def wide_run() -> Run:
-    return tiny_run(300, item=64, hidden=128, near=30)
+    return tiny_run(300, item=64, hidden=128, near=30, actions=("cart", "purchase", "skip"))
 
 
 @pytest.fixture(scope="module", params=["tiny", "full width"])
@@ -51,6 +51,7 @@ def some_rows(bundle: Bundle, count: int, seed: int = 0) -> tuple[InputRows, Any
         item=bundle.items[random.integers(0, len(bundle.items), count)],
         behaviour=random.integers(0, 3, count),
         scene=random.integers(0, 3, count),
+        action=random.integers(0, len(bundle.spec.actions) + 1, count),
         numbers=random.uniform(-1, 1, (count, NUMBERS)).astype(np.float32),
         comment=(random.normal(size=(count, bundle.text_dim)) / 20).astype(np.float32)
         * (random.random((count, 1)) < 0.3).astype(np.float32),

@@ -92,6 +92,7 @@ def steps(subject: Subject, count: int, seed: int = 3) -> tuple[InputRows, Any, 
         item=bundle.items[random.integers(0, len(bundle.items), count)],
         behaviour=random.integers(0, 3, count),
         scene=random.integers(0, len(bundle.spec.scenes) + 1, count),
+        action=random.integers(0, len(bundle.spec.actions) + 1, count),
         numbers=random.uniform(-1, 1, (count, NUMBERS)).astype(np.float32),
         comment=(random.normal(size=(count, bundle.text_dim)) / 20).astype(np.float32),
     )

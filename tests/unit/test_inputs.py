@@ -18,6 +18,13 @@ def test_scenes_start_at_one() -> None:
     assert [SPEC.scene(name) for name in ("home", "search", "elsewhere", "")] == [1, 2, 0, 0]
 
 
+def test_actions_start_at_one_and_unknown_ones_are_none() -> None:
+    spec = InputSpec((0.5, 5.0), (), 384, actions=("purchase", "skip"))
+    assert [spec.action(name) for name in ("purchase", "skip", "share", "")] == [1, 2, 0, 0]
+    assert SPEC.actions == ()
+    assert SPEC.action("purchase") == 0
+
+
 @pytest.mark.parametrize(("value", "scaled"), [(0.5, -1.0), (2.75, 0.0), (5.0, 1.0)])
 def test_a_value_is_scaled_to_minus_one_to_one(value: float, scaled: float) -> None:
     assert SPEC.numbers(value, 0)[:2] == (scaled, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -35,10 +35,12 @@ class CountingModels:
     last: int = 3
     choices: frozenset[int] = frozenset((CLICK, RATING, COMMENT))
     refused: frozenset[str] = SPEC.refused()
+    acted: list[list[int]] = field(default_factory=list)  # the actions of each step
     asked: list[tuple[list[list[int]], list[int]]] = field(default_factory=list)  # recent and count of each score
 
     def step(self, rows: InputRows, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.calls.append(len(rows.item))
+        self.acted.append(rows.action.tolist())
         return (h + np.float16(1)), (c + rows.item[:, :1].astype(np.float16))
 
     def score(
@@ -195,6 +197,20 @@ def test_a_state_of_another_model_is_folded_again() -> None:
     advance([other], models, FixedCatalogue(), SPEC)
     assert other.refolded
     assert (other.state.model, other.state.seq, float(other.state.h[0])) == (b"n" * 16, 4, 4.0)
+
+
+def test_the_step_model_reads_the_action_of_each_event() -> None:
+    spec = replace(SPEC, actions=("purchase", "skip"))
+    acts = ("skip", "", "share", "purchase")
+    one = turn([event(offset, action=action) for offset, action in enumerate(acts)])
+    models = CountingModels()
+    advance([one, turn([event(0, action="purchase")])], models, FixedCatalogue(), spec)
+    assert models.acted == [[2, 1], [0], [0], [1]]
+    again = turn([event(4, behaviour=RATING, value=4.0)], interest.encode(one.state), model=b"n" * 16)
+    advance([again], models := CountingModels(), FixedCatalogue(), spec)
+    assert models.acted == [[2], [0], [0], [1], [0]]
+    advance([turn([event(0, action="purchase")])], models := CountingModels(), FixedCatalogue(), SPEC)
+    assert models.acted == [[0]]
 
 
 @pytest.mark.parametrize("behaviour", [CLICK, RATING, COMMENT])

@@ -1,6 +1,7 @@
 """`freshet verify --bundle` after a change of the bundle: each state and slate is judged by its own model, or left out.
 
-The models are made up: a step adds the model's gain to h and c, an item scores its row times the gain, plus h.
+The models are made up: a step adds the model's gain and the number of the action to h and c, an item scores its row times the
+gain, plus h.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ WIDTH = {"A": 16, "B": 16, "C": 24}
 GAIN = {"A": 1.0, "B": 2.0, "C": 3.0}
 
 
+def place_of(action: str) -> int:
+    """Of an action among those that the made-up bundles know."""
+    return ("", "purchase", "skip").index(action) if action in ("purchase", "skip") else 0
+
+
 def stamp(name: str) -> bytes:
     return name.encode() * 16
 
@@ -44,7 +50,8 @@ class Models:
 
     def step(self, rows: Any, h: Any, c: Any) -> tuple[Any, Any]:
         assert h.shape == c.shape == (1, self.width)
-        return (h + self.gain).astype(np.float16), (c + self.gain).astype(np.float16)
+        more = self.gain + rows.action[0]
+        return (h + more).astype(np.float16), (c + more).astype(np.float16)
 
     def score(self, h: Any, matrix: Any, bias: Any, seen: Any, chosen: Any, seq: Any, k: int) -> tuple[Any, Any]:
         assert h.shape == (1, self.width)
@@ -56,8 +63,9 @@ class Models:
 
 def bundle(name: str) -> Any:
     spec = SimpleNamespace(
-        rating_scale=SCALE, text_dim=4, scene=lambda scene: 0, numbers=lambda value, gap: [0.0] * numbers.NUMBERS
-    )
+        rating_scale=SCALE, text_dim=4, scene=lambda scene: 0, action=place_of,
+        numbers=lambda value, gap: [0.0] * numbers.NUMBERS,
+    )  # fmt: skip
     names = tuple(f"item-{row}" for row in range(1, ITEMS + 1))
     return SimpleNamespace(
         id=name, state_model=stamp(name), item_ids=names, items=np.zeros((ITEMS + 1, 4), np.float32), hidden=WIDTH[name],
@@ -71,6 +79,7 @@ class Worker(World):
     def __init__(self) -> None:
         super().__init__()
         self.bundle = "A"
+        self.reads_actions = True
         rows = [json.dumps({"item": f"item-{row}", "title": "t"}).encode() for row in range(1, ITEMS + 1)]
         self.log.topics[self.settings.items_topic] = [[], []]
         for row, value in enumerate(rows, start=1):
@@ -83,7 +92,8 @@ class Worker(World):
         refolded = state.model != stamp(self.bundle)
         if refolded:
             state.model = stamp(self.bundle)
-            state.h = state.c = np.full(models.width, models.gain * state.recent_count, np.float16)
+            acted = sum(place_of(recent.action) for recent in state.recents())
+            state.h = state.c = np.full(models.width, models.gain * state.recent_count + acted, np.float16)
         replayed = passed = False
         for one in events:
             if interest.is_replay(state, one):
@@ -93,7 +103,8 @@ class Worker(World):
                 passed = True
             else:
                 interest.fold(state, one, self.settings.sources[one.behaviour])
-                state.h = state.c = (state.h + models.gain).astype(np.float16)
+                more = models.gain + self.reads_actions * place_of(one.action)
+                state.h = state.c = (state.h + more).astype(np.float16)
         state.catalogue = ITEMS - 1
         if state.folded or passed or refolded:
             self.write(user, HOME, interest.encode(state))
@@ -150,6 +161,35 @@ def again(world: Worker, name: str) -> None:
     """A duplicate under another bundle: the state is built from its recent events, and written with the same chain."""
     world.bundle = name
     world.click("item-5", id="e5")
+
+
+def acted(world: Worker) -> Worker:
+    for number, action in enumerate(("purchase", "skip", "share"), start=1):
+        world.click(f"item-{number}", action=action)
+    world.click("item-4")
+    return world
+
+
+def test_the_action_of_a_click_is_in_the_numbers(judged: Callable[[Worker, str], Report]) -> None:
+    report = judged(acted(Worker()), "A")
+    assert (report.violations, report.exit_code, report.numbers, report.ranked) == ([], 0, 4, 4)
+
+
+def test_a_state_that_is_built_again_reads_the_actions_that_it_remembers(
+    judged: Callable[[Worker, str], Report],
+) -> None:
+    world = acted(Worker())
+    world.bundle = "B"
+    world.click("item-5", action="purchase")
+    report = judged(world, "B")
+    assert report.violations == []
+    assert report.numbers == 1
+
+
+def test_a_worker_that_reads_no_action_is_red(judged: Callable[[Worker, str], Report]) -> None:
+    world = Worker()
+    world.reads_actions = False
+    assert judged(acted(world), "A").kinds == {"numbers": 2}, "the first two: from there on all is as it was written"
 
 
 def test_one_bundle_all_along(judged: Callable[[Worker, str], Report]) -> None:
