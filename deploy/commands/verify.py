@@ -113,6 +113,9 @@ def verify(
     rating_scale_before: Annotated[
         list[str] | None, typer.Option(help="PLACE=LOW,HIGH: rating_scale before a change, like --min-time-before.")
     ] = None,
+    envelope_before: Annotated[
+        list[str] | None, typer.Option(help="PLACE=ENVELOPE: envelope before a change, like --min-time-before.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Recompute everything from the topics: is an event lost, applied twice, or shown by no slate?
@@ -127,6 +130,7 @@ def verify(
     scope = Scope(
         wait, time_of(since), time_of(until), starts, ledger, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
+        tuple(envelope_before or ()),
     )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:

@@ -37,10 +37,12 @@ class Setting(Generic[Value]):
 
 @dataclass(frozen=True)
 class Accepts:
-    """rating_scale: (min, max), both inclusive; oldest: epoch ms, before which no `time` was taken."""
+    """rating_scale: (min, max), both inclusive; oldest: epoch ms, before which no `time` was taken; envelope: what events were
+    taken out of."""
 
     rating_scale: Setting[tuple[float, float]]
     oldest: Setting[int]
+    envelope: Setting[str]
 
 
 def setting(

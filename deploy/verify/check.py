@@ -89,6 +89,8 @@ def check(
 
         numbers = Numbers(scope.bundle, scope.users, log, settings, report)
     accepts = scope.accepts(settings, now, numbers.rating_scale if numbers is not None else None)
+    if numbers is not None:
+        numbers.envelope = accepts.envelope
     due = scope.due(log, now)
     committed, in_time = _await(log, now, max(wait, scope.wait), sleep)
     undecided = Undecided()
@@ -181,7 +183,8 @@ class Part:
         if self.scope.ledger is not None:
             sends = Sends(self.scope.ledger, settings.sources, partition, self.partitions, Keys(settings.key))
         stored = disks(self.scope.data_dirs, partition)
-        judge = Judge(self.partitions, self.accepts.rating_scale, self.accepts.oldest, settings.envelope, settings.key)
+        accepts = self.accepts
+        judge = Judge(self.partitions, accepts.rating_scale, accepts.oldest, accepts.envelope, settings.key)
         ledger = Ledger(settings.sources, view, judge, partition, first, self.due, sends)
         ledger.read(log, view)
         history = History(ledger, settings.changelog_topic, self.partitions, report, stored)

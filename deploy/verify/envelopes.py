@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 LONGEST_ID = 256
+ENVELOPES = ("none", "connect", "debezium", "cloudevents")
 
 
 class Found(NamedTuple):

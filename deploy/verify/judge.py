@@ -56,18 +56,18 @@ class Misplaced(str):
 
 class Judge:
     """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive; oldest: epoch ms,
-    before which no `time` is taken; both may have changed along the log. envelope, key: the settings of these names."""
+    before which no `time` is taken; envelope: the setting; all three may have changed along the log. key: the setting."""
 
     def __init__(
         self,
         partitions: int,
         rating_scale: tuple[float, float] | Setting[tuple[float, float]],
         oldest: int | Setting[int] = 0,
-        envelope: str = "none",
+        envelope: str | Setting[str] = "none",
         key: str = "utf8",
     ) -> None:
         self.keys = Keys(key)
-        self._envelope = envelope
+        self._envelope = envelope if isinstance(envelope, Setting) else Setting(envelope)
         self._partitions = partitions
         self._scale = rating_scale if isinstance(rating_scale, Setting) else Setting(rating_scale)
         self._oldest = oldest if isinstance(oldest, Setting) else Setting(oldest)
@@ -86,7 +86,7 @@ class Judge:
             body = parse(value)
         except ValueError as error:
             return f"not JSON: {error}"
-        found = find(body, self._envelope)
+        found = find(body, self._envelope.at(behaviour, partition, offset, append_ms))
         if isinstance(found, str):
             return found
         body = event_at(body, found.path)

@@ -22,6 +22,7 @@ import jsonschema_rs
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.verify.accepts import Setting
 from deploy.verify.envelopes import event_at, find
 from deploy.verify.history import recents
 from deploy.verify.judge import parse, schema
@@ -155,7 +156,8 @@ class Items:
 
 
 class Numbers:
-    """Collects the sampled users' records, partition by partition, then computes all of them. users: how many; 0: all."""
+    """Collects the sampled users' records, partition by partition, then computes all of them. users: how many; 0: all; envelope:
+    what events were taken out of, which may have changed along the log."""
 
     def __init__(self, bundle: Path, users: int, log: Log, settings: Settings, report: Report) -> None:
         self._bundle = load(current(bundle) if (bundle / CURRENT).exists() else bundle)
@@ -165,6 +167,7 @@ class Numbers:
         self._log = log
         self._settings = settings
         self._keys = Keys(settings.key)
+        self.envelope = Setting[str](settings.envelope)
         self._report = report
         self._lives: list[Life] = []
         self._texts: dict[tuple[str, bool], tuple[Vector, float]] = {}
@@ -177,10 +180,10 @@ class Numbers:
         """On which the bundle was trained."""
         return self._bundle.spec.rating_scale
 
-    def _event(self, behaviour: int, value: bytes | None) -> Event:
+    def _event(self, behaviour: int, record: Record) -> Event:
         """Of a record that was applied, so that it has an event."""
-        body = parse(value or b"")
-        found = find(body, self._settings.envelope)
+        body = parse(record.value or b"")
+        found = find(body, self.envelope.at(behaviour, record.partition, record.offset, record.timestamp))
         return _event(behaviour, body if isinstance(found, str) else event_at(body, found.path))
 
     # collecting
@@ -207,7 +210,7 @@ class Numbers:
             for record in self._log.records(shelf.topic, span):
                 life = lives.get(record.key or b"")
                 if life is not None and shelf.state[record.offset - shelf.start] == APPLIED:
-                    life.events[behaviour, record.offset] = self._event(behaviour, record.value)
+                    life.events[behaviour, record.offset] = self._event(behaviour, record)
         writers = Writers(self._keys)
         expected = 0
         for record in self._log.records(self._settings.changelog_topic, changelog):

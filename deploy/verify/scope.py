@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.verify.accepts import Accepts, setting
+from deploy.verify.envelopes import ENVELOPES
 from deploy.verify.log import Log, Place, Span
 from stream import times
 from stream.errors import DataError, SettingsError
@@ -27,7 +28,7 @@ class Scope:
     exclusive; starts: first offsets to judge; ledger: the producer's; data_dirs: of stopped workers; bundle: a bundle's
     folder, or a folder of bundles with CURRENT, whose models compute states again, of so many `users` (0: of all); min_time: what
     the workers have, where it is not the setting; min_time_before: PLACE=VALUE of former ones (deploy.verify.accepts);
-    rating_scale, rating_scale_before: the same of the scale, a VALUE is LOW,HIGH."""
+    rating_scale, rating_scale_before: the same of the scale, a VALUE is LOW,HIGH; envelope_before: former ones of `envelope`."""
 
     wait: float = 0.0
     since: int | None = None
@@ -41,6 +42,7 @@ class Scope:
     min_time_before: Sequence[str] = ()
     rating_scale: tuple[float, float] | None = None
     rating_scale_before: Sequence[str] = ()
+    envelope_before: Sequence[str] = ()
 
     @property
     def ranged(self) -> bool:
@@ -65,6 +67,7 @@ class Scope:
         return Accepts(
             setting("--rating-scale-before", scale, self.rating_scale_before, _scale, topics, places),
             setting("--min-time-before", oldest, self.min_time_before, times.parse, topics, places),
+            setting("--envelope-before", settings.envelope, self.envelope_before, _envelope, topics, places),
         )
 
     def due(self, log: Log, spans: dict[Place, Span]) -> dict[Place, tuple[int, int]]:
@@ -91,6 +94,13 @@ def _oldest(said: str) -> int:
         return times.parse(said)
     except ValueError as error:
         raise DataError(f"--min-time {said}: {error}") from None
+
+
+def _envelope(said: str) -> str:
+    """Raises ValueError."""
+    if said not in ENVELOPES:
+        raise ValueError(f"expected one of {', '.join(ENVELOPES)}")
+    return said
 
 
 def _scale(said: str) -> tuple[float, float]:

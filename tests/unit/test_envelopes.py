@@ -16,11 +16,11 @@ from deploy import corrections
 from deploy.corrections import Acceptance, Correction, Edits
 from deploy.letters import Choice, Letter, Letterbox
 from deploy.sendback import SendBack, Status
-from deploy.verify import check
+from deploy.verify import Scope, check
 from deploy.verify.judge import Accepted, Judge, murmur2
 from stream.deadletter import DeadLetters
 from stream.decoder import EventDecoder
-from stream.errors import RecordError
+from stream.errors import DataError, RecordError
 from stream.events import CLICK, MAX_DEPTH, SourceEvent
 from stream.settings import load
 from tests.unit.synthetic import NOW, Lists
@@ -324,6 +324,27 @@ def test_verify_takes_enveloped_records_by_the_same_setting() -> None:
     assert check(world.log, names).violations == []
     report = check(world.log, load(app_id="t"))
     assert {violation.kind for violation in report.violations} >= {"invalid-applied"}
+
+
+def test_verify_follows_a_change_of_the_setting() -> None:
+    """What a dead letter advises: its record was set aside by the old value, and is applied by the new one once sent back."""
+    from tests.unit.synthetic import World
+
+    old, new = load(app_id="t"), load(app_id="t", envelope="debezium")
+    world = World(new)
+    value, partition = packed(change(EVENT)), murmur2(b"u1") % new.partitions
+    _, _, offset = world.send_raw(CLICK, b"u1", value, partition)
+    topic = new.sources[CLICK]
+    world.letter(topic, world.log.topics[topic][partition][offset], "missing required field `user`")
+    world._read[topic, partition] = offset + 1
+    world.send_raw(CLICK, b"u1", value, partition, (("replay", f"{topic}/{partition}/{offset}".encode()),))
+    world.work()
+    assert {"valid-dead-letter", "lost"} <= set(check(world.log, new).kinds)
+    assert "invalid-applied" in check(world.log, old).kinds
+    before = (f"{topic}/{partition}/{offset + 1}=none",)
+    assert check(world.log, new, scope=Scope(envelope_before=before)).violations == []
+    with pytest.raises(DataError, match=r"--envelope-before .*: expected one of none, connect"):
+        check(world.log, new, scope=Scope(envelope_before=(before[0].replace("none", "avro"),)))
 
 
 def test_too_deep_stays_too_deep() -> None:
