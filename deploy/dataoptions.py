@@ -63,7 +63,7 @@ def tell(data: DataSet, settings: Settings) -> None:
     from models.data.checked import require_accepted
 
     try:
-        require_accepted(data.name, data.events, Rules(data.rating_scale, settings.oldest))
+        require_accepted(data.name, data.events, Rules(data.rating_scale, settings.oldest), data.oldest)
     except DataError as error:
         typer.echo(printable(f"note: {error}"), err=True)
 

@@ -68,7 +68,8 @@ def replay(
     since = oldest(min_time, settings)
     given = "rating_scale" in settings.model_fields_set
     found = load(data, columns, settings.rating_scale if given else None)
-    require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
+    # before any of it is sent
+    require_accepted(found.name, found.events, Rules(settings.rating_scale, since), found.oldest)
     require_keys(found.name, found.events["user"].unique().to_list(), settings.key)
     prefix, there = "", set[int]()
     if not again:

@@ -89,7 +89,7 @@ def register(app: typer.Typer) -> None:
         source = load(data, columns, scale)
         source = replace(source, choices=counted, weights=weights)
         require_accepted(
-            source.name, source.events, Rules(source.rating_scale, since)
+            source.name, source.events, Rules(source.rating_scale, since), source.oldest
         )  # what cannot be sent is not trained
         bars = (
             TextColumn("{task.description}"),

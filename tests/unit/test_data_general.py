@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.dataoptions import load
+from models.data.checked import require_accepted
 from models.data.choices import parse_weights
 from models.data.dataset import NAN, Event
 from models.data.general import Columns, read_columns
 from stream.errors import DataError
 from stream.events import CLICK, COMMENT, RATING
+from stream.valid import Rules
 from tests.unit.data_samples import lines, rated, shown
 
 ALL = Columns("who", "what", "when", "stars", "kind", "said", "where")
@@ -116,7 +118,7 @@ def test_what_an_event_is_by_its_columns(tmp_path: Path) -> None:
     ("content", "told"),
     [
         ("who,what,when\na,b,5\n",
-         r"x, line 1: no column kind, no column said, no column stars, no column where\. .*a header"),
+         r"x, line 1: no column kind, no column said, no column stars, no column where; columns found: who, what, when"),
         ("who,what,when,stars,kind,said,where\na,b,5,,click,\n", "x, line 2: expected 7 fields"),
         (f"who,what,when,stars,kind,said,where\na,b,{T},,click,,\na,b,{T},x,rating,,\n", "x, line 3: stars: "),
         (f"who,what,when,stars,kind,said,where\na,b,{T},,rating,,\n", "x, line 2: stars: empty; a rating needs a value"),
@@ -151,7 +153,7 @@ def test_what_is_wrong_names_the_line(tmp_path: Path, content: str, told: str) -
 def test_a_folder_or_a_missing_column_of_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder; with names of columns, name one file"):
         read_columns(tmp_path, ALL)
-    with pytest.raises(DataError, match="no column nobody; found what, kind"):
+    with pytest.raises(DataError, match="no column nobody; columns found: what, kind"):
         read_columns(written(tmp_path / "x", parquet()), Columns("nobody", "what"))
 
 
@@ -244,3 +246,42 @@ def test_a_column_may_have_any_name(tmp_path: Path, form: str) -> None:
         getattr(pl.DataFrame(rows), f"write_{form}")(path)
     events = read_columns(path, Columns("line", "raw", action="iso")).events
     assert events.select("user", "item", "action").rows() == [("a", "x", "view")]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_time_that_is_too_old_is_shown_as_it_stands_with_its_line(tmp_path: Path, form: str) -> None:
+    times = ("2026-08-01T16:24:47Z", "1970-01-19T15:00:00Z", "2026-08-01T17:07:06Z")
+    content = "u,i,t\n" + "".join(f"a,b{at},{time}\n" for at, time in enumerate(times))
+    if form == "json":
+        content = lines(*(json.dumps({"u": "a", "i": f"b{at}", "t": time}) for at, time in enumerate(times))).decode()
+    data = read_columns(written(tmp_path / "log.csv", content), Columns("u", "i", "t"))
+    with pytest.raises(DataError) as raised:
+        require_accepted(data.name, data.events, Rules((1, 5), 946_684_800_000), data.oldest)
+    said = str(raised.value)
+    line = 3 if form == "csv" else 2
+    assert f"log.csv, line {line}: t: found '1970-01-19T15:00:00Z', expected 2000-01-01 or later" in said
+    assert "multiply" not in said
+    assert "1609200000" not in said
+    assert "seconds for milliseconds" in said
+
+
+def test_a_time_without_a_known_line_keeps_its_advice() -> None:
+    events = pl.DataFrame({"user": ["a"], "item": ["b"], "time": [1_609_200_000], "value": [NAN], "behaviour": [CLICK]})
+    with pytest.raises(DataError, match=r"x: time: found 1609200000, expected 2000-01-01.*looks like seconds"):
+        require_accepted("x", events, Rules((1, 5), 946_684_800_000))
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("custommer", "no column custommer; columns found: customer, sku, what, when; is customer meant?"),
+        ("kunde", "no column kunde; columns found: customer, sku, what, when$"),
+    ],
+)
+def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path, named: str, told: str) -> None:
+    content = "customer,sku,what,when\nkunde-142,SKU-00007,view,2026-08-01T16:24:47Z\n"
+    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+        read_columns(written(tmp_path / "log.csv", content), Columns(named, "sku"))
+    pl.read_csv(tmp_path / "log.csv").write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+        read_columns(tmp_path / "log.parquet", Columns(named, "sku"))
