@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
+import textwrap
 import traceback
 from importlib import import_module
 from importlib.metadata import requires, version
@@ -155,8 +157,16 @@ def _end(error: FreshetError, code: int) -> NoReturn:
             fatal.leave(code, f"worker stops: {fatal.said(fatal.meaning(error))}")
         log.critical("worker stops: %s", fatal.said(error))
     else:
-        print(f"freshet: {printable(str(error))}", file=sys.stderr)
+        print(_broken(f"freshet: {printable(str(error))}"), file=sys.stderr)
     sys.exit(code)
+
+
+def _broken(line: str) -> str:
+    """The line, broken to the width of the terminal where standard error is one; words, paths and names stay whole."""
+    width = shutil.get_terminal_size().columns
+    if not sys.stderr.isatty() or len(line) <= width:
+        return line
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _end_as_bug(error: Exception) -> NoReturn:
