@@ -124,7 +124,7 @@ def main() -> None:
         extra = _extra_with(error.name or "")
         if not extra:
             _end_as_bug(error)
-        _end(FreshetError(f"{error.name} is not installed: pip install 'freshet[{extra}]'"), 69)
+        _end(FreshetError(f"{error.name} is not installed: pip install '.[{extra}]' in freshet's folder"), 69)
     except Exception as error:
         _end_as_bug(error)
 

