@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import re
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.dataoptions import load
+from models.data import read
 from models.data.checked import require_accepted
 from models.data.choices import parse_weights
 from models.data.dataset import NAN, Event
@@ -285,3 +288,22 @@ def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path, named: 
     pl.read_csv(tmp_path / "log.csv").write_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=told.replace("?", r"\?")):
         read_columns(tmp_path / "log.parquet", Columns(named, "sku"))
+
+
+def test_the_web_shop_of_the_docs_reads_as_it_says(tmp_path: Path) -> None:
+    section = Path(__file__).parents[2].joinpath("docs/data.md").read_text().partition("### A web shop\n")[2]
+    log, clicks, items = (
+        textwrap.dedent(block) + "\n" for block in re.findall(r"(?:^    [^\n ]+,.*$\n?)+", section, re.MULTILINE)[:3]
+    )
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    written(folder / "clicks.csv", clicks)
+    written(folder / "items.csv", items)
+    named = read_columns(written(tmp_path / "log.csv", log), Columns("visitor", "article", "when", action="what"))
+    told = read(folder)
+    assert named.events.equals(told.events)
+    assert named.events["action"].to_list() == ["view", "cart", "purchase"]
+    assert [(one.item, one.title, one.categories) for one in told.items] == [
+        ("A-100", "Watering can 5 l", ("garden",)),
+        ("A-205", "Wooden spoon", ("kitchen", "wood")),
+    ]
