@@ -12,6 +12,7 @@ import typer
 
 from deploy.dataoptions import (
     NONE_NAMED,
+    ONE,
     MinTime,
     NamedColumns,
     load,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("replay")(with_columns(replay))
+    app.command("replay", context_settings=ONE)(with_columns(replay))
 
 
 def replay(

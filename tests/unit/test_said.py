@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import deploy.cli
-from stream.errors import DataError
+from deploy.commands.send import moment
+from stream.errors import DataError, SettingsError
+from stream.settings import load
 
 
 class Terminal(io.StringIO):
@@ -62,3 +67,49 @@ def test_what_is_not_installed_is_installed_from_the_folder(
         deploy.cli.main()
     assert raised.value.code == 69
     assert stream.getvalue() == f"freshet: {module} is not installed: pip install '.[{extra}]' in freshet's folder\n"
+
+
+def test_a_scale_that_is_no_list_says_how_to_write_one() -> None:
+    with pytest.raises(SettingsError, match=r"^rating_scale: expected a list in brackets, like \[0.5, 5.0\]$"):
+        load(rating_scale="1,5")
+
+
+def test_a_name_that_is_far_from_every_setting_has_no_guess() -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(acton="1")
+    assert "meant" not in str(raised.value)
+    with pytest.raises(SettingsError, match=r"is brokers meant\?"):
+        load(broker="b:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("2026-11-27T14:00:00Z", 1_795_788_000_000),
+        ("2026-11-27T15:00:00+01:00", 1_795_788_000_000),
+        ("1795788000000", 1_795_788_000_000),
+        ("1795788000", 1_795_788_000),
+    ],
+)
+def test_a_time_on_the_command_line_is_iso_or_epoch_milliseconds(text: str, ms: int) -> None:
+    assert moment(text) == ms
+
+
+@pytest.mark.parametrize("text", ["yesterday", "off", ""])
+def test_what_is_no_time_says_what_is_expected(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected epoch milliseconds or an ISO time"):
+        moment(text)
+
+
+def test_one_folder_is_taken() -> None:
+    done = CliRunner().invoke(deploy.cli.app, ["train", "msgs", "m_dis", "--out", "x"])
+    assert done.exit_code == 2
+    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.output).split())
+    assert "found 'm_dis' besides 'msgs', expected one file or folder" in said
+    assert "into one folder" in said
+
+
+def test_an_option_that_is_not_there_is_still_refused() -> None:
+    done = CliRunner().invoke(deploy.cli.app, ["train", "msgs", "--nonsense", "1", "--out", "x"])
+    assert done.exit_code == 2
+    assert "No such option" in done.output
