@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from models.data.columns import ISO, Column, converted, each, instant, shaped, texts, whole
+from models.data.columns import ISO, NAMED, Column, WrongLines, converted, each, instant, shaped, texts, whole
 from models.data.dataset import DataSet, dataset
 from models.data.folders import finished
 from models.data.forms.lines import ORDER_START, ORDER_STEP
@@ -70,7 +70,22 @@ def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None
     if path.is_dir():
         raise DataError(f"{path} is a folder; with names of columns, name one file in it")
     found = source(path)
-    tables = [_converted(path, block, columns, scale) for block in _blocks(found, path, columns) if len(block)]
+    tables: list[pl.DataFrame] = []
+    wrong: list[tuple[int, str]] = []
+    count = 0
+    try:
+        for block in _blocks(found, path, columns):
+            try:
+                if len(block):
+                    tables.append(_converted(path, block, columns, scale))
+            except WrongLines as error:  # the other blocks are looked at, too: people mend all lines at once
+                wrong = sorted(wrong + error.lines)[:NAMED]
+                count += error.count
+    except DataError:
+        if not wrong:  # else what was wrong before it is told first
+            raise
+    if wrong:
+        raise WrongLines(path, wrong, count)
     if not tables:
         raise DataError(f"{path}: no row in it")
     table = pl.concat(tables)

@@ -307,3 +307,29 @@ def test_the_web_shop_of_the_docs_reads_as_it_says(tmp_path: Path) -> None:
         ("A-100", "Watering can 5 l", ("garden",)),
         ("A-205", "Wooden spoon", ("kitchen", "wood")),
     ]
+
+
+def test_all_wrong_lines_are_counted_and_the_first_ten_named(tmp_path: Path) -> None:
+    bad = {3: "soon", 5: "gestern", 9: "soon"} | {20 + n: f"t{n}" for n in range(12)}
+    rows = "".join(f"a,{'' if at == 7 else at},{bad.get(at, '2026-08-01T16:24:47Z')}\n" for at in range(2, 40))
+    with pytest.raises(DataError) as raised:
+        read_columns(written(tmp_path / "log.csv", "u,i,t\n" + rows), Columns("u", "i", "t"))
+    said = str(raised.value)
+    assert "log.csv, line 3: t: time 'soon'" in said
+    assert "16 wrong values in all" in said
+    assert all(f"line {line}: t: " in said for line in (5, 9, 20, 25))
+    assert "line 7: i: " in said
+    assert "line 26: " not in said
+    assert "and 6 more" in said
+
+
+def test_one_wrong_line_is_just_that(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: i: id '': expected a text of 1 to 256 characters or a whole number$"):
+        read_columns(written(tmp_path / "log.csv", "u,i\na,\nb,c\n"), Columns("u", "i"))
+
+
+def test_wrong_lines_of_several_blocks_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.data.table.BLOCK", 64)
+    content = "u,i,t\n" + "".join(f"a,b{at},{'soon' if at % 10 == 5 else 2_000_000_000}\n" for at in range(2, 50))
+    with pytest.raises(DataError, match=r"line 5: t: .*5 wrong values in all.*line 15: .*line 45: "):
+        read_columns(written(tmp_path / "log.csv", content), Columns("u", "i", "t"))
