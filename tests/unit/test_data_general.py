@@ -333,3 +333,15 @@ def test_wrong_lines_of_several_blocks_are_counted_together(tmp_path: Path, monk
     content = "u,i,t\n" + "".join(f"a,b{at},{'soon' if at % 10 == 5 else 2_000_000_000}\n" for at in range(2, 50))
     with pytest.raises(DataError, match=r"line 5: t: .*5 wrong values in all.*line 15: .*line 45: "):
         read_columns(written(tmp_path / "log.csv", content), Columns("u", "i", "t"))
+
+
+def test_items_that_the_file_of_items_lacks_are_noted_with_the_number_of_their_events(tmp_path: Path) -> None:
+    events = [("A", 3), ("19.99", 2), ("5.49\x1b", 1)]
+    rows = [f"u{at},{item},{T}000" for item, count in events for at in range(count)]
+    written(tmp_path / "clicks.csv", "user,item,time\n" + "\n".join(rows) + "\n")
+    assert not any("lack" in note for note in read(tmp_path).notes)
+    written(tmp_path / "items.csv", "item,title\nA,Spoon\nB,Can\n")
+    (note,) = [note for note in read(tmp_path).notes if "lack" in note]
+    assert note == r"3 of 6 events name items that the items lack, 2 in all: '19.99', '5.49\x1b'"
+    written(tmp_path / "items.csv", "item,title\nA,Spoon\n19.99,x\n5.49\x1b,y\n")
+    assert not any("lack" in note for note in read(tmp_path).notes)
