@@ -345,3 +345,11 @@ def test_items_that_the_file_of_items_lacks_are_noted_with_the_number_of_their_e
     assert note == r"3 of 6 events name items that the items lack, 2 in all: '19.99', '5.49\x1b'"
     written(tmp_path / "items.csv", "item,title\nA,Spoon\n19.99,x\n5.49\x1b,y\n")
     assert not any("lack" in note for note in read(tmp_path).notes)
+
+
+def test_a_time_in_a_csv_of_messages_says_what_was_found_and_expected(tmp_path: Path) -> None:
+    written(tmp_path / "clicks.csv", "user,item,time\na,b,2026-08-01T16:24:47Z\na,b,gestern\n")
+    with pytest.raises(
+        DataError, match=r'line 3: time: found "gestern" \(a text\), expected epoch milliseconds or ISO 8601'
+    ):
+        read(tmp_path)

@@ -27,6 +27,7 @@ from models.data.table import LINE, headed
 from stream.body import convert
 from stream.errors import DataError, RecordError
 from stream.events import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item, Rating
+from stream.refusals import found
 from stream.valid import shown
 
 SCALE: Final = (0.5, 5.0)  # of the settings' default; a log does not say its own
@@ -64,6 +65,13 @@ def _ours(source: Source, topic: str, path: Path) -> bool:
     if suffix == ".csv":
         return set(NEEDED[topic]) <= set(names(source, path))
     return suffix != ".json" or set(NEEDED[topic]) <= set(first_row(source, path))
+
+
+def _time(text: str) -> int:
+    """A cell of a CSV as epoch ms. Raises ValueError."""
+    if not text.lstrip("-")[:1].isdecimal():
+        raise ValueError(f"time: found {found(text)}, expected epoch milliseconds or ISO 8601")
+    return instant(text, 1)
 
 
 def _read(source: Source) -> DataSet:
@@ -127,7 +135,7 @@ def _yes(text: str) -> bool:
 
 
 _READ: Final[dict[str, Callable[[str], Any]]] = {
-    "time": lambda text: instant(text, 1),
+    "time": _time,
     "value": _value,
     "rank": lambda text: int(number(text)),
     "dwell_ms": lambda text: int(number(text)),
