@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
+import textwrap
 import traceback
 from importlib import import_module
 from importlib.metadata import requires, version
@@ -122,7 +124,7 @@ def main() -> None:
         extra = _extra_with(error.name or "")
         if not extra:
             _end_as_bug(error)
-        _end(FreshetError(f"{error.name} is not installed: pip install 'freshet[{extra}]'"), 69)
+        _end(FreshetError(f"{error.name} is not installed: pip install '.[{extra}]' in freshet's folder"), 69)
     except Exception as error:
         _end_as_bug(error)
 
@@ -155,8 +157,16 @@ def _end(error: FreshetError, code: int) -> NoReturn:
             fatal.leave(code, f"worker stops: {fatal.said(fatal.meaning(error))}")
         log.critical("worker stops: %s", fatal.said(error))
     else:
-        print(f"freshet: {printable(str(error))}", file=sys.stderr)
+        print(_broken(f"freshet: {printable(str(error))}"), file=sys.stderr)
     sys.exit(code)
+
+
+def _broken(line: str) -> str:
+    """The line, broken to the width of the terminal where standard error is one; words, paths and names stay whole."""
+    width = shutil.get_terminal_size().columns
+    if not sys.stderr.isatty() or len(line) <= width:
+        return line
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _end_as_bug(error: Exception) -> NoReturn:

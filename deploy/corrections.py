@@ -17,9 +17,12 @@ from deploy.letters import Letter, Source
 from deploy.verify.envelopes import event_at, find, replaced
 from deploy.verify.judge import BEHAVIOURS, parse, schema
 from stream.decoder import EventDecoder
+from stream.envelopes import looks_like
 from stream.errors import DataError, RecordError
 from stream.keys import FORMS
 from stream.reference import type_name
+from stream.refusals import found as found_words
+from stream.refusals import time_advice
 from stream.settings import Settings
 
 MAX_RECORD = (4 << 20) - (64 << 10)  # bytes of key, value and headers; the source topics take 4 MiB with Kafka's own
@@ -73,6 +76,8 @@ class Acceptance:
             return [Problem("", f"it came from {topic[:100]!r}, which is none of the source topics")]
         behaviour = self._topics.index(topic)
         found = self._against_schema(behaviour, value) if value else []
+        if found and value and (told := looks_like(value, self._envelope)):
+            found.insert(0, Problem("", told))
         if not found:
             partition = self._decoder.partition(key) if key is not None else 0
             try:
@@ -105,7 +110,12 @@ class Acceptance:
         expected = self.expected(topic, field)
         if not expected:
             return Problem(field, "expected a JSON object" if not field else "not as the schema says")
-        return Problem(field, f"{'missing, ' if absent else ''}expected {expected}")
+        if absent:
+            return Problem(field, f"missing, expected {expected}")
+        advice = time_advice(error.instance) if field == "time" else ""
+        return Problem(
+            field, f"found {found_words(error.instance)}, expected {expected}" + (f"; {advice}" if advice else "")
+        )
 
     def expected(self, topic: str, field: str) -> str:
         """What a field of this topic's messages must be, in words; "" for a field that none has."""
@@ -198,7 +208,7 @@ def _rows(file: Path) -> Iterator[tuple[Source, Correction]]:
                 if not raw.strip():
                     continue
                 try:
-                    row = json.loads(raw.decode("utf-8"))
+                    row = _parsed(file, number, raw)
                     source = (str(row["topic"]), str(row["partition"]), str(row["offset"]))
                     yield source, Correction(as_bytes(row.get("key")), as_bytes(row.get("value")))
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -207,6 +217,17 @@ def _rows(file: Path) -> Iterator[tuple[Source, Correction]]:
                     ) from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from None
+
+
+def _parsed(file: Path, number: int, raw: bytes) -> Any:
+    """A line's JSON. Raises DataError that says where it is none, ValueError for what is no UTF-8."""
+    try:
+        return json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{file}, line {number}: the JSON is malformed at character {error.colno}: {error.msg}; expected one object a line, "
+            "{topic, partition, offset, key?, value?}"
+        ) from None
 
 
 def corrected(letter: Letter, correction: Correction | None) -> tuple[bytes | None, bytes | None]:

@@ -63,7 +63,7 @@ def tell(data: DataSet, settings: Settings) -> None:
     from models.data.checked import require_accepted
 
     try:
-        require_accepted(data.name, data.events, Rules(data.rating_scale, settings.oldest))
+        require_accepted(data.name, data.events, Rules(data.rating_scale, settings.oldest), data.oldest)
     except DataError as error:
         typer.echo(printable(f"note: {error}"), err=True)
 
@@ -84,6 +84,8 @@ LONG_ONLY: Final = "action"
 """This field has --FIELD-column alone: --action gives weights."""
 NamedColumns = Mapping[str, str]
 """Field -> name of its column in the file, of the fields whose column was named."""
+ONE: Final = {"allow_extra_args": True}
+"""Context settings of the commands with columns: they say themselves that they take one file or folder."""
 NONE_NAMED: Final[NamedColumns] = MappingProxyType({})
 
 
@@ -106,6 +108,11 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: Any) -> None:
+        if more := given["context"].args:
+            raise typer.BadParameter(
+                printable(f"found {more[0]!r} besides {str(given['data'])!r}, expected one file or folder: ")
+                + "put the files of one data set into one folder"
+            )
         named = {field: given.pop(f"{field}_column") for field in COLUMNS}
         command(**given, columns={field: name for field, name in named.items() if name})
 

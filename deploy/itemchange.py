@@ -35,8 +35,9 @@ def changed(settings: Settings, log: Log, given: Mapping[str, Any]) -> Body | No
     try:
         body = _body(record.value, item)
     except RecordError as error:
+        said = f"{error.field}: {error}" if error.field else f"{error}"
         raise DataError(
-            f"the newest record of {item!r}, {topic}/{record.partition}/{record.offset}, is no item: {error}; nothing is sent: "
+            f"the newest record of {item!r}, {topic}/{record.partition}/{record.offset}, is no item: {said}; nothing is sent: "
             "--replace sends it whole"
         ) from None
     return cleared({**body, **given})

@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from stream.errors import RecordError
 from stream.events import MAX_DEPTH
-from stream.times import unit, with_hint
+from stream.refusals import Unread, expected, fields_found, found, kind_of, malformed, time_advice
+from stream.times import unit
 from stream.valid import USER
 
 INTEGERS: Final = ("time", "rank", "dwell_ms")
@@ -22,6 +23,7 @@ _STRINGS = re.compile(
 )  # one that does not end goes to the end: never quadratic
 _FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _MISSING = re.compile(r"required field `([^`]*)`")
+_GOT = re.compile(r"got `([^`]*)`")
 
 
 def nesting(text: str) -> int:
@@ -84,23 +86,23 @@ class JsonDecoder(Generic[Message]):
         except msgspec.ValidationError as error:
             return self._again(text, error)
         except msgspec.DecodeError as error:
-            raise RecordError("decode", "malformed_json", "", str(error)) from None
+            raise RecordError("decode", "malformed_json", "", malformed(text, str(error))) from None
 
     def _again(self, text: str, error: msgspec.ValidationError) -> Message:
         """A second look at what the fast decoder refuses and the schema may not: whole floats for integers, and names
         that are repeated, of which the last counts. Unknown fields are not looked at, here either."""
-        said: dict[str, object] = {}
+        raws: dict[str, bytes] = {}
         try:
             fields = self._fields.decode(text)
-            raws = {name: bytes(getattr(fields, name)) for name in self._message.__struct_fields__}
-            said = {name: msgspec.json.decode(raw) for name, raw in raws.items() if raw}
+            raws = {name: raw for name in self._message.__struct_fields__ if (raw := bytes(getattr(fields, name)))}
+            said = {name: msgspec.json.decode(raw) for name, raw in raws.items()}
             return msgspec.convert(integral(said, self._ints), self._message)
         except msgspec.ValidationError as second:
             if "out of range" not in str(second):  # 1e400 in a known field: the first error names the field
                 error = second
         except msgspec.DecodeError as second:
-            raise RecordError("decode", "malformed_json", "", str(second)) from None
-        _refuse(error, said)
+            raise RecordError("decode", "malformed_json", "", malformed(text, str(second))) from None
+        _refuse(error, self._message, {name: _value(raw) for name, raw in raws.items()}, text)
 
 
 def convert(fields: dict[str, object], message: type[Message]) -> Message:
@@ -109,23 +111,51 @@ def convert(fields: dict[str, object], message: type[Message]) -> Message:
     try:
         return msgspec.convert(integral(fields, ints), message)
     except msgspec.ValidationError as error:
-        _refuse(error, fields)
+        _refuse(error, message, fields)
 
 
-def _refuse(error: msgspec.ValidationError, said: Mapping[str, object]) -> NoReturn:
-    """Raises RecordError with what msgspec says. said: the fields, for what the error does not repeat."""
+def _refuse(error: msgspec.ValidationError, kind: type[Struct], said: Mapping[str, object], text: str = "") -> NoReturn:
+    """Raises RecordError with what was found and what was expected. said: the fields, for the values that msgspec does not
+    repeat; text: of the whole message, for the names of fields that no message has."""
     message = str(error)
     if missing := _MISSING.search(message):
-        raise RecordError("validate", "missing_field", missing[1], message)
-    found = _FIELD.search(message)
-    name = found[1] if found else ""
+        raise RecordError(
+            "validate", "missing_field", missing[1], f"`{missing[1]}` is missing; {fields_found(_names(text) or said)}"
+        )
+    place = _FIELD.search(message)
+    name = place[1] if place else ""
+    field = re.split(r"[.\[]", name)[0]
+    if not field:
+        got = _GOT.search(message)
+        many = ": send one event a record" if got and got[1] == "array" else ""
+        wrong = f"found {kind_of(got[1])}, expected a JSON object{many}" if got else message
+        raise RecordError("validate", "wrong_type" if got else "out_of_range", name, wrong)
+    value = said.get(field)
+    told = f"found {found(value)}, expected " if field in said else "expected "
     if "regex" in message:
-        raise RecordError("validate", "out_of_range", name, f"expected {USER}")
+        raise RecordError("validate", "out_of_range", name, told + USER)
+    told += expected(kind, field)
     if "length" in message:
         short = "length >=" in message
-        raise RecordError("validate", "out_of_range" if short else "too_large", name, message)
+        raise RecordError("validate", "out_of_range" if short else "too_large", name, told)
     wrong = "wrong_type" if "got `" in message else "out_of_range"
-    time = said.get("time")
-    if name == "time" and wrong == "out_of_range" and isinstance(time, int):
-        raise RecordError("validate", wrong, name, message + with_hint(time), unit(time))
-    raise RecordError("validate", wrong, name, message)
+    if field != "time":
+        raise RecordError("validate", wrong, name, told)
+    advice = time_advice(value)
+    likely = unit(value) if wrong == "out_of_range" and isinstance(value, int) else ""
+    raise RecordError("validate", wrong, name, told + (f"; {advice}" if advice else ""), likely)
+
+
+def _value(raw: bytes) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.MsgspecError:
+        return Unread(raw[:40].decode(errors="replace"))
+
+
+def _names(text: str) -> list[str]:
+    """Names of a JSON object's fields; none where the text is none."""
+    try:
+        return list(msgspec.json.decode(text, type=dict[str, msgspec.Raw])) if text else []
+    except msgspec.MsgspecError:
+        return []

@@ -116,7 +116,9 @@ def user_of(key: bytes | None, form: str) -> str | None:
 def mismatch(key: bytes, user: str, form: str) -> str:
     """What is said of a record whose key is not that of its user: what the key looks like, and what to set."""
     told = _looks_like(key, user, FORMS[form])
-    return f"the key is not the body's user {FORMS[form].said}" + (f"; {told}" if told else "")
+    shown = key.decode() if _printable(key) else repr(key[: _SHOWN + 1])[2:-1]
+    both = f"found the key '{_short(shown)}', the body's user is {_short(repr(user))}"
+    return f"the key is not the body's user {FORMS[form].said}; {told or both}"
 
 
 def _looks_like(key: bytes, user: str, form: Form) -> str:

@@ -318,6 +318,10 @@ def _said(place: Sequence[int | str], kind: str, message: str) -> str:
     name = ".".join(map(str, place)) or "settings"
     if kind == "extra_forbidden":
         return f"{name}: {no_setting(name)}"
+    if kind in ("tuple_type", "list_type"):
+        field = Settings.model_fields.get(name)
+        example = f", like {json.dumps(field.default)}" if field is not None else ""
+        return f"{name}: expected a list in brackets{example}"
     return f"{name}: {message.removeprefix('Value error, ')}"
 
 
@@ -325,7 +329,7 @@ def no_setting(name: str) -> str:
     """What is said of a name that no setting has."""
     if gone := GONE.get(name):
         return gone
-    near = difflib.get_close_matches(name, Settings.model_fields, 1, cutoff=0.5)
+    near = difflib.get_close_matches(name, Settings.model_fields, 1, cutoff=0.65)
     meant = f"is {near[0]} meant? " if near else ""
     return f"there is no such setting; {meant}docs/configuration.md has all"
 

@@ -60,6 +60,13 @@ def parse(said: str) -> int:
     return found
 
 
+def ahead(ms: int) -> str:
+    """What is said of a time so many milliseconds after the clock that judges it."""
+    days, minutes = ms // 86_400_000, ms // 60_000
+    far = f"{days:,} days" if days > 1 else f"{minutes // 60} h {minutes % 60} min"
+    return f"; that is {far} ahead: is the producer's clock or its time zone wrong?"
+
+
 def date(time: int) -> str:
     """Epoch ms as a date where it is one to the day, else as a time, UTC."""
     moment = datetime.fromtimestamp(time / 1000, UTC)

@@ -17,7 +17,7 @@ from typing import Final
 
 from stream.errors import RecordError
 from stream.events import FUTURE_MS, MAX_ID
-from stream.times import date, unit, with_hint
+from stream.times import ahead, date, unit, with_hint
 
 ID: Final = f"a text of 1 to {MAX_ID} characters"
 USER: Final = "a user id other than `*`, without U+0000"
@@ -46,12 +46,12 @@ class Rules:
         """The time (epoch ms), where it is neither too old nor in the future. now: what now_ms (epoch ms) is, for people. Raises
         RecordError, with the unit that the time is likely in."""
         if time < self.oldest:
-            reason, expected = "far_past", earliest(self.oldest)
+            reason, expected, advice = "far_past", earliest(self.oldest), with_hint(time)
         elif time > now_ms + FUTURE_MS:
-            reason, expected = "far_future", f"{LATEST} {now}"
+            reason, expected, advice = "far_future", f"{LATEST} {now}", with_hint(time) or ahead(time - now_ms)
         else:
             return time
-        raise RecordError("validate", reason, "time", f"expected {expected}, got {time}{with_hint(time)}", unit(time))
+        raise RecordError("validate", reason, "time", f"expected {expected}, got {time}{advice}", unit(time))
 
 
 def earliest(oldest: int) -> str:

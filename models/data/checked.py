@@ -59,19 +59,26 @@ def checked_events(
     return table.cast({"behaviour": pl.UInt8})
 
 
-def require_accepted(name: str, events: pl.DataFrame, rules: Rules) -> None:
-    """events: of a data set. Raises DataError where a worker of these rules would refuse one of them, and says what to do."""
+def require_accepted(name: str, events: pl.DataFrame, rules: Rules, written: str = "") -> None:
+    """events: of a data set. Raises DataError where a worker of these rules would refuse one of them, and says what to do.
+    written: the oldest time as it stands in its file, with its place (DataSet.oldest)."""
     for fault in _settings_faults(rules):
         if events.select(fault.bad.any()).item():
             cure = "set rating_scale to that of the data, or correct the data"
             if fault.field == "time":
                 oldest = int(events.select(pl.col("time").min()).item())
                 day = times.date(oldest - oldest % 86_400_000)
+                likely = times.unit(oldest)
                 cure = (
                     ""
-                    if times.unit(oldest)
+                    if likely and not written
                     else f"if these times are right, train and replay with --min-time {day}, and set min_time for the worker"
                 )
+            if fault.field == "time" and written:
+                count = int(events.select(fault.bad.sum()).item())
+                more = f" ({count:,} events are older)" if count > 1 else ""
+                made = f"; a program that took {likely} for milliseconds writes such dates" if likely else ""
+                raise DataError(f"{written}, expected {fault.expected}{more}{made}; {cure}")
             raise DataError(_said(name, events, fault) + (f"; {cure}" if cure else ""))
 
 

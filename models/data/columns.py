@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,8 @@ from models.data.table import LINE, shown
 from stream.errors import DataError
 from stream.events import MAX_TIME
 
+NAMED: Final = 10
+"""As many wrong lines as an error names; the others it counts."""
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 ISO: Final = re.compile(r"\d{4}-\d\d-\d\d([ T].+)?", re.ASCII)
@@ -29,11 +31,23 @@ Column = Callable[[pl.Series], pl.Series]
 
 
 class Refused(Exception):
-    """A value that cannot be read: row in its block, and why."""
+    """A value that cannot be read: row in its block, and why. more: the next of them; count: all that there are."""
 
-    def __init__(self, row: int, why: str) -> None:
+    def __init__(self, row: int, why: str, more: Sequence[tuple[int, str]] = (), count: int = 1) -> None:
         super().__init__(why)
-        self.row = row
+        self.rows = [(row, why), *more]
+        self.count = count
+
+
+class WrongLines(DataError):
+    """Lines of one file that cannot be read: the first ones, (line, what is wrong) in order, and how many there are."""
+
+    def __init__(self, path: Path, lines: Sequence[tuple[int, str]], count: int) -> None:
+        self.lines, self.count = sorted(lines)[:NAMED], count
+        told = [f"line {line}: {why}" for line, why in self.lines]
+        left = f"; and {count - len(told):,} more" if count > len(told) else ""
+        rest = f"; {count:,} wrong values in all: {'; '.join(told[1:])}{left}" if count > 1 else ""
+        super().__init__(f"{path}, {told[0]}{rest}")
 
 
 def events(path: Path, block: pl.DataFrame, behaviour: int, made: Mapping[str, tuple[str, Column]]) -> pl.DataFrame:
@@ -48,14 +62,15 @@ def converted(path: Path, block: pl.DataFrame, made: Mapping[str, tuple[str, Col
     """Columns of a block by their new names, converted; as `events`."""
     found: dict[str, pl.Series] = {}
     wrong: list[tuple[int, str]] = []
+    count = 0
     for name, (column, make) in made.items():
         try:
             found[name] = make(block[column])
         except Refused as error:
-            wrong.append((int(block[LINE][error.row]), f"{column}: {error}"))
+            wrong += [(int(block[LINE][row]), f"{column}: {why}") for row, why in error.rows]
+            count += error.count
     if wrong:
-        line, why = min(wrong)
-        raise DataError(f"{path}, line {line}: {why}")
+        raise WrongLines(path, wrong, count)
     return found
 
 
@@ -82,12 +97,18 @@ def each(values: pl.Series, make: Callable[[Any], Any], dtype: Any) -> pl.Series
         return pl.Series(values.name, [], dtype)
     different = values.unique(maintain_order=True)
     made: list[Any] = []
+    bad: dict[Any, str] = {}
     for value in different:
         try:
             made.append(make(value))
         except (ValueError, TypeError, OverflowError) as error:
-            row = values.is_null().arg_max() if value is None else (values == value).arg_max()
-            raise Refused(row or 0, str(error)) from None
+            bad[value] = str(error)
+    if bad:
+        wrong = values.is_in(pl.Series([value for value in bad if value is not None], dtype=values.dtype).implode())
+        rows = (wrong.fill_null(None in bad)).arg_true()
+        some = next(iter(bad.values()))  # NaN, which equals nothing, is found by no look-up
+        (first, why), *more = [(row, bad.get(values[row], some)) for row in rows.head(NAMED)] or [(0, some)]
+        raise Refused(first, why, more, max(1, len(rows)))
     if dtype == values.dtype and made == different.to_list():
         return values
     return values.replace_strict(different, pl.Series(made, dtype=dtype), return_dtype=dtype)

@@ -62,7 +62,7 @@ class DataSet:
     """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
     timed: do times mean anything between users? choices: topics whose events count as choices, weights: of actions
     (models/data/choices.py); form: which form it was read as, "" for none; notes: what the reader decided that people should
-    know."""
+    know; oldest: where the oldest time stands and how it is written there, "" where the reader does not know it."""
 
     name: str
     events: pl.DataFrame
@@ -73,6 +73,7 @@ class DataSet:
     weights: tuple[tuple[str, float], ...] = ACTIONS
     form: str = ""
     notes: tuple[str, ...] = ()
+    oldest: str = ""
 
     @property
     def scenes(self) -> tuple[str, ...]:

@@ -11,16 +11,17 @@ column, is an error.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
-from models.data.columns import ISO, Column, converted, each, instant, shaped, texts, whole
+from models.data.columns import ISO, NAMED, Column, WrongLines, converted, each, instant, shaped, texts, whole
 from models.data.dataset import DataSet, dataset
 from models.data.folders import finished
 from models.data.forms.lines import ORDER_START, ORDER_STEP
@@ -69,14 +70,32 @@ def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None
     if path.is_dir():
         raise DataError(f"{path} is a folder; with names of columns, name one file in it")
     found = source(path)
-    tables = [_converted(path, block, columns, scale) for block in _blocks(found, path, columns) if len(block)]
+    tables: list[pl.DataFrame] = []
+    wrong: list[tuple[int, str]] = []
+    count = 0
+    try:
+        for block in _blocks(found, path, columns):
+            try:
+                if len(block):
+                    tables.append(_converted(path, block, columns, scale))
+            except WrongLines as error:  # the other blocks are looked at, too: people mend all lines at once
+                wrong = sorted(wrong + error.lines)[:NAMED]
+                count += error.count
+    except DataError:
+        if not wrong:  # else what was wrong before it is told first
+            raise
+    if wrong:
+        raise WrongLines(path, wrong, count)
     if not tables:
         raise DataError(f"{path}: no row in it")
     table = pl.concat(tables)
     notes: list[str] = []
+    oldest = ""
     if columns.time:
         table, unit = _timed(path, table, columns.time)
         notes.append(f"times of {columns.time} read as {unit}")
+        line, cell = table.sort("time", LINE).select(LINE, "written").row(0)
+        oldest = f"{path}, line {line}: {columns.time}: found {cell[:40]!r}"
     else:
         at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
         table = table.with_columns(time=ORDER_START + at * ORDER_STEP)
@@ -85,7 +104,7 @@ def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None
         scale = _scale(path, table, columns.value)
         notes.append(f"rating scale {scale[0]:g} to {scale[1]:g}: the least and the greatest value of {columns.value}")
     made = dataset(found.name, shaped(table), [], scale or SCALE, timed=bool(columns.time))
-    return finished(replace(made, notes=tuple(notes)), NAME, found)
+    return finished(replace(made, notes=tuple(notes), oldest=oldest), NAME, found)
 
 
 def _blocks(found: Source, path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
@@ -102,9 +121,19 @@ def _blocks(found: Source, path: Path, columns: Columns) -> Iterator[pl.DataFram
     separator = next((one for one in SEPARATORS if set(columns.named()) <= set(split(first, one) or ())), None)
     if separator is None:
         missing = min((set(columns.named()) - set(split(first, one) or ()) for one in SEPARATORS), key=len)
-        raise DataError(f"{path}, line 1: no column {', no column '.join(sorted(missing))}. {look_at(found, path)}")
+        names = max((split(first, one) or [] for one in SEPARATORS), key=len)
+        looks = f"; {look_at(found, path)}" if len(names) < 2 else ""
+        raise DataError(f"{path}, line 1: {_absent(sorted(missing), names)}{looks}")
     for block in blocks(path, header(path, separator), separator, skip=1):
         yield block.select(LINE, *columns.named())
+
+
+def _absent(missing: list[str], names: Sequence[str]) -> str:
+    """What is said of columns that a file has not. names: those that it has."""
+    near = [close[0] for name in missing if (close := difflib.get_close_matches(name, names, 1, cutoff=0.7))]
+    meant = f"; {' and '.join(near)} meant?" if len(near) > 1 else f"; is {near[0]} meant?" if near else ""
+    columns = ", ".join(name[:30] for name in names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"no column {', no column '.join(missing)}" + (f"; columns found: {columns}{meant}" if columns else "")
 
 
 def _json(path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
@@ -135,7 +164,7 @@ def _cell(name: str, row: dict[str, Any], needed: bool) -> str | None:
 def _parquet(path: Path, columns: Columns) -> pl.DataFrame:
     table = parquet(path)
     if missing := sorted(set(columns.named()) - set(table.columns)):
-        raise DataError(f"{path}: no column {', no column '.join(missing)}; found {', '.join(table.columns)}")
+        raise DataError(f"{path}: {_absent(missing, table.columns)}")
     made: dict[str, pl.Series] = {LINE: pl.int_range(1, len(table) + 1, dtype=pl.UInt32, eager=True)}
     for name in columns.named():
         cells = table[name]
@@ -161,7 +190,7 @@ def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[f
         behaviour = COMMENT if columns.text else RATING if columns.value else CLICK
         given["behaviour"] = pl.repeat(behaviour, len(block), dtype=pl.UInt8, eager=True)
     if columns.time:
-        written = block[columns.time].fill_null("")
+        given["written"] = written = block[columns.time].fill_null("")
         if written.str.contains(f"^{_DIGITS}$").all():
             given["time"] = written.cast(pl.Int64)
             given["iso"] = pl.repeat(False, len(block), eager=True)

@@ -111,4 +111,4 @@ def test_a_command_that_needs_an_extra_names_it(
     )  # fmt: skip
     assert done.returncode == 69, done.stderr
     assert done.stderr.count("\n") == 1
-    assert f"freshet[{extra}]" in done.stderr
+    assert f"pip install '.[{extra}]' in freshet's folder" in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import re
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,11 +17,14 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.dataoptions import load
+from models.data import read
+from models.data.checked import require_accepted
 from models.data.choices import parse_weights
 from models.data.dataset import NAN, Event
 from models.data.general import Columns, read_columns
 from stream.errors import DataError
 from stream.events import CLICK, COMMENT, RATING
+from stream.valid import Rules
 from tests.unit.data_samples import lines, rated, shown
 
 ALL = Columns("who", "what", "when", "stars", "kind", "said", "where")
@@ -116,7 +121,7 @@ def test_what_an_event_is_by_its_columns(tmp_path: Path) -> None:
     ("content", "told"),
     [
         ("who,what,when\na,b,5\n",
-         r"x, line 1: no column kind, no column said, no column stars, no column where\. .*a header"),
+         r"x, line 1: no column kind, no column said, no column stars, no column where; columns found: who, what, when"),
         ("who,what,when,stars,kind,said,where\na,b,5,,click,\n", "x, line 2: expected 7 fields"),
         (f"who,what,when,stars,kind,said,where\na,b,{T},,click,,\na,b,{T},x,rating,,\n", "x, line 3: stars: "),
         (f"who,what,when,stars,kind,said,where\na,b,{T},,rating,,\n", "x, line 2: stars: empty; a rating needs a value"),
@@ -151,7 +156,7 @@ def test_what_is_wrong_names_the_line(tmp_path: Path, content: str, told: str) -
 def test_a_folder_or_a_missing_column_of_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder; with names of columns, name one file"):
         read_columns(tmp_path, ALL)
-    with pytest.raises(DataError, match="no column nobody; found what, kind"):
+    with pytest.raises(DataError, match="no column nobody; columns found: what, kind"):
         read_columns(written(tmp_path / "x", parquet()), Columns("nobody", "what"))
 
 
@@ -244,3 +249,107 @@ def test_a_column_may_have_any_name(tmp_path: Path, form: str) -> None:
         getattr(pl.DataFrame(rows), f"write_{form}")(path)
     events = read_columns(path, Columns("line", "raw", action="iso")).events
     assert events.select("user", "item", "action").rows() == [("a", "x", "view")]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_time_that_is_too_old_is_shown_as_it_stands_with_its_line(tmp_path: Path, form: str) -> None:
+    times = ("2026-08-01T16:24:47Z", "1970-01-19T15:00:00Z", "2026-08-01T17:07:06Z")
+    content = "u,i,t\n" + "".join(f"a,b{at},{time}\n" for at, time in enumerate(times))
+    if form == "json":
+        content = lines(*(json.dumps({"u": "a", "i": f"b{at}", "t": time}) for at, time in enumerate(times))).decode()
+    data = read_columns(written(tmp_path / "log.csv", content), Columns("u", "i", "t"))
+    with pytest.raises(DataError) as raised:
+        require_accepted(data.name, data.events, Rules((1, 5), 946_684_800_000), data.oldest)
+    said = str(raised.value)
+    line = 3 if form == "csv" else 2
+    assert f"log.csv, line {line}: t: found '1970-01-19T15:00:00Z', expected 2000-01-01 or later" in said
+    assert "multiply" not in said
+    assert "1609200000" not in said
+    assert "seconds for milliseconds" in said
+
+
+def test_a_time_without_a_known_line_keeps_its_advice() -> None:
+    events = pl.DataFrame({"user": ["a"], "item": ["b"], "time": [1_609_200_000], "value": [NAN], "behaviour": [CLICK]})
+    with pytest.raises(DataError, match=r"x: time: found 1609200000, expected 2000-01-01.*looks like seconds"):
+        require_accepted("x", events, Rules((1, 5), 946_684_800_000))
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("custommer", "no column custommer; columns found: customer, sku, what, when; is customer meant?"),
+        ("kunde", "no column kunde; columns found: customer, sku, what, when$"),
+    ],
+)
+def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path, named: str, told: str) -> None:
+    content = "customer,sku,what,when\nkunde-142,SKU-00007,view,2026-08-01T16:24:47Z\n"
+    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+        read_columns(written(tmp_path / "log.csv", content), Columns(named, "sku"))
+    pl.read_csv(tmp_path / "log.csv").write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+        read_columns(tmp_path / "log.parquet", Columns(named, "sku"))
+
+
+def test_the_web_shop_of_the_docs_reads_as_it_says(tmp_path: Path) -> None:
+    section = Path(__file__).parents[2].joinpath("docs/data.md").read_text().partition("### A web shop\n")[2]
+    log, clicks, items = (
+        textwrap.dedent(block) + "\n" for block in re.findall(r"(?:^    [^\n ]+,.*$\n?)+", section, re.MULTILINE)[:3]
+    )
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    written(folder / "clicks.csv", clicks)
+    written(folder / "items.csv", items)
+    named = read_columns(written(tmp_path / "log.csv", log), Columns("visitor", "article", "when", action="what"))
+    told = read(folder)
+    assert named.events.equals(told.events)
+    assert named.events["action"].to_list() == ["view", "cart", "purchase"]
+    assert [(one.item, one.title, one.categories) for one in told.items] == [
+        ("A-100", "Watering can 5 l", ("garden",)),
+        ("A-205", "Wooden spoon", ("kitchen", "wood")),
+    ]
+
+
+def test_all_wrong_lines_are_counted_and_the_first_ten_named(tmp_path: Path) -> None:
+    bad = {3: "soon", 5: "gestern", 9: "soon"} | {20 + n: f"t{n}" for n in range(12)}
+    rows = "".join(f"a,{'' if at == 7 else at},{bad.get(at, '2026-08-01T16:24:47Z')}\n" for at in range(2, 40))
+    with pytest.raises(DataError) as raised:
+        read_columns(written(tmp_path / "log.csv", "u,i,t\n" + rows), Columns("u", "i", "t"))
+    said = str(raised.value)
+    assert "log.csv, line 3: t: time 'soon'" in said
+    assert "16 wrong values in all" in said
+    assert all(f"line {line}: t: " in said for line in (5, 9, 20, 25))
+    assert "line 7: i: " in said
+    assert "line 26: " not in said
+    assert "and 6 more" in said
+
+
+def test_one_wrong_line_is_just_that(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: i: id '': expected a text of 1 to 256 characters or a whole number$"):
+        read_columns(written(tmp_path / "log.csv", "u,i\na,\nb,c\n"), Columns("u", "i"))
+
+
+def test_wrong_lines_of_several_blocks_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.data.table.BLOCK", 64)
+    content = "u,i,t\n" + "".join(f"a,b{at},{'soon' if at % 10 == 5 else 2_000_000_000}\n" for at in range(2, 50))
+    with pytest.raises(DataError, match=r"line 5: t: .*5 wrong values in all.*line 15: .*line 45: "):
+        read_columns(written(tmp_path / "log.csv", content), Columns("u", "i", "t"))
+
+
+def test_items_that_the_file_of_items_lacks_are_noted_with_the_number_of_their_events(tmp_path: Path) -> None:
+    events = [("A", 3), ("19.99", 2), ("5.49\x1b", 1)]
+    rows = [f"u{at},{item},{T}000" for item, count in events for at in range(count)]
+    written(tmp_path / "clicks.csv", "user,item,time\n" + "\n".join(rows) + "\n")
+    assert not any("lack" in note for note in read(tmp_path).notes)
+    written(tmp_path / "items.csv", "item,title\nA,Spoon\nB,Can\n")
+    (note,) = [note for note in read(tmp_path).notes if "lack" in note]
+    assert note == r"3 of 6 events name items that the items lack, 2 in all: '19.99', '5.49\x1b'"
+    written(tmp_path / "items.csv", "item,title\nA,Spoon\n19.99,x\n5.49\x1b,y\n")
+    assert not any("lack" in note for note in read(tmp_path).notes)
+
+
+def test_a_time_in_a_csv_of_messages_says_what_was_found_and_expected(tmp_path: Path) -> None:
+    written(tmp_path / "clicks.csv", "user,item,time\na,b,2026-08-01T16:24:47Z\na,b,gestern\n")
+    with pytest.raises(
+        DataError, match=r'line 3: time: found "gestern" \(a text\), expected epoch milliseconds or ISO 8601'
+    ):
+        read(tmp_path)

@@ -109,7 +109,7 @@ def test_an_event_is_taken_out_of_its_envelope(envelope: str, body: Any, id_: st
         ("debezium", {"op": "t", "source": SOURCE}, ("validate", "deleted", "after"), "deletes of events cannot"),
         ("connect", connect(None), ("validate", "wrong_type", ""), "null"),
         ("connect", connect({"user": "u1"}), ("validate", "missing_field", "item"), "item"),
-        ("cloudevents", cloud("text"), ("validate", "wrong_type", ""), "str"),
+        ("cloudevents", cloud("text"), ("validate", "wrong_type", ""), "a text"),
         ("cloudevents", {"specversion": "1.0"}, ("validate", "missing_field", "data"), "expected the event"),
         ("cloudevents", {"specversion": "1", "data_base64": "e30="}, ("validate", "missing_field", "data"), "not data_base64"),
     ],
@@ -251,7 +251,9 @@ def test_a_dead_letter_says_what_the_key_looks_like(key: bytes, user: str, part:
 
 
 def test_another_users_key_is_just_that() -> None:
-    assert str(refused(packed(EVENT), "none", b"u2")) == "the key is not the body's user in UTF-8"
+    assert str(refused(packed(EVENT), "none", b"u2")) == (
+        "the key is not the body's user in UTF-8; found the key 'u2', the body's user is 'u1'"
+    )
 
 
 # correcting and sending back

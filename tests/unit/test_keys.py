@@ -141,7 +141,9 @@ def test_a_mismatch_says_what_the_key_looks_like_and_what_to_set(
     [(UTF8, b"u2", "in UTF-8"), (JSON, b'"u2"', "as a JSON string"), (LONG, b"42", "as an 8-byte number, big-endian")],
 )
 def test_another_users_key_is_just_that(form: str, key: bytes, said: str) -> None:
-    assert mismatch(key, "43", form) == f"the key is not the body's user {said}"
+    shown = key.decode()
+    expected = f"the key is not the body's user {said}; found the key '{shown}', the body's user is '43'"
+    assert mismatch(key, "43", form) == expected
 
 
 @given(

@@ -413,5 +413,32 @@ def test_a_bad_correction_is_named_by_its_line(tmp_path: Path, line: str) -> Non
         corrections.read(file)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"topic": "t", "partition": 0, "offset": 1, "value": {"time": 1,}}', "malformed at character 65"),
+        ("{'topic': 't'}", "malformed at character 2"),
+        ("[]", "expected {topic, partition, offset, key"),
+    ],
+)
+def test_a_bad_correction_says_whether_its_json_is_malformed(tmp_path: Path, line: str, said: str) -> None:
+    file = tmp_path / "corrected.jsonl"
+    file.write_text("\n" + line + "\n")
+    with pytest.raises(DataError, match="line 2") as raised:
+        corrections.read(file)
+    assert said in str(raised.value)
+
+
+def test_a_correction_keeps_the_hint_of_another_envelope_and_shows_what_was_found() -> None:
+    event = {"user": "alice", "item": "i", "time": NOW, "value": 4}
+    row = json.dumps({"op": "c", "before": None, "after": event, "source": {}}).encode()
+    hint, *missing = ACCEPTANCE.problems(RATINGS, b"alice", row)
+    assert (hint.field, 'set envelope = "debezium"' in hint.message) == ("", True)
+    assert {problem.field for problem in missing} == {"user", "item", "time", "value"}
+    (problem,) = ACCEPTANCE.problems(RATINGS, b"alice", rating(time=f"{NOW}"))
+    assert f'found "{NOW}" (a text), expected integer' in problem.message
+    assert "without quotes" in problem.message
+
+
 def test_every_reason_is_explained() -> None:
     assert all(text.endswith(".") for text in REASONS.values())

@@ -7,7 +7,8 @@ that are missing are empty. Items without a file are taken from the events; a la
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,7 +16,7 @@ import msgspec
 import polars as pl
 
 from models.data.catalogue import described
-from models.data.columns import instant, number
+from models.data.columns import NAMED, instant, number
 from models.data.dataset import NAN, DataSet, Event, dataset
 from models.data.form import Form
 from models.data.forms.movielens import names
@@ -26,6 +27,8 @@ from models.data.table import LINE, headed
 from stream.body import convert
 from stream.errors import DataError, RecordError
 from stream.events import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item, Rating
+from stream.refusals import found
+from stream.valid import shown
 
 SCALE: Final = (0.5, 5.0)  # of the settings' default; a log does not say its own
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
@@ -64,6 +67,13 @@ def _ours(source: Source, topic: str, path: Path) -> bool:
     return suffix != ".json" or set(NEEDED[topic]) <= set(first_row(source, path))
 
 
+def _time(text: str) -> int:
+    """A cell of a CSV as epoch ms. Raises ValueError."""
+    if not text.lstrip("-")[:1].isdecimal():
+        raise ValueError(f"time: found {found(text)}, expected epoch milliseconds or ISO 8601")
+    return instant(text, 1)
+
+
 def _read(source: Source) -> DataSet:
     """The rating scale is the one that is named for the data, else 0.5 to 5, widened where ratings lie outside."""
     events: list[Event] = []
@@ -75,7 +85,17 @@ def _read(source: Source) -> DataSet:
     values = [event.value for event in events if event.value == event.value]
     scale = source.scale((min([SCALE[0], *values]), max([SCALE[1], *values])))
     notes = () if scale in (SCALE, source.rating_scale) else (WIDENED.format(*scale, *SCALE),)
-    return dataset(source.name, events, items, scale, notes=notes)
+    return dataset(source.name, events, items, scale, notes=(*notes, *_unknown(events, items)))
+
+
+def _unknown(events: Sequence[Event], items: Sequence[Item]) -> Iterator[str]:
+    """One note where events name items that the items lack: often a wrong column, such as prices in place of ids."""
+    known = {one.item for one in items}
+    lacking = Counter(event.item for event in events if event.item not in known) if known else Counter[str]()
+    if lacking:
+        first = ", ".join(shown(item) for item in list(lacking)[:NAMED]) + (", ..." if len(lacking) > NAMED else "")
+        count = f"{lacking.total():,} of {len(events):,} events name items that the items lack"
+        yield f"{count}, {len(lacking):,} in all: {first}"
 
 
 def _messages(source: Source, topic: str, kind: type[Kind]) -> Iterator[Kind]:
@@ -115,7 +135,7 @@ def _yes(text: str) -> bool:
 
 
 _READ: Final[dict[str, Callable[[str], Any]]] = {
-    "time": lambda text: instant(text, 1),
+    "time": _time,
     "value": _value,
     "rank": lambda text: int(number(text)),
     "dwell_ms": lambda text: int(number(text)),

@@ -1,0 +1,123 @@
+"""What a refused message says: the field, what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from stream.body import JsonDecoder, convert
+from stream.decoder import EventDecoder
+from stream.errors import RecordError
+from stream.events import CLICK, Click, Item, Rating
+
+NOW = 1_795_792_105_409
+EVENT: dict[str, Any] = {"user": "ada", "item": "SKU-1", "time": NOW}
+DECODER = EventDecoder(1, (1, 5))
+MOST = 512  # characters of a dead letter's message
+
+
+def refused(value: bytes, key: bytes = b"ada") -> RecordError:
+    with pytest.raises(RecordError) as raised:
+        DECODER.decode(CLICK, 0, 0, NOW, key, value)
+    assert len(str(raised.value)) <= MOST
+    assert str(raised.value).isprintable()
+    return raised.value
+
+
+def click(**fields: object) -> RecordError:
+    return refused(json.dumps(EVENT | fields, ensure_ascii=False).encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "parts"),
+    [
+        ("time", "2026-11-27T14:00:00Z", ['found "2026-11-27T14:00:00Z" (a text)', "expected a whole", "epoch milliseconds"]),
+        ("time", str(NOW), [f'found "{NOW}" (a text)', "without quotes"]),
+        ("time", str(NOW // 1000), ["without quotes", "looks like seconds", "multiply by 1000"]),
+        ("time", NOW / 1000, [f"found {NOW / 1000!r} (a number)", "looks like seconds; times are milliseconds: multiply"]),
+        ("time", NOW + 0.5, ["leave the fraction out"]),
+        ("time", True, ["found true", "a whole number"]),
+        ("time", None, ["found null"]),
+        ("time", -1, ["found -1", "0 to 253402300799999"]),
+        ("time", 10**400, ["found a number of too many digits"]),
+        ("time", NOW * 1_000_000, [f"found {NOW * 1_000_000}", "looks like nanoseconds"]),
+        ("user", "", ['found "" (a text)', "a text of 1 to 256 characters"]),
+        ("user", "x" * 300, ["a text of 300 characters", "of 1 to 256"]),
+        ("user", "*", ['found "*"', "other than `*`"]),
+        ("item", 10, ["found 10 (a whole number)", "a text of 1 to 256 characters"]),
+        ("item", ["a"], ["found a list of 1"]),
+        ("item", {"id": 1}, ["found an object"]),
+        ("action", 3, ["found 3", "a text of 0 to 256 characters or null"]),
+        ("scene", "\u202e\x1b" + "y" * 300, [r'"\u202e\x1byyy', "302 characters"]),
+    ],
+)  # fmt: skip
+def test_a_refused_field_shows_its_value_and_what_was_expected(field: str, value: object, parts: list[str]) -> None:
+    error = click(**{field: value})
+    assert error.field == field
+    assert all(part in str(error) for part in parts), str(error)
+    assert "`int`" not in str(error)
+    assert "$." not in str(error)
+
+
+def test_a_missing_field_names_those_that_are_there() -> None:
+    error = refused(json.dumps({"customer": "ada", "sku": "S", "time": NOW}).encode())
+    assert (error.field, str(error)) == ("user", "`user` is missing; found the fields customer, sku, time")
+    many = refused(json.dumps({f"f{n}\n": 1 for n in range(99)}).encode())
+    assert str(many).endswith("and 89 more")
+    assert str(refused(b"{}")) == "`user` is missing; found no fields"
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        (b"\xef\xbb\xbf" + json.dumps(EVENT).encode(), ["byte order mark"]),
+        (str(EVENT).encode(), ["Python dict", "json.dumps"]),
+        (b"[" + json.dumps(EVENT).encode() + b"]", ["found a list", "expected a JSON object", "one event a record"]),
+        (b'"x"', ["found a text", "expected a JSON object"]),
+    ],
+)
+def test_what_is_no_object_says_what_it_is(value: bytes, parts: list[str]) -> None:
+    error = refused(value)
+    assert all(part in str(error) for part in parts), str(error)
+
+
+def test_other_malformed_json_is_no_python_dict() -> None:
+    assert "Python" not in str(refused(b'{"user": "it\'s",}'))
+
+
+def test_anothers_key_shows_both() -> None:
+    assert "found the key 'bad-2', the body's user is 'ada'" in str(refused(json.dumps(EVENT).encode(), b"bad-2"))
+    shown = str(refused(json.dumps(EVENT).encode(), b"\x1b[31m" + b"k" * 500))
+    assert r"'\x1b[31mkkk" in shown
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [(7_200_000, "2 h 0 min ahead"), (5_400_000, "1 h 30 min ahead"), (86_400_000 * 9, "9 days ahead")],
+)
+def test_a_time_ahead_says_by_how_much(ahead: int, said: str) -> None:
+    error = click(time=NOW + ahead)
+    assert said in str(error)
+    assert "clock" in str(error)
+    assert "zone" in str(error)
+
+
+def test_a_time_in_another_unit_is_no_wrong_clock() -> None:
+    assert "zone" not in str(click(time=NOW * 1000))
+
+
+def test_a_value_that_no_number_holds_is_still_refused_by_its_field() -> None:
+    with pytest.raises(RecordError) as raised:
+        JsonDecoder(Rating).decode(b'{"user": "a", "item": "b", "time": 1, "value": 1e400}')
+    assert (raised.value.field, "1e400" in str(raised.value)) == ("value", True)
+
+
+def test_items_and_rows_say_the_same() -> None:
+    with pytest.raises(
+        RecordError, match=r"found 3.*expected a list of at most 64, each a text of 0 to 256 characters"
+    ):
+        JsonDecoder(Item).decode(b'{"item": "a", "title": "b", "categories": 3}')
+    with pytest.raises(RecordError, match=r'found "" \(a text\), expected a text of 1 to 256 characters'):
+        convert({"user": "", "item": "b", "time": 1}, Click)
