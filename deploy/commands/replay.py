@@ -40,13 +40,19 @@ def replay(
         Path, typer.Argument(help="Data folder or file in a known form (docs/data.md), or one with names of columns.")
     ],
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as the broker takes them.")] = 0.0,
-    items: Annotated[bool, typer.Option("--items/--no-items", help="Send the catalogue first.")] = True,
+    items: Annotated[
+        bool, typer.Option("--items/--no-items", help="First send the items that the topic lacks.")
+    ] = True,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many events, the oldest.")] = None,
     min_time: MinTime = None,
     columns: NamedColumns = NONE_NAMED,
     again: Annotated[
         bool,
-        typer.Option("--again", help="Send all events, without ids: those that are there already count once more."),
+        typer.Option(
+            "--again",
+            help="Send all items and all events, whatever is there: removed items come back, changed ones are as in DATA again, "
+            "events have no ids and count once more.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -54,10 +60,12 @@ def replay(
     What a worker of these settings would not take is told before any of it is sent.
 
     Each event has an id made of the data and its number. The source topics are read first, and what is there already is left
-    out: a replay that was cut off or repeated counts each event once.
+    out: a replay that was cut off or repeated counts each event once. An item that the topic `items` has in any form (as sent,
+    changed, unavailable or removed) is left as it is.
 
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """
+    from deploy.catalogued import items_there, told
     from deploy.producer import Producer
     from deploy.replayed import already_there, id_prefix
     from deploy.verify.log import KafkaLog
@@ -70,31 +78,37 @@ def replay(
     found = load(data, columns, settings.rating_scale if given else None)
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since))  # before any of it is sent
     require_keys(found.name, found.events["user"].unique().to_list(), settings.key)
-    prefix, there = "", set[int]()
+    catalogue = list(item_messages(found.items)) if items else []
+    prefix, there, kept = "", set[int](), dict[str, str]()
     if not again:
         prefix = id_prefix(found.events)
         log = KafkaLog(settings)
         try:
+            kept = items_there(log, settings.items_topic, catalogue)
             there = already_there(log, settings, prefix)
         finally:
             log.close()
+    lacking = [message for message in catalogue if message.key.decode() not in kept]
     chosen = islice(event_messages(found.events, prefix), limit)
     left = (message for number, message in enumerate(chosen) if number not in there)
     with Producer(settings, linger_ms=5) as producer:
-        catalogue = _send(producer, settings, item_messages(found.items), 0.0, as_json) if items else 0
+        announced = _send(producer, settings, lacking, 0.0, as_json)
         began = time.monotonic()
         events = _send(producer, settings, left, rate, as_json)
     seconds = time.monotonic() - began
     if as_json:
         said = {
-            "source": found.name, "items": catalogue, "events": events, "already": len(there), "seconds": round(seconds, 3),
+            "source": found.name, "items": announced, "events": events, "already": len(there), "seconds": round(seconds, 3),
+            "items_already": len(kept), "items_otherwise": {name: how for name, how in kept.items() if how},
         }  # fmt: skip
         print(json.dumps(said))
     else:
         print(
-            f"{found.name}: {catalogue:,} items and {events:,} events sent, {events / max(seconds, 1e-9):,.0f} events/s"
+            f"{found.name}: {announced:,} items and {events:,} events sent, {events / max(seconds, 1e-9):,.0f} events/s"
             + (f"; {len(there):,} events were there already (--again sends them once more)" if there else "")
         )
+        if line := told(kept):
+            print(line)
 
 
 def _send(producer: Producer, settings: Settings, messages: Iterable[Message], rate: float, quiet: bool) -> int:
