@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from deploy.printable import printable
+from deploy.interrupted import Interrupted
+from deploy.printable import counted, printable
 from stream.errors import RecordError
 from stream.settings import Settings
 
@@ -59,9 +60,15 @@ def recommendations(
             typer.echo(f"freshet: no slate yet: {_why(settings)}", err=True)
             raise typer.Exit(1)
         if follow:
-            for newer in reader.follow(slate["seq"] if slate else 0):
-                changed = now is not None and now.newer_than(newer["catalogue"])
-                _show(_marked(newer, now if changed else None), now if titles else None, as_json)
+            shown = int(found is not None)
+            try:
+                for newer in reader.follow(slate["seq"] if slate else 0):
+                    changed = now is not None and now.newer_than(newer["catalogue"])
+                    _show(_marked(newer, now if changed else None), now if titles else None, as_json)
+                    shown += 1
+            except KeyboardInterrupt:
+                said = f"interrupted: {counted(shown, 'slate')} shown; the same command goes on from the newest"
+                raise Interrupted(said) from None
     finally:
         reader.close()
 

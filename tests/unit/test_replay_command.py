@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
+from deploy.interrupted import Interrupted
 from deploy.producer import Sent
 from tests.unit.synthetic import NOW, Lists
 
@@ -104,3 +105,62 @@ def test_again_sends_the_items_whatever_is_there(broker: Broker, shop: Path) -> 
 def test_without_items_the_topic_is_not_looked_at(broker: Broker, shop: Path) -> None:
     del broker.topics["items"]
     assert "0 items and 5 events sent" in replay(shop, "--no-items").stdout
+
+
+def interrupted(*words: str | Path) -> str:
+    """What a command says that Ctrl-C ends."""
+    done = CliRunner().invoke(app, ["replay", *map(str, words)])
+    assert isinstance(done.exception, Interrupted), (done.exception, done.output)
+    assert done.exception.exit_code == 130
+    return str(done.exception)
+
+
+class Impatient(Broker):
+    """Whoever sends gives up before the record number `last`; the newest record of each topic is not acknowledged yet."""
+
+    last = 8
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None) -> Sent:
+        if sum(len(self.all(name)) for name in TOPICS) == self.last:
+            raise KeyboardInterrupt
+        return super().send(topic, key, value)
+
+    def acknowledged(self, future: Sent) -> bool:
+        return future.offset + 1 < len(self.all(future.topic))
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [
+        ((), "the same command goes on"),
+        (("--again",), "the same command sends all of it again"),
+    ],
+)
+def test_ctrl_c_says_how_much_was_sent_and_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, shop: Path, words: tuple[str, ...], rest: str
+) -> None:
+    log = Impatient()
+    monkeypatch.setattr("deploy.producer.Producer", lambda *_, **__: log)
+    monkeypatch.setattr("deploy.verify.log.KafkaLog", lambda settings: log)
+    assert interrupted(shop, *words) == f"interrupted: 6 of 6 items and at least 1 of 5 events sent; {rest}"
+    log = Impatient()
+    log.last = 3
+    assert interrupted(shop, "--limit", "2", *words) == (
+        f"interrupted: at least 2 of 6 items and 0 of 2 events sent; {rest}"
+    )
+
+
+def test_ctrl_c_while_the_topics_are_read(monkeypatch: pytest.MonkeyPatch, broker: Broker, shop: Path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(broker, "spans", stop)
+    assert interrupted(shop) == "interrupted: nothing sent; the same command begins again"
+
+
+def test_events_that_are_there_are_counted_among_those_that_are_chosen(broker: Broker, shop: Path) -> None:
+    replay(shop)
+    assert "; 2 events were there already" in replay(shop, "--limit", "2").stdout
+    assert "; 1 event was there already" in replay(shop, "--limit", "1").stdout
+    assert json.loads(replay(shop, "--limit", "3", "--json").stdout)["already"] == 3
+    assert "0 items and 0 events sent" in replay(shop, "--limit", "0").stdout
