@@ -114,9 +114,14 @@ def replay(
     seconds = time.monotonic() - began
     if as_json:
         said = {
-            "source": found.name, "items": announced.sent, "events": events.sent, "already": already,
-            "seconds": round(seconds, 3), "items_already": len(kept), "items_otherwise": {name: how for name, how in kept.items() if how},
-        }  # fmt: skip
+            "source": found.name,
+            "items": announced.sent,
+            "events": events.sent,
+            "already": already,
+            "seconds": round(seconds, 3),
+            "items_already": len(kept),
+            "items_otherwise": {name: how for name, how in kept.items() if how},
+        }
         print(json.dumps(said))
     else:
         were, them = ("was", "it") if already == 1 else ("were", "them")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.printable import printable
+from deploy.printable import counted, printable
 from stream.errors import DataError, RecordError
 from stream.settings import Settings
 from stream.valid import Rules
@@ -276,6 +276,6 @@ def _deliver(
     elif len(places) == 1:
         print("{}/{}/{}".format(*places[0]))
     else:
-        print(f"{len(places):,} records sent to {topic}")
+        print(f"{counted(len(places), 'record')} sent to {topic}")
     if look is not None and (warning := look.warning()):
         print(f"freshet: {warning}", file=sys.stderr, flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import types
 
 import pytest
 from kafka.errors import KafkaConnectionError
@@ -29,6 +31,45 @@ def test_it_is_said_soon(
     with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
         connect.connect(load(brokers="127.0.0.1:1", startup_timeout=seconds), refuse)
     assert capsys.readouterr().err == said
+
+
+def test_two_clients_that_wait_for_one_broker_say_it_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`freshet send click` makes two, its producer and the reader of `items`."""
+    monkeypatch.setattr(connect, "SILENT", 0.01)
+    settings = load(brokers="127.0.0.1:1", startup_timeout=0.2)
+
+    def wait() -> None:
+        with pytest.raises(BrokerError):
+            connect.connect(settings, refuse)
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert capsys.readouterr().err == WAITS.format(0.2)
+    wait()
+    assert capsys.readouterr().err == WAITS.format(0.2)  # once for each time that it is waited for
+
+
+def test_no_try_lasts_beyond_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waits = [0.0], list[int]()
+
+    def unreachable(wait: int) -> None:
+        waits.append(wait)
+        now[0] += wait / 1000
+        raise KafkaConnectionError
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(connect, "time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=pause))
+    with pytest.raises(BrokerError):
+        connect.connect(load(brokers="127.0.0.1:1", startup_timeout=30), unreachable)
+    assert waits[:3] == [2000, 4000, 8000]
+    assert 30 <= now[0] <= 31
 
 
 def test_a_busy_machine_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
