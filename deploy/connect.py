@@ -15,7 +15,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.record import default_records, legacy_records
 from kafka.record.default_records import DefaultRecordBatch
 
-from stream import logs, unpack
+from stream import logs, settingsfile, unpack
 from stream.errors import BrokerError
 from stream.headernames import Escaping
 from stream.security import certificate_problem, refusal
@@ -110,7 +110,7 @@ def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
             if time.monotonic() >= end:
                 raise BrokerError(
                     f"no Kafka broker answers at {settings.brokers} by {settings.security_protocol} "
-                    f"({type(error).__name__}); `freshet broker start` runs one here"
+                    f"({type(error).__name__}); `freshet broker start` runs one here ({settingsfile.told()})"
                 ) from None
         time.sleep(PAUSE)
         tries += 1

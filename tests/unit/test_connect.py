@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 import types
+from pathlib import Path
 
 import pytest
 from kafka.errors import KafkaConnectionError
 from kafka.net.selector import NetworkSelector
 
 from deploy import connect
-from stream.errors import BrokerError
+from stream.bundle import current
+from stream.errors import BrokerError, BundleError
 from stream.settings import load
 
 SLOW = 0.01
@@ -89,3 +91,22 @@ def test_nothing_is_said_where_a_broker_answers(
     assert connect.connect(load(), lambda wait: "client") == "client"
     time.sleep(0.1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("named", ["freshet.toml", "other.toml", ""])
+def test_it_is_said_which_settings_file_was_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str) -> None:
+    """A command that is run in another folder finds no freshet.toml there, and asks the default broker."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FRESHET_CONFIG", raising=False)
+    if named:
+        (tmp_path / named).write_text('brokers = "127.0.0.1:1"\nstartup_timeout = 0.005\n')
+    if named == "other.toml":
+        monkeypatch.setenv("FRESHET_CONFIG", named)
+    said = f"settings file: {tmp_path / named}" if named else f"no freshet.toml was found in {tmp_path}"
+    with pytest.raises(BrokerError) as error:
+        connect.connect(load(startup_timeout=0.005), refuse)
+    assert said in str(error.value)
+    with pytest.raises(BundleError) as missing:
+        current(Path("bundles"))
+    assert f"bundles: {tmp_path / 'bundles' / 'CURRENT'} is not there" in str(missing.value)
+    assert said in str(missing.value)
