@@ -8,11 +8,10 @@ from typing import Final, Protocol
 
 from kafka.errors import KafkaError
 
+from deploy.catalogued import catalogued
 from deploy.printable import printable
 from deploy.verify.log import KafkaLog, Log
-from stream.body import JsonDecoder
-from stream.errors import FreshetError, RecordError, TopologyError
-from stream.events import Item
+from stream.errors import FreshetError, TopologyError
 from stream.settings import Settings
 
 WAIT: Final = 2.0
@@ -42,22 +41,8 @@ def missing(log: Log, topic: str, items: Collection[str]) -> set[str]:
     spans = log.spans([topic])
     if sum(span.end - span.start for span in spans.values()) > MOST:
         return set()
-    decoder = JsonDecoder(Item)
-    lacking = set(items)
-    wanted = {item.encode(): item for item in items}
-    for record in log.records(topic, spans):
-        item = wanted.get(record.key or b"")
-        if item is None:
-            continue
-        if record.value is None:
-            lacking.add(item)
-            continue
-        try:
-            if decoder.decode(record.value).item == item:
-                lacking.discard(item)
-        except RecordError:
-            continue  # no worker takes it in: what was there before stays
-    return lacking
+    found = catalogued(log, topic, spans, {item.encode() for item in items})
+    return {item for item in items if found.get(item) is None}
 
 
 class Look:

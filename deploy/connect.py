@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -14,7 +15,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.record import default_records, legacy_records
 from kafka.record.default_records import DefaultRecordBatch
 
-from stream import logs, unpack
+from stream import logs, settingsfile, unpack
 from stream.errors import BrokerError
 from stream.headernames import Escaping
 from stream.security import certificate_problem, refusal
@@ -22,6 +23,7 @@ from stream.settings import Settings
 
 ATTEMPT_MS: Final = 2000  # the first try to reach a broker; later ones have longer
 LONGEST_MS: Final = 10_000
+SHORTEST_MS: Final = 1000  # where less time is left: in less a busy machine reaches no broker
 PAUSE: Final = 0.3  # seconds between two tries
 SILENT: Final = 1.0  # seconds after which it is said what is waited for
 
@@ -48,6 +50,26 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
         return _connected(settings, make)
 
 
+class _Waiting:
+    """How many clients wait for a broker now, for each line that tells it: it is said once, by the first of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def first(self, said: str) -> bool:
+        with self._lock:
+            self._counts[said] += 1
+            return self._counts[said] == 1
+
+    def leave(self, said: str) -> None:
+        with self._lock:
+            self._counts[said] -= 1
+
+
+_waiting = _Waiting()
+
+
 @contextmanager
 def _told(settings: Settings) -> Iterator[None]:
     """Whoever waits for a broker is told so before the silence looks like a program that hangs."""
@@ -55,12 +77,13 @@ def _told(settings: Settings) -> Iterator[None]:
     said = f"waits for a Kafka broker at {settings.brokers}, up to {seconds:g} s"
     timer = threading.Timer(SILENT, _tell, [said])
     timer.daemon = True
-    if seconds > SILENT:
+    if _waiting.first(said) and seconds > SILENT:
         timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        _waiting.leave(said)
 
 
 def _tell(said: str) -> None:
@@ -73,10 +96,11 @@ def _tell(said: str) -> None:
 def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
     end = time.monotonic() + settings.startup_timeout
     attempt = ATTEMPT_MS
+    tries = 0
     while True:
         try:
             with _Listening() as heard:
-                return make(attempt)
+                return make(max(SHORTEST_MS, min(attempt, int(1000 * (end - time.monotonic())))) if tries else attempt)
         except (KafkaError, OSError) as error:
             for said in (error, *heard.errors):
                 if refused := refusal(said):
@@ -86,9 +110,10 @@ def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
             if time.monotonic() >= end:
                 raise BrokerError(
                     f"no Kafka broker answers at {settings.brokers} by {settings.security_protocol} "
-                    f"({type(error).__name__}); `freshet broker start` runs one here"
+                    f"({type(error).__name__}); `freshet broker start` runs one here ({settingsfile.told()})"
                 ) from None
         time.sleep(PAUSE)
+        tries += 1
         attempt = min(2 * attempt, LONGEST_MS)
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from deploy.letters import Choice, Letter, Letterbox, epoch_ms, iso
+from deploy.printable import counted
 from deploy.standing import Stand, Standing, State
 from deploy.told import table
 from deploy.verify.log import Place
@@ -76,7 +77,7 @@ class Lists:
             count = self._counts[state]
             said = f" {state}" if state else ""
             table(
-                f"{len(rows):,} of {count:,} dead letters{said}, the {'oldest' if oldest else 'newest'} first",
+                f"{len(rows):,} of {counted(count, 'dead letter')}{said}, the {'oldest' if oldest else 'newest'} first",
                 HEADINGS + (("landed",) if state in LANDED else ()),
                 (_cells(row) for row in rows),
             )
@@ -127,7 +128,7 @@ class Lists:
         return {"matched": self._counts.total(), **({} if counts is None else {"counts": counts})}
 
     def _counted(self) -> str:
-        total = f"{self._counts.total():,} dead letters"
+        total = counted(self._counts.total(), "dead letter")
         states = ", ".join(f"{self._counts[state]:,} {state}" for state in _in_order(self._counts) if state)
         return f"{total}: {states}" if states else total
 

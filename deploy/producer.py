@@ -112,6 +112,10 @@ class Producer:
             raise refused or BrokerError(f"{self._brokers} did not acknowledge a record: {_name(error)}") from None
         return Sent(landed.topic, landed.partition, landed.offset)
 
+    def acknowledged(self, future: Any) -> bool:
+        """Whether the record has landed by now."""
+        return bool(future.succeeded())
+
     def close(self) -> None:
         """Wait for everything sent, then let go."""
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,22 +59,3 @@ class SlateReader:
         except ValueError:
             return None
         return slate if self._validator.is_valid(slate) else None  # what is not by the published schema is not ours
-
-
-def titles(settings: Settings) -> dict[str, str]:
-    """Item id -> title of the live catalogue, from the items topic."""
-    log = KafkaLog(settings)
-    found: dict[str, str] = {}
-    try:
-        for record in log.records(settings.items_topic, log.spans([settings.items_topic])):
-            key = (record.key or b"").decode(errors="replace")
-            if record.value is None:
-                found.pop(key, None)
-                continue
-            try:
-                found[key] = str(json.loads(record.value)["title"])
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a dead letter: the worker says so
-    finally:
-        log.close()
-    return found

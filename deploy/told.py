@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy.corrections import Acceptance, as_text
 from deploy.letters import Letter, iso
-from deploy.printable import printable
+from deploy.printable import counted, printable
 from deploy.sendback import REFUSED, Outcome, Plan, Status
 from deploy.verify.judge import parse
 from stream.errors import REASONS
@@ -49,7 +49,7 @@ def report(settings: Settings, outcomes: Iterator[Outcome], plan: Plan, as_json:
         )  # fmt: skip
     else:
         said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-        print(f"{plan.chosen:,} dead letters chosen" + (f": {said}" if said else ""))
+        print(f"{counted(plan.chosen, 'dead letter')} chosen" + (f": {said}" if said else ""))
     return sum(counts[status] for status in REFUSED)
 
 

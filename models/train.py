@@ -24,7 +24,7 @@ from models.reading.histories import read_histories
 from models.reading.reading import Reading
 from models.run import DataInfo, Run
 from models.sequential.freshet import BlendRanker, Freshet
-from models.sequential.network_model import Epoch
+from models.sequential.network_model import Epoch, epochs_kept
 from models.task import Report, Training, silent
 from models.text import TEXT_DIM, TextEncoder
 from stream.errors import DataError
@@ -58,6 +58,14 @@ class Trained:
     notes: tuple[str, ...] = ()
 
 
+class CutOff(KeyboardInterrupt):
+    """Somebody interrupted the epochs. epochs: that the checkpoint holds; 0: there is none."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(f"after {epochs} epochs")
+        self.epochs = epochs
+
+
 def train(
     data: DataSet,
     settings: TrainSettings,
@@ -74,7 +82,7 @@ def train(
     `started`: time.monotonic() from which max_minutes counts; reading: gives comments without a value one, here and, since it
     becomes part of the run, in serving; checkpoints: a folder from which a training that was cut off goes on after its last
     epoch, where data and settings are the same. Raises DataError where nothing is left to learn from, where nothing follows
-    anything, and where training ends with a validation NDCG@10 of 0.
+    anything, and where training ends with a validation NDCG@10 of 0; CutOff in place of KeyboardInterrupt between the epochs.
     """
     started = time.monotonic() if started is None else started
     training, part = training_part(data, settings, encoder, report, reading)
@@ -83,7 +91,10 @@ def train(
     # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
     model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
     checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
-    ranker = model.fit(training, settings.seed, report, checkpoint)
+    try:
+        ranker = model.fit(training, settings.seed, report, checkpoint)
+    except KeyboardInterrupt:
+        raise CutOff(epochs_kept(checkpoint)) from None
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     metrics = figures(training, ranker)

@@ -23,7 +23,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from stream import graph
+from stream import graph, settingsfile
 from stream.errors import BundleError
 from stream.inputs import ACTIONS, CHOICES, InputSpec
 from stream.interest import MAX_RECENT
@@ -184,8 +184,10 @@ class Bundle:
 def current(bundles: Path) -> Path:
     """The folder of the bundle in use, by the pointer file CURRENT. Raises BundleError where there is none."""
     if not (bundles / CURRENT).exists():
+        folder = bundles.absolute()
         raise BundleError(
-            f"bundles: {bundles / CURRENT} is not there: no bundle yet; `freshet export RUN --out {bundles}` makes one"
+            f"bundles: {folder / CURRENT} is not there: no bundle yet; `freshet export RUN --out {folder}` makes one "
+            f"({settingsfile.told()})"
         )
     name = str(_read(bundles / CURRENT, 1024), "utf-8", "replace").strip()
     if not _ID.fullmatch(name):

@@ -93,6 +93,11 @@ class RecordError(FreshetError):
         self.reason = reason
         self.field = field
 
+    @property
+    def named(self) -> str:
+        """The message behind its field; alone where the whole value is meant."""
+        return f"{self.field}: {self}" if self.field else str(self)
+
 
 REASONS = {
     "null_key": "The record has no key; it must be the user id, in the form that the setting `key` names.",

@@ -77,8 +77,10 @@ slates fresh: an event's time to its slate is counted from its append.
 (`replay: true`). `applied` names the last event of this user that the slate knows, per topic-partition: a slate whose
 `applied["clicks/2"]` is at least 41 has taken in the user's clicks up to offset 41 of partition 2. `items` is shorter than
 `slate_size` where fewer items are live that the user has not had, and `[]` where there is none: the slate still says what was
-taken in, so show what anyone unknown gets (`*`) instead. No slate is removed by a
-tombstone. That for `*` has a header `writer`, for `freshet verify`.
+taken in, so show what anyone unknown gets (`*`) instead. A slate stays as it was made until
+its user's next event: an older one may name items that were removed or made unavailable since. So
+read `items`, too, and show of a slate only what is there and not `available: false`; `freshet
+recommendations` marks the others. No slate is removed by a tombstone. That for `*` has a header `writer`, for `freshet verify`.
 
 **What to send where.**
 

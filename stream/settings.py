@@ -28,7 +28,7 @@ from pydantic_settings import (
     SettingsError as UnreadableError,
 )
 
-from stream import addresses, security, times
+from stream import addresses, security, settingsfile, times
 from stream.errors import SettingsError
 from stream.events import SOURCE_TOPICS
 
@@ -229,8 +229,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        config = os.environ.get("FRESHET_CONFIG", "freshet.toml")
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=config)
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=settingsfile.path())
         return init_settings, env_settings, file_secret_settings, toml
 
     # names of topics
@@ -292,7 +291,7 @@ class Settings(BaseSettings):
 def load(**values: Any) -> Settings:
     """Settings from all sources, `values` the strongest. Raises SettingsError naming each wrong field."""
     secrets = os.environ.get("FRESHET_SECRETS")
-    _check_files(Path(os.environ.get("FRESHET_CONFIG", "freshet.toml")), Path(secrets) if secrets else None)
+    _check_files(settingsfile.path(), Path(secrets) if secrets else None)
     _check_names()
     try:
         return Settings(_secrets_dir=secrets, **values)  # type: ignore[call-arg]

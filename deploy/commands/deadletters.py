@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.printable import printable
+from deploy.printable import counted, printable
 from stream.errors import DataError, RecordError
 from stream.keys import key_of
 from stream.settings import Settings
@@ -173,7 +173,7 @@ def fix(
     if as_json:
         print(json.dumps({"file": str(file), "letters": lines, "refused": refused, "wrong": dict(wrong)}))
         return
-    print(f"{lines:,} dead letters in {file}: {lines - refused:,} would be taken now, {refused:,} not")
+    print(f"{counted(lines, 'dead letter')} in {file}: {lines - refused:,} would be taken now, {refused:,} not")
     for problem, count in wrong.most_common(SHOWN):
         print(f"  {count:,} x {printable(problem)}")
     print(f"when they are right: freshet deadletters replay --corrected {file}")

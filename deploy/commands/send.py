@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.printable import printable
+from deploy.printable import counted, printable
 from stream import times
 from stream.errors import DataError, RecordError
 from stream.settings import Settings
@@ -250,10 +250,22 @@ def _checked(
                 _check(message, rules)
                 key = key_of(message.user, settings.key)
         except RecordError as error:
-            raise RecordError(error.stage, error.reason, error.field, f"{place}{error.field}: {error}") from None
+            expected = f"; {_expected(kind)}" if place and not error.field else ""
+            raise RecordError(error.stage, error.reason, error.field, f"{place}{error.named}{expected}") from None
         if items is not None:
             items.add(message.item)
         yield key, line
+
+
+def _expected(kind: str) -> str:
+    """What a file must be, and what to do with a table: said where a line is no JSON object."""
+    said = f"expected JSON lines, one {kind} a line as in docs/schemas/{kind}.json; "
+    if kind == "item":
+        return (
+            f"{said}a CSV of items goes by `freshet replay FOLDER`, a folder with items.csv and the events (clicks.csv, "
+            "ratings.csv or comments.csv); --limit 0 sends its items alone"
+        )
+    return f"{said}a CSV goes by `freshet replay FOLDER`, a folder with {kind}s.csv"
 
 
 def _check(message: Any, rules: Rules) -> None:
@@ -284,6 +296,6 @@ def _deliver(
     elif len(places) == 1:
         print("{}/{}/{}".format(*places[0]))
     else:
-        print(f"{len(places):,} records sent to {topic}")
+        print(f"{counted(len(places), 'record')} sent to {topic}")
     if look is not None and (warning := look.warning()):
         print(f"freshet: {warning}", file=sys.stderr, flush=True)

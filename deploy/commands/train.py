@@ -19,6 +19,7 @@ from deploy.dataoptions import (
     scale_of,
     with_columns,
 )
+from deploy.interrupted import Interrupted
 from stream.valid import Rules
 
 CHECKPOINTS: Final = Path(".cache/train")
@@ -79,7 +80,7 @@ def register(app: typer.Typer) -> None:
         from models.reading.reading import load_reading
         from models.run import save_run
         from models.text import TextEncoder
-        from models.train import TrainSettings
+        from models.train import CutOff, TrainSettings
         from models.train import train as fit
 
         since, scale = oldest(min_time, context.obj), scale_of(rating_scale)
@@ -99,15 +100,23 @@ def register(app: typer.Typer) -> None:
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
         )
-        with together() as writes, Progress(*bars, console=console, disable=not writes) as bar:
-            task = bar.add_task("reading", total=None, text="")
+        try:
+            with together() as writes, Progress(*bars, console=console, disable=not writes) as bar:
+                task = bar.add_task("reading", total=None, text="")
 
-            def report(stage: str, done: int, total: int, text: str) -> None:
-                bar.update(task, description=stage, completed=done, total=total, text=text)
-                if stage == "validation" and writes:
-                    bar.console.print(text)
+                def report(stage: str, done: int, total: int, text: str) -> None:
+                    bar.update(task, description=stage, completed=done, total=total, text=text)
+                    if stage == "validation" and writes:
+                        bar.console.print(text)
 
-            trained = fit(source, settings, TextEncoder(), report, started, reader, CHECKPOINTS)
+                trained = fit(source, settings, TextEncoder(), report, started, reader, CHECKPOINTS)
+        except CutOff as cut:
+            raise Interrupted(_kept(cut.epochs)) from None
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; the same command begins again, or goes on from the checkpoint that an earlier one left in "
+                f"{CHECKPOINTS}"
+            ) from None
         if not writes:
             return
         save_run(trained.run, out)
@@ -135,3 +144,10 @@ def register(app: typer.Typer) -> None:
                 console.print(f"  {name}: {value:.4f}")
             for note in notes:
                 console.print(f"  note: {note}", highlight=False)
+
+
+def _kept(epochs: int) -> str:
+    """What is said where the epochs were interrupted. epochs: that the checkpoint holds."""
+    if not epochs:
+        return "interrupted before the first epoch was kept; the same command begins again"
+    return f"interrupted: the checkpoint of epoch {epochs} is kept in {CHECKPOINTS}; the same command goes on from it"

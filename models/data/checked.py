@@ -90,7 +90,7 @@ def check_items(name: str, items: Iterable[Item]) -> None:
         try:
             _ITEM.decode(msgspec.json.encode(item))
         except RecordError as error:
-            raise DataError(f"{which}: {error.field}: {error}") from None
+            raise DataError(f"{which}: {error.named}") from None
         except (UnicodeEncodeError, TypeError) as error:
             raise DataError(f"{which}: expected texts that JSON can hold: {error}") from None
         if item.item in seen:

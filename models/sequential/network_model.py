@@ -178,3 +178,10 @@ def save(checkpoint: Path, fitting: Fitting, best: InterestNetwork, curve: list[
     beside = checkpoint.with_suffix(".partial")
     torch.save({"fitting": fitting.state(), "best": best.state_dict(), "curve": rows}, beside)
     beside.replace(checkpoint)
+
+
+def epochs_kept(checkpoint: Path | None) -> int:
+    """How many epochs a checkpoint holds; 0 where there is none."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0
+    return len(torch.load(checkpoint, weights_only=True, map_location="cpu")["curve"])

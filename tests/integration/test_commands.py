@@ -152,7 +152,13 @@ def test_a_data_folder_as_traffic(command: Command, settings: Settings, tmp_path
     assert command.json("replay", str(folder))["events"] == 0
     records = list(read_all(settings, settings.sources[0]))
     assert sorted(json.loads(record.value)["item"] for record in records) == sorted(f"i{n}" for n in range(20))
-    assert command.json("replay", str(folder), "--again")["events"] == 20
+    command.run("send", "item", "--item", "i1", "--remove")
+    said = command.json("replay", str(folder))
+    assert (said["items"], said["items_otherwise"]) == (0, {"i1": "removed"})
+    assert "1 item was there already; 1 of them is removed" in command.run("replay", str(folder)).stdout
+    assert [record.value for record in read_all(settings, settings.items_topic) if record.key == b"i1"][-1] is None
+    said = command.json("replay", str(folder), "--again")
+    assert (said["items"], said["events"]) == (1, 20)
 
 
 def test_a_file_with_one_bad_line_sends_nothing(command: Command, settings: Settings, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from models.evaluate import Question, evaluate
 from models.judging import run_task
 from models.run import load_run, save_run
 from models.text import TextEncoder
-from models.train import Trained, TrainSettings, train
+from models.train import CutOff, Trained, TrainSettings, train
 from stream.errors import DataError
 from stream.events import Item
 
@@ -142,6 +142,18 @@ def test_time_runs_out(world: DataSet, encoder: TextEncoder) -> None:
     assert "used up" in short.reason
 
 
+def test_a_training_that_is_cut_off_before_its_first_checkpoint_has_none(
+    world: DataSet, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    def cut_off(stage: str, done: int, total: int, text: str) -> None:
+        if stage.startswith("epoch 1/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(CutOff) as error:
+        train(world, QUICK, encoder, cut_off, checkpoints=tmp_path)
+    assert error.value.epochs == 0
+
+
 def test_a_training_that_was_cut_off_goes_on(world: DataSet, encoder: TextEncoder, tmp_path: Path) -> None:
     def cut_off(stage: str, done: int, total: int, text: str) -> None:
         if text.startswith("epoch 3:"):
@@ -149,8 +161,9 @@ def test_a_training_that_was_cut_off_goes_on(world: DataSet, encoder: TextEncode
 
     said: list[str] = []
     settings = replace(QUICK, epochs=4)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(CutOff) as error:
         train(world, settings, encoder, cut_off, checkpoints=tmp_path)
+    assert error.value.epochs == 2
     again = train(
         world, replace(settings, max_minutes=9.0), encoder, lambda *told: said.append(told[3]), checkpoints=tmp_path
     )

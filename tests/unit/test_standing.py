@@ -175,9 +175,13 @@ def test_the_sections_stand_apart(desk: World, freshet: Run) -> None:
     code, out, _ = freshet("--prefix", "p-", "deadletters", "list")
     assert code == 0
     assert "2 of 2 dead letters open, the newest first" in out
-    assert "1 of 1 dead letters sent back, the newest first" in out
+    assert "1 of 1 dead letter sent back, the newest first" in out
     assert out.index("p-clicks/") < out.index("sent back") < out.index("p-ratings/")
-    assert "2 open, 1 sent back" in out
+    assert "3 dead letters: 2 open, 1 sent back" in out
+    for words in ((), ("--summary",)):
+        out = freshet("--prefix", "p-", "deadletters", "list", "--no-status", "--topic", RATINGS, *words)[1]
+        assert "1 dead letter" in out
+        assert "1 dead letters" not in out
 
 
 def test_the_summary_counts_what_is_open(desk: World, freshet: Run) -> None:

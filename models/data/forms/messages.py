@@ -172,7 +172,7 @@ def _made(row: dict[str, Any], kind: type[Kind], scale: Scale | None) -> Kind:
             rating(value, scale)
         return made
     except RecordError as error:
-        raise ValueError(f"{error.field}: {error}") from None
+        raise ValueError(f"{error.named}") from None
 
 
 def _event(behaviour: int, message: Click | Rating | Comment) -> Event:
