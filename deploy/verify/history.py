@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -490,7 +489,7 @@ def recents(raw: bytes) -> list[Recent]:
     """A state's recent events; none where they cannot be read."""
     try:
         return list(Interest.recents(SimpleNamespace(recent=raw)))  # type: ignore[arg-type]
-    except (struct.error, ValueError):
+    except StateError:
         return []
 
 
