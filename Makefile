@@ -42,7 +42,7 @@ test: $(MADE) ## unit, contract and integration tests (a real broker is started)
 	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" $(PARALLEL) loadfile --no-loadscope-reorder $(ARGS)
 
 first-day: $(MADE) ## the README's "Use it" in an empty folder and a virtual environment of its own, timed
-	FIRST_DAY=fresh $(BIN)/python -m pytest -m faults tests/integration/test_first_day.py -rP $(ARGS)
+	FIRST_DAY=fresh $(BIN)/python -m pytest tests/integration/test_first_day.py -rP $(ARGS)
 
 test-faults: $(MADE) ## faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
 	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)
