@@ -102,7 +102,8 @@ class JsonDecoder(Generic[Message]):
                 error = second
         except msgspec.DecodeError as second:
             raise RecordError("decode", "malformed_json", "", malformed(text, str(second))) from None
-        _refuse(error, self._message, {name: _value(raw) for name, raw in raws.items()}, text)
+        # a dead letter says it in a header, and the worker in its log: no text of a user
+        _refuse(error, self._message, {name: _value(raw) for name, raw in raws.items()}, text, texts=False)
 
 
 def convert(fields: dict[str, object], message: type[Message]) -> Message:
@@ -114,9 +115,16 @@ def convert(fields: dict[str, object], message: type[Message]) -> Message:
         _refuse(error, message, fields)
 
 
-def _refuse(error: msgspec.ValidationError, kind: type[Struct], said: Mapping[str, object], text: str = "") -> NoReturn:
+def _refuse(
+    error: msgspec.ValidationError,
+    kind: type[Struct],
+    said: Mapping[str, object],
+    text: str = "",
+    *,
+    texts: bool = True,
+) -> NoReturn:
     """Raises RecordError with what was found and what was expected. said: the fields, for the values that msgspec does not
-    repeat; text: of the whole message, for the names of fields that no message has."""
+    repeat; text: of the whole message, for the names of fields that no message has; texts: as in stream.refusals.found."""
     message = str(error)
     if missing := _MISSING.search(message):
         raise RecordError(
@@ -131,7 +139,7 @@ def _refuse(error: msgspec.ValidationError, kind: type[Struct], said: Mapping[st
         wrong = f"found {kind_of(got[1])}, expected a JSON object{many}" if got else message
         raise RecordError("validate", "wrong_type" if got else "out_of_range", name, wrong)
     value = said.get(field)
-    told = f"found {found(value)}, expected " if field in said else "expected "
+    told = f"found {found(value, texts=texts)}, expected " if field in said else "expected "
     if "regex" in message:
         raise RecordError("validate", "out_of_range", name, told + USER)
     told += expected(kind, field)
@@ -150,7 +158,7 @@ def _value(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)
     except msgspec.MsgspecError:
-        return Unread(raw[:40].decode(errors="replace"))
+        return Unread(raw[:40].decode() if raw[:1] in b"-0123456789" else "a value")
 
 
 def _names(text: str) -> list[str]:

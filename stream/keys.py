@@ -114,10 +114,10 @@ def user_of(key: bytes | None, form: str) -> str | None:
 
 
 def mismatch(key: bytes, user: str, form: str) -> str:
-    """What is said of a record whose key is not that of its user: what the key looks like, and what to set."""
+    """What is said of a record whose key is not that of its user: what the key looks like, and what to set. It stands in a header
+    and in the log, so it repeats neither."""
     told = _looks_like(key, user, FORMS[form])
-    shown = key.decode() if _printable(key) else repr(key[: _SHOWN + 1])[2:-1]
-    both = f"found the key '{_short(shown)}', the body's user is {_short(repr(user))}"
+    both = f"found a key of {len(key)} bytes that is another user's or no user's"
     return f"the key is not the body's user {FORMS[form].said}; {told or both}"
 
 
@@ -129,15 +129,13 @@ def _looks_like(key: bytes, user: str, form: Form) -> str:
     if told := _looks_like_number(key, user, form) or _looks_like_json(key, user, form):
         return told
     if len(key) == 8 and form.name == LONG:
-        number = _from_long(key)
-        return f"the key is the number {number}, the body's user is {_short(repr(user))}, expected {number!r}"
+        return "the key is another number than the body's user, which must be that number in plain decimal"
     if key[:1] == b"\x00" and len(key) > 5 and int.from_bytes(key[1:5]):
         return f"the key looks like Confluent Schema Registry's form: {form.cure}"
     if len(key) == 8 and not _printable(key):
-        number = _from_long(key)
         return (
-            f"the key looks like the 8-byte number {number}, as of Java's LongSerializer: {form.cure}; with "
-            f'key = "{LONG}" (FRESHET_KEY) the body\'s user must be {number!r}'
+            f"the key looks like an 8-byte number, as of Java's LongSerializer: {form.cure}; with "
+            f'key = "{LONG}" (FRESHET_KEY) the body\'s user must be that number in plain decimal'
         )
     return ""
 
@@ -166,10 +164,9 @@ def _looks_like_json(key: bytes, user: str, form: Form) -> str:
         return f"the key is {_NAMED[JSON]}: {_set(JSON)}, or {form.cure}"
     if found != user:
         return ""
-    expected = _short(msgspec.json.encode(user).decode())
     return (
-        f"the key is the user as a JSON string that is spelt in another way, found {_short(key.decode())}, expected {expected}: "
-        "have the producer write characters as they are, without spaces around (in Python json.dumps(user, ensure_ascii=False))"
+        "the key is the user as a JSON string that is spelt in another way than JSON.stringify spells it: have the producer "
+        "write characters as they are, without spaces around (in Python json.dumps(user, ensure_ascii=False))"
     )
 
 

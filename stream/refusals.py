@@ -6,6 +6,7 @@ message (RecordError.field), so no message repeats it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,8 @@ from stream.times import hint
 NAMES: Final = 10
 """As many names of fields as a message shows."""
 _SHOWN: Final = 40
+_PLAIN: Final = re.compile(r"[0-9TZtz:+./ -]{0,40}")
+"""A number or a time, or what was meant to be one."""
 _KINDS: Final = {
     "array": "a list",
     "object": "an object",
@@ -35,12 +38,15 @@ class Unread(NamedTuple):
     text: str
 
 
-def found(value: object) -> str:
-    """A JSON value for people, cut, with its kind: `"5" (a text)`. Nothing in it can steer a terminal."""
+def found(value: object, *, texts: bool = True) -> str:
+    """A JSON value for people, cut, with its kind: `"5" (a text)`. Nothing in it can steer a terminal. texts: those that are
+    no number and no time are shown, too; not where others read it than whoever sent it: headers, logs."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str) and not texts and not _PLAIN.fullmatch(value):
+        return f"a text of {len(value)} characters"
     if isinstance(value, str):
         text = f'"{repr(value[:_SHOWN])[1:-1]}"'
         return f"{text} (a text)" if len(value) <= _SHOWN else f"{text}... (a text of {len(value)} characters)"
