@@ -26,7 +26,7 @@ LONG: Final = "long"
 _LEAST: Final = -(2**63)
 _MOST: Final = 2**63 - 1
 _DIGITS: Final = len(str(_LEAST))
-_SHOWN: Final = 60  # characters of a key or a user in a message
+_SHOWN: Final = 60  # characters of a user in a message
 
 
 class Form(NamedTuple):
