@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from stream.errors import FreshetError
 from stream.events import CLICK, SourceEvent
-from stream.fatal import machine_fails
+from stream.machine import machine_fails
 from stream.interest import NO_TIME
 from stream.recommend import StepInput, Turn
 

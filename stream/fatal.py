@@ -21,17 +21,11 @@ from typing import Final, NoReturn
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError
 
 from stream.errors import BrokerError, DiskError, FreshetError, LeaseError
+from stream.machine import machine_fails
 from stream.security import refusal
 
 LAST_WORDS: Final = 2.0
 """Seconds that the last line may take."""
-
-NO_MEMORY: Final = (
-    "out of memory", "failed to allocate memory", "bad allocation", "bad_alloc", "cannot allocate memory", "alloc_failed"
-)  # fmt: skip
-"""What a message has, in small letters, where memory could not be had: the process's, or a GPU's."""
-ACCELERATOR: Final = ("cuda failure", "cuda error", "cublas", "cudnn")
-"""Where a GPU fails otherwise."""
 
 log = logging.getLogger("freshet.fatal")
 
@@ -99,17 +93,6 @@ def meaning(error: BaseException) -> BaseException:
     if isinstance(error, KafkaConnectionError):
         return BrokerError(f"no Kafka broker answers: {error}")
     return refusal(error) or error
-
-
-def machine_fails(error: BaseException) -> str:
-    """The line for an error that is the machine's, whatever was computed: no memory, an accelerator that fails; "" for another.
-    ONNX Runtime tells these by their text alone."""
-    text = " ".join(str(error).split())
-    low = text.lower()
-    if isinstance(error, MemoryError) or any(sign in low for sign in NO_MEMORY):
-        said = "out of memory: give the process more, or lower micro_batch, held_events or comment_cache"
-        return f"{said} ({text})" if text else said
-    return f"the accelerator fails: {text}" if any(sign in low for sign in ACCELERATOR) else ""
 
 
 def exhausted(error: BaseException) -> str:

