@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from stream.errors import FreshetError
 from stream.events import CLICK, SourceEvent
-from stream.machine import machine_fails
 from stream.interest import NO_TIME
+from stream.machine import machine_fails
 from stream.recommend import StepInput, Turn
 
 log = logging.getLogger("freshet.culprits")

@@ -76,6 +76,10 @@ class DiskError(FreshetError):
     exit_code = 74
 
 
+class MachineError(FreshetError):
+    """No memory, or a GPU that fails: nothing that was computed is at fault."""
+
+
 class RecordError(FreshetError):
     """One message is not acceptable.
 

@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError
 
-from stream.errors import BrokerError, DiskError, FreshetError, LeaseError
+from stream.errors import BrokerError, DiskError, FreshetError, LeaseError, MachineError
 from stream.machine import machine_fails
 from stream.security import refusal
 
@@ -79,7 +79,7 @@ def prepared() -> bool:
 def meaning(error: BaseException) -> BaseException:
     """What an error is to us: a refusal, a broker that is away, something that has run out; any other error is itself."""
     if not isinstance(error, FreshetError) and (short := machine_fails(error)):
-        return FreshetError(short)
+        return MachineError(short)
     if isinstance(error, InvalidTimestampError):
         return BrokerError(
             "the broker refuses the timestamp of a record that this worker wrote (InvalidTimestamp): this machine's clock is "

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import onnxruntime as ort
 
-from stream.errors import BundleError, FreshetError, ProviderError, SettingsError
-from stream.machine import machine_fails, no_memory
+from stream.errors import BundleError, MachineError, ProviderError, SettingsError
+from stream.machine import NO_GPU_MEMORY, machine_fails, no_memory
 
 Policy = Literal["cuda", "auto", "cpu"]
 NAMES: Final = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -66,16 +66,16 @@ def why_no_cuda() -> str:
         ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
         return ""
     except Exception as error:  # ONNX Runtime's errors have no common base
-        if no_memory(error):
-            return machine_fails(error)[:300]
         detail = " ".join(str(error).split()).split("() ")[-1][:200]
+        if no_memory(error):
+            return f"{NO_GPU_MEMORY} ({detail})"
         return f"CUDA 13 with cuDNN 9 or the GPU is missing ({detail})"
     finally:
         ort.set_default_logger_severity(2)
 
 
 def session(name: str, model: bytes, provider: str) -> Any:
-    """An InferenceSession of one thread. Raises BundleError naming the file, ProviderError on a silent fall-back, FreshetError
+    """An InferenceSession of one thread. Raises BundleError naming the file, ProviderError on a silent fall-back, MachineError
     where the machine fails: no memory, a GPU.
 
     intra_op = inter_op = 1: several sessions and an event loop share few cores; one thread each had the best throughput
@@ -91,7 +91,7 @@ def session(name: str, model: bytes, provider: str) -> Any:
         made = ort.InferenceSession(model, options, providers=wanted)
     except Exception as error:  # ONNX Runtime's errors have no common base
         if short := machine_fails(error):
-            raise FreshetError(f"{name}: {short}") from None
+            raise MachineError(f"{name}: {short}") from None
         raise BundleError(f"{name}: ONNX Runtime refuses it: {' '.join(str(error).split())[:300]}") from None
     if made.get_providers()[0] != NAMES[provider]:
         raise ProviderError(f"{name}: asked for {provider}, runs on {made.get_providers()[0]}")

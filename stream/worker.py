@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -31,7 +28,7 @@ from stream.clock import Difference
 from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
 from stream.decoder import EventDecoder
-from stream.encoder import Encoder, Vectors, open_encoder
+from stream.encoder import Vectors
 from stream.errors import BundleError, FreshetError, RecordError, SettingsError
 from stream.events import Scored
 from stream.fatal import fatal, leave, prepare
@@ -44,8 +41,7 @@ from stream.metrics import Metrics
 from stream.misplaced import Misplaced
 from stream.pipeline import Pipeline, Serving
 from stream.progress import LoopWatch, Progress, Work
-from stream.provider import why_no_cuda
-from stream.session import Models, open_models
+from stream.serving import Opened, Threads, open_for
 from stream.settings import Settings
 from stream.stopping import stopping
 from stream.transport import (
@@ -94,8 +90,8 @@ def run(
     ):
         bundle = load(current(settings.bundles))
         check_fit(settings, bundle)
-        models = open_models(bundle, settings.provider)
-        encoder = open_encoder(bundle, settings.provider)
+        threads = Threads()
+        opened = open_for(bundle, settings.provider, threads)
     place = take(settings.data_dir, others="data_dir" not in settings.model_fields_set)
     if place.folder != settings.data_dir:
         log.warning("data_dir: %s is in use by another worker; this one takes %s", settings.data_dir, place.folder)
@@ -104,7 +100,7 @@ def run(
     lasting.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
-        runner.run(Worker(settings, bundle, models, encoder, topics or {}, cluster, place, room or {}).live())
+        runner.run(Worker(settings, bundle, opened, threads, topics or {}, cluster, place, room or {}).live())
     leave(0)  # no thread that is still busy holds the end back
 
 
@@ -145,13 +141,6 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(call)
 
 
-def _step_back() -> None:
-    """Lower the calling thread's priority: where cores are short, a comment's text waits rather than everybody's slates."""
-    if sys.platform == "linux":  # elsewhere priorities belong to processes
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
 class Shown(NamedTuple):
     """The `*` slate that was published last, and when, by the monotonic clock."""
 
@@ -166,8 +155,8 @@ class Worker:
         self,
         settings: Settings,
         bundle: Bundle,
-        models: Models,
-        encoder: Encoder,
+        opened: Opened,
+        threads: Threads,
         topics: Mapping[str, str],
         cluster: str,
         place: Membership,
@@ -180,14 +169,13 @@ class Worker:
         self._sources = {name: topics[name] for name in settings.sources if name in topics}
         self._changelog = Changelog(cluster, settings.changelog_topic, topics.get(settings.changelog_topic, ""))
         self._bundle = bundle
-        self._models = models
-        self._encoder = encoder
+        self._models = opened.models
+        self._encoder = opened.encoder
+        self._why_cpu = opened.why_cpu
+        self._threads = threads
         self._metrics = Metrics(settings.sources, data_dir=settings.data_dir)
         others = "web_port" not in settings.model_fields_set
         self._health = Health(self._metrics, settings.web_host, settings.web_port, others=others)
-        self._model_thread = ThreadPoolExecutor(1, "models")
-        self._text_thread = ThreadPoolExecutor(1, "texts", initializer=_step_back)
-        self._urgent_thread = ThreadPoolExecutor(1, "urgent-texts")  # a thread only once it is needed
         self._stop = asyncio.Event()
         self._fence: Fence | None = None
         self._progress = Progress(settings.stall_limit)
@@ -224,8 +212,8 @@ class Worker:
         app = self._app = InterestApp(settings)
         app.use(self._place, self._room)
         comments = self._comments = CommentStage(
-            self._encode, self._text_thread, settings.comment_cache,
-            self._encode_and_read if self._encoder.reads else None, self._urgent_thread,
+            self._encode, self._threads.texts, settings.comment_cache,
+            self._encode_and_read if self._encoder.reads else None, self._threads.urgent,
         )  # fmt: skip
         pipeline = self._pipeline(app, comments, catalogue)
         app.interest.pipeline = pipeline
@@ -296,7 +284,7 @@ class Worker:
             misplaced=Misplaced(settings.sources, self._room) if forwards else None,
             sent_before=sent_before,
             catalogue=lambda: catalogue.snapshot,
-            executor=self._model_thread,
+            executor=self._threads.models,
             metrics=self._metrics,
             clock=app.clock,
         )
@@ -336,7 +324,7 @@ class Worker:
         self._metrics.use_provider(found, policy if asked else "default")
         if policy == "auto" and found == "cpu":
             level = logging.WARNING if asked else logging.INFO
-            log.log(level, "runs on the CPU: %s", why_no_cuda())
+            log.log(level, "provider auto runs on the CPU: %s", self._why_cpu)
 
     def _page(self, missing: list[str], catalogue: Catalogue) -> bytes:
         snapshot = catalogue.snapshot
@@ -473,7 +461,7 @@ class Worker:
         stopping.waits_for = "the items' consumer to be closed"
         await items.stop()
         self._health.stop()
-        self._model_thread.shutdown(wait=False)
-        for texts in (self._text_thread, self._urgent_thread):
+        self._threads.models.shutdown(wait=False)
+        for texts in (self._threads.texts, self._threads.urgent):
             texts.shutdown(wait=False, cancel_futures=True)
         log.info("worker stopped")

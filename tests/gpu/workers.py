@@ -36,23 +36,25 @@ def main() -> int:
         jars._resolve = lambda: sorted(chosen.jars.rglob("*.jar"))  # their hashes are looked at as ever
     wanted = [one for one in (gpu.killed, gpu.no_memory) if chosen.only in (None, one.__name__)]
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="freshet-gpu-", ignore_cleanup_errors=True) as below:
-        with EmbeddedKafka(Path(below) / "kafka") as broker:
-            for seed in chosen.seeds:
-                for scenario in wanted:
-                    name = uuid.uuid4().hex[:8]
-                    settings = load(brokers=broker.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **SETTINGS)
-                    topics.create(settings)
-                    folder = Path(below) / name
-                    folder.mkdir()
-                    began = time.monotonic()
-                    try:
-                        scenario(settings, chosen.bundles, folder, seed)
-                        said = "pass"
-                    except Exception:
-                        traceback.print_exc()
-                        failed, said = failed + 1, "FAIL"
-                    print(f"{said} {time.monotonic() - began:5.1f} s  {scenario.__name__} seed {seed}", flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="freshet-gpu-", ignore_cleanup_errors=True) as below,
+        EmbeddedKafka(Path(below) / "kafka") as broker,
+    ):
+        for seed in chosen.seeds:
+            for scenario in wanted:
+                name = uuid.uuid4().hex[:8]
+                settings = load(brokers=broker.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **SETTINGS)
+                topics.create(settings)
+                folder = Path(below) / name
+                folder.mkdir()
+                began = time.monotonic()
+                try:
+                    scenario(settings, chosen.bundles, folder, seed)
+                    said = "pass"
+                except Exception:
+                    traceback.print_exc()
+                    failed, said = failed + 1, "FAIL"
+                print(f"{said} {time.monotonic() - began:5.1f} s  {scenario.__name__} seed {seed}", flush=True)
     return 1 if failed else 0
 
 

@@ -127,11 +127,12 @@ from tests.unit.test_status import BUNDLE
 def reached():
     print("listens", flush=True)
 
-def open_models(*given):
+def open_for(*given):
     if at == "bundle":
         reached()
         threading.Event().wait(60)
-    return SimpleNamespace(provider="cpu")
+    encoder = SimpleNamespace(item_vectors=None, reads=False)
+    return SimpleNamespace(models=SimpleNamespace(provider="cpu"), encoder=encoder, why_cpu="")
 
 class Items:
     def __init__(self, *given, **more): pass
@@ -155,8 +156,7 @@ async def watch(*given):
     await asyncio.sleep(60)
 
 worker.current, worker.load, worker.check_fit = (lambda folder: folder), (lambda folder: BUNDLE), (lambda *given: None)
-worker.open_models = open_models
-worker.open_encoder = lambda *given: SimpleNamespace(item_vectors=None, reads=False)
+worker.open_for = open_for
 worker.ItemsFollower, worker.InterestApp = Items, App
 worker.Worker._pipeline = worker.Worker._look = lambda *given: None
 worker.Worker._watch = watch

@@ -21,10 +21,10 @@ from stream import settings, worker
 from tests.unit.test_status import BUNDLE
 worker.current = lambda folder: folder
 worker.load = lambda folder: BUNDLE
-def open_models(*given):
+def open_for(*given):
     print("models opened")
     sys.exit(3)
-worker.open_models = open_models
+worker.open_for = open_for
 from stream.errors import FreshetError
 try:
     worker.run(settings.load(rating_scale=%s))
@@ -65,8 +65,7 @@ from tests.unit.test_status import BUNDLE
 worker.BUNDLE_LIMIT = 1.0
 worker.current = lambda folder: folder
 worker.load = lambda folder: BUNDLE
-worker.open_models = lambda *given: threading.Event().wait(30)
-worker.open_encoder = lambda *given: sys.exit(3)
+worker.open_for = lambda *given: threading.Event().wait(30)
 worker.run(settings.load(rating_scale=(1, 5)))
 """
 
