@@ -5,8 +5,10 @@ pytest runs them with the others where CUDA works; `python -m tests.gpu.workers`
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ while not told or not select.select([sys.stdin], [], [], 0.02)[0]:
     while size >= 1 << 20:
         try:
             held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
             size >>= 1
     if not told:
         told = True
@@ -97,11 +99,15 @@ def no_memory(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         trial.wait_ready()
         trial.works(300)
         assert dies.metric("freshet_provider_info", provider="cuda", policy="cuda") == 1
-        ends = sorted({f"{name} {code}" for name, code in trial.exits})
-        trial.note = f"{hog.held} MiB taken: {', '.join(ends)} ({said[:120]}); auto: on the CPU; {stays.name} worked on"
+        ends = Counter(f"{name} {code}" for name, code in trial.exits)
+        worked = "" if any(name == stays.name for name, _ in trial.exits) else f"; {stays.name} worked on"
+        trial.note = (
+            f"{hog.held} MiB taken; ends: {', '.join(f'{one} ({times}x)' for one, times in sorted(ends.items()))}; "
+            f"{said[:110]}...; auto: on the CPU{worked}"
+        )
 
 
 def last_words(worker: WorkerProcess) -> str:
-    """The last CRITICAL line of all its runs."""
+    """The last CRITICAL message of all its runs."""
     lines = [line for line in worker.log.read_text().splitlines() if '"CRITICAL"' in line]
-    return lines[-1] if lines else worker.tail()
+    return str(json.loads(lines[-1])["message"]) if lines else worker.tail()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stream import provider
 from stream.settings import Settings
-from tests.chaos import models
+from tests.chaos import gpu, models
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 SEEDS = range(5)
@@ -20,6 +21,8 @@ SCENARIOS = (
     models.burst,
     models.stuck_model,
     models.culprits,
+    gpu.killed,
+    gpu.no_memory,
 )
 
 
@@ -32,4 +35,6 @@ def test_models(
     scenario: Callable[[Settings, Path, Path, int], None],
     seed: int,
 ) -> None:
+    if scenario.__module__ == gpu.__name__ and provider.resolve("auto") == "cpu":
+        pytest.skip(provider.why_no_cuda())
     scenario(world(**SETTINGS), bundles, tmp_path, seed)
