@@ -16,7 +16,7 @@ import jsonschema_rs
 from deploy.letters import Letter, Source
 from deploy.verify.envelopes import event_at, find, replaced
 from deploy.verify.judge import BEHAVIOURS, parse, schema
-from stream.decoder import EventDecoder
+from stream.decoder import decoder_of
 from stream.envelopes import looks_like
 from stream.errors import DataError, RecordError
 from stream.keys import FORMS
@@ -53,14 +53,7 @@ class Acceptance:
         self._topics = settings.sources
         self._envelope = settings.envelope
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
-        self._decoder = EventDecoder(
-            settings.partitions,
-            settings.rating_scale,
-            settings.sources,
-            settings.oldest,
-            settings.envelope,
-            settings.key,
-        )
+        self._decoder = decoder_of(settings)
         self._form = FORMS[settings.key]
 
     def key_of(self, user: str) -> bytes | None:

@@ -208,7 +208,7 @@ class Catalogue:
         self._bias = bias
 
     def _index(self, first: int) -> None:
-        """Merge the rows from `first` on into the hash index, or build it anew from row 1. Rows that are not live are in it
+        """Merge the rows from `first` on into the hash index, or rebuild it from row 1. Rows that are not live are in it
         too and left out when it is asked."""
         hashes = np.fromiter(map(item_hash, self._ids[first:]), np.uint32, len(self._ids) - first)
         order = np.argsort(hashes, kind="stable")

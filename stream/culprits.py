@@ -24,7 +24,7 @@ log = logging.getLogger("freshet.culprits")
 PLAIN: Final = StepInput("", CLICK, "", "", math.nan, NO_TIME, None)
 Culprit = tuple[SourceEvent, Exception]
 Advance = Callable[[Sequence[Turn]], Awaitable[int]]
-TakenAnew = Callable[[Turn, Collection[SourceEvent]], Turn]
+TakenAgain = Callable[[Turn, Collection[SourceEvent]], Turn]
 
 
 @dataclass(slots=True)
@@ -43,12 +43,12 @@ class Kept:
 
 
 async def advance_or_part(
-    turns: Sequence[Turn], advance: Advance, taken_anew: TakenAnew
+    turns: Sequence[Turn], advance: Advance, taken_again: TakenAgain
 ) -> tuple[list[Turn], int, list[Culprit]]:
     """Advance all turns, without the events that the model fails on.
 
-    advance: raises where the model fails, and leaves its turns as they were; taken_anew: a turn without some of its events.
-    Returns the turns (those with a culprit taken in anew), how many inputs were of unknown items, and the culprits.
+    advance: raises where the model fails, and leaves its turns as they were; taken_again: a turn without some of its events.
+    Returns the turns (those with a culprit taken in again), how many inputs were of unknown items, and the culprits.
     Raises FreshetError as `advance` does, where it fails now and then, and where it passes for nobody.
     """
 
@@ -66,11 +66,11 @@ async def advance_or_part(
         raise
     except Exception as error:
         log.warning("a model call failed, once more: %s", error)
-    return await _part(turns, judged, taken_anew)
+    return await _part(turns, judged, taken_again)
 
 
 async def _part(
-    turns: Sequence[Turn], advance: Advance, taken_anew: TakenAnew
+    turns: Sequence[Turn], advance: Advance, taken_again: TakenAgain
 ) -> tuple[list[Turn], int, list[Culprit]]:
     try:
         return list(turns), await advance(turns), []
@@ -78,26 +78,26 @@ async def _part(
         raise
     except Exception as error:
         if len(turns) == 1:
-            return await _without(turns[0], error, advance, taken_anew)
+            return await _without(turns[0], error, advance, taken_again)
     half = len(turns) // 2
-    first, second = [await _part(part, advance, taken_anew) for part in (turns[:half], turns[half:])]
+    first, second = [await _part(part, advance, taken_again) for part in (turns[:half], turns[half:])]
     return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 async def _without(
-    turn: Turn, error: Exception, advance: Advance, taken_anew: TakenAnew
+    turn: Turn, error: Exception, advance: Advance, taken_again: TakenAgain
 ) -> tuple[list[Turn], int, list[Culprit]]:
     """One user's turn that fails: leave its culprits out, the first one first."""
     culprits: list[Culprit] = []
     while True:
-        found = await _first_culprit(turn, advance, taken_anew)
+        found = await _first_culprit(turn, advance, taken_again)
         if found is None:
             return [turn], await advance([turn]), culprits
         culprits.append(found)
-        turn = taken_anew(turn, [event for event, _ in culprits])
+        turn = taken_again(turn, [event for event, _ in culprits])
 
 
-async def _first_culprit(turn: Turn, advance: Advance, taken_anew: TakenAnew) -> Culprit | None:
+async def _first_culprit(turn: Turn, advance: Advance, taken_again: TakenAgain) -> Culprit | None:
     """The last event of the shortest run of the turn's inputs that fails; None where all pass. Leaves the turn as it was.
 
     Raises FreshetError where a state that is read again (its inputs come before those of the events) fails by itself, and where
@@ -114,7 +114,7 @@ async def _first_culprit(turn: Turn, advance: Advance, taken_anew: TakenAnew) ->
             if count == before:
                 raise FreshetError(f"the step model fails on a stored state, without any event: {error}") from error
             turn.state.h, turn.state.c = h, c
-            await _control(turn, advance, taken_anew)
+            await _control(turn, advance, taken_again)
             await _once_more(replace(turn, inputs=turn.inputs[:count]), advance, error)
             return turn.folded[count - before - 1], error
         finally:
@@ -133,10 +133,10 @@ async def _once_more(turn: Turn, advance: Advance, before: Exception) -> None:
     raise FreshetError(f"the step model fails now and then, on no event in particular: {before}") from before
 
 
-async def _control(turn: Turn, advance: Advance, taken_anew: TakenAnew) -> None:
+async def _control(turn: Turn, advance: Advance, taken_again: TakenAgain) -> None:
     """Raises FreshetError where the model fails on the plainest input, too: then no event is proven to be at fault."""
     try:
-        await advance([replace(taken_anew(turn, turn.events), inputs=[PLAIN])])
+        await advance([replace(taken_again(turn, turn.events), inputs=[PLAIN])])
     except FreshetError:
         raise
     except Exception as error:

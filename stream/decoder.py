@@ -13,9 +13,22 @@ from stream.errors import RecordError
 from stream.events import CLICK, NAN, RATING, SOURCE_TOPICS, Click, Comment, Rating, SourceEvent
 from stream.keys import FORMS, UTF8, mismatch
 from stream.origin import Headers, mark, origin
+from stream.settings import Settings
 from stream.valid import Rules
 
 _PARTITIONS: Final = 1_000_000  # size at which the key -> partition cache starts afresh
+
+
+def decoder_of(settings: Settings) -> EventDecoder:
+    """What reads a record as a worker with these settings does."""
+    return EventDecoder(
+        settings.partitions,
+        settings.rating_scale,
+        settings.sources,
+        settings.oldest,
+        settings.envelope,
+        settings.key,
+    )
 
 
 class EventDecoder:

@@ -195,7 +195,7 @@ class _Server(ThreadingHTTPServer):
 class _Deadline:
     """A socket's read file with one deadline for the whole request and a limit on its size.
 
-    A socket timeout alone starts anew with every byte, so that a byte a second would hold a thread for hours.
+    A socket timeout alone starts again with every byte, so that a byte a second would hold a thread for hours.
     """
 
     def __init__(self, connection: socket.socket) -> None:

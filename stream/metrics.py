@@ -73,7 +73,7 @@ class BatchFigures:
     states_written: int = 0  # records put into the store
     state_bytes: int = 0  # their values' size, keys left out
     changelog_bytes: int = 0  # keys and values sent to the changelog
-    refolded: int = 0  # states made anew from their recent events
+    refolded: int = 0  # states rebuilt from their recent events
     held: int | None = None  # events waiting behind comments after this batch; None: leave the gauge
 
     def outcome(self, behaviour: int, outcome: str, events: int = 1) -> None:
@@ -235,7 +235,7 @@ class Metrics:
         self.recovery_remaining = gauge(
             "recovery_remaining_records", "Changelog records still to read back; -1: not known yet"
         )
-        self.refolded_states = counter("refolded_states", "States made anew from their recent events")
+        self.refolded_states = counter("refolded_states", "States rebuilt from their recent events")
         self.disk_free = gauge("data_disk_free_bytes", "Free space where the store lies")
         self.disk_free.set(float("nan"))
         if data_dir is not None:

@@ -137,7 +137,7 @@ class Pipeline:
         if turns:
             with figures.stage("step"):
                 turns, figures.unknown_items, culprits = await advance_or_part(  # 6
-                    turns, lambda some: self._run(lambda: self._advance(some, catalogue)), self._taken_anew
+                    turns, lambda some: self._run(lambda: self._advance(some, catalogue)), self._taken_again
                 )
             self._refuse(culprits, batch, letters, figures)
         records = self._records(turns, figures)
@@ -233,7 +233,7 @@ class Pipeline:
     def _advance(self, turns: Sequence[Turn], catalogue: Catalogue) -> int:
         return advance(turns, self._serving.models, catalogue, self._serving.spec)
 
-    def _taken_anew(self, turn: Turn, without: Collection[SourceEvent]) -> Turn:
+    def _taken_again(self, turn: Turn, without: Collection[SourceEvent]) -> Turn:
         """The turn from its stored record again, the fence moved over the events `without`."""
         serving = self._serving
         record = self._store.read(turn.partition, [turn.user])[0]

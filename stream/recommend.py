@@ -98,7 +98,7 @@ class Turn:
 
     @property
     def changed(self) -> bool:
-        """The state's record must be written anew."""
+        """The state's record must be written again."""
         return bool(self.folded or self.duplicates or self.refused or self.refolded)
 
 

@@ -1,7 +1,7 @@
 """How every client of freshet proves who it is, and how it makes sure of the broker: TLS, SASL, and refusals in plain words.
 
 Certificates are always checked, the broker's host name too; nothing turns that off. Passwords come from the environment
-or a file (stream.settings), bearer tokens from a file that is read anew for each connection, so that it can be renewed.
+or a file (stream.settings), bearer tokens from a file that is read again for each connection, so that it can be renewed.
 """
 
 from __future__ import annotations

@@ -81,11 +81,11 @@ class InterestStore:
                 _fail(partition, error)
             log.error("damaged, read back from the changelog: %s", error, extra={"partition": partition})
             self.drop(partition)
-            self._open_anew(partition)
+            self._open_again(partition)
             return False
         return sound
 
-    def _open_anew(self, partition: int) -> None:
+    def _open_again(self, partition: int) -> None:
         try:
             self._open_whole(partition)
         except Exception as error:

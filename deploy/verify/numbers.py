@@ -1,4 +1,4 @@
-"""States and slates computed anew: a user's events in the recorded order through the bundle's ONNX graphs, one at a time.
+"""States and slates computed again: a user's events in the recorded order through the bundle's ONNX graphs, one at a time.
 
 h and c must have the same bits as the record's, on a processor like the worker's; a slate's items must be the best ones, except
 among scores closer than NEAR. Of the hot path only the sessions (stream.session, stream.encoder) and the definition of the
@@ -310,7 +310,7 @@ class Numbers:
         return len(state.h) == self._bundle.hidden
 
     def _fold(self, before: Interest | None, events: Iterable[Event], live: Live) -> tuple[Any, Any]:
-        """h and c after `events`. A state of another step model is first built anew from its recent events."""
+        """h and c after `events`. A state of another step model is first built again from its recent events."""
         h = c = np.zeros((1, self._bundle.hidden), np.float16)
         last = -1 if before is None else before.last_time
         if before is not None and before.model == self._bundle.state_model:

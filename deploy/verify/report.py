@@ -49,7 +49,7 @@ class Report:
     claims, fenced, exposed: of the changelog's writers; fenced states count for nothing, exposed ones are their user's last.
     acked, failed, indeterminate: sends of the ledger; *_found: those of them that are in the topic.
     stored: values in workers' RocksDB; stored_ahead: those later than their folder says.
-    numbers: states computed anew; ranked: slates scored anew; numbers_unverifiable: those that could not be.
+    numbers: states computed again; ranked: slates scored again; numbers_unverifiable: those that could not be.
     """
 
     input: int = 0

@@ -1,7 +1,7 @@
 """Taking partitions of the changelog over, and noticing that somebody else has: see stream.claims.
 
 The writer knows the offset of its last record. The next ones follow it without a gap unless another has written between;
-then the writer claims anew, reads what lies between, stops where a newer writer has claimed, and writes again those
+then the writer claims again, reads what lies between, stops where a newer writer has claimed, and writes again those
 states over which somebody else has written, so that compaction cannot keep what is not ours. A takeover does the same for what
 was written over before it: the owner of that time may have ended before it wrote there again.
 """

@@ -37,7 +37,7 @@ FAULTS = {
     13: ("A bit of an SST file flips", "disk"),
     14: ("RocksDB's MANIFEST is cut, CURRENT or a file is missing", "disk"),
     15: ("The changelog is cut off, with the data folder or without", "disk"),
-    16: ("A source topic is made anew, or deleted records were never read", "broker_faults"),
+    16: ("A source topic is recreated, or deleted records were never read", "broker_faults"),
     17: ("A topic is missing, partition counts differ, partitions are added", "broker_faults"),
     18: ("Poison", "input"),
     19: ("Nothing but poison for a minute", "input"),

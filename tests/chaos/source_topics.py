@@ -1,4 +1,4 @@
-"""Faults 16 and 17: a topic is made anew, has lost records, is missing, or has other partitions than the others. The worker
+"""Faults 16 and 17: a topic is recreated, has lost records, is missing, or has other partitions than the others. The worker
 stops or does not start, names it, and takes nothing in meanwhile."""
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tests.worker_process import Events, WorkerProcess, slates, until
 KINDS = ("click", "rating", "comment")  # in the order of Settings.sources
 
 
-def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, running: bool) -> None:
-    """Fault 16: a source topic is deleted and made anew, and filled with fewer or more records than were committed of the old
+def recreated(settings: Settings, bundles: Path, folder: Path, seed: int, *, running: bool) -> None:
+    """Fault 16: a source topic is deleted and recreated, and filled with fewer or more records than were committed of the old
     one, under a running worker or a stopped one. It stops with 76 and names the topic; started again, also with accept_loss,
-    it refuses with 76 before one more record is in a state. Under a new app_id, with the slates begun anew too, it goes on."""
+    it refuses with 76 before one more record is in a state. Under a new app_id, with the slates begun again too, it goes on."""
     began, draw = time.monotonic(), random.Random(seed)
     number = draw.randrange(3)
     topic, kind = settings.sources[number], KINDS[number]
@@ -70,11 +70,11 @@ def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
             process.close()
     how = "a running" if running else "a stopped"
     note = (
-        f"{kind}s topic made anew with {new} records, {old} of the old one committed, under {how} worker: 76, named; started "
+        f"{kind}s topic recreated with {new} records, {old} of the old one committed, under {how} worker: 76, named; started "
         "again with accept_loss: 76, nothing taken in; a new app_id and new slates: goes on from the beginnings"
     )
     record(
-        outcome(16, f"source topic made anew, worker {'running' if running else 'stopped'}", seed, began, report, note)
+        outcome(16, f"source topic recreated, worker {'running' if running else 'stopped'}", seed, began, report, note)
     )
 
 
@@ -207,7 +207,7 @@ def remake(settings: Settings, topic: str) -> None:
     """Delete a topic and make it as `freshet topics create` does."""
     with admin(settings) as client:
         client.delete_topics([topic])
-    until(lambda: topic in topics.create(settings), 20, f"{topic} made anew")
+    until(lambda: topic in topics.create(settings), 20, f"{topic} recreated")
 
 
 def _send(events: Events, kind: str, count: int) -> dict[int, int]:

@@ -65,8 +65,8 @@ def test_bad_lines(failing: Failing, bundles: Path, tmp_path: Path, seed: int) -
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("running", [False, True])
-def test_a_source_made_anew(world: World, bundles: Path, tmp_path: Path, seed: int, running: bool) -> None:
-    source_topics.made_anew(world(**broker.SETTINGS), bundles, tmp_path, seed, running=running)
+def test_a_source_recreated(world: World, bundles: Path, tmp_path: Path, seed: int, running: bool) -> None:
+    source_topics.recreated(world(**broker.SETTINGS), bundles, tmp_path, seed, running=running)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

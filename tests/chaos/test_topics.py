@@ -42,8 +42,8 @@ def test_a_data_folder_of_another_app_id(world: World, bundles: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_topic_of_the_worker_made_anew(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    topic_changes.made_anew(world(**SETTINGS), bundles, tmp_path, seed)
+def test_a_topic_of_the_worker_recreated(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
+    topic_changes.recreated(world(**SETTINGS), bundles, tmp_path, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

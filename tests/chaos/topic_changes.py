@@ -30,7 +30,7 @@ def used_topics(settings: Settings) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def made_anew(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
+def recreated(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     """Fault 35: a topic is recreated under a running worker: 76 within seconds, named. The changelog's states are gone: 76 again,
     until that is accepted. Any other: the next start goes on, and recommends nothing but what the new items topic has."""
     began, draw = time.monotonic(), random.Random(seed)

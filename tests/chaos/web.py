@@ -156,7 +156,7 @@ def many(address: tuple[str, int], count: int) -> None:
 
 @contextmanager
 def slow_clients(address: tuple[str, int], count: int) -> Iterator[None]:
-    """`count` clients that send a byte now and then, each connecting anew when it is cut off."""
+    """`count` clients that send a byte now and then, each connecting again when it is cut off."""
     over = threading.Event()
 
     def trickle() -> None:

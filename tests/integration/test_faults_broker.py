@@ -1,4 +1,4 @@
-"""Short forms of tests/chaos/test_broker_faults.py: one seed of a stopped broker, a topic made anew, partitions added live."""
+"""Short forms of tests/chaos/test_broker_faults.py: one seed of a stopped broker, a topic recreated, partitions added live."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_the_broker_stands_still_for_longer_than_the_lease(
     broker.stands_still(failing(), bundles, tmp_path, 1, 9.0)
 
 
-def test_a_source_is_made_anew_under_a_running_worker(
+def test_a_source_is_recreated_under_a_running_worker(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path
 ) -> None:
-    source_topics.made_anew(world(**broker.SETTINGS), bundles, tmp_path, 1, running=True)
+    source_topics.recreated(world(**broker.SETTINGS), bundles, tmp_path, 1, running=True)
 
 
 def test_every_topic_gets_more_partitions(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_data_folder_of_another_app_id(world: World, bundles: Path, tmp_path: 
 
 
 def test_the_items_topic_is_recreated_under_a_running_worker(world: World, bundles: Path, tmp_path: Path) -> None:
-    topic_changes.made_anew(world(**SETTINGS), bundles, tmp_path, 1)
+    topic_changes.recreated(world(**SETTINGS), bundles, tmp_path, 1)
 
 
 def test_settings_are_changed_under_a_running_worker(world: World, bundles: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def turn(user: bytes, *items: str) -> Turn:
     return take_in(user, 0, None, events, TOPICS, MODEL, 4)
 
 
-def anew(turn: Turn, without: Collection[SourceEvent]) -> Turn:
+def again(turn: Turn, without: Collection[SourceEvent]) -> Turn:
     return take_in(turn.user, 0, None, turn.events, TOPICS, MODEL, 4, without)
 
 
@@ -47,7 +47,7 @@ def run(
             raise error
         return 0
 
-    done, _, culprits = asyncio.run(advance_or_part(turns, advance, anew))
+    done, _, culprits = asyncio.run(advance_or_part(turns, advance, again))
     return done, culprits
 
 

@@ -342,7 +342,7 @@ def test_click_is_frozen() -> None:
 
 
 def test_a_string_that_never_ends_is_judged_in_linear_time() -> None:
-    """Two million characters of escaped quotes: a scanner that starts anew at each would take hours."""
+    """Two million characters of escaped quotes: a scanner that starts again at each would take hours."""
     value = b'"' + b'\\"' * 1_000_000 + b"[" * 40
     with pytest.raises(RecordError) as error:
         DECODER.decode(CLICK, 0, 0, NOW, b"u", value)

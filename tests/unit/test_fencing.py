@@ -192,7 +192,7 @@ def test_a_third_owner_reads_the_same_states(log: Log, tmp_path: Path) -> None:
     assert log.records[-1][1:3] == (b"ann", b"2")
 
 
-def test_a_topic_made_anew_is_refused(log: Log, tmp_path: Path) -> None:
+def test_a_topic_recreated_is_refused(log: Log, tmp_path: Path) -> None:
     Writer(log, tmp_path / "a", {"clicks": "id-1"}).take_over()
     other = Writer(log, tmp_path / "b", {"clicks": "id-2"})
     other.store.apply(0, log.records)

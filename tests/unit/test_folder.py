@@ -80,7 +80,7 @@ def test_a_folder_of_elsewhere_is_dropped_and_read_back(
     assert folder.opened(OURS)[1] == 1, "it is ours now"
 
 
-def test_a_changelog_made_anew_is_a_loss_and_the_folder_is_kept(folder: Folder) -> None:
+def test_a_changelog_recreated_is_a_loss_and_the_folder_is_kept(folder: Folder) -> None:
     folder.fill(OURS)
     new = Changelog(OURS.cluster, OURS.topic, "id-2")
     with pytest.raises(LossError, match=r"recreated: it has the id id-2.* was read from id-1"):

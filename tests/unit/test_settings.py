@@ -280,7 +280,7 @@ def test_a_file_without_a_token_is_named_and_not_shown(tmp_path: Path, content: 
     assert "two words" not in str(raised.value)
 
 
-def test_a_token_is_read_anew_for_each_connection(tmp_path: Path) -> None:
+def test_a_token_is_read_again_for_each_connection(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one\n")
     settings = load(security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_token_file=file)
