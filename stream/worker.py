@@ -444,7 +444,11 @@ class Worker:
         log.info("worker stops")
         self._health.set(joined=False)
         stopping.waits_for = "micro-batches and comments that are under way"
-        await app.consumer.settle(DRAIN)
+        if not await app.consumer.settle(DRAIN):
+            waiting = self._comments.held if self._comments else 0
+            log.warning(
+                "%d events wait for comments to be encoded: whoever gets their partitions reads them again", waiting
+            )
         for _, task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):

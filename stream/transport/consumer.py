@@ -495,15 +495,16 @@ class SourceConsumer(driver.Consumer):
 
     # rebalance and shutdown
 
-    async def settle(self, seconds: float) -> None:
-        """No more is fetched; wait until what was handed over is finished. What is held back then is read again, and with
-        it whatever came after it: a slate more for each of those users."""
+    async def settle(self, seconds: float) -> bool:
+        """No more is fetched; wait until what was handed over is finished. False: something is held back then. It is read
+        again, and with it whatever came after it: a slate more for each of those users."""
         end = time.monotonic() + seconds
         if self._pending is not None and not self._pending.sent:
-            self._pending = None  # nobody has seen it, and it would stand in the way of `wake`
+            self._pending = None  # nobody has seen it
+            self.wake()  # but what got ready meanwhile counts on its coming
         while (self._pending is not None or self._running is not None or self._assigning) and time.monotonic() < end:
             await self._wait_changed()
-        await self.drained(max(0.0, end - time.monotonic()))
+        return await self.drained(max(0.0, end - time.monotonic()))
 
     async def quiesce(self) -> None:
         """No new micro-batch from here on; wait for the one under way."""
