@@ -6,7 +6,7 @@ What is to be served must keep to min_time, what is only looked at says where it
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -66,6 +66,14 @@ def tell(data: DataSet, settings: Settings) -> None:
         require_accepted(data.name, data.events, Rules(data.rating_scale, settings.oldest), data.oldest)
     except DataError as error:
         typer.echo(printable(f"note: {error}"), err=True)
+
+
+def tell_actions(data: DataSet, given: Sequence[str]) -> None:
+    """One note on standard error, where --action names what no event has. given: NAME=WEIGHT each."""
+    from models.data.choices import unmet
+
+    if note := unmet(data.events, given):
+        typer.echo(printable(f"note: {note}"), err=True)
 
 
 PANEL: Final = "Columns of one file of your own (docs/data.md)"

@@ -16,6 +16,7 @@ from deploy.dataoptions import (
     load,
     scale_of,
     tell,
+    tell_actions,
     with_columns,
 )
 
@@ -96,6 +97,7 @@ def register(app: typer.Typer) -> None:
         counted = parse_choices(choices) if choices else judged.spec.choices if judged else source.choices
         weights = parse_weights(action or (), judged.spec.weights if judged else source.weights)
         source = replace(source, choices=counted, weights=weights)
+        tell_actions(source, action or ())
         with _progress() as told:
             found = judge(source, asked, TextEncoder(), told)
         found["notes"] = [*source.notes, *found["notes"]]

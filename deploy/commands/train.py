@@ -17,6 +17,7 @@ from deploy.dataoptions import (
     load,
     oldest,
     scale_of,
+    tell_actions,
     with_columns,
 )
 from deploy.interrupted import Interrupted
@@ -90,6 +91,7 @@ def register(app: typer.Typer) -> None:
         counted, weights = parse_choices(choices), parse_weights(action or ())
         source = load(data, columns, scale)
         source = replace(source, choices=counted, weights=weights)
+        tell_actions(source, action or ())
         require_accepted(
             source.name, source.events, Rules(source.rating_scale, since), source.oldest
         )  # what cannot be sent is not trained

@@ -7,6 +7,7 @@ carries a value (a review), together. Actions have weights (stream.inputs.ACTION
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -19,6 +20,8 @@ from stream.inputs import ACTIONS, CHOICES, refused
 
 Weights = tuple[tuple[str, float], ...]
 HEAVIEST: Final = 1e6
+MOST_TOLD: Final = 10
+"""Actions of the data that a note names."""
 
 
 def choices(events: pl.DataFrame, counted: Sequence[str] = CHOICES, weights: Weights = ACTIONS) -> pl.Series:
@@ -65,6 +68,23 @@ def parse_weights(given: Sequence[str], before: Weights = ACTIONS) -> Weights:
             )
         table[name] = weight
     return tuple(sorted(table.items()))
+
+
+def unmet(events: pl.DataFrame, given: Sequence[str]) -> str:
+    """One line that tells the names of `given` (NAME=WEIGHT each) that no event has as its action; "" where there is none. It is
+    no error: the same weights may be given for many data sets, and for what comes after training."""
+    found = sorted(set(events["action"].to_list()) - {""})
+    names = sorted({text.rpartition("=")[0] for text in given} - set(found))
+    if not names:
+        return ""
+    near = {name: difflib.get_close_matches(name, found, 1) for name in names}
+    told = ", ".join(f"{name} (is {near[name][0]} meant?)" if near[name] else name for name in names)
+    there = (
+        f"found {', '.join(found[:MOST_TOLD])}{', ...' if len(found) > MOST_TOLD else ''}"
+        if found
+        else "found none at all"
+    )
+    return f"--action gives a weight to what no event has as its action: {told}; {there}"
 
 
 def require_choices(name: str, events: pl.DataFrame, counted: Sequence[str], weights: Weights = ACTIONS) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.data import DataSet, generate, read, split_last
-from models.data.choices import choices, parse_choices, parse_weights
+from models.data.choices import choices, parse_choices, parse_weights, unmet
 from models.data.dataset import NAN, Event, dataset
 from models.evaluate import Question, evaluate
 from models.judging import run_task
@@ -321,3 +321,15 @@ def test_figures_of_one_behaviour_stay_as_they_were(name: str, protocol: str, on
     assert np.array_equal(popular(one), popular(two))
     kinds = pl.Series(one.rows.behaviour[one.places]).unique().to_list()
     assert [SOURCE_TOPICS[kind] for kind in kinds] == [only]
+
+
+def test_a_weight_for_an_action_that_no_event_has_is_told_with_the_nearest_name() -> None:
+    events = [Event("u", f"i{at}", CLICK, at, action=name) for at, name in enumerate(("purchase", "cart", "", "view"))]
+    data = dataset("shop", events, [], (1.0, 5.0)).events
+    assert unmet(data, ["cart=2", "view=0.5"]) == ""
+    assert unmet(data, []) == ""
+    assert unmet(data, ["purchas=3", "cart=2", "gift=1"]) == (
+        "--action gives a weight to what no event has as its action: gift, purchas (is purchase meant?); "
+        "found cart, purchase, view"
+    )
+    assert unmet(data.filter(pl.col("action") == ""), ["cart=2"]).endswith(": cart; found none at all")
