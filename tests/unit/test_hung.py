@@ -175,12 +175,12 @@ worker.BUNDLE_LIMIT = 2.0
 def hold(seconds):
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
 worker.current, worker.load = (lambda folder: folder), (lambda folder: BUNDLE)
-def open_models(*given):
+def open_for(*given):
     if sys.argv[1] == "bundle":
         hold(60)
-    return SimpleNamespace(provider="cpu")
-worker.open_models = open_models
-worker.open_encoder = lambda *given: SimpleNamespace(item_vectors=None, reads=False)
+    encoder = SimpleNamespace(item_vectors=None, reads=False)
+    return SimpleNamespace(models=SimpleNamespace(provider="cpu"), encoder=encoder, why_cpu="")
+worker.open_for = open_for
 class Items:
     def __init__(self, *given, **more): pass
     def tasks(self): return ()
