@@ -27,7 +27,7 @@ def _step_back() -> None:
 
 @dataclass(frozen=True)
 class Threads:
-    """One for the step and the scores, one for the texts of comments, one for the texts for which new items wait."""
+    """One for the step and the scores, one for the texts of comments, one for the texts that have waited too long for it."""
 
     models: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
     texts: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "texts", initializer=_step_back))
@@ -48,8 +48,7 @@ def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
 
     Raises as `stream.session.open_models` does, MachineError where the machine fails.
     """
-    on_cuda = provider.resolve(policy) == "cuda"
-    if on_cuda:
+    if provider.resolve(policy) == "cuda":
         try:
             return _open_on_cuda(bundle, threads)
         except Exception as error:  # what ONNX Runtime raises has no common base
@@ -65,8 +64,8 @@ def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
 
 
 def _open_on_cuda(bundle: Bundle, threads: Threads) -> Opened:
-    """Every thread that will call a session does so here: ONNX Runtime makes what CUDA needs for a thread at its first call,
-    which else would fail once partitions are claimed."""
+    """The threads that serve events call their sessions here: ONNX Runtime makes what CUDA needs for a thread at its first call,
+    which else would fail once partitions are claimed. (That of the catalogue encodes new items before they are.)"""
     models, encoder = open_models(bundle, "cuda"), open_encoder(bundle, "cuda")
     threads.models.submit(models.replay).result()
     for texts in (threads.texts, threads.urgent):
