@@ -220,8 +220,9 @@ class Events:
             self.producer.send(self._settings.items_topic, key=name.encode(), value=json.dumps(item).encode())
         self.producer.flush()
 
-    def close(self) -> None:
-        self.producer.close()
+    def close(self, seconds: float | None = None) -> None:
+        """seconds: what the records that are still to be sent get; None: as long as the client tries."""
+        self.producer.close(timeout=seconds)
 
 
 def all_committed(settings: Settings, worker: WorkerProcess | None = None, seconds: float = 60.0) -> None:

@@ -338,7 +338,7 @@ class Trial:
         if self.traffic.is_alive():
             self.traffic.stop()
         with suppress(Exception):
-            self.traffic.events.close()
+            self.traffic.events.close(5.0)  # where the block has failed, the broker may be away
         for worker in self.workers:
             worker.close()
 
