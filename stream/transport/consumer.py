@@ -499,11 +499,13 @@ class SourceConsumer(driver.Consumer):
         """No more is fetched; wait until what was handed over is finished. False: something is held back then. It is read
         again, and with it whatever came after it: a slate more for each of those users."""
         end = time.monotonic() + seconds
-        if self._pending is not None and not self._pending.sent:
+        lingering = self._pending is not None and not self._pending.sent
+        if lingering:
             self._pending = None  # nobody has seen it
-            self.wake()  # but what got ready meanwhile counts on its coming
         while (self._pending is not None or self._running is not None or self._assigning) and time.monotonic() < end:
             await self._wait_changed()
+        if lingering:
+            self.wake()  # what got ready meanwhile counted on its coming
         return await self.drained(max(0.0, end - time.monotonic()))
 
     async def quiesce(self) -> None:
@@ -624,7 +626,9 @@ class SourceConsumer(driver.Consumer):
                 )
                 await self.take_over({tp.partition for tp in sources})
         except FreshetError as error:
-            fatal(error)
+            if epoch == self.epoch:
+                fatal(error)
+            return  # a rebalance has overtaken us, and closed the partitions that we were about to read
         except CommitFailedError:
             return  # a rebalance has begun: its assignment begins again
         except IllegalStateError:

@@ -191,9 +191,15 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
         consumer: Any = SourceConsumer.__new__(SourceConsumer)
         batch = MicroBatch(1)
         batch.sent = True
+        sent: list[MicroBatch] = []
+
+        async def put(batch: MicroBatch) -> None:
+            sent.append(batch)
+
         vars(consumer).update(
-            epoch=1, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False, _pending=batch
-        )
+            app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
+            epoch=1, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False, _pending=batch,
+        )  # fmt: skip
         consumer._guard = lambda: None
         steps: list[str] = []
 
@@ -212,9 +218,11 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
         consumer.drained = drained
         await asyncio.gather(consumer.settle(5), work())
         assert steps == ["finished", "drained"]
-        consumer._pending = MicroBatch(1)
+        lingering = consumer._pending = MicroBatch(1)
         await consumer.settle(5)
-        assert consumer._pending is None
+        await asyncio.sleep(0)
+        assert sent  # an empty one, which calls the pipeline
+        assert lingering not in sent
 
     asyncio.run(check())
 
@@ -318,6 +326,50 @@ def test_where_a_partition_begins_is_committed_before_it_is_claimed(
 
     monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_what_a_takeover_finds_that_a_rebalance_has_overtaken_ends_no_worker(
+    overtaken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its partitions are closed by then: reading their claims says so."""
+    ours = TP("clicks", 0)
+    closed = FreshetError("partition 0 of the table is not open here: this is a bug")
+    told: list[BaseException] = []
+
+    async def sought(consumer: Any) -> None:
+        consumer._read_offset[ours] = None
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+
+        async def claim(partitions: set[int]) -> None:
+            consumer.epoch += overtaken
+            raise closed
+
+        async def ends(*tps: TP) -> dict[TP, int]:
+            return dict.fromkeys(tps, 0)
+
+        async def commit(offsets: Any) -> None:
+            pass
+
+        async def seek(offsets: dict[TP, int]) -> None:
+            pass
+
+        vars(consumer).update(
+            app=SimpleNamespace(), sources=frozenset({"clicks"}), assignment=lambda: {ours}, epoch=1, _drainer=None,
+            _stopping=False, _claimed=-1, _next={}, _handed={}, _safe={}, _read_offset={}, _committed_offset={},
+            claimed=lambda partition: False, take_over=claim, _asked_ends=ends, _asked_beginnings=ends, seek_wait=seek,
+        )  # fmt: skip
+        aiokafka = SimpleNamespace(_client=None, commit=commit)
+        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        await consumer.perform_seek()
+        assert consumer._claimed == -1
+
+    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
+    monkeypatch.setattr("stream.transport.consumer.fatal", told.append)
+    asyncio.run(check())
+    assert told == ([] if overtaken else [closed])
 
 
 @pytest.mark.parametrize(
