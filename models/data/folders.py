@@ -44,7 +44,8 @@ def read(path: Path, rating_scale: Scale | None = None) -> DataSet:
             f"{path}: fits several forms, {names}; name the one file to read, or put each into a folder of its own"
         )
     if not fitting:
-        raise DataError(f"no known form. {look(found)}. {CONVERT}. Known forms: {known()}")
+        one = " If one of these files is the data, name one file and not the folder." if path.is_dir() else ""
+        raise DataError(f"no known form. {look(found)}.{one} {CONVERT}. Known forms: {known()}")
     (form,) = fitting
     return finished(form.read(found), form.name, found)
 
