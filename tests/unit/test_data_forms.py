@@ -131,8 +131,9 @@ def test_two_forms_in_one_folder_are_named(tmp_path: Path) -> None:
 def test_a_form_by_looks_alone_gives_way(tmp_path: Path) -> None:
     movielens = next(sample for sample in SAMPLES if sample.name == "movielens csv")
     movielens.write(tmp_path)
-    (tmp_path / "notes.txt").write_bytes(b"7 30\n8 10\n")
-    assert read(tmp_path).form == "MovieLens CSV"
+    (tmp_path / "notes.txt").write_bytes(b"7 30\n7 10\n8 10\n")
+    with pytest.raises(DataError, match=r"read as MovieLens CSV, but that form does not read notes\.txt"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import polars as pl
 from models.data.catalogue import collected, item
 from models.data.columns import check, shaped, with_ids, with_times
 from models.data.dataset import DataSet
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.lines import chosen, first_lines
 from models.data.rows import csv_rows, field, identity
 from models.data.source import Source, numbered
@@ -137,5 +137,15 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="C. Gao et al., KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems, CIKM 2022",
         fits=fits,
         read=read,
+        files=named(
+            *MATRICES,
+            "item_categories.csv",
+            CAPTIONS,
+            "item_daily_features.csv",
+            "user_features.csv",
+            "user_features_raw.csv",
+            "social_network.csv",
+            "video_raw_categories_multi.csv",
+        ),
     ),
 )

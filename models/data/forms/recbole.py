@@ -9,6 +9,7 @@ all are the same they say nothing, and the rows are clicks.
 from __future__ import annotations
 
 import re
+from glob import escape
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +74,13 @@ def _inter(source: Source) -> Path | None:
 
 def _stem(path: Path) -> str:
     return path.name.lower().split(".inter")[0]
+
+
+def _files(source: Source) -> list[str]:
+    """All atomic files of the one data set."""
+    path = _inter(source)
+    ends = ("inter", "item", "user", "kg", "link", "net", "useremb", "itememb")
+    return [] if path is None else [f"{escape(_stem(path))}.{end}" for end in ends]
 
 
 def _name(column: str) -> str:
@@ -142,5 +150,6 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="W. X. Zhao et al., RecBole, CIKM 2021; https://recbole.io/docs/user_guide/data/atomic_files.html",
         fits=fits,
         read=read,
+        files=_files,
     ),
 )

@@ -202,5 +202,6 @@ FORMS: Final[tuple[Form, ...]] = (
         "(Kang and McAuley, ICDM 2018)",
         _fits,
         _read,
+        lambda source: [plain_name(path).lower() for path in source.listed],  # it fits only where it knows all of them
     ),
 )
