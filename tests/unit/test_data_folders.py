@@ -19,6 +19,7 @@ from tests.unit.data_samples import SAMPLES, lines
 CLICKS = lines("user,item,time", "ann,a,1700000000000")
 BY_NAME = {sample.name: sample for sample in SAMPLES}
 FOLDERS = [*(sample.name for sample in SAMPLES), *published_samples.SAMPLES]
+REAL = Path(os.environ.get("FRESHET_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 DOUBTFUL = (
     "clicks-2.csv", "clicks2.jsonl", "ratings.tsv", "items.tsv", "item.csv", "purchases.csv", "ratings.csv.bz2", "ratings.xlsx",
     "ratings_2.csv", "notes.txt", "more", "readme.csv", "license_plates.tsv", "events.ndjson", "other.item",
@@ -136,3 +137,18 @@ def test_a_link_to_nothing_and_a_pipe_are_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "comments.csv")
     with pytest.raises(DataError, match=r"does not read comments\.csv"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "events"),
+    [
+        ("ml-latest-small", "MovieLens CSV", 104_519),
+        ("amazon-2023-sample", "reviews.jsonl", 2_764),
+        ("amazon-beauty-2014", "S3-Rec or SASRec text", 198_502),
+    ],
+)
+def test_real_folders_are_read(name: str, form: str, events: int) -> None:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"{REAL / name} is not here; FRESHET_DATA names a folder of data sets")
+    data = read(REAL / name)
+    assert (data.form, len(data.events)) == (form, events)
