@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
 from models.data.dataset import DataSet
+from models.data.form import Form
 from models.data.forms.registry import FORMS, GENERAL
 from models.data.looks import look
-from models.data.source import PACKED, Scale, Source, open_bytes, plain_name, source
+from models.data.source import BROKEN, LONGEST, PACKED, Scale, Source, open_bytes, plain_name, source
 from stream.errors import DataError
 
 CONVERT: Final = (
@@ -19,6 +21,8 @@ CONVERT: Final = (
     "--user COLUMN --item COLUMN, and --time, --value, --behaviour, --text, --scene, --action-column where there are such "
     "(docs/data.md)"
 )
+NAMED: Final = 4
+"""Files that an error names."""
 CUT: Final = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter")
 """Ends of names of text whose last line may be cut short and still be read."""
 
@@ -44,9 +48,55 @@ def read(path: Path, rating_scale: Scale | None = None) -> DataSet:
             f"{path}: fits several forms, {names}; name the one file to read, or put each into a folder of its own"
         )
     if not fitting:
-        raise DataError(f"no known form. {look(found)}. {CONVERT}. Known forms: {known()}")
+        several = path.is_dir() and found.listed
+        one = " If one of these files is the data, name one file and not the folder." if several else ""
+        raise DataError(f"no known form. {look(found)}.{one} {CONVERT}. Known forms: {known()}")
     (form,) = fitting
+    if path.is_dir():
+        require_all_known(found, form)
     return finished(form.read(found), form.name, found)
+
+
+def require_all_known(found: Source, form: Form) -> None:
+    """Raises DataError where a file of the folder would be passed over without a word: it is neither read nor known to lie beside
+    what is read (Form.files), nor plainly no data (Source.listed); or it has the name of another and holds something else."""
+    folder = found.path
+    patterns = form.files(found)
+    others = [
+        path.name for path in found.listed if not any(fnmatchcase(plain_name(path).lower(), one) for one in patterns)
+    ]
+    others += sorted(
+        one.name for one in folder.iterdir() if not (one.name.startswith(".") or one.is_file() or one.is_dir())
+    )
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        raise DataError(
+            f"{folder}: read as {form.name}, but that form does not read {', '.join(others[:NAMED])}{more}, and nothing is "
+            "passed over that may be data. Move what does not belong to the data out of the folder, or name the one file to "
+            f"read; what belongs to it needs a name that is read: {form.expected}"
+        )
+    for one, other in found.twins:
+        if not same(one, other):
+            raise DataError(
+                f"{folder}: {one.name} and {other.name} stand for one file and hold different data; expected one of them: take "
+                "the other out of the folder"
+            )
+
+
+def same(one: Path, other: Path) -> bool:
+    """Do two files, plain or packed, hold the same? Raises DataError where one cannot be unpacked."""
+    with open_bytes(one) as first, open_bytes(other) as second:
+        while True:
+            pieces = []
+            for path, file in ((one, first), (other, second)):
+                try:
+                    pieces.append(file.read(LONGEST))
+                except BROKEN as error:
+                    raise DataError(f"{path} cannot be unpacked: {error}") from None
+            if pieces[0] != pieces[1]:
+                return False
+            if not pieces[0]:
+                return True
 
 
 def known() -> str:

@@ -23,7 +23,20 @@ GZIP: Final = b"\x1f\x8b"
 ZSTD: Final = b"\x28\xb5\x2f\xfd"
 WIDE: Final = (b"\xff\xfe", b"\xfe\xff")
 LONGEST: Final = 1 << 20
-TOLD: Final = (".", "readme", "license", "licence")
+TOLD: Final = (
+    "readme", "license", "licence", "copying", "notice", "citation", "authors", "changelog", "checksums", "md5sum", "sha256sum",
+    "_success", "thumbs.db", "desktop.ini",
+)  # fmt: skip
+"""Names that begin so are of files for people, not of data; unless they end in one of TABLES."""
+TABLES: Final = (
+    ".csv", ".tsv", ".tab", ".psv", ".json", ".jsonl", ".ndjson", ".parquet", ".dat", ".data", ".inter", ".item", ".xls", ".xlsx",
+    ".bz2", ".xz", ".zip", ".feather", ".arrow", ".avro", ".orc",
+)  # fmt: skip
+PROSE: Final = (
+    ".md", ".rst", ".pdf", ".htm", ".html", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".md5", ".sha1", ".sha256", ".py", ".ipynb",
+    ".sh", ".pl",
+)  # fmt: skip
+"""Texts for people, pictures, checksums, programs: plainly no data."""
 BROKEN: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """What a packed file raises if it is cut short or damaged."""
 Scale = tuple[float, float]
@@ -33,11 +46,13 @@ Scale = tuple[float, float]
 @dataclass(frozen=True)
 class Source:
     """path: the file or folder that was named; files: name in lower case without .gz or .zst -> path; rating_scale: the one that
-    was named for these data, None where the form's own holds."""
+    was named for these data, None where the form's own holds; twins: files in the folder that have one name there, the one that
+    is read first."""
 
     path: Path
     files: dict[str, Path]
     rating_scale: Scale | None = None
+    twins: tuple[tuple[Path, Path], ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,7 +76,7 @@ class Source:
     @property
     def listed(self) -> list[Path]:
         """The files that may hold data, by name: what is hidden, and what tells people about the data, is left out."""
-        return [path for name, path in sorted(self.files.items()) if not name.startswith(TOLD)]
+        return [path for name, path in sorted(self.files.items()) if not is_told(name)]
 
     def only(self, *suffixes: str) -> Path | None:
         """The file that was named alone, or the folder's only one, if its name (without .gz or .zst) ends in one of these."""
@@ -91,8 +106,15 @@ def source(path: Path, rating_scale: Scale | None = None) -> Source:
         files = sorted(file for file in path.iterdir() if file.is_file())
         # A plain file wins over its packed twin: it comes last.
         files.sort(key=lambda file: file.suffix not in PACKED)
-        return Source(path, {plain_name(file).lower(): file for file in files}, rating_scale)
+        named = {plain_name(file).lower(): file for file in files}
+        twins = tuple((named[name], file) for file in files if named[name := plain_name(file).lower()] != file)
+        return Source(path, named, rating_scale, twins)
     raise DataError(f"{path}: no such file or folder")
+
+
+def is_told(name: str) -> bool:
+    """Is a file of this name (in lower case) hidden, or plainly for people and no data?"""
+    return name.startswith(".") or name.endswith(PROSE) or (name.startswith(TOLD) and not name.endswith(TABLES))
 
 
 def plain_name(path: Path) -> str:

@@ -19,6 +19,8 @@ from stream.errors import DataError
 BLOCK: Final = 1 << 24  # characters that are read at once
 SHOWN: Final = 60  # characters of a wrong value that an error shows
 BLANKS: Final = " \t"
+AROUND: Final = " \t\ufeff"
+"""What may stand around the name of a column: blanks, and the byte order mark of a file that was put behind another."""
 LINE: Final = "line\n"
 """The column of every block that holds the line number (of a row's first line), from 1. No header names a column so: it ends
 with the end of a line."""
@@ -98,16 +100,19 @@ def blocks(
     """The rows as text, in order: LINE and then `columns`, one for each field of a line. Lines without a field, which are empty
     or hold blanks alone, are passed over.
 
-    skip: lines at the top that are no rows. Raises DataError with the line where a line has another number of fields, or a quote
-    in a wrong place.
+    skip: lines at the top that are no rows; the last of them names the columns. Raises DataError with the line where a line has
+    another number of fields, or a quote in a wrong place, or where the line of names stands there again.
     """
+    names: tuple[str, ...] = ()
     opened: list[str] = []  # lines of a record whose quoted field goes on
     since = 0
     for first, text in _texts(path, encoding):
         if first == 1 and skip:
-            text, first = "".join(text.split("\n", skip)[skip:]), first + skip
+            top = text.split("\n", skip)
+            names = _cells(split(top[skip - 1], separator) if quoted else top[skip - 1].split(separator))
+            text, first = "".join(top[skip:]), first + skip
         if not quoted or not (opened or '"' in text):
-            yield _plain(path, columns, separator, first, text)
+            yield _once_named(path, _plain(path, columns, separator, first, text), names)
             continue
         rows: list[tuple[int | str, ...]] = []
         for number, line in enumerate(text.split("\n"), start=first):
@@ -122,9 +127,34 @@ def blocks(
             if not goes_on:
                 rows.append(_row(path, columns, separator, since, split("\n".join(opened), separator)))
                 opened.clear()
-        yield pl.DataFrame(rows, schema=_schema(columns), orient="row")
+        yield _once_named(path, pl.DataFrame(rows, schema=_schema(columns), orient="row"), names)
     if opened:
         raise DataError(f"{path}, line {since}: a double quote opens a field there and none closes it")
+
+
+def named_again(path: Path, number: int) -> DataError:
+    """The error for a line that names the columns once more."""
+    return DataError(
+        f"{path}, line {number}: the header again, as where files were put together; expected one header, in line 1: take that "
+        "line out (where it names the columns in another order, put the lines below it into the order of line 1)"
+    )
+
+
+def _cells(found: Sequence[str] | None) -> tuple[str, ...]:
+    """In an order of their own, without what differs where files were put together: AROUND, and the case of letters."""
+    return tuple(sorted(cell.strip(AROUND).lower() for cell in found or ()))
+
+
+def _once_named(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+    """The table. Raises DataError where a row holds the names of the columns, in any order. names: by _cells; () for none."""
+    if len(names) < 2:  # one column: any value may be its name
+        return table
+    first = table.columns[1]
+    maybe = table.filter(pl.col(first).str.strip_chars(AROUND).str.to_lowercase().is_in(names))
+    for number, *row in maybe.iter_rows():
+        if _cells(row) == names:
+            raise named_again(path, number)
+    return table
 
 
 def split(record: str, separator: str) -> list[str] | None:

@@ -133,10 +133,14 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 
 def data(folder: Path) -> None:
-    """One's own data, in a form that the README names: `user item` lines. Users go round the items in one direction."""
+    """One's own data, in a form that the README names: freshet's own messages. Users go round the items in one direction."""
     folder.mkdir()
-    pairs = [f"u{user} i{(user * 7 + step) % ITEMS}" for user in range(USERS) for step in range(EACH)]
-    (folder / "choices.txt").write_text("\n".join(pairs) + "\n")
+    clicks = [
+        f"u{user},i{(user * 7 + step) % ITEMS},{1_700_000_000_000 + (step * USERS + user) * 60_000}"
+        for step in range(EACH)
+        for user in range(USERS)
+    ]
+    (folder / "clicks.csv").write_text("\n".join(["user,item,time", *clicks]) + "\n")
 
 
 def test_from_an_empty_folder_to_a_slate(folder: Folder) -> None:

@@ -315,7 +315,7 @@ SAMPLES: Final[tuple[Sample, ...]] = (
     Sample(
         "sasrec",
         "S3-Rec or SASRec text",
-        {"Toys.txt": lines("7 30", "8 10", "7 10", "8 30")},
+        {"Toys.txt": lines("7 30", "7 10", "8 10", "8 30")},
         [
             Event(user, item, CLICK, 1_388_534_400_000 + at * 60_000)
             for user, items in (("7", ("30", "10")), ("8", ("10", "30")))

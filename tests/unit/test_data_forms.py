@@ -76,10 +76,10 @@ def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
             b"1, 2, 3\n4, 5\n",
             r"text of 3 columns with commas between, no header; it begins 1, 2, 3; line 2 has 2 columns",
         ),
-        ("log.txt", b"7 30 10\n8 ['10', '20']\n", r"log.txt, line 2: not names"),
-        ("log.txt", b"7 30 10\n8 10,20\n", r"log.txt, line 2: not names.*found '8 10,20'"),
-        ("log.txt", b'7 30 10\n8 {"a": 1}\n', r"log.txt, line 2: not names"),
-        ("log.txt", b"7 30\n8 10\x07\n", r"log.txt, line 2: not names"),
+        ("log.txt", b"7 30 10\n8 ['10', '20']\n", r"log.txt, line 2: not numbers"),
+        ("log.txt", b"7 30 10\n8 10,20\n", r"log.txt, line 2: not numbers.*found '8 10,20'"),
+        ("log.txt", b'7 30 10\n8 {"a": 1}\n', r"log.txt, line 2: not numbers"),
+        ("log.txt", b"7 30\n8 10\x07\n", r"log.txt, line 2: not numbers"),
         ("log.txt", b"7 30\n8 \xff\n", r"log.txt, line 2: not utf-8"),
         (
             "log.csv",
@@ -105,7 +105,7 @@ def test_what_is_no_known_form_is_refused_and_described(tmp_path: Path, name: st
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_user(tmp_path: Path) -> None:
-    (tmp_path / "log.txt").write_bytes(b"\xef\xbb\xbf7 30\n8 10\n7 10\n")
+    (tmp_path / "log.txt").write_bytes(b"\xef\xbb\xbf7 30\n7 10\n8 10\n")
     assert set(read(tmp_path / "log.txt").events["user"]) == {"7", "8"}
 
 
@@ -131,8 +131,9 @@ def test_two_forms_in_one_folder_are_named(tmp_path: Path) -> None:
 def test_a_form_by_looks_alone_gives_way(tmp_path: Path) -> None:
     movielens = next(sample for sample in SAMPLES if sample.name == "movielens csv")
     movielens.write(tmp_path)
-    (tmp_path / "notes.txt").write_bytes(b"7 30\n8 10\n")
-    assert read(tmp_path).form == "MovieLens CSV"
+    (tmp_path / "notes.txt").write_bytes(b"7 30\n7 10\n8 10\n")
+    with pytest.raises(DataError, match=r"read as MovieLens CSV, but that form does not read notes\.txt"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -353,3 +353,35 @@ def test_a_time_in_a_csv_of_messages_says_what_was_found_and_expected(tmp_path: 
         DataError, match=r'line 3: time: found "gestern" \(a text\), expected epoch milliseconds or ISO 8601'
     ):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("user,item\nann,a\nuser,item\nbob,b\n", 3),
+        ("user;item\nann;a\n\nbob;b\nuser;item\n", 5),
+        ('user,item\nann,a\n"user","item"\nbob,b\n', 3),
+        ('"user","item"\nann,"a\nb"\nuser,item\n', 4),
+        ("user\titem\nann\ta\nitem\tuser\nb\tbob\n", 3),  # the columns of the second file stand in another order
+        ("user|item\nann|a\nUser|Item\nbob|b\n", 3),
+        ("user,item\nuser,item\n", 2),
+        ("user,item\nann,a\n user, item\n", 3),
+        ("user,item\nann,a\n\ufeffuser,item\n", 3),
+    ],
+)
+def test_a_header_in_the_middle_of_a_file_is_refused(tmp_path: Path, content: str, line: int) -> None:
+    path = written(tmp_path / "both.csv", content)
+    with pytest.raises(DataError, match=rf"both\.csv, line {line}: the header again, .*take that line out"):
+        read_columns(path, Columns("user", "item"))
+
+
+def test_a_name_that_is_also_a_columns_is_no_header(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.csv", "user,item\nuser,a\nitem,b\nann,user\n")
+    assert set(read_columns(path, Columns("user", "item")).events["user"]) == {"user", "item", "ann"}
+
+
+def test_a_header_in_the_middle_of_freshets_messages_is_refused(tmp_path: Path) -> None:
+    written(tmp_path / "clicks.csv", "user,item,time\nann,a,1700000000000\n")
+    written(tmp_path / "items.csv", "item,title\na,A\nitem,title\nb,B\n")
+    with pytest.raises(DataError, match=r"items\.csv, line 3: the header again"):
+        read(tmp_path)

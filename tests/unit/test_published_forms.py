@@ -332,6 +332,23 @@ def test_recbole_without_ratings_or_times(tmp_path: Path) -> None:
     assert not data.timed
 
 
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (("881250949", "1700000000000"), r"line 3: timestamp: a time in milliseconds, but line 2 has one in seconds"),
+        (
+            ("1700000000000.0", "1700000000001", "99999999999"),
+            r"line 4: timestamp: a time in seconds, but line 2 has one",
+        ),
+    ],
+)
+def test_recbole_takes_one_unit_of_times_in_a_file(tmp_path: Path, times: tuple[str, ...], told: str) -> None:
+    rows = "".join(f"1\t{item}\t{time}\n" for item, time in enumerate(times))
+    (tmp_path / "x.inter").write_text(f"user_id:token\titem_id:token\ttimestamp:float\n{rows}")
+    with pytest.raises(DataError, match=rf"x\.inter, {told}.*expected one unit"):
+        read(tmp_path, "recbole")
+
+
 def test_recbole_kinds_of_several_words() -> None:
     assert recbole._kinds("'Books', 'New, Used & Rental'") == ["Books", "New, Used & Rental"]
     assert recbole._kinds("Food, Coffee & Tea") == ["Food", "Coffee & Tea"]
@@ -551,6 +568,28 @@ def test_what_is_wrong_names_file_and_line(tmp_path: Path, name: str, file: str,
     path.write_bytes(gzip.compress(changed) if packed else changed)
     place = f"{file}, " if told.startswith("line") else ""
     with pytest.raises(DataError, match=place + told):
+        read(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        (name, file)
+        for name, files in {
+            "goodreads table": ("goodreads_interactions.csv", "book_id_map.csv"),
+            "retailrocket": ("events.csv", "item_properties_part2.csv", "category_tree.csv"),
+            "diginetica": ("train-item-views.csv", "train-purchases.csv", "product-categories.csv"),
+            "kuairec": ("big_matrix.csv", "item_categories.csv", CAPTIONS),
+            "recbole": ("ml-100k.inter", "ml-100k.item"),
+        }.items()
+        for file in files
+    ],
+)
+def test_a_header_in_the_middle_of_a_file_is_refused(tmp_path: Path, name: str, file: str) -> None:
+    path = sample(tmp_path, name) / file
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows, rows[0], *rows[1:]]) + "\n")
+    with pytest.raises(DataError, match=rf"{file}, line {len(rows) + 1}: the header again"):
         read(tmp_path, name)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from models.data.columns import Column, each, events, ids, joined, ratings, times
 from models.data.dataset import DataSet, dataset
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.movielens import names
 from models.data.forms.reviews import SCALE, TERMS
 from models.data.rows import identity
@@ -89,6 +89,7 @@ FORMS: Final[tuple[Form, ...]] = (
         f"{_PAGE}; McAuley et al., SIGIR 2015",
         lambda source: _order(source) == OF_2014,
         lambda source: _read(source, OF_2014),
+        named("*.csv"),
     ),
     Form(
         "Amazon ratings 2018",
@@ -97,6 +98,7 @@ FORMS: Final[tuple[Form, ...]] = (
         f"{_PAGE}; Ni et al., EMNLP 2019",
         lambda source: _order(source) == OF_2018,
         lambda source: _read(source, OF_2018),
+        named("*.csv"),
     ),
     Form(
         "Amazon ratings 2023",
@@ -105,5 +107,6 @@ FORMS: Final[tuple[Form, ...]] = (
         "https://amazon-reviews-2023.github.io; Hou et al., arXiv 2403.03952",
         lambda source: _headed(source) is not None,
         _read_headed,
+        named("*.csv"),
     ),
 )

@@ -13,7 +13,7 @@ import polars as pl
 from models.data.catalogue import collected, item
 from models.data.columns import check, shaped, with_ids
 from models.data.dataset import NAN, DataSet, Event
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.lines import (
     ORDER_START,
     ORDER_STEP,
@@ -154,6 +154,10 @@ def _shelves(value: Any) -> list[str]:
 TERMS: Final = "academic use only, no redistribution, no commercial use (https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)"
 ORIGIN: Final = "M. Wan and J. McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018"
 BOOKS: Final = "and beside it, where wanted, goodreads_books*.json(.gz) and goodreads_book_genres*.json(.gz)"
+BESIDE: Final = (
+    "goodreads_books*.json", "goodreads_book_genres*.json", "goodreads_book_authors*.json", "goodreads_book_series*.json",
+    "goodreads_book_works*.json", "book_id_map.csv", "user_id_map.csv",
+)  # fmt: skip
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="Goodreads",
@@ -163,6 +167,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin=ORIGIN,
         fits=fits,
         read=read,
+        files=named("goodreads_interactions*.json", "goodreads_reviews*.json", *BESIDE),
     ),
     Form(
         name="Goodreads table",
@@ -172,5 +177,6 @@ FORMS: Final[tuple[Form, ...]] = (
         origin=ORIGIN,
         fits=fits_table,
         read=read_table,
+        files=named(TABLE, *BESIDE),
     ),
 )

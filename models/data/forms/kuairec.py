@@ -17,11 +17,11 @@ import polars as pl
 from models.data.catalogue import collected, item
 from models.data.columns import check, shaped, with_ids, with_times
 from models.data.dataset import DataSet
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.lines import chosen, first_lines
 from models.data.rows import csv_rows, field, identity
 from models.data.source import Source, numbered
-from models.data.table import fields, require_columns
+from models.data.table import fields, named_again, require_columns
 from stream.errors import DataError
 from stream.events import RATING, Item
 
@@ -115,7 +115,11 @@ def _captions(path: Path) -> Iterator[Item]:
 
 def _whole(path: Path) -> Iterator[tuple[int, str]]:
     start, parts = 1, list[str]()
+    header = ""
     for number, line in numbered(path):
+        header = header or line
+        if number > 1 and line == header:
+            raise named_again(path, number)
         if parts and (number == 2 or START.match(line)):
             yield start, " ".join(parts)
             start, parts = number, []
@@ -133,5 +137,15 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="C. Gao et al., KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems, CIKM 2022",
         fits=fits,
         read=read,
+        files=named(
+            *MATRICES,
+            "item_categories.csv",
+            CAPTIONS,
+            "item_daily_features.csv",
+            "user_features.csv",
+            "user_features_raw.csv",
+            "social_network.csv",
+            "video_raw_categories_multi.csv",
+        ),
     ),
 )

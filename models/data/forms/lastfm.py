@@ -13,7 +13,7 @@ import polars as pl
 from models.data.catalogue import collected, item
 from models.data.columns import check, shaped, with_dates, with_ids
 from models.data.dataset import DataSet
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.lines import chosen, first_lines
 from models.data.rows import MAX_ID
 from models.data.source import Source
@@ -57,5 +57,6 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="O. Celma, Music Recommendation and Discovery, Springer 2010",
         fits=fits,
         read=read,
+        files=named(PLAYS, "userid-profile.tsv"),
     ),
 )

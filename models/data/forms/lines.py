@@ -46,6 +46,11 @@ def chosen(source: Source, *files: str, lone: bool = True) -> Path | None:
     return source.path if found is None and lone and source.path.is_file() else found
 
 
+def first_of(source: Source, *files: str) -> list[str]:
+    """The name of the first of these files that is there: of several names of one file the others are not read."""
+    return [name for name in files if source.find(name)][:1]
+
+
 def matching(source: Source, start: str, end: str) -> list[Path]:
     """The files whose name, in lower case and unpacked, starts and ends so, in the order of their names."""
     names_in_order = sorted(name for name in source.files if name.startswith(start) and name.endswith(end))

@@ -18,7 +18,7 @@ import polars as pl
 from models.data.catalogue import described
 from models.data.columns import NAMED, instant, number
 from models.data.dataset import NAN, DataSet, Event, dataset
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.movielens import names
 from models.data.forms.reviews import first_row
 from models.data.rows import json_rows, rating
@@ -191,5 +191,6 @@ FORMS: Final[tuple[Form, ...]] = (
         "docs/messages.md",
         _fits,
         _read,
+        named(*(f"{topic}{suffix}" for topic in (*SOURCE_TOPICS, "items") for suffix in SUFFIXES)),
     ),
 )

@@ -17,7 +17,7 @@ import polars as pl
 from models.data.catalogue import collected, item
 from models.data.columns import check, joined, shaped, with_dates, with_ids
 from models.data.dataset import DataSet
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.lines import chosen, first_lines
 from models.data.source import Source
 from models.data.table import LINE, fields
@@ -124,5 +124,6 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="F. Wu et al., MIND: A Large-scale Dataset for News Recommendation, ACL 2020",
         fits=fits,
         read=read,
+        files=named(BEHAVIORS, NEWS, "entity_embedding.vec", "relation_embedding.vec"),
     ),
 )

@@ -12,7 +12,7 @@ import polars as pl
 from models.data.catalogue import described, item
 from models.data.columns import events, ids, joined, ratings, texts, times
 from models.data.dataset import DataSet, dataset
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.rows import csv_rows, identity
 from models.data.source import Scale, Source
 from models.data.table import headed, split
@@ -88,6 +88,7 @@ FORMS: Final[tuple[Form, ...]] = (
         ORIGIN,
         _fits,
         _read,
+        named("ratings.csv", "movies.csv", "tags.csv", "links.csv", "genome-scores.csv", "genome-tags.csv"),
     ),
     Form(
         "MovieLens ratings.csv alone",
@@ -96,5 +97,6 @@ FORMS: Final[tuple[Form, ...]] = (
         ORIGIN,
         lambda source: _alone(source) is not None,
         _read_alone,
+        named("*.csv"),
     ),
 )

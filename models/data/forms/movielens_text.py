@@ -15,7 +15,7 @@ import polars as pl
 from models.data.catalogue import described, item
 from models.data.columns import events, joined, number, numbers, ratings, texts, times
 from models.data.dataset import DataSet, dataset
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.movielens import NO_GENRE, ORIGIN, TERMS
 from models.data.source import Source, utf8_or_latin1
 from models.data.table import LINE, blocks
@@ -133,6 +133,7 @@ FORMS: Final[tuple[Form, ...]] = (
         ORIGIN,
         _hundred_thousand,
         _read_hundred_thousand,
+        named("u.data", "u.item", "u.user", "u.genre", "u.info", "u.occupation", "u[1-5ab].base", "u[1-5ab].test"),
     ),
     Form(
         "MovieLens 1M",
@@ -141,6 +142,7 @@ FORMS: Final[tuple[Form, ...]] = (
         ORIGIN,
         _million,
         _read_million,
+        named("ratings.dat", "movies.dat", "users.dat"),
     ),
     Form(
         "MovieLens 10M",
@@ -149,5 +151,6 @@ FORMS: Final[tuple[Form, ...]] = (
         ORIGIN,
         _ten_million,
         _read_ten_million,
+        named("ratings.dat", "movies.dat", "tags.dat"),
     ),
 )

@@ -1,14 +1,15 @@
 """RecBole atomic files: NAME.inter with a header of names and types (user_id:token, item_id:token, rating:float,
 timestamp:float; tabs between), and NAME.item beside it. A row with a rating is a rating, else a click.
 
-The files do not say the unit of their times: from 100,000,000,000 on they are taken for milliseconds (as seconds that would be
-the year 5138), else for seconds. The rating scale is that of the ratings found; where all are the same they say nothing, and
-the rows are clicks.
+The files do not say the unit of their times, one for a file: from 100,000,000,000 on they are taken for milliseconds (as seconds
+that would be the year 5138), else for seconds. A file with both is refused. The rating scale is that of the ratings found; where
+all are the same they say nothing, and the rows are clicks.
 """
 
 from __future__ import annotations
 
 import re
+from glob import escape
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from models.data.dataset import DataSet
 from models.data.form import Form
 from models.data.forms.lines import ORDER_START, ORDER_STEP, head, matching
 from models.data.source import Source
-from models.data.table import fields
+from models.data.table import LINE, fields
 from stream.errors import DataError
 from stream.events import CLICK, MAX_TIME, RATING, Item
 
@@ -75,6 +76,13 @@ def _stem(path: Path) -> str:
     return path.name.lower().split(".inter")[0]
 
 
+def _files(source: Source) -> list[str]:
+    """All atomic files of the one data set."""
+    path = _inter(source)
+    ends = ("inter", "item", "user", "kg", "link", "net", "useremb", "itememb")
+    return [] if path is None else [f"{escape(_stem(path))}.{end}" for end in ends]
+
+
 def _name(column: str) -> str:
     return column.strip().rsplit(":", 1)[0]
 
@@ -95,8 +103,16 @@ def _typed(path: Path, table: pl.DataFrame, user: str) -> pl.DataFrame:
 
 
 def _timed(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
-    largest = rows["timestamp"].max()
-    unit = 1 if isinstance(largest, float) and largest >= MILLISECONDS else 1000
+    """Adds `time` (epoch ms). Raises DataError where a row has a time in another unit than the first, or none."""
+    large = (rows["timestamp"] >= MILLISECONDS).alias("large")
+    names = {True: "milliseconds", False: "seconds"}
+    if len(rows) and large.any() and not large.all():
+        line = rows.filter(large != large[0])[LINE][0]
+        raise DataError(
+            f"{path}, line {line}: timestamp: a time in {names[not large[0]]}, but line {rows[LINE][0]} has one in "
+            f"{names[bool(large[0])]} (from {MILLISECONDS:,.0f} on they are milliseconds); expected one unit in the file"
+        )
+    unit = 1 if large.any() else 1000
     time = (pl.col("timestamp") * unit).round()
     check(path, rows, "timestamp", time.is_between(0, MAX_TIME), f"0 to {MAX_TIME // unit}")
     return rows.with_columns(time=time.cast(pl.Int64))
@@ -134,5 +150,6 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="W. X. Zhao et al., RecBole, CIKM 2021; https://recbole.io/docs/user_guide/data/atomic_files.html",
         fits=fits,
         read=read,
+        files=_files,
     ),
 )

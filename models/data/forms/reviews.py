@@ -16,7 +16,7 @@ from typing import Any, Final
 from models.data.catalogue import collected, item
 from models.data.columns import instant
 from models.data.dataset import DataSet, Event
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.rows import cut, identity, json_object, object_rows, python_object, rating
 from models.data.source import Scale, Source, plain_name
 from stream.errors import DataError
@@ -161,6 +161,7 @@ FORMS: Final[tuple[Form, ...]] = (
         "https://cseweb.ucsd.edu/~jmcauley/datasets.html; McAuley et al., SIGIR 2015; Ni et al., EMNLP 2019",
         lambda source: _fits(source, _OLD),
         lambda source: _read(source, _old, _old_meta),
+        named("*.json", "*.jsonl"),
     ),
     Form(
         "Amazon reviews 2023",
@@ -169,6 +170,7 @@ FORMS: Final[tuple[Form, ...]] = (
         "https://amazon-reviews-2023.github.io; Hou et al., arXiv 2403.03952",
         lambda source: _fits(source, _NEW | {"parent_asin"}) or _fits(source, _NEW | {"asin"}),
         lambda source: _read(source, _new, _new_meta),
+        named("*.json", "*.jsonl"),
     ),
     Form(
         "reviews.jsonl",
@@ -177,5 +179,6 @@ FORMS: Final[tuple[Form, ...]] = (
         "freshet's own; fields of Amazon Reviews 2023",
         lambda source: _flat_path(source) is not None,
         _read_flat,
+        lambda source: [plain_name(path).lower() for path in [_flat_path(source)] if path],
     ),
 )

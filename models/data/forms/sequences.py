@@ -1,12 +1,13 @@
-"""Text files that give order only, oldest first, in one of two forms; names are separated by blanks.
+"""Text files that give order only, oldest first, in one of two published forms; numbers with blanks between.
 
-user item item ...   one user a line (the S3-Rec form). K. Zhou et al., S3-Rec, CIKM 2020.
-user item            one event a line, users on several lines (the SASRec form). W.-C. Kang and J. McAuley, ICDM 2018.
+user item item ...   one user a line, each user once (the S3-Rec form). K. Zhou et al., S3-Rec, CIKM 2020.
+user item            one event a line, all lines of a user together (the SASRec form). W.-C. Kang and J. McAuley, ICDM 2018.
 
 There are no times: a user's n-th event is dated n minutes after 2014-01-01, and only the order within a user means anything.
-Each event becomes a click. Nothing names the columns, so what does not look like names is refused: commas, quotes, braces, a
-header, tabs between more than two columns, a table whose lines all have a time in one place. A folder may hold
-NAME_item2attributes.json beside NAME.txt: attributes of items are categories.
+Each event becomes a click. Nothing names the columns, so the form is what the authors' files have and no more: users and
+items are whole numbers, counted from 1. Words, decimal numbers, days, times, a header, and tables (the same number of columns
+on every line) are refused with the line. A folder may hold NAME_item2attributes.json beside NAME.txt: attributes of items are
+categories.
 """
 
 from __future__ import annotations
@@ -30,7 +31,18 @@ from stream.errors import DataError
 from stream.events import CLICK, Item
 
 SCALE: Final = (0.5, 5.0)  # nothing is rated
-NEITHER: Final = "`user item item ...` or `user item` lines"
+LINES: Final = "`user item item ...` or `user item` lines"
+NEITHER: Final = f"{LINES} of whole numbers from 1"
+CURE: Final = (
+    "If these are columns, put commas between, write their names as a first line, and name them by --user and --item (--time, "
+    "--value ...); ids may be words there (docs/data.md)"
+)
+NUMBER: Final = r"^[1-9][0-9]{0,7}$"
+"""Times since 1970 have nine digits or more."""
+GAPS: Final = 100
+FEW: Final = 1000
+"""The authors count users and items from 1 without gaps. In pieces of such a file the largest number may be FEW, and GAPS times
+as many as there are different ones, more; days (20240131) and codes lie beyond."""
 OTHERS: Final = (
     ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".dat", ".data", ".item", ".inter", ".gz", ".zst", ".zip", ".tar", ".html",
     ".xml", ".py", ".md", ".sql",
@@ -43,11 +55,17 @@ TIME: Final = r"^[0-9]{9,16}(\.[0-9]+)?$"
 
 
 def _path(source: Source) -> Path | None:
-    """The file that was named alone, or the folder's only .txt."""
+    """The file that was named alone, or the .txt of a folder that holds no other data."""
     if source.path.is_dir():
-        return source.only(".txt")
+        path = source.only(".txt")
+        known = set() if path is None else {path, _attributes(source, path)}
+        return path if known.issuperset(source.listed) else None
     name = plain_name(source.path).lower()
     return None if name.endswith(OTHERS) else source.path
+
+
+def _attributes(source: Source, path: Path) -> Path | None:
+    return source.find(f"{plain_name(path).rsplit('.', 1)[0]}_item2attributes.json")
 
 
 def _fits(source: Source) -> bool:
@@ -68,7 +86,9 @@ def _read(source: Source) -> DataSet:
         .with_columns(count=pl.col("words").list.len(), user=pl.col("words").list.first())
     )
     _check(path, table)
-    pairs = table.select("user", item=pl.col("words").list.slice(1)).explode("item")
+    pairs = table.select(LINE, "user", item=pl.col("words").list.slice(1)).explode("item")
+    for name in ("user", "item"):
+        _counted(path, pairs, name)
     at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
     events = shaped(pairs.with_columns(time=ORDER_START + at * ORDER_STEP), CLICK)
     return dataset(source.name, events, _items(source, path, events), source.scale(SCALE), timed=False)
@@ -77,46 +97,88 @@ def _read(source: Source) -> DataSet:
 def _check(path: Path, table: pl.DataFrame) -> None:
     if not len(table):
         raise DataError(f"{path}: empty; expected {NEITHER}")
-    _refuse(path, table, pl.col("text").str.contains(STRANGE), f"not names with blanks between; expected {NEITHER}")
+    _refuse(path, table, pl.col("text").str.contains(STRANGE), f"not numbers with blanks between; expected {NEITHER}")
     first = table.row(0, named=True)
     if any(HEADER.fullmatch(word) for word in first["words"]):
         raise DataError(
             f"{path}, line {first[LINE]}: a header ({first['text'][:60]!r}); expected {NEITHER}. "
-            "Name the columns by --user and --item, or take the header off"
+            f"Take the header off. {CURE}"
         )
     tabs = pl.col("text").str.contains("\t", literal=True) & (pl.col("count") != 2)
     _refuse(path, table, tabs, f"columns with tabs between; expected {NEITHER}")
     _refuse(path, table, pl.col("count") < 2, "expected a user and at least one item")
+    width = table["count"][0]
+    same = bool((table["count"] == width).all())
+    if same and width > 2:
+        for place in range(width):
+            if table["words"].list.get(place).str.contains(TIME).all():
+                raise DataError(
+                    f"{path}, line {first[LINE]}: {width} columns on every line, and column {place + 1} looks like times; "
+                    f"expected {NEITHER}. {CURE}"
+                )
+    _numbers(path, table)
     again = table.filter(pl.col("user").is_duplicated())
     if len(again) and not (table["count"] == 2).all():
         line = table.filter(pl.col("count") != 2)[LINE][0]
         raise DataError(
             f"{path}, line {line}: not two names, yet user {again['user'][0]} is on more than one line; "
-            "expected `user item` on every line, or every user on one line"
+            f"expected `user item` on every line, or every user on one line. {CURE}"
         )
-    width = table["count"][0]
-    if width > 2 and (table["count"] == width).all():
-        for place in range(width):
-            if table["words"].list.get(place).str.contains(TIME).all():
-                raise DataError(
-                    f"{path}, line {first[LINE]}: {width} columns on every line, and column {place + 1} looks like times; "
-                    f"expected {NEITHER}. Give the columns names in a first line, and name them by --user, --item and --time"
-                )
-    for name in table["words"].explode().unique().sort():
-        try:
-            identity(name)
-        except ValueError as error:
-            _refuse(path, table, pl.col("words").list.contains(name), f"an id of more than 256 characters ({error})")
+    if same and width > 2:
+        raise DataError(
+            f"{path}, line {first[LINE]}: every line has {width} columns, as a table has; expected {NEITHER}. "
+            f"{CURE}. If they are sequences of one length, write them as `user item` lines"
+        )
+    if same and not len(again):
+        raise DataError(
+            f"{path}, line {first[LINE]}: every line has 2 columns, and no user is on two lines; expected {NEITHER}. {CURE}"
+        )
+    _together(path, table)
+
+
+def _numbers(path: Path, table: pl.DataFrame) -> None:
+    """Raises DataError for the first word that is no number of the form."""
+    good = pl.element().str.contains(NUMBER)
+    wrong = table.filter(~pl.col("words").list.eval(good).list.all())
+    if len(wrong):
+        row = wrong.row(0, named=True)
+        word = next(word for word in row["words"] if not re.fullmatch(NUMBER, word))
+        raise DataError(
+            f"{path}, line {row[LINE]}: found {word[:60]!r}, expected a whole number from 1 of at most 8 digits, as "
+            f"everywhere in {LINES}. {CURE}"
+        )
+
+
+def _together(path: Path, table: pl.DataFrame) -> None:
+    """Raises DataError where a user comes again after other users."""
+    starts = table.filter(pl.col("user") != pl.col("user").shift(1, fill_value=""))
+    apart = starts.filter(~pl.col("user").is_first_distinct())
+    if len(apart):
+        raise DataError(
+            f"{path}, line {apart[LINE][0]}: user {apart['user'][0]} again, after other users; expected all lines of a user "
+            f"together: if these are users and items, oldest first, sort by user (sort -s -n -k1,1). {CURE}"
+        )
+
+
+def _counted(path: Path, pairs: pl.DataFrame, name: str) -> None:
+    """Raises DataError where the numbers of users or of items are not counted from 1."""
+    row = pairs.row(pairs[name].cast(pl.Int64).arg_max() or 0, named=True)
+    different = pairs[name].n_unique()
+    if int(row[name]) > FEW + GAPS * different:
+        raise DataError(
+            f"{path}, line {row[LINE]}: {name}: found the number {row[name]}, yet only {different} different ones; expected "
+            f"{name}s that are counted from 1, as in {NEITHER}. {CURE}"
+        )
 
 
 def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
     if len(found := table.filter(wrong)):
-        raise DataError(f"{path}, line {found[LINE][0]}: {why}; found {found['text'][0][:60]!r}")
+        raise DataError(f"{path}, line {found[LINE][0]}: {why}; found {found['text'][0][:60]!r}. {CURE}")
 
 
 def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
     """Those of the events and of the attributes, by number; none without attributes."""
-    attributes = source.find(f"{plain_name(path).rsplit('.', 1)[0]}_item2attributes.json")
+    attributes = _attributes(source, path)
     if attributes is None:
         return []
     with open_text(attributes) as file:
@@ -140,5 +202,6 @@ FORMS: Final[tuple[Form, ...]] = (
         "(Kang and McAuley, ICDM 2018)",
         _fits,
         _read,
+        lambda source: [plain_name(path).lower() for path in source.listed],  # it fits only where it knows all of them
     ),
 )

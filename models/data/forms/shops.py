@@ -13,7 +13,7 @@ import polars as pl
 from models.data.catalogue import collected, item
 from models.data.columns import check, shaped, with_dates, with_ids, with_times
 from models.data.dataset import DataSet
-from models.data.form import Form
+from models.data.form import Form, named
 from models.data.forms.lines import CART, PURCHASE, VIEW, chosen, first_lines, head
 from models.data.source import Source
 from models.data.table import fields
@@ -185,6 +185,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset",
         fits=fits_retailrocket,
         read=read_retailrocket,
+        files=named("events.csv", "item_properties_part1.csv", "item_properties_part2.csv", "category_tree.csv"),
     ),
     Form(
         name="Yoochoose",
@@ -194,6 +195,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="D. Ben-Shimon et al., RecSys Challenge 2015 and the YOOCHOOSE Dataset, RecSys 2015",
         fits=fits_yoochoose,
         read=read_yoochoose,
+        files=named(CLICKS, BUYS, "yoochoose-test.dat", "dataset-readme.txt"),
     ),
     Form(
         name="Diginetica",
@@ -204,5 +206,13 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="https://competitions.codalab.org/competitions/11161",
         fits=fits_diginetica,
         read=read_diginetica,
+        files=named(
+            VIEWS,
+            PURCHASES,
+            "product-categories.csv",
+            "products.csv",
+            "train-clicks.csv",
+            "train-queries.csv",
+        ),
     ),
 )

@@ -23,6 +23,7 @@ from models.data.forms.lines import (
     chosen,
     click,
     first_lines,
+    first_of,
     has_fields,
 )
 from models.data.forms.times import day, month_number, plain
@@ -36,6 +37,7 @@ REVIEWS: Final = ("steam_reviews.json", "steam_new.json")
 USER_REVIEWS: Final = "australian_user_reviews.json"
 USER_ITEMS: Final = "australian_users_items.json"
 GAMES: Final = ("steam_games.json", "output_steam_games.json")
+BUNDLES: Final = "bundle_data.json"
 CRAWL_YEAR: Final = 2016
 """Steam leaves the year out of a date of the running year; reviews without one end in September, and 2015 is whole."""
 APP: Final = re.compile(r"/app/(\d+)", re.ASCII)
@@ -183,6 +185,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="W.-C. Kang and J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",
         fits=fits_reviews,
         read=read_reviews,
+        files=lambda source: [*first_of(source, *REVIEWS), *first_of(source, *GAMES), BUNDLES],
     ),
     Form(
         name="Steam, Australian users",
@@ -192,5 +195,6 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="A. Pathak, K. Gupta and J. McAuley, Generating and Personalizing Bundle Recommendations on Steam, SIGIR 2017",
         fits=fits_users,
         read=read_users,
+        files=lambda source: [USER_REVIEWS, USER_ITEMS, *first_of(source, *GAMES), BUNDLES],
     ),
 )

@@ -8,7 +8,7 @@ from typing import Any, Final
 from models.data.catalogue import collected, item
 from models.data.dataset import NAN, DataSet, Event
 from models.data.form import Form
-from models.data.forms.lines import chosen, first_lines, has_fields
+from models.data.forms.lines import chosen, first_lines, first_of, has_fields
 from models.data.forms.times import plain
 from models.data.rows import field, identity, json_rows, rating, words
 from models.data.source import Scale, Source
@@ -17,6 +17,10 @@ from stream.events import COMMENT, Item
 SCALE: Final = (1.0, 5.0)
 REVIEWS: Final = ("yelp_academic_dataset_review.json", "review.json")
 BUSINESSES: Final = ("yelp_academic_dataset_business.json", "business.json")
+BESIDE: Final = (
+    "yelp_academic_dataset_checkin.json", "yelp_academic_dataset_user.json", "checkin.json", "user.json", "photo.json",
+    "photos.json",
+)  # fmt: skip
 TIPS: Final = ("yelp_academic_dataset_tip.json", "tip.json")
 
 
@@ -77,5 +81,9 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="https://business.yelp.com/data/resources/open-dataset/",
         fits=fits,
         read=read,
+        files=lambda source: [
+            *(one for names in (REVIEWS, BUSINESSES, TIPS) for one in first_of(source, *names)),
+            *BESIDE,
+        ],
     ),
 )
