@@ -257,7 +257,15 @@ def test_an_event_that_stands_there_twice_counts_once(tmp_path: Path) -> None:
             ("2", "10", 4.0, T * 1000 + 1000),
         )
     )
-    assert "1 events stand there more than once, equal in every field: each counts once" in data.notes
+    assert "1 events stand there more than once, equal in every field that is read: each counts once" in data.notes
+
+
+def test_events_that_differ_in_their_own_id_are_different_events(tmp_path: Path) -> None:
+    line = '{"user": "ann", "item": "a", "time": 1700000000000, "id": "%s"}\n'
+    (tmp_path / "clicks.jsonl").write_text("".join(line % name for name in ("y", "x", "x")))
+    data = read(tmp_path)
+    assert data.events["id"].to_list() == ["x", "y"]
+    assert "1 events stand there more than once, equal in every field that is read: each counts once" in data.notes
 
 
 def test_the_same_item_twice_in_an_order_without_times_is_no_repeat(tmp_path: Path) -> None:

@@ -214,7 +214,9 @@ def test_numbers_of_other_widths_and_columns_in_another_order_are_read() -> None
     )
     data = dataset("x", other, [], SCALE)
     assert dict(data.events.schema) == SCHEMA
-    assert data.events.rows() == [("u", "i", CLICK, 7, 3.0, "", "", "")], "and without the column no action"
+    assert data.events.rows() == [("u", "i", CLICK, 7, 3.0, "", "", "", "")], (
+        "and without the columns no action and no id"
+    )
 
 
 @pytest.mark.parametrize(

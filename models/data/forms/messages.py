@@ -180,7 +180,9 @@ def _event(behaviour: int, message: Click | Rating | Comment) -> Event:
     text = message.text if isinstance(message, Comment) else ""
     value = NAN if value is None else value
     action = (message.action or "") if isinstance(message, Click) else ""
-    return Event(message.user, message.item, behaviour, message.time, value, text, message.scene or "", action)
+    return Event(
+        message.user, message.item, behaviour, message.time, value, text, message.scene or "", action, message.id or ""
+    )
 
 
 FORMS: Final[tuple[Form, ...]] = (
