@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,7 +21,7 @@ from models.data.dataset import NAN, DataSet, Event, dataset
 from models.data.form import Form
 from models.data.forms.movielens import names
 from models.data.forms.reviews import first_row
-from models.data.rows import json_rows, rating
+from models.data.rows import json_rows, rating, table_id
 from models.data.source import BROKEN, Scale, Source, open_bytes, plain_name
 from models.data.table import LINE, headed
 from stream.body import convert
@@ -115,10 +115,22 @@ def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind], scale: Scale | N
         for row in block.iter_rows(named=True):
             filled = {name: value for name, value in row.items() if name in known and (value or name in needed)}
             try:
+                _require_ids(filled)
                 made = _made({name: _READ.get(name, str)(value) for name, value in filled.items()}, kind, scale)
             except ValueError as error:
                 raise DataError(f"{path}, line {row[LINE]}: {error}") from None
             yield made
+
+
+def _require_ids(row: Mapping[str, Any]) -> None:
+    """Raises ValueError where a row of a table has a word for no value, or a rounded number, as an id. A message of JSON may name
+    a user so."""
+    for name in ("user", "item"):
+        if isinstance(text := row.get(name), str) and text:
+            try:
+                table_id(text)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
 
 
 def _value(text: str) -> float:
@@ -159,6 +171,7 @@ def _parquet(path: Path, kind: type[Kind], scale: Scale | None) -> Iterator[Kind
     for at, row in enumerate(parquet(path).iter_rows(named=True), start=1):
         filled: dict[str, Any] = {name: value for name, value in row.items() if value is not None}
         try:
+            _require_ids(filled)
             yield _made(filled, kind, scale)
         except ValueError as error:
             raise DataError(f"{path}, row {at}: {error}") from None

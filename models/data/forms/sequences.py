@@ -23,7 +23,7 @@ from models.data.columns import shaped
 from models.data.dataset import DataSet, by_number, dataset
 from models.data.form import Form
 from models.data.forms.lines import ORDER_START, ORDER_STEP
-from models.data.rows import identity
+from models.data.rows import MAX_ID, identity, table_id
 from models.data.source import Source, open_text, plain_name
 from models.data.table import LINE, blocks
 from stream.errors import DataError
@@ -104,9 +104,10 @@ def _check(path: Path, table: pl.DataFrame) -> None:
                 )
     for name in table["words"].explode().unique().sort():
         try:
-            identity(name)
+            table_id(name)
         except ValueError as error:
-            _refuse(path, table, pl.col("words").list.contains(name), f"an id of more than 256 characters ({error})")
+            why = f"an id of more than 256 characters ({error})" if len(name) > MAX_ID else str(error)
+            _refuse(path, table, pl.col("words").list.contains(name), why)
 
 
 def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
