@@ -101,7 +101,7 @@ def show(
     settings: Settings = context.obj
     topic, _, rest = place.rpartition("/")[0].rpartition("/")
     number, offset = rest, place.rpartition("/")[2]
-    if not (topic and number.isdecimal() and offset.isdecimal()):
+    if not (topic and f"{number}{offset}".isascii() and number.isdecimal() and offset.isdecimal()):
         raise typer.BadParameter(printable(f"{place}: expected topic/partition/offset"))
     with letters.opened(settings) as box:
         letter = box.find((topic, int(number), int(offset)))

@@ -21,7 +21,7 @@ from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
 __all__ = [
     "MAX_ID", "NULLS", "csv_rows", "cut", "field", "identity", "json_object", "json_rows", "moment", "numbered_rows",
-    "object_rows", "python_object", "rating", "table_id", "words",
+    "number", "object_rows", "python_object", "rating", "table_id", "words",
 ]  # fmt: skip
 
 Made = TypeVar("Made")
@@ -139,6 +139,13 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
     if number is None or not scale[0] <= number <= scale[1]:
         raise ValueError(f"rating {valid.shown(value)}: expected {valid.scale(*scale)}")
     return number
+
+
+def number(text: str) -> float:
+    """A number of its plain digits: what Python alone takes for one (`1_0`, Arabic digits, `nan`) is none. Raises ValueError."""
+    if (found := _number(text)) is None:
+        raise ValueError("expected a number")
+    return found
 
 
 def moment(value: Any, unit: int = 1) -> int:

@@ -304,3 +304,30 @@ def test_titles_and_categories_of_any_length_fit_a_message(tmp_path: Path) -> No
     (tmp_path / "meta_All_Beauty.json").write_text(json.dumps(row) + "\n")
     (item,) = read(path).items
     assert (len(item.title), len(item.categories or ()), max(map(len, item.categories or ()))) == (1024, 64, 256)
+
+
+@pytest.mark.parametrize("found", ["1_0", "\u0663", "\uff13", "nan", "inf", "0x4", "1,5", "4 stars"])
+@pytest.mark.parametrize(("name", "head"), [("ratings", "user,item,time"), ("comments", "user,item,time,text")])
+def test_a_value_of_a_csv_is_written_in_plain_digits(tmp_path: Path, name: str, head: str, found: str) -> None:
+    """What Python reads as a number, no other program means by it."""
+    said = "" if name == "ratings" else "fine,"
+    (tmp_path / f"{name}.csv").write_text(f'{head},value\nann,a,1700000000000,{said}"{found}"\n')
+    with pytest.raises(DataError, match=rf"{name}.csv, line 2: value '{found}': expected a number"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("found", "value"), [("4", 4.0), (" 3", 3.0), ("+4.5", 4.5), ("1e0", 1.0), (".5", 0.5), ("2.", 2.0)]
+)
+def test_plain_digits_of_a_csv_are_read(tmp_path: Path, found: str, value: float) -> None:
+    (tmp_path / "ratings.csv").write_text(f"user,item,time,value\nann,a,1700000000000,{found}\n")
+    assert read(tmp_path).events["value"].to_list() == [value]
+
+
+@pytest.mark.parametrize("found", ["1_0", "\u0663", "soon"])
+@pytest.mark.parametrize("field", ["time", "rank", "dwell_ms"])
+def test_whole_numbers_of_a_csv_are_written_in_plain_digits(tmp_path: Path, field: str, found: str) -> None:
+    row = {"user": "ann", "item": "a", "time": "1700000000000", "rank": "1", "dwell_ms": "2"} | {field: found}
+    (tmp_path / "clicks.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(DataError, match=rf"clicks.csv, line 2: .*{found}.*expected"):
+        read(tmp_path)

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import polars as pl
 
+from models.data import rows
 from models.data.catalogue import described
 from models.data.columns import NAMED, instant, number
 from models.data.dataset import NAN, DataSet, Event, dataset
@@ -135,9 +136,9 @@ def _require_ids(row: Mapping[str, Any]) -> None:
 
 def _value(text: str) -> float:
     try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"value {text[:30]!r}: expected a number") from None
+        return rows.number(text)
+    except ValueError as error:
+        raise ValueError(f"value {text[:30]!r}: {error}") from None
 
 
 def _yes(text: str) -> bool:
