@@ -173,10 +173,12 @@ def fix(
     if as_json:
         print(json.dumps({"file": str(file), "letters": lines, "refused": refused, "wrong": dict(wrong)}))
         return
-    print(f"{counted(lines, 'dead letter')} in {file}: {lines - refused:,} would be taken now, {refused:,} not")
+    print(
+        f"{counted(lines, 'dead letter')} in {printable(str(file))}: {lines - refused:,} would be taken now, {refused:,} not"
+    )
     for problem, count in wrong.most_common(SHOWN):
         print(f"  {count:,} x {printable(problem)}")
-    print(f"when they are right: freshet deadletters replay --corrected {file}")
+    print(f"when they are right: freshet deadletters replay --corrected {printable(str(file))}")
 
 
 @group.command()

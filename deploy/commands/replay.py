@@ -22,7 +22,7 @@ from deploy.dataoptions import (
 )
 from deploy.interrupted import Interrupted
 from deploy.keyed import keyed, require_keys
-from deploy.printable import counted
+from deploy.printable import counted, printable
 from stream.settings import Settings
 from stream.valid import Rules
 
@@ -128,7 +128,7 @@ def replay(
     else:
         were, them = ("was", "it") if already == 1 else ("were", "them")
         print(
-            f"{found.name}: {counted(announced.sent, 'item')} and {counted(events.sent, 'event')} sent, "
+            f"{printable(found.name)}: {counted(announced.sent, 'item')} and {counted(events.sent, 'event')} sent, "
             f"{events.sent / max(seconds, 1e-9):,.0f} events/s"
             + (
                 f"; {counted(already, 'event')} {were} there already (--again sends {them} once more)"
