@@ -21,7 +21,7 @@ from stream.settings import Settings
 FIELDS = ("topic", "partition", "offset", "stage", "reason", "field", "message", "failed.at", "truncated")
 PREVIEW = 1000  # characters of a value in a list
 
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 Source = tuple[str, str, str]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Final
 
@@ -25,6 +26,7 @@ LATEST: Final = "at most one hour after"
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 _EXACT: Final = 2**53  # from here on a float is not one whole number, but several
+_DIGITS: Final = 30  # more are no such number, whatever zeros lead it
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def scale(low: float, high: float) -> str:
 def identity(value: object, whole_floats: bool = False) -> str:
     """An id as text, of a text or a whole number. Raises RecordError for anything else: a null is no user called "None".
 
-    whole_floats: 12.0 and "12.0" are read as "12", for columns of numbers that some program has made floats.
+    whole_floats: 12.0 and "12.0" are read as "12", for columns of numbers that some program has made floats. From 2^53 on a
+    float is several whole numbers, and none of them. A Decimal is exact.
     """
     text = value if isinstance(value, str) else ""
     if isinstance(value, bool):
@@ -77,8 +80,10 @@ def identity(value: object, whole_floats: bool = False) -> str:
     elif whole_floats and isinstance(value, Real):
         number = float(value)
         text = str(int(number)) if abs(number) < _EXACT and number.is_integer() else ""
+    elif whole_floats and isinstance(value, Decimal):
+        text = str(int(value)) if value.is_finite() and value == int(value) else ""
     elif whole_floats and (found := _WHOLE.fullmatch(text)):
-        text = found[1]
+        text = found[1] if len(found[1]) <= _DIGITS and abs(int(found[1])) < _EXACT else ""
     if not 1 <= len(text) <= MAX_ID or not is_text(text):
         expected = f"{ID} or a whole number"
         raise RecordError("validate", "out_of_range", "id", f"id {shown(value)}: expected {expected}")

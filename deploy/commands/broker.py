@@ -84,4 +84,5 @@ def _print(up: Sequence[EmbeddedKafka], as_json: bool, of: int = 0) -> None:
         print(f"broker runs: {brokers} (pid {up[0].pid})")
     else:
         some = f"{len(up)} nodes run" if len(up) >= of else f"{len(up)} of {of} nodes run"
-        print(f"{some}: {brokers} (pids {', '.join(str(node.pid) for node in up)})")
+        numbers = ", ".join(str(node.pid) for node in up)
+        print(f"{some}: {brokers} (pids {numbers})")

@@ -101,7 +101,7 @@ def show(
     settings: Settings = context.obj
     topic, _, rest = place.rpartition("/")[0].rpartition("/")
     number, offset = rest, place.rpartition("/")[2]
-    if not (topic and number.isdecimal() and offset.isdecimal()):
+    if not (topic and f"{number}{offset}".isascii() and number.isdecimal() and offset.isdecimal()):
         raise typer.BadParameter(printable(f"{place}: expected topic/partition/offset"))
     with letters.opened(settings) as box:
         letter = box.find((topic, int(number), int(offset)))
@@ -173,10 +173,12 @@ def fix(
     if as_json:
         print(json.dumps({"file": str(file), "letters": lines, "refused": refused, "wrong": dict(wrong)}))
         return
-    print(f"{counted(lines, 'dead letter')} in {file}: {lines - refused:,} would be taken now, {refused:,} not")
+    print(
+        f"{counted(lines, 'dead letter')} in {printable(str(file))}: {lines - refused:,} would be taken now, {refused:,} not"
+    )
     for problem, count in wrong.most_common(SHOWN):
         print(f"  {count:,} x {printable(problem)}")
-    print(f"when they are right: freshet deadletters replay --corrected {file}")
+    print(f"when they are right: freshet deadletters replay --corrected {printable(str(file))}")
 
 
 @group.command()

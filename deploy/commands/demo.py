@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from deploy.printable import printable
 from stream.settings import Settings
 
 
@@ -77,7 +78,7 @@ def demo(
 
 
 def _tell(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 def _terminated(number: int, frame: object) -> None:

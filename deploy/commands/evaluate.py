@@ -19,6 +19,7 @@ from deploy.dataoptions import (
     tell_actions,
     with_columns,
 )
+from deploy.printable import marked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,20 +109,20 @@ def register(app: typer.Typer) -> None:
             return
         console = Console()
         for one in (found, *found.get("also", ())):
-            console.print(_table(found["data"], one))
+            console.print(_table(marked(found["data"]), one))
             if one["left out"]:
                 console.print(_left_out(one["left out"]))
             for note in one["notes"]:
-                console.print(f"note: {note}", highlight=False)
+                console.print(f"note: {marked(note)}", highlight=False)
             for name, of in one["models"].items():
                 if "not run" in of:
-                    console.print(f"{name}: {of['not run']}", highlight=False)
+                    console.print(f"{name}: {marked(of['not run'])}", highlight=False)
         for name, of in found.get("lift", {}).items():
             low, high = (100 * end for end in of["HR@10"]["interval"])
             gain = 100 * of["HR@10"]["lift"]
             console.print(f"{name}: other scenes add {gain:+.2f} points of HR@10 ({low:+.2f} to {high:+.2f})")
         if report:
-            console.print(f"report: {report / 'report.html'}")
+            console.print(f"report: {marked(str(report / 'report.html'))}")
 
 
 def _table(data: str, found: dict[str, Any]) -> Table:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from deploy.printable import printable
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -48,6 +50,6 @@ def export(
         }
         typer.echo(msgspec.json.encode(about).decode())
         return
-    typer.echo(f"bundle {folder}")
+    typer.echo(f"bundle {printable(str(folder))}")
     for name, parity in sorted(manifest.parity.items()):
         typer.echo(f"  {name:6} at most {parity.max:.2g} {parity.unit} from torch (allowed {parity.tolerance:g})")

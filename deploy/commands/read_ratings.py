@@ -18,6 +18,7 @@ from deploy.dataoptions import (
     tell,
     with_columns,
 )
+from deploy.printable import marked
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +69,11 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print(json.dumps(figures | {"reading": str(out)}))
             return
-        _show(figures["models"], "test", f"{figures['data']}: {figures['comments']['test']} comments of the test users")
+        _show(
+            figures["models"],
+            "test",
+            f"{marked(figures['data'])}: {figures['comments']['test']} comments of the test users",
+        )
         if ablation:
             of = figures["ablation"]
             rows = {name: {"validation": row, **row} for name, row in of["variants"].items()}

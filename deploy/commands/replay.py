@@ -22,7 +22,7 @@ from deploy.dataoptions import (
 )
 from deploy.interrupted import Interrupted
 from deploy.keyed import keyed, require_keys
-from deploy.printable import counted
+from deploy.printable import counted, printable
 from stream.settings import Settings
 from stream.valid import Rules
 
@@ -63,15 +63,16 @@ def replay(
     """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
     What a worker of these settings would not take is told before any of it is sent.
 
-    Each event has an id made of the data and its number. The source topics are read first, and what is there already is left
-    out: a replay that was cut off or repeated counts each event once. An item that the topic `items` has in any form (as sent,
+    An event keeps the id that it has in DATA; one without gets an id that is made of what it says. The source topics are read
+    first, and what is there already is left out: a replay that was cut off or repeated, or of data that have grown, counts each
+    event once. An item that the topic `items` has in any form (as sent,
     changed, unavailable or removed) is left as it is.
 
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """
     from deploy.catalogued import items_there, told
     from deploy.producer import Producer
-    from deploy.replayed import already_there, id_prefix
+    from deploy.replayed import already_there
     from deploy.verify.log import KafkaLog
     from models.data import event_messages, item_messages
     from models.data.checked import require_accepted
@@ -84,14 +85,13 @@ def replay(
     require_accepted(found.name, found.events, Rules(settings.rating_scale, since), found.oldest)
     require_keys(found.name, found.events["user"].unique().to_list(), settings.key)
     catalogue = list(item_messages(found.items)) if items else []
-    prefix, there, kept = "", set[int](), dict[str, str]()
+    there, kept = set[int](), dict[str, str]()
     try:
         if not again:
-            prefix = id_prefix(found.events)
             log = KafkaLog(settings)
             try:
                 kept = items_there(log, settings.items_topic, catalogue)
-                there = already_there(log, settings, prefix)
+                there = already_there(log, settings, found.events)
             finally:
                 log.close()
     except KeyboardInterrupt:
@@ -101,7 +101,7 @@ def replay(
     lacking = [message for message in catalogue if message.key.decode() not in kept]
     left = (
         message
-        for number, message in enumerate(islice(event_messages(found.events, prefix), chosen))
+        for number, message in enumerate(islice(event_messages(found.events, ids=not again), chosen))
         if number not in there
     )
     announced, events = Progress(len(lacking), "item"), Progress(chosen - already, "event")
@@ -128,7 +128,7 @@ def replay(
     else:
         were, them = ("was", "it") if already == 1 else ("were", "them")
         print(
-            f"{found.name}: {counted(announced.sent, 'item')} and {counted(events.sent, 'event')} sent, "
+            f"{printable(found.name)}: {counted(announced.sent, 'item')} and {counted(events.sent, 'event')} sent, "
             f"{events.sent / max(seconds, 1e-9):,.0f} events/s"
             + (
                 f"; {counted(already, 'event')} {were} there already (--again sends {them} once more)"

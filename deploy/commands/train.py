@@ -21,6 +21,7 @@ from deploy.dataoptions import (
     with_columns,
 )
 from deploy.interrupted import Interrupted
+from deploy.printable import marked
 from stream.valid import Rules
 
 CHECKPOINTS: Final = Path(".cache/train")
@@ -141,11 +142,13 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print(json.dumps(figures))
         else:
-            console.print(f"{out}: {len(trained.curve)} epochs in {figures['seconds']} s ({trained.reason})")
+            console.print(
+                f"{marked(str(out))}: {len(trained.curve)} epochs in {figures['seconds']} s ({trained.reason})"
+            )
             for name, value in trained.run.metrics.items():
                 console.print(f"  {name}: {value:.4f}")
             for note in notes:
-                console.print(f"  note: {note}", highlight=False)
+                console.print(f"  note: {marked(note)}", highlight=False)
 
 
 def _kept(epochs: int) -> str:

@@ -145,7 +145,7 @@ def time_of(said: str | None) -> int | None:
     """Epoch ms of an ISO 8601 time, or of a number that is one already."""
     if said is None:
         return None
-    if said.isdecimal():
+    if said.isascii() and said.isdecimal():
         return int(said)
     try:
         moment = datetime.fromisoformat(said)
@@ -158,7 +158,7 @@ def start_of(said: str) -> tuple[tuple[str, int], int]:
     """topic/partition/offset -> ((topic, partition), offset)"""
     topic, _, rest = said.partition("/")
     partition, _, offset = rest.partition("/")
-    if not (topic and partition.isdecimal() and offset.isdecimal()):
+    if not (topic and rest.isascii() and partition.isdecimal() and offset.isdecimal()):
         raise typer.BadParameter(printable(f"{said}: expected topic/partition/offset"))
     return (topic, int(partition)), int(offset)
 

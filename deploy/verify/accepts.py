@@ -68,7 +68,7 @@ def setting(
             raise DataError(f"{option} {said}: {error}") from None
         topic, _, rest = place.rpartition("/")[0].rpartition("/")
         offset = place.rpartition("/")[2]
-        if topic and rest.isdecimal() and offset.isdecimal():
+        if topic and f"{rest}{offset}".isascii() and rest.isdecimal() and offset.isdecimal():
             if (topic, int(rest)) not in places:
                 raise DataError(f"{option} {said}: no partition of a source topic")
             found.places.setdefault((topics.index(topic), int(rest)), []).append((int(offset), value))

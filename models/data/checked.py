@@ -25,6 +25,7 @@ TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "text": ((str,), f"a text of at most {MAX_TEXT} characters"),
     "scene": ((str,), f"a text of at most {MAX_ID} characters"),
     "action": ((str,), f"a text of at most {MAX_ID} characters"),
+    "id": ((str,), f"a text of at most {MAX_ID} characters"),
 }
 """What the fields of an event are in Python, and what is said of any other."""
 
@@ -108,7 +109,7 @@ def _faults(rules: Rules, now_ms: int) -> Iterator[Fault]:
     for field in ("user", "item"):
         yield Fault(field, ~pl.col(field).str.len_chars().is_between(1, MAX_ID), valid.ID)
     yield Fault("user", (user == "*") | user.str.contains("\0", literal=True), valid.USER)
-    for field, most in (("scene", MAX_ID), ("action", MAX_ID), ("text", MAX_TEXT)):
+    for field, most in (("scene", MAX_ID), ("action", MAX_ID), ("id", MAX_ID), ("text", MAX_TEXT)):
         yield Fault(field, pl.col(field).str.len_chars() > most, TYPES[field][1])
     yield Fault("behaviour", ~pl.col("behaviour").is_between(0, LAST), TYPES["behaviour"][1])
     yield Fault("action", (pl.col("behaviour") != CLICK) & (pl.col("action") != ""), "none, for clicks alone have one")

@@ -14,6 +14,7 @@ from typing import Final
 
 import polars as pl
 
+from models.data import rows
 from stream.errors import DataError
 from stream.events import COMMENT, SOURCE_TOPICS
 from stream.inputs import ACTIONS, CHOICES, refused
@@ -58,7 +59,7 @@ def parse_weights(given: Sequence[str], before: Weights = ACTIONS) -> Weights:
     for text in given:
         name, equals, number = text.rpartition("=")
         try:
-            weight = float(number)
+            weight = rows.number(number)
         except ValueError:
             weight = math.nan
         if not (equals and name and abs(weight) <= HEAVIEST):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import polars as pl
 
 from models.data.dataset import SCHEMA
-from models.data.rows import cut, identity, moment, rating
+from models.data.rows import cut, identity, moment, rating, table_id
 from models.data.table import LINE, shown
 from stream.errors import DataError
 from stream.events import MAX_TIME
@@ -115,7 +115,12 @@ def each(values: pl.Series, make: Callable[[Any], Any], dtype: Any) -> pl.Series
 
 
 def ids(values: pl.Series) -> pl.Series:
-    """Names of users or items."""
+    """Names of users or items: what stands in a table (models.data.rows.table_id)."""
+    return each(values, table_id, pl.String)
+
+
+def names(values: pl.Series) -> pl.Series:
+    """Names that people have given, so that one may be such as None: of artists."""
     return each(values, identity, pl.String)
 
 

@@ -1,9 +1,9 @@
 """The one form that every reader produces: a table of events in time order, and the items.
 
 Columns of `events`: user str | item str | behaviour u8 (index in BEHAVIOURS) | time i64 (epoch ms) | value f64 (NaN:
-none) | text str ("": none) | scene str ("": none) | action str (what a click says that the user did; "": none). Events of
-one time are ordered by a fixed hash, never by file order: files are often sorted by item, and that order would give the next
-item away.
+none) | text str ("": none) | scene str ("": none) | action str (what a click says that the user did; "": none) | id str (the
+event's own, as freshet's messages have it; "": none). Events of one time are ordered by a fixed hash, never by file order:
+files are often sorted by item, and that order would give the next item away.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ SCHEMA: Final = {
     "text": pl.String,
     "scene": pl.String,
     "action": pl.String,
+    "id": pl.String,
 }
+LATER: Final = ("action", "id")
+"""Columns that tables of earlier callers lack: such tables have none."""
 NAN: Final = math.nan
 
 
@@ -47,6 +50,7 @@ class Event(NamedTuple):
     text: str = ""
     scene: str = ""
     action: str = ""
+    id: str = ""
 
 
 class Message(NamedTuple):
@@ -92,14 +96,14 @@ def dataset(
     notes: tuple[str, ...] = (),
 ) -> DataSet:
     """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table
-    without the column `action` has none.
+    without the columns `action` and `id` has none.
 
     What is in it the wire would take: events and items are checked by the same definition (stream.valid). now_ms: epoch ms, by
     default the time now. Raises DataError naming the field, what was found and what was expected.
     """
     now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
-    if isinstance(events, pl.DataFrame) and "action" not in events.columns:
-        events = events.with_columns(action=pl.lit(""))
+    if isinstance(events, pl.DataFrame):
+        events = events.with_columns(pl.lit("").alias(name) for name in LATER if name not in events.columns)
     table = in_order(checked_events(name, events, SCHEMA, Rules(rating_scale), now_ms))
     check_items(name, items)
     if not items:
@@ -112,7 +116,7 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
     tied = events["time"].is_duplicated()  # the others need no hash: it decides nothing
     columns = (events[name].filter(tied).to_list() for name in ("user", "item", "behaviour", "time"))
     hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
-    last = ["action"] if (events["action"] != "").any() else []  # without actions, the order that it always was
+    last = [name for name in LATER if (events[name] != "").any()]  # without them, the order that it always was
     places = pl.Series("hash", [0], pl.UInt64).new_from_index(0, len(events)).scatter(tied.arg_true(), hashes)
     return events.with_columns(places).sort("time", "hash", "text", "value", *last).drop("hash")
 
@@ -124,20 +128,29 @@ def tie(user: str, item: str, behaviour: int, time: int) -> int:
 
 
 def fingerprint(events: pl.DataFrame) -> str:
-    """sha256 (hex) of the events in their order. An event without an action counts as it did before there were actions."""
+    """sha256 (hex) of the events in their order. An event without an action counts as it did before there were actions, and ids
+    say nothing that is learned."""
     digest = sha256()
-    for *before, action in events.select(*SCHEMA).iter_rows():
+    for *before, action in events.select(name for name in SCHEMA if name != "id").iter_rows():
         digest.update(repr((*before, action) if action else tuple(before)).encode())
     return digest.hexdigest()
 
 
-def event_messages(events: pl.DataFrame, id_prefix: str = "") -> Iterator[Message]:
-    """Events -> the messages of stream.events, in order. Fields without a value are left out. id_prefix: each message has an id,
-    this and its number from 0; "": none has."""
-    for number, (user, item, behaviour, time, value, text, scene, action) in enumerate(events.iter_rows()):
+def event_id(event: Event) -> str:
+    """An id that depends on what the event says, and on nothing else: not on its own id, and not on the events around it. Topics
+    hold these ids for years, so the way they are made stays as it is."""
+    said = msgspec.json.encode(event[:-1])  # NaN becomes null
+    return f"replay-{blake2b(said, digest_size=16).hexdigest()}"
+
+
+def event_messages(events: pl.DataFrame, *, ids: bool = False) -> Iterator[Message]:
+    """Events -> the messages of stream.events, in order. Fields without a value are left out. ids: each message has an id, the
+    event's own or else `event_id`; without, none has."""
+    for row in events.iter_rows():
+        user, item, behaviour, time, value, text, scene, action, own = event = Event(*row)
         body: dict[str, Any] = {"user": user, "item": item, "time": time}
-        if id_prefix:
-            body["id"] = f"{id_prefix}{number}"
+        if ids:
+            body["id"] = own or event_id(event)
         if behaviour == COMMENT:
             body["text"] = text
         if behaviour == RATING or (behaviour != CLICK and not math.isnan(value)):

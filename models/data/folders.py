@@ -111,7 +111,9 @@ def finished(data: DataSet, form: str, found: Source) -> DataSet:
     events = once(data.events)
     notes = [f"read as: {form}", *data.notes]
     if repeats := len(data.events) - len(events):
-        notes.append(f"{repeats:,} events stand there more than once, equal in every field: each counts once")
+        notes.append(
+            f"{repeats:,} events stand there more than once, equal in every field that is read: each counts once"
+        )
     notes += [
         f"{path.name}: its last line has no end; if the file was cut short, the last event may be wrong"
         for path in unended(found)

@@ -26,8 +26,9 @@ from models.data.dataset import DataSet, dataset
 from models.data.folders import finished
 from models.data.forms.lines import ORDER_START, ORDER_STEP
 from models.data.forms.messages import parquet
+from models.data.ids import number_id, whole_ids
 from models.data.looks import look_at
-from models.data.rows import identity, json_object, numbered_rows, rating
+from models.data.rows import identity, json_object, numbered_rows, rating, table_id
 from models.data.source import Source, open_bytes, source
 from models.data.table import LINE, blocks, header, split
 from stream.errors import DataError
@@ -44,7 +45,6 @@ SCALE: Final = (0.5, 5.0)  # where nothing is rated
 NAME: Final = "columns by name"
 _DIGITS: Final = "(?:[0-9]{1,18}|[1-8][0-9]{18})"
 """Whole numbers that fit 64 bits."""
-_FLOAT_ID: Final = re.compile(r"[0-9]{1,18}\.0", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class Columns:
     text: str = ""
     scene: str = ""
     action: str = ""
+
+    def names(self) -> set[str]:
+        """Columns that hold names of something: by the one rule of what an id is."""
+        return {self.user, self.item, self.scene, self.action} - {""}
 
     def named(self) -> list[str]:
         """Every name, each once."""
@@ -141,7 +145,10 @@ def _json(path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
     schema = {LINE: pl.UInt32, **dict.fromkeys(names, pl.String)}
     rows: list[tuple[Any, ...]] = []
     needed = {columns.user, columns.item}
-    made = numbered_rows(path, json_object, lambda row: [_cell(name, row, name in needed) for name in names])
+    called = columns.names()
+    made = numbered_rows(
+        path, json_object, lambda row: [_cell(name, row, name in needed, name in called) for name in names]
+    )
     for number, cells in made:
         rows.append((number, *cells))
         if len(rows) == ROWS:
@@ -151,11 +158,17 @@ def _json(path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _cell(name: str, row: dict[str, Any], needed: bool) -> str | None:
-    """A value of JSON as text. Raises ValueError where it is neither text nor number, KeyError where it must be there."""
+def _cell(name: str, row: dict[str, Any], needed: bool, called: bool) -> str | None:
+    """A value of JSON as text. called: it is the name of something. Raises ValueError where it is neither text nor number, or a
+    number that is no name, KeyError where it must be there."""
     value = row[name] if needed else row.get(name)
     if value is None:
         return None
+    if called and not isinstance(value, str):
+        try:
+            return number_id(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{name}: found {str(value)[:30]!r}, expected a text or a number")
     return value if isinstance(value, str) else str(value)
@@ -165,8 +178,13 @@ def _parquet(path: Path, columns: Columns) -> pl.DataFrame:
     table = parquet(path)
     if missing := sorted(set(columns.named()) - set(table.columns)):
         raise DataError(f"{path}: {_absent(missing, table.columns)}")
-    made: dict[str, pl.Series] = {LINE: pl.int_range(1, len(table) + 1, dtype=pl.UInt32, eager=True)}
+    table = table.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(LINE))
+    made: dict[str, pl.Series] = {LINE: table[LINE]}
+    called = sorted(name for name in columns.names() if table[name].dtype.is_float() or table[name].dtype.is_decimal())
+    made |= converted(path, table, {name: (name, _number_ids) for name in called})
     for name in columns.named():
+        if name in made:
+            continue
         cells = table[name]
         if isinstance(cells.dtype, pl.Datetime):
             cells = cells.dt.convert_time_zone("UTC") if cells.dtype.time_zone else cells
@@ -175,6 +193,13 @@ def _parquet(path: Path, columns: Columns) -> pl.DataFrame:
             raise DataError(f"{path}: column {name} is {cells.dtype}; expected texts, numbers or times")
         made[name] = cells.cast(pl.String)
     return pl.DataFrame(made)
+
+
+def _number_ids(values: pl.Series) -> pl.Series:
+    """Before they become text: in a text nothing tells a float any more."""
+    if values.dtype.is_float():
+        return whole_ids(values)
+    return each(values, lambda value: None if value is None else number_id(value), pl.String)
 
 
 def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[float, float] | None) -> pl.DataFrame:
@@ -254,7 +279,7 @@ def _id(text: str | None) -> str:
     """Whole numbers that some program has made floats are whole numbers: 12.0 is 12."""
     if text is None:
         raise ValueError("empty; expected a name or a number")
-    return identity(text[:-2] if _FLOAT_ID.fullmatch(text) else text)
+    return table_id(text, whole_floats=True)
 
 
 def _behaviour(text: str | None) -> int:

@@ -20,13 +20,19 @@ from stream.errors import DataError, RecordError
 from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
 __all__ = [
-    "MAX_ID", "csv_rows", "cut", "field", "identity", "json_object", "json_rows", "moment", "numbered_rows",
-    "object_rows", "python_object", "rating", "words",
+    "MAX_ID", "NULLS", "csv_rows", "cut", "field", "identity", "json_object", "json_rows", "moment", "numbered_rows",
+    "number", "object_rows", "python_object", "rating", "table_id", "words",
 ]  # fmt: skip
 
 Made = TypeVar("Made")
 _DIGITS: Final = re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _HALF: Final = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+NULLS: Final = frozenset(
+    ["NULL", "Null", "null", "None", "\\N", "NaN", "NAN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "NaT"]
+)  # fmt: skip
+"""What databases, pandas, R and spreadsheets write into a table where there is no value."""
+_ROUNDED: Final = re.compile(r"[+-]?([0-9]\.[0-9]+[eE]\+?|[0-9][eE]\+)[0-9]{1,3}", re.ASCII)
+_POINT: Final = re.compile(r"[+-]?[0-9]+\.0+", re.ASCII)
 _UNITS: Final = {1: "milliseconds", 1000: "seconds"}
 
 
@@ -135,6 +141,13 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
     return number
 
 
+def number(text: str) -> float:
+    """A number of its plain digits: what Python alone takes for one (`1_0`, Arabic digits, `nan`) is none. Raises ValueError."""
+    if (found := _number(text)) is None:
+        raise ValueError("expected a number")
+    return found
+
+
 def moment(value: Any, unit: int = 1) -> int:
     """A time in units of `unit` ms, a number or its digits, as epoch ms. Of units above 1, parts of a millisecond are dropped.
 
@@ -179,6 +192,30 @@ def identity(value: Any, *, whole_floats: bool = False) -> str:
         return valid.identity(value, whole_floats)
     except RecordError as error:
         raise ValueError(str(error)) from None
+
+
+def table_id(text: str, *, whole_floats: bool = False) -> str:
+    """As `identity`, of a text in a table. Raises ValueError, too, for what programs write for no value (NULLS), and for a large
+    number that one has rounded: several ids would be one user or item."""
+    if text in NULLS:
+        raise ValueError(
+            f"found {text!r}, which programs write for no value; expected a name or a number: leave the row out, or give what it "
+            "names another id"
+        )
+    if _ROUNDED.fullmatch(text):
+        raise ValueError(
+            f"found {text!r}, which programs write for a large number that they have rounded; expected a name or a whole number: "
+            "write the ids as texts where they come from"
+        )
+    try:
+        return identity(text, whole_floats=whole_floats)
+    except ValueError:
+        if whole_floats and _POINT.fullmatch(text):
+            raise ValueError(
+                f"found {text[:40]!r}, expected a whole number below {2**53} or one without a point: a program that writes a "
+                "point may have rounded it, so write the ids as texts or whole numbers where they come from"
+            ) from None
+        raise
 
 
 def cut(text: str, most: int = MAX_TEXT) -> str:

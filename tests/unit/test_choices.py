@@ -115,7 +115,9 @@ def test_weights_are_given_by_name() -> None:
     assert parse_weights(["view=3"], (("view", 1.0), ("x", 9.0))) == (("view", 3.0), ("x", 9.0))
 
 
-@pytest.mark.parametrize("text", ["", "view", "view=", "=1", "view=much", "view=nan", "view=inf", "view=1e7", "1"])
+@pytest.mark.parametrize(
+    "text", ["", "view", "view=", "=1", "view=much", "view=nan", "view=inf", "view=1e7", "view=1_0", "view=٣", "1"]
+)
 def test_weights_of_another_form_are_refused(text: str) -> None:
     with pytest.raises(DataError, match=r"--action .*: expected NAME=WEIGHT.*--action view=0.5"):
         parse_weights([text])

@@ -258,7 +258,15 @@ def test_an_event_that_stands_there_twice_counts_once(tmp_path: Path) -> None:
             ("2", "10", 4.0, T * 1000 + 1000),
         )
     )
-    assert "1 events stand there more than once, equal in every field: each counts once" in data.notes
+    assert "1 events stand there more than once, equal in every field that is read: each counts once" in data.notes
+
+
+def test_events_that_differ_in_their_own_id_are_different_events(tmp_path: Path) -> None:
+    line = '{"user": "ann", "item": "a", "time": 1700000000000, "id": "%s"}\n'
+    (tmp_path / "clicks.jsonl").write_text("".join(line % name for name in ("y", "x", "x")))
+    data = read(tmp_path)
+    assert data.events["id"].to_list() == ["x", "y"]
+    assert "1 events stand there more than once, equal in every field that is read: each counts once" in data.notes
 
 
 def test_the_same_item_twice_in_an_order_without_times_is_no_repeat(tmp_path: Path) -> None:
@@ -297,3 +305,30 @@ def test_titles_and_categories_of_any_length_fit_a_message(tmp_path: Path) -> No
     (tmp_path / "meta_All_Beauty.json").write_text(json.dumps(row) + "\n")
     (item,) = read(path).items
     assert (len(item.title), len(item.categories or ()), max(map(len, item.categories or ()))) == (1024, 64, 256)
+
+
+@pytest.mark.parametrize("found", ["1_0", "\u0663", "\uff13", "nan", "inf", "0x4", "1,5", "4 stars"])
+@pytest.mark.parametrize(("name", "head"), [("ratings", "user,item,time"), ("comments", "user,item,time,text")])
+def test_a_value_of_a_csv_is_written_in_plain_digits(tmp_path: Path, name: str, head: str, found: str) -> None:
+    """What Python reads as a number, no other program means by it."""
+    said = "" if name == "ratings" else "fine,"
+    (tmp_path / f"{name}.csv").write_text(f'{head},value\nann,a,1700000000000,{said}"{found}"\n')
+    with pytest.raises(DataError, match=rf"{name}.csv, line 2: value '{found}': expected a number"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("found", "value"), [("4", 4.0), (" 3", 3.0), ("+4.5", 4.5), ("1e0", 1.0), (".5", 0.5), ("2.", 2.0)]
+)
+def test_plain_digits_of_a_csv_are_read(tmp_path: Path, found: str, value: float) -> None:
+    (tmp_path / "ratings.csv").write_text(f"user,item,time,value\nann,a,1700000000000,{found}\n")
+    assert read(tmp_path).events["value"].to_list() == [value]
+
+
+@pytest.mark.parametrize("found", ["1_0", "\u0663", "soon"])
+@pytest.mark.parametrize("field", ["time", "rank", "dwell_ms"])
+def test_whole_numbers_of_a_csv_are_written_in_plain_digits(tmp_path: Path, field: str, found: str) -> None:
+    row = {"user": "ann", "item": "a", "time": "1700000000000", "rank": "1", "dwell_ms": "2"} | {field: found}
+    (tmp_path / "clicks.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(DataError, match=rf"clicks.csv, line 2: .*{found}.*expected"):
+        read(tmp_path)

@@ -140,7 +140,7 @@ def test_what_an_event_is_by_its_columns(tmp_path: Path) -> None:
          "x, line 3: when: a time in ISO 8601, but line 2 has s"),
         (f"who,what,when,stars,kind,said,where\na,b,{T},3,rating,,\n", "every value is 3, which tells nothing; leave"),
         ('{"who": 1}\n', "x, line 1: missing field 'what'"),
-        ('{"who": 1, "what": true, "when": 1}\n', "x, line 1: what: found 'True', expected a text or a number"),
+        ('{"who": 1, "what": true, "when": 1}\n', "x, line 1: what: found True, expected a text or a whole number"),
         ('{"who": 1, "what": 1.5e400, "when": 1}\n', "x, line 1: "),
         ('{"who": 1, "what": 2}\n', "x, line 1: kind: found 'None', expected click"),
         ("", "x, line 1: no column"),

@@ -70,7 +70,7 @@ def test_reviews_are_comments_with_a_value_in_a_scene(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "reviews.jsonl").write_text(json.dumps(review) + "\n\n")
     data = read(tmp_path)
-    assert data.events.rows() == [("U", "I", COMMENT, 7, 2.0, "Meh. Not mine.", "Books", "")]
+    assert data.events.rows() == [("U", "I", COMMENT, 7, 2.0, "Meh. Not mine.", "Books", "", "")]
     assert data.items == (Item("I", "A Book", categories=("Books",)),)
     assert data.scenes == ("Books",)
     assert choices(data.events).to_list() == [True]
@@ -130,7 +130,7 @@ def test_a_file_is_read_by_its_suffix(tmp_path: Path) -> None:
     assert [item.item for item in ratings.items] == ["10", "20"]
     review = {"user_id": "U", "item_id": "I", "rating": 2.0, "timestamp_ms": 7, "category": "Books"}
     (tmp_path / "some.jsonl").write_text(json.dumps(review) + "\n")
-    assert read(tmp_path / "some.jsonl").events.rows() == [("U", "I", COMMENT, 7, 2.0, "", "Books", "")]
+    assert read(tmp_path / "some.jsonl").events.rows() == [("U", "I", COMMENT, 7, 2.0, "", "Books", "", "")]
     (tmp_path / "clicks.parquet").write_bytes(b"")
     with pytest.raises(DataError, match=r"clicks.parquet cannot be read as Parquet"):
         read(tmp_path / "clicks.parquet")

@@ -128,7 +128,7 @@ def test_rows_hold_what_the_worker_feeds(rows: Histories) -> None:
     known = {item.item: place + 1 for place, item in enumerate(data.items[:30])}
     at = {user: int(start) for user, start in zip(rows.users, rows.starts[:-1], strict=True)}
     folded: dict[str, interest.Interest] = {}
-    for number, (user, item, behaviour, time, value, text, scene, _) in enumerate(data.events.iter_rows()):
+    for number, (user, item, behaviour, time, value, text, scene, *_) in enumerate(data.events.iter_rows()):
         state = folded.setdefault(user, interest.new(bytes(16), 4))
         event = SourceEvent(behaviour, 0, number, time, user.encode(), item, time, value, scene, text, "", b"")
         gap = interest.fold(state, event, SOURCE_TOPICS[behaviour])

@@ -216,6 +216,15 @@ def test_goodreads_genres_stand_before_shelves(tmp_path: Path) -> None:
     assert read(tmp_path, "goodreads").items[0].categories == ("poetry", "verse", "children")
 
 
+@pytest.mark.parametrize("count", ['"1_0"', "null", "NaN", "true"])
+def test_goodreads_genres_are_counted_by_numbers(tmp_path: Path, count: str) -> None:
+    SAMPLES["goodreads"](tmp_path)
+    genres = f'{{"book_id": "402128", "genres": {{"children": 2, "poetry": {count}}}}}\n'
+    (tmp_path / "goodreads_book_genres_initial.json").write_text(genres)
+    with pytest.raises(DataError, match=r"genres_initial.json, line 1: genres: found .*, expected a number of readers"):
+        read(tmp_path, "goodreads")
+
+
 def test_goodreads_table(tmp_path: Path) -> None:
     data = read(sample(tmp_path, "goodreads table"), "goodreads table")
     assert not data.timed

@@ -164,3 +164,46 @@ def test_events_that_are_there_are_counted_among_those_that_are_chosen(broker: B
     assert "; 1 event was there already" in replay(shop, "--limit", "1").stdout
     assert json.loads(replay(shop, "--limit", "3", "--json").stdout)["already"] == 3
     assert "0 items and 0 events sent" in replay(shop, "--limit", "0").stdout
+
+
+def events_of(broker: Broker) -> list[dict[str, Any]]:
+    return [json.loads(row.value or b"") for row in broker.all("clicks")]
+
+
+def test_events_that_were_sent_with_ids_of_their_own_are_there_already(broker: Broker, tmp_path: Path) -> None:
+    rows = [{"user": "ann", "item": f"i{n}", "time": NOW + n, "id": f"o-{n}"} for n in range(4)]
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for row in rows[:3]:  # as `freshet send click --file` sends them
+        broker.append("clicks", 0, b"ann", json.dumps(row).encode())
+    said = json.loads(replay(tmp_path, "--no-items", "--json").stdout)
+    assert (said["events"], said["already"]) == (1, 3)
+    assert events_of(broker) == rows
+    assert json.loads(replay(tmp_path, "--no-items", "--json").stdout)["events"] == 0
+
+
+def test_of_a_file_that_grew_the_new_event_is_sent(broker: Broker, shop: Path) -> None:
+    replay(shop)
+    with (shop / "clicks.jsonl").open("a") as file:
+        file.write(json.dumps({"user": "bob", "item": "i1", "time": NOW - 5}) + "\n")
+    said = json.loads(replay(shop, "--json").stdout)
+    assert (said["events"], said["already"]) == (1, 5)
+    assert events_of(broker)[-1]["user"] == "bob"
+
+
+def test_events_without_times_are_there_already_when_the_file_has_grown(broker: Broker, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("u,i\n" + "".join(f"u{n % 2},i{n}\n" for n in range(6)))
+    named = ("--user", "u", "--item", "i", "--no-items", "--json")
+    assert json.loads(replay(path, *named).stdout)["events"] == 6
+    with path.open("a") as file:
+        file.write("u0,i9\n")
+    said = json.loads(replay(path, *named).stdout)
+    assert (said["events"], said["already"]) == (1, 6)
+
+
+def test_again_sends_no_ids(broker: Broker, tmp_path: Path) -> None:
+    """Within a user's last 64 events the worker would take an id that is there for a repeat."""
+    (tmp_path / "clicks.jsonl").write_text(json.dumps({"user": "ann", "item": "a", "time": NOW, "id": "o"}) + "\n")
+    replay(tmp_path, "--no-items")
+    replay(tmp_path, "--no-items", "--again")
+    assert [row.get("id") for row in events_of(broker)] == ["o", None]

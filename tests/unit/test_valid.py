@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,9 @@ def test_numbers_of_other_widths_and_columns_in_another_order_are_read() -> None
     )
     data = dataset("x", other, [], SCALE)
     assert dict(data.events.schema) == SCHEMA
-    assert data.events.rows() == [("u", "i", CLICK, 7, 3.0, "", "", "")], "and without the column no action"
+    assert data.events.rows() == [("u", "i", CLICK, 7, 3.0, "", "", "", "")], (
+        "and without the columns no action and no id"
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +287,20 @@ def test_ids_are_texts_and_whole_numbers() -> None:
     assert [identity(value, whole_floats=True) for value in (12.0, "12.0", "12.00", "a.0", 12, "1.5")] == [
         "12", "12", "12", "a.0", "12", "1.5",
     ]  # fmt: skip
-    for value in (12.5, math.nan, math.inf, 2.0**60):
+    assert [identity(Decimal(text), whole_floats=True) for text in ("12.00", "9007199254740993")] == [
+        "12",
+        "9007199254740993",
+    ]
+    for value in (
+        12.5,
+        math.nan,
+        math.inf,
+        2.0**60,
+        "9007199254740993.0",
+        f"{9:0>400}.0",
+        Decimal("1.5"),
+        Decimal("NaN"),
+    ):
         with pytest.raises(ValueError, match=r"^id "):
             identity(value, whole_floats=True)
 

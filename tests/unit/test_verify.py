@@ -1482,7 +1482,9 @@ def test_times_of_the_command(said: str, epoch_ms: int) -> None:
     assert command.time_of(said) == epoch_ms
 
 
-@pytest.mark.parametrize("said", ["clicks", "clicks/0", "clicks/x/1", "clicks/0/-1", "/0/1", "clicks/0/1/2"])
+@pytest.mark.parametrize(
+    "said", ["clicks", "clicks/0", "clicks/٣/1", "clicks/0/٣", "clicks/x/1", "clicks/0/-1", "/0/1", "clicks/0/1/2"]
+)
 def test_an_offset_that_names_nothing(said: str) -> None:
     with pytest.raises(typer.BadParameter):
         command.start_of(said)
@@ -1492,3 +1494,5 @@ def test_an_offset_of_the_command() -> None:
     assert command.start_of("p-clicks/3/12") == (("p-clicks", 3), 12)
     with pytest.raises(typer.BadParameter):
         command.time_of("yesterday")
+    with pytest.raises(typer.BadParameter):
+        command.time_of("١٧٠٠٠٠٠٠٠٠٠٠٠")  # digits, but not of ASCII

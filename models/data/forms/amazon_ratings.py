@@ -14,7 +14,7 @@ from models.data.dataset import DataSet, dataset
 from models.data.form import Form, named
 from models.data.forms.movielens import names
 from models.data.forms.reviews import SCALE, TERMS
-from models.data.rows import identity
+from models.data.rows import table_id
 from models.data.source import Source
 from models.data.table import blocks, headed
 from stream.events import RATING
@@ -57,7 +57,7 @@ def _looks(pattern: re.Pattern[str], expected: str) -> Column:
     def one(text: str) -> str:
         if not pattern.fullmatch(text):
             raise ValueError(f"{text[:30]!r}: expected {expected}")
-        return identity(text)
+        return table_id(text)
 
     return lambda values: each(values, one, values.dtype)
 

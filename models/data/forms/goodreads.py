@@ -4,6 +4,7 @@ comment whose value is the stars (0 stars: none). The table goodreads_interactio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -134,8 +135,14 @@ def _genres(row: dict[str, Any]) -> tuple[str, list[str]]:
     counts = row["genres"]
     if not isinstance(counts, dict):
         raise ValueError("genres: expected an object of names and counts")
-    ordered = sorted(counts, key=lambda name: -float(counts[name]))
+    ordered = sorted(counts, key=lambda name: -_readers(counts[name]))
     return field(row, "book_id", identity), [one for name in ordered for one in name.split(",")]
+
+
+def _readers(count: Any) -> float:
+    if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
+        raise ValueError(f"genres: found {valid.shown(count)}, expected a number of readers for each")
+    return count
 
 
 def _book(row: dict[str, Any], genres: dict[str, list[str]]) -> Item:

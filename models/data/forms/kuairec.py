@@ -19,7 +19,7 @@ from models.data.columns import check, shaped, with_ids, with_times
 from models.data.dataset import DataSet
 from models.data.form import Form, named
 from models.data.forms.lines import chosen, first_lines
-from models.data.rows import csv_rows, field, identity
+from models.data.rows import csv_rows, field, table_id
 from models.data.source import Source, numbered
 from models.data.table import fields, named_again, require_columns
 from stream.errors import DataError
@@ -79,7 +79,7 @@ def _videos(source: Source) -> dict[str, Item]:
 
 
 def _numbered_kinds(row: dict[str, str]) -> Item:
-    return item(field(row, "video_id", identity), categories=field(row, "feat", _numbers))
+    return item(field(row, "video_id", table_id), categories=field(row, "feat", _numbers))
 
 
 def _numbers(value: str) -> list[str]:
@@ -105,7 +105,7 @@ def _captions(path: Path) -> Iterator[Item]:
             raise DataError(f"{path}, line {number}: {len(cells)} fields; expected {len(header)}")
         row = dict(zip(header, cells, strict=True))
         try:
-            name = field(row, "video_id", identity)
+            name = field(row, "video_id", table_id)
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         title = row["caption"] if row["caption"] not in UNKNOWN else row["manual_cover_text"]

@@ -11,7 +11,7 @@ from typing import Final
 import polars as pl
 
 from models.data.catalogue import collected, item
-from models.data.columns import check, shaped, with_dates, with_ids
+from models.data.columns import check, converted, names, shaped, with_dates, with_ids
 from models.data.dataset import DataSet
 from models.data.form import Form, named
 from models.data.forms.lines import chosen, first_lines
@@ -33,9 +33,8 @@ def read(source: Source) -> DataSet:
         by_name = pl.col("name").str.slice(0, MAX_ID)
         table = table.with_columns(item=pl.when(pl.col("artist") == "").then(by_name).otherwise(pl.col("artist")))
         check(path, table, "artist", pl.col("item") != "", "an artist's id, or a name behind it")
-        table = with_dates(
-            path, with_ids(path, table, "user", "item"), "time", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z"
-        )
+        table = table.with_columns(**converted(path, table, {"item": ("item", names)}))
+        table = with_dates(path, with_ids(path, table, "user"), "time", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z")
         tables.append(shaped(table, CLICK))
         artists.append(table.select("item", "name").unique("item", keep="first", maintain_order=True))
     if not tables:

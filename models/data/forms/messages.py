@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 import polars as pl
 
+from models.data import rows
 from models.data.catalogue import described
 from models.data.columns import NAMED, instant, number
 from models.data.dataset import NAN, DataSet, Event, dataset
 from models.data.form import Form, named
 from models.data.forms.movielens import names
 from models.data.forms.reviews import first_row
-from models.data.rows import json_rows, rating
+from models.data.rows import json_rows, rating, table_id
 from models.data.source import BROKEN, Scale, Source, open_bytes, plain_name
 from models.data.table import LINE, headed
 from stream.body import convert
@@ -115,17 +116,29 @@ def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind], scale: Scale | N
         for row in block.iter_rows(named=True):
             filled = {name: value for name, value in row.items() if name in known and (value or name in needed)}
             try:
+                _require_ids(filled)
                 made = _made({name: _READ.get(name, str)(value) for name, value in filled.items()}, kind, scale)
             except ValueError as error:
                 raise DataError(f"{path}, line {row[LINE]}: {error}") from None
             yield made
 
 
+def _require_ids(row: Mapping[str, Any]) -> None:
+    """Raises ValueError where a row of a table has a word for no value, or a rounded number, as an id. A message of JSON may name
+    a user so."""
+    for name in ("user", "item"):
+        if isinstance(text := row.get(name), str) and text:
+            try:
+                table_id(text)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+
+
 def _value(text: str) -> float:
     try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"value {text[:30]!r}: expected a number") from None
+        return rows.number(text)
+    except ValueError as error:
+        raise ValueError(f"value {text[:30]!r}: {error}") from None
 
 
 def _yes(text: str) -> bool:
@@ -159,6 +172,7 @@ def _parquet(path: Path, kind: type[Kind], scale: Scale | None) -> Iterator[Kind
     for at, row in enumerate(parquet(path).iter_rows(named=True), start=1):
         filled: dict[str, Any] = {name: value for name, value in row.items() if value is not None}
         try:
+            _require_ids(filled)
             yield _made(filled, kind, scale)
         except ValueError as error:
             raise DataError(f"{path}, row {at}: {error}") from None
@@ -180,7 +194,9 @@ def _event(behaviour: int, message: Click | Rating | Comment) -> Event:
     text = message.text if isinstance(message, Comment) else ""
     value = NAN if value is None else value
     action = (message.action or "") if isinstance(message, Click) else ""
-    return Event(message.user, message.item, behaviour, message.time, value, text, message.scene or "", action)
+    return Event(
+        message.user, message.item, behaviour, message.time, value, text, message.scene or "", action, message.id or ""
+    )
 
 
 FORMS: Final[tuple[Form, ...]] = (

@@ -13,7 +13,7 @@ from models.data.catalogue import described, item
 from models.data.columns import events, ids, joined, ratings, texts, times
 from models.data.dataset import DataSet, dataset
 from models.data.form import Form, named
-from models.data.rows import csv_rows, identity
+from models.data.rows import csv_rows, table_id
 from models.data.source import Scale, Source
 from models.data.table import headed, split
 from stream.events import COMMENT, RATING, Item
@@ -77,7 +77,7 @@ def _ratings(path: Path, scale: Scale) -> pl.DataFrame:
 
 def _movie(row: dict[str, str]) -> Item:
     genres = [genre for genre in row["genres"].split("|") if genre != NO_GENRE]
-    return item(identity(row["movieId"]), row["title"], categories=genres)
+    return item(table_id(row["movieId"]), row["title"], categories=genres)
 
 
 FORMS: Final[tuple[Form, ...]] = (
