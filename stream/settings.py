@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     )
     min_time: str = Field(
         times.MIN_TIME,
-        description="events of an older `time` become dead letters: an ISO date, epoch milliseconds, or off; "
+        description="events of an older `time` become dead letters: an ISO date, a year (its first day), epoch milliseconds, or off; "
         "[verify](verify.md) must be told of a change",
     )
     slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")

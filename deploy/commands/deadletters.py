@@ -283,9 +283,8 @@ def _choice(
     for name, text in (("--since", since), ("--until", until)):
         try:
             times.append(None if text is None else moment(text))
-        except (ValueError, OverflowError):
-            said = f"{name} {text}: expected 2h (s, m, h, d, w) or 2026-01-31T12:00:00Z"
-            raise typer.BadParameter(printable(said)) from None
+        except ValueError as error:
+            raise typer.BadParameter(printable(f"{name} {text}: {error}")) from None
     return Choice(topic, partition, offset, stage, reason, *times)
 
 

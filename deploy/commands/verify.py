@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from deploy.dataoptions import scale_of
 from deploy.printable import printable
+from stream import times
 
 if TYPE_CHECKING:
     from deploy.verify import Report
@@ -128,7 +128,7 @@ def verify(
 
     starts = dict(map(start_of, from_offset or ()))
     scope = Scope(
-        wait, time_of(since), time_of(until), starts, ledger, tuple(data_dir or ()), bundle, numbers,
+        wait, time_of(since, "--since"), time_of(until, "--until"), starts, ledger, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
         tuple(envelope_before or ()),
     )  # fmt: skip
@@ -141,17 +141,12 @@ def verify(
         raise typer.Exit(report.exit_code)
 
 
-def time_of(said: str | None) -> int | None:
-    """Epoch ms of an ISO 8601 time, or of a number that is one already."""
-    if said is None:
-        return None
-    if said.isdecimal():
-        return int(said)
+def time_of(said: str | None, option: str = "") -> int | None:
+    """Epoch ms of what `stream.times.moment` reads. option: that was given, for people. Raises typer.BadParameter."""
     try:
-        moment = datetime.fromisoformat(said)
-    except ValueError:
-        raise typer.BadParameter(printable(f"{said}: expected ISO 8601 or epoch milliseconds")) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return None if said is None else times.moment(said)
+    except ValueError as error:
+        raise typer.BadParameter(printable(f"{option} {said}: {error}".strip())) from None
 
 
 def start_of(said: str) -> tuple[tuple[str, int], int]:
