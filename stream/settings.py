@@ -123,8 +123,8 @@ class Settings(BaseSettings):
     )
     min_time: str = Field(
         times.MIN_TIME,
-        description="events of an older `time` become dead letters: an ISO date, a year (its first day), epoch milliseconds, or off; "
-        "[verify](verify.md) must be told of a change",
+        description="events of an older `time` become dead letters: an ISO date, a year (its first day), epoch milliseconds, or "
+        "off; [verify](verify.md) must be told of a change",
     )
     slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")
     filter_seen: bool = Field(True, description="never recommend an item that the user has had")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy import bounds
 from deploy.dataoptions import scale_of
 from deploy.printable import printable
 from stream import times
@@ -68,7 +69,13 @@ def register(app: typer.Typer) -> None:
 def verify(
     context: typer.Context,
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds until the worker must have committed all that is there now.")
+        float,
+        typer.Option(
+            min=0,
+            max=bounds.SECONDS,
+            callback=bounds.number,
+            help="Seconds until the worker must have committed all that is there now.",
+        ),
     ] = 0.0,
     since: Annotated[
         str | None,
@@ -92,7 +99,8 @@ def verify(
         typer.Option(help="Compute states and slates again with this bundle, or with the CURRENT one of a folder."),
     ] = None,
     numbers: Annotated[
-        int, typer.Option(min=0, help="With --bundle: of so many users; 0: of all, which takes long.")
+        int,
+        typer.Option(min=0, max=bounds.EVENTS, help="With --bundle: of so many users; 0: of all, which takes long."),
     ] = 20,
     min_time: Annotated[
         str | None,
@@ -127,8 +135,11 @@ def verify(
     from deploy.verify import Scope, run
 
     starts = dict(map(start_of, from_offset or ()))
+    begin, end = time_of(since, "--since"), time_of(until, "--until")
+    if begin is not None and end is not None and begin >= end:
+        raise typer.BadParameter(printable(f"--since {since} --until {until}: expected --since before --until"))
     scope = Scope(
-        wait, time_of(since, "--since"), time_of(until, "--until"), starts, ledger, tuple(data_dir or ()), bundle, numbers,
+        wait, begin, end, starts, ledger, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
         tuple(envelope_before or ()),
     )  # fmt: skip
@@ -158,6 +169,15 @@ def start_of(said: str) -> tuple[tuple[str, int], int]:
     return (topic, int(partition)), int(offset)
 
 
+def verdict(report: Report) -> str:
+    """The check's outcome in words."""
+    if report.exit_code == 1:
+        return "the promise is broken"
+    if not report.input and (report.outside or report.quiet):
+        return "nothing was judged" + (": no event came in this range" if report.quiet else "")
+    return "part of it cannot be judged" if report.exit_code else "the promise holds"
+
+
 def _show(report: Report) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -174,8 +194,7 @@ def _show(report: Report) -> None:
         table.add_row(name.replace("_", " "), f"[red]{count:,}[/]" if bad else f"{count:,}", meaning)
     console = Console()
     console.print(table)
-    verdict = {0: "the promise holds", 1: "the promise is broken", 3: "part of it cannot be judged"}[report.exit_code]
-    console.print(f"{verdict} ({report.seconds:.1f} s)")
+    console.print(f"{verdict(report)} ({report.seconds:.1f} s)")
     for violation in report.violations[:SHOWN]:
         console.print(escape(printable(f"  {violation}")), highlight=False, soft_wrap=True)
     for note in report.notes[:SHOWN]:
