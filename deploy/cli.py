@@ -23,6 +23,7 @@ import typer
 
 from deploy import signals
 from deploy.printable import printable
+from deploy.usage import Commands
 from stream import logs
 from stream.errors import FreshetError, SettingsError
 
@@ -47,6 +48,7 @@ COMMANDS = (
 
 app = typer.Typer(
     name="freshet",
+    cls=Commands,
     help="A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they print local variables, secrets among them
