@@ -6,6 +6,7 @@ others as stream.errors says; 70 for a bug, too.
 
 from __future__ import annotations
 
+from deploy import signals  # isort: skip  # first: Ctrl-C may come while the others are imported
 import json
 import logging
 import os
@@ -21,13 +22,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from deploy import signals
 from deploy.printable import printable
+from deploy.usage import Commands
 from stream import logs
 from stream.errors import FreshetError, SettingsError
 
 log = logging.getLogger("freshet.fatal")
 
+INTERRUPTED = 130
 COMMANDS = (
     "broker",
     "topics",
@@ -47,6 +49,7 @@ COMMANDS = (
 
 app = typer.Typer(
     name="freshet",
+    cls=Commands,
     help="A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they print local variables, secrets among them
@@ -114,8 +117,15 @@ def main() -> None:
         app()
     except FreshetError as error:
         _end(error, error.exit_code)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer's, of a KeyboardInterrupt
+            signals.ending()
+            print(signals.SAID, file=sys.stderr)
+        raise
     except KeyboardInterrupt:
-        sys.exit(130)
+        signals.ending()
+        print(signals.SAID, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except OSError as error:
         if error.filename is None:
             _end_as_bug(error)
@@ -150,6 +160,8 @@ def _extra_with(module: str) -> str:
 
 def _end(error: FreshetError, code: int) -> NoReturn:
     """One line on standard error, of the log where the command has one (the worker), else for people; and the end."""
+    if code == INTERRUPTED:
+        signals.ending()
     if logs.configured():
         from stream import fatal
 

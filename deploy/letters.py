@@ -14,6 +14,7 @@ from deploy.producer import Sent
 from deploy.verify.letters import HEADER, headers
 from deploy.verify.log import KafkaLog, Log, Place, Span
 from deploy.verify.log import Record as LogRecord
+from stream import times
 from stream.errors import DataError
 from stream.origin import origin
 from stream.settings import Settings
@@ -162,16 +163,13 @@ def opened(settings: Settings) -> Iterator[Letterbox]:
 
 
 def moment(text: str) -> int:
-    """A point in time -> epoch ms: `2h` ago (s, m, h, d, w), ISO 8601 (UTC where it names no zone), or epoch ms.
+    """A point in time -> epoch ms: `2h` ago (s, m, h, d, w), or what `stream.times.moment` reads.
 
     Raises ValueError.
     """
     if found := _AGO.fullmatch(text):
         return int(1000 * (time.time() - float(found[1]) * _UNITS[found[2]]))
-    if text.isascii() and text.isdecimal() and len(text) > 9:
-        return int(text)
-    parsed = datetime.fromisoformat(text)
-    return int(1000 * (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+    return times.moment(text, "expected 2h (s, m, h, d, w) or 2026-01-31T12:00:00Z")
 
 
 def iso(ms: int) -> str:

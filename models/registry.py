@@ -80,8 +80,7 @@ def make(wanted: Wanted) -> list[Model]:
         raise DataError(
             f"models {', '.join(unknown) or 'none'}: expected {' or '.join(GROUPS)}, or some of {', '.join(FACTORIES)}"
         )
-    if wanted.preset not in PRESETS:
-        raise DataError(f"preset {wanted.preset}: expected one of {', '.join(PRESETS)}")
+    require_preset(wanted.preset)
     fit = {"max_minutes": wanted.max_minutes} if wanted.max_minutes else {}
     return [FACTORIES[name](wanted.preset, fit) for name in names]
 
@@ -93,3 +92,9 @@ def family_of(model: Model) -> str:
 
 def _named(module: str, name: str) -> Any:
     return getattr(import_module(module), name)
+
+
+def require_preset(name: str) -> None:
+    """Raises DataError where no preset has this name."""
+    if name not in PRESETS:
+        raise DataError(f"preset {name}: expected one of {', '.join(PRESETS)}")

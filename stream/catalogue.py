@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stream.body import JsonDecoder
 from stream.bundle import Bundle
+from stream.envelopes import explained_item
 from stream.errors import FreshetError, RecordError
 from stream.events import Item
 from stream.inputs import UNKNOWN, item_text
@@ -146,7 +147,10 @@ class Catalogue:
             raise RecordError("key", "bad_key", "item", "the key is empty; expected the item id in UTF-8")
         if value is None:
             return item, None
-        message = self._decoder.decode(value)
+        try:
+            message = self._decoder.decode(value)
+        except RecordError as error:
+            raise explained_item(error, value) from None
         if message.item != item:
             raise RecordError("key", "key_mismatch", "item", "the key is not the body's item in UTF-8")
         return item, message

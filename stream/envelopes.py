@@ -133,6 +133,18 @@ def looks_like(value: bytes, envelope: str, headers: Sequence[tuple[str, bytes |
     return ""
 
 
+def explained_item(error: RecordError, value: bytes) -> RecordError:
+    """The error of an item, and that items are never unwrapped where its value is in an envelope."""
+    if error.reason not in UNREAD or not (told := _json_told(value, "")):
+        return error
+    kind = told.split(":")[0].removeprefix("it ")
+    said = (
+        f"{error}; it {kind}, but items are never taken out of an envelope, whatever the setting `envelope` says: send the "
+        "item itself"
+    )
+    return RecordError(error.stage, error.reason, error.field, said, error.unit)
+
+
 def _json_told(value: bytes, envelope: str) -> str:
     try:
         found = _parts(str(value, "utf-8"))

@@ -106,7 +106,7 @@ that user again (the setting `filter_seen`). A user sends one event for each thi
 reads them. The `scene` of events is used.
 
 **Envelopes.** The setting `envelope` says what events are wrapped in; what follows is then said of the event inside. A record
-without the envelope's names is taken as it is, so that `freshet send` goes on working. After a change of the setting,
+without the envelope's names is taken as it is, so that `freshet send` goes on working. Items are never unwrapped. After a change,
 `freshet verify` must be told of it: `--envelope-before` ([verify.md](verify.md)). The names are those of the whole value:
 
 | `envelope` | a record with the names | the event |

@@ -22,7 +22,6 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 from pydantic_settings import (
     SettingsError as UnreadableError,
@@ -34,6 +33,7 @@ from stream.events import SOURCE_TOPICS
 
 SLACK = 10.0  # seconds beside a commit's own, for a client that sends it again
 MAX_FILE = 1 << 20  # bytes of a file of settings, or of one secret
+MOST_RATING = 1e9  # by the schemas
 SECRETS = ("sasl_password", "ssl_keypassword")
 """Never on a command line, where every user of the machine can read them; never shown."""
 OTHERS = {"FRESHET_CONFIG", "FRESHET_SECRETS", "FRESHET_DATA"}
@@ -123,8 +123,8 @@ class Settings(BaseSettings):
     )
     min_time: str = Field(
         times.MIN_TIME,
-        description="events of an older `time` become dead letters: an ISO date, epoch milliseconds, or off; "
-        "[verify](verify.md) must be told of a change",
+        description="events of an older `time` become dead letters: an ISO date, a year (its first day), epoch milliseconds, or "
+        "off; [verify](verify.md) must be told of a change",
     )
     slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")
     filter_seen: bool = Field(True, description="never recommend an item that the user has had")
@@ -194,9 +194,12 @@ class Settings(BaseSettings):
         low, high = self.rating_scale
         session, rebalance, request = self.session_timeout, self.rebalance_timeout, self.request_timeout
         heartbeat, inference = self.heartbeat_interval, self.inference_timeout
-        if not low < high:
-            found = f"[{low:g}, {high:g}]"
-            yield f"rating_scale: found {found}, expected the smallest rating below the largest: turn the two around"
+        found = f"rating_scale: found [{low:g}, {high:g}], expected"
+        if not (abs(low) <= MOST_RATING and abs(high) <= MOST_RATING):  # nan is within nothing
+            yield f"{found} two numbers within {MOST_RATING:g}: the smallest rating, then the largest"
+        elif low >= high:
+            cure = "turn the two around" if low > high else "give two different ones"
+            yield f"{found} the smallest rating below the largest: {cure}"
         if heartbeat * 3 > session:
             yield (
                 f"heartbeat_interval: found {heartbeat:g} s, expected at most a third of session_timeout ({session:g} s): "
@@ -229,7 +232,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=settingsfile.path())
+        toml = settingsfile.Source(settings_cls, toml_file=settingsfile.path())
         return init_settings, env_settings, file_secret_settings, toml
 
     # names of topics

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from pydantic_settings import TomlConfigSettingsSource
 
 NAME: Final = "freshet.toml"
 
@@ -20,3 +23,11 @@ def told() -> str:
     if file.is_file():
         return f"settings file: {file}"
     return f"no {file.name} was found in {file.parent}"
+
+
+class Source(TomlConfigSettingsSource):
+    """The settings of a TOML file, which may begin with a byte order mark: editors of Windows write one."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        """Raises TOMLDecodeError, UnicodeDecodeError."""
+        return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import bounds
 from deploy.printable import counted, printable
 from stream.errors import DataError, RecordError
 from stream.keys import key_of
@@ -26,8 +27,10 @@ group = typer.Typer(no_args_is_help=True, help="Show dead letters, correct them,
 SHOWN = 10
 
 Topic = Annotated[str | None, typer.Option(help="Only those that came from this topic.")]
-Partition = Annotated[int | None, typer.Option(help="Only those that came from this partition.")]
-Offset = Annotated[int | None, typer.Option(help="Only the one that came from this offset.")]
+Partition = Annotated[
+    int | None, typer.Option(min=0, max=bounds.PARTITION, help="Only those that came from this partition.")
+]
+Offset = Annotated[int | None, typer.Option(min=0, max=bounds.OFFSET, help="Only the one that came from this offset.")]
 Stage = Annotated[str | None, typer.Option(help="Only those of this stage.")]
 Reason = Annotated[str | None, typer.Option(help="Only those of this reason.")]
 Since = Annotated[str | None, typer.Option(help="Only those set aside since: `2h` ago (s, m, h, d, w), or ISO 8601.")]
@@ -58,7 +61,7 @@ def list_(
     ] = True,
     summary: Annotated[bool, typer.Option("--summary", help="Count them by topic, stage and reason.")] = False,
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many of each status.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=bounds.EVENTS, help="At most so many of each status.")] = 100,
     as_json: Json = False,
 ) -> None:
     """Show dead letters, what is open and what was sent back apart, the newest first. Exit codes: 69 no broker, 78 topic missing.
@@ -199,7 +202,10 @@ def replay(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Needed where nothing narrows the choice.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Send also what was sent back before.")] = False,
-    rate: Annotated[float, typer.Option(min=0, help="Records a second at most; 0: no limit.")] = 0.0,
+    rate: Annotated[
+        float,
+        typer.Option(min=0, max=bounds.RATE, callback=bounds.number, help="Records a second at most; 0: no limit."),
+    ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -285,9 +291,8 @@ def _choice(
     for name, text in (("--since", since), ("--until", until)):
         try:
             times.append(None if text is None else moment(text))
-        except (ValueError, OverflowError):
-            said = f"{name} {text}: expected 2h (s, m, h, d, w) or 2026-01-31T12:00:00Z"
-            raise typer.BadParameter(printable(said)) from None
+        except ValueError as error:
+            raise typer.BadParameter(printable(f"{name} {text}: {error}")) from None
     return Choice(topic, partition, offset, stage, reason, *times)
 
 

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from deploy import bounds
+from deploy.outputs import require_file
 from deploy.printable import printable
 from stream.settings import Settings
 
@@ -31,10 +33,18 @@ def demo(
         ".freshet/demo"
     ),
     rate: Annotated[
-        float, typer.Option(min=0, help="Replayed events a second at most; 0: as fast as slates come.")
+        float,
+        typer.Option(
+            min=0,
+            max=bounds.RATE,
+            callback=bounds.number,
+            help="Replayed events a second at most; 0: as fast as slates come.",
+        ),
     ] = 250.0,
-    users: Annotated[int, typer.Option(min=1, help="Users at a time in the replay.")] = 32,
-    max_minutes: Annotated[float, typer.Option(min=0.1, help="Training time at most.")] = 3.0,
+    users: Annotated[int, typer.Option(min=1, max=10_000, help="Users at a time in the replay.")] = 32,
+    max_minutes: Annotated[
+        float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Training time at most.")
+    ] = 3.0,
     svg: Annotated[Path | None, typer.Option(help="Write the last view to this file.")] = None,
 ) -> None:
     """Train on real data, start Kafka and a worker, replay what training has not seen, and watch slates follow events.
@@ -55,6 +65,8 @@ def demo(
     from deploy.demo.view import View, picture
     from models.train import TrainSettings
 
+    if svg is not None:
+        require_file("--svg", svg)
     for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal may be closed while it runs
         signal.signal(number, _terminated)
     settings: Settings = context.obj

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import bounds
 from deploy.dataoptions import (
     NONE_NAMED,
     ONE,
@@ -19,7 +20,8 @@ from deploy.dataoptions import (
     tell_actions,
     with_columns,
 )
-from deploy.printable import marked
+from deploy.outputs import require_folder
+from deploy.printable import marked, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,10 +47,18 @@ def register(app: typer.Typer) -> None:
                 help="Names with commas between, or all, ablations; without: freshet,popularity, for rating all."
             ),
         ] = "",
-        seeds: Annotated[int, typer.Option(min=1, help="Fits of each model, from seed 0; figures are means.")] = 1,
+        seeds: Annotated[
+            int, typer.Option(min=1, max=bounds.SEEDS, help="Fits of each model, from seed 0; figures are means.")
+        ] = 1,
         preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
         max_minutes: Annotated[
-            float, typer.Option(min=0, help="Of the epochs of each network, at most; 0: no limit.")
+            float,
+            typer.Option(
+                min=0,
+                max=bounds.MINUTES,
+                callback=bounds.number,
+                help="Of the epochs of each network, at most; 0: no limit.",
+            ),
         ] = 0.0,
         run: Annotated[
             Path | None, typer.Option(help="Run folder to judge as freshet, on what its training held out.")
@@ -91,6 +101,15 @@ def register(app: typer.Typer) -> None:
         from models.text import TextEncoder
 
         names = tuple(name.strip() for name in models.split(",") if name.strip())
+        if models and not names:
+            raise typer.BadParameter(
+                printable(
+                    f"--models {models!r}: found no name, expected names with commas between, all or ablations: leave it out for "
+                )
+                + "the models that the protocol has by default"
+            )
+        if report:
+            require_folder("--report", report)
         judged = load_run(run) if run else None
         asked = Question(protocol, names, seeds, preset, max_minutes, filter_seen, judged, CACHE)
         source = load(data, columns, scale_of(rating_scale))

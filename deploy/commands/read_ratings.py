@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy import bounds
 from deploy.dataoptions import (
     NONE_NAMED,
     ONE,
@@ -18,6 +19,7 @@ from deploy.dataoptions import (
     tell,
     with_columns,
 )
+from deploy.outputs import require_folder
 from deploy.printable import marked
 
 
@@ -31,7 +33,7 @@ def register(app: typer.Typer) -> None:
         data: Annotated[Path, typer.Argument(help="Data folder whose comments carry ratings, or `generated`.")],
         out: Annotated[Path, typer.Option(help="Folder for `freshet train --reading`; an older one is replaced.")],
         seeds: Annotated[
-            int, typer.Option(min=1, help="Trainings to average the figures over; the first is kept.")
+            int, typer.Option(min=1, max=bounds.SEEDS, help="Trainings to average the figures over; the first is kept.")
         ] = 1,
         ablation: Annotated[bool, typer.Option(help="Also what each option does, on the validation part.")] = False,
         rating_scale: RatingScale = None,
@@ -50,6 +52,7 @@ def register(app: typer.Typer) -> None:
         from models.reading.reading import save_reading
         from models.text import TextEncoder
 
+        require_folder("--out", out)
         console = Console(stderr=True)
 
         def report(stage: str, done: int, total: int, text: str) -> None:

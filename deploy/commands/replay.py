@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import bounds
 from deploy.dataoptions import (
     NONE_NAMED,
     ONE,
@@ -43,11 +44,18 @@ def replay(
     data: Annotated[
         Path, typer.Argument(help="Data folder or file in a known form (docs/data.md), or one with names of columns.")
     ],
-    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as the broker takes them.")] = 0.0,
+    rate: Annotated[
+        float,
+        typer.Option(
+            min=0, max=bounds.RATE, callback=bounds.number, help="Events a second; 0: as fast as the broker takes them."
+        ),
+    ] = 0.0,
     items: Annotated[
         bool, typer.Option("--items/--no-items", help="First send the items that the topic lacks.")
     ] = True,
-    limit: Annotated[int | None, typer.Option(min=0, help="At most so many events, the oldest.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=0, max=bounds.EVENTS, help="At most so many events, the oldest.")
+    ] = None,
     min_time: MinTime = None,
     columns: NamedColumns = NONE_NAMED,
     again: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time as clock
 from collections.abc import Iterator
@@ -209,6 +210,11 @@ def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None
         needed = ("item", "title") if kind == "item" else ("user", "item")
         if missing := [f"--{name}" for name in needed if name not in given]:
             raise typer.BadParameter(f"expected --file, or {' and '.join(missing)}")
+        if not math.isfinite(value := given.get("value", 0.0)):
+            low, high = settings.rating_scale
+            raise typer.BadParameter(
+                f"--value: found {value}, expected a number from {low:g} to {high:g}, by rating_scale"
+            )
         if kind != "item":
             given.setdefault("time", int(clock.time() * 1000))
         lines = iter([("", json.dumps(given).encode())])
@@ -236,6 +242,7 @@ def _checked(
     """(key, value) of messages that a worker would take; the items of events go into `items`. Raises RecordError naming the line
     and the field."""
     from stream.body import JsonDecoder
+    from stream.envelopes import explained_item
     from stream.events import MESSAGES
     from stream.keys import key_of
 
@@ -250,6 +257,8 @@ def _checked(
                 _check(message, rules)
                 key = key_of(message.user, settings.key)
         except RecordError as error:
+            if kind == "item":
+                error = explained_item(error, line)
             expected = f"; {_expected(kind)}" if place and not error.field else ""
             raise RecordError(error.stage, error.reason, error.field, f"{place}{error.named}{expected}") from None
         if items is not None:

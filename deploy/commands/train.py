@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from deploy import bounds
 from deploy.dataoptions import (
     NONE_NAMED,
     ONE,
@@ -21,6 +23,7 @@ from deploy.dataoptions import (
     with_columns,
 )
 from deploy.interrupted import Interrupted
+from deploy.outputs import require_folder
 from deploy.printable import marked
 from stream.valid import Rules
 
@@ -36,9 +39,11 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
         out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
-        seed: Annotated[int, typer.Option(help="Same seed, data, machine, one thread: same weights.")] = 0,
+        seed: Annotated[
+            int, typer.Option(min=0, max=bounds.SEED, help="Same seed, data, machine, one thread: same weights.")
+        ] = 0,
         preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
-        epochs: Annotated[int | None, typer.Option(min=1, help="At most; it stops early.")] = None,
+        epochs: Annotated[int | None, typer.Option(min=1, max=bounds.EPOCHS, help="At most; it stops early.")] = None,
         choices: Annotated[
             str,
             typer.Option(
@@ -52,8 +57,12 @@ def register(app: typer.Typer) -> None:
                 "no column: --action-column does."
             ),
         ] = None,
-        holdout: Annotated[int, typer.Option(min=0, help="Last choices of each user that training never sees.")] = 8,
-        max_minutes: Annotated[float, typer.Option(min=0.1, help="Wall time at most, all in.")] = 3.0,
+        holdout: Annotated[
+            int, typer.Option(min=0, max=bounds.HELD_OUT, help="Last choices of each user that training never sees.")
+        ] = 8,
+        max_minutes: Annotated[
+            float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Wall time at most, all in.")
+        ] = 3.0,
         reading: Annotated[
             Path | None, typer.Option(help="Folder of read-ratings: comments without a value get one, in serving too.")
         ] = None,
@@ -80,6 +89,7 @@ def register(app: typer.Typer) -> None:
         from models.data.choices import parse_choices, parse_weights
         from models.devices import together
         from models.reading.reading import load_reading
+        from models.registry import require_preset
         from models.run import save_run
         from models.text import TextEncoder
         from models.train import CutOff, TrainSettings
@@ -87,6 +97,9 @@ def register(app: typer.Typer) -> None:
 
         since, scale = oldest(min_time, context.obj), scale_of(rating_scale)
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
+        require_preset(preset)
+        if os.environ.get("RANK", "0") == "0":  # of several GPUs' processes the first one writes
+            require_folder("--out", out)
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
         counted, weights = parse_choices(choices), parse_weights(action or ())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy import bounds
 from deploy.dataoptions import scale_of
 from deploy.printable import printable
+from stream import times
 
 if TYPE_CHECKING:
     from deploy.verify import Report
@@ -68,7 +69,13 @@ def register(app: typer.Typer) -> None:
 def verify(
     context: typer.Context,
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds until the worker must have committed all that is there now.")
+        float,
+        typer.Option(
+            min=0,
+            max=bounds.SECONDS,
+            callback=bounds.number,
+            help="Seconds until the worker must have committed all that is there now.",
+        ),
     ] = 0.0,
     since: Annotated[
         str | None,
@@ -92,7 +99,8 @@ def verify(
         typer.Option(help="Compute states and slates again with this bundle, or with the CURRENT one of a folder."),
     ] = None,
     numbers: Annotated[
-        int, typer.Option(min=0, help="With --bundle: of so many users; 0: of all, which takes long.")
+        int,
+        typer.Option(min=0, max=bounds.EVENTS, help="With --bundle: of so many users; 0: of all, which takes long."),
     ] = 20,
     min_time: Annotated[
         str | None,
@@ -127,8 +135,11 @@ def verify(
     from deploy.verify import Scope, run
 
     starts = dict(map(start_of, from_offset or ()))
+    begin, end = time_of(since, "--since"), time_of(until, "--until")
+    if begin is not None and end is not None and begin >= end:
+        raise typer.BadParameter(printable(f"--since {since} --until {until}: expected --since before --until"))
     scope = Scope(
-        wait, time_of(since), time_of(until), starts, ledger, tuple(data_dir or ()), bundle, numbers,
+        wait, begin, end, starts, ledger, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
         tuple(envelope_before or ()),
     )  # fmt: skip
@@ -141,17 +152,12 @@ def verify(
         raise typer.Exit(report.exit_code)
 
 
-def time_of(said: str | None) -> int | None:
-    """Epoch ms of an ISO 8601 time, or of a number that is one already."""
-    if said is None:
-        return None
-    if said.isascii() and said.isdecimal():
-        return int(said)
+def time_of(said: str | None, option: str = "") -> int | None:
+    """Epoch ms of what `stream.times.moment` reads. option: that was given, for people. Raises typer.BadParameter."""
     try:
-        moment = datetime.fromisoformat(said)
-    except ValueError:
-        raise typer.BadParameter(printable(f"{said}: expected ISO 8601 or epoch milliseconds")) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return None if said is None else times.moment(said)
+    except ValueError as error:
+        raise typer.BadParameter(printable(f"{option} {said}: {error}".strip())) from None
 
 
 def start_of(said: str) -> tuple[tuple[str, int], int]:
@@ -161,6 +167,15 @@ def start_of(said: str) -> tuple[tuple[str, int], int]:
     if not (topic and rest.isascii() and partition.isdecimal() and offset.isdecimal()):
         raise typer.BadParameter(printable(f"{said}: expected topic/partition/offset"))
     return (topic, int(partition)), int(offset)
+
+
+def verdict(report: Report) -> str:
+    """The check's outcome in words."""
+    if report.exit_code == 1:
+        return "the promise is broken"
+    if not report.input and (report.outside or report.quiet):
+        return "nothing was judged" + (": no event came in this range" if report.quiet else "")
+    return "part of it cannot be judged" if report.exit_code else "the promise holds"
 
 
 def _show(report: Report) -> None:
@@ -179,8 +194,7 @@ def _show(report: Report) -> None:
         table.add_row(name.replace("_", " "), f"[red]{count:,}[/]" if bad else f"{count:,}", meaning)
     console = Console()
     console.print(table)
-    verdict = {0: "the promise holds", 1: "the promise is broken", 3: "part of it cannot be judged"}[report.exit_code]
-    console.print(f"{verdict} ({report.seconds:.1f} s)")
+    console.print(f"{verdict(report)} ({report.seconds:.1f} s)")
     for violation in report.violations[:SHOWN]:
         console.print(escape(printable(f"  {violation}")), highlight=False, soft_wrap=True)
     for note in report.notes[:SHOWN]:

@@ -6,6 +6,7 @@ models, `numbers`: it shares the ONNX sessions and their inputs too, and runs on
 
     log      where records come from: Kafka, or lists in a test
     scope    what is to be judged
+    ranges   did the range hold anything to judge?
     accepts  by which settings a record was judged, where they were changed
     envelopes  where an event lies in its envelope
     judge    is this record acceptable?

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from deploy.verify.log import Place
+from stream import times
 from stream.errors import DataError
 
 Value = TypeVar("Value")
@@ -80,13 +80,8 @@ def setting(
 
 
 def _moment(said: str, text: str) -> int:
-    """Epoch ms of an ISO 8601 time, UTC where it names no zone, or of a number that is one already."""
-    if text.isascii() and text.isdecimal():
-        return int(text)
+    """Epoch ms of a time. said: the whole option, for people. Raises DataError."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise DataError(
-            f"{said}: expected topic/partition/offset, or a time (ISO 8601 or epoch ms), before the ="
-        ) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return times.moment(text, "expected topic/partition/offset, or a time (ISO 8601 or epoch ms), before the =")
+    except ValueError as error:
+        raise DataError(f"{said}: {error}") from None

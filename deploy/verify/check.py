@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy.verify import ranges
 from deploy.verify.accepts import Accepts
 from deploy.verify.deleted import Read, deleted_unread
 from deploy.verify.disks import disks
@@ -130,6 +131,7 @@ def check(
     moves.settle(scope.ranged, report)
     if numbers is not None:
         numbers.finish()
+    ranges.tell(log, scope, now, report)
     report.seconds = round(time.monotonic() - began, 3)
     return report
 

@@ -49,6 +49,8 @@ class Report:
     claims, fenced, exposed: of the changelog's writers; fenced states count for nothing, exposed ones are their user's last.
     acked, failed, indeterminate: sends of the ledger; *_found: those of them that are in the topic.
     stored: values in workers' RocksDB; stored_ahead: those later than their folder says.
+    outside: the range that was asked for lies outside the log, wholly or by one of its starts, or holds no source record while
+    later ones are there; quiet: it holds none, and there is no later one.
     numbers: states computed again; ranked: slates scored again; numbers_unverifiable: those that could not be.
     """
 
@@ -87,6 +89,8 @@ class Report:
     numbers: int = 0
     ranked: int = 0
     numbers_unverifiable: int = 0
+    outside: bool = False
+    quiet: bool = False
     seconds: float = 0.0
     kinds: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
@@ -113,7 +117,7 @@ class Report:
         """0 the promise holds; 1 it is broken; 3 part of it cannot be judged."""
         if self.kinds:
             return 1
-        undone = self.pending or self.undecided
+        undone = self.pending or self.undecided or self.outside
         return 3 if self.unverifiable or self.numbers_unverifiable or undone else 0
 
     def as_dict(self) -> dict[str, Any]:

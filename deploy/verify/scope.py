@@ -12,7 +12,7 @@ from deploy.verify.envelopes import ENVELOPES
 from deploy.verify.log import Log, Place, Span
 from stream import times
 from stream.errors import DataError, SettingsError
-from stream.settings import Settings
+from stream.settings import MOST_RATING, Settings
 
 RUN_IN = 20_000
 """Records read before the first that is judged, per topic-partition: a state that folded some from before the range and some
@@ -109,6 +109,6 @@ def _scale(said: str) -> tuple[float, float]:
         low, high = map(float, said.replace(",", " ").split())
     except ValueError:
         low = high = 0.0
-    if not low < high:
-        raise ValueError("expected LOW,HIGH, the smallest rating below the largest")
+    if not -MOST_RATING <= low < high <= MOST_RATING:
+        raise ValueError(f"expected LOW,HIGH, the smallest rating below the largest, both within {MOST_RATING:g}")
     return low, high

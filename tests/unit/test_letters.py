@@ -275,8 +275,8 @@ def test_choices(world: World) -> None:
 def test_moments() -> None:
     assert moment("2026-01-31T12:00:00Z") == moment("2026-01-31T12:00") == moment("1769860800000") == 1769860800000
     assert abs(moment("2h") - (time.time() - 7200) * 1000) < 5000
-    for bad in ("", "yesterday", "5", "2 fortnights", "٣d", "１７６９８６０８０００００"):
-        with pytest.raises(ValueError, match="isoformat"):
+    for bad in ("", "yesterday", "5", "2 fortnights", "1700000000", "٣d", "１７６９８６０８０００００"):
+        with pytest.raises(ValueError, match=r"expected 2h|looks like seconds"):
             moment(bad)
 
 

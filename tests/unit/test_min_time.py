@@ -9,12 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from faust.types import TP
 from typer.testing import CliRunner
 
+from deploy import letters
 from deploy.cli import app
 from deploy.commands.send import _checked
+from deploy.commands.verify import time_of
 from deploy.corrections import Acceptance
+from deploy.dataoptions import oldest
 from deploy.verify.check import check
 from deploy.verify.judge import Accepted, Judge
 from deploy.verify.scope import Scope
@@ -27,7 +31,7 @@ from stream.events import CLICK
 from stream.metrics import BatchFigures, Metrics
 from stream.pipeline import Pipeline
 from stream.settings import Settings, load
-from stream.times import hint, unit
+from stream.times import hint, moment, parse, unit
 from stream.valid import Rules
 from stream.wrongtimes import EVERY, WrongTimes
 from tests.unit.synthetic import NOW, Row, World, partition_of
@@ -89,7 +93,7 @@ def test_a_unit_is_named_only_where_something_speaks_for_it() -> None:
 @pytest.mark.parametrize(
     ("said", "oldest", "kept"),
     [
-        (None, OLDEST, "2000-01-01"), ("off", 0, "off"), ("0", 0, "0"), (5, 5, "5"),
+        (None, OLDEST, "2000-01-01"), ("off", 0, "off"), ("0", 0, "0"),
         ("1990-05-01", 641_520_000_000, "1990-05-01"), ("20000101", OLDEST, "20000101"),
         ("1990-05-01T02:00+02:00", 641_520_000_000, "1990-05-01T02:00+02:00"), ("946684800000", OLDEST, "946684800000"),
     ],
@@ -323,3 +327,67 @@ def test_verify_hands_the_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deploy.verify.run", run)
     CliRunner().invoke(app, ["verify", "--min-time", "off", "--min-time-before", "clicks/0/7=off"])
     assert (seen[0].min_time, seen[0].min_time_before) == ("off", ("clicks/0/7=off",))
+
+
+# numbers that are no epoch milliseconds
+
+
+@pytest.mark.parametrize("said", [1996, "1996"])
+def test_a_year_is_its_first_day(said: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = 820_454_400_000  # 1996-01-01
+    assert load(min_time=said).oldest == first
+    (tmp_path / "freshet.toml").write_text(f"min_time = {said!r}\n")
+    monkeypatch.setenv("FRESHET_CONFIG", str(tmp_path / "freshet.toml"))
+    assert load().oldest == first
+    monkeypatch.setenv("FRESHET_MIN_TIME", str(said))
+    assert load().oldest == first
+    assert oldest(str(said), load()) == first
+    assert moment(str(said)) == first
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("1", "found 1, which is 1970-01-01T00:00:00Z as epoch milliseconds; expected"),
+        ("199605", "write the date (1996-05-01) where you mean one"),
+        ("315532799999", "found 315532799999, which is 1979-12-31T23:59:59Z as epoch milliseconds"),
+        ("20000101120000", "found 20000101120000, which is 2603-10-12T"),
+        ("0999", "expected"),
+        ("1969", "from 1970 to 9999"),
+        ("0001-01-01", "from 1970 to 9999"),
+        ("9" * 5000, "expected"),
+        ("0001-01-01T00:00+23:59", "from 1970 to 9999"),
+        ("9999-12-31T23:59-23:59", "from 1970 to 9999"),
+        ("946684800", "946684800 looks like seconds; times are milliseconds: multiply by 1000"),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_meant_is_refused_with_the_likely_reading(said: str, why: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(min_time=said)
+    assert why in str(raised.value)
+    for read in (moment, time_of, letters.moment):
+        with pytest.raises((ValueError, typer.BadParameter)) as refused:
+            read(said)
+        assert why in str(refused.value)
+    with pytest.raises(DataError) as told:
+        check(World().log, World().settings, scope=Scope(min_time_before=(f"{said}=off",)))
+    assert why in str(told.value)
+
+
+def test_a_number_of_today_and_0_are_taken() -> None:
+    for said, found in (
+        ("0", 0),
+        ("315532800000", 315_532_800_000),
+        (str(NOW), NOW),
+        ("4102444800000", 4_102_444_800_000),
+    ):
+        assert (parse(said), time_of(said), letters.moment(said)) == (found, found, found)
+    assert parse("1970-05-01") == 10_368_000_000  # a date says what it means
+
+
+@pytest.mark.parametrize("command", [["verify", "--since"], ["verify", "--until"], ["deadletters", "list", "--since"]])
+@pytest.mark.parametrize("said", ["0001-01-01", "9" * 23, "199605", "1700000000"])
+def test_a_range_by_such_a_number_is_wrong_usage(command: list[str], said: str) -> None:
+    ended = CliRunner().invoke(app, [*command, said])
+    assert ended.exit_code == 2, ended.exception
+    assert "expected" in ended.stderr or "looks like seconds" in ended.stderr
