@@ -272,7 +272,11 @@ def test_yoochoose(tmp_path: Path) -> None:
         ("2", "214536502", CLICK, 1_396_879_200_000),
     ]
     assert data.items == (Item("214536502", "", categories=("11",)), Item("214536500", ""))
-    (tmp_path / "yoochoose-buys.dat").rename(tmp_path / "mine.dat")
+    folder = tmp_path / "purchases"
+    folder.mkdir()
+    (tmp_path / "yoochoose-buys.dat").rename(folder / "yoochoose-buys.dat")
+    assert rows(read(folder, "yoochoose"))[0][:2] == ("2", "214536502")
+    (folder / "yoochoose-buys.dat").rename(tmp_path / "mine.dat")
     assert len(read(tmp_path / "mine.dat", "yoochoose").events) == 1
 
 

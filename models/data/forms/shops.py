@@ -94,9 +94,9 @@ def _upwards(category: str, above: dict[str, str]) -> list[str]:
 def read_yoochoose(source: Source) -> DataSet:
     """Clicks are views, yoochoose-buys.dat purchases. An item's categories are those that its clicks name, but 0 and S. The
     file yoochoose-test.dat is not read beside the clicks: it is the challenge's own test."""
-    path = chosen(source, CLICKS) or source.need(CLICKS)
-    # A file that was named alone is one of the two: a purchase has a price and a quantity.
-    lone_buys = source.path.is_file() and "".join(head(source, path, 1)).count(",") == len(BUY_COLUMNS) - 1
+    path = chosen(source, CLICKS, BUYS) or source.need(CLICKS)
+    # One file, of whatever name where it was named alone, is one of the two: a purchase has a price and a quantity.
+    lone_buys = "".join(head(source, path, 1)).count(",") == len(BUY_COLUMNS) - 1
     buys = path if lone_buys else source.find(BUYS)
     tables, kinds = ([], []) if lone_buys else _clicks(path)
     if buys is not None:
