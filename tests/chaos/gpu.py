@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,19 @@ class Hog:
         self._process.communicate(timeout=30)
 
 
-def on_cuda(settings: Settings, bundles: Path, folder: Path, seed: int, name: str, **more: Any) -> Trial:
-    """A trial of two workers on the GPU."""
-    trial = Trial(25, name, seed, settings, bundles, folder, workers=2, provider="cuda", **more)
+def on_a_gpu(
+    settings: Settings, bundles: Path, folder: Path, seed: int, name: str, providers: Sequence[str], **more: Any
+) -> Trial:
+    """A trial of one worker for each of `providers`."""
+    each = [{"provider": one} for one in providers]
+    trial = Trial(25, name, seed, settings, bundles, folder, workers=len(each), each=each, **more)
     trial.most = MEMORY
     return trial
 
 
 def killed(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     """Workers on a GPU are killed amid their work, three times."""
-    with on_cuda(settings, bundles, folder, seed, "killed on a GPU") as trial:
+    with on_a_gpu(settings, bundles, folder, seed, "killed on a GPU", ("cuda", "cuda")) as trial:
         for worker in trial.workers:
             assert worker.metric("freshet_provider_info", provider="cuda", policy="cuda") == 1
         for _ in range(3):
@@ -72,13 +76,8 @@ def killed(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
 def no_memory(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     """Another process takes the whole memory of the GPU. A worker that starts then says so and ends; with `auto` one works on
     the CPU, and says why; once the memory is free again they all work."""
-    each = ({}, {}, {"provider": "auto"})
-    trial = Trial(
-        25, "GPU out of memory", seed, settings, bundles, folder, workers=3, allowed=(-9, 69, 70),
-        each=[{"provider": "cuda"} | one for one in each],
-    )  # fmt: skip
-    trial.most = MEMORY
-    with trial:
+    providers = ("cuda", "cuda", "auto")
+    with on_a_gpu(settings, bundles, folder, seed, "GPU out of memory", providers, allowed=(-9, 69, 70)) as trial:
         stays, dies, falls_back = trial.workers
         trial.works(300)
         for worker in (dies, falls_back):
