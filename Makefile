@@ -29,10 +29,10 @@ help: ## list the targets
 
 environment: $(MADE) ## make .venv from requirements.lock, every package checked by hash
 
-$(MADE): requirements.lock pyproject.toml deploy/tools/environment.py deploy/tools/uv.lock
+$(MADE): requirements.lock pyproject.toml scripts/environment.py scripts/uv.lock
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m deploy.tools.environment .venv $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
+	$(PYTHON) -m scripts.environment .venv $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
 	@touch $@
 
 demo: $(MADE) ## real events through a real Kafka, live in the terminal; DATA=folder for another data set
@@ -64,7 +64,7 @@ chaos: $(MADE) $(RIVALS) ## 51 faults, five seeds each (hours), each held to fre
 rivals: $(RIVALS) ## make .rivals, the environment of Quix Streams, which `make chaos` kills as it kills freshet
 
 $(RIVALS): $(MADE) tests/rivals/requirements.lock
-	$(BIN)/python -m deploy.tools.environment .rivals --lock tests/rivals/requirements.lock
+	$(BIN)/python -m scripts.environment .rivals --lock tests/rivals/requirements.lock
 	@touch $@
 
 fuzz: $(MADE) ## mutate the input of every parser; SECONDS=600 for longer, ARGS="events states" for some
@@ -78,8 +78,8 @@ evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, 
 
 tools: ## Prometheus, promtool, helm, kubeconform and the operator's definitions (by Go) into .tools, pinned, without root
 	@test -n "$(PYTHON)" || { echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m deploy.tools.prometheus .tools
-	$(PYTHON) -m deploy.tools.kubernetes .tools
+	$(PYTHON) -m scripts.prometheus .tools
+	$(PYTHON) -m scripts.kubernetes .tools
 
 clients: $(MADE) ## Kafka clients in other languages into .clients, as far as their tools are here; tests/clients measures them
 	$(BIN)/python -m tests.clients.setup .clients

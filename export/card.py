@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from models.run import Run
-from stream.bundle import Card
+from models.training.run import Run
+from stream.inference.bundle import Card
 
 LICENCES: Final = {
     "text.onnx": "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)",

@@ -1,6 +1,6 @@
 """The trained torch modules as ONNX graphs: step, score, text, item, with the signatures of docs/bundle.md.
 
-Torch's exporter writes the learned part; the tail of the score graph is written by hand (export/tail.py). Every graph is
+Torch's exporter writes the learned part; the tail of the score graph is written by hand (export/score_head.py). Every graph is
 stripped: the exporter leaves stack traces with source paths.
 """
 
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from export.tail import append_tail
-from models.blend import Blend, Neighbours, log_popularity
-from models.network import STATE_LIMIT, InterestNetwork
-from stream.bundle import OPSET
-from stream.inputs import NUMBERS
+from export.score_head import append_tail
+from models.network.blend import Blend, Neighbours, log_popularity
+from models.network.network import STATE_LIMIT, InterestNetwork
+from stream.core.features import NUMBERS
+from stream.inference.bundle import OPSET
 
 
 class Step(nn.Module):
@@ -61,7 +61,8 @@ class ActingStep(Step):
 
 
 def step_module(network: InterestNetwork) -> Step:
-    """The module of step.onnx. Its inputs stand in the order of stream.inputs.InputRows, then h and c; `action` is there only
+    """The module of step.onnx. Its inputs stand in the order of stream.core.features.InputRows, then h and c; `action`
+    is there only
     where the network reads it."""
     return ActingStep(network) if network.size.reads_actions else Step(network)
 
@@ -143,7 +144,7 @@ def text_graph(bert: Any) -> onnx.ModelProto:
 def score_graph(
     network: InterestNetwork, blend: Blend, neighbours: Neighbours, popularity: NDArray[np.float32]
 ) -> onnx.ModelProto:
-    """score.onnx: query(h) @ items.T and the rest of the sum of models/blend.py, masks, top k.
+    """score.onnx: query(h) @ items.T and the rest of the sum of models/network/blend.py, masks, top k.
 
     popularity: float32 [N + 1], interactions.
     """

@@ -12,16 +12,16 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from export.graphs import ItemTower, Query, TextVector, step_module
-from export.reading import reading_golden
-from models.blend import blend_scores, log_popularity
-from models.run import Run
-from stream import provider
-from stream.bundle import Parity
-from stream.encoder import apart
-from stream.errors import BundleError
-from stream.events import BEHAVIOURS
-from stream.inputs import NUMBERS
-from stream.session import slates_apart, ulps
+from export.text_rating import reading_golden
+from models.network.blend import blend_scores, log_popularity
+from models.training.run import Run
+from stream.core.errors import BundleError
+from stream.core.features import NUMBERS
+from stream.core.messages import BEHAVIOURS
+from stream.inference import runtime
+from stream.inference.bundle import Parity
+from stream.inference.models import slates_apart, ulps
+from stream.inference.text_encoder import apart
 
 Arrays = dict[str, NDArray[Any]]
 UNITS: Final = {
@@ -81,7 +81,7 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: ND
     for name, tolerance in TOLERANCES.items():
         if f"{name}.onnx" not in graphs:
             continue
-        session = provider.session(f"{name}.onnx", graphs[f"{name}.onnx"], "cpu")
+        session = runtime.session(f"{name}.onnx", graphs[f"{name}.onnx"], "cpu")
         arrays = golden[name]
         if name == "score":
             arrays = arrays | {

@@ -22,10 +22,11 @@ from safetensors.torch import save as save_tensors
 from export.card import card_text, make_card
 from export.graphs import item_graph, score_graph, serialise, step_graph, text_graph
 from export.parity import golden_vectors, measure
-from export.reading import rating_graph, reading_entry, text_and_trunk_graph
-from models.run import Run, check_actions, check_blend
-from models.text import load_bert, load_tokenizer
-from stream.bundle import (
+from export.text_rating import rating_graph, reading_entry, text_and_trunk_graph
+from models.network.text import load_bert, load_tokenizer
+from models.training.run import Run, check_actions, check_blend
+from stream.core.errors import BundleError
+from stream.inference.bundle import (
     ACTING,
     CURRENT,
     MANIFEST,
@@ -39,9 +40,8 @@ from stream.bundle import (
     load,
     stamp,
 )
-from stream.encoder import open_encoder
-from stream.errors import BundleError
-from stream.session import open_models
+from stream.inference.models import open_models
+from stream.inference.text_encoder import open_encoder
 
 
 def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, bytes]:

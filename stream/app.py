@@ -7,13 +7,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream.agents import InterestAgent
+from stream.core.errors import SettingsError
+from stream.kafka.app import SourceApp
+from stream.kafka.batch import MicroBatch
+from stream.kafka.state_store import InterestStore, interest_table
+from stream.pipeline.pipeline import Pipeline
 from stream.settings import Settings, load
-from stream.store import InterestStore, interest_table
-from stream.transport import SourceApp
 
 if TYPE_CHECKING:
     app: SourceApp
+
+
+class InterestAgent:
+    """The one agent: every micro-batch of clicks, ratings and comments goes through the pipeline.
+
+    It has one task, since several writers on one table lose updates. `pipeline` is set by the worker before the app starts.
+    """
+
+    def __init__(self, app: SourceApp) -> None:
+        self.pipeline: Pipeline | None = None
+        self.agent: Any = app.source_agent(
+            "interest", self._handle, "Folds clicks, ratings and comments into interests, answers with slates."
+        )
+
+    async def _handle(self, batch: MicroBatch) -> None:
+        if self.pipeline is None:
+            raise SettingsError("no models are loaded: start the worker with `freshet worker`")
+        await self.pipeline.process(batch)
 
 
 class InterestApp(SourceApp):

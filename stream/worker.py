@@ -20,42 +20,39 @@ from typing import Any, NamedTuple
 import msgspec
 from aiokafka.partitioner import murmur2
 
-from stream import lasting, logs, popularity, status
 from stream.app import InterestApp
-from stream.bundle import Bundle, current, load
-from stream.catalogue import Catalogue
-from stream.clock import Difference
-from stream.comments import CommentStage
-from stream.deadletter import DeadLetters
-from stream.decoder import decoder_of
-from stream.encoder import Vectors
-from stream.errors import BundleError, FreshetError, RecordError, SettingsError
-from stream.events import Scored
-from stream.fatal import fatal, leave, prepare
-from stream.folder import Changelog, FolderCheck
-from stream.health import Health
-from stream.hung import guard
-from stream.items import ItemsFollower
-from stream.lag import Lag
-from stream.metrics import Metrics
-from stream.misplaced import Misplaced
-from stream.pipeline import Pipeline, Serving
-from stream.progress import LoopWatch, Progress, Work
-from stream.serving import Opened, Threads, open_for
+from stream.catalogue import popularity
+from stream.catalogue.catalogue import Catalogue
+from stream.catalogue.consumer import ItemsFollower
+from stream.core.errors import BundleError, FreshetError, RecordError, SettingsError
+from stream.core.messages import Scored
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.serving import Opened, Threads, open_for
+from stream.inference.text_encoder import Vectors
+from stream.kafka.broker_clock import Difference
+from stream.kafka.consumer import SourceConsumer
+from stream.kafka.decoding import decoder_of
+from stream.kafka.fencing import ChangelogReader, Fence
+from stream.kafka.lenient_records import bound_unpacking, escape_header_names
+from stream.kafka.membership import Membership, take
+from stream.kafka.private_api import check_private_names
+from stream.kafka.producer import Outgoing
+from stream.kafka.store_identity import Changelog, FolderCheck
+from stream.observability import logs, status
+from stream.observability.health import Health
+from stream.observability.lag import Lag
+from stream.observability.metrics import Metrics
+from stream.pipeline.comments import CommentStage
+from stream.pipeline.dead_letter import DeadLetters
+from stream.pipeline.misplaced import Misplaced
+from stream.pipeline.pipeline import Pipeline, Serving
+from stream.pipeline.sent_before import SentBefore, since_reader
+from stream.process import supervision
+from stream.process.fatal import fatal, leave, prepare
+from stream.process.progress import LoopWatch, Progress, Work
+from stream.process.stopping import stopping
+from stream.process.watchdog import guard
 from stream.settings import Settings
-from stream.stopping import stopping
-from stream.transport import (
-    ChangelogReader,
-    Fence,
-    Membership,
-    Outgoing,
-    SourceConsumer,
-    bound_unpacking,
-    check_private_names,
-    escape_header_names,
-    take,
-)
-from stream.transport.sentbefore import SentBefore, since_reader
 
 BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
 START = 5.0  # seconds that a start under way gets to come to an end, once a stop is asked for
@@ -96,10 +93,10 @@ def run(
     if place.folder != settings.data_dir:
         log.warning("data_dir: %s is in use by another worker; this one takes %s", settings.data_dir, place.folder)
     settings = settings.model_copy(update={"data_dir": place.folder})
-    lasting.guard_threads(lambda: stopping.asked)
-    lasting.guard_services(lambda: stopping.asked)
+    supervision.guard_threads(lambda: stopping.asked)
+    supervision.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        lasting.guard_loop(runner.get_loop(), lambda: stopping.asked)
+        supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
         runner.run(Worker(settings, bundle, opened, threads, topics or {}, cluster, place, room or {}).live())
     leave(0)  # no thread that is still busy holds the end back
 
@@ -357,7 +354,7 @@ class Worker:
             work |= consumer.work(self._recovered(self._app))
         if self._comments is not None and self._comments.held:
             work["comments"] = Work(f"{self._comments.held} events behind comments to be encoded", self._encoded)
-        lasting.look(tasks, threads)
+        supervision.look(tasks, threads)
         self._progress.look(work)
 
     def _beat_of_consumer(self) -> int:

@@ -1,4 +1,5 @@
-"""`freshet worker` in which something ends, or stands still, that must not: the test of stream.lasting and stream.progress.
+"""`freshet worker` in which something ends, or stands still, that must not: the test of stream.process.supervision and
+stream.process.progress.
 
 python -m tests.broken NAME       once the worker is ready, or from its start, the thing of that name happens
 """
@@ -12,9 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stream import session, worker
-from stream.pipeline import Pipeline
-from stream.transport import SourceConsumer
+from stream import worker
+from stream.inference import models
+from stream.kafka.consumer import SourceConsumer
+from stream.pipeline.pipeline import Pipeline
 from stream.worker import Worker
 
 Act = Callable[[Worker], None]
@@ -30,7 +32,7 @@ def clock() -> None:
 def golden() -> None:
     """A graph does not end."""
     worker.BUNDLE_LIMIT = 3.0
-    session.Models.replay = lambda *_: time.sleep(3600)  # type: ignore[method-assign]
+    models.Models.replay = lambda *_: time.sleep(3600)  # type: ignore[method-assign]
 
 
 def memory() -> None:
@@ -151,7 +153,7 @@ def once_ready(act: Act) -> None:
 
 
 if __name__ == "__main__":
-    from deploy.cli import main
+    from deploy.cli.main import main
 
     name = sys.argv.pop()
     if name in READY:

@@ -15,11 +15,11 @@ import torch
 
 from export.graphs import serialise, text_graph
 from export.publish import build, publish
-from models.blend import Blend, Neighbours
-from models.network import InterestNetwork, NetworkSize
-from models.run import DataInfo, Run
-from models.text import load_bert
-from stream.inputs import InputSpec
+from models.network.blend import Blend, Neighbours
+from models.network.network import InterestNetwork, NetworkSize
+from models.network.text import load_bert
+from models.training.run import DataInfo, Run
+from stream.core.features import InputSpec
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
 

@@ -28,7 +28,7 @@ def wrong_by(file: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    from deploy.cli import main
+    from deploy.cli.main import main
 
     sys.argv[1:] = ["worker"]
     main()

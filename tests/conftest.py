@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One embedded Apache Kafka for the whole run."""
-    from deploy.kafka import EmbeddedKafka
+    from deploy.embedded_kafka import EmbeddedKafka
 
     broker = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
     broker.start()
@@ -60,12 +60,12 @@ def failing_cluster(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def world(kafka: Any) -> Callable[..., Settings]:
     """Make settings with topics of their own on the shared broker: world(partitions=2, ...)."""
-    from deploy import topics
+    from deploy.clients import admin
 
     def make(**values: Any) -> Settings:
         name = uuid.uuid4().hex[:8]
         settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **values)
-        topics.create(settings)
+        admin.create(settings)
         return settings
 
     return make

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 
-from deploy.kafka.cluster import KafkaCluster, Node
-from deploy.topics import admin
+from deploy.clients.admin import admin
+from deploy.embedded_kafka.cluster import KafkaCluster, Node
 from stream.settings import Settings
 from tests.failing_kafka import Breakable, low_port
 from tests.proxy import Proxy

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from types import TracebackType
 
-from deploy.kafka import EmbeddedKafka
-from deploy.kafka.broker import _bindable
+from deploy.embedded_kafka import EmbeddedKafka
+from deploy.embedded_kafka.broker import _bindable
 from tests.proxy import Proxy
 from tests.worker_process import until
 

@@ -20,23 +20,37 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import jsonschema_rs
+from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from deploy import corrections as corrected
-from deploy import letters, sendback
-from deploy.producer import Sent
-from deploy.slates import SlateReader
-from deploy.verify.judge import Accepted, Judge, murmur2, parse, schema
-from deploy.verify.sends import Sends
-from deploy.verify.writers import Writers
+from deploy.clients.murmur2 import murmur2
+from deploy.clients.producer import Sent
+from deploy.clients.schema import parse, schema
+from deploy.clients.slate_reader import SlateReader
+from deploy.dead_letters import corrections as corrected
+from deploy.dead_letters import reader as letters
+from deploy.dead_letters import redrive
+from deploy.verify.fencing import Writers
+from deploy.verify.producer_log import Sends
+from deploy.verify.validator import Accepted, Judge
 from models.data.folders import read
-from stream import bundle, claims, graph, interest, security
-from stream.body import JsonDecoder
-from stream.decoder import EventDecoder
-from stream.errors import BrokerError, BundleError, DataError, RecordError, SettingsError, StateError, TopologyError
-from stream.events import Item
-from stream.settings import load
+from stream.core import fencing_log
+from stream.core import state as interest
+from stream.core.decoder import EventDecoder
+from stream.core.errors import (
+    BrokerError,
+    BundleError,
+    DataError,
+    RecordError,
+    SettingsError,
+    StateError,
+    TopologyError,
+)
+from stream.core.json_body import JsonDecoder
+from stream.core.messages import Item
+from stream.inference import bundle, onnx_check
+from stream.settings import load, security
 
 PARTITIONS: Final = 3
 NOW: Final = 1_700_000_000_000
@@ -57,7 +71,7 @@ class Said(NamedTuple):
 
 def events(data: bytes) -> None:
     """The hot path's decoder takes exactly what verify's judge takes."""
-    decoder, judge = EventDecoder(PARTITIONS, SCALE), Judge(PARTITIONS, SCALE)
+    decoder, judge = EventDecoder(kafka_hash, PARTITIONS, SCALE), Judge(PARTITIONS, SCALE)
     user = b"ann"
     with suppress(ValueError, AttributeError, RecursionError, TypeError, KeyError):
         user = json.loads(data)["user"].encode() if b'"user"' in data else user
@@ -91,8 +105,8 @@ def states(data: bytes) -> None:
 
 
 def claim(data: bytes) -> None:
-    assert claims.decode(data).epoch >= 0
-    assert claims.epoch_of([("writer", data)]) >= 0
+    assert fencing_log.decode(data).epoch >= 0
+    assert fencing_log.epoch_of([("writer", data)]) >= 0
 
 
 def letter(data: bytes) -> None:
@@ -108,7 +122,7 @@ def letter(data: bytes) -> None:
     json.dumps(one.row())
     assert one.failed_ms >= 0
     with suppress(DataError):
-        sendback.outgoing(settings_, one)
+        redrive.outgoing(settings_, one)
 
 
 def toml(data: bytes) -> None:
@@ -150,7 +164,7 @@ def manifest(data: bytes) -> None:
 
 def graphs(data: bytes) -> None:
     with suppress(BundleError):
-        graph.check("step.onnx", data, bundle.OPSET)
+        onnx_check.check("step.onnx", data, bundle.OPSET)
 
 
 def arrays(data: bytes) -> None:
@@ -192,7 +206,7 @@ def writer(data: bytes) -> None:
     """A claim as verify reads it."""
     writers = Writers()
     with suppress(TopologyError):  # of a claim that says another form of keys
-        wrong = writers.claim(Said(0, 1, NOW, claims.CLAIM_KEY, data, [("writer", data)]))
+        wrong = writers.claim(Said(0, 1, NOW, fencing_log.CLAIM_KEY, data, [("writer", data)]))
         assert wrong is None or wrong.kind in ("claim", "forged-claim")
 
 
@@ -354,7 +368,7 @@ def _atheris(name: str, arguments: list[str]) -> None:
     import atheris
 
     atheris.instrument_func(TARGETS[name])
-    for module in (bundle, claims, graph, interest, security, json):
+    for module in (bundle, fencing_log, onnx_check, interest, security, json):
         for found in vars(module).values():
             if callable(found) and getattr(found, "__module__", "") == module.__name__ and hasattr(found, "__code__"):
                 atheris.instrument_func(found)

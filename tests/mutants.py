@@ -21,20 +21,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from stream import claims, interest, pipeline, popularity, recommend
-from stream.claims import CLAIM_KEY
-from stream.decoder import EventDecoder
-from stream.errors import RecordError
-from stream.events import SourceEvent
-from stream.health import Health
-from stream.inputs import InputRows
-from stream.interest import Interest
-from stream.pipeline import Pipeline
-from stream.recommend import Turn
-from stream.session import Models
+from stream.catalogue import popularity
+from stream.core import fencing_log, fold
+from stream.core import state as interest
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError
+from stream.core.features import InputRows
+from stream.core.fencing_log import CLAIM_KEY
+from stream.core.fold import Turn
+from stream.core.messages import SourceEvent
+from stream.core.state import Interest
+from stream.inference.models import Models
+from stream.kafka.batch import MicroBatch
+from stream.kafka.lease import Lease
+from stream.kafka.producer import Outgoing, RecordBatches
+from stream.observability.health import Health
+from stream.pipeline import pipeline
+from stream.pipeline.pipeline import Pipeline
 from stream.settings import Settings, load
-from stream.transport import MicroBatch, Outgoing, RecordBatches
-from stream.transport.lease import Lease
 from stream.worker import run
 
 EVERY = 1000  # events
@@ -202,13 +206,13 @@ def muddles_action(settings: Settings) -> None:
 
 def feeds_no_action(settings: Settings) -> None:
     """The recurrent step reads every click as one without an action."""
-    input_rows = recommend.input_rows
+    input_rows = fold.input_rows
 
     def mutant(*inputs: Any) -> tuple[InputRows, int]:
         rows, unknown = input_rows(*inputs)
         return rows._replace(action=np.zeros_like(rows.action)), unknown
 
-    recommend.input_rows = mutant
+    fold.input_rows = mutant
 
 
 def drifts(settings: Settings) -> None:
@@ -263,10 +267,10 @@ def overclaims(settings: Settings) -> None:
         more = []
         for record in records:
             if record.key == CLAIM_KEY:
-                claim = claims.decode(record.value)
+                claim = fencing_log.decode(record.value)
                 epoch = claim.epoch + 10**9
-                value = claims.encode(msgspec.structs.replace(claim, epoch=epoch))
-                more.append(Outgoing(CLAIM_KEY, value, claims.stamp(epoch)))
+                value = fencing_log.encode(msgspec.structs.replace(claim, epoch=epoch))
+                more.append(Outgoing(CLAIM_KEY, value, fencing_log.stamp(epoch)))
         return records + more
 
     on_changelog(settings, change)

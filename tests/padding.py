@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from stream.masking import MASKED
+from stream.inference.masking import MASKED
 
 PADDING = np.finfo(np.float32).min  # -3.4e38: better than -inf
 PLACES = 13  # 51 rows are padded to 64

@@ -15,11 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stream.pipeline import Pipeline
-from stream.popularity import ANYONE
+from stream.catalogue.popularity import ANYONE
+from stream.kafka import consumer
+from stream.kafka.consumer import SourceConsumer
+from stream.kafka.fencing import Fence
+from stream.kafka.producer import Outgoing, RecordBatches
+from stream.kafka.state_store import InterestStore
+from stream.pipeline.pipeline import Pipeline
 from stream.settings import load
-from stream.store import InterestStore
-from stream.transport import Fence, Outgoing, RecordBatches, SourceConsumer, consumer
 
 POINTS = {
     "recovering": "some changelog records are back in RocksDB, others are not",
@@ -107,7 +110,7 @@ def keeping(here: At) -> None:
 
 
 if __name__ == "__main__":
-    from deploy.cli import main
+    from deploy.cli.main import main
 
     here = at(Path(sys.argv.pop()))
     taking_over(here)

@@ -9,7 +9,7 @@ import json
 import time
 from typing import Any, NamedTuple
 
-from stream.events import MAX_TEXT
+from stream.core.messages import MAX_TEXT
 
 NOW = int(time.time() * 1000)
 USER = "user1"

@@ -28,7 +28,8 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from deploy.kafka import EmbeddedKafka, free_port
+from deploy.clients.arguments import client_arguments
+from deploy.embedded_kafka import EmbeddedKafka, free_port
 from stream.settings import Settings, load
 
 CERTIFICATES: Final = ("good", "expired", "stranger", "unknown")
@@ -111,7 +112,7 @@ class SecuredKafka(EmbeddedKafka):
             client.delete_acls([_filter(user, right) for right in rights])
 
     def _admin(self) -> AbstractContextManager[KafkaAdminClient]:
-        return closing(KafkaAdminClient(**self.settings().kafka_python()))
+        return closing(KafkaAdminClient(**client_arguments(self.settings())))
 
     def _certify(self) -> None:
         ours, other = trustme.CA(), trustme.CA()

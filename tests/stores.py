@@ -8,7 +8,7 @@ from typing import Any
 
 from faust.stores.rocksdb import RocksDBOptions
 
-from stream.store import InterestStore
+from stream.kafka.state_store import InterestStore
 
 
 def plain_store(folder: Path, changelog: str) -> InterestStore:

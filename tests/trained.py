@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.blend import blend_scores, log_popularity, recent_choices
-from models.network import InterestNetwork
-from models.rows import Histories
-from models.run import Run
+from models.data.histories import Histories
+from models.network.blend import blend_scores, log_popularity, recent_choices
+from models.network.network import InterestNetwork
+from models.training.run import Run
 
 
 @torch.inference_mode()

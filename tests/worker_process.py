@@ -19,7 +19,8 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
-from deploy.verify.log import KafkaLog, Place
+from deploy.clients.arguments import client_arguments
+from deploy.clients.log_reader import KafkaLog, Place
 from stream.settings import Settings
 
 
@@ -166,7 +167,7 @@ class Events:
         self.producer = KafkaProducer(
             acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000,
             delivery_timeout_ms=300_000,  # longer than any outage here: once a batch has expired it sends nothing more
-            **settings.kafka_python(),
+            **client_arguments(settings),
         )  # fmt: skip
         self.sent = 0
         self.words = 6  # of a comment
@@ -249,7 +250,7 @@ def all_committed(settings: Settings, worker: WorkerProcess | None = None, secon
 
 def read_all(settings: Settings, topic: str) -> Iterator[Any]:
     """Every record of a topic, up to its end as of now."""
-    consumer = KafkaConsumer(enable_auto_commit=False, isolation_level="read_committed", **settings.kafka_python())
+    consumer = KafkaConsumer(enable_auto_commit=False, isolation_level="read_committed", **client_arguments(settings))
     try:
         tps = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
         consumer.assign(tps)

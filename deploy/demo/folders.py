@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deploy.kafka import EmbeddedKafka
+from deploy.embedded_kafka import EmbeddedKafka
 
 LOCK = "lock"
 KAFKA = "kafka"

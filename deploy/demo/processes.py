@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from stream.errors import FreshetError
+from stream.core.errors import FreshetError
 from stream.settings import Settings
 
 READY_LIMIT: Final = 90.0  # seconds until a worker that is not ready is given up

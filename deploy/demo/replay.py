@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from deploy.demo.board import Board, Figures, Spot
-from deploy.demo.feed import Feed, Slate
-from deploy.demo.judge import Judge
-from deploy.demo.loop import ClosedLoop, Held
-from stream.errors import FreshetError
+from deploy.demo.client import Feed, Slate
+from deploy.demo.closed_loop import ClosedLoop, Held
+from deploy.demo.hit_rate import Judge
+from deploy.demo.progress import Board, Figures, Spot
+from stream.core.errors import FreshetError
 
 STALL: Final = 60.0  # seconds without any slate until the demo gives up
 LOOK: Final = 0.25  # seconds between two updates of the board

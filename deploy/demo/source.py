@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from models.data import DataSet, generate, read
-from stream.errors import DownloadError
+from stream.core.errors import DownloadError
 
 NAME: Final = "ml-latest-small"
 ORIGINAL: Final = f"https://files.grouplens.org/datasets/movielens/{NAME}.zip"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from models.data import DataSet
 from models.data.dataset import fingerprint
-from models.run import Run, load_run, save_run
-from models.text import TextEncoder
-from models.train import TrainSettings, train
-from stream.bundle import CURRENT
+from models.network.text import TextEncoder
+from models.training.run import Run, load_run, save_run
+from models.training.train import TrainSettings, train
+from stream.inference.bundle import CURRENT
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("models", "export", "stream/inputs.py", "stream/bundle.py")
+CODE = ("models", "export", "stream/core/features.py", "stream/inference/bundle.py")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def prepare(
     report: Callable[[str, int, int, str], None],
     exporting: Callable[[Run], None],
 ) -> Prepared:
-    """Train on the training part and export, or find both done. report: as in models.train; exporting: called between
+    """Train on the training part and export, or find both done. report: as in models.training.train; exporting: called between
     the two. Raises DataError, BundleError."""
     import torch
 

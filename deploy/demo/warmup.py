@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from deploy.demo.feed import Feed, Slate
+from deploy.demo.client import Feed, Slate
 from models.data import Message
-from stream.errors import FreshetError
+from stream.core.errors import FreshetError
 
 STALL: Final = 60.0  # seconds without any slate until the demo gives up
 BURST: Final = 500  # events sent between two looks at the slates

@@ -17,14 +17,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy.clients.log_reader import KafkaLog, Log, Place, Span
 from deploy.verify import ranges
-from deploy.verify.accepts import Accepts
-from deploy.verify.deleted import Read, deleted_unread
-from deploy.verify.disks import disks
-from deploy.verify.history import History
-from deploy.verify.judge import Judge
+from deploy.verify.accepted_settings import Accepts
+from deploy.verify.changelog import History
+from deploy.verify.dead_letters import Letters
+from deploy.verify.deleted_records import Read, deleted_unread
 from deploy.verify.keys import Keys
-from deploy.verify.ledger import (
+from deploy.verify.local_store import disks
+from deploy.verify.moved_records import Moves
+from deploy.verify.producer_log import Sends, refuse_unreadable
+from deploy.verify.report import Report, Violation
+from deploy.verify.scope import MARGIN_MS, Scope
+from deploy.verify.slates import Slates
+from deploy.verify.source_index import (
     ABSENT,
     ACCEPTED,
     APPLIED,
@@ -40,19 +46,13 @@ from deploy.verify.ledger import (
     Ledger,
     Shelf,
 )
-from deploy.verify.letters import Letters
-from deploy.verify.log import KafkaLog, Log, Place, Span
-from deploy.verify.moves import Moves
-from deploy.verify.report import Report, Violation
-from deploy.verify.scope import MARGIN_MS, Scope
-from deploy.verify.sends import Sends, refuse_unreadable
-from deploy.verify.slates import Slates
 from deploy.verify.undecided import Undecided
-from stream.errors import TopologyError
+from deploy.verify.validator import Judge
+from stream.core.errors import TopologyError
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from deploy.verify.numbers import Numbers
+    from deploy.verify.recompute import Numbers
 
 POLL_SECONDS = 0.2
 
@@ -86,7 +86,7 @@ def check(
         )  # before anything that takes long
     numbers = None
     if scope.bundle is not None:
-        from deploy.verify.numbers import Numbers
+        from deploy.verify.recompute import Numbers
 
         numbers = Numbers(scope.bundle, scope.users, log, settings, report)
     accepts = scope.accepts(settings, now, numbers.rating_scale if numbers is not None else None)

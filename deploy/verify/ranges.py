@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from deploy.verify.log import Log, Place, Span
+from deploy.clients.log_reader import Log, Place, Span
 from deploy.verify.report import Report, Violation
 from deploy.verify.scope import Scope
-from stream.times import date
+from stream.core.times import date
 
 
 def tell(log: Log, scope: Scope, spans: Mapping[Place, Span], report: Report) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.verify.accepts import Accepts, setting
-from deploy.verify.envelopes import ENVELOPES
-from deploy.verify.log import Log, Place, Span
-from stream import times
-from stream.errors import DataError, SettingsError
-from stream.settings import MOST_RATING, Settings
+from deploy.clients.envelopes import ENVELOPES
+from deploy.clients.log_reader import Log, Place, Span
+from deploy.verify.accepted_settings import Accepts, setting
+from stream.core import times
+from stream.core.errors import DataError, SettingsError
+from stream.settings import Settings
+from stream.settings.settings import MOST_RATING
 
 RUN_IN = 20_000
 """Records read before the first that is judged, per topic-partition: a state that folded some from before the range and some
@@ -27,7 +28,7 @@ class Scope:
     """wait: seconds until the group must have committed what is there now; since, until: epoch ms of append times, until is
     exclusive; starts: first offsets to judge; ledger: the producer's; data_dirs: of stopped workers; bundle: a bundle's
     folder, or a folder of bundles with CURRENT, whose models compute states again, of so many `users` (0: of all); min_time: what
-    the workers have, where it is not the setting; min_time_before: PLACE=VALUE of former ones (deploy.verify.accepts);
+    the workers have, where it is not the setting; min_time_before: PLACE=VALUE of former ones (deploy.verify.accepted_settings);
     rating_scale, rating_scale_before: the same of the scale, a VALUE is LOW,HIGH; envelope_before: former ones of `envelope`."""
 
     wait: float = 0.0

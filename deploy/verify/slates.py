@@ -10,12 +10,13 @@ from typing import Any
 
 import jsonschema_rs
 
-from deploy.verify.history import History
-from deploy.verify.judge import murmur2, parse, schema
-from deploy.verify.ledger import APPLIED, NAMED, NONE, Ledger, User
-from deploy.verify.log import Log, Place, Record, Span
+from deploy.clients.log_reader import Log, Place, Record, Span
+from deploy.clients.murmur2 import murmur2
+from deploy.clients.schema import parse, schema
+from deploy.verify.changelog import History
+from deploy.verify.fencing import epoch
 from deploy.verify.report import Report, Violation
-from deploy.verify.writers import epoch
+from deploy.verify.source_index import APPLIED, NAMED, NONE, Ledger, User
 
 ANYONE = b"*"
 POPULAR = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from deploy.verify.log import Log, Place, Span
+from deploy.clients.log_reader import Log, Place, Span
 from deploy.verify.report import Report, Violation
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.baselines.tuning import Chosen, Settings, search
-from models.neighbours import windows
-from models.rows import Floats, Histories, Rows
-from models.task import Report, Scorer, Training, silent
-from stream.errors import DataError
+from models.data.histories import Floats, Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
+from models.training.neighbours import windows
+from models.training.tuning import Chosen, Settings, search
+from stream.core.errors import DataError
 
 BASE: Settings = {"fade": 0.8, "centred": True, "last": 20}
 CHANGES: tuple[Settings, ...] = (

@@ -18,9 +18,9 @@ from implicit.cpu.bpr import BayesianPersonalizedRanking
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from models.baselines.interactions import interactions, learned_users, taken
-from models.baselines.tuning import Chosen, Settings, search
-from models.rows import Floats, Histories, Rows
-from models.task import Report, Scorer, Training, silent
+from models.data.histories import Floats, Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
+from models.training.tuning import Chosen, Settings, search
 
 ALS_BASE: Settings = {"factors": 64, "regularization": 0.1, "alpha": 20.0, "iterations": 15}
 ALS_CHANGES: tuple[Settings, ...] = (  # the slow ones last

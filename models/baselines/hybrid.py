@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.baselines.tuning import Chosen, watched
-from models.ranking import gains, ranks
-from models.rows import Histories, Rows
-from models.task import Model, Ranker, Report, Scorer, Training, silent
-from stream.errors import DataError
+from models.data.histories import Histories, Rows
+from models.interfaces import Model, Ranker, Report, Scorer, Training, silent
+from models.metrics.ranks import gains, ranks
+from models.training.tuning import Chosen, watched
+from stream.core.errors import DataError
 
 STEPS: Final = 10  # weights are tenths that add up to 1
 CELLS: Final = 60_000_000  # most scores held while weights are chosen; fewer places are drawn on a large catalogue

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from models.rows import Flags, Histories, Rows
-from models.task import Training
+from models.data.histories import Flags, Histories, Rows
+from models.interfaces import Training
 
 
 def interactions(training: Training) -> csr_matrix:

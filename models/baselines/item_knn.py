@@ -17,9 +17,9 @@ from implicit.utils import ParameterWarning
 from scipy.sparse import csr_matrix
 
 from models.baselines.interactions import interactions, taken
-from models.baselines.tuning import Chosen, Settings, search
-from models.rows import Histories, Rows
-from models.task import Report, Scorer, Training, silent
+from models.data.histories import Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
+from models.training.tuning import Chosen, Settings, search
 
 KINDS: Mapping[str, Any] = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
 BASE: Settings = {"weighting": "cosine", "neighbours": 50}

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from models.baselines.content import require_texts, unit_texts
-from models.baselines.tuning import Chosen, Settings, search
-from models.neighbours import windows
-from models.rows import Floats, Histories, Rows
-from models.task import Report, Scorer, Training, silent
-from models.text import TextEncoder
-from stream.errors import DataError
+from models.data.histories import Floats, Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
+from models.network.text import TextEncoder
+from models.training.neighbours import windows
+from models.training.tuning import Chosen, Settings, search
+from stream.core.errors import DataError
 
 MOST: Final = 30_000  # judged places that are encoded; about 10 ms each
 TUNED_ON: Final = 500  # validation places per try

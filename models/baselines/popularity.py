@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.rows import Floats, Histories, Rows
-from models.task import Report, Scorer, Training, silent
+from models.data.histories import Floats, Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from scipy.sparse import csr_matrix
 from surprise import Trainset
 
 from models.baselines.interactions import earlier, interactions
-from models.rows import Flags, Histories, Rows
-from models.task import Training
+from models.data.histories import Flags, Histories, Rows
+from models.interfaces import Training
 
 Doubles = NDArray[np.float64]
 

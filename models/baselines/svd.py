@@ -21,10 +21,10 @@ import torch
 
 from models.baselines.interactions import learned_users
 from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
-from models.baselines.tuning import Chosen, Settings, search
-from models.rows import Histories, Rows
-from models.task import Report, Scorer, Training, silent
-from stream.errors import DataError
+from models.data.histories import Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
+from models.training.tuning import Chosen, Settings, search
+from stream.core.errors import DataError
 
 FOLD: Final = 2.0  # ridge of the fold-in
 BIAS_FOLD: Final = 5.0  # ratings' worth of pull of a new user's bias to 0

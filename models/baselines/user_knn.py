@@ -17,10 +17,10 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from models.baselines.interactions import learned_users
 from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
-from models.baselines.tuning import Chosen, Settings, search
-from models.rows import Histories, Rows
-from models.task import Report, Scorer, Training, silent
-from stream.errors import DataError
+from models.data.histories import Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
+from models.training.tuning import Chosen, Settings, search
+from stream.core.errors import DataError
 
 MOST: Final = 2_000_000_000  # validation places times training ratings: every place looks at all ratings
 TUNED_ON: Final = 2_000  # validation places per try

@@ -10,8 +10,8 @@ import polars as pl
 from models.data.dataset import DataSet, Event, dataset
 from models.data.rows import cut
 from models.data.source import Source
-from stream.errors import DataError
-from stream.events import Item
+from stream.core.errors import DataError
+from stream.core.messages import Item
 
 MAX_TITLE: Final = 1024
 MAX_LABEL: Final = 256

@@ -1,4 +1,5 @@
-"""Events and items of a data set, held to the one definition of what the wire takes (stream.valid): vectorised, once for all."""
+"""Events and items of a data set, held to the one definition of what the wire takes (stream.core.validation):
+vectorised, once for all."""
 
 from __future__ import annotations
 
@@ -8,17 +9,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import polars as pl
 
-from stream import times, valid
-from stream.body import JsonDecoder
-from stream.errors import DataError, RecordError
-from stream.events import BEHAVIOURS, CLICK, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, Item
-from stream.valid import Rules
+from stream.core import times, validation
+from stream.core.errors import DataError, RecordError
+from stream.core.json_body import JsonDecoder
+from stream.core.messages import BEHAVIOURS, CLICK, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, Item
+from stream.core.validation import Rules
 
 WHOLE_MS: Final = "whole milliseconds"
 LAST: Final = len(BEHAVIOURS) - 1
 TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
-    "user": ((str,), valid.ID),
-    "item": ((str,), valid.ID),
+    "user": ((str,), validation.ID),
+    "item": ((str,), validation.ID),
     "behaviour": ((int,), f"0 to {LAST}"),
     "time": ((int,), WHOLE_MS),
     "value": ((int, float), "a number"),
@@ -87,7 +88,7 @@ def check_items(name: str, items: Iterable[Item]) -> None:
     """Raises DataError where a worker would refuse an item, or where one is there twice."""
     seen: set[str] = set()
     for item in items:
-        which = f"{name}: item {valid.shown(item.item)}"
+        which = f"{name}: item {validation.shown(item.item)}"
         try:
             _ITEM.decode(msgspec.json.encode(item))
         except RecordError as error:
@@ -96,7 +97,7 @@ def check_items(name: str, items: Iterable[Item]) -> None:
             raise DataError(f"{which}: expected texts that JSON can hold: {error}") from None
         if item.item in seen:
             raise DataError(
-                f"{name}: item: found {valid.shown(item.item)} twice, expected each item once: leave all but one out"
+                f"{name}: item: found {validation.shown(item.item)} twice, expected each item once: leave all but one out"
             )
         seen.add(item.item)
 
@@ -107,24 +108,24 @@ def _faults(rules: Rules, now_ms: int) -> Iterator[Fault]:
         yield Fault(field, pl.col(field).is_null(), expected)
     user, time = pl.col("user"), pl.col("time")
     for field in ("user", "item"):
-        yield Fault(field, ~pl.col(field).str.len_chars().is_between(1, MAX_ID), valid.ID)
-    yield Fault("user", (user == "*") | user.str.contains("\0", literal=True), valid.USER)
+        yield Fault(field, ~pl.col(field).str.len_chars().is_between(1, MAX_ID), validation.ID)
+    yield Fault("user", (user == "*") | user.str.contains("\0", literal=True), validation.USER)
     for field, most in (("scene", MAX_ID), ("action", MAX_ID), ("id", MAX_ID), ("text", MAX_TEXT)):
         yield Fault(field, pl.col(field).str.len_chars() > most, TYPES[field][1])
     yield Fault("behaviour", ~pl.col("behaviour").is_between(0, LAST), TYPES["behaviour"][1])
     yield Fault("action", (pl.col("behaviour") != CLICK) & (pl.col("action") != ""), "none, for clicks alone have one")
     yield Fault("time", ~time.is_between(0, MAX_TIME), f"0 to {MAX_TIME}")
-    yield Fault("time", time > now_ms + FUTURE_MS, f"{valid.LATEST} now")
+    yield Fault("time", time > now_ms + FUTURE_MS, f"{validation.LATEST} now")
     yield from _settings_faults(rules)
 
 
 def _settings_faults(rules: Rules) -> Iterator[Fault]:
     """Those that depend on a deployment's settings."""
-    yield Fault("time", pl.col("time") < rules.oldest, valid.earliest(rules.oldest))
+    yield Fault("time", pl.col("time") < rules.oldest, validation.earliest(rules.oldest))
     value, behaviour = pl.col("value"), pl.col("behaviour")
     rated = (behaviour == RATING) | ((behaviour == COMMENT) & value.is_not_nan())
     off = ~value.is_between(*rules.rating_scale)
-    yield Fault("value", rated & (off | value.is_nan()), valid.scale(*rules.rating_scale))
+    yield Fault("value", rated & (off | value.is_nan()), validation.scale(*rules.rating_scale))
 
 
 def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
@@ -132,9 +133,9 @@ def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
     rows = table.with_row_index("_row", offset=1).filter(fault.bad)
     row = rows.row(0, named=True)
     found = row[fault.field]
-    text = "none" if found != found else valid.shown(found)
+    text = "none" if found != found else validation.shown(found)
     hint = times.with_hint(found) if fault.field == "time" and found is not None else ""
-    user, item, time = (valid.shown(row[field]) for field in ("user", "item", "time"))
+    user, item, time = (validation.shown(row[field]) for field in ("user", "item", "time"))
     more = f"; and {len(rows) - 1:,} more" if len(rows) > 1 else ""
     place = f"event {row['_row']:,} of {len(table):,}: user {user}, item {item}, time {time}{more}"
     return f"{name}: {fault.field}: found {text}, expected {fault.expected}{hint} ({place})"
@@ -160,7 +161,7 @@ def _series(name: str, field: str, column: Sequence[Any], dtype: Any) -> pl.Seri
             pass  # a number beyond 64 bits, a text that UTF-8 cannot hold: found below
     for place, value in enumerate(column, start=1):
         if not _holds(value, types):
-            found = valid.shown(value)
+            found = validation.shown(value)
             hint = times.with_hint(value) if field == "time" and type(value) is int else ""
             raise DataError(
                 f"{name}: {field}: found {found}, expected {expected}{hint} (event {place:,} of {len(column):,})"
@@ -172,7 +173,7 @@ def _holds(value: object, types: tuple[type, ...]) -> bool:
     if not isinstance(value, types) or isinstance(value, bool):
         return False
     if isinstance(value, str):
-        return valid.is_text(value)
+        return validation.is_text(value)
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 

@@ -2,7 +2,7 @@
 popularity count, and what figures are about, in training, serving and evaluation alike; every other event is an input only.
 
 By default every click but those with the action dislike or skip, every rating whatever its value, and every comment that
-carries a value (a review), together. Actions have weights (stream.inputs.ACTIONS): one of 0 or below is no choice.
+carries a value (a review), together. Actions have weights (stream.core.features.ACTIONS): one of 0 or below is no choice.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 import polars as pl
 
 from models.data import rows
-from stream.errors import DataError
-from stream.events import COMMENT, SOURCE_TOPICS
-from stream.inputs import ACTIONS, CHOICES, refused
+from stream.core.errors import DataError
+from stream.core.features import ACTIONS, CHOICES, refused
+from stream.core.messages import COMMENT, SOURCE_TOPICS
 
 Weights = tuple[tuple[str, float], ...]
 HEAVIEST: Final = 1e6

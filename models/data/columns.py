@@ -18,8 +18,8 @@ import polars as pl
 from models.data.dataset import SCHEMA
 from models.data.rows import cut, identity, moment, rating, table_id
 from models.data.table import LINE, shown
-from stream.errors import DataError
-from stream.events import MAX_TIME
+from stream.core.errors import DataError
+from stream.core.messages import MAX_TIME
 
 NAMED: Final = 10
 """As many wrong lines as an error names; the others it counts."""

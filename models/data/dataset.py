@@ -19,9 +19,9 @@ import msgspec
 import polars as pl
 
 from models.data.checked import check_items, checked_events
-from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
-from stream.inputs import ACTIONS, CHOICES
-from stream.valid import Rules
+from stream.core.features import ACTIONS, CHOICES
+from stream.core.messages import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
+from stream.core.validation import Rules
 
 SCHEMA: Final = {
     "user": pl.String,
@@ -54,7 +54,7 @@ class Event(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What a producer sends: `topic` is without prefix, `key` and `value` are the bytes of stream.events."""
+    """What a producer sends: `topic` is without prefix, `key` and `value` are the bytes of stream.core.messages."""
 
     topic: str
     key: bytes
@@ -98,7 +98,8 @@ def dataset(
     """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table
     without the columns `action` and `id` has none.
 
-    What is in it the wire would take: events and items are checked by the same definition (stream.valid). now_ms: epoch ms, by
+    What is in it the wire would take: events and items are checked by the same definition (stream.core.validation).
+    now_ms: epoch ms, by
     default the time now. Raises DataError naming the field, what was found and what was expected.
     """
     now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
@@ -144,7 +145,8 @@ def event_id(event: Event) -> str:
 
 
 def event_messages(events: pl.DataFrame, *, ids: bool = False) -> Iterator[Message]:
-    """Events -> the messages of stream.events, in order. Fields without a value are left out. ids: each message has an id, the
+    """Events -> the messages of stream.core.messages, in order. Fields without a value are left out. ids: each message
+    has an id, the
     event's own or else `event_id`; without, none has."""
     for row in events.iter_rows():
         user, item, behaviour, time, value, text, scene, action, own = event = Event(*row)

@@ -14,7 +14,7 @@ from models.data.form import Form
 from models.data.forms.registry import FORMS, GENERAL
 from models.data.looks import look
 from models.data.source import BROKEN, LONGEST, PACKED, Scale, Source, open_bytes, plain_name, source
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 CONVERT: Final = (
     "To read one file whose columns have names (CSV with , ; tab or | between, JSON lines, Parquet), say which they are: "

@@ -31,8 +31,8 @@ from models.data.looks import look_at
 from models.data.rows import identity, json_object, numbered_rows, rating, table_id
 from models.data.source import Source, open_bytes, source
 from models.data.table import LINE, blocks, header, split
-from stream.errors import DataError
-from stream.events import BEHAVIOURS, CLICK, COMMENT, RATING
+from stream.core.errors import DataError
+from stream.core.messages import BEHAVIOURS, CLICK, COMMENT, RATING
 
 SEPARATORS: Final = (",", ";", "\t", "|")
 YEAR_1990: Final = 631_152_000

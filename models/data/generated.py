@@ -12,7 +12,7 @@ import numpy as np
 
 from models.data.dataset import NAN, DataSet, Event, dataset
 from models.data.source import Scale
-from stream.events import CLICK, COMMENT, RATING, Item
+from stream.core.messages import CLICK, COMMENT, RATING, Item
 
 GENRES: Final = (
     ("Western", "Dust", "Canyon", "Outlaw", "Saddle", "Sheriff"),

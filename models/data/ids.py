@@ -1,4 +1,5 @@
-"""What is an id in a table: stream.valid's rule, and what programs write into tables where there is none, or a rounded one.
+"""What is an id in a table: stream.core.validation's rule, and what programs write into tables where there is none, or
+a rounded one.
 
 A program has exported a table, and often an id became a null or a float on the way. One user NaN for all that have none, or one
 user for many that a float cannot tell apart, would be wrong without anybody seeing it.
@@ -13,7 +14,7 @@ import polars as pl
 
 from models.data.columns import NAMED, Refused
 from models.data.rows import identity
-from stream import valid
+from stream.core import validation
 
 EXACT: Final = 2**53
 """From here on a float is not one whole number, but several; a float of 32 bits from EXACT_32 on."""
@@ -32,7 +33,7 @@ def number_id(value: Any, below: int = EXACT) -> str:
     try:
         return identity(value, whole_floats=True)
     except ValueError:
-        found = str(value) if isinstance(value, Decimal) else valid.shown(value)
+        found = str(value) if isinstance(value, Decimal) else validation.shown(value)
         cure = ": leave out the rows that have none" if value != value else ""
         raise ValueError(f"found {found}, {EXPECTED}{cure}") from None
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from models.data.source import Source, numbered, open_bytes
 from models.data.table import split
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 SEPARATORS: Final = {"\t": "tabs", "::": "`::`", ",": "commas", ";": "semicolons", "|": "`|`", " ": "blanks"}
 LINES: Final = 200  # that are looked at to find the separator

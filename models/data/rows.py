@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar
 
 from models.data.source import numbered
 from models.data.table import LINE, headed, shown
-from stream import times, valid
-from stream.errors import DataError, RecordError
-from stream.events import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
+from stream.core import times, validation
+from stream.core.errors import DataError, RecordError
+from stream.core.messages import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
 __all__ = [
     "MAX_ID", "NULLS", "csv_rows", "cut", "field", "identity", "json_object", "json_rows", "moment", "numbered_rows",
@@ -137,7 +137,7 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
     """A rating, of a number or its digits, as a float. Raises ValueError where it lies outside the scale (NaN included)."""
     number = _number(value)
     if number is None or not scale[0] <= number <= scale[1]:
-        raise ValueError(f"rating {valid.shown(value)}: expected {valid.scale(*scale)}")
+        raise ValueError(f"rating {validation.shown(value)}: expected {validation.scale(*scale)}")
     return number
 
 
@@ -155,17 +155,17 @@ def moment(value: Any, unit: int = 1) -> int:
     """
     number, named = _number(value), _UNITS.get(unit, f"units of {unit} ms")
     if number is None or abs(number) > 1e30:  # no more digits than anything can mean
-        raise ValueError(f"time {valid.shown(value)}: expected 0 to {MAX_TIME // unit} {named} since 1970")
+        raise ValueError(f"time {validation.shown(value)}: expected 0 to {MAX_TIME // unit} {named} since 1970")
     exact = int(value) if isinstance(value, Integral) else Decimal(str(value).strip())
     time = int(exact * unit)
-    said = f"time {valid.shown(value)}"
+    said = f"time {validation.shown(value)}"
     hint = times.with_hint(int(exact), _UNITS[unit]) if unit in _UNITS else ""
     if unit == 1 and time != exact:
         raise ValueError(f"{said}: expected whole milliseconds")
     if not 0 <= time <= MAX_TIME:
         raise ValueError(f"{said}: expected 0 to {MAX_TIME // unit}{hint}")
     if time > clock.time() * 1000 + FUTURE_MS:
-        raise ValueError(f"{said}: expected {valid.LATEST} now{hint}")
+        raise ValueError(f"{said}: expected {validation.LATEST} now{hint}")
     return time
 
 
@@ -189,7 +189,7 @@ def identity(value: Any, *, whole_floats: bool = False) -> str:
     whole_floats: 12.0 and "12.0" are read as "12": for columns of numbers that some program has made floats.
     """
     try:
-        return valid.identity(value, whole_floats)
+        return validation.identity(value, whole_floats)
     except RecordError as error:
         raise ValueError(str(error)) from None
 
@@ -220,7 +220,7 @@ def table_id(text: str, *, whole_floats: bool = False) -> str:
 
 def cut(text: str, most: int = MAX_TEXT) -> str:
     """Prose, cut to the longest that a message may carry (BERT reads far less); `most` is another field's. Names are never cut:
-    see stream.valid. Raises ValueError for what is no text."""
-    if not valid.is_text(text):
-        raise ValueError(f"text {valid.shown(text)}: expected a text that UTF-8 can hold")
+    see stream.core.validation. Raises ValueError for what is no text."""
+    if not validation.is_text(text):
+        raise ValueError(f"text {validation.shown(text)}: expected a text that UTF-8 can hold")
     return text[:most]

@@ -16,7 +16,7 @@ from typing import Final
 
 import zstandard
 
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 PACKED: Final = (".gz", ".zst")
 GZIP: Final = b"\x1f\x8b"

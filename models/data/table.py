@@ -14,7 +14,7 @@ from typing import Final
 import polars as pl
 
 from models.data.source import BROKEN, open_text, undecoded
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 BLOCK: Final = 1 << 24  # characters that are read at once
 SHOWN: Final = 60  # characters of a wrong value that an error shows

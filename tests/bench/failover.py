@@ -21,7 +21,8 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
-from stream.popularity import ANYONE
+from deploy.clients.arguments import client_arguments
+from stream.catalogue.popularity import ANYONE
 from stream.settings import Settings
 from tests.bench.machine import describe
 from tests.bench.sender import Order
@@ -130,7 +131,7 @@ class Reader:
     """Times of slates, epoch seconds by their sender's clock, from now on."""
 
     def __init__(self, settings: Settings) -> None:
-        self._consumer = KafkaConsumer(enable_auto_commit=False, **settings.kafka_python())
+        self._consumer = KafkaConsumer(enable_auto_commit=False, **client_arguments(settings))
         self._places = [TopicPartition(settings.recommendations_topic, n) for n in range(settings.partitions)]
         self._consumer.assign(self._places)
         self._consumer.seek_to_end(*self._places)

@@ -23,7 +23,7 @@ from typing import Any
 
 from aiokafka.errors import ProducerFenced
 
-from stream.errors import FencedError
+from stream.core.errors import FencedError
 from stream.settings import Settings
 from tests.bench.latency import Quantiles, quantiles
 from tests.bench.machine import load_average

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from stream.events import BEHAVIOURS
+from stream.core.messages import BEHAVIOURS
 from stream.settings import Settings
 from tests.bench.machine import load_average
 from tests.bench.processes import Freshet, cpu_seconds

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from deploy.kafka.jars import VERSION
+from deploy.embedded_kafka.jars import VERSION
 
 PACKAGES = ("faust-streaming", "aiokafka", "rocksdict", "onnxruntime-gpu", "onnxruntime", "numpy", "msgspec", "uvloop")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.claims import CLAIM_KEY
+from stream.core.fencing_log import CLAIM_KEY
 from stream.settings import Settings
 from tests.bench.machine import load_average
 from tests.bench.processes import Freshet, ReadBack, Stock, cpu_seconds, resident_mib

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stream.bundle import current, load
+from stream.inference.bundle import current, load
 from stream.settings import load as load_settings
 from tests.bench.traffic import Mix, Traffic, producer
 

@@ -22,16 +22,18 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
+from aiokafka.partitioner import murmur2 as kafka_hash
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
-from deploy import topics
-from deploy.kafka import EmbeddedKafka
-from stream import interest
-from stream.decoder import EventDecoder
-from stream.events import Recommendation, Scored
-from stream.recommend import take_in
+from deploy.clients import admin as topics
+from deploy.clients.arguments import client_arguments
+from deploy.embedded_kafka import EmbeddedKafka
+from stream.core import state
+from stream.core.decoder import EventDecoder
+from stream.core.fold import take_in
+from stream.core.messages import Recommendation, Scored
+from stream.kafka.producer import Outgoing, RecordBatches
 from stream.settings import Settings, load
-from stream.transport import Outgoing, RecordBatches
 from tests.worker_process import environment
 
 MODEL = bytes(range(16))
@@ -46,7 +48,7 @@ class MadeUp:
         self._settings = settings
         self._random = random.Random(seed)
         self._users = users
-        self._decoder = EventDecoder(settings.partitions, settings.rating_scale)
+        self._decoder = EventDecoder(kafka_hash, settings.partitions, settings.rating_scale)
         self._states: dict[bytes, bytes] = {}
         self._encoder = msgspec.json.Encoder()
         self._slates = 0
@@ -84,7 +86,7 @@ class MadeUp:
             partition = found[0].partition
             turn = take_in(user, partition, self._states.get(user), found, settings.sources, MODEL, HIDDEN)
             turn.state.h = turn.state.c = np.frombuffer(self._random.randbytes(HIDDEN), np.uint8).astype(np.float16)
-            record = self._states[user] = interest.encode(turn.state)
+            record = self._states[user] = state.encode(turn.state)
             states.setdefault((settings.changelog_topic, partition), []).append(Outgoing(user, record))
             value = self._encoder.encode(self._slate(turn, now))
             slates.setdefault((settings.recommendations_topic, partition), []).append(Outgoing(user, value))
@@ -131,7 +133,7 @@ async def write(settings: Settings, events: int, users: int, seed: int = 1) -> M
                 await sending.send(part)
     finally:
         await producer.stop()
-    consumer = KafkaConsumer(group_id=settings.app_id, enable_auto_commit=False, **settings.kafka_python())
+    consumer = KafkaConsumer(group_id=settings.app_id, enable_auto_commit=False, **client_arguments(settings))
     ends = {TopicPartition(*place): OffsetAndMetadata(end, "", -1) for place, end in made.ends.items()}
     consumer.assign(list(ends))
     consumer.commit(ends)

@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deploy import topics
-from deploy.kafka import EmbeddedKafka
+from deploy.clients import admin
+from deploy.embedded_kafka import EmbeddedKafka
 from export.publish import build, publish
-from models.blend import Blend
-from models.run import Run
-from stream.bundle import current, load
+from models.network.blend import Blend
+from models.training.run import Run
+from stream.inference.bundle import current, load
 from stream.settings import Settings
 from stream.settings import load as load_settings
 from tests.bundles import text_onnx, tiny_run
@@ -47,7 +47,7 @@ class World:
         name = f"bench-{uuid.uuid4().hex[:8]}"
         values = {"partitions": PARTITIONS} | values
         made = load_settings(brokers=self.brokers, prefix=f"{name}-", app_id=f"{name}-app", **values)
-        topics.create(made)
+        admin.create(made)
         return made
 
     def scratch(self) -> Path:

@@ -3,7 +3,7 @@
     python -m tests.bench.writers '{"way": "claims", ...}'
 
 A micro-batch is written as the worker does it, partitions at once: state records, then slates. `claims` is the worker's own
-way (stream.transport.fencing), `no fence` the same without headers and check. `transactions` has one transactional id for each
+way (stream.kafka.fencing), `no fence` the same without headers and check. `transactions` has one transactional id for each
 partition: states and slates go out together and are committed. `one transaction` has one id for all partitions of the
 worker, which costs least and fences no partition: it is there as a bound.
 Arrivals are drawn (Poisson), the same for every way. Prints one line of JSON.
@@ -26,10 +26,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import uvloop
 from aiokafka import AIOKafkaProducer
 
+from stream.kafka.fencing import ChangelogReader, Fence
+from stream.kafka.producer import MAX_REQUEST, Outgoing, RecordBatches
 from stream.settings import Settings
 from stream.settings import load as load_settings
-from stream.transport import ChangelogReader, Fence, Outgoing, RecordBatches
-from stream.transport.producer import MAX_REQUEST
 from tests.stores import plain_store
 from tests.worker_process import read_all
 

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
-from deploy import topics
-from deploy.kafka import EmbeddedKafka, free_port
+from deploy.clients import admin as topics
+from deploy.clients.arguments import client_arguments
+from deploy.embedded_kafka import EmbeddedKafka, free_port
 from deploy.verify import run as verify
 from export.publish import build, publish
 from stream.settings import Settings, load
@@ -365,7 +366,7 @@ def broken(station: Station, first: WorkerProcess) -> None:
     first.kill()
     station.fires(15, absent)
     next(first.data_dir.rglob("CURRENT")).write_bytes(b"")
-    admin = KafkaAdminClient(**station.settings.kafka_python())
+    admin = KafkaAdminClient(**client_arguments(station.settings))
     clicks = station.settings.sources[0]
     admin.delete_records({TopicPartition(clicks, partition): -1 for partition in range(2)})  # all that is there
     admin.close()

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from deploy import topics
+from deploy.clients import admin
 from stream.settings import Settings, load
 from tests.chaos.trial import RATE, Trial
 from tests.failing_kafka import FailingKafka
@@ -20,7 +20,7 @@ AWAY = (75, 69)  # the lease ran out; no broker answered within startup_timeout 
 def settings_for(kafka: FailingKafka, **values: object) -> Settings:
     """Topics on a broker of the test's own -> the settings of who reaches it directly."""
     settings = load(brokers=kafka.bootstrap, **SETTINGS | values)
-    topics.create(settings)
+    admin.create(settings)
     return settings
 
 

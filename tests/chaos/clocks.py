@@ -17,10 +17,11 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from deploy import topics
-from deploy.letters import opened
-from deploy.verify.log import KafkaLog
-from stream.popularity import ANYONE
+from deploy.clients import admin as topics
+from deploy.clients.arguments import client_arguments
+from deploy.clients.log_reader import KafkaLog
+from deploy.dead_letters.reader import opened
+from stream.catalogue.popularity import ANYONE
 from stream.settings import Settings, load
 from tests.chaos.trial import Trial
 from tests.clocks import wrong_by
@@ -125,7 +126,7 @@ def tidy(folder: Path) -> Iterator[Settings]:
 
 @contextmanager
 def producer(settings: Settings) -> Iterator[Any]:
-    made = KafkaProducer(acks="all", **settings.kafka_python())
+    made = KafkaProducer(acks="all", **client_arguments(settings))
     try:
         yield made
         made.flush()

@@ -13,9 +13,9 @@ from typing import Final
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
-from deploy import topics
-from deploy.topics import admin
-from stream.errors import BrokerError
+from deploy.clients import admin as topics
+from deploy.clients.admin import admin
+from stream.core.errors import BrokerError
 from stream.settings import Settings, load
 from tests.chaos.broker import AWAY, _back, _ended
 from tests.chaos.outcomes import Outcome, record

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from deploy import topics
+from deploy.clients import admin
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
 from tests.chaos.outcomes import record
@@ -20,7 +20,7 @@ def same_app_id(settings: Settings, bundles: Path, folder: Path, seed: int, *, r
     names both; not one of its events is in a state, and the deployment goes on as if nothing had been."""
     began, draw = time.monotonic(), random.Random(seed)
     other = settings.model_copy(update={"prefix": f"other-{settings.prefix}"})
-    topics.create(other)
+    admin.create(other)
     count, strange, more = draw.randrange(100, 300), draw.randrange(100, 300), draw.randrange(100, 300)
     ours, theirs = Events(settings, seed=seed), Events(other, seed=seed + 1)
     worker = WorkerProcess(settings, folder, bundles=bundles)

@@ -20,9 +20,10 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from deploy.clients.arguments import client_arguments
 from deploy.verify import Report, Scope, run
-from deploy.verify.disks import Disk
-from stream.errors import DataError
+from deploy.verify.local_store import Disk
+from stream.core.errors import DataError
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
 from tests.chaos.trial import RATE, Trial
@@ -327,7 +328,7 @@ def work(worker: WorkerProcess, events: Events, count: int) -> None:
 
 def delete_records(settings: Settings) -> int:
     """All records of the changelog as of now -> how many. The broker refuses it while the topic is compacted only."""
-    admin = KafkaAdminClient(**settings.kafka_python())
+    admin = KafkaAdminClient(**client_arguments(settings))
     try:
         keep(admin, settings, "delete")
         places = [TopicPartition(settings.changelog_topic, number) for number in range(settings.partitions)]

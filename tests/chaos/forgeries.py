@@ -11,11 +11,12 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from deploy.verify.judge import murmur2
-from deploy.verify.log import KafkaLog, Span
-from stream.claims import CLAIM_KEY, WRITER, Claim, decode, encode, stamp
-from stream.interest import ZERO_CHAIN
-from stream.popularity import ANYONE
+from deploy.clients.arguments import client_arguments
+from deploy.clients.log_reader import KafkaLog, Span
+from deploy.clients.murmur2 import murmur2
+from stream.catalogue.popularity import ANYONE
+from stream.core.fencing_log import CLAIM_KEY, WRITER, Claim, decode, encode, stamp
+from stream.core.state import ZERO_CHAIN
 from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.worker_process import read_all, until
@@ -60,7 +61,7 @@ class Forger:
         self._trial = trial
         self._settings = trial.settings
         self._draw = draw
-        self._producer = KafkaProducer(acks="all", **trial.settings.kafka_python())
+        self._producer = KafkaProducer(acks="all", **client_arguments(trial.settings))
         self._log = KafkaLog(trial.settings)
         self._first = _first_states(trial.settings)
         self.claims = 0

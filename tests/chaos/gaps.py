@@ -14,9 +14,9 @@ from confluent_kafka import Producer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
-from deploy.topics import admin
+from deploy.clients.admin import admin
+from deploy.clients.log_reader import KafkaLog
 from deploy.verify import run
-from deploy.verify.log import KafkaLog
 from stream.settings import Settings
 from tests.chaos.outcomes import record
 from tests.chaos.source_topics import KINDS

@@ -15,10 +15,11 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer
 from kafka.errors import MessageSizeTooLargeError
 
+from deploy.clients.arguments import client_arguments
+from deploy.clients.murmur2 import murmur2
 from deploy.verify import Report
-from deploy.verify.judge import murmur2
-from stream import interest
-from stream.events import MAX_TEXT
+from stream.core import state as interest
+from stream.core.messages import MAX_TEXT
 from stream.settings import Settings
 from tests.bench.processes import resident_mib
 from tests.chaos.cardinality import check_log, series
@@ -38,7 +39,7 @@ class Sender:
         self._trial = trial
         self.places: dict[Place, str] = {}  # of the bad ones: what was sent there
         self._producer = KafkaProducer(
-            acks="all", linger_ms=2, max_request_size=8 << 20, **trial.settings.kafka_python()
+            acks="all", linger_ms=2, max_request_size=8 << 20, **client_arguments(trial.settings)
         )
 
     def __enter__(self) -> Sender:
@@ -166,7 +167,7 @@ def all_letters(trial: Trial, sender: Sender, seconds: float = 60) -> dict[Place
 
 def end_of(settings: Settings) -> int:
     """How many dead letters were written."""
-    from deploy.verify.log import KafkaLog
+    from deploy.clients.log_reader import KafkaLog
 
     log = KafkaLog(settings)
     try:
@@ -293,7 +294,7 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
 def refused(settings: Settings, codec: str | None, *records: tuple[bytes, bytes, Headers]) -> None:
     """The broker takes none of these: there are no such records."""
     # a producer of its own: kafka-python's idempotent one gives up all that it has when one record is refused
-    producer = KafkaProducer(compression_type=codec, max_request_size=64 << 20, **settings.kafka_python())
+    producer = KafkaProducer(compression_type=codec, max_request_size=64 << 20, **client_arguments(settings))
     try:
         for key, value, headers in records:
             try:

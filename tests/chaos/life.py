@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from deploy.topics import admin
+from deploy.clients.admin import admin
 from stream.settings import Settings
 from tests.chaos.trial import STOP, Trial
 from tests.failing_kafka import FailingKafka

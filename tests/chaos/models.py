@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import pytest
 
-from stream import provider
-from stream.bundle import CURRENT, MANIFEST
-from stream.bundle import current as current_bundle
+from stream.inference import runtime
+from stream.inference.bundle import CURRENT, MANIFEST
+from stream.inference.bundle import current as current_bundle
 from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.contract.test_bundle import graph, npy, renamed, replace, resealed, to_nan
@@ -125,7 +125,7 @@ def refused(settings: Settings, bundles: Path, folder: Path, name: str) -> None:
 
 def no_gpu(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     """Fault 25: without a usable GPU `cuda` refuses to start and says why; `auto` says so and works on the CPU."""
-    if provider.resolve("auto") == "cuda":
+    if runtime.resolve("auto") == "cuda":
         pytest.skip("there is a GPU here")
     refusing = WorkerProcess(settings, folder, "refusing", bundles=bundles, provider="cuda").start()
     try:

@@ -6,8 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report
-from deploy.verify.log import KafkaLog
 from stream.settings import Settings
 from tests.chaos.trial import STOP, Trial
 from tests.points import POINTS

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deploy.verify import run as verify
-from stream import interest
-from stream.claims import CLAIM_KEY
+from stream.core import state
+from stream.core.fencing_log import CLAIM_KEY
 from stream.settings import Settings
 from tests.chaos.outcomes import ROOT, Rival
 from tests.rivals import quix, stock
@@ -117,7 +117,7 @@ def freshet(settings: Settings, bundles: Path, folder: Path) -> Contender:
         applied: dict[str, int] = {}
         for record in read_all(settings, settings.changelog_topic):
             if record.key != CLAIM_KEY:
-                applied[record.key.decode()] = interest.decode(record.value).seq
+                applied[record.key.decode()] = state.decode(record.value).seq
         wrong = sum(applied.get(user, 0) != count for user, count in sent.items())
         return Verdict(report.lost, report.double, report.uncovered, wrong)
 

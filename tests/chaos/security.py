@@ -7,7 +7,7 @@ import re
 import time
 from pathlib import Path
 
-from deploy import topics
+from deploy.clients import admin as topics
 from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from kafka.structs import TopicPartition
 
-from deploy import topics
-from deploy.topics import admin
+from deploy.clients import admin as topics
+from deploy.clients.admin import admin
+from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, run
-from deploy.verify.log import KafkaLog
 from stream.settings import Settings
 from tests.chaos.outcomes import record
 from tests.chaos.steps import applied, loses_only, outcome, says

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy import topics
+from deploy.clients import admin
 from stream.settings import Settings, load
 from tests.chaos import life
 
@@ -37,5 +37,5 @@ def test_stops_during_start(world: World, bundles: Path, tmp_path: Path, seed: i
 def test_last_words(failing: Callable[..., Any], bundles: Path, tmp_path: Path, seed: int) -> None:
     kafka = failing()
     settings = load(brokers=kafka.bootstrap, **SETTINGS)
-    topics.create(settings)
+    admin.create(settings)
     life.last_words(settings, bundles, tmp_path, seed, kafka)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream import provider
+from stream.inference import runtime
 from stream.settings import Settings
 from tests.chaos import gpu, models
 
@@ -35,6 +35,6 @@ def test_models(
     scenario: Callable[[Settings, Path, Path, int], None],
     seed: int,
 ) -> None:
-    if scenario.__module__ == gpu.__name__ and provider.resolve("auto") == "cpu":
-        pytest.skip(provider.why_no_cuda())
+    if scenario.__module__ == gpu.__name__ and runtime.resolve("auto") == "cpu":
+        pytest.skip(runtime.why_no_cuda())
     scenario(world(**SETTINGS), bundles, tmp_path, seed)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from deploy import topics
-from deploy.topics import admin
+from deploy.clients import admin as topics
+from deploy.clients.admin import admin
 from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record

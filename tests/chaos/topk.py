@@ -8,9 +8,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from stream.bundle import CURRENT
-from stream.bundle import current as current_bundle
-from stream.popularity import ANYONE
+from stream.catalogue.popularity import ANYONE
+from stream.inference.bundle import CURRENT
+from stream.inference.bundle import current as current_bundle
 from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.contract.test_bundle import resealed

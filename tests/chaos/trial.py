@@ -31,8 +31,8 @@ from types import TracebackType
 from typing import Any
 
 from deploy.verify import Report, Scope, run
-from deploy.verify.sends import SEND_ID
-from stream.popularity import ANYONE
+from deploy.verify.producer_log import SEND_ID
+from stream.catalogue.popularity import ANYONE
 from stream.settings import Settings
 from tests.bench.processes import resident_mib
 from tests.chaos.outcomes import Outcome, record

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stream.health import CONNECTIONS, TIMEOUT
+from stream.observability.health import CONNECTIONS, TIMEOUT
 from stream.settings import Settings
 from tests.bench.processes import resident_mib
 from tests.chaos.trial import Trial

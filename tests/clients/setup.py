@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from deploy.kafka.jars import classpath
+from deploy.embedded_kafka.jars import classpath
 
 HERE: Final = Path(__file__).parent
 LIMIT: Final = 1200  # seconds for one build
@@ -45,7 +45,7 @@ def build_rdkafka(folder: Path) -> None:
 
 def build_java(folder: Path) -> None:
     """javac: the Java client of the embedded broker's release, run by the same Java runtime as the broker."""
-    from deploy.kafka.jars import java
+    from deploy.embedded_kafka.jars import java
 
     jars = ":".join(map(str, classpath()))
     _run("javac", "--release", "17", "-d", str(folder / "java"), "-cp", jars, str(HERE / "java" / "Send.java"))

@@ -17,9 +17,9 @@ import pytest
 from confluent_kafka import Producer
 from kafka import KafkaProducer
 
-from deploy import topics
+from deploy.clients import admin
+from deploy.clients.murmur2 import murmur2
 from deploy.verify import run
-from deploy.verify.judge import murmur2
 from stream.settings import Settings, load
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
@@ -76,7 +76,7 @@ CLIENTS: Final[dict[str, Callable[[Settings, Lines], None]]] = {
 def settings(kafka: Any) -> Settings:
     name = uuid.uuid4().hex[:8]
     made = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=PARTITIONS)
-    topics.create(made)
+    admin.create(made)
     return made
 
 

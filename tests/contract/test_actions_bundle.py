@@ -16,11 +16,11 @@ import torch
 
 from export.graphs import step_graph
 from export.publish import build
-from models.run import load_run, save_run
-from stream.bundle import Bundle, current, load
-from stream.errors import BundleError, DataError
-from stream.inputs import NUMBERS, InputRows
-from stream.session import Models, open_models, ulps
+from models.training.run import load_run, save_run
+from stream.core.errors import BundleError, DataError
+from stream.core.features import NUMBERS, InputRows
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.models import Models, open_models, ulps
 from tests.bundles import tiny_bundle, tiny_run
 from tests.contract.test_bundle import resealed
 

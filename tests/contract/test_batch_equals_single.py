@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream import interest
-from stream.bundle import Bundle, current, load
-from stream.catalogue import Catalogue
-from stream.events import CLICK, COMMENT, NAN, RATING, SourceEvent
-from stream.recommend import advance, rank, take_in
-from stream.session import Models, open_models
+from stream.catalogue.catalogue import Catalogue
+from stream.core import state
+from stream.core.fold import advance, rank, take_in
+from stream.core.messages import CLICK, COMMENT, NAN, RATING, SourceEvent
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.models import Models, open_models
 
 TOPICS = ("clicks", "ratings", "comments")
 USERS = 40
@@ -58,7 +58,7 @@ def folded(bundle: Bundle, models: Models, events: list[SourceEvent], sizes: lis
         advance(turns, models, snapshot, bundle.spec)
         for turn in turns:
             turn.state.folded = []
-            records[turn.user] = interest.encode(turn.state)
+            records[turn.user] = state.encode(turn.state)
     assert at >= len(events)
     return records
 

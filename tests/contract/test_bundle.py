@@ -19,10 +19,10 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from export.publish import publish
-from stream.bundle import CURRENT, FILES, GRAPHS, MANIFEST, Bundle, current, load, stamp
-from stream.encoder import open_encoder
-from stream.errors import BundleError
-from stream.session import open_models
+from stream.core.errors import BundleError
+from stream.inference.bundle import CURRENT, FILES, GRAPHS, MANIFEST, Bundle, current, load, stamp
+from stream.inference.models import open_models
+from stream.inference.text_encoder import open_encoder
 
 
 @pytest.fixture

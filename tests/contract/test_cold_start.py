@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from export.publish import build, publish
-from models.blend import Blend
-from stream.bundle import Bundle, load
-from stream.catalogue import Catalogue
-from stream.encoder import open_encoder
-from stream.events import CLICK, NAN, SourceEvent
-from stream.recommend import Turn, advance, rank, take_in
-from stream.session import Models, open_models
+from models.network.blend import Blend
+from stream.catalogue.catalogue import Catalogue
+from stream.core.fold import Turn, advance, rank, take_in
+from stream.core.messages import CLICK, NAN, SourceEvent
+from stream.inference.bundle import Bundle, load
+from stream.inference.models import Models, open_models
+from stream.inference.text_encoder import open_encoder
 from tests.bundles import text_onnx, tiny_run
 
 ITEMS = 50

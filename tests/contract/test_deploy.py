@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stream.health import Health
-from stream.metrics import BatchFigures, Metrics
+from stream.observability.health import Health
+from stream.observability.metrics import BatchFigures, Metrics
 from stream.settings import Settings
 from tests.chaos.alerts import SCENARIOS
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from deploy.cli import app
+from deploy.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.text import TextEncoder
-from stream.bundle import Bundle, current, load
-from stream.encoder import Encoder, open_encoder
+from models.network.text import TextEncoder
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.text_encoder import Encoder, open_encoder
 from tests.bundles import tiny_run
 
 TEXTS = (

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from models.run import save_run
-from stream.bundle import current, load
-from stream.errors import BundleError, DataError
-from stream.session import open_models
+from deploy.cli.main import app
+from models.training.run import save_run
+from stream.core.errors import BundleError, DataError
+from stream.inference.bundle import current, load
+from stream.inference.models import open_models
 from tests.bundles import tiny_run
 
 

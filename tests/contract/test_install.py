@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.tools.environment import pip_settings, uv_environment
+from scripts.environment import pip_settings, uv_environment
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("stream", "models", "export", "deploy")

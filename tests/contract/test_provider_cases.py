@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.publish import build, publish
-from stream import provider
-from stream.bundle import Bundle, current, load
-from stream.catalogue import Catalogue
-from stream.masking import MASKED, settle
-from stream.recommend import rank, take_in
-from stream.session import CELLS, SCORED, open_models, users_at_once
+from stream.catalogue.catalogue import Catalogue
+from stream.core.fold import rank, take_in
+from stream.inference import runtime
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.masking import MASKED, settle
+from stream.inference.models import CELLS, SCORED, open_models, users_at_once
 from tests.bundles import text_onnx, tiny_run
 from tests.gpu import cases
 from tests.gpu.cases import CASES, OF_SCORE, Subject
@@ -47,7 +47,7 @@ def subjects(bundle: Bundle) -> Callable[[str], Subject]:
     @cache
     def subject(graph: str) -> Subject:
         made = Subject(bundle, "cpu")
-        made.found._score = provider.session("score.onnx", GRAPHS[graph](bundle.read("score.onnx")), "cpu")
+        made.found._score = runtime.session("score.onnx", GRAPHS[graph](bundle.read("score.onnx")), "cpu")
         made.found.replay()
         return made
 
@@ -125,7 +125,7 @@ def test_a_bundle_of_fewer_items_than_a_slate(tmp_path: Path) -> None:
     small = load(publish(build(tiny_run(1, near=1), text=text_onnx()), tmp_path))
     models = open_models(small, "cpu")
     for change in GRAPHS.values():
-        models._score = provider.session("score.onnx", change(small.read("score.onnx")), "cpu")
+        models._score = runtime.session("score.onnx", change(small.read("score.onnx")), "cpu")
         models.replay()
 
 
@@ -163,7 +163,7 @@ def test_the_script_needs_only_what_serves(bundle: Bundle, words: list[str], cod
 
 
 def test_where_cuda_is_not_usable_it_says_so(bundle: Bundle) -> None:
-    if provider.resolve("auto") == "cuda":
+    if runtime.resolve("auto") == "cuda":
         pytest.skip("CUDA works here")
     command = [sys.executable, "-m", "tests.gpu", "--bundle", str(bundle.folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -13,26 +13,27 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from aiokafka.partitioner import murmur2 as kafka_hash
 
 from export.publish import build, publish
 from models.data.dataset import event_messages
 from models.data.generated import DISLIKED, LIKED, generate
-from models.network import InterestNetwork, NetworkSize
-from models.reading.head import HeadSettings, RatingHead
-from models.reading.histories import read_histories
-from models.reading.reading import Reading
-from models.reading.tuned import TunedReader, TuneSettings
-from models.run import DataInfo, Run, load_run, save_run
-from models.text import TextEncoder, load_bert
-from stream.bundle import MANIFEST, RATING, Bundle, load
-from stream.catalogue import Catalogue
-from stream.decoder import EventDecoder
-from stream.encoder import Encoder, open_encoder
-from stream.errors import BundleError, DataError
-from stream.events import SOURCE_TOPICS, SourceEvent
-from stream.inputs import InputSpec
-from stream.recommend import advance, take_in
-from stream.session import open_models
+from models.network.network import InterestNetwork, NetworkSize
+from models.network.text import TextEncoder, load_bert
+from models.text_rating.head import HeadSettings, RatingHead
+from models.text_rating.histories import read_histories
+from models.text_rating.reading import Reading
+from models.text_rating.tuned import TunedReader, TuneSettings
+from models.training.run import DataInfo, Run, load_run, save_run
+from stream.catalogue.catalogue import Catalogue
+from stream.core.decoder import EventDecoder
+from stream.core.errors import BundleError, DataError
+from stream.core.features import InputSpec
+from stream.core.fold import advance, take_in
+from stream.core.messages import SOURCE_TOPICS, SourceEvent
+from stream.inference.bundle import MANIFEST, RATING, Bundle, load
+from stream.inference.models import open_models
+from stream.inference.text_encoder import Encoder, open_encoder
 from tests.trained import last_states
 
 SCALE = (0.5, 5.0)
@@ -113,7 +114,7 @@ def test_the_empty_text_has_no_value(world: World) -> None:
 
 
 def test_a_bundle_without_reads_nothing(bundles: Path) -> None:
-    from stream.bundle import current
+    from stream.inference.bundle import current
 
     encoder = open_encoder(load(current(bundles)), "cpu")
     assert not encoder.reads
@@ -127,7 +128,7 @@ def test_the_same_states_as_in_training(world: World) -> None:
     rows = read_histories(events, None, run.item_ids, run.spec, TextEncoder(None).encode, run.reading)
     with torch.inference_mode():
         expected = last_states(run.network, rows, run.network.item_matrix()).numpy()
-    decoder = EventDecoder(1, SCALE)
+    decoder = EventDecoder(kafka_hash, 1, SCALE)
     own: dict[bytes, list[SourceEvent]] = defaultdict(list)
     for offset, message in enumerate(event_messages(events)):
         event = decoder.decode(SOURCE_TOPICS.index(message.topic), 0, offset, 2**42, message.key, message.value)
@@ -197,7 +198,7 @@ def test_another_reader_than_the_golden_one_is_refused(world: World, tmp_path: P
     from hashlib import sha256
 
     from export.graphs import serialise
-    from export.reading import rating_graph
+    from export.text_rating import rating_graph
 
     reading = reading_of(world)
     head = RatingHead(384, CLASSES, (1.0, 5.0), HeadSettings()).requires_grad_(False).eval()

@@ -10,21 +10,22 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from aiokafka.partitioner import murmur2 as kafka_hash
 from typer.testing import CliRunner
 
-from deploy.cli import app
+from deploy.cli.main import app
 from models.data.dataset import event_messages, item_messages
 from models.data.folders import read
-from models.rows import histories
-from models.run import load_run
-from models.text import TextEncoder
-from stream.bundle import current, load
-from stream.catalogue import Catalogue
-from stream.decoder import EventDecoder
-from stream.encoder import open_encoder
-from stream.events import SOURCE_TOPICS, SourceEvent
-from stream.recommend import advance, rank, take_in
-from stream.session import open_models
+from models.data.histories import histories
+from models.network.text import TextEncoder
+from models.training.run import load_run
+from stream.catalogue.catalogue import Catalogue
+from stream.core.decoder import EventDecoder
+from stream.core.fold import advance, rank, take_in
+from stream.core.messages import SOURCE_TOPICS, SourceEvent
+from stream.inference.bundle import current, load
+from stream.inference.models import open_models
+from stream.inference.text_encoder import open_encoder
 from tests.trained import blended, last_states
 
 USERS = 40
@@ -68,7 +69,7 @@ def test_movielens_served_as_trained(movielens: Path, tmp_path: Path) -> None:
         scores = blended(run, rows, run.network.query(last_states(run.network, rows, items)) @ items.T)
     scores[:, 0] = -np.inf
 
-    decoder = EventDecoder(1, bundle.spec.rating_scale)
+    decoder = EventDecoder(kafka_hash, 1, bundle.spec.rating_scale)
     own: dict[bytes, list[SourceEvent]] = defaultdict(list)
     for offset, message in enumerate(event_messages(events)):
         event = decoder.decode(SOURCE_TOPICS.index(message.topic), 0, offset, 2**42, message.key, message.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.reference import pages
+from scripts.reference import pages
 from stream.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 @pytest.mark.parametrize("name", sorted(pages()))
 def test_page_is_current(name: str) -> None:
-    assert (ROOT / "docs" / name).read_text() == pages()[name], "run: python -m stream.reference docs"
+    assert (ROOT / "docs" / name).read_text() == pages()[name], "run: python -m scripts.reference docs"
 
 
 def test_every_setting_says_what_it_is() -> None:

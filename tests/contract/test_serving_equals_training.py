@@ -1,6 +1,6 @@
 """What is served is what was trained: the same events give the same slates through messages, fold and ONNX as in torch.
 
-A made-up world with clicks, ratings, comments and scenes goes both ways: as columns through models.rows and the torch
+A made-up world with clicks, ratings, comments and scenes goes both ways: as columns through models.data.histories and the torch
 network, and as JSON messages through the decoder, the fold, the encoder and the exported graphs.
 """
 
@@ -15,23 +15,24 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from aiokafka.partitioner import murmur2 as kafka_hash
 
 from export.publish import build, publish
-from models.blend import Blend
 from models.data.dataset import DataSet, event_messages, item_messages
 from models.data.generated import generate
-from models.network import InterestNetwork, NetworkSize
-from models.rows import Histories, histories
-from models.run import DataInfo, Run
-from models.text import TextEncoder
-from stream.bundle import Bundle, load
-from stream.catalogue import Catalogue
-from stream.decoder import EventDecoder
-from stream.encoder import Encoder, open_encoder
-from stream.events import CLICK, SOURCE_TOPICS, Scored, SourceEvent
-from stream.inputs import CHOICES, InputSpec, item_text
-from stream.recommend import Turn, advance, rank, take_in
-from stream.session import Models, open_models
+from models.data.histories import Histories, histories
+from models.network.blend import Blend
+from models.network.network import InterestNetwork, NetworkSize
+from models.network.text import TextEncoder
+from models.training.run import DataInfo, Run
+from stream.catalogue.catalogue import Catalogue
+from stream.core.decoder import EventDecoder
+from stream.core.features import CHOICES, InputSpec, item_text
+from stream.core.fold import Turn, advance, rank, take_in
+from stream.core.messages import CLICK, SOURCE_TOPICS, Scored, SourceEvent
+from stream.inference.bundle import Bundle, load
+from stream.inference.models import Models, open_models
+from stream.inference.text_encoder import Encoder, open_encoder
 from tests.bundles import ring, text_onnx
 from tests.trained import blended, last_states
 
@@ -97,7 +98,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 def served(world: World, k: int = TOP) -> dict[str, tuple[Turn, list[Scored]]]:
     """User -> state and slate after all events, by the serving side's own code."""
-    decoder = EventDecoder(1, world.bundle.spec.rating_scale)
+    decoder = EventDecoder(kafka_hash, 1, world.bundle.spec.rating_scale)
     events: dict[bytes, list[SourceEvent]] = defaultdict(list)
     for offset, message in enumerate(event_messages(world.data.events)):
         event = decoder.decode(SOURCE_TOPICS.index(message.topic), 0, offset, 2**42, message.key, message.value)
@@ -164,7 +165,7 @@ def test_nothing_seen_is_in_a_slate(world: World) -> None:
 
 
 def test_the_action_of_a_click_moves_the_state(world: World) -> None:
-    decoder = EventDecoder(1, world.bundle.spec.rating_scale)
+    decoder = EventDecoder(kafka_hash, 1, world.bundle.spec.rating_scale)
 
     def after(action: str) -> Any:
         body = b'{"user": "u", "item": "item1", "time": 1, "action": "%s"}' % action.encode()
@@ -178,7 +179,7 @@ def test_the_action_of_a_click_moves_the_state(world: World) -> None:
 
 
 def test_the_text_of_a_comment_moves_the_state(world: World) -> None:
-    decoder = EventDecoder(1, world.bundle.spec.rating_scale)
+    decoder = EventDecoder(kafka_hash, 1, world.bundle.spec.rating_scale)
 
     def after(text: str) -> Any:
         body = b'{"user": "u", "item": "item1", "time": 1, "text": "%s"}' % text.encode()

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.publish import build, publish
-from models.blend import Blend, Neighbours, log_popularity
-from models.run import Run
-from stream import provider
-from stream.bundle import Bundle, current, load
-from stream.errors import DataError, ProviderError, SettingsError
-from stream.inputs import NUMBERS, InputRows
-from stream.session import Models, open_models, slates_apart
+from models.network.blend import Blend, Neighbours, log_popularity
+from models.training.run import Run
+from stream.core.errors import DataError, ProviderError, SettingsError
+from stream.core.features import NUMBERS, InputRows
+from stream.inference import runtime
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.models import Models, open_models, slates_apart
 from tests.bundles import ring, text_onnx, tiny_run
 
 NONE_HIDDEN = np.empty((0, 2), np.int64)
@@ -112,7 +112,7 @@ def recents(random: np.random.Generator, users: int, rows: int, last: int) -> An
 
 
 def oracle(bundle: Bundle, h: Any, items: Any, bias: Any, hidden: Any, recent: Any, count: Any) -> Any:
-    """The sum of models/blend.py, term by term in float64."""
+    """The sum of models/network/blend.py, term by term in float64."""
     run = tiny_run(50) if len(bundle.item_ids) == 50 else wide_run()
     blend, near = run.blend, run.neighbours
     with torch.inference_mode():
@@ -251,17 +251,17 @@ def test_no_source_paths_or_traces_in_the_graphs(bundles: Path) -> None:
 
 
 def test_two_onnx_runtimes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider, "runtimes", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    monkeypatch.setattr(runtime, "runtimes", lambda: ["onnxruntime", "onnxruntime-gpu"])
     with pytest.raises(SettingsError, match=r"onnxruntime, onnxruntime-gpu"):
-        provider.resolve("cpu")
+        runtime.resolve("cpu")
 
 
 def test_exactly_one_onnx_runtime_is_installed_here() -> None:
-    assert len(provider.runtimes()) == 1
+    assert len(runtime.runtimes()) == 1
 
 
 def test_cuda_fails_loudly_and_auto_falls_back_where_there_is_none(bundles: Path) -> None:
-    if provider.resolve("auto") == "cuda":
+    if runtime.resolve("auto") == "cuda":
         pytest.skip("CUDA works here")
     bundle = load(current(bundles))
     with pytest.raises(ProviderError, match="provider cuda"):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from models.run import load_run
+from models.training.run import load_run
 
 CHECK = """
 import torch
 from torch import distributed, nn
-from models import devices
+from models.training import distributed as devices
 with devices.together() as writes:
     torch.manual_seed(devices.rank())
     network, rows = nn.Linear(3, 1), torch.arange(18.0).reshape(6, 3) ** 0.5

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.verify.numbers import Items
-from stream.bundle import Bundle, current, load
-from stream.catalogue import Catalogue
-from stream.encoder import Encoder, open_encoder
+from deploy.verify.recompute import Items
+from stream.catalogue.catalogue import Catalogue
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.text_encoder import Encoder, open_encoder
 from tests.unit.synthetic import NOW, Row
 
 

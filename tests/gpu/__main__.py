@@ -22,9 +22,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from stream import provider
-from stream.bundle import Bundle, current, load
-from stream.errors import FreshetError, SettingsError
+from stream.core.errors import FreshetError, SettingsError
+from stream.inference import runtime
+from stream.inference.bundle import Bundle, current, load
 from tests.gpu.cases import CASES, Subject
 
 
@@ -41,7 +41,7 @@ def main() -> int:
         if chosen.make:
             print(_make(chosen.make))
             return 0
-        provider.resolve(chosen.provider)
+        runtime.resolve(chosen.provider)
         with tempfile.TemporaryDirectory(prefix="freshet-gpu-") as folder:
             bundle = _open(chosen.bundle) if chosen.bundle else load(_make(Path(folder)))
             return _run(Subject(bundle, chosen.provider), chosen.cases)

@@ -14,18 +14,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.bundle import Bundle
-from stream.encoder import Encoder, open_encoder
-from stream.inputs import NUMBERS, InputRows
-from stream.masking import LEAST
-from stream.provider import Policy
-from stream.session import Models, open_models, ulps, users_at_once
+from stream.core.features import NUMBERS, InputRows
+from stream.inference.bundle import Bundle
+from stream.inference.masking import LEAST
+from stream.inference.models import Models, open_models, ulps, users_at_once
+from stream.inference.runtime import Policy
+from stream.inference.text_encoder import Encoder, open_encoder
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 NO_PAIRS: Final = np.empty((0, 2), np.int64)
 NO_CHOICES: Final = np.empty((0, 3), np.int64)
-NEAR: Final = 1e-3  # of a score, as in stream.bundle's parity
+NEAR: Final = 1e-3  # of a score, as in stream.inference.bundle's parity
 STEPS: Final = 2  # float16 steps of a state
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from stream import provider
-from stream.bundle import current, load
-from stream.errors import ProviderError
+from stream.core.errors import ProviderError
+from stream.inference import runtime
+from stream.inference.bundle import current, load
 from tests.gpu.cases import CASES, Subject
 
 
 @pytest.fixture(scope="module")
 def subject(bundles: Path) -> Subject:
     try:
-        provider.resolve("cuda")
+        runtime.resolve("cuda")
     except ProviderError as error:
         pytest.skip(str(error))
     return Subject(load(current(bundles)), "cuda")

@@ -16,8 +16,8 @@ import traceback
 import uuid
 from pathlib import Path
 
-from deploy import topics
-from deploy.kafka import EmbeddedKafka, jars
+from deploy.clients import admin
+from deploy.embedded_kafka import EmbeddedKafka, jars
 from stream.settings import load
 from tests.chaos import gpu
 
@@ -44,7 +44,7 @@ def main() -> int:
             for scenario in wanted:
                 name = uuid.uuid4().hex[:8]
                 settings = load(brokers=broker.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **SETTINGS)
-                topics.create(settings)
+                admin.create(settings)
                 folder = Path(below) / name
                 folder.mkdir()
                 began = time.monotonic()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, Scope, run
-from deploy.verify.log import KafkaLog
-from stream.interest import Interest, decode
+from stream.core.state import Interest, decode
 from stream.settings import Settings
 from tests.bundles import tiny_bundle
 from tests.worker_process import Events, WorkerProcess, environment, read_all, until

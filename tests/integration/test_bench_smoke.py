@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from export.publish import build, publish
-from stream.claims import NO_CLAIM, sift
+from stream.core.fencing_log import NO_CLAIM, sift
 from stream.settings import Settings
 from tests.bench import cost, fencing, latency, recovery, report, verify
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS, Traffic

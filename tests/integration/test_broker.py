@@ -18,9 +18,9 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaConnectionError
 
-from deploy import topics
-from deploy.kafka import EmbeddedKafka, free_port, jars
-from stream.errors import BrokerError, DownloadError
+from deploy.clients import admin
+from deploy.embedded_kafka import EmbeddedKafka, free_port, jars
+from stream.core.errors import BrokerError, DownloadError
 from stream.settings import Settings, load
 from tests.worker_process import environment, until
 
@@ -89,7 +89,7 @@ def test_a_broker_lives_from_start_to_stop_and_keeps_its_data(home: Path) -> Non
     again = freshet("broker", "start", "--dir", home, "--port", "0", "--json")
     assert again.returncode == 0, again.stderr
     settings = settings.model_copy(update={"brokers": json.loads(again.stdout)["brokers"]})
-    assert topics.check(settings).partitions == 1
+    assert admin.check(settings).partitions == 1
 
     assert json.loads(freshet("broker", "stop", "--dir", home, "--json").stdout) == {"stopped": True}
     assert json.loads(freshet("broker", "status", "--dir", home, "--json").stdout) == {"running": False}
@@ -144,7 +144,7 @@ def test_topics_are_made_once(world: Callable[..., Settings]) -> None:
 
 
 def delete(settings: Settings, name: str) -> None:
-    with topics.admin(settings) as client:
+    with admin.admin(settings) as client:
         client.delete_topics([name])
         until(
             lambda: client.describe_topics([name])[0]["error_code"] != 0,
@@ -155,7 +155,7 @@ def delete(settings: Settings, name: str) -> None:
 
 def make(settings: Settings, name: str, partitions: int, **config: str) -> None:
     new = {"num_partitions": partitions, "replication_factor": 1, "configs": config}
-    with topics.admin(settings) as client:
+    with admin.admin(settings) as client:
         client.create_topics({name: new}, wait_for_metadata=True)
 
 
@@ -176,7 +176,7 @@ def test_unequal_partition_counts_are_named(
     world: Callable[..., Settings], bundles: Path, command: tuple[str, ...], tmp_path: Path
 ) -> None:
     settings = world(partitions=2, bundles=bundles, data_dir=tmp_path)
-    with topics.admin(settings) as client:
+    with admin.admin(settings) as client:
         client.create_partitions({settings.sources[1]: 3})
     done = freshet(*command, settings=settings)
     refused(done, 78, settings.sources[1], "has 3 partitions, expected 2")
@@ -201,7 +201,7 @@ def test_settings_that_do_not_fit_are_named_and_mended(world: Callable[..., Sett
              settings.recommendations_topic: {"cleanup.policy": "compact,delete"},
              settings.dead_letters_topic: {"max.message.bytes": "1048588", "retention.bytes": "1024"},
              settings.changelog_topic: {"cleanup.policy": "compact,delete", "min.insync.replicas": "2"}}  # fmt: skip
-    with topics.admin(settings) as client:
+    with admin.admin(settings) as client:
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, *one) for one in wrong.items()])
     said = [
         f"topic {topic} has {name}={value}, expected"
@@ -235,7 +235,7 @@ def test_a_broker_that_goes_away_while_it_is_asked_is_no_bug_of_ours(world: Call
     settings = world(partitions=1)
     with (
         pytest.raises(BrokerError, match=f"{settings.brokers}.*KafkaConnectionError"),
-        topics.admin(settings),
+        admin.admin(settings),
     ):
         raise KafkaConnectionError("socket disconnected")
 
@@ -279,7 +279,7 @@ def test_create_waits_for_a_broker_that_comes_late_and_none_is_left_behind(home:
         with EmbeddedKafka(home, port) as broker:
             pid = broker.pid
             assert waiting.wait(60) == 0
-            assert topics.check(settings).partitions == 1
+            assert admin.check(settings).partitions == 1
             with pytest.raises(BrokerError, match="runs already"):
                 EmbeddedKafka(home).start()
     finally:

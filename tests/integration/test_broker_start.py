@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.kafka import EmbeddedKafka
+from deploy.embedded_kafka import EmbeddedKafka
 from tests.worker_process import until
 
 pytestmark = pytest.mark.integration

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType
 
-from deploy import topics
-from deploy.kafka import at
+from deploy.clients import admin
+from deploy.embedded_kafka import at
 from stream.settings import load
 from tests.integration.test_broker import freshet, refused
 from tests.worker_process import until
@@ -40,7 +40,7 @@ def test_three_nodes_live_from_start_to_stop_and_keep_three_copies(home: Path) -
     refused(freshet("broker", "start", "--dir", home), 69, "lies a cluster", "--nodes")
 
     settings = load(brokers=figures["brokers"], partitions=2)
-    assert len(topics.create(settings)) == len(topics.topics(settings))
+    assert len(admin.create(settings)) == len(admin.topics(settings))
     _kept_thrice(settings)
 
     os.kill(figures["pids"][1], signal.SIGKILL)
@@ -59,8 +59,8 @@ def test_three_nodes_live_from_start_to_stop_and_keep_three_copies(home: Path) -
 
 def _kept_thrice(settings: Any) -> None:
     """Every topic has three copies, two of which must have a record before it is acknowledged."""
-    names = [topic.name for topic in topics.topics(settings)]
-    with topics.admin(settings) as client:
+    names = [topic.name for topic in admin.topics(settings)]
+    with admin.admin(settings) as client:
         for topic in client.describe_topics(names):
             assert {len(one["replica_nodes"]) for one in topic["partitions"]} == {3}, topic["name"]
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]

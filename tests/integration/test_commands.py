@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from deploy.clients.arguments import client_arguments
 from stream.settings import Settings, load
 from tests.worker_process import WorkerProcess, environment, read_all, until
 
@@ -82,7 +83,7 @@ def test_from_an_event_to_a_verified_slate(command: Command, worker: WorkerProce
 def test_a_dead_letter_is_corrected_and_sent_back(command: Command, worker: WorkerProcess, settings: Settings) -> None:
     from kafka import KafkaProducer
 
-    producer = KafkaProducer(acks="all", **settings.kafka_python())
+    producer = KafkaProducer(acks="all", **client_arguments(settings))
     bad = b'{"user": "alice", "item": "item-1", "time": 1700000000000, "value": "four"}'
     producer.send(settings.sources[1], bad, b"alice", headers=[("trace", b"t1")]).get()
     producer.send(settings.sources[0], b"{}", None, partition=0).get()

@@ -35,11 +35,11 @@ QUERIES = [
 @pytest.fixture(scope="module")
 def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with half a minute of a worker's life in it: clicks, ratings, comments and dead letters."""
-    from deploy import topics
+    from deploy.clients import admin
 
     binary()
     settings = load(brokers=kafka.bootstrap, prefix="dashboard-", app_id="dashboard-app", bundles=bundles)
-    topics.create(settings)
+    admin.create(settings)
     events = Events(settings)
     events.send_items([*(f"item-{number}" for number in range(1, 51)), *(f"i{number}" for number in range(25))])
     events.producer.send(settings.items_topic, key=b"bad", value=b"{")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kafka import EmbeddedKafka
+from deploy.embedded_kafka import EmbeddedKafka
 from models.data import event_messages, generate, item_messages, split_last
 
 pytestmark = pytest.mark.integration

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import confluent_kafka as confluent
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from deploy.clients.arguments import client_arguments
 from deploy.verify import run
-from stream.decoder import EventDecoder
+from stream.core.decoder import EventDecoder
 from stream.settings import Settings
 from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
@@ -52,7 +54,7 @@ def test_misplaced_records_that_are_read_again(
     """The group's offsets are deleted, or set back to the log's start, and more than 64 events have come since."""
     settings = world(**QUICK)
     user = "ada"
-    home = EventDecoder(2, settings.rating_scale, settings.sources).partition(user.encode())
+    home = EventDecoder(kafka_hash, 2, settings.rating_scale, settings.sources).partition(user.encode())
     events = Events(settings, seed=1)
     events.send_items()
     worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
@@ -67,11 +69,11 @@ def test_misplaced_records_that_are_read_again(
         assert max(slate["seq"] for slate in slates(settings, user)) == 103
         assert worker.terminate() == 0
         if gone:
-            admin = KafkaAdminClient(**settings.kafka_python())
+            admin = KafkaAdminClient(**client_arguments(settings))
             admin.delete_groups([settings.app_id])
             admin.close()
         else:
-            consumer = KafkaConsumer(group_id=settings.app_id, enable_auto_commit=False, **settings.kafka_python())
+            consumer = KafkaConsumer(group_id=settings.app_id, enable_auto_commit=False, **client_arguments(settings))
             places = [TopicPartition(topic, partition) for topic in settings.sources for partition in range(2)]
             consumer.assign(places)
             consumer.commit({place: OffsetAndMetadata(0, "", -1) for place in places})

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from deploy import topics
-from deploy.producer import Producer
-from deploy.slates import SlateReader
-from deploy.verify.log import KafkaLog
-from stream.clients import consumer_arguments
-from stream.errors import BrokerError
+from deploy.clients import admin as topics
+from deploy.clients.log_reader import KafkaLog
+from deploy.clients.producer import Producer
+from deploy.clients.slate_reader import SlateReader
+from stream.core.errors import BrokerError
+from stream.kafka.clients import consumer_arguments
 from stream.settings import Settings
 from tests.chaos import security
 from tests.secured_kafka import MECHANISMS, Right, SecuredKafka

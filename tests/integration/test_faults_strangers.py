@@ -12,6 +12,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
+from deploy.clients.arguments import client_arguments
 from deploy.verify import run
 from stream.settings import Settings
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
@@ -63,7 +64,7 @@ def played(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> Ite
 
 @contextmanager
 def admin_of(settings: Settings) -> Iterator[KafkaAdminClient]:
-    admin = KafkaAdminClient(**settings.kafka_python())
+    admin = KafkaAdminClient(**client_arguments(settings))
     try:
         yield admin
     finally:
@@ -80,7 +81,7 @@ def test_a_takeover_writes_again_what_a_former_owner_wrote_over(played: Played) 
     worker.start().wait_ready()
     played.clicks(4)
     played.applied(4)
-    producer = KafkaProducer(acks="all", **settings.kafka_python())
+    producer = KafkaProducer(acks="all", **client_arguments(settings))
     try:  # as a worker of that epoch that stood still for long
         producer.send(
             settings.changelog_topic, key=late.key, value=late.value, headers=list(late.headers), partition=0

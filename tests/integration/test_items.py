@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from stream.bundle import current, load
-from stream.catalogue import Catalogue
-from stream.encoder import Encoder, open_encoder
-from stream.errors import BrokerError, TopologyError
-from stream.items import ItemsFollower
+from deploy.clients.arguments import client_arguments
+from stream.catalogue.catalogue import Catalogue
+from stream.catalogue.consumer import ItemsFollower
+from stream.core.errors import BrokerError, TopologyError
+from stream.inference.bundle import current, load
+from stream.inference.text_encoder import Encoder, open_encoder
 from stream.settings import Settings
 from stream.settings import load as settings_of
 
@@ -30,7 +31,7 @@ def encoder(bundles: Path) -> Encoder:
 
 def send(settings: Settings, *messages: tuple[str | None, Any]) -> None:
     """(key, dict, bytes or None) to the items topic, acknowledged."""
-    producer = KafkaProducer(**settings.kafka_python(), acks="all")
+    producer = KafkaProducer(**client_arguments(settings), acks="all")
     for key, value in messages:
         raw = json.dumps(value).encode() if isinstance(value, dict) else value
         producer.send(settings.items_topic, key=None if key is None else key.encode(), value=raw).get(timeout=30)

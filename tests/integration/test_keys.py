@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
+from deploy.clients.arguments import client_arguments
 from stream.settings import Settings
 from tests.integration.test_commands import Command
 from tests.worker_process import Events, WorkerProcess, read_all
@@ -55,8 +56,8 @@ def test_from_such_keys_to_verified_slates(
     with ExitStack() as stack:
         worker = WorkerProcess(settings, tmp_path, bundles=bundles).start()
         stack.callback(worker.close)
-        producer = stack.enter_context(closing(KafkaProducer(key_serializer=serializer, **settings.kafka_python())))
-        odd = stack.enter_context(closing(KafkaProducer(**settings.kafka_python())))
+        producer = stack.enter_context(closing(KafkaProducer(key_serializer=serializer, **client_arguments(settings))))
+        odd = stack.enter_context(closing(KafkaProducer(**client_arguments(settings))))
         worker.wait_ready()
         homes = {}
         for number in range(3 * USERS):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Message, Producer  # it sends null headers, which kafka-python refuses
 
+from deploy.clients.murmur2 import murmur2
 from deploy.verify import run
-from deploy.verify.judge import murmur2
-from stream import interest
-from stream.origin import REPLAY_HEADER
+from stream.core import state as interest
+from stream.core.origin import REPLAY_HEADER
 from stream.settings import Settings
 from tests.integration.test_commands import Command
 from tests.worker_process import Events, WorkerProcess, environment, read_all, slates, until

@@ -9,6 +9,7 @@ from shutil import rmtree
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
+from deploy.clients.arguments import client_arguments
 from stream.settings import Settings
 from tests.chaos.source_topics import remake
 from tests.worker_process import Events, WorkerProcess, until
@@ -20,7 +21,7 @@ def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings],
     settings = world(partitions=1)
     worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
     events = Events(settings, seed=4)
-    admin = KafkaAdminClient(**settings.kafka_python())
+    admin = KafkaAdminClient(**client_arguments(settings))
     clicks = settings.sources[0]
     try:
         for _ in range(20):

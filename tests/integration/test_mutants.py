@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, Scope, run
-from deploy.verify.log import KafkaLog
 from stream.settings import Settings
 from tests.worker_process import Events, WorkerProcess, all_committed, environment
 

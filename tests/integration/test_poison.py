@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from kafka import KafkaProducer
 
-from deploy.verify.judge import Accepted, Judge, murmur2
-from stream.decoder import EventDecoder
-from stream.errors import RecordError
-from stream.events import SOURCE_TOPICS
+from deploy.clients.arguments import client_arguments
+from deploy.clients.murmur2 import murmur2
+from deploy.verify.validator import Accepted, Judge
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError
+from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings
 from tests.chaos import input as inputs
 from tests.poison import KEY, NOW, ODD, OLDEST, POISON, body
@@ -35,7 +38,7 @@ def test_decoder_and_judge_refuse_it(name: str) -> None:
     behaviour = SOURCE_TOPICS.index(one.topic)
     partition = (murmur2(one.key or b"") + one.elsewhere) % PARTITIONS
     with pytest.raises(RecordError) as refused:
-        EventDecoder(PARTITIONS, SCALE, oldest=OLDEST).decode(
+        EventDecoder(kafka_hash, PARTITIONS, SCALE, oldest=OLDEST).decode(
             behaviour, partition, 1, NOW, one.key, one.value, one.headers
         )
     error = refused.value
@@ -48,7 +51,7 @@ def test_decoder_and_judge_take_it(name: str) -> None:
     odd = ODD[name]
     behaviour = SOURCE_TOPICS.index(odd.topic)
     partition = murmur2(odd.key) % PARTITIONS
-    event = EventDecoder(PARTITIONS, SCALE, oldest=OLDEST).decode(
+    event = EventDecoder(kafka_hash, PARTITIONS, SCALE, oldest=OLDEST).decode(
         behaviour, partition, 1, NOW, odd.key, odd.value, odd.headers
     )
     verdict = Judge(PARTITIONS, SCALE, OLDEST).judge(behaviour, partition, NOW, odd.key, odd.value)
@@ -60,7 +63,7 @@ def test_decoder_and_judge_take_it(name: str) -> None:
 @pytest.mark.integration
 def test_mispartitioned_means_not_where_kafka_python_puts_it(world: Callable[..., Settings]) -> None:
     settings = world(partitions=2)
-    producer = KafkaProducer(**settings.kafka_python())
+    producer = KafkaProducer(**client_arguments(settings))
     try:
         place = producer.send(settings.sources[0], key=KEY, value=body()).get(20)
         assert place.partition == murmur2(KEY) % settings.partitions

@@ -55,11 +55,11 @@ def worker(
     kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Settings, WorkerProcess]]:
     """One ready worker, items item-1 to item-50 live."""
-    from deploy import topics
+    from deploy.clients import admin
     from stream.settings import load
 
     settings = load(brokers=kafka.bootstrap, prefix="readme-", app_id="readme-app", bundles=bundles)
-    topics.create(settings)
+    admin.create(settings)
     events = Events(settings)
     events.send_items(f"item-{number}" for number in range(1, 51))
     events.close()

@@ -8,14 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from deploy.demo.board import Board
-from deploy.demo.story import Options, run
+from deploy.demo.progress import Board
+from deploy.demo.run import Options, run
 from models.data import DataSet, read
-from models.evaluate import Question, evaluate
-from models.run import load_run
-from models.text import TextEncoder
-from models.train import TrainSettings
-from stream.events import RATING
+from models.evaluation.evaluate import Question, evaluate
+from models.network.text import TextEncoder
+from models.training.run import load_run
+from models.training.train import TrainSettings
+from stream.core.messages import RATING
 from stream.settings import load
 
 pytestmark = pytest.mark.integration

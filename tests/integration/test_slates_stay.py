@@ -9,8 +9,9 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from deploy import topics
-from deploy.kafka import EmbeddedKafka
+from deploy.clients import admin as topics
+from deploy.clients.arguments import client_arguments
+from deploy.embedded_kafka import EmbeddedKafka
 from stream.settings import Settings, load
 from tests.worker_process import Events, WorkerProcess, slates, until
 
@@ -46,7 +47,7 @@ def retention_ran(settings: Settings, events: Events) -> None:
     """What was written to the control topic as of now is gone."""
     place = TopicPartition(CONTROL, 0)
     end = events.producer.send(CONTROL, b"x").get(30).offset
-    consumer = KafkaConsumer(**settings.kafka_python())
+    consumer = KafkaConsumer(**client_arguments(settings))
 
     def gone() -> bool:
         events.producer.send(CONTROL, b"x").get(30)  # the segment that is written to never expires: this begins another

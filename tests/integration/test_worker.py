@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 
 from deploy.verify import run
-from stream import interest
-from stream.bundle import current, load
-from stream.catalogue import Catalogue
-from stream.claims import CLAIM_KEY
-from stream.decoder import EventDecoder
-from stream.encoder import open_encoder
-from stream.recommend import advance, take_in
-from stream.session import open_models
+from stream.catalogue.catalogue import Catalogue
+from stream.core import state as interest
+from stream.core.decoder import EventDecoder
+from stream.core.fencing_log import CLAIM_KEY
+from stream.core.fold import advance, take_in
+from stream.inference.bundle import current, load
+from stream.inference.models import open_models
+from stream.inference.text_encoder import open_encoder
 from stream.settings import Settings
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
@@ -133,7 +134,7 @@ def test_states_equal_the_same_events_folded_one_at_a_time(
     bundle = load(current(bundles))
     models, encoder = open_models(bundle, "cpu"), open_encoder(bundle, "cpu")
     snapshot = Catalogue(bundle, lambda texts: np.zeros((len(texts), bundle.item_dim), np.float32)).snapshot
-    decoder = EventDecoder(settings.partitions, settings.rating_scale)
+    decoder = EventDecoder(kafka_hash, settings.partitions, settings.rating_scale)
     source = {}
     for behaviour, topic in enumerate(settings.sources):
         for record in read_all(settings, topic):

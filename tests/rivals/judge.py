@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from kafka import KafkaConsumer, TopicPartition
 
+from deploy.clients.arguments import client_arguments
 from stream.settings import Settings
 from tests.worker_process import read_all
 
@@ -76,7 +77,7 @@ class Progress:
         self._source = source
         self._consumers = {
             level: KafkaConsumer(
-                group_id=group, enable_auto_commit=False, isolation_level=level, **settings.kafka_python()
+                group_id=group, enable_auto_commit=False, isolation_level=level, **client_arguments(settings)
             )
             for level in ("read_uncommitted", "read_committed")
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from models.data.dataset import NAN, Event
-from stream.events import CLICK, COMMENT, RATING, Item
+from stream.core.messages import CLICK, COMMENT, RATING, Item
 
 
 class Sample(NamedTuple):

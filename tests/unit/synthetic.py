@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deploy.verify.judge import Accepted, Judge, murmur2
-from deploy.verify.log import Place, Span
-from deploy.verify.writers import CLAIM
-from stream import interest
-from stream.errors import TopologyError
-from stream.events import SourceEvent
-from stream.interest import Interest
-from stream.keys import FORMS, key_of
-from stream.origin import mark
+from deploy.clients.log_reader import Place, Span
+from deploy.clients.murmur2 import murmur2
+from deploy.verify.fencing import CLAIM
+from deploy.verify.validator import Accepted, Judge
+from stream.core import state as interest
+from stream.core.errors import TopologyError
+from stream.core.keys import FORMS, key_of
+from stream.core.messages import SourceEvent
+from stream.core.origin import mark
+from stream.core.state import Interest
 from stream.settings import Settings, load
 
 PARTITIONS = 2
@@ -43,7 +44,8 @@ class Row(NamedTuple):
 
 
 class Lists:
-    """A Log (deploy.verify.log) that is lists in memory. `first`: log start offsets other than 0; `open`: first offset of an open
+    """A Log (deploy.clients.log_reader) that is lists in memory. `first`: log start offsets other than 0; `open`:
+    first offset of an open
     transaction."""
 
     def __init__(self, topics: Sequence[str], partitions: int = PARTITIONS) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.alerts import RULES, with_runbook
-from stream.errors import DataError
+from deploy.cli.alert_rules import RULES, with_runbook
+from stream.core.errors import DataError
 from tests.unit import test_cli
 
 freshet = test_cli.freshet

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.verify.log import Place, Span
+from deploy.clients.log_reader import Place, Span
 from stream.settings import Settings
 from tests import worker_process
 from tests.worker_process import WorkerProcess, all_committed

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploy import announced
-from deploy.commands import send
-from deploy.producer import Sent
-from stream.errors import BrokerError, TopologyError
+from deploy.cli.commands import send
+from deploy.clients import missing_items
+from deploy.clients.producer import Sent
+from stream.core.errors import BrokerError, TopologyError
 from stream.settings import Settings, load
 from tests.unit.synthetic import Lists
 
@@ -32,15 +32,15 @@ def items(*records: tuple[str, dict[str, Any] | None]) -> Items:
 
 def test_an_item_is_missing_that_was_never_sent_or_removed_or_is_not_acceptable() -> None:
     log = items(("a", {}), ("b", {}), ("b", None), ("c", {"title": 7}), ("d", {}), ("d", {"available": "no"}))
-    assert announced.missing(log, SETTINGS.items_topic, {"a", "b", "c", "d", "e"}) == {"b", "c", "e"}
+    assert missing_items.missing(log, SETTINGS.items_topic, {"a", "b", "c", "d", "e"}) == {"b", "c", "e"}
 
 
 def test_a_topic_that_is_too_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announced, "MOST", 2)
+    monkeypatch.setattr(missing_items, "MOST", 2)
     log = items(("a", {}), ("b", {}))
-    assert announced.missing(log, SETTINGS.items_topic, {"x"}) == {"x"}
+    assert missing_items.missing(log, SETTINGS.items_topic, {"x"}) == {"x"}
     log = items(("a", {}), ("b", {}), ("c", {}))
-    assert announced.missing(log, SETTINGS.items_topic, {"x"}) == set()
+    assert missing_items.missing(log, SETTINGS.items_topic, {"x"}) == set()
 
 
 class Never:
@@ -60,7 +60,7 @@ class Never:
 
 def test_a_look_that_takes_too_long_is_given_up() -> None:
     log = Never()
-    look = announced.Look(SETTINGS, {"x"}, lambda settings: log)
+    look = missing_items.Look(SETTINGS, {"x"}, lambda settings: log)
     assert look.warning(0.05) == ""
     log.over.set()
     assert log.closed.wait(10)
@@ -71,11 +71,11 @@ def test_a_topic_that_is_not_there_is_said() -> None:
     def absent(settings: Settings) -> Any:
         raise TopologyError("topic items is missing; create it with: freshet topics create")
 
-    assert "topic items is missing" in announced.Look(SETTINGS, {"x"}, absent).warning(10)
+    assert "topic items is missing" in missing_items.Look(SETTINGS, {"x"}, absent).warning(10)
 
 
 class Takes:
-    """deploy.producer's Producer on a broker that takes everything."""
+    """deploy.clients.producer's Producer on a broker that takes everything."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None: ...
 
@@ -94,8 +94,8 @@ class Takes:
 @pytest.fixture
 def delivered(monkeypatch: pytest.MonkeyPatch) -> Lists:
     log = items(("known", {}))
-    monkeypatch.setattr("deploy.producer.Producer", Takes)
-    monkeypatch.setattr(announced, "opened", lambda settings: log)
+    monkeypatch.setattr("deploy.clients.producer.Producer", Takes)
+    monkeypatch.setattr(missing_items, "opened", lambda settings: log)
     return log
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import typer
 
-from deploy import cli, connect
-from stream.errors import BrokerError
+from deploy.cli import main as cli
+from deploy.clients import connect
+from stream.core.errors import BrokerError
 
 pytestmark = pytest.mark.faults  # a minute
 

@@ -24,20 +24,20 @@ from models.baselines.item_knn import ItemKnn, ItemKnnRanker  # noqa: E402
 from models.baselines.language_model import LanguageModel  # noqa: E402
 from models.baselines.popularity import Popularity  # noqa: E402
 from models.baselines.ratings import rated_before, ratings  # noqa: E402
-from models.baselines.sequential_knn import NeighbourRanker, SequentialKnn  # noqa: E402
 from models.baselines.svd import Svd, SvdPp  # noqa: E402
-from models.baselines.tuning import TRIES, search, validation_gain  # noqa: E402
 from models.baselines.user_knn import UserKnn, UserKnnRanker  # noqa: E402
-from models.blend import Neighbours  # noqa: E402
 from models.data import DataSet, generate  # noqa: E402
 from models.data.dataset import Event, dataset  # noqa: E402
-from models.neighbours import NeighbourSettings, neighbours, windows  # noqa: E402
-from models.rows import Floats, Histories, histories  # noqa: E402
-from models.task import Model, Training  # noqa: E402
-from models.text import TextEncoder  # noqa: E402
-from stream.errors import DataError  # noqa: E402
-from stream.events import CLICK, RATING, Item  # noqa: E402
-from stream.inputs import InputSpec  # noqa: E402
+from models.data.histories import Floats, Histories, histories  # noqa: E402
+from models.interfaces import Model, Training  # noqa: E402
+from models.network.blend import Neighbours  # noqa: E402
+from models.network.text import TextEncoder  # noqa: E402
+from models.training.neighbours import NeighbourSettings, neighbours, windows  # noqa: E402
+from models.training.sequential.sequential_knn import NeighbourRanker, SequentialKnn  # noqa: E402
+from models.training.tuning import TRIES, search, validation_gain  # noqa: E402
+from stream.core.errors import DataError  # noqa: E402
+from stream.core.features import InputSpec  # noqa: E402
+from stream.core.messages import CLICK, RATING, Item  # noqa: E402
 
 TEXT = 8
 

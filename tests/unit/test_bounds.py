@@ -11,15 +11,16 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from deploy import bounds, cli
+from deploy.cli import bounds
+from deploy.cli import main as cli
 from models.data import generate
 from models.data.split import held_last
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 EXEMPT = {("worker", "--web-port"), ("send click", "--rank"), ("send click", "--dwell-ms")}
 """The settings and the schemas bound them."""
 SCALES = {"--rating-scale"}
-"""deploy.dataoptions.scale_of bounds both numbers."""
+"""deploy.cli.data_options.scale_of bounds both numbers."""
 EVENT_VALUES = {"--value", "--time"}
 """What a setting bounds."""
 
@@ -85,8 +86,8 @@ def test_an_unknown_word_is_told_before_anything_is_trained(
     def reached(*_: Any, **__: Any) -> None:
         raise AssertionError("reached")
 
-    monkeypatch.setattr("models.train.train", reached)
-    monkeypatch.setattr("models.evaluate.compare", reached)
+    monkeypatch.setattr("models.training.train.train", reached)
+    monkeypatch.setattr("models.evaluation.evaluate.compare", reached)
     found = ended(*given, value)
     assert found.exit_code == 2 or isinstance(found.exception, DataError), found.exception
 

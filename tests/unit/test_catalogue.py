@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.bundle import BlendEntry, Bundle, Card
-from stream.catalogue import Catalogue, Snapshot, Vectors
-from stream.inputs import InputSpec, item_text
-from stream.interest import item_hash
+from stream.catalogue.catalogue import Catalogue, Snapshot, Vectors
+from stream.core.features import InputSpec, item_text
+from stream.core.state import item_hash
+from stream.inference.bundle import BlendEntry, Bundle, Card
 
 WIDTH = 16
 TRAINED = ("t1", "t2", "t3", "plumless")

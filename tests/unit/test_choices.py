@@ -16,26 +16,26 @@ import torch
 from models.data import DataSet, generate, read, split_last
 from models.data.choices import choices, parse_choices, parse_weights, unmet
 from models.data.dataset import NAN, Event, dataset
-from models.evaluate import Question, evaluate
-from models.judging import run_task
-from models.neighbours import neighbours
-from models.network import InterestNetwork, NetworkSize
-from models.popularity import popularity
-from models.protocols import PROTOCOLS, make_tasks
-from models.ranking import Ranks, popularity_ranks
-from models.rows import Floats
-from models.run import DataInfo, Run, load_run, save_run
-from models.task import Task
-from models.text import TEXT_DIM
-from models.train import TrainSettings, training_part
-from stream.errors import DataError
-from stream.events import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
-from stream.inputs import ACTIONS, CHOICES, InputSpec
+from models.data.histories import Floats
+from models.evaluation.evaluate import Question, evaluate
+from models.evaluation.protocols import PROTOCOLS, make_tasks
+from models.evaluation.run_task import run_task
+from models.interfaces import Task
+from models.metrics.popularity import popularity
+from models.metrics.ranks import Ranks, popularity_ranks
+from models.network.network import InterestNetwork, NetworkSize
+from models.network.text import TEXT_DIM
+from models.training.neighbours import neighbours
+from models.training.run import DataInfo, Run, load_run, save_run
+from models.training.train import TrainSettings, training_part
+from stream.core.errors import DataError
+from stream.core.features import ACTIONS, CHOICES, InputSpec
+from stream.core.messages import CLICK, COMMENT, RATING, SOURCE_TOPICS, Item
 from tests.conftest import data_folder
 
 
 class Encoder:
-    """Stands for models.text.TextEncoder where texts do not matter."""
+    """Stands for models.network.text.TextEncoder where texts do not matter."""
 
     def encode(self, texts: Sequence[str], progress: Any = None) -> Floats:
         return np.zeros((len(texts), TEXT_DIM), np.float32)

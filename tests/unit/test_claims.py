@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, Written, decode, encode, epoch_of, sift, stamp
+from stream.core.fencing_log import CLAIM_KEY, NO_CLAIM, Claim, Written, decode, encode, epoch_of, sift, stamp
 
 OLD, NEW = "a" * 32, "b" * 32
 

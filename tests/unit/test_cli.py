@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import typer.main
 
-import deploy.cli
-from stream import errors
+import deploy.cli.main
+from stream.core import errors
 
 
 def walk(command: Any, name: tuple[str, ...] = ("freshet",)) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -25,7 +25,7 @@ def walk(command: Any, name: tuple[str, ...] = ("freshet",)) -> Iterator[tuple[t
         yield from walk(below, (*name, part))
 
 
-COMMANDS = dict(walk(typer.main.get_command(deploy.cli.app)))
+COMMANDS = dict(walk(typer.main.get_command(deploy.cli.main.app)))
 
 
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
@@ -36,15 +36,15 @@ def test_every_command_and_option_has_help(name: tuple[str, ...]) -> None:
 
 
 def test_every_command_module_is_named_and_registered() -> None:
-    folder = Path(deploy.cli.__file__).with_name("commands")
+    folder = Path(deploy.cli.main.__file__).with_name("commands")
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert modules == set(deploy.cli.COMMANDS)
+    assert modules == set(deploy.cli.main.COMMANDS)
     assert {name[1].replace("-", "_") for name in COMMANDS if len(name) == 2} == modules
 
 
 def test_the_command_starts_without_its_heavy_parts() -> None:
     heavy = ("torch", "transformers", "onnxruntime", "faust", "kafka", "polars", "rocksdict", "jgo")
-    code = f"import sys, deploy.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, deploy.cli.main; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -65,7 +65,7 @@ def freshet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         monkeypatch.setattr("sys.argv", ["freshet", *words])
         code = 0
         try:
-            deploy.cli.main()
+            deploy.cli.main.main()
         except SystemExit as end:
             code = int(end.code or 0)
         out, err = capfd.readouterr()
@@ -157,7 +157,7 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(
     def fail(self: object) -> bool:
         raise kind("what is wrong")
 
-    monkeypatch.setattr("deploy.kafka.EmbeddedKafka.alive", property(fail))
+    monkeypatch.setattr("deploy.embedded_kafka.EmbeddedKafka.alive", property(fail))
     assert freshet("broker", "status") == (kind.exit_code, "", "freshet: what is wrong\n")
 
 
@@ -167,7 +167,7 @@ def test_a_file_that_cannot_be_used_is_one_line_and_74(
     def fail(self: object) -> bool:
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("deploy.kafka.EmbeddedKafka.alive", property(fail))
+    monkeypatch.setattr("deploy.embedded_kafka.EmbeddedKafka.alive", property(fail))
     code, _, err = freshet("broker", "status")
     assert code == 74
     assert err == "freshet: Permission denied: /some/file\n"
@@ -179,7 +179,7 @@ def test_an_unforeseen_error_is_70_and_not_taken_for_a_failed_check(
     def fail(self: object) -> bool:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("deploy.kafka.EmbeddedKafka.alive", property(fail))
+    monkeypatch.setattr("deploy.embedded_kafka.EmbeddedKafka.alive", property(fail))
     code, _, err = freshet("broker", "status")
     assert code == 70
     assert err.endswith("ZeroDivisionError: a bug\n")  # its traceback is wanted: it is a bug
@@ -189,7 +189,9 @@ def test_interrupted_is_130(freshet: Callable[..., tuple[int, str, str]], monkey
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a background shell starts the tests with it ignored
-    monkeypatch.setattr("deploy.kafka.EmbeddedKafka.alive", property(lambda self: os.kill(os.getpid(), signal.SIGINT)))
+    monkeypatch.setattr(
+        "deploy.embedded_kafka.EmbeddedKafka.alive", property(lambda self: os.kill(os.getpid(), signal.SIGINT))
+    )
     try:
         code, _, err = freshet("broker", "status")
     finally:

@@ -10,12 +10,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer import fetcher
 
-from stream import items
 from stream.app import InterestApp
-from stream.catalogue import Catalogue
-from stream.clients import absent, consumer_tasks, reached, unread
+from stream.catalogue import consumer as items
+from stream.catalogue.catalogue import Catalogue
+from stream.kafka import fencing
+from stream.kafka.clients import absent, consumer_tasks, reached, unread
 from stream.settings import Settings
-from stream.transport import fencing
 from tests.unit.test_catalogue import Tower, bundle
 
 

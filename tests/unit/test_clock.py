@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.clock import Clock, Difference, steady
-from stream.errors import LeaseError
-from stream.transport import Outgoing, RecordBatches
-from stream.transport.lease import Lease
+from stream.core.errors import LeaseError
+from stream.kafka.broker_clock import Clock, Difference, steady
+from stream.kafka.lease import Lease
+from stream.kafka.producer import Outgoing, RecordBatches
 
 DAY = 86_400.0
 

@@ -13,8 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from stream.comments import PATIENT, CommentStage
-from stream.events import CLICK, COMMENT, NAN, SourceEvent
+from stream.core.messages import CLICK, COMMENT, NAN, SourceEvent
+from stream.pipeline.comments import PATIENT, CommentStage
 
 
 class Later:
@@ -208,7 +208,7 @@ def test_a_text_that_has_waited_too_long_is_urgent_and_so_is_what_comes_next(
     monkeypatch: pytest.MonkeyPatch, at_it: bool
 ) -> None:
     """On a busy machine the executor that steps back may get no time at all."""
-    monkeypatch.setattr("stream.comments.PATIENCE", 0.01)
+    monkeypatch.setattr("stream.pipeline.comments.PATIENCE", 0.01)
 
     async def check() -> None:
         patient, urgent = Later(), Later()

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from models.compare import compare
 from models.data import generate
-from models.evaluate import Question, evaluate
-from models.figures import figures, lift, training_counts
-from models.protocols import make_tasks
-from models.registry import COMPARED, Wanted, make
-from models.rows import Floats, Histories, Rows
-from models.sequential.ablation import PARTS, row_name
-from models.task import Model, Report, Scorer, Task, Training, silent
-from models.text import TEXT_DIM
-from stream.errors import DataError
+from models.data.histories import Floats, Histories, Rows
+from models.evaluation.ablation import PARTS, row_name
+from models.evaluation.compare import compare
+from models.evaluation.evaluate import Question, evaluate
+from models.evaluation.protocols import make_tasks
+from models.evaluation.registry import COMPARED, Wanted, make
+from models.evaluation.summary import figures, lift, training_counts
+from models.interfaces import Model, Report, Scorer, Task, Training, silent
+from models.network.text import TEXT_DIM
+from stream.core.errors import DataError
 
 DATA = generate(users=40, items=50, events=14)
 
@@ -206,7 +206,7 @@ def test_nothing_to_compare_is_said(task: Task) -> None:
 
 
 class NoTexts:
-    """Stands for models.text.TextEncoder where texts do not matter."""
+    """Stands for models.network.text.TextEncoder where texts do not matter."""
 
     def encode(self, texts: list[str], progress: Any = None) -> Floats:
         return no_text(texts)

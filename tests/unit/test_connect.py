@@ -11,9 +11,9 @@ import pytest
 from kafka.errors import KafkaConnectionError
 from kafka.net.selector import NetworkSelector
 
-from deploy import connect
-from stream.bundle import current
-from stream.errors import BrokerError, BundleError
+from deploy.clients import connect
+from stream.core.errors import BrokerError, BundleError
+from stream.inference.bundle import current
 from stream.settings import load
 
 SLOW = 0.01

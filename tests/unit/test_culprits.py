@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from stream.culprits import Culprit, advance_or_part
-from stream.errors import FreshetError
-from stream.events import SourceEvent
-from stream.recommend import Turn, take_in
+from stream.core.errors import FreshetError
+from stream.core.fold import Turn, take_in
+from stream.core.messages import SourceEvent
+from stream.pipeline.poison import Culprit, advance_or_part
 
 TOPICS = ("clicks", "ratings", "comments")
 MODEL = b"m" * 16

@@ -16,8 +16,8 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from kafka.record import default_records
 
-from stream.transport.cuts import Beside, Cuts, Found, decode, encode
-from stream.transport.epochs import Epochs
+from stream.kafka.leader_epochs import Epochs
+from stream.kafka.truncation import Beside, Cuts, Found, decode, encode
 
 PLACE = TopicPartition("clicks", 0)
 
@@ -239,7 +239,7 @@ PLACES = [TopicPartition(topic, partition) for topic in ("clicks", "ratings", "c
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr("stream.transport.cuts.PAUSE", 0.0)
+    monkeypatch.setattr("stream.kafka.truncation.PAUSE", 0.0)
     return Cluster({place: place.partition % 3 for place in PLACES}, {place: 12 + place.partition for place in PLACES})
 
 

@@ -12,7 +12,7 @@ import zstandard
 from models.data import read
 from models.data.forms.registry import FORMS
 from models.data.source import source
-from stream.errors import DataError
+from stream.core.errors import DataError
 from tests.unit import published_samples
 from tests.unit.data_samples import SAMPLES, lines
 

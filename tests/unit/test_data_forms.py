@@ -15,8 +15,8 @@ from models.data import forms, read
 from models.data.dataset import Event
 from models.data.forms.registry import FORMS
 from models.data.source import source
-from stream.errors import DataError
-from stream.events import CLICK, Item
+from stream.core.errors import DataError
+from stream.core.messages import CLICK, Item
 from tests.unit.data_samples import SAMPLES, Sample, T, lines, objects, rated, shown
 
 BY_NAME = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)

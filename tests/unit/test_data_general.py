@@ -15,16 +15,16 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.dataoptions import load
+from deploy.cli.data_options import load
+from deploy.cli.main import app
 from models.data import read
 from models.data.checked import require_accepted
 from models.data.choices import parse_weights
 from models.data.dataset import NAN, Event
 from models.data.general import Columns, read_columns
-from stream.errors import DataError
-from stream.events import CLICK, COMMENT, RATING
-from stream.valid import Rules
+from stream.core.errors import DataError
+from stream.core.messages import CLICK, COMMENT, RATING
+from stream.core.validation import Rules
 from tests.unit.data_samples import lines, rated, shown
 
 ALL = Columns("who", "what", "when", "stars", "kind", "said", "where")

@@ -14,7 +14,7 @@ import pytest
 from models.data import read
 from models.data.general import Columns, read_columns
 from models.data.rows import NULLS, table_id
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 NAMED = Columns("u", "i")
 STEAM = 76_561_198_057_728_740

@@ -19,7 +19,7 @@ import pytest
 from models.data import read
 from models.data.dataset import Event
 from models.data.forms.messages import NEEDED
-from stream.errors import DataError
+from stream.core.errors import DataError
 from tests.unit.data_samples import SAMPLES, Sample, shown
 
 SEED: Final = 20_261_127

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.data import read
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 CURE = "--user and --item"
 

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from models.data.source import numbered, source
-from stream.errors import DataError
+from stream.core.errors import DataError
 
 LINES = [(1, "a,é"), (2, "1,2"), (3, "3,4")]
 TEXT = "a,é\r\n1,2\r3,4\n".encode()

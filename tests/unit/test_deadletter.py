@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from stream.deadletter import MAX_VALUE, DeadLetters
-from stream.errors import RecordError
-from stream.transport import Outgoing
+from stream.core.errors import RecordError
+from stream.kafka.producer import Outgoing
+from stream.pipeline.dead_letter import MAX_VALUE, DeadLetters
 
 ROOM = MAX_VALUE + (64 << 10)  # what the topic takes
 

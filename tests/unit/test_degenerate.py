@@ -13,24 +13,24 @@ import pytest
 
 from models.data import DataSet, generate
 from models.data.dataset import Event, dataset, in_order
-from models.degenerate import notes, rankable
-from models.evaluate import Question, evaluate
-from models.protocols import make_tasks
-from models.protocols.cold import SHARE
-from models.protocols.parts import share_of
-from models.ranking import MISSED
-from models.rows import Floats
-from models.sequential.freshet import Freshet
-from models.sequential.rivals import sasrec
-from models.task import Training
-from models.text import TEXT_DIM
-from models.train import TrainSettings, train
-from stream.errors import DataError
-from stream.events import CLICK, RATING, Item
+from models.data.histories import Floats
+from models.evaluation.evaluate import Question, evaluate
+from models.evaluation.protocols import make_tasks
+from models.evaluation.protocols.cold import SHARE
+from models.evaluation.protocols.parts import share_of
+from models.evaluation.sequential_baselines import sasrec
+from models.interfaces import Training
+from models.metrics.ranks import MISSED
+from models.network.text import TEXT_DIM
+from models.training.degenerate import notes, rankable
+from models.training.sequential.freshet import Freshet
+from models.training.train import TrainSettings, train
+from stream.core.errors import DataError
+from stream.core.messages import CLICK, RATING, Item
 
 
 class Encoder:
-    """Stands for models.text.TextEncoder where texts do not matter."""
+    """Stands for models.network.text.TextEncoder where texts do not matter."""
 
     def encode(self, texts: Sequence[str], progress: Any = None) -> Floats:
         return np.zeros((len(texts), TEXT_DIM), np.float32)
@@ -101,12 +101,12 @@ def test_no_network_is_fitted_to_nothing(model: Any) -> None:
 def test_a_training_that_hits_nothing_ends_with_an_error(
     world: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import models.train
+    import models.training.train
 
     def missed(*_: Any, **__: Any) -> Any:
         return np.full(world.events["user"].n_unique(), MISSED)
 
-    monkeypatch.setattr(models.train, "ranks", missed)
+    monkeypatch.setattr(models.training.train, "ranks", missed)
     with pytest.raises(
         DataError, match=r"generated: training ended with NDCG@10 0 on the \d+ validation choices: found 1 epochs"
     ):
@@ -197,12 +197,12 @@ def test_ratings_of_one_time_are_not_split_in_time() -> None:
 
 def test_predictions_that_are_no_numbers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("surprise")
-    import models.rating.protocol
+    import models.rating_prediction.protocol
 
     def broken(name: str, *args: Any) -> Any:
         return np.full(len(args[2]), np.nan if name == "bias" else 3.0)
 
-    monkeypatch.setattr(models.rating.protocol, "library_predictions", broken)
+    monkeypatch.setattr(models.rating_prediction.protocol, "library_predictions", broken)
     found = evaluate(ratings(None), Question("rating", ("bias", "mean")), ENCODER)
     assert found["models"]["bias"] == {"not run": "predictions that are not finite numbers"}
     assert found["models"]["mean"]["RMSE"] > 0

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.demo.board import Board, Figures, Spot
+from deploy.demo.closed_loop import ClosedLoop, Held
 from deploy.demo.folders import KAFKA, LOCK, run_folder
-from deploy.demo.held import held_events, spot_user
-from deploy.demo.judge import HitRate, Judge, Seen, by_count
-from deploy.demo.loop import ClosedLoop, Held
+from deploy.demo.hit_rate import HitRate, Judge, Seen, by_count
+from deploy.demo.holdout import held_events, spot_user
+from deploy.demo.progress import Board, Figures, Spot
 from deploy.demo.source import NAME, download, find
-from deploy.demo.view import View, picture
+from deploy.demo.terminal import View, picture
 from models.data import Message, generate, split_last
-from stream.errors import DataError, DownloadError
-from stream.interest import MAX_SEEN
+from stream.core.errors import DataError, DownloadError
+from stream.core.state import MAX_SEEN
 
 
 def held(user: str, number: int, topic: str = "ratings") -> Held:

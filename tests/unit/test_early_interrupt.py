@@ -21,12 +21,12 @@ class Slow:
             while True: pass
 
 sys.meta_path.insert(0, Slow())
-import deploy.cli
+import deploy.cli.main
 """
 AT_THE_END = """
 import atexit, os, signal, sys
 sys.argv = ["freshet", "topics", "check"]
-import deploy.cli, deploy.topics
+import deploy.cli.main, deploy.clients.admin
 
 def stop(*_, **__):
     raise KeyboardInterrupt
@@ -36,8 +36,8 @@ def again():
     while True: pass
 
 atexit.register(again)
-deploy.topics.check = stop
-deploy.cli.main()
+deploy.clients.admin.check = stop
+deploy.cli.main.main()
 """
 
 
@@ -52,7 +52,7 @@ def test_ctrl_c_is_one_line_and_130(code: str) -> None:
 
 
 def test_whoever_else_imports_the_commands_keeps_the_signals() -> None:
-    from deploy import signals
+    from deploy.cli import signals
 
     before = signal.getsignal(signal.SIGINT)
     signals.ending()

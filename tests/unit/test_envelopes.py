@@ -11,17 +11,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 
-from deploy import corrections
-from deploy.corrections import Acceptance, Correction, Edits
-from deploy.letters import Choice, Letter, Letterbox
-from deploy.sendback import SendBack, Status
+from deploy.clients.murmur2 import murmur2
+from deploy.dead_letters import corrections
+from deploy.dead_letters.corrections import Acceptance, Correction, Edits
+from deploy.dead_letters.reader import Choice, Letter, Letterbox
+from deploy.dead_letters.redrive import SendBack, Status
 from deploy.verify import Scope, check
-from deploy.verify.judge import Accepted, Judge, murmur2
-from stream.deadletter import DeadLetters
-from stream.decoder import EventDecoder
-from stream.errors import DataError, RecordError
-from stream.events import CLICK, MAX_DEPTH, SourceEvent
+from deploy.verify.validator import Accepted, Judge
+from stream.core.decoder import EventDecoder
+from stream.core.errors import DataError, RecordError
+from stream.core.messages import CLICK, MAX_DEPTH, SourceEvent
+from stream.pipeline.dead_letter import DeadLetters
 from stream.settings import load
 from tests.unit.synthetic import NOW, Lists
 
@@ -48,7 +50,7 @@ def cloud(data: Any, **more: Any) -> dict[str, Any]:
     return {"specversion": "1.0", "id": "7", "source": "/shop", "type": "click", "data": data} | more
 
 
-DECODERS = {envelope: EventDecoder(1, SCALE, envelope=envelope) for envelope in ENVELOPES}
+DECODERS = {envelope: EventDecoder(kafka_hash, 1, SCALE, envelope=envelope) for envelope in ENVELOPES}
 JUDGES = {envelope: Judge(1, SCALE, envelope=envelope) for envelope in ENVELOPES}
 
 

@@ -7,19 +7,21 @@ import math
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from deploy.verify.judge import Accepted, Judge, murmur2
-from stream.body import JsonDecoder
-from stream.decoder import EventDecoder
-from stream.errors import REASONS, RecordError
-from stream.events import CLICK, COMMENT, MAX_DEPTH, MAX_TEXT, MAX_TIME, RATING, Click, Item, SourceEvent
+from deploy.clients.murmur2 import murmur2
+from deploy.verify.validator import Accepted, Judge
+from stream.core.decoder import EventDecoder
+from stream.core.errors import REASONS, RecordError
+from stream.core.json_body import JsonDecoder
+from stream.core.messages import CLICK, COMMENT, MAX_DEPTH, MAX_TEXT, MAX_TIME, RATING, Click, Item, SourceEvent
 
 SCALE = (0.5, 5.0)
 NOW = 1_700_000_000_000
 PARTITIONS = 4
-DECODER = EventDecoder(PARTITIONS, SCALE)
+DECODER = EventDecoder(kafka_hash, PARTITIONS, SCALE)
 JUDGE = Judge(PARTITIONS, SCALE)
 GOOD: dict[int, dict[str, Any]] = {
     CLICK: {"user": "alice", "item": "i1", "time": NOW},
@@ -219,7 +221,7 @@ def test_mispartitioned_names_the_cure() -> None:
 def test_murmur2_is_that_of_the_java_client(key: bytes, hash_: int) -> None:
     """Values of Apache Kafka's own UtilsTest."""
     assert murmur2(key) == hash_ & 0x7FFFFFFF
-    assert EventDecoder(1000, SCALE).partition(key) == (hash_ & 0x7FFFFFFF) % 1000
+    assert EventDecoder(kafka_hash, 1000, SCALE).partition(key) == (hash_ & 0x7FFFFFFF) % 1000
 
 
 def test_items() -> None:

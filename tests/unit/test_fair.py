@@ -15,9 +15,9 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from stream.transport.consumer import Fetched, SourceThread
-from stream.transport.gaps import Passed
-from stream.transport.records import Records
+from stream.kafka.consumer import Fetched, SourceThread
+from stream.kafka.lenient_records import Records
+from stream.kafka.offset_gaps import Passed
 from tests.unit.test_gaps import batch
 
 FLOOD, QUIET, RARE, SECOND = TP("comments", 0), TP("clicks", 0), TP("ratings", 1), TP("comments", 1)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError, TopicAuthorizationFailedError
 
-from stream.errors import BrokerError, DiskError, FreshetError, LossError
-from stream.fatal import meaning, said
+from stream.core.errors import BrokerError, DiskError, FreshetError, LossError
+from stream.process.fatal import meaning, said
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,19 @@ def test_memory_that_runs_out_is_named() -> None:
     assert meaning(known) is known
 
 
+HEAD = """
+from stream.core import errors
+from stream.observability import logs
+from stream.process import fatal
+logs.configure()
+fatal.prepare()
+"""
+
+
 def ends(code: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run Python code as a worker would run it, with its log and its way out."""
-    head = "from stream import logs, fatal, errors\nlogs.configure()\nfatal.prepare()\n"
     return subprocess.run(
-        [sys.executable, "-c", head + textwrap.dedent(code)],
+        [sys.executable, "-c", HEAD + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -118,7 +126,7 @@ def test_a_line_that_cannot_be_written_does_not_hold_the_end_back(held: str) -> 
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
     lock = "import logging, threading; threading.Thread(target=logging.getLogger().handlers[0].acquire).start()\n"
-    code = "from stream import logs, fatal, errors\nlogs.configure()\nfatal.prepare()\n"
+    code = HEAD
     code += (lock if held.startswith("a lock") else "") + 'fatal.fatal(errors.LossError("gone"))\n'
     began = time.monotonic()
     try:

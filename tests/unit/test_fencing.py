@@ -11,11 +11,24 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from stream.claims import CLAIM_KEY, NO_CLAIM, Claim, LeftOut, LogRecord, Written, decode, epoch_of, sift, stamp
-from stream.errors import FencedError, LossError, TopologyError
-from stream.keys import FORMS, JSON, LONG, UTF8, key_of, user_of
+from stream.core.errors import FencedError, LossError, TopologyError
+from stream.core.fencing_log import (
+    CLAIM_KEY,
+    NO_CLAIM,
+    Claim,
+    LeftOut,
+    LogRecord,
+    Written,
+    decode,
+    epoch_of,
+    sift,
+    stamp,
+)
+from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of, user_of
+from stream.kafka import fencing
+from stream.kafka.fencing import ChangelogReader, Fence
+from stream.kafka.producer import Outgoing
 from stream.settings import Settings
-from stream.transport import ChangelogReader, Fence, Outgoing, fencing
 from tests.stores import plain_store
 
 

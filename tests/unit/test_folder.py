@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.claims import CLAIM_KEY, Claim, Written, encode, stamp
-from stream.errors import LossError
-from stream.folder import NOTE_KEY, Changelog, FolderCheck
-from stream.store import InterestStore
+from stream.core.errors import LossError
+from stream.core.fencing_log import CLAIM_KEY, Claim, Written, encode, stamp
+from stream.kafka.state_store import InterestStore
+from stream.kafka.store_identity import NOTE_KEY, Changelog, FolderCheck
 from tests.stores import plain_store
 
 OURS = Changelog("cluster-1", "app-interest-changelog", "id-1")

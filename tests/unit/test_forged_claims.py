@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.verify import check
-from deploy.verify.disks import OFFSET_KEY
-from deploy.verify.judge import Judge
+from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, Writers
+from deploy.verify.fencing import _parsed as check_parsed
+from deploy.verify.fencing import epoch as check_epoch
 from deploy.verify.keys import TEXT
-from deploy.verify.writers import CLAIM, FENCED, FORGED, NOBODYS, Writers
-from deploy.verify.writers import _parsed as check_parsed
-from deploy.verify.writers import epoch as check_epoch
-from stream.claims import (
+from deploy.verify.local_store import OFFSET_KEY
+from deploy.verify.validator import Judge
+from stream.core.errors import FencedError, TopologyError
+from stream.core.fencing_log import (
     CLAIM_KEY,
     FIRST,
     NO_CLAIM,
@@ -31,9 +32,8 @@ from stream.claims import (
     sift,
     stamp,
 )
-from stream.errors import FencedError, TopologyError
-from stream.folder import NOTE_KEY
-from stream.keys import UTF8
+from stream.core.keys import UTF8
+from stream.kafka.store_identity import NOTE_KEY
 from tests.unit.synthetic import NOW, Row, World, partition_of
 from tests.unit.test_fencing import Log, Writer
 

@@ -44,11 +44,11 @@ def test_anything(name: str) -> None:
 @given(st.data())
 def test_a_state_with_any_byte_changed_is_refused(data: st.DataObject) -> None:
     """The checksum sees every change of one byte."""
-    from stream import interest
-    from stream.errors import StateError
+    from stream.core import state
+    from stream.core.errors import StateError
 
-    record = bytearray(interest.encode(interest.new(b"m" * 16, 4)))
+    record = bytearray(state.encode(state.new(b"m" * 16, 4)))
     at = data.draw(st.integers(0, len(record) - 1))
     record[at] ^= data.draw(st.integers(1, 255))
     with pytest.raises(StateError):
-        interest.decode(bytes(record))
+        state.decode(bytes(record))

@@ -16,11 +16,10 @@ from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.errors import LossError
-from stream.transport import SourceConsumer
-from stream.transport.consumer import Fetched
-from stream.transport.gaps import Passed
-from stream.transport.records import Records
+from stream.core.errors import LossError
+from stream.kafka.consumer import Fetched, SourceConsumer
+from stream.kafka.lenient_records import Records
+from stream.kafka.offset_gaps import Passed
 
 CLICKS = TP("clicks", 0)
 COMMIT, ABORT = b"\0\0\0\1", b"\0\0\0\0"

@@ -1,4 +1,4 @@
-"""What stream.graph refuses in an ONNX file, without the onnx package; here that package makes the files."""
+"""What stream.inference.onnx_check refuses in an ONNX file, without the onnx package; here that package makes the files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from stream import graph
-from stream.errors import BundleError
+from stream.core.errors import BundleError
+from stream.inference import onnx_check
 
 
 def model(domain: str = "", opset: int = 20, weight: float = 1.0) -> onnx.ModelProto:
@@ -65,9 +65,9 @@ def custom_import() -> onnx.ModelProto:
 
 
 def test_a_plain_graph_passes() -> None:
-    graph.check("a.onnx", model().SerializeToString(), 20)
-    graph.check("a.onnx", in_branch(model()).SerializeToString(), 20)
-    graph.check("a.onnx", model(weight=-np.inf).SerializeToString(), 20)
+    onnx_check.check("a.onnx", model().SerializeToString(), 20)
+    onnx_check.check("a.onnx", in_branch(model()).SerializeToString(), 20)
+    onnx_check.check("a.onnx", model(weight=-np.inf).SerializeToString(), 20)
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,17 @@ def test_a_plain_graph_passes() -> None:
 )
 def test_refusals_name_file_and_reason(make: Callable[[], onnx.ModelProto], reason: str) -> None:
     with pytest.raises(BundleError, match=reason) as caught:
-        graph.check("a.onnx", make().SerializeToString(), 20)
+        onnx_check.check("a.onnx", make().SerializeToString(), 20)
     assert str(caught.value).startswith("a.onnx: ")
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 60])
 def test_a_cut_file_is_not_readable(cut: int) -> None:
     with pytest.raises(BundleError, match=r"^a\.onnx: "):
-        graph.check("a.onnx", model().SerializeToString()[:-cut], 20)
+        onnx_check.check("a.onnx", model().SerializeToString()[:-cut], 20)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_a_bundle_error(content: bytes) -> None:
     with pytest.raises(BundleError, match=r"^a\.onnx: "):
-        graph.check("a.onnx", content, 20)
+        onnx_check.check("a.onnx", content, 20)

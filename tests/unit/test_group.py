@@ -13,8 +13,8 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import JoinGroupRequest
 
 from stream.app import InterestApp
+from stream.kafka.consumer import SourceThread
 from stream.settings import Settings
-from stream.transport.consumer import SourceThread
 
 DAY = 86_400.0
 BEATS = 5

@@ -12,8 +12,8 @@ from aiokafka.structs import TopicPartition
 from kafka.record import default_records
 from kafka.record import memory_records as kafka_python
 
-from deploy import connect
-from stream.transport.records import Records
+from deploy.clients import connect
+from stream.kafka.lenient_records import Records
 from tests.poison import UNNAMED, Headers
 
 ESCAPED = [("before", b"1"), ("caf\\xe9", b"latin-1"), ("\\xff\\xfe\x00", b"")]

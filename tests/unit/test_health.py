@@ -12,10 +12,10 @@ from contextlib import suppress
 
 import pytest
 
-import stream.health
-from stream.errors import FreshetError
-from stream.health import PORTS, Health
-from stream.metrics import Metrics
+import stream.observability.health
+from stream.core.errors import FreshetError
+from stream.observability.health import PORTS, Health
+from stream.observability.metrics import Metrics
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_broken_requests_do_no_harm(health: Health, request_: bytes) -> None:
 
 def test_a_client_that_trickles_is_cut_off(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     """One deadline for the whole request: a byte now and then does not extend it."""
-    monkeypatch.setattr(stream.health, "TIMEOUT", 0.3)
+    monkeypatch.setattr(stream.observability.health, "TIMEOUT", 0.3)
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", health.port), timeout=10) as connection:
         cut = threading.Event()
@@ -162,10 +162,12 @@ def test_a_client_that_trickles_is_cut_off(health: Health, monkeypatch: pytest.M
 
 
 def test_many_idle_clients_do_not_keep_others_out(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream.health, "TIMEOUT", 0.5)
+    monkeypatch.setattr(stream.observability.health, "TIMEOUT", 0.5)
     before = threading.active_count()
-    idle = [socket.create_connection(("127.0.0.1", health.port)) for _ in range(4 * stream.health.CONNECTIONS)]
-    assert threading.active_count() - before <= stream.health.CONNECTIONS + 1
+    idle = [
+        socket.create_connection(("127.0.0.1", health.port)) for _ in range(4 * stream.observability.health.CONNECTIONS)
+    ]
+    assert threading.active_count() - before <= stream.observability.health.CONNECTIONS + 1
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -219,7 +221,7 @@ def test_a_thread_that_cannot_be_had_costs_no_slot(health: Health, monkeypatch: 
 
     with monkeypatch.context() as without:
         without.setattr(threading, "Thread", NoThread)
-        for _ in range(stream.health.CONNECTIONS + 3):
+        for _ in range(stream.observability.health.CONNECTIONS + 3):
             assert raw(health, b"GET /healthz HTTP/1.0\r\n\r\n") == b""
-    assert asked == stream.health.CONNECTIONS + 3
+    assert asked == stream.observability.health.CONNECTIONS + 3
     assert ask(health, "/healthz")[0] == 200

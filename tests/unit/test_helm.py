@@ -95,7 +95,7 @@ def test_kubernetes_takes_what_it_renders(tmp_path: Path) -> None:
 
 
 def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
-    """kubeconform by the operator's own definitions of its kinds (deploy.tools.kubernetes)."""
+    """kubeconform by the operator's own definitions of its kinds (scripts.kubernetes)."""
     for kind in OPERATORS:
         file = ROOT / ".tools" / "crds" / f"monitoring.coreos.com_{kind.lower()}s.yaml"
         if not file.is_file():

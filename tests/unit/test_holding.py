@@ -8,10 +8,10 @@ from typing import Any
 
 from faust.types import TP
 
-from stream import holding
-from stream.events import CLICK, COMMENT, NAN, SourceEvent
-from stream.transport import SourceConsumer
-from stream.transport.batch import MicroBatch
+from stream.core.messages import CLICK, COMMENT, NAN, SourceEvent
+from stream.kafka.batch import MicroBatch
+from stream.kafka.consumer import SourceConsumer
+from stream.pipeline import held_partitions
 
 TOPICS = ("clicks", "ratings", "comments")
 OURS = {TP(topic, partition) for topic in TOPICS for partition in range(3)}
@@ -27,7 +27,7 @@ def waiting(partition: int, comments: int, clicks: int = 0) -> list[SourceEvent]
 
 
 def held(*queues: list[SourceEvent]) -> set[TP]:
-    return holding.partitions(queues, sum(map(len, queues)), LIMIT, BATCH, TOPICS, OURS)
+    return held_partitions.partitions(queues, sum(map(len, queues)), LIMIT, BATCH, TOPICS, OURS)
 
 
 def test_nothing_waits() -> None:

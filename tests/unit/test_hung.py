@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from stream.hung import Guard
+from stream.process.watchdog import Guard
 from stream.settings import load
 
 LIMIT = 4.0
 HEAD = f"""
 import ctypes, threading, time
-from stream import hung
-from stream.progress import LoopWatch
-hung.EVERY = 0.0
+from stream.process import watchdog
+from stream.process.progress import LoopWatch
+watchdog.EVERY = 0.0
 def hold(seconds):
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
-guard = hung.Guard()
+guard = watchdog.Guard()
 guard.arm({LIMIT})
 LoopWatch(1000.0, {{}}, guard.beat).start()
 print("watched", flush=True)
@@ -167,10 +167,11 @@ def test_the_limit_is_longer_than_any_other(values: dict[str, Any]) -> None:
 WORKER = """
 import asyncio, ctypes, sys, time
 from types import SimpleNamespace
-from stream import hung, settings, worker
+from stream import settings, worker
+from stream.process import watchdog
 from tests.unit.test_status import BUNDLE
 settings.Settings.hang_limit = property(lambda self: 4.0)
-hung.EVERY = 0.0
+watchdog.EVERY = 0.0
 worker.BUNDLE_LIMIT = 2.0
 def hold(seconds):
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))

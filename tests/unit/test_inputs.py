@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.inputs import NUMBERS, InputSpec
+from stream.core.features import NUMBERS, InputSpec
 
 SPEC = InputSpec((0.5, 5.0), ("home", "search"), 384)
 DAY = 86_400_000

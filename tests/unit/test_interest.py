@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import interest
-from stream.errors import StateError
-from stream.events import SourceEvent
-from stream.interest import MAX_RECENT, MAX_SEEN, NO_TIME, ZERO_CHAIN, Interest
+from stream.core import state as interest
+from stream.core.errors import StateError
+from stream.core.messages import SourceEvent
+from stream.core.state import MAX_RECENT, MAX_SEEN, NO_TIME, ZERO_CHAIN, Interest
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "state-format-1.hex"
 TOPICS = ("clicks", "ratings", "comments")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.interrupted import Interrupted
-from models.train import CutOff
+from deploy.cli.interrupted import Interrupted
+from deploy.cli.main import app
+from models.training.train import CutOff
 
 
 def said(*words: str) -> str:
@@ -38,14 +38,14 @@ def test_train_says_what_is_kept(
     def stop(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("models.train.train", stop)
+    monkeypatch.setattr("models.training.train.train", stop)
     (tmp_path / "clicks.jsonl").write_text('{"user": "ann", "item": "a", "time": 1700000000000}\n')
     assert said("train", str(tmp_path), "--out", str(tmp_path / "run")) == line
 
 
 @pytest.mark.parametrize(("count", "line"), [(0, "0 slates"), (1, "1 slate"), (2, "2 slates")])
 def test_following_says_how_many_slates_came(monkeypatch: pytest.MonkeyPatch, count: int, line: str) -> None:
-    from deploy import itemsnow, slates
+    from deploy.clients import slate_items, slate_reader
 
     slate = {"user": "ann", "seq": 1, "items": [], "catalogue": 0}
 
@@ -65,9 +65,9 @@ def test_following_says_how_many_slates_came(monkeypatch: pytest.MonkeyPatch, co
         def __init__(self, *_: object) -> None: ...
 
         def found(self) -> Any:
-            return itemsnow.ItemsNow({}, 1)
+            return slate_items.ItemsNow({}, 1)
 
-    monkeypatch.setattr(slates, "SlateReader", Reader)
-    monkeypatch.setattr(itemsnow, "Look", Look)
+    monkeypatch.setattr(slate_reader, "SlateReader", Reader)
+    monkeypatch.setattr(slate_items, "Look", Look)
     words = ("recommendations", "--user", "ann", "--follow", "--json")
     assert said(*words) == f"interrupted: {line} shown; the same command goes on from the newest"

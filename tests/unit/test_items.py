@@ -11,11 +11,11 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition
 
-from stream import items
-from stream.catalogue import Catalogue
-from stream.errors import LossError
-from stream.items import ItemsFollower
-from stream.progress import STEP, Progress
+from stream.catalogue import consumer
+from stream.catalogue.catalogue import Catalogue
+from stream.catalogue.consumer import ItemsFollower
+from stream.core.errors import LossError
+from stream.process.progress import STEP, Progress
 from stream.settings import Settings
 from tests.unit.test_catalogue import Tower, bundle, message
 from tests.unit.test_cuts import Answer, batches
@@ -91,7 +91,7 @@ class Log:
 
 
 def follower(monkeypatch: pytest.MonkeyPatch, log: Log) -> ItemsFollower:
-    monkeypatch.setattr(items, "AIOKafkaConsumer", lambda **arguments: log)
+    monkeypatch.setattr(consumer, "AIOKafkaConsumer", lambda **arguments: log)
     return ItemsFollower(Settings(), Catalogue(bundle(), Tower()))
 
 

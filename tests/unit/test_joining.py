@@ -12,10 +12,10 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.group import JoinGroupRequest
 
-from stream.errors import BrokerError, SettingsError, TopologyError
-from stream.fatal import meaning
-from stream.transport import joining
-from stream.transport.joining import ATTEMPTS, Joining
+from stream.core.errors import BrokerError, SettingsError, TopologyError
+from stream.kafka import group_join
+from stream.kafka.group_join import ATTEMPTS, Joining
+from stream.process.fatal import meaning
 
 JOIN = JoinGroupRequest("app", 1000, 1000, "", None, "consumer", [])
 STRANGER = ("rdkafka-1", "rdkafka", "/10.0.0.7", b"", b"")
@@ -56,8 +56,8 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         found.append(error)
         raise Ended
 
-    monkeypatch.setattr(joining, "fatal", end)
-    monkeypatch.setattr(joining, "PAUSE", 0.0)
+    monkeypatch.setattr(group_join, "fatal", end)
+    monkeypatch.setattr(group_join, "PAUSE", 0.0)
     return found
 
 

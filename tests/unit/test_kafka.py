@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from deploy.kafka.broker import cluster_id
+from deploy.embedded_kafka.broker import cluster_id
 
 
 def test_a_cluster_id_is_never_read_as_an_option() -> None:

@@ -8,24 +8,26 @@ from typing import Any
 
 import pytest
 import typer
+from aiokafka.partitioner import murmur2 as kafka_hash
 from typer.testing import CliRunner
 
-from deploy import corrections, slates
-from deploy.cli import app
-from deploy.commands import deadletters, recommendations
-from deploy.commands.send import _checked
-from deploy.corrections import Acceptance, Edits
-from deploy.keyed import keyed, require_keys
-from deploy.letters import Choice, Letter, Letterbox
-from deploy.sendback import SendBack, Status
-from deploy.standing import Standing, State
-from deploy.verify.judge import murmur2
+from deploy.cli.commands import deadletters, recommendations
+from deploy.cli.commands.send import _checked
+from deploy.cli.main import app
+from deploy.clients import slate_reader
+from deploy.clients.message_keys import keyed, require_keys
+from deploy.clients.murmur2 import murmur2
+from deploy.dead_letters import corrections
+from deploy.dead_letters.corrections import Acceptance, Edits
+from deploy.dead_letters.reader import Choice, Letter, Letterbox
+from deploy.dead_letters.redrive import SendBack, Status
+from deploy.dead_letters.status import Standing, State
 from models.data import Message
-from stream.deadletter import DeadLetters
-from stream.decoder import EventDecoder
-from stream.errors import DataError, RecordError
-from stream.events import CLICK
-from stream.keys import FORMS, JSON, LONG, UTF8, key_of
+from stream.core.decoder import EventDecoder
+from stream.core.errors import DataError, RecordError
+from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
+from stream.core.messages import CLICK
+from stream.pipeline.dead_letter import DeadLetters
 from stream.settings import Settings, load
 from tests.unit.synthetic import NOW, Lists
 
@@ -91,7 +93,7 @@ def test_replay_sends_events_under_such_keys_or_nothing(
 
         def place(self, future: Any) -> None: ...
 
-    monkeypatch.setattr("deploy.producer.Producer", Sender)
+    monkeypatch.setattr("deploy.clients.producer.Producer", Sender)
     words = ["--set", f"key={form}", "replay", str(tmp_path), "--again"]
     (tmp_path / "clicks.jsonl").write_text(json.dumps(BODY))
     done = CliRunner().invoke(app, words)
@@ -106,7 +108,7 @@ def test_replay_sends_events_under_such_keys_or_nothing(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_demo_sends_its_events_under_such_keys(form: str) -> None:
-    from deploy.demo.feed import Feed
+    from deploy.demo.client import Feed
 
     sent: list[tuple[str, bytes]] = []
 
@@ -146,11 +148,11 @@ def test_a_users_slate_is_found_under_its_key(form: str, monkeypatch: pytest.Mon
         key = key_of(USER, name)
         log.append(topic, murmur2(key) % 2, key, slate(USER, 1 if name == form else 9))
     log.append(topic, murmur2(b"*") % 2, b"*", slate("*", 0))
-    monkeypatch.setattr(slates, "KafkaLog", lambda settings: log)
-    found = slates.SlateReader(given, USER).latest()
+    monkeypatch.setattr(slate_reader, "KafkaLog", lambda settings: log)
+    found = slate_reader.SlateReader(given, USER).latest()
     assert found is not None
     assert found["seq"] == 1
-    anyone = slates.SlateReader(given, slates.ANYONE).latest()
+    anyone = slate_reader.SlateReader(given, slate_reader.ANYONE).latest()
     assert anyone is not None
     assert anyone["user"] == "*"
 
@@ -172,7 +174,9 @@ def letterbox(given: Settings, key: bytes, body: Any = BODY) -> tuple[Lists, Let
     log.append(clicks, home, key, json.dumps(body).encode(), (), NOW)
     row = log.topics[clicks][home][0]
     with pytest.raises(RecordError) as error:
-        EventDecoder(2, (0.5, 5), given.sources, key=given.key).decode(CLICK, home, 0, NOW, row.key, row.value)
+        EventDecoder(kafka_hash, 2, (0.5, 5), given.sources, key=given.key).decode(
+            CLICK, home, 0, NOW, row.key, row.value
+        )
     letter = DeadLetters("00").letter(clicks, home, row, error.value)
     log.append(given.dead_letters_topic, home, letter.key, letter.value, tuple(letter.headers), NOW)
     box = Letterbox(given, log)

@@ -7,18 +7,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 
-from stream.decoder import EventDecoder
-from stream.errors import RecordError, SettingsError
-from stream.events import CLICK, SourceEvent
-from stream.keys import FORMS, JSON, LONG, UTF8, key_of
-from stream.pipeline import Pipeline
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError, SettingsError
+from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
+from stream.core.messages import CLICK, SourceEvent
+from stream.pipeline.pipeline import Pipeline
 from stream.settings import load
 from tests.unit.synthetic import NOW
 
 SCALE = (0.5, 5.0)
 PARTITIONS = 7
-DECODERS = {form: EventDecoder(PARTITIONS, SCALE, key=form) for form in FORMS}
+DECODERS = {form: EventDecoder(kafka_hash, PARTITIONS, SCALE, key=form) for form in FORMS}
 
 
 def decode(form: str, key: bytes | None, user: Any) -> SourceEvent:

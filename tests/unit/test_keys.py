@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.claims import CLAIM_KEY
-from stream.errors import RecordError
-from stream.exposed import NOTES
-from stream.folder import NOTE_KEY
-from stream.keys import FORMS, JSON, LONG, UTF8, key_of, mismatch, user_of
-from stream.popularity import ANYONE
+from stream.catalogue.popularity import ANYONE
+from stream.core.errors import RecordError
+from stream.core.fencing_log import CLAIM_KEY
+from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of, mismatch, user_of
+from stream.kafka.fenced_users import NOTES
+from stream.kafka.store_identity import NOTE_KEY
 
 USERS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=256).filter(
     lambda text: text != "*"

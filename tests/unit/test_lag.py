@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faust.types import TP
 
-from stream.lag import Lag
+from stream.observability.lag import Lag
 
 A, B, OTHER = TP("clicks", 0), TP("clicks", 1), TP("ratings", 0)
 

@@ -11,8 +11,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from mode import Service
 
-from stream import lasting
-from stream.errors import FreshetError
+from stream.core.errors import FreshetError
+from stream.process import supervision
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
     def fatal(error: BaseException) -> None:
         found.append(error)
 
-    monkeypatch.setattr(lasting, "fatal", fatal)
-    monkeypatch.setattr(lasting, "OURS", (__name__,))
+    monkeypatch.setattr(supervision, "fatal", fatal)
+    monkeypatch.setattr(supervision, "OURS", (__name__,))
     for name in ("crash", "_execute_task"):
         monkeypatch.setattr(Service, name, getattr(Service, name))
     monkeypatch.setattr(threading, "excepthook", lambda ended: None)
@@ -36,7 +36,7 @@ def served(
     """A service with one task; `act` is done to it."""
 
     async def run() -> None:
-        lasting.guard_services(lambda: stopping)
+        supervision.guard_services(lambda: stopping)
         service = Service()
         await service.start()
         task = service.add_future(work())
@@ -112,10 +112,10 @@ def test_a_client_s_task_that_is_done_ends_it(
 ) -> None:
     async def run() -> None:
         task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        lasting.look([("fetching", task), ("none yet", None)], [])
+        supervision.look([("fetching", task), ("none yet", None)], [])
         assert ends == []
         done(task)
-        lasting.look([("fetching", task)], [])
+        supervision.look([("fetching", task)], [])
 
     asyncio.run(run())
     assert [str(error).partition(",")[0] for error in ends] == [said]
@@ -125,12 +125,12 @@ def test_a_thread_that_has_ended_ends_it(ends: list[BaseException]) -> None:
     thread = threading.Thread(target=lambda: None)
     thread.start()
     thread.join()
-    lasting.look([], [("health", thread), ("none yet", None)])
+    supervision.look([], [("health", thread), ("none yet", None)])
     assert [str(error).partition(",")[0] for error in ends] == ["the thread health has ended"]
 
 
 def test_an_exception_in_a_thread_ends_it(ends: list[BaseException]) -> None:
-    lasting.guard_threads(lambda: False)
+    supervision.guard_threads(lambda: False)
     thread = threading.Thread(target=lambda: {}["x"])
     thread.start()
     thread.join()
@@ -140,7 +140,7 @@ def test_an_exception_in_a_thread_ends_it(ends: list[BaseException]) -> None:
 def in_a_loop(act: Callable[[asyncio.AbstractEventLoop], object]) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        lasting.guard_loop(loop, lambda: False)
+        supervision.guard_loop(loop, lambda: False)
         act(loop)
         await asyncio.sleep(0.05)
 

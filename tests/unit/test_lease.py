@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream.errors import LeaseError
-from stream.transport.lease import Lease
+from stream.core.errors import LeaseError
+from stream.kafka.lease import Lease
 
 SESSION = 12.0  # the lease is 9 s
 
@@ -13,7 +13,7 @@ SESSION = 12.0  # the lease is 9 s
 def ended(monkeypatch: pytest.MonkeyPatch, *checks: float, answered: bool) -> str:
     """What is said at the last check. checks: seconds since the last good heartbeat; answered: the broker, to one since."""
     now = 100.0
-    monkeypatch.setattr("stream.transport.lease.steady", lambda: now)
+    monkeypatch.setattr("stream.kafka.lease.steady", lambda: now)
     lease = Lease(SESSION)
     lease.grant()
     lease.answered = answered

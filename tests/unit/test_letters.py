@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 
-from deploy import corrections
-from deploy.corrections import Acceptance, Correction, Edits
-from deploy.letters import Choice, Letter, Letterbox, moment
-from deploy.printable import printable
-from deploy.producer import Sent
-from deploy.sendback import CLOCKS_MS, Pace, SendBack, Status
-from deploy.verify.judge import murmur2
-from stream.deadletter import DeadLetters
-from stream.decoder import EventDecoder
-from stream.errors import REASONS, DataError, RecordError
-from stream.origin import REPLAY_HEADER
+from deploy.clients.murmur2 import murmur2
+from deploy.clients.printable import printable
+from deploy.clients.producer import Sent
+from deploy.dead_letters import corrections
+from deploy.dead_letters.corrections import Acceptance, Correction, Edits
+from deploy.dead_letters.reader import Choice, Letter, Letterbox, moment
+from deploy.dead_letters.redrive import CLOCKS_MS, Pace, SendBack, Status
+from stream.core.decoder import EventDecoder
+from stream.core.errors import REASONS, DataError, RecordError
+from stream.core.origin import REPLAY_HEADER
+from stream.pipeline.dead_letter import DeadLetters
 from stream.settings import load
 from tests.unit.synthetic import Lists
 
@@ -40,7 +41,7 @@ class World:
 
     def __init__(self) -> None:
         self.log = Lists([*SETTINGS.sources, SETTINGS.dead_letters_topic], 2)
-        self.decoder = EventDecoder(2, SETTINGS.rating_scale, SETTINGS.sources)
+        self.decoder = EventDecoder(kafka_hash, 2, SETTINGS.rating_scale, SETTINGS.sources)
         self.letters = DeadLetters("00")
         self.ids: list[tuple[bytes, str]] = []  # (user, id) of the events that were accepted
 
@@ -158,10 +159,10 @@ def test_what_would_fail_again_stays_and_the_others_go(world: World) -> None:
 def test_a_second_round_keeps_the_first_place(world: World) -> None:
     """Sent back, failed again (the worker's scale had changed), sent back again: still the same event."""
     first = world.put(RATINGS, b"alice", rating(value="four"))
-    world.decoder = EventDecoder(2, (1, 3), SETTINGS.sources)
+    world.decoder = EventDecoder(kafka_hash, 2, (1, 3), SETTINGS.sources)
     assert world.replay(fixed(first, value=rating())) == [said(first, Status.SENT)]
     assert world.ids == []
-    world.decoder = EventDecoder(2, SETTINGS.rating_scale, SETTINGS.sources)
+    world.decoder = EventDecoder(kafka_hash, 2, SETTINGS.rating_scale, SETTINGS.sources)
     second = next(letter for letter in world.box().read() if letter.source != source(first))
     assert second.origin(SETTINGS) == "/".join(source(first))
     everything = world.replay(None)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream import logs
+from stream.observability import logs
 
 HOSTILE = [
     "a\nb",
@@ -114,7 +114,7 @@ def test_libraries_stay_quiet(level: str) -> None:
     for name in ("aiokafka.conn", "faust.app", "mode.worker", "kafka.client"):
         logging.getLogger(name).info("chatter")
         logging.getLogger(name).error("trouble")
-    logging.getLogger("stream.pipeline").debug("ours")
+    logging.getLogger("stream.pipeline.pipeline").debug("ours")
     assert [line["message"] for line in lines(out)].count("trouble") == 4
     assert not [line for line in lines(out) if line["message"] == "chatter"]
     assert ("ours" in out.getvalue()) is (level == "DEBUG")

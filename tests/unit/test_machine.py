@@ -7,9 +7,9 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from stream import provider
-from stream.errors import BundleError, FreshetError
-from stream.machine import machine_fails, no_memory
+from stream.core.errors import BundleError, FreshetError
+from stream.inference import runtime
+from stream.inference.machine_errors import machine_fails, no_memory
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,13 @@ def test_a_graph_that_the_machine_cannot_open_is_no_broken_bundle(
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
     with pytest.raises(FreshetError, match=f"^step.onnx: {said}") as caught:
-        provider.session("step.onnx", b"", "cpu")
+        runtime.session("step.onnx", b"", "cpu")
     assert caught.value.exit_code == 70
 
 
 def test_a_graph_that_is_broken_is_the_bundles_fault() -> None:
     with pytest.raises(BundleError, match=r"^step.onnx: ONNX Runtime refuses it: "):
-        provider.session("step.onnx", b"no graph", "cpu")
+        runtime.session("step.onnx", b"no graph", "cpu")
 
 
 def test_other_errors_are_not_the_machines() -> None:

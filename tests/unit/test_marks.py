@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from stream.errors import FreshetError
-from stream.progress import STEP, Progress
-from stream.transport import SourceConsumer, consumer
+from stream.core.errors import FreshetError
+from stream.kafka import consumer
+from stream.kafka.consumer import SourceConsumer
+from stream.process.progress import STEP, Progress
 
 CLICKS, CHANGELOG = TP("clicks", 0), TP("app-interest-changelog", 0)
 LIMIT = 10.0

@@ -11,8 +11,8 @@ import pytest
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 
-from stream.errors import DiskError
-from stream.transport.membership import FILE, Membership, take
+from stream.core.errors import DiskError
+from stream.kafka.membership import FILE, Membership, take
 
 
 class Coordinator:

@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream.errors import REASONS
-from stream.events import CLICK, COMMENT, RATING
-from stream.metrics import SECONDS, BatchFigures, Metrics
+from stream.core.errors import REASONS
+from stream.core.messages import CLICK, COMMENT, RATING
+from stream.observability.metrics import SECONDS, BatchFigures, Metrics
 
 TOPICS = ("clicks", "ratings", "comments")
 

@@ -10,36 +10,37 @@ from typing import Any
 
 import pytest
 import typer
+from aiokafka.partitioner import murmur2 as kafka_hash
 from faust.types import TP
 from typer.testing import CliRunner
 
-from deploy import letters
-from deploy.cli import app
-from deploy.commands.send import _checked
-from deploy.commands.verify import time_of
-from deploy.corrections import Acceptance
-from deploy.dataoptions import oldest
+from deploy.cli.commands.send import _checked
+from deploy.cli.commands.verify import time_of
+from deploy.cli.data_options import oldest
+from deploy.cli.main import app
+from deploy.dead_letters import reader as letters
+from deploy.dead_letters.corrections import Acceptance
 from deploy.verify.check import check
-from deploy.verify.judge import Accepted, Judge
 from deploy.verify.scope import Scope
+from deploy.verify.validator import Accepted, Judge
 from models.data.checked import require_accepted
 from models.data.dataset import Event, dataset
-from stream.deadletter import DeadLetters
-from stream.decoder import EventDecoder
-from stream.errors import REASONS, DataError, RecordError, SettingsError
-from stream.events import CLICK
-from stream.metrics import BatchFigures, Metrics
-from stream.pipeline import Pipeline
+from stream.core.decoder import EventDecoder
+from stream.core.errors import REASONS, DataError, RecordError, SettingsError
+from stream.core.messages import CLICK
+from stream.core.times import hint, moment, parse, unit
+from stream.core.validation import Rules
+from stream.observability.metrics import BatchFigures, Metrics
+from stream.pipeline.dead_letter import DeadLetters
+from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.wrong_times import EVERY, WrongTimes
 from stream.settings import Settings, load
-from stream.times import hint, moment, parse, unit
-from stream.valid import Rules
-from stream.wrongtimes import EVERY, WrongTimes
 from tests.unit.synthetic import NOW, Row, World, partition_of
 
 SCALE = (0.5, 5.0)
 OLDEST = 946_684_800_000  # 2000-01-01
 SECONDS = NOW // 1000
-DECODER = EventDecoder(1, SCALE, oldest=OLDEST)
+DECODER = EventDecoder(kafka_hash, 1, SCALE, oldest=OLDEST)
 
 
 def click(time: float, user: str = "u") -> bytes:
@@ -77,7 +78,7 @@ def test_the_decoder_names_the_unit(time: int, reason: str, likely: str, said: s
 
 def test_the_decoder_takes_what_is_not_older() -> None:
     assert DECODER.decode(CLICK, 0, 0, NOW, b"u", click(OLDEST)).time == OLDEST
-    assert EventDecoder(1, SCALE).decode(CLICK, 0, 0, NOW, b"u", click(0)).time == 0
+    assert EventDecoder(kafka_hash, 1, SCALE).decode(CLICK, 0, 0, NOW, b"u", click(0)).time == 0
 
 
 def test_a_unit_is_named_only_where_something_speaks_for_it() -> None:
@@ -210,9 +211,9 @@ def test_train_and_replay_refuse_data_that_is_older(
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("deploy.verify.log.KafkaLog", reached)
-    monkeypatch.setattr("models.train.train", reached)
-    monkeypatch.setattr("models.text.TextEncoder", lambda: None)
+    monkeypatch.setattr("deploy.clients.log_reader.KafkaLog", reached)
+    monkeypatch.setattr("models.training.train.train", reached)
+    monkeypatch.setattr("models.network.text.TextEncoder", lambda: None)
     (tmp_path / "clicks.jsonl").write_bytes(click(SECONDS))
     name, *more = command
     told = CliRunner().invoke(app, [name, str(tmp_path), *more]).exception
@@ -233,9 +234,9 @@ def test_evaluate_and_read_ratings_say_so_and_go_on(tmp_path: Path, monkeypatch:
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("models.evaluate.evaluate", reached)
-    monkeypatch.setattr("models.reading.protocol.reading_protocol", reached)
-    monkeypatch.setattr("models.text.TextEncoder", lambda: SimpleNamespace(encode=None))
+    monkeypatch.setattr("models.evaluation.evaluate.evaluate", reached)
+    monkeypatch.setattr("models.text_rating.protocol.reading_protocol", reached)
+    monkeypatch.setattr("models.network.text.TextEncoder", lambda: SimpleNamespace(encode=None))
     (tmp_path / "clicks.jsonl").write_bytes(click(OLDEST - 1))
     for command in (["evaluate", str(tmp_path)], ["read-ratings", str(tmp_path), "--out", "reader"]):
         ended = CliRunner().invoke(app, command)

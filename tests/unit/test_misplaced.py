@@ -9,17 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.verify.check import check
 from deploy.verify.report import Report
-from stream.decoder import EventDecoder
-from stream.errors import RecordError
-from stream.events import CLICK, SOURCE_TOPICS
-from stream.misplaced import CURE, EVERY, ROOM, Misplaced
-from stream.transport import Outgoing, RecordBatches
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError
+from stream.core.messages import CLICK, SOURCE_TOPICS
+from stream.kafka.producer import Outgoing, RecordBatches
+from stream.pipeline.misplaced import CURE, EVERY, ROOM, Misplaced
 from tests.unit.synthetic import PARTITIONS, Row, World, partition_of
 
 CLICKS = SOURCE_TOPICS[0]
@@ -27,7 +28,7 @@ PLENTY = dict.fromkeys(SOURCE_TOPICS, 1 << 20)
 USER = "ann"
 RIGHT = partition_of(USER)
 WRONG = 1 - RIGHT
-DECODER = EventDecoder(PARTITIONS, (0.5, 5.0))
+DECODER = EventDecoder(kafka_hash, PARTITIONS, (0.5, 5.0))
 
 
 def click(user: str = USER, **fields: Any) -> bytes:
@@ -203,7 +204,7 @@ def test_copies_near_each_other_that_are_both_applied_are_blamed_once() -> None:
         world.send_raw(CLICK, USER.encode(), click(), RIGHT, tuple(sent.headers))  # type: ignore[arg-type]
         if number:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("stream.interest.is_duplicate", lambda *_: False)
+                patch.setattr("stream.core.state.is_duplicate", lambda *_: False)
                 world.work()
         else:
             world.work()

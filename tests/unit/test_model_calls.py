@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stream.errors import FreshetError
-from stream.pipeline import in_time
+from stream.core.errors import FreshetError
+from stream.pipeline.pipeline import in_time
 
 
 class Parts:

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from models.chunks import hold_validation
 from models.data import DataSet
 from models.data.actions import often
 from models.data.dataset import Event, dataset
-from models.network import FEATURES, InterestNetwork, NetworkSize
-from models.ranking import input_rows, interest_scorer
-from models.rows import histories
-from models.run import DataInfo, Run, load_run, save_run
-from models.sequential.ablation import Changed
-from models.sequential.freshet import Freshet
-from models.sequential.network_model import NetworkModel
-from models.task import Training
-from models.train import run_of
-from stream.errors import DataError
-from stream.events import CLICK, RATING
-from stream.inputs import InputSpec
+from models.data.histories import histories
+from models.evaluation.ablation import Changed
+from models.interfaces import Training
+from models.network.network import FEATURES, InterestNetwork, NetworkSize
+from models.network.scorer import input_rows, interest_scorer
+from models.training.batching import hold_validation
+from models.training.run import DataInfo, Run, load_run, save_run
+from models.training.sequential.freshet import Freshet
+from models.training.sequential.network_model import NetworkModel
+from models.training.train import run_of
+from stream.core.errors import DataError
+from stream.core.features import InputSpec
+from stream.core.messages import CLICK, RATING
 from tests.bundles import tiny_run
 
 WIDTH = 12

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 
 from models.data import event_messages, generate, item_messages, read, split_last
 from models.data.choices import choices
 from models.data.dataset import SCHEMA, Event, dataset, fingerprint
-from stream.body import JsonDecoder
-from stream.decoder import EventDecoder
-from stream.errors import DataError
-from stream.events import CLICK, COMMENT, RATING, Item
+from stream.core.decoder import EventDecoder
+from stream.core.errors import DataError
+from stream.core.json_body import JsonDecoder
+from stream.core.messages import CLICK, COMMENT, RATING, Item
 from tests.conftest import data_folder
 
 RATINGS = "userId,movieId,rating,timestamp\n1,10,4.0,100\n1,20,3.5,100\n2,10,0.5,50\n"
@@ -155,7 +156,7 @@ def test_a_log_of_own_messages_comes_back_as_it_was(tmp_path: Path, parquet: boo
 
 def test_messages_are_accepted_by_the_worker() -> None:
     data = generate(users=5, items=20, events=12)
-    decoder = EventDecoder(4, data.rating_scale)
+    decoder = EventDecoder(kafka_hash, 4, data.rating_scale)
     topics = ("clicks", "ratings", "comments")
     count = 0
     for message, row in zip(event_messages(data.events), data.events.iter_rows(named=True), strict=True):

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.blocks import RECURRENT
-from models.chunks import following
 from models.data import generate, split_last
-from models.network import InterestNetwork, NetworkSize
-from models.ranking import MISSED, before, gains, hits, input_rows, popularity_ranks, ranks, states, windows
-from models.rows import Histories, histories
-from models.softmax import CatalogueLoss
-from stream import interest
-from stream.events import COMMENT, SOURCE_TOPICS, SourceEvent
-from stream.inputs import InputSpec
+from models.data.histories import Histories, histories
+from models.metrics.ranks import MISSED, gains, hits, popularity_ranks, ranks
+from models.network.blocks import RECURRENT
+from models.network.network import InterestNetwork, NetworkSize
+from models.network.scorer import before, input_rows, states, windows
+from models.training.batching import following
+from models.training.loss import CatalogueLoss
+from stream.core import state as interest
+from stream.core.features import InputSpec
+from stream.core.messages import COMMENT, SOURCE_TOPICS, SourceEvent
 
 WIDTH = 12
 SPEC = InputSpec((0.5, 5.0), (), WIDTH)

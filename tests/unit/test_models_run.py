@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.run import load_run, save_run
-from stream.errors import DataError
+from models.training.run import load_run, save_run
+from stream.core.errors import DataError
 from tests.bundles import ring, tiny_run
 
 

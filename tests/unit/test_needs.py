@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream.needs import HOUR, KINDS, MIN_KEPT, Found, Kind, kind_of, mended, wrong
 from stream.settings import Settings
+from stream.settings.topic_needs import HOUR, KINDS, MIN_KEPT, Found, Kind, kind_of, mended, wrong
 
 SETTINGS = Settings(prefix="shop-", app_id="shop")
 BROKER = {"retention.ms": str(7 * 24 * HOUR), "retention.bytes": "-1"}

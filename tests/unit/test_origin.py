@@ -6,19 +6,20 @@ import json
 from typing import NamedTuple
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.verify.judge import murmur2
-from stream import interest
-from stream.deadletter import MAX_HEADERS, DeadLetters
-from stream.decoder import EventDecoder
-from stream.errors import RecordError
-from stream.events import CLICK, SourceEvent
-from stream.origin import MAX_ORIGIN, REPLAY_HEADER, Headers, origin
+from deploy.clients.murmur2 import murmur2
+from stream.core import state as interest
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError
+from stream.core.messages import CLICK, SourceEvent
+from stream.core.origin import MAX_ORIGIN, REPLAY_HEADER, Headers, origin
+from stream.pipeline.dead_letter import MAX_HEADERS, DeadLetters
 
 TOPICS = ("p-clicks", "p-ratings", "p-comments")
-DECODER = EventDecoder(4, (0.5, 5.0), TOPICS)
+DECODER = EventDecoder(kafka_hash, 4, (0.5, 5.0), TOPICS)
 LETTERS = DeadLetters("00")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.events import NAN, SourceEvent
-from stream.pipeline import in_append_order
+from stream.core.messages import NAN, SourceEvent
+from stream.pipeline.pipeline import in_append_order
 
 
 def event(behaviour: int, offset: int, append: int) -> SourceEvent:

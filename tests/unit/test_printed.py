@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.printable import marked, printable
+from deploy.clients.printable import marked, printable
 from tests.unit.synthetic import NOW
 from tests.unit.test_replay_command import Broker, broker, replay  # noqa: F401 - broker is a fixture
 
-COMMANDS = sorted((Path(__file__).parents[2] / "deploy" / "commands").glob("*.py"))
+COMMANDS = sorted((Path(__file__).parents[2] / "deploy" / "cli" / "commands").glob("*.py"))
 SAFE = {"printable", "marked", "counted", "escape", "shown", "len", "round"}
 """Calls whose result a terminal may show."""
 OURS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from kafka.errors import KafkaTimeoutError
 
-from deploy import producer
-from stream.errors import BrokerError
+from deploy.clients import producer
+from stream.core.errors import BrokerError
 from stream.settings import Settings, load
 
 

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from stream.errors import FreshetError
-from stream.progress import STEP, Progress, Work
+from stream.core.errors import FreshetError
+from stream.process.progress import STEP, Progress, Work
 
 
 class Clock:

@@ -13,14 +13,14 @@ import pytest
 
 from models.data import DataSet, generate, read
 from models.data.dataset import Event, dataset, in_order
-from models.protocols import PROTOCOLS, make_tasks
-from models.protocols.transfer import simulated_scenes
-from models.rows import Floats, Histories
-from models.task import Task, Training
-from models.text import TEXT_DIM
-from models.train import TrainSettings, training_part
-from stream.errors import DataError
-from stream.events import CLICK, COMMENT, RATING, Item
+from models.data.histories import Floats, Histories
+from models.evaluation.protocols import PROTOCOLS, make_tasks
+from models.evaluation.protocols.transfer import simulated_scenes
+from models.interfaces import Task, Training
+from models.network.text import TEXT_DIM
+from models.training.train import TrainSettings, training_part
+from stream.core.errors import DataError
+from stream.core.messages import CLICK, COMMENT, RATING, Item
 from tests.conftest import data_folder
 
 

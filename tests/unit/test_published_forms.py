@@ -19,8 +19,8 @@ from models.data.dataset import SCHEMA, DataSet
 from models.data.form import Form
 from models.data.forms import goodreads, kuairec, lastfm, lines, mind, recbole, shops, steam, yelp
 from models.data.source import source
-from stream.errors import DataError
-from stream.events import CLICK, COMMENT, MAX_TEXT, RATING, Item
+from stream.core.errors import DataError
+from stream.core.messages import CLICK, COMMENT, MAX_TEXT, RATING, Item
 from tests.unit.published_samples import SAMPLES
 
 FORMS = {

@@ -11,10 +11,12 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, precision_recall_fscore_support
 from sklearn.metrics.pairwise import cosine_similarity
 
-from models.bootstrap import drawn_means, ends
 from models.data import generate
-from models.lists import TOP, first, recommended
-from models.metrics import (
+from models.data.histories import Floats, Rows
+from models.evaluation.protocols import make_tasks
+from models.interfaces import Task
+from models.metrics.bootstrap import drawn_means, ends
+from models.metrics.metrics import (
     ACCURACY,
     CUTS,
     POPULARITY,
@@ -27,11 +29,9 @@ from models.metrics import (
     recommended_times,
     spread,
 )
-from models.protocols import make_tasks
-from models.ranking import MISSED, ranks
-from models.rows import Floats, Rows
-from models.task import Task
-from models.text import TEXT_DIM
+from models.metrics.ranks import MISSED, ranks
+from models.metrics.top_k import TOP, first, recommended
+from models.network.text import TEXT_DIM
 
 
 def test_one_place_at_a_time_by_hand() -> None:

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.data import DataSet, generate
-from models.evaluate import Question, evaluate
-from models.lists import recommended
-from models.protocols import make_tasks
-from models.ranking import MISSED, gains, hits, ranks
-from models.rows import Floats, Histories, Rows
-from models.sequential.freshet import Freshet
-from models.task import Task
-from models.text import TEXT_DIM
-from stream.errors import DataError
+from models.data.histories import Floats, Histories, Rows
+from models.evaluation.evaluate import Question, evaluate
+from models.evaluation.protocols import make_tasks
+from models.interfaces import Task
+from models.metrics.ranks import MISSED, gains, hits, ranks
+from models.metrics.top_k import recommended
+from models.network.text import TEXT_DIM
+from models.training.sequential.freshet import Freshet
+from stream.core.errors import DataError
 
 ITEMS = 6
 SCORE = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 2.0]), st.floats(width=32))
@@ -113,7 +113,7 @@ def test_a_network_that_diverges_at_once_is_refused_by_name(task: Task) -> None:
 def test_a_network_that_diverges_later_stops_at_the_best_epoch_before(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.fitting import Fitting
+    from models.training.trainer import Fitting
 
     whole = Fitting.epoch
     spoilt_at = 2

@@ -14,15 +14,15 @@ pytest.importorskip("surprise")
 
 from models.data import DataSet, generate
 from models.data.dataset import Event, dataset
-from models.rating import MODELS, rating_protocol
-from models.rating.features import ITEM, NAMES, PULL, USER, Context, features, statistics
-from models.rating.library import library_predictions, trainset
-from models.rating.protocol import bootstrap
-from models.rating.residual import ResidualModel
-from models.rating.table import RatingTable, folds, rating_table
-from models.rows import Floats
-from stream.errors import DataError
-from stream.events import COMMENT, RATING, Item
+from models.data.histories import Floats
+from models.rating_prediction import MODELS, rating_protocol
+from models.rating_prediction.features import ITEM, NAMES, PULL, USER, Context, features, statistics
+from models.rating_prediction.library import library_predictions, trainset
+from models.rating_prediction.protocol import bootstrap
+from models.rating_prediction.residual import ResidualModel
+from models.rating_prediction.table import RatingTable, folds, rating_table
+from stream.core.errors import DataError
+from stream.core.messages import COMMENT, RATING, Item
 
 QUICK = ("mean", "bias", "svd", "user-knn", "freshet", "freshet-folded", "bias-folded")
 
@@ -197,7 +197,7 @@ def test_a_taste_that_only_titles_tell_is_learned() -> None:
 
 
 def test_sizes_that_are_refused_are_told(world: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.rating.library.KNN_USERS", 3)
+    monkeypatch.setattr("models.rating_prediction.library.KNN_USERS", 3)
     out = rating_protocol(world, "random", ("mean", "user-knn"), encode=letters)
     assert "60 users, more than 3" in out["models"]["user-knn"]["not run"]
     assert "RMSE" in out["models"]["mean"]

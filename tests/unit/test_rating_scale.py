@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
+from deploy.cli.main import app
 from deploy.verify.check import check
 from deploy.verify.scope import Scope
 from models.data import read
 from models.data.dataset import DataSet
-from stream.errors import DataError, SettingsError
-from stream.events import RATING
+from stream.core.errors import DataError, SettingsError
+from stream.core.messages import RATING
 from stream.settings import load
 from tests.unit.data_samples import SAMPLES as DATA
 from tests.unit.published_samples import SAMPLES as PUBLISHED
@@ -46,8 +46,8 @@ def train(monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
     def fit(data: DataSet, *_: Any, **__: Any) -> None:
         raise Trained(data)
 
-    monkeypatch.setattr("models.train.train", fit)
-    monkeypatch.setattr("models.text.TextEncoder", lambda: None)
+    monkeypatch.setattr("models.training.train.train", fit)
+    monkeypatch.setattr("models.network.text.TextEncoder", lambda: None)
     ended = CliRunner().invoke(app, ["train", *words, "--out", "run"])
     return ended.exception.data if isinstance(ended.exception, Trained) else ended
 
@@ -134,7 +134,7 @@ def test_replay_reads_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("deploy.verify.log.KafkaLog", reached)  # it looks for what is there before it sends
+    monkeypatch.setattr("deploy.clients.log_reader.KafkaLog", reached)  # it looks for what is there before it sends
     file = tmp_path / "ratings.csv"
     file.write_text(HEAD + "1,1,10,1000000000\n")
     assert isinstance(CliRunner().invoke(app, ["replay", str(file)]).exception, DataError)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from stream.claims import LeftOut
-from stream.transport.consumer import SourceConsumer, driver
+from stream.core.fencing_log import LeftOut
+from stream.kafka.consumer import SourceConsumer, driver
 
 LOG = TP("app-interest-changelog", 0)
 
@@ -66,7 +66,7 @@ def test_a_changelog_that_ends_with_a_marker_is_read_to_its_end(
     assignment = SimpleNamespace(tps={LOG}, state_value=lambda tp: state)
     client = SimpleNamespace(_subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)))
     recovery = SimpleNamespace(active_tps={LOG} if active else set(), active_offsets={LOG: 7})
-    monkeypatch.setattr("stream.transport.consumer.apply_changelog", lambda recovery, records: (records, 0, LeftOut()))
+    monkeypatch.setattr("stream.kafka.consumer.apply_changelog", lambda recovery, records: (records, 0, LeftOut()))
     vars(made).update(
         app=SimpleNamespace(tables=SimpleNamespace(recovery=recovery)),
         _thread=SimpleNamespace(_consumer=client),

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from models.data import DataSet, generate, read
-from models.reading.augment import drop_words, shuffle_sentences
-from models.reading.corpus import Corpus, corpus, split_users
-from models.reading.head import HeadSettings, class_weights, fit_head, read_values
-from models.reading.histories import read_in
-from models.reading.learn import Material, learn
-from models.reading.protocol import NAME, reading_protocol
-from models.reading.reading import load_reading, save_reading
-from models.reading.scores import figures
-from models.reading.tuned import TuneSettings, batches
-from models.rows import histories
-from stream.errors import DataError
-from stream.inputs import InputSpec
+from models.data.histories import histories
+from models.text_rating.augment import drop_words, shuffle_sentences
+from models.text_rating.corpus import Corpus, corpus, split_users
+from models.text_rating.head import HeadSettings, class_weights, fit_head, read_values
+from models.text_rating.histories import read_in
+from models.text_rating.learn import Material, learn
+from models.text_rating.protocol import NAME, reading_protocol
+from models.text_rating.reading import load_reading, save_reading
+from models.text_rating.scores import figures
+from models.text_rating.tuned import TuneSettings, batches
+from stream.core.errors import DataError
+from stream.core.features import InputSpec
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "amazon-2023-sample"
 QUICK = TuneSettings(frozen=5, epochs=1)

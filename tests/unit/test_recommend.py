@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from models import blend
 from models.data.dataset import SCHEMA, Event
-from models.rows import histories
-from stream import interest
-from stream.errors import StateError
-from stream.events import CLICK, COMMENT, NAN, RATING, SourceEvent
-from stream.inputs import CHOICES, InputRows, InputSpec
-from stream.recommend import Turn, advance, rank, take_in
+from models.data.histories import histories
+from models.network import blend
+from stream.core import state as interest
+from stream.core.errors import StateError
+from stream.core.features import CHOICES, InputRows, InputSpec
+from stream.core.fold import Turn, advance, rank, take_in
+from stream.core.messages import CLICK, COMMENT, NAN, RATING, SourceEvent
 
 TOPICS = ("clicks", "ratings", "comments")
 MODEL = b"m" * 16

@@ -6,15 +6,16 @@ import json
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 
-from stream.body import JsonDecoder, convert
-from stream.decoder import EventDecoder
-from stream.errors import RecordError
-from stream.events import CLICK, Click, Item, Rating
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError
+from stream.core.json_body import JsonDecoder, convert
+from stream.core.messages import CLICK, Click, Item, Rating
 
 NOW = 1_795_792_105_409
 EVENT: dict[str, Any] = {"user": "ada", "item": "SKU-1", "time": NOW}
-DECODER = EventDecoder(1, (1, 5))
+DECODER = EventDecoder(kafka_hash, 1, (1, 5))
 MOST = 512  # characters of a dead letter's message
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy.cli import app
-from deploy.interrupted import Interrupted
-from deploy.producer import Sent
+from deploy.cli.interrupted import Interrupted
+from deploy.cli.main import app
+from deploy.clients.producer import Sent
 from tests.unit.synthetic import NOW, Lists
 
 TOPICS = ("clicks", "ratings", "comments", "items")
@@ -47,8 +47,8 @@ class Broker(Lists):
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     log = Broker()
-    monkeypatch.setattr("deploy.producer.Producer", lambda *_, **__: log)
-    monkeypatch.setattr("deploy.verify.log.KafkaLog", lambda settings: log)
+    monkeypatch.setattr("deploy.clients.producer.Producer", lambda *_, **__: log)
+    monkeypatch.setattr("deploy.clients.log_reader.KafkaLog", lambda settings: log)
     return log
 
 
@@ -140,8 +140,8 @@ def test_ctrl_c_says_how_much_was_sent_and_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, shop: Path, words: tuple[str, ...], rest: str
 ) -> None:
     log = Impatient()
-    monkeypatch.setattr("deploy.producer.Producer", lambda *_, **__: log)
-    monkeypatch.setattr("deploy.verify.log.KafkaLog", lambda settings: log)
+    monkeypatch.setattr("deploy.clients.producer.Producer", lambda *_, **__: log)
+    monkeypatch.setattr("deploy.clients.log_reader.KafkaLog", lambda settings: log)
     assert interrupted(shop, *words) == f"interrupted: 6 of 6 items and at least 1 of 5 events sent; {rest}"
     log = Impatient()
     log.last = 3

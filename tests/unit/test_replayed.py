@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from deploy.keyed import keyed
-from deploy.replayed import already_there
+from deploy.clients.already_sent import already_there
+from deploy.clients.message_keys import keyed
 from models.data import event_messages, read
 from models.data.dataset import Event, dataset, fingerprint
-from stream.events import CLICK, COMMENT, RATING
+from stream.core.messages import CLICK, COMMENT, RATING
 from stream.settings import Settings, load
 from tests.unit.synthetic import NOW, Lists, settings
 

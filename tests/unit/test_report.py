@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from models.metrics import ACCURACY, SPREAD
-from models.report import write_report
-from models.report.plots import spread_out
+from models.evaluation.report import write_report
+from models.evaluation.report.plots import spread_out
+from models.metrics.metrics import ACCURACY, SPREAD
 
 
 def model(family: str, ndcg: float, **more: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import deploy.cli
-from deploy.commands.send import moment
-from stream.errors import DataError, SettingsError
+import deploy.cli.main
+from deploy.cli.commands.send import moment
+from stream.core.errors import DataError, SettingsError
 from stream.settings import load
 
 
@@ -28,7 +28,7 @@ def said(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, error: str) -> st
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "stderr", stream)
     with pytest.raises(SystemExit) as raised:
-        deploy.cli._end(DataError(error), 65)
+        deploy.cli.main._end(DataError(error), 65)
     assert raised.value.code == 65
     return stream.getvalue()
 
@@ -62,9 +62,9 @@ def test_what_is_not_installed_is_installed_from_the_folder(
     def fails() -> None:
         raise ModuleNotFoundError(f"No module named '{module}'", name=module)
 
-    monkeypatch.setattr(deploy.cli, "app", fails)
+    monkeypatch.setattr(deploy.cli.main, "app", fails)
     with pytest.raises(SystemExit) as raised:
-        deploy.cli.main()
+        deploy.cli.main.main()
     assert raised.value.code == 69
     assert stream.getvalue() == f"freshet: {module} is not installed: pip install '.[{extra}]' in freshet's folder\n"
 
@@ -102,7 +102,7 @@ def test_what_is_no_time_says_what_is_expected(text: str) -> None:
 
 
 def test_one_folder_is_taken() -> None:
-    done = CliRunner().invoke(deploy.cli.app, ["train", "msgs", "m_dis", "--out", "x"])
+    done = CliRunner().invoke(deploy.cli.main.app, ["train", "msgs", "m_dis", "--out", "x"])
     assert done.exit_code == 2
     said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.output).split())
     assert "found 'm_dis' besides 'msgs', expected one file or folder" in said
@@ -110,6 +110,6 @@ def test_one_folder_is_taken() -> None:
 
 
 def test_an_option_that_is_not_there_is_still_refused() -> None:
-    done = CliRunner().invoke(deploy.cli.app, ["train", "msgs", "--nonsense", "1", "--out", "x"])
+    done = CliRunner().invoke(deploy.cli.main.app, ["train", "msgs", "--nonsense", "1", "--out", "x"])
     assert done.exit_code == 2
     assert "No such option" in done.output

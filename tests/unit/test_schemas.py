@@ -10,15 +10,15 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from stream.events import MESSAGES, Recommendation, Scored
-from stream.schemas import schemas
+from scripts.schemas import schemas
+from stream.core.messages import MESSAGES, Recommendation, Scored
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_published_schemas_are_current() -> None:
     published = {path.name: path.read_text("utf-8") for path in (ROOT / "docs" / "schemas").glob("*.json")}
-    assert published == schemas(), "run: python -m stream.schemas docs/schemas"
+    assert published == schemas(), "run: python -m scripts.schemas docs/schemas"
 
 
 def test_they_are_installed_with_the_package() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.commands.send import _checked, _lines
-from stream.errors import RecordError
+from deploy.cli.commands.send import _checked, _lines
+from stream.core.errors import RecordError
 from tests.unit.synthetic import settings
 
 CSV = {

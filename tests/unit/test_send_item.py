@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.producer import Sent
-from deploy.verify.log import Place, Span
-from stream.errors import BrokerError
+from deploy.clients.log_reader import Place, Span
+from deploy.clients.producer import Sent
+from stream.core.errors import BrokerError
 from tests.unit import test_cli
 from tests.unit.synthetic import Lists, Row
 
@@ -64,8 +64,8 @@ class Topic(Lists):
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     made = Topic()
-    monkeypatch.setattr("deploy.verify.log.KafkaLog", lambda settings: made)
-    monkeypatch.setattr("deploy.producer.Producer", lambda *_, **__: made)
+    monkeypatch.setattr("deploy.clients.log_reader.KafkaLog", lambda settings: made)
+    monkeypatch.setattr("deploy.clients.producer.Producer", lambda *_, **__: made)
     return made
 
 

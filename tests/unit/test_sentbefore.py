@@ -10,16 +10,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from faust.types import TP
 
-from stream.decoder import EventDecoder
-from stream.events import CLICK, SOURCE_TOPICS
-from stream.metrics import BatchFigures
-from stream.misplaced import Misplaced
-from stream.pipeline import Pipeline
-from stream.transport import MicroBatch, Outgoing, Record
-from stream.transport.sentbefore import MARGIN, SentBefore
-from stream.wrongtimes import WrongTimes
+from stream.core.decoder import EventDecoder
+from stream.core.messages import CLICK, SOURCE_TOPICS
+from stream.kafka.batch import MicroBatch, Record
+from stream.kafka.producer import Outgoing
+from stream.observability.metrics import BatchFigures
+from stream.pipeline.misplaced import Misplaced
+from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.sent_before import MARGIN, SentBefore
+from stream.pipeline.wrong_times import WrongTimes
 from tests.unit.synthetic import NOW, PARTITIONS, Row, partition_of, settings
 
 CLICKS = SOURCE_TOPICS[0]
@@ -76,7 +78,7 @@ def sent_on(right: Right, *rows: Row, lay: range = range(3), epoch: int = 1) -> 
     pipeline._topics, pipeline._settings = given.sources, given
     pipeline._misplaced = Misplaced(given.sources, dict.fromkeys(given.sources, 1 << 20))
     pipeline._sent_before = SentBefore(lambda: known, right.read)
-    pipeline._decoder = EventDecoder(PARTITIONS, given.rating_scale, given.sources)
+    pipeline._decoder = EventDecoder(kafka_hash, PARTITIONS, given.rating_scale, given.sources)
     pipeline._wrong_times = WrongTimes()
     pipeline._consumer = lambda: SimpleNamespace(epoch=epoch)  # type: ignore[assignment,return-value]
     figures = BatchFigures()

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from stream import provider, serving
-from stream.errors import BundleError, MachineError
-from stream.serving import Threads, open_for
+from stream.core.errors import BundleError, MachineError
+from stream.inference import runtime as provider
+from stream.inference import serving
+from stream.inference.serving import Threads, open_for
 from tests.unit.test_status import BUNDLE
 
 OUT = "CUBLAS failure 3: the resource allocation failed ; GPU=0 ; expr=cublasCreate(&cublas_handle_);"

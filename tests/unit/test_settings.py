@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from stream import security
-from stream.errors import BrokerError, SettingsError
-from stream.settings import SECRETS, Settings, load
+from deploy.cli.main import app
+from deploy.clients.arguments import client_arguments
+from stream.core.errors import BrokerError, SettingsError
+from stream.settings import Settings, load, security
+from stream.settings.settings import SECRETS
 
 SECRET = "canary-7731"
 
@@ -130,7 +131,7 @@ def test_topics_carry_the_prefix_and_the_changelog_the_app() -> None:
 
 
 def test_plain_clients_get_the_brokers_only() -> None:
-    assert load(brokers="a:1,b:2").kafka_python() == {
+    assert client_arguments(load(brokers="a:1,b:2")) == {
         "bootstrap_servers": ["a:1", "b:2"],
         "security_protocol": "PLAINTEXT",
     }
@@ -153,7 +154,7 @@ def test_addresses_of_brokers(brokers: str) -> None:
 
 
 def test_spaces_around_addresses_reach_no_client() -> None:
-    assert load(brokers=" a:1 , b:2\n").kafka_python()["bootstrap_servers"] == ["a:1", "b:2"]
+    assert client_arguments(load(brokers=" a:1 , b:2\n"))["bootstrap_servers"] == ["a:1", "b:2"]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def secured(**values: object) -> Settings:
 def test_sasl_ssl_reaches_the_clients(tmp_path: Path) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    given = secured().kafka_python()
+    given = client_arguments(secured())
     context = given.pop("ssl_context")
     assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
     assert given == {
@@ -257,10 +258,10 @@ def test_a_clients_certificate_needs_its_key(tmp_path: Path) -> None:
     one.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
     one.private_key_pem.write_to_path(tmp_path / "k.pem")
     other.private_key_pem.write_to_path(tmp_path / "wrong.pem")
-    secured(ssl_certfile="c.pem", ssl_keyfile="k.pem").kafka_python()
+    client_arguments(secured(ssl_certfile="c.pem", ssl_keyfile="k.pem"))
     for key in ("wrong.pem", "absent.pem"):
         with pytest.raises(SettingsError, match=r"ssl_certfile, ssl_keyfile: c.pem and"):
-            secured(ssl_certfile="c.pem", ssl_keyfile=key).kafka_python()
+            client_arguments(secured(ssl_certfile="c.pem", ssl_keyfile=key))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\x00\xff" * 100])
@@ -268,7 +269,7 @@ def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: byte
     if content is not None:
         (tmp_path / "ca.pem").write_bytes(content)
     with pytest.raises(SettingsError, match=r"ssl_cafile: ca.pem"):
-        secured().kafka_python()
+        client_arguments(secured())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"two words", b"t\xc3\xb6ken", b"x" * (65 << 10), b"a\x01auth=b"])
@@ -284,7 +285,7 @@ def test_a_token_is_read_again_for_each_connection(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one\n")
     settings = load(security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_token_file=file)
-    provider = settings.kafka_python()["sasl_oauth_token_provider"]
+    provider = client_arguments(settings)["sasl_oauth_token_provider"]
     assert provider.token() == "one"
     file.write_text("two\n")
     assert provider.token() == "two"

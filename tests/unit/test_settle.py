@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from stream.transport.batch import MicroBatch
+from stream.kafka.batch import MicroBatch
 from tests.unit.test_gaps import CLICKS, Broker, consumer_of
 
 

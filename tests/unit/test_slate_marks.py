@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy import itemsnow, slates
-from deploy.cli import app
-from deploy.verify.judge import murmur2
-from deploy.verify.log import Place
-from stream.errors import BrokerError
+from deploy.cli.main import app
+from deploy.clients import slate_items, slate_reader
+from deploy.clients.log_reader import Place
+from deploy.clients.murmur2 import murmur2
+from stream.core.errors import BrokerError
 from stream.settings import load
 from tests.unit.synthetic import NOW, Lists, Row
 
@@ -51,8 +51,8 @@ def slate(seq: int, items: list[str], catalogue: int = 0) -> bytes:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     log = Broker()
-    monkeypatch.setattr(slates, "KafkaLog", lambda settings: log)
-    monkeypatch.setattr(itemsnow, "KafkaLog", lambda settings: log)
+    monkeypatch.setattr(slate_reader, "KafkaLog", lambda settings: log)
+    monkeypatch.setattr(slate_items, "KafkaLog", lambda settings: log)
     for name in ("a", "b", "c"):
         log.item(name, {"title": f"Title {name}"})
     log.append(SLATES, 0, b"ann", slate(1, ["a", "b", "c", "d"], 2))
@@ -104,7 +104,7 @@ def test_a_newer_slate_that_knew_of_the_change_has_no_mark_of_an_older_look(brok
 def test_a_topic_that_is_too_large_is_not_read_and_this_is_said(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(itemsnow, "MOST", 4)
+    monkeypatch.setattr(slate_items, "MOST", 4)
     said = recommendations("--json")
     assert not any("now" in one for one in json.loads(said.stdout)["items"])
     assert said.stderr == (
@@ -122,7 +122,7 @@ def test_a_look_that_takes_too_long_or_fails_is_given_up_and_this_is_said() -> N
             over.wait(30)
             raise BrokerError("topic items: no right to read")
 
-    look = itemsnow.Look(SETTINGS, lambda settings: Never())
+    look = slate_items.Look(SETTINGS, lambda settings: Never())
     assert look.found(0.05) is None
     assert "the topic items was not read within 0.05 s" in look.why
     over.set()

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy import cli
-from deploy.outputs import require_file, require_folder
+from deploy.cli import main as cli
+from deploy.cli.output_paths import require_file, require_folder
 from deploy.verify.check import check
 from deploy.verify.scope import Scope
-from stream.catalogue import Catalogue
-from stream.envelopes import explained_item
-from stream.errors import DataError, DiskError, RecordError, SettingsError
+from stream.catalogue.catalogue import Catalogue
+from stream.core.envelopes import explained_item
+from stream.core.errors import DataError, DiskError, RecordError, SettingsError
 from stream.settings import load
 from tests.unit.synthetic import World
 
@@ -79,10 +79,10 @@ def test_what_cannot_be_written_is_said_before_the_work(
     def reached(*_: Any, **__: Any) -> None:
         raise AssertionError("reached")
 
-    monkeypatch.setattr("models.train.train", reached)
-    monkeypatch.setattr("models.evaluate.evaluate", reached)
-    monkeypatch.setattr("models.reading.protocol.reading_protocol", reached)
-    monkeypatch.setattr("models.text.TextEncoder", lambda: SimpleNamespace(encode=None))
+    monkeypatch.setattr("models.training.train.train", reached)
+    monkeypatch.setattr("models.evaluation.evaluate.evaluate", reached)
+    monkeypatch.setattr("models.text_rating.protocol.reading_protocol", reached)
+    monkeypatch.setattr("models.network.text.TextEncoder", lambda: SimpleNamespace(encode=None))
     (tmp_path / "file").write_text("kept")
     found = ended(*command, where if where.startswith("/") else str(tmp_path / where))
     assert isinstance(found.exception, DiskError), found.exception
@@ -106,7 +106,7 @@ def test_models_without_a_name_are_refused(models: str, monkeypatch: pytest.Monk
     def reached(*_: Any, **__: Any) -> None:
         raise AssertionError("reached")
 
-    monkeypatch.setattr("models.evaluate.evaluate", reached)
+    monkeypatch.setattr("models.evaluation.evaluate.evaluate", reached)
     found = ended("evaluate", "generated", "--models", models)
     assert found.exit_code == 2, found.exception
     assert "found no name" in found.stderr
@@ -122,8 +122,8 @@ NEVER = "items are never taken out of an envelope, whatever the setting `envelop
 
 @pytest.mark.parametrize(("value", "kind"), [(CONNECT, "Kafka Connect's JsonConverter"), (EVENT, "a CloudEvent")])
 def test_an_item_in_an_envelope_says_that_items_have_none(value: bytes, kind: str, tmp_path: Path) -> None:
-    from stream.body import JsonDecoder
-    from stream.events import Item
+    from stream.core.json_body import JsonDecoder
+    from stream.core.messages import Item
 
     catalogue: Any = object.__new__(Catalogue)
     catalogue._decoder = JsonDecoder(Item)

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 
-from deploy.corrections import Correction
-from deploy.letters import Choice, Letterbox
-from deploy.sendback import CLOCKS_MS, Status
-from deploy.standing import Standing, State
-from deploy.verify.judge import murmur2
-from stream.decoder import EventDecoder
-from stream.errors import RecordError
-from stream.origin import REPLAY_HEADER
+from deploy.clients.murmur2 import murmur2
+from deploy.dead_letters.corrections import Correction
+from deploy.dead_letters.reader import Choice, Letterbox
+from deploy.dead_letters.redrive import CLOCKS_MS, Status
+from deploy.dead_letters.status import Standing, State
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError
+from stream.core.origin import REPLAY_HEADER
 from tests.unit import test_cli
 from tests.unit.test_letters import CLICKS, NOW, RATINGS, SETTINGS, World, fixed, rating, said, source
 
@@ -81,9 +82,9 @@ def test_a_record_under_somebody_elses_key_hides_no_letter(world: World) -> None
 
 def test_what_failed_again_is_open_once(world: World) -> None:
     first = world.put(RATINGS, b"alice", rating(value="four"))
-    world.decoder = EventDecoder(2, (1, 3), SETTINGS.sources)
+    world.decoder = EventDecoder(kafka_hash, 2, (1, 3), SETTINGS.sources)
     world.replay(fixed(first, value=rating()))
-    world.decoder = EventDecoder(2, SETTINGS.rating_scale, SETTINGS.sources)
+    world.decoder = EventDecoder(kafka_hash, 2, SETTINGS.rating_scale, SETTINGS.sources)
     assert sorted(state for _, state in states(world)) == [State.OPEN, State.REPEATED]
     assert dict(states(world))["/".join(source(first))] == State.REPEATED
     world.replay(fixed(first, value=rating()))
@@ -129,7 +130,7 @@ def desk(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     def opened(_: Any) -> Iterator[Letterbox]:
         yield Letterbox(SETTINGS, world.log)
 
-    monkeypatch.setattr("deploy.letters.opened", opened)
+    monkeypatch.setattr("deploy.dead_letters.reader.opened", opened)
     bad = world.put(RATINGS, b"alice", rating(value="four"))
     world.put(CLICKS, b"bob", b"{")
     world.put(CLICKS, b"carol", b"{")

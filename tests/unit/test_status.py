@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.bundle import BlendEntry, Bundle, Card
-from stream.inputs import InputSpec
-from stream.status import Live, page
+from stream.core.features import InputSpec
+from stream.inference.bundle import BlendEntry, Bundle, Card
+from stream.observability.status import Live, page
 
 EMPTY = np.zeros((1, 16), np.float32)
 BUNDLE = Bundle(

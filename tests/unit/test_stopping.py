@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 HEAD = """
 import sys, time, threading
-from stream import logs, fatal, stopping
+from stream.observability import logs
+from stream.process import fatal, stopping
 stopping.LIMIT = 2.0
 logs.configure()
 stopping.stopping.listen()
@@ -102,7 +103,7 @@ def test_no_thread_of_a_library_takes_a_workers_signals() -> None:
     code = """
 import os, sys
 sys.argv = ["freshet", "worker"]
-import deploy.cli
+import deploy.cli.main
 assert "numpy" in sys.modules
 blocked = 0
 for task in os.listdir("/proc/self/task"):
@@ -118,7 +119,7 @@ print(blocked == len(os.listdir("/proc/self/task")))
 START = """
 import sys
 at, sys.argv[:] = sys.argv[1], ["freshet", "worker"]
-import deploy.signals
+import deploy.cli.signals
 import asyncio, threading
 from types import SimpleNamespace
 from stream import settings, worker

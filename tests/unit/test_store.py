@@ -17,9 +17,9 @@ import faust
 import pytest
 from faust.types import TP
 
-from stream.claims import Written
-from stream.errors import DiskError, FreshetError
-from stream.store import DAMAGED, InterestStore, apply_changelog, interest_table
+from stream.core.errors import DiskError, FreshetError
+from stream.core.fencing_log import Written
+from stream.kafka.state_store import DAMAGED, InterestStore, apply_changelog, interest_table
 from tests.worker_process import until
 
 LOG = TP("log", 0)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.tools import environment, kubernetes, prometheus
-from deploy.tools.prometheus import Archive, Unavailable, WrongHash
+from scripts import environment, kubernetes, prometheus
+from scripts.prometheus import Archive, Unavailable, WrongHash
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,36 +9,35 @@ from pathlib import Path
 import pytest
 import trustme
 
-from deploy import topics
-from deploy.topicwatch import TopicWatch
-from stream import security
-from stream.errors import BrokerError, FreshetError, LossError, SettingsError, TopologyError
-from stream.settings import Settings
+from deploy.clients import admin
+from deploy.clients.topic_monitor import TopicWatch
+from stream.core.errors import BrokerError, FreshetError, LossError, SettingsError, TopologyError
+from stream.settings import Settings, security
 
 SETTINGS = Settings()
-KNOWN = {topic.name: f"id of {topic.name}" for topic in topics.topics(SETTINGS)}
+KNOWN = {topic.name: f"id of {topic.name}" for topic in admin.topics(SETTINGS)}
 
 
-def seen(ids: dict[str, str] = KNOWN, *wrong: str) -> topics.Topology:
+def seen(ids: dict[str, str] = KNOWN, *wrong: str) -> admin.Topology:
     """A look that finds topics of these ids."""
-    return topics.Topology(4, ids, tuple(KNOWN.keys() - ids.keys()), wrong)
+    return admin.Topology(4, ids, tuple(KNOWN.keys() - ids.keys()), wrong)
 
 
 def watch(
     monkeypatch: pytest.MonkeyPatch,
-    *looks: topics.Topology | Exception,
+    *looks: admin.Topology | Exception,
     end: Callable[[FreshetError], object] = lambda error: None,
 ) -> TopicWatch:
     """One that finds `looks`, one after the other."""
     found = iter(looks)
 
-    def look(settings: Settings) -> topics.Topology:
+    def look(settings: Settings) -> admin.Topology:
         one = next(found)
         if isinstance(one, Exception):
             raise one
         return one
 
-    monkeypatch.setattr(topics, "look", look)
+    monkeypatch.setattr(admin, "look", look)
     return TopicWatch(SETTINGS, KNOWN, end)
 
 
@@ -72,7 +71,7 @@ def test_a_setting_that_does_not_fit_is_named_at_once(monkeypatch: pytest.Monkey
 
 
 def test_no_broker_is_waited_for_a_bug_is_survived_and_a_loss_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploy.topicwatch.EVERY", 0.001)
+    monkeypatch.setattr("deploy.clients.topic_monitor.EVERY", 0.001)
     ended: list[FreshetError] = []
     looks = (BrokerError("nobody answers"), RuntimeError("a bug of a client"), seen(), seen(KNOWN | {"clicks": "z"}))
     watching = watch(monkeypatch, *looks, end=ended.append)
@@ -86,7 +85,7 @@ def test_no_broker_is_waited_for_a_bug_is_survived_and_a_loss_ends_the_worker(mo
 def test_certificates_that_are_being_replaced_are_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, state: str
 ) -> None:
-    monkeypatch.setattr("deploy.topicwatch.EVERY", 0.01)
+    monkeypatch.setattr("deploy.clients.topic_monitor.EVERY", 0.01)
     ca = trustme.CA()
     own, other = ca.issue_cert("one.example.org"), ca.issue_cert("two.example.org")
     file = tmp_path / "both.pem"
@@ -100,7 +99,7 @@ def test_certificates_that_are_being_replaced_are_waited_for(
     monkeypatch.setattr(security, "monotonic", lambda: now)
     looks = 0
 
-    def look(settings: Settings) -> topics.Topology:
+    def look(settings: Settings) -> admin.Topology:
         nonlocal looks
         security.tls(settings)
         looks += 1
@@ -112,7 +111,7 @@ def test_certificates_that_are_being_replaced_are_waited_for(
             assert time.monotonic() < end
             time.sleep(0.005)
 
-    monkeypatch.setattr(topics, "look", look)
+    monkeypatch.setattr(admin, "look", look)
     ended: list[FreshetError] = []
     watching = TopicWatch(settings, KNOWN, ended.append)
     watching.start()

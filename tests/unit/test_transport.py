@@ -15,28 +15,31 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.errors import BrokerError, FreshetError, LeaseError, LossError, SettingsError
-from stream.transport import SourceConsumer, check_private_names, names
-from stream.transport.batch import MicroBatch
-from stream.transport.cuts import Beside, decode, encode
-from stream.transport.lease import Lease
+from deploy.clients.arguments import client_arguments
+from stream.core.errors import BrokerError, FreshetError, LeaseError, LossError, SettingsError
+from stream.kafka import private_api
+from stream.kafka.batch import MicroBatch
+from stream.kafka.consumer import SourceConsumer
+from stream.kafka.lease import Lease
+from stream.kafka.private_api import check_private_names
+from stream.kafka.truncation import Beside, decode, encode
 
 ROOT = Path(__file__).parents[2]
-ALLOWED = ("stream/transport/", "stream/store.py", "stream/clients.py", "stream/lasting.py")
+ALLOWED = ("stream/kafka/", "stream/kafka/state_store.py", "stream/kafka/clients.py", "stream/process/supervision.py")
 
 
 def test_everything_relied_on_is_there() -> None:
-    assert names.missing_names() == []
+    assert private_api.missing_names() == []
     check_private_names()
 
 
 def test_each_listed_name_is_missed_when_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, name in names.METHODS:
+    for owner, name in private_api.METHODS:
         with monkeypatch.context() as patch:
             for base in owner.__mro__[:-1]:
                 if name in vars(base):
                     patch.delattr(base, name)
-            assert names.missing_names(), f"{owner.__name__}.{name} is listed and not checked"
+            assert private_api.missing_names(), f"{owner.__name__}.{name} is listed and not checked"
 
 
 def test_a_missing_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +49,14 @@ def test_a_missing_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_untested_version_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(names.PINNED, "aiokafka", "0.1")
+    monkeypatch.setitem(private_api.PINNED, "aiokafka", "0.1")
     with pytest.raises(SettingsError, match="aiokafka"):
         check_private_names()
 
 
 def test_private_names_are_used_in_transport_and_store_only() -> None:
-    private = {name for _, name in (*names.METHODS, *names.ATTRIBUTES) if name.startswith("_")}
-    private |= {text.removeprefix("self.") for texts in names._SOURCES.values() for text in texts}
+    private = {name for _, name in (*private_api.METHODS, *private_api.ATTRIBUTES) if name.startswith("_")}
+    private |= {text.removeprefix("self.") for texts in private_api._SOURCES.values() for text in texts}
     outside = [
         f"{path}:{node.lineno} .{node.attr}"
         for room in ("stream", "deploy", "models", "export")
@@ -68,11 +71,11 @@ def test_private_names_are_used_in_transport_and_store_only() -> None:
 
 
 def test_every_private_name_in_use_is_listed() -> None:
-    listed = {name for _, name in (*names.METHODS, *names.ATTRIBUTES)}
-    listed |= {text.removeprefix("self.") for texts in names._SOURCES.values() for text in texts}
+    listed = {name for _, name in (*private_api.METHODS, *private_api.ATTRIBUTES)}
+    listed |= {text.removeprefix("self.") for texts in private_api._SOURCES.values() for text in texts}
     own = {
         node.attr
-        for path in [ROOT / "stream/store.py", *sorted((ROOT / "stream/transport").glob("*.py"))]
+        for path in [ROOT / "stream/kafka/state_store.py", *sorted((ROOT / "stream/kafka").glob("*.py"))]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
         and node.attr.startswith("_")
@@ -85,7 +88,7 @@ def test_every_private_name_in_use_is_listed() -> None:
 
 def test_the_lease_runs_out_at_three_quarters_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("stream.transport.lease.steady", lambda: now)
+    monkeypatch.setattr("stream.kafka.lease.steady", lambda: now)
     lease = Lease(10.0)
     lease.check()  # nothing assigned: nothing to guard
     lease.grant()
@@ -99,9 +102,9 @@ def test_the_lease_runs_out_at_three_quarters_of_the_session(monkeypatch: pytest
 
 
 def test_sasl_ssl_reaches_every_client(tmp_path: Path) -> None:
-    from stream.clients import consumer_arguments
+    from stream.kafka.app import credentials
+    from stream.kafka.clients import consumer_arguments
     from stream.settings import load
-    from stream.transport.application import credentials
 
     settings = load(
         security_protocol="SASL_SSL", sasl_mechanism="SCRAM-SHA-512", sasl_username="ann", sasl_password="s3cret"
@@ -110,7 +113,7 @@ def test_sasl_ssl_reaches_every_client(tmp_path: Path) -> None:
     assert (faust.protocol.value, faust.mechanism.value) == ("SASL_SSL", "SCRAM-SHA-512")
     assert (faust.username, faust.password) == ("ann", "s3cret")
     assert faust.ssl_context.check_hostname
-    tools = settings.kafka_python()
+    tools = client_arguments(settings)
     assert (tools["security_protocol"], tools["sasl_mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")
     assert (tools["sasl_plain_username"], tools["sasl_plain_password"]) == ("ann", "s3cret")
     items = consumer_arguments(settings)
@@ -122,8 +125,8 @@ def test_sasl_ssl_reaches_every_client(tmp_path: Path) -> None:
 
 
 def test_ssl_without_sasl() -> None:
+    from stream.kafka.app import credentials
     from stream.settings import load
-    from stream.transport.application import credentials
 
     assert credentials(load(security_protocol="SSL")).protocol.value == "SSL"
 
@@ -367,7 +370,7 @@ def test_what_a_takeover_finds_that_a_rebalance_has_overtaken_ends_no_worker(
         assert consumer._claimed == -1
 
     monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
-    monkeypatch.setattr("stream.transport.consumer.fatal", told.append)
+    monkeypatch.setattr("stream.kafka.consumer.fatal", told.append)
     asyncio.run(check())
     assert told == ([] if overtaken else [closed])
 
@@ -430,7 +433,7 @@ def test_a_cut_that_is_accepted_is_told_once(
         raise error
 
     monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
-    monkeypatch.setattr("stream.transport.consumer.fatal", fail)
+    monkeypatch.setattr("stream.kafka.consumer.fatal", fail)
     with pytest.raises(LossError):
         asyncio.run(start(False, end))
     assert asyncio.run(start(True, end)) == [lost]
@@ -494,7 +497,7 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
         raise error
 
     monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
-    monkeypatch.setattr("stream.transport.consumer.fatal", fail)
+    monkeypatch.setattr("stream.kafka.consumer.fatal", fail)
     foreign = dict(group)
     said = (
         "ratings partition 0: offset 40 of the group an-app was committed by no worker.*delete-offsets.*--accept-loss"
@@ -547,7 +550,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         errors.append(error)
         raise Ended
 
-    monkeypatch.setattr("stream.transport.consumer.fatal", end)
+    monkeypatch.setattr("stream.kafka.consumer.fatal", end)
     return errors
 
 

@@ -12,10 +12,9 @@ from aiokafka.consumer import fetcher
 from aiokafka.structs import TopicPartition
 from kafka.record import default_records, legacy_records, memory_records
 
-from stream import unpack
-from stream.errors import DataError
-from stream.transport import bound_unpacking
-from stream.transport.records import Records
+from stream.core.errors import DataError
+from stream.kafka import decompression
+from stream.kafka.lenient_records import Records, bound_unpacking
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 BOMBS: dict[str, Callable[[bytes], bytes]] = {
@@ -40,7 +39,7 @@ def by_aiokafka(data: bytes) -> list[bytes]:
 
 
 def by_kafka_python(data: bytes) -> list[bytes]:
-    unpack.bound(default_records, legacy_records)
+    decompression.bound(default_records, legacy_records)
     batches, found = memory_records.MemoryRecords(data), []
     while batches.has_next():
         found += [one.value for one in batches.next_batch()]
@@ -58,28 +57,28 @@ def test_every_codec_is_read(codec: str, read: Callable[[bytes], list[bytes]]) -
 def test_what_unpacks_to_more_than_the_limit_is_refused(
     codec: str, read: Callable[[bytes], list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpack, "LIMIT", 1 << 20)
+    monkeypatch.setattr(decompression, "LIMIT", 1 << 20)
     assert read(batch(codec, bytes(500_000))) == [bytes(500_000)] * 2
     with pytest.raises(DataError, match=f"bytes of {codec}, unpacks to more than 1048576 bytes"):
         read(batch(codec, bytes(1_000_000)))
 
 
 def test_the_partition_and_the_offset_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "LIMIT", 1000)
+    monkeypatch.setattr(decompression, "LIMIT", 1000)
     with pytest.raises(DataError, match=r"^clicks partition 3, from offset 0: a batch of records, "):
         by_aiokafka(batch("zstd", bytes(2000)))
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_bomb_costs_no_more_memory_than_the_limit(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "LIMIT", 8 << 20)
-    bomb = BOMBS[codec](bytes(unpack.LIMIT * 4))
-    decode: Any = unpack.DECODERS[f"{codec}_decode"]
+    monkeypatch.setattr(decompression, "LIMIT", 8 << 20)
+    bomb = BOMBS[codec](bytes(decompression.LIMIT * 4))
+    decode: Any = decompression.DECODERS[f"{codec}_decode"]
     tracemalloc.start()
     try:
         with pytest.raises(DataError):
             decode(bomb)
-        assert tracemalloc.get_traced_memory()[1] < unpack.LIMIT * 3
+        assert tracemalloc.get_traced_memory()[1] < decompression.LIMIT * 3
     finally:
         tracemalloc.stop()
 
@@ -87,7 +86,7 @@ def test_a_bomb_costs_no_more_memory_than_the_limit(codec: str, monkeypatch: pyt
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_damaged_batch_is_named(codec: str) -> None:
     packed = BOMBS[codec](b"abcdefgh" * 1000)
-    decode: Any = unpack.DECODERS[f"{codec}_decode"]
+    decode: Any = decompression.DECODERS[f"{codec}_decode"]
     cut = packed[: len(packed) // 2]  # zstd gives what it has; the batch's checksum tells
     for damaged in (b"nonsense" * 4, cut) if codec != "zstd" else (b"nonsense" * 4,):
         with pytest.raises(DataError, match=rf"bytes of {codec}, cannot be unpacked"):
@@ -96,4 +95,4 @@ def test_a_damaged_batch_is_named(codec: str) -> None:
 
 def test_snappy_without_javas_framing_is_read() -> None:
     packed = packers.snappy_encode(b"abc" * 1000, xerial_compatible=False)
-    assert unpack.snappy(packed) == b"abc" * 1000
+    assert decompression.snappy(packed) == b"abc" * 1000

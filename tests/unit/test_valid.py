@@ -12,24 +12,25 @@ from typing import Any
 import msgspec
 import polars as pl
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.commands.send import _checked
+from deploy.cli.commands.send import _checked
+from deploy.cli.main import app
 from models.data import event_messages, item_messages, read
 from models.data.dataset import SCHEMA, Event, dataset
 from models.data.rows import cut, identity, moment, rating
-from stream.body import JsonDecoder
-from stream.decoder import EventDecoder
-from stream.errors import DataError, RecordError
-from stream.events import CLICK, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, SOURCE_TOPICS, Item
+from stream.core.decoder import EventDecoder
+from stream.core.errors import DataError, RecordError
+from stream.core.json_body import JsonDecoder
+from stream.core.messages import CLICK, COMMENT, FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME, RATING, SOURCE_TOPICS, Item
 from stream.settings import Settings
 
 SCALE = (0.5, 5.0)
 NOW = 1_750_000_000_000
-DECODER = EventDecoder(4, SCALE)
+DECODER = EventDecoder(kafka_hash, 4, SCALE)
 GOOD = Event("u", "i", CLICK, NOW)
 
 
@@ -417,7 +418,7 @@ def test_replay_refuses_what_a_worker_of_the_settings_would_not_take(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("nothing is sent before all is looked at")
 
-    monkeypatch.setattr("deploy.producer.Producer", never)
+    monkeypatch.setattr("deploy.clients.producer.Producer", never)
     told = CliRunner().invoke(app, ["replay", str(tmp_path)]).exception
     assert isinstance(told, DataError)
     assert "value: found 7.0, expected 0.5 to 5 (event 1 of 1: user 'u', item 'i'" in str(told)

@@ -14,16 +14,16 @@ import pytest
 import rocksdict
 import typer
 
-from deploy.commands import verify as command
+from deploy.cli.commands import verify as command
 from deploy.verify import Report, Scope, check, scope
-from deploy.verify.disks import OFFSET_KEY
-from deploy.verify.history import split
-from deploy.verify.judge import Accepted, Judge
-from deploy.verify.ledger import Ledger
-from deploy.verify.writers import CLAIM
-from stream import interest
-from stream.errors import DataError, TopologyError
-from stream.exposed import NOTES
+from deploy.verify.changelog import split
+from deploy.verify.fencing import CLAIM
+from deploy.verify.local_store import OFFSET_KEY
+from deploy.verify.source_index import Ledger
+from deploy.verify.validator import Accepted, Judge
+from stream.core import state as interest
+from stream.core.errors import DataError, TopologyError
+from stream.kafka.fenced_users import NOTES
 from tests.conftest import ROOT
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, event, partition_of
 

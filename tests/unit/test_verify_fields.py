@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deploy.verify import Report, check
-from stream.deadletter import DeadLetters
-from stream.errors import REASONS, RecordError
+from stream.core.errors import REASONS, RecordError
+from stream.pipeline.dead_letter import DeadLetters
 from tests.unit.synthetic import NOW, World, partition_of
 from tests.unit.test_verify import change_slate, small
 from tests.unit.test_verify_letters import lettered

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.verify import Report, check
-from deploy.verify.judge import Accepted
-from stream.decoder import EventDecoder
-from stream.events import SourceEvent
+from deploy.verify.validator import Accepted
+from stream.core.decoder import EventDecoder
+from stream.core.messages import SourceEvent
 from tests.unit.synthetic import PARTITIONS, Row, World, partition_of
 
 ALICE = "alice"
@@ -21,7 +22,7 @@ class Served(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self._decoder = EventDecoder(PARTITIONS, self.settings.rating_scale, self.settings.sources)
+        self._decoder = EventDecoder(kafka_hash, PARTITIONS, self.settings.rating_scale, self.settings.sources)
 
     def event(self, behaviour: int, row: Row, verdict: Accepted) -> SourceEvent:
         return self._decoder.decode(

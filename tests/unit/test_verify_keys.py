@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy.clients.murmur2 import murmur2
 from deploy.verify import Scope, check
 from deploy.verify import keys as checked
-from deploy.verify.judge import Accepted, Judge, murmur2
 from deploy.verify.keys import Keys
-from stream.decoder import EventDecoder
-from stream.errors import DataError, RecordError, TopologyError
-from stream.events import CLICK, RATING
-from stream.interest import encode
-from stream.keys import FORMS, JSON, LONG, UTF8, key_of, user_of
+from deploy.verify.validator import Accepted, Judge
+from stream.core.decoder import EventDecoder
+from stream.core.errors import DataError, RecordError, TopologyError
+from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of, user_of
+from stream.core.messages import CLICK, RATING
+from stream.core.state import encode
 from stream.settings import load
 from tests.unit.synthetic import NOW, PARTITIONS, World
 
@@ -84,7 +86,7 @@ def test_worker_and_check_take_the_same_records(key: bytes, user: str, own: bool
         key = (written.write(user) or key) if own else key
         verdict = Judge(1, (0.5, 5), key=form).judge(CLICK, 0, NOW, key, body)
         try:
-            event = EventDecoder(1, (0.5, 5), key=form).decode(CLICK, 0, 0, NOW, key, body)
+            event = EventDecoder(kafka_hash, 1, (0.5, 5), key=form).decode(CLICK, 0, 0, NOW, key, body)
         except RecordError:
             assert isinstance(verdict, str)
         else:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.verify import Report, check
-from stream.deadletter import MAX_HEADERS, MAX_VALUE, DeadLetters
-from stream.errors import RecordError
+from stream.core.errors import RecordError
+from stream.pipeline.dead_letter import MAX_HEADERS, MAX_VALUE, DeadLetters
 from tests.unit.synthetic import NOW, Headers, World, partition_of
 from tests.unit.test_verify import culprit, small
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.commands.verify import verdict
+from deploy.cli.commands.verify import verdict
+from deploy.cli.main import app
 from deploy.verify import Report
 from deploy.verify.check import check
 from deploy.verify.scope import Scope
-from stream.events import CLICK
+from stream.core.messages import CLICK
 from tests.unit.synthetic import NOW, World, partition_of
 
 PLACE = ("clicks", partition_of("ann"))

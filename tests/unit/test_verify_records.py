@@ -7,15 +7,16 @@ from collections.abc import Callable
 from zlib import crc32
 
 import pytest
+from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.verify import Report, check
-from deploy.verify.history import split
-from deploy.verify.judge import Accepted
-from stream import interest
-from stream.decoder import EventDecoder
-from stream.events import SourceEvent
+from deploy.verify.changelog import split
+from deploy.verify.validator import Accepted
+from stream.core import state as interest
+from stream.core.decoder import EventDecoder
+from stream.core.messages import SourceEvent
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, partition_of
 
 ALICE = "alice"
@@ -196,7 +197,7 @@ class Decoded(World):
     """Its events are made by the worker's decoder."""
 
     def event(self, behaviour: int, row: Row, verdict: Accepted) -> SourceEvent:
-        decoder = EventDecoder(PARTITIONS, self.settings.rating_scale, self.settings.sources)
+        decoder = EventDecoder(kafka_hash, PARTITIONS, self.settings.rating_scale, self.settings.sources)
         return decoder.decode(behaviour, row.partition, row.offset, row.timestamp, row.key, row.value, row.headers)
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from stream.errors import SettingsError
-from stream.inputs import InputSpec
+from stream.core.errors import SettingsError
+from stream.core.features import InputSpec
 from stream.settings import load
 from stream.worker import check_fit
 from tests.unit.test_status import BUNDLE
@@ -25,7 +25,7 @@ def open_for(*given):
     print("models opened")
     sys.exit(3)
 worker.open_for = open_for
-from stream.errors import FreshetError
+from stream.core.errors import FreshetError
 try:
     worker.run(settings.load(rating_scale=%s))
 except FreshetError as error:

@@ -17,7 +17,7 @@ from models.data.forms.reviews import SCALE, TERMS
 from models.data.rows import table_id
 from models.data.source import Source
 from models.data.table import blocks, headed
-from stream.events import RATING
+from stream.core.messages import RATING
 
 ASIN: Final = re.compile(r"(B0[A-Z0-9]{8}|[0-9]{9}[0-9X])", re.ASCII)
 USER: Final = re.compile(r"A[A-Z0-9]{8,30}", re.ASCII)

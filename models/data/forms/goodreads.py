@@ -29,8 +29,8 @@ from models.data.forms.times import unix
 from models.data.rows import field, identity, json_rows, rating, words
 from models.data.source import Scale, Source
 from models.data.table import fields
-from stream import valid
-from stream.events import CLICK, COMMENT, RATING, Item
+from stream.core import validation
+from stream.core.messages import CLICK, COMMENT, RATING, Item
 
 SCALE: Final = (1.0, 5.0)
 COLUMNS: Final = ("user_id", "book_id", "is_read", "rating", "is_reviewed")
@@ -105,7 +105,7 @@ def _stars(value: Any, scale: Scale) -> float:
 def _table(path: Path, table: pl.DataFrame, numbers: dict[str, str], scale: Scale) -> pl.DataFrame:
     table = with_ids(path, table, "user_id", "book_id")
     stars = pl.col("rating").cast(pl.Float64, strict=False)
-    check(path, table, "rating", (stars == 0) | stars.is_between(*scale), f"0 (none) or {valid.scale(*scale)}")
+    check(path, table, "rating", (stars == 0) | stars.is_between(*scale), f"0 (none) or {validation.scale(*scale)}")
     if numbers:
         found = pl.col("book_id").is_in(list(numbers))
         check(path, table, "book_id", found, "a number that book_id_map.csv lists")
@@ -141,7 +141,7 @@ def _genres(row: dict[str, Any]) -> tuple[str, list[str]]:
 
 def _readers(count: Any) -> float:
     if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
-        raise ValueError(f"genres: found {valid.shown(count)}, expected a number of readers for each")
+        raise ValueError(f"genres: found {validation.shown(count)}, expected a number of readers for each")
     return count
 
 

@@ -22,8 +22,8 @@ from models.data.forms.lines import chosen, first_lines
 from models.data.rows import csv_rows, field, table_id
 from models.data.source import Source, numbered
 from models.data.table import fields, named_again, require_columns
-from stream.errors import DataError
-from stream.events import RATING, Item
+from stream.core.errors import DataError
+from stream.core.messages import RATING, Item
 
 log = logging.getLogger("freshet.data")
 SCALE: Final = (0.0, 2.0)

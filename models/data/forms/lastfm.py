@@ -18,7 +18,7 @@ from models.data.forms.lines import chosen, first_lines
 from models.data.rows import MAX_ID
 from models.data.source import Source
 from models.data.table import fields
-from stream.events import CLICK
+from stream.core.messages import CLICK
 
 PLAYS: Final = "userid-timestamp-artid-artname-traid-traname.tsv"
 COLUMNS: Final = ("user", "time", "artist", "name", "track", "title")

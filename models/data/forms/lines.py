@@ -9,8 +9,8 @@ from typing import Any, Final
 from models.data.dataset import NAN, Event
 from models.data.rows import json_object
 from models.data.source import Source
-from stream.errors import DataError
-from stream.events import CLICK
+from stream.core.errors import DataError
+from stream.core.messages import CLICK
 
 VIEW: Final = "view"
 CART: Final = "cart"

@@ -1,6 +1,7 @@
 """A log of freshet's own messages: clicks, ratings, comments and items, as JSON lines, CSV or Parquet, plain or packed.
 
-One message a line or row, fields as in stream.events; in a CSV an empty field is none, and categories have | between. Files
+One message a line or row, fields as in stream.core.messages; in a CSV an empty field is none, and categories have |
+between. Files
 that are missing are empty. Items without a file are taken from the events; a later line of the same item replaces an earlier one.
 """
 
@@ -25,11 +26,11 @@ from models.data.forms.reviews import first_row
 from models.data.rows import json_rows, rating, table_id
 from models.data.source import BROKEN, Scale, Source, open_bytes, plain_name
 from models.data.table import LINE, headed
-from stream.body import convert
-from stream.errors import DataError, RecordError
-from stream.events import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item, Rating
-from stream.refusals import found
-from stream.valid import shown
+from stream.core.errors import DataError, RecordError
+from stream.core.json_body import convert
+from stream.core.messages import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item, Rating
+from stream.core.refusals import found
+from stream.core.validation import shown
 
 SCALE: Final = (0.5, 5.0)  # of the settings' default; a log does not say its own
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")

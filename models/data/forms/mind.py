@@ -21,7 +21,7 @@ from models.data.form import Form, named
 from models.data.forms.lines import chosen, first_lines
 from models.data.source import Source
 from models.data.table import LINE, fields
-from stream.events import CLICK, Item
+from stream.core.messages import CLICK, Item
 
 BEHAVIORS: Final = "behaviors.tsv"
 NEWS: Final = "news.tsv"

@@ -16,7 +16,7 @@ from models.data.form import Form, named
 from models.data.rows import csv_rows, table_id
 from models.data.source import Scale, Source
 from models.data.table import headed, split
-from stream.events import COMMENT, RATING, Item
+from stream.core.messages import COMMENT, RATING, Item
 
 SCALE: Final = (0.5, 5.0)
 NO_GENRE: Final = "(no genres listed)"

@@ -19,8 +19,8 @@ from models.data.form import Form, named
 from models.data.forms.movielens import NO_GENRE, ORIGIN, TERMS
 from models.data.source import Source, utf8_or_latin1
 from models.data.table import LINE, blocks
-from stream.errors import DataError
-from stream.events import COMMENT, RATING, Item
+from stream.core.errors import DataError
+from stream.core.messages import COMMENT, RATING, Item
 
 FIRST: Final = 788_918_400_000
 """1995-01-01 in epoch ms: GroupLens rated no movie before."""

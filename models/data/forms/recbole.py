@@ -22,8 +22,8 @@ from models.data.form import Form
 from models.data.forms.lines import ORDER_START, ORDER_STEP, head, matching
 from models.data.source import Source
 from models.data.table import LINE, fields
-from stream.errors import DataError
-from stream.events import CLICK, MAX_TIME, RATING, Item
+from stream.core.errors import DataError
+from stream.core.messages import CLICK, MAX_TIME, RATING, Item
 
 USERS: Final = ("user_id", "session_id")
 NAMED: Final = re.compile(

@@ -19,8 +19,8 @@ from models.data.dataset import DataSet, Event
 from models.data.form import Form, named
 from models.data.rows import cut, identity, json_object, object_rows, python_object, rating
 from models.data.source import Scale, Source, plain_name
-from stream.errors import DataError
-from stream.events import COMMENT, Item
+from stream.core.errors import DataError
+from stream.core.messages import COMMENT, Item
 
 SCALE: Final = (1.0, 5.0)
 SUFFIXES: Final = (".json", ".jsonl")

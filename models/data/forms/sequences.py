@@ -27,8 +27,8 @@ from models.data.forms.lines import ORDER_START, ORDER_STEP
 from models.data.rows import identity
 from models.data.source import Source, open_text, plain_name
 from models.data.table import LINE, blocks
-from stream.errors import DataError
-from stream.events import CLICK, Item
+from stream.core.errors import DataError
+from stream.core.messages import CLICK, Item
 
 SCALE: Final = (0.5, 5.0)  # nothing is rated
 LINES: Final = "`user item item ...` or `user item` lines"

@@ -17,7 +17,7 @@ from models.data.form import Form, named
 from models.data.forms.lines import CART, PURCHASE, VIEW, chosen, first_lines, head
 from models.data.source import Source
 from models.data.table import fields
-from stream.events import CLICK, MAX_TIME, Item
+from stream.core.messages import CLICK, MAX_TIME, Item
 
 ACTIONS: Final = {"view": VIEW, "addtocart": CART, "transaction": PURCHASE}
 """RetailRocket's words for what a visitor did."""

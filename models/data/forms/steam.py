@@ -30,7 +30,7 @@ from models.data.forms.times import day, month_number, plain
 from models.data.rows import field, identity, object_rows, python_object, words
 from models.data.source import Source
 from models.data.table import shown
-from stream.events import COMMENT, Item
+from stream.core.messages import COMMENT, Item
 
 SCALE: Final = (0.0, 1.0)
 REVIEWS: Final = ("steam_reviews.json", "steam_new.json")

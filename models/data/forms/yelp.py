@@ -12,7 +12,7 @@ from models.data.forms.lines import chosen, first_lines, first_of, has_fields
 from models.data.forms.times import plain
 from models.data.rows import field, identity, json_rows, rating, words
 from models.data.source import Scale, Source
-from stream.events import COMMENT, Item
+from stream.core.messages import COMMENT, Item
 
 SCALE: Final = (1.0, 5.0)
 REVIEWS: Final = ("yelp_academic_dataset_review.json", "review.json")

@@ -1,0 +1,320 @@
+"""`freshet deadletters`: what could not be taken, correcting it, and sending it back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.cli import bounds
+from deploy.clients.printable import counted, printable
+from stream.core.errors import DataError, RecordError
+from stream.core.keys import key_of
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.dead_letters.corrections import Correction, Edits
+    from deploy.dead_letters.reader import Choice, Letterbox, Source
+
+group = typer.Typer(no_args_is_help=True, help="Show dead letters, correct them, send them back to their topics.")
+
+SHOWN = 10
+
+Topic = Annotated[str | None, typer.Option(help="Only those that came from this topic.")]
+Partition = Annotated[
+    int | None, typer.Option(min=0, max=bounds.PARTITION, help="Only those that came from this partition.")
+]
+Offset = Annotated[int | None, typer.Option(min=0, max=bounds.OFFSET, help="Only the one that came from this offset.")]
+Stage = Annotated[str | None, typer.Option(help="Only those of this stage.")]
+Reason = Annotated[str | None, typer.Option(help="Only those of this reason.")]
+Since = Annotated[str | None, typer.Option(help="Only those set aside since: `2h` ago (s, m, h, d, w), or ISO 8601.")]
+Until = Annotated[str | None, typer.Option(help="Only those set aside before: `2h` ago (s, m, h, d, w), or ISO 8601.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to `app`."""
+    app.add_typer(group, name="deadletters")
+
+
+@group.command("list")
+def list_(
+    context: typer.Context,
+    topic: Topic = None,
+    partition: Partition = None,
+    offset: Offset = None,
+    stage: Stage = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    open_: Annotated[bool, typer.Option("--open", help="Only those that were not sent back yet.")] = False,
+    sent_back: Annotated[bool, typer.Option("--sent-back", help="Only those that were sent back already.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Both, apart; the default.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status/--no-status", help="Look in the source topics which were sent back.")
+    ] = True,
+    summary: Annotated[bool, typer.Option("--summary", help="Count them by topic, stage and reason.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=bounds.EVENTS, help="At most so many of each status.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Show dead letters, what is open and what was sent back apart, the newest first. Exit codes: 69 no broker, 78 topic missing.
+
+    A letter was sent back where its source topic holds the record again, by the header `replay`: the source topics are read
+    from the oldest letter's time on. --no-status leaves that out, where it takes too long or where you may not read them.
+    """
+    from deploy.dead_letters import listing, reader
+
+    if sum((open_, sent_back, everything)) > 1:
+        raise typer.BadParameter("expected one of --open, --sent-back, --all")
+    if not status and (open_ or sent_back):
+        raise typer.BadParameter("--no-status does not look what was sent back: leave --open and --sent-back out")
+    choice = _choice(topic, partition, offset, stage, reason, since, until)
+    shown = listing.Shown.OPEN if open_ else listing.Shown.BACK if sent_back else listing.Shown.ALL
+    with reader.opened(context.obj) as box:
+        found = listing.Lists(context.obj, box, choice, shown, status)
+        _warn(found.unseen)
+        if summary:
+            found.summarise(as_json)
+        else:
+            found.show(limit, oldest, as_json)
+
+
+def _warn(unseen: Iterable[tuple[str, int]]) -> None:
+    for place in unseen:
+        print(f"freshet: what was sent back to {'/'.join(map(str, place))} may be deleted by now", file=sys.stderr)
+
+
+@group.command()
+def show(
+    context: typer.Context,
+    place: Annotated[str, typer.Argument(help="topic/partition/offset of the source record, or of the letter itself.")],
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter whole: why it is one, what was expected, headers, key, value. Exit codes: 65 none there, 69, 78."""
+    from deploy.dead_letters import reader, render
+    from deploy.dead_letters.corrections import Acceptance
+
+    settings: Settings = context.obj
+    topic, _, rest = place.rpartition("/")[0].rpartition("/")
+    number, offset = rest, place.rpartition("/")[2]
+    if not (topic and f"{number}{offset}".isascii() and number.isdecimal() and offset.isdecimal()):
+        raise typer.BadParameter(printable(f"{place}: expected topic/partition/offset"))
+    with reader.opened(settings) as box:
+        letter = box.find((topic, int(number), int(offset)))
+    problems = Acceptance(settings).problems(letter.said["topic"], letter.key, letter.value, letter.appended_ms)
+    if as_json:
+        print(json.dumps(render.whole(settings, letter) | {"wrong": [problem._asdict() for problem in problems]}))
+        return
+    for line in render.lines(settings, letter):
+        print(printable(line))
+
+
+@group.command()
+def fix(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    topic: Topic = None,
+    partition: Partition = None,
+    offset: Offset = None,
+    stage: Stage = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    everything: Annotated[bool, typer.Option("--all", help="Needed where nothing narrows the choice.")] = False,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value in every letter; may be repeated.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option("--rename", help="old=new name of a field in every letter; may be repeated.")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="A field to drop; may be repeated.")] = None,
+    key_from_user: Annotated[
+        bool,
+        typer.Option("--key-from-user", help="Make the body's `user` the key: for null_key, bad_key, key_mismatch."),
+    ] = False,
+    edit: Annotated[bool, typer.Option("--edit", help="Open the file in $VISUAL or $EDITOR.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write dead letters to a file to be corrected, one JSON object a line; `replay --corrected` sends them.
+
+    `key` and `value` of a line are what will be sent: edit them by hand, with jq, or by --set, --rename and --remove. `wrong`
+    says what the worker would still refuse. Exit codes: 65 a line cannot be read, 69 no broker, 74 the file, 78 topic missing.
+    """
+    import click
+
+    from deploy.dead_letters import corrections, reader
+
+    choice = _choice(topic, partition, offset, stage, reason, since, until)
+    if choice.everything and not everything:
+        raise typer.BadParameter("name what to correct (--topic, --reason, ...), or say --all")
+    edits = _edits(assign, rename, remove, key_from_user)
+    acceptance = corrections.Acceptance(context.obj)
+    seen: set[int] = set()
+    with reader.opened(context.obj) as box, _new(file, overwrite) as out:
+        for letter in box.read(choice):
+            if (
+                mark := hash(letter.source)
+            ) not in seen:  # a record that came as two letters, after a crash, is one line
+                seen.add(mark)
+                out.write(json.dumps(corrections.line(acceptance, letter, edits), ensure_ascii=False).encode() + b"\n")
+    if edit:
+        click.edit(filename=str(file))
+    wrong: Counter[str] = Counter()
+    lines = refused = 0
+    for _, problems in corrections.still_wrong(acceptance, file):
+        lines += 1
+        refused += bool(problems)
+        wrong.update(str(problem) for problem in problems)
+    if as_json:
+        print(json.dumps({"file": str(file), "letters": lines, "refused": refused, "wrong": dict(wrong)}))
+        return
+    print(
+        f"{counted(lines, 'dead letter')} in {printable(str(file))}: {lines - refused:,} would be taken now, {refused:,} not"
+    )
+    for problem, count in wrong.most_common(SHOWN):
+        print(f"  {count:,} x {printable(problem)}")
+    print(f"when they are right: freshet deadletters replay --corrected {printable(str(file))}")
+
+
+@group.command()
+def replay(
+    context: typer.Context,
+    topic: Topic = None,
+    partition: Partition = None,
+    offset: Offset = None,
+    stage: Stage = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    key: Annotated[str | None, typer.Option(help="Send the key of this user instead; needs one single letter.")] = None,
+    value: Annotated[str | None, typer.Option(help="Send this value instead; needs one single letter.")] = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(help="JSONL of {topic, partition, offset, key?, value?}, as `fix` writes it: only these letters."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Needed where nothing narrows the choice.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Send also what was sent back before.")] = False,
+    rate: Annotated[
+        float,
+        typer.Option(min=0, max=bounds.RATE, callback=bounds.number, help="Records a second at most; 0: no limit."),
+    ] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters back to where they came from, each once, and say of each what became of it.
+
+    What the worker would refuse again is not sent. What was sent back before is found in its topic by the header `replay`,
+    and left out. Exit codes: 65 a letter is still unacceptable or truncated (the others are sent), 69 no broker, 78 topic
+    missing.
+    """
+    from deploy.clients.producer import Producer
+    from deploy.dead_letters import reader, redrive, render
+    from deploy.dead_letters.corrections import read as read_corrections
+
+    settings: Settings = context.obj
+    choice = _choice(topic, partition, offset, stage, reason, since, until)
+    if not everything and corrected is None and choice.everything:
+        raise typer.BadParameter("name what to send (--topic, --reason, ...), or say --all")
+    fixed = read_corrections(corrected) if corrected else None
+    with reader.opened(settings) as box:
+        if key is not None or value is not None:
+            fixed = _single(settings.key, box, choice, fixed, key, value)
+        if corrected and fixed:
+            _all_there(box, fixed, corrected)
+        task = redrive.SendBack(settings, box, choice, fixed, again)
+        plan = task.plan()
+        _warn(plan.unseen)
+        if dry_run or not plan.anything:
+            refused = render.report(settings, task.run(plan, None), plan, as_json)
+        else:
+            with Producer(settings, linger_ms=5) as producer:
+                refused = render.report(settings, task.run(plan, producer, rate), plan, as_json)
+    if refused:
+        raise typer.Exit(DataError.exit_code)
+
+
+def _single(
+    form: str,
+    box: Letterbox,
+    choice: Choice,
+    fixed: dict[Source, Correction] | None,
+    key: str | None,
+    value: str | None,
+) -> dict[Source, Correction]:
+    """The correction of the one letter that is meant. form: of keys, as of the setting."""
+    from deploy.dead_letters.corrections import Correction
+
+    sources = set()
+    for letter in box.read(choice):
+        if fixed is None or letter.source in fixed:
+            sources.add(letter.source)
+            if len(sources) > 1:
+                break
+    if len(sources) != 1:
+        many = "several" if sources else "none"
+        raise typer.BadParameter(f"--key and --value correct one letter, {many} are chosen")
+    try:
+        named = None if key is None else key_of(key, form)
+    except RecordError as error:
+        raise typer.BadParameter(printable(f"--key: {error}")) from None
+    return {sources.pop(): Correction(named, None if value is None else value.encode())}
+
+
+def _all_there(box: Letterbox, fixed: dict[Source, Correction], file: Path) -> None:
+    missing = set(fixed)
+    for letter in box.read():
+        missing.discard(letter.source)
+    if missing:
+        raise DataError(f"{file}: no dead letter came from {'/'.join(min(missing))}")
+
+
+def _choice(
+    topic: str | None,
+    partition: int | None,
+    offset: int | None,
+    stage: str | None,
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+) -> Choice:
+    from deploy.dead_letters.reader import Choice, moment
+
+    times = []
+    for name, text in (("--since", since), ("--until", until)):
+        try:
+            times.append(None if text is None else moment(text))
+        except ValueError as error:
+            raise typer.BadParameter(printable(f"{name} {text}: {error}")) from None
+    return Choice(topic, partition, offset, stage, reason, *times)
+
+
+def _edits(assign: list[str] | None, rename: list[str] | None, remove: list[str] | None, key_from_user: bool) -> Edits:
+    from deploy.dead_letters.corrections import Edits
+
+    def pairs(option: str, given: list[str] | None) -> list[tuple[str, str]]:
+        found = [one.partition("=") for one in given or ()]
+        for name, equals, text in found:
+            if not name or not equals or any("\ud800" <= char <= "\udfff" for char in name + text):
+                raise typer.BadParameter(printable(f"{option} {name}{equals}: expected name=value in UTF-8"))
+        return [(name, text) for name, _, text in found]
+
+    return Edits(pairs("--rename", rename), tuple(remove or ()), pairs("--set", assign), key_from_user)
+
+
+def _new(file: Path, overwrite: bool) -> Any:
+    """The file, open for writing, for its owner only: payloads may be personal."""
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
+        return os.fdopen(os.open(file, flags, 0o600), "wb")
+    except FileExistsError:
+        raise typer.BadParameter(
+            f"{file} is there already, perhaps with corrections; --overwrite replaces it"
+        ) from None

@@ -1,0 +1,98 @@
+"""`freshet demo`: everything at once, on real data."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli import bounds
+from deploy.cli.output_paths import require_file
+from deploy.clients.printable import printable
+from stream.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("demo")(demo)
+
+
+def demo(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DATA", help="Data folder, or `generated`; by default ml-latest-small, downloaded if need be."
+        ),
+    ] = None,
+    home: Annotated[Path, typer.Option(help="Folder for the broker, the run, the state and the logs.")] = Path(
+        ".freshet/demo"
+    ),
+    rate: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=bounds.RATE,
+            callback=bounds.number,
+            help="Replayed events a second at most; 0: as fast as slates come.",
+        ),
+    ] = 250.0,
+    users: Annotated[int, typer.Option(min=1, max=10_000, help="Users at a time in the replay.")] = 32,
+    max_minutes: Annotated[
+        float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Training time at most.")
+    ] = 3.0,
+    svg: Annotated[Path | None, typer.Option(help="Write the last view to this file.")] = None,
+) -> None:
+    """Train on real data, start Kafka and a worker, replay what training has not seen, and watch slates follow events.
+
+    On a terminal it stays until q or Ctrl-C. Elsewhere it ends after the check, with one line `demo: {json}`.
+    Needs the extras broker and export. Exit codes: 0 nothing lost, double or uncovered; 1 something was; else as the step
+    that failed.
+    """
+    from contextlib import nullcontext
+
+    from rich.live import Live
+
+    from deploy.demo.keyboard import keys
+    from deploy.demo.progress import Board
+    from deploy.demo.run import Options, run
+    from deploy.demo.source import find
+    from deploy.demo.terminal import View, picture
+    from deploy.demo.watch import stay
+    from models.training.train import TrainSettings
+
+    if svg is not None:
+        require_file("--svg", svg)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal may be closed while it runs
+        signal.signal(number, _terminated)
+    settings: Settings = context.obj
+    live = sys.stdout.isatty()
+    board = Board() if live else Board(tell=_tell)
+    options = Options(home, rate, users)
+    training = TrainSettings(max_minutes=max_minutes)
+    with Live(View(board), refresh_per_second=6) if live else nullcontext(), keys() as pressed:
+        board.begin("data")
+        found = find(data or None, home / "data", board.line)
+        board.done(f"{found.name}, {len(found.events):,} events")
+        watch = (lambda settings, replay, alive: stay(board, settings, replay, alive, pressed)) if live else None
+        result, code = run(found, settings, training, options, board, watch)
+        board.hint = ""
+    if svg is not None:
+        picture(board, svg)
+    if not live:
+        print("demo: " + json.dumps(result.as_dict()), flush=True)
+    if code:
+        raise typer.Exit(code)
+
+
+def _tell(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def _terminated(number: int, frame: object) -> None:
+    """Stops what was started, as Ctrl-C does."""
+    sys.exit(128 + number)

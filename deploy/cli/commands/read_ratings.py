@@ -1,0 +1,89 @@
+"""`freshet read-ratings`: learn to read the rating out of a comment's text, beside the rivals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deploy.cli import bounds
+from deploy.cli.data_options import NONE_NAMED, ONE, NamedColumns, RatingScale, load, scale_of, tell, with_columns
+from deploy.cli.output_paths import require_folder
+from deploy.clients.printable import marked
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("read-ratings", context_settings=ONE)
+    @with_columns
+    def read_ratings(
+        context: typer.Context,
+        data: Annotated[Path, typer.Argument(help="Data folder whose comments carry ratings, or `generated`.")],
+        out: Annotated[Path, typer.Option(help="Folder for `freshet train --reading`; an older one is replaced.")],
+        seeds: Annotated[
+            int, typer.Option(min=1, max=bounds.SEEDS, help="Trainings to average the figures over; the first is kept.")
+        ] = 1,
+        ablation: Annotated[bool, typer.Option(help="Also what each option does, on the validation part.")] = False,
+        rating_scale: RatingScale = None,
+        columns: NamedColumns = NONE_NAMED,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    ) -> None:
+        """Fine-tune BERT's upper layers to read ratings; users split into training, validation and test."""
+        from dataclasses import replace
+
+        from rich.console import Console
+
+        from models.network.text import TextEncoder
+        from models.text_rating.ablation import CHOSEN, reading_ablation
+        from models.text_rating.corpus import corpus, split_users
+        from models.text_rating.learn import Material, learn
+        from models.text_rating.protocol import NAME, reading_protocol
+        from models.text_rating.reading import save_reading
+
+        require_folder("--out", out)
+        console = Console(stderr=True)
+
+        def report(stage: str, done: int, total: int, text: str) -> None:
+            if done == total:
+                console.print(f"{stage} {text}")
+
+        source = load(data, columns, scale_of(rating_scale))
+        tell(source, context.obj)
+        encode = TextEncoder().encode
+        figures = reading_protocol(source, tuple(range(seeds)), encode, report)
+        found = corpus(source)
+        reading = learn(Material(found, split_users(found), encode(found.texts)), CHOSEN, 0)
+        metrics = {f"test {name}": value for name, value in figures["models"][NAME]["test"].items()}
+        save_reading(replace(reading, metrics=metrics), out)
+        if ablation:
+            figures["ablation"] = reading_ablation(source, tuple(range(seeds)), encode, report)
+        if as_json:
+            print(json.dumps(figures | {"reading": str(out)}))
+            return
+        _show(
+            figures["models"],
+            "test",
+            f"{marked(figures['data'])}: {figures['comments']['test']} comments of the test users",
+        )
+        if ablation:
+            of = figures["ablation"]
+            rows = {name: {"validation": row, **row} for name, row in of["variants"].items()}
+            _show(rows, "validation", f"{of['comments']} comments of the validation users")
+
+
+def _show(models: dict[str, dict[str, Any]], part: str, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "RMSE", "95 %", "MAE", "95 %", "RMSE less that of the reference", "s", title=title)
+    for name, row in models.items():
+        spans = {metric: f"{low:.3f} to {high:.3f}" for metric, (low, high) in row["intervals"].items()}
+        over = next((span for metric, span in spans.items() if metric.startswith("RMSE - ")), "")
+        seconds = f"{row['seconds']:.1f}" if "seconds" in row else ""
+        table.add_row(
+            name, f"{row[part]['RMSE']:.4f}", spans["RMSE"], f"{row[part]['MAE']:.4f}", spans["MAE"], over, seconds
+        )
+    Console().print(table)

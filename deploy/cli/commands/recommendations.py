@@ -1,0 +1,133 @@
+"""`freshet recommendations`: the slate of one user."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from deploy.cli.interrupted import Interrupted
+from deploy.clients.printable import counted, printable
+from stream.core.errors import RecordError
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.clients.slate_items import ItemsNow
+
+UNKNOWN: Final = "which of these items were removed or are unavailable is not looked up"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("recommendations")(recommendations)
+
+
+def recommendations(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="The user's id; * for anyone unknown.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with every new slate, until interrupted.")] = False,
+    titles: Annotated[bool, typer.Option("--titles", help="Show titles beside the ids.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with --follow one a line.")] = False,
+) -> None:
+    """Show the slate of the highest seq; of a user without any, the popular items.
+
+    An item that the topic `items` has removed or made unavailable since is marked, in --json by a field `now` of the item. The
+    topic is not read for it where that would take long (100,000 offsets, 2 s) and --titles is not given; a line says so.
+
+    Exit codes: 1 there is no slate at all, 69 no broker, 78 topic missing.
+    """
+    from deploy.clients import slate_items, slate_reader
+
+    settings: Settings = context.obj
+    try:
+        reader = slate_reader.SlateReader(settings, user)
+    except RecordError as error:
+        raise typer.BadParameter(printable(f"--user: {error}")) from None
+    try:
+        look = None if titles else slate_items.Look(settings)
+        slate = reader.latest()
+        found = slate or _popular(settings)
+        now: ItemsNow | None = None
+        if found is not None or follow:
+            now = slate_items.whole(settings) if look is None else look.found()
+            if now is None and look is not None:
+                typer.echo(printable(f"freshet: {UNKNOWN}: {look.why}"), err=True)
+        if found is not None:
+            _show(_marked(found, now), now if titles else None, as_json)
+        elif not follow:
+            typer.echo(f"freshet: no slate yet: {_why(settings)}", err=True)
+            raise typer.Exit(1)
+        if follow:
+            shown = int(found is not None)
+            try:
+                for newer in reader.follow(slate["seq"] if slate else 0):
+                    changed = now is not None and now.newer_than(newer["catalogue"])
+                    _show(_marked(newer, now if changed else None), now if titles else None, as_json)
+                    shown += 1
+            except KeyboardInterrupt:
+                said = f"interrupted: {counted(shown, 'slate')} shown; the same command goes on from the newest"
+                raise Interrupted(said) from None
+    finally:
+        reader.close()
+
+
+def _marked(slate: dict[str, Any], now: ItemsNow | None) -> dict[str, Any]:
+    """The slate with `now` at each item that is not live any more; as it is where nothing is known."""
+    if now is None:
+        return slate
+    marks = [now.mark(scored["item"]) for scored in slate["items"]]
+    items = [scored | {"now": mark} if mark else scored for scored, mark in zip(slate["items"], marks, strict=True)]
+    return slate | {"items": items}
+
+
+def _why(settings: Settings) -> str:
+    from deploy.clients.admin import workers
+
+    running = workers(settings)
+    if running == 0:
+        return f"no worker runs: the group {settings.app_id} has no member; start one with `freshet worker`"
+    known = "a worker" if running is None else f"{running} worker{'s' if running > 1 else ''}"
+    return (
+        f"{known} may be starting still (/readyz says so); slates are empty while there is no item in the topic "
+        f"{settings.items_topic}"
+    )
+
+
+def _popular(settings: Settings) -> dict[str, Any] | None:
+    from deploy.clients import slate_reader
+
+    reader = slate_reader.SlateReader(settings, slate_reader.ANYONE)
+    try:
+        return reader.latest()
+    finally:
+        reader.close()
+
+
+def _show(slate: dict[str, Any], titles: ItemsNow | None, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(slate), flush=True)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    def shown(text: str) -> str:
+        return escape(printable(text))
+
+    age = max(0.0, time.time() - slate["time"] / 1000)
+    table = Table(title=shown(f"{slate['user']} after {slate['seq']} events, {age:,.0f} s ago ({slate['strategy']})"))
+    table.add_column("", justify="right")
+    table.add_column("item")
+    if titles is not None:
+        table.add_column("title")
+    marked = any("now" in scored for scored in slate["items"])
+    if marked:
+        table.add_column("now")
+    table.add_column("score", justify="right")
+    for rank, scored in enumerate(slate["items"], start=1):
+        more = [] if titles is None else [shown(titles.title(scored["item"]))]
+        more += [scored.get("now", "")] if marked else []
+        table.add_row(str(rank), shown(scored["item"]), *more, f"{scored['score']:.4f}")
+    Console().print(table)

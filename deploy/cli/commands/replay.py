@@ -1,0 +1,181 @@
+"""`freshet replay`: a data folder as live traffic."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.cli import bounds
+from deploy.cli.data_options import NONE_NAMED, ONE, MinTime, NamedColumns, load, oldest, with_columns
+from deploy.cli.interrupted import Interrupted
+from deploy.clients.message_keys import keyed, require_keys
+from deploy.clients.printable import counted, printable
+from stream.core.validation import Rules
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deploy.clients.producer import Producer
+    from models.data import Message
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("replay", context_settings=ONE)(with_columns(replay))
+
+
+def replay(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Argument(help="Data folder or file in a known form (docs/data.md), or one with names of columns.")
+    ],
+    rate: Annotated[
+        float,
+        typer.Option(
+            min=0, max=bounds.RATE, callback=bounds.number, help="Events a second; 0: as fast as the broker takes them."
+        ),
+    ] = 0.0,
+    items: Annotated[
+        bool, typer.Option("--items/--no-items", help="First send the items that the topic lacks.")
+    ] = True,
+    limit: Annotated[
+        int | None, typer.Option(min=0, max=bounds.EVENTS, help="At most so many events, the oldest.")
+    ] = None,
+    min_time: MinTime = None,
+    columns: NamedColumns = NONE_NAMED,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Send all items and all events, whatever is there: removed items come back, changed ones are as in DATA again, "
+            "events have no ids and count once more.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
+    What a worker of these settings would not take is told before any of it is sent.
+
+    An event keeps the id that it has in DATA; one without gets an id that is made of what it says. The source topics are read
+    first, and what is there already is left out: a replay that was cut off or repeated, or of data that have grown, counts each
+    event once. An item that the topic `items` has in any form (as sent,
+    changed, unavailable or removed) is left as it is.
+
+    Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
+    """
+    from deploy.clients.already_sent import already_there
+    from deploy.clients.log_reader import KafkaLog
+    from deploy.clients.producer import Producer
+    from deploy.clients.published_items import items_there, told
+    from models.data import event_messages, item_messages
+    from models.data.checked import require_accepted
+
+    settings: Settings = context.obj
+    since = oldest(min_time, settings)
+    given = "rating_scale" in settings.model_fields_set
+    found = load(data, columns, settings.rating_scale if given else None)
+    # before any of it is sent
+    require_accepted(found.name, found.events, Rules(settings.rating_scale, since), found.oldest)
+    require_keys(found.name, found.events["user"].unique().to_list(), settings.key)
+    catalogue = list(item_messages(found.items)) if items else []
+    there, kept = set[int](), dict[str, str]()
+    try:
+        if not again:
+            log = KafkaLog(settings)
+            try:
+                kept = items_there(log, settings.items_topic, catalogue)
+                there = already_there(log, settings, found.events)
+            finally:
+                log.close()
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing sent; the same command begins again") from None
+    chosen = len(found.events) if limit is None else min(limit, len(found.events))
+    already = sum(number < chosen for number in there)
+    lacking = [message for message in catalogue if message.key.decode() not in kept]
+    left = (
+        message
+        for number, message in enumerate(islice(event_messages(found.events, ids=not again), chosen))
+        if number not in there
+    )
+    announced, events = Progress(len(lacking), "item"), Progress(chosen - already, "event")
+    try:
+        with Producer(settings, linger_ms=5) as producer:
+            _send(producer, settings, lacking, 0.0, as_json, announced)
+            began = time.monotonic()
+            _send(producer, settings, left, rate, as_json, events)
+    except KeyboardInterrupt:
+        go_on = "sends all of it again" if again else "goes on"
+        raise Interrupted(f"interrupted: {announced} and {events} sent; the same command {go_on}") from None
+    seconds = time.monotonic() - began
+    if as_json:
+        said = {
+            "source": found.name,
+            "items": announced.sent,
+            "events": events.sent,
+            "already": already,
+            "seconds": round(seconds, 3),
+            "items_already": len(kept),
+            "items_otherwise": {name: how for name, how in kept.items() if how},
+        }
+        print(json.dumps(said))
+    else:
+        were, them = ("was", "it") if already == 1 else ("were", "them")
+        print(
+            f"{printable(found.name)}: {counted(announced.sent, 'item')} and {counted(events.sent, 'event')} sent, "
+            f"{events.sent / max(seconds, 1e-9):,.0f} events/s"
+            + (
+                f"; {counted(already, 'event')} {were} there already (--again sends {them} once more)"
+                if already
+                else ""
+            )
+        )
+        if line := told(kept):
+            print(line)
+
+
+@dataclass
+class Progress:
+    """Of `total` records of a kind `sent` were sent so far, and `unsure` of these are not acknowledged yet."""
+
+    total: int
+    kind: str
+    sent: int = 0
+    unsure: int = 0
+
+    def __str__(self) -> str:
+        least = "at least " if self.unsure else ""
+        return f"{least}{self.sent - self.unsure:,} of {counted(self.total, self.kind)}"
+
+
+def _send(
+    producer: Producer, settings: Settings, messages: Iterable[Message], rate: float, quiet: bool, progress: Progress
+) -> None:
+    """Send at the rate, never faster; behind time it catches up. Waits for the acknowledgement of each in the end. `progress` is
+    right at the end, however this ends."""
+    import rich.progress
+
+    began = time.monotonic()
+    futures: list[Any] = []
+    try:
+        for message in rich.progress.track(messages, "sending", total=progress.total, disable=quiet, transient=True):
+            if rate > 0 and (early := began + progress.sent / rate - time.monotonic()) > 0:
+                time.sleep(early)
+            key = keyed(message, settings.key).key
+            futures.append(producer.send(settings.prefix + message.topic, key, message.value))
+            progress.sent += 1
+            if len(futures) >= 10_000:
+                for future in futures[:5_000]:
+                    producer.place(future)
+                del futures[:5_000]
+        for future in futures:
+            producer.place(future)
+    except KeyboardInterrupt:
+        progress.unsure = sum(not producer.acknowledged(future) for future in futures)
+        raise

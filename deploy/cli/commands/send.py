@@ -1,0 +1,310 @@
+"""`freshet send`: put events and items on their topics."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time as clock
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deploy.clients.printable import counted, printable
+from stream.core import times
+from stream.core.errors import DataError, RecordError
+from stream.core.validation import Rules
+from stream.settings import Settings
+
+group = typer.Typer(no_args_is_help=True, help="Send events and items, one or a file of them.")
+
+User = Annotated[
+    str | None, typer.Option(help="The user's id; also the record's key, in the form of the setting `key`.")
+]
+Item = Annotated[str | None, typer.Option(help="The item's id.")]
+
+
+def moment(text: str) -> int:
+    """Epoch ms of --time: a whole number as it stands, or ISO 8601 (UTC where it names no zone). Raises typer.BadParameter."""
+    if text.removeprefix("-").isdecimal() and text.isascii():
+        return int(text)
+    try:
+        if text == "off":  # means something to the setting min_time alone
+            raise ValueError(text)
+        return times.parse(text)
+    except ValueError:
+        raise typer.BadParameter(
+            printable(f"found {text[:40]!r}, expected epoch milliseconds or an ISO time (2026-01-31T12:00:00Z)")
+        ) from None
+
+
+Time = Annotated[
+    int | None,
+    typer.Option(parser=moment, metavar="TIME", help="Epoch milliseconds or ISO 8601, UTC; default: now."),
+]
+Scene = Annotated[str | None, typer.Option(help="Where it happened: home, search, a site.")]
+SlateOf = Annotated[str | None, typer.Option("--slate", help="The slate that led here; kept, not used yet.")]
+EventId = Annotated[
+    str | None, typer.Option("--id", help="The event's id; one that the user had before is a duplicate.")
+]
+File = Annotated[Path | None, typer.Option(help="JSONL: one message a line, fields as in docs/schemas.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to `app`."""
+    app.add_typer(group, name="send")
+
+
+@group.command()
+def click(
+    context: typer.Context,
+    user: User = None,
+    item: Item = None,
+    time: Time = None,
+    scene: Scene = None,
+    slate: SlateOf = None,
+    rank: Annotated[
+        int | None, typer.Option(help="The item's place in that slate, from 0; kept, not used yet.")
+    ] = None,
+    dwell_ms: Annotated[int | None, typer.Option(help="How long the user stayed; kept, not used yet.")] = None,
+    action: Annotated[
+        str | None,
+        typer.Option(
+            help="What the user did: view, click, cart, purchase, like, dislike, skip, or a name of your own."
+        ),
+    ] = None,
+    event: EventId = None,
+    file: File = None,
+    as_json: Json = False,
+) -> None:
+    """A user opened or chose an item, or did --action with it. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
+    said = {
+        "user": user, "item": item, "time": time, "scene": scene, "slate": slate, "rank": rank, "dwell_ms": dwell_ms,
+        "id": event, "action": action,
+    }  # fmt: skip
+    _send(context.obj, "click", said, file, as_json)
+
+
+@group.command()
+def rating(
+    context: typer.Context,
+    user: User = None,
+    item: Item = None,
+    value: Annotated[float | None, typer.Option(help="Within the setting rating_scale.")] = None,
+    time: Time = None,
+    scene: Scene = None,
+    slate: SlateOf = None,
+    event: EventId = None,
+    file: File = None,
+    as_json: Json = False,
+) -> None:
+    """A user rated an item. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
+    said = {
+        "user": user, "item": item, "time": time, "value": value, "scene": scene, "slate": slate, "id": event,
+    }  # fmt: skip
+    _send(context.obj, "rating", said, file, as_json)
+
+
+@group.command()
+def comment(
+    context: typer.Context,
+    user: User = None,
+    item: Item = None,
+    text: Annotated[str | None, typer.Option(help="What the user wrote.")] = None,
+    value: Annotated[float | None, typer.Option(help="A rating with it.")] = None,
+    time: Time = None,
+    scene: Scene = None,
+    slate: SlateOf = None,
+    event: EventId = None,
+    file: File = None,
+    as_json: Json = False,
+) -> None:
+    """A user wrote about an item. Warns where the topic `items` lacks the item.
+
+    Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+    """
+    said = {
+        "user": user, "item": item, "time": time, "text": text, "value": value, "scene": scene, "slate": slate,
+        "id": event,
+    }  # fmt: skip
+    _send(context.obj, "comment", said, file, as_json)
+
+
+@group.command("item")
+def item_(
+    context: typer.Context,
+    item: Item = None,
+    title: Annotated[str | None, typer.Option(help="What people see.")] = None,
+    text: Annotated[str | None, typer.Option(help="What the item is about; read by BERT.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="Where it may be shown; kept, not used yet; may be repeated.")
+    ] = None,
+    available: Annotated[
+        bool | None, typer.Option("--available/--unavailable", help="Unavailable: known, but not to be recommended.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Send only what is given: what the item held besides is gone.")
+    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Send a tombstone: the item leaves the catalogue.")] = False,
+    file: File = None,
+    as_json: Json = False,
+) -> None:
+    """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
+
+    Of an item that is there only what is given changes: its newest record is read first. An empty text, category or scene
+    clears the field. Of two writers who change one item at the same moment the later one counts, whole.
+    """
+    if remove:
+        if not item:
+            raise typer.BadParameter("--remove needs --item")
+        _deliver(context.obj, context.obj.items_topic, iter([(item.encode(), None)]), as_json)
+        return
+    said: dict[str, Any] = {
+        "item": item, "title": title, "text": text, "categories": category, "scenes": scene, "available": available,
+    }  # fmt: skip
+    if file is None and item is not None:
+        said = _whole_item(
+            context.obj, item, {name: value for name, value in said.items() if value is not None}, replace
+        )
+    _send(context.obj, "item", said, file, as_json)
+
+
+def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: bool) -> dict[str, Any]:
+    """The item's fields as they are to be sent, from its newest record and from what is given."""
+    from deploy.clients import log_reader as logs
+    from deploy.clients.item_change import changed, cleared
+
+    for name, empty in (("text", ""), ("categories", [""]), ("scenes", [""])):
+        if given.get(name) == empty:
+            given[name] = None
+    whole = cleared(given)
+    if replace:
+        return whole
+    # before anything is read: what no worker would take
+    list(_checked("item", settings, iter([("", json.dumps({"title": ""} | whole).encode())])))
+    log = logs.KafkaLog(settings)
+    try:
+        found = changed(settings, log, given)
+    finally:
+        log.close()
+    if found is None and "title" not in given:
+        raise typer.BadParameter(printable(f"{item} is not in the catalogue: a new item needs --title"))
+    return whole if found is None else found
+
+
+def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None, as_json: bool) -> None:
+    given = {name: value for name, value in said.items() if value is not None}
+    if file is not None and given:
+        raise typer.BadParameter(f"--file holds whole messages; leave out {', '.join(given)}")
+    if file is None:
+        needed = ("item", "title") if kind == "item" else ("user", "item")
+        if missing := [f"--{name}" for name in needed if name not in given]:
+            raise typer.BadParameter(f"expected --file, or {' and '.join(missing)}")
+        if not math.isfinite(value := given.get("value", 0.0)):
+            low, high = settings.rating_scale
+            raise typer.BadParameter(
+                f"--value: found {value}, expected a number from {low:g} to {high:g}, by rating_scale"
+            )
+        if kind != "item":
+            given.setdefault("time", int(clock.time() * 1000))
+        lines = iter([("", json.dumps(given).encode())])
+    else:
+        lines = _lines(file)
+    topic = settings.items_topic if kind == "item" else settings.prefix + kind + "s"
+    items: set[str] | None = None if kind == "item" else set()
+    _deliver(settings, topic, _checked(kind, settings, lines, items), as_json, items)
+
+
+def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    """(place for people, line) of a JSONL file."""
+    try:
+        with file.open("rb") as opened:
+            for number, line in enumerate(opened, start=1):
+                if line.strip():
+                    yield f"{file}, line {number}: ", line.strip()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _checked(
+    kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]], items: set[str] | None = None
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """(key, value) of messages that a worker would take; the items of events go into `items`. Raises RecordError naming the line
+    and the field."""
+    from stream.core.envelopes import explained_item
+    from stream.core.json_body import JsonDecoder
+    from stream.core.keys import key_of
+    from stream.core.messages import MESSAGES
+
+    decoder: JsonDecoder[Any] = JsonDecoder(MESSAGES[kind])
+    rules = Rules(settings.rating_scale, settings.oldest)
+    for place, line in lines:
+        try:
+            message = decoder.decode(line)
+            if kind == "item":
+                key = message.item.encode()
+            else:
+                _check(message, rules)
+                key = key_of(message.user, settings.key)
+        except RecordError as error:
+            if kind == "item":
+                error = explained_item(error, line)
+            expected = f"; {_expected(kind)}" if place and not error.field else ""
+            raise RecordError(error.stage, error.reason, error.field, f"{place}{error.named}{expected}") from None
+        if items is not None:
+            items.add(message.item)
+        yield key, line
+
+
+def _expected(kind: str) -> str:
+    """What a file must be, and what to do with a table: said where a line is no JSON object."""
+    said = f"expected JSON lines, one {kind} a line as in docs/schemas/{kind}.json; "
+    if kind == "item":
+        return (
+            f"{said}a CSV of items goes by `freshet replay FOLDER`, a folder with items.csv and the events (clicks.csv, "
+            "ratings.csv or comments.csv); --limit 0 sends its items alone"
+        )
+    return f"{said}a CSV goes by `freshet replay FOLDER`, a folder with {kind}s.csv"
+
+
+def _check(message: Any, rules: Rules) -> None:
+    """Raises RecordError where a worker would not take an event of these values now."""
+    value = getattr(message, "value", None)
+    if value is not None:
+        rules.rating(value)
+    rules.time(message.time, int(clock.time() * 1000), "now, by this machine's clock")
+
+
+def _deliver(
+    settings: Settings,
+    topic: str,
+    records: Iterator[tuple[bytes, bytes | None]],
+    as_json: bool,
+    items: set[str] | None = None,
+) -> None:
+    from deploy.clients.missing_items import Look
+    from deploy.clients.producer import Producer
+
+    checked = list(records)  # all of a file, before any of it is sent
+    look = Look(settings, items) if items else None
+    with Producer(settings, linger_ms=5) as producer:
+        futures = [producer.send(topic, key, value) for key, value in checked]
+        places = [producer.place(future) for future in futures]
+    if as_json:
+        print(json.dumps({"sent": len(places), "records": [place._asdict() for place in places]}))
+    elif len(places) == 1:
+        print("{}/{}/{}".format(*places[0]))
+    else:
+        print(f"{counted(len(places), 'record')} sent to {topic}")
+    if look is not None and (warning := look.warning()):
+        print(f"freshet: {warning}", file=sys.stderr, flush=True)

@@ -1,0 +1,204 @@
+"""`freshet verify`: the independent check of the promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli import bounds
+from deploy.cli.data_options import scale_of
+from deploy.clients.printable import printable
+from stream.core import times
+
+if TYPE_CHECKING:
+    from deploy.verify import Report
+
+SHOWN = 10
+ROWS = (
+    ("input", "source records"),
+    ("accepted", "acceptable by the published schemas"),
+    ("applied", "in a state"),
+    ("duplicates", "an id that the user had before"),
+    ("dead_letters", "set aside, each with its reason"),
+    ("forwarded", "sent on to the right partition"),
+    ("inference", "set aside, for the model failed on them"),
+    ("lost", "acceptable, but in no state"),
+    ("unreported", "unacceptable, but no dead letter"),
+    ("double", "applied more than once"),
+    ("uncovered", "applied, but shown by no slate"),
+    ("pending", "not yet committed: --wait lets the worker finish"),
+    ("unshown", "applied, and a slate may lie behind an open transaction"),
+    ("undecided", "in the worker's topics, behind open transactions of others"),
+    ("unverifiable", "compacted or deleted, cannot be judged"),
+    ("adopted", "users whose state before the range is taken as given"),
+    ("users", ""),
+    ("states", "changelog records"),
+    ("claims", "of writers in the changelog"),
+    ("fenced", "states of outdated writers: they count for nothing"),
+    ("exposed", "of those, the last of their user"),
+    ("slates", ""),
+    ("replays", "slates that repeat a state"),
+    ("acked", "sends of the ledger that the broker took"),
+    ("indeterminate", "sends of which the producer does not know"),
+    ("indeterminate_found", "those that are there"),
+    ("failed", "sends that failed"),
+    ("failed_found", "those that are there all the same"),
+    ("stored", "values in the workers' folders"),
+    ("numbers", "states computed again"),
+    ("ranked", "slates scored again"),
+    ("numbers_unverifiable", "states and slates of other models or items"),
+)
+ALWAYS = {name for name, _ in ROWS[:15]} - {"inference", "forwarded", "unshown", "undecided"} | {
+    "users",
+    "states",
+    "slates",
+    "replays",
+}
+"""Rows that are shown though they are 0."""
+BAD = ("lost", "unreported", "double", "uncovered")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("verify")(verify)
+
+
+def verify(
+    context: typer.Context,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=bounds.SECONDS,
+            callback=bounds.number,
+            help="Seconds until the worker must have committed all that is there now.",
+        ),
+    ] = 0.0,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Judge events that came at or after this: ISO 8601 (UTC without a zone) or epoch ms."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Judge events that came before this.")] = None,
+    from_offset: Annotated[
+        list[str] | None,
+        typer.Option(help="topic/partition/offset of the first event to judge there; may be repeated."),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="JSONL of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}."),
+    ] = None,
+    data_dir: Annotated[
+        list[Path] | None,
+        typer.Option(help="Of a STOPPED worker: is its RocksDB the changelog's head? May be repeated."),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Compute states and slates again with this bundle, or with the CURRENT one of a folder."),
+    ] = None,
+    numbers: Annotated[
+        int,
+        typer.Option(min=0, max=bounds.EVENTS, help="With --bundle: of so many users; 0: of all, which takes long."),
+    ] = 20,
+    min_time: Annotated[
+        str | None,
+        typer.Option(help="min_time of the workers, where it is not this command's setting: a date, epoch ms, off."),
+    ] = None,
+    min_time_before: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PLACE=VALUE: min_time before a change. PLACE: topic/partition/offset, or a time for all; may be repeated."
+        ),
+    ] = None,
+    rating_scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="rating_scale of the workers, where it is neither this command's setting nor that of --bundle."
+        ),
+    ] = None,
+    rating_scale_before: Annotated[
+        list[str] | None, typer.Option(help="PLACE=LOW,HIGH: rating_scale before a change, like --min-time-before.")
+    ] = None,
+    envelope_before: Annotated[
+        list[str] | None, typer.Option(help="PLACE=ENVELOPE: envelope before a change, like --min-time-before.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Recompute everything from the topics: is an event lost, applied twice, or shown by no slate?
+
+    Exit codes: 0 the promise holds, 1 it is broken (the first offender is named), 3 part of it cannot be judged
+    (records deleted, compacted, or not yet committed), 65 a ledger, folder or bundle cannot be read, 69 no broker, 78 topics
+    missing.
+    """
+    from deploy.verify import Scope, run
+
+    starts = dict(map(start_of, from_offset or ()))
+    begin, end = time_of(since, "--since"), time_of(until, "--until")
+    if begin is not None and end is not None and begin >= end:
+        raise typer.BadParameter(printable(f"--since {since} --until {until}: expected --since before --until"))
+    scope = Scope(
+        wait, begin, end, starts, ledger, tuple(data_dir or ()), bundle, numbers,
+        min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
+        tuple(envelope_before or ()),
+    )  # fmt: skip
+    report = run(context.obj, scope=scope)
+    if as_json:
+        print(json.dumps(report.as_dict()))
+    else:
+        _show(report)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def time_of(said: str | None, option: str = "") -> int | None:
+    """Epoch ms of what `stream.core.times.moment` reads. option: that was given, for people. Raises typer.BadParameter."""
+    try:
+        return None if said is None else times.moment(said)
+    except ValueError as error:
+        raise typer.BadParameter(printable(f"{option} {said}: {error}".strip())) from None
+
+
+def start_of(said: str) -> tuple[tuple[str, int], int]:
+    """topic/partition/offset -> ((topic, partition), offset)"""
+    topic, _, rest = said.partition("/")
+    partition, _, offset = rest.partition("/")
+    if not (topic and rest.isascii() and partition.isdecimal() and offset.isdecimal()):
+        raise typer.BadParameter(printable(f"{said}: expected topic/partition/offset"))
+    return (topic, int(partition)), int(offset)
+
+
+def verdict(report: Report) -> str:
+    """The check's outcome in words."""
+    if report.exit_code == 1:
+        return "the promise is broken"
+    if not report.input and (report.outside or report.quiet):
+        return "nothing was judged" + (": no event came in this range" if report.quiet else "")
+    return "part of it cannot be judged" if report.exit_code else "the promise holds"
+
+
+def _show(report: Report) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="freshet verify")
+    for heading in ("", "records", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, meaning in ROWS:
+        count = getattr(report, name)
+        if not count and name not in ALWAYS:
+            continue
+        bad = count and name in BAD
+        table.add_row(name.replace("_", " "), f"[red]{count:,}[/]" if bad else f"{count:,}", meaning)
+    console = Console()
+    console.print(table)
+    console.print(f"{verdict(report)} ({report.seconds:.1f} s)")
+    for violation in report.violations[:SHOWN]:
+        console.print(escape(printable(f"  {violation}")), highlight=False, soft_wrap=True)
+    for note in report.notes[:SHOWN]:
+        console.print(escape(printable(f"  {note}")), highlight=False, soft_wrap=True)
+    more = report.kinds.total() - min(SHOWN, len(report.violations))
+    if more > 0:
+        console.print(f"  and {more:,} more: " + ", ".join(f"{kind} {count:,}" for kind, count in report.kinds.items()))

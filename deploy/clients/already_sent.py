@@ -1,0 +1,91 @@
+"""Which events of a data set are in the source topics already, so that a replay that is repeated sends the rest.
+
+An event is there where a record of its user has its id: its own, or the one that is made of what it says. It is there, too,
+where a record without an id of its own says the same in every field that a data set holds. Earlier versions made ids of the
+whole data set, so a record with such an id is known by what it says. Only what a worker of these settings takes counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.clients.log_reader import Log, Record
+from stream.core.decoder import EventDecoder
+from stream.core.errors import RecordError
+from stream.core.keys import FORMS
+from stream.kafka.decoding import decoder_of
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+EARLIER: Final = re.compile(r"[0-9a-f]{16}-[0-9]+")
+"""Ids that earlier versions made: a part of the data set's fingerprint, and the event's number."""
+
+
+def already_there(log: Log, settings: Settings, events: pl.DataFrame) -> set[int]:
+    """Numbers of the events (of a data set, in its order) that the source topics hold as of now. Reads these whole.
+
+    Memory: 8 bytes an event, or 16 where it has an id of its own, and then what is found. Raises BrokerError, TopologyError.
+    """
+    spans = log.spans(settings.sources)
+    if all(span.start >= span.end for span in spans.values()):
+        return set()
+    wanted = np.unique(np.fromiter((_short(name) for names in _names(events) for name in names), np.uint64))
+    decoder, read = decoder_of(settings), FORMS[settings.key].read
+    found: set[bytes] = set()
+    for behaviour, topic in enumerate(settings.sources):
+        for record in log.records(topic, spans):
+            name = _name_of(record, behaviour, decoder, read)
+            if name and _is_in(wanted, _short(name)):
+                found.add(name)
+    return {number for number, names in enumerate(_names(events)) if not found.isdisjoint(names)} if found else set()
+
+
+def _is_in(sorted_numbers: NDArray[np.uint64], number: int) -> bool:
+    at = int(sorted_numbers.searchsorted(np.uint64(number)))
+    return at < len(sorted_numbers) and int(sorted_numbers[at]) == number
+
+
+def _names(events: pl.DataFrame) -> Iterator[tuple[bytes, ...]]:
+    """For each event the names by which a topic may have it."""
+    from models.data.dataset import Event, event_id
+
+    for row in events.iter_rows():
+        event = Event(*row)
+        said = _name(event.user, event_id(event))
+        yield (said, _name(event.user, event.id)) if event.id else (said,)
+
+
+def _name_of(record: Record, behaviour: int, decoder: EventDecoder, read: Callable[[bytes], str]) -> bytes | None:
+    """By which name the topic has the event of a record; None where no worker takes it."""
+    from models.data.dataset import Event, event_id
+
+    try:
+        # Where the record lies decides nothing here: a worker sends on what lies on a wrong partition. Without the headers the id
+        # is the producer's.
+        partition = decoder.partition(record.key or b"")
+        found = decoder.decode(behaviour, partition, record.offset, record.timestamp, record.key, record.value)
+        user = read(found.user)
+    except (RecordError, ValueError):
+        return None
+    if found.id and not EARLIER.fullmatch(found.id):
+        return _name(user, found.id)
+    event = Event(user, found.item, behaviour, found.time, found.value, found.text, found.scene, found.action)
+    return _name(user, event_id(event))
+
+
+def _name(user: str, event: str) -> bytes:
+    """Ids are compared within a user, as workers do."""
+    return blake2b(f"{user}\0{event}".encode(), digest_size=16).digest()
+
+
+def _short(name: bytes) -> int:
+    """The part of a name by which most records are told apart from what is wanted."""
+    return int.from_bytes(name[:8], "big")

@@ -1,0 +1,153 @@
+"""Making kafka-python's clients: tried again while no broker answers, given up at once where trying again cannot help."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from kafka.errors import CorruptRecordError, KafkaError
+from kafka.record import default_records, legacy_records
+from kafka.record.default_records import DefaultRecordBatch
+
+from stream.core.errors import BrokerError
+from stream.kafka import decompression
+from stream.kafka.lenient_headers import Escaping
+from stream.observability import logs
+from stream.settings import Settings, toml_file
+from stream.settings.security import certificate_problem, refusal
+
+ATTEMPT_MS: Final = 2000  # the first try to reach a broker; later ones have longer
+LONGEST_MS: Final = 10_000
+SHORTEST_MS: Final = 1000  # where less time is left: in less a busy machine reaches no broker
+PAUSE: Final = 0.3  # seconds between two tries
+SILENT: Final = 1.0  # seconds after which it is said what is waited for
+
+Client = TypeVar("Client")
+log = logging.getLogger("freshet.connect")
+
+
+def _of_worth(record: logging.LogRecord) -> bool:
+    """On a busy machine kafka-python warns of a "tight sync loop" wherever its thread had to wait for the processor."""
+    return "It is blocking the event loop" not in str(record.msg)
+
+
+logging.getLogger("kafka.net.selector").addFilter(_of_worth)
+
+
+def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
+    """make(milliseconds for one try) -> the client, tried again for startup_timeout.
+
+    Raises BrokerError: no broker answers; or, after the first try, that it refuses us or its certificate is wrong.
+    """
+    DefaultRecordBatch._read_msg = _read_record
+    decompression.bound(default_records, legacy_records)
+    with _told(settings):
+        return _connected(settings, make)
+
+
+class _Waiting:
+    """How many clients wait for a broker now, for each line that tells it: it is said once, by the first of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def first(self, said: str) -> bool:
+        with self._lock:
+            self._counts[said] += 1
+            return self._counts[said] == 1
+
+    def leave(self, said: str) -> None:
+        with self._lock:
+            self._counts[said] -= 1
+
+
+_waiting = _Waiting()
+
+
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    """Whoever waits for a broker is told so before the silence looks like a program that hangs."""
+    seconds = settings.startup_timeout
+    said = f"waits for a Kafka broker at {settings.brokers}, up to {seconds:g} s"
+    timer = threading.Timer(SILENT, _tell, [said])
+    timer.daemon = True
+    if _waiting.first(said) and seconds > SILENT:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        _waiting.leave(said)
+
+
+def _tell(said: str) -> None:
+    if logs.configured():
+        log.info(said)
+    else:
+        sys.stderr.write(f"freshet: {said}\n")
+
+
+def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
+    end = time.monotonic() + settings.startup_timeout
+    attempt = ATTEMPT_MS
+    tries = 0
+    while True:
+        try:
+            with _Listening() as heard:
+                return make(max(SHORTEST_MS, min(attempt, int(1000 * (end - time.monotonic())))) if tries else attempt)
+        except (KafkaError, OSError) as error:
+            for said in (error, *heard.errors):
+                if refused := refusal(said):
+                    raise BrokerError(f"{settings.brokers}: {refused}") from None
+            if problem := certificate_problem(settings):
+                raise BrokerError(problem) from None
+            if time.monotonic() >= end:
+                raise BrokerError(
+                    f"no Kafka broker answers at {settings.brokers} by {settings.security_protocol} "
+                    f"({type(error).__name__}); `freshet broker start` runs one here ({toml_file.told()})"
+                ) from None
+        time.sleep(PAUSE)
+        tries += 1
+        attempt = min(2 * attempt, LONGEST_MS)
+
+
+_read_strictly = DefaultRecordBatch._read_msg
+
+
+def _read_record(batch: Any) -> Any:
+    """A record, whatever its headers' names are like."""
+    try:
+        return _read_strictly(batch)
+    except (UnicodeDecodeError, CorruptRecordError):
+        batch._buffer = Escaping(batch._buffer)
+        return _read_strictly(batch)
+
+
+class _Listening(logging.Handler):
+    """Collects the errors that kafka-python tells its log alone: while it finds its first broker, it raises only that
+    none was found, whatever the brokers said. Meanwhile the log is ours: one clear line follows."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.errors: list[BaseException] = []
+        self._logger = logging.getLogger("kafka")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments: Any = record.args if isinstance(record.args, tuple) else ()
+        self.errors += [one for one in arguments if isinstance(one, BaseException)]
+
+    def __enter__(self) -> _Listening:
+        self._propagated, self._logger.propagate = self._logger.propagate, False
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagated

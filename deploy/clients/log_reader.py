@@ -1,0 +1,234 @@
+"""Where the records come from: a real Kafka through kafka-python, or any other `Log`, such as lists in a test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+from deploy.clients.arguments import client_arguments
+from deploy.clients.connect import connect
+from stream.core.errors import BrokerError, TopologyError
+from stream.settings import Settings
+from stream.settings.security import refusal
+
+Place = tuple[str, int]
+"""(topic, partition)"""
+
+
+class Record(Protocol):
+    """What is read of one record; kafka-python's ConsumerRecord fits."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Span(NamedTuple):
+    """The first offset that a partition still has, and the one after its last."""
+
+    start: int
+    end: int
+
+
+class Log(Protocol):
+    """A set of topics that can be read from the beginning."""
+
+    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+        """Offsets of every partition, now. Raises TopologyError where a topic is missing."""
+        ...
+
+    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+        """The offset behind the last record of every partition, now, also of open transactions, behind which `spans` ends."""
+        ...
+
+    def committed(self) -> dict[Place, int]:
+        """The worker group's committed offsets."""
+        ...
+
+    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+        """The first offset whose record is not older than a time (epoch ms); the end where all are older."""
+        ...
+
+    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+        """All committed records of a topic within the spans; those of one partition in offset order."""
+        ...
+
+
+class KafkaLog:
+    """The topics of a real Kafka. Raises BrokerError where none answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        import kafka
+        from kafka.errors import KafkaError
+
+        self._kafka = kafka
+        self._error = KafkaError
+        self._settings = settings
+        self._timeout = settings.request_timeout
+        self._arguments = client_arguments(settings)
+        self._client = connect(settings, self._consumer)
+
+    def _consumer(self, wait: int | None = None) -> Any:
+        """wait: milliseconds to find a broker; None: as long as a request may take."""
+        return self._kafka.KafkaConsumer(
+            **self._arguments,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            max_poll_records=2000,
+            max_partition_fetch_bytes=1 << 20,  # a larger record comes alone
+            check_crcs=False,  # its crc32c is pure Python, minutes for a large log; state records carry their own
+            bootstrap_timeout_ms=wait or int(1000 * self._timeout),
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _places(self, topics: Sequence[str]) -> list[Any]:
+        places = []
+        for topic in topics:
+            partitions = self._client.partitions_for_topic(topic)
+            if not partitions:
+                self._check_allowed(topic)
+                raise TopologyError(f"topic {topic} is missing; create it with: freshet topics create")
+            places += [self._kafka.TopicPartition(topic, partition) for partition in sorted(partitions)]
+        return places
+
+    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+        try:
+            asked = dict.fromkeys(self._places(topics), self._kafka.admin.OffsetSpec.LATEST)
+            admin = self._kafka.KafkaAdminClient(**self._arguments)
+            try:
+                found = self._retry(lambda: admin.list_partition_offsets(asked))
+            finally:
+                admin.close()
+        except self._error as error:
+            refused = refusal(error, operation="Describe")
+            raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+        return {(place.topic, place.partition): answer.offset for place, answer in found.items()}
+
+    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+        try:
+            places = self._places(topics)
+            starts = self._client.beginning_offsets(places)
+            ends = self._client.end_offsets(places)
+        except self._error as error:
+            refused = refusal(error, operation="Describe")
+            raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+        return {(place.topic, place.partition): Span(starts[place], ends[place]) for place in places}
+
+    def committed(self) -> dict[Place, int]:
+        try:
+            admin = self._kafka.KafkaAdminClient(**self._arguments)
+            try:
+                found = self._retry(lambda: admin.list_group_offsets(self._settings.app_id)[self._settings.app_id])
+            finally:
+                admin.close()
+        except self._error as error:
+            name = self._settings.app_id
+            refused = refusal(error, name, "Describe")
+            raise refused or BrokerError(f"committed offsets of {name} cannot be read: {error}") from None
+        return {(place.topic, place.partition): entry.offset for place, entry in found.items() if entry.offset >= 0}
+
+    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+        asked = {self._kafka.TopicPartition(*place): when for place, when in times.items()}
+        try:
+            found = self._client.offsets_for_times(asked)
+            ends = self._client.end_offsets(list(asked))
+        except self._error as error:
+            refused = refusal(error, operation="Describe")
+            raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
+        return {(p.topic, p.partition): found[p].offset if found.get(p) else ends[p] for p in asked}
+
+    def _check_allowed(self, topic: str) -> None:
+        """Raises where an ACL hides the topic: a consumer is told the same as of one that is missing."""
+        admin = self._kafka.KafkaAdminClient(**self._arguments)
+        try:
+            (answer,) = admin.describe_topics([topic])
+        finally:
+            admin.close()
+        hidden = self._kafka.errors.TopicAuthorizationFailedError
+        if answer["error_code"] == hidden.errno:
+            raise hidden(topic)
+
+    def _retry(self, ask: Callable[[], Any]) -> Any:
+        """A broker's first question about a group is answered once its own topic has been made."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return ask()
+            except self._error as error:
+                if not error.retriable or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
+
+    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+        left = {
+            self._kafka.TopicPartition(*place): span
+            for place, span in spans.items()
+            if place[0] == topic and span.end > span.start
+        }
+        if not left:
+            return
+        consumer = self._client  # one for all: to make one takes longer than to read ten thousand records
+        moved = time.monotonic()
+        try:
+            consumer.assign(list(left))
+            for place, span in left.items():
+                consumer.seek(place, span.start)
+            while left:
+                batches = consumer.poll(timeout_ms=500)
+                for place, records in batches.items():
+                    end = left[place].end
+                    if records[-1].offset < end:
+                        yield from records
+                    else:
+                        yield from (record for record in records if record.offset < end)
+                for place in [place for place, span in left.items() if consumer.position(place) >= span.end]:
+                    del left[place]
+                    consumer.pause(place)
+                if batches:
+                    moved = time.monotonic()
+                elif left and time.monotonic() - moved > self._timeout:
+                    place, span = next(iter(left.items()))
+                    raise BrokerError(
+                        f"{topic}/{place.partition} gives nothing for {self._timeout:g} s before offset {span.end}"
+                    )
+        except self._error as error:
+            raise refusal(error, topic, "Read") or BrokerError(f"{topic} cannot be read: {error}") from None
+        finally:
+            consumer.unsubscribe()
+
+    def tail(self, topic: str, starts: dict[Place, int]) -> Iterator[Record]:
+        """Records from these offsets on, for ever."""
+        with self._reading(topic, starts) as consumer:
+            while True:
+                for records in consumer.poll(timeout_ms=500).values():
+                    yield from records
+
+    @contextmanager
+    def _reading(self, topic: str, starts: dict[Place, int]) -> Iterator[Any]:
+        """A consumer that stands at these offsets."""
+        places = {self._kafka.TopicPartition(*place): start for place, start in starts.items()}
+        try:
+            consumer = self._consumer()
+            try:
+                consumer.assign(list(places))
+                for place, start in places.items():
+                    consumer.seek(place, start)
+                yield consumer
+            finally:
+                consumer.close()
+        except self._error as error:
+            raise refusal(error, topic, "Read") or BrokerError(f"{topic} cannot be read: {error}") from None

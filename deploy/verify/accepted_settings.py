@@ -1,0 +1,87 @@
+"""What a worker accepted, record by record: settings that decide it may have been changed while the log grew.
+
+A change is told as PLACE=VALUE: the value that held before the place. PLACE is topic/partition/offset, of the first record that
+was judged by the next value, or a time, of the append of the first such record in every partition without a place of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from deploy.clients.log_reader import Place
+from stream.core import times
+from stream.core.errors import DataError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Setting(Generic[Value]):
+    """One setting over the log. now: what holds since the last change; places: (behaviour, partition) -> (offset, value before
+    it), ascending; times: (epoch ms, value before it), ascending, for the other partitions."""
+
+    now: Value
+    places: dict[tuple[int, int], list[tuple[int, Value]]] = field(default_factory=dict)
+    times: list[tuple[int, Value]] = field(default_factory=list)
+
+    def at(self, behaviour: int, partition: int, offset: int, append_ms: int) -> Value:
+        """What held when a worker judged this record."""
+        if not self.places and not self.times:
+            return self.now
+        changes = self.places.get((behaviour, partition))
+        where = append_ms if changes is None else offset
+        return next((value for until, value in changes or self.times if where < until), self.now)
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """rating_scale: (min, max), both inclusive; oldest: epoch ms, before which no `time` was taken; envelope: what events were
+    taken out of."""
+
+    rating_scale: Setting[tuple[float, float]]
+    oldest: Setting[int]
+    envelope: Setting[str]
+
+
+def setting(
+    option: str,
+    now: Value,
+    before: Sequence[str],
+    parse: Callable[[str], Value],
+    topics: Sequence[str],
+    places: Collection[Place],
+) -> Setting[Value]:
+    """A setting from what was told on the command line. option: for people; before: as above; places: all partitions of topics.
+
+    Raises DataError.
+    """
+    found: Setting[Value] = Setting(now)
+    for said in before:
+        place, equals, text = said.partition("=")
+        if not equals:
+            raise DataError(f"{option} {said}: expected PLACE=VALUE, such as {topics[0]}/0/1234=VALUE")
+        try:
+            value = parse(text)
+        except ValueError as error:
+            raise DataError(f"{option} {said}: {error}") from None
+        topic, _, rest = place.rpartition("/")[0].rpartition("/")
+        offset = place.rpartition("/")[2]
+        if topic and f"{rest}{offset}".isascii() and rest.isdecimal() and offset.isdecimal():
+            if (topic, int(rest)) not in places:
+                raise DataError(f"{option} {said}: no partition of a source topic")
+            found.places.setdefault((topics.index(topic), int(rest)), []).append((int(offset), value))
+        else:
+            found.times.append((_moment(f"{option} {said}", place), value))
+    for changes in (*found.places.values(), found.times):
+        changes.sort(key=lambda change: change[0])
+    return found
+
+
+def _moment(said: str, text: str) -> int:
+    """Epoch ms of a time. said: the whole option, for people. Raises DataError."""
+    try:
+        return times.moment(text, "expected topic/partition/offset, or a time (ISO 8601 or epoch ms), before the =")
+    except ValueError as error:
+        raise DataError(f"{said}: {error}") from None

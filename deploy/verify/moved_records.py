@@ -1,0 +1,119 @@
+"""Records that lay on a wrong partition and have no dead letter: each must have a copy on the right one, and count once.
+
+The copy is a source record like any other there. A header names where it comes from, and it holds the same key and value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from deploy.verify.report import Report, Violation
+from deploy.verify.source_index import APPLIED, TWICE, Ledger, Shelf
+
+
+@dataclass(frozen=True)
+class Move:
+    """A misplaced record. digest: fingerprint of its key and value; due: it must be finished; judged: what is missing can be
+    told."""
+
+    topic: str
+    partition: int
+    offset: int
+    digest: bytes
+    reason: str
+    due: bool
+    judged: bool
+
+
+class Copy(NamedTuple):
+    """A copy that a state has taken in, as number `seq` of its user. told: it is blamed as `double` already."""
+
+    user: str
+    seq: int
+    topic: str
+    partition: int
+    offset: int
+    told: bool
+
+
+@dataclass
+class Moves:
+    """hidden: topics of which an open transaction hides a part; copies: place that a copy's header names -> fingerprints of those
+    copies, of all partitions; several: the same, where states have taken in more than one; originals: misplaced records by place;
+    seen: what was read of each source partition."""
+
+    hidden: set[str] = field(default_factory=set)
+    copies: dict[str, set[bytes]] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
+    several: dict[tuple[str, bytes], list[Copy]] = field(default_factory=dict)
+    originals: dict[str, bytes] = field(default_factory=dict)
+    seen: dict[tuple[str, int], range] = field(default_factory=dict)
+
+    def see(self, ledger: Ledger) -> None:
+        """One partition, whose changelog has been followed."""
+        for shelf in ledger.shelves:
+            self.seen[shelf.topic, shelf.partition] = range(shelf.start, shelf.end)
+        for topic, index in ledger.moved:
+            shelf = ledger.shelves[topic]
+            self.originals[_place(shelf, index)] = bytes(shelf.digest[16 * index : 16 * index + 16])
+        for place, found in ledger.copies.items():
+            self.copies.setdefault(place, set()).update(found)
+            for digest, places in found.items():
+                applied = [_copy(ledger, *one) for one in places if ledger.shelves[one[0]].state[one[1]] == APPLIED]
+                if len(applied) > 1:
+                    self.several[place, digest] = applied
+
+    def add(self, shelf: Shelf, index: int, offset: int, due: int, gone: bool) -> None:
+        """due: below it a record must be finished; gone: dead letters may have been deleted."""
+        digest = bytes(shelf.digest[16 * index : 16 * index + 16])
+        reason = shelf.reasons.get(index, "")
+        self.moves.append(Move(shelf.topic, shelf.partition, offset, digest, reason, offset < due, not gone))
+
+    def settle(self, ranged: bool, report: Report) -> None:
+        """ranged: only a part of the logs was read, so that a copy may lie beyond it."""
+        for move in self.moves:
+            if move.digest in self.copies.get(f"{move.topic}/{move.partition}/{move.offset}", ()):
+                report.forwarded += 1
+            elif not move.due or move.topic in self.hidden:
+                report.pending += 1
+            elif ranged or not move.judged:
+                report.unverifiable += 1
+            else:
+                report.unreported += 1
+                message = f"neither sent on nor a dead letter of an unacceptable record: {move.reason}"
+                report.add(Violation("unreported", message, "", -1, move.topic, move.partition, move.offset))
+        self._settle_copies(report)
+
+    def _settle_copies(self, report: Report) -> None:
+        """A record counts once, however far apart its copies lie. Where the record can be seen and is not what they hold, the
+        header is somebody's own, and they are records of their own."""
+        for (place, digest), copies in self.several.items():
+            if self._forged(place, digest):
+                continue
+            first = copies[0]
+            for copy in copies[1:]:
+                if copy.told:
+                    continue
+                report.double += 1
+                message = f"a copy of {place}, which was applied before: {first.topic}/{first.partition}/{first.offset}"
+                message += f", seq {first.seq}, is a copy of it, too"
+                report.add(Violation("double", message, copy.user, copy.seq, *copy[2:5]))
+
+    def _forged(self, place: str, digest: bytes) -> bool:
+        topic, partition, offset = place.rsplit("/", 2)
+        seen = self.seen.get((topic, int(partition)))
+        if seen is None or int(offset) >= seen.stop:
+            return True  # there is no such place
+        return int(offset) in seen and self.originals.get(place) != digest
+
+
+def _place(shelf: Shelf, index: int) -> str:
+    return f"{shelf.topic}/{shelf.partition}/{shelf.start + index}"
+
+
+def _copy(ledger: Ledger, topic: int, index: int) -> Copy:
+    shelf = ledger.shelves[topic]
+    user = ledger.users[shelf.user[index]].name
+    told = bool(shelf.flags[index] & TWICE)
+    return Copy(user, shelf.seq[index], shelf.topic, shelf.partition, shelf.start + index, told)

@@ -1,0 +1,124 @@
+"""The end of score.onnx, written by hand: popularity, neighbours of the last items, mask, top k (the sum of
+models/network/blend.py).
+
+torch's exporter writes what is learned; here `k` and the number of live items are inputs, which torch would bake in. What
+the training found (neighbours, log-popularity, their weights) is inside the graph, so its hash covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, TensorProto, helper, numpy_helper
+
+from models.data.histories import Floats
+from models.network.blend import Blend, Neighbours
+from stream.inference.masking import LEAST, MASKED
+
+PREFIX = "tail_"  # of every name made here, so that none meets one of torch's
+
+
+class Tail:
+    """Appends nodes to one graph. Values are named by their meaning; see `append_tail` for the shapes."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.graph = graph
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """One operator -> the name of its only output."""
+        made = PREFIX + name
+        self.graph.node.append(helper.make_node(operator, inputs, [made], name=f"{PREFIX}node_{name}", **attributes))
+        return made
+
+    def constant(self, name: str, value: Any) -> str:
+        """An initializer -> its name."""
+        made = PREFIX + name
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), made))
+        return made
+
+    def column(self, value: str, place: int, name: str) -> str:
+        """Column `place` of an int64 [R, 3] -> [R, 1]."""
+        first, end = self.constant(f"{name}_first", [place]), self.constant(f"{name}_end", [place + 1])
+        return self.node("Slice", [value, first, end, self.constant(f"{name}_axis", [1])], name)
+
+
+def append_tail(
+    graph: GraphProto, item_width: int, blend: Blend, neighbours: Neighbours, log_popularity: Floats
+) -> None:
+    """Extend the graph h -> query [B, D] to the whole of score.onnx (docs/bundle.md), in place.
+
+    Parts whose weight is 0 are left out; the inputs `recent` and `count` stay in any case.
+    """
+    tail = Tail(graph)
+    items = tail.node("Transpose", ["items"], "items", perm=[1, 0])  # [D, N]
+    products = tail.node("MatMul", ["query", items], "products")  # [B, N]
+    bias = tail.node("Max", ["bias", tail.constant("masked", MASKED)], "bias")  # [N], finite
+    base = _popularity(tail, bias, blend, log_popularity) if blend.prior else bias
+    scores = tail.node("Add", [products, base], "live")
+    if blend.neighbour and neighbours.index.shape[1]:
+        scores = _neighbours(tail, scores, blend, neighbours)
+    _best(tail, scores)
+    make = helper.make_tensor_value_info
+    graph.input.extend(
+        (
+            make("items", TensorProto.FLOAT, ["N", item_width]),
+            make("bias", TensorProto.FLOAT, ["N"]),
+            make("hidden", TensorProto.INT64, ["S", 2]),
+            make("recent", TensorProto.INT64, ["R", 3]),
+            make("count", TensorProto.INT64, ["B"]),
+            make("k", TensorProto.INT64, [1]),
+        )
+    )
+    del graph.output[:]
+    graph.output.extend(
+        (make("scores", TensorProto.FLOAT, ["B", "K"]), make("rows", TensorProto.INT64, ["B", "K"])),
+    )
+
+
+def _popularity(tail: Tail, bias: str, blend: Blend, log_popularity: Floats) -> str:
+    """bias + prior * evidence / (evidence + count) * log-popularity, [B, N]; 0 for rows that came after training."""
+    trained = tail.constant("trained", [len(log_popularity)])
+    first, one = tail.constant("zero", [0]), tail.constant("one", [1])
+    later = tail.node("Sub", [tail.node("Shape", ["bias"], "rows"), trained], "later")
+    popularity = tail.constant("popularity", (np.float32(blend.prior) * log_popularity).astype(np.float32))
+    padded = tail.node("Pad", [popularity, tail.node("Concat", [first, later], "pads", axis=0)], "padded")
+    line = tail.node("Unsqueeze", [padded, first], "line")  # [1, N]
+    evidence = tail.constant("evidence", np.float32(blend.evidence))
+    known = tail.node("Cast", ["count"], "known", to=TensorProto.FLOAT)
+    share = tail.node("Div", [evidence, tail.node("Add", [evidence, known], "sum")], "share")
+    share = tail.node("Unsqueeze", [share, one], "shares")  # [B, 1]
+    return tail.node("Gemm", [share, line, bias], "prior")  # one pass over [B, N] for product and bias
+
+
+def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours) -> str:
+    """scores [B, N] plus the faded weights of the recent items' neighbours. Of one user they are added in the order of
+    `recent`, whatever other users are in the batch."""
+    user = tail.column("recent", 0, "user")  # [R, 1]
+    rows = tail.node("Squeeze", [tail.column("recent", 1, "row"), tail.constant("second", [1])], "recent_rows")  # [R]
+    decay = tail.node("Gather", [tail.constant("decay", blend.decay()), tail.column("recent", 2, "age")], "faded")
+    weight = tail.node("Gather", [tail.constant("weight", neighbours.weight), rows], "weights")  # [R, K]
+    updates = tail.node("Mul", [weight, decay], "updates")
+    index = tail.constant("index", neighbours.index.astype(np.int32))  # half the file of int64
+    near = tail.node("Gather", [index, rows], "near")
+    near = tail.node("Cast", [near], "near_rows", to=TensorProto.INT64)  # [R, K]
+    users = tail.node("Expand", [user, tail.node("Shape", [near], "near_shape")], "users")
+    last = tail.constant("last", [-1])
+    pairs = [tail.node("Unsqueeze", [one, last], f"{one}_pair") for one in (users, near)]
+    places = tail.node("Concat", pairs, "places", axis=-1)  # [R, K, 2]
+    return tail.node("ScatterND", [scores, places, updates], "blended", reduction="add")
+
+
+def _best(tail: Tail, scores: str) -> None:
+    """MASKED at the hidden pairs, the k best, then -inf at the places that hold none (stream/inference/masking.py says why)."""
+    start, end = tail.constant("start", [0]), tail.constant("end", [1])
+    count = tail.node("Slice", [tail.node("Shape", ["hidden"], "hidden_shape"), start, end, start], "pairs")  # [S]
+    updates = tail.node("Expand", [tail.constant("hides", np.array([MASKED])), count], "hide")
+    scores = tail.node("ScatterND", [scores, "hidden", updates], "open")
+    best = PREFIX + "best"
+    top = helper.make_node("TopK", [scores, "k"], [best, "rows"], name=f"{PREFIX}top", axis=-1, largest=1, sorted=1)
+    tail.graph.node.append(top)
+    none = tail.node("LessOrEqual", [best, tail.constant("least", LEAST)], "none")
+    nothing = tail.constant("nothing", np.float32(-np.inf))
+    tail.graph.node.append(helper.make_node("Where", [none, nothing, best], ["scores"], name=f"{PREFIX}settled"))

@@ -1,0 +1,114 @@
+"""Events as the network's input rows, one user after the other, through stream.core.features: the definition that
+serving uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from models.data.choices import choices, counts_for
+from stream.core.features import NUMBERS, UNKNOWN, InputSpec
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """E events of U users; user u's events are starts[u] to starts[u + 1], oldest first.
+
+    item: i64 [E], rows of the item matrix (UNKNOWN where the catalogue lacks the item); behaviour, scene: i64 [E];
+    numbers: f32 [E, NUMBERS]; comment: i64 [E], rows of `vectors` f32 [M, X] (row 0: zeros, no text);
+    choice: bool [E], choices (models/data/choices.py) of known items: events that the model learns to predict; judged: bool
+    [E], those of them that are held out and count in figures; weight: f64 [E], what a choice counts for where choices are
+    counted, None: 1 each; action: i64 [E], None where no action is read.
+    """
+
+    users: tuple[str, ...]
+    starts: Rows
+    item: Rows
+    behaviour: Rows
+    scene: Rows
+    numbers: Floats
+    comment: Rows
+    vectors: Floats
+    choice: Flags
+    judged: Flags
+    weight: Doubles | None = None
+    action: Rows | None = None
+
+    def owner(self) -> Rows:
+        """i64 [E]: the user of every event."""
+        return np.repeat(np.arange(len(self.users)), np.diff(self.starts))
+
+    def begins(self, places: Rows) -> Rows:
+        """i64, as `places`: the first event of each place's user."""
+        return self.starts[np.searchsorted(self.starts, places, side="right") - 1]
+
+    def first(self) -> Flags:
+        """bool [E]: the user's first event."""
+        flags = np.zeros(len(self.item), np.bool_)
+        flags[self.starts[:-1]] = True
+        return flags
+
+
+def histories(
+    train: pl.DataFrame,
+    held: pl.DataFrame | None,
+    item_ids: Sequence[str],
+    spec: InputSpec,
+    encode: Callable[[list[str]], Floats],
+) -> Histories:
+    """Both parts of a split -> rows. held: None where only the training part may be looked at.
+
+    item_ids[i] owns row i + 1; encode: texts -> f32 [n, X], "" -> zeros.
+    """
+    table = train.with_columns(held=pl.lit(False))
+    if held is not None:
+        table = pl.concat([table, held.with_columns(held=pl.lit(True))])
+    table = table.with_columns(counts=choices(table, spec.choices, spec.weights))
+    table = table.with_columns(owner=pl.col("user").rank("dense")).sort("owner", maintain_order=True)
+    owners = table["owner"].to_numpy()
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1, [len(owners)]]).astype(np.int64)
+    row_of = {item: place + 1 for place, item in enumerate(item_ids)}
+    items = np.fromiter((row_of.get(item, UNKNOWN) for item in table["item"].to_list()), np.int64, len(table))
+    texts = ["", *sorted(set(table["text"].to_list()) - {""})]
+    text_row = {text: place for place, text in enumerate(texts)}
+    weight = counts_for(table, spec.weights)
+    choice = table["counts"].to_numpy() & (items != UNKNOWN)
+    return Histories(
+        users=tuple(table["user"][place] for place in starts[:-1].tolist()),
+        starts=starts,
+        item=items,
+        behaviour=table["behaviour"].to_numpy().astype(np.int64),
+        scene=np.fromiter((spec.scene(name) for name in table["scene"].to_list()), np.int64, len(table)),
+        numbers=numbers_of(table["value"].to_list(), table["time"].to_list(), starts, spec),
+        comment=np.fromiter((text_row[text] for text in table["text"].to_list()), np.int64, len(table)),
+        vectors=encode(texts),
+        choice=choice,
+        judged=choice & table["held"].to_numpy(),
+        weight=None if weight is None else weight.to_numpy(),
+        action=(
+            np.fromiter((spec.action(name) for name in table["action"].to_list()), np.int64, len(table))
+            if spec.actions
+            else None
+        ),
+    )
+
+
+def numbers_of(values: Sequence[float], times: Sequence[int], starts: Rows, spec: InputSpec) -> Floats:
+    """f32 [E, NUMBERS]. The gap counts from the latest time so far, as stream.core.state.fold has it."""
+    out = np.empty((len(values), NUMBERS), np.float32)
+    for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        latest = -1
+        for at in range(begin, end):
+            gap = -1 if latest < 0 else max(0, times[at] - latest)
+            latest = max(latest, times[at])
+            out[at] = spec.numbers(values[at], gap)
+    return out

@@ -1,0 +1,62 @@
+"""freshet with one part left out, or with one that is off by default: what a part is worth is the distance to freshet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.interfaces import Report, Training, silent
+from models.network.network import FEATURES
+from models.training.sequential.freshet import BlendRanker, Freshet
+from models.training.sequential.presets import OFF, ON, texts_given
+from stream.core.errors import DataError
+
+PARTS: Final = (*FEATURES, "text", "neighbours")
+"""What can be left out: each feature beside the item, the items' text, and the sum's other addends (neighbours, popularity)."""
+
+
+class Changed(Freshet):
+    """freshet without one of PARTS, or with it where it is off by default; everything else, the preset too, is as in freshet."""
+
+    def __init__(self, part: str, preset: str = "auto", fit: Mapping[str, Any] | None = None) -> None:
+        network: dict[str, Any] = {}
+        if part == "text":
+            network["item_text"] = False
+        elif part in FEATURES:
+            network["features"] = tuple(name for name in FEATURES if (name in ON) != (name == part))
+        super().__init__(preset, network, fit, row_name(part), collaborative=part != "neighbours")
+        self._part = part
+
+    def fit(  # type: ignore[override]
+        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+    ) -> BlendRanker:
+        """See models.interfaces.Model. Raises DataError where the data has nothing of the part: the row would be
+        freshet again."""
+        if not has(training, self._part):
+            raise DataError(f"the data has no {self._part} to read")
+        return super().fit(training, seed, report, checkpoint)
+
+
+def row_name(part: str) -> str:
+    """`with-` for what is off by default, else `without-`."""
+    return f"with-{part}" if part in OFF else f"without-{part}"
+
+
+def has(training: Training, part: str) -> bool:
+    """Does what is learned from have that part: more than one value of it, or any text?"""
+    rows, use = training.rows, training.use
+    read: dict[str, Any] = {
+        "behaviour": rows.behaviour,
+        "scene": rows.scene,
+        "value": rows.numbers[:, 0],
+        "gap": rows.numbers[:, 2],
+        "action": np.zeros(len(use), np.int64) if rows.action is None else rows.action,
+    }
+    if part in read:
+        return len(np.unique(read[part][use])) > 1
+    if part == "comment":
+        return bool(rows.vectors[rows.comment[use]].any())
+    return texts_given(training) if part == "text" else True

@@ -1,0 +1,169 @@
+"""The harness: every model fitted on the training part, once a seed, then asked to rank what was held back, all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from models.evaluation.registry import UNSEEDED, family_of
+from models.interfaces import Model, Ranker, Report, Task, Training, silent
+from models.metrics.ranks import Ranks
+from models.metrics.top_k import Lists, recommended
+from models.training.cache import FitInfo, Fold, digest, fold_of, task_key, training_key
+from models.training.tuning import watched
+from stream.core.errors import DataError
+
+CACHE: Final = Path(".cache/evaluate")
+WATCHED: Final = 20_000  # validation choices that are ranked; where there are more, a fixed draw of so many
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One model after one fit on one task. test: ranks i64 [Q] and lists of its places; validation: ranks i64 [V] of the
+    validation choices (WATCHED of them at most) among all items."""
+
+    seed: int
+    info: FitInfo
+    test: Lists
+    validation: Ranks
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One model on one task: a fit a seed. refused: why it did not run; "" where it did."""
+
+    name: str
+    family: str
+    fits: tuple[Fitted, ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All models on one task. training: fingerprint of what fitting read, sha256 (hex)."""
+
+    task: Task
+    training: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def ran(self) -> tuple[Outcome, ...]:
+        """Those that have ranks."""
+        return tuple(outcome for outcome in self.outcomes if outcome.fits)
+
+
+def compare(
+    tasks: Sequence[Task],
+    models: Sequence[Model],
+    seeds: Sequence[int] = (0,),
+    cache: Path | None = None,
+    report: Report = silent,
+) -> list[Comparison]:
+    """One comparison a task. Tasks that share a training part share the fits.
+
+    cache: folder in which fits and ranks are kept; what is there is not made again, and a fit that was cut off goes on. A model
+    that cannot run on the data (DataError) is left out with its reason. Raises DataError without tasks, models or seeds.
+    """
+    if not tasks or not models or not seeds:
+        raise DataError(f"{len(tasks)} tasks, {len(models)} models, {len(seeds)} seeds: nothing to compare")
+    trainings = {id(task.training): task.training for task in tasks}
+    known = {at: training_key(training) for at, training in trainings.items()}
+    groups: dict[str, list[int]] = {}
+    for number, task in enumerate(tasks):
+        groups.setdefault(known[id(task.training)], []).append(number)
+    outcomes: list[list[Outcome]] = [[] for _ in tasks]
+    for key, numbers in groups.items():
+        together = [tasks[number] for number in numbers]
+        for model in models:
+            for number, outcome in zip(numbers, _outcomes(together, key, model, seeds, cache, report), strict=True):
+                outcomes[number].append(outcome)
+    return [
+        Comparison(task, known[id(task.training)], tuple(found)) for task, found in zip(tasks, outcomes, strict=True)
+    ]
+
+
+def _outcomes(
+    tasks: list[Task], training: str, model: Model, seeds: Sequence[int], cache: Path | None, report: Report
+) -> list[Outcome]:
+    """Of one model on tasks of one training part."""
+    plain = Outcome(model.name, family_of(model))
+    seeds = seeds[:1] if model.name in UNSEEDED else seeds
+    try:
+        by_seed = [_fitted(tasks, training, model, seed, cache, report) for seed in seeds]
+    except DataError as error:
+        return [Outcome(plain.name, plain.family, refused=str(error).removeprefix(f"{plain.name}: "))] * len(tasks)
+    return [Outcome(plain.name, plain.family, tuple(fits)) for fits in zip(*by_seed, strict=True)]
+
+
+def _fitted(
+    tasks: list[Task], training: str, model: Model, seed: int, cache: Path | None, report: Report
+) -> list[Fitted]:
+    fold = fold_of(cache, training, model, seed)
+    told = partial(_told, report, f"{model.name}, seed {seed}")
+    keys = [task_key(task, training) for task in tasks]
+    seen_keys = [digest("validation", task.filter_seen) for task in tasks]
+    info = fold.info()
+    ranker: Ranker | None = None
+    out: list[Fitted] = []
+    for task, key, seen_key in zip(tasks, keys, seen_keys, strict=True):
+        test, validation = fold.lists(key), fold.lists(seen_key)
+        if info is None or test is None or validation is None:
+            if ranker is None or info is None:
+                ranker, info = _fit(task.training, model, seed, fold, told)
+            rows = task.training.rows
+            validation = validation or recommended(
+                rows,
+                watched(task.training, WATCHED),
+                ranker.scorer(rows),
+                filter_seen=task.filter_seen,
+                name=model.name,
+                report=told,
+            )
+            test = test or recommended(
+                task.rows,
+                task.places,
+                ranker.scorer(task.rows),
+                filter_seen=task.filter_seen,
+                candidates=task.candidates,
+                groups=task.groups,
+                name=model.name,
+                report=told,
+            )
+            fold.keep_lists(seen_key, validation)
+            fold.keep_lists(key, test)
+        out.append(Fitted(seed, info, test, validation.rank))
+    return out
+
+
+def _fit(training: Training, model: Model, seed: int, fold: Fold, report: Report) -> tuple[Ranker, FitInfo]:
+    """Fit, from the checkpoint where there is one; the seconds count what went into it. An earlier fit's figures stay."""
+    before, begun = fold.spent(), time.monotonic()
+    written = _written(fold.checkpoint)
+
+    def told(stage: str, done: int, total: int, text: str) -> None:
+        nonlocal written
+        if (now := _written(fold.checkpoint)) != written:
+            written = now
+            fold.keep_spent(before + time.monotonic() - begun)
+        report(stage, done, total, text)
+
+    ranker = model.fit(training, seed, told, fold.checkpoint)
+    seconds = before + time.monotonic() - begun
+    curve = tuple(dict(vars(epoch)) for epoch in getattr(ranker, "curve", ()))
+    return ranker, fold.keep_info(FitInfo(seconds, dict(getattr(ranker, "chosen", {})), curve))
+
+
+def _written(path: Path | None) -> int:
+    """When the file was last written, in ns; 0 where it is not there."""
+    try:
+        return path.stat().st_mtime_ns if path else 0
+    except OSError:
+        return 0
+
+
+def _told(report: Report, who: str, stage: str, done: int, total: int, text: str) -> None:
+    report(f"{who}: {stage}", done, total, text)

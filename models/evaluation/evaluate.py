@@ -1,0 +1,115 @@
+"""One evaluation from data to figures: a protocol, models by name, and everything found as one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from models.data import DataSet
+from models.data.dataset import fingerprint
+from models.evaluation.compare import Comparison, compare
+from models.evaluation.protocols import RATING, WORDS, make_tasks
+from models.evaluation.registry import Wanted, make
+from models.evaluation.run_task import RunModel, run_task
+from models.evaluation.summary import figures, lift
+from models.interfaces import Model, Report, Task, silent
+from models.network.text import TextEncoder
+from models.training.degenerate import require_ranking
+from models.training.run import Run
+from stream.core.errors import DataError
+from stream.core.features import CHOICES
+
+DEFAULT: Final = "last-8"  # what `freshet train` holds out
+MODELS: Final = ("freshet", "popularity")
+SCENES: Final = "scene-transfer"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be compared, and how. models: names, () for those that the protocol has by default; seeds: how many, from 0;
+    run: to be judged in the place of freshet, on what its training held out; cache: folder of fits, None keeps nothing;
+    preset, max_minutes: see models.evaluation.registry.Wanted."""
+
+    protocol: str = DEFAULT
+    models: Sequence[str] = ()
+    seeds: int = 1
+    preset: str = "auto"
+    max_minutes: float = 0.0
+    filter_seen: bool = True
+    run: Run | None = None
+    cache: Path | None = None
+
+
+def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Report = silent) -> dict[str, Any]:
+    """data, sha256 of its events, and the figures of the protocol's first task (models.evaluation.summary.figures);
+    `also`: the figures of
+    its other tasks; `lift` for scene-transfer. The protocol `rating` has RMSE and MAE instead, first for random folds.
+
+    Raises DataError for names that do not exist, where the data cannot be judged so, and where no model ran.
+    """
+    if asked.seeds < 1:
+        raise DataError(f"seeds {asked.seeds}: expected 1 or more")
+    about = {"data": data.name, "sha256": fingerprint(data.events), "events": len(data.events)}
+    if asked.protocol == RATING:
+        if asked.run:
+            raise DataError("a run ranks items; the protocol `rating` has no place for it")
+        return about | _rating(data, asked, encoder, report)
+    tasks, models = _posed(data, asked, encoder, report)
+    require_ranking(tasks)
+    found = compare(tasks, models, tuple(range(asked.seeds)), asked.cache, report)
+    if not any(comparison.ran for comparison in found):
+        raise DataError(_none_ran({outcome.name: outcome.refused for outcome in found[0].outcomes}))
+    first, *others = [_told(comparison) for comparison in found]
+    if others:
+        first["also"] = others
+    if asked.protocol == SCENES and len(found) == 2:
+        first["lift"] = lift(*found)
+    return about | first
+
+
+def _none_ran(refused: Mapping[str, str]) -> str:
+    return f"no model ran: {'; '.join(f'{name}: {why}' for name, why in refused.items())}"
+
+
+def _posed(
+    data: DataSet, asked: Question, encoder: TextEncoder, report: Report
+) -> tuple[Sequence[Task], Sequence[Model]]:
+    names = tuple(asked.models) or MODELS
+    models = make(Wanted(names, asked.preset, asked.max_minutes))  # first, since a wrong name is found at once
+
+    def encode(texts: Sequence[str]) -> Any:
+        return encoder.encode(texts, lambda done, total: report("texts", done, total, "BERT"))
+
+    if asked.run is None:
+        return make_tasks(asked.protocol, data, encode, filter_seen=asked.filter_seen), models
+    if asked.protocol != DEFAULT:
+        raise DataError(f"a run has seen what {asked.protocol} holds out; it is judged by {DEFAULT} only")
+    task = run_task(data, asked.run, encoder, filter_seen=asked.filter_seen)
+    return [task], [RunModel(asked.run), *(model for model in models if model.name != RunModel.name)]
+
+
+def _told(comparison: Comparison) -> dict[str, Any]:
+    name = comparison.task.name
+    return figures(comparison, WORDS.get(name, WORDS[DEFAULT] if "run" in comparison.task.settings else ""))
+
+
+def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: Report) -> dict[str, Any]:
+    from models.rating_prediction import MODELS as RATING_MODELS
+    from models.rating_prediction import rating_protocol
+
+    if data.choices != CHOICES:
+        raise DataError("the protocol `rating` foretells every value, whatever it is of: leave --choices out")
+    names = RATING_MODELS if not asked.models or "all" in asked.models else asked.models
+    seeds = tuple(range(asked.seeds))
+    first = rating_protocol(data, "random", names, seeds, encoder.encode, report)
+    parts = [first]
+    try:
+        parts.append(rating_protocol(data, "time", names, seeds, encoder.encode, report))
+    except DataError as error:  # no times to split at: the folds stand
+        first["notes"].append(f"no split in time: {error}")
+    told = [(name, of.get("not run", "")) for part in parts for name, of in part["models"].items()]
+    if all(why for _, why in told):
+        raise DataError(_none_ran(dict(told)))
+    return {**first, "also": parts[1:]}

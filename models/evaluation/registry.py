@@ -1,0 +1,102 @@
+"""Every model of the comparison by its name. Modules are imported when their model is asked for, since each brings a library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
+
+from models.interfaces import Model
+from stream.core.errors import DataError
+
+Factory = Callable[[str, Mapping[str, Any]], Model]
+"""(preset, settings of fitting) -> a model. Models that have neither pass them over."""
+
+
+def _plain(module: str, name: str) -> Factory:
+    return lambda preset, fit: _named(module, name)()
+
+
+def _network(module: str, name: str) -> Factory:
+    return lambda preset, fit: _named(module, name)(preset, fit=fit)
+
+
+def _hybrid(preset: str, fit: Mapping[str, Any]) -> Model:
+    """Recurrent + collaborative + content."""
+    recurrent = _named("models.training.sequential.freshet", "Freshet")(
+        preset, fit=fit, name="recurrent", collaborative=False
+    )
+    parts = [recurrent, _plain("models.baselines.item_knn", "ItemKnn")(preset, fit)]
+    parts.append(_plain("models.baselines.content", "Content")(preset, fit))
+    model: Model = _named("models.baselines.hybrid", "Hybrid")(parts)
+    return model
+
+
+def _changed(part: str) -> Factory:
+    return lambda preset, fit: _named("models.evaluation.ablation", "Changed")(part, preset, fit)
+
+
+CHANGES: Final = ("without-behaviour", "with-scene", "without-value", "without-gap", "without-comment",
+                  "without-action", "without-text", "without-neighbours")  # fmt: skip
+"""Rows of models.evaluation.ablation; here by hand, since that module brings torch."""
+COMPARED: Final[dict[str, Factory]] = {
+    "popularity": _plain("models.baselines.popularity", "Popularity"),
+    "item-knn": _plain("models.baselines.item_knn", "ItemKnn"),
+    "sequential-knn": _plain("models.training.sequential.sequential_knn", "SequentialKnn"),
+    "als": _plain("models.baselines.factors", "Als"),
+    "bpr": _plain("models.baselines.factors", "Bpr"),
+    "svd": _plain("models.baselines.svd", "Svd"),
+    "svdpp": _plain("models.baselines.svd", "SvdPp"),
+    "user-knn": _plain("models.baselines.user_knn", "UserKnn"),
+    "content": _plain("models.baselines.content", "Content"),
+    "language-model": _plain("models.baselines.language_model", "LanguageModel"),
+    "gru4rec": _network("models.evaluation.sequential_baselines", "gru4rec"),
+    "sasrec": _network("models.evaluation.sequential_baselines", "sasrec"),
+    "hybrid": _hybrid,
+    "freshet": _network("models.training.sequential.freshet", "Freshet"),
+}
+ABLATIONS: Final = {name: _changed(name.partition("-")[2]) for name in CHANGES}
+FACTORIES: Final = COMPARED | ABLATIONS
+"""freshet with one part left out each, or with one that is off by default."""
+GROUPS: Final = {"all": tuple(COMPARED), "ablations": ("freshet", *ABLATIONS)}
+UNSEEDED: Final = ("popularity", "item-knn", "sequential-knn", "content", "language-model")
+"""Models whose seed decides nothing: fitted once, however many seeds are asked for."""
+PRESETS: Final = ("auto", "sparse", "dense")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """names: of FACTORIES or of GROUPS; preset: of the networks; max_minutes: of a network's epochs, 0 for no limit."""
+
+    names: Sequence[str]
+    preset: str = "auto"
+    max_minutes: float = 0.0
+
+
+def make(wanted: Wanted) -> list[Model]:
+    """The models, none twice, in the order asked for. Raises DataError for a name or preset that does not exist."""
+    names = list(dict.fromkeys(name for asked in wanted.names for name in GROUPS.get(asked, (asked,))))
+    unknown = [name for name in names if name not in FACTORIES]
+    if unknown or not names:
+        raise DataError(
+            f"models {', '.join(unknown) or 'none'}: expected {' or '.join(GROUPS)}, or some of {', '.join(FACTORIES)}"
+        )
+    require_preset(wanted.preset)
+    fit = {"max_minutes": wanted.max_minutes} if wanted.max_minutes else {}
+    return [FACTORIES[name](wanted.preset, fit) for name in names]
+
+
+def family_of(model: Model) -> str:
+    """Of the four-way table: popularity, collaborative, content, deep, language model, hybrid; "other" where it says none."""
+    return str(getattr(model, "family", "other"))
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
+
+
+def require_preset(name: str) -> None:
+    """Raises DataError where no preset has this name."""
+    if name not in PRESETS:
+        raise DataError(f"preset {name}: expected one of {', '.join(PRESETS)}")

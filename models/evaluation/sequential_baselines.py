@@ -1,0 +1,23 @@
+"""SASRec and GRU4Rec in the same harness: same loss, same data, same early stopping, ids only as published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.training.sequential.network_model import NetworkModel
+
+IDS_ONLY = {"item_text": False, "features": ()}
+
+
+def sasrec(preset: str = "auto", fit: Mapping[str, Any] | None = None) -> NetworkModel:
+    """W.-C. Kang and J. McAuley, ICDM 2018, with full cross-entropy (A. Klenitskiy and A. Vasilev, RecSys 2023): two blocks of
+    causal attention over the last 50 events. fit: fields of FitSettings over the preset's."""
+    network = {"kind": "attention", "blocks": 2, "window": 50, **IDS_ONLY}
+    return NetworkModel("sasrec", preset, network, {"length": 50, **(fit or {})})
+
+
+def gru4rec(preset: str = "auto", fit: Mapping[str, Any] | None = None) -> NetworkModel:
+    """B. Hidasi and A. Karatzoglou, CIKM 2018, with full cross-entropy: one GRU, no residual path, no feed-forward."""
+    network = {"kind": "gru", "blocks": 1, "residual": False, "feed": False, **IDS_ONLY}
+    return NetworkModel("gru4rec", preset, network, fit)

@@ -1,0 +1,1 @@
+"""Ranks, top-k lists, metrics and the bootstrap."""

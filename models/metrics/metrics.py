@@ -1,0 +1,132 @@
+"""Figures of ranked lists. Of one place first, so that they can be averaged over seeds and bootstrapped over users.
+
+There is one relevant item a place, the one that was taken, hence recall@k = HR@k. Ranks count from 0; MISSED counts as no hit.
+
+    HR@k = [rank < k]    NDCG@k = [rank < k] / log2(rank + 2)    MRR@k = [rank < k] / (rank + 1)
+    precision@k = HR@k / k    F1@k = 2 precision recall / (precision + recall) = 2 HR@k / (k + 1)
+
+K. Järvelin and J. Kekäläinen, Cumulated gain-based evaluation of IR techniques, ACM TOIS 20 (4), 2002 (NDCG).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data.histories import Floats, Rows
+from models.metrics.ranks import Ranks
+
+Doubles = NDArray[np.float64]
+Lists = NDArray[np.int32]
+
+CUTS: Final = (5, 10, 20)
+LIST: Final = 10  # items of a list that diversity, novelty, coverage and Gini look at
+ACCURACY: Final = tuple(f"{name}@{k}" for k in CUTS for name in ("HR", "NDCG", "MRR", "precision", "F1"))
+SPREAD: Final = tuple(f"{name}@{LIST}" for name in ("coverage", "diversity", "novelty", "Gini"))
+
+
+def accuracy(rank: Ranks) -> dict[str, Doubles]:
+    """Every figure of ACCURACY, f64 [Q], of ranks i64 [Q]."""
+    out: dict[str, Doubles] = {}
+    for k in CUTS:
+        hit = (rank < k).astype(np.float64)
+        near = np.minimum(rank, k).astype(np.float64)
+        out[f"HR@{k}"] = hit
+        out[f"NDCG@{k}"] = hit / np.log2(near + 2.0)
+        out[f"MRR@{k}"] = hit / (near + 1.0)
+        out[f"precision@{k}"] = hit / k
+        out[f"F1@{k}"] = 2.0 * hit / (k + 1)
+    return out
+
+
+def spread(top: Lists, text: Floats, counts: Rows) -> dict[str, float]:
+    """Every figure of SPREAD, of lists i32 [Q, >= LIST] (0: no item). text: f32 [N + 1, X]; counts: i64 [N + 1], how often each
+    item was chosen in the training part. A figure that the data cannot give is NaN."""
+    lists = top[:, :LIST]
+    times = recommended_times(lists, len(counts) - 1)
+    return {
+        f"coverage@{LIST}": float((times > 0).mean()),
+        f"diversity@{LIST}": diversity(lists, text),
+        f"novelty@{LIST}": novelty(lists, counts),
+        f"Gini@{LIST}": gini(times),
+    }
+
+
+def recommended_times(lists: Lists, items: int) -> Rows:
+    """i64 [N]: in how many of the lists each item stands."""
+    return np.bincount(lists.ravel(), minlength=items + 1)[1:].astype(np.int64)
+
+
+def diversity(lists: Lists, text: Floats) -> float:
+    """Intra-list diversity: 1 - the mean cosine of all pairs of a list's items, mean over lists. C.-N. Ziegler et al., WWW 2005.
+
+    Items without a text are passed over; lists with fewer than two others too. NaN where none is left.
+    """
+    length = np.linalg.norm(text, axis=1, keepdims=True)
+    has = (length[:, 0] > 0) & (np.arange(len(text)) > 0)
+    unit = np.divide(text, length, out=np.zeros_like(text), where=has[:, None])
+    total, number = 0.0, 0
+    for at in range(0, len(lists), 4096):
+        some = lists[at : at + 4096]
+        count = has[some].sum(1)
+        # The sum over ordered pairs is the squared length of the sum, less the n ones of the items with themselves.
+        pairs = (unit[some].sum(1, dtype=np.float64) ** 2).sum(1) - count
+        use = count > 1
+        total += float((1.0 - pairs[use] / (count[use] * (count[use] - 1))).sum())
+        number += int(use.sum())
+    return total / number if number else float("nan")
+
+
+def novelty(lists: Lists, counts: Rows) -> float:
+    """Mean of -log2 (n_i + 1) / (sum of n + N) over a list's items, mean over lists; the 1 keeps unseen items finite.
+
+    T. Zhou et al., Solving the apparent diversity-accuracy dilemma of recommender systems, PNAS 107 (10), 2010.
+    """
+    share = (counts[1:] + 1.0) / (counts[1:].sum() + len(counts) - 1)
+    bits = np.concatenate([[0.0], -np.log2(share)])
+    filled = (lists > 0).sum(1)
+    use = filled > 0
+    return float((bits[lists[use]].sum(1) / filled[use]).mean()) if use.any() else float("nan")
+
+
+def gini(times: Rows) -> float:
+    """Gini coefficient: 0 where all items are recommended equally often, near 1 where one item is recommended always."""
+    ordered = np.sort(times).astype(np.float64)
+    if not ordered.sum():
+        return float("nan")
+    place = np.arange(1, len(ordered) + 1)
+    return float(((2 * place - len(ordered) - 1) * ordered).sum() / (len(ordered) * ordered.sum()))
+
+
+def activity_groups(events: Rows) -> tuple[Rows, tuple[str, ...]]:
+    """events: i64 [Q], training events of each place's user -> i64 [Q] group, and the groups' names: quarters of the places.
+
+    Groups that would be empty (many users with as many events) are not among the names.
+    """
+    edges = np.unique(np.quantile(events, (0.25, 0.5, 0.75), method="lower")) if len(events) else np.zeros(0)
+    group = np.searchsorted(edges, events, side="left")
+    found = np.unique(group)
+    names = []
+    for one in found:
+        inside = events[group == one]
+        names.append(
+            f"{inside.min()} events" if inside.min() == inside.max() else f"{inside.min()}-{inside.max()} events"
+        )
+    return np.searchsorted(found, group).astype(np.int64), tuple(names)
+
+
+POPULARITY: Final = ("head", "mid", "tail", "unseen")
+
+
+def popularity_groups(counts: Rows) -> Rows:
+    """i64 [N + 1], places in POPULARITY. head: the items chosen most that make up a fifth of all choices; tail: those chosen
+    least that make up another; unseen: not chosen in the training part at all."""
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    share = before / max(1, int(counts.sum()))
+    group = np.empty(len(counts), np.int64)
+    group[order] = np.where(share < 0.2, 0, np.where(share < 0.8, 1, 2))
+    group[counts == 0] = 3
+    return group

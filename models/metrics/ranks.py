@@ -1,0 +1,67 @@
+"""Ranks of what users chose next, over the full catalogue, seen items left out; and the figures made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.data.histories import Histories, Rows
+
+QUERIES = 512  # states scored at a time
+
+Ranks = NDArray[np.int64]
+MISSED = np.iinfo(np.int64).max
+"""Rank of an item that cannot be in the slate: unknown, seen before, or of a score that is no finite number."""
+
+
+def seen_before(rows: Histories, places: Rows) -> Iterator[Rows]:
+    """For each event: the item rows that its user has had before it."""
+    starts = rows.begins(places)
+    for begin, place in zip(starts.tolist(), places.tolist(), strict=True):
+        yield rows.item[begin:place]
+
+
+def ranks(rows: Histories, places: Rows, score: Callable[[Rows], Tensor], *, filter_seen: bool = True) -> Ranks:
+    """Rank from 0 of the item of each event at `places`, by `worst_ranks`. score: places [Q] -> f32 [Q, N + 1]."""
+    out = np.full(len(places), MISSED)
+    for at in range(0, len(places), QUERIES):
+        some = places[at : at + QUERIES]
+        scores = score(some).clone()
+        if filter_seen:
+            for line, seen in zip(scores, seen_before(rows, some), strict=True):
+                line[torch.from_numpy(seen)] = -torch.inf
+        out[at : at + len(some)] = worst_ranks(scores, torch.from_numpy(rows.item[some])).numpy()
+    return out
+
+
+def worst_ranks(scores: Tensor, wanted: Tensor) -> Tensor:
+    """The one definition of rank, the worst case for the model: i64 [Q], from 0, how many other items score no less than the
+    wanted one. scores: f32 [Q, N + 1], -inf for items that are not ranked; row 0 never counts. wanted: i64 [Q], item rows.
+
+    Of equal scores the wanted item stands last, so that the order of the catalogue is worth nothing; a score that is NaN
+    counts as no less than any. MISSED where the wanted item is row 0 or its own score is no finite number.
+    """
+    own = scores.gather(1, wanted[:, None])
+    others = ~(scores < own)  # with NaN: whatever is not below
+    others[:, 0] = False
+    return torch.where((wanted > 0) & own[:, 0].isfinite(), others.sum(1) - 1, MISSED)
+
+
+def popularity_ranks(counts: NDArray[np.float32], rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:
+    """Ranks by one score per item, the same for everyone. counts: f32 [N + 1]."""
+    scores = torch.from_numpy(counts)[None]
+    return ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
+
+
+def hits(of: Ranks, k: int = 10) -> NDArray[np.float64]:
+    """1 where the item stood among the first k."""
+    return (of < k).astype(np.float64)
+
+
+def gains(of: Ranks, k: int = 10) -> NDArray[np.float64]:
+    """NDCG@k with one relevant item: 1 / log2(rank + 2) among the first k, else 0."""
+    return np.where(of < k, 1.0 / np.log2(np.minimum(of, k) + 2.0), 0.0)

@@ -1,0 +1,88 @@
+"""What a fitted model recommends at each place, and where it ranks what the user took there; a batch of places at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.data.histories import Flags, Histories, Rows
+from models.interfaces import Report, Scorer, silent
+from models.metrics.ranks import MISSED, QUERIES, Ranks, worst_ranks
+from stream.core.errors import DataError
+
+TOP: Final = 20
+
+
+class Lists(NamedTuple):
+    """rank: i64 [Q], from 0, of what was taken, MISSED where it could not be recommended; top: i32 [Q, TOP], item rows, best
+    first, 0 where there are no more."""
+
+    rank: Ranks
+    top: NDArray[np.int32]
+
+
+@torch.no_grad()
+def recommended(
+    rows: Histories,
+    places: Rows,
+    score: Scorer,
+    *,
+    filter_seen: bool = True,
+    candidates: Flags | None = None,
+    groups: Rows | None = None,
+    name: str = "model",
+    report: Report = silent,
+) -> Lists:
+    """Rank the items at `places` of `rows`. candidates, groups: see models.interfaces.Task.
+
+    Ranks are by `models.metrics.ranks.worst_ranks`; in the lists, of equal scores the item of the lower row comes first, as it is
+    served. Raises DataError where a score is NaN or infinite (-inf is no recommendation): the model has diverged.
+    """
+    rank, top = np.full(len(places), MISSED), np.zeros((len(places), TOP), np.int32)
+    for at in range(0, len(places), QUERIES):
+        some = places[at : at + QUERIES]
+        scores = score(some).clone()
+        if scores.isnan().any() or scores.isposinf().any():
+            raise DataError(f"{name}: scores that are not finite numbers")
+        scores[:, 0] = -torch.inf
+        if candidates is not None:
+            lines = candidates if candidates.ndim == 1 else candidates[_groups(groups)[at : at + QUERIES]]
+            scores.masked_fill_(~torch.from_numpy(lines), -torch.inf)
+        if filter_seen:
+            line, seen = seen_before(rows, some)
+            scores[torch.from_numpy(line), torch.from_numpy(seen)] = -torch.inf
+        rank[at : at + len(some)] = worst_ranks(scores, torch.from_numpy(rows.item[some])).numpy()
+        row = first(scores, min(TOP, scores.shape[1]))
+        top[at : at + len(some), : row.shape[1]] = torch.where(scores.gather(1, row).isneginf(), 0, row).numpy()
+        report("ranking", at + len(some), len(places), name)
+    return Lists(rank, top)
+
+
+def first(scores: Tensor, count: int) -> Tensor:
+    """f32 [Q, N + 1] -> i64 [Q, count], the rows of the highest scores, of equal ones the lower row first (topk takes any)."""
+    least = scores.topk(count, 1).values[:, -1:]
+    tied = scores == least
+    above = scores > least
+    chosen = above | (tied & (tied.cumsum(1, dtype=torch.int32) <= count - above.sum(1, keepdim=True)))
+    row = chosen.nonzero()[:, 1].reshape(len(scores), count)  # in the order of the rows
+    order = scores.gather(1, row).sort(dim=1, descending=True, stable=True).indices
+    return row.gather(1, order)
+
+
+def seen_before(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
+    """All items that the users of the places had before them: the number of the place, and the item's row."""
+    starts = rows.begins(places)
+    counts = places - starts
+    line = np.repeat(np.arange(len(places)), counts)
+    at = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts - starts, counts)
+    return line, rows.item[at]
+
+
+def _groups(groups: Rows | None) -> NDArray[Any]:
+    if groups is None:
+        raise ValueError("candidates by group need the group of each place: this is a bug")
+    return groups

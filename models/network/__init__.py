@@ -1,0 +1,1 @@
+"""The recurrent network, the blend with neighbours, and text vectors (torch)."""

@@ -1,0 +1,206 @@
+"""The interest network: a few O(1) recurrent blocks per event, one dot product per item.
+
+item vector = id embedding + text tower (tied: read and scored) -> gate by context -> blocks -> query -> dot product.
+Unrolled for training, stepped for serving: the same weights, and the same numbers (a test).
+Shapes: B users, T events, D item width, W block width, H stored width, X text width (384), N items; row 0 is UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from models.network.blocks import KINDS, Block
+from stream.core.features import NUMBERS
+from stream.core.messages import BEHAVIOURS
+
+STATE_LIMIT = 60_000.0  # below the largest float16: h and c are stored as float16
+FEATURES: Final = ("behaviour", "scene", "value", "gap", "comment", "action")
+"""What may enter beside the item; each is an ablation of its own. Item text is `item_text`."""
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Shape and kind; item and width are multiples of 16, so that vectorised kernels have no tail.
+
+    item: D; width: W of each of the `blocks`; kind: of their recurrence (models.network.blocks.KINDS); window: events that
+    attention sees; comment, context: widths of the comment's and each other feature's part; dropout: in the blocks;
+    item_dropout: of what is read; id_dropout: share of id embeddings hidden in a step, so that text alone must do;
+    features: of FEATURES, those in use; item_text: text tower in use; normalise: items and query of unit length,
+    `temperature` between them;
+    residual, feed: parts of the block; actions: A, how many it knows by name.
+    """
+
+    items: int
+    scenes: int
+    item: int = 64
+    width: int = 128
+    blocks: int = 1
+    kind: str = "lstm"
+    window: int = 50
+    text: int = 384
+    comment: int = 32
+    context: int = 16
+    dropout: float = 0.2
+    item_dropout: float = 0.2
+    id_dropout: float = 0.1
+    features: tuple[str, ...] = FEATURES
+    item_text: bool = True
+    normalise: bool = False
+    temperature: float = 0.07
+    residual: bool = True
+    feed: bool = True
+    actions: int = 0
+
+    @property
+    def reads_actions(self) -> bool:
+        """There are actions and the feature is in use; else the network has no weights for them and its step no such input."""
+        return self.actions > 0 and "action" in self.features
+
+    @property
+    def hidden(self) -> int:
+        """H: the recurrences' h of all blocks, then the last block's output."""
+        return (self.blocks + 1) * self.width
+
+
+class InterestNetwork(nn.Module):
+    """See the module. text: float32 [N + 1, X], the items' BERT vectors, row 0 zeros.
+
+    The stored state is h [H] = (h of each block, output of the last), c [H] = (c of each block, zeros): the output holds the
+    newest item by way of the residual path, so that short term and long term both reach the score.
+    """
+
+    text: Tensor
+
+    def __init__(self, size: NetworkSize, text: Tensor) -> None:
+        super().__init__()
+        if size.kind not in KINDS or set(size.features) - set(FEATURES):
+            raise ValueError(f"kind {size.kind!r}, features {size.features}: expected {KINDS}, {FEATURES}")
+        self.size = size
+        self.register_buffer("text", text, persistent=False)
+        self.ids = nn.Embedding(size.items + 1, size.item)
+        self.text_tower = nn.Sequential(
+            nn.Linear(size.text, 2 * size.item), nn.GELU(), nn.Linear(2 * size.item, size.item, bias=False)
+        )
+        self.behaviour = nn.Embedding(len(BEHAVIOURS), size.context)
+        self.scene = nn.Embedding(size.scenes + 1, size.context)
+        self.comment = nn.Linear(size.text, size.comment, bias=False)
+        around = 2 * size.context + NUMBERS + size.comment
+        self.item_in = nn.Linear(size.item, size.width, bias=False) if size.item != size.width else nn.Identity()
+        self.item_norm = nn.LayerNorm(size.width)
+        self.gate = nn.Linear(around, size.width)
+        self.shift = nn.Linear(around, size.width)
+        self.item_dropout = nn.Dropout(size.item_dropout)
+        self.position = nn.Embedding(size.window, size.width) if size.kind == "attention" else None
+        self.chain = [
+            Block(size.kind, size.width, size.dropout, residual=size.residual, feed=size.feed)
+            for _ in range(size.blocks)
+        ]
+        self.blocks = nn.ModuleList(self.chain)
+        self.query_item = nn.Linear(size.width, size.item)
+        nn.init.normal_(self.ids.weight, std=size.item**-0.5)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+        with torch.no_grad():
+            self.query_item.weight.mul_(0.1).add_(torch.eye(size.item, size.width))
+            self.query_item.bias.zero_()
+        mask = torch.zeros(around)
+        place = 0
+        for name, wide in (
+            ("behaviour", size.context), ("scene", size.context), ("value", 2), ("gap", 2), ("comment", size.comment),
+        ):  # fmt: skip
+            mask[place : place + wide] = float(name in size.features)
+            place += wide
+        self.register_buffer("used", mask, persistent=False)
+        self.action: nn.Embedding | None = None
+        if size.reads_actions:  # last, so that all other weights start as they do without
+            # Row 0 stays zeros, and so does the row of a name that training never sees: such events are read as if they had
+            # no action. The others start from there too.
+            self.action = nn.Embedding(size.actions + 1, size.context, padding_idx=0)
+            nn.init.zeros_(self.action.weight)
+            self.action_gate = nn.Linear(size.context, size.width, bias=False)
+            self.action_shift = nn.Linear(size.context, size.width, bias=False)
+
+    used: Tensor
+
+    def item_vector(self, text: Tensor) -> Tensor:
+        """Text vectors [M, X] -> item vectors [M, D] of items unseen in training."""
+        return self._finish(self.text_tower(text))
+
+    def item_matrix(self) -> Tensor:
+        """[N + 1, D]: the vector of every item, row 0 UNKNOWN."""
+        ids: Tensor = self.ids.weight
+        if self.size.item_text:
+            if self.training and self.size.id_dropout:
+                keep = torch.rand(len(ids), 1, device=ids.device) >= self.size.id_dropout
+                ids = ids * keep
+            ids = ids + self.text_tower(self.text)
+        return self._finish(ids)
+
+    def _finish(self, vectors: Tensor) -> Tensor:
+        return nn.functional.normalize(vectors, dim=-1) if self.size.normalise else vectors
+
+    def inputs(
+        self,
+        item: Tensor,
+        behaviour: Tensor,
+        scene: Tensor,
+        numbers: Tensor,
+        comment: Tensor | None,
+        action: Tensor | None = None,
+    ) -> Tensor:
+        """The row of stream.core.features -> what the blocks read.
+
+        item [..., D], behaviour and scene i64 [...], numbers [..., NUMBERS], comment [..., X] (None: no texts), action i64 [...]
+        (None: no event has one) -> [..., W]. Scene, behaviour and action enter by a gate and a shift, so that scenes share the
+        item's meaning and yet keep a taste of their own (FiLM: E. Perez et al., AAAI 2018).
+        """
+        x: Tensor = self.item_norm(self.item_in(item))
+        if self.size.features:
+            read = x.new_zeros(*x.shape[:-1], self.size.comment) if comment is None else self.comment(comment)
+            parts = (self.behaviour(behaviour), self.scene(scene), numbers, read)
+            around = torch.cat(parts, dim=-1) * self.used
+            acted = None if self.action is None or action is None else self.action(action)
+            gate = 1 + self.gate(around)
+            x = x * (gate if acted is None else gate + self.action_gate(acted)) + self.shift(around)
+            x = x if acted is None else x + self.action_shift(acted)
+        dropped: Tensor = self.item_dropout(x)
+        return dropped
+
+    def unroll(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """inputs [B, T, W], h and c [B, H] -> outputs of the last block [B, T, W], last h, last c."""
+        width = self.size.width
+        y = inputs
+        if self.position is not None:
+            y = y + self.position(torch.arange(y.shape[1], device=y.device))
+        h_last, c_last = [], []
+        for place, block in enumerate(self.chain):
+            part = slice(place * width, (place + 1) * width)
+            y, h_block, c_block = block.unroll(y, h[:, part].contiguous(), c[:, part].contiguous())
+            h_last.append(h_block)
+            c_last.append(c_block)
+        return y, torch.cat((*h_last, y[:, -1]), dim=-1), torch.cat((*c_last, c[:, -width:]), dim=-1)
+
+    def step(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One event: inputs [B, W], h and c [B, H] -> next h, next c. The weights of `unroll`, the cells written out."""
+        width = self.size.width
+        y = inputs
+        h_next, c_next = [], []
+        for place, block in enumerate(self.chain):
+            part = slice(place * width, (place + 1) * width)
+            y, h_block, c_block = block.step(y, h[:, part], c[:, part])
+            h_next.append(h_block)
+            c_next.append(c_block)
+        return torch.cat((*h_next, y), dim=-1), torch.cat((*c_next, c[:, -width:]), dim=-1)
+
+    def query(self, h: Tensor) -> Tensor:
+        """Stored states [..., H] -> what is multiplied with the item matrix [..., D]."""
+        return self.project(h[..., -self.size.width :])
+
+    def project(self, output: Tensor) -> Tensor:
+        """Outputs of the last block [..., W] -> queries [..., D]."""
+        query: Tensor = self.query_item(output)
+        return nn.functional.normalize(query, dim=-1) / self.size.temperature if self.size.normalise else query

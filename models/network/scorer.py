@@ -1,0 +1,117 @@
+"""The network over whole histories: its output after and before every event, and the scores of all items that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.data.histories import Histories, Rows
+from models.network.network import InterestNetwork
+
+ROUND = 128  # events of one user in one call of the recurrence
+USERS = 256  # whose histories are folded at a time
+
+
+class Round(NamedTuple):
+    """Some events of n users. places: i64 [n, T], a user's last place repeats beyond its end; out: f32 [n, T, W], the last
+    block's output after each; h, c: f32 [n, H] before the first."""
+
+    places: Rows
+    out: Tensor
+    h: Tensor
+    c: Tensor
+
+
+def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: NDArray[np.int64]) -> Tensor:
+    """What the recurrence reads of the events at `places` (any shape) -> [*places, width]. items: f32 [N + 1, D]."""
+    flat = places.reshape(-1)
+    comment = rows.comment[flat]
+    inputs = network.inputs(
+        items[torch.from_numpy(rows.item[flat])],
+        on(torch.from_numpy(rows.behaviour[flat]), items),
+        on(torch.from_numpy(rows.scene[flat]), items),
+        on(torch.from_numpy(rows.numbers[flat]), items),
+        on(torch.from_numpy(rows.vectors[comment]), items) if comment.any() else None,
+        None if rows.action is None else on(torch.from_numpy(rows.action[flat]), items),
+    )
+    return inputs.reshape(*places.shape, -1)
+
+
+@torch.no_grad()
+def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int, length: int) -> Iterator[Round]:
+    """Fold all histories from zeros, users of similar length side by side: their first `first` events, then `length` a round."""
+    lengths = np.diff(rows.starts)
+    by_length = np.argsort(-lengths, kind="stable")
+    for at_once in range(0, len(by_length), USERS):
+        order = by_length[at_once : at_once + USERS]
+        begins, ends = rows.starts[:-1][order], rows.starts[1:][order]
+        h = items.new_zeros(len(order), network.size.hidden)
+        c = items.new_zeros(len(order), network.size.hidden)
+        at, count = 0, first
+        while n := int((ends - begins > at).sum()):
+            h, c = h[:n], c[:n]
+            steps = min(count, int((ends - begins).max()) - at)
+            places = np.minimum((begins[:n] + at)[:, None] + np.arange(steps), (ends[:n] - 1)[:, None])
+            out, h_next, c_next = network.unroll(input_rows(network, items, rows, places), h, c)
+            yield Round(places, out, h, c)
+            h, c = h_next, c_next
+            at, count = at + count, length
+
+
+@torch.no_grad()
+def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
+    """The last block's output after every event, f32 [E, W], from zeros at each user's first event. Not for attention."""
+    after = items.new_zeros(len(rows.item), network.size.width)
+    for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
+        keep = np.ones(places.shape, np.bool_)
+        keep[:, 1:] = places[:, 1:] != places[:, :-1]  # beyond a user's end the last place repeats
+        after[torch.from_numpy(places[keep])] = out[torch.from_numpy(keep)]
+    return after
+
+
+@torch.no_grad()
+def windows(network: InterestNetwork, rows: Histories, items: Tensor, places: Rows) -> Tensor:
+    """The output right before each of the events at `places`, f32 [Q, W], by attention over the up to `window` events before
+    it; zeros for a user's first."""
+    count = np.minimum(places - rows.begins(places), network.size.window)
+    order = np.argsort(count, kind="stable")  # windows of like length side by side
+    before = items.new_zeros(len(places), network.size.width)
+    for at in range(int(np.count_nonzero(count == 0)), len(order), ROUND):
+        some = order[at : at + ROUND]
+        own = count[some]
+        steps = np.minimum(np.arange(int(own.max()))[None], own[:, None] - 1)  # shorter ones repeat their last event
+        empty = items.new_zeros(len(some), network.size.hidden)
+        inputs = input_rows(network, items, rows, (places[some] - own)[:, None] + steps)
+        out = network.unroll(inputs, empty, empty)[0]
+        before[torch.from_numpy(some)] = out[torch.arange(len(some)), torch.from_numpy(own - 1)]
+    return before
+
+
+def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
+    """The output before each of the events at `places`: that after the user's previous event, zeros for the first."""
+    previous = after[torch.from_numpy(np.maximum(places - 1, 0))]
+    return previous * on(torch.from_numpy(~rows.first()[places]), after)[:, None]
+
+
+@torch.no_grad()
+def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows], Tensor]:
+    """The recurrent model: places [Q] -> f32 [Q, N + 1] on the processor, each against the state before it (prequential)."""
+    items = network.item_matrix()
+    after = None if network.size.kind == "attention" else states(network, rows, items)
+
+    @torch.no_grad()
+    def score(places: Rows) -> Tensor:
+        out = windows(network, rows, items, places) if after is None else before(rows, after, places)
+        return (network.project(out) @ items.T).cpu()
+
+    return score
+
+
+def on(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor` where `like` is."""
+    return tensor.to(like.device, non_blocking=True)

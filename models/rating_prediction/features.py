@@ -1,0 +1,189 @@
+"""What freshet's rating model reads: shrunken biases, and weighted means of the user's other residuals.
+
+With x_f = r_f - mu - b_i(f), the residual of a user's rating less mean and item bias, the bias of the user at a target e is
+
+    b_u(e) = sum over C(e) of x_f / (|C(e)| + USER)
+
+and every kernel k gives one more mean: sum of k(e, f) (x_f - b_u(e)) / (sum of |k(e, f)| + PULL). C(e), the context of e, never
+holds e itself; nothing of e but user, item and time is read, and e's share in all sums over the training part is taken out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import Ridge
+
+from models.data.histories import Flags, Floats, Rows
+from models.rating_prediction.table import Doubles, RatingTable
+
+ITEM: Final = 4.0  # ratings' worth of pull of an item's bias to 0
+USER: Final = 5.0
+PULL: Final = 1.0  # kernels' worth of pull of a weighted mean to 0
+NORM: Final = 4.0  # added to the norm of an item-item correlation: little evidence, little weight
+FADES: Final = (0.5, 0.9, 0.98)  # of the recurrent means, per event
+DAY: Final = 86_400_000.0
+CORRELATED: Final = 6_000  # most items that correlations are kept of (the most rated)
+NAMES: Final = (
+    "item bias", "item count", "item bias by text", "user bias", "user count", "user spread", "same categories",
+    "similar text", "correlated items", "correlated weight", "as popular", "same day", "last 2", "last 10", "last 50",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Context:
+    """Which of a user's events may speak for another.
+
+    causal: earlier ones only, as a live system has them; else all of the training part but the target.
+    folding: earlier events of the test part speak too (prequential; needs causal).
+    """
+
+    causal: bool
+    folding: bool
+
+    def of(self, target: Rows, event: Rows, trained: Flags) -> Flags:
+        """bool [targets, events]. target, event: i64, places in time order; trained: bool [events]."""
+        if self.causal:
+            return np.less(event[None], target[:, None]) & (trained[None] | self.folding)
+        return np.not_equal(event[None], target[:, None]) & trained[None]
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Of items over users. slot: i64 [I], row in `product` f32 [n, n] or -1; power: f64 [n], sums of squares."""
+
+    slot: Rows
+    product: Floats
+    power: Doubles
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over the training part. x, rho: f64 [R], residual less item bias, and less user bias too (0 outside)."""
+
+    mean: float
+    total: Doubles
+    count: Doubles
+    by_text: Doubles
+    x: Doubles
+    rho: Doubles
+    trained: Flags
+    correlations: Correlations
+
+
+def statistics(table: RatingTable, train: Rows) -> Statistics:
+    """All that is summed over the training part of a fold. x of test ratings is filled too, for folding them in later."""
+    mean = float(table.value[train].mean())
+    centred = table.value - mean
+    total = np.bincount(table.item[train], weights=centred[train], minlength=table.items).astype(np.float64)
+    count = np.bincount(table.item[train], minlength=table.items).astype(np.float64)
+    x = centred - (total / (count + ITEM))[table.item]
+    user_total = np.bincount(table.user[train], weights=x[train], minlength=table.users)
+    user_count = np.bincount(table.user[train], minlength=table.users)
+    trained = np.zeros(len(x), np.bool_)
+    trained[train] = True
+    rho = np.where(trained, x - (user_total / (user_count + USER))[table.user], 0.0)
+    by_text = text_bias(table, total, count)
+    return Statistics(mean, total, count, by_text, x, rho, trained, correlations(table, train, rho, count))
+
+
+def text_bias(table: RatingTable, total: Doubles, count: Doubles) -> Doubles:
+    """f64 [I]: each item's bias as a ridge over text and categories foretells it, fitted without the item (5 parts)."""
+    read = np.concatenate([table.text, table.category], 1)
+    out = np.zeros(table.items)
+    part = np.random.default_rng(0).permutation(table.items) % 5
+    for held in range(5):
+        fit = np.flatnonzero((part != held) & (count > 0))
+        if len(fit) and (part == held).any():
+            model = Ridge(alpha=20.0).fit(
+                read[fit], total[fit] / count[fit], sample_weight=count[fit] / (count[fit] + ITEM)
+            )
+            out[part == held] = model.predict(read[part == held])
+    return out
+
+
+def correlations(table: RatingTable, train: Rows, rho: Doubles, count: Doubles) -> Correlations:
+    """Products of residuals between the most rated items (at least 3 ratings)."""
+    most = np.argsort(-count, kind="stable")[:CORRELATED]
+    most = most[count[most] >= 3]
+    slot = np.full(table.items, -1, np.int64)
+    slot[most] = np.arange(len(most))
+    kept = train[slot[table.item[train]] >= 0]
+    matrix = csr_matrix((rho[kept], (table.user[kept], slot[table.item[kept]])), (table.users, len(most)))
+    product = (matrix.T @ matrix).toarray().astype(np.float32)
+    return Correlations(slot, product, product.diagonal().astype(np.float64))
+
+
+def features(table: RatingTable, made: Statistics, targets: Rows, context: Context) -> tuple[Doubles, Doubles]:
+    """base f64 [T] = mu + b_i + b_u at the target, and what the regression reads f64 [T, len(NAMES)]."""
+    out = np.zeros((len(targets), len(NAMES)))
+    order = np.argsort(table.user, kind="stable")  # users one after the other, in time order
+    starts = np.searchsorted(table.user[order], np.arange(table.users + 1))
+    by_user = np.argsort(table.user[targets], kind="stable")
+    target_starts = np.searchsorted(table.user[targets][by_user], np.arange(table.users + 1))
+    for user in range(table.users):
+        which = by_user[target_starts[user] : target_starts[user + 1]]
+        if len(which):
+            out[which] = _of_user(table, made, targets[which], order[starts[user] : starts[user + 1]], context)
+    return made.mean + out[:, 0] + out[:, 3], out
+
+
+def _of_user(table: RatingTable, made: Statistics, target: Rows, events: Rows, context: Context) -> Doubles:
+    """The rows of one user's targets, f64 [T, len(NAMES)]; events: all of the user's ratings."""
+    item, other = table.item[target], table.item[events]
+    own = made.trained[target]
+    allowed = context.of(target, events, made.trained[events])
+    speaks = allowed.astype(np.float64)  # (T, E)
+    x = made.x[events]
+    count = speaks.sum(1)
+    user_bias = speaks @ x / (count + USER)
+    left = x[None] - user_bias[:, None]
+
+    def mean(kernel: Doubles) -> Doubles:
+        weighed = kernel * speaks
+        out: Doubles = (weighed * left).sum(1) / (np.abs(weighed).sum(1) + PULL)
+        return out
+
+    item_count = made.count[item] - own
+    item_total = made.total[item] - np.where(own, table.value[target] - made.mean, 0.0)
+    alike = _correlation(made, item, other, target, events, own)
+    popular = np.log1p(made.count[item])[:, None] - np.log1p(made.count[other])[None]
+    before = events[None] < target[:, None]
+    age = np.where(before, np.searchsorted(events, target)[:, None] - 1 - np.arange(len(events))[None], 0)
+    days = np.where(before, (table.time[target][:, None] - table.time[events][None]) / DAY, np.inf)
+    return np.stack(
+        [
+            item_total / (item_count + ITEM),
+            np.log1p(item_count),
+            made.by_text[item],
+            user_bias,
+            np.log1p(count),
+            np.sqrt((speaks * left**2).sum(1) / np.maximum(count, 1)),
+            mean((table.category[item] @ table.category[other].T).astype(np.float64)),
+            mean(np.maximum(table.text[item] @ table.text[other].T, 0.0).astype(np.float64) ** 2),
+            mean(alike),
+            (alike * speaks).sum(1),
+            mean(np.exp(-(popular**2))),
+            mean(np.exp(-days)),
+            *(mean(np.where(before, fade**age, 0.0)) for fade in FADES),
+        ],
+        axis=1,
+    )
+
+
+def _correlation(made: Statistics, item: Rows, other: Rows, target: Rows, events: Rows, own: Flags) -> Doubles:
+    """f64 [T, E], 0 to 1: positive correlation of the items' residuals, this user's own share taken out, squared."""
+    if not len(made.correlations.power):
+        return np.zeros((len(item), len(other)))
+    a, b = made.correlations.slot[item], made.correlations.slot[other]
+    mine, theirs = np.where(own, made.rho[target], 0.0), made.rho[events]
+    product = made.correlations.product[np.maximum(a, 0)][:, np.maximum(b, 0)] - mine[:, None] * theirs[None]
+    power_a = np.maximum(made.correlations.power[np.maximum(a, 0)] - mine**2, 0.0)
+    power_b = np.maximum(made.correlations.power[np.maximum(b, 0)] - theirs**2, 0.0)
+    similarity = product / (np.sqrt(power_a[:, None] * power_b[None]) + NORM)
+    known = (a >= 0)[:, None] & (b >= 0)[None]
+    out: Doubles = np.where(known, np.maximum(similarity, 0.0), 0.0) ** 2
+    return out

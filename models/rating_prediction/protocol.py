@@ -1,0 +1,178 @@
+"""The protocol `rating`: RMSE and MAE, random 5-fold or by time, with intervals; a target's own review is never read.
+
+random: every rating is predicted once per seed, from the four other folds. Later ratings of the same user are among those, for
+every model alike. time: the last fifth of all ratings is predicted; models are fitted once at the cut. Names that end in -folded
+then go on reading: each test rating is known to them once it has passed, as it is to a live system. They are compared with each
+other; against the models fitted once it is `freshet` that has the same knowledge.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from models.data import DataSet
+from models.data.histories import Floats, Rows
+from models.interfaces import Report, silent
+from models.network.text import TextEncoder
+from models.rating_prediction.library import library_predictions
+from models.rating_prediction.residual import ResidualModel
+from models.rating_prediction.table import (
+    FOLDS,
+    LATE,
+    SPLITS,
+    Doubles,
+    RatingTable,
+    folds,
+    in_time,
+    not_rated,
+    rating_table,
+)
+from stream.core.errors import DataError
+
+LIBRARY: Final = ("mean", "bias", "svd", "svdpp", "user-knn")
+FRESHET: Final = ("freshet", "freshet-folded", "bias-folded")
+MODELS: Final = (*LIBRARY, *FRESHET)
+DRAWS: Final = 2000
+
+
+@dataclass
+class _Errors:
+    """What one model did: error (prediction - rating) and user of every test rating, seconds; why it did not run."""
+
+    error: list[Doubles] = field(default_factory=list)
+    user: list[Rows] = field(default_factory=list)
+    seconds: float = 0.0
+    refused: str = ""
+
+
+def rating_protocol(
+    data: DataSet,
+    split: str = "random",
+    models: Sequence[str] = MODELS,
+    seeds: Sequence[int] = (0,),
+    encode: Callable[[Sequence[str]], Floats] | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """JSON-able: split, seeds, ratings and users of the data set, and per model RMSE, MAE, seconds and intervals.
+
+    intervals: 95 %, bootstrapped over users, of RMSE and MAE and of their paired difference to the best library model that ran
+    ("RMSE - svd"). A model above its stated size, or with a prediction that is no finite number, has {"not run": why} instead.
+    Names ending in -folded exist for the time split only. Raises DataError for unknown names and splits, where there are
+    too few ratings, where all are equal, and for the time split where the last ones are not later.
+    """
+    unknown = sorted(set(models) - set(MODELS))
+    if unknown:
+        raise DataError(f"rating models {', '.join(unknown)}: expected some of {', '.join(MODELS)}")
+    if split not in SPLITS:
+        raise DataError(f"split {split}: expected one of {', '.join(SPLITS)}")
+    if not models or not seeds:
+        raise DataError("the protocol `rating` needs at least one model and one seed")
+    table = rating_table(data, encode or TextEncoder().encode)
+    if split == "time" and not in_time(table):
+        raise DataError(
+            f"{data.name}: field `time`: the last {LATE:.0%} of the ratings all have the time of those before them, "
+            f"{table.time[-1]} ms; expected later ones"
+        )
+    names = [name for name in models if split == "time" or not name.endswith("-folded")]
+    errors = {name: _Errors() for name in names}
+    for seed in seeds:
+        for fold, (train, test) in enumerate(folds(table, split, seed)):
+            for at, name in enumerate(name for name in names if name in LIBRARY):
+                report(f"seed {seed} fold {fold + 1}", at, len(names), name)
+                _library(errors[name], name, table, train, test, seed)
+            if set(names) & set(FRESHET):
+                report(f"seed {seed} fold {fold + 1}", len(names) - 1, len(names), "freshet")
+                _freshet(errors, table, train, test, causal=split == "time")
+    return {
+        "data": data.name,
+        "protocol": "rating",
+        "split": f"random, {FOLDS} folds" if split == "random" else f"time, the last {LATE:.0%} of the ratings",
+        "seeds": list(seeds),
+        "ratings": len(table.value),
+        "users": table.users,
+        "left out": [reason._asdict() for reason in not_rated(data)],
+        "notes": [],
+        "models": _figures(errors, table),
+    }
+
+
+def _library(out: _Errors, name: str, table: RatingTable, train: Rows, test: Rows, seed: int) -> None:
+    if out.refused:
+        return
+    begun = time.monotonic()
+    try:
+        predicted = library_predictions(name, table, train, test, seed)
+    except DataError as error:
+        out.refused = str(error)
+        return
+    _add(out, predicted, table, test, time.monotonic() - begun)
+
+
+def _freshet(errors: dict[str, _Errors], table: RatingTable, train: Rows, test: Rows, *, causal: bool) -> None:
+    begun = time.monotonic()
+    model = ResidualModel(table, train, causal=causal)
+    fitted = time.monotonic() - begun
+    for folding in (False, True):
+        wanted = ("freshet-folded", "bias-folded") if folding else ("freshet",)
+        if not set(wanted) & set(errors):
+            continue
+        begun = time.monotonic()
+        for name, predicted in zip(wanted, model.predict(test, folding=folding), strict=False):
+            if name in errors:
+                _add(errors[name], predicted, table, test, fitted + time.monotonic() - begun)
+
+
+def _add(out: _Errors, predicted: Doubles, table: RatingTable, test: Rows, seconds: float) -> None:
+    if out.refused or not np.isfinite(predicted).all():
+        out.refused = out.refused or "predictions that are not finite numbers"
+        out.error.clear()
+        return
+    out.error.append(predicted - table.value[test])
+    out.user.append(table.user[test])
+    out.seconds += seconds
+
+
+def _figures(errors: dict[str, _Errors], table: RatingTable) -> dict[str, dict[str, Any]]:
+    ran = {name: (np.concatenate(one.error), np.concatenate(one.user)) for name, one in errors.items() if one.error}
+    best = min(
+        (name for name in LIBRARY if name in ran), key=lambda name: float((ran[name][0] ** 2).mean()), default=""
+    )
+    draws = {name: bootstrap(error, user, table.users) for name, (error, user) in ran.items()}
+    out: dict[str, dict[str, Any]] = {}
+    for name, one in errors.items():
+        if name not in ran:
+            out[name] = {"not run": one.refused}
+            continue
+        error = ran[name][0]
+        intervals = {"RMSE": ends(draws[name][0]), "MAE": ends(draws[name][1])}
+        if best and name != best:
+            intervals[f"RMSE - {best}"] = ends(draws[name][0] - draws[best][0])
+            intervals[f"MAE - {best}"] = ends(draws[name][1] - draws[best][1])
+        out[name] = {
+            "RMSE": float(np.sqrt((error**2).mean())),
+            "MAE": float(np.abs(error).mean()),
+            "intervals": intervals,
+            "seconds": round(one.seconds, 2),
+        }
+    return out
+
+
+def bootstrap(error: Doubles, user: Rows, users: int, draws: int = DRAWS, seed: int = 0) -> tuple[Doubles, Doubles]:
+    """RMSE and MAE, f64 [draws] each, of users drawn with replacement; the same draws for every model."""
+    squares, sizes = np.bincount(user, error**2, users), np.bincount(user, np.abs(error), users)
+    count = np.bincount(user, minlength=users)
+    judged = np.flatnonzero(count)
+    picked = np.random.default_rng(seed).integers(len(judged), size=(draws, len(judged)))
+    picks = judged[picked]
+    total = count[picks].sum(1)
+    return np.sqrt(squares[picks].sum(1) / total), sizes[picks].sum(1) / total
+
+
+def ends(values: Doubles) -> list[float]:
+    """[2.5 %, 97.5 %]"""
+    return [float(value) for value in np.percentile(values, [2.5, 97.5])]

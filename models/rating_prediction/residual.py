@@ -1,0 +1,43 @@
+"""freshet's rating predictor: shrunken biases and a ridge over weighted means of the user's other residuals.
+
+The kernels (same categories, similar text, correlated items, the same day, recurrent means with three fades) are in
+models/rating_prediction/features.py; each recurrent mean is a state of two numbers that one event updates. The effects
+of time are after
+Y. Koren, Collaborative filtering with temporal dynamics, KDD 2009; neighbours over residuals after R. Bell and Y. Koren, Scalable
+collaborative filtering with jointly derived neighborhood interpolation weights, ICDM 2007. It is a model of its own, not the
+served network.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from models.data.histories import Rows
+from models.rating_prediction.features import Context, Statistics, features, statistics
+from models.rating_prediction.table import Doubles, RatingTable
+
+RIDGE: Final = 10.0
+
+
+class ResidualModel:
+    """Fitted on the training part of one fold. causal: learn from earlier events of a user only, as under a time split."""
+
+    def __init__(self, table: RatingTable, train: Rows, *, causal: bool) -> None:
+        self._table = table
+        self._causal = causal
+        self._made: Statistics = statistics(table, train)
+        base, read = features(table, self._made, train, Context(causal, folding=False))
+        self._ridge = make_pipeline(StandardScaler(), Ridge(RIDGE)).fit(read, table.value[train] - base)
+
+    def predict(self, test: Rows, *, folding: bool = False) -> tuple[Doubles, Doubles]:
+        """f64 [T] each, clipped to the scale: the prediction, and the biases alone.
+
+        folding: earlier ratings of the test part speak too, once they have passed (a causal model only).
+        """
+        base, read = features(self._table, self._made, test, Context(self._causal, folding))
+        return np.clip(base + self._ridge.predict(read), *self._table.scale), np.clip(base, *self._table.scale)

@@ -1,5 +1,0 @@
-"""An evaluation as files: one HTML page that needs nothing else, the same figures as JSON and as CSV."""
-
-from models.report.files import write_report
-
-__all__ = ["write_report"]

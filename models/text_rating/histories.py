@@ -1,0 +1,58 @@
+"""Comments without a value get the one that is read out of their text: in training rows, as the worker does it in serving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from models.data.histories import Floats, Histories, histories
+from models.text_rating.corpus import Doubles
+from models.text_rating.reading import Reading
+from stream.core.features import InputSpec
+
+
+def read_histories(
+    train: pl.DataFrame,
+    held: pl.DataFrame | None,
+    item_ids: Sequence[str],
+    spec: InputSpec,
+    encode: Callable[[list[str]], Floats],
+    reading: Reading | None,
+) -> Histories:
+    """`models.data.histories.histories`, with the read values in the inputs; None reads nothing. A read value makes no
+    choice of a
+    comment: what there is to foresee stays what users said."""
+    texts: list[str] = []
+
+    def remembered(asked: list[str]) -> Floats:
+        texts.extend(asked)
+        return encode(asked)
+
+    rows = histories(train, held, item_ids, spec, remembered)
+    if reading is None:
+        return rows
+    lacking = np.zeros(len(texts), np.bool_)
+    lacking[rows.comment[_lack(rows)]] = True
+    values = np.full(len(texts), np.nan)
+    wanted = np.flatnonzero(lacking)
+    values[wanted] = reading.values([texts[place] for place in wanted.tolist()], spec.rating_scale)
+    return read_in(rows, spec, values)
+
+
+def read_in(rows: Histories, spec: InputSpec, values: Doubles) -> Histories:
+    """values: f64 [M], the rating in each text of `rows.vectors`, NaN for none. Events that have a value keep it."""
+    places = _lack(rows)
+    read = values[rows.comment[places]]
+    places, read = places[~np.isnan(read)], read[~np.isnan(read)]
+    numbers = rows.numbers.copy()
+    for place, value in zip(places.tolist(), read.tolist(), strict=True):
+        numbers[place, :2] = spec.numbers(value, -1)[:2]
+    return replace(rows, numbers=numbers)
+
+
+def _lack(rows: Histories) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Places of the comments with a text and without a value."""
+    return np.flatnonzero((rows.comment > 0) & (rows.numbers[:, 1] == 0))

@@ -1,0 +1,104 @@
+"""The protocol `reading`: how well the rating of a comment is read out of its text, users split, on the test part.
+
+Rivals: the best constants, TF-IDF with ridge regression, a head on the frozen BERT vector. All are fitted to the training part,
+and what is chosen (penalties, n-grams, the epoch to keep) is chosen by RMSE on the validation part. The test part is read once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from models.data import DataSet
+from models.interfaces import Report, silent
+from models.network.text import TextEncoder
+from models.text_rating.ablation import CHOSEN
+from models.text_rating.baselines import constant, tfidf_ridge
+from models.text_rating.corpus import Doubles, corpus, split_users
+from models.text_rating.head import HeadSettings, read_values
+from models.text_rating.learn import Encode, Material, best_head, learn
+from models.text_rating.scores import figures
+from models.text_rating.tuned import TuneSettings
+from stream.core.errors import DataError
+
+NAME: Final = "bert-tuned"
+
+
+def reading_protocol(
+    data: DataSet,
+    seeds: Sequence[int] = (0, 1, 2),
+    encode: Encode | None = None,
+    report: Report = silent,
+    settings: TuneSettings = CHOSEN,
+) -> dict[str, Any]:
+    """JSON-able: {"models": {NAME: {"test": {"RMSE", "MAE"}, "validation": {...}, "intervals": {...}, "seconds"}}, ...}.
+
+    The split is one and the same for all seeds; they vary the training, and errors are averaged over them. intervals: 95 %,
+    bootstrapped over the test users, with the paired difference to bert-tuned ("RMSE - bert-tuned"). Raises DataError where
+    there are too few comments with a rating.
+    """
+    if not seeds:
+        raise DataError("the protocol `reading` needs at least one seed")
+    found = corpus(data)
+    material = Material(found, split_users(found), (encode or TextEncoder().encode)(found.texts))
+    said: dict[str, dict[str, list[Doubles]]] = {part: {} for part in ("validation", "test")}
+    seconds: dict[str, float] = {}
+
+    def keep(name: str, began: float, **values: Doubles) -> None:
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+        for part, value in values.items():
+            if not np.isfinite(value).all():
+                raise DataError(f"{name}: predictions of the {part} part that are not finite numbers")
+            said[part].setdefault(name, []).append(np.clip(value, *found.scale))
+
+    sizes = {part: len(material.values(part)) for part in said}
+    for kind in ("mean", "median"):
+        began = time.monotonic()
+        keep(kind, began, **{part: constant(material.values("train"), kind, size) for part, size in sizes.items()})
+    began = time.monotonic()
+    report("TF-IDF and ridge", 0, 1, "")
+    words, tries = tfidf_ridge(
+        material.texts("train"), material.values("train"), material.texts("validation"), material.values("validation")
+    )
+    keep("tfidf-ridge", began, **{part: words.predict(material.texts(part)) for part in said})
+    began = time.monotonic()
+    head, chosen = best_head(material, HeadSettings())
+    rows = {part: getattr(material.parts, part) for part in said}
+    keep("frozen-head", began, **{part: read_values(head, material.vectors[at]) for part, at in rows.items()})
+    trained = 0.0
+    for seed in seeds:
+        reading = learn(material, settings, seed, report)
+        trained += reading.seconds
+        keep(NAME, time.monotonic(), **{part: reading.values(material.texts(part)) for part in said})
+    seconds[NAME] = trained / len(seeds)
+    models = _tables(material, said)
+    for name, value in seconds.items():
+        models[name]["seconds"] = round(value, 2)
+    return {
+        "data": data.name,
+        "protocol": "reading",
+        "split": "by user, 55 % training, 20 % validation, 25 % test",
+        "seeds": list(seeds),
+        "comments": {part: len(rows) for part, rows in zip(material.parts._fields, material.parts, strict=True)},
+        "users": {
+            part: len(np.unique(found.user[rows]))
+            for part, rows in zip(material.parts._fields, material.parts, strict=True)
+        },
+        "chosen": {"tfidf-ridge": {**words.settings, "tries": tries}, "frozen-head": {"penalty": chosen.penalty}},
+        "models": models,
+    }
+
+
+def _tables(material: Material, said: dict[str, dict[str, list[Doubles]]]) -> dict[str, dict[str, Any]]:
+    out: dict[str, dict[str, Any]] = {}
+    for part, models in said.items():
+        errors = {name: np.stack(each) - material.values(part) for name, each in models.items()}
+        for name, found in figures(errors, material.corpus.user[getattr(material.parts, part)], NAME).items():
+            entry = out.setdefault(name, {})
+            entry[part] = {metric: round(found[metric], 4) for metric in ("RMSE", "MAE")}
+            if part == "test":
+                entry["intervals"] = found["intervals"]
+    return out

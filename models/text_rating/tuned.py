@@ -1,0 +1,230 @@
+"""BERT with its upper layers fine-tuned to read ratings, and how it is tuned.
+
+The head starts from the one fitted on frozen vectors, then both are tuned (A. Kumar et al., Fine-Tuning can Distort Pretrained
+Features, ICLR 2022). Frozen layers run without dropout; without augmentation their outputs are computed once and kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.data.histories import Floats, Rows
+from models.interfaces import Report, silent
+from models.network.text import load_bert, load_tokenizer
+from models.text_rating.augment import drop_words, shuffle_sentences
+from models.text_rating.corpus import Doubles
+from models.text_rating.head import HeadSettings, RatingHead, class_weights, fit_head
+from stream.core.errors import DataError
+
+CLIP: Final = 1.0  # largest norm of a step's gradient
+SORTED: Final = 16  # batches whose texts are sorted by length together: less padding
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """frozen: layers from the bottom (of 6) that stay as they are, the embeddings with them; epochs, patience: at most, and
+    without a better validation RMSE; batch: texts; rate: of the layers, head_rate: of the head (AdamW, linear decay);
+    words: share of words dropped from training texts; sentences: shuffle them; keep_last: all epochs, and the last one's weights
+    (no early stopping); head: its output and class balance."""
+
+    frozen: int = 4
+    epochs: int = 4
+    patience: int = 2
+    batch: int = 16
+    rate: float = 1e-4
+    head_rate: float = 1e-3
+    decay: float = 0.01
+    words: float = 0.0
+    sentences: bool = False
+    keep_last: bool = False
+    head: HeadSettings = field(default_factory=HeadSettings)
+
+
+class TunedReader(nn.Module):
+    """Token ids and mask i64 [B, L] -> values f32 [B]. bert: a transformers BertModel; the vector is as in
+    models.network.text."""
+
+    def __init__(self, bert: Any, head: RatingHead) -> None:
+        super().__init__()
+        self.bert = bert
+        self.head = head
+
+    def trunk(self, ids: Tensor, mask: Tensor, layers: int) -> Tensor:
+        """Outputs of the first `layers` layers, f32 [B, L, T]."""
+        return self._layers(self.bert.embeddings(input_ids=ids), mask, range(layers))
+
+    def vector(self, hidden: Tensor, mask: Tensor, layers: int) -> Tensor:
+        """From the outputs of the first `layers` layers to the text vector f32 [B, T]."""
+        hidden = self._layers(hidden, mask, range(layers, len(self.bert.encoder.layer)))
+        weight = mask[:, :, None].to(hidden.dtype)
+        return nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.head(self.vector(self.trunk(ids, mask, 0), mask, 0))  # type: ignore[no-any-return]
+
+    def _layers(self, hidden: Tensor, mask: Tensor, which: range) -> Tensor:
+        hides = (1.0 - mask[:, None, None, :].to(hidden.dtype)) * torch.finfo(hidden.dtype).min
+        for place in which:
+            found = self.bert.encoder.layer[place](hidden, attention_mask=hides)
+            hidden = found[0] if isinstance(found, tuple) else found
+        return hidden
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """reader: in eval mode; curve: validation RMSE after each epoch, the first before any; epochs: that of the reader."""
+
+    reader: TunedReader
+    curve: tuple[float, ...]
+    epochs: int
+    seconds: float
+
+
+def tune(
+    texts: Sequence[str],
+    values: Doubles,
+    watched: Sequence[str],
+    watched_values: Doubles,
+    bounds: tuple[float, float],
+    settings: TuneSettings,
+    vectors: Floats,
+    seed: int = 0,
+    report: Report = silent,
+) -> Tuned:
+    """Tune on texts with values f64 [n]; keep the epoch with the least RMSE on the watched ones.
+
+    vectors: f32 [n, T], the texts' frozen vectors, for the head to start from. Same input and seed: same result on one machine.
+    Raises DataError where training diverges.
+    """
+    began = time.monotonic()
+    head = fit_head(vectors, values, bounds, settings.head, seed)
+    torch.manual_seed(seed)
+    draw = np.random.default_rng(seed)
+    reader = TunedReader(load_bert(), head).requires_grad_(False)
+    layers = list(reader.bert.encoder.layer[settings.frozen :]) + ([] if settings.frozen else [reader.bert.embeddings])
+    trained = nn.ModuleList(layers).requires_grad_(True)
+    reader.head.requires_grad_(True)
+    both = [*trained.parameters(), *reader.head.parameters()]
+    groups = [
+        {"params": list(trained.parameters()), "lr": settings.rate},
+        {"params": list(reader.head.parameters()), "lr": settings.head_rate},
+    ]
+    optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
+    steps = settings.epochs * -(-len(texts) // settings.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1.0 - step / steps))
+    weight = class_weights(values, balanced=settings.head.balanced)
+    fixed = not settings.words and not settings.sentences
+    feed = Feed(reader, settings.frozen)
+    kept = feed.of(texts) if fixed else []
+    watching = feed.of(watched)
+
+    def rmse() -> float:
+        return float(np.sqrt(np.mean((feed.read(watching) - watched_values) ** 2)))
+
+    curve, best, best_at = [rmse()], copy.deepcopy(reader.state_dict()), 0
+    for epoch in range(1, settings.epochs + 1):
+        inputs = kept if fixed else feed.of([_other(text, settings, draw) for text in texts])
+        reader.head.train()
+        trained.train()
+        for done, rows in batches([len(one) for one in inputs], settings.batch, draw):
+            hidden, mask = padded([inputs[row] for row in rows.tolist()])
+            vector = reader.vector(hidden, mask, settings.frozen) if settings.frozen else feed.whole(hidden, mask)
+            value, of = torch.from_numpy(values[rows]).float(), torch.from_numpy(weight[rows]).float()
+            loss = reader.head.loss(vector, value, of)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(both, CLIP)
+            optimiser.step()
+            schedule.step()
+            report(f"epoch {epoch}/{settings.epochs}", done, len(texts), f"loss {loss.item():.3f}")
+        reader.eval()
+        curve.append(rmse())
+        report("validation", 1, 1, f"epoch {epoch}: RMSE {curve[-1]:.4f}")
+        if not math.isfinite(curve[-1]):
+            raise DataError(f"reading: diverged in epoch {epoch}: RMSE {curve[-1]:g} on the validation part")
+        if settings.keep_last or curve[-1] < curve[best_at]:
+            best, best_at = copy.deepcopy(reader.state_dict()), epoch
+        if epoch - best_at >= settings.patience:
+            break
+    reader.load_state_dict(best)
+    return Tuned(reader.requires_grad_(False).eval(), tuple(curve), best_at, time.monotonic() - began)
+
+
+class Feed:
+    """Texts as the trained layers take them: outputs of the frozen layers f32 [L, T] each, or token ids i64 [L]."""
+
+    def __init__(self, reader: TunedReader, frozen: int) -> None:
+        self._reader = reader
+        self._frozen = frozen
+        self._tokenizer = load_tokenizer()
+
+    def of(self, texts: Sequence[str]) -> list[Tensor]:
+        """One tensor a text, in order."""
+        tokens = [torch.tensor(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+        if not self._frozen:
+            return tokens
+        out: list[Tensor] = [torch.empty(0)] * len(tokens)
+        self._reader.eval()
+        with torch.no_grad():
+            for some in by_length(tokens):
+                ids, mask = padded([tokens[place] for place in some])
+                for place, row in zip(some, self._reader.trunk(ids, mask, self._frozen), strict=True):
+                    out[place] = row[: len(tokens[place])].clone()
+        return out
+
+    def whole(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and mask i64 [B, L] -> vectors f32 [B, T], all layers."""
+        return self._reader.vector(self._reader.trunk(ids, mask, 0), mask, 0)
+
+    def read(self, inputs: Sequence[Tensor]) -> Doubles:
+        """Values f64 [n] of what `of` made."""
+        out = np.zeros(len(inputs))
+        self._reader.eval()
+        with torch.no_grad():
+            for some in by_length(inputs):
+                hidden, mask = padded([inputs[place] for place in some])
+                vector = self._reader.vector(hidden, mask, self._frozen) if self._frozen else self.whole(hidden, mask)
+                out[some] = self._reader.head(vector).numpy()
+        return out
+
+
+def by_length(inputs: Sequence[Tensor], at_once: int = 32) -> Iterator[list[int]]:
+    """Places of the inputs, those of like length together, so that little is computed on padding."""
+    order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
+    for at in range(0, len(order), at_once):
+        yield order[at : at + at_once]
+
+
+def padded(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """B tensors [L] or [L, T] -> one of the longest L, zeros behind, and the mask i64 [B, L]."""
+    mask = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.int64) for one in inputs], batch_first=True)
+    return nn.utils.rnn.pad_sequence(list(inputs), batch_first=True), mask
+
+
+def batches(lengths: Sequence[int], size: int, draw: np.random.Generator) -> Iterator[tuple[int, Rows]]:
+    """(rows done with this batch, its rows i64), each row once, in a random order; lengths within a batch are alike."""
+    length = np.asarray(lengths)
+    order = draw.permutation(len(length))
+    found: list[Rows] = []
+    for at in range(0, len(order), size * SORTED):
+        some = order[at : at + size * SORTED]
+        some = some[np.argsort(length[some], kind="stable")]
+        found += [some[place : place + size] for place in range(0, len(some), size)]
+    done = 0
+    for which in draw.permutation(len(found)).tolist():
+        done += len(found[which])
+        yield done, found[which]
+
+
+def _other(text: str, settings: TuneSettings, draw: np.random.Generator) -> str:
+    text = shuffle_sentences(text, draw) if settings.sentences else text
+    return drop_words(text, settings.words, draw) if settings.words else text

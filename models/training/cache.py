@@ -1,0 +1,160 @@
+"""What the harness keeps on disk, so that nothing is fitted twice and an interrupted comparison goes on. No pickle.
+
+FOLDER/<key of the fit>/checkpoint.pt          written by models that have epochs; a fit goes on from it
+                       /seconds.json           spent on fitting until that checkpoint
+                       /fit.json               a fit that ended: seconds, what was chosen, curve
+                       /<key of the task>.npz  ranks and lists of one task
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.interfaces import Model, Task, Training
+from models.metrics.top_k import Lists
+
+SCHEMA: Final = 2
+"""To be raised where the same settings lead to other results than before."""
+
+
+@dataclass(frozen=True)
+class FitInfo:
+    """seconds: that fitting took; chosen: settings that validation chose; curve: figures of each epoch, if there are any."""
+
+    seconds: float
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[Mapping[str, Any], ...] = ()
+
+
+class Fold:
+    """The folder of one fit: one model, one training part, one seed. folder: None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where the model may keep its progress."""
+        return self._folder / "checkpoint.pt" if self._folder else None
+
+    def spent(self) -> float:
+        """Seconds that went into the checkpoint; 0 without one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return 0.0
+        return float(self._json("seconds.json").get("seconds", 0.0))
+
+    def keep_spent(self, seconds: float) -> None:
+        """Beside the checkpoint that is there now."""
+        if self._folder:
+            write(self._folder / "seconds.json", json.dumps({"seconds": seconds}).encode())
+
+    def info(self) -> FitInfo | None:
+        """Of a fit that ended."""
+        kept = self._json("fit.json")
+        return FitInfo(kept["seconds"], kept["chosen"], tuple(kept["curve"])) if kept else None
+
+    def keep_info(self, info: FitInfo) -> FitInfo:
+        """The first that ended stays and is returned: its seconds were not those of reading a checkpoint."""
+        if self._folder is None:
+            return info
+        if earlier := self.info():
+            return earlier
+        write(self._folder / "fit.json", json.dumps(asdict(info), default=str).encode())
+        return info
+
+    def lists(self, key: str) -> Lists | None:
+        """Of a task that was judged."""
+        if self._folder is None:
+            return None
+        try:
+            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as kept:
+                return Lists(kept["rank"], kept["top"])
+        except (OSError, ValueError, KeyError):
+            return None  # not there
+
+    def keep_lists(self, key: str, lists: Lists) -> None:
+        """Of a task."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        beside = self._folder / f"{key}.partial.npz"
+        np.savez_compressed(beside, rank=lists.rank, top=lists.top)
+        beside.replace(self._folder / f"{key}.npz")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        if self._folder is None:
+            return {}
+        try:
+            kept: dict[str, Any] = json.loads((self._folder / name).read_text("utf-8"))
+            return kept
+        except (OSError, ValueError):
+            return {}
+
+
+def write(path: Path, content: bytes) -> None:
+    """Beside, then rename: a crash leaves the older one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def fold_of(cache: Path | None, training: str, model: Model, seed: int) -> Fold:
+    """training: its fingerprint."""
+    if cache is None:
+        return Fold(None)
+    return Fold(cache / digest(SCHEMA, training, model.name, dict(model.settings), seed)[:32])
+
+
+def digest(*parts: Any) -> str:
+    """sha256 (hex) of numbers, texts, arrays, dataclasses, and lists and mappings of them, by their content."""
+    total = sha256()
+    for part in parts:
+        _feed(total, part)
+    return total.hexdigest()
+
+
+def training_key(training: Training) -> str:
+    """Everything that fitting reads."""
+    rows = training.rows
+    return digest(training.items, training.spec, training.text, vars(rows), training.use, training.watched)
+
+
+def task_key(task: Task, training: str) -> str:
+    """What is judged, and how. training: its fingerprint."""
+    return digest(
+        training,
+        task.name,
+        dict(task.settings),
+        vars(task.rows),
+        task.places,
+        task.filter_seen,
+        task.candidates,
+        task.groups,
+    )
+
+
+def _feed(total: Any, part: Any) -> None:
+    if isinstance(part, np.ndarray):
+        total.update(f"array {part.dtype} {part.shape}\0".encode())
+        total.update(np.ascontiguousarray(part).data)
+    elif is_dataclass(part) and not isinstance(part, type):
+        _feed(total, asdict(part))
+    elif isinstance(part, Mapping):
+        total.update(f"mapping {len(part)}\0".encode())
+        for name in sorted(part, key=str):
+            _feed(total, name)
+            _feed(total, part[name])
+    elif isinstance(part, (list, tuple)):
+        total.update(f"list {len(part)}\0".encode())
+        for one in part:
+            _feed(total, one)
+    else:
+        total.update(f"{type(part).__name__} {part!r}\0".encode())

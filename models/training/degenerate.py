@@ -1,0 +1,85 @@
+"""Trainings and evaluations that say nothing: refused, or named beside the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from models.data.histories import Flags, Rows
+from models.interfaces import Task, Training
+from models.metrics.ranks import QUERIES
+from models.metrics.top_k import seen_before
+from models.training.batching import following
+from stream.core.errors import DataError
+
+LIST: Final = 10  # items of the list that the figures in front are about
+UNWATCHED: Final = (
+    "the validation part is empty (too few choices a user): settings are the models' first ones, and networks stop by epochs or "
+    "minutes alone"
+)
+
+
+def require_order(name: str, events: pl.DataFrame) -> None:
+    """Raises DataError where users have two events and more, yet nobody two of different times: their order is arbitrary."""
+    each = events.group_by("user").agg(count=pl.len(), times=pl.col("time").n_unique()).filter(pl.col("count") > 1)
+    if len(each) and (each["times"] == 1).all():
+        raise DataError(
+            f"{name}: field `time`: every user's events all have one and the same time, so nothing follows anything: found "
+            f"{events['time'].n_unique()} times in {len(events)} events, expected a time of its own for each event; where only "
+            "the order is known, give `user item item ...` lines"
+        )
+
+
+def require_following(name: str, training: Training) -> None:
+    """name: of the model. Raises DataError where no choice follows another event of its user in the training part."""
+    if following(training.rows, training.use).any():
+        return
+    users = len(np.unique(training.rows.owner()[training.use]))
+    raise DataError(
+        f"{name}: nothing to learn from: no choice follows an event of the same user; found {int(training.use.sum())} events "
+        f"of {users} users in the training part, expected users with two events or more before those held back"
+    )
+
+
+def notes(task: Task) -> list[str]:
+    """What a reader must know before the figures of a task are believed."""
+    said = []
+    if not len(task.training.watched):
+        said.append(UNWATCHED)
+    few = int((rankable(task) <= LIST).sum())
+    if few:
+        said.append(
+            f"at {few:,} of {len(task.places):,} choices no more than {LIST} items were left to rank: a hit says nothing there"
+        )
+    return said
+
+
+def require_ranking(tasks: Sequence[Task]) -> None:
+    """Raises DataError where no place of any task has more items to rank than a list holds: any model would hit always."""
+    most = max(int(rankable(task).max()) for task in tasks)
+    if most > LIST:
+        return
+    raise DataError(
+        f"{tasks[0].name}: at most {most} of {len(tasks[0].training.items)} items are left to rank at any choice: a list of "
+        f"{LIST} holds them all, so that any model hits; expected more than {LIST}: a larger catalogue"
+    )
+
+
+def rankable(task: Task) -> Rows:
+    """i64 [Q]: how many items are ranked at each place."""
+    size = len(task.training.items) + 1
+    out = np.empty(len(task.places), np.int64)
+    for at in range(0, len(task.places), QUERIES):
+        some = task.places[at : at + QUERIES]
+        left: Flags = np.ones((len(some), size), np.bool_)
+        if task.candidates is not None:
+            left &= task.candidates if task.groups is None else task.candidates[task.groups[at : at + QUERIES]]
+        if task.filter_seen:
+            line, seen = seen_before(task.rows, some)
+            left[line, seen] = False
+        left[:, 0] = False
+        out[at : at + len(some)] = left.sum(1)
+    return out

@@ -1,0 +1,83 @@
+"""Which items follow which: directed, decayed co-occurrence in the users' sequences, cut to the best few of every item.
+
+For every user sequence s and every i < j <= i + reach:
+    C[s_i, s_j] += w decay^(j - i - 1)      C[s_j, s_i] += back w decay^(j - i - 1)
+    weight(a, b) = C[a, b] / (sqrt(n_a n_b) + shrink)        n: how often each item was chosen
+
+Choices count by their actions (stream.core.features.ACTIONS): in n each with its weight, a pair with w = sqrt(weight_i
+weight_j), so
+that two items of one weight are as near as they would be at any other, shrinkage aside. Without actions all weights are 1.
+
+Counting by distance is from sequential rules (I. Kamehkhosh, D. Jannach and M. Ludewig, RecTemp 2017), the norm from item-kNN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix, csr_matrix
+
+from models.data.histories import Floats, Histories, Rows
+from models.interfaces import Training
+from models.network.blend import recent_choices
+
+
+@dataclass(frozen=True)
+class NeighbourSettings:
+    """Chosen on the validation part of Amazon Beauty. reach: events ahead that count; keep: neighbours of an item."""
+
+    reach: int = 10
+    decay: float = 0.8
+    back: float = 0.5
+    shrink: float = 5.0
+    keep: int = 100
+
+
+def neighbours(training: Training, settings: NeighbourSettings | None = None) -> tuple[Rows, Floats]:
+    """index i64 [N + 1, K] and weight f32 [N + 1, K], best first, equal weights in the order of their rows.
+
+    Rows with fewer than K neighbours end in zeros; row 0 is empty. Read are the choices in `training.use` and nothing else.
+    """
+    settings = settings or NeighbourSettings()
+    rows, size = training.rows, len(training.items) + 1
+    counted = np.flatnonzero(training.use & rows.choice)
+    item, owner = rows.item[counted], rows.owner()[counted]
+    weights = None if rows.weight is None else rows.weight[counted]
+    ahead = csr_matrix((size, size), dtype=np.float64)
+    for step in range(1, settings.reach + 1):
+        same = owner[step:] == owner[:-step]
+        pair = item[:-step][same], item[step:][same]
+        values = np.full(len(pair[0]), settings.decay ** (step - 1))
+        if weights is not None:
+            values *= np.sqrt(weights[:-step][same] * weights[step:][same])
+        ahead += coo_matrix((values, pair), (size, size)).tocsr()
+    both = (ahead + settings.back * ahead.T).tocoo()
+    use = (both.row != both.col) & (both.data > 0)
+    row, column, weight = both.row[use].astype(np.int64), both.col[use].astype(np.int64), both.data[use]
+    often = np.sqrt(np.bincount(item, weights, minlength=size))
+    weight = weight / (often[row] * often[column] + settings.shrink)
+    return _best(row, column, weight, size, settings.keep)
+
+
+def _best(row: Rows, column: Rows, weight: Floats, size: int, keep: int) -> tuple[Rows, Floats]:
+    """The `keep` heaviest entries of every row of a sparse matrix, as two dense arrays [size, keep]."""
+    weight = weight.astype(np.float32)  # first rounded, then ordered: equal in the arrays means equal in the order
+    order = np.lexsort((column, -weight, row))
+    row, column, weight = row[order], column[order], weight[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row, side="left")
+    kept = place < keep
+    index = np.zeros((size, keep), np.int64)
+    weights = np.zeros((size, keep), np.float32)
+    index[row[kept], place[kept]] = column[kept]
+    weights[row[kept], place[kept]] = weight[kept]
+    return index, weights
+
+
+def windows(rows: Histories, places: Rows, last: int) -> Rows:
+    """i64 [Q, last]: the item rows of the user's last choices before each place, newest first, 0 where there are no more."""
+    starts = rows.begins(places)
+    out = np.zeros((len(places), last), np.int64)
+    line, row, age = recent_choices(rows, starts, places, last).T
+    out[line, age] = row
+    return out

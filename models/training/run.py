@@ -1,0 +1,191 @@
+"""The folder that training writes and export reads. No pickle: weights are safetensors, the rest JSON and plain numpy.
+
+run.json             schema, sizes, input spec, data, metrics, settings
+weights.safetensors  the network's parameters
+text.npy             float32 [N + 1, X]: BERT vectors of the item texts; row 0 UNKNOWN, zeros
+items.json           the N item ids; items[i] owns row i + 1
+popularity.npy       float32 [N + 1]: interactions in the training part; row 0 is 0
+neighbours.npz       index int64 [N + 1, K], weight float32 [N + 1, K]: neighbours of the items
+(models/training/neighbours.py); K may be 0
+reading/             where comments without a value have one read out of their text (models/text_rating); else it is not there
+curve.json curve.png loss and validation figures per epoch
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from models.data.choices import parse_choices
+from models.network.blend import Blend, Neighbours, no_neighbours
+from models.network.network import InterestNetwork, NetworkSize
+from models.network.text import MAX_TOKENS
+from models.text_rating.reading import Reading, load_reading, save_reading
+from stream.core.errors import DataError
+from stream.core.features import ACTIONS, CHOICES, InputSpec
+from stream.core.state import MAX_RECENT
+
+SCHEMA: Final = 2
+READING: Final = "reading"
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What the run was trained on. sha256: hex, of the training events in their order; events: how many of them."""
+
+    name: str
+    sha256: str
+    events: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network (on the CPU, in eval mode) with everything that serving it needs.
+
+    popularity: float32 [N + 1]; text: float32 [N + 1, X]; row 0 of both is UNKNOWN; `item_ids[i]` owns row i + 1.
+    blend, neighbours: the sum that is served; K may be 0. reading: gives comments without a value one, in training and in
+    serving; None: they stay without. metrics: name -> figure; intervals: name of a metric -> its 95 %
+    interval; protocol: how they were found, in words; seconds: that training took; seeds: of training. "" or empty: not known.
+    """
+
+    network: InterestNetwork
+    spec: InputSpec
+    item_ids: tuple[str, ...]
+    popularity: NDArray[np.float32]
+    text: NDArray[np.float32]
+    data: DataInfo
+    metrics: dict[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_tokens: int = MAX_TOKENS
+    blend: Blend = field(default_factory=Blend)
+    neighbours: Neighbours = field(default_factory=no_neighbours)
+    protocol: str = ""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    seeds: tuple[int, ...] = ()
+    reading: Reading | None = None
+
+
+def save_run(run: Run, folder: Path) -> None:
+    """Write `run` into `folder`; run.json comes last, so that a run without it is unfinished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").unlink(missing_ok=True)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in run.network.state_dict().items()}, folder / "weights.safetensors"
+    )
+    np.save(folder / "text.npy", run.text)
+    np.save(folder / "popularity.npy", run.popularity)
+    np.savez(folder / "neighbours.npz", index=run.neighbours.index, weight=run.neighbours.weight)
+    (folder / "items.json").write_text(json.dumps(run.item_ids), "utf-8")
+    if run.reading:
+        save_reading(run.reading, folder / READING)
+    about = {
+        "schema": SCHEMA,
+        "size": asdict(run.network.size),
+        "inputs": asdict(run.spec),
+        "max_tokens": run.max_tokens,
+        "data": asdict(run.data),
+        "metrics": run.metrics,
+        "settings": run.settings,
+        "blend": asdict(run.blend),
+        "protocol": run.protocol,
+        "intervals": run.intervals,
+        "seconds": run.seconds,
+        "seeds": run.seeds,
+        "reads_ratings": run.reading is not None,
+    }
+    (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run. Raises DataError where the folder is no finished run or its parts do not fit one another."""
+    try:
+        about = json.loads((folder / "run.json").read_text("utf-8"))
+        if about["schema"] != SCHEMA:
+            raise DataError(f"{folder}: run of schema {about['schema']}; this version reads {SCHEMA}")
+        size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
+        scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
+        choices = parse_choices(",".join(about["inputs"].get("choices", CHOICES)))
+        weights = tuple(sorted((str(name), float(weight)) for name, weight in about["inputs"].get("weights", ACTIONS)))
+        actions = tuple(map(str, about["inputs"].get("actions", ())))
+        spec = InputSpec(
+            (float(scale[0]), float(scale[1])),
+            tuple(scenes),
+            int(about["inputs"]["text_dim"]),
+            choices,
+            weights,
+            actions,
+        )
+        text = np.load(folder / "text.npy", allow_pickle=False)
+        popularity = np.load(folder / "popularity.npy", allow_pickle=False)
+        item_ids = tuple(json.loads((folder / "items.json").read_text("utf-8")))
+        weights = load_file(folder / "weights.safetensors")
+        blend = Blend(**about["blend"])
+        with np.load(folder / "neighbours.npz", allow_pickle=False) as arrays:
+            neighbours = Neighbours(arrays["index"], arrays["weight"])
+        if not len(item_ids) + 1 == size.items + 1 == len(text) == len(popularity):
+            raise DataError(
+                f"{folder}: items.json, text.npy, popularity.npy and run.json differ in the number of items"
+            )
+        check_blend(blend, neighbours, len(item_ids), str(folder))
+        check_actions(spec, size, str(folder))
+        network = InterestNetwork(size, torch.from_numpy(text))
+        network.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{folder} is not a finished training run: {error}") from None
+    network.requires_grad_(False).eval()
+    return Run(
+        network=network,
+        spec=spec,
+        item_ids=item_ids,
+        popularity=popularity,
+        text=text,
+        data=DataInfo(**about["data"]),
+        metrics=about["metrics"],
+        settings=about["settings"],
+        max_tokens=about["max_tokens"],
+        blend=blend,
+        neighbours=neighbours,
+        protocol=about["protocol"],
+        intervals={name: (float(low), float(high)) for name, (low, high) in about["intervals"].items()},
+        seconds=about["seconds"],
+        seeds=tuple(about["seeds"]),
+        reading=load_reading(folder / READING) if about.get("reads_ratings") else None,
+    )
+
+
+def check_actions(spec: InputSpec, size: NetworkSize, where: str) -> None:
+    """Raises DataError where the network reads another number of actions than those that it would be fed."""
+    reads = size.actions if size.reads_actions else 0
+    if len(spec.actions) != reads:
+        raise DataError(
+            f"{where}: inputs.actions: {len(spec.actions)} names ({', '.join(spec.actions) or 'none'}), the network reads "
+            f"{reads}: expected as many; train the run again"
+        )
+
+
+def check_blend(blend: Blend, neighbours: Neighbours, items: int, where: str) -> None:
+    """Raises DataError where the sum cannot be served: numbers out of range, or arrays that do not fit N = `items`."""
+    numbers = (blend.fade, blend.neighbour, blend.prior, blend.evidence)
+    if not (
+        np.isfinite(numbers).all() and 0 < blend.fade <= 1 and 0 <= blend.last <= MAX_RECENT and blend.evidence > 0
+    ):
+        raise DataError(
+            f"{where}: blend {blend}: expected finite numbers, fade in (0, 1], last in 0 .. {MAX_RECENT}, evidence above 0"
+        )
+    index, weight = neighbours.index, neighbours.weight
+    if index.ndim != 2 or index.shape != weight.shape or (index.shape[1] and len(index) != items + 1):
+        raise DataError(
+            f"{where}: neighbours: index {index.shape}, weight {weight.shape}, expected ({items + 1}, K) twice"
+        )
+    if index.dtype != np.int64 or weight.dtype != np.float32 or not np.isfinite(weight).all():
+        raise DataError(f"{where}: neighbours: {index.dtype}, {weight.dtype}; expected int64 and finite float32")
+    if index.size and (index.min() < 0 or index.max() > items or index[0].any() or weight[0].any()):
+        raise DataError(f"{where}: neighbours: rows outside 0 .. {items}, or row 0 is not empty")

@@ -1,0 +1,134 @@
+"""freshet's model: a recurrent network, the neighbours of the last items, popularity while little is known
+(models/network/blend.py).
+
+The network is fitted first; then, on the validation part, the neighbours' settings, and last the weights of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor
+
+from models.data.histories import Floats, Histories, Rows
+from models.interfaces import Report, Scorer, Training, silent
+from models.metrics.popularity import popularity
+from models.metrics.ranks import QUERIES, gains, ranks
+from models.network.blend import Blend, Neighbours, blend_scores, log_popularity, no_neighbours, recent_choices
+from models.training.neighbours import NeighbourSettings, neighbours
+from models.training.sequential.network_model import Epoch, NetworkModel, NetworkRanker
+from models.training.sequential.sequential_knn import SequentialKnn
+from models.training.tuning import watched
+
+LAST: Final = 20
+GRID: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
+    ("neighbour", (0.0, 5.0, 15.0, 50.0, 150.0, 500.0)),
+    ("fade", (0.4, 0.6, 0.8)),
+    ("prior", (0.0, 0.1, 0.3, 0.6)),
+    ("evidence", (1.0, 4.0)),
+)
+"""Tried one line after the other, each over the best so far."""
+
+
+@dataclass(frozen=True)
+class BlendRanker:
+    """What the worker serves: network, neighbours and popularity, added up."""
+
+    interest: NetworkRanker
+    neighbours: Neighbours
+    blend: Blend
+    log_popularity: Floats
+
+    @property
+    def curve(self) -> list[Epoch]:
+        """The network's."""
+        return self.interest.curve
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """What validation chose."""
+        return asdict(self.blend)
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """See models.interfaces.Ranker."""
+        base = self.interest.scorer(rows)
+
+        def score(places: Rows) -> Tensor:
+            begins = rows.begins(places)
+            recent = recent_choices(rows, begins, places, self.blend.last)
+            return blend_scores(base(places), recent, places - begins, self.blend, self.neighbours, self.log_popularity)
+
+        return score
+
+
+class Freshet(NetworkModel):
+    """See the module. collaborative: with neighbours and popularity; without, the recurrent part alone."""
+
+    family = "hybrid"
+
+    def __init__(
+        self,
+        preset: str = "auto",
+        network: Mapping[str, Any] | None = None,
+        fit: Mapping[str, Any] | None = None,
+        name: str = "freshet",
+        *,
+        collaborative: bool = True,
+    ) -> None:
+        super().__init__(name, preset, network, fit)
+        self._collaborative = collaborative
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the result."""
+        grid = {name: list(values) for name, values in GRID}
+        return {**super().settings, "collaborative": self._collaborative, "grid": grid, "last": LAST}
+
+    def fit(  # type: ignore[override]
+        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+    ) -> BlendRanker:
+        """See models.interfaces.Model."""
+        interest = super().fit(training, seed, report, checkpoint)
+        counts = popularity(training.rows, len(training.items), training.use)
+        plain = BlendRanker(interest, no_neighbours(len(training.items)), Blend(LAST), log_popularity(counts))
+        if not self._collaborative:
+            return plain
+        found = SequentialKnn().fit(training, seed, report)
+        shape = NeighbourSettings(**{name: found.chosen[name] for name in ("decay", "back", "shrink")})
+        near = Neighbours(*neighbours(training, shape))
+        return tune(training, replace(plain, neighbours=near), report)
+
+
+def tune(training: Training, ranker: BlendRanker, report: Report = silent) -> BlendRanker:
+    """The weights of the sum with the highest validation NDCG@10, line by line of GRID; the first of equals."""
+    rows, places = training.rows, watched(training)
+    if not len(places):
+        return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][2]))
+    scorer = ranker.interest.scorer(rows)
+    blend = ranker.blend
+    for number, (name, values) in enumerate(GRID):
+        if (name == "fade" and not blend.neighbour) or (name == "evidence" and not blend.prior):
+            continue
+        tries = [Blend(**(asdict(blend) | {name: value})) for value in values]
+        total = np.zeros(len(tries))
+        for some, base in scored(scorer, places):
+            begins = rows.begins(some)
+            recent = recent_choices(rows, begins, some, ranker.blend.last)
+            for at, one in enumerate(tries):
+                scores = blend_scores(base, recent, some - begins, one, ranker.neighbours, ranker.log_popularity)
+                total[at] += gains(ranks(rows, some, lambda _, scores=scores: scores)).sum()  # type: ignore[misc]
+        blend = tries[int(total.argmax())]
+        report(
+            "blend", number + 1, len(GRID), f"{name} {getattr(blend, name):g} NDCG@10 {total.max() / len(places):.4f}"
+        )
+    return replace(ranker, blend=blend)
+
+
+def scored(scorer: Scorer, places: Rows) -> Iterator[tuple[Rows, Tensor]]:
+    """Places a batch at a time, with their scores."""
+    for at in range(0, len(places), QUERIES):
+        yield places[at : at + QUERIES], scorer(places[at : at + QUERIES])

@@ -1,0 +1,187 @@
+"""Fitting of any InterestNetwork to a Training: epochs, early stopping, checkpoints. The base of freshet, SASRec and GRU4Rec."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.data.histories import Histories
+from models.interfaces import Report, Scorer, Training, silent
+from models.network.network import InterestNetwork, NetworkSize
+from models.network.scorer import interest_scorer
+from models.training import distributed
+from models.training.degenerate import require_following
+from models.training.sequential.presets import PRESETS, suited, texts_given
+from models.training.trainer import FitSettings, Fitting
+from stream.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one epoch, from 0. loss: nats per state; hit10, ndcg10: on the validation part; seconds: since the start."""
+
+    epoch: int
+    loss: float
+    hit10: float
+    ndcg10: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NetworkRanker:
+    """A fitted network, in eval mode. `reason`: why fitting ended."""
+
+    network: InterestNetwork
+    curve: list[Epoch] = field(default_factory=list)
+    reason: str = ""
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """See models.interfaces.Ranker."""
+        return interest_scorer(self.network, rows)
+
+
+class NetworkModel:
+    """A network with its settings: preset by the data unless named, single settings over it.
+
+    network: arguments of NetworkSize besides items and scenes; fit: fields of FitSettings.
+    """
+
+    family = "deep"
+
+    def __init__(
+        self,
+        name: str,
+        preset: str = "auto",
+        network: Mapping[str, Any] | None = None,
+        fit: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._name = name
+        self._preset = preset
+        self._network = dict(network or {})
+        self._fit = dict(fit or {})
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        return self._name
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the result."""
+        return {
+            "preset": self._preset,
+            "presets": {
+                name: {"network": preset.network, "fit": asdict(preset.fit)} for name, preset in PRESETS.items()
+            },
+            "network": self._network,
+            "fit": self._fit,
+        }
+
+    def size_and_fit(self, training: Training) -> tuple[NetworkSize, FitSettings]:
+        """The settings in full for this data."""
+        preset = PRESETS[suited(training) if self._preset == "auto" else self._preset]
+        chosen = {"item_text": texts_given(training)} | preset.network | self._network
+        spec = training.spec
+        size = NetworkSize(
+            items=len(training.items),
+            scenes=len(spec.scenes),
+            text=training.text.shape[1],
+            actions=len(spec.actions),
+            **chosen,
+        )
+        return size, FitSettings(**(asdict(preset.fit) | self._fit))
+
+    def fit(
+        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+    ) -> NetworkRanker:
+        """See models.interfaces.Model. On one thread it repeats to the bit with the same seed and data (unless time ran out).
+
+        Raises DataError where nothing follows anything, and where the first epoch diverges.
+        """
+        require_following(self._name, training)
+        size, settings = self.size_and_fit(training)
+        torch.manual_seed(seed)
+        network = InterestNetwork(size, torch.from_numpy(training.text)).to(distributed.training_device())
+        return run(Fitting(network, training, settings, seed), settings, report, checkpoint, self._name)
+
+
+def run(
+    fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Path | None, name: str = "network"
+) -> NetworkRanker:
+    """Epochs until one of four reasons to stop -> the best network by validation NDCG@10. An epoch that diverges is not on
+    the curve and never kept. Raises DataError, with `name`, where that is the first."""
+    best = copy.deepcopy(fitting.average)
+    curve: list[Epoch] = []
+    spent = 0.0
+    if checkpoint is not None and checkpoint.exists():
+        kept = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        fitting.restore(kept["fitting"])
+        best.load_state_dict(kept["best"])
+        curve = [Epoch(*row) for row in kept["curve"]]
+        spent = curve[-1].seconds
+        report("validation", 1, 1, f"epoch {len(curve)} was the last before this fit was cut off; it goes on")
+    started = time.monotonic() - spent
+    reason = ended(curve, settings, fitting.watched)
+    while not reason:
+        epoch = len(curve)
+        stage = f"epoch {epoch + 1}/{settings.epochs}"
+        loss = fitting.epoch(lambda done, total, now, stage=stage: report(stage, done, total, f"loss {now:.3f}"))  # type: ignore[misc]
+        if distributed.agreed(fitting.diverged(loss)):
+            if not curve:
+                raise DataError(
+                    f"{name}: diverged in epoch 1: loss {loss:g}, expected finite losses and weights; "
+                    "try another --preset or --seed"
+                )
+            reason = f"epoch {epoch + 1} diverged; the {'best ' if fitting.watched else ''}epoch before it is kept"
+            break
+        hit10, ndcg10 = fitting.validate()
+        curve.append(distributed.agreed(Epoch(epoch, loss, hit10, ndcg10, time.monotonic() - started)))
+        report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")
+        if not fitting.watched or best_epoch(curve) == epoch:
+            best.load_state_dict(fitting.average.state_dict())
+        if checkpoint is not None and not distributed.rank():
+            save(checkpoint, fitting, best, curve)
+        reason = ended(curve, settings, fitting.watched)
+    return NetworkRanker(best.cpu(), curve, reason)
+
+
+def best_epoch(curve: list[Epoch]) -> int:
+    """The first epoch of the highest validation NDCG@10."""
+    return int(np.argmax([epoch.ndcg10 for epoch in curve]))
+
+
+def ended(curve: list[Epoch], settings: FitSettings, watched: int) -> str:
+    """Why no further epoch should run; "" where one should."""
+    if not curve:
+        return ""
+    if watched and len(curve) - 1 - best_epoch(curve) >= settings.patience:
+        return f"no better validation NDCG@10 for {settings.patience} epochs"
+    if len(curve) >= settings.epochs:
+        return "all epochs done"
+    last = curve[-1].seconds - (curve[-2].seconds if len(curve) > 1 else 0.0)
+    if settings.max_minutes and curve[-1].seconds + 1.1 * last > 60 * settings.max_minutes:
+        return f"the {settings.max_minutes:g} minutes are used up"
+    return ""
+
+
+def save(checkpoint: Path, fitting: Fitting, best: InterestNetwork, curve: list[Epoch]) -> None:
+    """Write beside, then rename: a crash leaves the older one."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    rows = [tuple(asdict(epoch).values()) for epoch in curve]
+    beside = checkpoint.with_suffix(".partial")
+    torch.save({"fitting": fitting.state(), "best": best.state_dict(), "curve": rows}, beside)
+    beside.replace(checkpoint)
+
+
+def epochs_kept(checkpoint: Path | None) -> int:
+    """How many epochs a checkpoint holds; 0 where there is none."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0
+    return len(torch.load(checkpoint, weights_only=True, map_location="cpu")["curve"])

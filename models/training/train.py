@@ -1,0 +1,198 @@
+"""From a data set to a run that can be exported: freshet's model, fitted to the training part of a split and to nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from models.data import DataSet, split_last
+from models.data.actions import often
+from models.data.choices import require_choices
+from models.data.dataset import fingerprint
+from models.interfaces import Report, Training, silent
+from models.metrics.popularity import popularity
+from models.metrics.ranks import gains, hits, popularity_ranks, ranks
+from models.network.text import TEXT_DIM, TextEncoder
+from models.text_rating.histories import read_histories
+from models.text_rating.reading import Reading
+from models.training.batching import hold_validation
+from models.training.cache import digest, training_key
+from models.training.degenerate import UNWATCHED, require_order
+from models.training.run import DataInfo, Run
+from models.training.sequential.freshet import BlendRanker, Freshet
+from models.training.sequential.network_model import Epoch, epochs_kept
+from stream.core.errors import DataError
+from stream.core.features import InputSpec, item_text
+
+__all__ = ["Epoch", "Report", "TrainSettings", "Trained", "run_of", "silent", "train", "training_part"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """holdout: choices per user that nothing here may see; validation: last choices of the rest, for early stopping and for
+    choosing weights; preset: of models.training.sequential.presets, `auto` by the data; epochs: at most, None as the
+    preset has it;
+    max_minutes: of wall time, all in (text encoding included)."""
+
+    seed: int = 0
+    holdout: int = 8
+    validation: int = 3
+    preset: str = "auto"
+    epochs: int | None = None
+    max_minutes: float = 3.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run and how it came about. `reason`: why training ended; notes: what a reader must know beside the figures."""
+
+    run: Run
+    curve: list[Epoch] = field(default_factory=list)
+    reason: str = ""
+    floor: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+class CutOff(KeyboardInterrupt):
+    """Somebody interrupted the epochs. epochs: that the checkpoint holds; 0: there is none."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(f"after {epochs} epochs")
+        self.epochs = epochs
+
+
+def train(
+    data: DataSet,
+    settings: TrainSettings,
+    encoder: TextEncoder,
+    report: Report = silent,
+    started: float | None = None,
+    reading: Reading | None = None,
+    checkpoints: Path | None = None,
+) -> Trained:
+    """Train on all but the last `holdout` choices of each user; the catalogue is known whole.
+
+    Repeats to the bit with the same seed, data, machine and number of epochs (`max_minutes` may change the last) on one
+    thread; on several, sums may differ in their last bits.
+    `started`: time.monotonic() from which max_minutes counts; reading: gives comments without a value one, here and, since it
+    becomes part of the run, in serving; checkpoints: a folder from which a training that was cut off goes on after its last
+    epoch, where data and settings are the same. Raises DataError where nothing is left to learn from, where nothing follows
+    anything, and where training ends with a validation NDCG@10 of 0; CutOff in place of KeyboardInterrupt between the epochs.
+    """
+    started = time.monotonic() if started is None else started
+    training, part = training_part(data, settings, encoder, report, reading)
+    left = settings.max_minutes - (time.monotonic() - started) / 60
+    chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
+    # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
+    model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
+    checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
+    try:
+        ranker = model.fit(training, settings.seed, report, checkpoint)
+    except KeyboardInterrupt:
+        raise CutOff(epochs_kept(checkpoint)) from None
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    metrics = figures(training, ranker)
+    _require_gain(data.name, training, ranker, metrics)
+    run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
+    run = replace(
+        run,
+        settings=asdict(settings) | {"ended": ranker.interest.reason, "epochs_run": len(ranker.curve)},
+        protocol=f"last {settings.validation} choices of each user before the held-out ones (validation), seen items left out",
+        seconds=time.monotonic() - started,
+        seeds=(settings.seed,),
+        reading=reading,
+    )
+    floor = metrics.get("validation popularity HR@10", 0.0)
+    return Trained(run, ranker.curve, ranker.interest.reason, floor, () if metrics else (UNWATCHED,))
+
+
+def _require_gain(name: str, training: Training, ranker: BlendRanker, metrics: dict[str, float]) -> None:
+    """Raises DataError where the model ranks no validation choice among the first ten."""
+    if metrics.get("validation NDCG@10", 1.0) > 0:
+        return
+    raise DataError(
+        f"{name}: training ended with NDCG@10 0 on the {len(training.watched):,} validation choices: found "
+        f"{len(ranker.curve)} epochs ({ranker.interest.reason}) and popularity at {metrics['validation popularity NDCG@10']:g}, "
+        "expected a figure above 0; no run is written. More --epochs and --max-minutes, or more events, may help"
+    )
+
+
+def training_part(
+    data: DataSet,
+    settings: TrainSettings,
+    encoder: TextEncoder,
+    report: Report = silent,
+    reading: Reading | None = None,
+) -> tuple[Training, pl.DataFrame]:
+    """What training may see of `data`, and the table of its events. Raises DataError where that is too little."""
+    part = split_last(data, settings.holdout).train
+    require_choices(data.name, data.events, data.choices, data.weights)
+    require_order(data.name, part)
+    item_ids = tuple(item.item for item in data.items)
+    if len(item_ids) < 2 or not len(part):
+        raise DataError(f"{data.name}: {len(item_ids)} items and {len(part)} training events: nothing to learn from")
+    scenes, actions = replace(data, events=part).scenes, often(part)
+    spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
+    text = item_vectors(data, encoder, report)
+    told = _told(report, "comments")
+    rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, told), reading)
+    use, watched = hold_validation(rows, settings.validation)
+    return Training(data.items, spec, text, rows, use, watched), part
+
+
+def run_of(data: DataSet, training: Training, ranker: BlendRanker, info: DataInfo, metrics: dict[str, float]) -> Run:
+    """A fitted model as a run, ready to export. A network that reads no actions is to be fed none."""
+    network = ranker.interest.network
+    return Run(
+        network=network,
+        spec=training.spec if network.size.reads_actions else replace(training.spec, actions=()),
+        item_ids=training.item_ids,
+        popularity=popularity(training.rows, len(training.items)),
+        text=training.text,
+        data=info,
+        metrics=metrics,
+        blend=ranker.blend,
+        neighbours=ranker.neighbours,
+    )
+
+
+def item_vectors(data: DataSet, encoder: TextEncoder, report: Report = silent) -> NDArray[np.float32]:
+    """BERT vectors of the catalogue, f32 [N + 1, X], row 0 zeros."""
+    texts = [item_text(item.title, item.text, item.categories) for item in data.items]
+    vectors = encoder.encode(texts, _told(report, "item texts"))
+    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
+
+
+def figures(training: Training, ranker: BlendRanker) -> dict[str, float]:
+    """HR@10 and NDCG@10 of the whole sum, of its recurrent part and of popularity on the validation choices."""
+    rows, places = training.rows, training.watched
+    if not len(places):
+        return {}
+    counts = popularity(rows, len(training.items), training.use)
+    found = {
+        "": ranks(rows, places, ranker.scorer(rows)),
+        "recurrent ": ranks(rows, places, ranker.interest.scorer(rows)),
+        "popularity ": popularity_ranks(counts, rows, places),
+    }
+    values: dict[str, float] = {}
+    for name, of in found.items():
+        values[f"validation {name}HR@10"] = round(float(hits(of).mean()), 5)
+        values[f"validation {name}NDCG@10"] = round(float(gains(of).mean()), 5)
+    return values
+
+
+def _key(training: Training, settings: TrainSettings, model: Freshet) -> str:
+    """Of everything that decides the weights; more time may be given to a training that goes on."""
+    settled = {**model.settings, "fit": {"epochs": settings.epochs}}
+    return digest(training_key(training), replace(settings, max_minutes=0.0), settled)
+
+
+def _told(report: Report, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: report(stage, done, total, "BERT")

@@ -1,0 +1,171 @@
+"""The optimisation itself: pieces of histories in, a better network out, one epoch at a time.
+
+Every position foretells the user's next choice (cross-entropy over the whole catalogue). Histories may be long, so they
+are cut into pieces; each epoch first computes the state at every cut with the weights as they are, and a piece starts
+from there (as R2D2 stores recurrent states: S. Kapturowski et al., ICLR 2019). Weights are averaged over steps, and it
+is the average that is judged and kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.data.histories import Histories, Rows
+from models.interfaces import Training
+from models.metrics.ranks import Ranks, gains, hits, ranks
+from models.network.network import InterestNetwork
+from models.network.scorer import input_rows, interest_scorer
+from models.training import distributed
+from models.training.batching import batches, cut, following, initial_states
+from models.training.loss import CatalogueLoss
+from stream.core.features import UNKNOWN
+
+WARM_UP = 10.0  # steps after which the weight average has forgotten about half of the first weights
+CLIP = 1.0  # largest norm of a step's gradient
+WATCHED = 20_000  # validation choices judged after an epoch, at most: more would cost time and tell nothing new
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """length: events in a piece; states: events in a step; rate, decay: of AdamW; unknown: share of input items hidden;
+    average: decay of the weight average, per step; epochs: at most; patience: epochs without a better validation NDCG@10;
+    max_minutes: of wall time, 0 for no limit."""
+
+    epochs: int = 24
+    length: int = 64
+    states: int = 1024
+    rate: float = 2e-3
+    decay: float = 0.01
+    unknown: float = 0.01
+    average: float = 0.99
+    patience: int = 4
+    max_minutes: float = 0.0
+
+
+class Fitting:
+    """A network in training. `average` is the network to keep (eval mode, no gradients)."""
+
+    def __init__(self, network: InterestNetwork, training: Training, settings: FitSettings, seed: int) -> None:
+        device = next(network.parameters()).device
+        self.average = copy.deepcopy(network).requires_grad_(False).eval()
+        self._network = network
+        self._device = device
+        self._rows = training.rows
+        self._use = training.use
+        self._settings = settings
+        self._draw = np.random.default_rng(seed)
+        watched = training.watched
+        if len(watched) > WATCHED:
+            watched = np.sort(np.random.default_rng(0).choice(watched, WATCHED, replace=False))
+        self._watched = watched
+        self._targets = following(training.rows, training.use)
+        self._loss = CatalogueLoss(device=device)
+        self._optimiser = torch.optim.AdamW(
+            network.parameters(), lr=settings.rate, weight_decay=settings.decay, fused=True
+        )
+        self._steps = 0
+        learned = torch.from_numpy(training.known)[:, None].to(device, copy=True)
+        learned[UNKNOWN] = True
+        with torch.no_grad():  # an item that the training part lacks has no id of its own: its text alone speaks for it
+            network.ids.weight.mul_(learned)
+            self.average.ids.weight.mul_(learned)
+        network.ids.weight.register_hook(lambda gradient: gradient * learned)  # type: ignore[no-untyped-call]
+
+    @property
+    def watched(self) -> int:
+        """How many validation choices are judged."""
+        return len(self._watched)
+
+    def epoch(self, told: Callable[[int, int, float], None]) -> float:
+        """Go over all pieces once -> mean loss in nats per state. told: (pieces done, of how many, loss of the step)."""
+        length = self._settings.length
+        recurrent = self._network.size.kind != "attention"
+        # Cuts fall elsewhere in every epoch. Attention starts each piece from nothing, so its cuts stay at the window.
+        first = int(self._draw.integers(length // 2, length + 1)) if recurrent else length
+        pieces = cut(self._rows, self._use, first, length)
+        if recurrent:
+            h, c = initial_states(self._network.eval(), self._rows, pieces, first, length)
+        else:
+            h = c = torch.zeros(1, self._network.size.hidden, device=self._device).expand(len(pieces.begin), -1)
+        self._network.train()
+        unknown = self._draw.random(len(self._rows.item)) < self._settings.unknown
+        rows = replace(self._rows, item=np.where(unknown, UNKNOWN, self._rows.item))
+        total, count, done = 0.0, 0, 0
+        steps = batches(pieces, self._settings.states, self._draw)
+        for some in steps[distributed.rank() : len(steps) - len(steps) % distributed.size() : distributed.size()]:
+            places, real = pieces.places(some)
+            loss, states = self._step(rows, places, real, h[some], c[some])
+            total += loss * states
+            count += states
+            done += len(some)
+            told(done, len(pieces.begin), loss)
+        return total / max(1, count)
+
+    def diverged(self, loss: float) -> bool:
+        """Is anything no longer a finite number: the epoch's loss, or a weight of the average?"""
+        weights = self.average.parameters()
+        return not math.isfinite(loss) or not all(bool(weight.isfinite().all()) for weight in weights)
+
+    def validate(self) -> tuple[float, float]:
+        """HR@10 and NDCG@10 of the average on the validation choices; 0 where there are none."""
+        return means(ranks(self._rows, self._watched, interest_scorer(self.average, self._rows)))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that going on later needs: tensors, numbers and strings only."""
+        return {
+            "network": self._network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "steps": self._steps,
+            "draw": self._draw.bit_generator.state,
+            "torch": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._steps = state["steps"]
+        self._draw.bit_generator.state = state["draw"]
+        torch.set_rng_state(state["torch"])
+
+    def _step(self, rows: Histories, places: Rows, real: NDArray[np.bool_], h: Tensor, c: Tensor) -> tuple[float, int]:
+        """One step on the events at `places` [B, T] -> its loss and how many states had an answer."""
+        answer = self._targets[places]  # [B, T]
+        asked = torch.from_numpy(real & (answer != UNKNOWN))
+        wanted = torch.from_numpy(answer)[asked].to(self._device)  # [M]
+        if not len(wanted) and distributed.size() == 1:
+            return 0.0, 0
+        items = self._network.item_matrix()
+        out, _, _ = self._network.unroll(input_rows(self._network, items, rows, places), h, c)
+        query = self._network.project(out[asked])
+        loss = self._loss(query, items, wanted) if len(wanted) else 0.0 * query.sum()
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        distributed.share_gradients(self._network, len(wanted))
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), CLIP)
+        self._optimiser.step()
+        self._steps += 1
+        self._blend(min(self._settings.average, self._steps / (self._steps + WARM_UP)))
+        return loss.item(), len(wanted)
+
+    @torch.no_grad()
+    def _blend(self, keep: float) -> None:
+        mean: list[Tensor] = list(self.average.parameters())
+        now: list[Tensor] = list(self._network.parameters())
+        torch._foreach_lerp_(mean, now, 1.0 - keep)
+
+
+def means(of: Ranks) -> tuple[float, float]:
+    """HR@10 and NDCG@10 of some ranks; 0 where there are none."""
+    return (float(hits(of).mean()), float(gains(of).mean())) if len(of) else (0.0, 0.0)

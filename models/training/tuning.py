@@ -1,0 +1,81 @@
+"""Choosing settings on the validation part, with the same budget of tries for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from models.data.histories import Histories, Rows
+from models.interfaces import Ranker, Report, Scorer, Training, silent
+from models.metrics.ranks import gains, ranks
+
+TRIES: Final = 8
+WATCHED: Final = 10_000
+"""Validation places that are ranked in one try; where there are more, a fixed draw of so many."""
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A fitted model with the settings that validation chose.
+
+    chosen: these settings; tried: all that were tried, each with its validation NDCG@10, in their order.
+    """
+
+    ranker: Ranker
+    chosen: Settings
+    tried: tuple[tuple[Settings, float], ...] = ()
+
+    def scorer(self, rows: Histories) -> Scorer:
+        """That of the chosen ranker."""
+        return self.ranker.scorer(rows)
+
+
+def watched(training: Training, most: int = WATCHED) -> Rows:
+    """Validation places for choosing settings: all, or a fixed draw of `most`, in order."""
+    if len(training.watched) <= most:
+        return training.watched
+    return np.sort(np.random.default_rng(0).choice(training.watched, most, replace=False))
+
+
+def validation_gain(training: Training, ranker: Ranker, most: int = WATCHED) -> float:
+    """NDCG@10 on the validation places, seen items left out; 0 where there are none."""
+    places = watched(training, most)
+    if not len(places):
+        return 0.0
+    return float(gains(ranks(training.rows, places, ranker.scorer(training.rows))).mean())
+
+
+def search(
+    training: Training,
+    base: Settings,
+    changes: Sequence[Settings],
+    fit: Callable[[Settings], Ranker],
+    report: Report = silent,
+    most: int = WATCHED,
+) -> Chosen:
+    """Coordinate search: `base`, then each change laid over the best so far; a change stays where NDCG@10 rises.
+
+    `changes` beyond the budget of TRIES are not tried. Without validation places `base` is chosen and nothing is tried.
+    """
+    best: Chosen | None = None
+    tried: list[tuple[Settings, float]] = []
+    changes = changes[: TRIES - 1] if len(training.watched) else ()
+    highest = -1.0
+    for number, change in enumerate([{}, *changes]):
+        settings = {**(best.chosen if best else base), **change}
+        if any(settings == earlier for earlier, _ in tried):
+            continue
+        ranker = fit(settings)
+        gain = validation_gain(training, ranker, most)
+        tried.append((settings, gain))
+        if best is None or gain > highest:
+            best, highest = Chosen(ranker, settings), gain
+        report("tuning", number + 1, len(changes) + 1, f"NDCG@10 {highest:.4f}")
+    if best is None:
+        raise RuntimeError("a search always fits its base: this is a bug")
+    return Chosen(best.ranker, best.chosen, tuple(tried))

@@ -1,0 +1,86 @@
+"""Build helm and kubeconform into FOLDER/bin by `go install`, pinned, without root: `python -m scripts.kubernetes FOLDER`.
+And the Prometheus operator's definitions of its kinds that the chart renders, by `go mod download`, into FOLDER/crds.
+
+Go checks every module by its checksum database, unless the user's own Go settings say otherwise. Exit code 0 also where
+there is no Go or no network, with a line that says so: the tests that need the tools then skip with that reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+TOOLS: Final = {
+    "helm": "helm.sh/helm/v3/cmd/helm@v3.18.4",
+    "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7",
+}
+OPERATOR: Final = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+CRDS: Final = ("monitoring.coreos.com_servicemonitors.yaml", "monitoring.coreos.com_prometheusrules.yaml")
+
+
+def bring(target: Path) -> list[str]:
+    """Build what is not there in its pinned version -> what is missing, each with its reason."""
+    go = shutil.which("go")
+    folder = (target / "bin").resolve()
+    missing = []
+    for name, module in TOOLS.items():
+        mark = target / f"{name}.version"
+        if (folder / name).is_file() and mark.is_file() and mark.read_text().strip() == module:
+            continue
+        if go is None:
+            missing.append(f"{name}: no go here")
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"GOBIN": str(folder)}
+        done = subprocess.run([go, "install", module], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            missing.append(f"{name}: go install ended with {done.returncode}: {last[:200]}")
+            continue
+        mark.write_text(module + "\n")
+    return missing
+
+
+def bring_definitions(target: Path) -> str:
+    """Fetch CRDS into target/crds where their pinned version is not there -> why they are missing, "" where they are there."""
+    folder, mark = target / "crds", target / "crds.version"
+    if all((folder / name).is_file() for name in CRDS) and mark.is_file() and mark.read_text().strip() == OPERATOR:
+        return ""
+    if (go := shutil.which("go")) is None:
+        return "crds: no go here"
+    done = subprocess.run([go, "mod", "download", "-json", OPERATOR], capture_output=True, text=True, check=False)
+    try:
+        said = json.loads(done.stdout)  # its errors stand there, too
+    except ValueError:
+        said = {"Error": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
+    if "Dir" not in said:
+        return f"crds: go mod download ended with {done.returncode}: {str(said.get('Error', 'no reason given'))[:200]}"
+    source = Path(said["Dir"]) / "example" / "prometheus-operator-crd"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CRDS:
+        (folder / name).write_bytes((source / name).read_bytes())  # the module's own files are read-only
+    mark.write_text(OPERATOR + "\n")
+    return ""
+
+
+def main() -> int:
+    """Exit code 0; what is missing is said on standard error."""
+    target = Path(sys.argv[1])
+    missing = bring(target)
+    if reason := bring_definitions(target):
+        missing.append(reason)
+    for reason in missing:
+        print(f"cannot be fetched here, its tests will be skipped: {reason}", file=sys.stderr)
+    print(
+        f"helm and kubeconform, as far as they could be built, are in {target / 'bin'}, the definitions in {target / 'crds'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

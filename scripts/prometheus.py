@@ -1,0 +1,164 @@
+"""Bring Prometheus and promtool into FOLDER/bin, pinned and checked by SHA-256, without root:
+`python -m scripts.prometheus FOLDER`.
+
+The project's own release comes first; where that cannot be fetched, Debian's package does, downloaded by apt-get into lists of
+its own and unpacked, never installed. Exit code 0 also where neither can be had, with a line that says so: the tests that need
+them then skip with that reason. A file with another hash is an error (1), never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stream.core.errors import DownloadError
+
+BINARIES: Final = ("prometheus", "promtool")
+TIMEOUT: Final = 30  # seconds without a byte
+
+
+class Unavailable(DownloadError):
+    """It cannot be had from this place."""
+
+
+class WrongHash(DownloadError):
+    """The file is not the pinned one."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One pinned file: where it comes from, and its SHA-256."""
+
+    version: str
+    sha256: str
+    machine: str
+
+    def fits(self) -> bool:
+        return sys.platform == "linux" and platform.machine() == self.machine
+
+
+RELEASE: Final = Archive("2.53.4", "b8b497c4610d1b93208252b60c8f20f6b2e78596ae8df43397a2e805aa53d475", "x86_64")
+DEBIAN: Final = Archive(
+    "2.42.0+ds-5+deb12u1", "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55", "x86_64"
+)
+RELEASES: Final = "https://github.com/prometheus/prometheus/releases/download"
+
+
+def from_release(folder: Path, unpacked: Path, archive: Archive = RELEASE, releases: str = RELEASES) -> None:
+    """The project's tarball -> `unpacked`. Raises Unavailable, WrongHash."""
+    name = f"prometheus-{archive.version}.linux-amd64"
+    file = folder / f"{name}.tar.gz"
+    try:
+        address = f"{releases}/v{archive.version}/{file.name}"
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as body, file.open("wb") as out:  # noqa: S310
+            shutil.copyfileobj(body, out)
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"the release cannot be fetched: {error}") from None
+    check(file, archive)
+    with tarfile.open(file) as packed:
+        for binary in BINARIES:
+            content = packed.extractfile(f"{name}/{binary}")
+            if content is None:
+                raise Unavailable(f"no {binary} in {file.name}")
+            with content, (unpacked / binary).open("wb") as out:
+                shutil.copyfileobj(content, out)
+
+
+def from_debian(folder: Path, unpacked: Path, archive: Archive = DEBIAN) -> None:
+    """Debian's package -> `unpacked`. Raises Unavailable, WrongHash."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise Unavailable("no apt-get here")
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    options = {
+        "Dir::State::lists": folder / "lists",  # the system's own need root
+        "Dir::Cache": folder / "cache",
+        "APT::Sandbox::User": "",  # no switch to another user, who could not write here
+        "Acquire::Languages": "none",
+    }
+    apt = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
+    subprocess.run(
+        [*apt, "update"], cwd=folder, capture_output=True, check=False
+    )  # one broken source is no reason to stop
+    done = subprocess.run(
+        [*apt, "download", f"prometheus={archive.version}"], cwd=folder, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise Unavailable(
+            f"Debian's prometheus {archive.version} cannot be fetched: {done.stderr.decode().strip()[:200]}"
+        )
+    (file,) = folder.glob("*.deb")
+    check(file, archive)
+    subprocess.run(["dpkg-deb", "-x", file.name, "tree"], cwd=folder, check=True)
+    for binary in BINARIES:
+        shutil.copy(folder / "tree" / "usr" / "bin" / binary, unpacked / binary)
+
+
+PLACES: Final[tuple[tuple[Archive, Callable[[Path, Path], None]], ...]] = (
+    (RELEASE, from_release),
+    (DEBIAN, from_debian),
+)
+
+
+def check(file: Path, archive: Archive) -> None:
+    """Raises WrongHash."""
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != archive.sha256:
+        raise WrongHash(f"{file.name} has SHA-256 {found}, expected {archive.sha256}")
+
+
+def bring(target: Path) -> str:
+    """Put the binaries into `target`/bin -> the version. Raises Unavailable naming what was tried, WrongHash."""
+    mark = target / "prometheus.version"
+    places = [(archive, fetch) for archive, fetch in PLACES if archive.fits()]
+    here = mark.read_text().strip() if mark.is_file() else ""
+    if here in {archive.version for archive, _ in places} and all((target / "bin" / one).is_file() for one in BINARIES):
+        return here
+    reasons = []
+    for archive, fetch in places:
+        with tempfile.TemporaryDirectory() as scratch:
+            unpacked = Path(scratch) / "bin"
+            unpacked.mkdir()
+            try:
+                fetch(Path(scratch), unpacked)
+            except Unavailable as error:
+                reasons.append(str(error))
+                continue
+            (target / "bin").mkdir(parents=True, exist_ok=True)
+            for binary in BINARIES:
+                moved = target / "bin" / binary
+                moved.unlink(missing_ok=True)  # one that runs keeps its old file
+                shutil.move(unpacked / binary, moved)
+                moved.chmod(0o755)
+            mark.write_text(archive.version + "\n")
+            return archive.version
+    raise Unavailable("; ".join(reasons) or f"no build is pinned for {sys.platform} on {platform.machine()}")
+
+
+def main() -> int:
+    target = Path(sys.argv[1])
+    try:
+        version = bring(target)
+    except Unavailable as error:
+        print(f"Prometheus is not to be had here, its tests will be skipped: {error}", file=sys.stderr)
+        return 0
+    except WrongHash as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return 1
+    print(f"Prometheus and promtool {version} are in {target / 'bin'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

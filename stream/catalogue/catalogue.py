@@ -1,0 +1,241 @@
+"""The live items as the models see them: a matrix with spare capacity, swapped as immutable snapshots. Pure: no Kafka.
+
+Rows 0..N are the bundle's (row 0 UNKNOWN) and keep their places; items unseen in training get rows after them, with
+vectors from their text. A row never changes once a snapshot shows it: another text is another row, and the old one is
+retired until the matrix is next copied. So a reader needs no lock: it takes `Catalogue.snapshot` once and uses that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.envelopes import explained_item
+from stream.core.errors import FreshetError, RecordError
+from stream.core.features import UNKNOWN, item_text
+from stream.core.json_body import JsonDecoder
+from stream.core.messages import Item
+from stream.core.state import item_hash
+from stream.inference.bundle import Bundle
+
+Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
+ItemVectors = Callable[[list[str]], Vectors]
+DEAD = np.float32(-np.inf)
+GROWTH = 1.5
+
+
+class Rejected(NamedTuple):
+    """A record of the items topic that is not acceptable, and why."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    error: RecordError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """One view of the catalogue.
+
+    offset: last offset of the items topic taken in, -1 for none; items: float32 [rows, D]; bias: float32 [rows], 0 for a
+    live item, -inf for row 0 and for rows removed, unavailable or retired; live: how many can be recommended; known: how
+    many can be read as input.
+    """
+
+    offset: int
+    items: Vectors = field(repr=False)
+    bias: Vectors = field(repr=False)
+    live: int
+    known: int
+    _trained: Mapping[str, int] = field(repr=False)
+    _new: Mapping[str, int] = field(repr=False)
+    _ids: Sequence[str] = field(repr=False)
+    _hashes: NDArray[np.uint32] = field(repr=False)
+    _hash_rows: Rows = field(repr=False)
+
+    def row(self, item: str) -> int:
+        """The item's row; UNKNOWN where neither the bundle nor the catalogue has it. Not every known item is live."""
+        return self._trained.get(item) or self._new.get(item, UNKNOWN)
+
+    def item(self, row: int) -> str:
+        """The item of a row; "" for UNKNOWN."""
+        return self._ids[row]
+
+    def hidden_rows(self, hashes: NDArray[np.uint32]) -> Rows:
+        """int64 rows of the live items whose crc32 is among `hashes` (uint32). Items that share a hash are all found."""
+        first = np.searchsorted(self._hashes, hashes, "left")
+        count = np.searchsorted(self._hashes, hashes, "right") - first
+        if count.max(initial=0) > 1:
+            first = np.repeat(first, count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        else:
+            first = first[count > 0]
+        rows = self._hash_rows[first]
+        live: Rows = rows[self.bias[rows] == 0]
+        return live
+
+
+class _Accepted(NamedTuple):
+    """The last acceptable record of one item in a batch. message: None for a tombstone."""
+
+    record: tuple[int, bytes | None, bytes | None]
+    message: Item | None
+
+
+class Catalogue:
+    """The items topic folded into snapshots, one writer thread.
+
+    item_vectors: texts -> float32 [n, D], for items that the bundle lacks. The bundle's own items keep their trained
+    vectors whatever their text says.
+    """
+
+    def __init__(self, bundle: Bundle, item_vectors: ItemVectors) -> None:
+        self._item_vectors = item_vectors
+        self._decoder = JsonDecoder(Item)
+        self._trained = {item: row for row, item in enumerate(bundle.item_ids, start=1)}
+        self._new: dict[str, int] = {}
+        self._digests: dict[str, bytes] = {}  # of the text behind each new item's vector
+        self._matrix = bundle.items
+        self._size = len(bundle.items)
+        self._bias = np.full(self._size, DEAD)
+        self._ids = ["", *bundle.item_ids]
+        self._offset = -1
+        self._hashes: NDArray[np.uint32]
+        self._hash_rows: Rows
+        self._index(1)
+        self.snapshot = self._snap()
+
+    def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
+        """Take in records (offset, key, value) in the order of the topic, then swap the snapshot once.
+
+        Returns the records that are not acceptable; they change nothing. A null value removes the item, `available: false`
+        keeps it from being recommended. Text is encoded only where it is new.
+        """
+        rejected: list[Rejected] = []
+        accepted: dict[str, _Accepted] = {}
+        for record in records:
+            try:
+                item, message = self._decode(record[1], record[2])
+            except RecordError as error:
+                rejected.append(Rejected(*record, error))
+            else:
+                accepted[item] = _Accepted(record, message)
+        self._bias, self._new = self._bias.copy(), dict(self._new)  # the snapshot keeps the old ones
+        self._encode_new(accepted, rejected)
+        for item, (_, message) in accepted.items():
+            if message is None:
+                self._bias[self._forget(item)] = DEAD
+            else:
+                self._bias[self._trained.get(item) or self._new[item]] = 0.0 if message.available else DEAD
+        self._offset = max((record[0] for record in records), default=self._offset)
+        self.snapshot = self._snap()
+        return rejected
+
+    def _decode(self, key: bytes | None, value: bytes | None) -> tuple[str, Item | None]:
+        if key is None:
+            raise RecordError("key", "null_key", "item", "the key is null; expected the item id in UTF-8")
+        try:
+            item = str(key, "utf-8")
+        except UnicodeDecodeError as error:
+            raise RecordError("key", "bad_key", "item", f"the key is not UTF-8 at byte {error.start}") from None
+        if not item:
+            raise RecordError("key", "bad_key", "item", "the key is empty; expected the item id in UTF-8")
+        if value is None:
+            return item, None
+        try:
+            message = self._decoder.decode(value)
+        except RecordError as error:
+            raise explained_item(error, value) from None
+        if message.item != item:
+            raise RecordError("key", "key_mismatch", "item", "the key is not the body's item in UTF-8")
+        return item, message
+
+    def _forget(self, item: str) -> int:
+        """The row that a tombstone ends; UNKNOWN where there is none."""
+        self._digests.pop(item, None)
+        return self._trained.get(item) or self._new.pop(item, UNKNOWN)
+
+    def _encode_new(self, accepted: dict[str, _Accepted], rejected: list[Rejected]) -> None:
+        """Rows for the new items of a batch and for those whose text has changed."""
+        texts: dict[str, list[str]] = {}
+        for item, (_, message) in accepted.items():
+            if message is not None and item not in self._trained:
+                text = item_text(message.title, message.text, message.categories)
+                if self._digests.get(item) != _digest(text):
+                    texts.setdefault(text, []).append(item)
+        if not texts:
+            return
+        vectors = self._item_vectors(list(texts))
+        if vectors.shape != (len(texts), self._matrix.shape[1]):
+            raise FreshetError(f"item vectors of shape {vectors.shape} for {len(texts)} texts: this is a bug")
+        self._make_room(sum(map(len, texts.values())))
+        first = self._size
+        for (text, items), vector in zip(texts.items(), vectors, strict=True):
+            finite = bool(np.isfinite(vector).all())
+            for item in items:
+                if finite:
+                    self._append(item, vector, _digest(text))
+                else:
+                    error = RecordError("catalogue", "out_of_range", "text", "the text's vector is not finite")
+                    rejected.append(Rejected(*accepted.pop(item).record, error))
+        self._index(first)
+
+    def _append(self, item: str, vector: Vectors, digest: bytes) -> None:
+        old = self._new.get(item, UNKNOWN)
+        self._bias[old] = DEAD
+        self._matrix[self._size] = vector
+        self._ids.append(item)
+        self._new[item] = self._size
+        self._digests[item] = digest
+        self._size += 1
+
+    def _make_room(self, count: int) -> None:
+        """Where `count` more rows do not fit, copy the matrix to a larger one without the retired rows."""
+        if self._size + count > len(self._matrix):
+            kept = len(self._trained) + 1
+            rows = np.fromiter((*range(kept), *self._new.values()), np.int64, kept + len(self._new))
+            matrix = np.zeros((int((len(rows) + count) * GROWTH) + 64, self._matrix.shape[1]), np.float32)
+            matrix[: len(rows)] = self._matrix[rows]
+            self._ids = [self._ids[row] for row in rows.tolist()]
+            self._new = {item: row for row, item in enumerate(self._new, start=kept)}
+            self._bias = self._bias[rows]
+            self._matrix = matrix
+            self._size = len(rows)
+            self._index(1)
+        bias = np.full(self._size + count, DEAD)
+        bias[: self._size] = self._bias[: self._size]
+        self._bias = bias
+
+    def _index(self, first: int) -> None:
+        """Merge the rows from `first` on into the hash index, or rebuild it from row 1. Rows that are not live are in it
+        too and left out when it is asked."""
+        hashes = np.fromiter(map(item_hash, self._ids[first:]), np.uint32, len(self._ids) - first)
+        order = np.argsort(hashes, kind="stable")
+        hashes, rows = hashes[order], order.astype(np.int64) + first
+        if first > 1:
+            places = np.searchsorted(self._hashes, hashes, "right")
+            hashes, rows = np.insert(self._hashes, places, hashes), np.insert(self._hash_rows, places, rows)
+        self._hashes, self._hash_rows = hashes, rows
+
+    def _snap(self) -> Snapshot:
+        return Snapshot(
+            offset=self._offset,
+            items=self._matrix[: self._size],
+            bias=self._bias[: self._size],
+            live=int((self._bias == 0).sum()),
+            known=len(self._trained) + len(self._new),
+            _trained=self._trained,
+            _new=self._new,
+            _ids=self._ids,
+            _hashes=self._hashes,
+            _hash_rows=self._hash_rows,
+        )
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()

@@ -1,0 +1,186 @@
+"""Follows the compacted items topic into the catalogue: to its end before the worker is ready, then live.
+
+A consumer of its own without a group: every worker has the whole catalogue, and nothing is committed. It starts at the
+beginning each time, so records that are not acceptable are reported again after each start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from stream.catalogue.catalogue import Catalogue, Snapshot
+from stream.core.errors import BrokerError, LossError, RecordError, TopologyError
+from stream.kafka.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks, undecided
+from stream.kafka.leader_epochs import watch_epochs
+from stream.kafka.truncation import items_cut
+from stream.process.progress import Work
+from stream.settings import Settings, security
+
+OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
+OnSnapshot = Callable[[Snapshot], None]
+MAX_RECORDS: Final = 500
+"""Applied at a time: new texts take seconds a hundred to encode, and whoever watches sees that it gets on."""
+POLL_MS: Final = 1_000
+METADATA: Final = 10.0
+_log = logging.getLogger(__name__)
+
+
+class ItemsFollower:
+    """Feeds partition 0 of the items topic to a catalogue, in a thread of its own, so that encoding texts holds nothing up.
+
+    on_rejected: called with offset, key, value and reason of each record that is not acceptable; on_snapshot: called after
+    each swap; both in the event loop.
+    `task`, set by `start`, ends only by a failure or by `stop`: whoever owns the follower watches it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        on_rejected: OnRejected | None = None,
+        on_snapshot: OnSnapshot | None = None,
+    ) -> None:
+        self.catalogue = catalogue
+        self.task: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._on_rejected = on_rejected
+        self._on_snapshot = on_snapshot
+        self._place = TopicPartition(settings.items_topic, 0)
+        self._thread = ThreadPoolExecutor(1, "catalogue")
+        self._consumer: Any = None
+        self._applying = False
+        self._end = -1  # of the topic, at the start
+        self._at = -1  # the position: it moves also past what holds no record
+        self._cut: LossError | None = None
+
+    async def start(self) -> None:
+        """Returns when the catalogue has reached the end that the topic had at the call, and follows from there.
+
+        Raises BrokerError where no broker answers, TopologyError where the topic is missing or has several partitions, LossError
+        where records are deleted, or the log is cut off, while it is read.
+        """
+        try:
+            self._consumer = AIOKafkaConsumer(
+                **consumer_arguments(self._settings),
+                client_id=f"{self._settings.app_id}-items",
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                metadata_max_age_ms=METADATA_MS,
+                isolation_level="read_committed",
+            )
+            watch_epochs(self._consumer, [self._place.topic], self._on_cut)
+            await self._consumer.start()
+            self._consumer.assign([self._place])
+            await self._check_topic()
+            begin = (await self._consumer.beginning_offsets([self._place]))[self._place]
+            self._consumer.seek(self._place, begin)
+            self._end = end = (await self._consumer.end_offsets([self._place]))[self._place]
+            while (at := await self._consumer.position(self._place)) < end:
+                self._at = at
+                await self._take(timeout_ms=POLL_MS)
+        except KafkaError as error:
+            await self.stop()
+            refused = security.refusal(error, self._place.topic, "Read")
+            raise refused or BrokerError(f"items topic {self._place.topic}: {error}") from None
+        except BaseException:
+            await self.stop()
+            raise
+        self._report()
+        snapshot = self.catalogue.snapshot
+        _log.info(
+            "catalogue loaded: %d live of %d known items, offset %d", snapshot.live, snapshot.known, snapshot.offset
+        )
+        self.task = asyncio.create_task(self._follow(), name="items")
+
+    def tasks(self) -> Iterator[tuple[str, asyncio.Future[Any] | None]]:
+        """What must not end by itself while it follows (stream.process.supervision)."""
+        yield "items", self.task
+        yield from consumer_tasks("the items' consumer", self._consumer)
+
+    def work(self) -> dict[str, Work]:
+        """What there is to do now (stream.process.progress)."""
+        offset, topic = self.catalogue.snapshot.offset, self._place.topic
+        if self.task is None:
+            away = absent(self._consumer, [self._place]) if self._consumer is not None else ""
+            held = undecided(self._consumer, [topic]) if self._consumer is not None else ""
+            wanted = f"the catalogue: {topic} is read up to {offset} of {self._end - 1}"
+            return {"items": Work(wanted, (offset, self._at), away, held)}
+        if self._applying:
+            return {"items": Work(f"records of {topic} behind {offset} to be encoded", offset)}
+        return {}
+
+    async def stop(self) -> None:
+        """Ends the task, the consumer and the thread; may be called twice. A failure of the task is not raised again."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.stop()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _check_topic(self) -> None:
+        topic = self._place.topic
+        partitions = await self._partitions(topic)
+        if not partitions:
+            raise TopologyError(f"the topic {topic} is missing; `freshet topics create` makes it")
+        if partitions != {0}:
+            raise TopologyError(f"the topic {topic} has {len(partitions)} partitions, expected 1")
+
+    async def _partitions(self, topic: str) -> set[int]:
+        """What the metadata say, once they know the topic; empty where they do not within METADATA seconds."""
+        end = asyncio.get_running_loop().time() + METADATA
+        while True:
+            found = set(self._consumer.partitions_for_topic(topic) or ())
+            if found or asyncio.get_running_loop().time() > end:
+                return found
+            await asyncio.sleep(0.05)
+
+    async def _follow(self) -> None:
+        while True:
+            if await self._take(timeout_ms=POLL_MS):
+                self._report()
+
+    async def _take(self, timeout_ms: int) -> bool:
+        """One fetch into the catalogue; False where nothing came."""
+        try:
+            batches = await self._consumer.getmany(self._place, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
+        except OffsetOutOfRangeError as error:
+            if self._cut is not None:
+                raise self._cut from None
+            (offset,) = error.args[0].values()
+            raise LossError(
+                f"{self._place.topic}: its log no longer holds offset {offset}, up to where it was read: records were deleted, "
+                "or it was recreated; the next start reads what is left"
+            ) from None
+        if self._cut is not None:  # before anything of the other log is taken in
+            raise self._cut
+        records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
+        if not records:
+            return False
+        loop = asyncio.get_running_loop()
+        self._applying = True
+        try:
+            rejected = await loop.run_in_executor(self._thread, self.catalogue.apply, records)
+        finally:
+            self._applying = False
+        for refused in rejected:
+            if self._on_rejected is not None:
+                self._on_rejected(*refused)
+        return True
+
+    async def _on_cut(self, place: TopicPartition, end: int, read: int) -> None:
+        """The catalogue shows items of records that no log has. `_take` tells it: this is called within a fetch of the client."""
+        self._cut = items_cut(place.topic, place.partition, end, read)
+
+    def _report(self) -> None:
+        if self._on_snapshot is not None:
+            self._on_snapshot(self.catalogue.snapshot)

@@ -1,0 +1,169 @@
+"""One message from its bytes, as the schemas say it: JSON text, then the fields of a struct of stream.core.messages. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, Generic, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from stream.core.errors import RecordError
+from stream.core.messages import MAX_DEPTH
+from stream.core.refusals import Unread, expected, fields_found, found, kind_of, malformed, time_advice
+from stream.core.times import unit
+from stream.core.validation import USER
+
+INTEGERS: Final = ("time", "rank", "dwell_ms")
+"""Fields that are whole numbers, and may be written as 3.0."""
+
+_STRINGS = re.compile(
+    r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL
+)  # one that does not end goes to the end: never quadratic
+_FIELD = re.compile(r"at `\$\.?([^`]*)`")
+_MISSING = re.compile(r"required field `([^`]*)`")
+_GOT = re.compile(r"got `([^`]*)`")
+
+
+def nesting(text: str) -> int:
+    """Depth of nested arrays and objects in a JSON text, strings left out (an upper bound where it is malformed)."""
+    depth = deepest = 0
+    for char in _STRINGS.sub("", text):
+        if char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+def integral(message: dict[str, object], fields: tuple[str, ...]) -> dict[str, object]:
+    """JSON Schema counts 3.0 as an integer, msgspec does not: whole floats of these fields made int."""
+    for name in fields:
+        number = message.get(name)
+        if isinstance(number, float) and number.is_integer() and abs(number) < 2**63:
+            message[name] = int(number)
+    return message
+
+
+def text_of(value: bytes | None) -> str:
+    """A value as text. Raises RecordError where there is none, where it is no UTF-8, or nested too deep."""
+    if value is None:
+        raise RecordError("decode", "null_value", "", "the value is null; expected a JSON object")
+    if not value:
+        raise RecordError("decode", "empty_value", "", "the value is empty; expected a JSON object")
+    try:
+        text = str(value, "utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError("decode", "not_utf8", "", f"not UTF-8 at byte {error.start}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and nesting(text) > MAX_DEPTH:
+        raise RecordError("decode", "too_deep", "", f"more than {MAX_DEPTH} nested arrays and objects")
+    return text
+
+
+Message = TypeVar("Message", bound=Struct)
+
+
+class JsonDecoder(Generic[Message]):
+    """Decodes and validates one message type; raises RecordError with stage, reason, field and what was expected."""
+
+    def __init__(self, message: type[Message]) -> None:
+        self._message = message
+        self._decoder = msgspec.json.Decoder(message)
+        # The second look (see _again) reads the known fields' last values, unparsed: () is a field that is absent.
+        fields = [(name, msgspec.Raw, msgspec.Raw()) for name in message.__struct_fields__]
+        self._fields = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
+        self._ints = tuple(name for name in INTEGERS if name in message.__struct_fields__)
+
+    def decode(self, value: bytes | None) -> Message:
+        return self.read(text_of(value))
+
+    def read(self, text: str) -> Message:
+        """As `decode`, of what `text_of` gives."""
+        try:
+            return self._decoder.decode(text)
+        except msgspec.ValidationError as error:
+            return self._again(text, error)
+        except msgspec.DecodeError as error:
+            raise RecordError("decode", "malformed_json", "", malformed(text, str(error))) from None
+
+    def _again(self, text: str, error: msgspec.ValidationError) -> Message:
+        """A second look at what the fast decoder refuses and the schema may not: whole floats for integers, and names
+        that are repeated, of which the last counts. Unknown fields are not looked at, here either."""
+        raws: dict[str, bytes] = {}
+        try:
+            fields = self._fields.decode(text)
+            raws = {name: raw for name in self._message.__struct_fields__ if (raw := bytes(getattr(fields, name)))}
+            said = {name: msgspec.json.decode(raw) for name, raw in raws.items()}
+            return msgspec.convert(integral(said, self._ints), self._message)
+        except msgspec.ValidationError as second:
+            if "out of range" not in str(second):  # 1e400 in a known field: the first error names the field
+                error = second
+        except msgspec.DecodeError as second:
+            raise RecordError("decode", "malformed_json", "", malformed(text, str(second))) from None
+        # a dead letter says it in a header, and the worker in its log: no text of a user
+        _refuse(error, self._message, {name: _value(raw) for name, raw in raws.items()}, text, texts=False)
+
+
+def convert(fields: dict[str, object], message: type[Message]) -> Message:
+    """The same of fields that something else has read, such as a row of a file. Raises RecordError."""
+    ints = tuple(name for name in INTEGERS if name in message.__struct_fields__)
+    try:
+        return msgspec.convert(integral(fields, ints), message)
+    except msgspec.ValidationError as error:
+        _refuse(error, message, fields)
+
+
+def _refuse(
+    error: msgspec.ValidationError,
+    kind: type[Struct],
+    said: Mapping[str, object],
+    text: str = "",
+    *,
+    texts: bool = True,
+) -> NoReturn:
+    """Raises RecordError with what was found and what was expected. said: the fields, for the values that msgspec does not
+    repeat; text: of the whole message, for the names of fields that no message has; texts: as in stream.core.refusals.found."""
+    message = str(error)
+    if missing := _MISSING.search(message):
+        raise RecordError(
+            "validate", "missing_field", missing[1], f"`{missing[1]}` is missing; {fields_found(_names(text) or said)}"
+        )
+    place = _FIELD.search(message)
+    name = place[1] if place else ""
+    field = re.split(r"[.\[]", name)[0]
+    if not field:
+        got = _GOT.search(message)
+        many = ": send one event a record" if got and got[1] == "array" else ""
+        wrong = f"found {kind_of(got[1])}, expected a JSON object{many}" if got else message
+        raise RecordError("validate", "wrong_type" if got else "out_of_range", name, wrong)
+    value = said.get(field)
+    told = f"found {found(value, texts=texts)}, expected " if field in said else "expected "
+    if "regex" in message:
+        raise RecordError("validate", "out_of_range", name, told + USER)
+    told += expected(kind, field)
+    if "length" in message:
+        short = "length >=" in message
+        raise RecordError("validate", "out_of_range" if short else "too_large", name, told)
+    wrong = "wrong_type" if "got `" in message else "out_of_range"
+    if field != "time":
+        raise RecordError("validate", wrong, name, told)
+    advice = time_advice(value)
+    likely = unit(value) if wrong == "out_of_range" and isinstance(value, int) else ""
+    raise RecordError("validate", wrong, name, told + (f"; {advice}" if advice else ""), likely)
+
+
+def _value(raw: bytes) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.MsgspecError:
+        return Unread(raw[:40].decode() if raw[:1] in b"-0123456789" else "a value")
+
+
+def _names(text: str) -> list[str]:
+    """Names of a JSON object's fields; none where the text is none."""
+    try:
+        return list(msgspec.json.decode(text, type=dict[str, msgspec.Raw])) if text else []
+    except msgspec.MsgspecError:
+        return []

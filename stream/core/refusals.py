@@ -1,0 +1,144 @@
+"""What is said of a message that its schema refuses: what was found, what was expected, and what to do. Pure.
+
+msgspec names types (`int`, `str`) and no value; people who read a dead letter need the value. The field stands beside the
+message (RecordError.field), so no message repeats it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import msgspec.inspect
+from msgspec import Struct
+
+from stream.core.times import hint
+
+NAMES: Final = 10
+"""As many names of fields as a message shows."""
+_SHOWN: Final = 40
+_PLAIN: Final = re.compile(r"[0-9TZtz:+./ -]{0,40}")
+"""A number or a time, or what was meant to be one."""
+_KINDS: Final = {
+    "array": "a list",
+    "object": "an object",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "null",
+}
+
+
+class Unread(NamedTuple):
+    """A number that no type holds, such as 1e400, by its text."""
+
+    text: str
+
+
+def found(value: object, *, texts: bool = True) -> str:
+    """A JSON value for people, cut, with its kind: `"5" (a text)`. Nothing in it can steer a terminal. texts: those that are
+    no number and no time are shown, too; not where others read it than whoever sent it: headers, logs."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and not texts and not _PLAIN.fullmatch(value):
+        return f"a text of {len(value)} characters"
+    if isinstance(value, str):
+        text = f'"{repr(value[:_SHOWN])[1:-1]}"'
+        return f"{text} (a text)" if len(value) <= _SHOWN else f"{text}... (a text of {len(value)} characters)"
+    if isinstance(value, int):
+        digits = str(value) if abs(value) < 10**_SHOWN else "a number of too many digits"
+        return f"{digits} (a whole number)" if digits[-1].isdigit() else digits
+    if isinstance(value, float):
+        return f"{value!r} (a number)"
+    if isinstance(value, Unread):
+        return f"{value.text} (beyond every range)"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    return f"{str(value)[:_SHOWN]!r} ({type(value).__name__})"
+
+
+def fields_found(names: Iterable[str]) -> str:
+    """The names of a message's fields, cut: what is said where one is missing."""
+    said = [repr(name[:_SHOWN])[1:-1] for name in names]
+    if not said:
+        return "found no fields"
+    more = f" and {len(said) - NAMES} more" if len(said) > NAMES else ""
+    return f"found the fields {', '.join(said[:NAMES])}{more}"
+
+
+@cache
+def expected(message: type[Struct], field: str) -> str:
+    """What a field of a message must be, in words; "as its schema says" for a field that it has not."""
+    for one in msgspec.inspect.type_info(message).fields:  # type: ignore[attr-defined]
+        if one.name == field:
+            return _words(one.type) + (", epoch milliseconds" if field == "time" else "")
+    return "as its schema says"
+
+
+def _words(kind: Any) -> str:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _words(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return " or ".join(_words(one) for one in kind.types)
+    if isinstance(kind, msgspec.inspect.StrType):
+        least, most = kind.min_length or 0, kind.max_length
+        return "a text" + ("" if most is None else f" of {least} to {most} characters")
+    if isinstance(kind, msgspec.inspect.IntType):
+        return "a whole number" + _range(kind.ge, kind.le)
+    if isinstance(kind, msgspec.inspect.FloatType):
+        return "a number" + _range(kind.ge, kind.le)
+    if isinstance(kind, msgspec.inspect.BoolType):
+        return "true or false"
+    if isinstance(kind, msgspec.inspect.NoneType):
+        return "null"
+    if isinstance(kind, msgspec.inspect.VarTupleType):
+        limit = "" if kind.max_length is None else f" of at most {kind.max_length}"
+        return f"a list{limit}, each {_words(kind.item_type)}"
+    return "as its schema says"
+
+
+def _range(least: float | None, most: float | None) -> str:
+    def plain(number: float) -> str:
+        return str(number) if isinstance(number, int) else f"{number:g}"
+
+    return "" if least is None or most is None else f", {plain(least)} to {plain(most)}"
+
+
+def kind_of(name: str) -> str:
+    """A JSON value of which msgspec says the type alone."""
+    return _KINDS.get(name, name)
+
+
+def time_advice(value: object) -> str:
+    """What to do with a `time` of this value, "" where nothing speaks for it."""
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdecimal() and len(value) < 20):
+            return "convert it to epoch milliseconds, UTC"
+        more = hint(int(value))
+        return "write it without quotes" + (f"; {more}" if more else "")
+    if isinstance(value, int | float) and abs(value) < 2**63:
+        if said := hint(int(value)):
+            return said
+        return "" if float(value).is_integer() else "leave the fraction out"
+    return ""
+
+
+def malformed(text: str, error: str) -> str:
+    """What is said of a text that is no JSON. error: the decoder's own words."""
+    if text.startswith("\ufeff"):
+        return (
+            "the value begins with a byte order mark (BOM, the bytes EF BB BF); expected JSON: send UTF-8 without it (in Python "
+            'encode("utf-8"), not "utf-8-sig")'
+        )
+    if text.lstrip()[:8].lstrip("[{( \n").startswith("'"):
+        return f"{error}; it looks like a Python dict as text, in single quotes: write it with json.dumps(...)"
+    return error

@@ -1,0 +1,1 @@
+"""The models: the verified bundle, ONNX Runtime sessions, and the text encoder."""

@@ -1,0 +1,386 @@
+"""A bundle of models, verified: what passes from export to the worker. The format is docs/bundle.md.
+
+Nothing of a bundle is used before its hash was found right; a file is read once, as bytes, so that what was verified is
+what is used. Every refusal is a BundleError that names the file and the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from stream.core.errors import BundleError
+from stream.core.features import ACTIONS, CHOICES, InputSpec
+from stream.core.state import MAX_RECENT
+from stream.inference import onnx_check
+from stream.settings import toml_file
+
+PLAIN: Final = 2
+ACTING: Final = 3
+"""Schemas of the manifest: ACTING where the step graph reads actions, so that a version that feeds none refuses the bundle by its
+schema; else PLAIN, which earlier versions serve too. Nothing else differs."""
+OPSET: Final = 20
+CURRENT: Final = "CURRENT"
+MANIFEST: Final = "manifest.json"
+GRAPHS: Final = ("step.onnx", "score.onnx", "text.onnx", "item.onnx")
+RATING: Final = "rating.onnx"
+"""There where the manifest has `reading`: comments without a value get one."""
+FILES: Final = (
+    *GRAPHS, "tokenizer.json", "items.npy", "item_ids.json", "popularity.npy", "golden.npz", "weights.safetensors",
+    "card.md",
+)  # fmt: skip
+_ID = re.compile(r"[0-9a-f]{64}")
+_MAX_MANIFEST = 4 << 20
+_MAX_FILE = 16 << 30
+_MAX_GOLDEN = 1 << 30  # bytes once unpacked: a small archive can hold any number of zeros
+_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+Width = Annotated[int, Meta(ge=1, le=1 << 20)]
+Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class FileEntry(Struct, frozen=True):
+    """One file of the bundle: hex sha256 and size."""
+
+    sha256: Hash
+    bytes: Annotated[int, Meta(ge=0, le=_MAX_FILE)]
+
+
+class Dims(Struct, frozen=True):
+    """Widths D, H, T; N items; most tokens of a text."""
+
+    item: Width
+    hidden: Width
+    text: Width
+    items: Annotated[int, Meta(ge=0)]
+    max_tokens: Annotated[int, Meta(ge=8, le=512)]
+
+
+class _Version(Struct, frozen=True):
+    schema: int
+    opset: int
+
+
+class Inputs(Struct, frozen=True):
+    """What stream.core.features.InputSpec needs."""
+
+    rating_scale: tuple[float, float]
+    scenes: tuple[str, ...]
+    choices: tuple[Annotated[str, Meta(pattern="^(clicks|ratings|comments)$")], ...] = CHOICES
+    weights: dict[str, float] = msgspec.field(default_factory=lambda: dict(ACTIONS))
+    actions: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+
+
+class Parity(Struct, frozen=True):
+    """How far a graph was from torch at export, and how far it may be from the golden vectors at load, in `unit`."""
+
+    max: float
+    tolerance: Annotated[float, Meta(gt=0)]
+    unit: str
+
+
+class BlendEntry(Struct, frozen=True):
+    """What the score adds to the recurrent interest, for people; the graph holds it. neighbours: K, 0 where it has none;
+    last: how many choices the worker hands to the graph; the others as in docs/bundle.md."""
+
+    last: Annotated[int, Meta(ge=0, le=MAX_RECENT)]
+    fade: float
+    neighbour: float
+    prior: float
+    evidence: float
+    neighbours: Annotated[int, Meta(ge=0)]
+
+
+class Card(Struct, frozen=True):
+    """The model card, beside `data` and `metrics`. protocol: how the figures were found; intervals: metric -> its 95 %
+    interval; parameters: of the trained network; bytes: of the folder's other files; seconds: of training; licences: part ->
+    terms of its weights."""
+
+    protocol: str
+    intervals: dict[str, tuple[float, float]]
+    parameters: Annotated[int, Meta(ge=0)]
+    bytes: Annotated[int, Meta(ge=0)]
+    seconds: Annotated[float, Meta(ge=0)]
+    seeds: tuple[int, ...]
+    licences: dict[str, str]
+
+
+class ReadingEntry(Struct, frozen=True):
+    """How ratings are read out of comments. layers: of text.onnx that rating.onnx goes on from; scale: of the data it learned
+    from, stretched to the bundle's; data, metrics: for people."""
+
+    layers: Annotated[int, Meta(ge=1)]
+    scale: tuple[float, float]
+    data: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+
+
+class Manifest(Struct, frozen=True):
+    """manifest.json; unknown fields are ignored."""
+
+    schema: int
+    created: int
+    opset: int
+    files: dict[str, FileEntry]
+    dims: Dims
+    inputs: Inputs
+    state_model: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    parity: dict[str, Parity]
+    blend: BlendEntry
+    card: Card
+    reading: ReadingEntry | None = None
+    data: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One verified bundle. N items of the training; row 0 of `items` and `popularity` is UNKNOWN.
+
+    id: hex; state_model: 16 bytes that stamp the states; items: float32 [N + 1, D]; popularity: float32 [N + 1];
+    tolerances: graph name -> Parity.
+    """
+
+    id: str
+    folder: Path
+    state_model: bytes
+    spec: InputSpec
+    item_dim: int
+    hidden: int
+    text_dim: int
+    max_tokens: int
+    item_ids: tuple[str, ...] = field(repr=False)
+    items: NDArray[np.float32] = field(repr=False)
+    popularity: NDArray[np.float32] = field(repr=False)
+    parity: Mapping[str, Parity] = field(repr=False)
+    files: Mapping[str, FileEntry] = field(repr=False)
+    blend: BlendEntry
+    card: Card = field(repr=False)
+    data: Mapping[str, Any] = field(repr=False)
+    metrics: Mapping[str, float] = field(repr=False)
+    reading: ReadingEntry | None = field(default=None, repr=False)
+
+    def read(self, name: str) -> bytes:
+        """The verified content of one file. Raises BundleError where it is missing or was changed."""
+        return _verified(self.folder, name, self.files[name])
+
+    def golden(self, graph_name: str) -> dict[str, NDArray[Any]]:
+        """The golden vectors of one graph: input or output name -> array."""
+        return _golden(self.read("golden.npz"), graph_name)
+
+
+def current(bundles: Path) -> Path:
+    """The folder of the bundle in use, by the pointer file CURRENT. Raises BundleError where there is none."""
+    if not (bundles / CURRENT).exists():
+        folder = bundles.absolute()
+        raise BundleError(
+            f"bundles: {folder / CURRENT} is not there: no bundle yet; `freshet export RUN --out {folder}` makes one "
+            f"({toml_file.told()})"
+        )
+    name = str(_read(bundles / CURRENT, 1024), "utf-8", "replace").strip()
+    if not _ID.fullmatch(name):
+        raise BundleError(f"{bundles / CURRENT}: expected a bundle id of 64 hex digits")
+    return bundles / name
+
+
+def load(folder: Path) -> Bundle:
+    """Verify every file of one bundle and read what is small. Raises BundleError naming the file and the reason."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise BundleError(f"{folder}: no bundle folder there")
+    raw = _read(folder / MANIFEST, _MAX_MANIFEST)
+    identity = sha256(raw).hexdigest()
+    if identity != folder.name:
+        raise BundleError(f"{MANIFEST}: its sha256 is {identity[:12]}..., the folder is named {folder.name[:12]}...")
+    manifest = _manifest(raw)
+    content = {name: _verified(folder, name, entry) for name, entry in manifest.files.items()}
+    for name in (*GRAPHS, *([RATING] if manifest.reading else [])):
+        onnx_check.check(name, content[name], OPSET)
+    dims = manifest.dims
+    state_model = stamp(content["step.onnx"], content["items.npy"])
+    if state_model.hex() != manifest.state_model:
+        raise BundleError(f"{MANIFEST}: state_model does not belong to step.onnx and items.npy")
+    _finite_weights(content["weights.safetensors"])
+    with _archive(content["golden.npz"]):
+        pass
+    return Bundle(
+        id=identity,
+        folder=folder,
+        state_model=state_model,
+        spec=InputSpec(
+            manifest.inputs.rating_scale,
+            manifest.inputs.scenes,
+            dims.text,
+            manifest.inputs.choices,
+            tuple(sorted(manifest.inputs.weights.items())),
+            manifest.inputs.actions,
+        ),
+        item_dim=dims.item,
+        hidden=dims.hidden,
+        text_dim=dims.text,
+        max_tokens=dims.max_tokens,
+        item_ids=_item_ids(content["item_ids.json"], dims.items),
+        items=_array("items.npy", content["items.npy"], (dims.items + 1, dims.item)),
+        popularity=_array("popularity.npy", content["popularity.npy"], (dims.items + 1,)),
+        parity=manifest.parity,
+        files=manifest.files,
+        blend=manifest.blend,
+        card=manifest.card,
+        data=manifest.data,
+        metrics=manifest.metrics,
+        reading=manifest.reading,
+    )
+
+
+def stamp(step: bytes, items: bytes) -> bytes:
+    """The 16 bytes that mark states: another step graph or another item matrix gives other states."""
+    return sha256(sha256(step).digest() + sha256(items).digest()).digest()[:16]
+
+
+def _manifest(raw: bytes) -> Manifest:
+    try:
+        version = msgspec.json.decode(raw, type=_Version)
+        if version.schema not in (PLAIN, ACTING) or version.opset != OPSET:  # first: another schema has other fields
+            raise BundleError(
+                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads schema {PLAIN} and {ACTING}, "
+                f"opset {OPSET}: export the run again"
+            )
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST}: {error}") from None
+    expected = {*FILES, *([RATING] if manifest.reading else [])}
+    if set(manifest.files) != expected:
+        missing, extra = expected - set(manifest.files), set(manifest.files) - expected
+        raise BundleError(
+            f"{MANIFEST}: lists other files than expected: missing {sorted(missing)}, extra {sorted(extra)}"
+        )
+    if not manifest.inputs.rating_scale[0] < manifest.inputs.rating_scale[1]:
+        raise BundleError(f"{MANIFEST}: rating_scale: expected min < max")
+    _check_actions(manifest)
+    if wrong := {name.removesuffix(".onnx") for name in expected if name.endswith(".onnx")} - set(manifest.parity):
+        raise BundleError(f"{MANIFEST}: parity is not stated for {sorted(wrong)}")
+    return manifest
+
+
+def _check_actions(manifest: Manifest) -> None:
+    names = manifest.inputs.actions
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise BundleError(f"{MANIFEST}: inputs.actions: {twice[0]!r} stands there twice, expected each name once")
+    if names and manifest.schema != ACTING:
+        raise BundleError(
+            f"{MANIFEST}: inputs.actions: {len(names)} names ({', '.join(names)}) under schema {manifest.schema}, expected "
+            f"none, or schema {ACTING}: export the run again"
+        )
+    if not names and manifest.schema == ACTING:
+        raise BundleError(
+            f"{MANIFEST}: inputs.actions: none under schema {ACTING}, expected one or more, or schema {PLAIN}: export the run "
+            "again"
+        )
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """A regular file, never through a link."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        why = "it is a symbolic link" if path.is_symlink() else (error.strerror or str(error)).lower()
+        raise BundleError(f"{path.name}: cannot be read: {why} ({path.parent})") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path.name}: not a regular file")
+        if status.st_size > limit:
+            raise BundleError(f"{path.name}: {status.st_size} bytes, expected {limit}")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)
+
+
+def _verified(folder: Path, name: str, entry: FileEntry) -> bytes:
+    content = _read(folder / name, entry.bytes)
+    if len(content) != entry.bytes:
+        raise BundleError(f"{name}: {len(content)} bytes, expected {entry.bytes}")
+    found = sha256(content).hexdigest()
+    if found != entry.sha256:
+        raise BundleError(
+            f"{name}: its sha256 is {found[:12]}..., expected {entry.sha256[:12]}...: the file was changed"
+        )
+    return content
+
+
+def _array(name: str, content: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (*_UNREADABLE, MemoryError) as error:
+        raise BundleError(f"{name}: not a NumPy array ({error})") from None
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
+        raise BundleError(
+            f"{name}: {getattr(array, 'dtype', '?')} {getattr(array, 'shape', '?')}, expected float32 {shape}"
+        )
+    if not np.isfinite(array).all():
+        raise BundleError(f"{name}: holds values that are not finite")
+    array = np.ascontiguousarray(array)
+    array.flags.writeable = False
+    return array
+
+
+def _item_ids(content: bytes, count: int) -> tuple[str, ...]:
+    try:
+        ids = msgspec.json.decode(content, type=tuple[Annotated[str, Meta(min_length=1)], ...])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BundleError(f"item_ids.json: {error}") from None
+    if len(ids) != count or len(set(ids)) != count:
+        raise BundleError(f"item_ids.json: {len(ids)} ids, {len(set(ids))} distinct; expected {count} distinct ones")
+    return ids
+
+
+def _golden(content: bytes, graph_name: str) -> dict[str, NDArray[Any]]:
+    prefix = graph_name + "."
+    try:
+        with _archive(content) as archive:
+            return {name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)}
+    except (*_UNREADABLE, MemoryError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"golden.npz: not readable ({error})") from None
+
+
+def _archive(content: bytes) -> Any:
+    """A loaded npz; its arrays are unpacked when they are asked for."""
+    try:
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array, no archive")
+        unpacked = sum(entry.file_size for entry in archive.zip.infolist()) if archive.zip else 0
+    except (*_UNREADABLE, MemoryError) as error:
+        raise BundleError(f"golden.npz: not an archive of NumPy arrays ({error})") from None
+    if unpacked > _MAX_GOLDEN:
+        raise BundleError(f"golden.npz: {unpacked} bytes once unpacked, expected at most {_MAX_GOLDEN}")
+    return archive
+
+
+def _finite_weights(content: bytes) -> None:
+    """The safetensors layout: u64 length, JSON header, data (https://github.com/huggingface/safetensors#format)."""
+    try:
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = msgspec.json.decode(content[8:end], type=dict[str, dict[str, Any]])
+        for name, tensor in header.items():
+            kind = {"F32": np.float32, "F16": np.float16}.get(tensor.get("dtype", ""))
+            if kind is None:
+                continue
+            first, last = tensor["data_offsets"]
+            if not np.isfinite(np.frombuffer(content[end + first : end + last], kind)).all():
+                raise BundleError(f"weights.safetensors: the tensor {name!r} holds values that are not finite")
+    except (msgspec.DecodeError, RecursionError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"weights.safetensors: not readable ({error})") from None

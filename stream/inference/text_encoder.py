@@ -1,0 +1,163 @@
+"""Texts to vectors: BERT over ONNX Runtime with `tokenizers` alone, from there to the vectors of new items and to
+the ratings in comments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from stream.core.errors import BundleError
+from stream.inference import runtime as accelerator
+from stream.inference.bundle import RATING, Bundle
+from stream.inference.models import MIN_ROWS, agree
+from stream.inference.runtime import Policy
+
+Vectors = NDArray[np.float32]
+BUCKET: Final = 8
+"""A text is padded to a multiple of so many tokens: its own length decides, never its neighbours'."""
+BATCH_TOKENS: Final = 2048
+
+
+class Encoder:
+    """Text -> unit vector of width T. `provider`: what runs it, cuda or cpu. Thread-safe."""
+
+    def __init__(self, bundle: Bundle, provider: str) -> None:
+        self.provider = provider
+        self.width = bundle.text_dim
+        try:
+            self._tokenizer = Tokenizer.from_str(bundle.read("tokenizer.json").decode())
+        except Exception as error:  # the tokenizer library raises plain Exception
+            raise BundleError(f"tokenizer.json: not readable ({error})") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(bundle.max_tokens)
+        self._session = accelerator.session("text.onnx", bundle.read("text.onnx"), provider)
+        tokens = ("int64", None, None)
+        accelerator.check_signature(
+            "text.onnx", self._session,
+            {"input_ids": tokens, "attention_mask": tokens, "token_type_ids": tokens},
+            {"vector": ("float", None, bundle.text_dim)}
+            | ({"hidden": ("float", None, None, bundle.text_dim)} if bundle.reading else {}),
+        )  # fmt: skip
+        self._rating = None
+        if bundle.reading:
+            self._rating = accelerator.session(RATING, bundle.read(RATING), provider)
+            accelerator.check_signature(
+                RATING, self._rating,
+                {"hidden": ("float", None, None, bundle.text_dim), "attention_mask": tokens}, {"value": ("float", None)},
+            )  # fmt: skip
+        self._item_width = bundle.item_dim
+        self._items = accelerator.session("item.onnx", bundle.read("item.onnx"), provider)
+        accelerator.check_signature(
+            "item.onnx", self._items,
+            {"text": ("float", None, bundle.text_dim)}, {"item": ("float", None, bundle.item_dim)},
+        )  # fmt: skip
+
+    def encode(self, text: str) -> Vectors:
+        """One text -> float32 [T], run alone: the vector depends on the text only. The empty text has zeros, as in training."""
+        if not text:
+            return np.zeros(self.width, np.float32)
+        vector: Vectors = self._run([self._tokens(text)])[0]
+        return vector
+
+    @property
+    def reads(self) -> bool:
+        """The bundle can read the rating out of a text."""
+        return self._rating is not None
+
+    def encode_and_read(self, text: str) -> tuple[Vectors, float]:
+        """One text, run alone -> its vector, the same as from `encode`, and the rating in it on the bundle's scale.
+
+        NaN for the empty text, and where the bundle does not read. Both share the lower layers: no second BERT runs.
+        """
+        if not text or self._rating is None:
+            return self.encode(text), math.nan
+        feed = self._feed([self._tokens(text)])
+        vector, hidden = self._session.run(["vector", "hidden"], feed)
+        value = self._rating.run(None, {"hidden": hidden, "attention_mask": feed["attention_mask"]})[0]
+        return vector[0], float(value[0])
+
+    def encode_many(self, texts: Sequence[str]) -> Vectors:
+        """Texts -> float32 [n, T], in the order given. Texts of one padded length share a batch on a GPU; on a CPU each
+        runs alone, which is about as fast there and keeps the vector a function of the text."""
+        vectors = np.zeros((len(texts), self.width), np.float32)
+        if self.provider == "cpu":
+            for row, text in enumerate(texts):
+                vectors[row] = self.encode(text)
+            return vectors
+        encoded = {row: self._tokens(text) for row, text in enumerate(texts) if text}
+        order = sorted(encoded, key=lambda row: len(encoded[row].ids))
+        start = 0
+        while start < len(order):
+            length = _padded(encoded[order[start]])
+            end = start
+            while end < len(order) and _padded(encoded[order[end]]) == length and (end - start) * length < BATCH_TOKENS:
+                end += 1
+            rows = order[start:end]
+            vectors[rows] = self._run([encoded[row] for row in rows])
+            start = end
+        return vectors
+
+    def item_vectors(self, texts: Sequence[str]) -> Vectors:
+        """Texts of items unseen in training -> float32 [n, D], what the catalogue holds of them."""
+        return self._tower(self.encode_many(texts)) if texts else np.zeros((0, self._item_width), np.float32)
+
+    def _tower(self, text: Vectors) -> Vectors:
+        rows = text if len(text) >= MIN_ROWS else np.concatenate((text,) * MIN_ROWS)
+        vectors: Vectors = self._items.run(None, {"text": rows})[0][: len(text)]
+        return vectors
+
+    def _tokens(self, text: str) -> Encoding:
+        # A lone surrogate is no text: the tokenizer would refuse it.
+        return self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
+
+    def _run(self, encoded: Sequence[Encoding]) -> Vectors:
+        """Encodings of one padded length -> float32 [n, T]."""
+        vectors: Vectors = self._session.run(["vector"], self._feed(encoded))[0]
+        return vectors
+
+    def _feed(self, encoded: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+        """Encodings of one padded length as text.onnx takes them."""
+        shape = len(encoded), _padded(encoded[0])
+        ids = np.zeros(shape, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, tokens in enumerate(encoded):
+            ids[row, : len(tokens.ids)] = tokens.ids
+            mask[row, : len(tokens.ids)] = 1
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
+
+    def replay(self, bundle: Bundle) -> None:
+        """Encode the golden sentences and item texts, which warms the sessions up. Raises BundleError on a deviation."""
+        try:
+            golden = bundle.golden("encoder")
+            agree("text", apart(self.encode_many([*map(str, golden["sentences"])]), golden["vectors"]), bundle)
+            golden = bundle.golden("item")
+            agree("item", apart(self._tower(golden["text"]), golden["item"]), bundle)
+            if self.reads:
+                golden = bundle.golden("reading")
+                values = [self.encode_and_read(str(sentence))[1] for sentence in golden["sentences"]]
+                agree("rating", apart(np.array(values, np.float32), golden["values"]), bundle)
+        except (KeyError, ValueError, TypeError) as error:
+            raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {error})") from None
+
+
+def open_encoder(bundle: Bundle, provider: Policy) -> Encoder:
+    """The bundle's encoder with sessions of its own, proved by the golden vectors. Raises as `open_models` does."""
+    encoder = Encoder(bundle, accelerator.resolve(provider))
+    encoder.replay(bundle)
+    return encoder
+
+
+def apart(found: Vectors, expected: Vectors) -> float:
+    """Largest difference of a component; inf where the shapes differ or a value is not finite."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found - expected).max(initial=0.0))
+
+
+def _padded(tokens: Encoding) -> int:
+    return -(-len(tokens.ids) // BUCKET) * BUCKET

@@ -1,0 +1,161 @@
+"""The Faust app with batch-native sources, its transport and its channel of micro-batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final
+
+import faust
+from faust.auth import OAuthCredentials
+from faust.channels import Channel
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from stream.core.errors import FreshetError
+from stream.kafka.batch import MicroBatch
+from stream.kafka.broker_clock import Clock
+from stream.kafka.clients import producer_tasks
+from stream.kafka.consumer import SourceConsumer
+from stream.kafka.credentials import token_provider
+from stream.kafka.lease import Lease
+from stream.kafka.membership import Membership
+from stream.kafka.producer import MAX_REQUEST, SourceProducer
+from stream.process.fatal import fatal
+from stream.process.supervision import Task
+from stream.settings import Settings, security
+
+NEVER: Final = 100 * 365 * 86_400.0
+"""Seconds without a fetch until aiokafka leaves the group, for good. A worker that owns no partition has nothing to fetch, and
+whether one gets on that does own some, the stall watch says."""
+
+Handler = Callable[[MicroBatch], Awaitable[None]]
+
+
+class SourceTransport(driver.Transport):
+    """Faust's aiokafka transport with our consumer and producer."""
+
+    Consumer = SourceConsumer
+    Producer = SourceProducer
+
+
+class MicroBatchChannel(Channel):
+    """Channel of micro-batches, named after the topics that they come from.
+
+    Its queue is unmanaged: Faust's flow control would clear it, and with it records that were never processed.
+    """
+
+    @property
+    def queue(self) -> Any:
+        if self._queue is None:  # type: ignore[has-type]
+            self._queue = self.app.FlowControlQueue(maxsize=4, clear_on_resume=False)
+        return self._queue
+
+    def get_topic_name(self) -> str:
+        return ", ".join(sorted(self.app.source_topics))
+
+
+class SourceApp(faust.App):
+    """A Faust app whose source topics arrive as micro-batches. Ends the process on any crash of a service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lease = Lease(settings.session_timeout)
+        self.clock = Clock()
+        self.source_topics: frozenset[str] = frozenset(settings.sources)
+        self.on_send_error: Callable[[str], None] = lambda topic: None
+        self.membership: Membership
+        self.room: Mapping[str, int] = {}
+        super().__init__(
+            settings.app_id,
+            broker=[f"kafka://{address}" for address in settings.brokers.split(",")],
+            broker_credentials=credentials(settings),
+            store="rocksdb://",
+            datadir=str(settings.data_dir),
+            origin="stream",
+            autodiscover=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            topic_partitions=settings.partitions,
+            key_serializer="raw",
+            value_serializer="raw",
+            web_enabled=False,
+            web_in_thread=False,
+            processing_guarantee="at_least_once",
+            agent_supervisor="mode.CrashingSupervisor",
+            table_standby_replicas=settings.standby_replicas,
+            broker_commit_interval=settings.commit_interval,
+            broker_session_timeout=settings.session_timeout,
+            broker_heartbeat_interval=settings.heartbeat_interval,
+            broker_rebalance_timeout=settings.rebalance_timeout,
+            broker_request_timeout=settings.group_request_timeout,
+            broker_max_poll_interval=NEVER,
+            consumer_auto_offset_reset="none",  # nobody moves on in silence: SourceConsumer says where to
+            consumer_max_fetch_size=5 << 20,
+            producer_acks=-1,
+            producer_linger=0,
+            producer_max_batch_size=786_432,
+            producer_max_request_size=MAX_REQUEST,
+            producer_request_timeout=settings.request_timeout,
+            stream_wait_empty=True,
+        )
+        self.micro_batches = MicroBatchChannel(self)
+
+    def use(self, membership: Membership, room: Mapping[str, int]) -> None:
+        """This worker's place in its group, taken before the app starts; room: source topic -> bytes of a batch there at most."""
+        self.membership = membership
+        self.room = room
+
+    def changelog(self, partition: int) -> TP:
+        """The table's changelog of a source partition."""
+        return TP(self.settings.changelog_topic, partition)
+
+    def _new_transport(self) -> SourceTransport:
+        return SourceTransport(self.conf.broker_consumer, self)
+
+    def source_agent(self, name: str, handle: Handler, description: str) -> Any:
+        """Register the agent that passes each micro-batch to `handle`, one at a time; any exception ends the process."""
+        source = self.topic(*self.settings.sources, key_type=bytes, value_type=bytes)
+
+        async def consume(batches: Any) -> None:
+            self.topics.add(source)  # subscribes, without a stream of its own
+            async for batch in batches:
+                try:
+                    await handle(batch)
+                except asyncio.CancelledError:
+                    current = asyncio.current_task()
+                    if current is None or not current.cancelling():  # something that it awaited was, not the agent
+                        fatal(FreshetError(f"a micro-batch was cancelled under the agent {name}: this is a bug"))
+                    raise
+                except Exception as error:
+                    fatal(error)
+
+        consume.__name__ = name
+        consume.__doc__ = description
+        return self.agent(self.micro_batches, name=name)(consume)
+
+    def producer_tasks(self) -> Iterator[tuple[str, Task | None]]:
+        """aiokafka's, of the producer; none before it has started."""
+        yield from producer_tasks("the worker's producer", getattr(self._producer, "_producer", None))
+
+    async def crash(self, reason: BaseException) -> None:
+        fatal(reason)
+
+
+def credentials(settings: Settings) -> Any:
+    """Faust's credentials for the settings' security protocol; None for PLAINTEXT."""
+    protocol = settings.security_protocol
+    if protocol == "PLAINTEXT":
+        return None
+    context = security.tls(settings)
+    if "SASL" not in protocol:
+        return faust.SSLCredentials(context)
+    if settings.sasl_mechanism == "OAUTHBEARER" and settings.sasl_token_file is not None:
+        tokens = token_provider(settings.sasl_token_file)
+        return OAuthCredentials(oauth_cb=tokens, ssl_context=context)
+    return faust.SASLCredentials(
+        mechanism=settings.sasl_mechanism,
+        username=settings.sasl_username,
+        password=settings.sasl_password.get_secret_value(),
+        ssl_context=context,
+    )

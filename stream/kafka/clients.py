@@ -1,0 +1,111 @@
+"""aiokafka's clients: how they are made, and what they are doing: background tasks, when a broker last answered them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from stream.kafka.broker_clock import steady
+from stream.kafka.credentials import security_arguments
+from stream.settings import Settings
+
+METADATA_MS = 10_000
+"""How often a client asks for metadata: how soon added partitions are noticed, and a broker that is away; aiokafka's default is 5
+minutes."""
+
+AWAY = 2.5 * METADATA_MS / 1000
+"""Seconds without metadata after which the broker counts as away."""
+
+Task = asyncio.Future[Any]
+
+
+def consumer_arguments(settings: Settings) -> dict[str, Any]:
+    """Where the brokers are and how to speak to them, in aiokafka's words."""
+    return {
+        "bootstrap_servers": settings.brokers.split(","),
+        "request_timeout_ms": int(settings.request_timeout * 1000),
+        **security_arguments(settings),
+    }
+
+
+def consumer_tasks(name: str, consumer: Any) -> Iterator[tuple[str, Task | None]]:
+    """The tasks that an AIOKafkaConsumer (None: not made yet) must have as long as it runs."""
+    client, fetcher = getattr(consumer, "_client", None), getattr(consumer, "_fetcher", None)
+    yield f"{name}: metadata", getattr(client, "_sync_task", None)
+    yield f"{name}: fetching", getattr(fetcher, "_fetch_task", None)
+    yield f"{name}: group", getattr(getattr(consumer, "_coordinator", None), "_coordination_task", None)
+
+
+def producer_tasks(name: str, producer: Any) -> Iterator[tuple[str, Task | None]]:
+    """As `consumer_tasks`, of an AIOKafkaProducer."""
+    yield f"{name}: metadata", getattr(getattr(producer, "client", None), "_sync_task", None)
+    yield f"{name}: sending", getattr(getattr(producer, "_sender", None), "_sender_task", None)
+
+
+def absent(consumer: Any, places: Iterable[tuple[str, int]] = (), *, group: bool = False) -> str:
+    """Which part of the cluster an AIOKafkaConsumer cannot reach, in words; "" where all answers.
+
+    places: partitions that must have a leader; group: it must have found its group's coordinator.
+    """
+    cluster = consumer._client.cluster
+    silent = _silent(cluster)
+    if silent > AWAY:
+        return f"a broker: none has answered for {silent:.0f} s"
+    for topic, partition in places:
+        if cluster.leader_for_partition(TopicPartition(topic, partition)) == -1:
+            return f"a broker: {topic} partition {partition} has no leader"
+    coordinator = consumer._coordinator  # None before the client has started
+    if group and (coordinator is None or coordinator.coordinator_id is None):
+        return "a broker: the group has no coordinator"
+    return ""
+
+
+def _silent(cluster: Any) -> float:
+    """Seconds since a broker sent metadata, 0.0 before any; aiokafka notes it by the wall clock, which may jump."""
+    noted, since = getattr(cluster, "freshet_noted", (0, 0.0))
+    if noted != cluster._last_successful_refresh_ms:
+        noted, since = cluster.freshet_noted = cluster._last_successful_refresh_ms, steady()
+    return steady() - since if noted else 0.0
+
+
+def unread(consumer: Any, topics: Iterable[str], held: Collection[tuple[str, int]] = ()) -> int:
+    """Records of the assigned partitions of `topics`, but those `held`, that are not fetched yet, as far as is known."""
+    wanted, count = frozenset(topics), 0
+    assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+    for tp in assignment.tps if assignment else ():
+        state = assignment.state_value(tp)
+        ends = [end for end in (state.highwater, state.lso) if end is not None and end >= 0]
+        if tp.topic in wanted and tp not in held and ends and state.has_valid_position and not state.paused:
+            count += max(0, min(ends) - state.position)
+    return count
+
+
+def positions(consumer: Any, topics: Iterable[str]) -> dict[TopicPartition, int]:
+    """How far each assigned partition of `topics` is read, also where the fetcher passes records over; without those where it has
+    not been said yet where to begin."""
+    wanted = frozenset(topics)
+    assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+    states = {tp: assignment.state_value(tp) for tp in assignment.tps if tp.topic in wanted} if assignment else {}
+    return {tp: state.position for tp, state in states.items() if state.has_valid_position}
+
+
+def reached(consumer: Any, topics: Iterable[str]) -> int:
+    """The sum of `positions`."""
+    return sum(positions(consumer, topics).values())
+
+
+def undecided(consumer: Any, topics: Iterable[str]) -> str:
+    """Which open transaction keeps an AIOKafkaConsumer from reading on in an assigned partition of `topics`, in words; "" where
+    none does. Whoever reads what is committed gets nothing from its first record on before it ends, whoever else writes there."""
+    wanted = frozenset(topics)
+    assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+    for tp in sorted(assignment.tps) if assignment else ():
+        state = assignment.state_value(tp)
+        if tp.topic not in wanted or not state.has_valid_position or None in (state.lso, state.highwater):
+            continue
+        if 0 <= state.lso <= state.position < state.highwater:
+            return f"an open transaction of another producer on {tp.topic}/{tp.partition} since offset {state.lso} holds it up"
+    return ""

@@ -1,0 +1,21 @@
+"""The decoder that a worker with these settings reads its source topics with."""
+
+from __future__ import annotations
+
+from aiokafka.partitioner import murmur2
+
+from stream.core.decoder import EventDecoder
+from stream.settings import Settings
+
+
+def decoder_of(settings: Settings) -> EventDecoder:
+    """What reads a record as a worker with these settings does."""
+    return EventDecoder(
+        murmur2,
+        settings.partitions,
+        settings.rating_scale,
+        settings.sources,
+        settings.oldest,
+        settings.envelope,
+        settings.key,
+    )

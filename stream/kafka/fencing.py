@@ -1,0 +1,379 @@
+"""Taking partitions of the changelog over, and noticing that somebody else has: see stream.core.fencing_log.
+
+The writer knows the offset of its last record. The next ones follow it without a gap unless another has written between;
+then the writer claims again, reads what lies between, stops where a newer writer has claimed, and writes again those
+states over which somebody else has written, so that compaction cannot keep what is not ours. A takeover does the same for what
+was written over before it: the owner of that time may have ended before it wrote there again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from stream.core.errors import BrokerError, FencedError, LossError, TopologyError
+from stream.core.fencing_log import (
+    CLAIM_KEY,
+    FIRST,
+    NO_CLAIM,
+    Claim,
+    Forged,
+    LeftOut,
+    LogRecord,
+    Written,
+    encode,
+    epoch_of,
+    judge,
+    log_forged,
+    of_nobody,
+    of_user,
+    sift,
+    stamp,
+)
+from stream.core.keys import UTF8
+from stream.kafka.clients import consumer_arguments, undecided
+from stream.kafka.producer import Outgoing, RecordBatches
+from stream.kafka.state_store import InterestStore
+from stream.kafka.truncation import changelog_cut
+from stream.process.stopping import stopping
+from stream.settings import Settings
+
+log = logging.getLogger("freshet.fencing")
+
+ReadRange = Callable[[int, int, int], Awaitable[list[LogRecord]]]
+FindClaim = Callable[[int], Awaitable[Claim]]
+ATTEMPTS = 10
+POLL_MS = 500
+CHUNK = 256  # states that a takeover writes again at once
+
+
+class Fence:
+    """The right to write the changelog's partitions. read: (partition, first, last offset) -> those records; find: partition ->
+    the claim in force there.
+
+    topics: source topic -> id of the topic as it is now; a state folded from a topic of another id is refused, and so are
+    states that were divided among another number of partitions, or by users' keys of another form than `key`.
+    """
+
+    def __init__(
+        self,
+        store: InterestStore,
+        batches: Callable[[], RecordBatches],
+        read: ReadRange,
+        find: FindClaim,
+        topics: Mapping[str, str],
+        partitions: int,
+        on_left_out: Callable[[LeftOut], None] = lambda records: None,
+        key: str = UTF8,
+    ) -> None:
+        self._store = store
+        self._batches = batches
+        self._read = read
+        self._find = find
+        self._topics = dict(topics)
+        self._partitions = partitions
+        self._on_left_out = on_left_out
+        self._key = key
+        self._worker = uuid.uuid4().hex
+        self._epochs: dict[int, int] = {}
+        self._mine: dict[int, set[int]] = {}  # every epoch that we have claimed since we took over
+        self._ends: dict[int, int] = {}  # offset of our last record
+
+    def owns(self, partition: int) -> bool:
+        """It was claimed since the last assignment."""
+        return partition in self._epochs
+
+    def stamp(self, partition: int) -> list[tuple[str, bytes]]:
+        """The headers of a state record for this partition."""
+        return stamp(self._epochs[partition])
+
+    def written(self, partition: int) -> int:
+        """The offset of our last record in a partition; -1 where we have none."""
+        return self._ends.get(partition, -1)
+
+    async def take_over(self, partitions: Iterable[int]) -> None:
+        """Claim partitions whose states were read back, each up to the claim. Raises TopologyError where the states were
+        folded from topics of other names or another number of partitions, or by keys of another form, or the epochs are used up,
+        LossError where a source topic was recreated since, BrokerError where the claim cannot be written."""
+        for known in (self._epochs, self._mine, self._ends):
+            known.clear()
+        wanted = sorted(partitions)
+        await self._same_topics(wanted)
+        for partition in wanted:
+            if stopping.asked:
+                return  # whoever has been asked to stop takes nothing over
+            await self._take(partition)
+        if self._epochs:
+            log.info("partitions claimed", extra={"epochs": dict(self._epochs)})
+
+    async def _same_topics(self, partitions: Sequence[int]) -> None:
+        """A partition that was added has no claim that would tell; partition 0 has one since the very first start."""
+        found = {partition: self._store.claim(partition) for partition in partitions}
+        if 0 not in partitions and not all(claim.epoch for claim in found.values()):
+            found[0] = await self._find(0)
+        for partition, claim in found.items():
+            self._same_names(partition, claim)
+            self._same_ids(partition, claim)
+            self._same_count(claim)
+            self._same_key(partition, claim)
+
+    def _same_names(self, partition: int, claim: Claim) -> None:
+        """Claims of long ago name no topics, and neither do we where the broker tells no ids."""
+        if claim.topics and self._topics and claim.topics.keys() != self._topics.keys():
+            raise TopologyError(
+                f"partition {partition} of {self._store.changelog_topic} holds states of the topics "
+                f"{', '.join(sorted(claim.topics))}, and this worker's are {', '.join(sorted(self._topics))}: another deployment "
+                "has this app_id; choose another app_id, or the prefix of those topics"
+            )
+
+    def _same_ids(self, partition: int, claim: Claim) -> None:
+        for topic, known in claim.topics.items():
+            now = self._topics.get(topic)
+            if now is not None and now != known:
+                raise LossError(
+                    f"topic {topic} was recreated: it has the id {now}, the states of partition {partition} were folded from "
+                    f"{known}, and offsets of the two cannot be compared; use another app_id, or bring the old topic back"
+                )
+
+    def _same_count(self, claim: Claim) -> None:
+        if claim.partitions not in (0, self._partitions):
+            raise TopologyError(
+                f"the topics have {self._partitions} partitions, and had {claim.partitions} when the states were folded: "
+                "partitions that are added later part users from their states; another prefix can have that many"
+            )
+
+    def _same_key(self, partition: int, claim: Claim) -> None:
+        if claim.form not in ("", self._key):
+            raise TopologyError(
+                f'key: found "{self._key}", expected "{claim.key}", in which partition {partition} of '
+                f"{self._store.changelog_topic} has its users' keys: with another form users lie on other partitions than their "
+                f"states; set FRESHET_KEY={claim.key} again, or choose another app_id and prefix, and start there from nothing"
+            )
+
+    async def _take(self, partition: int) -> None:
+        least = 0
+        for _ in range(ATTEMPTS):
+            epoch = max(self._store.claim(partition).epoch, least) + 1
+            if epoch > FIRST:
+                raise TopologyError(
+                    f"partition {partition} of {self._store.changelog_topic} was claimed with epoch {epoch - 1}, which no "
+                    "deployment comes to: somebody else writes there; use another app_id"
+                )
+            last = self._store.offset(partition)
+            claim, at = await self._claim(partition, epoch)
+            if at < 0:  # the broker has it, and does not say where
+                least = epoch
+                continue
+            records = await self._between(partition, last, claim, at)
+            self._count(partition, self._store.apply(partition, records))
+            if self._store.claim(partition) == claim:
+                self._epochs[partition], self._ends[partition] = epoch, at
+                self._mine[partition] = {epoch}
+                await self._mend(partition)
+                return
+            least = 0  # somebody else's claim came first: above it
+        raise BrokerError(f"partition {partition} of the changelog could not be claimed in {ATTEMPTS} attempts")
+
+    async def _mend(self, partition: int) -> None:
+        """Write again the states over which somebody else has written, before anything new is. A user without a state has none
+        that could be lost."""
+        place, count = (self._store.changelog_topic, partition), 0
+        while (users := self._store.exposed(partition, CHUNK)) and not stopping.asked:
+            states = zip(users, self._store.read(partition, users), strict=True)
+            again = [Outgoing(user, value, self.stamp(partition)) for user, value in states if value is not None]
+            if again:
+                ends = await self._batches().send({place: again})
+                await self.confirm({partition: again}, {partition: ends[place]})
+            self._store.write(partition, [], self._ends[partition], settled_users=users)
+            count += len(again)
+        if count:
+            _log_again(partition, count)
+
+    async def confirm(self, sent: Mapping[int, Sequence[Outgoing]], ends: Mapping[int, int]) -> dict[int, int]:
+        """Acknowledged state records by partition, and the last offset of each -> the last offsets that are ours now.
+
+        Raises FencedError where another worker has claimed a partition since.
+        """
+        settled = {}
+        for partition, records in sent.items():
+            end = ends.get(partition, -1)
+            if end != self._ends[partition] + len(records):
+                end = await self._settle(partition, records)
+            self._ends[partition] = settled[partition] = end
+        return settled
+
+    async def _settle(self, partition: int, records: Sequence[Outgoing]) -> int:
+        """Somebody has written between, or the broker did not say where our records are."""
+        newest = {record.key: record.value for record in records if record.key is not None}
+        ours = {(record.key, record.value) for record in records}
+        before = self._epochs[partition]
+        for _ in range(ATTEMPTS):
+            epoch = self._epochs[partition] = self._epochs[partition] + 1
+            self._mine[partition].add(epoch)
+            claim, at = await self._claim(partition, epoch)
+            if at < 0:
+                continue
+            between = await self._between(partition, self._ends[partition], claim, at)
+            stale = self._stale(partition, between[:-1], before, ours)
+            # as a reader of the log would: who ends here begins behind `at`, and must neither miss ours nor forget `stale`
+            settled = {
+                record.key: record.value
+                for record in between[:-1]
+                if record.key and record.value is not None and (record.key, record.value) in ours
+            }
+            self._store.write(partition, settled.items(), at, claim=claim, exposed_users=stale)
+            self._ends[partition], before = at, epoch
+            again = [
+                Outgoing(key, value, stamp(epoch))
+                for key in stale
+                if (value := newest.get(key) or self._store.read(partition, [key])[0]) is not None
+            ]
+            if not again:
+                return self._settled(partition, stale, at)
+            _log_again(partition, len(again))
+            ours.update((record.key, record.value) for record in again)
+            place = (self._store.changelog_topic, partition)
+            end = (await self._batches().send({place: again}))[place]
+            if end == at + len(again):
+                return self._settled(partition, stale, end)
+        raise BrokerError(f"partition {partition} of the changelog was written by somebody else {ATTEMPTS} times over")
+
+    def _settled(self, partition: int, users: Sequence[bytes], end: int) -> int:
+        """These users' states were written again, or they have none -> `end`, up to where the changelog is known."""
+        self._store.write(partition, [], end, settled_users=users)
+        return end
+
+    def _stale(
+        self,
+        partition: int,
+        between: Sequence[LogRecord],
+        current: int,
+        ours: Container[tuple[bytes | None, bytes | None]],
+    ) -> list[bytes]:
+        """Users over whose states somebody else has written; current: our epoch where `between` begins; ours: what we have sent.
+
+        After a forged claim all of ours count as written over: a reader who knows no epoch yet may take it for a claim. What lies
+        under a key that no user has is no state of ours, and nothing is written over it: what the store has there is its own.
+        Raises FencedError for a claim that holds and is none of ours, whatever name it bears.
+        """
+        stale: list[bytes] = []
+        fenced, forged, nobodys = 0, 0, 0
+        for record in between:
+            if record.key == CLAIM_KEY:
+                claim, why = judge(record, current)
+                if why:
+                    log_forged(partition, Forged(record.offset, why))
+                    forged += 1
+                elif claim.epoch and not (claim.worker == self._worker and claim.epoch in self._mine[partition]):
+                    raise FencedError(
+                        f"partition {partition} was claimed by another worker: epoch {claim.epoch}, ours {current}"
+                    )
+                current = max(current, claim.epoch)
+            elif record.key is None or not of_user(record.key, self._key):
+                log_forged(partition, of_nobody(record))
+                nobodys += 1
+            else:
+                foreign = (
+                    epoch_of(record.headers) not in self._mine[partition] or (record.key, record.value) not in ours
+                )
+                fenced += foreign
+                if foreign or forged:
+                    stale.append(record.key)
+        self._count(partition, LeftOut(fenced, forged + nobodys))
+        return list(dict.fromkeys(stale))
+
+    def _count(self, partition: int, found: LeftOut) -> None:
+        if found.fenced:
+            log.warning(
+                "records of somebody else left out", extra={"partition": partition, "records": found.fenced}
+            )  # fmt: skip
+        if any(found):
+            self._on_left_out(found)
+
+    async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
+        """A claim written and acknowledged, and its offset; -1 where the broker did not say."""
+        claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics, self._partitions, self._key)
+        place = (self._store.changelog_topic, partition)
+        ends = await self._batches().send({place: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
+        return claim, ends[place]
+
+    async def _between(self, partition: int, last: int, claim: Claim, at: int) -> list[LogRecord]:
+        """Everything after `last` up to our own claim at `at`, which is its end. Raises LossError where that is no later."""
+        if at <= last:
+            raise changelog_cut(self._store.changelog_topic, partition, at, last)
+        found = [] if at == last + 1 else await self._read(partition, last + 1, at - 1)
+        return [*found, Written(at, CLAIM_KEY, encode(claim), stamp(claim.epoch))]
+
+
+def _log_again(partition: int, count: int) -> None:
+    log.warning(
+        "states written again: somebody else wrote over them", extra={"partition": partition, "states": count}
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
+    """A client of its own, made for each use: the log is read after a takeover in a race, or of a new partition, no more."""
+    consumer = AIOKafkaConsumer(
+        **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
+        isolation_level="read_committed",
+    )  # fmt: skip
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        yield consumer
+    except OffsetOutOfRangeError as error:
+        (offset,) = error.args[0].values()
+        raise LossError(
+            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: deleted, or the topic was "
+            "recreated?"
+        ) from None
+    finally:
+        await consumer.stop()
+
+
+class ChangelogReader:
+    """Reads the changelog for a takeover. held: which open transaction keeps it from reading on, "" for none."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self.held = ""
+
+    async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
+        """The records from offset `first` to `last`."""
+        place = TopicPartition(self._topic, partition)
+        found: list[LogRecord] = []
+        async with _reading(self._settings, place) as consumer:
+            consumer.seek(place, first)
+            async for records in self._until(consumer, place, last + 1):
+                found += [record for record in records if record.offset <= last]
+        return found
+
+    async def find(self, partition: int) -> Claim:
+        """The claim in force at the end of a partition, for which all of it is read."""
+        place = TopicPartition(self._topic, partition)
+        claim = NO_CLAIM
+        async with _reading(self._settings, place) as consumer:
+            end = (await consumer.end_offsets([place]))[place]
+            consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
+            async for records in self._until(consumer, place, end):
+                claim = sift((record for record in records if record.key == CLAIM_KEY), claim).claim
+        return claim
+
+    async def _until(
+        self, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
+    ) -> AsyncIterator[Sequence[LogRecord]]:
+        try:
+            while await consumer.position(place) < end:
+                records = (await consumer.getmany(timeout_ms=POLL_MS)).get(place, ())
+                self.held = "" if records else undecided(consumer, [place.topic])
+                yield records
+        finally:
+            self.held = ""

@@ -1,0 +1,103 @@
+"""aiokafka's fetched records, so that a header's name that is not UTF-8 stops nobody (stream.kafka.lenient_headers),
+that every codec of
+Kafka is read, and that none unpacks to more than fits (stream.kafka.decompression). Whoever must account for each
+offset sees the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.record import _crecords, default_records, legacy_records
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+
+from stream.core.errors import DataError
+from stream.kafka import decompression
+from stream.kafka.lenient_headers import Escaping
+
+_LENGTH = slice(8, 12)  # of a batch, behind its base offset; counted from its own end
+_COUNT = slice(57, 61)  # of its records
+
+
+class EscapingBatch(_DefaultRecordBatchPy):
+    """aiokafka's slow reader, over a buffer that escapes."""
+
+    _buffer: Any
+
+    def __iter__(self) -> EscapingBatch:
+        self._maybe_uncompress()
+        self._buffer = Escaping(self._buffer)
+        return self
+
+
+class Batch:
+    """One record batch as the fetcher reads it: by aiokafka's fast reader, and where that fails on a name, by the slow one."""
+
+    def __init__(self, batch: Any, raw: memoryview) -> None:
+        self._batch = batch
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    @property
+    def whole(self) -> bool:
+        """It has a record at each of its offsets: none was compacted away."""
+        return int.from_bytes(self._raw[_COUNT], "big") == int(self._batch.last_offset_delta) + 1
+
+    def __next__(self) -> Any:  # of a control batch
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._batch
+        except UnicodeDecodeError:
+            yield from EscapingBatch(self._raw)  # from the start: the fetcher passes over what it has had
+
+
+class Records:
+    """In the place of aiokafka's MemoryRecords."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._records = MemoryRecords(data)
+        self._at = 0
+        self.on_batch: Callable[[Batch], None] = lambda batch: None
+
+    def has_next(self) -> bool:
+        return bool(self._records.has_next())
+
+    def size_in_bytes(self) -> int:
+        return int(self._records.size_in_bytes())
+
+    def next_batch(self) -> Batch:
+        rest = self._data[self._at :]
+        raw = rest[: 12 + int.from_bytes(rest[_LENGTH], "big")]
+        self._at += len(raw)
+        batch = Batch(self._records.next_batch(), raw)
+        self.on_batch(batch)
+        return batch
+
+
+class PartitionRecords(fetcher.PartitionRecords):
+    """aiokafka's; an error in a batch names its partition and offset."""
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except DataError as error:
+            at = f"{self._tp.topic} partition {self._tp.partition}, from offset {self.next_fetch_offset}"
+            raise DataError(f"{at}: {error}") from None
+
+
+def bound_unpacking() -> None:
+    """From now on aiokafka's consumers of this process read every codec, and no batch that unpacks to more than the limit."""
+    decompression.bound(default_records, legacy_records, _crecords.default_records, _crecords.legacy_records)
+    fetcher.PartitionRecords = PartitionRecords
+
+
+def escape_header_names() -> None:
+    """From now on aiokafka's consumers of this process read records as above."""
+    fetcher.MemoryRecords = Records

@@ -1,0 +1,103 @@
+"""Which offsets hold no record of ours: a transaction's markers, and what it aborted. Any other that is passed over is a loss.
+
+A source topic is never compacted, so its offsets have no holes: aiokafka gives a record for each, or leaves the offset out since
+its batch is a control batch or part of an aborted transaction, as the batches themselves say. An offset that no batch holds, or
+that is missing within one, was taken away: by a compaction, or by someone who deleted a file of the log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from aiokafka.consumer.fetcher import Fetcher, FetchResult
+from faust.types import TP
+
+from stream.kafka.lenient_records import Batch
+
+
+class Passed:
+    """What a fetcher passes over in the partitions of `topics`, by right."""
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self._topics = topics
+        self._known: dict[TP, dict[int, int]] = {}  # first offset of a batch -> the offset behind it
+
+    def watch(self, fetcher: Fetcher) -> None:
+        """To be called before anything is assigned."""
+        fetcher._records = _Results(self)
+
+    def watches(self, topic: str) -> bool:
+        return topic in self._topics
+
+    def note(self, tp: TP, batch: Batch) -> None:
+        """A batch that the fetcher reads. Of a transaction that is not aborted its records are read, whatever is noted here."""
+        if batch.is_control_batch or (batch.is_transactional and batch.whole):
+            self._known.setdefault(tp, {})[batch.base_offset] = batch.next_offset
+
+    def missing(self, tp: TP, first: int, end: int, read: Sequence[int]) -> list[range]:
+        """Offsets from `first` to before `end` that were neither read nor passed over by right. read: ascending, all between the
+        two. What is noted below `end` is forgotten."""
+        known = self._known.pop(tp, {})
+        later = {base: behind for base, behind in known.items() if behind > end}
+        if later:
+            self._known[tp] = later
+        right = _joined(sorted(known.items()))
+        return list(_without(_holes(first, end, read), right))
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+class _Results(OrderedDict[Any, Any]):
+    """In the place of the fetcher's own dict of what was fetched and not yet read."""
+
+    def __init__(self, passed: Passed) -> None:
+        super().__init__()
+        self._passed = passed
+
+    def __setitem__(self, key: Any, result: Any) -> None:
+        super().__setitem__(key, result)
+        if isinstance(result, FetchResult) and self._passed.watches(key.topic):
+            result._partition_records._records.on_batch = partial(self._passed.note, TP(*key))
+
+
+def _holes(first: int, end: int, read: Iterable[int]) -> Iterator[range]:
+    for offset in read:
+        if offset > first:
+            yield range(first, offset)
+        first = offset + 1
+    if first < end:
+        yield range(first, end)
+
+
+def _without(holes: Iterable[range], right: Sequence[tuple[int, int]]) -> Iterator[range]:
+    """Holes less what is passed over by right; both ascending. Each is looked at once: a fetch may have thousands of both."""
+    at = 0
+    for hole in holes:
+        first = hole.start
+        while at < len(right) and right[at][1] <= first:
+            at += 1
+        number = at  # a batch that reaches beyond this hole may reach into the next
+        while number < len(right) and right[number][0] < hole.stop:
+            base, behind = right[number]
+            if base > first:
+                yield range(first, base)
+            first = max(first, behind)
+            number += 1
+        at = max(at, number - 1)
+        if first < hole.stop:
+            yield range(first, hole.stop)
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending spans, those that touch or overlap as one."""
+    joined: list[tuple[int, int]] = []
+    for base, behind in spans:
+        if joined and base <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], behind)
+        else:
+            joined.append((base, behind))
+    return joined

@@ -1,0 +1,137 @@
+"""Sending: one record batch per partition, acknowledged by all replicas, never after the lease has run out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka.errors import OutOfOrderSequenceNumber, UnknownProducerId
+from faust.transport.drivers import aiokafka as driver
+
+from stream.core.errors import BrokerError, LeaseError, LossError
+from stream.kafka.broker_clock import Clock
+from stream.kafka.lease import Lease
+from stream.process.fatal import fatal
+
+LOG_APPEND_TIME = 1  # aiokafka's: the timestamp is the broker's, not the one that was sent
+
+FRAME = 16  # bytes around a header, or half of those around a record, at most
+MAX_REQUEST = 5 << 20  # bytes: a dead letter may hold a source record of 4 MiB and its headers
+
+
+_NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka insists on a list; nobody changes it
+
+
+class Outgoing(NamedTuple):
+    """One record to send."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = _NO_HEADERS
+
+
+class SourceProducer(driver.Producer):
+    """Faust's producer, idempotent, its produce requests (aiokafka's own retries included) guarded by the lease."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        lease: Lease = self.app.lease
+        sender = self._producer._sender
+        send = sender._send_produce_req
+
+        async def guarded(node: int, batches: Mapping[Any, Any]) -> None:
+            try:
+                lease.check()
+            except LeaseError as error:
+                fatal(error)
+            await send(node, batches)
+            for tp, batch in batches.items():
+                if not batch.future.done():  # the broker did not take it; aiokafka sends it again
+                    self.app.on_send_error(tp.topic)
+
+        sender._send_produce_req = guarded
+
+    @property
+    def batches(self) -> RecordBatches:
+        """The started producer's record batches."""
+        return RecordBatches(self._producer, self.request_timeout, self.app.clock, self.app.room)
+
+
+def _size(record: Outgoing) -> int:
+    """Bytes in a batch at most."""
+    headers = sum(len(name.encode()) + len(value or b"") + FRAME for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers + 2 * FRAME
+
+
+class RecordBatches:
+    """Sends lists of records, one Kafka record batch per partition (1.6 us a record instead of 13 with `send`).
+
+    clock: stamps them (None: one of its own), and learns from the acknowledgements when the broker appended them; room: topic ->
+    bytes of a record batch there at most, where that may be less than the producer's own batches have.
+    """
+
+    def __init__(
+        self, producer: Any, timeout: float, clock: Clock | None = None, room: Mapping[str, int] | None = None
+    ) -> None:
+        self._producer = producer
+        self._timeout = timeout
+        self._clock = clock or Clock()
+        self._room = room or {}
+
+    async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records, acknowledged when this returns.
+
+        Returns the last offset written per partition, or -1 where the broker did not say (a retried batch that had
+        already arrived). Raises BrokerError where the acknowledgement did not come in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                ends = await asyncio.gather(
+                    *(self._send_partition(place, records) for place, records in lists.items() if records)
+                )
+        except TimeoutError:
+            raise BrokerError(f"no acknowledgement of produced records within {self._timeout:g} s") from None
+        return dict(ends)
+
+    async def _send_partition(self, place: tuple[str, int], records: Sequence[Outgoing]) -> tuple[tuple[str, int], int]:
+        topic, partition = place
+        room = self._room.get(topic, 0)
+        began, now = self._clock.steady(), self._clock.now_ms()
+        sent: list[tuple[asyncio.Future[Any], int]] = []
+        batch = self._producer.create_batch()
+        for record in records:
+            full = room and batch.record_count() and batch.size() + _size(record) > room
+            if not full and self._append(batch, record, now):
+                continue
+            sent.append(await self._close(batch, topic, partition))
+            batch = self._producer.create_batch()
+            if not self._append(batch, record, now):
+                raise BrokerError(f"a record of {len(record.value or b'')} bytes does not fit into a batch for {topic}")
+        sent.append(await self._close(batch, topic, partition))
+        last = -1
+        for future, count in sent:
+            try:
+                metadata = await future
+            except (OutOfOrderSequenceNumber, UnknownProducerId):
+                raise LossError(
+                    f"{topic} partition {partition}: the broker misses records of ours that it had acknowledged: an election of "
+                    "a leader that had missed records (unclean)?"
+                ) from None
+            if metadata.timestamp_type == LOG_APPEND_TIME:
+                self._clock.learn(began, metadata.timestamp)
+            if metadata.offset >= 0:  # -1: a duplicate sequence number, so the offset is not known
+                last = max(last, metadata.offset + count - 1)
+        return place, last
+
+    @staticmethod
+    def _append(batch: Any, record: Outgoing, stamp: int) -> bool:
+        added = batch.append(timestamp=stamp, key=record.key, value=record.value, headers=record.headers)
+        return added is not None
+
+    async def _close(self, batch: Any, topic: str, partition: int) -> tuple[asyncio.Future[Any], int]:
+        batch.close()  # an open batch would wait for the linger time
+        return await self._producer.send_batch(batch, topic, partition=partition), batch.record_count()

@@ -1,0 +1,314 @@
+"""RocksDB behind Faust's table, by partition: multi-get, one WriteBatch a micro-batch, bulk recovery from the changelog.
+
+Faust's own table writes take their partition from a current event that does not exist in a batch, and write RocksDB
+before the changelog; here the partition is named, and the changelog was acknowledged before.
+
+The folder is a cache of the changelog. What RocksDB calls damaged is deleted and read back, never taken for new users.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import faust
+import rocksdict
+
+from stream.core import fencing_log
+from stream.core.errors import DiskError, FreshetError
+from stream.core.fencing_log import CLAIM_KEY, Claim, LeftOut, LogRecord
+from stream.kafka import fenced_users as exposed
+
+log = logging.getLogger("freshet.store")
+
+ROCKSDB_OPTIONS = {
+    "driver": "rocksdict",
+    "block_cache_size": 32 << 20,  # bytes per partition; Faust's default is 2 GiB
+    "write_buffer_size": 16 << 20,
+    "bloom_filter_size": 10,
+}
+
+
+def interest_table(app: faust.App, partitions: int) -> faust.Table:
+    """The table `interest`: user id -> state record, both raw bytes."""
+    return app.Table(
+        "interest",
+        key_type=bytes,
+        value_type=bytes,
+        partitions=partitions,
+        options=dict(ROCKSDB_OPTIONS),
+        help="RocksDB: user id -> interest state record (stream.core.state), durable in the changelog",
+    )
+
+
+DAMAGED = ".damaged"  # marks, beside a partition's folder, that it is to be deleted at the next start
+
+SST_END = 0x88E241B785F4CFF7.to_bytes(8, "little")  # the magic number of RocksDB's block-based tables
+
+
+class DamageError(Exception):
+    """A partition's folder does not hold what it held; found by us, not by RocksDB."""
+
+
+class InterestStore:
+    """The table's partitions that are assigned to this worker."""
+
+    def __init__(self, table: faust.Table) -> None:
+        self._table = table
+
+    @property
+    def changelog_topic(self) -> str:
+        return str(self._table.changelog_topic_name)
+
+    def partitions(self) -> list[int]:
+        """Partitions that are open here."""
+        return sorted(self._table.data._dbs)
+
+    def prepare(self, partition: int) -> bool:
+        """Open a partition before its recovery; False where it was damaged and is empty now. Raises DiskError."""
+        path = self._path(partition)
+        mark = path.with_name(path.name + DAMAGED)
+        sound = not mark.exists()
+        if not sound:
+            self.drop(partition)
+        try:
+            self._open_whole(partition)
+        except Exception as error:
+            if not _damage(error):
+                _fail(partition, error)
+            log.error("damaged, read back from the changelog: %s", error, extra={"partition": partition})
+            self.drop(partition)
+            self._open_again(partition)
+            return False
+        return sound
+
+    def _open_again(self, partition: int) -> None:
+        try:
+            self._open_whole(partition)
+        except Exception as error:
+            _fail(partition, error)
+
+    def _open_whole(self, partition: int) -> None:
+        """Open a partition. Raises DamageError where a finished file of it lies there that RocksDB does not know.
+
+        A MANIFEST that was cut off at the end of an entry opens without a word; states that were flushed since then would
+        be missing, though the log after them is there. A kill at the instant in which a file is finished and not yet
+        entered leaves one, too, and costs no more than reading the partition back.
+        """
+        store = self._table.data
+        if partition in store._dbs:
+            return
+        path = self._path(partition)
+        lying = {file.name for file in path.glob("*.sst") if _finished(file)}
+        options = store.rocksdb_options.as_options()
+        options.set_disable_auto_compactions(True)  # it would delete files before they are compared
+        database = rocksdict.Rdict(str(path), options=options)
+        database.set_read_options(rocksdict.ReadOptions())
+        unknown = sorted(lying - {file["name"].lstrip("/") for file in database.live_files()})
+        store._dbs[partition] = database
+        if unknown:
+            raise DamageError(f"RocksDB does not know {', '.join(unknown)} of {path}")
+        database.set_options({"disable_auto_compactions": "false"})
+
+    def drop(self, partition: int) -> None:
+        """Delete a partition's folder: it is read back from the changelog."""
+        path = self._path(partition)
+        database = self._table.data._dbs.pop(partition, None)
+        if database is not None:
+            with suppress(Exception):  # it writes what it holds, which damage may forbid
+                database.close()
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_name(path.name + DAMAGED).unlink(missing_ok=True)
+
+    def read(self, partition: int, users: Sequence[bytes]) -> list[bytes | None]:
+        """State records of `users`, None for unknown ones. Raises FreshetError where the partition is not open here, or
+        is damaged: then it is read back at the next start."""
+        try:
+            found: list[bytes | None] = self._open(partition).get(list(users))
+        except FreshetError:
+            raise
+        except Exception as error:
+            self._stop(partition, error)
+        return found
+
+    def write(
+        self,
+        partition: int,
+        records: Iterable[tuple[bytes, bytes]],
+        changelog_offset: int,
+        *,
+        claim: Claim | None = None,
+        exposed_users: Iterable[bytes] = (),
+        settled_users: Sequence[bytes] = (),
+    ) -> None:
+        """One atomic WriteBatch: records, and how far of the changelog they reach (below 0: not known, not written).
+
+        claim: the one in force there, where it is another; exposed_users: see stream.kafka.fenced_users, to be noted;
+        settled_users: whose
+        note is to be deleted. Raises DiskError, and FreshetError as `read` does."""
+        store = self._table.data
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in records:
+            batch.put(key, value)
+        if claim is not None:
+            batch.put(CLAIM_KEY, fencing_log.encode(claim))
+        exposed.note(batch, exposed_users)
+        exposed.forget(batch, self._open(partition), settled_users)
+        if changelog_offset >= 0:
+            batch.put(store.offset_key, b"%d" % changelog_offset)
+        self._commit(partition, batch)
+
+    def offset(self, partition: int) -> int:
+        """Offset of the last changelog record that is in RocksDB; -1 where none is."""
+        found = self.read(partition, [self._table.data.offset_key])[0]
+        return -1 if found is None else int(found)
+
+    def claim(self, partition: int) -> Claim:
+        """The claim in force, as far as the changelog was read."""
+        return fencing_log.decode(self.read(partition, [CLAIM_KEY])[0])
+
+    def apply(self, partition: int, records: Sequence[LogRecord]) -> LeftOut:
+        """Take changelog records into RocksDB, in order -> how many were left out."""
+        batch, left_out = _batch(partition, records, self._open(partition))
+        batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
+        self._commit(partition, batch)
+        return left_out
+
+    def exposed(self, partition: int, count: int) -> list[bytes]:
+        """The first `count` users, or fewer, of those whose last changelog record is fenced (stream.kafka.fenced_users)."""
+        try:
+            return exposed.first(self._open(partition), count)
+        except FreshetError:
+            raise
+        except Exception as error:
+            self._stop(partition, error)
+
+    def _commit(self, partition: int, batch: Any) -> None:
+        try:
+            self._open(partition).write(batch)
+        except FreshetError:
+            raise
+        except Exception as error:
+            self._stop(partition, error)
+
+    def _stop(self, partition: int, error: Exception) -> NoReturn:
+        _stop(self._path(partition), partition, error)
+
+    def _path(self, partition: int) -> Path:
+        return Path(self._table.data.partition_path(partition))
+
+    def _open(self, partition: int) -> Any:
+        # never opened lazily: a partition that is not assigned may be open in another worker
+        database = self._table.data._dbs.get(partition)
+        if database is None:
+            raise FreshetError(f"partition {partition} of the table is not open here: this is a bug")
+        return database
+
+
+def _finished(file: Path) -> bool:
+    """A kill during a flush or a compaction leaves files without an end."""
+    try:
+        with file.open("rb") as content:
+            content.seek(max(0, file.stat().st_size - len(SST_END)))
+            return content.read() == SST_END
+    except OSError:  # RocksDB will say what is the matter with it
+        return False
+
+
+def _damage(error: Exception) -> bool:
+    """RocksDB's binding has one type of exception; only the text tells damage from a full disk or a lock."""
+    said = str(error)
+    return (
+        isinstance(error, DamageError)
+        or said.startswith("Corruption")
+        or "No such file" in said
+        or "does not exist" in said
+    )
+
+
+def _stop(path: Path, partition: int, error: Exception) -> NoReturn:
+    """Damage is marked, for the next start to read the partition back; anything else is the disk's."""
+    if not _damage(error):
+        _fail(partition, error)
+    path.with_name(path.name + DAMAGED).touch()
+    raise FreshetError(
+        f"partition {partition} of the table is damaged, the next start reads it back: {error}"
+    ) from None
+
+
+def _fail(partition: int, error: Exception) -> NoReturn:
+    raise DiskError(f"partition {partition} of the table cannot be used: {error}") from None
+
+
+def _batch(partition: int, records: Iterable[LogRecord], database: Any) -> tuple[Any, LeftOut]:
+    """A WriteBatch of what stands among `records`, and how many do not. What is forged is named in the log."""
+    claim = fencing_log.decode(database.get(CLAIM_KEY))
+    sifted = fencing_log.sift(records, claim)
+    batch = rocksdict.WriteBatch(raw_mode=True)
+    states = dict(sifted.states)  # a user's last one: a log of many states a user is half written
+    for key, value in states.items():
+        batch.put(key, value)
+    exposed.note(batch, sifted.exposed)
+    exposed.forget(batch, database, [key for key in states if key not in sifted.exposed])
+    if sifted.claim is not claim:
+        batch.put(CLAIM_KEY, fencing_log.encode(sifted.claim))
+    for forged in sifted.forged:
+        fencing_log.log_forged(partition, forged)
+    return batch, LeftOut(len(sifted.fenced), len(sifted.forged))
+
+
+def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[dict[Any, list[Any]], int, LeftOut]:
+    """Write whole lists of changelog records to RocksDB, in bulk, for partitions in recovery or on standby.
+
+    Returns what Faust must still see (the last record of each list: it counts, and ends the recovery), how many records
+    were read, and how many of them were left out (stream.core.fencing_log). Faust writes none of them: it takes their
+    offset for seen.
+    Raises DiskError, and FreshetError where a partition is damaged (marked, as InterestStore.read does) or Faust has
+    records of the table in its own buffers.
+    """
+    left: dict[Any, list[Any]] = {}
+    read = fenced = forged = 0
+    for tp, found in records.items():
+        table = recovery.tp_to_table.get(tp)
+        offsets = _offsets(recovery, tp)
+        if offsets is None or table is None:
+            left[tp] = found
+            continue
+        if recovery.buffers.get(table):
+            raise FreshetError(f"changelog records of {tp} are in Faust's own buffers: this is a bug")
+        seen = offsets.get(tp)
+        fresh = found if seen is None or found[0].offset > seen else [one for one in found if one.offset > seen]
+        if fresh:
+            without = _take(table.data, tp.partition, fresh)
+            offsets[tp] = fresh[-1].offset
+            read += len(fresh)
+            fenced += without.fenced
+            forged += without.forged
+        left[tp] = found[-1:]
+    return left, read, LeftOut(fenced, forged)
+
+
+def _take(store: Any, partition: int, records: Sequence[LogRecord]) -> LeftOut:
+    """Write records of the changelog in order -> how many were left out."""
+    try:
+        database = store._db_for_partition(partition)
+        batch, left_out = _batch(partition, records, database)
+        batch.put(store.offset_key, b"%d" % records[-1].offset)
+        database.write(batch)
+    except FreshetError:
+        raise
+    except Exception as error:
+        _stop(Path(store.partition_path(partition)), partition, error)
+    return left_out
+
+
+def _offsets(recovery: Any, tp: Any) -> Any:
+    if tp in recovery.active_tps:
+        return recovery.active_offsets
+    if tp in recovery.standby_tps:
+        return recovery.standby_offsets
+    return None

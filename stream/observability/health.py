@@ -1,0 +1,270 @@
+"""The worker's small HTTP server: /metrics, /healthz, /readyz, and a status page at /.
+
+It answers from a thread, so also while the loop hangs.
+healthz: 200 while the event loop's heartbeat is younger than `stale` seconds and work gets on, else 503: whoever supervises
+restarts. Its JSON says what the worker waits for, and for how long nothing has moved.
+readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503; the JSON
+body names what is missing. It binds to loopback unless the setting says otherwise and has no way to change anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import BoundedSemaphore, Thread
+from typing import Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from stream.core.errors import SettingsError
+from stream.observability.metrics import Metrics
+from stream.process.progress import Progress
+
+STALE: Final = 10.0
+TIMEOUT: Final = 5.0
+"""Seconds a client has to send its request, all of it: slow clients do not keep threads."""
+CONNECTIONS: Final = 32
+"""Answered at the same time; further ones are closed at once."""
+MAX_HEADERS: Final = 16_384
+"""Bytes of request line and headers."""
+
+PORTS: Final = 64
+"""Ports that are tried where any will do."""
+
+CONDITIONS: Final = ("joined", "recovered", "catalogue", "bundle")
+
+log = logging.getLogger("freshet.health")
+
+
+class Health:
+    """Heartbeat, readiness and the server that shows them.
+
+    Use: `health = Health(metrics, host, port)`, `health.start()`, `health.beat()` once a second from the event loop,
+    `health.set(joined=True)` as the worker comes up and down, `health.stop()`. `set` and `beat` only assign plain
+    attributes, so they need no lock and cannot block the loop.
+    """
+
+    def __init__(
+        self, metrics: Metrics, host: str = "127.0.0.1", port: int = 0, stale: float = STALE, others: bool = False
+    ) -> None:
+        """others: where the port is taken, the next free one will do."""
+        self._metrics = metrics
+        self._host = host
+        self._asked_port = port
+        self._others = others
+        self._stale = stale
+        self._beaten = time.monotonic()
+        self._conditions = dict.fromkeys(CONDITIONS, False)
+        self._server: _Server | None = None
+        self.page: Callable[[list[str]], bytes] | None = None
+        """What stands between the worker and ready -> the status page (stream.observability.status). Called from any thread."""
+        self.progress: Progress | None = None
+        metrics.ready.set_function(lambda: float(not self.missing()))
+        metrics.heartbeat_age.set_function(self.age)
+
+    @property
+    def port(self) -> int:
+        """The real port; 0 before `start`."""
+        return self._server.server_address[1] if self._server else 0
+
+    def beat(self) -> None:
+        """The event loop turned."""
+        self._beaten = time.monotonic()
+
+    def age(self) -> float:
+        """Seconds since the last beat."""
+        return time.monotonic() - self._beaten
+
+    def set(
+        self,
+        *,
+        joined: bool | None = None,
+        recovered: bool | None = None,
+        catalogue: bool | None = None,
+        bundle: bool | None = None,
+    ) -> None:
+        """Changes the conditions that are given."""
+        for name, value in zip(CONDITIONS, (joined, recovered, catalogue, bundle), strict=True):
+            if value is not None:
+                self._conditions[name] = value
+
+    def missing(self) -> list[str]:
+        """What stands between this worker and ready; empty: ready."""
+        return [name for name, value in self._conditions.items() if not value] + ([] if self.alive() else ["heartbeat"])
+
+    def alive(self) -> bool:
+        return self.age() < self._stale and not (self.progress is not None and self.progress.stalled)
+
+    def start(self) -> None:
+        """Binds and answers from a daemon thread. Raises SettingsError where host and port cannot be had."""
+        server = self._server = self._bound()
+        if self._asked_port not in (0, self.port):
+            log.warning("web_port: %d is taken; this worker answers at %d", self._asked_port, self.port)
+        Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True).start()
+
+    def _bound(self) -> _Server:
+        last = min(self._asked_port + PORTS - 1, 65_535) if self._others else self._asked_port
+        port = self._asked_port
+        while True:
+            try:
+                return _Server((self._host, port), self)
+            except (OSError, OverflowError) as error:
+                taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+                if not taken or port == last:
+                    raise SettingsError(
+                        f"web_host, web_port: cannot listen on {self._host}:{port}: {error}; "
+                        "set FRESHET_WEB_PORT to a free port, or 0 for any"
+                    ) from None
+                port += 1
+
+    def stop(self) -> None:
+        """Closes the port; a second call does nothing."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        """Path without query -> (status, content type, body)."""
+        if path == "/metrics":
+            return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry)
+        if path == "/healthz":
+            body: dict[str, Any] = {"alive": self.alive(), "heartbeat_age_seconds": round(self.age(), 3)}
+            if self.progress is not None:
+                body |= {"standing_seconds": round(self.progress.seconds, 1), "waits_for": self.progress.what}
+            return _report(body["alive"], body)
+        if path == "/readyz":
+            missing = self.missing()
+            return _report(not missing, {"ready": not missing, "missing": missing})
+        if path in ("/", "/status") and self.page is not None:
+            return HTTPStatus.OK, "text/html; charset=utf-8", self.page(self.missing())
+        return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /, /metrics, /healthz or /readyz\n"
+
+
+def _report(good: bool, body: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, "application/json", json.dumps(body).encode() + b"\n"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # a slow client does not delay the worker's end
+    allow_reuse_address = True
+    request_queue_size = CONNECTIONS
+
+    def __init__(self, address: tuple[str, int], health: Health) -> None:
+        self.health = health
+        self._slots = BoundedSemaphore(CONNECTIONS)
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's reverse lookup of the host name, which can hang for seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._slots.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread was started, so none gives the slot back
+            self._slots.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
+
+
+class _Deadline:
+    """A socket's read file with one deadline for the whole request and a limit on its size.
+
+    A socket timeout alone starts again with every byte, so that a byte a second would hold a thread for hours.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._until = time.monotonic() + TIMEOUT
+        self._left = MAX_HEADERS
+        self._buffer = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        while b"\n" not in self._buffer:
+            left = self._until - time.monotonic()
+            if left <= 0 or self._left <= 0:
+                raise TimeoutError("request took too long or is too large")
+            self._connection.settimeout(left)
+            chunk = self._connection.recv(min(4096, self._left))
+            if not chunk:
+                break
+            self._left -= len(chunk)
+            self._buffer += chunk
+        end = self._buffer.find(b"\n") + 1 or len(self._buffer)
+        line, self._buffer = self._buffer[:end], self._buffer[end:]
+        self._connection.settimeout(TIMEOUT)
+        return line
+
+    def close(self) -> None:
+        """The connection is closed by the server."""
+
+    @property
+    def closed(self) -> bool:
+        return False
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version = "freshet"
+    sys_version = ""
+    protocol_version = "HTTP/1.0"  # one request a connection: no idle ones to watch
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Deadline(self.connection)  # type: ignore[assignment]
+
+    def do_GET(self) -> None:
+        self._send(*self.server.health.answer(self.path.partition("?")[0]))
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def __getattr__(self, name: str) -> Any:
+        """Every other verb: http.server looks for a method `do_VERB`."""
+        if name.startswith("do_"):
+            return self._refuse
+        raise AttributeError(name)
+
+    def _refuse(self) -> None:
+        self._send(
+            HTTPStatus.METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", b"GET and HEAD only\n", Allow="GET, HEAD"
+        )
+
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Scrapes are not logged; what clients send never reaches the log."""

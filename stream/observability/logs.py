@@ -1,0 +1,145 @@
+"""Logs of the worker: one JSON object a line on stderr, plain text where stderr is a terminal.
+
+    {"time": "2026-01-02T03:04:05.678Z", "level": "INFO", "logger": "stream.worker", "message": "...", more fields}
+
+Fields come from `extra=`: `log.info("recovered", extra={"records": 5})`. Line breaks and control characters of any
+value are escaped, so one event is one line whatever a message holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, TextIO
+
+log = logging.getLogger("freshet.logs")
+
+QUIET: Final = {
+    "aiokafka": logging.WARNING,
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+    "kafka": logging.WARNING,
+    "kafka.admin": logging.ERROR,  # it warns of each member of a group whose metadata, Faust's, it cannot read
+    "asyncio": logging.WARNING,
+    "rocksdict": logging.WARNING,
+    "stream.app": logging.WARNING,  # mode tells of each service's start under the module of its class
+    "stream.kafka": logging.WARNING,
+}
+"""Libraries that tell at INFO what our own messages and metrics tell better. DEBUG of ours does not make them talk."""
+
+LIBRARIES: Final = ("aiokafka", "kafka", "faust", "mode", "asyncio")
+REPEAT: Final = 10.0  # seconds between two lines of a library that say the same
+MOST: Final = 1000  # different ones that are remembered
+
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data"}  # mode adds `data`
+_RESERVED: Final = ("time", "level", "logger", "message", "exception")
+
+
+def moment(created: float) -> str:
+    """Unix seconds -> ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def fields(record: logging.LogRecord) -> dict[str, object]:
+    """What the caller gave as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _OWN and name not in _RESERVED}
+
+
+class Repeats(logging.Filter):
+    """Of what a library says again and again (a broker that is away), one line in `every` seconds, with the count of those left
+    out as the field `repeated`. Our own lines all pass."""
+
+    def __init__(self, every: float = REPEAT, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every = every
+        self._clock = clock
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}  # when it was shown, how often it came since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.CRITICAL or not record.name.startswith(LIBRARIES):
+            return True
+        template = str(record.msg)[:100]
+        key, now = (record.name, record.levelno, template), self._clock()
+        last, left_out = self._said.get(key, (-math.inf, 0))
+        if now - last < self._every:
+            self._said[key] = last, left_out + 1
+            return False
+        if len(self._said) >= MOST:
+            self._said.clear()
+        self._said[key] = now, 0
+        if left_out:
+            record.repeated = left_out
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object, ASCII only: CR, LF, escape sequences and lone surrogates all end up escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": moment(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For people at a terminal: time, level, message, fields; control characters escaped as in JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = [moment(record.created)[11:-1], f"{record.levelname:<7}", _plain(record.getMessage())]
+        words += [f"{name}={_plain(str(value))}" for name, value in fields(record).items()]
+        text = " ".join(words)
+        if record.exc_info:
+            text += "\n" + "\n".join(_plain(line) for line in self.formatException(record.exc_info).splitlines())
+        return text
+
+
+def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Sends all logging of the process to `stream` (stderr) in the one form; replaces handlers set earlier."""
+    stream = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())
+    handler.addFilter(Repeats())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda ended: _uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)
+    sys.unraisablehook = lambda ended: _uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)
+    for name, least in QUIET.items():
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(max(least, logging.getLevelName(level)))
+
+
+def configured() -> bool:
+    """`configure` was called: this process has a log, and what it says belongs there."""
+    return any(isinstance(one.formatter, (JsonFormatter, TextFormatter)) for one in logging.getLogger().handlers)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """What Python would print by itself: an exception that ends a thread, or that nobody can be told of."""
+    told = error or kind()
+    if not isinstance(told, (KeyboardInterrupt, SystemExit)):
+        log.error("uncaught %s: %s", kind.__name__, told, exc_info=(kind, told, trace))
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,392 @@
+"""Every metric of the worker, in one class, written once per micro-batch. docs/metrics.md explains each.
+
+Base units, counters end in `_total`, labels come from fixed sets only: no user, item or text ever becomes a label, so
+the number of series does not grow with the data. The event loop writes, the HTTP thread of `stream.observability.health` reads.
+
+    figures = BatchFigures()                       # one a micro-batch, filled while it goes through the steps
+    figures.outcome(CLICK, "applied")
+    figures.latencies[CLICK].append(0.012)         # seconds, append time -> slate acknowledged; replays left out
+    with figures.stage("step"): ...
+    metrics.observe_batch(figures)                 # the only call per micro-batch
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from stream.core.errors import REASONS
+from stream.core.fencing_log import LeftOut
+from stream.core.messages import BEHAVIOURS
+from stream.core.times import UNITS
+
+OUTCOMES: Final = ("applied", "duplicate", "replayed", "dead_letter", "forwarded")
+STAGES: Final = ("read", "decode", "encode", "step", "score", "changelog", "slates", "store")
+STRATEGIES: Final = ("interest", "popularity")
+FAILURES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")
+"""Where a dead letter failed: the values of its header `stage`."""
+OUTPUTS: Final = ("changelog", "recommendations", "dead-letters", "sources")
+WRONG_UNITS: Final = tuple(name for name in UNITS if name != "milliseconds")
+OTHER: Final = "other"
+"""Stands for a label value outside its fixed set."""
+
+SECONDS: Final = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
+    1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0,
+)  # fmt: skip
+EVENTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+@dataclass(slots=True)
+class BatchFigures:
+    """What one micro-batch did. Counts are events unless said; all start at 0.
+
+    outcomes: (behaviour index, one of OUTCOMES) -> events; slates: (strategy, replay) -> slates acknowledged;
+    latencies: per behaviour, seconds from append to acknowledged slate; stages: STAGES name -> seconds;
+    dead_letters: (source topic, stage, reason) -> records; wrong_units: unit that their time is likely in -> those of them.
+    """
+
+    outcomes: dict[tuple[int, str], int] = field(default_factory=dict)
+    slates: dict[tuple[str, bool], int] = field(default_factory=dict)
+    dead_letters: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    wrong_units: dict[str, int] = field(default_factory=dict)
+    latencies: tuple[list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], []))
+    stages: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0  # the whole micro-batch
+    late: int = 0
+    unknown_items: int = 0
+    comments_encoded: int = 0
+    comment_cache_hits: int = 0
+    ratings_read: int = 0
+    states_written: int = 0  # records put into the store
+    state_bytes: int = 0  # their values' size, keys left out
+    changelog_bytes: int = 0  # keys and values sent to the changelog
+    refolded: int = 0  # states rebuilt from their recent events
+    held: int | None = None  # events waiting behind comments after this batch; None: leave the gauge
+
+    def outcome(self, behaviour: int, outcome: str, events: int = 1) -> None:
+        self.outcomes[behaviour, outcome] = self.outcomes.get((behaviour, outcome), 0) + events
+
+    def slate(self, strategy: str, replay: bool, slates: int = 1) -> None:
+        self.slates[strategy, replay] = self.slates.get((strategy, replay), 0) + slates
+
+    def dead_letter(self, behaviour: int, topic: str, stage: str, reason: str, unit: str = "") -> None:
+        """One dead letter of a source topic; counts the event's outcome too. unit: see stream.core.errors.RecordError."""
+        self.outcome(behaviour, "dead_letter")
+        if unit:
+            self.wrong_units[unit] = self.wrong_units.get(unit, 0) + 1
+        self.dead_letters[topic, stage, reason] = self.dead_letters.get((topic, stage, reason), 0) + 1
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to one stage, also where the block raises."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - began
+
+    @property
+    def events(self) -> int:
+        return sum(self.outcomes.values())
+
+
+class Buckets(Collector):
+    """A histogram that takes a whole batch at once: prometheus_client has no bulk `observe`.
+
+    bounds: upper bounds, ascending, +Inf left out; label: its one label's name or "", values: its fixed values.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        documentation: str,
+        bounds: Sequence[float],
+        label: str = "",
+        values: Sequence[str] = ("",),
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._label = label
+        self._values = tuple(values)
+        self._bounds = np.asarray(bounds, np.float64)
+        self._names = [repr(float(bound)) for bound in bounds] + ["+Inf"]
+        self._counts = np.zeros((len(self._values), len(bounds) + 1), np.int64)
+        self._sums = [0.0] * len(self._values)
+        self._lock = Lock()
+        registry.register(self)
+
+    def observe(self, values: ArrayLike, row: int = 0) -> None:
+        """values: float [n], any n; row: index of the label's value."""
+        array = np.asarray(values, np.float64)
+        if not array.size:
+            return
+        places = np.bincount(np.searchsorted(self._bounds, array), minlength=self._counts.shape[1])
+        total = float(array.sum())
+        with self._lock:  # a scrape sees buckets and sum of the same batches
+            self._counts[row] += places
+            self._sums[row] += total
+
+    def describe(self) -> Iterable[Metric]:
+        return [HistogramMetricFamily(self._name, self._documentation)]
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label] if self._label else [])
+        with self._lock:
+            counts, sums = self._counts.cumsum(axis=1).tolist(), list(self._sums)
+        for value, row, total in zip(self._values, counts, sums, strict=True):
+            family.add_metric([value] if self._label else [], list(zip(self._names, row, strict=True)), total)
+        yield family
+
+
+class Metrics:
+    """All metrics of one worker.
+
+    topics: the three source topics with their prefix, in the order of BEHAVIOURS; they are the values of `topic`.
+    data_dir: the folder whose disk is watched.
+    """
+
+    def __init__(
+        self, topics: Sequence[str] = (), registry: CollectorRegistry | None = None, data_dir: Path | None = None
+    ) -> None:
+        self.registry = registry = registry or CollectorRegistry()
+        ProcessCollector(registry=registry)
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series double the number of counters and say nothing here
+        self._topics = tuple(topics)
+
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return Counter(f"freshet_{name}", documentation, labels, registry=registry)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"freshet_{name}", documentation, labels, registry=registry)
+
+        # events and slates
+        self.events = counter("events", "Source records finished, by what became of them", "behaviour", "outcome")
+        self.dead_letters = counter("dead_letters", "Dead letters acknowledged", "topic", "stage", "reason")
+        self.wrong_units = counter(
+            "wrong_unit_records", "Dead letters whose time is likely in another unit than milliseconds", "unit"
+        )
+        self.slates = counter("slates", "Slates acknowledged", "strategy", "replay")
+        self.event_to_slate = Buckets(
+            registry, "freshet_event_to_slate_seconds",
+            "Append time of an event until its slate was acknowledged; replays left out",
+            SECONDS, "behaviour", BEHAVIOURS,
+        )  # fmt: skip
+        self.late_events = counter("late_events", "Events older than the newest of their user")
+        self.unknown_items = counter("unknown_items", "Events folded with the UNKNOWN item row")
+
+        # micro-batches
+        self.micro_batch_seconds = Buckets(
+            registry, "freshet_micro_batch_seconds", "One micro-batch, from decoded to stored", SECONDS
+        )
+        self.micro_batch_events = Buckets(
+            registry, "freshet_micro_batch_events", "Source records in one micro-batch", EVENTS
+        )
+        self.stage_seconds = counter("stage_seconds", "Time spent in each step of the micro-batches", "stage")
+        self.comments_encoded = counter("comments_encoded", "Comment texts run through BERT")
+        self.comment_cache_hits = counter("comment_cache_hits", "Comment texts whose vector was already known")
+        self.ratings_read = counter("ratings_read", "Comments without a value whose rating was read out of the text")
+        self.held_events = gauge("held_events", "Events waiting behind a comment of their user")
+
+        # input
+        self.lag_records = gauge("lag_records", "Records of the assigned partitions not yet finished", "topic")
+        self.lag_seconds = gauge("lag_seconds", "Age of the oldest record not yet finished; 0 when none", "topic")
+        self.undecided_records = gauge(
+            "undecided_records", "Records that nobody can read before a producer's open transaction ends", "topic"
+        )
+
+        # group
+        self.commits = counter("commits", "Offset commits acknowledged")
+        self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last acknowledged commit")
+        self.rebalances = counter("rebalances", "Group rebalances that this worker took part in")
+        self.partitions_assigned = gauge("partitions_assigned", "Source partitions assigned to this worker")
+        self.fenced = counter(
+            "fenced_records",
+            "Changelog records left out of every state: of a worker that had lost its partition, or of none",
+        )
+        self.forged = counter(
+            "forged_claims",
+            "Claims, and records of no user, in the changelog that no worker can have written, among those",
+        )
+        self.damaged = counter("damaged_partitions", "Partitions of RocksDB that were damaged, deleted and read back")
+        self.accepted_loss = counter(
+            "accepted_loss_records", "Records gone before they were read, accepted by a person"
+        )
+
+        # state
+        self.states_written = counter("state_writes", "State records put into the store")
+        self.state_bytes = counter("state_bytes", "Size of the state records put into the store")
+        self.changelog_bytes = counter("changelog_bytes", "Keys and values sent to the changelog")
+        self.send_errors = counter("send_errors", "Sends that the broker refused or did not acknowledge", "output")
+        self.recovered_records = counter("recovered_records", "Changelog records read back into the store")
+        self.recovery_remaining = gauge(
+            "recovery_remaining_records", "Changelog records still to read back; -1: not known yet"
+        )
+        self.refolded_states = counter("refolded_states", "States rebuilt from their recent events")
+        self.disk_free = gauge("data_disk_free_bytes", "Free space where the store lies")
+        self.disk_free.set(float("nan"))
+        if data_dir is not None:
+            self.disk_free.set_function(_free_space(data_dir))
+
+        # models and catalogue
+        self.catalogue_items = gauge("catalogue_items", "Items: live can be recommended, known have a vector", "state")
+        self.catalogue_offset = gauge("catalogue_offset", "Offset of the items topic that the catalogue has reached")
+        self.items_rejected = counter("items_rejected", "Records of the items topic that were not acceptable", "reason")
+        self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10")
+        self.provider_info = gauge("provider_info", "1 for the execution provider in use", "provider", "policy")
+
+        # the process
+        self.ready = gauge("ready", "1: joined, recovered, catalogue and bundle loaded")
+        self.clock_offset = gauge("clock_offset_seconds", "The brokers' time less that of this machine's clock")
+        self.heartbeat_age = gauge("heartbeat_age_seconds", "Time since the event loop last turned")
+        self.standing = gauge("standing_seconds", "Time for which there was work and nothing moved")
+        self.build_info = gauge("build_info", "1 for the running version", "version")
+
+        self._start_at_zero()
+
+    def observe_batch(self, figures: BatchFigures) -> None:
+        """Adds one micro-batch to everything it touches; about 50 microseconds for 512 events."""
+        for (behaviour, outcome), events in figures.outcomes.items():
+            self.events.labels(BEHAVIOURS[behaviour], _of(OUTCOMES, outcome)).inc(events)
+        for (topic, stage, reason), records in figures.dead_letters.items():
+            labels = _of(self._topics, topic), _of(FAILURES, stage), _of(REASONS, reason)
+            self.dead_letters.labels(*labels).inc(records)
+        for unit, records in figures.wrong_units.items():
+            self.wrong_units.labels(_of(WRONG_UNITS, unit)).inc(records)
+        for (strategy, replay), slates in figures.slates.items():
+            self.slates.labels(_of(STRATEGIES, strategy), "true" if replay else "false").inc(slates)
+        for behaviour, latencies in enumerate(figures.latencies):
+            self.event_to_slate.observe(latencies, behaviour)
+        for stage, seconds in figures.stages.items():
+            self.stage_seconds.labels(_of(STAGES, stage)).inc(seconds)
+        if events := figures.events:
+            self.micro_batch_events.observe([events])
+            self.micro_batch_seconds.observe([figures.seconds])
+        self.late_events.inc(figures.late)
+        self.unknown_items.inc(figures.unknown_items)
+        self.comments_encoded.inc(figures.comments_encoded)
+        self.comment_cache_hits.inc(figures.comment_cache_hits)
+        self.ratings_read.inc(figures.ratings_read)
+        self.states_written.inc(figures.states_written)
+        self.state_bytes.inc(figures.state_bytes)
+        self.changelog_bytes.inc(figures.changelog_bytes)
+        self.refolded_states.inc(figures.refolded)
+        if figures.held is not None:
+            self.held_events.set(figures.held)
+
+    def observe_undecided(self, undecided: Mapping[str, int]) -> None:
+        """Source topic -> records from the first one of an open transaction on, over the assigned partitions."""
+        for topic, records in undecided.items():
+            self.undecided_records.labels(_of(self._topics, topic)).set(records)
+
+    def observe_lag(self, lag: Mapping[str, tuple[int, float]]) -> None:
+        """Source topic -> (records not yet finished, age in seconds of the oldest), over the assigned partitions."""
+        for topic, (records, seconds) in lag.items():
+            self.lag_records.labels(_of(self._topics, topic)).set(records)
+            self.lag_seconds.labels(_of(self._topics, topic)).set(seconds)
+
+    def observe_left_out(self, found: LeftOut) -> None:
+        self.fenced.inc(found.fenced + found.forged)
+        self.forged.inc(found.forged)
+
+    def observe_commit(self, now: float) -> None:
+        """now: Unix time in seconds."""
+        self.commits.inc()
+        self.last_commit.set(now)
+
+    def observe_clock(self, offset: float) -> None:
+        """offset: seconds by which the brokers are ahead of this machine's clock."""
+        self.clock_offset.set(offset)
+
+    def observe_rebalances(self, count: int, partitions: int) -> None:
+        """count: rebalances since the last call; partitions: source partitions assigned now, over the three topics."""
+        self.rebalances.inc(count)
+        self.partitions_assigned.set(partitions)
+
+    def observe_recovery(self, records: int, remaining: int) -> None:
+        """records: changelog records read back since the last call; remaining: still to read, -1: not known yet."""
+        self.recovered_records.inc(records)
+        self.recovery_remaining.set(remaining)
+
+    def observe_catalogue(self, live: int, known: int, offset: int) -> None:
+        self.catalogue_items.labels("live").set(live)
+        self.catalogue_items.labels("known").set(known)
+        self.catalogue_offset.set(offset)
+
+    def reject_item(self, reason: str, records: int = 1) -> None:
+        self.items_rejected.labels(_of(REASONS, reason)).inc(records)
+
+    def use_bundle(
+        self, bundle: str, state_model: str, data: str = "", figures: Mapping[str, float] | None = None
+    ) -> None:
+        """The bundle in use from now on, alone: the series of an earlier one is removed.
+
+        data: name of the data set; figures: the bundle's metrics, of which NDCG@10 is shown: that of the test part, else of
+        validation, else "".
+        """
+        measured = figures or {}
+        found = [measured[name] for name in ("test NDCG@10", "validation NDCG@10") if name in measured]
+        self.bundle_info.clear()
+        self.bundle_info.labels(bundle, state_model, data, f"{found[0]:.4f}" if found else "").set(1)
+
+    def use_provider(self, provider: str, policy: str) -> None:
+        """provider: onnxruntime's name without `ExecutionProvider`, small letters (cpu, cuda); policy: the setting, or
+        `default`."""
+        self.provider_info.clear()
+        self.provider_info.labels(provider, policy).set(1)
+
+    def use_version(self, version: str) -> None:
+        self.build_info.labels(version).set(1)
+
+    def send_failed(self, output: str) -> None:
+        """output: one of OUTPUTS."""
+        self.send_errors.labels(_of(OUTPUTS, output)).inc()
+
+    def _start_at_zero(self) -> None:
+        """Series exist from the start: `rate` does not see the first step of a counter that appears with it."""
+        for behaviour in BEHAVIOURS:
+            for outcome in OUTCOMES:
+                self.events.labels(behaviour, outcome)
+        for unit in WRONG_UNITS:
+            self.wrong_units.labels(unit)
+        for stage in STAGES:
+            self.stage_seconds.labels(stage)
+        for strategy in STRATEGIES:
+            for replay in ("true", "false"):
+                self.slates.labels(strategy, replay)
+        for output in OUTPUTS:
+            self.send_errors.labels(output)
+        for topic in self._topics:
+            self.lag_records.labels(topic)
+            self.lag_seconds.labels(topic)
+            self.undecided_records.labels(topic)
+        for state in ("live", "known"):
+            self.catalogue_items.labels(state)
+        self.catalogue_offset.set(-1)
+
+
+def _of(values: Collection[str], value: str) -> str:
+    return value if value in values else OTHER
+
+
+def _free_space(folder: Path) -> Callable[[], float]:
+    def free() -> float:
+        """NaN until the folder exists."""
+        with suppress(OSError):
+            return float(shutil.disk_usage(folder).free)
+        return float("nan")
+
+    return free

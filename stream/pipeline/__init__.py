@@ -1,0 +1,1 @@
+"""From a micro-batch of raw records to durable states, slates, dead letters and offsets."""

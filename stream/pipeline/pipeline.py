@@ -1,0 +1,425 @@
+"""From a micro-batch of raw records to durable state and offsets that are safe to commit, in numbered steps.
+
+     1  claim the micro-batch: lease and assignment still ours
+     2  decode and validate; what is not acceptable becomes a dead letter, what is good but for its partition is sent on,
+        once (stream.pipeline.sent_before)
+     3  order each user's events; hold back who waits for a comment to be encoded, add who waits no longer
+     4  read the states, one multi-get a partition
+     5  fold the bookkeeping: fences, duplicates, seq, chain
+     6  the recurrent model, one call a wave; an event that no model call survives becomes a dead letter (stream.pipeline.poison)
+     7  changelog records, dead letters and copies sent and acknowledged, nobody else's between; meanwhile all users scored in
+        one call
+     8  slates sent and acknowledged: none shows a state that is not durable
+     9  RocksDB, one WriteBatch a partition
+    10  offsets below the first unfinished event are safe to commit
+
+Any exception ends the process (stream.kafka): nothing is committed that did not pass step 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from heapq import merge
+from typing import Final, TypeVar
+
+import msgspec
+from faust.types import TP
+
+from stream.core import state as interest
+from stream.core.decoder import EventDecoder
+from stream.core.errors import FreshetError, RecordError
+from stream.core.features import InputSpec
+from stream.core.fold import Catalogue, InterestModels, Turn, advance, rank, take_in
+from stream.core.keys import FORMS
+from stream.core.messages import Recommendation, Scored, SourceEvent
+from stream.kafka.batch import MicroBatch, Record
+from stream.kafka.broker_clock import Clock
+from stream.kafka.consumer import SourceConsumer
+from stream.kafka.fencing import Fence
+from stream.kafka.producer import Outgoing, RecordBatches
+from stream.kafka.state_store import InterestStore
+from stream.observability.metrics import BatchFigures, Metrics
+from stream.pipeline import held_partitions
+from stream.pipeline.comments import CommentStage
+from stream.pipeline.dead_letter import DeadLetters
+from stream.pipeline.misplaced import Misplaced
+from stream.pipeline.poison import Kept, advance_or_part
+from stream.pipeline.sent_before import SentBefore
+from stream.pipeline.wrong_times import WrongTimes
+from stream.settings import Settings
+
+Result = TypeVar("Result")
+Place = tuple[str, int]
+MISPLACED: Final = "mispartitioned"
+"""Of a record that is good but for its partition, the reason."""
+SLICE: Final = 0.25
+"""Seconds between two looks at a model call that runs."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The models of one bundle. state_model: 16 bytes that stamp every state; hidden: width of h and c."""
+
+    bundle: str
+    state_model: bytes
+    hidden: int
+    spec: InputSpec
+    models: InterestModels
+
+
+class Pipeline:
+    """Processes micro-batches one at a time; see the module's steps.
+
+    consumer, batches: looked up at each use, since Faust makes them when the app starts; misplaced: None where records on wrong
+    partitions become dead letters; sent_before: what knows which of them have been sent on, None where nobody asks; catalogue:
+    the current snapshot; executor: runs the models, one call at a time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        serving: Serving,
+        *,
+        consumer: Callable[[], SourceConsumer],
+        batches: Callable[[], RecordBatches],
+        fence: Callable[[], Fence],
+        store: InterestStore,
+        decoder: EventDecoder,
+        comments: CommentStage,
+        dead_letters: DeadLetters,
+        misplaced: Misplaced | None,
+        sent_before: SentBefore | None = None,
+        catalogue: Callable[[], Catalogue],
+        executor: Executor,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._topics = settings.sources
+        self._user_of = FORMS[settings.key].read
+        self._serving = serving
+        self._consumer = consumer
+        self._batches = batches
+        self._fence = fence
+        self._store = store
+        self._decoder = decoder
+        self._comments = comments
+        self._dead_letters = dead_letters
+        self._misplaced = misplaced
+        self._sent_before = sent_before
+        self._catalogue = catalogue
+        self._executor = executor
+        self._metrics = metrics
+        self._clock = clock
+        self._wrong_times = WrongTimes()
+        self._encoder = msgspec.json.Encoder()
+        self._next: dict[TP, int] = {}  # first offset not yet read
+        self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
+
+    async def process(self, batch: MicroBatch) -> None:
+        """Steps 1 to 10 for one micro-batch."""
+        consumer = self._consumer()
+        if not consumer.take(batch):  # 1
+            return
+        began = time.perf_counter()
+        figures = BatchFigures()
+        with figures.stage("decode"):
+            found, letters = self._decode(batch, figures)  # 2
+            if not await self._leave_out(batch, letters, figures):
+                consumer.finish(
+                    {}, frozenset()
+                )  # nothing of it is finished: whoever has the partitions now reads it again
+                return
+            groups = self._order(found)  # 3
+        with figures.stage("read"):
+            turns = self._take_in(groups)  # 4, 5
+        catalogue = self._catalogue()
+        if turns:
+            with figures.stage("step"):
+                turns, figures.unknown_items, culprits = await advance_or_part(  # 6
+                    turns, lambda some: self._run(lambda: self._advance(some, catalogue)), self._taken_again
+                )
+            self._refuse(culprits, batch, letters, figures)
+        records = self._records(turns, figures)
+        changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
+        with figures.stage("score"):
+            slates = await self._run(
+                lambda: rank(
+                    turns, self._serving.models, catalogue, self._settings.slate_size,
+                    filter_seen=self._settings.filter_seen,
+                )
+            ) if turns else []  # fmt: skip
+        ends = await changelog
+        await self._confirm(records, ends)
+        with figures.stage("slates"):
+            await self._batches().send(self._slates(turns, slates, catalogue, figures))  # 8
+        acknowledged = self._clock.now() * 1000
+        with figures.stage("store"):
+            for (topic, partition), written in records.items():  # 9
+                pairs = [(record.key, record.value) for record in written if record.key and record.value]
+                self._store.write(partition, pairs, ends.get((topic, partition), -1))
+        for tp, part in batch.parts.items():
+            self._next[tp] = part[-1].offset + 1
+            self.newest[tp] = part[-1].timestamp
+        held = self._comments.held
+        limit, size = self._settings.held_events, self._settings.micro_batch
+        hold = held_partitions.partitions(self._comments.queues(), held, limit, size, self._topics, self._next)
+        consumer.finish(self._safe(), hold)  # 10
+        self._observe(turns, figures, acknowledged, held, began)
+
+    def revoked(self) -> None:
+        """The assignment ended: forget what was read and not finished; whoever owns it next reads it again."""
+        self._comments.forget()
+        self._next.clear()
+        self.newest.clear()
+
+    def _decode(
+        self, batch: MicroBatch, figures: BatchFigures
+    ) -> tuple[list[SourceEvent], dict[Place, list[Outgoing]]]:
+        events: list[SourceEvent] = []
+        letters: dict[Place, list[Outgoing]] = {}
+        decode = self._decoder.decode
+        for behaviour, topic in enumerate(self._topics):
+            for tp, records in batch.parts.items():
+                if tp.topic != topic:
+                    continue
+                for record in records:
+                    try:
+                        events.append(
+                            decode(
+                                behaviour, tp.partition, record.offset, record.timestamp, record.key, record.value,
+                                record.headers,
+                            )
+                        )  # fmt: skip
+                    except RecordError as error:
+                        if (sent_on := self._sent_on(topic, tp.partition, record, error)) is not None:
+                            place, copy = sent_on
+                            letters.setdefault(place, []).append(copy)
+                            continue
+                        letter = self._dead_letters.letter(topic, tp.partition, record, error)
+                        letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
+                        figures.dead_letter(behaviour, topic, error.stage, error.reason, error.unit)
+                        self._wrong_times.see(topic, error)
+        return events, letters
+
+    def _sent_on(self, topic: str, partition: int, record: Record, error: RecordError) -> tuple[Place, Outgoing] | None:
+        """A record that is good but for its partition: where it belongs, and its copy. None for any other."""
+        if self._misplaced is None or error.reason != MISPLACED or record.key is None:
+            return None
+        copy = self._misplaced.copy(topic, partition, record)
+        return None if copy is None else ((topic, self._decoder.partition(record.key)), copy)
+
+    async def _leave_out(self, batch: MicroBatch, letters: dict[Place, list[Outgoing]], figures: BatchFigures) -> bool:
+        """Leave out the copies that were sent on before, and count both. False: the assignment has ended meanwhile."""
+        copies = {place: sent for place, sent in letters.items() if place[0] in self._topics}
+        if not copies:
+            return True
+        left_out: dict[str, int] = {}
+        if self._sent_before is not None:
+            consumer = self._consumer()
+            found = await self._sent_before.leave_out(batch.parts, copies, lambda: consumer.epoch == batch.epoch)
+            if found is None:
+                return False
+            left_out = found
+        for topic, records in left_out.items():
+            figures.outcome(self._topics.index(topic), "replayed", records)
+        for place, sent in copies.items():
+            if sent:
+                figures.outcome(self._topics.index(place[0]), "forwarded", len(sent))
+            else:
+                del letters[place]
+        return True
+
+    def _advance(self, turns: Sequence[Turn], catalogue: Catalogue) -> int:
+        return advance(turns, self._serving.models, catalogue, self._serving.spec)
+
+    def _taken_again(self, turn: Turn, without: Collection[SourceEvent]) -> Turn:
+        """The turn from its stored record again, the fence moved over the events `without`."""
+        serving = self._serving
+        record = self._store.read(turn.partition, [turn.user])[0]
+        return take_in(
+            turn.user, turn.partition, record, turn.events, self._topics, serving.state_model, serving.hidden, without
+        )
+
+    def _refuse(
+        self,
+        culprits: Sequence[tuple[SourceEvent, Exception]],
+        batch: MicroBatch,
+        letters: dict[Place, list[Outgoing]],
+        figures: BatchFigures,
+    ) -> None:
+        for event, error in culprits:
+            topic = self._topics[event.behaviour]
+            part = batch.parts.get(TP(topic, event.partition), ())
+            record = next((one for one in part if one.offset == event.offset), None) or Kept.of(event)
+            refusal = RecordError("inference", "inference", "", f"the step model fails on it: {error}")
+            letter = self._dead_letters.letter(topic, event.partition, record, refusal)
+            letters.setdefault((self._settings.dead_letters_topic, event.partition), []).append(letter)
+            figures.dead_letter(event.behaviour, topic, refusal.stage, refusal.reason)
+
+    async def _confirm(self, records: Mapping[Place, list[Outgoing]], ends: dict[Place, int]) -> None:
+        """Nobody else has written these partitions of the changelog meanwhile, or FencedError is raised."""
+        sent = {partition: written for (_, partition), written in records.items()}
+        settled = await self._fence().confirm(sent, {place[1]: ends[place] for place in records})
+        ends.update((place, settled[place[1]]) for place in records)
+
+    def _order(self, found: Sequence[SourceEvent]) -> dict[bytes, list[SourceEvent]]:
+        """Events that may be folded now, by user, each user's in order: those released by the comment stage come first."""
+        groups: dict[bytes, list[SourceEvent]] = {}
+        for event in self._comments.take_ready():
+            groups.setdefault(event.user, []).append(event)
+        fresh: dict[bytes, list[SourceEvent]] = {}
+        for event in found:
+            fresh.setdefault(event.user, []).append(event)
+        for user, events in fresh.items():
+            free = self._comments.admit(user, in_append_order(events))
+            if free:
+                groups.setdefault(user, []).extend(free)
+        return groups
+
+    def _take_in(self, groups: Mapping[bytes, list[SourceEvent]]) -> list[Turn]:
+        by_partition: dict[int, list[bytes]] = {}
+        for user, events in groups.items():
+            by_partition.setdefault(events[0].partition, []).append(user)
+        serving = self._serving
+        return [
+            take_in(user, partition, record, groups[user], self._topics, serving.state_model, serving.hidden)
+            for partition, users in by_partition.items()
+            for user, record in zip(users, self._store.read(partition, users), strict=True)
+        ]
+
+    async def _run(self, call: Callable[[], Result]) -> Result:
+        models = self._serving.models
+        return await in_time(self._executor, call, lambda: models.ended, self._settings.inference_timeout)
+
+    def _records(self, turns: Sequence[Turn], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
+        """One changelog record per changed state."""
+        records: dict[Place, list[Outgoing]] = {}
+        topic = self._store.changelog_topic
+        fence = self._fence()
+        stamps = {turn.partition: fence.stamp(turn.partition) for turn in turns if turn.changed}
+        for turn in turns:
+            if turn.changed:
+                record = interest.encode(turn.state)
+                records.setdefault((topic, turn.partition), []).append(
+                    Outgoing(turn.user, record, stamps[turn.partition])
+                )
+                figures.states_written += 1
+                figures.state_bytes += len(record)
+                figures.changelog_bytes += len(record) + len(turn.user)
+        return records
+
+    async def _send_changelog(
+        self, records: Mapping[Place, list[Outgoing]], letters: Mapping[Place, list[Outgoing]], figures: BatchFigures
+    ) -> dict[Place, int]:
+        with figures.stage("changelog"):
+            return await self._batches().send({**records, **letters})
+
+    def _slates(
+        self, turns: Sequence[Turn], slates: Sequence[list[Scored]], catalogue: Catalogue, figures: BatchFigures
+    ) -> dict[Place, list[Outgoing]]:
+        """One slate per user touched. It is flagged `replay` where the user had an event that was folded before."""
+        lists: dict[Place, list[Outgoing]] = {}
+        now = self._clock.now_ms()
+        topic = self._settings.recommendations_topic
+        for turn, items in zip(turns, slates, strict=True):
+            replay = bool(turn.replayed) or not turn.folded
+            slate = self._slate(turn, items, catalogue.offset, now, replay)
+            value = self._encoder.encode(slate)
+            lists.setdefault((topic, turn.partition), []).append(Outgoing(turn.user, value))
+            figures.slate("interest", replay)
+        return lists
+
+    def _slate(self, turn: Turn, items: list[Scored], catalogue: int, now: int, replay: bool) -> Recommendation:
+        state = turn.state
+        chain = state.chain.hex()
+        newest = max((event.append_ms for event in turn.folded), default=None)
+        return Recommendation(
+            user=self._user_of(turn.user),
+            slate=f"{chain[:16]}-{now:x}",
+            seq=state.seq,
+            chain=chain,
+            items=items,
+            time=now,
+            latency_ms=-1 if newest is None else max(0, now - newest),
+            events=[(self._topics[event.behaviour], event.partition, event.offset) for event in turn.folded],
+            applied={
+                f"{topic}/{turn.partition}": offset
+                for topic, offset in zip(self._topics, state.fence, strict=True)
+                if offset >= 0
+            },
+            catalogue=catalogue,
+            bundle=self._serving.bundle,
+            strategy="interest",
+            replay=replay,
+        )
+
+    def _safe(self) -> dict[TP, int]:
+        """Offset to commit per topic-partition: everything below is finished."""
+        safe = dict(self._next)
+        for event in self._comments.unfinished():
+            tp = TP(self._topics[event.behaviour], event.partition)
+            if event.offset < safe.get(tp, event.offset + 1):
+                safe[tp] = event.offset
+        return safe
+
+    def _observe(
+        self, turns: Sequence[Turn], figures: BatchFigures, acknowledged: float, held: int, began: float
+    ) -> None:
+        for turn in turns:
+            for event in turn.folded:
+                figures.outcome(event.behaviour, "applied")
+                if not turn.replayed:
+                    figures.latencies[event.behaviour].append(max(0.0, acknowledged - event.append_ms) / 1000)
+            figures.late += turn.late
+            figures.refolded += turn.refolded
+            for behaviour, outcome in turn.passed:
+                figures.outcome(behaviour, outcome)
+        figures.comments_encoded, self._comments.encoded = self._comments.encoded, 0
+        figures.comment_cache_hits, self._comments.hits = self._comments.hits, 0
+        figures.ratings_read, self._comments.read = self._comments.read, 0
+        figures.stages["encode"], self._comments.seconds = self._comments.seconds, 0.0
+        figures.held = held
+        figures.seconds = time.perf_counter() - began
+        self._metrics.observe_batch(figures)
+
+
+async def in_time(executor: Executor, call: Callable[[], Result], ended: Callable[[], int], limit: float) -> Result:
+    """`call` in the executor. Raises FreshetError where a graph call of it takes longer than `limit` seconds.
+
+    ended: how many graph calls have; after each the time begins again, since a micro-batch may need any number of them.
+    Counted in slices, each for its own length at most: a process that was stopped had no time to compute.
+    """
+    future = asyncio.get_running_loop().run_in_executor(executor, call)
+    slice_ = min(SLICE, limit / 4)
+    try:
+        spent, before = 0.0, ended()
+        while not future.done():
+            began = time.monotonic()
+            await asyncio.wait((future,), timeout=slice_)
+            spent += min(time.monotonic() - began, slice_)
+            if (now := ended()) != before:
+                spent, before = 0.0, now
+            if spent >= limit and not future.done():
+                raise FreshetError(f"a model call took longer than {limit:g} s")
+        return future.result()
+    finally:
+        future.cancel()
+
+
+def in_append_order(events: list[SourceEvent]) -> list[SourceEvent]:
+    """One user's events of a micro-batch, listed by topic: merged by append time, ties clicks, ratings, comments.
+
+    Two offsets of one topic never swap, whatever their append times say.
+    """
+    first = events[0].behaviour
+    if all(event.behaviour == first for event in events):
+        return events
+    topics: tuple[list[SourceEvent], ...] = ([], [], [])
+    for event in events:
+        topics[event.behaviour].append(event)
+    return list(merge(*topics, key=lambda event: (event.append_ms, event.behaviour)))
