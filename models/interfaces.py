@@ -20,7 +20,7 @@ Scorer = Callable[[Rows], Tensor]
 
 It may look at the user's earlier events and at nothing else. Column 0 (UNKNOWN) is ignored."""
 
-Report = Callable[[str, int, int, str], None]
+ProgressCallback = Callable[[str, int, int, str], None]
 """(stage, done, total, what to show beside): called often, must be quick."""
 
 
@@ -29,7 +29,7 @@ def silent(stage: str, done: int, total: int, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingData:
     """All that fitting may look at. Test events are not in it at all.
 
     items: the N items of the catalogue, items[i] owns row i + 1; text: f32 [N + 1, X], their BERT vectors, row 0 zeros;
@@ -79,7 +79,9 @@ class Model(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Ranker:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Ranker:
         """Learn from `training.use`, choose by `training.watched`. checkpoint: a file to resume a long fit from."""
         ...
 
@@ -93,7 +95,7 @@ class LeftOut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class EvalTask:
     """What a model is judged on.
 
     name: of the protocol; settings: what else decides the places (JSON values); training: see there; rows: all events,
@@ -105,7 +107,7 @@ class Task:
 
     name: str
     settings: Mapping[str, Any]
-    training: Training
+    training: TrainingData
     rows: Histories
     places: Rows
     filter_seen: bool = True

@@ -31,9 +31,9 @@ from deploy.clients.slate_reader import SlateReader
 from deploy.dead_letters import corrections as corrected
 from deploy.dead_letters import reader as letters
 from deploy.dead_letters import redrive
-from deploy.verify.fencing import Writers
-from deploy.verify.producer_log import Sends
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.fencing import Fencing
+from deploy.verify.producer_log import ProducerLog
+from deploy.verify.validator import Accepted, Validator
 from models.data.folders import read
 from stream.core import fencing_log
 from stream.core import state as interest
@@ -70,21 +70,21 @@ class Said(NamedTuple):
 
 
 def events(data: bytes) -> None:
-    """The hot path's decoder takes exactly what verify's judge takes."""
-    decoder, judge = EventDecoder(kafka_hash, PARTITIONS, SCALE), Judge(PARTITIONS, SCALE)
+    """The hot path's decoder takes exactly what verify's validator takes."""
+    decoder, validator = EventDecoder(kafka_hash, PARTITIONS, SCALE), Validator(PARTITIONS, SCALE)
     user = b"ann"
     with suppress(ValueError, AttributeError, RecursionError, TypeError, KeyError):
         user = json.loads(data)["user"].encode() if b'"user"' in data else user
     partition = murmur2(user) % PARTITIONS
     for behaviour in range(3):
-        verdict = judge.judge(behaviour, partition, NOW, user, data)
+        verdict = validator.validate(behaviour, partition, NOW, user, data)
         try:
             event = decoder.decode(behaviour, partition, 1, NOW, user, data)
         except RecordError as error:
             refused: RecordError | None = error
         else:
             refused = None
-        assert isinstance(verdict, Accepted) == (refused is None), f"decoder: {refused}, judge: {verdict}"
+        assert isinstance(verdict, Accepted) == (refused is None), f"decoder: {refused}, validator: {verdict}"
         if isinstance(verdict, Accepted):
             assert (event.item, event.time, event.id, event.action) == (
                 verdict.item, verdict.time, verdict.id, verdict.action,
@@ -118,7 +118,7 @@ def letter(data: bytes) -> None:
         name.removeprefix("__rec.errors."): part.decode(errors="replace")
         for name, part in zip(names, parts, strict=False)
     }
-    one = letters.Letter(Sent("d", 0, 1), 0, data, data, said, (("replay", data), ("x", data)))
+    one = letters.Letter(Sent("d", 0, 1), 0, data, data, said, (("original-record", data), ("x", data)))
     json.dumps(one.row())
     assert one.failed_ms >= 0
     with suppress(DataError):
@@ -189,7 +189,7 @@ def pointer(data: bytes) -> None:
 def ledger(data: bytes) -> None:
     def one(path: Path) -> None:
         with suppress(DataError):
-            Sends(path, ("clicks",), 0, PARTITIONS)
+            ProducerLog(path, ("clicks",), 0, PARTITIONS)
 
     _in_file("ledger", data.replace(b"\n", b" "), one)
 
@@ -204,7 +204,7 @@ def corrections(data: bytes) -> None:
 
 def writer(data: bytes) -> None:
     """A claim as verify reads it."""
-    writers = Writers()
+    writers = Fencing()
     with suppress(TopologyError):  # of a claim that says another form of keys
         wrong = writers.claim(Said(0, 1, NOW, fencing_log.CLAIM_KEY, data, [("writer", data)]))
         assert wrong is None or wrong.kind in ("claim", "forged-claim")

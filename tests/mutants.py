@@ -28,7 +28,7 @@ from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.features import InputRows
 from stream.core.fencing_log import CLAIM_KEY
-from stream.core.fold import Turn
+from stream.core.fold import UserBatch
 from stream.core.messages import SourceEvent
 from stream.core.state import Interest
 from stream.inference.models import Models
@@ -46,7 +46,7 @@ BATCHES = 20  # micro-batches until the crash
 USERS = 16  # that a micro-batch must have for the crash to be seen
 CRASHED = "crashed"
 SLOW = "slow"
-CULPRIT = "culprit"
+POISON = "poison"
 
 
 def crash(settings: Settings) -> None:
@@ -87,32 +87,36 @@ def drops(settings: Settings) -> None:
 
 def doubles(settings: Settings) -> None:
     """One event in a thousand is folded twice in a row."""
-    take_in, is_replay, numbers = pipeline.take_in, interest.is_replay, count(1)
+    apply_events, is_redelivered, numbers = pipeline.apply_events, interest.is_redelivered, count(1)
     again: list[SourceEvent] = []
 
-    def mutant(user: bytes, partition: int, record: bytes | None, events: Sequence[SourceEvent], *rest: Any) -> Turn:
+    def mutant(
+        user: bytes, partition: int, record: bytes | None, events: Sequence[SourceEvent], *rest: Any
+    ) -> UserBatch:
         again[:] = [event for event in events if next(numbers) % EVERY == 0]
         twice = [one for event in events for one in ((event, event) if event in again else (event,))]
-        return take_in(user, partition, record, twice, *rest)
+        return apply_events(user, partition, record, twice, *rest)
 
-    pipeline.take_in = mutant
-    interest.is_replay = lambda state, event: is_replay(state, event) and event not in again
+    pipeline.apply_events = mutant
+    interest.is_redelivered = lambda state, event: is_redelivered(state, event) and event not in again
 
 
 def swaps(settings: Settings) -> None:
     """A user's first two events of a micro-batch change places, where they are of one topic."""
-    take_in, is_replay = pipeline.take_in, interest.is_replay
+    apply_events, is_redelivered = pipeline.apply_events, interest.is_redelivered
     late: list[SourceEvent] = []
 
-    def mutant(user: bytes, partition: int, record: bytes | None, events: Sequence[SourceEvent], *rest: Any) -> Turn:
+    def mutant(
+        user: bytes, partition: int, record: bytes | None, events: Sequence[SourceEvent], *rest: Any
+    ) -> UserBatch:
         late.clear()
         if len(events) > 1 and events[0].behaviour == events[1].behaviour:
             late.append(events[0])
             events = [events[1], events[0], *events[2:]]
-        return take_in(user, partition, record, events, *rest)
+        return apply_events(user, partition, record, events, *rest)
 
-    pipeline.take_in = mutant
-    interest.is_replay = lambda state, event: is_replay(state, event) and event not in late
+    pipeline.apply_events = mutant
+    interest.is_redelivered = lambda state, event: is_redelivered(state, event) and event not in late
 
 
 def on_changelog(settings: Settings, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:
@@ -290,11 +294,11 @@ def skips_republish(settings: Settings) -> None:
     """Killed between the changelog and the slates; then no slate for events that are read again."""
     make, numbers = Pipeline._slates, count(1)
 
-    def mutant(self: Pipeline, turns: Sequence[Turn], slates: Any, *rest: Any) -> Any:
-        if next(numbers) >= BATCHES and len(turns) >= USERS:
+    def mutant(self: Pipeline, batches: Sequence[UserBatch], slates: Any, *rest: Any) -> Any:
+        if next(numbers) >= BATCHES and len(batches) >= USERS:
             crash(settings)
-        pairs = [(turn, slate) for turn, slate in zip(turns, slates, strict=True) if not turn.replayed]
-        return make(self, [turn for turn, _ in pairs], [slate for _, slate in pairs], *rest)
+        pairs = [(batch, slate) for batch, slate in zip(batches, slates, strict=True) if not batch.redelivered]
+        return make(self, [batch for batch, _ in pairs], [slate for _, slate in pairs], *rest)
 
     Pipeline._slates = mutant  # type: ignore[method-assign]
 
@@ -358,18 +362,18 @@ def slowed(data_dir: Path, seconds: float) -> None:
 
 def slows(settings: Settings) -> None:
     """Not against the promise: each model call takes so many seconds longer as the file SLOW in the data folder says, and
-    the recurrent one fails on the item CULPRIT."""
+    the recurrent one fails on the item POISON."""
     advance, rank = pipeline.advance, pipeline.rank
 
     def wait() -> None:
         with suppress(FileNotFoundError):
             time.sleep(float((settings.data_dir / SLOW).read_text()))
 
-    def slow_advance(turns: Sequence[Turn], *rest: Any) -> int:
+    def slow_advance(batches: Sequence[UserBatch], *rest: Any) -> int:
         wait()
-        if any(one.item == CULPRIT for turn in turns for one in turn.inputs):
+        if any(one.item == POISON for batch in batches for one in batch.inputs):
             raise RuntimeError("not this one")
-        return advance(turns, *rest)
+        return advance(batches, *rest)
 
     def slow_rank(*inputs: Any, **named: Any) -> Any:
         wait()

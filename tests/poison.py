@@ -76,7 +76,11 @@ FORGED: Headers = [
     ("__rec.errors.offset", b"\xff"), ("__rec.errors.\r\n", b"1"),
 ]  # fmt: skip
 TWICE: Headers = [("source", b"web"), ("source", b"app"), ("source", b"web")]
-REPLAYS: Headers = [("replay", b"clicks/0/0\r\n"), ("replay", b"clicks/0/1"), ("replay", b"\xff" * 5000)]
+REPLAYS: Headers = [
+    ("original-record", b"clicks/0/0\r\n"),
+    ("original-record", b"clicks/0/1"),
+    ("original-record", b"\xff" * 5000),
+]
 LONG: Headers = [("long", b"x" * (1 << 20)), ("short", b"y")]
 
 

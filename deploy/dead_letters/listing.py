@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy.clients.log_reader import Place
 from deploy.clients.printable import counted
-from deploy.dead_letters.reader import Choice, Letter, Letterbox, epoch_ms, iso
+from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter, epoch_ms, iso
 from deploy.dead_letters.render import table
 from deploy.dead_letters.status import Stand, Standing, State
 from stream.settings import Settings
@@ -46,7 +46,7 @@ class Lists:
     Raises BrokerError, TopologyError.
     """
 
-    def __init__(self, settings: Settings, box: Letterbox, choice: Choice, shown: Shown, status: bool) -> None:
+    def __init__(self, settings: Settings, box: DeadLetterReader, choice: Choice, shown: Shown, status: bool) -> None:
         self._box = box
         self._choice = choice
         self._shown = shown

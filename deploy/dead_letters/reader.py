@@ -117,7 +117,7 @@ class Choice:
         )
 
 
-class Letterbox:
+class DeadLetterReader:
     """The dead letters that were there when it was opened. Raises BrokerError, TopologyError."""
 
     def __init__(self, settings: Settings, log: Log) -> None:
@@ -153,11 +153,11 @@ class Letterbox:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Letterbox]:
-    """A letterbox with a consumer of its own."""
+def opened(settings: Settings) -> Iterator[DeadLetterReader]:
+    """A reader with a consumer of its own."""
     log = KafkaLog(settings)
     try:
-        yield Letterbox(settings, log)
+        yield DeadLetterReader(settings, log)
     finally:
         log.close()
 

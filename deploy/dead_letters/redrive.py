@@ -1,6 +1,6 @@
 """Sending dead letters back to their source topics, each once however often it is asked for.
 
-What goes back carries the place of the first record that failed (header `replay`, see stream.core.origin). Before
+What goes back carries the place of the first record that failed (header `original-record`, see stream.core.origin). Before
 anything is sent,
 the source topics are read from the oldest letter's time on: a letter whose origin is there already, under the key that it would
 be sent with, is left out. The key counts, since an id says something within one user only: a record that somebody else wrote
@@ -25,8 +25,8 @@ from deploy.clients.log_reader import Log, Place, Span
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.producer import Sent
 from deploy.dead_letters.corrections import Acceptance, Correction, Problem, corrected
-from deploy.dead_letters.reader import Choice, Letter, Letterbox, Source
-from stream.core.origin import REPLAY_HEADER, origin
+from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter, Source
+from stream.core.origin import ORIGINAL_RECORD_HEADER, origin
 from stream.settings import Settings
 
 CLOCKS_MS = 60_000
@@ -95,7 +95,7 @@ class Plan:
         return any(age != NOTHING and mark not in self.back for mark, age in self.newest.items())
 
 
-class SendBack:
+class Redrive:
     """Sends a choice of letters back. corrections: by source; with them, only these letters are meant.
 
     again: send also what was sent back before.
@@ -104,7 +104,7 @@ class SendBack:
     def __init__(
         self,
         settings: Settings,
-        box: Letterbox,
+        box: DeadLetterReader,
         choice: Choice,
         corrections: Mapping[Source, Correction] | None = None,
         again: bool = False,
@@ -222,8 +222,12 @@ def carried(
 def outgoing(settings: Settings, letter: Letter, correction: Correction | None = None) -> Outgoing:
     """A letter as it is to be sent to its source topic: by its key, with its headers and the place of its first record."""
     key, value = corrected(letter, correction)
-    kept = [(name, value or b"") for name, value in letter.rest if name != REPLAY_HEADER]  # kafka-python sends no null
-    return Outgoing(letter.said["topic"], key, value, [(REPLAY_HEADER, letter.origin(settings).encode()), *kept])
+    kept = [
+        (name, value or b"") for name, value in letter.rest if name != ORIGINAL_RECORD_HEADER
+    ]  # kafka-python sends no null
+    return Outgoing(
+        letter.said["topic"], key, value, [(ORIGINAL_RECORD_HEADER, letter.origin(settings).encode()), *kept]
+    )
 
 
 class Pace:

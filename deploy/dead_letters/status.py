@@ -1,6 +1,7 @@
 """How dead letters stand: which are open, and which were sent back already.
 
-A letter was sent back where a source topic holds a record that names the letter's first place in its header `replay`, under a key
+A letter was sent back where a source topic holds a record that names the letter's first place in its header
+`original-record`, under a key
 that the letter's user can have, and that record is not a dead letter itself. This is the rule of
 deploy.dead_letters.redrive, for letters of
 which nobody says with what correction they went. A record under any other key may be forged: its letter stays open, and the
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from deploy.clients.log_reader import Place
 from deploy.clients.producer import Sent
 from deploy.clients.schema import parse
-from deploy.dead_letters.reader import Choice, Letter, Letterbox
+from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter
 from deploy.dead_letters.redrive import age_of, carried, place_mark
 from stream.core.keys import FORMS
 from stream.settings import Settings
@@ -51,7 +52,7 @@ class Standing:
     unseen: source partitions whose records were deleted since a letter: what was sent back then cannot be seen there.
     """
 
-    def __init__(self, settings: Settings, box: Letterbox, choice: Choice) -> None:
+    def __init__(self, settings: Settings, box: DeadLetterReader, choice: Choice) -> None:
         self._settings = settings
         self._newest: dict[bytes, tuple[int, int, int]] = {}
         self._back: dict[bytes, Sent] = {}  # mark of (origin, key): of the keys that the letters can have
@@ -73,7 +74,7 @@ class Standing:
             return Stand(State.REPEATED, None)
         return Stand(State.ELSEWHERE if elsewhere else State.OPEN, elsewhere)
 
-    def _look(self, box: Letterbox, choice: Choice) -> None:
+    def _look(self, box: DeadLetterReader, choice: Choice) -> None:
         failed: set[bytes] = set()
         oldest: dict[str, int] = {}
         for letter in box.read():

@@ -46,7 +46,7 @@ class HitRate(NamedTuple):
     high: float
 
 
-class Judge:
+class HitCounter:
     """Collects hits. popular: items by training count, best first."""
 
     def __init__(self, popular: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ class Judge:
                     break
         return slate
 
-    def judge(self, user: str, item: str, slate: Sequence[str]) -> bool:
+    def count(self, user: str, item: str, slate: Sequence[str]) -> bool:
         """The user took `item` while `slate` was the newest -> was it there? To be called before `had`."""
         hit = item in slate[:K]
         self._owners.append(self._people.setdefault(user, len(self._people)))

@@ -16,8 +16,8 @@ def held_events(data: DataSet, split: Split) -> list[Held]:
     """In time order. Judged are the choices that were held back, not the remarks."""
     titles = {item.item: item.title for item in data.items}
     return [
-        Held(row["user"], row["item"], judge, message, words(row, titles.get(row["item"]) or row["item"]))
-        for row, judge, message in zip(
+        Held(row["user"], row["item"], judged, message, words(row, titles.get(row["item"]) or row["item"]))
+        for row, judged, message in zip(
             split.held.iter_rows(named=True),
             choices(split.held, data.choices, data.weights).to_list(),
             event_messages(split.held),

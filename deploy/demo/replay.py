@@ -11,7 +11,7 @@ import numpy as np
 
 from deploy.demo.client import Feed, Slate
 from deploy.demo.closed_loop import ClosedLoop, Held
-from deploy.demo.hit_rate import Judge
+from deploy.demo.hit_rate import HitCounter
 from deploy.demo.progress import Board, Figures, Spot
 from stream.core.errors import FreshetError
 
@@ -29,7 +29,7 @@ class Replay:
         self,
         feed: Feed,
         loop: ClosedLoop,
-        judge: Judge,
+        hits: HitCounter,
         board: Board,
         slates: Mapping[str, Slate],
         titles: Mapping[str, str],
@@ -38,7 +38,7 @@ class Replay:
     ) -> None:
         self._feed = feed
         self._loop = loop
-        self._judge = judge
+        self._hits = hits
         self._board = board
         self._newest = dict(slates)
         self._titles = titles
@@ -82,8 +82,8 @@ class Replay:
         for event in events:
             slate = self._newest.get(event.user)
             if event.judged:
-                self._judge.judge(event.user, event.item, slate.items if slate else ())
-            self._judge.had(event.user, event.item)
+                self._hits.count(event.user, event.item, slate.items if slate else ())
+            self._hits.had(event.user, event.item)
             self._sent_at[event.user] = time.monotonic()
             futures.append((event, self._feed.send(event.message)))
         for event, future in futures:
@@ -140,7 +140,7 @@ class Replay:
         seconds = overall or max(now - then, LOOK)
         rate = (self._loop.done - (0 if overall else done)) / seconds
         p50, p99 = _quantiles(self._said)
-        hits = self._judge.rate(draws)
+        hits = self._hits.rate(draws)
         return Figures(
             self._loop.done, self._loop.total, rate, p50, p99, _quantiles(self._seen), hits if hits.judged else None
         )

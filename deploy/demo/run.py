@@ -14,7 +14,7 @@ from deploy.clients import admin
 from deploy.demo.client import Feed
 from deploy.demo.closed_loop import ClosedLoop
 from deploy.demo.folders import KAFKA, run_folder
-from deploy.demo.hit_rate import HitRate, Judge, by_count
+from deploy.demo.hit_rate import HitCounter, HitRate, by_count
 from deploy.demo.holdout import held_events, spot_user
 from deploy.demo.processes import WorkerProcess
 from deploy.demo.progress import Board, Figures
@@ -162,9 +162,9 @@ def _events(
 ) -> tuple[Replay, Figures]:
     live = {item.item for item in data.items if item.available}
     counts = dict(zip(prepared.run.item_ids, prepared.run.popularity[1:].tolist(), strict=True))
-    judge = Judge([item for item in by_count(list(counts), list(counts.values())) if item in live])
+    counter = HitCounter([item for item in by_count(list(counts), list(counts.values())) if item in live])
     for user, item in split.train.select("user", "item").iter_rows():
-        judge.had(user, item)
+        counter.had(user, item)
     board.begin("warm-up")
     began = time.monotonic()
     total = len(split.train)
@@ -181,7 +181,7 @@ def _events(
     board.begin("replay", "the held-back events, closed loop")
     titles = {item.item: item.title for item in data.items}
     loop = ClosedLoop(held, options.width, spot)
-    replay = Replay(feed, loop, judge, board, newest, titles, spot, options.rate)
+    replay = Replay(feed, loop, counter, board, newest, titles, spot, options.rate)
     figures = replay.run(alive, sum(event.user == spot for event in held))
     board.done(f"{figures.done:,} events, each shown by a slate, {figures.rate:,.0f}/s")
     return replay, figures

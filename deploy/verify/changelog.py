@@ -11,7 +11,7 @@ from typing import Protocol
 
 from deploy.clients.log_reader import Log, Place, Record, Span
 from deploy.clients.murmur2 import murmur2
-from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, UNCLAIMED, Writers
+from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, UNCLAIMED, Fencing
 from deploy.verify.report import Report, Violation
 from deploy.verify.source_index import (
     ABSENT,
@@ -23,7 +23,7 @@ from deploy.verify.source_index import (
     SKIPPED,
     TWICE,
     UNSEEN,
-    Ledger,
+    SourceIndex,
     User,
     entry,
     ring_entry,
@@ -42,24 +42,29 @@ class StateReader(Protocol):
         """One state record of the changelog."""
 
 
-class History:
+class Changelog:
     """Every state of one partition that was ever durable, by (user, seq).
 
-    A row is one changelog record that stands: chain, fence, offset, and `before` = seq less the number of its folded events.
+    A row is one changelog record that stands: chain, applied, offset, and `before` = seq less the number of its folded events.
     """
 
     def __init__(
-        self, ledger: Ledger, topic: str, partitions: int, report: Report, disks: Sequence[StateReader] = ()
+        self,
+        source_index: SourceIndex,
+        topic: str,
+        partitions: int,
+        report: Report,
+        local_stores: Sequence[StateReader] = (),
     ) -> None:
-        self._ledger = ledger
+        self._source_index = source_index
         self._topic = topic
         self._partitions = partitions
         self._report = report
-        self._disks = disks
-        self._keys = ledger.keys
-        self._writers = Writers(self._keys)
+        self._local_stores = local_stores
+        self._keys = source_index.keys
+        self._fencing = Fencing(self._keys)
         self._chains = bytearray()
-        self._fences = array("q")  # hashes
+        self._applied = array("q")  # hashes
         self._seqs = array("q")
         self._offsets = array("q")
         self._before = array("q")
@@ -70,8 +75,8 @@ class History:
         self.cut = False  # the log does not begin at 0: whole users may be gone, which compaction never does
         self.end = 0
         self._at = 0  # offset of the record under way
-        self.reached = [NONE] * len(ledger.shelves)  # by topic: the last deleted offset that a state accounts for
-        self.hiding = [False] * len(ledger.shelves)  # a state may have passed over deleted duplicates
+        self.reached = [NONE] * len(source_index.sources)  # by topic: the last deleted offset that a state accounts for
+        self.hiding = [False] * len(source_index.sources)  # a state may have passed over deleted duplicates
 
     # what the slates are checked against
 
@@ -94,8 +99,8 @@ class History:
     def chain(self, row: int) -> bytes:
         return bytes(self._chains[16 * row : 16 * row + 16])
 
-    def has_fence(self, row: int, fence: Sequence[int]) -> bool:
-        return self._fences[row] == hash(tuple(fence))
+    def has_applied(self, row: int, applied: Sequence[int]) -> bool:
+        return self._applied[row] == hash(tuple(applied))
 
     def offset(self, row: int) -> int:
         """Where in the changelog it stands."""
@@ -106,15 +111,15 @@ class History:
 
     def claimed(self, epoch: int) -> bool:
         """A writer has claimed this epoch, as far as the claims are in sight."""
-        if self.hidden and epoch > self._writers.current:
+        if self.hidden and epoch > self._fencing.current:
             return True
-        return epoch in self._writers.epochs or (self.gone and 0 < epoch <= self._writers.current)
+        return epoch in self._fencing.epochs or (self.gone and 0 < epoch <= self._fencing.current)
 
     # reading
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
         """Follow the changelog from its first record to its last."""
-        span = spans[self._topic, self._ledger.partition]
+        span = spans[self._topic, self._source_index.partition]
         expected = span.start
         self.gone = self.cut = span.start > 0
         self.end = span.end
@@ -124,7 +129,7 @@ class History:
             expected = record.offset + 1
             if record.key == CLAIM:
                 self._report.claims += 1
-                if wrong := self._writers.claim(record):
+                if wrong := self._fencing.claim(record):
                     self._blame(wrong.kind, wrong.message, record, None)
                 continue
             self._report.states += 1
@@ -136,12 +141,12 @@ class History:
 
     def _show_exposed(self) -> None:
         """Fenced records that are their user's last: harmless to a reader of the log, but compaction would keep them."""
-        for user in self._ledger.users:
+        for user in self._source_index.users:
             if user.exposed is not None:
                 self._report.exposed += 1
                 offset, seq = user.exposed
                 message = "a fenced state is the last one of its user in the changelog"
-                place = self._topic, self._ledger.partition, offset
+                place = self._topic, self._source_index.partition, offset
                 self._report.note(Violation("exposed", message, user.name, seq, *place))
 
     def _take(self, record: Record) -> None:
@@ -150,13 +155,13 @@ class History:
             what = "without a key, so of no user" if key is None else "a tombstone, and a worker deletes no state"
             self._blame("state", f"a changelog record that no worker wrote: {what}", record, key)
             return
-        found = self._writers.judge(record)
+        found = self._fencing.check(record)
         if found == NOBODYS:
             self._blame(
                 "state", f"a changelog record that no worker wrote: no user has the key {key!r:.80}", record, key
             )
             return
-        number = self._ledger.find(key)
+        number = self._source_index.find(key)
         if number is None and murmur2(key) % self._partitions != record.partition:
             self._blame("state", "a state on a partition that is not its user's", record, key)
             return
@@ -166,8 +171,8 @@ class History:
             self._blame("state", str(error), record, key)
             return
         if number is None:
-            number = self._ledger.user_number(key)
-        user = self._ledger.users[number]
+            number = self._source_index.user_number(key)
+        user = self._source_index.users[number]
         if found == FENCED:
             self._report.fenced += 1
             user.exposed = record.offset, state.seq
@@ -176,17 +181,17 @@ class History:
             self._blame("claim", "a state of an epoch that no takeover comes to", record, key, state.seq)
             return
         for topic, offset in state.folded:
-            if topic >= len(self._ledger.shelves):
+            if topic >= len(self._source_index.sources):
                 self._blame("state", f"folded names topic {topic}", record, key, state.seq)
             elif offset < 0:
                 self._phantom(user, topic, offset, state.seq)
         user.exposed = None
         if found == UNCLAIMED and not self.gone:
             self._blame("claim", "a state of an epoch that nobody claimed", record, key, state.seq)
-        for disk in self._disks:
-            disk.take(record.offset, key, record.value)
+        for local_store in self._local_stores:
+            local_store.take(record.offset, key, record.value)
         self._reach(user, state)
-        if state.seq == 0 and user.row == NONE and state.fence == user.fence.tolist():
+        if state.seq == 0 and user.row == NONE and state.applied == user.applied.tolist():
             self._blame("state", "a state that took in nothing", record, key, state.seq)
         elif state.seq == user.seq and not state.folded:
             self._quiet(number, user, state, record)
@@ -200,35 +205,35 @@ class History:
     def _reach(self, user: User, state: Interest) -> None:
         """How far into the deleted part of the sources this state reaches.
 
-        A fence that steps from there into what is left may have passed over duplicates of the same micro-batch, of which
+        An `applied` that steps from there into what is left may have passed over duplicates of the same micro-batch, of which
         nothing tells; only a user who had ids can have any.
         """
-        for topic, shelf in enumerate(self._ledger.shelves):
-            begin = shelf.due[0]
-            if user.fence[topic] >= begin:
+        for topic, source in enumerate(self._source_index.sources):
+            begin = source.due[0]
+            if user.applied[topic] >= begin:
                 continue
             known = [offset for named, offset in state.folded if named == topic and offset < begin]
-            if state.fence[topic] < begin:
-                known.append(state.fence[topic])
+            if state.applied[topic] < begin:
+                known.append(state.applied[topic])
             elif not self.hiding[topic]:
                 self.hiding[topic] = any(recent.id for recent in recents(state.recent))
             self.reached[topic] = max(self.reached[topic], *known) if known else self.reached[topic]
 
     def _quiet(self, number: int, user: User, state: Interest, record: Record) -> None:
-        """No new event: only the fence may have moved, over duplicates."""
+        """No new event: only `applied` may have moved, over duplicates."""
         if state.chain != user.chain:
             self._blame("fork", "another chain for the same seq", record, user.key, state.seq)
             return
         if state.last_time != user.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {user.last_time}", record, user.key, state.seq)
         self._check_memory(user, state, record)
-        self._move_fence(user, state, [], list(user.fence), record)
+        self._move_applied(user, state, [], list(user.applied), record)
         self._keep(number, user, state)
 
     def _back(self, number: int, state: Interest, record: Record) -> None:
         """A record at or before the user's seq: a client's retry at best, else a stale writer."""
-        user = self._ledger.users[number]
-        if state.seq == user.seq and state.chain == user.chain and state.fence == user.fence.tolist():
+        user = self._source_index.users[number]
+        if state.seq == user.seq and state.chain == user.chain and state.applied == user.applied.tolist():
             self._report.repeated += 1
             self._check_memory(user, state, record)
             return
@@ -250,11 +255,11 @@ class History:
     def _adopt(
         self, number: int, user: User, state: Interest, passed: int, over: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """Take the record as it stands, its folded events as applied, and the user's others below the fence as `passed`; over:
+        """Take the record as it stands, its folded events as applied, and the user's others below `applied` as `passed`; over:
         those of them that were stepped over already."""
         for topic, index in over:
-            if self._ledger.shelves[topic].state[index] == ACCEPTED:
-                self._ledger.shelves[topic].state[index] = passed
+            if self._source_index.sources[topic].state[index] == ACCEPTED:
+                self._source_index.sources[topic].state[index] = passed
         before = state.seq - len(state.folded)
         self._learn(user, state)
         user.recent, user.recent_seq = state.recent, state.seq
@@ -263,76 +268,76 @@ class History:
             user.marks[:],
         )  # from here on it knows the events without a hole again, older ids are in `recent`
         for place, (topic, offset) in enumerate(state.folded):
-            if topic >= len(self._ledger.shelves):
+            if topic >= len(self._source_index.sources):
                 continue
-            shelf = self._ledger.shelves[topic]
-            index = offset - shelf.start
-            if not 0 <= index < len(shelf.state) or shelf.user[index] != number:
+            source = self._source_index.sources[topic]
+            index = offset - source.start
+            if not 0 <= index < len(source.state) or source.user[index] != number:
                 del user.ring[:], user.marks[:]
                 continue
-            if shelf.state[index] == ACCEPTED:
-                shelf.state[index] = APPLIED
-                shelf.seq[index] = before + place + 1
+            if source.state[index] == ACCEPTED:
+                source.state[index] = APPLIED
+                source.seq[index] = before + place + 1
             self._remember(user, topic, index)
-        for topic, shelf in enumerate(self._ledger.shelves):
-            while user.at[topic] != NONE and user.at[topic] + shelf.start <= state.fence[topic]:
-                if shelf.state[user.at[topic]] == ACCEPTED:
-                    shelf.state[user.at[topic]] = passed
-                user.at[topic] = shelf.after[user.at[topic]]
+        for topic, source in enumerate(self._source_index.sources):
+            while user.at[topic] != NONE and user.at[topic] + source.start <= state.applied[topic]:
+                if source.state[user.at[topic]] == ACCEPTED:
+                    source.state[user.at[topic]] = passed
+                user.at[topic] = source.after[user.at[topic]]
         _trim(user)
         self._keep(number, user, state)
 
     def _follow(self, number: int, user: User, state: Interest, record: Record) -> None:
         """The ordinary record: every folded event is checked, the chain is recomputed."""
         chain = user.chain
-        fence = list(user.fence)
+        applied = list(user.applied)
         last_time = user.last_time
         passed: list[tuple[int, int]] = []
         seq = user.seq
         for topic, offset in state.folded:
             seq += 1
-            if topic >= len(self._ledger.shelves) or offset < 0:  # blamed
+            if topic >= len(self._source_index.sources) or offset < 0:  # blamed
                 self._adopt(number, user, state, SKIPPED, passed)
                 return
-            shelf = self._ledger.shelves[topic]
-            index = offset - shelf.start
+            source = self._source_index.sources[topic]
+            index = offset - source.start
             if index < 0:  # the source record is not in sight: neither it nor the chain can be judged
-                if shelf.narrowed:
+                if source.narrowed:
                     self._report.adopted += user.row == NONE
                 else:
                     self._report.unverifiable += 1
                 self._adopt(number, user, state, UNSEEN, passed)
                 return
-            if not self._foldable(number, topic, index, offset <= fence[topic], seq):
+            if not self._foldable(number, topic, index, offset <= applied[topic], seq):
                 self._adopt(number, user, state, SKIPPED, passed)
                 return
             at = user.at[topic]
             while at != NONE and at < index:
                 passed.append((topic, at))
-                at = shelf.after[at]
-            user.at[topic] = shelf.after[index]
+                at = source.after[at]
+            user.at[topic] = source.after[index]
             if self._in_ring(user, topic, index) or self._was_adopted(user, topic, index, seq - 1):
                 self._report.double += 1
-                shelf.flags[index] |= TWICE
+                source.flags[index] |= TWICE
                 self._accuse(
-                    "double", f"id {shelf.ids.get(index)!r} is among the last {MAX_RECENT}", user, topic, offset, seq
+                    "double", f"id {source.ids.get(index)!r} is among the last {MAX_RECENT}", user, topic, offset, seq
                 )
-            shelf.state[index] = APPLIED
-            shelf.seq[index] = seq
+            source.state[index] = APPLIED
+            source.seq[index] = seq
             chain = blake2b(
-                chain + shelf.identity(index) + shelf.digest[16 * index : 16 * index + 16], digest_size=16
+                chain + source.identity(index) + source.digest[16 * index : 16 * index + 16], digest_size=16
             ).digest()
-            last_time = max(last_time, shelf.time[index])
-            fence[topic] = offset
+            last_time = max(last_time, source.time[index])
+            applied[topic] = offset
             self._remember(user, topic, index)
-            user.entries.append(shelf.entry[index])
-            _see(user.seen, shelf.item[index])
+            user.entries.append(source.entry[index])
+            _see(user.seen, source.item[index])
         if chain != state.chain:
             self._blame("chain", f"chain {state.chain.hex()}, recomputed {chain.hex()}", record, user.key, state.seq)
         if last_time != state.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {last_time}", record, user.key, state.seq)
         self._check_memory(user, state, record)
-        self._move_fence(user, state, passed, fence, record)
+        self._move_applied(user, state, passed, applied, record)
         _trim(user)
         self._keep(number, user, state)
 
@@ -341,20 +346,20 @@ class History:
 
     def _foldable(self, number: int, topic: int, index: int, at_fence: bool, seq: int) -> bool:
         """May this event be folded now? Blames and says no otherwise."""
-        user = self._ledger.users[number]
-        shelf = self._ledger.shelves[topic]
-        offset = index + shelf.start
-        found = shelf.state[index] if index < len(shelf.state) else ABSENT
+        user = self._source_index.users[number]
+        source = self._source_index.sources[topic]
+        offset = index + source.start
+        found = source.state[index] if index < len(source.state) else ABSENT
         if found == ABSENT:
             self._phantom(user, topic, offset, seq)
         elif found == INVALID:
-            why = shelf.reasons.get(index, "")
+            why = source.reasons.get(index, "")
             self._accuse("invalid-applied", f"an unacceptable record is in a state: {why}", user, topic, offset, seq)
-        elif shelf.user[index] != number:
+        elif source.user[index] != number:
             self._accuse("foreign", "a state names an event of another user", user, topic, offset, seq)
         elif found == APPLIED:
             self._report.double += 1
-            self._accuse("double", f"applied before, as seq {shelf.seq[index]}", user, topic, offset, seq)
+            self._accuse("double", f"applied before, as seq {source.seq[index]}", user, topic, offset, seq)
         elif at_fence:
             self._accuse("order", "offsets of one topic go back", user, topic, offset, seq)
         else:
@@ -386,7 +391,7 @@ class History:
         or no action where the event has one."""
         before = recent.behaviour, recent.value, recent.time, recent.item, recent.scene
         found = [hash(entry(*before, given, recent.action)) for given in (recent.id, "id:" + recent.id)]
-        return expected in found or (not recent.action and self._ledger.bare.get(expected) in found)
+        return expected in found or (not recent.action and self._source_index.bare.get(expected) in found)
 
     def _learn(self, user: User, state: Interest) -> None:
         """Take recent events and seen items as they stand, if they can be read at all."""
@@ -400,34 +405,34 @@ class History:
         if ordered != sorted(set(ordered)):
             wrong.append("its seen items are not in order")
         for message in wrong:
-            place = self._topic, self._ledger.partition, self._at
+            place = self._topic, self._source_index.partition, self._at
             self._report.add(Violation("state", message, user.name, state.seq, *place))
 
-    def _move_fence(
-        self, user: User, state: Interest, passed: list[tuple[int, int]], fence: list[int], record: Record
+    def _move_applied(
+        self, user: User, state: Interest, passed: list[tuple[int, int]], applied: list[int], record: Record
     ) -> None:
-        """The fence stands at the last event folded, or behind duplicates. fence: as the folded events leave it."""
-        for topic, shelf in enumerate(self._ledger.shelves):
-            while user.at[topic] != NONE and user.at[topic] + shelf.start <= state.fence[topic]:
+        """`applied` stands at the last event folded, or behind duplicates. applied: as the folded events leave it."""
+        for topic, source in enumerate(self._source_index.sources):
+            while user.at[topic] != NONE and user.at[topic] + source.start <= state.applied[topic]:
                 passed.append((topic, user.at[topic]))
-                fence[topic] = user.at[topic] + shelf.start
-                user.at[topic] = shelf.after[user.at[topic]]
-            if state.fence[topic] != fence[topic]:
-                message = f"fence of {shelf.topic} is {state.fence[topic]}, expected {fence[topic]}"
-                if 0 <= state.fence[topic] < shelf.start:
-                    self._report.unverifiable += not shelf.narrowed
+                applied[topic] = user.at[topic] + source.start
+                user.at[topic] = source.after[user.at[topic]]
+            if state.applied[topic] != applied[topic]:
+                message = f"applied of {source.topic} is {state.applied[topic]}, expected {applied[topic]}"
+                if 0 <= state.applied[topic] < source.start:
+                    self._report.unverifiable += not source.narrowed
                 else:
-                    self._blame("fence", message, record, user.key, state.seq)
+                    self._blame("applied", message, record, user.key, state.seq)
         for topic, index in passed:
-            shelf = self._ledger.shelves[topic]
+            source = self._source_index.sources[topic]
             if self._is_duplicate(user, topic, index, MAX_RECENT + len(state.folded)):
-                shelf.state[index] = DUPLICATE
-            elif shelf.state[index] == ACCEPTED:
-                shelf.state[index] = SKIPPED
+                source.state[index] = DUPLICATE
+            elif source.state[index] == ACCEPTED:
+                source.state[index] = SKIPPED
 
     def _is_duplicate(self, user: User, topic: int, index: int, last: int) -> bool:
         """Its `id` was given to another of the `last` events, applied before it."""
-        given = self._ledger.shelves[topic].remembered(index)
+        given = self._source_index.sources[topic].remembered(index)
         if not given:
             return False
         if user.recent and given in {recent.id for recent in recents(user.recent)}:
@@ -436,17 +441,17 @@ class History:
 
     def _in_ring(self, user: User, topic: int, index: int, last: int = MAX_RECENT) -> bool:
         """Another of the user's last events has this one's id; of one topic, one that came before it."""
-        given = self._ledger.shelves[topic].remembered(index)
+        given = self._source_index.sources[topic].remembered(index)
         if not given or hash(given) not in user.marks[-last:]:
             return False
         return any(
-            self._ledger.same_event((t, i), (topic, index)) and (t != topic or i < index)
+            self._source_index.same_event((t, i), (topic, index)) and (t != topic or i < index)
             for t, i in map(ring_place, user.ring[-last:])
         )
 
     def _was_adopted(self, user: User, topic: int, index: int, seq: int) -> bool:
         """Its id was given to one of the last 64 of `seq` events, out of sight: only the state that was adopted tells of it."""
-        given = self._ledger.shelves[topic].remembered(index)
+        given = self._source_index.sources[topic].remembered(index)
         left = MAX_RECENT - (seq - user.recent_seq)
         if not given or not user.recent or left <= 0:
             return False
@@ -454,7 +459,7 @@ class History:
 
     def _remember(self, user: User, topic: int, index: int) -> None:
         user.ring.append(ring_entry(topic, index))
-        user.marks.append(hash(self._ledger.shelves[topic].remembered(index)))
+        user.marks.append(hash(self._source_index.sources[topic].remembered(index)))
 
     def _keep(self, number: int, user: User, state: Interest) -> None:
         row = len(self._seqs)
@@ -463,7 +468,7 @@ class History:
         else:
             self._later[user.row] = row
         self._chains += state.chain
-        self._fences.append(hash(tuple(state.fence)))
+        self._applied.append(hash(tuple(state.applied)))
         self._seqs.append(state.seq)
         self._offsets.append(self._at)
         self._before.append(state.seq - len(state.folded))
@@ -471,7 +476,7 @@ class History:
         self._later.append(NONE)
         user.seq = state.seq
         user.chain = state.chain
-        user.fence = array("q", state.fence)
+        user.applied = array("q", state.applied)
         user.last_time = state.last_time
         user.row = row
 
@@ -480,8 +485,8 @@ class History:
         self._report.add(Violation(kind, message, name, seq, self._topic, record.partition, record.offset))
 
     def _accuse(self, kind: str, message: str, user: User, topic: int, offset: int, seq: int) -> None:
-        place = self._ledger.topics[topic]
-        self._report.add(Violation(kind, message, user.name, seq, place, self._ledger.partition, offset))
+        place = self._source_index.topics[topic]
+        self._report.add(Violation(kind, message, user.name, seq, place, self._source_index.partition, offset))
 
 
 def _trim(user: User) -> None:

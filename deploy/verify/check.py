@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from deploy.clients.log_reader import KafkaLog, Log, Place, Span
 from deploy.verify import ranges
 from deploy.verify.accepted_settings import Accepts
-from deploy.verify.changelog import History
-from deploy.verify.dead_letters import Letters
+from deploy.verify.changelog import Changelog
+from deploy.verify.dead_letters import DeadLetters
 from deploy.verify.deleted_records import Read, deleted_unread
 from deploy.verify.keys import Keys
-from deploy.verify.local_store import disks
+from deploy.verify.local_store import local_stores
 from deploy.verify.moved_records import Moves
-from deploy.verify.producer_log import Sends, refuse_unreadable
+from deploy.verify.producer_log import ProducerLog, refuse_unreadable
 from deploy.verify.report import Report, Violation
 from deploy.verify.scope import MARGIN_MS, Scope
 from deploy.verify.slates import Slates
@@ -34,7 +34,7 @@ from deploy.verify.source_index import (
     ABSENT,
     ACCEPTED,
     APPLIED,
-    CULPRIT,
+    POISON,
     DUPLICATE,
     INVALID,
     LETTER,
@@ -43,16 +43,16 @@ from deploy.verify.source_index import (
     NONE,
     SKIPPED,
     UNSEEN,
-    Ledger,
-    Shelf,
+    SourceIndex,
+    SourcePartition,
 )
 from deploy.verify.undecided import Undecided
-from deploy.verify.validator import Judge
+from deploy.verify.validator import Validator
 from stream.core.errors import TopologyError
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from deploy.verify.recompute import Numbers
+    from deploy.verify.recompute import Recomputation
 
 POLL_SECONDS = 0.2
 
@@ -84,14 +84,14 @@ def check(
         refuse_unreadable(
             scope.ledger, settings.sources, partitions, Keys(settings.key)
         )  # before anything that takes long
-    numbers = None
+    recomputation = None
     if scope.bundle is not None:
-        from deploy.verify.recompute import Numbers
+        from deploy.verify.recompute import Recomputation
 
-        numbers = Numbers(scope.bundle, scope.users, log, settings, report)
-    accepts = scope.accepts(settings, now, numbers.rating_scale if numbers is not None else None)
-    if numbers is not None:
-        numbers.envelope = accepts.envelope
+        recomputation = Recomputation(scope.bundle, scope.users, log, settings, report)
+    accepts = scope.accepts(settings, now, recomputation.rating_scale if recomputation is not None else None)
+    if recomputation is not None:
+        recomputation.envelope = accepts.envelope
     due = scope.due(log, now)
     committed, in_time = _await(log, now, max(wait, scope.wait), sleep)
     undecided = Undecided()
@@ -123,14 +123,14 @@ def check(
         outputs,
         undecided,
         report,
-        numbers,
+        recomputation,
     )
     moves = Moves({topic for topic, _ in undecided.hidden})
     for partition in range(partitions):
-        part.judge(partition, moves)
+        part.check(partition, moves)
     moves.settle(scope.ranged, report)
-    if numbers is not None:
-        numbers.finish()
+    if recomputation is not None:
+        recomputation.finish()
     ranges.tell(log, scope, now, report)
     report.seconds = round(time.monotonic() - began, 3)
     return report
@@ -153,68 +153,70 @@ class Part:
     outputs: dict[Place, Span]
     undecided: Undecided
     report: Report
-    numbers: Numbers | None
+    recomputation: Recomputation | None
 
-    def judge(self, partition: int, moves: Moves) -> None:
+    def check(self, partition: int, moves: Moves) -> None:
         """Read one partition and settle its source records. Nothing of it is kept, but what was sent on to another one."""
         report = self.report
         read = self._read(partition)
-        moves.see(read.ledger)
-        for shelf, index, offset in read.ledger.places():
-            _settle(shelf, index, offset, self.limits[shelf.topic, partition], read, moves, report)
-        for topic, shelf in enumerate(read.ledger.shelves):
-            if shelf.first > 0 and not shelf.narrowed:
-                place = shelf.topic, partition
+        moves.see(read.source_index)
+        for source, index, offset in read.source_index.places():
+            _settle(source, index, offset, self.limits[source.topic, partition], read, moves, report)
+        for topic, source in enumerate(read.source_index.sources):
+            if source.first > 0 and not source.narrowed:
+                place = source.topic, partition
                 unread = 0
                 if not self.scope.ranged:
                     unread = deleted_unread(
-                        topic, shelf, self.committed.get(place, NONE), self.limits[place], read, report
+                        topic, source, self.committed.get(place, NONE), self.limits[place], read, report
                     )
-                report.unverifiable += shelf.first - unread  # deleted before anyone could check them
-        report.users += sum(user.row != NONE for user in read.ledger.users)
-        if self.numbers is not None:
+                report.unverifiable += source.first - unread  # deleted before anyone could check them
+        report.users += sum(user.row != NONE for user in read.source_index.users)
+        if self.recomputation is not None:
             mine = {place: span for place, span in {**self.states, **self.outputs}.items() if place[1] == partition}
-            self.numbers.collect(read.ledger, self.partitions, mine, mine)
+            self.recomputation.collect(read.source_index, self.partitions, mine, mine)
 
     def _read(self, partition: int) -> Read:
         settings, report, log = self.settings, self.report, self.log
         mine = {place: span for place, span in self.sources.items() if place[1] == partition}
         first = {place: span.start for place, span in mine.items()}
         view = self.scope.view(self.due, mine)
-        sends = None
+        producer_log = None
         if self.scope.ledger is not None:
-            sends = Sends(self.scope.ledger, settings.sources, partition, self.partitions, Keys(settings.key))
-        stored = disks(self.scope.data_dirs, partition)
+            producer_log = ProducerLog(
+                self.scope.ledger, settings.sources, partition, self.partitions, Keys(settings.key)
+            )
+        stored = local_stores(self.scope.data_dirs, partition)
         accepts = self.accepts
-        judge = Judge(self.partitions, accepts.rating_scale, accepts.oldest, accepts.envelope, settings.key)
-        ledger = Ledger(settings.sources, view, judge, partition, first, self.due, sends)
-        ledger.read(log, view)
-        history = History(ledger, settings.changelog_topic, self.partitions, report, stored)
-        history.hidden = (settings.changelog_topic, partition) in self.undecided.hidden
-        history.read(log, {place: span for place, span in self.states.items() if place[1] == partition})
-        outputs = self._outputs(ledger)
-        slates = Slates(ledger, history, settings.recommendations_topic, self.partitions, report)
+        validator = Validator(self.partitions, accepts.rating_scale, accepts.oldest, accepts.envelope, settings.key)
+        source_index = SourceIndex(settings.sources, view, validator, partition, first, self.due, producer_log)
+        source_index.read(log, view)
+        changelog = Changelog(source_index, settings.changelog_topic, self.partitions, report, stored)
+        changelog.hidden = (settings.changelog_topic, partition) in self.undecided.hidden
+        changelog.read(log, {place: span for place, span in self.states.items() if place[1] == partition})
+        outputs = self._outputs(source_index)
+        slates = Slates(source_index, changelog, settings.recommendations_topic, self.partitions, report)
         slates.read(log, outputs)
         slates.hidden = (settings.recommendations_topic, partition) in self.undecided.hidden
-        letters = Letters(ledger, settings.dead_letters_topic, settings.items_topic, report)
-        letters.read(log, outputs)
-        letters.hidden = (settings.dead_letters_topic, partition) in self.undecided.hidden
-        for disk in stored:
-            if not history.hidden:  # what it has read back lies there, too
-                disk.judge(ledger, history, settings.changelog_topic, report)
-        if sends is not None:
+        dead_letters = DeadLetters(source_index, settings.dead_letters_topic, settings.items_topic, report)
+        dead_letters.read(log, outputs)
+        dead_letters.hidden = (settings.dead_letters_topic, partition) in self.undecided.hidden
+        for local_store in stored:
+            if not changelog.hidden:  # what it has read back lies there, too
+                local_store.check(source_index, changelog, settings.changelog_topic, report)
+        if producer_log is not None:
             ends = {place: span.end for place, span in log.spans(settings.sources).items()}
-            sends.judge(ledger, ends, report)
-        return Read(ledger, history, slates, letters, sends)
+            producer_log.check(source_index, ends, report)
+        return Read(source_index, changelog, slates, dead_letters, producer_log)
 
-    def _outputs(self, ledger: Ledger) -> dict[Place, Span]:
+    def _outputs(self, source_index: SourceIndex) -> dict[Place, Span]:
         """Slates and letters: from a little before the oldest record that is judged, where the range leaves some out."""
-        mine = {place: span for place, span in self.outputs.items() if place[1] == ledger.partition}
+        mine = {place: span for place, span in self.outputs.items() if place[1] == source_index.partition}
         if not self.scope.ranged:
             return mine
-        if ledger.since == NONE:
+        if source_index.since == NONE:
             return {place: Span(span.end, span.end) for place, span in mine.items()}
-        starts = self.log.at(dict.fromkeys(mine, ledger.since - MARGIN_MS))
+        starts = self.log.at(dict.fromkeys(mine, source_index.since - MARGIN_MS))
         return {place: Span(min(max(starts[place], span.start), span.end), span.end) for place, span in mine.items()}
 
 
@@ -240,27 +242,29 @@ def _await(
         sleep(POLL_SECONDS)
 
 
-def _forgotten(shelf: Shelf, index: int, read: Read) -> bool:
+def _forgotten(source: SourcePartition, index: int, read: Read) -> bool:
     """All states of the record's user may have been deleted."""
-    number = shelf.user[index]
-    return read.history.cut and (number == NONE or read.ledger.users[number].row == NONE)
+    number = source.user[index]
+    return read.changelog.cut and (number == NONE or read.source_index.users[number].row == NONE)
 
 
 def _hidden(state: int, read: Read) -> bool:
     """What became of an acceptable record that is in no state lies behind an open transaction, as far as can be told: its state,
-    or the dead letter of one that the model failed on, over which a fence was moved."""
-    return (state == ACCEPTED and read.history.hidden) or (state in (ACCEPTED, SKIPPED) and read.letters.hidden)
+    or the dead letter of one that the model failed on, over which `applied` was moved."""
+    return (state == ACCEPTED and read.changelog.hidden) or (state in (ACCEPTED, SKIPPED) and read.dead_letters.hidden)
 
 
-def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: Moves, report: Report) -> None:
+def _settle(
+    source: SourcePartition, index: int, offset: int, due: int, read: Read, moves: Moves, report: Report
+) -> None:
     """What became of one record. Below `due` it must be finished."""
-    ledger = read.ledger
-    state, flags = shelf.state[index], shelf.flags[index]
+    source_index = read.source_index
+    state, flags = source.state[index], source.flags[index]
 
     def blame(kind: str, message: str, seq: int = -1) -> None:
-        number = shelf.user[index]
-        name = ledger.users[number].name if number != NONE else ""
-        report.add(Violation(kind, message, name, seq, shelf.topic, shelf.partition, offset))
+        number = source.user[index]
+        name = source_index.users[number].name if number != NONE else ""
+        report.add(Violation(kind, message, name, seq, source.topic, source.partition, offset))
 
     if state == ABSENT:
         return
@@ -270,32 +274,32 @@ def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: 
         if flags & LETTER:
             report.dead_letters += 1
         elif flags & MOVED:
-            moves.add(shelf, index, offset, due, read.letters.gone)
-        elif offset >= due or read.letters.hidden:
+            moves.add(source, index, offset, due, read.dead_letters.gone)
+        elif offset >= due or read.dead_letters.hidden:
             report.pending += 1
-        elif read.letters.gone:
+        elif read.dead_letters.gone:
             report.unverifiable += 1
         else:
             report.unreported += 1
-            blame("unreported", f"no dead letter of an unacceptable record: {shelf.reasons.get(index, '')}")
+            blame("unreported", f"no dead letter of an unacceptable record: {source.reasons.get(index, '')}")
     elif state == DUPLICATE:
         report.duplicates += 1
-    elif flags & CULPRIT:
+    elif flags & POISON:
         report.inference += 1
-    elif state == UNSEEN or (state == ACCEPTED and offset < due and _forgotten(shelf, index, read)):
+    elif state == UNSEEN or (state == ACCEPTED and offset < due and _forgotten(source, index, read)):
         report.unseen += 1
         report.unverifiable += 1
     elif offset < due and _hidden(state, read):
         report.pending += 1
     elif state == SKIPPED or (state == ACCEPTED and offset < due):
         report.lost += 1
-        blame("lost", "acceptable, but in no state" if state == ACCEPTED else "its fence was moved over it")
+        blame("lost", "acceptable, but in no state" if state == ACCEPTED else "`applied` was moved over it")
     elif state == ACCEPTED:
         report.pending += 1
     elif state == APPLIED:
         report.applied += 1
-        user = ledger.users[shelf.user[index]]
-        if flags & NAMED or shelf.seq[index] <= user.replayed or offset >= due:
+        user = source_index.users[source.user[index]]
+        if flags & NAMED or source.seq[index] <= user.flagged or offset >= due:
             return
         if read.slates.hidden:
             report.unshown += 1
@@ -303,4 +307,4 @@ def _settle(shelf: Shelf, index: int, offset: int, due: int, read: Read, moves: 
             report.unverifiable += 1
         else:
             report.uncovered += 1
-            blame("uncovered", "in a state that no slate shows", shelf.seq[index])
+            blame("uncovered", "in a state that no slate shows", source.seq[index])

@@ -35,7 +35,7 @@ class Wrong(NamedTuple):
     message: str
 
 
-class Writers:
+class Fencing:
     """One changelog partition, read in order. keys: of the users."""
 
     def __init__(self, keys: Keys = TEXT) -> None:
@@ -74,7 +74,7 @@ class Writers:
                 f"has its users' keys, says the claim at offset {record.offset}: set FRESHET_KEY={form[:40]}, as for the workers"
             )
 
-    def judge(self, record: Record) -> str:
+    def check(self, record: Record) -> str:
         """A state record: NOBODYS, under a key that no user has, whose epoch proves nothing; FENCED, where its epoch is over;
         FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has claimed it; else ""."""
         if self._keys.user(record.key) is None:

@@ -7,10 +7,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from deploy.verify.changelog import History
+from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import CLAIM
 from deploy.verify.report import Report, Violation
-from deploy.verify.source_index import Ledger
+from deploy.verify.source_index import SourceIndex
 from stream.core.errors import DataError, StateError
 from stream.core.state import decode
 
@@ -26,7 +26,7 @@ EXPOSED = b"\xffexposed\0"
 """So begins the key of a note that a user's state is to be written again."""
 
 
-class Disk:
+class LocalStore:
     """One partition's database of one worker. offset: -1 where it names none."""
 
     def __init__(self, path: Path, partition: int) -> None:
@@ -51,18 +51,18 @@ class Disk:
         if offset <= self.offset:
             self._heads[key] = blake2b(value, digest_size=8).digest()
 
-    def judge(self, ledger: Ledger, history: History, topic: str, report: Report) -> None:
+    def check(self, source_index: SourceIndex, changelog: Changelog, topic: str, report: Report) -> None:
         """Every value against the changelog: its user's last record up to `offset`, or a later one.
 
         A later one is right where the broker did not say how far a write reached: the next start reads it again.
         """
 
         def blame(message: str, key: bytes, seq: int = -1) -> None:
-            name = ledger.keys.name(key)
+            name = source_index.keys.name(key)
             report.add(Violation("store", f"{self.path}: {message}", name, seq, topic, self.partition, self.offset))
 
-        if self.offset >= history.end:
-            blame(f"goes up to changelog offset {self.offset}, the log ends at {history.end}", b"")
+        if self.offset >= changelog.end:
+            blame(f"goes up to changelog offset {self.offset}, the log ends at {changelog.end}", b"")
         database = self._open()
         missing = dict(self._heads)
         try:
@@ -73,17 +73,17 @@ class Disk:
                 head = missing.pop(key, b"")
                 if head == blake2b(value, digest_size=8).digest():
                     continue
-                number = ledger.find(key)
+                number = source_index.find(key)
                 try:
                     state = decode(value)
                 except StateError as error:
                     blame(str(error), key)
                     continue
-                rows = [] if number is None else history.rows(ledger.users[number], state.seq)
-                known = any(history.chain(r) == state.chain and history.has_fence(r, state.fence) for r in rows)
-                if known and history.offset(rows[0]) > self.offset:
+                rows = [] if number is None else changelog.rows(source_index.users[number], state.seq)
+                known = any(changelog.chain(r) == state.chain and changelog.has_applied(r, state.applied) for r in rows)
+                if known and changelog.offset(rows[0]) > self.offset:
                     report.stored_ahead += 1
-                elif history.gone and not head:
+                elif changelog.gone and not head:
                     report.unverifiable += 1
                 elif known:
                     blame("an older state than the changelog's up to there", key, state.seq)
@@ -108,12 +108,12 @@ class Disk:
             raise DataError(f"{self.path} cannot be opened: {error}") from None
 
 
-def disks(folders: Sequence[Path], partition: int) -> list[Disk]:
+def local_stores(folders: Sequence[Path], partition: int) -> list[LocalStore]:
     """The databases of one partition below workers' data folders (`data_dir` of their settings)."""
     found = []
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
         paths = sorted(folder.glob(f"**/interest-{partition}.db"))
-        found += [Disk(path, partition) for path in paths if path.is_dir()]
+        found += [LocalStore(path, partition) for path in paths if path.is_dir()]
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from deploy.verify.report import Report, Violation
-from deploy.verify.source_index import APPLIED, TWICE, Ledger, Shelf
+from deploy.verify.source_index import APPLIED, TWICE, SourceIndex, SourcePartition
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,27 @@ class Moves:
     originals: dict[str, bytes] = field(default_factory=dict)
     seen: dict[tuple[str, int], range] = field(default_factory=dict)
 
-    def see(self, ledger: Ledger) -> None:
+    def see(self, source_index: SourceIndex) -> None:
         """One partition, whose changelog has been followed."""
-        for shelf in ledger.shelves:
-            self.seen[shelf.topic, shelf.partition] = range(shelf.start, shelf.end)
-        for topic, index in ledger.moved:
-            shelf = ledger.shelves[topic]
-            self.originals[_place(shelf, index)] = bytes(shelf.digest[16 * index : 16 * index + 16])
-        for place, found in ledger.copies.items():
+        for source in source_index.sources:
+            self.seen[source.topic, source.partition] = range(source.start, source.end)
+        for topic, index in source_index.moved:
+            source = source_index.sources[topic]
+            self.originals[_place(source, index)] = bytes(source.digest[16 * index : 16 * index + 16])
+        for place, found in source_index.copies.items():
             self.copies.setdefault(place, set()).update(found)
             for digest, places in found.items():
-                applied = [_copy(ledger, *one) for one in places if ledger.shelves[one[0]].state[one[1]] == APPLIED]
+                applied = [
+                    _copy(source_index, *one) for one in places if source_index.sources[one[0]].state[one[1]] == APPLIED
+                ]
                 if len(applied) > 1:
                     self.several[place, digest] = applied
 
-    def add(self, shelf: Shelf, index: int, offset: int, due: int, gone: bool) -> None:
+    def add(self, source: SourcePartition, index: int, offset: int, due: int, gone: bool) -> None:
         """due: below it a record must be finished; gone: dead letters may have been deleted."""
-        digest = bytes(shelf.digest[16 * index : 16 * index + 16])
-        reason = shelf.reasons.get(index, "")
-        self.moves.append(Move(shelf.topic, shelf.partition, offset, digest, reason, offset < due, not gone))
+        digest = bytes(source.digest[16 * index : 16 * index + 16])
+        reason = source.reasons.get(index, "")
+        self.moves.append(Move(source.topic, source.partition, offset, digest, reason, offset < due, not gone))
 
     def settle(self, ranged: bool, report: Report) -> None:
         """ranged: only a part of the logs was read, so that a copy may lie beyond it."""
@@ -108,12 +110,12 @@ class Moves:
         return int(offset) in seen and self.originals.get(place) != digest
 
 
-def _place(shelf: Shelf, index: int) -> str:
-    return f"{shelf.topic}/{shelf.partition}/{shelf.start + index}"
+def _place(source: SourcePartition, index: int) -> str:
+    return f"{source.topic}/{source.partition}/{source.start + index}"
 
 
-def _copy(ledger: Ledger, topic: int, index: int) -> Copy:
-    shelf = ledger.shelves[topic]
-    user = ledger.users[shelf.user[index]].name
-    told = bool(shelf.flags[index] & TWICE)
-    return Copy(user, shelf.seq[index], shelf.topic, shelf.partition, shelf.start + index, told)
+def _copy(source_index: SourceIndex, topic: int, index: int) -> Copy:
+    source = source_index.sources[topic]
+    user = source_index.users[source.user[index]].name
+    told = bool(source.flags[index] & TWICE)
+    return Copy(user, source.seq[index], source.topic, source.partition, source.start + index, told)

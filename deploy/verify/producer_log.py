@@ -18,7 +18,7 @@ from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse
 from deploy.verify.keys import TEXT, Keys
 from deploy.verify.report import Report, Violation
-from deploy.verify.source_index import Ledger
+from deploy.verify.source_index import SourceIndex
 from stream.core.errors import DataError
 
 SEND_ID = "send-id"
@@ -44,7 +44,7 @@ class Send(NamedTuple):
         return self.status == ACKED and self.offset >= 0
 
 
-class Sends:
+class ProducerLog:
     """One partition's part of a ledger file. Lines with a place are read again when they are judged, never kept."""
 
     def __init__(self, file: Path, topics: tuple[str, ...], partition: int, partitions: int, keys: Keys = TEXT) -> None:
@@ -80,14 +80,14 @@ class Sends:
             {one.offset for one in self._lines() if one.placed and one.topic == topic and start <= one.offset < end}
         )
 
-    def judge(self, ledger: Ledger, ends: dict[tuple[str, int], int], report: Report) -> None:
+    def check(self, source_index: SourceIndex, ends: dict[tuple[str, int], int], report: Report) -> None:
         """Count every send, blame what was acked and is not there. ends: the topics' ends as of now."""
         candidates = {place for places in self._wanted.values() for place in places}
         taken = set()
         for send in self._lines():
             if send.placed:
                 report.acked += 1
-                self._check(send, ledger, ends, report)
+                self._check(send, source_index, ends, report)
                 if (send.topic, send.offset) in candidates:
                     taken.add((send.topic, send.offset))
         for send in self._lines():
@@ -99,7 +99,7 @@ class Sends:
             if send.status == ACKED:
                 report.acked += 1
                 if not place:
-                    narrowed = any(shelf.narrowed or shelf.first for shelf in ledger.shelves)
+                    narrowed = any(source.narrowed or source.first for source in source_index.sources)
                     if narrowed:
                         report.unverifiable += 1
                     else:
@@ -111,18 +111,18 @@ class Sends:
                 report.indeterminate += 1
                 report.indeterminate_found += place is not None
 
-    def _check(self, send: Send, ledger: Ledger, ends: dict[tuple[str, int], int], report: Report) -> None:
-        shelf = ledger.shelves[ledger.topic_index(send.topic)]
-        index = send.offset - shelf.start
+    def _check(self, send: Send, source_index: SourceIndex, ends: dict[tuple[str, int], int], report: Report) -> None:
+        source = source_index.sources[source_index.topic_index(send.topic)]
+        index = send.offset - source.start
         if send.offset >= ends[send.topic, self._partition]:
             self._blame(send, "acked at an offset beyond the log's end", report)
-        elif send.offset < shelf.first:
+        elif send.offset < source.first:
             report.unverifiable += 1
-        elif not 0 <= index < len(shelf.state):
+        elif not 0 <= index < len(source.state):
             return  # came while the check ran, or lies before what it looks at
-        elif shelf.state[index] == 0:
+        elif source.state[index] == 0:
             self._blame(send, "acked, but there is no such record", report)
-        elif shelf.sent[8 * index : 8 * index + 8] != send.sha256[:8]:
+        elif source.sent[8 * index : 8 * index + 8] != send.sha256[:8]:
             self._blame(send, "acked, but the record there has another value", report)
 
     def _find(self, send: Send, taken: set[tuple[str, int]]) -> tuple[str, int] | None:

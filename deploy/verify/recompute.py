@@ -28,11 +28,11 @@ from deploy.clients.log_reader import Log, Place, Record, Span
 from deploy.clients.schema import parse, schema
 from deploy.verify.accepted_settings import Setting
 from deploy.verify.changelog import recents
-from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, Writers
+from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, Fencing
 from deploy.verify.keys import Keys
 from deploy.verify.report import Report, Violation
 from deploy.verify.slates import ANYONE
-from deploy.verify.source_index import APPLIED, NONE, Ledger
+from deploy.verify.source_index import APPLIED, NONE, SourceIndex
 from stream.core.errors import StateError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows, item_text
 from stream.core.state import MAX_SEEN, Interest, decode
@@ -156,7 +156,7 @@ class Items:
         return True
 
 
-class Numbers:
+class Recomputation:
     """Collects the sampled users' records, partition by partition, then computes all of them. users: how many; 0: all; envelope:
     what events were taken out of, which may have changed along the log."""
 
@@ -190,11 +190,11 @@ class Numbers:
     # collecting
 
     def collect(
-        self, ledger: Ledger, partitions: int, changelog: dict[Place, Span], outputs: dict[Place, Span]
+        self, source_index: SourceIndex, partitions: int, changelog: dict[Place, Span], outputs: dict[Place, Span]
     ) -> None:
         """Read one partition once more, for what the sampled users' records say."""
-        partition = ledger.partition
-        known = [user.key for user in ledger.users if user.row != NONE]
+        partition = source_index.partition
+        known = [user.key for user in source_index.users if user.row != NONE]
         if self._users:
             known = sorted(known, key=lambda key: blake2b(key).digest())[: -(-self._users // partitions)]
         lives = {key: Life(key, partition) for key in known}
@@ -206,13 +206,13 @@ class Numbers:
                 self._anyone.append((partition, Written(record.offset, record.value)))
         if not lives:
             return
-        for behaviour, shelf in enumerate(ledger.shelves):
-            span = {(shelf.topic, partition): Span(shelf.start, shelf.end)}
-            for record in self._log.records(shelf.topic, span):
+        for behaviour, source in enumerate(source_index.sources):
+            span = {(source.topic, partition): Span(source.start, source.end)}
+            for record in self._log.records(source.topic, span):
                 life = lives.get(record.key or b"")
-                if life is not None and shelf.state[record.offset - shelf.start] == APPLIED:
+                if life is not None and source.state[record.offset - source.start] == APPLIED:
                     life.events[behaviour, record.offset] = self._event(behaviour, record)
-        writers = Writers(self._keys)
+        fencing = Fencing(self._keys)
         expected = 0
         for record in self._log.records(self._settings.changelog_topic, changelog):
             if record.offset != expected:
@@ -220,10 +220,10 @@ class Numbers:
                     life.holes = True
             expected = record.offset + 1
             if record.key == CLAIM:
-                writers.claim(record)
+                fencing.claim(record)
             elif (
                 record.value is not None
-                and writers.judge(record) not in (FENCED, FORGED, NOBODYS)
+                and fencing.check(record) not in (FENCED, FORGED, NOBODYS)
                 and (life := lives.get(record.key or b""))
             ):
                 life.states.append(Written(record.offset, record.value))
@@ -241,7 +241,7 @@ class Numbers:
         for partition, offset, slate in anyone:
             self._popular(partition, offset, slate, live[slate["catalogue"]])
         for life, states, slates in followed:
-            self._replay(life, states, live)
+            self._recompute(life, states, live)
             self._rank(life, states, slates, live)
         if any(self._others):
             states_left, slates_left = self._others
@@ -270,7 +270,7 @@ class Numbers:
             found[at] = self._items.freeze(not (holes or at >= expected))
         return found
 
-    def _replay(self, life: Life, states: list[tuple[int, Interest]], live: dict[int, Live]) -> None:
+    def _recompute(self, life: Life, states: list[tuple[int, Interest]], live: dict[int, Live]) -> None:
         before: Interest | None = None
         for offset, state in states:
             if state.model != self._bundle.state_model:
@@ -375,7 +375,7 @@ class Numbers:
         live: dict[int, Live],
     ) -> None:
         """Each slate by the states of its chain and of this bundle's model. After a change of the bundle and back there may be
-        several, of other numbers each: those with the slate's fence go first, and one that fits will do."""
+        several, of other numbers each: those with the slate's `applied` go first, and one that fits will do."""
         by_chain: dict[str, list[Interest]] = {}
         for _, state in states:
             by_chain.setdefault(state.chain.hex(), []).append(state)
@@ -387,8 +387,10 @@ class Numbers:
                 self._leave_out(1)
                 continue
             mine = [state for state in known if state.model == self._bundle.state_model]
-            shown = [fence for fence in slate["applied"].values() if fence >= 0]
-            exact = [state for state in mine if sorted(fence for fence in state.fence if fence >= 0) == sorted(shown)]
+            shown = [applied for applied in slate["applied"].values() if applied >= 0]
+            exact = [
+                state for state in mine if sorted(applied for applied in state.applied if applied >= 0) == sorted(shown)
+            ]
             mine = [state for state in exact or mine if self._fits(state)]
             if not mine:
                 self._report.numbers_unverifiable += 1

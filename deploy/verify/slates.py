@@ -13,10 +13,10 @@ import jsonschema_rs
 from deploy.clients.log_reader import Log, Place, Record, Span
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
-from deploy.verify.changelog import History
+from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
 from deploy.verify.report import Report, Violation
-from deploy.verify.source_index import APPLIED, NAMED, NONE, Ledger, User
+from deploy.verify.source_index import APPLIED, NAMED, NONE, SourceIndex, User
 
 ANYONE = b"*"
 POPULAR = {
@@ -45,13 +45,15 @@ _POPULAR = re.compile(r"popular-[0-9a-f]+")
 class Slates:
     """Reads the recommendations topic against the ledger and the history."""
 
-    def __init__(self, ledger: Ledger, history: History, topic: str, partitions: int, report: Report) -> None:
-        self._ledger = ledger
-        self._history = history
+    def __init__(
+        self, source_index: SourceIndex, changelog: Changelog, topic: str, partitions: int, report: Report
+    ) -> None:
+        self._source_index = source_index
+        self._changelog = changelog
         self._topic = topic
         self._partitions = partitions
         self._report = report
-        self._keys = ledger.keys
+        self._keys = source_index.keys
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._stamped = False  # a slate for anyone unknown has named its writer
         self.hidden = False  # there are more, behind an open transaction of somebody else
@@ -59,8 +61,8 @@ class Slates:
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
         """Read this partition's slates from where the span begins."""
-        expected, end = spans[self._topic, self._ledger.partition]
-        self.gone = expected > 0 and not any(shelf.narrowed for shelf in self._ledger.shelves)
+        expected, end = spans[self._topic, self._source_index.partition]
+        self.gone = expected > 0 and not any(source.narrowed for source in self._source_index.sources)
         for record in log.records(self._topic, spans):
             if record.offset != expected:
                 self.gone = True
@@ -95,16 +97,16 @@ class Slates:
             self._blame("slate", wrong, record, slate)
         if slate["strategy"] != "interest":
             self._blame("slate", f"strategy {slate['strategy'][:40]!r}, a user's is interest", record, slate)
-        number = self._ledger.find(key)
+        number = self._source_index.find(key)
         if number is None:
             if murmur2(key) % self._partitions != record.partition:
                 self._blame("slate", "on a partition that is not its user's", record, slate)
-            elif self._history.gone or self._history.hidden:
+            elif self._changelog.gone or self._changelog.hidden:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "a user without any state", record, slate)
             return
-        user = self._ledger.users[number]
+        user = self._source_index.users[number]
         digest = blake2b(value, digest_size=16).digest()
         if digest == user.slate:
             self._report.repeated += 1
@@ -115,7 +117,7 @@ class Slates:
             self._check_events(number, user, slate, row, record)
         if slate["replay"]:
             self._report.replays += 1
-            user.replayed = max(user.replayed, slate["seq"])
+            user.flagged = max(user.flagged, slate["seq"])
 
     def _anyone(self, record: Record, slate: dict[str, Any]) -> None:
         """The slate for anyone unknown: on its partition, in the form that it has, by a worker that has claimed it.
@@ -135,37 +137,41 @@ class Slates:
         if said is None:
             return not self._stamped
         self._stamped = True
-        return self._history.claimed(said)
+        return self._changelog.claimed(said)
 
     def _row(self, number: int, user: User, slate: dict[str, Any], record: Record) -> int:
         """The durable state that the slate shows, NONE (and blame) where there is none."""
-        rows = self._history.rows(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
+        rows = self._changelog.rows(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
         if not rows:
-            if self._history.gone or self._history.hidden:
+            if self._changelog.gone or self._changelog.hidden:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "shows a state that is not in the changelog", record, slate)
             return NONE
-        if slate["chain"] != self._history.chain(rows[0]).hex():
+        if slate["chain"] != self._changelog.chain(rows[0]).hex():
             self._blame("slate-chain", "its chain is not that of the state of this seq", record, slate)
             return NONE
-        applied = [slate["applied"].get(f"{topic}/{self._ledger.partition}", -1) for topic in self._ledger.topics]
+        applied = [
+            slate["applied"].get(f"{topic}/{self._source_index.partition}", -1) for topic in self._source_index.topics
+        ]
         others = len(slate["applied"]) - sum(
-            f"{t}/{self._ledger.partition}" in slate["applied"] for t in self._ledger.topics
+            f"{t}/{self._source_index.partition}" in slate["applied"] for t in self._source_index.topics
         )
-        fitting = [row for row in rows if self._history.has_fence(row, applied)]
+        fitting = [row for row in rows if self._changelog.has_applied(row, applied)]
         if fitting and not others:
             return fitting[-1] if slate["events"] else fitting[0]
-        if not fitting and (self._history.gone or self._history.hidden):
+        if not fitting and (self._changelog.gone or self._changelog.hidden):
             self._report.unverifiable += 1
         else:
-            self._blame("slate-fence", f"applied is {json.dumps(slate['applied'])[:120]}, not the fence", record, slate)
+            self._blame(
+                "slate-applied", f"applied is {json.dumps(slate['applied'])[:120]}, not the state's", record, slate
+            )
         return rows[-1]
 
     def _check_events(self, number: int, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
-        before = self._history.before(row)
+        before = self._changelog.before(row)
         events = slate["events"]
-        if slate["replay"] and events and row == user.oldest and not before and not self._history.gone:
+        if slate["replay"] and events and row == user.oldest and not before and not self._changelog.gone:
             self._blame("slate-events", "flagged as a replay, though it shows its user's first state", record, slate)
         if not events:
             if not slate["replay"]:
@@ -176,27 +182,27 @@ class Slates:
                 "slate-events", f"names {len(events)} events, its state took in {slate['seq'] - before}", record, slate
             )
         for topic, partition, offset in events:
-            behaviour = self._ledger.topic_index(topic)
-            shelf = self._ledger.shelves[behaviour]
-            index = int(offset) - shelf.start
-            if behaviour != NONE and partition == self._ledger.partition and index < 0:
-                self._report.unverifiable += not shelf.narrowed
+            behaviour = self._source_index.topic_index(topic)
+            source = self._source_index.sources[behaviour]
+            index = int(offset) - source.start
+            if behaviour != NONE and partition == self._source_index.partition and index < 0:
+                self._report.unverifiable += not source.narrowed
                 continue
             if (
                 behaviour == NONE
-                or partition != self._ledger.partition
-                or index >= len(shelf.state)
-                or shelf.state[index] != APPLIED
-                or shelf.user[index] != number
-                or not before < shelf.seq[index] <= slate["seq"]
+                or partition != self._source_index.partition
+                or index >= len(source.state)
+                or source.state[index] != APPLIED
+                or source.user[index] != number
+                or not before < source.seq[index] <= slate["seq"]
             ):
                 self._blame(
                     "slate-events", f"names {topic}/{partition}/{offset}, not taken in by its state", record, slate
                 )
-            elif shelf.flags[index] & NAMED:
+            elif source.flags[index] & NAMED:
                 self._blame("slate-events", f"names {topic}/{partition}/{offset} once more as new", record, slate)
             else:
-                shelf.flags[index] |= NAMED
+                source.flags[index] |= NAMED
 
     def _blame(self, kind: str, message: str, record: Record, slate: dict[str, Any] | None = None) -> None:
         name = self._keys.name(record.key)

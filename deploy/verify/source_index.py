@@ -13,16 +13,16 @@ from zlib import crc32
 from deploy.clients.dead_letter_headers import HEADER
 from deploy.clients.log_reader import Log, Place, Record, Span
 from deploy.verify.keys import Keys
-from deploy.verify.validator import Accepted, Judge, Misplaced
+from deploy.verify.validator import Accepted, Misplaced, Validator
 
 # What became of a record. ABSENT: no such record is to be seen.
 ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN = range(7)
-# Flags beside it. CULPRIT: set aside since the model failed on it; OWN: the producer's `id` has the form of a place; MOVED: it
+# Flags beside it. POISON: set aside since the model failed on it; OWN: the producer's `id` has the form of a place; MOVED: it
 # is good but for its partition, and may have been sent on; TWICE: blamed as `double` already.
-LETTER, NAMED, CULPRIT, OWN, MOVED, TWICE = 1, 2, 4, 8, 16, 32
+LETTER, NAMED, POISON, OWN, MOVED, TWICE = 1, 2, 4, 8, 16, 32
 
 NONE = -1
-REPLAY = "replay"
+ORIGINAL_RECORD = "original-record"
 """Header of a dead letter that was sent back: topic/partition/offset of the record that it was."""
 
 FORWARDED = "forwarded"
@@ -45,7 +45,7 @@ class RecordReader(Protocol):
         """hashed: sha256 of the record's value."""
 
 
-class Shelf:
+class SourcePartition:
     """One partition of one source topic; all arrays are indexed by offset - start.
 
     start, end: offsets that are read; first: the log's own first offset; due: (from, to), the offsets that are judged.
@@ -80,7 +80,8 @@ class Shelf:
         self._headers = array("q")
 
     def identity(self, index: int) -> bytes:
-        """The event id: the producer's `id`, else the place that a `replay` header names, else topic/partition/offset."""
+        """The event id: the producer's `id`, else the place that an `original-record` header names, else
+        topic/partition/offset."""
         given = self.ids.get(index)
         return given.encode() if given else f"{self.topic}/{self.partition}/{self.start + index}".encode()
 
@@ -133,8 +134,26 @@ class User:
     """Where one user stands while the changelog is read."""
 
     __slots__ = (
-        "at", "chain", "cursor", "entries", "exposed", "fence", "key", "keys", "last_time", "marks", "oldest", "recent",
-        "recent_seq", "replayed", "ring", "row", "seen", "seq", "slate", "tail",
+        "applied",
+        "at",
+        "chain",
+        "cursor",
+        "entries",
+        "exposed",
+        "flagged",
+        "key",
+        "keys",
+        "last_time",
+        "marks",
+        "oldest",
+        "recent",
+        "recent_seq",
+        "ring",
+        "row",
+        "seen",
+        "seq",
+        "slate",
+        "tail",
     )  # fmt: skip
 
     def __init__(self, key: bytes, keys: Keys) -> None:
@@ -144,7 +163,7 @@ class User:
         self.tail = array("i", (NONE, NONE, NONE))
         self.seq = 0
         self.chain = bytes(16)
-        self.fence = array("q", (-1, -1, -1))
+        self.applied = array("q", (-1, -1, -1))
         self.last_time = -1
         self.ring = array("q")  # the last events, 64 at least: topic index, index (see `ring_entry`)
         self.marks = array("q")  # hashes of what is remembered of them
@@ -155,7 +174,7 @@ class User:
         self.row = NONE  # the last state of this user; NONE: none seen
         self.oldest = NONE
         self.cursor = NONE
-        self.replayed = -1  # highest seq that a replay slate has shown
+        self.flagged = -1  # highest seq that a replay slate has shown
         self.slate = b""  # digest of the last slate
         self.exposed: tuple[int, int] | None = None  # (offset, seq) of a fenced record, the last one of this user
 
@@ -192,19 +211,20 @@ def cut(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes | N
 
 
 def kept_headers(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    """A mark of the headers that a dead letter keeps of those received, 0 for none: not the worker's own names; of `replay` the
-    first one, unless it is too long for a place; of the others those that fit into 32 KiB, each with 10 bytes for its frame."""
+    """A mark of the headers that a dead letter keeps of those received, 0 for none: not the worker's own names; of
+    `original-record` the first one, unless it is too long for a place; of the others those that fit into 32 KiB, each
+    with 10 bytes for its frame."""
     kept: list[tuple[str, bytes | None]] = []
     room = HEADERS_ROOM
-    replayed = False
+    named_one = False
     for name, value in headers:
         size = len(value or b"")
         if name.startswith(HEADER):
             continue
-        if name == REPLAY:
-            if not replayed and size <= LONGEST_PLACE:
+        if name == ORIGINAL_RECORD:
+            if not named_one and size <= LONGEST_PLACE:
                 kept.append((name, value))
-            replayed = True
+            named_one = True
             continue
         room -= 10 + len(name.encode()) + size
         if room >= 0:
@@ -216,7 +236,7 @@ def headers_mark(headers: Sequence[tuple[str, bytes | None]]) -> int:
     return hash(tuple((name, value) for name, value in headers)) if headers else 0
 
 
-class Ledger:
+class SourceIndex:
     """All source records of one partition, judged. shelves[topic index]; users in the order of their first event.
 
     first: the logs' own first offsets; due: the offsets that are judged, all of those that are read where it has none.
@@ -226,20 +246,20 @@ class Ledger:
         self,
         topics: Sequence[str],
         spans: dict[Place, Span],
-        judge: Judge,
+        validator: Validator,
         partition: int,
         first: dict[Place, int] | None = None,
         due: dict[Place, tuple[int, int]] | None = None,
-        sends: RecordReader | None = None,
+        producer_log: RecordReader | None = None,
     ) -> None:
         self.topics = tuple(topics)
         self.partition = partition
-        self.shelves = []
+        self.sources = []
         for place in ((topic, partition) for topic in topics):
             span = spans[place]
             start = (first or {}).get(place, span.start)
             judged = (due or {}).get(place, (start, span.end))
-            self.shelves.append(Shelf(*place, span, start, judged, sends is not None))
+            self.sources.append(SourcePartition(*place, span, start, judged, producer_log is not None))
         self.users: list[User] = []
         # place that a copy's header names -> fingerprint -> (topic index, index) of those copies
         self.copies: dict[str, dict[bytes, list[tuple[int, int]]]] = {}
@@ -248,65 +268,65 @@ class Ledger:
         self.bare: dict[int, int] = {}
         self.since = NONE  # append time (epoch ms) of the oldest record that is judged
         self._index: dict[bytes, int] = {}
-        self._judge = judge
-        self.keys = judge.keys
-        self._sends = sends
+        self._validator = validator
+        self.keys = validator.keys
+        self._producer_log = producer_log
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
         """Judge every record of the source topics."""
         for behaviour, topic in enumerate(self.topics):
-            shelf = self.shelves[behaviour]
-            begin, end = shelf.due
+            source = self.sources[behaviour]
+            begin, end = source.due
             for record in log.records(topic, spans):
                 value = record.value
                 at, offset = record.timestamp, record.offset
-                verdict = self._judge.judge(behaviour, record.partition, at, record.key, value, offset)
-                index = record.offset - shelf.start
+                verdict = self._validator.validate(behaviour, record.partition, at, record.key, value, offset)
+                index = record.offset - source.start
                 if isinstance(verdict, str):
-                    shelf.state[index] = INVALID
+                    source.state[index] = INVALID
                     if isinstance(verdict, Misplaced):
-                        shelf.flags[index] |= MOVED
+                        source.flags[index] |= MOVED
                         self.moved.append((behaviour, index))
-                    if len(shelf.reasons) < _REASONS:
-                        shelf.reasons[index] = verdict
+                    if len(source.reasons) < _REASONS:
+                        source.reasons[index] = verdict
                     digest = fingerprint(record.key, value)
                 else:
-                    self._put(behaviour, shelf, index, verdict, record)
+                    self._put(behaviour, source, index, verdict, record)
                     digest = blake2b(value or b"", digest_size=16).digest()
-                shelf.digest[16 * index : 16 * index + 16] = digest
+                source.digest[16 * index : 16 * index + 16] = digest
                 if len(record.key or b"") + len(value or b"") > WHOLE:
-                    shelf.large[index] = fingerprint(*cut(record.key, value)), sha256(value or b"").hexdigest()
+                    source.large[index] = fingerprint(*cut(record.key, value)), sha256(value or b"").hexdigest()
                 if record.headers:
                     self._note_copy(behaviour, index, record)
-                    shelf.keep_headers(index, kept_headers(record.headers))
+                    source.keep_headers(index, kept_headers(record.headers))
                 if begin <= record.offset < end and not 0 <= self.since <= record.timestamp:
                     self.since = record.timestamp
-                if self._sends is not None:
+                if self._producer_log is not None:
                     hashed = sha256(value or b"").digest()
-                    shelf.sent[8 * index : 8 * index + 8] = hashed[:8]
-                    self._sends.see(topic, record, hashed)
+                    source.sent[8 * index : 8 * index + 8] = hashed[:8]
+                    self._producer_log.see(topic, record, hashed)
 
-    def _put(self, behaviour: int, shelf: Shelf, index: int, verdict: Accepted, record: Record) -> None:
+    def _put(self, behaviour: int, source: SourcePartition, index: int, verdict: Accepted, record: Record) -> None:
         number = self.user_number(verdict.user)
         user = self.users[number]
-        shelf.state[index] = ACCEPTED
-        shelf.user[index] = number
-        shelf.time[index] = verdict.time
-        shelf.item[index] = crc32(verdict.item.encode())
-        if given := verdict.id or (record.headers and self.replay_of(record)):
-            shelf.ids.put(index, given)
+        source.state[index] = ACCEPTED
+        source.user[index] = number
+        source.time[index] = verdict.time
+        source.item[index] = crc32(verdict.item.encode())
+        if given := verdict.id or (record.headers and self.original_record_of(record)):
+            source.ids.put(index, given)
         if (formed := _FORM.fullmatch(verdict.id)) and formed[1] in self.topics:
-            shelf.flags[index] |= OWN
-        remembered = shelf.remembered(index)
+            source.flags[index] |= OWN
+        remembered = source.remembered(index)
         said = behaviour, verdict.value, verdict.time, verdict.item, verdict.scene, remembered
-        shelf.entry[index] = hash(entry(*said, verdict.action))
+        source.entry[index] = hash(entry(*said, verdict.action))
         if verdict.action:
-            self.bare[shelf.entry[index]] = hash(entry(*said))
+            self.bare[source.entry[index]] = hash(entry(*said))
         before = user.tail[behaviour]
         if before == NONE:
             user.at[behaviour] = index
         else:
-            shelf.after[before] = index
+            source.after[before] = index
         user.tail[behaviour] = index
 
     def _note_copy(self, behaviour: int, index: int, record: Record) -> None:
@@ -319,10 +339,10 @@ class Ledger:
                     if (behaviour, index) not in copies[-1:]:  # the header may stand there twice
                         copies.append((behaviour, index))
 
-    def replay_of(self, record: Record) -> str:
-        """The place that a well-formed `replay` header names; "" without."""
+    def original_record_of(self, record: Record) -> str:
+        """The place that a well-formed `original-record` header names; "" without."""
         for name, value in record.headers:
-            if name == REPLAY:
+            if name == ORIGINAL_RECORD:
                 text = (value or b"").decode("ascii", "replace")
                 found = _PLACE.fullmatch(text)
                 return text if found and found[1] in self.topics else ""
@@ -330,7 +350,7 @@ class Ledger:
 
     def same_event(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
         """Two records, each (topic index, index), were given one id, or are one record that was sent back."""
-        return self.shelves[one[0]].remembered(one[1]) == self.shelves[other[0]].remembered(other[1]) != ""
+        return self.sources[one[0]].remembered(one[1]) == self.sources[other[0]].remembered(other[1]) != ""
 
     def user_number(self, key: bytes) -> int:
         """Index of a user; made on first sight."""
@@ -346,8 +366,8 @@ class Ledger:
         """Index of a source topic, NONE for any other."""
         return self.topics.index(topic) if topic in self.topics else NONE
 
-    def places(self) -> Iterator[tuple[Shelf, int, int]]:
+    def places(self) -> Iterator[tuple[SourcePartition, int, int]]:
         """(shelf, index, offset) of every record that is judged."""
-        for shelf in self.shelves:
-            for offset in range(max(shelf.due[0], shelf.start), min(shelf.due[1], shelf.end)):
-                yield shelf, offset - shelf.start, offset
+        for source in self.sources:
+            for offset in range(max(source.due[0], source.start), min(source.due[1], source.end)):
+                yield source, offset - source.start, offset

@@ -44,7 +44,7 @@ class Misplaced(str):
     __slots__ = ()
 
 
-class Judge:
+class Validator:
     """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive; oldest: epoch ms,
     before which no `time` is taken; envelope: the setting; all three may have changed along the log. key: the setting."""
 
@@ -64,7 +64,7 @@ class Judge:
         self._partition_of: dict[bytes, int] = {}
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
 
-    def judge(
+    def validate(
         self, behaviour: int, partition: int, append_ms: int, key: bytes | None, value: bytes | None, offset: int = 0
     ) -> Accepted | str:
         """One record -> what it says, or why it is not acceptable. offset: its own, where settings have changed."""

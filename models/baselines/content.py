@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from models.data.histories import Floats, Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.neighbours import windows
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
@@ -37,7 +37,7 @@ def unit_texts(text: Floats, *, centred: bool) -> Floats:
     return unit
 
 
-def require_texts(training: Training, name: str) -> None:
+def require_texts(training: TrainingData, name: str) -> None:
     """Raises DataError where no item has a text."""
     if not np.any(training.text):
         raise DataError(f"{name}: not run: no item texts")
@@ -72,7 +72,9 @@ class Content:
     family: str = "content"
     settings: Mapping[str, Any] = field(default_factory=lambda: {"base": BASE, "changes": CHANGES})
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """Nothing is learned but the settings. Raises DataError where no item has a text."""
         require_texts(training, self.name)
 

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from models.baselines.interactions import interactions, learned_users, taken
 from models.data.histories import Floats, Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 
 ALS_BASE: Settings = {"factors": 64, "regularization": 0.1, "alpha": 20.0, "iterations": 15}
@@ -71,7 +71,7 @@ class BprRanker:
     for one user (targets 1 for the items had, 0 for all others) over the item vectors, the bias weight staying 1.
     """
 
-    training: Training
+    training: TrainingData
     users: Floats
     items: Floats
 
@@ -104,7 +104,9 @@ class Als:
     family: str = "collaborative"
     settings: Mapping[str, Any] = field(default_factory=lambda: {"base": ALS_BASE, "changes": ALS_CHANGES})
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """The seed draws the first factors."""
         matrix = interactions(training)
 
@@ -125,7 +127,9 @@ class Bpr:
     family: str = "collaborative"
     settings: Mapping[str, Any] = field(default_factory=lambda: {"base": BPR_BASE, "changes": BPR_CHANGES})
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """The seed draws the first factors and the pairs."""
         matrix = interactions(training)
 

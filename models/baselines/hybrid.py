@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.data.histories import Histories, Rows
-from models.interfaces import Model, Ranker, Report, Scorer, Training, silent
+from models.interfaces import Model, ProgressCallback, Ranker, Scorer, TrainingData, silent
 from models.metrics.ranks import gains, ranks
 from models.training.tuning import Chosen, watched
 from stream.core.errors import DataError
@@ -62,7 +62,9 @@ class Hybrid:
         """Those of the parts, in their order."""
         return {"steps": STEPS, "parts": [{"name": part.name, **part.settings} for part in self._parts]}
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """Fit the parts, then choose. A part that cannot run on the data (DataError) is left out and named in `chosen`."""
         fitted: dict[str, Ranker] = {}
         left_out: dict[str, str] = {}
@@ -82,7 +84,9 @@ class Hybrid:
         return Chosen(HybridRanker(rankers, weights), chosen, tuple(tried))
 
 
-def _compare(training: Training, parts: Mapping[str, Ranker], report: Report) -> list[tuple[tuple[float, ...], float]]:
+def _compare(
+    training: TrainingData, parts: Mapping[str, Ranker], report: ProgressCallback
+) -> list[tuple[tuple[float, ...], float]]:
     """Every vector of weights with its validation NDCG@10; equal weights alone where there are no validation places.
 
     Raises DataError where a part's scores are no finite numbers: they would spoil the sum even at weight 0.

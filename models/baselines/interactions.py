@@ -8,10 +8,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from models.data.histories import Flags, Histories, Rows
-from models.interfaces import Training
+from models.interfaces import TrainingData
 
 
-def interactions(training: Training) -> csr_matrix:
+def interactions(training: TrainingData) -> csr_matrix:
     """f32 [U, N + 1]: 1 where a user chose an item in the training part. Column 0 is empty."""
     rows, counted = training.rows, training.use & training.rows.choice
     return _binary(rows.owner()[counted], rows.item[counted], (len(rows.users), len(training.items) + 1))
@@ -32,7 +32,7 @@ def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
     return line, np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)
 
 
-def learned_users(training: Training, rows: Histories) -> Callable[[Rows], Rows]:
+def learned_users(training: TrainingData, rows: Histories) -> Callable[[Rows], Rows]:
     """Places i64 [Q] of `rows` -> i64 [Q], the user of `training` whose learned vector may serve there, -1 where none may.
 
     It may where the user's history before the place begins with exactly the events that the vector was learned from:

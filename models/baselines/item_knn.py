@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 
 from models.baselines.interactions import interactions, taken
 from models.data.histories import Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 
 KINDS: Mapping[str, Any] = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
@@ -58,7 +58,9 @@ class ItemKnn:
     family: str = "collaborative"
     settings: Mapping[str, Any] = field(default_factory=lambda: {"base": BASE, "changes": CHANGES})
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """Exact: the seed decides nothing."""
         matrix = interactions(training)
 

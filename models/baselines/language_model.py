@@ -12,7 +12,7 @@ import torch
 
 from models.baselines.content import require_texts, unit_texts
 from models.data.histories import Floats, Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.network.text import TextEncoder
 from models.training.neighbours import windows
 from models.training.tuning import Chosen, Settings, search
@@ -60,7 +60,9 @@ class LanguageModel:
         default_factory=lambda: {"base": BASE, "changes": CHANGES, "most": MOST, "tuned on": TUNED_ON}
     )
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """Nothing is learned. Raises DataError where no item has a text, or above MOST validation places."""
         require_texts(training, self.name)
         if len(training.watched) > MOST:

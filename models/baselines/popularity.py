@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from models.data.histories import Floats, Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Popularity:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(
-        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> PopularityRanker:
         """Counts. The seed decides nothing."""
         counted = training.rows.item[training.use & training.rows.choice]

@@ -14,7 +14,7 @@ from surprise import Trainset
 
 from models.baselines.interactions import earlier, interactions
 from models.data.histories import Flags, Histories, Rows
-from models.interfaces import Training
+from models.interfaces import TrainingData
 
 Doubles = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Ratings:
         return last_values(self.user, self.item, self.value, (self.users, self.items + 1))
 
 
-def ratings(training: Training, seed: int) -> Ratings:
+def ratings(training: TrainingData, seed: int) -> Ratings:
     """Ratings where the training part has any (choices without one are left out), else 1 for every item chosen and 0 for as
     many items per user drawn from those not chosen."""
     rows, size = training.rows, len(training.items)

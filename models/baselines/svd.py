@@ -22,7 +22,7 @@ import torch
 from models.baselines.interactions import learned_users
 from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
 from models.data.histories import Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
 
@@ -49,7 +49,7 @@ SVDPP_CHANGES: tuple[Settings, ...] = ({"reg_all": 0.1}, {"n_factors": 10}, {"n_
 class SvdRanker:
     """The library's arrays over the training's rows; implicit: y_j f64 [N + 1, F] of SVD++, None for SVD."""
 
-    training: Training
+    training: TrainingData
     like: Ratings
     mean: float
     users: Doubles
@@ -95,7 +95,9 @@ class Svd:
     family: str = "collaborative"
     settings: Mapping[str, Any] = field(default_factory=lambda: {"base": SVD_BASE, "changes": SVD_CHANGES})
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """The seed draws the first factors, and the zeros where nothing is rated."""
         like = ratings(training, seed)
         trainset = like.trainset()
@@ -117,7 +119,9 @@ class SvdPp:
         default_factory=lambda: {"base": SVDPP_BASE, "changes": SVDPP_CHANGES, "pairs": PAIRS}
     )
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """As Svd. Raises DataError above PAIRS."""
         like = ratings(training, seed)
         pairs = int((np.bincount(like.user).astype(np.int64) ** 2).sum())

@@ -18,7 +18,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from models.baselines.interactions import learned_users
 from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
 from models.data.histories import Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
 
@@ -40,7 +40,7 @@ CHANGES: tuple[Settings, ...] = (
 class UserKnnRanker:
     """kept: f64 [U, N + 1], the training ratings."""
 
-    training: Training
+    training: TrainingData
     like: Ratings
     kept: csr_matrix
     similarity: str
@@ -126,7 +126,9 @@ class UserKnn:
         default_factory=lambda: {"base": BASE, "changes": CHANGES, "most": MOST, "tuned on": TUNED_ON}
     )
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """The seed draws the zeros where nothing is rated. Raises DataError above MOST."""
         like = ratings(training, seed)
         places, count = len(training.watched), len(like.value)

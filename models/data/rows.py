@@ -20,8 +20,22 @@ from stream.core.errors import DataError, RecordError
 from stream.core.messages import FUTURE_MS, MAX_ID, MAX_TEXT, MAX_TIME
 
 __all__ = [
-    "MAX_ID", "NULLS", "csv_rows", "cut", "field", "identity", "json_object", "json_rows", "moment", "numbered_rows",
-    "number", "object_rows", "python_object", "rating", "table_id", "words",
+    "MAX_ID",
+    "NULLS",
+    "csv_rows",
+    "cut",
+    "field",
+    "identity",
+    "json_object",
+    "json_rows",
+    "moment",
+    "number",
+    "numbered_rows",
+    "object_rows",
+    "python_object",
+    "rating",
+    "table_id",
+    "words",
 ]  # fmt: skip
 
 Made = TypeVar("Made")

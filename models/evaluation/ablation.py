@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.interfaces import Report, Training, silent
+from models.interfaces import ProgressCallback, TrainingData, silent
 from models.network.network import FEATURES
 from models.training.sequential.freshet import BlendRanker, Freshet
 from models.training.sequential.presets import OFF, ON, texts_given
@@ -31,7 +31,7 @@ class Changed(Freshet):
         self._part = part
 
     def fit(  # type: ignore[override]
-        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
         """See models.interfaces.Model. Raises DataError where the data has nothing of the part: the row would be
         freshet again."""
@@ -45,7 +45,7 @@ def row_name(part: str) -> str:
     return f"with-{part}" if part in OFF else f"without-{part}"
 
 
-def has(training: Training, part: str) -> bool:
+def has(training: TrainingData, part: str) -> bool:
     """Does what is learned from have that part: more than one value of it, or any text?"""
     rows, use = training.rows, training.use
     read: dict[str, Any] = {

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from models.evaluation.registry import UNSEEDED, family_of
-from models.interfaces import Model, Ranker, Report, Task, Training, silent
+from models.interfaces import EvalTask, Model, ProgressCallback, Ranker, TrainingData, silent
 from models.metrics.ranks import Ranks
 from models.metrics.top_k import Lists, recommended
-from models.training.cache import FitInfo, Fold, digest, fold_of, task_key, training_key
+from models.training.cache import FitCache, FitInfo, cache_of, digest, task_key, training_key
 from models.training.tuning import watched
 from stream.core.errors import DataError
 
@@ -46,7 +46,7 @@ class Outcome:
 class Comparison:
     """All models on one task. training: fingerprint of what fitting read, sha256 (hex)."""
 
-    task: Task
+    task: EvalTask
     training: str
     outcomes: tuple[Outcome, ...]
 
@@ -57,11 +57,11 @@ class Comparison:
 
 
 def compare(
-    tasks: Sequence[Task],
+    tasks: Sequence[EvalTask],
     models: Sequence[Model],
     seeds: Sequence[int] = (0,),
     cache: Path | None = None,
-    report: Report = silent,
+    report: ProgressCallback = silent,
 ) -> list[Comparison]:
     """One comparison a task. Tasks that share a training part share the fits.
 
@@ -87,7 +87,12 @@ def compare(
 
 
 def _outcomes(
-    tasks: list[Task], training: str, model: Model, seeds: Sequence[int], cache: Path | None, report: Report
+    tasks: list[EvalTask],
+    training: str,
+    model: Model,
+    seeds: Sequence[int],
+    cache: Path | None,
+    report: ProgressCallback,
 ) -> list[Outcome]:
     """Of one model on tasks of one training part."""
     plain = Outcome(model.name, family_of(model))
@@ -100,20 +105,20 @@ def _outcomes(
 
 
 def _fitted(
-    tasks: list[Task], training: str, model: Model, seed: int, cache: Path | None, report: Report
+    tasks: list[EvalTask], training: str, model: Model, seed: int, cache: Path | None, report: ProgressCallback
 ) -> list[Fitted]:
-    fold = fold_of(cache, training, model, seed)
+    kept = cache_of(cache, training, model, seed)
     told = partial(_told, report, f"{model.name}, seed {seed}")
     keys = [task_key(task, training) for task in tasks]
     seen_keys = [digest("validation", task.filter_seen) for task in tasks]
-    info = fold.info()
+    info = kept.info()
     ranker: Ranker | None = None
     out: list[Fitted] = []
     for task, key, seen_key in zip(tasks, keys, seen_keys, strict=True):
-        test, validation = fold.lists(key), fold.lists(seen_key)
+        test, validation = kept.lists(key), kept.lists(seen_key)
         if info is None or test is None or validation is None:
             if ranker is None or info is None:
-                ranker, info = _fit(task.training, model, seed, fold, told)
+                ranker, info = _fit(task.training, model, seed, kept, told)
             rows = task.training.rows
             validation = validation or recommended(
                 rows,
@@ -133,28 +138,30 @@ def _fitted(
                 name=model.name,
                 report=told,
             )
-            fold.keep_lists(seen_key, validation)
-            fold.keep_lists(key, test)
+            kept.keep_lists(seen_key, validation)
+            kept.keep_lists(key, test)
         out.append(Fitted(seed, info, test, validation.rank))
     return out
 
 
-def _fit(training: Training, model: Model, seed: int, fold: Fold, report: Report) -> tuple[Ranker, FitInfo]:
+def _fit(
+    training: TrainingData, model: Model, seed: int, kept: FitCache, report: ProgressCallback
+) -> tuple[Ranker, FitInfo]:
     """Fit, from the checkpoint where there is one; the seconds count what went into it. An earlier fit's figures stay."""
-    before, begun = fold.spent(), time.monotonic()
-    written = _written(fold.checkpoint)
+    before, begun = kept.spent(), time.monotonic()
+    written = _written(kept.checkpoint)
 
     def told(stage: str, done: int, total: int, text: str) -> None:
         nonlocal written
-        if (now := _written(fold.checkpoint)) != written:
+        if (now := _written(kept.checkpoint)) != written:
             written = now
-            fold.keep_spent(before + time.monotonic() - begun)
+            kept.keep_spent(before + time.monotonic() - begun)
         report(stage, done, total, text)
 
-    ranker = model.fit(training, seed, told, fold.checkpoint)
+    ranker = model.fit(training, seed, told, kept.checkpoint)
     seconds = before + time.monotonic() - begun
     curve = tuple(dict(vars(epoch)) for epoch in getattr(ranker, "curve", ()))
-    return ranker, fold.keep_info(FitInfo(seconds, dict(getattr(ranker, "chosen", {})), curve))
+    return ranker, kept.keep_info(FitInfo(seconds, dict(getattr(ranker, "chosen", {})), curve))
 
 
 def _written(path: Path | None) -> int:
@@ -165,5 +172,5 @@ def _written(path: Path | None) -> int:
         return 0
 
 
-def _told(report: Report, who: str, stage: str, done: int, total: int, text: str) -> None:
+def _told(report: ProgressCallback, who: str, stage: str, done: int, total: int, text: str) -> None:
     report(f"{who}: {stage}", done, total, text)

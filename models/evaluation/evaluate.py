@@ -14,7 +14,7 @@ from models.evaluation.protocols import RATING, WORDS, make_tasks
 from models.evaluation.registry import Wanted, make
 from models.evaluation.run_task import RunModel, run_task
 from models.evaluation.summary import figures, lift
-from models.interfaces import Model, Report, Task, silent
+from models.interfaces import EvalTask, Model, ProgressCallback, silent
 from models.network.text import TextEncoder
 from models.training.degenerate import require_ranking
 from models.training.run import Run
@@ -42,7 +42,7 @@ class Question:
     cache: Path | None = None
 
 
-def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Report = silent) -> dict[str, Any]:
+def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback = silent) -> dict[str, Any]:
     """data, sha256 of its events, and the figures of the protocol's first task (models.evaluation.summary.figures);
     `also`: the figures of
     its other tasks; `lift` for scene-transfer. The protocol `rating` has RMSE and MAE instead, first for random folds.
@@ -74,8 +74,8 @@ def _none_ran(refused: Mapping[str, str]) -> str:
 
 
 def _posed(
-    data: DataSet, asked: Question, encoder: TextEncoder, report: Report
-) -> tuple[Sequence[Task], Sequence[Model]]:
+    data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback
+) -> tuple[Sequence[EvalTask], Sequence[Model]]:
     names = tuple(asked.models) or MODELS
     models = make(Wanted(names, asked.preset, asked.max_minutes))  # first, since a wrong name is found at once
 
@@ -95,7 +95,7 @@ def _told(comparison: Comparison) -> dict[str, Any]:
     return figures(comparison, WORDS.get(name, WORDS[DEFAULT] if "run" in comparison.task.settings else ""))
 
 
-def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: Report) -> dict[str, Any]:
+def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback) -> dict[str, Any]:
     from models.rating_prediction import MODELS as RATING_MODELS
     from models.rating_prediction import rating_protocol
 

@@ -14,7 +14,7 @@ from models.data.dataset import fingerprint
 from models.data.split import held_last
 from models.evaluation.protocols.held import few_choices
 from models.evaluation.protocols.parts import left_out, ordered
-from models.interfaces import Report, Task, Training, silent
+from models.interfaces import EvalTask, ProgressCallback, TrainingData, silent
 from models.network.blend import log_popularity
 from models.network.text import TextEncoder
 from models.text_rating.histories import read_histories
@@ -43,7 +43,7 @@ class RunModel:
         return {"run": digest(weights, run.text, run.popularity, near.index, near.weight, asdict(run.blend))}
 
     def fit(
-        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
         """The run's sum, as the worker serves it. Nothing is fitted."""
         run = self.run
@@ -52,7 +52,7 @@ class RunModel:
 
 def run_task(
     data: DataSet, run: Run, encoder: TextEncoder, holdout: int | None = None, *, filter_seen: bool = True
-) -> Task:
+) -> EvalTask:
     """The last `holdout` choices of each user (as in its training unless given), and the training part that the run had.
 
     Raises DataError where the run was trained on other events, since held-out choices may then have been learned, and where
@@ -85,4 +85,4 @@ def run_task(
     order = ordered(data)
     left = left_out(order, few_choices(order, held_last(data, last).to_numpy()[order.at], last))
     about = {"last": last, "run": run.data.sha256}
-    return Task(f"last-{last}", about, training, rows, places, filter_seen, left_out=left)
+    return EvalTask(f"last-{last}", about, training, rows, places, filter_seen, left_out=left)

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.data.histories import Flags, Rows
 from models.evaluation.compare import Comparison, Outcome
-from models.interfaces import Task, Training
+from models.interfaces import EvalTask, TrainingData
 from models.metrics.bootstrap import drawn_means, ends
 from models.metrics.metrics import ACCURACY, POPULARITY, Doubles, accuracy, activity_groups, popularity_groups, spread
 from models.metrics.popularity import popularity
@@ -69,7 +69,7 @@ def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
     }
 
 
-def _one(outcome: Outcome, task: Task, values: Mapping[str, Doubles]) -> dict[str, Any]:
+def _one(outcome: Outcome, task: EvalTask, values: Mapping[str, Doubles]) -> dict[str, Any]:
     counts = training_counts(task.training)
     spreads = [spread(fit.test.top, task.training.text, counts) for fit in outcome.fits]
     validation = [accuracy(fit.validation) for fit in outcome.fits] if len(task.training.watched) else []
@@ -91,7 +91,7 @@ def test_values(outcome: Outcome) -> dict[str, Doubles]:
     return {name: np.mean([one[name] for one in found], axis=0) for name in ACCURACY}
 
 
-def owners_of(task: Task) -> Rows:
+def owners_of(task: EvalTask) -> Rows:
     """i64 [Q]: what is drawn as one."""
     return task.rows.owner()[task.places] if task.owners is None else task.owners
 
@@ -127,7 +127,7 @@ def drawn_of(
 
 
 def by_group(
-    task: Task, values: Mapping[str, Mapping[str, Doubles]], owners: Rows
+    task: EvalTask, values: Mapping[str, Mapping[str, Doubles]], owners: Rows
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Per model: users by how many training events they have, and what they took by how often it was chosen in training, each
     a list of group, judged, metrics and intervals."""
@@ -148,13 +148,13 @@ def by_group(
     return out
 
 
-def training_counts(training: Training) -> Rows:
+def training_counts(training: TrainingData) -> Rows:
     """i64 [N + 1]: how often each item was chosen in the training part."""
     rows = replace(training.rows, weight=None)  # a share of choices, whatever each is worth
     return popularity(rows, len(training.items), training.use).astype(np.int64)
 
 
-def training_events(task: Task) -> Rows:
+def training_events(task: EvalTask) -> Rows:
     """i64 [Q]: events of the training part that the user of each place has; 0 for users held out of it."""
     training = task.training
     events = np.bincount(training.rows.owner(), training.use, len(training.rows.users)).astype(np.int64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Flags, Histories, Rows
-from models.interfaces import Report, Scorer, silent
+from models.interfaces import ProgressCallback, Scorer, silent
 from models.metrics.ranks import MISSED, QUERIES, Ranks, worst_ranks
 from stream.core.errors import DataError
 
@@ -35,9 +35,9 @@ def recommended(
     candidates: Flags | None = None,
     groups: Rows | None = None,
     name: str = "model",
-    report: Report = silent,
+    report: ProgressCallback = silent,
 ) -> Lists:
-    """Rank the items at `places` of `rows`. candidates, groups: see models.interfaces.Task.
+    """Rank the items at `places` of `rows`. candidates, groups: see models.interfaces.EvalTask.
 
     Ranks are by `models.metrics.ranks.worst_ranks`; in the lists, of equal scores the item of the lower row comes first, as it is
     served. Raises DataError where a score is NaN or infinite (-inf is no recommendation): the model has diverged.

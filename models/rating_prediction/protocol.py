@@ -17,7 +17,7 @@ import numpy as np
 
 from models.data import DataSet
 from models.data.histories import Floats, Rows
-from models.interfaces import Report, silent
+from models.interfaces import ProgressCallback, silent
 from models.network.text import TextEncoder
 from models.rating_prediction.library import library_predictions
 from models.rating_prediction.residual import ResidualModel
@@ -56,7 +56,7 @@ def rating_protocol(
     models: Sequence[str] = MODELS,
     seeds: Sequence[int] = (0,),
     encode: Callable[[Sequence[str]], Floats] | None = None,
-    report: Report = silent,
+    report: ProgressCallback = silent,
 ) -> dict[str, Any]:
     """JSON-able: split, seeds, ratings and users of the data set, and per model RMSE, MAE, seconds and intervals.
 

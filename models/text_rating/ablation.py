@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.data import DataSet
-from models.interfaces import Report, silent
+from models.interfaces import ProgressCallback, silent
 from models.network.text import TextEncoder
 from models.text_rating.corpus import Doubles, corpus, split_users
 from models.text_rating.head import HeadSettings, RatingHead, read_values
@@ -36,7 +36,7 @@ VARIANTS: Final[dict[str, TuneSettings]] = {
 
 
 def reading_ablation(
-    data: DataSet, seeds: Sequence[int] = (0, 1), encode: Encode | None = None, report: Report = silent
+    data: DataSet, seeds: Sequence[int] = (0, 1), encode: Encode | None = None, report: ProgressCallback = silent
 ) -> dict[str, Any]:
     """JSON-able: per variant RMSE and MAE on validation, with 95 % intervals over users, also of the difference to BASE."""
     found = corpus(data)

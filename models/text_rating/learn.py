@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from models.data.histories import Floats
-from models.interfaces import Report, silent
+from models.interfaces import ProgressCallback, silent
 from models.network.text import MAX_TOKENS
 from models.text_rating.corpus import Corpus, Doubles, Parts
 from models.text_rating.head import HeadSettings, RatingHead, fit_head, read_values
@@ -62,7 +62,11 @@ def best_head(material: Material, settings: HeadSettings) -> tuple[RatingHead, H
 
 
 def learn(
-    material: Material, settings: TuneSettings, seed: int = 0, report: Report = silent, cache: Path | None = CACHE
+    material: Material,
+    settings: TuneSettings,
+    seed: int = 0,
+    report: ProgressCallback = silent,
+    cache: Path | None = CACHE,
 ) -> Reading:
     """Fine-tune on the training part, stop by the validation part; the test part is not looked at."""
     folder = cache and cache / _key(material, settings, seed)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.data import DataSet
-from models.interfaces import Report, silent
+from models.interfaces import ProgressCallback, silent
 from models.network.text import TextEncoder
 from models.text_rating.ablation import CHOSEN
 from models.text_rating.baselines import constant, tfidf_ridge
@@ -31,7 +31,7 @@ def reading_protocol(
     data: DataSet,
     seeds: Sequence[int] = (0, 1, 2),
     encode: Encode | None = None,
-    report: Report = silent,
+    report: ProgressCallback = silent,
     settings: TuneSettings = CHOSEN,
 ) -> dict[str, Any]:
     """JSON-able: {"models": {NAME: {"test": {"RMSE", "MAE"}, "validation": {...}, "intervals": {...}, "seconds"}}, ...}.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.data.histories import Floats, Rows
-from models.interfaces import Report, silent
+from models.interfaces import ProgressCallback, silent
 from models.network.text import load_bert, load_tokenizer
 from models.text_rating.augment import drop_words, shuffle_sentences
 from models.text_rating.corpus import Doubles
@@ -98,7 +98,7 @@ def tune(
     settings: TuneSettings,
     vectors: Floats,
     seed: int = 0,
-    report: Report = silent,
+    report: ProgressCallback = silent,
 ) -> Tuned:
     """Tune on texts with values f64 [n]; keep the epoch with the least RMSE on the watched ones.
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.interfaces import Model, Task, Training
+from models.interfaces import EvalTask, Model, TrainingData
 from models.metrics.top_k import Lists
 
 SCHEMA: Final = 2
@@ -33,7 +33,7 @@ class FitInfo:
     curve: tuple[Mapping[str, Any], ...] = ()
 
 
-class Fold:
+class FitCache:
     """The folder of one fit: one model, one training part, one seed. folder: None keeps nothing."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -106,11 +106,11 @@ def write(path: Path, content: bytes) -> None:
     beside.replace(path)
 
 
-def fold_of(cache: Path | None, training: str, model: Model, seed: int) -> Fold:
+def cache_of(cache: Path | None, training: str, model: Model, seed: int) -> FitCache:
     """training: its fingerprint."""
     if cache is None:
-        return Fold(None)
-    return Fold(cache / digest(SCHEMA, training, model.name, dict(model.settings), seed)[:32])
+        return FitCache(None)
+    return FitCache(cache / digest(SCHEMA, training, model.name, dict(model.settings), seed)[:32])
 
 
 def digest(*parts: Any) -> str:
@@ -121,13 +121,13 @@ def digest(*parts: Any) -> str:
     return total.hexdigest()
 
 
-def training_key(training: Training) -> str:
+def training_key(training: TrainingData) -> str:
     """Everything that fitting reads."""
     rows = training.rows
     return digest(training.items, training.spec, training.text, vars(rows), training.use, training.watched)
 
 
-def task_key(task: Task, training: str) -> str:
+def task_key(task: EvalTask, training: str) -> str:
     """What is judged, and how. training: its fingerprint."""
     return digest(
         training,

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from models.data.histories import Flags, Rows
-from models.interfaces import Task, Training
+from models.interfaces import EvalTask, TrainingData
 from models.metrics.ranks import QUERIES
 from models.metrics.top_k import seen_before
 from models.training.batching import following
@@ -33,7 +33,7 @@ def require_order(name: str, events: pl.DataFrame) -> None:
         )
 
 
-def require_following(name: str, training: Training) -> None:
+def require_following(name: str, training: TrainingData) -> None:
     """name: of the model. Raises DataError where no choice follows another event of its user in the training part."""
     if following(training.rows, training.use).any():
         return
@@ -44,7 +44,7 @@ def require_following(name: str, training: Training) -> None:
     )
 
 
-def notes(task: Task) -> list[str]:
+def notes(task: EvalTask) -> list[str]:
     """What a reader must know before the figures of a task are believed."""
     said = []
     if not len(task.training.watched):
@@ -57,7 +57,7 @@ def notes(task: Task) -> list[str]:
     return said
 
 
-def require_ranking(tasks: Sequence[Task]) -> None:
+def require_ranking(tasks: Sequence[EvalTask]) -> None:
     """Raises DataError where no place of any task has more items to rank than a list holds: any model would hit always."""
     most = max(int(rankable(task).max()) for task in tasks)
     if most > LIST:
@@ -68,7 +68,7 @@ def require_ranking(tasks: Sequence[Task]) -> None:
     )
 
 
-def rankable(task: Task) -> Rows:
+def rankable(task: EvalTask) -> Rows:
     """i64 [Q]: how many items are ranked at each place."""
     size = len(task.training.items) + 1
     out = np.empty(len(task.places), np.int64)

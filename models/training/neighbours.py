@@ -19,7 +19,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 
 from models.data.histories import Floats, Histories, Rows
-from models.interfaces import Training
+from models.interfaces import TrainingData
 from models.network.blend import recent_choices
 
 
@@ -34,7 +34,7 @@ class NeighbourSettings:
     keep: int = 100
 
 
-def neighbours(training: Training, settings: NeighbourSettings | None = None) -> tuple[Rows, Floats]:
+def neighbours(training: TrainingData, settings: NeighbourSettings | None = None) -> tuple[Rows, Floats]:
     """index i64 [N + 1, K] and weight f32 [N + 1, K], best first, equal weights in the order of their rows.
 
     Rows with fewer than K neighbours end in zeros; row 0 is empty. Read are the choices in `training.use` and nothing else.

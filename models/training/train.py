@@ -15,7 +15,7 @@ from models.data import DataSet, split_last
 from models.data.actions import often
 from models.data.choices import require_choices
 from models.data.dataset import fingerprint
-from models.interfaces import Report, Training, silent
+from models.interfaces import ProgressCallback, TrainingData, silent
 from models.metrics.popularity import popularity
 from models.metrics.ranks import gains, hits, popularity_ranks, ranks
 from models.network.text import TEXT_DIM, TextEncoder
@@ -30,7 +30,7 @@ from models.training.sequential.network_model import Epoch, epochs_kept
 from stream.core.errors import DataError
 from stream.core.features import InputSpec, item_text
 
-__all__ = ["Epoch", "Report", "TrainSettings", "Trained", "run_of", "silent", "train", "training_part"]
+__all__ = ["Epoch", "ProgressCallback", "TrainSettings", "Trained", "run_of", "silent", "train", "training_part"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def train(
     data: DataSet,
     settings: TrainSettings,
     encoder: TextEncoder,
-    report: Report = silent,
+    report: ProgressCallback = silent,
     started: float | None = None,
     reading: Reading | None = None,
     checkpoints: Path | None = None,
@@ -113,7 +113,7 @@ def train(
     return Trained(run, ranker.curve, ranker.interest.reason, floor, () if metrics else (UNWATCHED,))
 
 
-def _require_gain(name: str, training: Training, ranker: BlendRanker, metrics: dict[str, float]) -> None:
+def _require_gain(name: str, training: TrainingData, ranker: BlendRanker, metrics: dict[str, float]) -> None:
     """Raises DataError where the model ranks no validation choice among the first ten."""
     if metrics.get("validation NDCG@10", 1.0) > 0:
         return
@@ -128,9 +128,9 @@ def training_part(
     data: DataSet,
     settings: TrainSettings,
     encoder: TextEncoder,
-    report: Report = silent,
+    report: ProgressCallback = silent,
     reading: Reading | None = None,
-) -> tuple[Training, pl.DataFrame]:
+) -> tuple[TrainingData, pl.DataFrame]:
     """What training may see of `data`, and the table of its events. Raises DataError where that is too little."""
     part = split_last(data, settings.holdout).train
     require_choices(data.name, data.events, data.choices, data.weights)
@@ -144,10 +144,12 @@ def training_part(
     told = _told(report, "comments")
     rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, told), reading)
     use, watched = hold_validation(rows, settings.validation)
-    return Training(data.items, spec, text, rows, use, watched), part
+    return TrainingData(data.items, spec, text, rows, use, watched), part
 
 
-def run_of(data: DataSet, training: Training, ranker: BlendRanker, info: DataInfo, metrics: dict[str, float]) -> Run:
+def run_of(
+    data: DataSet, training: TrainingData, ranker: BlendRanker, info: DataInfo, metrics: dict[str, float]
+) -> Run:
     """A fitted model as a run, ready to export. A network that reads no actions is to be fed none."""
     network = ranker.interest.network
     return Run(
@@ -163,14 +165,14 @@ def run_of(data: DataSet, training: Training, ranker: BlendRanker, info: DataInf
     )
 
 
-def item_vectors(data: DataSet, encoder: TextEncoder, report: Report = silent) -> NDArray[np.float32]:
+def item_vectors(data: DataSet, encoder: TextEncoder, report: ProgressCallback = silent) -> NDArray[np.float32]:
     """BERT vectors of the catalogue, f32 [N + 1, X], row 0 zeros."""
     texts = [item_text(item.title, item.text, item.categories) for item in data.items]
     vectors = encoder.encode(texts, _told(report, "item texts"))
     return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 
-def figures(training: Training, ranker: BlendRanker) -> dict[str, float]:
+def figures(training: TrainingData, ranker: BlendRanker) -> dict[str, float]:
     """HR@10 and NDCG@10 of the whole sum, of its recurrent part and of popularity on the validation choices."""
     rows, places = training.rows, training.watched
     if not len(places):
@@ -188,11 +190,11 @@ def figures(training: Training, ranker: BlendRanker) -> dict[str, float]:
     return values
 
 
-def _key(training: Training, settings: TrainSettings, model: Freshet) -> str:
+def _key(training: TrainingData, settings: TrainSettings, model: Freshet) -> str:
     """Of everything that decides the weights; more time may be given to a training that goes on."""
     settled = {**model.settings, "fit": {"epochs": settings.epochs}}
     return digest(training_key(training), replace(settings, max_minutes=0.0), settled)
 
 
-def _told(report: Report, stage: str) -> Callable[[int, int], None]:
+def _told(report: ProgressCallback, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: report(stage, done, total, "BERT")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Histories, Rows
-from models.interfaces import Training
+from models.interfaces import TrainingData
 from models.metrics.ranks import Ranks, gains, hits, ranks
 from models.network.network import InterestNetwork
 from models.network.scorer import input_rows, interest_scorer
@@ -54,7 +54,7 @@ class FitSettings:
 class Fitting:
     """A network in training. `average` is the network to keep (eval mode, no gradients)."""
 
-    def __init__(self, network: InterestNetwork, training: Training, settings: FitSettings, seed: int) -> None:
+    def __init__(self, network: InterestNetwork, training: TrainingData, settings: FitSettings, seed: int) -> None:
         device = next(network.parameters()).device
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
         self._network = network

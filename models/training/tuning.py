@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.data.histories import Histories, Rows
-from models.interfaces import Ranker, Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Ranker, Scorer, TrainingData, silent
 from models.metrics.ranks import gains, ranks
 
 TRIES: Final = 8
@@ -35,14 +35,14 @@ class Chosen:
         return self.ranker.scorer(rows)
 
 
-def watched(training: Training, most: int = WATCHED) -> Rows:
+def watched(training: TrainingData, most: int = WATCHED) -> Rows:
     """Validation places for choosing settings: all, or a fixed draw of `most`, in order."""
     if len(training.watched) <= most:
         return training.watched
     return np.sort(np.random.default_rng(0).choice(training.watched, most, replace=False))
 
 
-def validation_gain(training: Training, ranker: Ranker, most: int = WATCHED) -> float:
+def validation_gain(training: TrainingData, ranker: Ranker, most: int = WATCHED) -> float:
     """NDCG@10 on the validation places, seen items left out; 0 where there are none."""
     places = watched(training, most)
     if not len(places):
@@ -51,11 +51,11 @@ def validation_gain(training: Training, ranker: Ranker, most: int = WATCHED) -> 
 
 
 def search(
-    training: Training,
+    training: TrainingData,
     base: Settings,
     changes: Sequence[Settings],
     fit: Callable[[Settings], Ranker],
-    report: Report = silent,
+    report: ProgressCallback = silent,
     most: int = WATCHED,
 ) -> Chosen:
     """Coordinate search: `base`, then each change laid over the best so far; a change stays where NDCG@10 rises.

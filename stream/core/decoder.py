@@ -21,7 +21,8 @@ class EventDecoder:
     """Turns raw records of the three source topics into events, or says exactly what is wrong with them.
 
     hash_key: murmur2, as signed or unsigned 32 bits; partitions: partition count of the source topics; rating_scale: (min,
-    max), both inclusive; topics: names of the source topics, for the header `replay`; oldest: epoch ms, before which no `time`
+    max), both inclusive; topics: names of the source topics, for the header `original-record`; oldest: epoch ms,
+    before which no `time`
     is taken; envelope, key: the settings of these names.
     """
 

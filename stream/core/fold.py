@@ -1,6 +1,6 @@
 """From states and events to new states and slates. Pure: no Kafka, no Faust, no clock.
 
-`take_in` does one user's bookkeeping, `advance` runs the recurrent model over all users of a micro-batch in waves (wave w
+`apply_events` does one user's bookkeeping, `advance` runs the recurrent model over all users of a micro-batch in waves (wave w
 holds every user's w-th event: one model call each), `rank` scores all of them in one call.
 """
 
@@ -80,7 +80,7 @@ class StepInput(NamedTuple):
 
 
 @dataclass(slots=True)
-class Turn:
+class UserBatch:
     """One user's part of a micro-batch."""
 
     user: bytes
@@ -89,8 +89,8 @@ class Turn:
     events: Sequence[SourceEvent] = ()  # all that were given, in order
     folded: list[SourceEvent] = field(default_factory=list)
     inputs: list[StepInput] = field(default_factory=list)
-    passed: list[tuple[int, str]] = field(default_factory=list)  # (behaviour, "replayed" | "duplicate")
-    replayed: int = 0
+    passed: list[tuple[int, str]] = field(default_factory=list)  # (behaviour, "redelivered" | "duplicate")
+    redelivered: int = 0
     duplicates: int = 0
     refused: int = 0
     late: int = 0
@@ -102,7 +102,7 @@ class Turn:
         return bool(self.folded or self.duplicates or self.refused or self.refolded)
 
 
-def take_in(
+def apply_events(
     user: bytes,
     partition: int,
     record: bytes | None,
@@ -111,10 +111,10 @@ def take_in(
     model: bytes,
     hidden: int,
     refused: Collection[SourceEvent] = (),
-) -> Turn:
+) -> UserBatch:
     """Fold the bookkeeping of one user's events, in the order given; h and c follow in `advance`.
 
-    refused: those of the events that the fence only passes over.
+    refused: those of the events that are passed over.
 
     record: the stored state, None for a new user; model, hidden: stamp and width of the step model in use. A record of
     another step model is folded again from its recent events. Raises StateError naming the user on a damaged record.
@@ -122,81 +122,83 @@ def take_in(
     try:
         state = interest.new(model, hidden) if record is None else interest.decode(record)
         state.folded = []
-        turn = Turn(user, partition, state, events)
+        user_batch = UserBatch(user, partition, state, events)
         if state.model != model:
-            _refold(turn, model, hidden)
-        _fold(turn, topics, refused)
+            _refold(user_batch, model, hidden)
+        _fold(user_batch, topics, refused)
     except StateError as error:
         raise _named(user, partition, error) from None
-    return turn
+    return user_batch
 
 
 def _named(user: bytes, partition: int, error: StateError) -> StateError:
     return StateError(f"user {user.decode(errors='replace')!r}, partition {partition}: {error}")
 
 
-def _fold(turn: Turn, topics: Sequence[str], refused: Collection[SourceEvent]) -> None:
-    """Fold the bookkeeping of the turn's events."""
-    state = turn.state
-    for event in turn.events:
-        if interest.is_replay(state, event):
-            turn.replayed += 1
-            turn.passed.append((event.behaviour, "replayed"))
+def _fold(user_batch: UserBatch, topics: Sequence[str], refused: Collection[SourceEvent]) -> None:
+    """Fold the bookkeeping of the batch's events."""
+    state = user_batch.state
+    for event in user_batch.events:
+        if interest.is_redelivered(state, event):
+            user_batch.redelivered += 1
+            user_batch.passed.append((event.behaviour, "redelivered"))
         elif interest.is_duplicate(state, event):
             interest.pass_over(state, event)
-            turn.duplicates += 1
-            turn.passed.append((event.behaviour, "duplicate"))
+            user_batch.duplicates += 1
+            user_batch.passed.append((event.behaviour, "duplicate"))
         elif any(event is one for one in refused):
             interest.pass_over(state, event)
-            turn.refused += 1
+            user_batch.refused += 1
         else:
-            turn.late += event.time < state.last_time
+            user_batch.late += event.time < state.last_time
             gap = interest.fold(state, event, topics[event.behaviour])
-            turn.folded.append(event)
+            user_batch.folded.append(event)
             value = event.read if math.isnan(event.value) else event.value
-            turn.inputs.append(
+            user_batch.inputs.append(
                 StepInput(event.item, event.behaviour, event.scene, event.action, value, gap, event.vector)
             )
 
 
-def _refold(turn: Turn, model: bytes, hidden: int) -> None:
+def _refold(user_batch: UserBatch, model: bytes, hidden: int) -> None:
     """States of two step models do not mix: start from zeros and read the last events again (without comment texts)."""
-    state = turn.state
+    state = user_batch.state
     state.model = model
     state.h = state.c = np.zeros(hidden, np.float16)
     before = NO_TIME
     for recent in state.recents():
         gap = NO_TIME if before == NO_TIME else max(0, recent.time - before)
         before = max(before, recent.time)
-        turn.inputs.append(
+        user_batch.inputs.append(
             StepInput(recent.item, recent.behaviour, recent.scene, recent.action, recent.value, gap, None)
         )
-    turn.refolded = True
+    user_batch.refolded = True
 
 
-def advance(turns: Sequence[Turn], models: InterestModels, catalogue: Catalogue, spec: InputSpec) -> int:
-    """Set h and c of every turn's state to those after its inputs. Returns how many inputs were of unknown items.
+def advance(user_batches: Sequence[UserBatch], models: InterestModels, catalogue: Catalogue, spec: InputSpec) -> int:
+    """Set h and c of every batch's state to those after its inputs. Returns how many inputs were of unknown items.
 
     Raises FloatingPointError where the model's result is not finite, and what the model raises; no state has changed then.
     """
-    moving = sorted((turn for turn in turns if turn.inputs), key=lambda turn: -len(turn.inputs))
+    moving = sorted(
+        (user_batch for user_batch in user_batches if user_batch.inputs), key=lambda user_batch: -len(user_batch.inputs)
+    )
     unknown = 0
     if moving:
-        h = np.stack([turn.state.h for turn in moving])
-        c = np.stack([turn.state.c for turn in moving])
+        h = np.stack([user_batch.state.h for user_batch in moving])
+        c = np.stack([user_batch.state.c for user_batch in moving])
         for wave in range(len(moving[0].inputs)):
-            inputs = [turn.inputs[wave] for turn in moving if len(turn.inputs) > wave]
+            inputs = [user_batch.inputs[wave] for user_batch in moving if len(user_batch.inputs) > wave]
             rows, missing = input_rows(inputs, catalogue, spec)
             unknown += missing
             n = len(inputs)
             h[:n], c[:n] = models.step(rows, h[:n], c[:n])
         if not (np.isfinite(h).all() and np.isfinite(c).all()):
             raise FloatingPointError("h or c is not finite")
-        for place, turn in enumerate(moving):
-            turn.state.h, turn.state.c = h[place], c[place]
-    for turn in turns:
-        if turn.changed:
-            turn.state.catalogue = catalogue.offset
+        for place, user_batch in enumerate(moving):
+            user_batch.state.h, user_batch.state.c = h[place], c[place]
+    for user_batch in user_batches:
+        if user_batch.changed:
+            user_batch.state.catalogue = catalogue.offset
     return unknown
 
 
@@ -223,15 +225,15 @@ def input_rows(inputs: Sequence[StepInput], catalogue: Catalogue, spec: InputSpe
 
 
 def rank(
-    turns: Sequence[Turn], models: InterestModels, catalogue: Catalogue, k: int, *, filter_seen: bool
+    user_batches: Sequence[UserBatch], models: InterestModels, catalogue: Catalogue, k: int, *, filter_seen: bool
 ) -> list[list[Scored]]:
-    """The best k live items for each turn's state, best first; fewer where fewer are live and unseen."""
-    if not turns:
+    """The best k live items for each batch's state, best first; fewer where fewer are live and unseen."""
+    if not user_batches:
         return []
-    h = np.stack([turn.state.h for turn in turns])
-    hidden = _hidden(turns, catalogue) if filter_seen else np.empty((0, 2), np.int64)
-    recent = recent_choices(turns, catalogue, models.last, models.choices, models.refused)
-    count = np.fromiter((turn.state.seq for turn in turns), np.int64, len(turns))
+    h = np.stack([user_batch.state.h for user_batch in user_batches])
+    hidden = _hidden(user_batches, catalogue) if filter_seen else np.empty((0, 2), np.int64)
+    recent = recent_choices(user_batches, catalogue, models.last, models.choices, models.refused)
+    count = np.fromiter((user_batch.state.seq for user_batch in user_batches), np.int64, len(user_batches))
     scores, rows = models.score(h, catalogue.items, catalogue.bias, hidden, recent, count, k)
     return [
         [
@@ -244,9 +246,9 @@ def rank(
 
 
 def recent_choices(
-    turns: Sequence[Turn], catalogue: Catalogue, last: int, choices: frozenset[int], refused: frozenset[str]
+    user_batches: Sequence[UserBatch], catalogue: Catalogue, last: int, choices: frozenset[int], refused: frozenset[str]
 ) -> Rows:
-    """int64 [R, 3]: (place of the turn, item row, age) of every user's `last` last choices, newest first, age from 0.
+    """int64 [R, 3]: (place of the batch, item row, age) of every user's `last` last choices, newest first, age from 0.
 
     A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`, a
     comment only with a value, of none of the actions `refused`, of an item that the catalogue knows. Looked for among the user's
@@ -254,10 +256,10 @@ def recent_choices(
     """
     rows: list[int] = []
     ends = []
-    for turn in turns if last else ():
+    for user_batch in user_batches if last else ():
         end = len(rows) + last
         try:
-            for item, behaviour, valued in turn.state.newest(refused):
+            for item, behaviour, valued in user_batch.state.newest(refused):
                 if (
                     behaviour in choices
                     and (valued or behaviour != COMMENT)
@@ -267,24 +269,24 @@ def recent_choices(
                     if len(rows) == end:
                         break
         except StateError as error:
-            raise _named(turn.user, turn.partition, error) from None
+            raise _named(user_batch.user, user_batch.partition, error) from None
         ends.append(len(rows))
     out = np.empty((len(rows), 3), np.int64)
     if rows:
         count = np.diff(ends, prepend=0)
-        out[:, 0] = np.repeat(np.arange(len(turns)), count)
+        out[:, 0] = np.repeat(np.arange(len(user_batches)), count)
         out[:, 1] = rows
         out[:, 2] = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
     return out
 
 
-def _hidden(turns: Sequence[Turn], catalogue: Catalogue) -> Rows:
-    """int64 [S, 2]: (place of the turn, item row) of every item that its user has had."""
+def _hidden(user_batches: Sequence[UserBatch], catalogue: Catalogue) -> Rows:
+    """int64 [S, 2]: (place of the batch, item row) of every item that its user has had."""
     pairs = []
-    for place, turn in enumerate(turns):
-        hashes = turn.state.seen_hashes()
+    for place, user_batch in enumerate(user_batches):
+        hashes = user_batch.state.seen_hashes()
         if len(hashes) >= MAX_SEEN:  # full: the latest items are known from `recent` only
-            late = {interest.item_hash(recent.item) for recent in turn.state.recents()}
+            late = {interest.item_hash(recent.item) for recent in user_batch.state.recents()}
             hashes = np.union1d(hashes, np.fromiter(late, np.uint32, len(late)))
         rows = catalogue.hidden_rows(hashes)
         pair = np.empty((len(rows), 2), np.int64)

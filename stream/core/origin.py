@@ -1,4 +1,4 @@
-"""Where a dead letter that was sent back came from: the place of its first record, in the header `replay`. Pure.
+"""Where a dead letter that was sent back came from: the place of its first record, in the header `original-record`. Pure.
 
 The place is the event's id where the producer gave none, so that however often a letter is sent back, it is one event. The
 header is as trustworthy as the body's `id`, and no more: both are compared within one user's state only, so a forged one can
@@ -16,7 +16,7 @@ from typing import Final
 
 from stream.core.messages import SOURCE_TOPICS
 
-REPLAY_HEADER: Final = "replay"
+ORIGINAL_RECORD_HEADER: Final = "original-record"
 """Header of a record that was sent back; value: topic/partition/offset of the first record that became a dead letter."""
 
 MAX_ORIGIN: Final = 300
@@ -31,10 +31,10 @@ _PLACE = re.compile(rb"([A-Za-z0-9._-]{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]
 
 
 def origin(headers: Iterable[tuple[str, bytes | None]], topics: Sequence[str] = SOURCE_TOPICS) -> str:
-    """The place that the first `replay` header names, as text; "" where there is none, where it is malformed, or where
+    """The place that the first `original-record` header names, as text; "" where there is none, where it is malformed, or where
     it names none of `topics`. Numbers are plain decimals without leading zeros: one place has one spelling."""
     for name, value in headers:
-        if name == REPLAY_HEADER:
+        if name == ORIGINAL_RECORD_HEADER:
             found = _PLACE.fullmatch(value or b"")
             return found[0].decode("ascii") if found and found[1].decode("ascii") in topics else ""
     return ""

@@ -2,7 +2,7 @@
 
 Record format 1, little-endian, no padding:
 
-    u8 format | u8 0 | u16 H | 16s model | u64 seq | 3 x i64 fence | i64 catalogue | i64 last_time | 16s chain
+    u8 format | u8 0 | u16 H | 16s model | u64 seq | 3 x i64 applied | i64 catalogue | i64 last_time | 16s chain
     | u16 folded | u8 recent | u16 seen
     | folded x (u8 topic, i64 offset)        the events folded since the previous record, in order
     | H x f16 h | H x f16 c                  the LSTM's state
@@ -14,7 +14,7 @@ Record format 1, little-endian, no padding:
            and, only where the event has one, action: without, an entry is what it was before there were actions, and a reader
            of that time passes over an action by the entry's length
 
-`fence` is the last applied offset of each source topic: a user has one partition number, the same in all three topics.
+`applied` is the last applied offset of each source topic: a user has one partition number, the same in all three topics.
 `model` names the step model that h and c belong to. Nothing here is an index that is private to one process.
 """
 
@@ -68,7 +68,18 @@ class Interest:
     """One user's state. h, c: float16 [H]. `folded` lists (topic index, offset) taken in since the record was read."""
 
     __slots__ = (
-        "c", "catalogue", "chain", "fence", "folded", "h", "last_time", "model", "recent", "recent_count", "seen", "seq",
+        "applied",
+        "c",
+        "catalogue",
+        "chain",
+        "folded",
+        "h",
+        "last_time",
+        "model",
+        "recent",
+        "recent_count",
+        "seen",
+        "seq",
     )  # fmt: skip
 
     def __init__(self, model: bytes, h: Half, c: Half) -> None:
@@ -76,7 +87,7 @@ class Interest:
         self.h = h
         self.c = c
         self.seq = 0
-        self.fence = [-1, -1, -1]
+        self.applied = [-1, -1, -1]
         self.catalogue = -1
         self.last_time = NO_TIME
         self.chain = ZERO_CHAIN
@@ -143,9 +154,9 @@ def next_chain(chain: bytes, identity: bytes, payload: bytes) -> bytes:
     return blake2b(chain + identity + blake2b(payload, digest_size=16).digest(), digest_size=16).digest()
 
 
-def is_replay(state: Interest, event: SourceEvent) -> bool:
-    """At or below the fence: already in the state."""
-    return event.offset <= state.fence[event.behaviour]
+def is_redelivered(state: Interest, event: SourceEvent) -> bool:
+    """At or below the applied offset: already in the state."""
+    return event.offset <= state.applied[event.behaviour]
 
 
 def is_duplicate(state: Interest, event: SourceEvent) -> bool:
@@ -157,8 +168,8 @@ def is_duplicate(state: Interest, event: SourceEvent) -> bool:
 
 
 def pass_over(state: Interest, event: SourceEvent) -> None:
-    """A duplicate, or an event that no model takes, moves the fence only: it is not looked at again."""
-    state.fence[event.behaviour] = event.offset
+    """A duplicate, or an event that no model takes, moves `applied` only: it is not looked at again."""
+    state.applied[event.behaviour] = event.offset
 
 
 def fold(state: Interest, event: SourceEvent, topic: str) -> int:
@@ -169,7 +180,7 @@ def fold(state: Interest, event: SourceEvent, topic: str) -> int:
     gap = NO_TIME if state.last_time == NO_TIME else max(0, event.time - state.last_time)
     state.last_time = max(state.last_time, event.time)
     state.seq += 1
-    state.fence[event.behaviour] = event.offset
+    state.applied[event.behaviour] = event.offset
     state.folded.append((event.behaviour, event.offset))
     state.chain = next_chain(state.chain, event_id(event, topic), event.payload)
     _remember(state, event)
@@ -208,7 +219,7 @@ def encode(state: Interest) -> bytes:
     body = b"".join(
         (
             _HEADER.pack(
-                FORMAT, 0, len(state.h), state.model, state.seq, *state.fence, state.catalogue, state.last_time,
+                FORMAT, 0, len(state.h), state.model, state.seq, *state.applied, state.catalogue, state.last_time,
                 state.chain, len(state.folded), state.recent_count, len(state.seen) // 4,
             ),
             *(_FOLDED.pack(topic, offset) for topic, offset in state.folded),
@@ -230,7 +241,7 @@ def decode(record: bytes) -> Interest:
 
 
 def _decode(record: bytes) -> Interest:
-    (format_, _, hidden, model, seq, *fence, catalogue, last_time, chain, folded, recent, seen) = _HEADER.unpack_from(
+    (format_, _, hidden, model, seq, *applied, catalogue, last_time, chain, folded, recent, seen) = _HEADER.unpack_from(
         record
     )
     if format_ != FORMAT:
@@ -258,7 +269,7 @@ def _decode(record: bytes) -> Interest:
         raise StateError("state record holds an h or c that is not finite")
     state = Interest(model, vectors[:hidden], vectors[hidden:])
     state.seq = seq
-    state.fence = fence
+    state.applied = applied
     state.catalogue = catalogue
     state.last_time = last_time
     state.chain = chain

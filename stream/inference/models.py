@@ -172,7 +172,7 @@ class Models:
                 f"({', '.join(names)}): export the run again"
             )
 
-    def replay(self) -> None:
+    def check_golden(self) -> None:
         """Run the golden vectors of step and score; this warms the sessions up too. Raises BundleError on a deviation."""
         try:
             golden = self._bundle.golden("step")
@@ -219,7 +219,7 @@ def open_models(bundle: Bundle, provider: Policy) -> Models:
     usable, SettingsError where more than one ONNX Runtime is installed.
     """
     models = Models(bundle, accelerator.resolve(provider))
-    models.replay()
+    models.check_golden()
     return models
 
 

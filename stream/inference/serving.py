@@ -67,7 +67,7 @@ def _open_on_cuda(bundle: Bundle, threads: Threads) -> Opened:
     """The threads that serve events call their sessions here: ONNX Runtime makes what CUDA needs for a thread at its first call,
     which else would fail once partitions are claimed. (That of the catalogue encodes new items before they are.)"""
     models, encoder = open_models(bundle, "cuda"), open_encoder(bundle, "cuda")
-    threads.models.submit(models.replay).result()
+    threads.models.submit(models.check_golden).result()
     for texts in (threads.texts, threads.urgent):
-        texts.submit(encoder.replay, bundle).result()
+        texts.submit(encoder.check_golden, bundle).result()
     return Opened(models, encoder)

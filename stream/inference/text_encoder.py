@@ -130,7 +130,7 @@ class Encoder:
             mask[row, : len(tokens.ids)] = 1
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
 
-    def replay(self, bundle: Bundle) -> None:
+    def check_golden(self, bundle: Bundle) -> None:
         """Encode the golden sentences and item texts, which warms the sessions up. Raises BundleError on a deviation."""
         try:
             golden = bundle.golden("encoder")
@@ -148,7 +148,7 @@ class Encoder:
 def open_encoder(bundle: Bundle, provider: Policy) -> Encoder:
     """The bundle's encoder with sessions of its own, proved by the golden vectors. Raises as `open_models` does."""
     encoder = Encoder(bundle, accelerator.resolve(provider))
-    encoder.replay(bundle)
+    encoder.check_golden(bundle)
     return encoder
 
 

@@ -32,7 +32,7 @@ from stream.core.fencing_log import LeftOut
 from stream.core.messages import BEHAVIOURS
 from stream.core.times import UNITS
 
-OUTCOMES: Final = ("applied", "duplicate", "replayed", "dead_letter", "forwarded")
+OUTCOMES: Final = ("applied", "duplicate", "redelivered", "dead_letter", "forwarded")
 STAGES: Final = ("read", "decode", "encode", "step", "score", "changelog", "slates", "store")
 STRATEGIES: Final = ("interest", "popularity")
 FAILURES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from stream.core.errors import RecordError
 from stream.core.messages import DeadLetterHeaders
-from stream.core.origin import MAX_ORIGIN, REPLAY_HEADER
+from stream.core.origin import MAX_ORIGIN, ORIGINAL_RECORD_HEADER
 from stream.kafka.batch import Record
 from stream.kafka.producer import Outgoing
 
@@ -59,7 +59,8 @@ class DeadLetters:
 def _received(record: Record) -> list[tuple[str, bytes]]:
     """The record's own headers while they fit; those that claim to be ours are dropped.
 
-    The first `replay` names what was sent back, and is kept in any case; one that cannot be a place goes, and no later one
+    The first `original-record` names what was sent back, and is kept in any case; one that cannot be a place goes, and
+    no later one
     takes its part.
     """
     kept: list[tuple[str, bytes]] = []
@@ -68,7 +69,7 @@ def _received(record: Record) -> list[tuple[str, bytes]]:
     for name, value in record.headers or ():
         if name.startswith("__rec.errors."):
             continue
-        if name == REPLAY_HEADER:
+        if name == ORIGINAL_RECORD_HEADER:
             if not named and len(value or b"") <= MAX_ORIGIN:
                 kept.append((name, value))
             named = True

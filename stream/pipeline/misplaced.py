@@ -1,8 +1,10 @@
 """Records that are good but for their partition: sent on to the right one, where the user's owner takes them in.
 
 Kafka's clients do not agree on where a key belongs (docs/clients.md). The copy keeps key, value and headers, and its identity:
-the header `replay` names the place that it comes from, as for a dead letter that was sent back, so that a copy that is sent twice
-(a worker is killed before its commit) counts once. The header `forwarded` names it, too, where the record has a `replay` of its
+the header `original-record` names the place that it comes from, as for a dead letter that was sent back, so that a
+copy that is sent twice
+(a worker is killed before its commit) counts once. The header `forwarded` names it, too, where the record has an
+`original-record` of its
 own.
 """
 
@@ -13,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from stream.core.origin import REPLAY_HEADER, origin
+from stream.core.origin import ORIGINAL_RECORD_HEADER, origin
 from stream.kafka.batch import Record
 from stream.kafka.producer import Outgoing
 
@@ -55,7 +57,7 @@ class Misplaced:
         if size + ROOM > self._room.get(topic, 0):
             return None
         if not origin(headers, self._topics):
-            headers = [one for one in headers if one[0] != REPLAY_HEADER] + [(REPLAY_HEADER, place)]
+            headers = [one for one in headers if one[0] != ORIGINAL_RECORD_HEADER] + [(ORIGINAL_RECORD_HEADER, place)]
         headers = [one for one in headers if one[0] != FORWARDED] + [(FORWARDED, place)]
         self._tell(topic)
         return Outgoing(record.key, record.value, headers)

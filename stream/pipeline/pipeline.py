@@ -33,7 +33,7 @@ from stream.core import state as interest
 from stream.core.decoder import EventDecoder
 from stream.core.errors import FreshetError, RecordError
 from stream.core.features import InputSpec
-from stream.core.fold import Catalogue, InterestModels, Turn, advance, rank, take_in
+from stream.core.fold import Catalogue, InterestModels, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
 from stream.kafka.batch import MicroBatch, Record
@@ -47,7 +47,7 @@ from stream.pipeline import held_partitions
 from stream.pipeline.comments import CommentStage
 from stream.pipeline.dead_letter import DeadLetters
 from stream.pipeline.misplaced import Misplaced
-from stream.pipeline.poison import Kept, advance_or_part
+from stream.pipeline.poison import BufferedRecord, advance_isolating
 from stream.pipeline.sent_before import SentBefore
 from stream.pipeline.wrong_times import WrongTimes
 from stream.settings import Settings
@@ -136,27 +136,27 @@ class Pipeline:
                 return
             groups = self._order(found)  # 3
         with figures.stage("read"):
-            turns = self._take_in(groups)  # 4, 5
+            user_batches = self._apply_events(groups)  # 4, 5
         catalogue = self._catalogue()
-        if turns:
+        if user_batches:
             with figures.stage("step"):
-                turns, figures.unknown_items, culprits = await advance_or_part(  # 6
-                    turns, lambda some: self._run(lambda: self._advance(some, catalogue)), self._taken_again
+                user_batches, figures.unknown_items, poison_events = await advance_isolating(  # 6
+                    user_batches, lambda some: self._run(lambda: self._advance(some, catalogue)), self._applied_again
                 )
-            self._refuse(culprits, batch, letters, figures)
-        records = self._records(turns, figures)
+            self._refuse(poison_events, batch, letters, figures)
+        records = self._records(user_batches, figures)
         changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
         with figures.stage("score"):
             slates = await self._run(
                 lambda: rank(
-                    turns, self._serving.models, catalogue, self._settings.slate_size,
+                    user_batches, self._serving.models, catalogue, self._settings.slate_size,
                     filter_seen=self._settings.filter_seen,
                 )
-            ) if turns else []  # fmt: skip
+            ) if user_batches else []  # fmt: skip
         ends = await changelog
         await self._confirm(records, ends)
         with figures.stage("slates"):
-            await self._batches().send(self._slates(turns, slates, catalogue, figures))  # 8
+            await self._batches().send(self._slates(user_batches, slates, catalogue, figures))  # 8
         acknowledged = self._clock.now() * 1000
         with figures.stage("store"):
             for (topic, partition), written in records.items():  # 9
@@ -169,7 +169,7 @@ class Pipeline:
         limit, size = self._settings.held_events, self._settings.micro_batch
         hold = held_partitions.partitions(self._comments.queues(), held, limit, size, self._topics, self._next)
         consumer.finish(self._safe(), hold)  # 10
-        self._observe(turns, figures, acknowledged, held, began)
+        self._observe(user_batches, figures, acknowledged, held, began)
 
     def revoked(self) -> None:
         """The assignment ended: forget what was read and not finished; whoever owns it next reads it again."""
@@ -226,7 +226,7 @@ class Pipeline:
                 return False
             left_out = found
         for topic, records in left_out.items():
-            figures.outcome(self._topics.index(topic), "replayed", records)
+            figures.outcome(self._topics.index(topic), "redelivered", records)
         for place, sent in copies.items():
             if sent:
                 figures.outcome(self._topics.index(place[0]), "forwarded", len(sent))
@@ -234,28 +234,35 @@ class Pipeline:
                 del letters[place]
         return True
 
-    def _advance(self, turns: Sequence[Turn], catalogue: Catalogue) -> int:
-        return advance(turns, self._serving.models, catalogue, self._serving.spec)
+    def _advance(self, user_batches: Sequence[UserBatch], catalogue: Catalogue) -> int:
+        return advance(user_batches, self._serving.models, catalogue, self._serving.spec)
 
-    def _taken_again(self, turn: Turn, without: Collection[SourceEvent]) -> Turn:
-        """The turn from its stored record again, the fence moved over the events `without`."""
+    def _applied_again(self, user_batch: UserBatch, without: Collection[SourceEvent]) -> UserBatch:
+        """The user batch from its stored record again, `applied` moved over the events `without`."""
         serving = self._serving
-        record = self._store.read(turn.partition, [turn.user])[0]
-        return take_in(
-            turn.user, turn.partition, record, turn.events, self._topics, serving.state_model, serving.hidden, without
+        record = self._store.read(user_batch.partition, [user_batch.user])[0]
+        return apply_events(
+            user_batch.user,
+            user_batch.partition,
+            record,
+            user_batch.events,
+            self._topics,
+            serving.state_model,
+            serving.hidden,
+            without,
         )
 
     def _refuse(
         self,
-        culprits: Sequence[tuple[SourceEvent, Exception]],
+        poison_events: Sequence[tuple[SourceEvent, Exception]],
         batch: MicroBatch,
         letters: dict[Place, list[Outgoing]],
         figures: BatchFigures,
     ) -> None:
-        for event, error in culprits:
+        for event, error in poison_events:
             topic = self._topics[event.behaviour]
             part = batch.parts.get(TP(topic, event.partition), ())
-            record = next((one for one in part if one.offset == event.offset), None) or Kept.of(event)
+            record = next((one for one in part if one.offset == event.offset), None) or BufferedRecord.of(event)
             refusal = RecordError("inference", "inference", "", f"the step model fails on it: {error}")
             letter = self._dead_letters.letter(topic, event.partition, record, refusal)
             letters.setdefault((self._settings.dead_letters_topic, event.partition), []).append(letter)
@@ -281,13 +288,13 @@ class Pipeline:
                 groups.setdefault(user, []).extend(free)
         return groups
 
-    def _take_in(self, groups: Mapping[bytes, list[SourceEvent]]) -> list[Turn]:
+    def _apply_events(self, groups: Mapping[bytes, list[SourceEvent]]) -> list[UserBatch]:
         by_partition: dict[int, list[bytes]] = {}
         for user, events in groups.items():
             by_partition.setdefault(events[0].partition, []).append(user)
         serving = self._serving
         return [
-            take_in(user, partition, record, groups[user], self._topics, serving.state_model, serving.hidden)
+            apply_events(user, partition, record, groups[user], self._topics, serving.state_model, serving.hidden)
             for partition, users in by_partition.items()
             for user, record in zip(users, self._store.read(partition, users), strict=True)
         ]
@@ -296,21 +303,23 @@ class Pipeline:
         models = self._serving.models
         return await in_time(self._executor, call, lambda: models.ended, self._settings.inference_timeout)
 
-    def _records(self, turns: Sequence[Turn], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
+    def _records(self, user_batches: Sequence[UserBatch], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
         """One changelog record per changed state."""
         records: dict[Place, list[Outgoing]] = {}
         topic = self._store.changelog_topic
         fence = self._fence()
-        stamps = {turn.partition: fence.stamp(turn.partition) for turn in turns if turn.changed}
-        for turn in turns:
-            if turn.changed:
-                record = interest.encode(turn.state)
-                records.setdefault((topic, turn.partition), []).append(
-                    Outgoing(turn.user, record, stamps[turn.partition])
+        stamps = {
+            user_batch.partition: fence.stamp(user_batch.partition) for user_batch in user_batches if user_batch.changed
+        }
+        for user_batch in user_batches:
+            if user_batch.changed:
+                record = interest.encode(user_batch.state)
+                records.setdefault((topic, user_batch.partition), []).append(
+                    Outgoing(user_batch.user, record, stamps[user_batch.partition])
                 )
                 figures.states_written += 1
                 figures.state_bytes += len(record)
-                figures.changelog_bytes += len(record) + len(turn.user)
+                figures.changelog_bytes += len(record) + len(user_batch.user)
         return records
 
     async def _send_changelog(
@@ -320,36 +329,42 @@ class Pipeline:
             return await self._batches().send({**records, **letters})
 
     def _slates(
-        self, turns: Sequence[Turn], slates: Sequence[list[Scored]], catalogue: Catalogue, figures: BatchFigures
+        self,
+        user_batches: Sequence[UserBatch],
+        slates: Sequence[list[Scored]],
+        catalogue: Catalogue,
+        figures: BatchFigures,
     ) -> dict[Place, list[Outgoing]]:
         """One slate per user touched. It is flagged `replay` where the user had an event that was folded before."""
         lists: dict[Place, list[Outgoing]] = {}
         now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
-        for turn, items in zip(turns, slates, strict=True):
-            replay = bool(turn.replayed) or not turn.folded
-            slate = self._slate(turn, items, catalogue.offset, now, replay)
+        for user_batch, items in zip(user_batches, slates, strict=True):
+            replay = bool(user_batch.redelivered) or not user_batch.folded
+            slate = self._slate(user_batch, items, catalogue.offset, now, replay)
             value = self._encoder.encode(slate)
-            lists.setdefault((topic, turn.partition), []).append(Outgoing(turn.user, value))
+            lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, value))
             figures.slate("interest", replay)
         return lists
 
-    def _slate(self, turn: Turn, items: list[Scored], catalogue: int, now: int, replay: bool) -> Recommendation:
-        state = turn.state
+    def _slate(
+        self, user_batch: UserBatch, items: list[Scored], catalogue: int, now: int, replay: bool
+    ) -> Recommendation:
+        state = user_batch.state
         chain = state.chain.hex()
-        newest = max((event.append_ms for event in turn.folded), default=None)
+        newest = max((event.append_ms for event in user_batch.folded), default=None)
         return Recommendation(
-            user=self._user_of(turn.user),
+            user=self._user_of(user_batch.user),
             slate=f"{chain[:16]}-{now:x}",
             seq=state.seq,
             chain=chain,
             items=items,
             time=now,
             latency_ms=-1 if newest is None else max(0, now - newest),
-            events=[(self._topics[event.behaviour], event.partition, event.offset) for event in turn.folded],
+            events=[(self._topics[event.behaviour], event.partition, event.offset) for event in user_batch.folded],
             applied={
-                f"{topic}/{turn.partition}": offset
-                for topic, offset in zip(self._topics, state.fence, strict=True)
+                f"{topic}/{user_batch.partition}": offset
+                for topic, offset in zip(self._topics, state.applied, strict=True)
                 if offset >= 0
             },
             catalogue=catalogue,
@@ -368,16 +383,16 @@ class Pipeline:
         return safe
 
     def _observe(
-        self, turns: Sequence[Turn], figures: BatchFigures, acknowledged: float, held: int, began: float
+        self, user_batches: Sequence[UserBatch], figures: BatchFigures, acknowledged: float, held: int, began: float
     ) -> None:
-        for turn in turns:
-            for event in turn.folded:
+        for user_batch in user_batches:
+            for event in user_batch.folded:
                 figures.outcome(event.behaviour, "applied")
-                if not turn.replayed:
+                if not user_batch.redelivered:
                     figures.latencies[event.behaviour].append(max(0.0, acknowledged - event.append_ms) / 1000)
-            figures.late += turn.late
-            figures.refolded += turn.refolded
-            for behaviour, outcome in turn.passed:
+            figures.late += user_batch.late
+            figures.refolded += user_batch.refolded
+            for behaviour, outcome in user_batch.passed:
                 figures.outcome(behaviour, outcome)
         figures.comments_encoded, self._comments.encoded = self._comments.encoded, 0
         figures.comment_cache_hits, self._comments.hits = self._comments.hits, 0

@@ -1,6 +1,6 @@
 """Finding the event that a model call fails on, so that one record cannot stop a partition for good.
 
-A call that fails is made once more, then by halves of its users, then event by event. An event is a culprit only where the
+A call that fails is made once more, then by halves of its users, then event by event. An event is poison only if the
 call passes without it, then the plainest call passes, and then it fails with the event once more. An error that passes, or of a
 machine that lacks memory, is nobody's fault: the worker stops, and the events are read again.
 """
@@ -14,21 +14,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from stream.core.errors import FreshetError
-from stream.core.fold import StepInput, Turn
+from stream.core.fold import StepInput, UserBatch
 from stream.core.messages import CLICK, SourceEvent
 from stream.core.state import NO_TIME
 from stream.inference.machine_errors import machine_fails
 
-log = logging.getLogger("freshet.culprits")
+log = logging.getLogger("freshet.poison")
 
 PLAIN: Final = StepInput("", CLICK, "", "", math.nan, NO_TIME, None)
-Culprit = tuple[SourceEvent, Exception]
-Advance = Callable[[Sequence[Turn]], Awaitable[int]]
-TakenAgain = Callable[[Turn, Collection[SourceEvent]], Turn]
+PoisonEvent = tuple[SourceEvent, Exception]
+Advance = Callable[[Sequence[UserBatch]], Awaitable[int]]
+AppliedAgain = Callable[[UserBatch, Collection[SourceEvent]], UserBatch]
 
 
 @dataclass(slots=True)
-class Kept:
+class BufferedRecord:
     """A record that came in an earlier micro-batch, as it was received."""
 
     offset: int
@@ -38,21 +38,21 @@ class Kept:
     headers: Any
 
     @classmethod
-    def of(cls, event: SourceEvent) -> Kept:
+    def of(cls, event: SourceEvent) -> BufferedRecord:
         return cls(event.offset, event.append_ms, event.user, event.payload, event.headers)
 
 
-async def advance_or_part(
-    turns: Sequence[Turn], advance: Advance, taken_again: TakenAgain
-) -> tuple[list[Turn], int, list[Culprit]]:
-    """Advance all turns, without the events that the model fails on.
+async def advance_isolating(
+    user_batches: Sequence[UserBatch], advance: Advance, applied_again: AppliedAgain
+) -> tuple[list[UserBatch], int, list[PoisonEvent]]:
+    """Advance all user batches, without the events that the model fails on.
 
-    advance: raises where the model fails, and leaves its turns as they were; taken_again: a turn without some of its events.
-    Returns the turns (those with a culprit taken in again), how many inputs were of unknown items, and the culprits.
+    advance: raises where the model fails, and leaves its batches as they were; applied_again: a batch without some of its events.
+    Returns the batches (those with a poison event applied again without it), how many inputs were of unknown items, and the poison events.
     Raises FreshetError as `advance` does, where it fails now and then, and where it passes for nobody.
     """
 
-    async def judged(some: Sequence[Turn]) -> int:
+    async def judged(some: Sequence[UserBatch]) -> int:
         try:
             return await advance(some)
         except Exception as error:
@@ -61,71 +61,71 @@ async def advance_or_part(
             raise
 
     try:
-        return list(turns), await judged(turns), []
+        return list(user_batches), await judged(user_batches), []
     except FreshetError:
         raise
     except Exception as error:
         log.warning("a model call failed, once more: %s", error)
-    return await _part(turns, judged, taken_again)
+    return await _part(user_batches, judged, applied_again)
 
 
 async def _part(
-    turns: Sequence[Turn], advance: Advance, taken_again: TakenAgain
-) -> tuple[list[Turn], int, list[Culprit]]:
+    user_batches: Sequence[UserBatch], advance: Advance, applied_again: AppliedAgain
+) -> tuple[list[UserBatch], int, list[PoisonEvent]]:
     try:
-        return list(turns), await advance(turns), []
+        return list(user_batches), await advance(user_batches), []
     except FreshetError:
         raise
     except Exception as error:
-        if len(turns) == 1:
-            return await _without(turns[0], error, advance, taken_again)
-    half = len(turns) // 2
-    first, second = [await _part(part, advance, taken_again) for part in (turns[:half], turns[half:])]
+        if len(user_batches) == 1:
+            return await _without(user_batches[0], error, advance, applied_again)
+    half = len(user_batches) // 2
+    first, second = [await _part(part, advance, applied_again) for part in (user_batches[:half], user_batches[half:])]
     return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 async def _without(
-    turn: Turn, error: Exception, advance: Advance, taken_again: TakenAgain
-) -> tuple[list[Turn], int, list[Culprit]]:
-    """One user's turn that fails: leave its culprits out, the first one first."""
-    culprits: list[Culprit] = []
+    user_batch: UserBatch, error: Exception, advance: Advance, applied_again: AppliedAgain
+) -> tuple[list[UserBatch], int, list[PoisonEvent]]:
+    """One user's batch that fails: leave its poison events out, the first one first."""
+    poison_events: list[PoisonEvent] = []
     while True:
-        found = await _first_culprit(turn, advance, taken_again)
+        found = await _first_poison(user_batch, advance, applied_again)
         if found is None:
-            return [turn], await advance([turn]), culprits
-        culprits.append(found)
-        turn = taken_again(turn, [event for event, _ in culprits])
+            return [user_batch], await advance([user_batch]), poison_events
+        poison_events.append(found)
+        user_batch = applied_again(user_batch, [event for event, _ in poison_events])
 
 
-async def _first_culprit(turn: Turn, advance: Advance, taken_again: TakenAgain) -> Culprit | None:
-    """The last event of the shortest run of the turn's inputs that fails; None where all pass. Leaves the turn as it was.
+async def _first_poison(user_batch: UserBatch, advance: Advance, applied_again: AppliedAgain) -> PoisonEvent | None:
+    """The last event of the shortest run of the batch's inputs that fails; None where all pass. Leaves the batch as it was.
 
     Raises FreshetError where a state that is read again (its inputs come before those of the events) fails by itself, and where
     nothing is proven against the event.
     """
-    h, c = turn.state.h, turn.state.c
-    before = len(turn.inputs) - len(turn.folded)
-    for count in range(before, len(turn.inputs) + 1):
+    h, c = user_batch.state.h, user_batch.state.c
+    before = len(user_batch.inputs) - len(user_batch.folded)
+    for count in range(before, len(user_batch.inputs) + 1):
         try:
-            await advance([replace(turn, inputs=turn.inputs[:count])])
+            await advance([replace(user_batch, inputs=user_batch.inputs[:count])])
         except FreshetError:
             raise
         except Exception as error:
             if count == before:
                 raise FreshetError(f"the step model fails on a stored state, without any event: {error}") from error
-            turn.state.h, turn.state.c = h, c
-            await _control(turn, advance, taken_again)
-            await _once_more(replace(turn, inputs=turn.inputs[:count]), advance, error)
-            return turn.folded[count - before - 1], error
+            user_batch.state.h, user_batch.state.c = h, c
+            await _control(user_batch, advance, applied_again)
+            await _once_more(replace(user_batch, inputs=user_batch.inputs[:count]), advance, error)
+            return user_batch.folded[count - before - 1], error
         finally:
-            turn.state.h, turn.state.c = h, c
+            user_batch.state.h, user_batch.state.c = h, c
     return None
 
 
-async def _once_more(turn: Turn, advance: Advance, before: Exception) -> None:
-    """Raises FreshetError where the model does not fail on the turn again: an error that comes and goes proves nothing."""
+async def _once_more(user_batch: UserBatch, advance: Advance, before: Exception) -> None:
+    """Raises FreshetError where the model does not fail on the batch again: an error that comes and goes proves nothing."""
     try:
-        await advance([turn])
+        await advance([user_batch])
     except FreshetError:
         raise
     except Exception:
@@ -133,10 +133,10 @@ async def _once_more(turn: Turn, advance: Advance, before: Exception) -> None:
     raise FreshetError(f"the step model fails now and then, on no event in particular: {before}") from before
 
 
-async def _control(turn: Turn, advance: Advance, taken_again: TakenAgain) -> None:
+async def _control(user_batch: UserBatch, advance: Advance, applied_again: AppliedAgain) -> None:
     """Raises FreshetError where the model fails on the plainest input, too: then no event is proven to be at fault."""
     try:
-        await advance([replace(taken_again(turn, turn.events), inputs=[PLAIN])])
+        await advance([replace(applied_again(user_batch, user_batch.events), inputs=[PLAIN])])
     except FreshetError:
         raise
     except Exception as error:

@@ -1,7 +1,8 @@
 """Copies of misplaced records that were sent on in a former life of their partition, so that none is sent again.
 
 A record that lay in a partition when we were given it may have been read before: by a worker that was killed before its commit,
-or since the group's offsets are gone or were set back. A state's fence tells that of a record in the user's own partition; of one
+or since the group's offsets are gone or were set back. `applied` of a state tells that of a record in the user's own
+partition; of one
 on a wrong partition nothing but its copy does. So before such a record is sent on, the partition where it belongs is read from
 that record's append time on. Records that have come since are new, and cost nothing.
 """

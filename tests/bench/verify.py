@@ -30,7 +30,7 @@ from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka
 from stream.core import state
 from stream.core.decoder import EventDecoder
-from stream.core.fold import take_in
+from stream.core.fold import apply_events
 from stream.core.messages import Recommendation, Scored
 from stream.kafka.producer import Outgoing, RecordBatches
 from stream.settings import Settings, load
@@ -84,32 +84,32 @@ class MadeUp:
         slates: Lists = {}
         for user, found in groups.items():
             partition = found[0].partition
-            turn = take_in(user, partition, self._states.get(user), found, settings.sources, MODEL, HIDDEN)
-            turn.state.h = turn.state.c = np.frombuffer(self._random.randbytes(HIDDEN), np.uint8).astype(np.float16)
-            record = self._states[user] = state.encode(turn.state)
+            batch = apply_events(user, partition, self._states.get(user), found, settings.sources, MODEL, HIDDEN)
+            batch.state.h = batch.state.c = np.frombuffer(self._random.randbytes(HIDDEN), np.uint8).astype(np.float16)
+            record = self._states[user] = state.encode(batch.state)
             states.setdefault((settings.changelog_topic, partition), []).append(Outgoing(user, record))
-            value = self._encoder.encode(self._slate(turn, now))
+            value = self._encoder.encode(self._slate(batch, now))
             slates.setdefault((settings.recommendations_topic, partition), []).append(Outgoing(user, value))
             self.states += 1
         return sources, states, slates
 
-    def _slate(self, turn: Any, now: int) -> Recommendation:
+    def _slate(self, batch: Any, now: int) -> Recommendation:
         self._slates += 1
-        chain = turn.state.chain.hex()
+        chain = batch.state.chain.hex()
         topics = self._settings.sources
         first = self._random.randrange(19_000)
         return Recommendation(
-            user=turn.user.decode(),
+            user=batch.user.decode(),
             slate=f"{chain[:16]}-{self._slates:x}",
-            seq=turn.state.seq,
+            seq=batch.state.seq,
             chain=chain,
             items=[Scored(f"item-{first + place}", round(9 - place * 0.37, 5)) for place in range(10)],
             time=now,
             latency_ms=7,
-            events=[(topics[event.behaviour], event.partition, event.offset) for event in turn.folded],
+            events=[(topics[event.behaviour], event.partition, event.offset) for event in batch.folded],
             applied={
-                f"{topic}/{turn.partition}": offset
-                for topic, offset in zip(topics, turn.state.fence, strict=True)
+                f"{topic}/{batch.partition}": offset
+                for topic, offset in zip(topics, batch.state.applied, strict=True)
                 if offset >= 0
             },
             catalogue=-1,

@@ -22,7 +22,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy.clients.arguments import client_arguments
 from deploy.verify import Report, Scope, run
-from deploy.verify.local_store import Disk
+from deploy.verify.local_store import LocalStore
 from stream.core.errors import DataError
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
@@ -228,9 +228,9 @@ def cut_log(path: Path, draw: random.Random) -> str:
     file = max(path.glob("*.log"))
     size = file.stat().st_size
     number = int(path.stem.rpartition("-")[2])
-    before = Disk(path, number).offset
+    before = LocalStore(path, number).offset
     said = cut(file, draw.randrange(size // 4, size), size)
-    after = Disk(path, number).offset
+    after = LocalStore(path, number).offset
     assert after < before, f"the log was cut, the offset is still {after}"
     return f"{said}, its changelog offset {before} -> {after}"
 

@@ -19,7 +19,7 @@ EACH = 5  # places that each user spells: of four good events of his and a broke
 def places(
     settings: Settings, bundles: Path, folder: Path, seed: int, *, users: int, workers: int, kill: bool, rate: float
 ) -> None:
-    """Each user's clicks give the places of his own earlier records as ids and in the header `replay`: of events that were
+    """Each user's clicks give the places of his own earlier records as ids and in the header `original-record`: of events that were
     applied, and of a dead letter. Only an id that comes again is a duplicate."""
     draw = random.Random(seed)
     with (
@@ -38,7 +38,7 @@ def places(
         all_letters(trial, sender)
         trial.note = (
             f"{users} users gave {EACH * users} places of their own records as ids, twice each, with `id:` before them, and in "
-            f"the header `replay`: {trial.duplicates} duplicates, everything else applied"
+            f"the header `original-record`: {trial.duplicates} duplicates, everything else applied"
         )
 
 
@@ -55,7 +55,7 @@ def _placed(sender: Sender, user: str, draw: random.Random) -> list[str]:
 def _spell(sender: Sender, user: str, place: str) -> None:
     key = user.encode()
     sender.good(CLICKS, key, _click(user, id=place))
-    sender.good(CLICKS, key, _click(user), [("replay", place.encode())])
+    sender.good(CLICKS, key, _click(user), [("original-record", place.encode())])
     sender.good(CLICKS, key, _click(user, id=f"id:{place}"))
     sender.again(CLICKS, key, _click(user, id=place))
 

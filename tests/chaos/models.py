@@ -20,7 +20,7 @@ from stream.inference.bundle import current as current_bundle
 from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.contract.test_bundle import graph, npy, renamed, replace, resealed, to_nan
-from tests.mutants import CULPRIT, SLOW
+from tests.mutants import POISON, SLOW
 from tests.worker_process import WorkerProcess, until
 
 # 23
@@ -235,7 +235,7 @@ def stuck_model(settings: Settings, bundles: Path, folder: Path, seed: int) -> N
         )
 
 
-def culprits(settings: Settings, bundles: Path, folder: Path, seed: int, *, seconds: float = 1.0) -> None:
+def poison_events(settings: Settings, bundles: Path, folder: Path, seed: int, *, seconds: float = 1.0) -> None:
     """Fault 26: a micro-batch is searched for the events that the model fails on while each call takes 1 s longer, so long
     that it takes more than the session timeout in all; nobody is put out of the group."""
     with Trial(26, "slow search", seed, settings, bundles, folder, mutant="slows", allowed=()) as trial:
@@ -243,17 +243,21 @@ def culprits(settings: Settings, bundles: Path, folder: Path, seed: int, *, seco
         slow_down(trial, seconds)
         for _ in range(2 + trial.draw.randrange(2)):
             topic, message = trial.traffic.events.one(user=f"user{trial.draw.randrange(200)}", kind="click")
-            send(trial, topic, message | {"item": CULPRIT})
-            trial.culprits += 1
+            send(trial, topic, message | {"item": POISON})
+            trial.poison_events += 1
         began = time.monotonic()
-        until(lambda: trial.metric("freshet_dead_letters_total") == trial.culprits, 120, "the culprits are found")
+        until(
+            lambda: trial.metric("freshet_dead_letters_total") == trial.poison_events,
+            120,
+            "the poison events are found",
+        )
         longest = time.monotonic() - began
         slow_down(trial, 0)
         took = drained(trial)
         assert longest > settings.session_timeout, "too quick to show anything"
         undisturbed(trial, before)
         trial.note = (
-            f"{trial.culprits} events that the model fails on, each call +{seconds:g} s: found after {longest:.1f} s, "
+            f"{trial.poison_events} events that the model fails on, each call +{seconds:g} s: found after {longest:.1f} s, "
             f"session timeout {settings.session_timeout:g} s; no rebalance, lag drained in {took:.1f} s"
         )
 

@@ -18,7 +18,7 @@ from tests.bench.machine import describe
 from tests.chaos import outcomes
 from tests.chaos.outcomes import Outcome, Rival
 
-Kept = TypeVar("Kept", Outcome, Rival)
+Row = TypeVar("Row", Outcome, Rival)
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 FAULTS = {
@@ -117,14 +117,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def kept(page: Path, read: Callable[[Path], Iterator[Kept]]) -> list[Kept]:
+def kept(page: Path, read: Callable[[Path], Iterator[Row]]) -> list[Row]:
     """What was recorded before and since; from now on it lies in `page`."""
     found = latest([*read(page), *read(outcomes.file(page.stem))])
     page.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found), "utf-8")
     return found
 
 
-def latest(found: Iterable[Kept]) -> list[Kept]:
+def latest(found: Iterable[Row]) -> list[Row]:
     """The newest one of each scenario and seed; of one day, the last."""
     kept = {one.key: one for one in sorted(found, key=lambda one: one.day)}
     return [kept[key] for key in sorted(kept)]

@@ -20,7 +20,7 @@ SCENARIOS = (
     models.slow_models,
     models.burst,
     models.stuck_model,
-    models.culprits,
+    models.poison_events,
     gpu.killed,
     gpu.no_memory,
 )

@@ -113,7 +113,7 @@ class Traffic(threading.Thread):
 
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
-    besides the traffic, to become dead letters or to be counted as duplicates; culprits: acceptable ones, not in the ledger
+    besides the traffic, to become dead letters or to be counted as duplicates; poison_events: acceptable ones, not in the ledger
     either, that are set aside since the model fails on them; misplaces: the traffic's records may lie on wrong partitions, so
     that copies are sent on, after a kill some of them twice; foreign: violations that the check must name, and no others, of
     records that the block has forged; allowed: exit codes that a worker may end with before it is asked to; also: what else is
@@ -149,7 +149,7 @@ class Trial:
         self.also = also
         self.down: set[str] = set()
         self.exits: list[tuple[str, int]] = []
-        self.kills = self.restarts = self.bad = self.duplicates = self.culprits = 0
+        self.kills = self.restarts = self.bad = self.duplicates = self.poison_events = 0
         self.misplaces = False
         self.foreign: Counter[str] = Counter()
         self.memory = 0.0
@@ -290,8 +290,8 @@ class Trial:
         assert report.conserved
         assert report.acked == acked
         found = acked + report.failed_found + report.indeterminate_found
-        assert report.input == found + self.bad + self.culprits + report.duplicates + report.forwarded
-        assert (report.dead_letters, report.inference) == (self.bad, self.culprits)
+        assert report.input == found + self.bad + self.poison_events + report.duplicates + report.forwarded
+        assert (report.dead_letters, report.inference) == (self.bad, self.poison_events)
         assert report.duplicates == self.duplicates or (self.misplaces and report.duplicates > self.duplicates)
         assert bool(report.forwarded) == self.misplaces
         assert report.applied == found

@@ -11,7 +11,7 @@ import pytest
 
 from stream.catalogue.catalogue import Catalogue
 from stream.core import state
-from stream.core.fold import advance, rank, take_in
+from stream.core.fold import advance, apply_events, rank
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, SourceEvent
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.models import Models, open_models
@@ -51,14 +51,14 @@ def folded(bundle: Bundle, models: Models, events: list[SourceEvent], sizes: lis
         for event in events[at : at + size]:
             groups.setdefault(event.user, []).append(event)
         at += size
-        turns = [
-            take_in(user, 0, records.get(user), mine, TOPICS, bundle.state_model, bundle.hidden)
+        batches = [
+            apply_events(user, 0, records.get(user), mine, TOPICS, bundle.state_model, bundle.hidden)
             for user, mine in groups.items()
         ]
-        advance(turns, models, snapshot, bundle.spec)
-        for turn in turns:
-            turn.state.folded = []
-            records[turn.user] = state.encode(turn.state)
+        advance(batches, models, snapshot, bundle.spec)
+        for batch in batches:
+            batch.state.folded = []
+            records[batch.user] = state.encode(batch.state)
     assert at >= len(events)
     return records
 
@@ -93,11 +93,11 @@ def test_slates_are_equal_but_for_ties(opened: tuple[Bundle, Models]) -> None:
     )
     events = made_up(11, 200, len(bundle.item_ids), bundle.spec.text_dim)
     records = folded(bundle, models, events, [200])
-    turns = [
-        take_in(user, 0, record, [], TOPICS, bundle.state_model, bundle.hidden) for user, record in records.items()
+    batches = [
+        apply_events(user, 0, record, [], TOPICS, bundle.state_model, bundle.hidden) for user, record in records.items()
     ]
-    together = rank(turns, models, catalogue.snapshot, 10, filter_seen=True)
-    for turn, slate in zip(turns, together, strict=True):
-        alone = rank([turn], models, catalogue.snapshot, 10, filter_seen=True)[0]
+    together = rank(batches, models, catalogue.snapshot, 10, filter_seen=True)
+    for batch, slate in zip(batches, together, strict=True):
+        alone = rank([batch], models, catalogue.snapshot, 10, filter_seen=True)[0]
         for mine, other in zip(slate, alone, strict=True):
             assert mine.item == other.item or abs(mine.score - other.score) < 1e-3

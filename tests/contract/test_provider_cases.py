@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from export.publish import build, publish
 from stream.catalogue.catalogue import Catalogue
-from stream.core.fold import rank, take_in
+from stream.core.fold import apply_events, rank
 from stream.inference import runtime
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.masking import MASKED, settle
@@ -96,8 +96,8 @@ def test_padding_is_no_recommendation(bundle: Bundle) -> None:
     models = open_models(bundle, "cpu")
     models._score = SimpleNamespace(run=lambda *_: raw_of_an_h100())
     snapshot = Catalogue(bundle, lambda _: np.empty((0, bundle.item_dim), np.float32)).snapshot
-    turn = take_in(b"u", 0, None, [], ("clicks", "ratings", "comments"), bundle.state_model, bundle.hidden)
-    (slate,) = rank([turn], models, snapshot, 8, filter_seen=True)
+    batch = apply_events(b"u", 0, None, [], ("clicks", "ratings", "comments"), bundle.state_model, bundle.hidden)
+    (slate,) = rank([batch], models, snapshot, 8, filter_seen=True)
     assert [(place.item, place.score) for place in slate] == [("item-7", 1.5), ("item-3", 0.25)]
 
 
@@ -126,7 +126,7 @@ def test_a_bundle_of_fewer_items_than_a_slate(tmp_path: Path) -> None:
     models = open_models(small, "cpu")
     for change in GRAPHS.values():
         models._score = runtime.session("score.onnx", change(small.read("score.onnx")), "cpu")
-        models.replay()
+        models.check_golden()
 
 
 def test_one_call_on_a_gpu_stays_within_its_memory() -> None:

@@ -29,7 +29,7 @@ from stream.catalogue.catalogue import Catalogue
 from stream.core.decoder import EventDecoder
 from stream.core.errors import BundleError, DataError
 from stream.core.features import InputSpec
-from stream.core.fold import advance, take_in
+from stream.core.fold import advance, apply_events
 from stream.core.messages import SOURCE_TOPICS, SourceEvent
 from stream.inference.bundle import MANIFEST, RATING, Bundle, load
 from stream.inference.models import open_models
@@ -140,12 +140,12 @@ def test_the_same_states_as_in_training(world: World) -> None:
     snapshot = Catalogue(world.bundle, world.encoder.item_vectors).snapshot
 
     def fold(some: dict[bytes, list[SourceEvent]]) -> dict[str, Any]:
-        turns = [
-            take_in(user, 0, None, mine, SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
+        batches = [
+            apply_events(user, 0, None, mine, SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
             for user, mine in some.items()
         ]
-        advance(turns, models, snapshot, world.bundle.spec)
-        return {turn.user.decode(): turn.state for turn in turns}
+        advance(batches, models, snapshot, world.bundle.spec)
+        return {batch.user.decode(): batch.state for batch in batches}
 
     found = fold(own)
     for place, user in enumerate(rows.users):

@@ -21,7 +21,7 @@ from models.network.text import TextEncoder
 from models.training.run import load_run
 from stream.catalogue.catalogue import Catalogue
 from stream.core.decoder import EventDecoder
-from stream.core.fold import advance, rank, take_in
+from stream.core.fold import advance, apply_events, rank
 from stream.core.messages import SOURCE_TOPICS, SourceEvent
 from stream.inference.bundle import current, load
 from stream.inference.models import open_models
@@ -75,11 +75,12 @@ def test_movielens_served_as_trained(movielens: Path, tmp_path: Path) -> None:
         event = decoder.decode(SOURCE_TOPICS.index(message.topic), 0, offset, 2**42, message.key, message.value)
         event.vector = encoder.encode(event.text) if event.text else None
         own[event.user].append(event)
-    turns = [
-        take_in(user, 0, None, some, SOURCE_TOPICS, bundle.state_model, bundle.hidden) for user, some in own.items()
+    batches = [
+        apply_events(user, 0, None, some, SOURCE_TOPICS, bundle.state_model, bundle.hidden)
+        for user, some in own.items()
     ]
-    advance(turns, models, catalogue.snapshot, bundle.spec)
-    slates = dict(zip(own, rank(turns, models, catalogue.snapshot, TOP, filter_seen=True), strict=True))
+    advance(batches, models, catalogue.snapshot, bundle.spec)
+    slates = dict(zip(own, rank(batches, models, catalogue.snapshot, TOP, filter_seen=True), strict=True))
 
     shared = 0
     for place, user in enumerate(rows.users):

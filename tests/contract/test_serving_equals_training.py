@@ -28,7 +28,7 @@ from models.training.run import DataInfo, Run
 from stream.catalogue.catalogue import Catalogue
 from stream.core.decoder import EventDecoder
 from stream.core.features import CHOICES, InputSpec, item_text
-from stream.core.fold import Turn, advance, rank, take_in
+from stream.core.fold import UserBatch, advance, apply_events, rank
 from stream.core.messages import CLICK, SOURCE_TOPICS, Scored, SourceEvent
 from stream.inference.bundle import Bundle, load
 from stream.inference.models import Models, open_models
@@ -96,7 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     return World(data, run, bundle, open_models(bundle, "cpu"), encoder, catalogue)
 
 
-def served(world: World, k: int = TOP) -> dict[str, tuple[Turn, list[Scored]]]:
+def served(world: World, k: int = TOP) -> dict[str, tuple[UserBatch, list[Scored]]]:
     """User -> state and slate after all events, by the serving side's own code."""
     decoder = EventDecoder(kafka_hash, 1, world.bundle.spec.rating_scale)
     events: dict[bytes, list[SourceEvent]] = defaultdict(list)
@@ -105,14 +105,14 @@ def served(world: World, k: int = TOP) -> dict[str, tuple[Turn, list[Scored]]]:
         if event.text:
             event.vector = world.encoder.encode(event.text)
         events[event.user].append(event)
-    turns = [
-        take_in(user, 0, None, own, SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
+    batches = [
+        apply_events(user, 0, None, own, SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
         for user, own in events.items()
     ]
     snapshot = world.catalogue.snapshot
-    advance(turns, world.models, snapshot, world.bundle.spec)
-    slates = rank(turns, world.models, snapshot, k, filter_seen=True)
-    return {turn.user.decode(): (turn, slate) for turn, slate in zip(turns, slates, strict=True)}
+    advance(batches, world.models, snapshot, world.bundle.spec)
+    slates = rank(batches, world.models, snapshot, k, filter_seen=True)
+    return {batch.user.decode(): (batch, slate) for batch, slate in zip(batches, slates, strict=True)}
 
 
 def trained(world: World) -> tuple[InterestNetwork, Histories, torch.Tensor, tuple[str, ...]]:
@@ -136,12 +136,12 @@ def test_the_same_states_and_slates(world: World) -> None:
     assert set(found) == set(rows.users)
     shared = 0
     for place, user in enumerate(rows.users):
-        turn, slate = found[user]
+        batch, slate = found[user]
         own = scores[place].copy()
         own[rows.item[rows.starts[place] : rows.starts[place + 1]]] = -math.inf
         best: Any = np.argsort(-own, kind="stable")[:TOP]
         expected_h = h[place].numpy()
-        assert np.abs(turn.state.h.astype(np.float32) - expected_h).max() < 4e-3, "float16 after each event, no more"
+        assert np.abs(batch.state.h.astype(np.float32) - expected_h).max() < 4e-3, "float16 after each event, no more"
         assert [one.score for one in slate] == pytest.approx(own[best].tolist(), abs=2e-2)
         shared += len({ids[row - 1] for row in best} & {one.item for one in slate})
     assert shared >= 0.97 * TOP * len(rows.users)
@@ -170,9 +170,9 @@ def test_the_action_of_a_click_moves_the_state(world: World) -> None:
     def after(action: str) -> Any:
         body = b'{"user": "u", "item": "item1", "time": 1, "action": "%s"}' % action.encode()
         event = decoder.decode(0, 0, 0, 2, b"u", body)
-        turn = take_in(b"u", 0, None, [event], SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
-        advance([turn], world.models, world.catalogue.snapshot, world.bundle.spec)
-        return turn.state.h.tobytes()
+        batch = apply_events(b"u", 0, None, [event], SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
+        advance([batch], world.models, world.catalogue.snapshot, world.bundle.spec)
+        return batch.state.h.tobytes()
 
     expected = 3 if world.run.spec.actions else 1
     assert len({after(action) for action in ("purchase", "skip", "share", "view")}) == expected
@@ -185,8 +185,8 @@ def test_the_text_of_a_comment_moves_the_state(world: World) -> None:
         body = b'{"user": "u", "item": "item1", "time": 1, "text": "%s"}' % text.encode()
         event = decoder.decode(2, 0, 0, 2, b"u", body)
         event.vector = world.encoder.encode(text)
-        turn = take_in(b"u", 0, None, [event], SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
-        advance([turn], world.models, world.catalogue.snapshot, world.bundle.spec)
-        return turn.state.h
+        batch = apply_events(b"u", 0, None, [event], SOURCE_TOPICS, world.bundle.state_model, world.bundle.hidden)
+        advance([batch], world.models, world.catalogue.snapshot, world.bundle.spec)
+        return batch.state.h
 
     assert not np.array_equal(after("I loved every minute"), after("the worst film of the year"))

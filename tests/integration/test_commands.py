@@ -98,11 +98,11 @@ def test_a_dead_letter_is_corrected_and_sent_back(command: Command, worker: Work
         ("key", "null_key", "user"),
     }
     assert "wrong_type" in command.run("deadletters", "list", "--reason", "wrong_type").stdout
-    command.run("deadletters", "replay", code=2)  # nothing chosen, nothing sent
-    assert command.json("deadletters", "replay", "--all", "--dry-run", code=65)["sent"] == 0
+    command.run("deadletters", "redrive", code=2)  # nothing chosen, nothing sent
+    assert command.json("deadletters", "redrive", "--all", "--dry-run", code=65)["sent"] == 0
 
     good = '{"user": "alice", "item": "item-1", "time": 1700000000000, "value": 4}'
-    sent = command.json("deadletters", "replay", "--reason", "wrong_type", "--value", good)
+    sent = command.json("deadletters", "redrive", "--reason", "wrong_type", "--value", good)
     assert (sent["chosen"], sent["sent"]) == (1, 1)
     report = command.json("verify", "--wait", "30")
     assert (report["ok"], report["input"], report["dead_letters"], report["applied"]) == (True, 3, 2, 1)
@@ -110,7 +110,7 @@ def test_a_dead_letter_is_corrected_and_sent_back(command: Command, worker: Work
     assert back.key == b"alice"
     headers = dict(back.headers)
     assert headers["trace"] == b"t1"
-    assert headers["replay"].decode() == f"{settings.sources[1]}/{back.partition}/0"
+    assert headers["original-record"].decode() == f"{settings.sources[1]}/{back.partition}/0"
     assert not any(name.startswith("__rec.errors.") for name in headers)
 
 

@@ -86,7 +86,7 @@ def test_misplaced_records_that_are_read_again(
         assert report.exit_code == 0, report.violations
         assert (report.input, report.applied, report.forwarded) == (107, 104, 3)
         assert max(slate["seq"] for slate in slates(settings, user)) == 104
-        assert worker.metric("freshet_events_total", behaviour="click", outcome="replayed") >= 106
+        assert worker.metric("freshet_events_total", behaviour="click", outcome="redelivered") >= 106
         assert worker.metric("freshet_events_total", behaviour="click", outcome="forwarded") == 0
         assert worker.terminate() == 0
     finally:

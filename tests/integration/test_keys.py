@@ -86,7 +86,7 @@ def test_from_such_keys_to_verified_slates(
         assert f'set key = "{named}" (FRESHET_KEY)' in letter["message"]
         fixed = tmp_path / "fix.jsonl"
         assert command.json("deadletters", "fix", str(fixed), "--all", "--key-from-user")["refused"] == 0
-        assert command.json("deadletters", "replay", "--corrected", str(fixed))["sent"] == 1
+        assert command.json("deadletters", "redrive", "--corrected", str(fixed))["sent"] == 1
         assert command.json("verify", "--wait", "60")["applied"] == 3 * USERS + 3
         assert command.json("recommendations", "--user", users[1])["seq"] == 4
 

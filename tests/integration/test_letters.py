@@ -14,7 +14,7 @@ from confluent_kafka import Message, Producer  # it sends null headers, which ka
 from deploy.clients.murmur2 import murmur2
 from deploy.verify import run
 from stream.core import state as interest
-from stream.core.origin import REPLAY_HEADER
+from stream.core.origin import ORIGINAL_RECORD_HEADER
 from stream.settings import Settings
 from tests.integration.test_commands import Command
 from tests.worker_process import Events, WorkerProcess, environment, read_all, slates, until
@@ -74,8 +74,8 @@ class Desk:
         return interest.decode(found[-1])
 
     def statuses(self, *words: str, code: int = 0) -> dict[str, str]:
-        """Source -> what `replay` says of it."""
-        said = self.command.json("deadletters", "replay", *words, code=code)
+        """Source -> what `redrive` says of it."""
+        said = self.command.json("deadletters", "redrive", *words, code=code)
         return {letter["source"]: letter["status"] for letter in said["letters"]}
 
     def letters(self, *words: str) -> list[Body]:
@@ -178,7 +178,7 @@ def test_what_was_sent_back_and_fails_again_is_still_the_same_event(desk: Desk, 
     desk.command.run("deadletters", "fix", str(file), "--all", "--set", "value=7")
     wider = Command(desk.settings)  # a desk whose scale is wider than the worker's
     wider._environment |= environment(desk.settings, rating_scale=(0.5, 10))
-    wider.run("deadletters", "replay", "--corrected", str(file))
+    wider.run("deadletters", "redrive", "--corrected", str(file))
     report = desk.settled()
     assert (report.applied, report.dead_letters) == (0, 2)
     second = next(row for row in desk.letters() if row["offset"] != first.rpartition("/")[2])
@@ -198,15 +198,15 @@ def test_what_was_sent_back_and_fails_again_is_still_the_same_event(desk: Desk, 
 
 
 HOSTILE = [
-    [(REPLAY_HEADER, b"")],
-    [(REPLAY_HEADER, None)],
-    [(REPLAY_HEADER, b"\xff/\x00/\x1b[31m")],
-    [(REPLAY_HEADER, b"clicks/0/0" * 10_000)],
-    [(REPLAY_HEADER, b"%s/0/-1"), (REPLAY_HEADER, b"%s/0/1")],
-    [(REPLAY_HEADER, b"%s/0/00")],
-    [(REPLAY_HEADER, b"%s/0/99999999999999999999")],
-    [(REPLAY_HEADER, b"%s/0/0\r\n")],
-    [("x", b"y")] * 500 + [(REPLAY_HEADER, b"?")],
+    [(ORIGINAL_RECORD_HEADER, b"")],
+    [(ORIGINAL_RECORD_HEADER, None)],
+    [(ORIGINAL_RECORD_HEADER, b"\xff/\x00/\x1b[31m")],
+    [(ORIGINAL_RECORD_HEADER, b"clicks/0/0" * 10_000)],
+    [(ORIGINAL_RECORD_HEADER, b"%s/0/-1"), (ORIGINAL_RECORD_HEADER, b"%s/0/1")],
+    [(ORIGINAL_RECORD_HEADER, b"%s/0/00")],
+    [(ORIGINAL_RECORD_HEADER, b"%s/0/99999999999999999999")],
+    [(ORIGINAL_RECORD_HEADER, b"%s/0/0\r\n")],
+    [("x", b"y")] * 500 + [(ORIGINAL_RECORD_HEADER, b"?")],
     [("\u202e\x00", None), ("", b"")],
 ]  # fmt: skip
 
@@ -223,7 +223,7 @@ def test_hostile_replay_headers_harm_nobody(desk: Desk) -> None:
     stolen = [f"{desk.clicks}/{home}/{offset}" for offset in range(begin, begin + 20)]  # alice's, before she has them
     for place in stolen:
         body = {"user": "mallory", "item": "item-1", "time": NOW}
-        desk.put(desk.clicks, b"mallory", body, headers=[(REPLAY_HEADER, place.encode())])
+        desk.put(desk.clicks, b"mallory", body, headers=[(ORIGINAL_RECORD_HEADER, place.encode())])
     hers = [
         desk.put(desk.clicks, b"alice", {"user": "alice", "item": f"item-{number}", "time": NOW})
         for number in range(20)

@@ -37,9 +37,9 @@ CONSEQUENCES = {
     "slate-state",
     "slate-chain",
     "slate-events",
-    "slate-fence",
+    "slate-applied",
     "chain",
-    "fence",
+    "applied",
     "state",
 }
 """What one break may bring about besides its own kind."""

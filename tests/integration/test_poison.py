@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 
 from deploy.clients.arguments import client_arguments
 from deploy.clients.murmur2 import murmur2
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.validator import Accepted, Validator
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.messages import SOURCE_TOPICS
@@ -43,7 +43,7 @@ def test_decoder_and_judge_refuse_it(name: str) -> None:
         )
     error = refused.value
     assert (error.stage, error.reason, error.field) == (one.stage, one.reason, one.field)
-    assert isinstance(Judge(PARTITIONS, SCALE, OLDEST).judge(behaviour, partition, NOW, one.key, one.value), str)
+    assert isinstance(Validator(PARTITIONS, SCALE, OLDEST).validate(behaviour, partition, NOW, one.key, one.value), str)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -54,7 +54,7 @@ def test_decoder_and_judge_take_it(name: str) -> None:
     event = EventDecoder(kafka_hash, PARTITIONS, SCALE, oldest=OLDEST).decode(
         behaviour, partition, 1, NOW, odd.key, odd.value, odd.headers
     )
-    verdict = Judge(PARTITIONS, SCALE, OLDEST).judge(behaviour, partition, NOW, odd.key, odd.value)
+    verdict = Validator(PARTITIONS, SCALE, OLDEST).validate(behaviour, partition, NOW, odd.key, odd.value)
     assert isinstance(verdict, Accepted)
     assert (event.user, event.item, event.time) == (odd.key, odd.item, verdict.time)
     assert (event.item, event.id) == (verdict.item, verdict.id)

@@ -17,7 +17,7 @@ from stream.catalogue.catalogue import Catalogue
 from stream.core import state as interest
 from stream.core.decoder import EventDecoder
 from stream.core.fencing_log import CLAIM_KEY
-from stream.core.fold import advance, take_in
+from stream.core.fold import advance, apply_events
 from stream.inference.bundle import current, load
 from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
@@ -120,7 +120,7 @@ def test_sigterm_ends_cleanly_and_nothing_is_replayed(served: tuple[Settings, Wo
     worker.start().wait_ready()
     report = run(settings, wait=30)
     assert (report.exit_code, report.applied) == (0, 400)
-    assert worker.metric("freshet_events_total", outcome="replayed") == 0
+    assert worker.metric("freshet_events_total", outcome="redelivered") == 0
 
 
 def test_states_equal_the_same_events_folded_one_at_a_time(
@@ -150,12 +150,12 @@ def test_states_equal_the_same_events_folded_one_at_a_time(
         state = interest.decode(record.value)
         for behaviour, offset in state.folded:
             event = source.pop((behaviour, record.partition, offset))
-            turn = take_in(
+            batch = apply_events(
                 record.key, record.partition, alone.get(record.key), [event], settings.sources, bundle.state_model,
                 bundle.hidden,
             )  # fmt: skip
-            advance([turn], models, snapshot, bundle.spec)
-            alone[record.key] = interest.encode(turn.state)
+            advance([batch], models, snapshot, bundle.spec)
+            alone[record.key] = interest.encode(batch.state)
         mine = interest.decode(alone[record.key])
         assert (mine.h.tobytes(), mine.c.tobytes(), mine.chain) == (state.h.tobytes(), state.c.tobytes(), state.chain)
     assert source == {}

@@ -16,7 +16,7 @@ import numpy as np
 from deploy.clients.log_reader import Place, Span
 from deploy.clients.murmur2 import murmur2
 from deploy.verify.fencing import CLAIM
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.validator import Accepted, Validator
 from stream.core import state as interest
 from stream.core.errors import TopologyError
 from stream.core.keys import FORMS, key_of
@@ -132,7 +132,7 @@ class World:
         names = self.settings
         self.log = Lists([*names.sources, names.changelog_topic, names.recommendations_topic, names.dead_letters_topic])
         self.states: dict[bytes, Interest] = {}
-        self._judge = Judge(PARTITIONS, names.rating_scale, envelope=names.envelope, key=names.key)
+        self._validator = Validator(PARTITIONS, names.rating_scale, envelope=names.envelope, key=names.key)
         self._read: dict[Place, int] = {}
         self._slates = 0
         self._epochs: dict[int, int] = {}
@@ -165,7 +165,7 @@ class World:
                 taken = rows[start : start + limit]
                 self._read[topic, partition] = max(start + len(taken), self._read.get((topic, partition), 0))
                 for row in taken:
-                    verdict = self._judge.judge(behaviour, partition, row.timestamp, row.key, row.value)
+                    verdict = self._validator.validate(behaviour, partition, row.timestamp, row.key, row.value)
                     if isinstance(verdict, Accepted):
                         groups.setdefault(verdict.user, []).append(self.event(behaviour, row, verdict))
                     else:
@@ -184,10 +184,10 @@ class World:
     def _fold(self, user: bytes, events: list[SourceEvent]) -> None:
         state = self.states.setdefault(user, interest.new(MODEL, HIDDEN))
         state.folded = []
-        replayed = passed = False
+        redelivered = passed = False
         for one in events:
-            if interest.is_replay(state, one):
-                replayed = True
+            if interest.is_redelivered(state, one):
+                redelivered = True
             elif interest.is_duplicate(state, one):
                 interest.pass_over(state, one)
                 passed = True
@@ -196,7 +196,7 @@ class World:
         if state.folded or passed:
             state.h = np.full(HIDDEN, state.seq % 7, np.float16)
             self.write(user, events[0].partition, interest.encode(state))
-        self.slate(user, events[0].partition, replayed or not state.folded)
+        self.slate(user, events[0].partition, redelivered or not state.folded)
 
     def claim(self, partition: int, epoch: int) -> int:
         """Another writer takes the changelog partition over -> the epoch."""
@@ -239,7 +239,7 @@ class World:
             "time": NOW,
             "latency_ms": 1,
             "events": [[sources[behaviour], partition, offset] for behaviour, offset in state.folded],
-            "applied": {f"{t}/{partition}": o for t, o in zip(sources, state.fence, strict=True) if o >= 0},
+            "applied": {f"{t}/{partition}": o for t, o in zip(sources, state.applied, strict=True) if o >= 0},
             "catalogue": -1,
             "bundle": "b",
             "strategy": "interest",
@@ -263,5 +263,8 @@ class World:
 def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
     return SourceEvent(
         behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, said.value, said.scene, "",
-        said.id or dict(row.headers).get("replay", b"").decode(), row.value or b"", mark=mark(said.id), action=said.action,
+        said.id or dict(row.headers).get("original-record", b"").decode(),
+        row.value or b"",
+        mark=mark(said.id),
+        action=said.action,
     )  # fmt: skip

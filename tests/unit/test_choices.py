@@ -20,7 +20,7 @@ from models.data.histories import Floats
 from models.evaluation.evaluate import Question, evaluate
 from models.evaluation.protocols import PROTOCOLS, make_tasks
 from models.evaluation.run_task import run_task
-from models.interfaces import Task
+from models.interfaces import EvalTask
 from models.metrics.popularity import popularity
 from models.metrics.ranks import Ranks, popularity_ranks
 from models.network.network import InterestNetwork, NetworkSize
@@ -190,7 +190,7 @@ def test_clicks_are_judged_where_there_are_ratings_too() -> None:
     assert len(ratings.places) == 88
 
 
-def reasons(task: Task) -> dict[str, tuple[int, int]]:
+def reasons(task: EvalTask) -> dict[str, tuple[int, int]]:
     return {reason.why: (reason.users, reason.events) for reason in task.left_out}
 
 
@@ -297,7 +297,7 @@ def test_a_run_from_before_there_was_the_option_counts_all(tmp_path: Path) -> No
     assert asdict(load_run(tmp_path).spec)["choices"] == CHOICES
 
 
-def popular(task: Task) -> Ranks:
+def popular(task: EvalTask) -> Ranks:
     rows = task.training.rows
     counts = np.bincount(rows.item[task.training.use & rows.choice], minlength=len(task.training.items) + 1)
     return popularity_ranks(counts.astype(np.float32), task.rows, task.places)

@@ -54,7 +54,7 @@ def offsets(events: list[SourceEvent]) -> list[int]:
     return [e.offset for e in events]
 
 
-async def turn() -> None:
+async def batch() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -69,7 +69,7 @@ def test_a_comment_waits_and_its_user_with_it() -> None:
         assert offsets(comments.admit(b"v", [event(b"v", 4)])) == [4]
         assert sorted(offsets(list(comments.unfinished()))) == [1, 2, 3]
         later.run()
-        await turn()
+        await batch()
         assert woken == [1]
         ready = comments.take_ready()
         assert offsets(ready) == [1, 2, 3]
@@ -86,7 +86,7 @@ def test_a_known_text_does_not_wait() -> None:
         comments.admit(b"u", [event(b"u", 0, "same")])
         comments.admit(b"v", [event(b"v", 1, "same")])
         later.run()
-        await turn()
+        await batch()
         assert offsets(comments.take_ready()) == [0, 1]
         assert offsets(comments.admit(b"w", [event(b"w", 2, "same")])) == [2]
         assert texts == ["same"]
@@ -99,10 +99,10 @@ def test_two_comments_of_one_user_are_encoded_in_turn_without_a_cache() -> None:
         comments, later, _ = stage(cache=0)
         comments.admit(b"u", [event(b"u", 0, "one"), event(b"u", 1, "three"), event(b"u", 2)])
         later.run()
-        await turn()
+        await batch()
         assert offsets(comments.take_ready()) == [0]
         later.run()
-        await turn()
+        await batch()
         assert offsets(comments.take_ready()) == [1, 2]
 
     asyncio.run(check())
@@ -115,7 +115,7 @@ def test_after_a_rebalance_nothing_of_the_old_assignment_comes_out() -> None:
         comments.forget()
         assert comments.held == 0
         later.run()
-        await turn()
+        await batch()
         assert comments.take_ready() == []
 
     asyncio.run(check())
@@ -137,7 +137,7 @@ def test_a_rating_is_read_for_comments_without_a_value_only() -> None:
         comments.admit(b"v", [given])
         comments.admit(b"w", [event(b"w", 2)])
         later.run()
-        await turn()
+        await batch()
         first, second = sorted(comments.take_ready(), key=lambda one: one.offset)
         assert first.read == 4.5
         assert math.isnan(first.value), "what the producer sent stays as it was"
@@ -161,7 +161,7 @@ def test_without_a_reader_nothing_is_read() -> None:
         comments, later, _ = stage()
         comments.admit(b"u", [event(b"u", 0, "fine")])
         later.run()
-        await turn()
+        await batch()
         (one,) = comments.take_ready()
         assert math.isnan(one.read)
         assert comments.read == 0
@@ -191,10 +191,10 @@ def test_texts_beyond_those_that_may_wait_are_urgent() -> None:
             comments.admit(b"u%d" % number, [event(b"u%d" % number, number, f"text {number}")])
         assert (len(patient.jobs), len(urgent.jobs)) == (PATIENT, 2)
         urgent.run()
-        await turn()
+        await batch()
         assert offsets(comments.take_ready()) == [PATIENT, PATIENT + 1]
         patient.run()
-        await turn()
+        await batch()
         assert len(comments.take_ready()) == PATIENT
         assert comments.held == 0
         comments.admit(b"v", [event(b"v", 100, "one more")])
@@ -220,16 +220,16 @@ def test_a_text_that_has_waited_too_long_is_urgent_and_so_is_what_comes_next(
         while not urgent.jobs:
             await asyncio.sleep(0.001)
         urgent.run()
-        await turn()
+        await batch()
         assert offsets(comments.take_ready()) == [0]
         assert (len(patient.jobs), len(urgent.jobs)) == (1, 1)  # it is not asked for the second
         assert stuck.cancelled() is not at_it
         if at_it:
             stuck.set_result(((np.zeros(3, np.float32), math.nan), 0.5))
-            await turn()
+            await batch()
             assert comments.take_ready() == []  # it counts once
         urgent.run()
-        await turn()
+        await batch()
         assert offsets(comments.take_ready()) == [1, 2]
         assert comments.held == 0
 
@@ -242,12 +242,12 @@ def test_what_is_forgotten_is_not_encoded() -> None:
         comments.admit(b"u", [event(b"u", 0, "a secret")])
         comments.forget()
         later.run()
-        await turn()
+        await batch()
         assert texts == []
         assert comments.held == 0
         comments.admit(b"u", [event(b"u", 0, "a secret")])
         later.run()
-        await turn()
+        await batch()
         assert offsets(comments.take_ready()) == [0]
 
     asyncio.run(check())
@@ -296,7 +296,7 @@ def test_what_is_forgotten_leaves_no_text_behind() -> None:
                 await asyncio.sleep(0.01)
             assert offsets(ready) == [0]
         assert texts == ["patient", f"text {PATIENT - 1} of a user", "text 0 of a user"]
-        await turn()
+        await batch()
         assert not comments._patient
         assert not comments._jobs
 

@@ -19,7 +19,7 @@ from models.evaluation.evaluate import Question, evaluate
 from models.evaluation.protocols import make_tasks
 from models.evaluation.registry import COMPARED, Wanted, make
 from models.evaluation.summary import figures, lift, training_counts
-from models.interfaces import Model, Report, Scorer, Task, Training, silent
+from models.interfaces import EvalTask, Model, ProgressCallback, Scorer, TrainingData, silent
 from models.network.text import TEXT_DIM
 from stream.core.errors import DataError
 
@@ -36,7 +36,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> EvalTask:
     (task,) = make_tasks("leave-one-out", DATA, no_text)
     return task
 
@@ -52,7 +52,9 @@ class Told:
     fits: list[int] = field(default_factory=list)
     fails: int = 0
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Any:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Any:
         self.fits.append(seed)
         if checkpoint is not None:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def test_every_name_makes_its_model() -> None:
         assert by_name[name].settings["fit"]["max_minutes"] == 1.5
 
 
-def test_ablations_leave_out_what_the_data_has(task: Task) -> None:
+def test_ablations_leave_out_what_the_data_has(task: EvalTask) -> None:
     rows = [model.name for model in make(Wanted(["ablations"]))]
     assert rows == ["freshet", *(row_name(part) for part in PARTS)]
     models = make(Wanted(["without-gap", "without-text", "without-comment"], max_minutes=0.001))
@@ -107,7 +109,7 @@ def test_ablations_leave_out_what_the_data_has(task: Task) -> None:
     assert refused == {f"without-{part}": f"the data has no {part} to read" for part in ("text", "comment")}
 
 
-def test_distances_to_freshet_are_told(task: Task) -> None:
+def test_distances_to_freshet_are_told(task: EvalTask) -> None:
     (found,) = compare([task], [Told(oracle), Told(wrong, "wrong"), Told(wrong, "freshet")])
     assert figures(found)["models"]["wrong"]["intervals"]["NDCG@10 - freshet"] == [0.0, 0.0]
 
@@ -121,7 +123,7 @@ def test_a_name_that_does_not_exist_is_said(names: list[str], preset: str, said:
         make(Wanted(names, preset))
 
 
-def test_figures_are_means_over_seeds(task: Task) -> None:
+def test_figures_are_means_over_seeds(task: EvalTask) -> None:
     (found,) = compare([replace(task, filter_seen=False)], [Told(oracle), Told(wrong, "wrong")], (0, 1))
     told = figures(found)["models"]["told"]
     assert told["test"]["HR@10"] == 1.0
@@ -133,7 +135,7 @@ def test_figures_are_means_over_seeds(task: Task) -> None:
     assert set(told["validation"]) >= {"HR@10", "NDCG@10"}
 
 
-def test_popularity_is_what_counting_says(task: Task) -> None:
+def test_popularity_is_what_counting_says(task: EvalTask) -> None:
     (found,) = compare([task], make(Wanted(["popularity"])), (0, 1, 2))
     counts = training_counts(task.training)
     hits = []
@@ -149,7 +151,7 @@ def test_popularity_is_what_counting_says(task: Task) -> None:
     assert sum(one["judged"] for one in figure["groups"]["items"]) == len(task.places)
 
 
-def test_what_is_kept_is_not_fitted_again(task: Task, tmp_path: Path) -> None:
+def test_what_is_kept_is_not_fitted_again(task: EvalTask, tmp_path: Path) -> None:
     model = Told(oracle)
     first = compare([task], [model], (0, 1), tmp_path)
     again = compare([task], [model], (0, 1), tmp_path)
@@ -160,7 +162,7 @@ def test_what_is_kept_is_not_fitted_again(task: Task, tmp_path: Path) -> None:
     assert model.fits == [0, 1, 0, 0]
 
 
-def test_an_interrupted_fit_goes_on_from_its_checkpoint(task: Task, tmp_path: Path) -> None:
+def test_an_interrupted_fit_goes_on_from_its_checkpoint(task: EvalTask, tmp_path: Path) -> None:
     model = Told(oracle, fails=1)
     with pytest.raises(KeyboardInterrupt):
         compare([task], [model], (0,), tmp_path)
@@ -178,19 +180,19 @@ def test_tasks_of_one_training_share_the_fit(tmp_path: Path) -> None:
     assert [one.task.settings["part"] for one in found] == ["among cold items", "among all items"]
 
 
-def test_a_model_that_cannot_run_is_named(task: Task) -> None:
+def test_a_model_that_cannot_run_is_named(task: EvalTask) -> None:
     (found,) = compare([task], [*make(Wanted(["content"])), Told(oracle)])
     told = figures(found)["models"]
     assert "no item texts" in told["content"]["not run"]
     assert told["told"]["test"]["HR@10"] == 1.0
 
 
-def test_scores_that_are_no_numbers_are_refused(task: Task) -> None:
+def test_scores_that_are_no_numbers_are_refused(task: EvalTask) -> None:
     (found,) = compare([task], [Told(lambda rows, places, seed: oracle(rows, places, seed) * torch.nan)])
     assert "not finite numbers" in found.outcomes[0].refused
 
 
-def test_lift_is_the_paired_difference(task: Task) -> None:
+def test_lift_is_the_paired_difference(task: EvalTask) -> None:
     def knows(rows: Histories, places: Rows, seed: int) -> torch.Tensor:
         return oracle(rows, places, 0) if len(rows.item) == len(task.rows.item) else wrong(rows, places, 0)
 
@@ -199,7 +201,7 @@ def test_lift_is_the_paired_difference(task: Task) -> None:
     assert lift(more, less)["told"]["HR@10"]["lift"] > 0.5
 
 
-def test_nothing_to_compare_is_said(task: Task) -> None:
+def test_nothing_to_compare_is_said(task: EvalTask) -> None:
     models: list[Model] = make(Wanted(["popularity"]))
     with pytest.raises(DataError, match="nothing to compare"):
         compare([task], models, ())

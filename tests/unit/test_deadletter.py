@@ -39,7 +39,7 @@ def size(made: Outgoing) -> int:
         (b"k" * (MAX_VALUE + 1), b"v", [], True),
         (b"k" * (6 << 20), b"v" * (6 << 20), [("h", b"x" * (31 << 10))], True),
         (b"k", b"v" * (MAX_VALUE - 1), [("", b"")] * 200_000, False),
-        (None, None, [("replay", b"clicks/0/1")] * 200_000, False),
+        (None, None, [("original-record", b"clicks/0/1")] * 200_000, False),
     ],
 )
 def test_it_fits(key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], cut: bool) -> None:

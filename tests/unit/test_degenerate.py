@@ -19,7 +19,7 @@ from models.evaluation.protocols import make_tasks
 from models.evaluation.protocols.cold import SHARE
 from models.evaluation.protocols.parts import share_of
 from models.evaluation.sequential_baselines import sasrec
-from models.interfaces import Training
+from models.interfaces import TrainingData
 from models.metrics.ranks import MISSED
 from models.network.text import TEXT_DIM
 from models.training.degenerate import notes, rankable
@@ -213,5 +213,5 @@ def test_predictions_that_are_no_numbers_are_named(monkeypatch: pytest.MonkeyPat
 def test_a_training_is_whole(world: DataSet) -> None:
     """The checks pass over what is sound."""
     task = make_tasks("leave-one-out", world, ENCODER.encode)[0]
-    assert isinstance(task.training, Training)
+    assert isinstance(task.training, TrainingData)
     assert notes(task) == []

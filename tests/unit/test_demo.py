@@ -15,7 +15,7 @@ from rich.console import Console
 
 from deploy.demo.closed_loop import ClosedLoop, Held
 from deploy.demo.folders import KAFKA, LOCK, run_folder
-from deploy.demo.hit_rate import HitRate, Judge, Seen, by_count
+from deploy.demo.hit_rate import HitCounter, HitRate, Seen, by_count
 from deploy.demo.holdout import held_events, spot_user
 from deploy.demo.progress import Board, Figures, Spot
 from deploy.demo.source import NAME, download, find
@@ -93,42 +93,42 @@ class TestClosedLoop:
 
 class TestJudge:
     def test_popularity_leaves_out_what_the_user_had(self) -> None:
-        judge = Judge([f"p{n}" for n in range(20)])
+        hits = HitCounter([f"p{n}" for n in range(20)])
         for item in ("p0", "p3", "other"):
-            judge.had("a", item)
-        assert judge.popular_slate("a") == ["p1", "p2", *(f"p{n}" for n in range(4, 12))]
-        assert judge.popular_slate("b") == [f"p{n}" for n in range(10)]
+            hits.had("a", item)
+        assert hits.popular_slate("a") == ["p1", "p2", *(f"p{n}" for n in range(4, 12))]
+        assert hits.popular_slate("b") == [f"p{n}" for n in range(10)]
 
     def test_rates_count_the_first_ten_places(self) -> None:
-        judge = Judge([f"p{n}" for n in range(20)])
+        hits = HitCounter([f"p{n}" for n in range(20)])
         slate = [f"s{n}" for n in range(11)]
-        assert judge.judge("a", "s9", slate)
-        assert not judge.judge("a", "s10", slate)
-        assert not judge.judge("b", "p9", slate)  # popularity's hit
-        assert not judge.judge("b", "p10", ())
-        found = judge.rate()
+        assert hits.count("a", "s9", slate)
+        assert not hits.count("a", "s10", slate)
+        assert not hits.count("b", "p9", slate)  # popularity's hit
+        assert not hits.count("b", "p10", ())
+        found = hits.rate()
         assert (found.judged, found.freshet, found.popularity) == (4, 0.25, 0.25)
 
     def test_interval_is_paired_and_by_user(self) -> None:
-        judge = Judge([f"p{n}" for n in range(10)])
+        hits = HitCounter([f"p{n}" for n in range(10)])
         for user in range(50):
             for _ in range(4):
-                judge.judge(f"u{user}", "s", ["s"])  # always a hit, popularity never
-        assert judge.rate() == HitRate(200, 1.0, 0.0, 1.0, 1.0)
+                hits.count(f"u{user}", "s", ["s"])  # always a hit, popularity never
+        assert hits.rate() == HitRate(200, 1.0, 0.0, 1.0, 1.0)
 
     def test_interval_of_half_the_users(self) -> None:
         """The mean of 100 users' 0/1 differences, half of them 1: standard error 0.05, so 0.402 to 0.598 by the book."""
-        judge = Judge([])
+        hits = HitCounter([])
         for user in range(100):
             for _ in range(3):  # a user's events are alike: more of them say nothing more
-                judge.judge(f"u{user}", "s", ["s"] if user % 2 else [])
-        found = judge.rate()
+                hits.count(f"u{user}", "s", ["s"] if user % 2 else [])
+        found = hits.rate()
         assert found.low == pytest.approx(0.402, abs=0.015)
         assert found.high == pytest.approx(0.598, abs=0.015)
-        assert judge.rate() == found  # seeded
+        assert hits.rate() == found  # seeded
 
     def test_nothing_judged_yet(self) -> None:
-        assert Judge(["a"]).rate().judged == 0
+        assert HitCounter(["a"]).rate().judged == 0
 
     def test_seen_as_a_state_record_remembers(self) -> None:
         seen = Seen()

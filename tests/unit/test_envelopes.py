@@ -16,10 +16,10 @@ from aiokafka.partitioner import murmur2 as kafka_hash
 from deploy.clients.murmur2 import murmur2
 from deploy.dead_letters import corrections
 from deploy.dead_letters.corrections import Acceptance, Correction, Edits
-from deploy.dead_letters.reader import Choice, Letter, Letterbox
-from deploy.dead_letters.redrive import SendBack, Status
+from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter
+from deploy.dead_letters.redrive import Redrive, Status
 from deploy.verify import Scope, check
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.validator import Accepted, Validator
 from stream.core.decoder import EventDecoder
 from stream.core.errors import DataError, RecordError
 from stream.core.messages import CLICK, MAX_DEPTH, SourceEvent
@@ -51,7 +51,7 @@ def cloud(data: Any, **more: Any) -> dict[str, Any]:
 
 
 DECODERS = {envelope: EventDecoder(kafka_hash, 1, SCALE, envelope=envelope) for envelope in ENVELOPES}
-JUDGES = {envelope: Judge(1, SCALE, envelope=envelope) for envelope in ENVELOPES}
+VALIDATORS = {envelope: Validator(1, SCALE, envelope=envelope) for envelope in ENVELOPES}
 
 
 def decode(value: bytes, envelope: str, key: bytes = b"u1", headers: Any = ()) -> SourceEvent:
@@ -65,7 +65,7 @@ def refused(value: bytes, envelope: str, key: bytes = b"u1", headers: Any = ()) 
 
 
 def judged(value: bytes, envelope: str) -> Accepted | str:
-    return JUDGES[envelope].judge(CLICK, 0, NOW, b"u1", value)
+    return VALIDATORS[envelope].validate(CLICK, 0, NOW, b"u1", value)
 
 
 # taken out
@@ -272,7 +272,7 @@ def lettered(value: bytes) -> tuple[Lists, Letter]:
     row = log.topics[CLICKS][0][0]
     letter = DeadLetters("00").letter(CLICKS, 0, row, refused(value, "debezium"))
     log.append(SETTINGS.dead_letters_topic, 0, letter.key, letter.value, tuple(letter.headers), NOW)
-    return log, next(iter(Letterbox(SETTINGS, log).read()))
+    return log, next(iter(DeadLetterReader(SETTINGS, log).read()))
 
 
 @pytest.mark.parametrize("wrap", [change, lambda event: connect(change(event)), lambda event: event])
@@ -287,7 +287,7 @@ def test_edits_are_of_the_event_and_what_goes_back_has_its_envelope(wrap: Any, t
     assert unedited["wrong"] == ["item: missing, expected string, 1 to 256 characters"]
     file = tmp_path / "fix.jsonl"
     file.write_text(json.dumps(row) + "\n")
-    box = Letterbox(SETTINGS, log)
+    box = DeadLetterReader(SETTINGS, log)
     sent: list[Any] = []
 
     class Sender:
@@ -298,7 +298,7 @@ def test_edits_are_of_the_event_and_what_goes_back_has_its_envelope(wrap: Any, t
         def place(self, future: Any) -> Any:
             return (CLICKS, 0, future)
 
-    task = SendBack(SETTINGS, box, Choice(), corrections.read(file))
+    task = Redrive(SETTINGS, box, Choice(), corrections.read(file))
     assert [one.status for one in task.run(task.plan(), Sender())] == [Status.SENT]
     ((topic, key, value),) = sent
     assert (topic, key, json.loads(value)) == (CLICKS, b"u1", right)
@@ -312,7 +312,7 @@ def test_a_letter_of_a_delete_says_so_and_a_whole_event_may_be_given() -> None:
     assert row["value"] == change(None, "d")
     assert "deletes of events cannot be applied" in row["wrong"][0]
     fixed = {letter.source: Correction(value=packed(EVENT))}
-    task = SendBack(SETTINGS, Letterbox(SETTINGS, log), Choice(), fixed)
+    task = Redrive(SETTINGS, DeadLetterReader(SETTINGS, log), Choice(), fixed)
     assert [one.status for one in task.run(task.plan(), None)] == [Status.READY]
 
 
@@ -341,7 +341,7 @@ def test_verify_follows_a_change_of_the_setting() -> None:
     topic = new.sources[CLICK]
     world.letter(topic, world.log.topics[topic][partition][offset], "missing required field `user`")
     world._read[topic, partition] = offset + 1
-    world.send_raw(CLICK, b"u1", value, partition, (("replay", f"{topic}/{partition}/{offset}".encode()),))
+    world.send_raw(CLICK, b"u1", value, partition, (("original-record", f"{topic}/{partition}/{offset}".encode()),))
     world.work()
     assert {"valid-dead-letter", "lost"} <= set(check(world.log, new).kinds)
     assert "invalid-applied" in check(world.log, old).kinds

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploy.clients.murmur2 import murmur2
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.validator import Accepted, Validator
 from stream.core.decoder import EventDecoder
 from stream.core.errors import REASONS, RecordError
 from stream.core.json_body import JsonDecoder
@@ -22,7 +22,7 @@ SCALE = (0.5, 5.0)
 NOW = 1_700_000_000_000
 PARTITIONS = 4
 DECODER = EventDecoder(kafka_hash, PARTITIONS, SCALE)
-JUDGE = Judge(PARTITIONS, SCALE)
+VALIDATOR = Validator(PARTITIONS, SCALE)
 GOOD: dict[int, dict[str, Any]] = {
     CLICK: {"user": "alice", "item": "i1", "time": NOW},
     RATING: {"user": "alice", "item": "i1", "time": NOW, "value": 4.5},
@@ -64,7 +64,7 @@ def test_a_click() -> None:
 def test_the_action_of_a_click_is_any_name(said: Any, found: str) -> None:
     value = body(CLICK, action=said)
     assert decode(CLICK, value).action == found
-    verdict = JUDGE.judge(CLICK, HOME, NOW, b"alice", value)
+    verdict = VALIDATOR.validate(CLICK, HOME, NOW, b"alice", value)
     assert isinstance(verdict, Accepted)
     assert verdict.action == found
 
@@ -75,14 +75,14 @@ def test_an_action_that_is_no_name_is_refused_by_field(action: Any, reason: str)
     with pytest.raises(RecordError) as refused:
         decode(CLICK, value)
     assert (refused.value.reason, refused.value.field) == (reason, "action")
-    assert isinstance(JUDGE.judge(CLICK, HOME, NOW, b"alice", value), str)
+    assert isinstance(VALIDATOR.validate(CLICK, HOME, NOW, b"alice", value), str)
 
 
 @pytest.mark.parametrize("behaviour", [RATING, COMMENT])
 def test_only_clicks_have_an_action(behaviour: int) -> None:
     value = body(behaviour, action="dislike")
     assert decode(behaviour, value).action == ""
-    verdict = JUDGE.judge(behaviour, HOME, NOW, b"alice", value)
+    verdict = VALIDATOR.validate(behaviour, HOME, NOW, b"alice", value)
     assert isinstance(verdict, Accepted)
     assert verdict.action == ""
 
@@ -118,7 +118,7 @@ def test_a_rating_and_a_comment() -> None:
 )
 def test_acceptable(behaviour: int, value: bytes) -> None:
     assert decode(behaviour, value).user == b"alice"
-    assert isinstance(JUDGE.judge(behaviour, HOME, NOW, b"alice", value), Accepted)
+    assert isinstance(VALIDATOR.validate(behaviour, HOME, NOW, b"alice", value), Accepted)
 
 
 # what a bad record is called: one of every kind
@@ -185,7 +185,7 @@ def test_unacceptable(behaviour: int, value: bytes | None, said: tuple[str, str,
     assert (error.stage, error.reason, error.field) == said
     assert error.reason in REASONS
     assert str(error)
-    assert isinstance(JUDGE.judge(behaviour, HOME, NOW, b"alice", value), str)
+    assert isinstance(VALIDATOR.validate(behaviour, HOME, NOW, b"alice", value), str)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_key_and_partition(key: bytes | None, partition: int, said: tuple[str, s
     with pytest.raises(RecordError) as raised:
         decode(CLICK, body(CLICK), key, partition)
     assert (raised.value.stage, raised.value.reason) == said
-    assert isinstance(JUDGE.judge(CLICK, partition, NOW, key, body(CLICK)), str)
+    assert isinstance(VALIDATOR.validate(CLICK, partition, NOW, key, body(CLICK)), str)
 
 
 def test_a_rating_is_told_as_it_is_not_rounded_onto_the_scale() -> None:
@@ -306,7 +306,7 @@ def verdicts(behaviour: int, value: bytes, key: bytes) -> tuple[SourceEvent | Re
         found: SourceEvent | RecordError = DECODER.decode(behaviour, partition, 0, NOW, key, value)
     except RecordError as error:
         found = error
-    return found, JUDGE.judge(behaviour, partition, NOW, key, value)
+    return found, VALIDATOR.validate(behaviour, partition, NOW, key, value)
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -335,7 +335,7 @@ def test_any_bytes_are_an_event_or_a_record_error(value: bytes, key: bytes | Non
     for behaviour in (CLICK, RATING, COMMENT):
         with pytest.raises(RecordError):
             DECODER.decode(behaviour, 0, 0, NOW, key, value)
-        assert isinstance(JUDGE.judge(behaviour, 0, NOW, key, value), str)
+        assert isinstance(VALIDATOR.validate(behaviour, 0, NOW, key, value), str)
 
 
 def test_click_is_frozen() -> None:

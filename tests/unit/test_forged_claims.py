@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.verify import check
-from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, Writers
+from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, Fencing
 from deploy.verify.fencing import _parsed as check_parsed
 from deploy.verify.fencing import epoch as check_epoch
 from deploy.verify.keys import TEXT
 from deploy.verify.local_store import OFFSET_KEY
-from deploy.verify.validator import Judge
+from deploy.verify.validator import Validator
 from stream.core.errors import FencedError, TopologyError
 from stream.core.fencing_log import (
     CLAIM_KEY,
@@ -231,7 +231,7 @@ def test_worker_check_and_schema_agree_on_who_can_be_a_user(key: bytes | None) -
     told = of_user(key, UTF8)
     assert told == (TEXT.user(key) is not None)
     body = json.dumps({"user": (key or b"").decode(errors="replace"), "item": "i", "time": 1}).encode()
-    verdict = Judge(1, (0.5, 5)).judge(0, 0, NOW, key, body)
+    verdict = Validator(1, (0.5, 5)).validate(0, 0, NOW, key, body)
     assert told == (not isinstance(verdict, str))
 
 
@@ -394,13 +394,13 @@ def stands_for_worker(log: list[Written]) -> list[bytes]:
 
 
 def stands_for_check(log: list[Written]) -> list[bytes]:
-    writers = Writers()
+    fencing = Fencing()
     found = []
     for record in log:
         row = Row(0, record.offset, NOW, record.key, record.value, tuple(record.headers))
         if record.key == CLAIM:
-            writers.claim(row)
-        elif record.value is not None and writers.judge(row) not in (FENCED, FORGED, NOBODYS):
+            fencing.claim(row)
+        elif record.value is not None and fencing.check(row) not in (FENCED, FORGED, NOBODYS):
             found.append(record.value)
     return found
 

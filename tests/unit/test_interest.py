@@ -46,7 +46,7 @@ def folded(*events: SourceEvent) -> Interest:
 
 def fields(state: Interest) -> tuple[object, ...]:
     return (
-        state.model, state.seq, tuple(state.fence), state.catalogue, state.last_time, state.chain, tuple(state.folded),
+        state.model, state.seq, tuple(state.applied), state.catalogue, state.last_time, state.chain, tuple(state.folded),
         state.h.tobytes(), state.c.tobytes(), state.recent, state.recent_count, state.seen,
     )  # fmt: skip
 
@@ -56,7 +56,7 @@ def fields(state: Interest) -> tuple[object, ...]:
 
 def test_a_new_user_has_nothing() -> None:
     state = interest.new(MODEL, HIDDEN)
-    assert (state.seq, state.fence, state.last_time, state.chain) == (0, [-1, -1, -1], NO_TIME, ZERO_CHAIN)
+    assert (state.seq, state.applied, state.last_time, state.chain) == (0, [-1, -1, -1], NO_TIME, ZERO_CHAIN)
     assert not state.h.any()
     assert list(state.recents()) == []
 
@@ -64,7 +64,7 @@ def test_a_new_user_has_nothing() -> None:
 def test_seq_fence_and_folded_list() -> None:
     state = folded(event(0, 5), event(1, 2), event(0, 9))
     assert state.seq == 3
-    assert state.fence == [9, 2, -1]
+    assert state.applied == [9, 2, -1]
     assert state.folded == [(0, 5), (1, 2), (0, 9)]
 
 
@@ -97,8 +97,8 @@ def test_the_chain_tells_order_identity_and_payload_apart() -> None:
 
 def test_replays_and_the_fence() -> None:
     state = folded(event(0, 5))
-    assert [interest.is_replay(state, event(0, offset)) for offset in (4, 5, 6)] == [True, True, False]
-    assert not interest.is_replay(state, event(1, 0))
+    assert [interest.is_redelivered(state, event(0, offset)) for offset in (4, 5, 6)] == [True, True, False]
+    assert not interest.is_redelivered(state, event(1, 0))
 
 
 def test_a_duplicate_moves_the_fence_only() -> None:
@@ -107,8 +107,8 @@ def test_a_duplicate_moves_the_fence_only() -> None:
     assert interest.is_duplicate(state, again)
     chain = state.chain
     interest.pass_over(state, again)
-    assert (state.seq, state.chain, state.fence, state.folded) == (1, chain, [5, 8, -1], [(0, 5)])
-    assert interest.is_replay(state, again)
+    assert (state.seq, state.chain, state.applied, state.folded) == (1, chain, [5, 8, -1], [(0, 5)])
+    assert interest.is_redelivered(state, again)
 
 
 def test_what_is_no_duplicate() -> None:

@@ -19,8 +19,8 @@ from deploy.clients.message_keys import keyed, require_keys
 from deploy.clients.murmur2 import murmur2
 from deploy.dead_letters import corrections
 from deploy.dead_letters.corrections import Acceptance, Edits
-from deploy.dead_letters.reader import Choice, Letter, Letterbox
-from deploy.dead_letters.redrive import SendBack, Status
+from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter
+from deploy.dead_letters.redrive import Redrive, Status
 from deploy.dead_letters.status import Standing, State
 from models.data import Message
 from stream.core.decoder import EventDecoder
@@ -166,7 +166,7 @@ def test_a_user_that_has_no_key_is_told_before_anything_is_read() -> None:
 # dead letters
 
 
-def letterbox(given: Settings, key: bytes, body: Any = BODY) -> tuple[Lists, Letterbox, Letter]:
+def world_of_letters(given: Settings, key: bytes, body: Any = BODY) -> tuple[Lists, DeadLetterReader, Letter]:
     """A log with one record that no worker of these settings takes, and its letter."""
     clicks = given.sources[CLICK]
     log = Lists([*given.sources, given.dead_letters_topic], 2)
@@ -179,15 +179,15 @@ def letterbox(given: Settings, key: bytes, body: Any = BODY) -> tuple[Lists, Let
         )
     letter = DeadLetters("00").letter(clicks, home, row, error.value)
     log.append(given.dead_letters_topic, home, letter.key, letter.value, tuple(letter.headers), NOW)
-    box = Letterbox(given, log)
-    return log, box, next(iter(box.read()))
+    reader = DeadLetterReader(given, log)
+    return log, reader, next(iter(reader.read()))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_key_from_the_user_is_of_this_form_and_goes_back_once(form: str, tmp_path: Path) -> None:
     given = settings_of(form)
     other = next(name for name in FORMS if name != form)
-    log, box, letter = letterbox(given, key_of(USER, other))
+    log, reader, letter = world_of_letters(given, key_of(USER, other))
     acceptance = Acceptance(given)
     assert f'key = "{other}"' in corrections.line(acceptance, letter, Edits())["wrong"][0]
     row = corrections.line(acceptance, letter, Edits(key_from_user=True))
@@ -202,18 +202,18 @@ def test_the_key_from_the_user_is_of_this_form_and_goes_back_once(form: str, tmp
         def place(self, future: Any) -> Any:
             return ("clicks", 0, future)
 
-    assert Standing(given, box, Choice()).of(letter).state is State.OPEN
-    task = SendBack(given, box, Choice(), corrections.read(file))
+    assert Standing(given, reader, Choice()).of(letter).state is State.OPEN
+    task = Redrive(given, reader, Choice(), corrections.read(file))
     assert [one.status for one in task.run(task.plan(), Sender())] == [Status.SENT]
     assert log.topics["clicks"][murmur2(key_of(USER, form)) % 2][-1].key == key_of(USER, form)
-    assert Standing(given, box, Choice()).of(letter).state is State.BACK
-    again = SendBack(given, box, Choice(), corrections.read(file))
+    assert Standing(given, reader, Choice()).of(letter).state is State.BACK
+    again = Redrive(given, reader, Choice(), corrections.read(file))
     assert [one.status for one in again.run(again.plan(), Sender())] == [Status.BACK]
 
 
 def test_a_user_that_has_no_key_leaves_the_letters_key_and_is_named() -> None:
     given = settings_of(LONG)
-    _, _, letter = letterbox(given, key_of(USER, LONG), BODY | {"user": "alice"})
+    _, _, letter = world_of_letters(given, key_of(USER, LONG), BODY | {"user": "alice"})
     row = corrections.line(Acceptance(given), letter, Edits(key_from_user=True))
     assert corrections.as_bytes(row["key"]) == key_of(USER, LONG)
     assert "another number than the body's user" in row["wrong"][0]
@@ -223,11 +223,11 @@ def test_a_user_that_has_no_key_leaves_the_letters_key_and_is_named() -> None:
 def test_a_key_that_is_given_by_hand_is_the_users(form: str) -> None:
     given = settings_of(form)
     other = next(name for name in FORMS if name != form)
-    _, box, letter = letterbox(given, key_of(USER, other))
-    ((source, correction),) = deadletters._single(given.key, box, Choice(), None, USER, None).items()
+    _, reader, letter = world_of_letters(given, key_of(USER, other))
+    ((source, correction),) = deadletters._single(given.key, reader, Choice(), None, USER, None).items()
     assert (source, correction.key) == (letter.source, key_of(USER, form))
-    task = SendBack(given, box, Choice(), {source: correction})
+    task = Redrive(given, reader, Choice(), {source: correction})
     assert [one.status for one in task.run(task.plan(), None)] == [Status.READY]
     if form == LONG:
         with pytest.raises(typer.BadParameter, match="--key: expected a whole number"):
-            deadletters._single(given.key, box, Choice(), None, "alice", None)
+            deadletters._single(given.key, reader, Choice(), None, "alice", None)

@@ -100,8 +100,8 @@ def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     )  # fmt: skip
     serving: Any = SimpleNamespace(bundle="b")
     pipeline = Pipeline(load(key=form), serving, **parts)
-    state = SimpleNamespace(chain=bytes(16), seq=1, fence=(3, -1, -1))
+    state = SimpleNamespace(chain=bytes(16), seq=1, applied=(3, -1, -1))
     event = decode(form, key_of("42", form), "42")
-    turn: Any = SimpleNamespace(user=event.user, partition=event.partition, state=state, folded=[event])
-    slate = pipeline._slate(turn, [], -1, NOW, False)
+    batch: Any = SimpleNamespace(user=event.user, partition=event.partition, state=state, folded=[event])
+    slate = pipeline._slate(batch, [], -1, NOW, False)
     assert (slate.user, slate.events) == ("42", [("clicks", event.partition, 3)])

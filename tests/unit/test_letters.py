@@ -15,11 +15,11 @@ from deploy.clients.printable import printable
 from deploy.clients.producer import Sent
 from deploy.dead_letters import corrections
 from deploy.dead_letters.corrections import Acceptance, Correction, Edits
-from deploy.dead_letters.reader import Choice, Letter, Letterbox, moment
-from deploy.dead_letters.redrive import CLOCKS_MS, Pace, SendBack, Status
+from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter, moment
+from deploy.dead_letters.redrive import CLOCKS_MS, Pace, Redrive, Status
 from stream.core.decoder import EventDecoder
 from stream.core.errors import REASONS, DataError, RecordError
-from stream.core.origin import REPLAY_HEADER
+from stream.core.origin import ORIGINAL_RECORD_HEADER
 from stream.pipeline.dead_letter import DeadLetters
 from stream.settings import load
 from tests.unit.synthetic import Lists
@@ -72,8 +72,8 @@ class World:
         assert isinstance(future, Sent)
         return future
 
-    def box(self) -> Letterbox:
-        return Letterbox(SETTINGS, self.log)
+    def box(self) -> DeadLetterReader:
+        return DeadLetterReader(SETTINGS, self.log)
 
     def replay(
         self,
@@ -81,7 +81,7 @@ class World:
         again: bool = False,
         dry: bool = False,
     ) -> list[tuple[str, Status]]:
-        task = SendBack(SETTINGS, self.box(), Choice(), fixed, again)
+        task = Redrive(SETTINGS, self.box(), Choice(), fixed, again)
         return [("/".join(one.letter.source), one.status) for one in task.run(task.plan(), None if dry else self)]
 
 
@@ -115,7 +115,7 @@ def test_a_corrected_letter_is_sent_once_however_often_it_is_asked_for(world: Wo
     origin = "/".join(source(bad))
     assert world.ids == [(b"alice", origin)]
     row = world.log.all(RATINGS)[-1]
-    assert row.headers == ((REPLAY_HEADER, origin.encode()), ("trace", b"t"), ("x", b"\xff"))
+    assert row.headers == ((ORIGINAL_RECORD_HEADER, origin.encode()), ("trace", b"t"), ("x", b"\xff"))
     assert world.replay(right, again=True) == [said(bad, Status.SENT)]
     assert world.ids == [(b"alice", origin)] * 2  # and to the worker a duplicate
 
@@ -183,7 +183,7 @@ def test_one_record_in_two_letters_goes_back_once(world: World) -> None:
 
 def test_a_forged_header_under_another_key_holds_no_letter_back(world: World) -> None:
     bad = world.put(RATINGS, b"alice", rating(value="four"))
-    forged = ((REPLAY_HEADER, "/".join(source(bad)).encode()),)
+    forged = ((ORIGINAL_RECORD_HEADER, "/".join(source(bad)).encode()),)
     world.put(RATINGS, b"mallory", rating("mallory"), forged)
     world.put(RATINGS, b"mallory", b"{", forged)  # a letter that claims the same origin
     assert world.replay(fixed(bad, value=rating())) == [said(bad, Status.SENT)]
@@ -228,10 +228,10 @@ def test_a_letter_from_elsewhere_is_not_sent(world: World) -> None:
 def test_what_was_deleted_since_is_said_to_be_unseen(world: World) -> None:
     bad = world.put(RATINGS, b"alice", rating(value="four"))
     home = (RATINGS, murmur2(b"alice") % 2)
-    assert SendBack(SETTINGS, world.box(), Choice(), fixed(bad, value=rating())).plan().unseen == []
+    assert Redrive(SETTINGS, world.box(), Choice(), fixed(bad, value=rating())).plan().unseen == []
     world.put(RATINGS, b"alice", rating(), now=NOW + 2 * CLOCKS_MS)
     world.log.first[home] = 1
-    assert SendBack(SETTINGS, world.box(), Choice(), fixed(bad, value=rating())).plan().unseen == [home]
+    assert Redrive(SETTINGS, world.box(), Choice(), fixed(bad, value=rating())).plan().unseen == [home]
 
 
 def test_the_rate_is_kept() -> None:

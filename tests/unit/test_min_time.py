@@ -22,7 +22,7 @@ from deploy.dead_letters import reader as letters
 from deploy.dead_letters.corrections import Acceptance
 from deploy.verify.check import check
 from deploy.verify.scope import Scope
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.validator import Accepted, Validator
 from models.data.checked import require_accepted
 from models.data.dataset import Event, dataset
 from stream.core.decoder import EventDecoder
@@ -250,10 +250,12 @@ def test_evaluate_and_read_ratings_say_so_and_go_on(tmp_path: Path, monkeypatch:
 
 
 def test_the_judge_goes_by_the_same_setting() -> None:
-    judge = Judge(1, SCALE, oldest=OLDEST)
-    assert judge.judge(CLICK, 0, NOW, b"u", click(SECONDS)) == "time 1700000000 is before 946684800000 (min_time)"
-    assert isinstance(judge.judge(CLICK, 0, NOW, b"u", click(OLDEST)), Accepted)
-    assert isinstance(Judge(1, SCALE).judge(CLICK, 0, NOW, b"u", click(0)), Accepted)
+    validator = Validator(1, SCALE, oldest=OLDEST)
+    assert (
+        validator.validate(CLICK, 0, NOW, b"u", click(SECONDS)) == "time 1700000000 is before 946684800000 (min_time)"
+    )
+    assert isinstance(validator.validate(CLICK, 0, NOW, b"u", click(OLDEST)), Accepted)
+    assert isinstance(Validator(1, SCALE).validate(CLICK, 0, NOW, b"u", click(0)), Accepted)
 
 
 def old_and_new() -> World:

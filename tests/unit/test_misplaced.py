@@ -46,7 +46,7 @@ def copy(row: Row, room: dict[str, int] = PLENTY) -> Outgoing | None:
 @given(
     headers=st.lists(
         st.tuples(
-            st.sampled_from(["replay", "forwarded", "x", "send-id"]),
+            st.sampled_from(["original-record", "forwarded", "x", "send-id"]),
             st.sampled_from([b"clicks/0/5", b"clicks/01/5", b"", b"items/0/5", b"\xff"]),
         ),
         max_size=5,
@@ -62,7 +62,7 @@ def test_the_copy_is_the_same_event_wherever_it_is_sent_from(headers: list[tuple
     sent = copy(row)
     assert sent is not None
     found = DECODER.decode(CLICK, RIGHT, 99, row.timestamp, sent.key, sent.value, sent.headers)
-    first = next((value for name, value in headers if name == "replay"), b"")
+    first = next((value for name, value in headers if name == "original-record"), b"")
     assert found.id == (own or ("clicks/0/5" if first == b"clicks/0/5" else f"clicks/{WRONG}/7"))
     assert [value for name, value in sent.headers if name == "forwarded"] == [f"clicks/{WRONG}/7".encode()]
     kept = [one for one in headers if one[0] in ("x", "send-id")]
@@ -98,7 +98,7 @@ def test_batches_fit_into_their_topic(room: dict[str, int], batches: int) -> Non
         return future
 
     producer = SimpleNamespace(create_batch=lambda: BatchBuilder(786_432, 0), send_batch=send_batch)
-    rows = [Outgoing(b"k" * 20, b"v" * 200, [("replay", b"clicks/0/5")]) for _ in range(10)]
+    rows = [Outgoing(b"k" * 20, b"v" * 200, [("original-record", b"clicks/0/5")]) for _ in range(10)]
     asyncio.run(RecordBatches(producer, 5.0, room=room).send({(CLICKS, 0): rows}))
     assert [count for count, _ in sent] == [10 // batches] * batches
     assert all(size <= room.get(CLICKS, 1 << 20) for _, size in sent)

@@ -17,7 +17,7 @@ from models.data.actions import often
 from models.data.dataset import Event, dataset
 from models.data.histories import histories
 from models.evaluation.ablation import Changed
-from models.interfaces import Training
+from models.interfaces import TrainingData
 from models.network.network import FEATURES, InterestNetwork, NetworkSize
 from models.network.scorer import input_rows, interest_scorer
 from models.training.batching import hold_validation
@@ -54,11 +54,11 @@ def followed(users: int = 60, rounds: int = 8, seed: int = 0) -> DataSet:
     return dataset("followed", events, [], (1.0, 5.0))
 
 
-def training_of(data: DataSet, actions: tuple[str, ...]) -> Training:
+def training_of(data: DataSet, actions: tuple[str, ...]) -> TrainingData:
     spec = InputSpec(data.rating_scale, data.scenes, WIDTH, data.choices, data.weights, actions)
     rows = histories(data.events, None, [item.item for item in data.items], spec, fake_vectors)
     use, watched = hold_validation(rows, 2)
-    return Training(data.items, spec, np.zeros((len(data.items) + 1, WIDTH), np.float32), rows, use, watched)
+    return TrainingData(data.items, spec, np.zeros((len(data.items) + 1, WIDTH), np.float32), rows, use, watched)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,20 +76,20 @@ def data() -> DataSet:
 
 
 @pytest.fixture(scope="module")
-def training(data: DataSet) -> Training:
+def training(data: DataSet) -> TrainingData:
     return training_of(data, often(data.events))
 
 
-def fitted(training: Training, features: tuple[str, ...] = FEATURES) -> InterestNetwork:
+def fitted(training: TrainingData, features: tuple[str, ...] = FEATURES) -> InterestNetwork:
     return NetworkModel("x", "dense", SMALL | {"features": features}, QUICK).fit(training, 0).network
 
 
 @pytest.fixture(scope="module")
-def network(training: Training) -> InterestNetwork:
+def network(training: TrainingData) -> InterestNetwork:
     return fitted(training)
 
 
-def first_places(network: InterestNetwork, data: DataSet, training: Training) -> float:
+def first_places(network: InterestNetwork, data: DataSet, training: TrainingData) -> float:
     """Of the clicks that follow a start of users that were not trained on: the share that the network puts first."""
     fresh = followed(users=40, seed=1)
     known = [item.item for item in data.items]
@@ -101,7 +101,7 @@ def first_places(network: InterestNetwork, data: DataSet, training: Training) ->
 
 
 def test_what_follows_a_purchase_and_a_skip_is_told_apart(
-    data: DataSet, training: Training, network: InterestNetwork
+    data: DataSet, training: TrainingData, network: InterestNetwork
 ) -> None:
     without = fitted(training, tuple(name for name in FEATURES if name != "action"))
     read, blind = (first_places(one, data, training) for one in (network, without))
@@ -111,7 +111,7 @@ def test_what_follows_a_purchase_and_a_skip_is_told_apart(
 
 @torch.no_grad()
 def test_a_dislike_and_a_purchase_of_one_item_lead_to_different_states(
-    training: Training, network: InterestNetwork
+    training: TrainingData, network: InterestNetwork
 ) -> None:
     spec, item = training.spec, network.item_matrix()[3:4]
     zero, numbers = torch.zeros(1, dtype=torch.int64), torch.tensor([spec.numbers(float("nan"), -1)])
@@ -202,7 +202,7 @@ def test_the_names_that_are_read_are_those_seen_often_enough() -> None:
     assert seen(_=19_900, skip=100, share=99) == ("skip",)
 
 
-def test_the_rows_hold_the_action_of_every_event(data: DataSet, training: Training) -> None:
+def test_the_rows_hold_the_action_of_every_event(data: DataSet, training: TrainingData) -> None:
     assert training.spec.actions == ("purchase", "skip")
     assert training.rows.action is not None
     names = {"purchase": 1, "skip": 2, "": 0}
@@ -215,7 +215,7 @@ def test_the_rows_hold_the_action_of_every_event(data: DataSet, training: Traini
 
 
 @torch.no_grad()
-def test_unrolled_and_stepped_read_the_same_actions(training: Training, network: InterestNetwork) -> None:
+def test_unrolled_and_stepped_read_the_same_actions(training: TrainingData, network: InterestNetwork) -> None:
     items, rows = network.item_matrix(), training.rows
     places = np.arange(rows.starts[0], rows.starts[1])
     empty = torch.zeros(1, network.size.hidden)
@@ -233,7 +233,7 @@ def test_unrolled_and_stepped_read_the_same_actions(training: Training, network:
     torch.testing.assert_close(c_last, c, rtol=1e-5, atol=1e-5)
 
 
-def test_the_action_is_an_ablation_of_its_own(data: DataSet, training: Training) -> None:
+def test_the_action_is_an_ablation_of_its_own(data: DataSet, training: TrainingData) -> None:
     changed = Changed("action", "dense", QUICK)
     assert changed.name == "without-action"
     size, _ = changed.size_and_fit(training)
@@ -244,13 +244,13 @@ def test_the_action_is_an_ablation_of_its_own(data: DataSet, training: Training)
         changed.fit(training_of(data, ()), 0)
 
 
-def kept(training: Training, features: tuple[str, ...]) -> Run:
+def kept(training: TrainingData, features: tuple[str, ...]) -> Run:
     model = Freshet("dense", SMALL | {"features": features}, QUICK | {"epochs": 1}, collaborative=False)
     info = DataInfo("x", "0" * 64, 1)
     return run_of(followed(2), training, model.fit(training, 0), info, {})
 
 
-def test_a_run_keeps_the_actions_that_its_network_reads(training: Training, tmp_path: Path) -> None:
+def test_a_run_keeps_the_actions_that_its_network_reads(training: TrainingData, tmp_path: Path) -> None:
     save_run(kept(training, FEATURES), tmp_path)
     assert load_run(tmp_path).spec.actions == ("purchase", "skip")
     about = json.loads((tmp_path / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""The header `replay`: which values count, what they make of an event's identity, and that hostile ones harm nobody."""
+"""The header `original-record`: which values count, what they make of an event's identity, and that hostile ones harm nobody."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.core import state as interest
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.messages import CLICK, SourceEvent
-from stream.core.origin import MAX_ORIGIN, REPLAY_HEADER, Headers, origin
+from stream.core.origin import MAX_ORIGIN, ORIGINAL_RECORD_HEADER, Headers, origin
 from stream.pipeline.dead_letter import MAX_HEADERS, DeadLetters
 
 TOPICS = ("p-clicks", "p-ratings", "p-comments")
@@ -41,7 +41,7 @@ def event(offset: int, headers: Headers, user: str = "alice", **fields: str) -> 
     "value", ["p-clicks/0/5", "p-ratings/3/0", "p-comments/2147483647/9223372036854775807", "p-clicks/9999999999/0"]
 )
 def test_a_place_counts(value: str) -> None:
-    assert origin([("x", b"p-clicks/0/1"), (REPLAY_HEADER, value.encode())], TOPICS) == value
+    assert origin([("x", b"p-clicks/0/1"), (ORIGINAL_RECORD_HEADER, value.encode())], TOPICS) == value
     assert len(value) < MAX_ORIGIN
 
 
@@ -55,19 +55,22 @@ def test_a_place_counts(value: str) -> None:
     ],
 )  # fmt: skip
 def test_anything_else_counts_for_nothing(value: bytes | None) -> None:
-    assert origin([(REPLAY_HEADER, value)], TOPICS) == ""
-    plain = event(9, [(REPLAY_HEADER, value)])
+    assert origin([(ORIGINAL_RECORD_HEADER, value)], TOPICS) == ""
+    plain = event(9, [(ORIGINAL_RECORD_HEADER, value)])
     assert plain.id == ""
     assert interest.event_id(plain, TOPICS[0]) == b"p-clicks/%d/9" % plain.partition
 
 
 def test_only_the_first_of_several_counts() -> None:
-    assert origin([(REPLAY_HEADER, b"p-clicks/0/5"), (REPLAY_HEADER, b"p-clicks/0/6")], TOPICS) == "p-clicks/0/5"
-    assert origin([(REPLAY_HEADER, b"?"), (REPLAY_HEADER, b"p-clicks/0/6")], TOPICS) == ""
+    assert (
+        origin([(ORIGINAL_RECORD_HEADER, b"p-clicks/0/5"), (ORIGINAL_RECORD_HEADER, b"p-clicks/0/6")], TOPICS)
+        == "p-clicks/0/5"
+    )
+    assert origin([(ORIGINAL_RECORD_HEADER, b"?"), (ORIGINAL_RECORD_HEADER, b"p-clicks/0/6")], TOPICS) == ""
 
 
 def test_the_id_of_the_body_comes_first() -> None:
-    headers = [(REPLAY_HEADER, b"p-clicks/0/5")]
+    headers = [(ORIGINAL_RECORD_HEADER, b"p-clicks/0/5")]
     assert interest.event_id(event(9, headers, id="mine"), TOPICS[0]) == b"mine"
     assert interest.event_id(event(9, headers, id=""), TOPICS[0]) == b"p-clicks/0/5"
     assert interest.event_id(event(9, headers), TOPICS[0]) == b"p-clicks/0/5"
@@ -75,7 +78,7 @@ def test_the_id_of_the_body_comes_first() -> None:
 
 HEADERS = st.lists(
     st.tuples(
-        st.one_of(st.just(REPLAY_HEADER), st.text(max_size=12)),
+        st.one_of(st.just(ORIGINAL_RECORD_HEADER), st.text(max_size=12)),
         st.one_of(
             st.none(),
             st.binary(max_size=40),
@@ -102,7 +105,7 @@ def test_no_header_makes_an_event_a_duplicate_of_another_users(ours: Headers, th
 
 @given(HEADERS)
 def test_a_letter_keeps_the_origin_that_its_record_named(headers: Headers) -> None:
-    """However often a record fails: the first `replay` header is what the letter, and so the next round, goes by."""
+    """However often a record fails: the first `original-record` header is what the letter, and so the next round, goes by."""
     received = Received(7, 1000, b"alice", b"{", headers)
     letter = LETTERS.letter("p-clicks", 2, received, RecordError("decode", "malformed_json", "", "no"))
     kept = [(name, value) for name, value in letter.headers if not name.startswith("__rec.errors.")]
@@ -112,7 +115,7 @@ def test_a_letter_keeps_the_origin_that_its_record_named(headers: Headers) -> No
 @pytest.mark.parametrize("before", [True, False])
 def test_large_headers_do_not_push_the_origin_out(before: bool) -> None:
     large = [(f"h{number}", b"x" * 1000) for number in range(100)]
-    named = [(REPLAY_HEADER, b"p-clicks/0/5")]
+    named = [(ORIGINAL_RECORD_HEADER, b"p-clicks/0/5")]
     received = Received(7, 1000, b"alice", b"{", named + large if before else large + named)
     letter = LETTERS.letter("p-clicks", 2, received, RecordError("decode", "malformed_json", "", "no"))
     kept = [(name, value) for name, value in letter.headers if not name.startswith("__rec.errors.")]
@@ -121,7 +124,7 @@ def test_large_headers_do_not_push_the_origin_out(before: bool) -> None:
 
 
 def test_an_oversized_first_header_is_not_replaced_by_a_second() -> None:
-    headers = [(REPLAY_HEADER, b"x" * (MAX_ORIGIN + 1)), (REPLAY_HEADER, b"p-clicks/0/5")]
+    headers = [(ORIGINAL_RECORD_HEADER, b"x" * (MAX_ORIGIN + 1)), (ORIGINAL_RECORD_HEADER, b"p-clicks/0/5")]
     letter = LETTERS.letter(
         "p-clicks", 2, Received(7, 1000, None, b"{", headers), RecordError("key", "null_key", "user", "no")
     )
@@ -129,9 +132,9 @@ def test_an_oversized_first_header_is_not_replaced_by_a_second() -> None:
 
 
 def test_many_headers_take_linear_time() -> None:
-    headers = [("a", b"")] * 200_000 + [(REPLAY_HEADER, b"?")] * 200_000
+    headers = [("a", b"")] * 200_000 + [(ORIGINAL_RECORD_HEADER, b"?")] * 200_000
     letter = LETTERS.letter(
         "p-clicks", 2, Received(7, 1000, None, b"{", headers), RecordError("key", "null_key", "user", "no")
     )
-    assert sum(name == REPLAY_HEADER for name, _ in letter.headers) == 1
+    assert sum(name == ORIGINAL_RECORD_HEADER for name, _ in letter.headers) == 1
     assert event(9, headers).id == ""

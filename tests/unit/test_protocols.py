@@ -16,7 +16,7 @@ from models.data.dataset import Event, dataset, in_order
 from models.data.histories import Floats, Histories
 from models.evaluation.protocols import PROTOCOLS, make_tasks
 from models.evaluation.protocols.transfer import simulated_scenes
-from models.interfaces import Task, Training
+from models.interfaces import EvalTask, TrainingData
 from models.network.text import TEXT_DIM
 from models.training.train import TrainSettings, training_part
 from stream.core.errors import DataError
@@ -38,7 +38,7 @@ def world() -> DataSet:
     return generate(users=100, items=120, events=24)
 
 
-def ids(training: Training, rows: Histories, places: Any) -> list[tuple[str, str]]:
+def ids(training: TrainingData, rows: Histories, places: Any) -> list[tuple[str, str]]:
     """User and item of some places."""
     owner = rows.owner()
     return [(rows.users[owner[at]], training.items[rows.item[at] - 1].item) for at in np.asarray(places).tolist()]
@@ -172,10 +172,10 @@ def test_simulated_scenes_are_called_so(world: DataSet) -> None:
     assert make_tasks("scene-transfer", scenes_world(), encode)[0].settings["scenes"] == "of the events"
 
 
-def same(one: Training, two: Training) -> bool:
+def same(one: TrainingData, two: TrainingData) -> bool:
     """Equal to the bit."""
 
-    def arrays(of: Training) -> list[Any]:
+    def arrays(of: TrainingData) -> list[Any]:
         rows = of.rows
         return [
             rows.starts, rows.item, rows.behaviour, rows.scene, rows.numbers, rows.comment, rows.vectors, rows.choice,
@@ -275,7 +275,7 @@ def test_items_that_the_catalogue_lacks_are_not_judged() -> None:
     assert ids(task.training, task.rows, task.places) == [("u", "d")]
 
 
-def counts(tasks: tuple[Task, ...]) -> list[int]:
+def counts(tasks: tuple[EvalTask, ...]) -> list[int]:
     return [len(task.places) for task in tasks]
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from models.data import generate
 from models.data.histories import Floats, Rows
 from models.evaluation.protocols import make_tasks
-from models.interfaces import Task
+from models.interfaces import EvalTask
 from models.metrics.bootstrap import drawn_means, ends
 from models.metrics.metrics import (
     ACCURACY,
@@ -165,7 +165,7 @@ def test_differences_are_paired() -> None:
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> EvalTask:
     def encode(texts: list[str]) -> Floats:
         return np.zeros((len(texts), TEXT_DIM), np.float32)
 
@@ -185,7 +185,7 @@ def test_the_first_are_those_of_a_stable_sort() -> None:
 
 
 @pytest.mark.parametrize("filter_seen", [True, False])
-def test_lists_and_ranks_are_those_of_the_plain_form(task: Task, filter_seen: bool) -> None:
+def test_lists_and_ranks_are_those_of_the_plain_form(task: EvalTask, filter_seen: bool) -> None:
     found = recommended(task.rows, task.places, score, filter_seen=filter_seen)
     assert (found.rank == ranks(task.rows, task.places, score, filter_seen=filter_seen)).all()
     assert found.top.shape == (len(task.places), TOP)
@@ -200,13 +200,13 @@ def test_lists_and_ranks_are_those_of_the_plain_form(task: Task, filter_seen: bo
             assert not set(top.tolist()) & set(task.rows.item[task.rows.starts[owner[place]] : place].tolist())
 
 
-def test_equal_scores_are_listed_in_the_order_of_their_rows_and_rank_last(task: Task) -> None:
+def test_equal_scores_are_listed_in_the_order_of_their_rows_and_rank_last(task: EvalTask) -> None:
     found = recommended(task.rows, task.places, lambda some: torch.zeros(len(some), 91), filter_seen=False)
     assert (found.rank == 89).all()
     assert (found.top == np.arange(1, TOP + 1)).all()
 
 
-def test_only_candidates_are_ranked(task: Task) -> None:
+def test_only_candidates_are_ranked(task: EvalTask) -> None:
     few = np.zeros(91, np.bool_)
     few[[3, 5, 8]] = True
     found = recommended(task.rows, task.places, score, filter_seen=False, candidates=few)

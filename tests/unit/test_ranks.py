@@ -15,7 +15,7 @@ from models.data import DataSet, generate
 from models.data.histories import Floats, Histories, Rows
 from models.evaluation.evaluate import Question, evaluate
 from models.evaluation.protocols import make_tasks
-from models.interfaces import Task
+from models.interfaces import EvalTask
 from models.metrics.ranks import MISSED, gains, hits, ranks
 from models.metrics.top_k import recommended
 from models.network.text import TEXT_DIM
@@ -77,14 +77,14 @@ def test_the_order_of_the_catalogue_decides_nothing(scores: list[float], order: 
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0])
-def test_a_model_that_says_the_same_of_all_items_hits_nothing(task: Task, value: float) -> None:
+def test_a_model_that_says_the_same_of_all_items_hits_nothing(task: EvalTask, value: float) -> None:
     """NaN was rank 1 for everything: HR@10 = NDCG@10 = 1."""
     found = ranks(task.rows, task.places, lambda some: torch.full((len(some), 91), value))
     assert (hits(found).mean(), gains(found).mean()) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_the_harness_refuses_scores_that_are_no_numbers(task: Task, value: float) -> None:
+def test_the_harness_refuses_scores_that_are_no_numbers(task: EvalTask, value: float) -> None:
     def score(some: Rows) -> torch.Tensor:
         scores = torch.zeros(len(some), 91)
         scores[0, 7] = value
@@ -100,18 +100,18 @@ def world() -> DataSet:
 
 
 @pytest.fixture(scope="module")
-def task(world: DataSet) -> Task:
+def task(world: DataSet) -> EvalTask:
     return make_tasks("leave-one-out", world, encode)[0]
 
 
-def test_a_network_that_diverges_at_once_is_refused_by_name(task: Task) -> None:
+def test_a_network_that_diverges_at_once_is_refused_by_name(task: EvalTask) -> None:
     """Its NDCG@10 on the validation part was 1, so that its first epoch was the best."""
     with pytest.raises(DataError, match=r"freshet: diverged in epoch 1: .*expected finite"):
         Freshet("dense", network={"width": 16}, fit={"rate": 1e30, "epochs": 3}).fit(task.training, 0)
 
 
 def test_a_network_that_diverges_later_stops_at_the_best_epoch_before(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    task: EvalTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from models.training.trainer import Fitting
 

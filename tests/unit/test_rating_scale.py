@@ -156,7 +156,7 @@ def narrow_then_wide() -> World:
     _, partition, offset = world.send(RATING, "ann", value=8.0)
     world.letter("ratings", world.log.topics["ratings"][partition][offset], "rating_out_of_scale", "validate")
     world._read["ratings", partition] = offset + 1
-    world._judge = type(world._judge)(2, WIDE)
+    world._validator = type(world._validator)(2, WIDE)
     world.send(RATING, "ann", value=8.0)
     world.work()
     return world

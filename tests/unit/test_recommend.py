@@ -17,7 +17,7 @@ from models.network import blend
 from stream.core import state as interest
 from stream.core.errors import StateError
 from stream.core.features import CHOICES, InputRows, InputSpec
-from stream.core.fold import Turn, advance, rank, take_in
+from stream.core.fold import UserBatch, advance, apply_events, rank
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, SourceEvent
 
 TOPICS = ("clicks", "ratings", "comments")
@@ -82,13 +82,13 @@ def event(
     )
 
 
-def turn(events: list[SourceEvent], record: bytes | None = None, model: bytes = MODEL) -> Turn:
-    return take_in(b"u", 0, record, events, TOPICS, model, WIDTH)
+def batch(events: list[SourceEvent], record: bytes | None = None, model: bytes = MODEL) -> UserBatch:
+    return apply_events(b"u", 0, record, events, TOPICS, model, WIDTH)
 
 
 def folded(events: list[SourceEvent], record: bytes | None = None) -> tuple[bytes, CountingModels]:
     models = CountingModels()
-    one = turn(events, record)
+    one = batch(events, record)
     advance([one], models, FixedCatalogue(), SPEC)
     return interest.encode(one.state), models
 
@@ -107,16 +107,16 @@ def test_batch_and_single_path_give_the_same_record() -> None:
 
 def test_waves_make_one_call_each_over_all_users() -> None:
     models = CountingModels()
-    turns = [take_in(b"u%d" % n, 0, None, [event(o) for o in range(n)], TOPICS, MODEL, WIDTH) for n in (1, 3, 2)]
-    advance(turns, models, FixedCatalogue(), SPEC)
+    batches = [apply_events(b"u%d" % n, 0, None, [event(o) for o in range(n)], TOPICS, MODEL, WIDTH) for n in (1, 3, 2)]
+    advance(batches, models, FixedCatalogue(), SPEC)
     assert models.calls == [3, 2, 1]
-    assert [one.state.h[0] for one in turns] == [1, 3, 2]
+    assert [one.state.h[0] for one in batches] == [1, 3, 2]
 
 
 def test_a_damaged_record_names_its_user() -> None:
     record, _ = folded([event(0)])
     with pytest.raises(StateError, match=r"user 'u', partition 0: .*checksum"):
-        turn([event(1)], record[:-1] + bytes([record[-1] ^ 1]))
+        batch([event(1)], record[:-1] + bytes([record[-1] ^ 1]))
 
 
 def test_recent_events_that_nobody_can_read_name_their_user() -> None:
@@ -131,9 +131,9 @@ def test_recent_events_that_nobody_can_read_name_their_user() -> None:
         state.recent = good.recent[:at] + bytes([chance.randrange(256)]) + good.recent[at + 1 :]
         forged = interest.encode(state)
         try:
-            taken = turn([event(9, "a", identity="id-3")], forged)
+            taken = batch([event(9, "a", identity="id-3")], forged)
             rank([taken], models, FixedCatalogue(), 3, filter_seen=True)
-            take_in(b"u", 0, forged, [], TOPICS, b"n" * 16, WIDTH)
+            apply_events(b"u", 0, forged, [], TOPICS, b"n" * 16, WIDTH)
         except StateError as error:
             found.append(str(error))
     said = re.compile(r"user 'u', partition 0: the recent events of a state cannot be decoded: .+")
@@ -143,37 +143,37 @@ def test_recent_events_that_nobody_can_read_name_their_user() -> None:
 
 def test_a_user_who_has_had_everything_gets_an_empty_slate() -> None:
     record, models = folded([event(offset, item) for offset, item in enumerate("abcd")])
-    assert rank([turn([], record)], models, FixedCatalogue(), 3, filter_seen=True) == [[]]
+    assert rank([batch([], record)], models, FixedCatalogue(), 3, filter_seen=True) == [[]]
 
 
 def test_a_replayed_event_changes_nothing() -> None:
     record, _ = folded([event(0), event(1)])
-    again = turn([event(0), event(1)], record)
-    assert (again.replayed, again.changed, again.state.seq) == (2, False, 2)
+    again = batch([event(0), event(1)], record)
+    assert (again.redelivered, again.changed, again.state.seq) == (2, False, 2)
 
 
 def test_a_duplicate_id_moves_the_fence_only() -> None:
     record, _ = folded([event(0, identity="x")])
-    again = turn([event(5, identity="x")], record)
-    assert (again.duplicates, again.changed, again.state.seq, again.state.fence) == (1, True, 1, [5, -1, -1])
+    again = batch([event(5, identity="x")], record)
+    assert (again.duplicates, again.changed, again.state.seq, again.state.applied) == (1, True, 1, [5, -1, -1])
     assert again.state.chain == interest.decode(record).chain
 
 
 def test_unknown_items_are_folded_and_counted() -> None:
     models = CountingModels()
-    one = turn([event(0, "never heard of"), event(1, "b")])
+    one = batch([event(0, "never heard of"), event(1, "b")])
     assert advance([one], models, FixedCatalogue(), SPEC) == 1
     assert one.state.seq == 2
 
 
 def test_late_events_are_counted_and_do_not_turn_the_clock_back() -> None:
-    one = turn([event(0, time=10_000), event(1, time=4_000), event(2, time=11_000)])
+    one = batch([event(0, time=10_000), event(1, time=4_000), event(2, time=11_000)])
     assert one.late == 1
     assert [x.gap_ms for x in one.inputs] == [interest.NO_TIME, 0, 1_000]
 
 
 def test_seen_items_are_not_recommended_unless_told() -> None:
-    one = turn([event(0, "a"), event(1, "c")])
+    one = batch([event(0, "a"), event(1, "c")])
     models = CountingModels()
     advance([one], models, FixedCatalogue(), SPEC)
     assert [s.item for s in rank([one], models, FixedCatalogue(), 4, filter_seen=True)[0]] == ["b", "d"]
@@ -183,7 +183,7 @@ def test_seen_items_are_not_recommended_unless_told() -> None:
 def test_the_latest_items_stay_hidden_when_the_seen_set_is_full() -> None:
     state = interest.new(MODEL, WIDTH)
     state.seen = np.arange(interest.MAX_SEEN, dtype=np.uint32).tobytes()
-    one = turn([event(0, "b")], interest.encode(state))
+    one = batch([event(0, "b")], interest.encode(state))
     assert len(one.state.seen_hashes()) == interest.MAX_SEEN
     models = CountingModels()
     advance([one], models, FixedCatalogue(), SPEC)
@@ -192,7 +192,7 @@ def test_the_latest_items_stay_hidden_when_the_seen_set_is_full() -> None:
 
 def test_a_state_of_another_model_is_folded_again() -> None:
     record, _ = folded([event(0, "a"), event(1, "b"), event(2, "c")])
-    other = turn([event(3, "d")], record, model=b"n" * 16)
+    other = batch([event(3, "d")], record, model=b"n" * 16)
     models = CountingModels()
     advance([other], models, FixedCatalogue(), SPEC)
     assert other.refolded
@@ -202,45 +202,45 @@ def test_a_state_of_another_model_is_folded_again() -> None:
 def test_the_step_model_reads_the_action_of_each_event() -> None:
     spec = replace(SPEC, actions=("purchase", "skip"))
     acts = ("skip", "", "share", "purchase")
-    one = turn([event(offset, action=action) for offset, action in enumerate(acts)])
+    one = batch([event(offset, action=action) for offset, action in enumerate(acts)])
     models = CountingModels()
-    advance([one, turn([event(0, action="purchase")])], models, FixedCatalogue(), spec)
+    advance([one, batch([event(0, action="purchase")])], models, FixedCatalogue(), spec)
     assert models.acted == [[2, 1], [0], [0], [1]]
-    again = turn([event(4, behaviour=RATING, value=4.0)], interest.encode(one.state), model=b"n" * 16)
+    again = batch([event(4, behaviour=RATING, value=4.0)], interest.encode(one.state), model=b"n" * 16)
     advance([again], models := CountingModels(), FixedCatalogue(), spec)
     assert models.acted == [[2], [0], [0], [1], [0]]
-    advance([turn([event(0, action="purchase")])], models := CountingModels(), FixedCatalogue(), SPEC)
+    advance([batch([event(0, action="purchase")])], models := CountingModels(), FixedCatalogue(), SPEC)
     assert models.acted == [[0]]
 
 
 @pytest.mark.parametrize("behaviour", [CLICK, RATING, COMMENT])
 def test_each_topic_has_its_own_fence(behaviour: int) -> None:
-    one = turn([event(9, behaviour=behaviour)])
-    assert [offset for offset in one.state.fence if offset >= 0] == [9]
-    assert one.state.fence[behaviour] == 9
+    one = batch([event(9, behaviour=behaviour)])
+    assert [offset for offset in one.state.applied if offset >= 0] == [9]
+    assert one.state.applied[behaviour] == 9
 
 
 # what the score looks at beside the state
 
 
 def asked(
-    *turns: Turn, last: int = 3, choices: tuple[int, ...] = (CLICK, RATING, COMMENT)
+    *batches: UserBatch, last: int = 3, choices: tuple[int, ...] = (CLICK, RATING, COMMENT)
 ) -> tuple[list[list[int]], list[int]]:
     models = CountingModels(last=last, choices=frozenset(choices))
-    rank(turns, models, FixedCatalogue(), 2, filter_seen=True)
+    rank(batches, models, FixedCatalogue(), 2, filter_seen=True)
     return models.asked[0]
 
 
 def test_the_newest_choices_of_every_user_come_first() -> None:
-    some = turn([event(0, "a"), event(1, "b"), event(2, "c"), event(3, "a")])
-    assert asked(some, turn([]), turn([event(0, "d")])) == (
+    some = batch([event(0, "a"), event(1, "b"), event(2, "c"), event(3, "a")])
+    assert asked(some, batch([]), batch([event(0, "d")])) == (
         [[0, 1, 0], [0, 3, 1], [0, 2, 2], [2, 4, 0]],
         [4, 0, 1],
     )
 
 
 def test_without_neighbours_nothing_is_looked_up() -> None:
-    assert asked(turn([event(0, "a")]), last=0) == ([], [1])
+    assert asked(batch([event(0, "a")]), last=0) == ([], [1])
 
 
 def test_a_comment_without_a_value_and_an_unknown_item_are_no_choices() -> None:
@@ -248,7 +248,7 @@ def test_a_comment_without_a_value_and_an_unknown_item_are_no_choices() -> None:
         event(0, "a"), event(0, "b", RATING, value=3.0), event(0, "c", COMMENT), event(1, "d", COMMENT, value=4.0),
         event(1, "never heard of"),
     ]  # fmt: skip
-    recent, count = asked(turn(events))
+    recent, count = asked(batch(events))
     assert recent == [[0, 4, 0], [0, 2, 1], [0, 1, 2]]
     assert count == [5], "all events are evidence"
 
@@ -270,4 +270,4 @@ def test_the_rule_for_choices_is_that_of_training(counted: tuple[str, ...]) -> N
     spec = InputSpec((0.5, 5.0), (), 3, counted)
     trained = histories(table, None, "abcd", spec, lambda texts: np.zeros((len(texts), 3), np.float32))
     expected = blend.recent_choices(trained, trained.starts[:-1], trained.starts[1:], 7)
-    assert asked(turn(events), last=7, choices=tuple(spec.chosen()))[0] == expected.tolist()
+    assert asked(batch(events), last=7, choices=tuple(spec.chosen()))[0] == expected.tolist()

@@ -99,7 +99,7 @@ def test_what_was_sent_on_before_is_not_sent_on_again(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, "freshet.misplaced"):
         found, figures = sent_on(right, *ROWS)
     assert found == [2]
-    assert figures.outcomes == {(CLICK, "replayed"): 2, (CLICK, "forwarded"): 1}
+    assert figures.outcomes == {(CLICK, "redelivered"): 2, (CLICK, "forwarded"): 1}
     assert right.asked == [(RIGHT, NOW - MARGIN)]
     assert [one.records for one in caplog.records if "not sent on twice" in one.getMessage()] == [2]  # type: ignore[attr-defined]
 
@@ -107,7 +107,7 @@ def test_what_was_sent_on_before_is_not_sent_on_again(caplog: pytest.LogCaptureF
 def test_where_all_were_sent_on_nothing_is_left_to_send() -> None:
     found, figures = sent_on(Right(*map(sent, ROWS)), *ROWS)
     assert found == []
-    assert figures.outcomes == {(CLICK, "replayed"): 3}
+    assert figures.outcomes == {(CLICK, "redelivered"): 3}
 
 
 def test_new_records_are_sent_on_without_a_look() -> None:

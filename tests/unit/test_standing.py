@@ -12,12 +12,12 @@ from aiokafka.partitioner import murmur2 as kafka_hash
 
 from deploy.clients.murmur2 import murmur2
 from deploy.dead_letters.corrections import Correction
-from deploy.dead_letters.reader import Choice, Letterbox
+from deploy.dead_letters.reader import Choice, DeadLetterReader
 from deploy.dead_letters.redrive import CLOCKS_MS, Status
 from deploy.dead_letters.status import Standing, State
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
-from stream.core.origin import REPLAY_HEADER
+from stream.core.origin import ORIGINAL_RECORD_HEADER
 from tests.unit import test_cli
 from tests.unit.test_letters import CLICKS, NOW, RATINGS, SETTINGS, World, fixed, rating, said, source
 
@@ -71,7 +71,7 @@ def test_a_letter_whose_key_was_corrected_counts_as_sent_back(
 def test_a_record_under_somebody_elses_key_hides_no_letter(world: World) -> None:
     """It may be forged: the letter stays open, and the place is named."""
     bad = world.put(RATINGS, b"alice", rating(value="four"))
-    world.put(RATINGS, b"mallory", rating("mallory"), ((REPLAY_HEADER, "/".join(source(bad)).encode()),))
+    world.put(RATINGS, b"mallory", rating("mallory"), ((ORIGINAL_RECORD_HEADER, "/".join(source(bad)).encode()),))
     assert states(world) == [("/".join(source(bad)), State.ELSEWHERE)]
     assert State.ELSEWHERE.open
     (letter,) = world.box().read()
@@ -127,8 +127,8 @@ def desk(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Two open letters and one that was sent back, behind `freshet deadletters list`."""
 
     @contextmanager
-    def opened(_: Any) -> Iterator[Letterbox]:
-        yield Letterbox(SETTINGS, world.log)
+    def opened(_: Any) -> Iterator[DeadLetterReader]:
+        yield DeadLetterReader(SETTINGS, world.log)
 
     monkeypatch.setattr("deploy.dead_letters.reader.opened", opened)
     bad = world.put(RATINGS, b"alice", rating(value="four"))

@@ -19,8 +19,8 @@ from deploy.verify import Report, Scope, check, scope
 from deploy.verify.changelog import split
 from deploy.verify.fencing import CLAIM
 from deploy.verify.local_store import OFFSET_KEY
-from deploy.verify.source_index import Ledger
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.source_index import SourceIndex
+from deploy.verify.validator import Accepted, Validator
 from stream.core import state as interest
 from stream.core.errors import DataError, TopologyError
 from stream.kafka.fenced_users import NOTES
@@ -212,8 +212,8 @@ def swapped_offsets(world: World) -> None:
     world.send(0, ALICE, "i9")
     found = world.log.topics["clicks"][partition_of(ALICE)]
     for row in (found[-1], found[-2]):
-        world.states[ALICE.encode()].fence[0] = row.offset - 1
-        judged = Judge(PARTITIONS, world.settings.rating_scale).judge(0, row.partition, NOW, row.key, row.value)
+        world.states[ALICE.encode()].applied[0] = row.offset - 1
+        judged = Validator(PARTITIONS, world.settings.rating_scale).judge(0, row.partition, NOW, row.key, row.value)
         assert isinstance(judged, Accepted)
         world._fold(ALICE.encode(), [event(0, row, judged)])
     world.log.offsets["clicks", partition_of(ALICE)] = found[-1].offset + 1
@@ -222,7 +222,7 @@ def swapped_offsets(world: World) -> None:
 def double(world: World) -> None:
     """An event is folded once more: the fence was forgotten."""
     state = world.states[ALICE.encode()]
-    state.fence[0] = -1
+    state.applied[0] = -1
     world.work(again=100)
     del world.log.topics["dead-letters"][partition_of("carol")][1:]
 
@@ -261,12 +261,12 @@ def wrong_chain(world: World) -> None:
     change_state(world, 2, lambda state: setattr(state, "chain", bytes(16)))
 
 
-def wrong_fence(world: World) -> None:
-    change_state(world, 2, lambda state: state.fence.__setitem__(0, state.fence[0] + 7))
+def wrong_applied(world: World) -> None:
+    change_state(world, 2, lambda state: state.applied.__setitem__(0, state.applied[0] + 7))
 
 
-def fence_back(world: World) -> None:
-    change_state(world, 2, lambda state: state.fence.__setitem__(0, 0))
+def applied_goes_back(world: World) -> None:
+    change_state(world, 2, lambda state: state.applied.__setitem__(0, 0))
 
 
 def wrong_time(world: World) -> None:
@@ -387,7 +387,7 @@ def slate_of_another_chain(world: World) -> None:
     change_slate(world, 2, chain="00" * 16)
 
 
-def slate_of_another_fence(world: World) -> None:
+def slate_with_other_applied(world: World) -> None:
     change_slate(world, 2, applied={f"clicks/{partition_of(ALICE)}": 0})
 
 
@@ -468,8 +468,8 @@ MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
     (fork, {"fork"}),
     (fork_at_the_head, {"fork"}),
     (wrong_chain, {"chain", "slate-chain"}),
-    (wrong_fence, {"fence", "slate-fence"}),
-    (fence_back, {"fence", "slate-fence"}),
+    (wrong_applied, {"applied", "slate-applied"}),
+    (applied_goes_back, {"applied", "slate-applied"}),
     (wrong_time, {"state"}),
     (forgotten_item, {"state"}),
     (forgets_seen, {"state"}),
@@ -498,7 +498,7 @@ MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
     (slate_of_no_state, {"slate-state"}),
     (slate_of_nobody, {"slate-state"}),
     (slate_of_another_chain, {"slate-chain", "uncovered"}),
-    (slate_of_another_fence, {"slate-fence"}),
+    (slate_with_other_applied, {"slate-applied"}),
     (slate_with_an_item_twice, {"slate"}),
     (slate_against_the_schema, {"slate", "uncovered"}),
     (committed_too_far, {"commit"}),
@@ -519,7 +519,7 @@ def test_a_mutant_is_red_for_the_right_reason(mutate: Callable[[World], None], k
     report = verify(world)
     assert report.exit_code == 1
     assert kinds <= set(report.kinds), report.violations
-    assert set(report.kinds) <= kinds | {"slate-events", "slate-fence", "slate-chain", "uncovered"}, report.violations
+    assert set(report.kinds) <= kinds | {"slate-events", "slate-applied", "slate-chain", "uncovered"}, report.violations
 
 
 def test_the_first_offender_is_named() -> None:
@@ -953,11 +953,11 @@ def test_a_letter_sent_back_twice_is_applied_once() -> None:
     world = World()
     _, partition, offset = world.send_raw(0, ALICE.encode(), b"{", partition_of(ALICE))
     world.work()
-    back = (("replay", f"clicks/{partition}/{offset}".encode()),)
+    back = (("original-record", f"clicks/{partition}/{offset}".encode()),)
     world.send(0, ALICE, headers=back)
     world.work()
     world.send(0, ALICE, headers=back)
-    world.send(0, ALICE, headers=(("replay", b"elsewhere/0/0"),))  # names no source: an event of its own
+    world.send(0, ALICE, headers=(("original-record", b"elsewhere/0/0"),))  # names no source: an event of its own
     world.states[ALICE.encode()].folded = []
     world.work()
     found = verify(world)
@@ -966,14 +966,14 @@ def test_a_letter_sent_back_twice_is_applied_once() -> None:
 
 def test_a_body_id_goes_before_the_replay_header() -> None:
     world = World()
-    world.send(0, ALICE, id="mine", headers=(("replay", b"clicks/0/7"),))
+    world.send(0, ALICE, id="mine", headers=(("original-record", b"clicks/0/7"),))
     world.work()
     assert verify(world).violations == []
 
 
 def test_a_replay_that_is_folded_twice_is_double() -> None:
     world = World()
-    back = (("replay", b"clicks/0/7"),)
+    back = (("original-record", b"clicks/0/7"),)
     world.send(0, ALICE, headers=back)
     world.work()
     state = world.states[ALICE.encode()]
@@ -993,21 +993,21 @@ def test_a_replay_that_is_folded_twice_is_double() -> None:
 def test_what_names_the_original(header: bytes, named: bool) -> None:
     world = World()
     spans = world.log.spans(world.settings.sources)
-    ledger = Ledger(world.settings.sources, spans, Judge(PARTITIONS, (0.5, 5)), 0)
-    row = Row(0, 0, NOW, b"u", b"", (("replay", header),))
-    assert ledger.replay_of(row) == (header.decode() if named else "")
+    ledger = SourceIndex(world.settings.sources, spans, Validator(PARTITIONS, (0.5, 5)), 0)
+    row = Row(0, 0, NOW, b"u", b"", (("original-record", header),))
+    assert ledger.original_record_of(row) == (header.decode() if named else "")
 
 
 # Events that the model fails on.
 
 
-def culprit(world: World, stage: str = "inference", user: str = BOB) -> None:
+def poison(world: World, stage: str = "inference", user: str = BOB) -> None:
     """A user's event is set aside and the fence moved over it."""
     _, partition, offset = world.send(0, user)
     row = world.log.topics["clicks"][partition][offset]
     world.letter("clicks", row, "the model failed", stage)
     state = world.states[user.encode()]
-    state.fence[0], state.folded = offset, []
+    state.applied[0], state.folded = offset, []
     world.write(user.encode(), partition, interest.encode(state))
     world._read["clicks", partition] = offset + 1
     world.commit()
@@ -1016,7 +1016,7 @@ def culprit(world: World, stage: str = "inference", user: str = BOB) -> None:
 
 def test_an_event_that_the_model_fails_on_is_counted_apart() -> None:
     world = small()
-    culprit(world)
+    poison(world)
     report = verify(world)
     assert report.violations == []
     assert (report.inference, report.lost, report.dead_letters) == (1, 0, 1)
@@ -1027,7 +1027,7 @@ def test_an_event_that_the_model_fails_on_is_counted_apart() -> None:
 def test_a_users_first_event_may_be_one_that_the_model_fails_on() -> None:
     world = small()
     world.states[b"eve"] = interest.new(bytes(range(16)), 16)
-    culprit(world, user="eve")
+    poison(world, user="eve")
     report = verify(world)
     assert report.violations == []
     assert (report.inference, report.exit_code) == (1, 0)
@@ -1035,11 +1035,11 @@ def test_a_users_first_event_may_be_one_that_the_model_fails_on() -> None:
 
 def test_only_the_stage_inference_excuses() -> None:
     world = small()
-    culprit(world, "validate")
+    poison(world, "validate")
     assert set(verify(world).kinds) == {"valid-dead-letter", "lost"}
 
 
-def test_an_applied_event_is_no_culprit() -> None:
+def test_an_applied_event_is_no_poison_event() -> None:
     world = small()
     world.letter("clicks", world.log.topics["clicks"][partition_of(ALICE)][0], "and yet it was applied", "inference")
     assert set(verify(world).kinds) == {"valid-dead-letter"}

@@ -53,7 +53,7 @@ def test_an_id_that_is_the_place_of_an_earlier_event() -> None:
 def test_a_replay_header_that_names_the_place_of_an_event_that_was_applied() -> None:
     world = Served()
     world.send(0, ALICE)
-    world.send(0, ALICE, headers=(("replay", place(0).encode()),))
+    world.send(0, ALICE, headers=(("original-record", place(0).encode()),))
     world.work()
     report = verify(world)
     assert report.violations == []
@@ -67,7 +67,7 @@ def test_a_producers_id_does_not_stand_in_the_way_of_a_letter_that_is_sent_back(
     world.send_raw(0, ALICE.encode(), b"{", HOME)
     world.work()
     sends = [
-        lambda: world.send(0, ALICE, headers=(("replay", place(0).encode()),)),
+        lambda: world.send(0, ALICE, headers=(("original-record", place(0).encode()),)),
         lambda: world.send(0, ALICE, id=place(0)),
     ]
     for send in sends if letter_first else reversed(sends):
@@ -99,11 +99,11 @@ IDS = st.one_of(
 def test_worker_and_check_agree_on_any_ids(
     sends: list[tuple[int, str | None, str | None]], data: st.DataObject
 ) -> None:
-    """behaviour, the body's id, the header `replay`: whatever they say, nothing is red and nothing is left over."""
+    """behaviour, the body's id, the header `original-record`: whatever they say, nothing is red and nothing is left over."""
     world = Served()
     for behaviour, identity, header in sends:
         fields = {} if identity is None else {"id": identity}
-        headers = () if header is None else (("replay", header.encode()),)
+        headers = () if header is None else (("original-record", header.encode()),)
         world.send(behaviour, ALICE, headers=headers, **fields)
         if data.draw(st.booleans()):
             world.work()
@@ -142,7 +142,7 @@ def test_a_worker_that_drops_a_letter_sent_back_for_a_producers_id_is_red() -> N
     world.send_raw(0, ALICE.encode(), b"{", HOME)
     world.send(0, ALICE, id=place(0))
     world.work()
-    world.send(0, ALICE, headers=(("replay", place(0).encode()),))
+    world.send(0, ALICE, headers=(("original-record", place(0).encode()),))
     world.work()
     assert verify(world).kinds == {"lost": 1}
 

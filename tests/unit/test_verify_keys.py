@@ -16,7 +16,7 @@ from deploy.clients.murmur2 import murmur2
 from deploy.verify import Scope, check
 from deploy.verify import keys as checked
 from deploy.verify.keys import Keys
-from deploy.verify.validator import Accepted, Judge
+from deploy.verify.validator import Accepted, Validator
 from stream.core.decoder import EventDecoder
 from stream.core.errors import DataError, RecordError, TopologyError
 from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of, user_of
@@ -84,7 +84,7 @@ def test_worker_and_check_take_the_same_records(key: bytes, user: str, own: bool
     body = json.dumps({"user": user, "item": "i", "time": NOW}).encode()
     for form, written in FORMS.items():
         key = (written.write(user) or key) if own else key
-        verdict = Judge(1, (0.5, 5), key=form).judge(CLICK, 0, NOW, key, body)
+        verdict = Validator(1, (0.5, 5), key=form).validate(CLICK, 0, NOW, key, body)
         try:
             event = EventDecoder(kafka_hash, 1, (0.5, 5), key=form).decode(CLICK, 0, 0, NOW, key, body)
         except RecordError:
@@ -136,7 +136,7 @@ def test_a_state_from_a_wrong_key_is_red(form: str) -> None:
         home = murmur2(key_of("100", form)) % PARTITIONS
         _, partition, offset = made.send_raw(CLICK, key, body, home)
         state = made.states[key_of("100", form)]
-        state.folded, state.seq, state.fence[CLICK] = [(CLICK, offset)], state.seq + 1, offset
+        state.folded, state.seq, state.applied[CLICK] = [(CLICK, offset)], state.seq + 1, offset
         made.write(key_of("100", form), partition, encode(state))
         made.log.offsets["clicks", partition] = offset + 1
         assert "invalid-applied" in kinds(made, key=form)

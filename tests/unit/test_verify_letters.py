@@ -12,7 +12,7 @@ from deploy.verify import Report, check
 from stream.core.errors import RecordError
 from stream.pipeline.dead_letter import MAX_HEADERS, MAX_VALUE, DeadLetters
 from tests.unit.synthetic import NOW, Headers, World, partition_of
-from tests.unit.test_verify import culprit, small
+from tests.unit.test_verify import poison, small
 
 USER = "carol"
 HOME = partition_of(USER)
@@ -33,7 +33,7 @@ def verify(world: World) -> Report:
     return check(world.log, world.settings)
 
 
-SENT: tuple[tuple[str, bytes], ...] = (("trace", b"1"), ("replay", b"clicks/0/7"), ("trace", b"2"))
+SENT: tuple[tuple[str, bytes], ...] = (("trace", b"1"), ("original-record", b"clicks/0/7"), ("trace", b"2"))
 LARGE = b"{" + b"x" * MAX_VALUE
 KINDS = [
     (USER.encode(), b"{", ()),
@@ -44,7 +44,7 @@ KINDS = [
     (b"k" * (MAX_VALUE + 1), b"{", SENT),
     (b"k" * 100, b"{" + b"y" * (MAX_VALUE - 101), ()),
     (USER.encode(), b"{", (("__rec.errors.stage", b"mine"), ("big", b"v" * (MAX_HEADERS + 1)), ("small", b"v"))),
-    (USER.encode(), b"{", (("replay", b"x" * 301), ("replay", b"clicks/0/7"), ("empty", b""))),
+    (USER.encode(), b"{", (("original-record", b"x" * 301), ("original-record", b"clicks/0/7"), ("empty", b""))),
 ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_what_the_worker_keeps_is_what_the_check_expects(
     assert (report.violations, report.dead_letters, report.exit_code) == ([], 1, 0)
 
 
-NAMES = st.sampled_from(["a", "b", "replay", "__rec.errors.x", "n" * 200])
+NAMES = st.sampled_from(["a", "b", "original-record", "__rec.errors.x", "n" * 200])
 SIZES = st.sampled_from([0, 1, 299, 300, 301, 1000, MAX_HEADERS - 211, MAX_HEADERS - 11, MAX_HEADERS])
 
 
@@ -119,7 +119,7 @@ def test_a_letter_that_does_not_hold_what_was_received(kind: int, mutate: Callab
 )
 def test_a_letter_of_an_event_that_the_model_fails_on_holds_it(changed: dict[str, bytes | None], says: str) -> None:
     world = small()
-    culprit(world)
+    poison(world)
     rows = world.log.topics["dead-letters"][partition_of("bob")]
     rows[-1] = rows[-1]._replace(**changed)  # type: ignore[arg-type]
     report = verify(world)

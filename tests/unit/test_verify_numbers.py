@@ -94,10 +94,10 @@ class Worker(World):
             state.model = stamp(self.bundle)
             acted = sum(place_of(recent.action) for recent in state.recents())
             state.h = state.c = np.full(models.width, models.gain * state.recent_count + acted, np.float16)
-        replayed = passed = False
+        redelivered = passed = False
         for one in events:
-            if interest.is_replay(state, one):
-                replayed = True
+            if interest.is_redelivered(state, one):
+                redelivered = True
             elif interest.is_duplicate(state, one):
                 interest.pass_over(state, one)
                 passed = True
@@ -112,7 +112,7 @@ class Worker(World):
         left = [row for row in range(ITEMS, 0, -1) if interest.item_hash(f"item-{row}") not in seen][:10]
         items = [{"item": f"item-{row}", "score": row * models.gain + float(state.h[0])} for row in left]
         self.slate(
-            user, HOME, replayed or not state.folded, items=items, catalogue=ITEMS - 1, bundle=self.bundle,
+            user, HOME, redelivered or not state.folded, items=items, catalogue=ITEMS - 1, bundle=self.bundle,
         )  # fmt: skip
 
     def click(self, item: str, **fields: object) -> None:

@@ -209,7 +209,7 @@ def test_what_a_right_worker_remembers_is_what_the_check_expects(
     made = Decoded()
     for number, (behaviour, body, replay) in enumerate(drawn):
         said = {name: value for name, value in body.items() if behaviour or name != "value"}
-        headers = (("replay", replay),) if replay else ()
+        headers = (("original-record", replay),) if replay else ()
         made.send(behaviour, ALICE, headers=headers, **said)
         if number % every == 0:
             made.work()

@@ -7,7 +7,7 @@ import pytest
 from deploy.verify import Report, check
 from tests.unit.synthetic import World, partition_of
 from tests.unit.test_misplaced import copy, record
-from tests.unit.test_verify import culprit, eventful, small
+from tests.unit.test_verify import eventful, poison, small
 
 
 def topic_of(world: World, which: str) -> str:
@@ -67,7 +67,7 @@ def test_what_lies_before_it_is_judged_all_the_same(which: str) -> None:
 
 def test_the_letter_of_what_the_model_fails_on_may_lie_behind_it() -> None:
     world = small()
-    culprit(world)
+    poison(world)
     for partition in range(2):
         letters = world.log.topics[world.settings.dead_letters_topic][partition]
         if letters:

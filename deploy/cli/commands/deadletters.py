@@ -20,7 +20,7 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from deploy.dead_letters.corrections import Correction, Edits
-    from deploy.dead_letters.reader import Choice, Letterbox, Source
+    from deploy.dead_letters.reader import Choice, DeadLetterReader, Source
 
 group = typer.Typer(no_args_is_help=True, help="Show dead letters, correct them, send them back to their topics.")
 
@@ -66,7 +66,8 @@ def list_(
 ) -> None:
     """Show dead letters, what is open and what was sent back apart, the newest first. Exit codes: 69 no broker, 78 topic missing.
 
-    A letter was sent back where its source topic holds the record again, by the header `replay`: the source topics are read
+    A letter was sent back where its source topic holds the record again, by the header `original-record`: the source
+    topics are read
     from the oldest letter's time on. --no-status leaves that out, where it takes too long or where you may not read them.
     """
     from deploy.dead_letters import listing, reader
@@ -143,7 +144,7 @@ def fix(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write dead letters to a file to be corrected, one JSON object a line; `replay --corrected` sends them.
+    """Write dead letters to a file to be corrected, one JSON object a line; `redrive --corrected` sends them.
 
     `key` and `value` of a line are what will be sent: edit them by hand, with jq, or by --set, --rename and --remove. `wrong`
     says what the worker would still refuse. Exit codes: 65 a line cannot be read, 69 no broker, 74 the file, 78 topic missing.
@@ -181,11 +182,11 @@ def fix(
     )
     for problem, count in wrong.most_common(SHOWN):
         print(f"  {count:,} x {printable(problem)}")
-    print(f"when they are right: freshet deadletters replay --corrected {printable(str(file))}")
+    print(f"when they are right: freshet deadletters redrive --corrected {printable(str(file))}")
 
 
 @group.command()
-def replay(
+def redrive(
     context: typer.Context,
     topic: Topic = None,
     partition: Partition = None,
@@ -211,7 +212,8 @@ def replay(
 ) -> None:
     """Send dead letters back to where they came from, each once, and say of each what became of it.
 
-    What the worker would refuse again is not sent. What was sent back before is found in its topic by the header `replay`,
+    What the worker would refuse again is not sent. What was sent back before is found in its topic by the header
+    `original-record`,
     and left out. Exit codes: 65 a letter is still unacceptable or truncated (the others are sent), 69 no broker, 78 topic
     missing.
     """
@@ -229,7 +231,7 @@ def replay(
             fixed = _single(settings.key, box, choice, fixed, key, value)
         if corrected and fixed:
             _all_there(box, fixed, corrected)
-        task = redrive.SendBack(settings, box, choice, fixed, again)
+        task = redrive.Redrive(settings, box, choice, fixed, again)
         plan = task.plan()
         _warn(plan.unseen)
         if dry_run or not plan.anything:
@@ -243,7 +245,7 @@ def replay(
 
 def _single(
     form: str,
-    box: Letterbox,
+    box: DeadLetterReader,
     choice: Choice,
     fixed: dict[Source, Correction] | None,
     key: str | None,
@@ -268,7 +270,7 @@ def _single(
     return {sources.pop(): Correction(named, None if value is None else value.encode())}
 
 
-def _all_there(box: Letterbox, fixed: dict[Source, Correction], file: Path) -> None:
+def _all_there(box: DeadLetterReader, fixed: dict[Source, Correction], file: Path) -> None:
     missing = set(fixed)
     for letter in box.read():
         missing.discard(letter.source)

@@ -193,7 +193,7 @@ def _over(intervals: dict[str, list[float]]) -> str:
 
 
 def _progress() -> Any:
-    """A context that gives a models.interfaces.Report, shown on standard error."""
+    """A context that gives a models.interfaces.ProgressCallback, shown on standard error."""
     from contextlib import contextmanager
 
     from rich.console import Console

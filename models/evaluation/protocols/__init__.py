@@ -1,5 +1,5 @@
-"""How a data set is split into what models learn from and what they are judged on. Each protocol gives one or more Tasks that
-share one Training."""
+"""How a data set is split into what models learn from and what they are judged on. Each protocol gives one or more EvalTasks that
+share one TrainingData."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from models.evaluation.protocols.cold import cold_items, cold_users
 from models.evaluation.protocols.held import last_choices, leave_one_out, time_split
 from models.evaluation.protocols.parts import Encode
 from models.evaluation.protocols.transfer import scene_transfer
-from models.interfaces import Task
+from models.interfaces import EvalTask
 from stream.core.errors import DataError
 
 __all__ = ["PROTOCOLS", "RATING", "WORDS", "Encode", "make_tasks"]
 
-PROTOCOLS: Final[dict[str, Callable[..., tuple[Task, ...]]]] = {
+PROTOCOLS: Final[dict[str, Callable[..., tuple[EvalTask, ...]]]] = {
     "last-8": last_choices,
     "leave-one-out": leave_one_out,
     "time-split": time_split,
@@ -46,8 +46,8 @@ WORDS: Final = {
 
 def make_tasks(
     name: str, data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True
-) -> tuple[Task, ...]:
-    """The tasks of a protocol, the main one first, all of one Training. encode: texts -> f32 [n, X]; seed: of what is drawn.
+) -> tuple[EvalTask, ...]:
+    """The tasks of a protocol, the main one first, all of one TrainingData. encode: texts -> f32 [n, X]; seed: of what is drawn.
 
     Raises DataError where there is no such protocol, or it does not fit the data.
     """

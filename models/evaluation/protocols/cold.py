@@ -8,14 +8,14 @@ import numpy as np
 
 from models.data import DataSet
 from models.evaluation.protocols.parts import Encode, left_out, ordered, share_of, training_and_rows, with_validation
-from models.interfaces import Task
+from models.interfaces import EvalTask
 from stream.core.errors import DataError
 
 SHARE: Final = 0.1
 AFTER: Final = (1, 2, 3, 5)  # events of a new user
 
 
-def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[Task, ...]:
+def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
     """A tenth of the catalogue is taken out of training with all its events; each choice of such an item is ranked twice, among
     the cold items only and among all. A user's first event is no place. The draw knows the catalogue and the seed, no event."""
     order = ordered(data)
@@ -35,12 +35,12 @@ def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
     )
     left = left_out(order, without, first)
     return tuple(
-        Task("cold-items", {**about, "part": part}, training, rows, places, filter_seen, candidates, left_out=left)
+        EvalTask("cold-items", {**about, "part": part}, training, rows, places, filter_seen, candidates, left_out=left)
         for part, candidates in (("among cold items", cold), ("among all items", None))
     )
 
 
-def cold_users(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[Task, ...]:
+def cold_users(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
     """A tenth of the users is taken out of training; their next choice is ranked after 1, 2, 3 and 5 events. Judged are those of
     them whose next event is a choice each time, so that the figures are of the same users and can be compared."""
     order = ordered(data)
@@ -63,7 +63,7 @@ def cold_users(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
     )
     left = left_out(order, missing)
     return tuple(
-        Task(
+        EvalTask(
             "cold-users",
             {"share": SHARE, "seed": seed, "part": f"after {count} event{'s' * (count > 1)}"},
             training,

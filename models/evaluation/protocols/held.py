@@ -11,7 +11,7 @@ from models.data import DataSet
 from models.data.histories import Flags
 from models.data.split import LEAST, held_last
 from models.evaluation.protocols.parts import Encode, Ordered, left_out, ordered, training_and_rows
-from models.interfaces import Task
+from models.interfaces import EvalTask
 from stream.core.errors import DataError
 
 LAST: Final = 8
@@ -21,7 +21,7 @@ LEARN: Final = 0.8
 LEARN_AND_WATCH: Final = 0.9
 
 
-def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[Task, ...]:
+def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
     """The last choice of every user with three or more is the test, the one before it validation. The seed decides nothing here.
 
     W.-C. Kang and J. McAuley, Self-attentive sequential recommendation, ICDM 2018.
@@ -36,7 +36,7 @@ def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: 
 
 def last_choices(
     data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True, last: int = LAST
-) -> tuple[Task, ...]:
+) -> tuple[EvalTask, ...]:
     """The split of models.data.split_last, prequential; validation is the three choices before, of users with six or more.
 
     What `freshet train` learns from with the same holdout. The seed decides nothing here.
@@ -56,7 +56,7 @@ def few_choices(order: Ordered, held: Flags, last: int) -> tuple[Flags, str]:
     return order.choice & (order.number(held) == 0), f"users of fewer than {last + LEAST} choices: trained on whole"
 
 
-def time_split(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[Task, ...]:
+def time_split(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
     """The first 80 % of all events to learn from, the next 10 % for validation, the last 10 % the test, prequential: A. Dawid,
     Present position and potential developments, JRSS A 147 (2), 1984. The seed decides nothing here.
 
@@ -99,9 +99,11 @@ def _task(
     filter_seen: bool,
     *reasons: tuple[Flags, str],
     use: Flags | None = None,
-) -> Task:
+) -> EvalTask:
     if not test.any():
         raise DataError(f"{order.data.name}: {name} finds no choice to judge: too few events a user")
     use = ~held & ~order.since(watched) if use is None else use
     training, rows = training_and_rows(order, held, use, watched, encode)
-    return Task(name, settings, training, rows, np.flatnonzero(test), filter_seen, left_out=left_out(order, *reasons))
+    return EvalTask(
+        name, settings, training, rows, np.flatnonzero(test), filter_seen, left_out=left_out(order, *reasons)
+    )

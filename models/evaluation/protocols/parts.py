@@ -14,7 +14,7 @@ from models.data import DataSet
 from models.data.actions import often
 from models.data.choices import choices, require_choices
 from models.data.histories import Flags, Floats, Histories, Rows, histories
-from models.interfaces import LeftOut, Training
+from models.interfaces import LeftOut, TrainingData
 from models.network.text import TEXT_DIM
 from stream.core.errors import DataError
 from stream.core.features import UNKNOWN, InputSpec, item_text, refused
@@ -131,10 +131,10 @@ def with_validation(order: Ordered, kept: Flags) -> tuple[Flags, Flags]:
 
 def training_and_rows(
     order: Ordered, held: Flags, use: Flags, watched: Flags, encode: Encode
-) -> tuple[Training, Histories]:
+) -> tuple[TrainingData, Histories]:
     """What fitting may see, and the rows of all events in the order of `order`. held, use, watched: bool [E].
 
-    Events that are `held` are in none of the arrays of Training; scenes, actions, comments and vectors are of the others
+    Events that are `held` are in none of the arrays of TrainingData; scenes, actions, comments and vectors are of the others
     only. Texts of the training part are encoded in a call of their own: a batch shared with test texts might change their
     last bits.
     Raises DataError where nothing is left to learn from.
@@ -151,7 +151,7 @@ def training_and_rows(
     vectors = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     text = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
     kept = histories(seen, None, item_ids, spec, encode)
-    training = Training(data.items, spec, text, kept, use[~held], np.flatnonzero(watched[~held]))
+    training = TrainingData(data.items, spec, text, kept, use[~held], np.flatnonzero(watched[~held]))
     return training, histories(table, None, item_ids, spec, encode)
 
 

@@ -28,7 +28,7 @@ from models.evaluation.protocols.parts import (
     training_and_rows,
     with_validation,
 )
-from models.interfaces import Task, Training
+from models.interfaces import EvalTask, TrainingData
 from stream.core.errors import DataError
 
 SHARE: Final = 0.2
@@ -48,7 +48,7 @@ class Entries:
     events: list[Rows]
 
 
-def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[Task, ...]:
+def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
     """Scenes are those of the events; where there are fewer than two, a movie's rarest genre is its *simulated* scene.
 
     Choices of items that neither training events nor the catalogue place in the scene are not judged.
@@ -74,7 +74,7 @@ def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen:
     stay = held & order.choice & ~np.isin(order.owner, owners)
     left = left_out(order, (stay, f"new users who enter no new scene after {ELSEWHERE} choices in others"))
     return tuple(
-        Task(
+        EvalTask(
             "scene-transfer", {**about, "part": part}, training, of, at, filter_seen, inside, found.scene, owners, left
         )
         for part, of, at in ((WHOLE, rows, found.places), (ALONE, alone, places))
@@ -95,7 +95,7 @@ def simulated_scenes(data: DataSet) -> tuple[DataSet, list[tuple[str, ...]]]:
     return replace(data, events=data.events.with_columns(scene=pl.Series(names, dtype=pl.String))), named
 
 
-def scene_items(training: Training, named: Sequence[Sequence[str]]) -> Flags:
+def scene_items(training: TrainingData, named: Sequence[Sequence[str]]) -> Flags:
     """bool [S + 1, N + 1]: the items of each scene: those with training events in it, and those that the catalogue puts there.
 
     named: scenes of each of the N items by the catalogue; names that are no scene of the training part are passed over.
@@ -135,7 +135,7 @@ def entries(order: Ordered, rows: Histories, away: Flags, inside: Flags) -> Entr
     return Entries(np.array(places, np.int64), np.array(scenes, np.int64), np.array(visits, np.int64), events)
 
 
-def as_if_alone(order: Ordered, found: Entries, training: Training, encode: Encode) -> tuple[Histories, Rows]:
+def as_if_alone(order: Ordered, found: Entries, training: TrainingData, encode: Encode) -> tuple[Histories, Rows]:
     """Every visit as a user of its own who has that scene's events and no others, and the same places in there."""
     taken = np.concatenate(found.events)
     counts = np.array([len(events) for events in found.events])

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from models.data.histories import Floats, Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.metrics.popularity import popularity
 from models.metrics.ranks import QUERIES, gains, ranks
 from models.network.blend import Blend, Neighbours, blend_scores, log_popularity, no_neighbours, recent_choices
@@ -89,7 +89,7 @@ class Freshet(NetworkModel):
         return {**super().settings, "collaborative": self._collaborative, "grid": grid, "last": LAST}
 
     def fit(  # type: ignore[override]
-        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
         """See models.interfaces.Model."""
         interest = super().fit(training, seed, report, checkpoint)
@@ -103,7 +103,7 @@ class Freshet(NetworkModel):
         return tune(training, replace(plain, neighbours=near), report)
 
 
-def tune(training: Training, ranker: BlendRanker, report: Report = silent) -> BlendRanker:
+def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback = silent) -> BlendRanker:
     """The weights of the sum with the highest validation NDCG@10, line by line of GRID; the first of equals."""
     rows, places = training.rows, watched(training)
     if not len(places):

@@ -1,4 +1,4 @@
-"""Fitting of any InterestNetwork to a Training: epochs, early stopping, checkpoints. The base of freshet, SASRec and GRU4Rec."""
+"""Fits any InterestNetwork to TrainingData: epochs, early stopping, checkpoints. The base of freshet, SASRec and GRU4Rec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.data.histories import Histories
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.network.network import InterestNetwork, NetworkSize
 from models.network.scorer import interest_scorer
 from models.training import distributed
@@ -84,7 +84,7 @@ class NetworkModel:
             "fit": self._fit,
         }
 
-    def size_and_fit(self, training: Training) -> tuple[NetworkSize, FitSettings]:
+    def size_and_fit(self, training: TrainingData) -> tuple[NetworkSize, FitSettings]:
         """The settings in full for this data."""
         preset = PRESETS[suited(training) if self._preset == "auto" else self._preset]
         chosen = {"item_text": texts_given(training)} | preset.network | self._network
@@ -99,7 +99,7 @@ class NetworkModel:
         return size, FitSettings(**(asdict(preset.fit) | self._fit))
 
     def fit(
-        self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> NetworkRanker:
         """See models.interfaces.Model. On one thread it repeats to the bit with the same seed and data (unless time ran out).
 
@@ -113,7 +113,7 @@ class NetworkModel:
 
 
 def run(
-    fitting: Fitting, settings: FitSettings, report: Report, checkpoint: Path | None, name: str = "network"
+    fitting: Fitting, settings: FitSettings, report: ProgressCallback, checkpoint: Path | None, name: str = "network"
 ) -> NetworkRanker:
     """Epochs until one of four reasons to stop -> the best network by validation NDCG@10. An epoch that diverges is not on
     the curve and never kept. Raises DataError, with `name`, where that is the first."""

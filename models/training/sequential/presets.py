@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from models.interfaces import Training
+from models.interfaces import TrainingData
 from models.network.network import FEATURES
 from models.training.trainer import FitSettings
 
@@ -46,11 +46,11 @@ PRESETS: Final[dict[str, Preset]] = {
 }
 
 
-def suited(training: Training) -> str:
+def suited(training: TrainingData) -> str:
     """The preset's name for this data."""
     return "sparse" if training.use.sum() / max(1, len(training.rows.users)) < SPARSE_BELOW else "dense"
 
 
-def texts_given(training: Training) -> bool:
+def texts_given(training: TrainingData) -> bool:
     """Do items have texts at all?"""
     return bool(np.any(training.text))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from models.data.histories import Histories, Rows
-from models.interfaces import Report, Scorer, Training, silent
+from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.network.blend import Blend, Neighbours, blend_scores, recent_choices
 from models.training.neighbours import NeighbourSettings, neighbours
 from models.training.tuning import Chosen, Settings, search
@@ -58,7 +58,9 @@ class SequentialKnn:
     family: str = "collaborative"
     settings: Mapping[str, Any] = field(default_factory=lambda: {"base": BASE, "changes": CHANGES, "last": LAST})
 
-    def fit(self, training: Training, seed: int, report: Report = silent, checkpoint: Path | None = None) -> Chosen:
+    def fit(
+        self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
+    ) -> Chosen:
         """Exact: the seed decides nothing."""
         made: dict[NeighbourSettings, Neighbours] = {}
 
