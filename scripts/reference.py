@@ -49,7 +49,8 @@ may add their own. Every topic name may carry the setting `prefix`.
 
 **Identity.** An event's id is the body's `id`, else the place in its header `original-record`, else its own
 topic/partition/offset.
-An event whose `id` or `original-record` is among those of its user's last 64 events is a duplicate and changes nothing. The header is for
+An event whose `id` or `original-record` is among those of its user's last 64 events is a duplicate and changes
+nothing. The header is for
 [dead letters that are sent back](deadletters.md): it names the topic/partition/offset (ASCII, plain decimals) of the record that
 first failed. Only the first header of that name counts, and one that is malformed or names none of the three source topics
 counts for nothing. Other headers are not read.
@@ -65,7 +66,8 @@ looked at. A header's name that is not UTF-8 is read with its bad bytes escaped 
 **Where a record must lie.** On partition murmur2(key) mod n, the default of the Java client and of kafka-python. Clients on
 librdkafka (confluent-kafka and others) have another default: set `partitioner=murmur2_random`; [clients.md](clients.md) has the
 others. A record that is good but for its partition is sent on to the right one. The copy has its key, value and headers, its
-place in the header `forwarded`, and, unless it has an `original-record` that counts, in `original-record`, too: so it is the same event however
+place in the header `forwarded`, and, unless it has an `original-record` that counts, in `original-record`, too: so it
+is the same event however
 often it is sent on within 64 events of its user, and one that is read again is not sent on again. With the setting
 `misplaced = "dead-letter"` it becomes a dead letter `mispartitioned`.
 

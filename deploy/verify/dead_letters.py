@@ -13,10 +13,10 @@ from deploy.verify.report import Report, Violation
 from deploy.verify.source_index import (
     ABSENT,
     APPLIED,
-    POISON,
     INVALID,
     LETTER,
     NONE,
+    POISON,
     SourceIndex,
     SourcePartition,
     fingerprint,

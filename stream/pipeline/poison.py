@@ -48,7 +48,8 @@ async def advance_isolating(
     """Advance all user batches, without the events that the model fails on.
 
     advance: raises where the model fails, and leaves its batches as they were; applied_again: a batch without some of its events.
-    Returns the batches (those with a poison event applied again without it), how many inputs were of unknown items, and the poison events.
+    Returns the batches (those with a poison event applied again without it), how many inputs were of unknown items,
+    and the poison events.
     Raises FreshetError as `advance` does, where it fails now and then, and where it passes for nobody.
     """
 

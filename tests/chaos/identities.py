@@ -19,7 +19,8 @@ EACH = 5  # places that each user spells: of four good events of his and a broke
 def places(
     settings: Settings, bundles: Path, folder: Path, seed: int, *, users: int, workers: int, kill: bool, rate: float
 ) -> None:
-    """Each user's clicks give the places of his own earlier records as ids and in the header `original-record`: of events that were
+    """Each user's clicks give the places of his own earlier records as ids and in the header `original-record`: of
+    events that were
     applied, and of a dead letter. Only an id that comes again is a duplicate."""
     draw = random.Random(seed)
     with (
