@@ -47,7 +47,7 @@ first-day: $(MADE) ## the README's "Use it" in an empty folder and a virtual env
 test-faults: $(MADE) ## faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
 	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)
 
-lint: $(MADE) ## ruff, format, strict types, room rules, generated pages and schemas current
+lint: $(MADE) ## ruff, format, strict types, import contracts, generated pages and schemas current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -19,10 +19,10 @@ from kafka.errors import (
 
 from deploy.clients.arguments import client_arguments
 from deploy.clients.connect import connect
+from stream.core.denials import refusal
 from stream.core.errors import BrokerError, TopologyError
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings, topic_needs
-from stream.settings.security import refusal
 
 BROKERS_OWN = -1  # in a request to make a topic: the broker's default.replication.factor
 

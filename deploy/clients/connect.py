@@ -15,12 +15,13 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.record import default_records, legacy_records
 from kafka.record.default_records import DefaultRecordBatch
 
+from stream.core.denials import refusal
 from stream.core.errors import BrokerError
 from stream.kafka import decompression
 from stream.kafka.lenient_headers import Escaping
 from stream.observability import logs
 from stream.settings import Settings, toml_file
-from stream.settings.security import certificate_problem, refusal
+from stream.settings.security import certificate_problem
 
 ATTEMPT_MS: Final = 2000  # the first try to reach a broker; later ones have longer
 LONGEST_MS: Final = 10_000

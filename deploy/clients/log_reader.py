@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 from deploy.clients.arguments import client_arguments
 from deploy.clients.connect import connect
+from stream.core.denials import refusal
 from stream.core.errors import BrokerError, TopologyError
 from stream.settings import Settings
-from stream.settings.security import refusal
 
 Place = tuple[str, int]
 """(topic, partition)"""

@@ -19,9 +19,9 @@ from kafka.errors import (
 from deploy.clients.admin import admin
 from deploy.clients.arguments import client_arguments
 from deploy.clients.connect import connect
+from stream.core.denials import refusal
 from stream.core.errors import BrokerError, DataError, TopologyError
 from stream.settings import Settings
-from stream.settings.security import refusal
 
 METADATA_MS = 5000  # to learn of a topic; one that is missing is known by this time
 MAX_REQUEST = 5 << 20  # the source topics take 4 MiB

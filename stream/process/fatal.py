@@ -20,9 +20,9 @@ from typing import Final, NoReturn
 
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError
 
+from stream.core.denials import refusal
 from stream.core.errors import BrokerError, DiskError, FreshetError, LeaseError, MachineError
 from stream.inference.machine_errors import machine_fails
-from stream.settings.security import refusal
 
 LAST_WORDS: Final = 2.0
 """Seconds that the last line may take."""

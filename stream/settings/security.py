@@ -11,7 +11,7 @@ import socket
 import ssl
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from stream.core.errors import BrokerError, SettingsError
 from stream.settings.settings import Settings
@@ -23,17 +23,6 @@ GRACE: Final = 60.0
 """Seconds for which a running process goes by certificates whose files are not good any more."""
 
 log = logging.getLogger("freshet.security")
-
-DENIED: Final = {
-    "TopicAuthorizationFailedError": "topic",
-    "GroupAuthorizationFailedError": "group",
-    "ClusterAuthorizationFailedError": "cluster",
-    "TransactionalIdAuthorizationFailed": "transactional id",
-}
-"""The errors of aiokafka and of kafka-python for a missing ACL -> what they are about."""
-
-REFUSED: Final = frozenset({"SaslAuthenticationFailedError", "SaslAuthenticationFailed", "AuthenticationFailedError",
-                            "UnsupportedSaslMechanismError", "IllegalSaslStateError"})  # fmt: skip
 
 
 class _Last(NamedTuple):
@@ -120,21 +109,6 @@ def password(settings: Settings) -> dict[str, str]:
     }
 
 
-def refusal(error: BaseException, name: str = "", operation: str = "") -> BrokerError | None:
-    """A client's error as one line that says what the broker refuses; None where it is no refusal.
-
-    name, operation: what was asked for, where the caller knows it better than the error does.
-    """
-    kind = type(error).__name__
-    if kind in DENIED:
-        said = name or ", ".join(str(part) for part in _flat(error.args) if part) or "?"
-        what = f" ({operation})" if operation else ""
-        return BrokerError(f"the broker does not allow us this: {DENIED[kind]} {said}{what}; an ACL is missing")
-    if kind in REFUSED:
-        return BrokerError(f"the broker refuses our credentials: {_short(error)}")
-    return None
-
-
 def certificate_problem(settings: Settings) -> str:
     """What is wrong with the certificate of the first broker that has a wrong one, "" where nothing is or none answers.
 
@@ -161,20 +135,7 @@ def certificate_problem(settings: Settings) -> str:
     return ""
 
 
-def _flat(parts: Any) -> Any:
-    for part in parts:
-        if isinstance(part, (set, frozenset, list, tuple)):
-            yield from _flat(sorted(part, key=str))
-        else:
-            yield part
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
     return getattr(error, "strerror", None) or str(error)
-
-
-def _short(error: BaseException) -> str:
-    """Without the type's name, which the clients put before the message once or twice."""
-    return " ".join(str(error).split()).rpartition("Error: ")[2][:200]

@@ -25,7 +25,7 @@ class Sessions:
     fails: Exception | None = None
     threads: list[str] = field(default_factory=list)
 
-    def replay(self, *_: Any) -> None:
+    def check_golden(self, *_: Any) -> None:
         self.threads.append(threading.current_thread().name.rsplit("_", 1)[0])
         if self.fails is not None:
             raise self.fails
