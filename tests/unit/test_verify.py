@@ -213,7 +213,7 @@ def swapped_offsets(world: World) -> None:
     found = world.log.topics["clicks"][partition_of(ALICE)]
     for row in (found[-1], found[-2]):
         world.states[ALICE.encode()].applied[0] = row.offset - 1
-        judged = Validator(PARTITIONS, world.settings.rating_scale).judge(0, row.partition, NOW, row.key, row.value)
+        judged = Validator(PARTITIONS, world.settings.rating_scale).validate(0, row.partition, NOW, row.key, row.value)
         assert isinstance(judged, Accepted)
         world._fold(ALICE.encode(), [event(0, row, judged)])
     world.log.offsets["clicks", partition_of(ALICE)] = found[-1].offset + 1
