@@ -21,7 +21,7 @@ RIVALS := .rivals/made
 unexport PYTHONDONTWRITEBYTECODE  # every process would compile every module again
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-faults first-day lint bench chaos rivals fuzz audit evaluate tools clients clean
+.PHONY: help environment demo test test-faults first-day lint docs bench chaos rivals fuzz audit evaluate tools clients clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -53,6 +53,9 @@ lint: $(MADE) ## ruff, format, strict types, import contracts, generated pages a
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contract/test_reference.py tests/unit/test_schemas.py
+
+docs: $(MADE) ## the documentation as a site in .site, links checked; open .site/index.html
+	$(BIN)/zensical build --strict --clean
 
 bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in one run
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -87,6 +90,6 @@ clients: $(MADE) ## Kafka clients in other languages into .clients, as far as th
 clean: ## stop embedded brokers, remove .venv, .tools, caches and the demo's files; keep runs/, bundles/, data/
 	@test ! -x $(BIN)/freshet || find .freshet -name broker.json -exec dirname {} \; 2>/dev/null | \
 		while read -r folder; do $(BIN)/freshet broker stop --dir "$$folder" < /dev/null; done
-	rm -rf .venv .tools .rivals .clients .cache .freshet .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .tools .rivals .clients .cache .freshet .site .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	rm -rf build dist freshet.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

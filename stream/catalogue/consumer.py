@@ -16,12 +16,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream.catalogue.catalogue import Catalogue, Snapshot
+from stream.core.denials import refusal
 from stream.core.errors import BrokerError, LossError, RecordError, TopologyError
 from stream.kafka.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks, undecided
 from stream.kafka.leader_epochs import watch_epochs
 from stream.kafka.truncation import items_cut
 from stream.process.progress import Work
-from stream.settings import Settings, security
+from stream.settings import Settings
 
 OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
 OnSnapshot = Callable[[Snapshot], None]
@@ -88,7 +89,7 @@ class ItemsFollower:
                 await self._take(timeout_ms=POLL_MS)
         except KafkaError as error:
             await self.stop()
-            refused = security.refusal(error, self._place.topic, "Read")
+            refused = refusal(error, self._place.topic, "Read")
             raise refused or BrokerError(f"items topic {self._place.topic}: {error}") from None
         except BaseException:
             await self.stop()

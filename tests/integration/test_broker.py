@@ -246,7 +246,7 @@ def test_a_broker_that_goes_away_while_a_worker_starts_is_no_bug_of_ours(
     settings = world(partitions=1, bundles=bundles, data_dir=tmp_path, web_port=0)
     gone = """
 from aiokafka.errors import KafkaConnectionError
-from deploy.cli import main
+from deploy.cli.main import main
 from stream.app import InterestApp
 
 async def start(app):
