@@ -1,9 +1,10 @@
-# freshet. `make` lists the targets; each makes the environment (.venv) first where it needs it.
+# freshet. `make` lists the targets. A target that needs the environment (.venv) creates it first.
 #
-#   make PYTHON=/path/to/python ...   another Python, 3.11 or newer
-#   make TORCH_INDEX=URL ...          torch from an index of CPU builds: no CUDA, about 2.5 GB less to download
-#   make demo DATA=folder             another data set;  make test ARGS="tests/unit -x": more for the command itself
-#   make test JOBS=1                  one test at a time, in place of three (each job has a broker of its own)
+#   make PYTHON=/path/to/python ...   use another Python, 3.11 or newer
+#   make TORCH_INDEX=URL ...          take torch from an index of CPU builds: no CUDA, about 2.5 GB less to download
+#   make demo DATA=folder             use another data set
+#   make test ARGS="tests/unit -x"    pass more arguments to the command itself
+#   make test JOBS=1                  run one test at a time instead of three (each job has its own broker)
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -18,7 +19,7 @@ MADE := .venv/made
 PARALLEL := -n $(JOBS) --no-fold-skipped --durations=15 --dist
 RIVALS := .rivals/made
 
-unexport PYTHONDONTWRITEBYTECODE  # every process would compile every module again
+unexport PYTHONDONTWRITEBYTECODE  # with it, every process would compile every module again
 
 .DEFAULT_GOAL := help
 .PHONY: help environment demo test test-faults first-day lint docs bench chaos rivals fuzz audit evaluate tools clients clean
@@ -27,44 +28,44 @@ unexport PYTHONDONTWRITEBYTECODE  # every process would compile every module aga
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-environment: $(MADE) ## make .venv from requirements.lock, every package checked by hash
+environment: $(MADE) ## create .venv from requirements.lock, every package checked by hash
 
 $(MADE): requirements.lock pyproject.toml scripts/environment.py scripts/uv.lock
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+		{ echo "freshet needs Python 3.11 or newer; set it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m scripts.environment .venv $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
 	@touch $@
 
-demo: $(MADE) ## real events through a real Kafka, live in the terminal; DATA=folder for another data set
+demo: $(MADE) ## send real events through a real Kafka, live in the terminal; DATA=folder for another data set
 	$(BIN)/freshet demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-test: $(MADE) ## unit, contract and integration tests (a real broker is started)
+test: $(MADE) ## run unit, contract and integration tests (starts a real broker)
 	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" $(PARALLEL) loadfile --no-loadscope-reorder $(ARGS)
 
-first-day: $(MADE) ## the README's "Use it" in an empty folder and a virtual environment of its own, timed
+first-day: $(MADE) ## run and time the README's "Use it" in an empty folder and a new virtual environment
 	FIRST_DAY=fresh $(BIN)/python -m pytest tests/integration/test_first_day.py -rP $(ARGS)
 
-test-faults: $(MADE) ## faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
+test-faults: $(MADE) ## run faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
 	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)
 
-lint: $(MADE) ## ruff, format, strict types, import contracts, generated pages and schemas current
+lint: $(MADE) ## check ruff, format, strict types, import contracts, and that generated pages and schemas are current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contract/test_reference.py tests/unit/test_schemas.py
 
-docs: $(MADE) ## the documentation as a site in .site, links checked; open .site/index.html
+docs: $(MADE) ## build the documentation as a site in .site and check its links; open .site/index.html
 	$(BIN)/zensical build --strict --clean
 
-bench: $(MADE) ## throughput and latency beside a stock Faust agent, measured in one run
+bench: $(MADE) ## measure throughput and latency next to a stock Faust agent, in one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
-chaos: $(MADE) $(RIVALS) ## 51 faults, five seeds each (hours), each held to freshet verify; rivals under the same kills; docs/reliability.md
+chaos: $(MADE) $(RIVALS) ## run 52 faults, five seeds each (hours), each checked by freshet verify; rivals under the same kills; write docs/reliability.md
 	$(BIN)/python -m pytest -m chaos --durations=15 $(ARGS) tests/chaos
 	$(if $(ARGS),,$(BIN)/python -m tests.chaos.report)
 
-rivals: $(RIVALS) ## make .rivals, the environment of Quix Streams, which `make chaos` kills as it kills freshet
+rivals: $(RIVALS) ## create .rivals, the environment of Quix Streams, which `make chaos` kills as it kills freshet
 
 $(RIVALS): $(MADE) tests/rivals/requirements.lock
 	$(BIN)/python -m scripts.environment .rivals --lock tests/rivals/requirements.lock
@@ -73,18 +74,18 @@ $(RIVALS): $(MADE) tests/rivals/requirements.lock
 fuzz: $(MADE) ## mutate the input of every parser; SECONDS=600 for longer, ARGS="events states" for some
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
 
-audit: $(MADE) ## known vulnerabilities of the locked packages (asks PyPI's advisories; fails where they cannot be reached)
+audit: $(MADE) ## list known vulnerabilities of the locked packages (queries PyPI's advisories; fails if they cannot be reached)
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
-evaluate: $(MADE) ## freshet beside popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more
+evaluate: $(MADE) ## compare freshet with popularity on held-out events; DATA=folder, ARGS="--models all --report report" for more
 	$(BIN)/freshet evaluate $(if $(DATA),"$(DATA)",$(firstword $(wildcard ../shared/data/ml-latest-small) generated)) $(ARGS)
 
-tools: ## Prometheus, promtool, helm, kubeconform and the operator's definitions (by Go) into .tools, pinned, without root
-	@test -n "$(PYTHON)" || { echo "freshet needs Python 3.11 or newer; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+tools: ## install Prometheus, promtool, helm, kubeconform and the operator's definitions (by Go) into .tools, pinned, without root
+	@test -n "$(PYTHON)" || { echo "freshet needs Python 3.11 or newer; set it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m scripts.prometheus .tools
 	$(PYTHON) -m scripts.kubernetes .tools
 
-clients: $(MADE) ## Kafka clients in other languages into .clients, as far as their tools are here; tests/clients measures them
+clients: $(MADE) ## build Kafka clients in other languages into .clients, if their tools are installed; tests/clients measures them
 	$(BIN)/python -m tests.clients.setup .clients
 
 clean: ## stop embedded brokers, remove .venv, .tools, caches and the demo's files; keep runs/, bundles/, data/
