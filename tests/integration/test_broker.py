@@ -215,7 +215,7 @@ def test_settings_that_do_not_fit_are_named_and_mended(world: Callable[..., Sett
         f"{topic} {name}: {value}" for topic, found in wrong.items() for name, value in found.items()
     }
     assert f"{settings.sources[0]} retention.ms: 60000 -> 604800000" in changed
-    assert freshet("topics", "mend", settings=settings).stdout == "all topics were as they must be\n"
+    assert freshet("topics", "mend", settings=settings).stdout == "all topics already have the required settings\n"
 
 
 @pytest.mark.parametrize(
