@@ -179,7 +179,7 @@ class TestSource:
         assert not (tmp_path / NAME).exists()
 
     def test_nobody_answers(self, tmp_path: Path) -> None:
-        with pytest.raises(DownloadError, match="cannot be had"):
+        with pytest.raises(DownloadError, match="cannot be downloaded"):
             download(tmp_path, "http://127.0.0.1:1/good.zip")
 
     def test_without_data_and_network_a_generated_world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def stop(directory: Directory = HOME, as_json: Json = False) -> None:
     from deploy.embedded_kafka import at
 
     stopped = at(directory).stop()
-    print(json.dumps({"stopped": stopped}) if as_json else "broker stopped" if stopped else "no broker runs here")
+    print(json.dumps({"stopped": stopped}) if as_json else "broker stopped" if stopped else "no broker is running here")
 
 
 @group.command()
@@ -70,7 +70,7 @@ def status(directory: Directory = HOME, as_json: Json = False) -> None:
     elif as_json:
         print(json.dumps({"running": False}))
     else:
-        print("no broker runs here")
+        print("no broker is running here")
     if len(up) < len(nodes):
         raise typer.Exit(1)
 
@@ -82,8 +82,8 @@ def _print(up: Sequence[EmbeddedKafka], as_json: bool, of: int = 0) -> None:
         pids = {"pid": up[0].pid} if max(of, len(up)) == 1 else {"pids": [node.pid for node in up]}
         print(json.dumps({"running": len(up) >= of, **pids, "brokers": brokers}))
     elif max(of, len(up)) == 1:
-        print(f"broker runs: {brokers} (pid {up[0].pid})")
+        print(f"broker is running: {brokers} (pid {up[0].pid})")
     else:
-        some = f"{len(up)} nodes run" if len(up) >= of else f"{len(up)} of {of} nodes run"
+        some = f"{len(up)} nodes are running" if len(up) >= of else f"{len(up)} of {of} nodes are running"
         numbers = ", ".join(str(node.pid) for node in up)
         print(f"{some}: {brokers} (pids {numbers})")
