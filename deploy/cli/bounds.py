@@ -1,4 +1,4 @@
-"""Bounds of numbers on a command line. Beyond them, a library or the machine would fail later, with a message of its own."""
+"""Bounds of numbers on a command line. Beyond them, a library or the machine would fail later, with an unclear message."""
 
 from __future__ import annotations
 

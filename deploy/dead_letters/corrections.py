@@ -26,7 +26,7 @@ from stream.core.refusals import time_advice
 from stream.kafka.decoding import decoder_of
 from stream.settings import Settings
 
-MAX_RECORD = (4 << 20) - (64 << 10)  # bytes of key, value and headers; the source topics take 4 MiB with Kafka's own
+MAX_RECORD = (4 << 20) - (64 << 10)  # bytes of key, value and headers; source topics allow 4 MiB including Kafka's overhead
 
 
 class Problem(NamedTuple):
@@ -48,7 +48,7 @@ class Correction:
 
 
 class Acceptance:
-    """Checks whether the worker would accept a record: by the published schemas, then by the rules they cannot express."""
+    """Checks whether the worker would accept a record: by the published schemas, then by rules they cannot express."""
 
     def __init__(self, settings: Settings) -> None:
         self._topics = settings.sources
@@ -94,7 +94,7 @@ class Acceptance:
         return [self._said(self._topics[behaviour], error) for error in self._validators[behaviour].iter_errors(body)]
 
     def path(self, value: Any) -> tuple[str, ...] | None:
-        """Return the field names that lead from a parsed value to the event in its envelope; None if there is no event."""
+        """Return the field names that lead from a parsed value to the event in its envelope; None without an event."""
         found = find(value, self._envelope)
         return None if isinstance(found, str) else found.path
 
@@ -173,7 +173,7 @@ class Edits:
 
 
 def line(acceptance: Acceptance, letter: Letter, edits: Edits) -> dict[str, Any]:
-    """Return one line of the file: the letter's source, why it failed, what is still wrong, and key and value to edit."""
+    """Return one line of the file: the letter's source, why it failed, what is still wrong, key and value to edit."""
     topic, partition, offset = letter.source
     key, value = edits.apply(acceptance, topic, letter.key, _editable(letter.value))
     record = {"key": as_text(key), "value": value}
@@ -191,7 +191,7 @@ def line(acceptance: Acceptance, letter: Letter, edits: Edits) -> dict[str, Any]
 
 
 def read(file: Path) -> dict[Source, Correction]:
-    """Return the corrections in a JSONL file, by source. Raises DataError that names a line that is not a correction."""
+    """Return the corrections in a JSONL file, by source. Raises DataError that names the first invalid line."""
     return dict(_rows(file))
 
 
@@ -231,7 +231,7 @@ def _parsed(file: Path, number: int, raw: bytes) -> Any:
 
 
 def corrected(letter: Letter, correction: Correction | None) -> tuple[bytes | None, bytes | None]:
-    """Return key and value to send. A value with the same JSON content as the letter's is sent as received, byte for byte."""
+    """Return key and value to send. A value that equals the letter's as JSON is sent as received, byte for byte."""
     if correction is None:
         return letter.key, letter.value
     key = letter.key if correction.key is None else correction.key

@@ -1,4 +1,4 @@
-"""The lists of `freshet deadletters list`: one table per status, or a count per kind. Memory holds only what is shown."""
+"""Lists for `freshet deadletters list`: one table per status, or a count per kind. Memory holds only what is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's folders. Each run has a fresh folder and holds a lock on it. Folders without a lock are leftovers and removed."""
+"""The demo's folders. Each run has a fresh folder and holds a lock on it. Leftover folders without a lock are removed."""
 
 from __future__ import annotations
 

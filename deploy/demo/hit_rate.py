@@ -1,6 +1,6 @@
-"""Hit rate: was the user's next item in the slate shown before it? Compared with popularity, with the same filter. Pure.
+"""Hit rate: was the user's next item in the slate before it? Compared with popularity. Pure.
 
-Both leave out seen items. Popularity ranks by the counts of the training part, in the same order for everyone. The interval is
+Both leave out seen items, with the same filter. Popularity ranks by the counts of the training part, in the same order for everyone. The interval is
 for the paired difference (the same events for both), bootstrapped over users because the events of one user are not
 independent.
 """
@@ -82,7 +82,10 @@ class HitCounter:
         return slate
 
     def count(self, user: str, item: str, slate: Sequence[str]) -> bool:
-        """Count an event: the user chose `item` while `slate` was the newest -> was it in the slate? Call this before `had`."""
+        """Count an event: the user chose `item` while `slate` was the newest -> whether it was in the slate.
+
+        Call this before `had`.
+        """
         hit = item in slate[:K]
         self._owners.append(self._people.setdefault(user, len(self._people)))
         self._hits.append(hit)

@@ -77,7 +77,7 @@ def silent(line: str) -> None:
 
 @dataclass
 class Board:
-    """The current view of the demo. tell: receives a line for each step that begins or ends, and some notes in between."""
+    """The current view of the demo. tell: receives a line for each step that begins or ends, and notes in between."""
 
     tell: Callable[[str], None] = silent
     title: str = ""

@@ -1,4 +1,4 @@
-"""Replay the held-out events, closed loop per user: send, measure the time to the slate, judge against the slate before."""
+"""Replay the held-out events, closed loop per user: send, measure the time to the slate, judge the slate before."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def prepare(
 
 
 def _key(data: DataSet, settings: TrainSettings) -> str:
-    """Return 16 hex digits that depend on the events, the items, the training settings and the code that trains and exports."""
+    """Return 16 hex digits that depend on events, items, training settings, and the code that trains and exports."""
     digest = sha256(fingerprint(data.events).encode())
     digest.update(repr(data.items).encode())
     digest.update(json.dumps(asdict(settings), sort_keys=True).encode())

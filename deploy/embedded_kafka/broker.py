@@ -1,6 +1,7 @@
 """One Apache Kafka broker in KRaft mode, on loopback, with its data in a folder of ours.
 
-The folder contains server.properties, log4j2.yaml, data/, kafka.log, start.lock, and, while it runs, broker.json (pid, port).
+The folder contains server.properties, log4j2.yaml, data/, kafka.log and start.lock. While the broker runs, it also contains
+broker.json (pid, port).
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ class EmbeddedKafka:
         (self.directory / "log4j2.yaml").write_text(_LOGGING)
 
     def _place(self) -> dict[str, object]:
-        """Return the node's number, its controller port, its quorum, and the numbers of copies for topics created there."""
+        """Return the node's number, controller port and quorum, and the numbers of copies for topics created there."""
         controller = free_port()
         voters = f"1@127.0.0.1:{controller}"
         return {"node": 1, "controller": controller, "voters": voters, "copies": 1, "insync": 1}
@@ -240,7 +241,7 @@ class EmbeddedKafka:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Allow one start at a time in a folder: a second one would overwrite the files of the first. Raises BrokerError."""
+    """Allow one start at a time in a folder: a second would overwrite the files of the first. Raises BrokerError."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "start.lock").open("w") as lock:
         try:
@@ -281,7 +282,7 @@ def _answers(port: int) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Return whether the process exists, is a Kafka, and is not a zombie. The pid may have been reused by another process."""
+    """Return whether the process exists, is a Kafka, and is not a zombie: another process may have reused the pid."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
         return status != "Z" and b"kafka.Kafka" in Path(f"/proc/{pid}/cmdline").read_bytes()

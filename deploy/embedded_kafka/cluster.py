@@ -120,7 +120,10 @@ class KafkaCluster:
         self.stop()
 
     def _fit(self) -> None:
-        """Choose the nodes' ports, and the cluster's id if there is none yet. Raises BrokerError if the folder does not fit."""
+        """Choose the nodes' ports, and the cluster's id if there is none yet.
+
+        Raises BrokerError if the folder contains a single broker or a cluster of another size.
+        """
         if (self.directory / "data").exists():
             raise BrokerError(
                 f"{self.directory} contains the data of a single broker: start it without --nodes, or choose another --dir"

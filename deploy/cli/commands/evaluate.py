@@ -198,7 +198,7 @@ def _over(intervals: dict[str, list[float]]) -> str:
 
 
 def _progress() -> Any:
-    """Return a context manager that yields a models.interfaces.ProgressCallback. It shows progress on standard error."""
+    """Return a context manager that yields a models.interfaces.ProgressCallback, which reports on standard error."""
     from contextlib import contextmanager
 
     from rich.console import Console

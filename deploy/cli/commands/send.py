@@ -89,7 +89,7 @@ def click(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """Send a click: a user opened or chose an item, or did --action with it. Warns if the item is not in the topic `items`.
+    """Send a click: a user opened or chose an item, or did --action. Warns if the item is not in the topic `items`.
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
@@ -283,7 +283,7 @@ def _checked(
 
 
 def _expected(kind: str) -> str:
-    """Return the part of an error about a line that is not a JSON object: what is expected, and what to do with a CSV."""
+    """Return the end of an error about a line that is not a JSON object: what is expected, and how to send a CSV."""
     said = f"expected JSON lines, one {kind} per line as in docs/schemas/{kind}.json; "
     if kind == "item":
         return (
