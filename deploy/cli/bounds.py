@@ -1,4 +1,4 @@
-"""Bounds of numbers on a command line. Beyond them, a library or the machine would fail later, with an unclear message."""
+"""Bounds of numbers on a command line. Beyond them, a library or the machine would fail later and less clearly."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Signals while the command starts. A worker's signals are blocked until it listens for them (stream.process.stopping).
 
-Import this module before anything that starts threads. The threads of a library (numpy, for example) inherit the signal mask
-of the thread that starts them. A thread without the mask may receive a signal. Python then handles it in the main thread only,
-which may be blocked in a write to a log that has no reader. The worker would never notice the stop request.
+Import this module before anything that starts threads. The threads of a library (numpy, for example) inherit the signal
+mask of the thread that starts them. A thread without the mask may receive a signal. Python then handles it in the main
+thread only, which may be blocked in a write to a log that has no reader. The worker would never notice the stop signal.
 """
 
 from __future__ import annotations

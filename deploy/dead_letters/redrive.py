@@ -1,13 +1,13 @@
 """Send dead letters back to their source topics, each only once, even if the command is repeated.
 
-A record that goes back carries the place of the first record that failed (header `original-record`, see stream.core.origin).
-Before anything is sent, the source topics are read from the oldest letter's time on. A letter is left out if its origin is
-already there under the key that it would be sent with. The key matters because an id is unique within one user only: a record
-that another program wrote under another key with this header does not hold a letter back. A record that was sent back and is a
-dead letter itself does not count either, because it was not applied.
+A record that goes back carries the place of the first record that failed (header `original-record`, see
+stream.core.origin). Before anything is sent, the source topics are read from the oldest letter's time on. A letter is
+left out if its origin is already there under the key that it would be sent with. The key matters because an id is
+unique within one user only: a record that another program wrote under another key with this header does not hold a
+letter back. A record that was sent back and is a dead letter itself does not count either, because it was not applied.
 
-There are three passes, so that a million letters need only about 200 bytes each: the letters (what could be sent, and where to
-look), the source topics (what is there), and the letters again (send).
+There are three passes, so that a million letters need only about 200 bytes each: the letters (what could be sent, and
+where to look), the source topics (what is there), and the letters again (send).
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class Plan:
     Attributes:
         newest: Mark of (origin, key) -> the letter that would be sent for it, or NOTHING.
         back: The same mark -> where the letter was already sent back to.
-        unseen: Source partitions whose records were deleted since. Records that were sent back there may no longer be visible.
+        unseen: Source partitions whose records were deleted since. Records that were sent back there may no longer be
+            visible.
         chosen: Number of letters that were chosen.
     """
 

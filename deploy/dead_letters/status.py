@@ -1,12 +1,12 @@
 """The state of dead letters: which are open, and which were already sent back.
 
-A letter was sent back if a source topic holds a record that names the letter's first place in its header `original-record`,
-under a key that the letter's user can have, and if that record is not a dead letter itself. This is the rule of
-deploy.dead_letters.redrive, for letters whose correction is not known. A record under any other key may be forged: its letter
-stays open, and the place of the record is reported.
+A letter was sent back if a source topic holds a record that names the letter's first place in its header
+`original-record`, under a key that the letter's user can have, and if that record is not a dead letter itself. This is
+the rule of deploy.dead_letters.redrive, for letters whose correction is not known. A record under any other key may be
+forged: its letter stays open, and the place of the record is reported.
 
-There are two passes before the first answer: all dead letters, then the source topics from the oldest chosen letter's time on.
-A chosen letter needs about 400 bytes of memory.
+There are two passes before the first answer: all dead letters, then the source topics from the oldest chosen letter's
+time on. A chosen letter needs about 400 bytes of memory.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Standing:
     """Finds out what became of the letters of `choice`, once, when it is created.
 
     Attributes:
-        unseen: Source partitions whose records were deleted after a letter was written. Records that were sent back there may
-            no longer be visible.
+        unseen: Source partitions whose records were deleted after a letter was written. Records that were sent back
+            there may no longer be visible.
 
     Raises:
         BrokerError: The topics cannot be read.

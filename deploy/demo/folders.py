@@ -1,4 +1,4 @@
-"""The demo's folders. Each run has a fresh folder and holds a lock on it. Leftover folders without a lock are removed."""
+"""The demo's folders. Each run has a fresh folder and holds a lock on it. Leftovers without a lock are removed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ KAFKA = "kafka"
 def run_folder(home: Path) -> Iterator[Path]:
     """Create a new folder below home/runs.
 
-    Earlier runs are removed first, and their brokers are stopped if they still run. A run that is in progress in another
-    terminal holds its lock and is not touched. The new folder is kept afterwards so that its logs can be read.
+    Earlier runs are removed first, and their brokers are stopped if they still run. A run that is in progress in
+    another terminal holds its lock and is not touched. The new folder is kept afterwards so that its logs can be read.
     """
     runs = home.absolute() / "runs"
     runs.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Hit rate: was the user's next item in the slate before it? Compared with popularity. Pure.
 
-Both leave out seen items, with the same filter. Popularity ranks by the counts of the training part, in the same order for everyone. The interval is
-for the paired difference (the same events for both), bootstrapped over users because the events of one user are not
-independent.
+Both leave out seen items, with the same filter. Popularity ranks by the counts of the training part, in the same order
+for everyone. The interval is for the paired difference (the same events for both), bootstrapped over users because the
+events of one user are not independent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Send every user's history except the last choices through the topics, as fast as the broker and the worker accept it.
 
-Kafka orders a user's events only within a topic. Under such a load a comment may be folded some events earlier or later than it
-was written, so the hit rates of two demos with the same bundle may differ in the third digit.
+Kafka orders a user's events only within a topic. Under such a load a comment may be folded some events earlier or later
+than it was written, so the hit rates of two demos with the same bundle may differ in the third digit.
 """
 
 from __future__ import annotations

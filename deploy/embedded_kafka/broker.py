@@ -1,7 +1,7 @@
 """One Apache Kafka broker in KRaft mode, on loopback, with its data in a folder of ours.
 
-The folder contains server.properties, log4j2.yaml, data/, kafka.log and start.lock. While the broker runs, it also contains
-broker.json (pid, port).
+The folder contains server.properties, log4j2.yaml, data/, kafka.log and start.lock. While the broker runs, it also
+contains broker.json (pid, port).
 """
 
 from __future__ import annotations

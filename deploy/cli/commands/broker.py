@@ -39,7 +39,7 @@ def start(
     ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Start the broker and wait until it answers. Exit code 69: already running, port taken, failed download, or it died."""
+    """Start the broker and wait until it answers. Exit code 69: already running, port taken, download failed, died."""
     from deploy.embedded_kafka import EmbeddedKafka, KafkaCluster
 
     if nodes > 1:

@@ -70,9 +70,9 @@ def list_(
 ) -> None:
     """List dead letters, newest first: open letters, and separately letters that were sent back.
 
-    A letter was sent back if its source topic holds the record again, identified by the header `original-record`. To find out,
-    the command reads the source topics from the oldest letter's time on. Use --no-status if that takes too long or if you have
-    no permission to read them. Exit codes: 69 no broker, 78 topic missing.
+    A letter was sent back if its source topic holds the record again, identified by the header `original-record`. To
+    find out, the command reads the source topics from the oldest letter's time on. Use --no-status if that takes too
+    long or if you have no permission to read them. Exit codes: 69 no broker, 78 topic missing.
     """
     from deploy.dead_letters import listing, reader
 
@@ -162,9 +162,9 @@ def fix(
 ) -> None:
     """Write dead letters to a file for correction, one JSON object per line. `redrive --corrected` sends them.
 
-    `key` and `value` of a line are what will be sent. Edit them by hand, with jq, or with --set, --rename and --remove. `wrong`
-    lists what the worker would still refuse. Exit codes: 65 a line cannot be read, 69 no broker, 74 the file cannot be used, 78
-    topic missing.
+    `key` and `value` of a line are what will be sent. Edit them by hand, with jq, or with --set, --rename and --remove.
+    `wrong` lists what the worker would still refuse. Exit codes: 65 a line cannot be read, 69 no broker, 74 the file
+    cannot be used, 78 topic missing.
     """
     import click
 
@@ -239,9 +239,9 @@ def redrive(
 ) -> None:
     """Send dead letters back to their source topics, each once, and report what became of each.
 
-    Letters that the worker would refuse again are not sent. Letters that were already sent back are skipped; the command finds
-    them in their topics by the header `original-record`. Exit codes: 65 a letter is still unacceptable or truncated (the others
-    are sent), 69 no broker, 78 topic missing.
+    Letters that the worker would refuse again are not sent. Letters that were already sent back are skipped; the
+    command finds them in their topics by the header `original-record`. Exit codes: 65 a letter is still unacceptable or
+    truncated (the others are sent), 69 no broker, 78 topic missing.
     """
     from deploy.clients.producer import Producer
     from deploy.dead_letters import reader, redrive, render

@@ -50,8 +50,8 @@ def demo(
     """Train on real data, start Kafka and a worker, replay what training has not seen, and watch slates follow events.
 
     On a terminal it runs until q or Ctrl-C. Otherwise it ends after the check, with one line `demo: {json}`.
-    Needs the extras broker and export. Exit codes: 0 nothing is lost, double or uncovered; 1 something is; otherwise the code of
-    the step that failed.
+    Needs the extras broker and export. Exit codes: 0 nothing is lost, double or uncovered; 1 something is; otherwise
+    the code of the step that failed.
     """
     from contextlib import nullcontext
 

@@ -165,7 +165,7 @@ def _table(data: str, found: dict[str, Any]) -> Table:
     seen = "seen items left out" if found["filter_seen"] else "seen items ranked too"
     part = f", {found['settings']['part']}" if "part" in found["settings"] else ""
     title = f"{data}: {found['protocol']}{part}, {found['judged']:,} choices of {found['users']:,} users, {seen}"
-    table = Table("model", "HR@10", "NDCG@10", "95 %", "over the best other, 95 %", "seconds", title=title)
+    table = Table("model", "HR@10", "NDCG@10", "95 %", "difference to the best other, 95 %", "seconds", title=title)
     for name, of in sorted(ran.items(), key=lambda pair: -float(pair[1]["test"]["NDCG@10"])):
         low, high = of["intervals"]["NDCG@10"]
         table.add_row(

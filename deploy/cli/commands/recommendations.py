@@ -35,9 +35,9 @@ def recommendations(
 ) -> None:
     """Show a user's slate with the highest seq, or the popular items if the user has none.
 
-    Items that were removed or made unavailable since are marked; with --json, by a field `now` of the item. The command reads
-    the topic `items` to find them. Without --titles, it skips that if it would take too long (100,000 offsets, 2 s) and prints
-    a note.
+    Items that were removed or made unavailable since are marked; with --json, by a field `now` of the item. The command
+    reads the topic `items` to find them. Without --titles, it skips this step and prints a note if that would take too
+    long (100,000 offsets, 2 s).
 
     Exit codes: 1 there is no slate at all, 69 no broker, 78 topic missing.
     """

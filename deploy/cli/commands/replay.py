@@ -67,10 +67,10 @@ def replay(
     """Send a data folder's items, then its events in order, at a steady rate. Times in the messages are not changed.
     If a worker with these settings would not accept some of the data, the command reports it before it sends anything.
 
-    An event keeps its id from DATA. An event without an id gets one derived from its content. The command reads the source
-    topics first and skips what is already there. So each event counts once, even if a replay was cut off or repeated, or if the
-    data have grown. An item that is in the topic `items` in any form (as sent, changed, unavailable or removed) is left as it
-    is.
+    An event keeps its id from DATA. An event without an id gets one derived from its content. The command reads the
+    source topics first and skips what is already there. So each event counts once, even if a replay was cut off or
+    repeated, or if the data have grown. An item that is in the topic `items` in any form (as sent, changed, unavailable
+    or removed) is left as it is.
 
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """

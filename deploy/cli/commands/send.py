@@ -174,8 +174,9 @@ def item_(
 ) -> None:
     """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
 
-    For an existing item, the command reads its newest record first and changes only the given fields. An empty text, category or
-    scene clears the field. If two writers change an item at the same time, the later record replaces the other completely.
+    For an existing item, the command reads its newest record first and changes only the given fields. An empty text,
+    category or scene clears the field. If two writers change an item at the same time, the later record replaces the
+    other completely.
     """
     if remove:
         if not item:

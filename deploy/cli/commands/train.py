@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Train the interest network on a data folder, with early stopping and a picture of the training curve.
 
-        Each epoch saves a checkpoint in .cache/train. If training was cut off, run the same command to continue from there.
+        Each epoch saves a checkpoint in .cache/train. If training was cut off, run the same command to continue there.
         On several GPUs: torchrun --nproc-per-node N -m deploy.cli train ...
         """
         import time

@@ -132,8 +132,9 @@ def verify(
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
 
-    Exit codes: 0 the promise holds, 1 it is broken (the first violation is named), 3 part of it cannot be judged (records
-    deleted, compacted, or not yet committed), 65 a ledger, folder or bundle cannot be read, 69 no broker, 78 topics missing.
+    Exit codes: 0 the promise holds, 1 it is broken (the first violation is named), 3 part of it cannot be judged
+    (records deleted, compacted, or not yet committed), 65 a ledger, folder or bundle cannot be read, 69 no broker, 78
+    topics missing.
     """
     from deploy.verify import Scope, run
 

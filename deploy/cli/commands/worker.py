@@ -31,8 +31,8 @@ def worker(
 ) -> None:
     """Run one worker until SIGTERM. It reads events, keeps interest states and writes slates.
 
-    Exit codes: 0 stopped as requested, 1 hung inside a library, 65 bad bundle, 69 no broker or provider, 74 disk full, 75 lease
-    expired, 76 records lost, 78 wrong settings or topics, 70 anything else.
+    Exit codes: 0 stopped as requested, 1 hung inside a library, 65 bad bundle, 69 no broker or provider, 74 disk full,
+    75 lease expired, 76 records lost, 78 wrong settings or topics, 70 anything else.
     """
     from stream.process import fatal
     from stream.process.stopping import stopping
