@@ -26,9 +26,7 @@ from stream.core.refusals import time_advice
 from stream.kafka.decoding import decoder_of
 from stream.settings import Settings
 
-MAX_RECORD = (4 << 20) - (
-    64 << 10
-)  # bytes of key, value and headers; source topics allow 4 MiB including Kafka's overhead
+MAX_RECORD = (4 << 20) - (64 << 10)  # bytes of key, value and headers; topics allow 4 MiB with Kafka's overhead
 
 
 class Problem(NamedTuple):

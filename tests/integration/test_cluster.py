@@ -35,7 +35,12 @@ def test_three_nodes_live_from_start_to_stop_and_keep_three_copies(home: Path) -
     figures = json.loads(started.stdout)
     assert figures["running"]
     assert len(set(figures["pids"])) == len(set(figures["brokers"].split(","))) == 3
-    refused(freshet("broker", "start", "--nodes", "3", "--dir", home), 69, "a cluster is already running", figures["brokers"])
+    refused(
+        freshet("broker", "start", "--nodes", "3", "--dir", home),
+        69,
+        "a cluster is already running",
+        figures["brokers"],
+    )
     refused(freshet("broker", "start", "--nodes", "2", "--dir", home), 69, "contains a cluster of 3 nodes, not of 2")
     refused(freshet("broker", "start", "--dir", home), 69, "contains a cluster", "--nodes")
 

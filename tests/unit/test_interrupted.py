@@ -23,7 +23,10 @@ def said(*words: str) -> str:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (CutOff(3), "interrupted: the checkpoint of epoch 3 is in .cache/train; run the same command to continue from it"),
+        (
+            CutOff(3),
+            "interrupted: the checkpoint of epoch 3 is in .cache/train; run the same command to continue from it",
+        ),
         (CutOff(0), "interrupted before the first epoch was saved; run the same command to start again"),
         (
             KeyboardInterrupt(),

@@ -34,10 +34,14 @@ Offset = Annotated[int | None, typer.Option(min=0, max=bounds.OFFSET, help="Only
 Stage = Annotated[str | None, typer.Option(help="Only letters with this stage.")]
 Reason = Annotated[str | None, typer.Option(help="Only letters with this reason.")]
 Since = Annotated[
-    str | None, typer.Option(help="Only letters set aside since then: `2h` ago (s, m, h, d, w), or ISO 8601.")
+    str | None,
+    typer.Option(
+        help="Only letters set aside at or after this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."
+    ),
 ]
 Until = Annotated[
-    str | None, typer.Option(help="Only letters set aside before then: `2h` ago (s, m, h, d, w), or ISO 8601.")
+    str | None,
+    typer.Option(help="Only letters set aside before this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

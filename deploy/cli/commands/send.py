@@ -52,7 +52,7 @@ SlateOf = Annotated[
     str | None, typer.Option("--slate", help="The slate that led to the event. Stored, but not used yet.")
 ]
 EventId = Annotated[
-    str | None, typer.Option("--id", help="The event's id. An event with an earlier id of the user is a duplicate.")
+    str | None, typer.Option("--id", help="The event's id. If the user has already used it, the event is a duplicate.")
 ]
 File = Annotated[
     Path | None, typer.Option(help="Send this JSONL file: one message per line, with the fields of docs/schemas.")

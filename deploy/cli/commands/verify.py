@@ -74,7 +74,7 @@ def verify(
             min=0,
             max=bounds.SECONDS,
             callback=bounds.number,
-            help="Seconds to wait until the worker has committed everything that is there now.",
+            help="Maximum seconds to wait until the worker has committed everything that is there now.",
         ),
     ] = 0.0,
     since: Annotated[
