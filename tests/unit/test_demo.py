@@ -187,7 +187,7 @@ class TestSource:
         monkeypatch.setattr("deploy.demo.source.download", _unreachable)
         said: list[str] = []
         assert find(None, tmp_path, said.append).name == "generated"
-        assert "generated world" in said[-1]
+        assert "generated data set" in said[-1]
 
 
 def _unreachable(kept: Path) -> Path:
