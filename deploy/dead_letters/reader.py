@@ -147,7 +147,10 @@ class DeadLetterReader:
                     yield letter
 
     def find(self, place: tuple[str, int, int]) -> Letter:
-        """Return the letter at `place`, or else the newest one whose source record was there. Raises DataError."""
+        """Return the letter at `place`, or else the newest one whose source record was there.
+
+        Raises DataError if there is none.
+        """
         topic, partition, offset = place
         if topic == self._topic:
             span = self._spans.get((topic, partition))

@@ -19,7 +19,7 @@ NAME: Final = "ml-latest-small"
 ORIGINAL: Final = f"https://files.grouplens.org/datasets/movielens/{NAME}.zip"
 FILES: Final = ("ratings.csv", "movies.csv", "tags.csv", "README.txt")
 LIMIT: Final = 64 << 20  # maximum bytes of the download, and of each file in it
-SECONDS: Final = 20.0  # limit without an answer
+SECONDS: Final = 20.0  # maximum wait for an answer
 GENERATED: Final = "generated"
 
 
