@@ -19,7 +19,7 @@ CSV = {
 NOT_LINES = [b"[\n{}\n]\n", b"[]\n", b"5\n", b'"a"\n', b"null\n", b"\xff\xfe\n", b'{"item": "a",\n"title": "b"}\n']
 TABLE = {
     "item": "to send a CSV of items, use `freshet replay FOLDER` with items.csv and the events (clicks.csv, ratings.csv or "
-    "comments.csv); --limit 0 sends only the items",
+    "comments.csv) in the folder; --limit 0 sends only the items",
     "click": "to send a CSV, use `freshet replay FOLDER` with clicks.csv in the folder",
     "rating": "to send a CSV, use `freshet replay FOLDER` with ratings.csv in the folder",
     "comment": "to send a CSV, use `freshet replay FOLDER` with comments.csv in the folder",
