@@ -1,4 +1,4 @@
-"""`python -m deploy.cli` is the command `freshet`."""
+"""Run the `freshet` command with `python -m deploy.cli`."""
 
 from deploy.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The alert rules, with the links to the runbook made absolute: whoever is woken has no checkout beside them."""
+"""The alert rules with absolute links to the runbook: the person on call may not have a checkout at hand."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from stream.core.errors import DataError
 
 RULES: Final = Path(__file__).parents[1] / "prometheus" / "rules" / "freshet.yml"
 RELATIVE: Final = "docs/runbook.md"
-"""What the links begin with in the rules; #alert follows."""
+"""Start of the links in the rules; `#alert` follows."""
 
 _ADDRESS: Final = re.compile(r"https?://[^\s#\"'{}\\<>/?]+(?:[/?][^\s#\"'{}\\<>]*)?")
 
 
 def with_runbook(base: str) -> str:
-    """The rules as YAML text; base: address of the runbook's page, without a fragment; "" leaves the links relative.
+    """Return the rules as YAML text.
 
-    Raises DataError where base is no address.
+    Args:
+        base: Address of the runbook's page, without a fragment; "" leaves the links relative.
+
+    Raises:
+        DataError: `base` is not an address.
     """
     rules = RULES.read_text("utf-8")
     if not base:

@@ -1,6 +1,6 @@
-"""Options of the commands that read data, the same for all: the columns of a file, its rating scale, and the oldest time.
+"""Options shared by all commands that read data: the columns of a file, its rating scale, and the oldest time.
 
-What is to be served must keep to min_time, what is only looked at says where it does not.
+Data that will be served must respect min_time. Commands that only look at data print a note if it does not.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from stream.settings import Settings
 if TYPE_CHECKING:
     from models.data import DataSet
 
-MOST: Final = 1e9  # of a value, by the schemas
+MOST: Final = 1e9  # largest value that the schemas allow
 
 MinTime = Annotated[
     str | None,
     typer.Option(
         "--min-time",
-        help="Events of an older time are refused: an ISO date, epoch ms, or off; without: the setting min_time.",
+        help="Refuse events older than this: an ISO date, epoch ms, or off. Default: the setting min_time.",
     ),
 ]
 
 RatingScale = Annotated[
     tuple[float, float] | None,
-    typer.Option("--rating-scale", help="Smallest and largest rating, for data on another scale than its form's own."),
+    typer.Option("--rating-scale", help="Smallest and largest rating, if the data do not use the scale of their form."),
 ]
 
 
 def scale_of(said: tuple[float, float] | None) -> tuple[float, float] | None:
-    """--rating-scale, where it is a scale. Raises typer.BadParameter."""
+    """Return --rating-scale if it is a valid scale. Otherwise raise typer.BadParameter."""
     if said is not None and not -MOST <= said[0] < said[1] <= MOST:
         raise typer.BadParameter(
             f"--rating-scale {said[0]:g} {said[1]:g}: expected the smallest rating below the largest, both within {MOST:g}"
@@ -49,7 +49,7 @@ def scale_of(said: tuple[float, float] | None) -> tuple[float, float] | None:
 
 
 def oldest(said: str | None, settings: Settings) -> int:
-    """Epoch ms of --min-time, by default of the setting; 0: any time will do. Raises typer.BadParameter."""
+    """Return --min-time in epoch ms, by default the setting's value. 0 allows any time. Raises typer.BadParameter."""
     if said is None:
         return settings.oldest
     try:
@@ -59,7 +59,7 @@ def oldest(said: str | None, settings: Settings) -> int:
 
 
 def tell(data: DataSet, settings: Settings) -> None:
-    """One note on standard error, where a worker of these settings would not take the times of the data."""
+    """Print a note on standard error if a worker with these settings would not accept the times of the data."""
     from models.data.checked import require_accepted
 
     try:
@@ -69,7 +69,7 @@ def tell(data: DataSet, settings: Settings) -> None:
 
 
 def tell_actions(data: DataSet, given: Sequence[str]) -> None:
-    """One note on standard error, where --action names what no event has. given: NAME=WEIGHT each."""
+    """Print a note on standard error if --action names an action that no event has. given: NAME=WEIGHT each."""
     from models.data.choices import unmet
 
     if note := unmet(data.events, given):
@@ -85,21 +85,23 @@ COLUMNS: Final[Mapping[str, str]] = {
     "behaviour": "Column that holds click, rating or comment.",
     "text": "Column of texts: events are comments.",
     "scene": "Column of scenes.",
-    "action": "Column of what clicks did (view, cart ...). Their weights are no column: --action NAME=WEIGHT (train, evaluate).",
+    "action": "Column of the actions of clicks (view, cart ...). It does not hold weights: --action NAME=WEIGHT sets those.",
 }
-"""Field of models.data.general.Columns -> help of its option, --FIELD-column and --FIELD."""
+"""Field of models.data.general.Columns -> help text of its option, --FIELD-column and --FIELD."""
 LONG_ONLY: Final = "action"
-"""This field has --FIELD-column alone: --action gives weights."""
+"""This field has --FIELD-column only, because --action sets weights."""
 NamedColumns = Mapping[str, str]
-"""Field -> name of its column in the file, of the fields whose column was named."""
+"""Field -> name of its column in the file, for the fields whose column was named."""
 ONE: Final = {"allow_extra_args": True}
-"""Context settings of the commands with columns: they say themselves that they take one file or folder."""
+"""Context settings of the commands with columns. They report by themselves that they accept one file or folder."""
 NONE_NAMED: Final[NamedColumns] = MappingProxyType({})
 
 
 def with_columns(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with one option for each of COLUMNS in the place of its parameter `columns`. There it is given the columns
-    that are named: field -> name in the file."""
+    """Replace the command's parameter `columns` by one option for each of COLUMNS.
+
+    The command then receives the named columns in `columns`: field -> name in the file.
+    """
     signature = inspect.signature(command)
     hints = get_type_hints(command, include_extras=True)
     parameters = [one.replace(annotation=hints[name]) for name, one in signature.parameters.items()]
@@ -118,7 +120,7 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
     def called(**given: Any) -> None:
         if more := given["context"].args:
             raise typer.BadParameter(
-                printable(f"found {more[0]!r} besides {str(given['data'])!r}, expected one file or folder: ")
+                printable(f"found {more[0]!r} in addition to {str(given['data'])!r}, expected one file or folder: ")
                 + "put the files of one data set into one folder"
             )
         named = {field: given.pop(f"{field}_column") for field in COLUMNS}
@@ -130,15 +132,23 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def load(data: Path, columns: NamedColumns, rating_scale: tuple[float, float] | None = None) -> DataSet:
-    """`generated`, a known form, or one file by the names of its columns (field -> name in the file). rating_scale: of the
-    ratings, None for that of the data. Raises DataError."""
+    """Read `generated`, data in a known form, or one file whose columns are named.
+
+    Args:
+        data: Folder or file, or `generated`.
+        columns: Field -> name of its column in the file; empty for a known form.
+        rating_scale: Scale of the ratings; None uses the scale of the data.
+
+    Raises:
+        DataError: The data cannot be read, or the columns do not fit together.
+    """
     from models.data import generate, read
     from models.data.general import Columns, read_columns
 
     missing = [_options(field)[0] for field in ("user", "item") if field not in columns]
     if columns and missing:
         given = next(_options(field)[0] for field in COLUMNS if field in columns)
-        raise DataError(f"{given} names a column, so {' and '.join(missing)} must name one, too")
+        raise DataError(f"{given} names a column, so {' and '.join(missing)} must name one too")
     if not columns:
         return generate(rating_scale=rating_scale) if str(data) == "generated" else read(data, rating_scale)
     if str(data) == "generated" and not data.exists():
@@ -147,6 +157,6 @@ def load(data: Path, columns: NamedColumns, rating_scale: tuple[float, float] | 
 
 
 def _options(field: str) -> tuple[str, ...]:
-    """What names the column of a field on a command line, the shortest first."""
+    """Return the option names for the column of a field, the shortest first."""
     long = f"--{field}-column"
     return (long,) if field == LONG_ONLY else (f"--{field}", long)

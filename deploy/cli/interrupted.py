@@ -1,4 +1,4 @@
-"""Ctrl-C in a command that has something to say: what is done, and how to go on."""
+"""Ctrl-C in a command that can report what it has done and how to continue."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from stream.core.errors import FreshetError
 
 
 class Interrupted(FreshetError):
-    """The command was interrupted; the message says what was done."""
+    """The command was interrupted. The message says what has been done."""
 
     exit_code = 130

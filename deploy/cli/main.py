@@ -1,7 +1,7 @@
-"""The `freshet` command. Its parts lie in deploy/cli/commands, one module a command or group; each imports what it needs late.
+"""The `freshet` command. deploy/cli/commands holds one module per command or group; each imports what it needs late.
 
-Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot be judged, 74 a file cannot be used, 130 interrupted, the
-others as stream.core.errors says; 70 for a bug, too.
+Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot be judged, 70 a bug, 74 a file cannot be used, 130
+interrupted. stream.core.errors defines the others, and other causes of 70.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ app = typer.Typer(
     cls=Commands,
     help="A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # they print local variables, secrets among them
+    pretty_exceptions_enable=False,  # they print local variables, including secrets
     add_completion=False,
 )
 
@@ -66,25 +66,27 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def settings(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.", envvar="FRESHET_CONFIG")] = None,
-    brokers: Annotated[str | None, typer.Option(help="host:port[,host:port...] of the Kafka brokers.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Put before every topic name.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Read settings from this TOML file.", envvar="FRESHET_CONFIG")
+    ] = None,
+    brokers: Annotated[str | None, typer.Option(help="Kafka brokers to connect to: host:port[,host:port...].")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Prefix of every topic name.")] = None,
     assign: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value of any setting; may be repeated.")
+        list[str] | None, typer.Option("--set", help="Set any setting: name=value. May be repeated.")
     ] = None,
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out."""
     if context.invoked_subcommand == "worker":
-        logs.configure()  # its log is JSON from the first line on, also where the settings are wrong
+        logs.configure()  # its log is JSON from the first line on, even if the settings are wrong
     else:
         signals.release()
     from stream.settings.settings import SECRETS, expected_json, load
 
     if config is not None and not config.is_file():
-        raise SettingsError(f"config: {config} is no file")
+        raise SettingsError(f"config: {config} is not a file")
     values: dict[str, Any] = {
         name: value for name, value in (("brokers", brokers), ("prefix", prefix)) if value is not None
     }
@@ -93,7 +95,9 @@ def settings(
         if not equals:
             raise SettingsError("--set: expected name=value")
         if name in SECRETS:
-            raise SettingsError(f"{name}: not on a command line, where others see it: use FRESHET_SECRETS")
+            raise SettingsError(
+                f"{name}: must not be on the command line, where others can see it: use FRESHET_SECRETS"
+            )
         try:
             values[name] = json.loads(value) if value.startswith("[") else value
         except ValueError:
@@ -108,7 +112,7 @@ for _name in COMMANDS:
 
 
 def main() -> None:
-    """Run the command; a FreshetError is one line on standard error and its exit code, never a traceback."""
+    """Run the command. A FreshetError prints one line on standard error and sets the exit code, never a traceback."""
     for argument in sys.argv[1:]:
         if not _is_text(argument):
             print(f"freshet: {printable(argument)}: expected UTF-8", file=sys.stderr)
@@ -118,7 +122,7 @@ def main() -> None:
     except FreshetError as error:
         _end(error, error.exit_code)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # typer's, of a KeyboardInterrupt
+        if ended.code == INTERRUPTED:  # typer raises it for a KeyboardInterrupt
             signals.ending()
             print(signals.SAID, file=sys.stderr)
         raise
@@ -140,7 +144,10 @@ def main() -> None:
 
 
 def _is_text(argument: str) -> bool:
-    """Python reads bytes that are no UTF-8 as lone surrogates; there is no id, and no name of ours, with one."""
+    """Return whether an argument is valid UTF-8.
+
+    Python decodes bytes that are not UTF-8 to lone surrogates. No id and no name of freshet's contains one.
+    """
     try:
         argument.encode()
     except UnicodeEncodeError:
@@ -149,7 +156,7 @@ def _is_text(argument: str) -> bool:
 
 
 def _extra_with(module: str) -> str:
-    """Which extra of ours brings a module; empty where none does."""
+    """Return the extra of freshet that installs a module, or "" if none does."""
     package = module.split(".")[0].replace("_", "-")
     for needed in requires("freshet") or ():
         requirement, marked, extra = needed.partition("extra ==")
@@ -159,7 +166,7 @@ def _extra_with(module: str) -> str:
 
 
 def _end(error: FreshetError, code: int) -> NoReturn:
-    """One line on standard error, of the log where the command has one (the worker), else for people; and the end."""
+    """Print one line on standard error and exit: a log line for the worker, plain text for any other command."""
     if code == INTERRUPTED:
         signals.ending()
     if logs.configured():
@@ -174,7 +181,7 @@ def _end(error: FreshetError, code: int) -> NoReturn:
 
 
 def _broken(line: str) -> str:
-    """The line, broken to the width of the terminal where standard error is one; words, paths and names stay whole."""
+    """Wrap the line to the terminal's width if standard error is a terminal. Words, paths and names are not split."""
     width = shutil.get_terminal_size().columns
     if not sys.stderr.isatty() or len(line) <= width:
         return line
@@ -182,7 +189,7 @@ def _broken(line: str) -> str:
 
 
 def _end_as_bug(error: Exception) -> NoReturn:
-    """Show the traceback and end with 70; Python's own 1 would read as a failed check."""
+    """Show the traceback and exit with 70. Python's default of 1 would look like a failed check."""
     if logs.configured():
         from stream.process import fatal
 

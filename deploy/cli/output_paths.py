@@ -1,4 +1,4 @@
-"""Where a long command writes in the end: looked at before it begins, so that no work is lost for a folder."""
+"""Checks of output paths before a long command begins, so that no work is lost because a folder cannot be written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from stream.core.errors import DiskError
 
 
 def require_folder(option: str, folder: Path) -> None:
-    """Raises DiskError, naming the option, where a folder can neither be made there nor written. What had to be made to know it
-    is removed."""
+    """Raise DiskError, naming the option, if the folder can be neither created nor written.
+
+    Folders that were created for the check are removed again.
+    """
     made: list[Path] = []
     try:
         made = [one for one in (folder, *folder.parents) if not one.exists()]
@@ -23,7 +25,7 @@ def require_folder(option: str, folder: Path) -> None:
         why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise DiskError(
             printable(
-                f"{option}: found {folder}, expected a folder that can be made or written ({why}): name another one"
+                f"{option}: found {folder}, expected a folder that can be created or written ({why}): choose another one"
             )
         ) from None
     finally:
@@ -33,7 +35,7 @@ def require_folder(option: str, folder: Path) -> None:
 
 
 def require_file(option: str, file: Path) -> None:
-    """The same of a file: its folder can be written, and it is no folder itself."""
+    """Raise DiskError, naming the option, if the file is a folder or if its folder cannot be written."""
     if file.is_dir():
-        raise DiskError(printable(f"{option}: found {file}, a folder, expected a file to write: name one"))
+        raise DiskError(printable(f"{option}: found {file}, a folder, expected a file to write: name a file"))
     require_folder(option, file.parent)

@@ -1,7 +1,8 @@
-"""Imported before anything that starts threads: a worker's signals wait until it listens for them (stream.process.stopping).
+"""Signals while the command starts. A worker's signals are blocked until it listens for them (stream.process.stopping).
 
-A library's threads (numpy's, for one) inherit the mask of the thread that starts them. One without it may be given a signal, and
-Python then tells the main thread alone, which may stand in a write to a log that nobody reads: the stop would never be heard.
+Import this module before anything that starts threads. The threads of a library (numpy, for example) inherit the signal
+mask of the thread that starts them. A thread without the mask may receive a signal. Python then handles it in the main
+thread only, which may be blocked in a write to a log that has no reader. The worker would never notice the stop signal.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from typing import Final, NoReturn
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 PROGRAMS: Final = ("freshet", "cli")
-"""As the command and as python -m deploy.cli; whoever else imports it keeps its signals."""
+"""The `freshet` command and `python -m deploy.cli`. Any other program that imports this module keeps its signals."""
 
 _program = Path(sys.argv[0])
 OURS: Final = (_program.parent.name if _program.stem == "__main__" else _program.stem) in PROGRAMS
 HEARD: Final = OURS and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-"""Not where a shell has it ignored, for a command in the background."""
+"""False if the shell ignores SIGINT, as it does for a command in the background."""
 SAID: Final = "freshet: interrupted"
 
 
 def _imports(number: int, frame: object) -> NoReturn:
-    """Ctrl-C before anything is begun: an exception among imports would be a traceback, or be caught by one of them."""
+    """Handle Ctrl-C during imports: an exception there would print a traceback, or an import would catch it."""
     os.write(2, f"{SAID}\n".encode())
     os._exit(130)
 
@@ -41,13 +42,16 @@ elif HEARD:
 
 
 def release() -> None:
-    """It is another command than the worker, and begins: signals come as ever."""
+    """Restore normal signal handling when a command other than the worker begins."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if HEARD:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ending() -> None:
-    """The command was interrupted and all is said: once more Ctrl-C ends it at once, whatever a library still does at exit."""
+    """Let a second Ctrl-C end the process immediately, even if a library is still cleaning up at exit.
+
+    Call it when the command was interrupted and has nothing left to report.
+    """
     if HEARD:
         signal.signal(signal.SIGINT, _end)

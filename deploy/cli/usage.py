@@ -1,4 +1,4 @@
-"""What is said of wrong usage repeats somebody's arguments: nothing in them may steer the terminal, or turn the text around."""
+"""Usage errors quote the user's arguments, which must not control the terminal or change the direction of the text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from deploy.clients.printable import printable
 
 
 class Commands(TyperGroup):
-    """All commands; their usage errors are printable, whichever of them raises one."""
+    """The group of all commands. It makes the usage errors of every command printable."""
 
     def make_context(self, *given: Any, **more: Any) -> Any:
-        """As typer does."""
+        """Do what typer does, with printable usage errors."""
         with _printable():
             return super().make_context(*given, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        """As typer does."""
+        """Do what typer does, with printable usage errors."""
         with _printable():
             return super().invoke(ctx)
 

@@ -1,1 +1,1 @@
-"""Dead letters: reading, correcting and redriving them."""
+"""Read, correct and redrive dead letters."""

@@ -1,4 +1,4 @@
-"""Correcting dead letters: what is still wrong with a record, edits that apply to many, and the file that people edit."""
+"""Correct dead letters: what is still wrong with a record, edits that apply to many, and the file that people edit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from stream.core.refusals import time_advice
 from stream.kafka.decoding import decoder_of
 from stream.settings import Settings
 
-MAX_RECORD = (4 << 20) - (64 << 10)  # bytes of key, value and headers; the source topics take 4 MiB with Kafka's own
+MAX_RECORD = (4 << 20) - (64 << 10)  # bytes of key, value and headers; topics allow 4 MiB with Kafka's overhead
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a record. field: "" where it is the whole value."""
+    """One problem of a record. field: "" if the problem concerns the whole value."""
 
     field: str
     message: str
@@ -41,14 +41,14 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Correction:
-    """What to send instead; None leaves the part as it is."""
+    """The key and value to send instead. None leaves the part unchanged."""
 
     key: bytes | None = None
     value: bytes | None = None
 
 
 class Acceptance:
-    """Would the worker take this record? By the published schemas, then by the rules that they cannot say."""
+    """Checks whether the worker would accept a record: by the published schemas, then by rules they cannot express."""
 
     def __init__(self, settings: Settings) -> None:
         self._topics = settings.sources
@@ -58,16 +58,16 @@ class Acceptance:
         self._form = FORMS[settings.key]
 
     def key_of(self, user: str) -> bytes | None:
-        """The key of a user's records; None where the setting `key` has none for this id."""
+        """Return the key of a user's records, or None if the form of the setting `key` has none for this id."""
         return self._form.write(user.encode("utf-8", "replace").decode())
 
     def problems(self, topic: str, key: bytes | None, value: bytes | None, after_ms: int = 0) -> list[Problem]:
-        """Everything that is wrong with a record sent to `topic` now; empty: the worker would take it.
+        """Return everything that is wrong with a record sent to `topic` now. Empty if the worker would accept it.
 
-        after_ms: a time (epoch ms) that the broker is past, whatever the clock of this machine says.
+        after_ms: a time (epoch ms) that the broker has already passed, regardless of this machine's clock.
         """
         if topic not in self._topics:
-            return [Problem("", f"it came from {topic[:100]!r}, which is none of the source topics")]
+            return [Problem("", f"it came from {topic[:100]!r}, which is not a source topic")]
         behaviour = self._topics.index(topic)
         found = self._against_schema(behaviour, value) if value else []
         if found and value and (told := looks_like(value, self._envelope)):
@@ -86,7 +86,7 @@ class Acceptance:
         try:
             body = parse(value)
         except ValueError:
-            return []  # the decoder says it better
+            return []  # the decoder reports it more precisely
         path = self.path(body)
         if path is None:
             return []
@@ -94,7 +94,7 @@ class Acceptance:
         return [self._said(self._topics[behaviour], error) for error in self._validators[behaviour].iter_errors(body)]
 
     def path(self, value: Any) -> tuple[str, ...] | None:
-        """Names from a parsed value to the event in its envelope; None where the envelope holds no event."""
+        """Return the field names that lead from a parsed value to the event in its envelope; None without an event."""
         found = find(value, self._envelope)
         return None if isinstance(found, str) else found.path
 
@@ -103,7 +103,7 @@ class Acceptance:
         field = str(error.kind.property if absent else next(iter(error.instance_path), ""))
         expected = self.expected(topic, field)
         if not expected:
-            return Problem(field, "expected a JSON object" if not field else "not as the schema says")
+            return Problem(field, "expected a JSON object" if not field else "does not match the schema")
         if absent:
             return Problem(field, f"missing, expected {expected}")
         advice = time_advice(error.instance) if field == "time" else ""
@@ -112,7 +112,7 @@ class Acceptance:
         )
 
     def expected(self, topic: str, field: str) -> str:
-        """What a field of this topic's messages must be, in words; "" for a field that none has."""
+        """Return what a field of this topic's messages must be, in words; "" for an unknown field."""
         found = self._properties(topic).get(field)
         if found is None:
             return ""
@@ -121,7 +121,7 @@ class Acceptance:
         return type_name(found) + ("" if needed else ", optional") + (f"; {said}" if said else "")
 
     def is_text(self, topic: str, field: str) -> bool:
-        """Whether a field holds text, so that `42` means the text."""
+        """Return whether a field holds text, so that `42` means the text "42"."""
         found = self._properties(topic).get(field, {})
         return any(one.get("type") == "string" for one in (found, *found.get("anyOf", ())))
 
@@ -136,8 +136,11 @@ class Acceptance:
 class Edits:
     """Simple edits that apply to every letter of a choice, in this order.
 
-    rename: (old, new) names of fields, as `mv` does it; remove: names; assign: (name, text), read as JSON where the schema has
-    no text there; key_from_user: the key becomes that of the body's `user`, where it has one.
+    Attributes:
+        rename: (old, new) names of fields. An existing field `new` is overwritten, as with `mv`.
+        remove: Names of fields to drop.
+        assign: (name, text). The text is parsed as JSON unless the field holds text by the schema.
+        key_from_user: Use the key of the body's `user`, if there is one.
     """
 
     rename: Sequence[tuple[str, str]] = ()
@@ -149,7 +152,10 @@ class Edits:
         return bool(self.rename or self.remove or self.assign or self.key_from_user)
 
     def apply(self, acceptance: Acceptance, topic: str, key: bytes | None, value: Any) -> tuple[bytes | None, Any]:
-        """Key and value after the edits, which are of the event in its envelope. One that is no JSON object stays as it is."""
+        """Return key and value after the edits, which apply to the event in its envelope.
+
+        An event that is not a JSON object stays unchanged.
+        """
         path = acceptance.path(value)
         if path is None or not isinstance(event := event_at(value, path), dict):
             return key, value
@@ -167,13 +173,13 @@ class Edits:
 
 
 def line(acceptance: Acceptance, letter: Letter, edits: Edits) -> dict[str, Any]:
-    """One line of the file: the letter's source, why it failed, what is still wrong, key and value to be edited."""
+    """Return one line of the file: the letter's source, why it failed, what is still wrong, key and value to edit."""
     topic, partition, offset = letter.source
     key, value = edits.apply(acceptance, topic, letter.key, _editable(letter.value))
     record = {"key": as_text(key), "value": value}
     wrong = acceptance.problems(topic, key, as_bytes(value))
     if letter.said["truncated"] == "true":
-        wrong.insert(0, Problem("", "truncated: give the whole value"))
+        wrong.insert(0, Problem("", "truncated: provide the whole value"))
     return {
         "topic": topic,
         "partition": int(partition) if partition.isascii() and partition.isdecimal() else partition,
@@ -185,12 +191,12 @@ def line(acceptance: Acceptance, letter: Letter, edits: Edits) -> dict[str, Any]
 
 
 def read(file: Path) -> dict[Source, Correction]:
-    """The corrections of a JSONL file, by source. Raises DataError naming the line that is none."""
+    """Return the corrections in a JSONL file, by source. Raises DataError that names the first invalid line."""
     return dict(_rows(file))
 
 
 def still_wrong(acceptance: Acceptance, file: Path) -> Iterator[tuple[Source, list[Problem]]]:
-    """Every line of an edited file with what is wrong in it."""
+    """Yield the source of every line of an edited file, with what is wrong in it."""
     for source, correction in _rows(file):
         yield source, acceptance.problems(source[0], correction.key, correction.value)
 
@@ -214,18 +220,18 @@ def _rows(file: Path) -> Iterator[tuple[Source, Correction]]:
 
 
 def _parsed(file: Path, number: int, raw: bytes) -> Any:
-    """A line's JSON. Raises DataError that says where it is none, ValueError for what is no UTF-8."""
+    """Parse a line. Raises DataError that shows where the JSON is malformed, ValueError if it is not UTF-8."""
     try:
         return json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{file}, line {number}: the JSON is malformed at character {error.colno}: {error.msg}; expected one object a line, "
-            "{topic, partition, offset, key?, value?}"
+            f"{file}, line {number}: the JSON is malformed at character {error.colno}: {error.msg}; expected one object per "
+            "line, {topic, partition, offset, key?, value?}"
         ) from None
 
 
 def corrected(letter: Letter, correction: Correction | None) -> tuple[bytes | None, bytes | None]:
-    """Key and value to send. A value that says the same JSON as the letter's goes as it was received, byte for byte."""
+    """Return key and value to send. A value that equals the letter's as JSON is sent as received, byte for byte."""
     if correction is None:
         return letter.key, letter.value
     key = letter.key if correction.key is None else correction.key
@@ -236,7 +242,7 @@ def corrected(letter: Letter, correction: Correction | None) -> tuple[bytes | No
 
 
 def as_bytes(part: Any) -> bytes | None:
-    """A key or value of the file: text as it is, {"base64": ...} decoded, anything else as JSON."""
+    """Convert a key or value of the file to bytes: text as it is, {"base64": ...} decoded, anything else as JSON."""
     if part is None:
         return None
     if isinstance(part, str):
@@ -250,7 +256,7 @@ def as_bytes(part: Any) -> bytes | None:
 
 
 def _editable(value: bytes | None) -> Any:
-    """A value as the file holds it: an object where it is one, else text, else base64."""
+    """Convert a value to what the file contains: an object if it is one, else text, else base64."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The lists of `freshet deadletters list`: a table for each status, or a count of kinds; in memory only what is shown."""
+"""Lists for `freshet deadletters list`: one table per status, or a count per kind. Memory holds only what is shown."""
 
 from __future__ import annotations
 
@@ -17,33 +17,42 @@ from deploy.dead_letters.status import Stand, Standing, State
 from stream.settings import Settings
 
 KINDS = 1000
-"""Rows of a summary; a topic that others write to may hold more kinds."""
+"""Maximum number of rows in a summary. A topic that other programs write to may have more kinds."""
 
 HEADINGS = ("set aside", "source", "stage", "field", "reason", "message")
 
 LANDED = (State.ELSEWHERE, State.BACK)
-"""What is shown with the place of the record that was sent back."""
+"""States whose lists also show the place of the record that was sent back."""
 
 Entry = tuple[tuple[int, int, int], dict[str, Any]]
-"""The order of a letter (later is larger), and what is shown of it."""
+"""The sort key of a letter (later is larger), and what the list shows of it."""
 
 
 class Shown(StrEnum):
-    """Which letters a list shows; all are counted."""
+    """Which letters a list shows. All letters are counted."""
 
     OPEN = "open"
     BACK = "sent back"
     ALL = "all"
 
     def has(self, state: State) -> bool:
-        """Whether a letter that stands so is shown."""
+        """Return whether a letter in this state is shown."""
         return self is Shown.ALL or state.open == (self is Shown.OPEN)
 
 
 class Lists:
-    """What `choice` names in the box. status: look which were sent back; without it all count as one kind.
+    """Lists and counts the letters of a choice.
 
-    Raises BrokerError, TopologyError.
+    Args:
+        settings: Settings of the deployment.
+        box: Reader of the dead letters.
+        choice: Which letters to read.
+        shown: Which of them to show.
+        status: Check which letters were sent back. If False, all letters count as one kind.
+
+    Raises:
+        BrokerError: The topics cannot be read.
+        TopologyError: A topic is missing.
     """
 
     def __init__(self, settings: Settings, box: DeadLetterReader, choice: Choice, shown: Shown, status: bool) -> None:
@@ -55,11 +64,11 @@ class Lists:
 
     @property
     def unseen(self) -> list[Place]:
-        """Source partitions where what was sent back may be deleted by now."""
+        """Source partitions from which records that were sent back may be deleted by now."""
         return self._standing.unseen if self._standing else []
 
     def show(self, limit: int, oldest: bool, as_json: bool) -> None:
-        """Print at most `limit` letters of each status."""
+        """Print at most `limit` letters per status."""
         heaps: dict[State | None, list[Entry]] = {}
         sign = -1 if oldest else 1
         for letter, stand in self._read():
@@ -84,7 +93,7 @@ class Lists:
         print(self._counted())
 
     def summarise(self, as_json: bool) -> None:
-        """Print how many there are of each topic, stage and reason."""
+        """Print the number of letters per topic, stage and reason."""
         kinds: dict[tuple[str, str, str], Kind] = {}
         for letter, stand in self._read():
             name = (letter.said["topic"], letter.said["stage"], letter.said["reason"])
@@ -116,7 +125,7 @@ class Lists:
         )
 
     def _read(self) -> Iterator[tuple[Letter, Stand | None]]:
-        """All letters of the choice, counted; given are those to be shown."""
+        """Count all letters of the choice, and yield those to show."""
         for letter in self._box.read(self._choice):
             stand = self._standing.of(letter) if self._standing else None
             self._counts[stand and stand.state] += 1
@@ -134,7 +143,7 @@ class Lists:
 
 
 class Kind:
-    """Letters of one topic, stage and reason. first, last: when they were set aside, epoch ms."""
+    """Counts of the letters of one topic, stage and reason. first, last: when they were set aside, epoch ms."""
 
     def __init__(self, first: int, last: int) -> None:
         self.first = first
@@ -143,7 +152,7 @@ class Kind:
         self.open = 0
 
     def take(self, letter: Letter, stand: Stand | None) -> None:
-        """Count one more."""
+        """Count one more letter."""
         self.letters += 1
         self.open += stand is not None and stand.state.open
         self.first = min(self.first, letter.failed_ms)

@@ -1,4 +1,4 @@
-"""Reading dead letters: all of a choice, one by its place, in bounded memory however many there are."""
+"""Read dead letters: all of a choice, or one by its place, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ from stream.core.origin import origin
 from stream.settings import Settings
 
 FIELDS = ("topic", "partition", "offset", "stage", "reason", "field", "message", "failed.at", "truncated")
-PREVIEW = 1000  # characters of a value in a list
+PREVIEW = 1000  # characters of a value that a list shows
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 Source = tuple[str, str, str]
-"""(topic, partition, offset) of a source record, as its dead letter says it."""
+"""(topic, partition, offset) of a source record, as its dead letter states it."""
 
 
 @dataclass(frozen=True)
 class Letter:
-    """One dead letter. place: where it lies in the dead-letters topic; appended_ms: when the record that could not be taken was
-    appended to its topic, epoch ms; said: its `__rec.errors.` headers, without that prefix; rest: its other headers,
-    as they were received."""
+    """One dead letter.
+
+    Attributes:
+        place: Its place in the dead-letters topic.
+        appended_ms: When the refused record was appended to its topic, epoch ms.
+        key: Key as received.
+        value: Value as received.
+        said: Its `__rec.errors.` headers, without that prefix.
+        rest: Its other headers, as received.
+    """
 
     place: Sent
     appended_ms: int
@@ -56,20 +63,20 @@ class Letter:
 
     @property
     def source(self) -> Source:
-        """The record that could not be taken."""
+        """The record that was not accepted."""
         return self.said["topic"], self.said["partition"], self.said["offset"]
 
     @property
     def failed_ms(self) -> int:
-        """When it was set aside, epoch ms; 0 where the letter does not say it."""
+        """When it was set aside, epoch ms; 0 if the letter does not state it."""
         return epoch_ms(self.said["failed.at"])
 
     def origin(self, settings: Settings) -> str:
-        """The place of the first record that failed: this letter's source, unless that had been sent back already."""
+        """Return the place of the first record that failed: this letter's source, unless that was itself sent back."""
         return origin(self.rest, settings.sources) or "/".join(self.source)
 
     def row(self) -> dict[str, Any]:
-        """What a list shows of it, as JSON types; a long value is cut."""
+        """Return what a list shows of it, as JSON types. A long value is cut."""
         return {
             "letter": list(self.place),
             **{name: self.said[name] for name in FIELDS},
@@ -79,18 +86,24 @@ class Letter:
 
 
 def epoch_ms(text: str) -> int:
-    """Epoch ms in a header; 0 for anything else."""
+    """Return the epoch ms of a header, or 0 for anything else."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
 def _appended(said: str, timestamp: int) -> int:
-    """Not after the letter itself. A letter of an older version does not say it, and has the record's own timestamp."""
+    """Return when the record was appended, epoch ms: never later than the letter itself.
+
+    Letters of older versions do not state it, but have the timestamp of the record.
+    """
     return min(epoch_ms(said) or timestamp, timestamp)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which dead letters are meant; None leaves a part open. since, until: epoch ms of `failed.at`, the end not included."""
+    """Which dead letters are chosen. None matches anything.
+
+    since, until: range of `failed.at` in epoch ms, without the end.
+    """
 
     topic: str | None = None
     partition: int | None = None
@@ -118,7 +131,7 @@ class Choice:
 
 
 class DeadLetterReader:
-    """The dead letters that were there when it was opened. Raises BrokerError, TopologyError."""
+    """Reads the dead letters that existed when it was opened. Raises BrokerError, TopologyError."""
 
     def __init__(self, settings: Settings, log: Log) -> None:
         self.log = log
@@ -126,7 +139,7 @@ class DeadLetterReader:
         self._spans = log.spans([self._topic])
 
     def read(self, choice: Choice = Choice()) -> Iterator[Letter]:
-        """Those that are meant, partition by partition, each in order; one at a time in memory."""
+        """Yield the chosen letters, partition by partition, each in order. Memory holds one letter at a time."""
         for place, span in self._where(choice.partition).items():
             for record in self.log.records(self._topic, {place: span}):
                 letter = Letter.of(self._topic, record)
@@ -134,7 +147,10 @@ class DeadLetterReader:
                     yield letter
 
     def find(self, place: tuple[str, int, int]) -> Letter:
-        """The letter that lies at `place`, or the newest one whose source record did. Raises DataError where none is."""
+        """Return the letter at `place`, or else the newest one whose source record was there.
+
+        Raises DataError if there is none.
+        """
         topic, partition, offset = place
         if topic == self._topic:
             span = self._spans.get((topic, partition))
@@ -143,18 +159,18 @@ class DeadLetterReader:
                     return Letter.of(topic, record)
         found = max(self.read(Choice(topic, partition, offset)), key=lambda letter: letter.failed_ms, default=None)
         if found is None:
-            raise DataError(f"no dead letter lies at or came from {topic}/{partition}/{offset}")
+            raise DataError(f"no dead letter is at {topic}/{partition}/{offset} or came from there")
         return found
 
     def _where(self, partition: int | None) -> dict[Place, Span]:
-        """A letter lies on the partition number of its source record."""
+        """Return the spans to read. A letter is on the partition with the number of its source record's partition."""
         only = {place: span for place, span in self._spans.items() if place[1] == partition}
         return only or dict(sorted(self._spans.items()))
 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[DeadLetterReader]:
-    """A reader with a consumer of its own."""
+    """Open a reader with its own consumer, and close it afterwards."""
     log = KafkaLog(settings)
     try:
         yield DeadLetterReader(settings, log)
@@ -163,7 +179,7 @@ def opened(settings: Settings) -> Iterator[DeadLetterReader]:
 
 
 def moment(text: str) -> int:
-    """A point in time -> epoch ms: `2h` ago (s, m, h, d, w), or what `stream.core.times.moment` reads.
+    """Parse a point in time -> epoch ms: `2h` ago (s, m, h, d, w), or a form that `stream.core.times.moment` reads.
 
     Raises ValueError.
     """
@@ -173,7 +189,7 @@ def moment(text: str) -> int:
 
 
 def iso(ms: int) -> str:
-    """Epoch ms -> ISO 8601 in UTC, to the second; empty for 0 and for what no calendar has."""
+    """Format epoch ms as ISO 8601 in UTC, to the second; "" for 0 and for times outside the calendar."""
     try:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if ms else ""
     except (ValueError, OverflowError, OSError):

@@ -1,14 +1,13 @@
-"""Sending dead letters back to their source topics, each once however often it is asked for.
+"""Send dead letters back to their source topics, each only once, even if the command is repeated.
 
-What goes back carries the place of the first record that failed (header `original-record`, see stream.core.origin). Before
-anything is sent,
-the source topics are read from the oldest letter's time on: a letter whose origin is there already, under the key that it would
-be sent with, is left out. The key counts, since an id says something within one user only: a record that somebody else wrote
-under another key, with this header, holds no letter back. A record that was sent back and is a dead letter itself does not count
-either: it was not applied.
+A record that goes back carries the place of the first record that failed (header `original-record`, see
+stream.core.origin). Before anything is sent, the source topics are read from the oldest letter's time on. A letter is
+left out if its origin is already there under the key that it would be sent with. The key matters because an id is
+unique within one user only: a record that another program wrote under another key with this header does not hold a
+letter back. A record that was sent back and is a dead letter itself does not count either, because it was not applied.
 
-Three passes, so that a million letters need about 200 bytes each: the letters (what could go, and where to look), the source
-topics (what is there), the letters again (send).
+There are three passes, so that a million letters need only about 200 bytes each: the letters (what could be sent, and
+where to look), the source topics (what is there), and the letters again (send).
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from stream.core.origin import ORIGINAL_RECORD_HEADER, origin
 from stream.settings import Settings
 
 CLOCKS_MS = 60_000
-"""How far the brokers' clocks may be apart: so much earlier than a letter's record the search begins."""
+"""How far the brokers' clocks may differ. The search begins this much earlier than a letter's record."""
 
 NOTHING = (-1, -1, -1)
-IN_FLIGHT = 500  # records that are sent and not acknowledged yet
+IN_FLIGHT = 500  # maximum number of records that are sent and not acknowledged yet
 
 
 class Status(StrEnum):
@@ -51,7 +50,7 @@ REFUSED = (Status.WRONG, Status.TRUNCATED)
 
 
 class Outgoing(NamedTuple):
-    """What goes back to the source topic."""
+    """A record to send back to its source topic."""
 
     topic: str
     key: bytes | None
@@ -60,7 +59,14 @@ class Outgoing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One letter's end. landed: where it is now, known for SENT and BACK; problems: of one that was refused."""
+    """What became of one letter.
+
+    Attributes:
+        letter: The letter.
+        status: What became of it.
+        landed: Where the record is now, known for SENT and BACK.
+        problems: Why it was refused, if it was.
+    """
 
     letter: Letter
     status: Status
@@ -69,7 +75,7 @@ class Outcome(NamedTuple):
 
 
 class Sender(Protocol):
-    """What is used of deploy.clients.producer.Producer."""
+    """The part of deploy.clients.producer.Producer that this module uses."""
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> Any: ...
 
@@ -78,10 +84,14 @@ class Sender(Protocol):
 
 @dataclass
 class Plan:
-    """What is to be sent, after the first two passes.
+    """What to send, after the first two passes.
 
-    newest: mark of (origin, key) -> the letter that would be sent for it, or NOTHING; back: the same mark -> where it was sent
-    back to; unseen: source partitions whose records were deleted since: what was sent back then cannot be seen there.
+    Attributes:
+        newest: Mark of (origin, key) -> the letter that would be sent for it, or NOTHING.
+        back: The same mark -> where the letter was already sent back to.
+        unseen: Source partitions whose records were deleted since. Records that were sent back there may no longer be
+            visible.
+        chosen: Number of letters that were chosen.
     """
 
     newest: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
@@ -91,14 +101,19 @@ class Plan:
 
     @property
     def anything(self) -> bool:
-        """Whether there is something to be sent."""
+        """Whether there is anything to send."""
         return any(age != NOTHING and mark not in self.back for mark, age in self.newest.items())
 
 
 class Redrive:
-    """Sends a choice of letters back. corrections: by source; with them, only these letters are meant.
+    """Sends a choice of letters back.
 
-    again: send also what was sent back before.
+    Args:
+        settings: Settings of the deployment.
+        box: Reader of the dead letters.
+        choice: Which letters to send.
+        corrections: Corrections by source. If given, only these letters are sent.
+        again: Also send letters that were already sent back.
     """
 
     def __init__(
@@ -117,7 +132,7 @@ class Redrive:
         self._acceptance = Acceptance(settings)
 
     def plan(self) -> Plan:
-        """The first two passes; nothing is sent."""
+        """Do the first two passes. They send nothing."""
         plan = Plan()
         failed: set[bytes] = set()  # records that were sent back and are dead letters again
         starts: dict[Place, int] = {}
@@ -141,8 +156,13 @@ class Redrive:
         return plan
 
     def run(self, plan: Plan, producer: Sender | None, rate: float = 0.0) -> Iterator[Outcome]:
-        """The third pass -> every letter's outcome, once it is acknowledged. producer: None sends nothing; rate: records a
-        second at most, 0 for no limit."""
+        """Do the third pass, and yield every letter's outcome once it is acknowledged.
+
+        Args:
+            plan: Result of the first two passes.
+            producer: Sends the records; None sends nothing.
+            rate: Maximum number of records per second; 0 for no limit.
+        """
         waiting: deque[tuple[Letter, Any]] = deque()
         pace = Pace(rate)
 
@@ -178,17 +198,17 @@ class Redrive:
         return Outcome(letter, Status.READY, None, []), out
 
     def _ready(self, letter: Letter) -> tuple[Outgoing, Status, list[Problem]]:
-        """The record to be sent, and what is wrong with it."""
+        """Return the record to send, its status if it is refused, and what is wrong with it."""
         out = outgoing(self._settings, letter, (self._corrections or {}).get(letter.source))
         if letter.said["truncated"] == "true" and out.value == letter.value:
-            return out, Status.TRUNCATED, [Problem("", "only a part of it was kept: give the whole value")]
+            return out, Status.TRUNCATED, [Problem("", "only a part of it was kept: provide the whole value")]
         return out, Status.WRONG, self._acceptance.problems(*out[:3], after_ms=letter.appended_ms)
 
     def _mark(self, letter: Letter, out: Outgoing) -> bytes:
         return place_mark(letter.origin(self._settings), out.key or b"")
 
     def _look(self, plan: Plan, starts: dict[Place, int], failed: set[bytes]) -> None:
-        """Find what was sent back before, in the source topics from `starts` (append times, epoch ms) on."""
+        """Find what was already sent back, in the source topics from `starts` (append times, epoch ms) on."""
         for first, key, landed in carried(self._settings, self._box.log, starts, failed, plan.unseen):
             found = place_mark(first, key)
             if found in plan.newest:
@@ -198,9 +218,15 @@ class Redrive:
 def carried(
     settings: Settings, log: Log, starts: Mapping[Place, int], failed: set[bytes], unseen: list[Place]
 ) -> Iterator[tuple[str, bytes, Sent]]:
-    """(first place, key, where it lies) of every record that was sent back, in the source partitions from `starts` (append
-    times, epoch ms) on, less those of `failed`: marks of places without a key. Partitions that lack records since then go to
-    `unseen`."""
+    """Yield (first place, key, current place) of every record in the source partitions that was sent back.
+
+    Args:
+        settings: Settings of the deployment.
+        log: Reads the topics.
+        starts: Source partition -> append time (epoch ms) to read from.
+        failed: Marks (without a key) of the places of records to leave out, because they are dead letters again.
+        unseen: Receives the partitions whose records since the start time were partly deleted.
+    """
     if not starts:
         return
     ends = log.spans(sorted({topic for topic, _ in starts}))
@@ -220,7 +246,7 @@ def carried(
 
 
 def outgoing(settings: Settings, letter: Letter, correction: Correction | None = None) -> Outgoing:
-    """A letter as it is to be sent to its source topic: by its key, with its headers and the place of its first record."""
+    """Return a letter as a record for its source topic, with its key, its headers and the place of its first record."""
     key, value = corrected(letter, correction)
     kept = [
         (name, value or b"") for name, value in letter.rest if name != ORIGINAL_RECORD_HEADER
@@ -231,7 +257,7 @@ def outgoing(settings: Settings, letter: Letter, correction: Correction | None =
 
 
 class Pace:
-    """At most `rate` a second; 0: no limit."""
+    """Limits sending to `rate` records per second; 0: no limit."""
 
     def __init__(
         self,
@@ -245,7 +271,7 @@ class Pace:
         self._next = 0.0
 
     def wait(self) -> None:
-        """Return when the next record may be sent. What was late is not made up for."""
+        """Wait until the next record may be sent. Lost time is not made up for."""
         if not self._gap:
             return
         now = self._clock()
@@ -255,10 +281,10 @@ class Pace:
 
 
 def place_mark(place: str, key: bytes) -> bytes:
-    """16 bytes that stand for a place and a key."""
+    """Return a 16-byte hash of a place and a key."""
     return blake2b(key, digest_size=16, salt=blake2b(place.encode(), digest_size=16).digest()).digest()
 
 
 def age_of(letter: Letter) -> tuple[int, int, int]:
-    """Grows with time; tells two letters apart."""
+    """Return a sort key that grows with time and differs between any two letters."""
     return letter.failed_ms, letter.place.partition, letter.place.offset

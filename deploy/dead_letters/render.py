@@ -1,4 +1,4 @@
-"""Dead letters in words: tables of them, one of them whole, and what became of those that were sent back."""
+"""Text output for dead letters: tables, one letter in full, and what became of the letters that were sent back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from stream.core.errors import REASONS
 from stream.settings import Settings
 
 WIDTH = 160
-"""Columns where nobody looks: in a pipe or a file."""
+"""Columns if the output is not a terminal: a pipe or a file."""
 
 NUMBERS = ("letters", "open")
-"""Headings of columns of numbers."""
+"""Headings of numeric columns."""
 
 
 def report(settings: Settings, outcomes: Iterator[Outcome], plan: Plan, as_json: bool) -> int:
-    """Print every letter's outcome as it comes, then the counts -> how many were refused."""
+    """Print every letter's outcome as it arrives, then the counts. Return how many letters were refused."""
     counts: Counter[Status] = Counter()
     rows = []
     for letter, status, landed, problems in outcomes:
@@ -54,7 +54,7 @@ def report(settings: Settings, outcomes: Iterator[Outcome], plan: Plan, as_json:
 
 
 def whole(settings: Settings, letter: Letter) -> dict[str, Any]:
-
+    """Return the whole letter as JSON types."""
     return {
         "letter": list(letter.place),
         "origin": letter.origin(settings),
@@ -67,7 +67,7 @@ def whole(settings: Settings, letter: Letter) -> dict[str, Any]:
 
 
 def lines(settings: Settings, letter: Letter) -> Iterator[str]:
-    """The lines of `show`."""
+    """Yield the lines that `freshet deadletters show` prints."""
 
     said = letter.said
     origin, source = letter.origin(settings), "/".join(letter.source)
@@ -90,6 +90,7 @@ def lines(settings: Settings, letter: Letter) -> Iterator[str]:
 
 
 def table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a table."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -1,14 +1,12 @@
-"""How dead letters stand: which are open, and which were sent back already.
+"""The state of dead letters: which are open, and which were already sent back.
 
-A letter was sent back where a source topic holds a record that names the letter's first place in its header
-`original-record`, under a key
-that the letter's user can have, and that record is not a dead letter itself. This is the rule of
-deploy.dead_letters.redrive, for letters of
-which nobody says with what correction they went. A record under any other key may be forged: its letter stays open, and the
-place of the record is told.
+A letter was sent back if a source topic holds a record that names the letter's first place in its header
+`original-record`, under a key that the letter's user can have, and if that record is not a dead letter itself. This is
+the rule of deploy.dead_letters.redrive, for letters whose correction is not known. A record under any other key may be
+forged: its letter stays open, and the place of the record is reported.
 
-Two passes before the first answer: all dead letters, then the source topics from the oldest chosen letter's time on. A chosen
-letter needs about 400 bytes in memory.
+There are two passes before the first answer: all dead letters, then the source topics from the oldest chosen letter's
+time on. A chosen letter needs about 400 bytes of memory.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from stream.settings import Settings
 
 
 class State(StrEnum):
-    """How one letter stands."""
+    """The state of one letter."""
 
     OPEN = "open"
     ELSEWHERE = "open, sent under another key"
@@ -35,33 +33,39 @@ class State(StrEnum):
 
     @property
     def open(self) -> bool:
-        """Whether somebody has to do something about it."""
+        """Whether the letter still needs attention."""
         return self in (State.OPEN, State.ELSEWHERE)
 
 
 class Stand(NamedTuple):
-    """landed: the record that was sent back, where there is one."""
+    """The state of a letter. landed: the record that was sent back, if there is one."""
 
     state: State
     landed: Sent | None
 
 
 class Standing:
-    """Looks once, when it is made, for what became of the letters of `choice`. Raises BrokerError, TopologyError.
+    """Finds out what became of the letters of `choice`, once, when it is created.
 
-    unseen: source partitions whose records were deleted since a letter: what was sent back then cannot be seen there.
+    Attributes:
+        unseen: Source partitions whose records were deleted after a letter was written. Records that were sent back
+            there may no longer be visible.
+
+    Raises:
+        BrokerError: The topics cannot be read.
+        TopologyError: A topic is missing.
     """
 
     def __init__(self, settings: Settings, box: DeadLetterReader, choice: Choice) -> None:
         self._settings = settings
         self._newest: dict[bytes, tuple[int, int, int]] = {}
-        self._back: dict[bytes, Sent] = {}  # mark of (origin, key): of the keys that the letters can have
-        self._any: dict[bytes, Sent] = {}  # mark of (origin, ""): of any key
+        self._back: dict[bytes, Sent] = {}  # by mark of (origin, key)
+        self._any: dict[bytes, Sent] = {}  # by mark of (origin, ""): under any key
         self.unseen: list[Place] = []
         self._look(box, choice)
 
     def of(self, letter: Letter) -> Stand:
-        """How a letter of the choice stands."""
+        """Return the state of a letter of the choice."""
         first = letter.origin(self._settings)
         whole, keys = place_mark(first, b""), _keys(letter, self._settings.key)
         for key in keys:
@@ -82,7 +86,7 @@ class Standing:
             if first != source:
                 failed.add(place_mark(source, b""))
             chosen = choice.has(letter)
-            if chosen or first != source:  # a letter that failed again stands for the first one, chosen or not
+            if chosen or first != source:  # a letter that failed again replaces the first one, chosen or not
                 whole = place_mark(first, b"")
                 self._newest[whole] = max(self._newest.get(whole, age_of(letter)), age_of(letter))
             topic = letter.said["topic"]
@@ -92,7 +96,7 @@ class Standing:
             return
         starts = {
             place: oldest[place[0]] for place in box.log.spans(sorted(oldest))
-        }  # a corrected key may lie anywhere
+        }  # a record with a corrected key may be on any partition
         for first, key, landed in carried(self._settings, box.log, starts, failed, self.unseen):
             whole = place_mark(first, b"")
             if whole in self._newest:
@@ -101,7 +105,10 @@ class Standing:
 
 
 def _keys(letter: Letter, form: str) -> set[bytes]:
-    """The keys that the letter's user can have: its own, and the one that its body names. Empty where nobody can know."""
+    """Return the keys that the letter's user can have: the letter's key and the key of the user in its body.
+
+    Empty if neither is known.
+    """
     keys = {letter.key} if letter.key else set()
     try:
         body = parse(letter.value or b"")

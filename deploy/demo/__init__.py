@@ -1,14 +1,17 @@
-"""The demo: real events of a real data set through a real Kafka and a worker process, watched live.
+"""The demo sends real events of a real data set through a real Kafka and a worker process, and shows them live.
 
-source     which data: a folder, the download, or a generated world
-trained    train and export once for this data and this code, used again by later runs
-folders    a fresh folder for each run; what a crashed run left behind is cleaned up
-processes  the worker as a process of its own
-feed       events in, slates out, as any client of freshet would do it
-warmup     every user's history but the last choices
-loop       which held-back event may be sent next (closed loop per user). Pure
-replay     the held-back events, timed and judged
-judge      hit rate beside popularity's. Pure
-board      what there is to see; view draws it on a terminal
-story      all steps in order
+source       choose the data: a folder, a download, or a generated data set
+trained      train and export once for this data and this code; later runs reuse the bundle
+folders      create a fresh folder for each run, and clean up what a crashed run left behind
+processes    run the worker as a separate process
+client       send events and read slates, like any client of freshet
+warmup       send every user's history except the last choices
+closed_loop  choose the held-out event to send next (closed loop per user). Pure
+holdout      describe the held-out events
+replay       send the held-out events, measure and judge them
+hit_rate     compute the hit rate and compare it with popularity. Pure
+progress     hold what is shown; terminal draws it on a terminal
+watch        show new slates after the replay until the user leaves
+keyboard     read single keys from the terminal
+run          run all steps in order
 """

@@ -1,4 +1,4 @@
-"""Events in, slates out, as any client of freshet would do it: kafka-python, acknowledged by all replicas."""
+"""Send events and read slates, like any client of freshet: with kafka-python, acknowledged by all replicas."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ from stream.core.errors import BrokerError
 from stream.core.messages import Recommendation
 from stream.settings import Settings
 
-MOST = 2000  # slates in one poll
+MOST = 2000  # maximum number of slates per poll
 
 
 class Slate(NamedTuple):
-    """What the demo looks at. items: ids, best first; applied: "topic/partition" -> offset; latency_ms: -1 for replays."""
+    """The parts of a slate that the demo uses.
+
+    Attributes:
+        user: The user's id.
+        seq: Number of events applied.
+        items: Item ids, best first.
+        applied: "topic/partition" -> offset.
+        latency_ms: Time from an event to its slate; -1 for replays.
+        replay: The slate repeats an earlier one.
+    """
 
     user: str
     seq: int
@@ -34,9 +43,9 @@ class Slate(NamedTuple):
 
 
 class Feed:
-    """One producer, and one consumer that reads every slate from the topic's beginning. Raises BrokerError.
+    """Sends events, and reads every slate from the beginning of the topic. Raises BrokerError.
 
-    linger_ms: how long an event waits for others before it is sent.
+    It has two producers: one that waits up to 20 ms to send events in bulk, and one that sends each event immediately.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -61,24 +70,27 @@ class Feed:
             raise BrokerError(f"slates cannot be read from {settings.brokers}: {error}") from None
 
     def send_bulk(self, message: Message) -> Any:
-        """Put one of many on its way -> a future for `place`."""
+        """Queue one of many messages for sending -> a future for `place`."""
         return self._bulk.send(*self._record(message))
 
     def send(self, message: Message) -> Any:
-        """Send one at once -> a future for `place`."""
+        """Send one message immediately -> a future for `place`."""
         return self._single.send(*self._record(message))
 
     def _record(self, message: Message) -> tuple[str, bytes, bytes]:
-        """Topic, key and value."""
+        """Return topic, key and value."""
         _, key, value = keyed(message, self._settings.key)
         return self._settings.prefix + message.topic, key, value
 
     def place(self, future: Any) -> Sent:
-        """Wait until it is acknowledged -> where it landed."""
+        """Wait until a message is acknowledged -> its place."""
         return self._single.place(future)
 
     def slates(self, wait: float) -> list[Slate]:
-        """Slates that have come since the last call, in the order of each user's; waits `wait` seconds for the first."""
+        """Return the slates that have arrived since the last call, each user's in order.
+
+        wait: how many seconds to wait for the first one.
+        """
         try:
             batches = self._consumer.poll(timeout_ms=int(wait * 1000))
         except KafkaError as error:
@@ -107,7 +119,7 @@ class Feed:
         if kind is None:
             self.close()
             return
-        with suppress(KafkaError):  # Ctrl-C in the middle of a send must not end as an error of the broker
+        with suppress(KafkaError):  # Ctrl-C during a send must not show up as a broker error
             self._consumer.close()
         self._bulk.abandon()
         self._single.abandon()

@@ -1,4 +1,4 @@
-"""Closed loop per user: a user's next event may go out when a slate has shown that the previous one is applied. Pure."""
+"""Closed loop per user: a user's next event may be sent once a slate shows that the previous one is applied. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from models.data import Message
 
 
 class Held(NamedTuple):
-    """A held-back event. judged: the item counts for the hit rate; words: the event for people."""
+    """A held-out event.
+
+    Attributes:
+        user: The user's id.
+        item: The item's id.
+        judged: The item counts for the hit rate.
+        message: The message to send.
+        words: The event in words, for people.
+    """
 
     user: str
     item: str
@@ -20,9 +28,14 @@ class Held(NamedTuple):
 
 
 class ClosedLoop:
-    """`width` users at a time, each with one event under way at most; users begin in the order of their first events.
+    """Chooses the next events to send: for `width` users at a time, with at most one event in flight for each user.
 
-    slow: this user's events are spread evenly over the whole replay, so that a person can follow them.
+    Users begin in the order of their first events.
+
+    Args:
+        events: The events, in order.
+        width: Number of users at a time.
+        slow: A user whose events are spread evenly over the whole replay, so that a person can follow them.
     """
 
     def __init__(self, events: Sequence[Held], width: int = 32, slow: str = "") -> None:
@@ -50,7 +63,7 @@ class ClosedLoop:
         return self.done == self.total
 
     def take(self, most: int) -> list[Held]:
-        """At most `most` events that are to be sent now; they are under way from here on."""
+        """Return at most `most` events to send now. From here on they are in flight."""
         taken: list[Held] = []
         for _ in range(len(self._ready)):
             if len(taken) >= most:
@@ -65,11 +78,11 @@ class ClosedLoop:
         return taken
 
     def landed(self, user: str, topic: str, partition: int, offset: int) -> None:
-        """The user's event under way is at this place in Kafka."""
+        """Record the place in Kafka of the user's event in flight."""
         self._places[user] = (f"{topic}/{partition}", offset)
 
     def shown(self, user: str, applied: Mapping[str, int]) -> Held | None:
-        """A slate of `user` was read -> the event under way if the slate covers it, else None."""
+        """Handle a slate of `user` -> the event in flight if the slate covers it, else None."""
         place = self._places.get(user)
         if place is None or applied.get(place[0], -1) < place[1]:
             return None

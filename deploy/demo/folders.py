@@ -1,4 +1,4 @@
-"""The demo's folders. Each run has a fresh one and holds a lock on it; unlocked ones are left over and removed."""
+"""The demo's folders. Each run has a fresh folder and holds a lock on it. Leftovers without a lock are removed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ KAFKA = "kafka"
 
 @contextmanager
 def run_folder(home: Path) -> Iterator[Path]:
-    """A new folder below home/runs. Older runs are removed first, their brokers stopped if they still run; a run that
-    is under way in another terminal holds its lock and is left alone. The folder stays for a look at its logs."""
+    """Create a new folder below home/runs.
+
+    Earlier runs are removed first, and their brokers are stopped if they still run. A run that is in progress in
+    another terminal holds its lock and is not touched. The new folder is kept afterwards so that its logs can be read.
+    """
     runs = home.absolute() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
@@ -37,9 +40,9 @@ def _remove(old: Path) -> None:
     try:
         with (old / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            EmbeddedKafka(old / KAFKA).stop()  # its worker, if any, ends by itself when the broker is gone
+            EmbeddedKafka(old / KAFKA).stop()  # its worker, if there is one, ends when the broker is gone
     except BlockingIOError:
         return
     except OSError:
-        pass  # no lock file: a run that broke off before it had one
+        pass  # no lock file: the run was cut off before it had one
     shutil.rmtree(old, ignore_errors=True)

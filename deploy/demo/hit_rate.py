@@ -1,7 +1,8 @@
-"""Did the next real item stand in the slate before it? Beside popularity, with the same filter for items seen. Pure.
+"""Hit rate: was the user's next item in the slate before it? Compared with popularity. Pure.
 
-Popularity: counts of the training part, the same order for everyone. The interval is of the paired difference (same
-events for both), bootstrapped over users, since the events of one user are not independent.
+Both leave out seen items, with the same filter. Popularity ranks by the counts of the training part, in the same order
+for everyone. The interval is for the paired difference (the same events for both), bootstrapped over users because the
+events of one user are not independent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ K: Final = 10
 
 
 class Seen:
-    """The items that a user has had, as a state record remembers them: the first 4,096 and the last 64."""
+    """The items that a user has interacted with, as a state record remembers them: the first 4,096 and the last 64."""
 
     def __init__(self) -> None:
         self._first: set[int] = set()
@@ -37,7 +38,15 @@ class Seen:
 
 
 class HitRate(NamedTuple):
-    """Shares of judged events whose item stood in the slate; low, high: 95 % interval of `freshet - popularity`."""
+    """Shares of judged events whose item was in the slate.
+
+    Attributes:
+        judged: Number of judged events.
+        freshet: Share of hits in freshet's slates.
+        popularity: Share of hits in the slates of popularity.
+        low: Lower end of the 95 % interval of `freshet - popularity`.
+        high: Upper end of that interval.
+    """
 
     judged: int
     freshet: float
@@ -47,7 +56,7 @@ class HitRate(NamedTuple):
 
 
 class HitCounter:
-    """Collects hits. popular: items by training count, best first."""
+    """Counts hits. popular: items by training count, best first."""
 
     def __init__(self, popular: Sequence[str]) -> None:
         self._popular = popular
@@ -58,11 +67,11 @@ class HitCounter:
         self._floor: list[bool] = []
 
     def had(self, user: str, item: str) -> None:
-        """An event of the user, judged or not: popularity will not show the item again."""
+        """Record an event of the user, judged or not. Popularity will not show the item again."""
         self._seen.setdefault(user, Seen()).add(item)
 
     def popular_slate(self, user: str) -> list[str]:
-        """What popularity shows the user now."""
+        """Return what popularity shows the user now."""
         seen: Collection[str] | Seen = self._seen.get(user, ())
         slate: list[str] = []
         for item in self._popular:
@@ -73,7 +82,10 @@ class HitCounter:
         return slate
 
     def count(self, user: str, item: str, slate: Sequence[str]) -> bool:
-        """The user took `item` while `slate` was the newest -> was it there? To be called before `had`."""
+        """Count an event: the user chose `item` while `slate` was the newest -> whether it was in the slate.
+
+        Call this before `had`.
+        """
         hit = item in slate[:K]
         self._owners.append(self._people.setdefault(user, len(self._people)))
         self._hits.append(hit)
@@ -81,7 +93,7 @@ class HitCounter:
         return hit
 
     def rate(self, draws: int = 2000) -> HitRate:
-        """So far. draws: of the bootstrap, seeded."""
+        """Return the hit rate so far. draws: number of draws of the seeded bootstrap."""
         if not self._hits:
             return HitRate(0, 0.0, 0.0, 0.0, 0.0)
         hits, floor = np.array(self._hits, np.float64), np.array(self._floor, np.float64)
@@ -90,6 +102,6 @@ class HitCounter:
 
 
 def by_count(items: Sequence[str], counts: Sequence[float]) -> list[str]:
-    """Items by falling count, those of equal count in their order. counts: as long as `items`."""
+    """Sort items by falling count; items with equal counts keep their order. counts: as long as `items`."""
     order = np.argsort(-np.asarray(counts, np.float64), kind="stable")
     return [items[place] for place in order]

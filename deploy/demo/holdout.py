@@ -1,4 +1,4 @@
-"""The held-back events as the replay sends them, each with what a person reads of it."""
+"""The held-out events as the replay sends them, each with a text for people."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from models.data import DataSet, Split, event_messages
 from models.data.choices import choices
 from stream.core.messages import BEHAVIOURS, COMMENT
 
-SAID = 60  # letters of a comment that are shown
+SAID = 60  # characters of a comment that are shown
 
 
 def held_events(data: DataSet, split: Split) -> list[Held]:
-    """In time order. Judged are the choices that were held back, not the remarks."""
+    """Return the held-out events in time order. Only events that count as choices (models.data.choices) are judged."""
     titles = {item.item: item.title for item in data.items}
     return [
         Held(row["user"], row["item"], judged, message, words(row, titles.get(row["item"]) or row["item"]))
@@ -27,7 +27,7 @@ def held_events(data: DataSet, split: Split) -> list[Held]:
 
 
 def words(row: dict[str, object], title: str) -> str:
-    """An event in words. row: as in models.data.dataset."""
+    """Describe an event in words. row: as in models.data.dataset."""
     behaviour, value, text = row["behaviour"], row["value"], str(row["text"])
     stars = "" if not isinstance(value, float) or math.isnan(value) else f" {value:g}★"
     if behaviour == COMMENT:
@@ -37,8 +37,10 @@ def words(row: dict[str, object], title: str) -> str:
 
 
 def spot_user(split: Split) -> str:
-    """The user whose slate is shown: of those with held-back events the one with the shortest history, the first by
-    name among equals. A short history is moved most by each event."""
+    """Return the user whose slate is shown: of the users with held-out events, the one with the shortest history.
+
+    Ties go to the first user by name. Each event changes a short history the most.
+    """
     lengths = split.train.group_by("user").len().join(split.held.select("user").unique(), on="user", how="inner")
     first = lengths.sort("len", "user").head(1)["user"].to_list()
     return str(first[0]) if first else ""

@@ -1,4 +1,4 @@
-"""Single keys from the terminal, without Enter, while something else goes on."""
+"""Read single keys from the terminal, without Enter, while something else runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def keys() -> Iterator[Callable[[], str]]:
-    """Gives a function that returns a key that was pressed, or "". Ctrl-C stays what it is; without a terminal, no key
-    is ever pressed."""
+    """Yield a function that returns the key that was pressed, or "". Ctrl-C works as usual.
+
+    Without a terminal, the function always returns "".
+    """
     if not sys.stdin.isatty():
         yield lambda: ""
         return

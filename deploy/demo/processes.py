@@ -1,4 +1,4 @@
-"""The worker as the demo runs it: a process of its own, its JSON log in a file, ended by SIGTERM."""
+"""Run the worker for the demo: as a separate process, with its JSON log in a file, stopped by SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pydantic import SecretStr
 from stream.core.errors import FreshetError
 from stream.settings import Settings
 
-READY_LIMIT: Final = 90.0  # seconds until a worker that is not ready is given up
+READY_LIMIT: Final = 90.0  # seconds after which a worker that is not ready counts as failed
 STOP_LIMIT: Final = 35.0
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment that gives a child process exactly these settings; secrets are left to be inherited."""
+    """Return the environment that gives a child process exactly these settings. It contains no secrets."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
     values: dict[str, Any] = {name: getattr(settings, name) for name in type(settings).model_fields}
     return kept | {
@@ -35,7 +35,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """One `freshet worker`; a context manager that stops it. `log`: file that receives its JSON lines."""
+    """Runs one `freshet worker`. As a context manager it stops the worker. log: file that receives its JSON lines."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self.log = log
@@ -50,7 +50,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,  # Ctrl-C reaches the demo alone, which then stops things in order
+                start_new_session=True,  # Ctrl-C reaches only the demo, which then stops everything in order
             )
         return self
 
@@ -60,13 +60,13 @@ class WorkerProcess:
         self.stop()
 
     def check(self) -> None:
-        """Raises FreshetError where the process has ended."""
+        """Raise FreshetError if the process has ended."""
         code = None if self._process is None else self._process.poll()
         if code is not None:
-            raise FreshetError(f"the worker ended with {code}: {self._last()}; see {self.log}")
+            raise FreshetError(f"the worker ended with exit code {code}: {self._last()}; see {self.log}")
 
     def wait_ready(self) -> None:
-        """Wait until /readyz says so. Raises FreshetError where the worker ends or takes longer than READY_LIMIT."""
+        """Wait until /readyz reports ready. Raises FreshetError if the worker ends or takes longer than READY_LIMIT."""
         end = time.monotonic() + READY_LIMIT
         port = 0
         while time.monotonic() < end:
@@ -78,7 +78,7 @@ class WorkerProcess:
         raise FreshetError(f"the worker was not ready within {READY_LIMIT:g} s: {self._last()}; see {self.log}")
 
     def stop(self) -> None:
-        """SIGTERM, after STOP_LIMIT SIGKILL. A second call does nothing."""
+        """Stop the worker: SIGTERM, then SIGKILL after STOP_LIMIT. A second call does nothing."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -94,7 +94,7 @@ class WorkerProcess:
         return self.log.read_bytes().splitlines()
 
     def _port(self) -> int:
-        """Port of the health server; 0 while the log does not name it."""
+        """Return the port of the health server, or 0 if the log does not name it yet."""
         for line in self._lines():
             if b'"worker starts"' in line:
                 return int(json.loads(line)["port"])
@@ -102,7 +102,7 @@ class WorkerProcess:
 
     def _last(self) -> str:
         lines = [line.decode(errors="replace").strip() for line in self._lines() if line.strip()]
-        return lines[-1][:300] if lines else "it said nothing"
+        return lines[-1][:300] if lines else "it printed nothing"
 
 
 def _answers(address: str) -> bool:

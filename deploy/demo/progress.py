@@ -1,5 +1,7 @@
-"""What there is to see of a demo: its steps, the replay's figures, one user's slate. `view` draws it, or it is told line
-by line where nobody can watch."""
+"""What the demo shows: its steps, the replay's figures, and one user's slate.
+
+deploy.demo.terminal draws it. Without a terminal, it is printed line by line.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Final
 
 from deploy.demo.hit_rate import HitRate
 
-QUIET: Final = 5.0  # seconds between two notes that are told as lines
+QUIET: Final = 5.0  # minimum seconds between two notes that are printed as lines
 
 
 @dataclass
@@ -25,8 +27,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Figures:
-    """The replay so far. rate: events/s, lately; p50_ms, p99_ms: append of an event to its slate, as the worker says in
-    each slate; round_ms: the same quantiles as a client sees them, from send to read; hits: None before the first."""
+    """The figures of the replay so far.
+
+    Attributes:
+        done: Number of events that a slate has shown.
+        total: Number of all events.
+        rate: Recent rate in events/s.
+        p50_ms: Median time from the append of an event to its slate, as the worker reports it in each slate.
+        p99_ms: 99 % quantile of that time.
+        round_ms: The same two quantiles as a client sees them, from send to read.
+        hits: Hit rate; None before the first judged event.
+    """
 
     done: int
     total: int
@@ -39,8 +50,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class Spot:
-    """One user's slate around their newest event. said: the event in words; rank: the item's place, from 0, in the slate
-    before it, -1 for none; before, now: titles, best first."""
+    """One user's slate before and after their newest event.
+
+    Attributes:
+        user: The user's id.
+        number: Number of the event among the user's.
+        of: How many events the user has.
+        said: The event in words.
+        rank: Place of its item in the slate before it, from 0; -1 if it was not there.
+        before: Titles of the slate before it, best first.
+        now: Titles of the slate after it, best first.
+    """
 
     user: str
     number: int
@@ -52,12 +72,12 @@ class Spot:
 
 
 def silent(line: str) -> None:
-    """Tells nobody."""
+    """Ignore the line."""
 
 
 @dataclass
 class Board:
-    """tell: gets a line for each step that begins or ends, and some notes between."""
+    """The current view of the demo. tell: receives a line for each step that begins or ends, and notes in between."""
 
     tell: Callable[[str], None] = silent
     title: str = ""
@@ -73,14 +93,14 @@ class Board:
         self.tell(f"{name}: {text}" if text else f"{name} ...")
 
     def note(self, text: str) -> None:
-        """How the step gets on; told as a line every QUIET seconds at most."""
+        """Update the progress of the step. It is printed as a line at most every QUIET seconds."""
         step = self.steps[-1]
         step.text = text
         if time.monotonic() - self._told >= QUIET:
             self.line(text)
 
     def line(self, text: str) -> None:
-        """A remark that is always told."""
+        """Show a remark that is always printed."""
         self.steps[-1].text = text
         self._told = time.monotonic()
         self.tell(f"{self.steps[-1].name}: {text}")

@@ -1,4 +1,4 @@
-"""The held-back events, closed loop per user: sent, timed from event to slate, judged against the slate before them."""
+"""Replay the held-out events, closed loop per user: send, measure the time to the slate, judge the slate before."""
 
 from __future__ import annotations
 
@@ -15,15 +15,25 @@ from deploy.demo.hit_rate import HitCounter
 from deploy.demo.progress import Board, Figures, Spot
 from stream.core.errors import FreshetError
 
-STALL: Final = 60.0  # seconds without any slate until the demo gives up
+STALL: Final = 60.0  # seconds without any slate after which the demo gives up
 LOOK: Final = 0.25  # seconds between two updates of the board
-LATELY: Final = 2.0  # seconds that the rate is taken over
-LIVE_DRAWS: Final = 200  # of the bootstrap while the replay runs; the end takes all
+LATELY: Final = 2.0  # window of the recent rate, in seconds
+LIVE_DRAWS: Final = 200  # draws of the bootstrap while the replay runs; the final figures use the default
 
 
 class Replay:
-    """slates: each user's newest at the start; titles: item id -> title; spot: the user whose
-    slate is shown; rate: events/s at most, 0 for as fast as slates come."""
+    """Sends the held-out events and judges the slates.
+
+    Args:
+        feed: Sends events and reads slates.
+        loop: Chooses the next events.
+        hits: Counts the hits.
+        board: Shows the progress.
+        slates: Each user's newest slate at the start.
+        titles: Item id -> title.
+        spot: The user whose slate is shown.
+        rate: Maximum number of events/s; 0 for as fast as slates arrive.
+    """
 
     def __init__(
         self,
@@ -46,13 +56,20 @@ class Replay:
         self._spot_events = 0
         self._rate = rate
         self._sent_at: dict[str, float] = {}
-        self._said: list[float] = []  # ms, as slates say
-        self._seen: list[float] = []  # ms, as this client sees
+        self._said: list[float] = []  # ms, as the slates report
+        self._seen: list[float] = []  # ms, as this client measures
         self._lately: deque[tuple[float, int]] = deque()
 
     def run(self, alive: Callable[[], None], spots: int) -> Figures:
-        """Until every event is shown by a slate. alive: called often, raises where the worker is gone; spots: how many
-        events the shown user has. Raises FreshetError where no slate comes for STALL seconds."""
+        """Run until a slate has shown every event.
+
+        Args:
+            alive: Called often. It raises if the worker has ended.
+            spots: How many events the shown user has.
+
+        Raises:
+            FreshetError: No slate arrives for STALL seconds.
+        """
         began = moved = looked = time.monotonic()
         sent = 0
         while not self._loop.finished:
@@ -66,7 +83,7 @@ class Replay:
             if slates:
                 moved = now
             elif now - moved > STALL:
-                raise FreshetError(f"no slate for {STALL:g} s, {self._loop.under_way} events wait for theirs")
+                raise FreshetError(f"no slate for {STALL:g} s; {self._loop.under_way} events are waiting for theirs")
             if now - looked >= LOOK:
                 looked = now
                 alive()
@@ -77,7 +94,7 @@ class Replay:
         return found
 
     def _send(self, events: Sequence[Held]) -> int:
-        """All of them at once; then wait for their places. A slate may be there before the place is known."""
+        """Send all events together, then wait for their places. A slate may arrive before the place is known."""
         futures: list[tuple[Held, Any]] = []
         for event in events:
             slate = self._newest.get(event.user)
@@ -115,12 +132,12 @@ class Replay:
 
     @property
     def example(self) -> str:
-        """An item that a person may try: the best of the shown slate."""
+        """An item to try by hand: the best of the shown slate."""
         newest = self._newest.get(self._spot)
         return newest.items[0] if newest and newest.items else next(iter(self._titles), "1")
 
     def follow(self, wait: float) -> None:
-        """Show the newest slate of whoever gets one, without judging it."""
+        """Show the newest slate of any user who gets one, without judging it."""
         for slate in self._feed.slates(wait):
             before = self._newest.get(slate.user)
             if before is not None and slate.seq < before.seq:
@@ -128,11 +145,17 @@ class Replay:
             self._newest[slate.user] = slate
             old = self._named(before.items) if before else ()
             self._board.spot = Spot(
-                slate.user, slate.seq, slate.seq, "sent by somebody", -1, old, self._named(slate.items)
+                slate.user, slate.seq, slate.seq, "sent by another program", -1, old, self._named(slate.items)
             )
 
     def figures(self, now: float, draws: int = 2000, overall: float = 0.0) -> Figures:
-        """As of now; overall: seconds that the whole replay took, for the rate at its end."""
+        """Return the figures as of now.
+
+        Args:
+            now: The current monotonic time.
+            draws: Number of draws of the bootstrap.
+            overall: Seconds that the whole replay took, for the final rate; 0 while it runs.
+        """
         self._lately.append((now, self._loop.done))
         while now - self._lately[0][0] > LATELY:
             self._lately.popleft()

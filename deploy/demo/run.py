@@ -1,4 +1,4 @@
-"""The demo from beginning to end, step by step; whatever happens, what it started is stopped."""
+"""Run the demo from beginning to end, step by step. Everything it starts is stopped in any case."""
 
 from __future__ import annotations
 
@@ -30,17 +30,22 @@ from models.training.train import TrainSettings
 from stream.core.errors import DataError
 from stream.settings import Settings, load
 
-SHOWN: Final = 5  # violations that are named
+SHOWN: Final = 5  # maximum number of violations that are named
 COMMIT_LIMIT: Final = 30.0  # seconds until the worker must have committed what it has applied
 
 Watch = Callable[[Settings, Replay, Callable[[], None]], None]
-"""(settings of the running worker, the replay, a check that raises where the worker is gone)"""
+"""(settings of the running worker, the replay, a check that raises if the worker has ended)"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """home: folder below which everything is kept; rate: events/s of the replay at most, 0: as fast as slates come;
-    width: users at a time."""
+    """Options of the demo.
+
+    Attributes:
+        home: Folder below which everything is kept.
+        rate: Maximum number of replayed events/s; 0 for as fast as slates arrive.
+        width: Number of users at a time.
+    """
 
     home: Path
     rate: float = 0.0
@@ -49,7 +54,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What the demo found, in the form of its last line. hit10_interval: 95 %, of hit10 - hit10_popularity."""
+    """The demo's result, in the form of its last line. hit10_interval: 95 % interval of hit10 - hit10_popularity."""
 
     source: str
     events: int
@@ -76,29 +81,41 @@ def run(
     board: Board,
     watch: Watch | None = None,
 ) -> tuple[Result, int]:
-    """All steps -> figures and exit code (0: nothing lost, double or uncovered). Raises FreshetError where a step fails.
+    """Run all steps.
 
-    base: settings to start from; watch: called at the end, while everything still runs.
+    Args:
+        data: The data set.
+        base: Settings to start from.
+        training: Settings of the training.
+        options: Options of the demo.
+        board: Shows the progress.
+        watch: Called at the end, while everything still runs.
+
+    Returns:
+        The figures and the exit code (0: nothing lost, double or uncovered).
+
+    Raises:
+        FreshetError: A step fails.
     """
     split = split_last(data, training.holdout)
     if not len(split.held):
-        raise DataError(f"{data.name}: no user has enough choices to hold the last {training.holdout} back")
+        raise DataError(f"{data.name}: no user has enough choices to hold out the last {training.holdout}")
     users = data.events["user"].n_unique()
     board.title = f"{data.name}: {len(data.events):,} events of {users:,} users on {len(data.items):,} items"
     with ExitStack() as stack:
         folder = stack.enter_context(run_folder(options.home))
-        board.begin("broker", "Apache Kafka starts")
+        board.begin("broker", "starting Apache Kafka")
         broker = stack.enter_context(EmbeddedKafka(folder / KAFKA))
         board.done(f"Apache Kafka at {broker.bootstrap}")
         settings = demo_settings(base, broker.bootstrap, folder, data)
         board.begin("topics")
-        board.done(f"{len(admin.create(settings))} made, {settings.partitions} partitions each")
+        board.done(f"{len(admin.create(settings))} created, {settings.partitions} partitions each")
         prepared = _prepare(data, training, options, board)
         settings = settings.model_copy(update={"bundles": prepared.bundles})
         feed = stack.enter_context(Feed(settings))
         board.begin("items")
         board.done(f"{send_all(feed, item_messages(data.items)):,} items sent")
-        board.begin("worker", "loads the bundle, joins, recovers")
+        board.begin("worker", "loading the bundle, joining the group, recovering states")
         worker = stack.enter_context(WorkerProcess(settings, folder / "worker.log"))
         worker.wait_ready()
         board.done("ready")
@@ -111,7 +128,7 @@ def run(
 
 
 def demo_settings(base: Settings, bootstrap: str, folder: Path, data: DataSet) -> Settings:
-    """`base` with what the demo decides itself: the broker, the names, the folders."""
+    """Return `base` with the settings that the demo itself decides: the broker, the names, the folders."""
     given = {name: getattr(base, name) for name in base.model_fields_set if not name.startswith(("sasl", "ssl"))}
     decided = {
         "brokers": bootstrap,
@@ -127,7 +144,7 @@ def demo_settings(base: Settings, bootstrap: str, folder: Path, data: DataSet) -
 
 
 def _prepare(data: DataSet, training: TrainSettings, options: Options, board: Board) -> Prepared:
-    board.begin("train", "the interest network; BERT reads the items first")
+    board.begin("train", "training the interest network; BERT reads the items first")
 
     def report(stage: str, done: int, total: int, text: str) -> None:
         if stage == "validation":
@@ -137,7 +154,7 @@ def _prepare(data: DataSet, training: TrainSettings, options: Options, board: Bo
 
     def exporting(run: Run) -> None:
         board.done(_trained(run))
-        board.begin("export", "to ONNX, proved against torch")
+        board.begin("export", "exporting to ONNX, checking against torch")
 
     prepared = prepare(data, options.home, training, report, exporting)
     board.done("bundle published" if prepared.fresh else "found the bundle of an earlier demo")
@@ -178,17 +195,17 @@ def _events(
 
     held = held_events(data, split)
     spot = spot_user(split)
-    board.begin("replay", "the held-back events, closed loop")
+    board.begin("replay", "sending the held-out events, closed loop")
     titles = {item.item: item.title for item in data.items}
     loop = ClosedLoop(held, options.width, spot)
     replay = Replay(feed, loop, counter, board, newest, titles, spot, options.rate)
     figures = replay.run(alive, sum(event.user == spot for event in held))
-    board.done(f"{figures.done:,} events, each shown by a slate, {figures.rate:,.0f}/s")
+    board.done(f"{figures.done:,} events, each shown in a slate, {figures.rate:,.0f}/s")
     return replay, figures
 
 
 def _verify(settings: Settings, board: Board) -> Report:
-    board.begin("verify", "everything is recomputed from the topics")
+    board.begin("verify", "recomputing everything from the topics")
     report = verify(settings, COMMIT_LIMIT)
     verdict = {0: "the promise holds", 1: "the promise is broken"}.get(report.exit_code, "cannot be judged")
     board.done(

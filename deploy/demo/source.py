@@ -1,4 +1,4 @@
-"""Which data the demo runs on: the folder that was named, ml-latest-small where it lies, its download, a made-up world."""
+"""Choose the demo's data: the named folder, a local copy of ml-latest-small, its download, or a generated data set."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from stream.core.errors import DownloadError
 NAME: Final = "ml-latest-small"
 ORIGINAL: Final = f"https://files.grouplens.org/datasets/movielens/{NAME}.zip"
 FILES: Final = ("ratings.csv", "movies.csv", "tags.csv", "README.txt")
-LIMIT: Final = 64 << 20  # bytes, of the download and of each file in it
-SECONDS: Final = 20.0  # without an answer
+LIMIT: Final = 64 << 20  # maximum bytes of the download, and of each file in it
+SECONDS: Final = 20.0  # maximum wait for an answer
 GENERATED: Final = "generated"
 
 
 def find(named: str | None, kept: Path, say: Callable[[str], None]) -> DataSet:
-    """The data to use. named: a folder, `generated`, or None to look for it; kept: where a download is kept.
+    """Return the data to use. If a download fails, a small generated data set is used, and `say` reports it.
 
-    Raises DataError where the named folder is in no known form. A download that fails is no error: `say` is told, and a
-    small generated world takes its place.
+    Args:
+        named: A folder, `generated`, or None to look for the data.
+        kept: Folder for a download.
+        say: Receives lines for people.
+
+    Raises:
+        DataError: The named folder is not in a known form.
     """
     if named == GENERATED:
         return generate()
@@ -36,33 +41,33 @@ def find(named: str | None, kept: Path, say: Callable[[str], None]) -> DataSet:
     for folder in places(kept):
         if (folder / "ratings.csv").is_file():
             return read(folder)
-    say(f"{NAME} is not here; downloading {ORIGINAL}")
+    say(f"{NAME} not found; downloading {ORIGINAL}")
     try:
         return read(download(kept))
     except DownloadError as error:
-        say(f"{error}: goes on with a small generated world; DATA=folder names data of your own")
+        say(f"{error}: continuing with a small generated data set; use DATA=folder to run on your own data")
         return generate()
 
 
 def places(kept: Path) -> Iterator[Path]:
-    """Where the data set may lie, the first one counts. FRESHET_DATA is a folder of data sets."""
+    """Yield the places where the data set may be; the first match is used. FRESHET_DATA is a folder of data sets."""
     if below := os.environ.get("FRESHET_DATA"):
         yield Path(below) / NAME
-    yield Path(__file__).resolve().parents[3] / "shared" / "data" / NAME  # beside the checkout
+    yield Path(__file__).resolve().parents[3] / "shared" / "data" / NAME  # next to the checkout
     yield kept / NAME
 
 
 def download(kept: Path, address: str = ORIGINAL) -> Path:
-    """Fetch the public original and unpack it below `kept` -> its folder. Raises DownloadError.
+    """Download the public original and unpack it below `kept` -> its folder. Raises DownloadError.
 
-    The original is a development set without a published checksum: its reader checks every line instead.
+    The original is a development data set without a published checksum. Instead, its reader checks every line.
     """
     folder = kept / NAME
     try:
         with urllib.request.urlopen(address, timeout=SECONDS) as answer:  # noqa: S310 - a fixed https address
             content = answer.read(LIMIT + 1)
         if len(content) > LIMIT:
-            raise DownloadError(f"{address} is larger than {LIMIT >> 20} MiB")
+            raise DownloadError(f"{address} is larger than the limit of {LIMIT >> 20} MiB")
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = {info.filename.rpartition("/")[2]: info for info in archive.infolist() if info.file_size <= LIMIT}
             missing = [name for name in FILES[:2] if name not in found]
@@ -75,7 +80,7 @@ def download(kept: Path, address: str = ORIGINAL) -> Path:
                     (partial / name).write_bytes(archive.read(found[name]))
     except (urllib.error.URLError, OSError, zipfile.BadZipFile, EOFError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{address} cannot be had ({reason})") from None
+        raise DownloadError(f"{address} cannot be downloaded ({reason})") from None
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

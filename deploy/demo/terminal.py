@@ -1,4 +1,4 @@
-"""The board on a terminal."""
+"""Draw the board on a terminal."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rich.text import Text
 from deploy.demo.hit_rate import HitRate
 from deploy.demo.progress import Board, Figures, Spot, Step
 
-TALL: Final = 34  # lines; below that, steps that are done make room for the slate
-FONTS: Final = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # rich would fetch fonts from elsewhere
+TALL: Final = 34  # lines; on a smaller terminal, completed steps make room for the slate
+FONTS: Final = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # rich would load fonts from another site
 LEAST: Final = 3  # places of the slate that are shown on the smallest terminal
 WIDTH: Final = 110  # columns of the picture
 BAR: Final = 24
-FRAME: Final = 4  # lines of the slate besides its places
+FRAME: Final = 4  # lines of the slate's panel in addition to its places
 
 
 class View:
-    """Draws `board` as it is now; rich calls it some times a second."""
+    """Draws `board` as it is now. rich calls it several times per second."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -50,7 +50,7 @@ class View:
 
 
 def picture(board: Board, path: Path) -> None:
-    """The view as an SVG file."""
+    """Write the view to an SVG file."""
     console = Console(record=True, width=WIDTH, height=100, file=io.StringIO(), force_terminal=True)
     console.print(View(board))
     drawn = console.export_svg(title="make demo", unique_id="demo")
@@ -109,7 +109,7 @@ def _slate(spot: Spot, places: int) -> RenderableType:
         said.append(f"  was at place {spot.rank + 1}", "not dim green")
     else:
         said.append("  was not in the slate")
-    heading = Text.assemble(" the slate of user ", (spot.user, "bold"), " moves with each event ")
+    heading = Text.assemble(" the slate of user ", (spot.user, "bold"), " changes with each event ")
     return Panel(Group(said, Text(), table), title=heading, title_align="left", border_style="magenta")
 
 
@@ -123,5 +123,5 @@ def _move(before: tuple[str, ...], title: str, now: int) -> Text:
 
 
 def _line(text: str, style: str = "") -> Text:
-    """One line, cut where there is no room. The columns it stands in may shrink, the ones beside it may not."""
+    """Return one line, cut if there is not enough room. Its column may shrink; the columns next to it may not."""
     return Text(text, style, no_wrap=True, overflow="ellipsis")

@@ -1,4 +1,4 @@
-"""The demo's bundle: trained and exported once for this data, these settings and this code, then used again."""
+"""The demo's bundle: trained and exported once for this data, these settings and this code, then reused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ CODE = ("models", "export", "stream/core/features.py", "stream/inference/bundle.
 
 @dataclass(frozen=True)
 class Prepared:
-    """run: the trained network and its popularity counts; bundles: folder for `freshet worker`; fresh: made just now."""
+    """A trained run with its bundle.
+
+    Attributes:
+        run: The trained network and its popularity counts.
+        bundles: Folder for `freshet worker`.
+        fresh: Created by this call, not found from an earlier demo.
+    """
 
     run: Run
     bundles: Path
@@ -35,8 +41,19 @@ def prepare(
     report: Callable[[str, int, int, str], None],
     exporting: Callable[[Run], None],
 ) -> Prepared:
-    """Train on the training part and export, or find both done. report: as in models.training.train; exporting: called between
-    the two. Raises DataError, BundleError."""
+    """Train on the training part and export, or reuse the result of an earlier demo.
+
+    Args:
+        data: The data set.
+        home: Folder below which the result is kept.
+        settings: Settings of the training.
+        report: Receives progress, as in models.training.train.
+        exporting: Called between training and export.
+
+    Raises:
+        DataError: The data cannot be trained on.
+        BundleError: The bundle cannot be built.
+    """
     import torch
 
     from export.publish import build, publish
@@ -57,7 +74,7 @@ def prepare(
 
 
 def _key(data: DataSet, settings: TrainSettings) -> str:
-    """16 hex digits that change with the events, the items, the training settings and the code that trains and exports."""
+    """Return 16 hex digits that depend on events, items, training settings, and the code that trains and exports."""
     digest = sha256(fingerprint(data.events).encode())
     digest.update(repr(data.items).encode())
     digest.update(json.dumps(asdict(settings), sort_keys=True).encode())

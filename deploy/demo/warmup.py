@@ -1,7 +1,7 @@
-"""Every user's history but the last choices goes through the topics, as fast as broker and worker take it.
+"""Send every user's history except the last choices through the topics, as fast as the broker and the worker accept it.
 
-Kafka orders a user's events within a topic only: under such a load a comment may be folded some events earlier or later
-than it was written, so hit rates of two demos with the same bundle may differ in the third digit.
+Kafka orders a user's events only within a topic. Under such a load a comment may be folded some events earlier or later
+than it was written, so the hit rates of two demos with the same bundle may differ in the third digit.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from deploy.demo.client import Feed, Slate
 from models.data import Message
 from stream.core.errors import FreshetError
 
-STALL: Final = 60.0  # seconds without any slate until the demo gives up
-BURST: Final = 500  # events sent between two looks at the slates
+STALL: Final = 60.0  # seconds without any slate after which the demo gives up
+BURST: Final = 500  # events sent between two reads of slates
 
 
 def send_all(feed: Feed, messages: Iterable[Message]) -> int:
-    """Send, and wait until all are acknowledged -> how many."""
+    """Send the messages and wait until all are acknowledged -> their number."""
     futures = [feed.send_bulk(message) for message in messages]
     for future in futures:
         feed.place(future)
@@ -31,8 +31,14 @@ def warm_up(
 ) -> dict[str, Slate]:
     """Send everything, then wait until the newest slates show that all of it is applied -> each user's newest slate.
 
-    alive: called often, raises where the worker is gone; report(sent, applied). Raises FreshetError where nothing moves
-    for STALL seconds.
+    Args:
+        feed: Sends events and reads slates.
+        messages: The messages to send.
+        alive: Called often. It raises if the worker has ended.
+        report: Called with the numbers of events sent and applied.
+
+    Raises:
+        FreshetError: No slate arrives for STALL seconds.
     """
     newest: dict[str, Slate] = {}
     futures: list[tuple[str, Any]] = []
@@ -64,7 +70,7 @@ def warm_up(
         if look(0.5):
             moved = time.monotonic()
         elif time.monotonic() - moved > STALL:
-            raise FreshetError(f"no slate for {STALL:g} s, {len(waiting)} users' histories are not applied yet")
+            raise FreshetError(f"no slate for {STALL:g} s; the histories of {len(waiting)} users are not applied yet")
     return newest
 
 

@@ -1,4 +1,4 @@
-"""After the replay, on a terminal: everything goes on running, and any new slate is shown, until somebody leaves."""
+"""After the replay, on a terminal: everything keeps running, and new slates are shown, until the user leaves."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from deploy.demo.progress import Board
 from deploy.demo.replay import Replay
 from stream.settings import Settings
 
-WAIT = 0.2  # seconds between two looks at the keyboard
+WAIT = 0.2  # seconds between two checks of the keyboard
 LEAVE = ("q", "Q", "\x03", "\x04")
 
 
 def stay(
     board: Board, settings: Settings, replay: Replay, alive: Callable[[], None], pressed: Callable[[], str]
 ) -> None:
-    """Returns at q or Ctrl-C. Raises FreshetError where the worker ends."""
+    """Show new slates until q or Ctrl-C. Raises FreshetError if the worker ends."""
     user = board.spot.user if board.spot else "1"
     board.hint = (
-        "All goes on running, q leaves. Send from another terminal, see the slate here:\n"
+        "Everything keeps running; press q to leave. Send from another terminal and see the slate here:\n"
         f"{_command()} --brokers {settings.brokers} send rating --user {user} --item {replay.example} --value 5"
     )
     try:
@@ -32,7 +32,7 @@ def stay(
 
 
 def _command() -> str:
-    """`freshet` as it can be typed here."""
+    """Return the `freshet` command as it can be typed here."""
     beside = Path(sys.executable).parent / "freshet"
     if not beside.is_file():
         return "freshet"

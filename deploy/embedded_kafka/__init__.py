@@ -1,4 +1,4 @@
-"""Apache Kafka inside the project's own folder: real brokers for the demo, the tests and a first try. Not for production."""
+"""Apache Kafka inside the project's folder: real brokers for the demo, tests and a first try. Not for production."""
 
 from deploy.embedded_kafka.broker import EmbeddedKafka, free_port
 from deploy.embedded_kafka.cluster import KafkaCluster, at

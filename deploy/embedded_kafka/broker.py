@@ -1,6 +1,7 @@
-"""One Apache Kafka broker in KRaft mode, on loopback, its data below a folder of ours.
+"""One Apache Kafka broker in KRaft mode, on loopback, with its data in a folder of ours.
 
-The folder holds server.properties, log4j2.yaml, data/, kafka.log, start.lock, and broker.json (pid, port) while it runs.
+The folder contains server.properties, log4j2.yaml, data/, kafka.log and start.lock. While the broker runs, it also
+contains broker.json (pid, port).
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from typing import ClassVar, Final
 from deploy.embedded_kafka.jars import classpath, java
 from stream.core.errors import BrokerError
 
-START_LIMIT: Final = 60.0  # seconds until a broker that does not answer is given up
+START_LIMIT: Final = 60.0  # seconds after which a broker that does not answer counts as failed
 STOP_LIMIT: Final = 20.0
-CLUSTER: Final = "cluster.json"  # in a folder where several nodes have theirs: deploy.embedded_kafka.cluster
-MAX_MESSAGE: Final = (4 << 20) + (128 << 10)  # bytes: a dead letter of 4 MiB and its headers fits
+CLUSTER: Final = "cluster.json"  # in the folder of a cluster: deploy.embedded_kafka.cluster
+MAX_MESSAGE: Final = (4 << 20) + (128 << 10)  # bytes: enough for a dead letter of 4 MiB and its headers
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -72,7 +73,7 @@ Configuration:
 
 
 class EmbeddedKafka:
-    """A broker below `directory`; port 0 takes any free one. Also a context manager."""
+    """A broker with its data in `directory`. Port 0 uses any free port. Also a context manager."""
 
     HEAP: ClassVar[tuple[str, ...]] = ("-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=4")
 
@@ -83,7 +84,7 @@ class EmbeddedKafka:
 
     @property
     def pid(self) -> int:
-        """Process id of the running broker; 0 where none runs."""
+        """Process id of the running broker; 0 if none is running."""
         state = self._state()
         return state["pid"] if state and _runs(state["pid"]) else 0
 
@@ -99,26 +100,26 @@ class EmbeddedKafka:
 
     @property
     def alive(self) -> bool:
-        """It runs and accepts connections."""
+        """Whether it runs and accepts connections."""
         return bool(self.pid) and _answers(self.port)
 
     def start(self) -> EmbeddedKafka:
-        """Start and wait until it answers.
+        """Start the broker and wait until it answers. After any exception, including Ctrl-C, no process is left behind.
 
-        Raises BrokerError: runs or starts already, port taken, died at start, or too slow. No process stays behind
-        when this ends with an exception, Ctrl-C among them.
+        Raises:
+            BrokerError: It is already running or starting, the port is taken, or it died or was too slow at its start.
         """
         with alone(self.directory):
             if (self.directory / CLUSTER).exists():
                 raise BrokerError(
-                    f"below {self.directory} lies a cluster: start it with --nodes, or choose another --dir for one broker"
+                    f"{self.directory} contains a cluster: start it with --nodes, or choose another --dir for one broker"
                 )
             if pid := self.pid:
-                raise BrokerError(f"a broker runs already below {self.directory} (pid {pid}, {self.bootstrap})")
+                raise BrokerError(f"a broker is already running in {self.directory} (pid {pid}, {self.bootstrap})")
             jars = classpath()
             port = self._asked or free_port()
             if _answers(port) or not _bindable(port):
-                raise BrokerError(f"port {port} is taken by another process; choose one with --port (0: any free port)")
+                raise BrokerError(f"port {port} is already in use; choose another one with --port (0: any free port)")
             self._write(port)
             command = self._command(jars)
             self._format(command)
@@ -131,7 +132,7 @@ class EmbeddedKafka:
         return self
 
     def stop(self) -> bool:
-        """Stop it: SIGTERM, after STOP_LIMIT SIGKILL. False where none ran."""
+        """Stop the broker: SIGTERM, then SIGKILL after STOP_LIMIT. Return False if none was running."""
         pid = self.pid
         if pid:
             _end(pid, self._child)
@@ -174,7 +175,7 @@ class EmbeddedKafka:
         self._file.write_text(json.dumps({"pid": self._child.pid, "port": port}))
 
     def _abandon(self) -> None:
-        """End the child of a start that failed, whether or not its state file was written."""
+        """Stop the child process of a failed start, even if its state file was not written."""
         if self._child is not None and self._child.poll() is None:
             _end(self._child.pid, self._child)
         self._file.unlink(missing_ok=True)
@@ -185,13 +186,13 @@ class EmbeddedKafka:
         (self.directory / "log4j2.yaml").write_text(_LOGGING)
 
     def _place(self) -> dict[str, object]:
-        """Which node it is, of which quorum, and how many copies there are of what is made there."""
+        """Return the node's number, controller port and quorum, and the numbers of copies for topics created there."""
         controller = free_port()
         voters = f"1@127.0.0.1:{controller}"
         return {"node": 1, "controller": controller, "voters": voters, "copies": 1, "insync": 1}
 
     def _cluster(self) -> str:
-        """The id of the cluster that its storage is formatted for."""
+        """Return the id of the cluster that its storage is formatted for."""
         return cluster_id(uuid.uuid4())
 
     def _command(self, jars: list[Path]) -> list[str]:
@@ -230,7 +231,7 @@ class EmbeddedKafka:
             if self._child is not None and self._child.poll() is not None:
                 said = _last(self._log.read_bytes())
                 raise BrokerError(
-                    f"the broker died at its start (exit {self._child.returncode}): {said}; see {self._log}"
+                    f"the broker died during startup (exit code {self._child.returncode}): {said}; see {self._log}"
                 )
             if _answers(port):
                 return
@@ -240,24 +241,24 @@ class EmbeddedKafka:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """One start at a time below a folder: a second would write over the first one's files. Raises BrokerError."""
+    """Allow one start at a time in a folder: a second would overwrite the files of the first. Raises BrokerError."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "start.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BrokerError(f"another command starts a broker below {directory} just now") from None
+            raise BrokerError(f"another command is currently starting a broker in {directory}") from None
         yield
 
 
 def cluster_id(number: uuid.UUID) -> str:
-    """Kafka's form of an id: 22 characters of URL-safe base64, never beginning with the sign of an option."""
+    """Return an id in Kafka's form: 22 characters of URL-safe base64 that never begin with a hyphen, like an option."""
     text = urlsafe_b64encode(number.bytes).decode().rstrip("=")
     return "A" + text[1:] if text.startswith("-") else text
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
+    """Return a port of 127.0.0.1 that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -281,7 +282,7 @@ def _answers(port: int) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """The process exists, is a Java, and is no zombie: a pid may have been given to somebody else since."""
+    """Return whether the process exists, is a Kafka, and is not a zombie: another process may have reused the pid."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
         return status != "Z" and b"kafka.Kafka" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -297,7 +298,7 @@ def _runs(pid: int) -> bool:
 
 
 def _gone(pid: int) -> bool:
-    """It has let go of its port and files; its parent may still have to ask for its exit code."""
+    """Return whether the process has released its port and files. Its parent may not have read its exit code yet."""
     if Path("/proc/self").exists():
         try:
             return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
@@ -316,11 +317,11 @@ def _end(pid: int, child: subprocess.Popen[bytes] | None) -> None:
         while time.monotonic() < end:
             if _gone(pid):
                 if child is not None and child.pid == pid:
-                    child.wait()  # no zombie stays
+                    child.wait()  # do not leave a zombie behind
                 return
             time.sleep(0.05)
 
 
 def _last(output: bytes) -> str:
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    return lines[-1][:300] if lines else "it printed nothing"

@@ -1,9 +1,8 @@
-"""Several Apache Kafka nodes on loopback, each broker and controller: a real cluster for tests and for trying out.
+"""Several Apache Kafka nodes on loopback, each a broker and a controller: a real cluster for tests and first tries.
 
-The folder holds cluster.json (the cluster's id, the ports of each node) and a folder for each node, as
-deploy.embedded_kafka.broker describes it. Topics that are made there have three copies, of which two must have a
-record before it is
-acknowledged.
+The folder contains cluster.json (the cluster's id and the ports of each node) and one folder per node, as described in
+deploy.embedded_kafka.broker. Topics in a cluster of three or more nodes have three copies. A record is acknowledged
+once two of them have it.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from typing import ClassVar, Final, NamedTuple
 from deploy.embedded_kafka.broker import CLUSTER, EmbeddedKafka, alone, cluster_id, free_port
 from stream.core.errors import BrokerError
 
-COPIES: Final = 3  # of every topic, in a cluster that has so many nodes
+COPIES: Final = 3  # copies of every topic, in a cluster with at least this many nodes
 INSYNC: Final = 2  # copies that must have a record before it is acknowledged
 
 
 class Ports(NamedTuple):
-    """Of one node."""
+    """The ports of one node."""
 
     broker: int
     controller: int
 
 
 class Node(EmbeddedKafka):
-    """One node of a cluster; numbers begin at 1."""
+    """One node of a cluster. Node numbers begin at 1."""
 
     HEAP: ClassVar[tuple[str, ...]] = ("-Xms64m", "-Xmx256m", "-XX:TieredStopAtLevel=1")
 
@@ -59,9 +58,13 @@ class Node(EmbeddedKafka):
 
 
 class KafkaCluster:
-    """`count` nodes below `directory`, at the ports from `port` on; 0: any free ones. Also a context manager.
+    """A cluster of nodes below one folder. Also a context manager.
 
-    draw: finds a free port. count may be 0 where a cluster lies there already.
+    Args:
+        directory: Folder of the cluster.
+        count: Number of nodes; may be 0 if the folder already contains a cluster.
+        port: First of the consecutive broker ports; 0 for any free ones.
+        draw: Finds a free port.
     """
 
     node_type: ClassVar[type[Node]] = Node
@@ -82,20 +85,21 @@ class KafkaCluster:
 
     @property
     def alive(self) -> bool:
-        """Every node runs and accepts connections."""
+        """Whether every node runs and accepts connections."""
         return bool(self.nodes) and all(node.alive for node in self.nodes)
 
     def start(self) -> KafkaCluster:
-        """Start every node that does not run, all at a time, and wait until each answers.
+        """Start all nodes that are not running, in parallel, and wait until each answers.
 
-        Raises BrokerError: all run already, another number of nodes lies there, a port is taken, or a node fails; nodes that
-        this call has started do not stay behind then.
+        Raises:
+            BrokerError: All nodes are already running, the folder contains a cluster with another number of nodes, a
+                port is taken, or a node fails. In that case, the nodes that this call has started are stopped.
         """
         with alone(self.directory):
             self._fit()
             down = [node for node in self.nodes if not node.pid]
             if not down:
-                raise BrokerError(f"a cluster runs already below {self.directory} ({self.bootstrap})")
+                raise BrokerError(f"a cluster is already running in {self.directory} ({self.bootstrap})")
             try:
                 self._all(down, lambda node: node.start())
             except BaseException:
@@ -104,7 +108,7 @@ class KafkaCluster:
         return self
 
     def stop(self) -> bool:
-        """Stop every node, as EmbeddedKafka.stop does. False where none ran."""
+        """Stop every node, as EmbeddedKafka.stop does. Return False if none was running."""
         return any(self._all(self.nodes, lambda node: node.stop()))
 
     def __enter__(self) -> KafkaCluster:
@@ -116,19 +120,22 @@ class KafkaCluster:
         self.stop()
 
     def _fit(self) -> None:
-        """The nodes' ports, and the cluster's id where there was none."""
+        """Choose the nodes' ports, and the cluster's id if there is none yet.
+
+        Raises BrokerError if the folder contains a single broker or a cluster of another size.
+        """
         if (self.directory / "data").exists():
             raise BrokerError(
-                f"below {self.directory} lie the data of a single broker: start it without --nodes, or choose another --dir"
+                f"{self.directory} contains the data of a single broker: start it without --nodes, or choose another --dir"
             )
         known = self._state()
         if known is not None and self._count not in (0, len(known[1])):
             raise BrokerError(
-                f"below {self.directory} lies a cluster of {len(known[1])} nodes, not of {self._count}: start it with "
+                f"{self.directory} contains a cluster of {len(known[1])} nodes, not of {self._count}: start it with "
                 f"--nodes {len(known[1])}, or choose another --dir"
             )
         if any(node.pid for node in self.nodes):
-            return  # the others know where to find the missing ones
+            return  # the running nodes know the ports of the missing ones
         count = len(known[1]) if known is not None else self._count
         brokers = [self._port + place if self._port else self._draw() for place in range(count)]
         identity = known[0] if known is not None else cluster_id(uuid.uuid4())
@@ -152,7 +159,7 @@ class KafkaCluster:
 
     @staticmethod
     def _all(nodes: Sequence[Node], what: Callable[[Node], object]) -> list[object]:
-        """Do it to every node at a time; the first error is raised when all have ended."""
+        """Call `what` for all nodes in parallel. The first error is raised when all calls have ended."""
         if not nodes:
             return []
         with ThreadPoolExecutor(len(nodes)) as pool:
@@ -160,6 +167,6 @@ class KafkaCluster:
 
 
 def at(directory: Path) -> EmbeddedKafka | KafkaCluster:
-    """What lies below a folder."""
+    """Return the cluster in a folder, or a single broker if it contains none."""
     cluster = KafkaCluster(directory)
     return cluster if cluster.nodes else EmbeddedKafka(directory)

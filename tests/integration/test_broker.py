@@ -77,7 +77,7 @@ def test_a_broker_lives_from_start_to_stop_and_keeps_its_data(home: Path) -> Non
     assert figures["running"] is True
     assert figures["brokers"].startswith("127.0.0.1:")
 
-    refused(freshet("broker", "start", "--dir", home, "--port", "0"), 69, "runs already", str(figures["pid"]))
+    refused(freshet("broker", "start", "--dir", home, "--port", "0"), 69, "is already running", str(figures["pid"]))
     assert json.loads(freshet("broker", "status", "--dir", home, "--json").stdout) == figures
 
     settings = load(brokers=figures["brokers"], prefix="kept-", app_id="kept", partitions=1)
@@ -98,14 +98,14 @@ def test_a_broker_lives_from_start_to_stop_and_keeps_its_data(home: Path) -> Non
 
 def test_a_taken_port_is_named(home: Path) -> None:
     with taken_port() as port:
-        refused(freshet("broker", "start", "--dir", home, "--port", str(port)), 69, f"port {port} is taken")
+        refused(freshet("broker", "start", "--dir", home, "--port", str(port)), 69, f"port {port} is already in use")
     assert not (home / "broker.json").exists()
 
 
 def test_a_broker_that_dies_at_its_start_names_its_log(home: Path) -> None:
     (home / "data").mkdir(parents=True)
     (home / "data" / "meta.properties").write_text("version=1\ncluster.id=other\nnode.id=77\n")
-    refused(freshet("broker", "start", "--dir", home, "--port", "0"), 69, "died at its start", "kafka.log")
+    refused(freshet("broker", "start", "--dir", home, "--port", "0"), 69, "died during startup", "kafka.log")
     assert freshet("broker", "status", "--dir", home).returncode == 1
 
 
@@ -215,7 +215,7 @@ def test_settings_that_do_not_fit_are_named_and_mended(world: Callable[..., Sett
         f"{topic} {name}: {value}" for topic, found in wrong.items() for name, value in found.items()
     }
     assert f"{settings.sources[0]} retention.ms: 60000 -> 604800000" in changed
-    assert freshet("topics", "mend", settings=settings).stdout == "all topics were as they must be\n"
+    assert freshet("topics", "mend", settings=settings).stdout == "all topics already have the required settings\n"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_create_waits_for_a_broker_that_comes_late_and_none_is_left_behind(home:
             pid = broker.pid
             assert waiting.wait(60) == 0
             assert admin.check(settings).partitions == 1
-            with pytest.raises(BrokerError, match="runs already"):
+            with pytest.raises(BrokerError, match="is already running"):
                 EmbeddedKafka(home).start()
     finally:
         waiting.kill()

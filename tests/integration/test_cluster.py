@@ -35,9 +35,14 @@ def test_three_nodes_live_from_start_to_stop_and_keep_three_copies(home: Path) -
     figures = json.loads(started.stdout)
     assert figures["running"]
     assert len(set(figures["pids"])) == len(set(figures["brokers"].split(","))) == 3
-    refused(freshet("broker", "start", "--nodes", "3", "--dir", home), 69, "a cluster runs already", figures["brokers"])
-    refused(freshet("broker", "start", "--nodes", "2", "--dir", home), 69, "lies a cluster of 3 nodes, not of 2")
-    refused(freshet("broker", "start", "--dir", home), 69, "lies a cluster", "--nodes")
+    refused(
+        freshet("broker", "start", "--nodes", "3", "--dir", home),
+        69,
+        "a cluster is already running",
+        figures["brokers"],
+    )
+    refused(freshet("broker", "start", "--nodes", "2", "--dir", home), 69, "contains a cluster of 3 nodes, not of 2")
+    refused(freshet("broker", "start", "--dir", home), 69, "contains a cluster", "--nodes")
 
     settings = load(brokers=figures["brokers"], partitions=2)
     assert len(admin.create(settings)) == len(admin.topics(settings))
@@ -45,7 +50,7 @@ def test_three_nodes_live_from_start_to_stop_and_keep_three_copies(home: Path) -
 
     os.kill(figures["pids"][1], signal.SIGKILL)
     until(lambda: freshet("broker", "status", "--dir", home).returncode == 1, 10, "one node of three is gone")
-    assert freshet("broker", "status", "--dir", home).stdout.startswith("2 of 3 nodes run: ")
+    assert freshet("broker", "status", "--dir", home).stdout.startswith("2 of 3 nodes are running: ")
     again = freshet("broker", "start", "--nodes", "3", "--dir", home, "--json")
     assert again.returncode == 0, again.stderr
     now = json.loads(again.stdout)
@@ -53,7 +58,7 @@ def test_three_nodes_live_from_start_to_stop_and_keep_three_copies(home: Path) -
     assert [one == other for one, other in zip(now["pids"], figures["pids"], strict=True)] == [True, False, True]
 
     assert freshet("broker", "stop", "--dir", home).stdout == "broker stopped\n"
-    assert freshet("broker", "status", "--dir", home).stdout == "no broker runs here\n"
+    assert freshet("broker", "status", "--dir", home).stdout == "no broker is running here\n"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in now["pids"]), 30, "no node is left, nor its entry")
 
 

@@ -110,7 +110,7 @@ def test_worker_that_dies_ends_the_demo_with_one_line(data: Path, home: Path) ->
             break
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 70, said
-    assert "freshet: the worker ended with -9" in said
+    assert "freshet: the worker ended with exit code -9" in said
     assert "Traceback" not in said
     assert "demo: {" not in said
     assert not EmbeddedKafka(run_folder(home) / "kafka").pid

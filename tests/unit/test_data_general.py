@@ -164,10 +164,10 @@ def test_options_that_lack_another_say_which(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "u,i\n1,9\n")
     assert len(load(path, {"user": "u", "item": "i"}).events) == 1
     for given, told in (
-        ({"user": "u"}, "--user names a column, so --item must name one, too"),
-        ({"item": "i"}, "--item names a column, so --user must name one, too"),
-        ({"time": "t"}, "--time names a column, so --user and --item must name one, too"),
-        ({"action": "a"}, "--action-column names a column, so --user and --item must name one, too"),
+        ({"user": "u"}, "--user names a column, so --item must name one too"),
+        ({"item": "i"}, "--item names a column, so --user must name one too"),
+        ({"time": "t"}, "--time names a column, so --user and --item must name one too"),
+        ({"action": "a"}, "--action-column names a column, so --user and --item must name one too"),
     ):
         with pytest.raises(DataError, match=told):
             load(path, given)

@@ -179,7 +179,7 @@ class TestSource:
         assert not (tmp_path / NAME).exists()
 
     def test_nobody_answers(self, tmp_path: Path) -> None:
-        with pytest.raises(DownloadError, match="cannot be had"):
+        with pytest.raises(DownloadError, match="cannot be downloaded"):
             download(tmp_path, "http://127.0.0.1:1/good.zip")
 
     def test_without_data_and_network_a_generated_world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ class TestSource:
         monkeypatch.setattr("deploy.demo.source.download", _unreachable)
         said: list[str] = []
         assert find(None, tmp_path, said.append).name == "generated"
-        assert "generated world" in said[-1]
+        assert "generated data set" in said[-1]
 
 
 def _unreachable(kept: Path) -> Path:

@@ -23,11 +23,14 @@ def said(*words: str) -> str:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (CutOff(3), "interrupted: the checkpoint of epoch 3 is kept in .cache/train; the same command goes on from it"),
-        (CutOff(0), "interrupted before the first epoch was kept; the same command begins again"),
+        (
+            CutOff(3),
+            "interrupted: the checkpoint of epoch 3 is in .cache/train; run the same command to continue from it",
+        ),
+        (CutOff(0), "interrupted before the first epoch was saved; run the same command to start again"),
         (
             KeyboardInterrupt(),
-            "interrupted; the same command begins again, or goes on from the checkpoint that an earlier one left in "
+            "interrupted; run the same command to start again, or to continue from the checkpoint of an earlier run in "
             ".cache/train",
         ),
     ],
@@ -70,4 +73,4 @@ def test_following_says_how_many_slates_came(monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setattr(slate_reader, "SlateReader", Reader)
     monkeypatch.setattr(slate_items, "Look", Look)
     words = ("recommendations", "--user", "ann", "--follow", "--json")
-    assert said(*words) == f"interrupted: {line} shown; the same command goes on from the newest"
+    assert said(*words) == f"interrupted: {line} shown; run the same command to continue from the newest"

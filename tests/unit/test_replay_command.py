@@ -132,8 +132,8 @@ class Impatient(Broker):
 @pytest.mark.parametrize(
     ("words", "rest"),
     [
-        ((), "the same command goes on"),
-        (("--again",), "the same command sends all of it again"),
+        ((), "run the same command to continue"),
+        (("--again",), "run the same command to send all of it again"),
     ],
 )
 def test_ctrl_c_says_how_much_was_sent_and_how_to_go_on(
@@ -155,7 +155,7 @@ def test_ctrl_c_while_the_topics_are_read(monkeypatch: pytest.MonkeyPatch, broke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(broker, "spans", stop)
-    assert interrupted(shop) == "interrupted: nothing sent; the same command begins again"
+    assert interrupted(shop) == "interrupted: nothing sent; run the same command to start again"
 
 
 def test_events_that_are_there_are_counted_among_those_that_are_chosen(broker: Broker, shop: Path) -> None:

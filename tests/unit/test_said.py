@@ -105,7 +105,7 @@ def test_one_folder_is_taken() -> None:
     done = CliRunner().invoke(deploy.cli.main.app, ["train", "msgs", "m_dis", "--out", "x"])
     assert done.exit_code == 2
     said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.output).split())
-    assert "found 'm_dis' besides 'msgs', expected one file or folder" in said
+    assert "found 'm_dis' in addition to 'msgs', expected one file or folder" in said
     assert "into one folder" in said
 
 

@@ -18,11 +18,11 @@ CSV = {
 }
 NOT_LINES = [b"[\n{}\n]\n", b"[]\n", b"5\n", b'"a"\n', b"null\n", b"\xff\xfe\n", b'{"item": "a",\n"title": "b"}\n']
 TABLE = {
-    "item": "a CSV of items goes by `freshet replay FOLDER`, a folder with items.csv and the events (clicks.csv, ratings.csv or "
-    "comments.csv); --limit 0 sends its items alone",
-    "click": "a CSV goes by `freshet replay FOLDER`, a folder with clicks.csv",
-    "rating": "a CSV goes by `freshet replay FOLDER`, a folder with ratings.csv",
-    "comment": "a CSV goes by `freshet replay FOLDER`, a folder with comments.csv",
+    "item": "to send a CSV of items, use `freshet replay FOLDER` with items.csv and the events (clicks.csv, ratings.csv or "
+    "comments.csv) in the folder; --limit 0 sends only the items",
+    "click": "to send a CSV, use `freshet replay FOLDER` with clicks.csv in the folder",
+    "rating": "to send a CSV, use `freshet replay FOLDER` with ratings.csv in the folder",
+    "comment": "to send a CSV, use `freshet replay FOLDER` with comments.csv in the folder",
 }
 
 
@@ -40,7 +40,7 @@ def test_a_file_that_is_no_json_lines(tmp_path: Path, kind: str, text: bytes | N
     said = refused(kind, file)
     assert said.startswith(f"{file}, line 1: ")
     assert ": :" not in said
-    assert said.endswith(f"; expected JSON lines, one {kind} a line as in docs/schemas/{kind}.json; {TABLE[kind]}")
+    assert said.endswith(f"; expected JSON lines, one {kind} per line as in docs/schemas/{kind}.json; {TABLE[kind]}")
 
 
 def test_a_field_that_is_wrong_is_named_alone(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_file_holds_whole_items(topic: Topic, freshet: Run, tmp_path: Any) -> 
     send(freshet, "--file", str(file))
     assert topic.newest == {"item": "i1", "title": "Flood"}
     said = send(freshet, "--file", str(file), "--available", code=2)
-    assert "leave out available" in said
+    assert "omit available" in said
 
 
 def test_an_id_that_no_item_can_have_is_refused_before_anything_is_read(topic: Topic, freshet: Run) -> None:

@@ -332,7 +332,7 @@ def test_a_settings_file_of_anything_is_a_clear_error(tmp_path: Path, content: b
 def test_a_secret_is_refused_on_a_command_line(name: str) -> None:
     done = CliRunner().invoke(app, ["--set", f"{name}={SECRET}", "topics", "check"])
     assert isinstance(done.exception, SettingsError)
-    assert f"{name}: not on a command line" in str(done.exception)
+    assert f"{name}: must not be on the command line" in str(done.exception)
     assert SECRET not in str(done.exception) + done.output
 
 

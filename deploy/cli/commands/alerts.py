@@ -18,12 +18,12 @@ def alerts(
     runbook_url: Annotated[
         str,
         typer.Option(
-            "--runbook-url", help="Address of your copy of docs/runbook.md, for every alert; empty: relative."
+            "--runbook-url", help="Address of your copy of docs/runbook.md, linked from every alert; empty: relative."
         ),
     ] = "",
-    out: Annotated[Path | None, typer.Option(help="Write to this file; default: standard output.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
 ) -> None:
-    """Print the alert rules for Prometheus. Exit codes: 65 the address is none, 74 the file cannot be written."""
+    """Print the alert rules for Prometheus. Exit codes: 65 the address is not valid, 74 the file cannot be written."""
     from deploy.cli.alert_rules import with_runbook
 
     rules = with_runbook(runbook_url)

@@ -1,4 +1,4 @@
-"""`freshet broker`: the embedded Kafka."""
+"""`freshet broker`: run the embedded Kafka."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 if TYPE_CHECKING:
     from deploy.embedded_kafka import EmbeddedKafka
 
-Directory = Annotated[Path, typer.Option("--dir", help="Folder of the broker's data, log and configuration.")]
+Directory = Annotated[Path, typer.Option("--dir", help="Folder for the broker's data, log and configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 group = typer.Typer(
-    no_args_is_help=True, help="Run Apache Kafka here: a real broker for a first try, the demo and tests."
+    no_args_is_help=True, help="Run Apache Kafka on this machine: a real broker for a first try, the demo and tests."
 )
 
 HOME = Path(".freshet/kafka")
@@ -31,14 +31,15 @@ def register(app: typer.Typer) -> None:
 def start(
     directory: Directory = HOME,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on loopback, of the first node; 0: any free one.")
+        int, typer.Option(min=0, max=65535, help="Loopback port of the first node; 0: any free port.")
     ] = 9092,
     nodes: Annotated[
-        int, typer.Option(min=1, max=5, help="Several nodes: a cluster, from 3 on with three copies of everything.")
+        int,
+        typer.Option(min=1, max=5, help="Number of nodes. From 3 on, the cluster keeps three copies of everything."),
     ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Start it and wait until it answers. Exit code 69: runs already, port taken, download failed, or it died."""
+    """Start the broker and wait until it answers. Exit code 69: already running, port taken, download failed, died."""
     from deploy.embedded_kafka import EmbeddedKafka, KafkaCluster
 
     if nodes > 1:
@@ -49,16 +50,16 @@ def start(
 
 @group.command()
 def stop(directory: Directory = HOME, as_json: Json = False) -> None:
-    """Stop it, every node of it. Stopping one that does not run is no error."""
+    """Stop the broker and all its nodes. It is not an error if none is running."""
     from deploy.embedded_kafka import at
 
     stopped = at(directory).stop()
-    print(json.dumps({"stopped": stopped}) if as_json else "broker stopped" if stopped else "no broker runs here")
+    print(json.dumps({"stopped": stopped}) if as_json else "broker stopped" if stopped else "no broker is running here")
 
 
 @group.command()
 def status(directory: Directory = HOME, as_json: Json = False) -> None:
-    """Say whether it runs and answers, every node of it; exit code 1 if not."""
+    """Show whether every node runs and answers. Exit code 1 if not."""
     from deploy.embedded_kafka import KafkaCluster, at
 
     found = at(directory)
@@ -69,20 +70,20 @@ def status(directory: Directory = HOME, as_json: Json = False) -> None:
     elif as_json:
         print(json.dumps({"running": False}))
     else:
-        print("no broker runs here")
+        print("no broker is running here")
     if len(up) < len(nodes):
         raise typer.Exit(1)
 
 
 def _print(up: Sequence[EmbeddedKafka], as_json: bool, of: int = 0) -> None:
-    """The nodes that run. of: how many there are."""
+    """Print the running nodes. of: the total number of nodes."""
     brokers = ",".join(node.bootstrap for node in up)
     if as_json:
         pids = {"pid": up[0].pid} if max(of, len(up)) == 1 else {"pids": [node.pid for node in up]}
         print(json.dumps({"running": len(up) >= of, **pids, "brokers": brokers}))
     elif max(of, len(up)) == 1:
-        print(f"broker runs: {brokers} (pid {up[0].pid})")
+        print(f"broker is running: {brokers} (pid {up[0].pid})")
     else:
-        some = f"{len(up)} nodes run" if len(up) >= of else f"{len(up)} of {of} nodes run"
+        some = f"{len(up)} nodes are running" if len(up) >= of else f"{len(up)} of {of} nodes are running"
         numbers = ", ".join(str(node.pid) for node in up)
         print(f"{some}: {brokers} (pids {numbers})")

@@ -1,4 +1,4 @@
-"""`freshet deadletters`: what could not be taken, correcting it, and sending it back."""
+"""`freshet deadletters`: show dead letters, correct them, and send them back."""
 
 from __future__ import annotations
 
@@ -22,19 +22,27 @@ if TYPE_CHECKING:
     from deploy.dead_letters.corrections import Correction, Edits
     from deploy.dead_letters.reader import Choice, DeadLetterReader, Source
 
-group = typer.Typer(no_args_is_help=True, help="Show dead letters, correct them, send them back to their topics.")
+group = typer.Typer(no_args_is_help=True, help="Show dead letters, correct them, and send them back to their topics.")
 
 SHOWN = 10
 
-Topic = Annotated[str | None, typer.Option(help="Only those that came from this topic.")]
+Topic = Annotated[str | None, typer.Option(help="Only letters that came from this topic.")]
 Partition = Annotated[
-    int | None, typer.Option(min=0, max=bounds.PARTITION, help="Only those that came from this partition.")
+    int | None, typer.Option(min=0, max=bounds.PARTITION, help="Only letters that came from this partition.")
 ]
-Offset = Annotated[int | None, typer.Option(min=0, max=bounds.OFFSET, help="Only the one that came from this offset.")]
-Stage = Annotated[str | None, typer.Option(help="Only those of this stage.")]
-Reason = Annotated[str | None, typer.Option(help="Only those of this reason.")]
-Since = Annotated[str | None, typer.Option(help="Only those set aside since: `2h` ago (s, m, h, d, w), or ISO 8601.")]
-Until = Annotated[str | None, typer.Option(help="Only those set aside before: `2h` ago (s, m, h, d, w), or ISO 8601.")]
+Offset = Annotated[int | None, typer.Option(min=0, max=bounds.OFFSET, help="Only letters that came from this offset.")]
+Stage = Annotated[str | None, typer.Option(help="Only letters with this stage.")]
+Reason = Annotated[str | None, typer.Option(help="Only letters with this reason.")]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        help="Only letters set aside at or after this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(help="Only letters set aside before this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -53,29 +61,29 @@ def list_(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    open_: Annotated[bool, typer.Option("--open", help="Only those that were not sent back yet.")] = False,
-    sent_back: Annotated[bool, typer.Option("--sent-back", help="Only those that were sent back already.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Both, apart; the default.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Only letters that were not sent back yet.")] = False,
+    sent_back: Annotated[bool, typer.Option("--sent-back", help="Only letters that were already sent back.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show both, in separate lists. The default.")] = False,
     status: Annotated[
-        bool, typer.Option("--status/--no-status", help="Look in the source topics which were sent back.")
+        bool, typer.Option("--status/--no-status", help="Check in the source topics which letters were sent back.")
     ] = True,
-    summary: Annotated[bool, typer.Option("--summary", help="Count them by topic, stage and reason.")] = False,
-    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=bounds.EVENTS, help="At most so many of each status.")] = 100,
+    summary: Annotated[bool, typer.Option("--summary", help="Count letters by topic, stage and reason.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="Show the oldest first instead of the newest.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=bounds.EVENTS, help="Maximum number of letters per status.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Show dead letters, what is open and what was sent back apart, the newest first. Exit codes: 69 no broker, 78 topic missing.
+    """List dead letters, newest first: open letters, and separately letters that were sent back.
 
-    A letter was sent back where its source topic holds the record again, by the header `original-record`: the source
-    topics are read
-    from the oldest letter's time on. --no-status leaves that out, where it takes too long or where you may not read them.
+    A letter was sent back if its source topic holds the record again, identified by the header `original-record`. To
+    find out, the command reads the source topics from the oldest letter's time on. Use --no-status if that takes too
+    long or if you have no permission to read them. Exit codes: 69 no broker, 78 topic missing.
     """
     from deploy.dead_letters import listing, reader
 
     if sum((open_, sent_back, everything)) > 1:
         raise typer.BadParameter("expected one of --open, --sent-back, --all")
     if not status and (open_ or sent_back):
-        raise typer.BadParameter("--no-status does not look what was sent back: leave --open and --sent-back out")
+        raise typer.BadParameter("--no-status does not check what was sent back: omit --open and --sent-back")
     choice = _choice(topic, partition, offset, stage, reason, since, until)
     shown = listing.Shown.OPEN if open_ else listing.Shown.BACK if sent_back else listing.Shown.ALL
     with reader.opened(context.obj) as box:
@@ -89,16 +97,24 @@ def list_(
 
 def _warn(unseen: Iterable[tuple[str, int]]) -> None:
     for place in unseen:
-        print(f"freshet: what was sent back to {'/'.join(map(str, place))} may be deleted by now", file=sys.stderr)
+        print(
+            f"freshet: records that were sent back to {'/'.join(map(str, place))} may be deleted by now",
+            file=sys.stderr,
+        )
 
 
 @group.command()
 def show(
     context: typer.Context,
-    place: Annotated[str, typer.Argument(help="topic/partition/offset of the source record, or of the letter itself.")],
+    place: Annotated[
+        str, typer.Argument(help="Place of the source record or of the letter itself: topic/partition/offset.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter whole: why it is one, what was expected, headers, key, value. Exit codes: 65 none there, 69, 78."""
+    """Show one dead letter in full: why it was refused, what was expected, its headers, key and value.
+
+    Exit codes: 65 no letter there, 69 no broker, 78 topic missing.
+    """
     from deploy.dead_letters import reader, render
     from deploy.dead_letters.corrections import Acceptance
 
@@ -128,26 +144,31 @@ def fix(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    everything: Annotated[bool, typer.Option("--all", help="Needed where nothing narrows the choice.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Choose all letters. Required if no other option narrows the choice.")
+    ] = False,
     assign: Annotated[
-        list[str] | None, typer.Option("--set", help="field=value in every letter; may be repeated.")
+        list[str] | None, typer.Option("--set", help="Set a field in every letter: field=value. May be repeated.")
     ] = None,
     rename: Annotated[
-        list[str] | None, typer.Option("--rename", help="old=new name of a field in every letter; may be repeated.")
+        list[str] | None, typer.Option("--rename", help="Rename a field in every letter: old=new. May be repeated.")
     ] = None,
-    remove: Annotated[list[str] | None, typer.Option("--remove", help="A field to drop; may be repeated.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", help="Drop this field from every letter. May be repeated.")
+    ] = None,
     key_from_user: Annotated[
         bool,
-        typer.Option("--key-from-user", help="Make the body's `user` the key: for null_key, bad_key, key_mismatch."),
+        typer.Option("--key-from-user", help="Use the body's `user` as the key: for null_key, bad_key, key_mismatch."),
     ] = False,
     edit: Annotated[bool, typer.Option("--edit", help="Open the file in $VISUAL or $EDITOR.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write dead letters to a file to be corrected, one JSON object a line; `redrive --corrected` sends them.
+    """Write dead letters to a file for correction, one JSON object per line. `redrive --corrected` sends them.
 
-    `key` and `value` of a line are what will be sent: edit them by hand, with jq, or by --set, --rename and --remove. `wrong`
-    says what the worker would still refuse. Exit codes: 65 a line cannot be read, 69 no broker, 74 the file, 78 topic missing.
+    `key` and `value` of a line are what will be sent. Edit them by hand, with jq, or with --set, --rename and --remove.
+    `wrong` lists what the worker would still refuse. Exit codes: 65 a line cannot be read, 69 no broker, 74 the file
+    cannot be used, 78 topic missing.
     """
     import click
 
@@ -155,7 +176,7 @@ def fix(
 
     choice = _choice(topic, partition, offset, stage, reason, since, until)
     if choice.everything and not everything:
-        raise typer.BadParameter("name what to correct (--topic, --reason, ...), or say --all")
+        raise typer.BadParameter("choose what to correct (--topic, --reason, ...), or use --all")
     edits = _edits(assign, rename, remove, key_from_user)
     acceptance = corrections.Acceptance(context.obj)
     seen: set[int] = set()
@@ -163,7 +184,7 @@ def fix(
         for letter in box.read(choice):
             if (
                 mark := hash(letter.source)
-            ) not in seen:  # a record that came as two letters, after a crash, is one line
+            ) not in seen:  # after a crash, one record can have two letters: write one line
                 seen.add(mark)
                 out.write(json.dumps(corrections.line(acceptance, letter, edits), ensure_ascii=False).encode() + b"\n")
     if edit:
@@ -178,11 +199,11 @@ def fix(
         print(json.dumps({"file": str(file), "letters": lines, "refused": refused, "wrong": dict(wrong)}))
         return
     print(
-        f"{counted(lines, 'dead letter')} in {printable(str(file))}: {lines - refused:,} would be taken now, {refused:,} not"
+        f"{counted(lines, 'dead letter')} in {printable(str(file))}: {lines - refused:,} would be accepted now, {refused:,} not"
     )
     for problem, count in wrong.most_common(SHOWN):
         print(f"  {count:,} x {printable(problem)}")
-    print(f"when they are right: freshet deadletters redrive --corrected {printable(str(file))}")
+    print(f"when they are correct, run: freshet deadletters redrive --corrected {printable(str(file))}")
 
 
 @group.command()
@@ -195,27 +216,36 @@ def redrive(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    key: Annotated[str | None, typer.Option(help="Send the key of this user instead; needs one single letter.")] = None,
-    value: Annotated[str | None, typer.Option(help="Send this value instead; needs one single letter.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Send the key of this user instead. Requires a choice of exactly one letter.")
+    ] = None,
+    value: Annotated[
+        str | None, typer.Option(help="Send this value instead. Requires a choice of exactly one letter.")
+    ] = None,
     corrected: Annotated[
         Path | None,
-        typer.Option(help="JSONL of {topic, partition, offset, key?, value?}, as `fix` writes it: only these letters."),
+        typer.Option(
+            help="Send only the letters of this JSONL file from `fix`: {topic, partition, offset, key?, value?} per line."
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Needed where nothing narrows the choice.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Send also what was sent back before.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Choose all letters. Required if no other option narrows the choice.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also send letters that were already sent back.")] = False,
     rate: Annotated[
         float,
-        typer.Option(min=0, max=bounds.RATE, callback=bounds.number, help="Records a second at most; 0: no limit."),
+        typer.Option(
+            min=0, max=bounds.RATE, callback=bounds.number, help="Maximum number of records per second; 0: no limit."
+        ),
     ] = 0.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, but send nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Send dead letters back to where they came from, each once, and say of each what became of it.
+    """Send dead letters back to their source topics, each once, and report what became of each.
 
-    What the worker would refuse again is not sent. What was sent back before is found in its topic by the header
-    `original-record`,
-    and left out. Exit codes: 65 a letter is still unacceptable or truncated (the others are sent), 69 no broker, 78 topic
-    missing.
+    Letters that the worker would refuse again are not sent. Letters that were already sent back are skipped; the
+    command finds them in their topics by the header `original-record`. Exit codes: 65 a letter is still unacceptable or
+    truncated (the others are sent), 69 no broker, 78 topic missing.
     """
     from deploy.clients.producer import Producer
     from deploy.dead_letters import reader, redrive, render
@@ -224,7 +254,7 @@ def redrive(
     settings: Settings = context.obj
     choice = _choice(topic, partition, offset, stage, reason, since, until)
     if not everything and corrected is None and choice.everything:
-        raise typer.BadParameter("name what to send (--topic, --reason, ...), or say --all")
+        raise typer.BadParameter("choose what to send (--topic, --reason, ...), or use --all")
     fixed = read_corrections(corrected) if corrected else None
     with reader.opened(settings) as box:
         if key is not None or value is not None:
@@ -251,7 +281,7 @@ def _single(
     key: str | None,
     value: str | None,
 ) -> dict[Source, Correction]:
-    """The correction of the one letter that is meant. form: of keys, as of the setting."""
+    """Return the correction of the single chosen letter. form: form of keys, as in the setting `key`."""
     from deploy.dead_letters.corrections import Correction
 
     sources = set()
@@ -262,7 +292,7 @@ def _single(
                 break
     if len(sources) != 1:
         many = "several" if sources else "none"
-        raise typer.BadParameter(f"--key and --value correct one letter, {many} are chosen")
+        raise typer.BadParameter(f"--key and --value correct exactly one letter, but {many} are chosen")
     try:
         named = None if key is None else key_of(key, form)
     except RecordError as error:
@@ -312,11 +342,11 @@ def _edits(assign: list[str] | None, rename: list[str] | None, remove: list[str]
 
 
 def _new(file: Path, overwrite: bool) -> Any:
-    """The file, open for writing, for its owner only: payloads may be personal."""
+    """Open the file for writing, readable by its owner only: payloads may contain personal data."""
     try:
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
         return os.fdopen(os.open(file, flags, 0o600), "wb")
     except FileExistsError:
         raise typer.BadParameter(
-            f"{file} is there already, perhaps with corrections; --overwrite replaces it"
+            f"{file} already exists and may contain corrections; --overwrite replaces it"
         ) from None

@@ -1,4 +1,4 @@
-"""`freshet demo`: everything at once, on real data."""
+"""`freshet demo`: run everything together on real data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def demo(
     data: Annotated[
         str | None,
         typer.Option(
-            envvar="DATA", help="Data folder, or `generated`; by default ml-latest-small, downloaded if need be."
+            envvar="DATA", help="Data folder, or `generated`. Default: ml-latest-small, downloaded if necessary."
         ),
     ] = None,
     home: Annotated[Path, typer.Option(help="Folder for the broker, the run, the state and the logs.")] = Path(
@@ -38,20 +38,20 @@ def demo(
             min=0,
             max=bounds.RATE,
             callback=bounds.number,
-            help="Replayed events a second at most; 0: as fast as slates come.",
+            help="Maximum number of replayed events per second; 0: as fast as slates arrive.",
         ),
     ] = 250.0,
-    users: Annotated[int, typer.Option(min=1, max=10_000, help="Users at a time in the replay.")] = 32,
+    users: Annotated[int, typer.Option(min=1, max=10_000, help="Number of concurrent users in the replay.")] = 32,
     max_minutes: Annotated[
-        float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Training time at most.")
+        float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Maximum training time.")
     ] = 3.0,
     svg: Annotated[Path | None, typer.Option(help="Write the last view to this file.")] = None,
 ) -> None:
     """Train on real data, start Kafka and a worker, replay what training has not seen, and watch slates follow events.
 
-    On a terminal it stays until q or Ctrl-C. Elsewhere it ends after the check, with one line `demo: {json}`.
-    Needs the extras broker and export. Exit codes: 0 nothing lost, double or uncovered; 1 something was; else as the step
-    that failed.
+    On a terminal it runs until q or Ctrl-C. Otherwise it ends after the check, with one line `demo: {json}`.
+    Needs the extras broker and export. Exit codes: 0 nothing is lost, double or uncovered; 1 something is; otherwise
+    the code of the step that failed.
     """
     from contextlib import nullcontext
 
@@ -94,5 +94,5 @@ def _tell(line: str) -> None:
 
 
 def _terminated(number: int, frame: object) -> None:
-    """Stops what was started, as Ctrl-C does."""
+    """Stop everything that was started, as Ctrl-C does."""
     sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""`freshet evaluate`: how well models foretell what is held back, side by side."""
+"""`freshet evaluate`: compare how well models predict held-out events."""
 
 from __future__ import annotations
 
@@ -34,58 +34,63 @@ def register(app: typer.Typer) -> None:
     @with_columns
     def evaluate(
         context: typer.Context,
-        data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
+        data: Annotated[
+            Path, typer.Argument(help="Data folder or file, or `generated` for a small synthetic data set.")
+        ],
         protocol: Annotated[
             str,
             typer.Option(
-                help="last-8, leave-one-out, time-split, cold-items, cold-users, scene-transfer; rating: RMSE and MAE."
+                help="Protocol: last-8, leave-one-out, time-split, cold-items, cold-users, scene-transfer, or rating (RMSE, MAE)."
             ),
         ] = "last-8",
         models: Annotated[
             str,
             typer.Option(
-                help="Names with commas between, or all, ablations; without: freshet,popularity, for rating all."
+                help="Models, separated by commas, or all, or ablations. Default: freshet,popularity; for rating: all."
             ),
         ] = "",
         seeds: Annotated[
-            int, typer.Option(min=1, max=bounds.SEEDS, help="Fits of each model, from seed 0; figures are means.")
+            int,
+            typer.Option(min=1, max=bounds.SEEDS, help="Number of fits per model, from seed 0 on; figures are means."),
         ] = 1,
-        preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
+        preset: Annotated[str, typer.Option(help="Settings for the kind of data: auto, sparse or dense.")] = "auto",
         max_minutes: Annotated[
             float,
             typer.Option(
                 min=0,
                 max=bounds.MINUTES,
                 callback=bounds.number,
-                help="Of the epochs of each network, at most; 0: no limit.",
+                help="Maximum time for the epochs of each network; 0: no limit.",
             ),
         ] = 0.0,
         run: Annotated[
-            Path | None, typer.Option(help="Run folder to judge as freshet, on what its training held out.")
+            Path | None, typer.Option(help="Run folder to evaluate as freshet, on the holdout of its training.")
         ] = None,
         choices: Annotated[
             str,
             typer.Option(
-                help="What counts as a choice: clicks, ratings, comments (those with a value), commas between; without: all "
-                "three, with --run those of its training."
+                help="Events that count as choices, separated by commas: clicks, ratings, comments (with a value). Default: "
+                "all three; with --run, those of its training."
             ),
         ] = "",
         action: Annotated[
             list[str] | None,
             typer.Option(
-                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated; without, "
-                "the known ones' own, with --run those of its training. It names no column: --action-column does."
+                help="Weight of a click with this action: NAME=WEIGHT. 0 or below: not a choice. May be repeated. Default: the "
+                "weights of the known actions; with --run, those of its training. --action-column names the column."
             ),
         ] = None,
-        filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has had.")] = True,
-        report: Annotated[Path | None, typer.Option(help="Folder for report.html, report.json and report.csv.")] = None,
+        filter_seen: Annotated[bool, typer.Option(help="Leave out items that the user has interacted with.")] = True,
+        report: Annotated[
+            Path | None, typer.Option(help="Write report.html, report.json and report.csv to this folder.")
+        ] = None,
         rating_scale: RatingScale = None,
         columns: NamedColumns = NONE_NAMED,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     ) -> None:
-        """Fit models on the training part alone and rank what was held back, among all items and with intervals.
+        """Fit models on the training part only and rank the held-out events among all items, with confidence intervals.
 
-        What was fitted is kept in .cache/evaluate: asking again fits nothing, an interrupted fit goes on.
+        Fitted models are kept in .cache/evaluate: a repeated run fits nothing, and an interrupted fit continues.
         """
         from models.data.choices import parse_choices  # isort: skip  # first: without the extra, polars is missing
         from dataclasses import replace
@@ -104,9 +109,9 @@ def register(app: typer.Typer) -> None:
         if models and not names:
             raise typer.BadParameter(
                 printable(
-                    f"--models {models!r}: found no name, expected names with commas between, all or ablations: leave it out for "
+                    f"--models {models!r}: found no name, expected names separated by commas, all or ablations: omit it to use "
                 )
-                + "the models that the protocol has by default"
+                + "the protocol's default models"
             )
         if report:
             require_folder("--report", report)
@@ -145,7 +150,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _table(data: str, found: dict[str, Any]) -> Table:
-    """One task as a table for the terminal, best model first."""
+    """Return one task as a table for the terminal, best model first."""
     from rich.table import Table
 
     ran = {name: of for name, of in found["models"].items() if "not run" not in of}
@@ -160,7 +165,7 @@ def _table(data: str, found: dict[str, Any]) -> Table:
     seen = "seen items left out" if found["filter_seen"] else "seen items ranked too"
     part = f", {found['settings']['part']}" if "part" in found["settings"] else ""
     title = f"{data}: {found['protocol']}{part}, {found['judged']:,} choices of {found['users']:,} users, {seen}"
-    table = Table("model", "HR@10", "NDCG@10", "95 %", "over the best other, 95 %", "seconds", title=title)
+    table = Table("model", "HR@10", "NDCG@10", "95 %", "difference to the best other, 95 %", "seconds", title=title)
     for name, of in sorted(ran.items(), key=lambda pair: -float(pair[1]["test"]["NDCG@10"])):
         low, high = of["intervals"]["NDCG@10"]
         table.add_row(
@@ -175,7 +180,7 @@ def _table(data: str, found: dict[str, Any]) -> Table:
 
 
 def _left_out(reasons: list[dict[str, Any]]) -> Table:
-    """What is not judged, and why."""
+    """Return a table of what is not judged, and why."""
     from rich.table import Table
 
     table = Table("not judged", "users", "events")
@@ -185,7 +190,7 @@ def _left_out(reasons: list[dict[str, Any]]) -> Table:
 
 
 def _over(intervals: dict[str, list[float]]) -> str:
-    """The interval of the distance to the best other model in NDCG@10; it comes first."""
+    """Return the interval of the difference to the best other model in NDCG@10, which comes first in `intervals`."""
     for name, (low, high) in intervals.items():
         if name.startswith("NDCG@10 over "):
             return f"{low:+.0f} to {high:+.0f} % ({name.removeprefix('NDCG@10 over ').removesuffix(', %')})"
@@ -193,7 +198,7 @@ def _over(intervals: dict[str, list[float]]) -> str:
 
 
 def _progress() -> Any:
-    """A context that gives a models.interfaces.ProgressCallback, shown on standard error."""
+    """Return a context manager that yields a models.interfaces.ProgressCallback, which reports on standard error."""
     from contextlib import contextmanager
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""`freshet export`: a training run becomes a bundle that workers load."""
+"""`freshet export`: turn a training run into a bundle that workers load."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder that `freshet train` wrote.")],
-    out: Annotated[Path | None, typer.Option(help="Bundles folder; by default the setting `bundles`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for bundles. Default: the setting `bundles`.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     *,
     context: typer.Context,
 ) -> None:
-    """Export RUN to ONNX, prove it against torch, publish it as a bundle and make it CURRENT.
+    """Export RUN to ONNX, check it against torch, publish it as a bundle and make it CURRENT.
 
     Exit codes: 0 published, 65 the run is not finished or the graphs deviate from torch.
     """
@@ -36,7 +36,7 @@ def export(
     torch.set_num_threads(1)  # the network is small; more threads only take cores from others
     trained = load_run(run)
     bundles = out or context.obj.bundles
-    hidden_folder(bundles).rmdir()  # said now, not after a quarter of a minute's work
+    hidden_folder(bundles).rmdir()  # fail now if the folder is unusable, not after 15 seconds of work
     files = build(trained)
     folder = publish(files, bundles)
     manifest = msgspec.json.decode(files[MANIFEST], type=Manifest)
@@ -52,4 +52,6 @@ def export(
         return
     typer.echo(f"bundle {printable(str(folder))}")
     for name, parity in sorted(manifest.parity.items()):
-        typer.echo(f"  {name:6} at most {parity.max:.2g} {parity.unit} from torch (allowed {parity.tolerance:g})")
+        typer.echo(
+            f"  {name:6} differs from torch by at most {parity.max:.2g} {parity.unit} (allowed {parity.tolerance:g})"
+        )

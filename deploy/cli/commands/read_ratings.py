@@ -1,4 +1,4 @@
-"""`freshet read-ratings`: learn to read the rating out of a comment's text, beside the rivals."""
+"""`freshet read-ratings`: learn to read the rating out of a comment's text, compared with other models."""
 
 from __future__ import annotations
 
@@ -21,17 +21,22 @@ def register(app: typer.Typer) -> None:
     @with_columns
     def read_ratings(
         context: typer.Context,
-        data: Annotated[Path, typer.Argument(help="Data folder whose comments carry ratings, or `generated`.")],
-        out: Annotated[Path, typer.Option(help="Folder for `freshet train --reading`; an older one is replaced.")],
+        data: Annotated[Path, typer.Argument(help="Data folder with comments that carry ratings, or `generated`.")],
+        out: Annotated[Path, typer.Option(help="Folder for `freshet train --reading`. An existing one is replaced.")],
         seeds: Annotated[
-            int, typer.Option(min=1, max=bounds.SEEDS, help="Trainings to average the figures over; the first is kept.")
+            int,
+            typer.Option(
+                min=1, max=bounds.SEEDS, help="Number of trainings to average the figures over. The first is kept."
+            ),
         ] = 1,
-        ablation: Annotated[bool, typer.Option(help="Also what each option does, on the validation part.")] = False,
+        ablation: Annotated[
+            bool, typer.Option(help="Also measure the effect of each option, on the validation part.")
+        ] = False,
         rating_scale: RatingScale = None,
         columns: NamedColumns = NONE_NAMED,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     ) -> None:
-        """Fine-tune BERT's upper layers to read ratings; users split into training, validation and test."""
+        """Fine-tune BERT's upper layers to read ratings. Users are split into training, validation and test."""
         from dataclasses import replace
 
         from rich.console import Console
@@ -66,19 +71,19 @@ def register(app: typer.Typer) -> None:
         _show(
             figures["models"],
             "test",
-            f"{marked(figures['data'])}: {figures['comments']['test']} comments of the test users",
+            f"{marked(figures['data'])}: {figures['comments']['test']} comments by the test users",
         )
         if ablation:
             of = figures["ablation"]
             rows = {name: {"validation": row, **row} for name, row in of["variants"].items()}
-            _show(rows, "validation", f"{of['comments']} comments of the validation users")
+            _show(rows, "validation", f"{of['comments']} comments by the validation users")
 
 
 def _show(models: dict[str, dict[str, Any]], part: str, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "RMSE", "95 %", "MAE", "95 %", "RMSE less that of the reference", "s", title=title)
+    table = Table("model", "RMSE", "95 %", "MAE", "95 %", "RMSE minus the reference's", "s", title=title)
     for name, row in models.items():
         spans = {metric: f"{low:.3f} to {high:.3f}" for metric, (low, high) in row["intervals"].items()}
         over = next((span for metric, span in spans.items() if metric.startswith("RMSE - ")), "")

@@ -1,4 +1,4 @@
-"""`freshet recommendations`: the slate of one user."""
+"""`freshet recommendations`: show the slate of one user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream.settings import Settings
 if TYPE_CHECKING:
     from deploy.clients.slate_items import ItemsNow
 
-UNKNOWN: Final = "which of these items were removed or are unavailable is not looked up"
+UNKNOWN: Final = "removed or unavailable items are not marked"
 
 
 def register(app: typer.Typer) -> None:
@@ -26,15 +26,18 @@ def register(app: typer.Typer) -> None:
 
 def recommendations(
     context: typer.Context,
-    user: Annotated[str, typer.Option(help="The user's id; * for anyone unknown.")],
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with every new slate, until interrupted.")] = False,
-    titles: Annotated[bool, typer.Option("--titles", help="Show titles beside the ids.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with --follow one a line.")] = False,
+    user: Annotated[str, typer.Option(help="The user's id; * for any unknown user.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Keep showing every new slate until interrupted.")] = False,
+    titles: Annotated[bool, typer.Option("--titles", help="Show titles next to the ids.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; with --follow, one per line.")
+    ] = False,
 ) -> None:
-    """Show the slate of the highest seq; of a user without any, the popular items.
+    """Show a user's slate with the highest seq, or the popular items if the user has none.
 
-    An item that the topic `items` has removed or made unavailable since is marked, in --json by a field `now` of the item. The
-    topic is not read for it where that would take long (100,000 offsets, 2 s) and --titles is not given; a line says so.
+    Items that were removed or made unavailable since are marked; with --json, by a field `now` of the item. The command
+    reads the topic `items` to find them. Without --titles, it skips this step and prints a note if that would take too
+    long (100,000 offsets, 2 s).
 
     Exit codes: 1 there is no slate at all, 69 no broker, 78 topic missing.
     """
@@ -67,14 +70,14 @@ def recommendations(
                     _show(_marked(newer, now if changed else None), now if titles else None, as_json)
                     shown += 1
             except KeyboardInterrupt:
-                said = f"interrupted: {counted(shown, 'slate')} shown; the same command goes on from the newest"
+                said = f"interrupted: {counted(shown, 'slate')} shown; run the same command to continue from the newest"
                 raise Interrupted(said) from None
     finally:
         reader.close()
 
 
 def _marked(slate: dict[str, Any], now: ItemsNow | None) -> dict[str, Any]:
-    """The slate with `now` at each item that is not live any more; as it is where nothing is known."""
+    """Return the slate with `now` set for each item that is no longer live; unchanged if `now` is None."""
     if now is None:
         return slate
     marks = [now.mark(scored["item"]) for scored in slate["items"]]
@@ -87,10 +90,10 @@ def _why(settings: Settings) -> str:
 
     running = workers(settings)
     if running == 0:
-        return f"no worker runs: the group {settings.app_id} has no member; start one with `freshet worker`"
+        return f"no worker is running: the group {settings.app_id} has no member; start one with `freshet worker`"
     known = "a worker" if running is None else f"{running} worker{'s' if running > 1 else ''}"
     return (
-        f"{known} may be starting still (/readyz says so); slates are empty while there is no item in the topic "
+        f"{known} may still be starting (check /readyz); slates are empty while there is no item in the topic "
         f"{settings.items_topic}"
     )
 

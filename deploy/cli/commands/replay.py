@@ -1,4 +1,4 @@
-"""`freshet replay`: a data folder as live traffic."""
+"""`freshet replay`: send the data of a folder as live traffic."""
 
 from __future__ import annotations
 
@@ -34,19 +34,23 @@ def register(app: typer.Typer) -> None:
 def replay(
     context: typer.Context,
     data: Annotated[
-        Path, typer.Argument(help="Data folder or file in a known form (docs/data.md), or one with names of columns.")
+        Path,
+        typer.Argument(help="Data folder or file in a known form (docs/data.md), or one file with named columns."),
     ],
     rate: Annotated[
         float,
         typer.Option(
-            min=0, max=bounds.RATE, callback=bounds.number, help="Events a second; 0: as fast as the broker takes them."
+            min=0,
+            max=bounds.RATE,
+            callback=bounds.number,
+            help="Events per second; 0: as fast as the broker accepts them.",
         ),
     ] = 0.0,
     items: Annotated[
-        bool, typer.Option("--items/--no-items", help="First send the items that the topic lacks.")
+        bool, typer.Option("--items/--no-items", help="First send the items that are missing from the topic.")
     ] = True,
     limit: Annotated[
-        int | None, typer.Option(min=0, max=bounds.EVENTS, help="At most so many events, the oldest.")
+        int | None, typer.Option(min=0, max=bounds.EVENTS, help="Maximum number of events, oldest first.")
     ] = None,
     min_time: MinTime = None,
     columns: NamedColumns = NONE_NAMED,
@@ -54,19 +58,19 @@ def replay(
         bool,
         typer.Option(
             "--again",
-            help="Send all items and all events, whatever is there: removed items come back, changed ones are as in DATA again, "
-            "events have no ids and count once more.",
+            help="Send all items and events, even if they are there already: removed items come back, changed ones are reset to "
+            "DATA, and events are sent without ids and count again.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Send a data folder's items, then its events in their order, at a steady rate. Times in the messages stay as they are.
-    What a worker of these settings would not take is told before any of it is sent.
+    """Send a data folder's items, then its events in order, at a steady rate. Times in the messages are not changed.
+    If a worker with these settings would not accept some of the data, the command reports it before it sends anything.
 
-    An event keeps the id that it has in DATA; one without gets an id that is made of what it says. The source topics are read
-    first, and what is there already is left out: a replay that was cut off or repeated, or of data that have grown, counts each
-    event once. An item that the topic `items` has in any form (as sent,
-    changed, unavailable or removed) is left as it is.
+    An event keeps its id from DATA. An event without an id gets one derived from its content. The command reads the
+    source topics first and skips what is already there. So each event counts once, even if a replay was cut off or
+    repeated, or if the data have grown. An item that is in the topic `items` in any form (as sent, changed, unavailable
+    or removed) is left as it is.
 
     Needs the extra `train` (polars). Exit codes: 65 not a known form, 69 no broker, 78 topic missing.
     """
@@ -95,7 +99,7 @@ def replay(
             finally:
                 log.close()
     except KeyboardInterrupt:
-        raise Interrupted("interrupted: nothing sent; the same command begins again") from None
+        raise Interrupted("interrupted: nothing sent; run the same command to start again") from None
     chosen = len(found.events) if limit is None else min(limit, len(found.events))
     already = sum(number < chosen for number in there)
     lacking = [message for message in catalogue if message.key.decode() not in kept]
@@ -111,8 +115,8 @@ def replay(
             began = time.monotonic()
             _send(producer, settings, left, rate, as_json, events)
     except KeyboardInterrupt:
-        go_on = "sends all of it again" if again else "goes on"
-        raise Interrupted(f"interrupted: {announced} and {events} sent; the same command {go_on}") from None
+        go_on = "send all of it again" if again else "continue"
+        raise Interrupted(f"interrupted: {announced} and {events} sent; run the same command to {go_on}") from None
     seconds = time.monotonic() - began
     if as_json:
         said = {
@@ -130,11 +134,7 @@ def replay(
         print(
             f"{printable(found.name)}: {counted(announced.sent, 'item')} and {counted(events.sent, 'event')} sent, "
             f"{events.sent / max(seconds, 1e-9):,.0f} events/s"
-            + (
-                f"; {counted(already, 'event')} {were} there already (--again sends {them} once more)"
-                if already
-                else ""
-            )
+            + (f"; {counted(already, 'event')} {were} there already (--again sends {them} again)" if already else "")
         )
         if line := told(kept):
             print(line)
@@ -142,7 +142,14 @@ def replay(
 
 @dataclass
 class Progress:
-    """Of `total` records of a kind `sent` were sent so far, and `unsure` of these are not acknowledged yet."""
+    """How many of `total` records were sent.
+
+    Attributes:
+        total: Number of records to send.
+        kind: What a record is, for people: item or event.
+        sent: Number of records sent so far.
+        unsure: How many of `sent` are not acknowledged yet.
+    """
 
     total: int
     kind: str
@@ -157,8 +164,10 @@ class Progress:
 def _send(
     producer: Producer, settings: Settings, messages: Iterable[Message], rate: float, quiet: bool, progress: Progress
 ) -> None:
-    """Send at the rate, never faster; behind time it catches up. Waits for the acknowledgement of each in the end. `progress` is
-    right at the end, however this ends."""
+    """Send the messages at `rate`, never ahead of schedule, and wait until each is acknowledged.
+
+    If sending falls behind, it catches up. `progress` is correct on return and after an exception.
+    """
     import rich.progress
 
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""`freshet send`: put events and items on their topics."""
+"""`freshet send`: send events and items to their topics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream.core.errors import DataError, RecordError
 from stream.core.validation import Rules
 from stream.settings import Settings
 
-group = typer.Typer(no_args_is_help=True, help="Send events and items, one or a file of them.")
+group = typer.Typer(no_args_is_help=True, help="Send events and items: a single one, or a file of them.")
 
 User = Annotated[
     str | None, typer.Option(help="The user's id; also the record's key, in the form of the setting `key`.")
@@ -27,11 +27,14 @@ Item = Annotated[str | None, typer.Option(help="The item's id.")]
 
 
 def moment(text: str) -> int:
-    """Epoch ms of --time: a whole number as it stands, or ISO 8601 (UTC where it names no zone). Raises typer.BadParameter."""
+    """Return --time in epoch ms. Raises typer.BadParameter.
+
+    It accepts a whole number of epoch ms, or ISO 8601 (UTC if it names no zone).
+    """
     if text.removeprefix("-").isdecimal() and text.isascii():
         return int(text)
     try:
-        if text == "off":  # means something to the setting min_time alone
+        if text == "off":  # only the setting min_time has this value
             raise ValueError(text)
         return times.parse(text)
     except ValueError:
@@ -45,11 +48,15 @@ Time = Annotated[
     typer.Option(parser=moment, metavar="TIME", help="Epoch milliseconds or ISO 8601, UTC; default: now."),
 ]
 Scene = Annotated[str | None, typer.Option(help="Where it happened: home, search, a site.")]
-SlateOf = Annotated[str | None, typer.Option("--slate", help="The slate that led here; kept, not used yet.")]
-EventId = Annotated[
-    str | None, typer.Option("--id", help="The event's id; one that the user had before is a duplicate.")
+SlateOf = Annotated[
+    str | None, typer.Option("--slate", help="The slate that led to the event. Stored, but not used yet.")
 ]
-File = Annotated[Path | None, typer.Option(help="JSONL: one message a line, fields as in docs/schemas.")]
+EventId = Annotated[
+    str | None, typer.Option("--id", help="The event's id. If the user has already used it, the event is a duplicate.")
+]
+File = Annotated[
+    Path | None, typer.Option(help="Send this JSONL file: one message per line, with the fields of docs/schemas.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -67,9 +74,11 @@ def click(
     scene: Scene = None,
     slate: SlateOf = None,
     rank: Annotated[
-        int | None, typer.Option(help="The item's place in that slate, from 0; kept, not used yet.")
+        int | None, typer.Option(help="The item's place in that slate, from 0. Stored, but not used yet.")
     ] = None,
-    dwell_ms: Annotated[int | None, typer.Option(help="How long the user stayed; kept, not used yet.")] = None,
+    dwell_ms: Annotated[
+        int | None, typer.Option(help="How long the user stayed, in ms. Stored, but not used yet.")
+    ] = None,
     action: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +89,7 @@ def click(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user opened or chose an item, or did --action with it. Warns where the topic `items` lacks the item.
+    """Send a click: a user opened or chose an item, or did --action. Warns if the item is not in the topic `items`.
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
@@ -96,7 +105,7 @@ def rating(
     context: typer.Context,
     user: User = None,
     item: Item = None,
-    value: Annotated[float | None, typer.Option(help="Within the setting rating_scale.")] = None,
+    value: Annotated[float | None, typer.Option(help="The rating, within the setting rating_scale.")] = None,
     time: Time = None,
     scene: Scene = None,
     slate: SlateOf = None,
@@ -104,7 +113,7 @@ def rating(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user rated an item. Warns where the topic `items` lacks the item.
+    """Send a rating: a user rated an item. Warns if the item is not in the topic `items`.
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
@@ -120,7 +129,7 @@ def comment(
     user: User = None,
     item: Item = None,
     text: Annotated[str | None, typer.Option(help="What the user wrote.")] = None,
-    value: Annotated[float | None, typer.Option(help="A rating with it.")] = None,
+    value: Annotated[float | None, typer.Option(help="The rating that came with the comment.")] = None,
     time: Time = None,
     scene: Scene = None,
     slate: SlateOf = None,
@@ -128,7 +137,7 @@ def comment(
     file: File = None,
     as_json: Json = False,
 ) -> None:
-    """A user wrote about an item. Warns where the topic `items` lacks the item.
+    """Send a comment: a user wrote about an item. Warns if the item is not in the topic `items`.
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
@@ -143,26 +152,31 @@ def comment(
 def item_(
     context: typer.Context,
     item: Item = None,
-    title: Annotated[str | None, typer.Option(help="What people see.")] = None,
-    text: Annotated[str | None, typer.Option(help="What the item is about; read by BERT.")] = None,
-    category: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    title: Annotated[str | None, typer.Option(help="The title that people see.")] = None,
+    text: Annotated[str | None, typer.Option(help="What the item is about. BERT reads this text.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="A category of the item. May be repeated.")] = None,
     scene: Annotated[
-        list[str] | None, typer.Option(help="Where it may be shown; kept, not used yet; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Where the item may be shown. Stored, but not used yet. May be repeated."),
     ] = None,
     available: Annotated[
-        bool | None, typer.Option("--available/--unavailable", help="Unavailable: known, but not to be recommended.")
+        bool | None,
+        typer.Option("--available/--unavailable", help="An unavailable item is known, but is not recommended."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Send only what is given: what the item held besides is gone.")
+        bool, typer.Option("--replace", help="Send only the given fields. The item loses all its other fields.")
     ] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Send a tombstone: the item leaves the catalogue.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Send a tombstone, which removes the item from the catalogue.")
+    ] = False,
     file: File = None,
     as_json: Json = False,
 ) -> None:
     """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
 
-    Of an item that is there only what is given changes: its newest record is read first. An empty text, category or scene
-    clears the field. Of two writers who change one item at the same moment the later one counts, whole.
+    For an existing item, the command reads its newest record first and changes only the given fields. An empty text,
+    category or scene clears the field. If two writers change an item at the same time, the later record replaces the
+    other completely.
     """
     if remove:
         if not item:
@@ -180,7 +194,7 @@ def item_(
 
 
 def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: bool) -> dict[str, Any]:
-    """The item's fields as they are to be sent, from its newest record and from what is given."""
+    """Return the item's fields to send: those of its newest record, changed by the given ones."""
     from deploy.clients import log_reader as logs
     from deploy.clients.item_change import changed, cleared
 
@@ -190,7 +204,7 @@ def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: b
     whole = cleared(given)
     if replace:
         return whole
-    # before anything is read: what no worker would take
+    # before anything is read: refuse what no worker would accept
     list(_checked("item", settings, iter([("", json.dumps({"title": ""} | whole).encode())])))
     log = logs.KafkaLog(settings)
     try:
@@ -198,14 +212,14 @@ def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: b
     finally:
         log.close()
     if found is None and "title" not in given:
-        raise typer.BadParameter(printable(f"{item} is not in the catalogue: a new item needs --title"))
+        raise typer.BadParameter(printable(f"{item} is not in the catalogue: a new item requires --title"))
     return whole if found is None else found
 
 
 def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None, as_json: bool) -> None:
     given = {name: value for name, value in said.items() if value is not None}
     if file is not None and given:
-        raise typer.BadParameter(f"--file holds whole messages; leave out {', '.join(given)}")
+        raise typer.BadParameter(f"--file contains whole messages; omit {', '.join(given)}")
     if file is None:
         needed = ("item", "title") if kind == "item" else ("user", "item")
         if missing := [f"--{name}" for name in needed if name not in given]:
@@ -226,7 +240,7 @@ def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """(place for people, line) of a JSONL file."""
+    """Yield each line of a JSONL file as (its place, in words for people; the line)."""
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
@@ -239,8 +253,11 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 def _checked(
     kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]], items: set[str] | None = None
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    """(key, value) of messages that a worker would take; the items of events go into `items`. Raises RecordError naming the line
-    and the field."""
+    """Yield (key, value) of each message that a worker would accept, and add the items of events to `items`.
+
+    Raises:
+        RecordError: A message is not acceptable. The error names the line and the field.
+    """
     from stream.core.envelopes import explained_item
     from stream.core.json_body import JsonDecoder
     from stream.core.keys import key_of
@@ -267,18 +284,18 @@ def _checked(
 
 
 def _expected(kind: str) -> str:
-    """What a file must be, and what to do with a table: said where a line is no JSON object."""
-    said = f"expected JSON lines, one {kind} a line as in docs/schemas/{kind}.json; "
+    """Return the end of an error about a line that is not a JSON object: what is expected, and how to send a CSV."""
+    said = f"expected JSON lines, one {kind} per line as in docs/schemas/{kind}.json; "
     if kind == "item":
         return (
-            f"{said}a CSV of items goes by `freshet replay FOLDER`, a folder with items.csv and the events (clicks.csv, "
-            "ratings.csv or comments.csv); --limit 0 sends its items alone"
+            f"{said}to send a CSV of items, use `freshet replay FOLDER` with items.csv and the events (clicks.csv, "
+            "ratings.csv or comments.csv) in the folder; --limit 0 sends only the items"
         )
-    return f"{said}a CSV goes by `freshet replay FOLDER`, a folder with {kind}s.csv"
+    return f"{said}to send a CSV, use `freshet replay FOLDER` with {kind}s.csv in the folder"
 
 
 def _check(message: Any, rules: Rules) -> None:
-    """Raises RecordError where a worker would not take an event of these values now."""
+    """Raise RecordError if a worker would not accept an event with these values now."""
     value = getattr(message, "value", None)
     if value is not None:
         rules.rating(value)
@@ -295,7 +312,7 @@ def _deliver(
     from deploy.clients.missing_items import Look
     from deploy.clients.producer import Producer
 
-    checked = list(records)  # all of a file, before any of it is sent
+    checked = list(records)  # check the whole file before sending any of it
     look = Look(settings, items) if items else None
     with Producer(settings, linger_ms=5) as producer:
         futures = [producer.send(topic, key, value) for key, value in checked]

@@ -1,4 +1,4 @@
-"""`freshet topics`: make and check the topics."""
+"""`freshet topics`: create and check the topics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-group = typer.Typer(no_args_is_help=True, help="Make and check the topics of these settings.")
+group = typer.Typer(no_args_is_help=True, help="Create and check the topics of these settings.")
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 @group.command()
 def create(context: typer.Context, as_json: Json = False) -> None:
-    """Make the topics that are missing, then check all of them."""
+    """Create the missing topics, then check all topics."""
     from deploy.clients import admin
 
     made = admin.create(context.obj)
@@ -27,12 +27,12 @@ def create(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"made": made, "partitions": partitions}))
     else:
-        print("\n".join(f"made {name}" for name in made) or "all topics were there")
+        print("\n".join(f"created {name}" for name in made) or "all topics already exist")
 
 
 @group.command()
 def mend(context: typer.Context, as_json: Json = False) -> None:
-    """Set what the topics' settings must be (docs/kafka.md), then check all of them. Partitions are left as they are."""
+    """Set the required topic settings (docs/kafka.md), then check all topics. Partitions are not changed."""
     from deploy.clients import admin
 
     changed = admin.mend(context.obj)
@@ -40,13 +40,13 @@ def mend(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"changed": changed, "partitions": partitions}))
     else:
-        print("\n".join(changed) or "all topics were as they must be")
+        print("\n".join(changed) or "all topics already have the required settings")
 
 
 @group.command()
 def check(context: typer.Context, as_json: Json = False) -> None:
-    """Check that all topics are there and fit together; exit code 78 and everything that is wrong if not."""
+    """Check that all topics exist and fit together. If not, list everything that is wrong and exit with 78."""
     from deploy.clients import admin
 
     partitions = admin.check(context.obj).partitions
-    print(json.dumps({"partitions": partitions}) if as_json else f"all topics are there, {partitions} partitions")
+    print(json.dumps({"partitions": partitions}) if as_json else f"all topics exist, with {partitions} partitions")

@@ -1,4 +1,4 @@
-"""`freshet train`: a data folder -> a run folder (weights, text vectors, popularity, figures)."""
+"""`freshet train`: train on a data folder and write a run folder (weights, text vectors, popularity, figures)."""
 
 from __future__ import annotations
 
@@ -37,43 +37,60 @@ def register(app: typer.Typer) -> None:
     @with_columns
     def train(
         context: typer.Context,
-        data: Annotated[Path, typer.Argument(help="Data folder or file, or `generated` for a small made-up world.")],
-        out: Annotated[Path, typer.Option(help="Folder of the run; an older run in it is replaced.")],
+        data: Annotated[
+            Path, typer.Argument(help="Data folder or file, or `generated` for a small synthetic data set.")
+        ],
+        out: Annotated[Path, typer.Option(help="Folder of the run. An existing run in it is replaced.")],
         seed: Annotated[
-            int, typer.Option(min=0, max=bounds.SEED, help="Same seed, data, machine, one thread: same weights.")
+            int,
+            typer.Option(
+                min=0,
+                max=bounds.SEED,
+                help="Random seed. The same seed, data and machine give the same weights with one thread.",
+            ),
         ] = 0,
-        preset: Annotated[str, typer.Option(help="auto, sparse or dense: settings by the kind of data.")] = "auto",
-        epochs: Annotated[int | None, typer.Option(min=1, max=bounds.EPOCHS, help="At most; it stops early.")] = None,
+        preset: Annotated[str, typer.Option(help="Settings for the kind of data: auto, sparse or dense.")] = "auto",
+        epochs: Annotated[
+            int | None,
+            typer.Option(min=1, max=bounds.EPOCHS, help="Maximum number of epochs; training may stop early."),
+        ] = None,
         choices: Annotated[
             str,
             typer.Option(
-                help="What counts as a choice: clicks, ratings, comments (those with a value), commas between."
+                help="Events that count as choices, separated by commas: clicks, ratings, comments (those with a value)."
             ),
         ] = "clicks,ratings,comments",
         action: Annotated[
             list[str] | None,
             typer.Option(
-                help="NAME=WEIGHT: what a click with this action counts for; 0 or below: no choice. May be repeated. It names "
-                "no column: --action-column does."
+                help="Weight of a click with this action: NAME=WEIGHT. 0 or below: not a choice. May be repeated. "
+                "--action-column names the column."
             ),
         ] = None,
         holdout: Annotated[
-            int, typer.Option(min=0, max=bounds.HELD_OUT, help="Last choices of each user that training never sees.")
+            int,
+            typer.Option(min=0, max=bounds.HELD_OUT, help="Number of last choices per user that training never sees."),
         ] = 8,
         max_minutes: Annotated[
-            float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Wall time at most, all in.")
+            float,
+            typer.Option(
+                min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Maximum total wall time, in minutes."
+            ),
         ] = 3.0,
         reading: Annotated[
-            Path | None, typer.Option(help="Folder of read-ratings: comments without a value get one, in serving too.")
+            Path | None,
+            typer.Option(
+                help="Folder from read-ratings. Comments without a value get one, in training and in serving."
+            ),
         ] = None,
         min_time: MinTime = None,
         rating_scale: RatingScale = None,
         columns: NamedColumns = NONE_NAMED,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     ) -> None:
-        """Train the interest network on a data folder, with early stopping and a curve picture.
+        """Train the interest network on a data folder, with early stopping and a picture of the training curve.
 
-        After each epoch a checkpoint is kept in .cache/train: the same command goes on from there if it was cut off.
+        Each epoch saves a checkpoint in .cache/train. If training was cut off, run the same command to continue there.
         On several GPUs: torchrun --nproc-per-node N -m deploy.cli train ...
         """
         import time
@@ -98,7 +115,7 @@ def register(app: typer.Typer) -> None:
         since, scale = oldest(min_time, context.obj), scale_of(rating_scale)
         settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
         require_preset(preset)
-        if os.environ.get("RANK", "0") == "0":  # of several GPUs' processes the first one writes
+        if os.environ.get("RANK", "0") == "0":  # with several GPUs, only the first process writes
             require_folder("--out", out)
         console = Console(stderr=True)
         reader = load_reading(reading) if reading else None
@@ -108,7 +125,7 @@ def register(app: typer.Typer) -> None:
         tell_actions(source, action or ())
         require_accepted(
             source.name, source.events, Rules(source.rating_scale, since), source.oldest
-        )  # what cannot be sent is not trained
+        )  # do not train on events that cannot be sent
         bars = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -130,7 +147,7 @@ def register(app: typer.Typer) -> None:
             raise Interrupted(_kept(cut.epochs)) from None
         except KeyboardInterrupt:
             raise Interrupted(
-                "interrupted; the same command begins again, or goes on from the checkpoint that an earlier one left in "
+                "interrupted; run the same command to start again, or to continue from the checkpoint of an earlier run in "
                 f"{CHECKPOINTS}"
             ) from None
         if not writes:
@@ -165,7 +182,9 @@ def register(app: typer.Typer) -> None:
 
 
 def _kept(epochs: int) -> str:
-    """What is said where the epochs were interrupted. epochs: that the checkpoint holds."""
+    """Return the message for an interruption during the epochs. epochs: the number that the checkpoint contains."""
     if not epochs:
-        return "interrupted before the first epoch was kept; the same command begins again"
-    return f"interrupted: the checkpoint of epoch {epochs} is kept in {CHECKPOINTS}; the same command goes on from it"
+        return "interrupted before the first epoch was saved; run the same command to start again"
+    return (
+        f"interrupted: the checkpoint of epoch {epochs} is in {CHECKPOINTS}; run the same command to continue from it"
+    )

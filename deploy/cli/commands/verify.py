@@ -1,4 +1,4 @@
-"""`freshet verify`: the independent check of the promise."""
+"""`freshet verify`: check the promise independently."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ ROWS = (
     ("input", "source records"),
     ("accepted", "acceptable by the published schemas"),
     ("applied", "in a state"),
-    ("duplicates", "an id that the user had before"),
+    ("duplicates", "an id that this user has already used"),
     ("dead_letters", "set aside, each with its reason"),
     ("forwarded", "sent on to the right partition"),
-    ("inference", "set aside, for the model failed on them"),
+    ("inference", "set aside because the model failed on them"),
     ("lost", "acceptable, but in no state"),
     ("unreported", "unacceptable, but no dead letter"),
     ("double", "applied more than once"),
-    ("uncovered", "applied, but shown by no slate"),
-    ("pending", "not yet committed: --wait lets the worker finish"),
-    ("unshown", "applied, and a slate may lie behind an open transaction"),
-    ("undecided", "in the worker's topics, behind open transactions of others"),
+    ("uncovered", "applied, but not shown by any slate"),
+    ("pending", "not yet committed: use --wait to let the worker finish"),
+    ("unshown", "applied, but the slate may be behind an open transaction"),
+    ("undecided", "in the worker's topics, behind open transactions of other producers"),
     ("unverifiable", "compacted or deleted, cannot be judged"),
     ("adopted", "users whose state before the range is taken as given"),
     ("users", ""),
     ("states", "changelog records"),
     ("claims", "of writers in the changelog"),
-    ("fenced", "states of outdated writers: they count for nothing"),
+    ("fenced", "states of outdated writers, which are ignored"),
     ("exposed", "of those, the last of their user"),
     ("slates", ""),
     ("replays", "slates that repeat a state"),
-    ("acked", "sends of the ledger that the broker took"),
-    ("indeterminate", "sends of which the producer does not know"),
-    ("indeterminate_found", "those that are there"),
+    ("acked", "sends in the ledger that the broker acknowledged"),
+    ("indeterminate", "sends whose outcome the producer does not know"),
+    ("indeterminate_found", "of those, found in the topics"),
     ("failed", "sends that failed"),
-    ("failed_found", "those that are there all the same"),
+    ("failed_found", "of those, found in the topics anyway"),
     ("stored", "values in the workers' folders"),
-    ("numbers", "states computed again"),
+    ("numbers", "states recomputed"),
     ("ranked", "slates scored again"),
     ("numbers_unverifiable", "states and slates of other models or items"),
 )
@@ -57,7 +57,7 @@ ALWAYS = {name for name, _ in ROWS[:15]} - {"inference", "forwarded", "unshown",
     "slates",
     "replays",
 }
-"""Rows that are shown though they are 0."""
+"""Rows that are shown even if they are 0."""
 BAD = ("lost", "unreported", "double", "uncovered")
 
 
@@ -74,63 +74,67 @@ def verify(
             min=0,
             max=bounds.SECONDS,
             callback=bounds.number,
-            help="Seconds until the worker must have committed all that is there now.",
+            help="Maximum seconds to wait until the worker has committed everything that is there now.",
         ),
     ] = 0.0,
     since: Annotated[
         str | None,
-        typer.Option(help="Judge events that came at or after this: ISO 8601 (UTC without a zone) or epoch ms."),
+        typer.Option(help="Judge events appended at or after this time: ISO 8601 (UTC without a zone) or epoch ms."),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Judge events that came before this.")] = None,
+    until: Annotated[str | None, typer.Option(help="Judge events appended before this time.")] = None,
     from_offset: Annotated[
         list[str] | None,
-        typer.Option(help="topic/partition/offset of the first event to judge there; may be repeated."),
+        typer.Option(help="First event to judge on a partition: topic/partition/offset. May be repeated."),
     ] = None,
     ledger: Annotated[
         Path | None,
-        typer.Option(help="JSONL of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}."),
+        typer.Option(
+            help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}."
+        ),
     ] = None,
     data_dir: Annotated[
         list[Path] | None,
-        typer.Option(help="Of a STOPPED worker: is its RocksDB the changelog's head? May be repeated."),
+        typer.Option(help="Compare the RocksDB of a STOPPED worker with the head of the changelog. May be repeated."),
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Compute states and slates again with this bundle, or with the CURRENT one of a folder."),
+        typer.Option(help="Recompute states and slates with this bundle, or with the CURRENT one of a folder."),
     ] = None,
     numbers: Annotated[
         int,
-        typer.Option(min=0, max=bounds.EVENTS, help="With --bundle: of so many users; 0: of all, which takes long."),
+        typer.Option(
+            min=0,
+            max=bounds.EVENTS,
+            help="With --bundle: number of users to recompute; 0: all, which takes a long time.",
+        ),
     ] = 20,
     min_time: Annotated[
         str | None,
-        typer.Option(help="min_time of the workers, where it is not this command's setting: a date, epoch ms, off."),
+        typer.Option(help="min_time of the workers, if it differs from this command's setting: a date, epoch ms, off."),
     ] = None,
     min_time_before: Annotated[
         list[str] | None,
         typer.Option(
-            help="PLACE=VALUE: min_time before a change. PLACE: topic/partition/offset, or a time for all; may be repeated."
+            help="min_time before a change: PLACE=VALUE. PLACE: topic/partition/offset, or a time for all. May be repeated."
         ),
     ] = None,
     rating_scale: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            help="rating_scale of the workers, where it is neither this command's setting nor that of --bundle."
-        ),
+        typer.Option(help="rating_scale of the workers, if it is neither this command's setting nor that of --bundle."),
     ] = None,
     rating_scale_before: Annotated[
-        list[str] | None, typer.Option(help="PLACE=LOW,HIGH: rating_scale before a change, like --min-time-before.")
+        list[str] | None, typer.Option(help="rating_scale before a change: PLACE=LOW,HIGH, like --min-time-before.")
     ] = None,
     envelope_before: Annotated[
-        list[str] | None, typer.Option(help="PLACE=ENVELOPE: envelope before a change, like --min-time-before.")
+        list[str] | None, typer.Option(help="envelope before a change: PLACE=ENVELOPE, like --min-time-before.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Recompute everything from the topics: is an event lost, applied twice, or shown by no slate?
+    """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
 
-    Exit codes: 0 the promise holds, 1 it is broken (the first offender is named), 3 part of it cannot be judged
-    (records deleted, compacted, or not yet committed), 65 a ledger, folder or bundle cannot be read, 69 no broker, 78 topics
-    missing.
+    Exit codes: 0 the promise holds, 1 it is broken (the first violation is named), 3 part of it cannot be judged
+    (records deleted, compacted, or not yet committed), 65 a ledger, folder or bundle cannot be read, 69 no broker, 78
+    topics missing.
     """
     from deploy.verify import Scope, run
 
@@ -153,7 +157,15 @@ def verify(
 
 
 def time_of(said: str | None, option: str = "") -> int | None:
-    """Epoch ms of what `stream.core.times.moment` reads. option: that was given, for people. Raises typer.BadParameter."""
+    """Return a time in epoch ms, or None if none was given.
+
+    Args:
+        said: The time, in a form that `stream.core.times.moment` reads.
+        option: Name of the option, for the error message.
+
+    Raises:
+        typer.BadParameter: It is not a time.
+    """
     try:
         return None if said is None else times.moment(said)
     except ValueError as error:
@@ -161,7 +173,7 @@ def time_of(said: str | None, option: str = "") -> int | None:
 
 
 def start_of(said: str) -> tuple[tuple[str, int], int]:
-    """topic/partition/offset -> ((topic, partition), offset)"""
+    """Parse topic/partition/offset -> ((topic, partition), offset). Raises typer.BadParameter."""
     topic, _, rest = said.partition("/")
     partition, _, offset = rest.partition("/")
     if not (topic and rest.isascii() and partition.isdecimal() and offset.isdecimal()):
@@ -170,7 +182,7 @@ def start_of(said: str) -> tuple[tuple[str, int], int]:
 
 
 def verdict(report: Report) -> str:
-    """The check's outcome in words."""
+    """Return the outcome of the check in words."""
     if report.exit_code == 1:
         return "the promise is broken"
     if not report.input and (report.outside or report.quiet):

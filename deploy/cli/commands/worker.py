@@ -1,4 +1,4 @@
-"""`freshet worker`: one worker process."""
+"""`freshet worker`: run one worker process."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     context: typer.Context,
-    bundles: Annotated[Path | None, typer.Option(help="Folder with CURRENT and the bundles.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="RocksDB of this worker; each worker has its own.")] = None,
-    web_port: Annotated[
-        int | None, typer.Option(help="Port of /metrics, /healthz and /readyz; 0: any free one.")
+    bundles: Annotated[Path | None, typer.Option(help="Folder that contains CURRENT and the bundles.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the RocksDB of this worker. Each worker needs a separate one.")
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="cuda, auto or cpu.")] = None,
+    web_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics, /healthz and /readyz; 0: any free port.")
+    ] = None,
+    provider: Annotated[str | None, typer.Option(help="Provider that runs the models: cuda, auto or cpu.")] = None,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Go on where source records were deleted before they were read.")
+        bool, typer.Option("--accept-loss", help="Continue if source records were deleted before they were read.")
     ] = False,
 ) -> None:
-    """Run one worker until SIGTERM: events in, interest states kept, slates out.
+    """Run one worker until SIGTERM. It reads events, keeps interest states and writes slates.
 
-    Exit codes: 0 stopped as asked, 1 hung inside a library, 65 bad bundle, 69 no broker or provider, 74 disk full,
-    75 lease run out, 76 records lost, 78 wrong settings or topics, 70 anything else.
+    Exit codes: 0 stopped as requested, 1 hung inside a library, 65 bad bundle, 69 no broker or provider, 74 disk full,
+    75 lease expired, 76 records lost, 78 wrong settings or topics, 70 anything else.
     """
     from stream.process import fatal
     from stream.process.stopping import stopping
 
-    stopping.listen()  # before anything else: from here on a stop is heard
+    stopping.listen()  # before anything else: from here on the worker notices a stop signal
     fatal.prepare()
     from deploy.clients.admin import check
     from deploy.clients.topic_monitor import TopicWatch
