@@ -88,7 +88,7 @@ def test_one_flipped_bit_anywhere(copy: Path, name: str, place: float) -> None:
 
 def test_where_no_bundle_is_it_is_said_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(
-        BundleError, match=r"CURRENT is not there: no bundle yet; `freshet export RUN --out .*` makes one"
+        BundleError, match=r"CURRENT does not exist: no bundle yet; `freshet export RUN --out .*` creates one"
     ):
         current(tmp_path / "bundles")
 

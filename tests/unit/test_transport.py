@@ -501,9 +501,7 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
     monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     monkeypatch.setattr("stream.kafka.consumer.fatal", fail)
     foreign = dict(group)
-    said = (
-        "ratings partition 0: offset 40 of the group an-app was not committed by a worker.*delete-offsets.*--accept-loss"
-    )
+    said = "ratings partition 0: offset 40 of the group an-app was not committed by a worker.*delete-offsets.*--accept-loss"
     with pytest.raises(LossError, match=said):
         asyncio.run(start(False, claimed=True))
     assert steps == []
