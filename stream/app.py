@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class InterestAgent:
     """The only agent. It passes every micro-batch of clicks, ratings and comments to the pipeline.
 
-    It has one task, because several writers on one table lose updates. The worker sets `pipeline` before the app starts.
+    It has one task, because several writers on one table lose updates. The worker sets `pipeline` before the app
+    starts.
     """
 
     def __init__(self, app: SourceApp) -> None:

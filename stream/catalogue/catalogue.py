@@ -1,8 +1,9 @@
 """The live items as the models see them: a matrix with spare capacity, swapped as immutable snapshots. Pure: no Kafka.
 
-Rows 0..N belong to the bundle (row 0 is UNKNOWN) and keep their places. Items unseen in training get rows after them, with
-vectors computed from their text. A row never changes once a snapshot shows it: a new text gets a new row, and the old row is
-retired until the matrix is next copied. So a reader needs no lock: it takes `Catalogue.snapshot` once and uses that.
+Rows 0..N belong to the bundle (row 0 is UNKNOWN) and keep their places. Items unseen in training get rows after them,
+with vectors computed from their text. A row never changes once a snapshot shows it: a new text gets a new row, and the
+old row is retired until the matrix is next copied. So a reader needs no lock: it takes `Catalogue.snapshot` once and
+uses that.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ class Catalogue:
     def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
         """Apply records (offset, key, value) in the order of the topic, then swap the snapshot once.
 
-        Returns the records that are not acceptable; they change nothing. A null value removes the item, `available: false`
-        keeps it from being recommended. Text is encoded only if it is new.
+        Returns the records that are not acceptable; they change nothing. A null value removes the item, `available:
+        false` keeps it from being recommended. Text is encoded only if it is new.
         """
         rejected: list[Rejected] = []
         accepted: dict[str, _Accepted] = {}

@@ -1,7 +1,7 @@
 """Reads the compacted items topic into the catalogue: to its end before the worker is ready, then continuously.
 
-It has its own consumer without a group: every worker has the whole catalogue, and nothing is committed. It starts at the
-beginning each time, so records that are not acceptable are reported again after each start.
+It has its own consumer without a group: every worker has the whole catalogue, and nothing is committed. It starts at
+the beginning each time, so records that are not acceptable are reported again after each start.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _log = logging.getLogger(__name__)
 
 
 class ItemsFollower:
-    """Applies partition 0 of the items topic to a catalogue, in its own thread, so that encoding texts delays nothing else.
+    """Applies partition 0 of the items topic to a catalogue, in its own thread, so that encoding texts delays nothing
+    else.
 
     `start` sets `task`, which ends only on a failure or by `stop`; the owner of the follower must watch it.
 

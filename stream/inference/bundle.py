@@ -31,8 +31,8 @@ from stream.settings import toml_file
 
 PLAIN: Final = 2
 ACTING: Final = 3
-"""Schemas of the manifest. It is ACTING if the step graph reads actions, so that a version that feeds none refuses the bundle
-by its schema. Otherwise it is PLAIN, which earlier versions serve, too. Nothing else differs."""
+"""Schemas of the manifest. It is ACTING if the step graph reads actions, so that a version that feeds none refuses the
+bundle by its schema. Otherwise it is PLAIN, which earlier versions serve, too. Nothing else differs."""
 OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"

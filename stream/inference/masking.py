@@ -1,8 +1,8 @@
 """Masking: the finite value that masks an item in the score graph, and the form of a slate's empty places.
 
-The graph cannot use -inf. CUDA's TopK pads its input with -3.4e38 at rows after the last, and returns that padding if fewer
-than k scores are higher. So masked items must rank above the padding and below every score. Outside the graph an empty place
-has the score -inf on every provider.
+The graph cannot use -inf. CUDA's TopK pads its input with -3.4e38 at rows after the last, and returns that padding if
+fewer than k scores are higher. So masked items must rank above the padding and below every score. Outside the graph an
+empty place has the score -inf on every provider.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def settle(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the graph's answer [B, k] over `items` rows, with score -inf and row 0 at every empty place.
 
-    A place is empty if its score is at or below LEAST or its row is outside 0 .. items - 1. All places of a user are empty if
-    one of the user's scores is NaN or has overflowed.
+    A place is empty if its score is at or below LEAST or its row is outside 0 .. items - 1. All places of a user are
+    empty if one of the user's scores is NaN or has overflowed.
     """
     overflowed = ~(scores < -LEAST).all(axis=1, keepdims=True)
     none = overflowed | (scores <= LEAST) | (rows < 0) | (rows >= items)

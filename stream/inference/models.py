@@ -54,8 +54,8 @@ class Models:
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]:
         """Apply one event for each of B users: rows and states float16 [B, H] -> next h, next c float16 [B, H].
 
-        On one CPU a row's result has the same bits in any batch and at any place in it. If an input of a row is not finite, its
-        result is NaN, because the graph may turn such an input into a saturated, finite state.
+        On one CPU a row's result has the same bits in any batch and at any place in it. If an input of a row is not
+        finite, its result is NaN, because the graph may turn such an input into a saturated, finite state.
         """
         count = len(h)
         if count == 0:
@@ -94,8 +94,9 @@ class Models:
             count: int64 [B], events so far.
             k: Length of the slates, at most N.
         Returns:
-            Scores float32 [B, k] and rows int64 [B, k], best first. A place without a recommendation has score -inf and row 0
-            on every provider (stream.inference.masking.settle). A user whose state is not finite has no recommendations.
+            Scores float32 [B, k] and rows int64 [B, k], best first. A place without a recommendation has score -inf and
+            row 0 on every provider (stream.inference.masking.settle). A user whose state is not finite has no
+            recommendations.
         """
         k = min(k, len(items))
         if len(h) == 0 or k <= 0:
@@ -176,10 +177,11 @@ class Models:
         )  # fmt: skip
 
     def _check_golden_actions(self, golden: dict[str, NDArray[Any]]) -> None:
-        """Check that the golden vectors contain the last action of the manifest, so the graph was tested with all names.
+        """Check that the golden vectors contain the last action of the manifest, so the graph was tested with all
+        names.
 
-        If there are no actions, the golden vectors of earlier versions have none either. Then zeros are added, which are not
-        fed to the graph.
+        If there are no actions, the golden vectors of earlier versions have none either. Then zeros are added, which
+        are not fed to the graph.
         """
         names = self._bundle.spec.actions
         if not names:
@@ -273,8 +275,8 @@ def slates_apart(
 ) -> float:
     """Return the difference of two sets of slates [B, k]: the largest score difference.
 
-    It is inf if an item differs and no other item's score is near enough (1e-3) to explain that. The items at the last place
-    are not compared.
+    It is inf if an item differs and no other item's score is near enough (1e-3) to explain that. The items at the last
+    place are not compared.
     """
     if scores.shape != expected.shape or not np.array_equal(np.isneginf(scores), np.isneginf(expected)):
         return float("inf")

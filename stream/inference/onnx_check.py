@@ -1,7 +1,7 @@
 """Checks an ONNX file without the onnx package, by parsing the protobuf wire format as far as the checks need it.
 
-It refuses external data, operators outside the standard domain, functions, sparse tensors, another opset, and NaN weights.
-Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+It refuses external data, operators outside the standard domain, functions, sparse tensors, another opset, and NaN
+weights. Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ONNX Runtime: which accelerator is really usable, and the only place that creates sessions.
 
-ONNX Runtime falls back to the CPU silently, while `get_available_providers()` still names CUDA. So this module puts a value
-on the device to find out, and checks which provider every session runs on.
+ONNX Runtime falls back to the CPU silently, while `get_available_providers()` still names CUDA. So this module puts a
+value on the device to find out, and checks which provider every session runs on.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def session(name: str, model: bytes, provider: str) -> Any:
 def check_signature(
     name: str, made: Any, inputs: dict[str, tuple[Any, ...]], outputs: dict[str, tuple[Any, ...]]
 ) -> None:
-    """Check the names, types and fixed widths of a graph. Each value is (type, extent, ...); an extent of None is dynamic.
+    """Check the names, types and fixed widths of a graph. Each value is (type, extent, ...); an extent of None is
+    dynamic.
 
     Raises BundleError, which names the file and the input or output.
     """

@@ -74,8 +74,8 @@ def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
 def _open_on_cuda(bundle: Bundle, threads: Threads) -> Opened:
     """Open sessions on CUDA, and call them once in each thread that serves events.
 
-    ONNX Runtime allocates a thread's CUDA resources at its first call. Otherwise that call could fail after partitions are
-    claimed. (The catalogue's thread encodes new items before that.)
+    ONNX Runtime allocates a thread's CUDA resources at its first call. Otherwise that call could fail after partitions
+    are claimed. (The catalogue's thread encodes new items before that.)
     """
     models, encoder = open_models(bundle, "cuda"), open_encoder(bundle, "cuda")
     threads.models.submit(models.check_golden).result()

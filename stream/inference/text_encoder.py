@@ -1,5 +1,5 @@
-"""Texts to vectors: BERT on ONNX Runtime with only `tokenizers`. From these it computes the vectors of new items and the
-ratings in comments."""
+"""Texts to vectors: BERT on ONNX Runtime with only `tokenizers`. From these it computes the vectors of new items and
+the ratings in comments."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Encoder:
     def encode_and_read(self, text: str) -> tuple[Vectors, float]:
         """Encode one text, run alone. Return the same vector as `encode`, and the rating in it on the bundle's scale.
 
-        The rating is NaN for the empty text, and if the bundle does not read ratings. Vector and rating share the lower layers,
-        so no second BERT runs.
+        The rating is NaN for the empty text, and if the bundle does not read ratings. Vector and rating share the lower
+        layers, so no second BERT runs.
         """
         if not text or self._rating is None:
             return self.encode(text), math.nan
@@ -88,8 +88,8 @@ class Encoder:
     def encode_many(self, texts: Sequence[str]) -> Vectors:
         """Encode texts as float32 [n, T], in the given order.
 
-        On a GPU, texts with the same padded length share a batch. On a CPU each runs alone, which is about as fast there and
-        keeps the vector a function of the text.
+        On a GPU, texts with the same padded length share a batch. On a CPU each runs alone, which is about as fast
+        there and keeps the vector a function of the text.
         """
         vectors = np.zeros((len(texts), self.width), np.float32)
         if self.provider == "cpu":

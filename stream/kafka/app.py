@@ -26,8 +26,8 @@ from stream.process.supervision import Task
 from stream.settings import Settings, security
 
 NEVER: Final = 100 * 365 * 86_400.0
-"""Seconds without a fetch until aiokafka leaves the group; in effect never. A worker that owns no partition has nothing to
-fetch. If it owns some, the stall watch checks that it makes progress."""
+"""Seconds without a fetch until aiokafka leaves the group; in effect never. A worker that owns no partition has nothing
+to fetch. If it owns some, the stall watch checks that it makes progress."""
 
 Handler = Callable[[MicroBatch], Awaitable[None]]
 

@@ -21,11 +21,12 @@ def steady() -> float:
 
 
 class Clock:
-    """A clock that starts with the machine's wall clock and then runs with `steady`. Jumps of the wall clock do not affect it.
+    """A clock that starts with the machine's wall clock and then runs with `steady`. Jumps of the wall clock do not
+    affect it.
 
-    Every acknowledgement contains the time at which a broker appended what was sent: after it was sent and before it was
-    acknowledged. If this clock contradicts that, it is moved by the smallest amount that resolves the contradiction. So the
-    remaining error is at most the time that one send took.
+    Every acknowledgement contains the time at which a broker appended what was sent: after it was sent and before it
+    was acknowledged. If this clock contradicts that, it is moved by the smallest amount that resolves the
+    contradiction. So the remaining error is at most the time that one send took.
     """
 
     def __init__(self, wall: Seconds = time.time, steady: Seconds = steady) -> None:

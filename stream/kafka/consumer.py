@@ -198,8 +198,8 @@ class SourceConsumer(driver.Consumer):
         self._safe: dict[TP, int] = {}  # everything below is finished
         self._have: dict[TP, int] = {}  # the last offset of each changelog partition that is in RocksDB
         self.lay: Mapping[TP, range] = {}
-        """By source partition, the offsets that were there when this assignment began. A worker may have read them before.
-        Partitions that no worker has owned are left out."""
+        """By source partition, the offsets that were there when this assignment began. A worker may have read them
+        before. Partitions that no worker has owned are left out."""
         self._pending: MicroBatch | None = None  # in the channel, not yet taken
         self._running: MicroBatch | None = None  # the pipeline is processing it
         self._held: Set[TP] = frozenset()  # the pipeline wants no more of their records for now
@@ -533,8 +533,8 @@ class SourceConsumer(driver.Consumer):
         """Stop fetching and wait until what was handed over is finished.
 
         Returns:
-            False if something is still held back. It is read again later, together with everything after it, and each of
-            those users gets one more slate.
+            False if something is still held back. It is read again later, together with everything after it, and each
+            of those users gets one more slate.
         """
         end = time.monotonic() + seconds
         lingering = self._pending is not None and not self._pending.sent
@@ -636,8 +636,8 @@ class SourceConsumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Take over the source partitions if recovery calls this, after it has read their states back.
 
-        Faust's fetcher calls this, too, when a rebalance stops the flow. Then nothing is read back yet, and the partitions
-        that it knows as assigned may already belong to another worker, so nothing may be claimed.
+        Faust's fetcher calls this, too, when a rebalance stops the flow. Then nothing is read back yet, and the
+        partitions that it knows as assigned may already belong to another worker, so nothing may be claimed.
         """
         drains = asyncio.current_task() is self._drainer or self._stopping
         if drains:
@@ -727,8 +727,8 @@ class SourceConsumer(driver.Consumer):
         If a worker has begun a partition, a worker must have committed its offset, too.
 
         Returns:
-            For each partition that fails a check whose loss is accepted: what to commit with the offset, so that the same
-            loss is not reported again.
+            For each partition that fails a check whose loss is accepted: what to commit with the offset, so that the
+            same loss is not reported again.
         """
         sources = [tp for tp in sources if self._committed_offset.get(tp)]
         if not sources:
@@ -776,13 +776,14 @@ class SourceConsumer(driver.Consumer):
                 self._refuse_added([TP(topic, known - 1)])
 
     async def _begin(self, sources: Iterable[TP]) -> dict[TP, int]:
-        """Seek to the start position in each source partition: the committed offset, or the log's start if there is none.
+        """Seek to the start position in each source partition: the committed offset, or the log's start if there is
+        none.
 
         Returns:
             The start offset of each partition.
         Raises:
-            LossError: A committed offset is outside the log, or it is missing for a partition that a worker has owned. So
-                there are records that no worker will ever read.
+            LossError: A committed offset is outside the log, or it is missing for a partition that a worker has owned.
+                So there are records that no worker will ever read.
         """
         committed = {tp: self._read_offset.get(tp) for tp in sources}
         begins: dict[TP, int] = {}
@@ -814,8 +815,8 @@ class SourceConsumer(driver.Consumer):
     async def _beyond_source(self, offsets: Mapping[TP, int]) -> None:
         """Handle positions at which the broker has no record.
 
-        The loss of deleted records may be accepted. A log that was truncated or recreated while we run is never accepted,
-        because the states contain records that the log no longer has.
+        The loss of deleted records may be accepted. A log that was truncated or recreated while we run is never
+        accepted, because the states contain records that the log no longer has.
         """
         epoch = self.epoch
         back = {TP(*tp): self._next[TP(*tp)] for tp in offsets if TP(*tp) in self._next}

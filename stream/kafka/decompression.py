@@ -1,8 +1,8 @@
 """Unpacking of compressed record batches, with a limit on the unpacked size.
 
-Kafka limits the compressed size of a batch: 32 KiB of zstd may unpack to a gigabyte. `freshet topics create` creates topics
-that the broker stores uncompressed. A topic whose setting was changed, or that someone else created, is read as well, with
-every codec of Kafka.
+Kafka limits the compressed size of a batch: 32 KiB of zstd may unpack to a gigabyte. `freshet topics create` creates
+topics that the broker stores uncompressed. A topic whose setting was changed, or that someone else created, is read as
+well, with every codec of Kafka.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class _TooLargeError(Exception):
 
 
 def gzip(data: Any) -> bytes:
-    """Return the bytes of a compressed batch. Like all decoders here, it raises an error if they exceed LIMIT or are damaged.
+    """Return the bytes of a compressed batch. Like all decoders here, it raises an error if they exceed LIMIT or are
+    damaged.
 
     In DECODERS, the error is a DataError.
     """

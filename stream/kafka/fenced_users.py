@@ -1,8 +1,9 @@
 """Users whose last record in the changelog is fenced, noted in a partition's folder until their state is written again.
 
-Compaction keeps each key's last record and the last claim. For such a user it would keep the record of a stale writer, and
-a reader without a folder would take that for the state. So the worker that takes the partition over writes the states of
-these users again. The notes are written together with the offset that they belong to, so a restart in between loses none.
+Compaction keeps each key's last record and the last claim. For such a user it would keep the record of a stale writer,
+and a reader without a folder would take that for the state. So the worker that takes the partition over writes the
+states of these users again. The notes are written together with the offset that they belong to, so a restart in between
+loses none.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Taking over partitions of the changelog, and noticing that another worker has taken them over: see stream.core.fencing_log.
+"""Taking over partitions of the changelog, and noticing that another worker has taken them over: see
+stream.core.fencing_log.
 
-The writer knows the offset of its last record. Its next records follow without a gap unless another writer has written in
-between. In that case the writer claims again and reads the records in between. It stops if a newer writer has claimed the
-partition. Otherwise it writes again the states that the other writer has overwritten, so that compaction cannot keep foreign
-records. A takeover does the same for states that were overwritten earlier, because the owner at that time may have ended
-before it wrote them again.
+The writer knows the offset of its last record. Its next records follow without a gap unless another writer has written
+in between. In that case the writer claims again and reads the records in between. It stops if a newer writer has
+claimed the partition. Otherwise it writes again the states that the other writer has overwritten, so that compaction
+cannot keep foreign records. A takeover does the same for states that were overwritten earlier, because the owner at
+that time may have ended before it wrote them again.
 """
 
 from __future__ import annotations
@@ -290,8 +291,9 @@ class Fence:
     ) -> list[bytes]:
         """Return the users whose states another writer has overwritten.
 
-        After a forged claim all our records count as overwritten, because a reader that knows no epoch yet may accept it. A
-        record under a key that no user can have is not a state and is not written again: there the store has its own data.
+        After a forged claim all our records count as overwritten, because a reader that knows no epoch yet may accept
+        it. A record under a key that no user can have is not a state and is not written again: there the store has its
+        own data.
 
         Args:
             partition: The partition.

@@ -1,10 +1,11 @@
 """Errors of the group if it does not let this worker join.
 
-aiokafka keeps such an error until the next fetch. A worker without partitions never fetches, so it would never join again.
+aiokafka keeps such an error until the next fetch. A worker without partitions never fetches, so it would never join
+again.
 
-A member of another protocol (any ordinary consumer with our group id) keeps us out as long as it is in the group. It may be
-there by mistake and only for a moment, so we retry for some time and report who it is. Every other error ends the process
-immediately.
+A member of another protocol (any ordinary consumer with our group id) keeps us out as long as it is in the group. It
+may be there by mistake and only for a moment, so we retry for some time and report who it is. Every other error ends
+the process immediately.
 """
 
 from __future__ import annotations

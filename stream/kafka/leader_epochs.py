@@ -1,10 +1,10 @@
 """Leader epochs: checks whether a log is still the one that was read before.
 
 An unclean election (among replicas that have missed records) truncates a log: acknowledged records are gone, and other
-records get their offsets. A consumer that checks only offsets reads on as if nothing had happened. Kafka's solution (KIP-320)
-is the epoch of the leader that wrote a record. Epoch E of a log ends at the last record of E, so a reader that has read E
-beyond that point has read records that no longer exist. aiokafka does not check this, so this module does, once for each new
-epoch.
+records get their offsets. A consumer that checks only offsets reads on as if nothing had happened. Kafka's solution
+(KIP-320) is the epoch of the leader that wrote a record. Epoch E of a log ends at the last record of E, so a reader
+that has read E beyond that point has read records that no longer exist. aiokafka does not check this, so this module
+does, once for each new epoch.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Epochs:
     Args:
         client: An AIOKafkaClient.
         sources: Names of the topics.
-        cut: Called with a partition whose log is truncated, the offset where the log now ends the epoch, and the offset up
-            to which it was read. It may end the process or return.
+        cut: Called with a partition whose log is truncated, the offset where the log now ends the epoch, and the offset
+            up to which it was read. It may end the process or return.
     """
 
     def __init__(
@@ -118,7 +118,8 @@ class Epochs:
             node: The leader of these partitions. It gets one request.
             epochs: Epoch by partition.
         Returns:
-            By partition, the offset, -1 if the leader does not know it, or an error if it does not answer for that partition.
+            By partition, the offset, -1 if the leader does not know it, or an error if it does not answer for that
+            partition.
         Raises:
             KafkaError: The leader does not answer at all.
         """

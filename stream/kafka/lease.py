@@ -11,8 +11,8 @@ from stream.kafka.broker_clock import steady
 class Lease:
     """The lease that runs while partitions are assigned. It lasts three quarters of `session_timeout` (seconds).
 
-    It does not notice a pause between a check and the write that follows: it is a guard, not fencing. It must be checked
-    about once per second, because it uses the pauses between checks to recognize a process that stood still.
+    It does not notice a pause between a check and the write that follows: it is a guard, not fencing. It must be
+    checked about once per second, because it uses the pauses between checks to recognize a process that stood still.
     """
 
     def __init__(self, session_timeout: float) -> None:

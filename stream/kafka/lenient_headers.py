@@ -1,7 +1,7 @@
 """Names of record headers that are not UTF-8.
 
-Kafka specifies text but does not check it, and aiokafka and kafka-python fail on the whole partition. Here such a name is
-read with its invalid bytes escaped (`\\xff`), and the record is processed like any other.
+Kafka specifies text but does not check it, and aiokafka and kafka-python fail on the whole partition. Here such a name
+is read with its invalid bytes escaped (`\\xff`), and the record is processed like any other.
 """
 
 from __future__ import annotations

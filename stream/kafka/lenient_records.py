@@ -1,7 +1,8 @@
 """A replacement for aiokafka's fetched records.
 
-With it a header name that is not UTF-8 stops no consumer (stream.kafka.lenient_headers), every codec of Kafka is read, and
-no batch unpacks to more than the limit (stream.kafka.decompression). Code that must account for each offset sees the batches.
+With it a header name that is not UTF-8 stops no consumer (stream.kafka.lenient_headers), every codec of Kafka is read,
+and no batch unpacks to more than the limit (stream.kafka.decompression). Code that must account for each offset sees
+the batches.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""This worker's place in its group. It is stored in the data folder, so a restart need not wait for the dead member's session.
+"""This worker's place in its group. It is stored in the data folder, so a restart need not wait for the dead member's
+session.
 
 A worker that was killed has sent no LeaveGroup: the group keeps its place until the session times out, and meanwhile no
-member can join. After a restart with the same folder, the worker first removes that place from the group itself. A lock on
-the file ensures that only one process at a time uses the folder, so the place of a live worker is never removed.
+member can join. After a restart with the same folder, the worker first removes that place from the group itself. A lock
+on the file ensures that only one process at a time uses the folder, so the place of a live worker is never removed.
 """
 
 from __future__ import annotations

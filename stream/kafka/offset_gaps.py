@@ -1,9 +1,10 @@
-"""Which offsets validly hold no record for us: the markers of a transaction, and what it aborted. Any other gap is a loss.
+"""Which offsets validly hold no record for us: the markers of a transaction, and what it aborted. Any other gap is a
+loss.
 
-A source topic is never compacted, so its offsets have no gaps. aiokafka returns a record for each offset, or skips it because
-its batch is a control batch or part of an aborted transaction; the batches themselves contain this information. If no batch
-holds an offset, or it is missing within a batch, its record was removed: by compaction, or because someone deleted a file of
-the log.
+A source topic is never compacted, so its offsets have no gaps. aiokafka returns a record for each offset, or skips it
+because its batch is a control batch or part of an aborted transaction; the batches themselves contain this information.
+If no batch holds an offset, or it is missing within a batch, its record was removed: by compaction, or because someone
+deleted a file of the log.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ class RecordBatches:
     Args:
         producer: A started AIOKafkaProducer.
         timeout: Seconds until a send fails.
-        clock: Sets the timestamps, and learns from the acknowledgements when the broker appended the records. None: a new
-            clock.
+        clock: Sets the timestamps, and learns from the acknowledgements when the broker appended the records. None: a
+            new clock.
         room: Topic -> maximum bytes of a record batch there, if that may be less than the producer's own limit.
     """
 

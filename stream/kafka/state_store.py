@@ -1,10 +1,11 @@
-"""RocksDB behind Faust's table, by partition: multi-get, one WriteBatch per micro-batch, bulk recovery from the changelog.
+"""RocksDB behind Faust's table, by partition: multi-get, one WriteBatch per micro-batch, bulk recovery from the
+changelog.
 
-Faust's own table writes take their partition from the current event, which does not exist in a batch, and they write RocksDB
-before the changelog. Here the caller names the partition, and the changelog has been acknowledged before.
+Faust's own table writes take their partition from the current event, which does not exist in a batch, and they write
+RocksDB before the changelog. Here the caller names the partition, and the changelog has been acknowledged before.
 
-The folder is a cache of the changelog. What RocksDB reports as damaged is deleted and read back, and never mistaken for new
-users.
+The folder is a cache of the changelog. What RocksDB reports as damaged is deleted and read back, and never mistaken for
+new users.
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ class InterestStore:
     def _open_whole(self, partition: int) -> None:
         """Open a partition. Raises DamageError if its folder has a finished file that RocksDB does not know.
 
-        RocksDB opens a MANIFEST that was cut off at the end of an entry without an error. States that were flushed after
-        that entry would be missing, although the log after them is there. A kill just after a file is finished and before
-        it is entered also leaves an unknown file. Then the only cost is that the partition is read back.
+        RocksDB opens a MANIFEST that was cut off at the end of an entry without an error. States that were flushed
+        after that entry would be missing, although the log after them is there. A kill just after a file is finished
+        and before it is entered also leaves an unknown file. Then the only cost is that the partition is read back.
         """
         store = self._table.data
         if partition in store._dbs:
@@ -279,13 +280,13 @@ def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[di
     """Write whole lists of changelog records to RocksDB in bulk, for partitions in recovery or on standby.
 
     Returns:
-        What Faust must still see (the last record of each list, which Faust counts and which ends the recovery), how many
-        records were read, and how many of them were left out (stream.core.fencing_log). Faust writes none of them, because
-        it considers their offsets as seen.
+        What Faust must still see (the last record of each list, which Faust counts and which ends the recovery), how
+        many records were read, and how many of them were left out (stream.core.fencing_log). Faust writes none of them,
+        because it considers their offsets as seen.
     Raises:
         DiskError: The disk cannot be used.
-        FreshetError: A partition is damaged (it is marked, as in InterestStore.read), or Faust has records of the table in
-            its own buffers.
+        FreshetError: A partition is damaged (it is marked, as in InterestStore.read), or Faust has records of the table
+            in its own buffers.
     """
     left: dict[Any, list[Any]] = {}
     read = fenced = forged = 0

@@ -1,7 +1,7 @@
 """Notes inside a partition's folder which changelog it was read from, so that a foreign folder is never taken for ours.
 
-Offsets and names are not enough: another cluster, or another app_id, has a changelog with the same offsets. Kafka's ids are
-unique.
+Offsets and names are not enough: another cluster, or another app_id, has a changelog with the same offsets. Kafka's ids
+are unique.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class FolderCheck:
         ours: This worker's changelog.
         sources: Source topic -> its current id.
         damaged: Called for each partition that was damaged.
-        lost: Called with the error if the changelog was recreated. It raises LossError, or returns if the loss is accepted.
+        lost: Called with the error if the changelog was recreated. It raises LossError, or returns if the loss is
+            accepted.
     """
 
     def __init__(

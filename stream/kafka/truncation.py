@@ -1,7 +1,8 @@
-"""Refuses truncated logs: a source topic that has lost records that we have read, or a changelog that has lost our states.
+"""Refuses truncated logs: a source topic that has lost records that we have read, or a changelog that has lost our
+states.
 
-With each offset of a source partition, its owner commits metadata. The next owner, on any machine, uses it to check whether
-the logs still have everything that the offset covers.
+With each offset of a source partition, its owner commits metadata. The next owner, on any machine, uses it to check
+whether the logs still have everything that the offset covers.
 """
 
 from __future__ import annotations
@@ -226,7 +227,8 @@ class Cuts:
     async def _remember(self, place: TopicPartition, end: int, read: int) -> None:
         """Commit where the log was truncated.
 
-        The committed offset may be before that point although states contain more, so a later owner could not notice it.
+        The committed offset may be before that point although states contain more, so a later owner could not notice
+        it.
         """
         if (offset := self._offsets.get(place)) is not None:
             with suppress(KafkaError, TimeoutError):

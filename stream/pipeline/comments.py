@@ -1,11 +1,11 @@
 """The comment stage: texts are encoded outside the hot path, so that they delay no other user.
 
-A comment whose vector is not known yet waits, and so do the later events of its user; all other users go on. Vectors are
-cached by text hash. Texts are encoded one by one, so a vector depends only on its text. The same holds for the rating that is
-read from a comment without a value, if the bundle can do so.
+A comment whose vector is not known yet waits, and so do the later events of its user; all other users go on. Vectors
+are cached by text hash. Texts are encoded one by one, so a vector depends only on its text. The same holds for the
+rating that is read from a comment without a value, if the bundle can do so.
 
-The executor may run at a low priority. On a busy machine it may get no time at all. So a text that has waited for PATIENCE
-goes to `urgent`, and for some time all new texts do. If events waited too long, the worker would stop reading.
+The executor may run at a low priority. On a busy machine it may get no time at all. So a text that has waited for
+PATIENCE goes to `urgent`, and for some time all new texts do. If events waited too long, the worker would stop reading.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Encoding = Future[tuple[Read, float]]
 class _Job:
     """A text on its way through an executor.
 
-    The executor's queue keeps its arguments until their turn, even if they are cancelled. So it gets this object, from which
-    the text can be removed.
+    The executor's queue keeps its arguments until their turn, even if they are cancelled. So it gets this object, from
+    which the text can be removed.
     """
 
     __slots__ = ("text",)

@@ -64,8 +64,8 @@ class DeadLetters:
 def _received(record: Record) -> list[tuple[str, bytes]]:
     """Return the record's own headers as far as they fit, without those that imitate ours.
 
-    The first `original-record` names the record that was sent back, and is kept in any case. If it cannot be a place, it is
-    dropped, and no later one replaces it.
+    The first `original-record` names the record that was sent back, and is kept in any case. If it cannot be a place,
+    it is dropped, and no later one replaces it.
     """
     kept: list[tuple[str, bytes]] = []
     size = 0

@@ -1,8 +1,8 @@
 """Which partitions a worker stops fetching while events wait behind comments: see docs/decisions/0009.
 
-Encoding a text takes longer than everything else that an event needs, so comments are held back first. If a single user has
-sent too many, only the comments of that user's partition are held back. Clicks and ratings go on: only users with a waiting
-comment have to wait.
+Encoding a text takes longer than everything else that an event needs, so comments are held back first. If a single user
+has sent too many, only the comments of that user's partition are held back. Clicks and ratings go on: only users with a
+waiting comment have to wait.
 """
 
 from __future__ import annotations

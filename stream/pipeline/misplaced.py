@@ -1,9 +1,9 @@
 """Records that are valid except for their partition: they are forwarded to the right one, whose owner applies them.
 
-Kafka's clients do not agree on the partition of a key (docs/clients.md). The copy keeps key, value, headers and identity: the
-header `original-record` names the place of the first record, as for a dead letter that was sent back. So a copy that is sent
-twice (because a worker is killed before its commit) counts once. The header `forwarded` names the place, too, for records
-that already have an `original-record`.
+Kafka's clients do not agree on the partition of a key (docs/clients.md). The copy keeps key, value, headers and
+identity: the header `original-record` names the place of the first record, as for a dead letter that was sent back. So
+a copy that is sent twice (because a worker is killed before its commit) counts once. The header `forwarded` names the
+place, too, for records that already have an `original-record`.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ class Pipeline:
     """Processes micro-batches one at a time, in the steps of the module's docstring.
 
     Args:
-        consumer: Returns the consumer. It is called at each use, because Faust creates the consumer when the app starts.
+        consumer: Returns the consumer. It is called at each use, because Faust creates the consumer when the app
+            starts.
         batches: Returns what sends records, likewise at each use.
         misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
         sent_before: Knows which of them have been forwarded. None: no check.
@@ -416,9 +417,9 @@ class Pipeline:
 async def in_time(executor: Executor, call: Callable[[], Result], ended: Callable[[], int], limit: float) -> Result:
     """Run `call` in the executor. Raises FreshetError if one of its graph calls takes longer than `limit` seconds.
 
-    `ended` returns how many graph calls have ended. After each the time starts again, because a micro-batch may need any
-    number of them. The time is counted in slices, each at most at its nominal length, because a process that was stopped had
-    no time to compute.
+    `ended` returns how many graph calls have ended. After each the time starts again, because a micro-batch may need
+    any number of them. The time is counted in slices, each at most at its nominal length, because a process that was
+    stopped had no time to compute.
     """
     future = asyncio.get_running_loop().run_in_executor(executor, call)
     slice_ = min(SLICE, limit / 4)
@@ -440,8 +441,8 @@ async def in_time(executor: Executor, call: Callable[[], Result], ended: Callabl
 def in_append_order(events: list[SourceEvent]) -> list[SourceEvent]:
     """Merge one user's events of a micro-batch, listed by topic, by append time.
 
-    Events with equal times come in the order clicks, ratings, comments. Events of one topic stay in offset order, whatever
-    their append times are.
+    Events with equal times come in the order clicks, ratings, comments. Events of one topic stay in offset order,
+    whatever their append times are.
     """
     first = events[0].behaviour
     if all(event.behaviour == first for event in events):

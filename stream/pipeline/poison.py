@@ -1,8 +1,8 @@
 """Finds the event that a model call fails on, so that one record cannot block a partition forever.
 
-A call that fails is repeated once, then with halves of its users, then event by event. An event is poison only if the call
-succeeds without it, the plainest call then succeeds, and the call with the event then fails again. If an error does not
-repeat, or the machine lacks memory, no event is at fault: the worker stops, and the events are read again.
+A call that fails is repeated once, then with halves of its users, then event by event. An event is poison only if the
+call succeeds without it, the plainest call then succeeds, and the call with the event then fails again. If an error
+does not repeat, or the machine lacks memory, no event is at fault: the worker stops, and the events are read again.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ async def _without(
 async def _first_poison(user_batch: UserBatch, advance: Advance, applied_again: AppliedAgain) -> PoisonEvent | None:
     """Return the last event of the shortest run of the batch's inputs that fails; None if all succeed.
 
-    It leaves the batch unchanged. Raises FreshetError if the inputs of a state's stored events, which come first when they are
-    folded again, fail without any new event, and if the event is not proven to be at fault.
+    It leaves the batch unchanged. Raises FreshetError if the inputs of a state's stored events, which come first when
+    they are folded again, fail without any new event, and if the event is not proven to be at fault.
     """
     h, c = user_batch.state.h, user_batch.state.c
     before = len(user_batch.inputs) - len(user_batch.folded)

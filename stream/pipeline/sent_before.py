@@ -1,9 +1,10 @@
 """Finds copies of misplaced records that were forwarded in an earlier assignment, so that none is sent again.
 
-A record that was in a partition when we got it may have been read before: by a worker that was killed before its commit, or
-because the group's offsets were deleted or reset. For a record in the user's own partition, `applied` of the state shows that.
-For one on a wrong partition, only its copy does. So before such a record is forwarded, the partition where it belongs is read
-from that record's append time on. Records that have arrived since the assignment are new and need no such check.
+A record that was in a partition when we got it may have been read before: by a worker that was killed before its
+commit, or because the group's offsets were deleted or reset. For a record in the user's own partition, `applied` of the
+state shows that. For one on a wrong partition, only its copy does. So before such a record is forwarded, the partition
+where it belongs is read from that record's append time on. Records that have arrived since the assignment are new and
+need no such check.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ def _mark(record: Record | Outgoing) -> int:
 def since_reader(settings: Settings) -> ReadSince:
     """Return a reader of Kafka.
 
-    It also reads records of open and aborted transactions: ours are in none, and other producers' transactions must not hide
-    them.
+    It also reads records of open and aborted transactions: ours are in none, and other producers' transactions must not
+    hide them.
     """
 
     async def read(tp: TP, since: int) -> AsyncGenerator[Sequence[Record], None]:
