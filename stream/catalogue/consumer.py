@@ -121,7 +121,7 @@ class ItemsFollower:
             wanted = f"the catalogue: {topic} is read up to {offset} of {self._end - 1}"
             return {"items": Work(wanted, (offset, self._at), away, held)}
         if self._applying:
-            return {"items": Work(f"records of {topic} behind {offset} to be encoded", offset)}
+            return {"items": Work(f"records of {topic} after {offset} to be encoded", offset)}
         return {}
 
     async def stop(self) -> None:

@@ -22,7 +22,7 @@ class Record(Protocol):
 
 
 class MicroBatch:
-    """Records that are processed together. `epoch` counts the assignments: a batch of an older one is dropped, unprocessed."""
+    """Records that are processed together. `epoch` counts the assignments; a batch of an older one is dropped."""
 
     __slots__ = ("epoch", "parts", "sent", "size")
 

@@ -395,8 +395,8 @@ class SourceConsumer(driver.Consumer):
         which = f"{holes[0].start} to {holes[-1].stop - 1}" + (f", {count} of them," if len(holes) > 1 else "")
         self.lose(
             LossError(
-                f"{tp.topic} partition {tp.partition}: source records {which} are gone, others around them are not: compacted? "
-                "See --accept-loss"
+                f"{tp.topic} partition {tp.partition}: source records {which} are gone, but others around them are not: "
+                "was the topic compacted? See --accept-loss"
             ),
             count,
         )
@@ -820,7 +820,7 @@ class SourceConsumer(driver.Consumer):
         """
         epoch = self.epoch
         back = {TP(*tp): self._next[TP(*tp)] for tp in offsets if TP(*tp) in self._next}
-        # any other position is not ours: what was found there was not handed over, so we read again from our own position
+        # at other positions, the records found there were not handed over, so we read again from our own position
         wanted = {TP(*tp): offset for tp, offset in offsets.items() if back.get(TP(*tp)) == offset}
         logs = await self._logs(wanted)
         if epoch != self.epoch:
@@ -916,11 +916,11 @@ class SourceConsumer(driver.Consumer):
                 yield
         except (TimeoutError, KafkaTimeoutError):
             if any(held):
-                raise FreshetError(f"what is assigned cannot begin for {seconds:g} s: {held[0]}") from None
+                raise FreshetError(f"assigned partitions could not begin for {seconds:g} s: {held[0]}") from None
             places = {place for tp in tps for place in (tp, self.app.changelog(tp.partition))}
             away = self._away(places)
             raise BrokerError(
-                f"no answer for {seconds:g} s, and what is assigned cannot begin: waits for {away}"
+                f"no answer for {seconds:g} s, so assigned partitions cannot begin: waits for {away}"
             ) from None
         finally:
             look.cancel()
@@ -961,5 +961,5 @@ def _states_gone(tp: TP, have: int, log: range) -> LossError:
     if have + 1 < log.start:
         what = f"records {have + 1} to {log.start - 1} are gone, and with them states"
     else:
-        what = f"it ends at {log.stop}, {have} was read from it: recreated?"
+        what = f"it ends at {log.stop}, but was read up to {have}: was it recreated?"
     return LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss")

@@ -248,7 +248,7 @@ class Fence:
                 continue
             between = await self._between(partition, self._ends[partition], claim, at)
             stale = self._stale(partition, between[:-1], before, ours)
-            # as a reader of the log would: if we end here, the next start reads from after `at`, and it must neither miss
+            # as a reader of the log would do: if we end here, the next start reads from after `at`, and must neither miss
             # our records nor forget `stale`
             settled = {
                 record.key: record.value
@@ -372,8 +372,8 @@ async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[A
     except OffsetOutOfRangeError as error:
         (offset,) = error.args[0].values()
         raise LossError(
-            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: deleted, or the topic was "
-            "recreated?"
+            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: was it deleted, or the "
+            "topic recreated?"
         ) from None
     finally:
         await consumer.stop()

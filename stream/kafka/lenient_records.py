@@ -35,7 +35,7 @@ class EscapingBatch(_DefaultRecordBatchPy):
 
 
 class Batch:
-    """One record batch for the fetcher, read by aiokafka's fast reader, or by the slow one if the fast one fails on a name."""
+    """One record batch for the fetcher. aiokafka's fast reader reads it, or the slow one if the fast one fails on a name."""
 
     def __init__(self, batch: Any, raw: memoryview) -> None:
         self._batch = batch

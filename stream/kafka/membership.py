@@ -32,7 +32,10 @@ class FolderInUseError(DiskError):
 
 
 def take(folder: Path, others: bool) -> Membership:
-    """Take the place of `folder`. If another process uses it and `others` is set, take the first free folder-2, folder-3, ..."""
+    """Take the place of `folder`.
+
+    If another process uses the folder and `others` is set, take the first free one of folder-2, folder-3, ...
+    """
     number = 1
     while True:
         try:

@@ -78,7 +78,10 @@ def _holes(first: int, end: int, read: Iterable[int]) -> Iterator[range]:
 
 
 def _without(holes: Iterable[range], right: Sequence[tuple[int, int]]) -> Iterator[range]:
-    """Yield the holes minus what was validly skipped. Both are ascending, and each is visited once: there may be thousands."""
+    """Yield the holes minus what was validly skipped.
+
+    Both are ascending, and each is visited once, because a fetch may have thousands of both.
+    """
     at = 0
     for hole in holes:
         first = hole.start

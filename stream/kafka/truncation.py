@@ -93,7 +93,7 @@ class Found(NamedTuple):
 def source_cut(topic: str, partition: int, end: int, read: int) -> LossError:
     return LossError(
         f"{topic} partition {partition}: the log was cut off at {end}, and was read up to {read}: acknowledged records are "
-        f"gone, others have their offsets or will: {WHY} See --accept-loss"
+        f"gone, and other records have their offsets or will get them: {WHY} See --accept-loss"
     )
 
 
