@@ -231,7 +231,7 @@ def current(bundles: Path) -> Path:
 def load(folder: Path) -> Bundle:
     """Verify every file of one bundle and read the small ones. Raises BundleError, which names the file and the reason."""
     if folder.is_symlink() or not folder.is_dir():
-        raise BundleError(f"{folder}: is not a bundle folder")
+        raise BundleError(f"{folder}: not a bundle folder")
     raw = _read(folder / MANIFEST, _MAX_MANIFEST)
     identity = sha256(raw).hexdigest()
     if identity != folder.name:

@@ -127,7 +127,7 @@ def test_another_size(copy: Path, change: Callable[[bytes], bytes]) -> None:
 def test_a_pointer_to_nothing(tmp_path: Path, pointer: str | None) -> None:
     if pointer is not None:
         (tmp_path / CURRENT).write_text(pointer)
-    with pytest.raises(BundleError, match=CURRENT if pointer != "0" * 64 else "no bundle folder"):
+    with pytest.raises(BundleError, match=CURRENT if pointer != "0" * 64 else "not a bundle folder"):
         load(current(tmp_path))
 
 
