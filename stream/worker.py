@@ -96,7 +96,7 @@ def run(
         opened = open_for(bundle, settings.provider, threads)
     place = take(settings.data_dir, others="data_dir" not in settings.model_fields_set)
     if place.folder != settings.data_dir:
-        log.warning("data_dir: %s is in use by another worker; this one takes %s", settings.data_dir, place.folder)
+        log.warning("data_dir: %s is in use by another worker; this one uses %s", settings.data_dir, place.folder)
     settings = settings.model_copy(update={"data_dir": place.folder})
     supervision.guard_threads(lambda: stopping.asked)
     supervision.guard_services(lambda: stopping.asked)
@@ -200,7 +200,7 @@ class Worker:
         self._encoded = 0  # comment texts
 
     async def live(self) -> None:
-        """Call `run`. An error ends the process here, before anything that is still open logs."""
+        """Call `run`. An error ends the process here, before parts that are still open can log anything else."""
         try:
             await self.run()
         except Exception as error:

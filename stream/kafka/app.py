@@ -130,7 +130,7 @@ class SourceApp(faust.App):
                 except asyncio.CancelledError:
                     current = asyncio.current_task()
                     if current is None or not current.cancelling():  # something it awaited was cancelled, not the agent
-                        fatal(FreshetError(f"a micro-batch was cancelled under the agent {name}: this is a bug"))
+                        fatal(FreshetError(f"a micro-batch was cancelled inside the agent {name}: this is a bug"))
                     raise
                 except Exception as error:
                     fatal(error)

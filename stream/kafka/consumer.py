@@ -333,7 +333,7 @@ class SourceConsumer(driver.Consumer):
     async def _read(self, tps: set[TP], timeout: float, room: int) -> Fetched | None:
         """Run one fetch in the consumer's thread. None: it was cancelled, or the partitions or records are gone."""
         thread = self._thread
-        # not call_thread(): it has two workers, and a long poll in one of them could block commits
+        # not call_thread(): it has two workers, and a long poll in one of them would block commits
         fetch = thread.fetch(tps, timeout, room)
         epoch = self.epoch
         future = self._fetch = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, thread.thread_loop))

@@ -60,7 +60,7 @@ class Fence:
 
     Args:
         store: The table's partitions.
-        batches: Returns what sends records.
+        batches: Returns the object that sends record batches.
         read: (partition, first offset, last offset) -> those records.
         find: Partition -> the claim in force there.
         topics: Source topic -> its current topic id. States folded from a topic with another id are refused.

@@ -85,7 +85,7 @@ class Pipeline:
     Args:
         consumer: Returns the consumer. It is called at each use, because Faust creates the consumer when the app
             starts.
-        batches: Returns what sends records, likewise at each use.
+        batches: Returns the object that sends record batches, likewise at each use.
         misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
         sent_before: Knows which of them have been forwarded. None: no check.
         catalogue: Returns the current snapshot.
@@ -134,7 +134,7 @@ class Pipeline:
         self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
 
     async def process(self, batch: MicroBatch) -> None:
-        """Steps 1 to 10 for one micro-batch."""
+        """Run steps 1 to 10 for one micro-batch."""
         consumer = self._consumer()
         if not consumer.take(batch):  # 1
             return

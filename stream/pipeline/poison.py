@@ -118,7 +118,7 @@ async def _first_poison(user_batch: UserBatch, advance: Advance, applied_again: 
             raise
         except Exception as error:
             if count == before:
-                raise FreshetError(f"the step model fails on a stored state, without any event: {error}") from error
+                raise FreshetError(f"the step model fails on a stored state without any event: {error}") from error
             user_batch.state.h, user_batch.state.c = h, c
             await _control(user_batch, advance, applied_again)
             await _once_more(replace(user_batch, inputs=user_batch.inputs[:count]), advance, error)
