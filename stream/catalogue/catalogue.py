@@ -118,8 +118,8 @@ class Catalogue:
     def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
         """Apply records (offset, key, value) in the order of the topic, then swap the snapshot once.
 
-        Returns the records that are not acceptable; they change nothing. A null value removes the item, `available:
-        false` keeps it from being recommended. Text is encoded only if it is new.
+        Returns the records that are not acceptable; they change nothing. A null value removes the item. An item with
+        `available: false` is not recommended. Text is encoded only if it is new.
         """
         rejected: list[Rejected] = []
         accepted: dict[str, _Accepted] = {}

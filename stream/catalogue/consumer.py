@@ -33,9 +33,9 @@ _log = logging.getLogger(__name__)
 
 
 class ItemsFollower:
-    """Applies partition 0 of the items topic to a catalogue, in its own thread, so that encoding texts delays nothing
-    else.
+    """Applies partition 0 of the items topic to a catalogue.
 
+    It does so in its own thread, so that encoding texts delays nothing else.
     `start` sets `task`, which ends only on a failure or by `stop`; the owner of the follower must watch it.
 
     Args:

@@ -177,8 +177,7 @@ class Models:
         )  # fmt: skip
 
     def _check_golden_actions(self, golden: dict[str, NDArray[Any]]) -> None:
-        """Check that the golden vectors contain the last action of the manifest, so the graph was tested with all
-        names.
+        """Check that the golden vectors contain the manifest's last action, so the graph was tested with all names.
 
         If there are no actions, the golden vectors of earlier versions have none either. Then zeros are added, which
         are not fed to the graph.

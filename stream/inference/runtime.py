@@ -110,10 +110,10 @@ def session(name: str, model: bytes, provider: str) -> Any:
 def check_signature(
     name: str, made: Any, inputs: dict[str, tuple[Any, ...]], outputs: dict[str, tuple[Any, ...]]
 ) -> None:
-    """Check the names, types and fixed widths of a graph. Each value is (type, extent, ...); an extent of None is
-    dynamic.
+    """Check the names, types and fixed widths of a graph.
 
-    Raises BundleError, which names the file and the input or output.
+    Each value is (type, extent, ...); an extent of None is dynamic. Raises BundleError, which names the file and the
+    input or output.
     """
     for side, expected, found in (("input", inputs, made.get_inputs()), ("output", outputs, made.get_outputs())):
         if [value.name for value in found] != list(expected):

@@ -21,8 +21,7 @@ def steady() -> float:
 
 
 class Clock:
-    """A clock that starts with the machine's wall clock and then runs with `steady`. Jumps of the wall clock do not
-    affect it.
+    """A clock that starts with the machine's wall clock, then runs with `steady`, so jumps of the wall clock do not matter.
 
     Every acknowledgement contains the time at which a broker appended what was sent: after it was sent and before it
     was acknowledged. If this clock contradicts that, it is moved by the smallest amount that resolves the

@@ -46,8 +46,7 @@ def producer_tasks(name: str, producer: Any) -> Iterator[tuple[str, Task | None]
 
 
 def absent(consumer: Any, places: Iterable[tuple[str, int]] = (), *, group: bool = False) -> str:
-    """Return a description of the part of the cluster that an AIOKafkaConsumer cannot reach; "" if it reaches all of
-    it.
+    """Return which part of the cluster an AIOKafkaConsumer cannot reach, in words; "" if it reaches all of it.
 
     Args:
         consumer: An AIOKafkaConsumer.
@@ -104,11 +103,10 @@ def reached(consumer: Any, topics: Iterable[str]) -> int:
 
 
 def undecided(consumer: Any, topics: Iterable[str]) -> str:
-    """Return a description of the open transaction that blocks an AIOKafkaConsumer in an assigned partition of
-    `topics`.
+    """Return which open transaction blocks an AIOKafkaConsumer in an assigned partition of `topics`, in words; "" for none.
 
-    It is "" if no transaction blocks it. A consumer that reads committed records gets nothing from the transaction's
-    first record on until the transaction ends, no matter who else writes there.
+    A consumer that reads committed records gets nothing from the transaction's first record on until the transaction
+    ends, no matter who else writes there.
     """
     wanted = frozenset(topics)
     assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment

@@ -776,8 +776,9 @@ class SourceConsumer(driver.Consumer):
                 self._refuse_added([TP(topic, known - 1)])
 
     async def _begin(self, sources: Iterable[TP]) -> dict[TP, int]:
-        """Seek to the start position in each source partition: the committed offset, or the log's start if there is
-        none.
+        """Seek to the start position in each source partition.
+
+        That is the committed offset, or the log's start if there is none.
 
         Returns:
             The start offset of each partition.

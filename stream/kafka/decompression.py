@@ -31,10 +31,9 @@ class _TooLargeError(Exception):
 
 
 def gzip(data: Any) -> bytes:
-    """Return the bytes of a compressed batch. Like all decoders here, it raises an error if they exceed LIMIT or are
-    damaged.
+    """Return the bytes of a compressed batch.
 
-    In DECODERS, the error is a DataError.
+    Like all decoders here, it raises an error if they exceed LIMIT or are damaged. In DECODERS, it is a DataError.
     """
     found = bytearray()
     rest = bytes(data)

@@ -1,5 +1,4 @@
-"""Taking over partitions of the changelog, and noticing that another worker has taken them over: see
-stream.core.fencing_log.
+"""Takes over partitions of the changelog, and notices if another worker does: see stream.core.fencing_log.
 
 The writer knows the offset of its last record. Its next records follow without a gap unless another writer has written
 in between. In that case the writer claims again and reads the records in between. It stops if a newer writer has

@@ -1,5 +1,4 @@
-"""This worker's place in its group. It is stored in the data folder, so a restart need not wait for the dead member's
-session.
+"""This worker's place in its group, stored in the data folder: a restart need not wait for the dead member's session.
 
 A worker that was killed has sent no LeaveGroup: the group keeps its place until the session times out, and meanwhile no
 member can join. After a restart with the same folder, the worker first removes that place from the group itself. A lock

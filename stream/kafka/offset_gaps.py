@@ -1,5 +1,4 @@
-"""Which offsets validly hold no record for us: the markers of a transaction, and what it aborted. Any other gap is a
-loss.
+"""Which offsets validly hold no record: a transaction's markers, and what it aborted. Any other gap is a loss.
 
 A source topic is never compacted, so its offsets have no gaps. aiokafka returns a record for each offset, or skips it
 because its batch is a control batch or part of an aborted transaction; the batches themselves contain this information.

@@ -1,5 +1,4 @@
-"""RocksDB behind Faust's table, by partition: multi-get, one WriteBatch per micro-batch, bulk recovery from the
-changelog.
+"""RocksDB behind Faust's table, by partition: multi-get, one WriteBatch per micro-batch, bulk recovery.
 
 Faust's own table writes take their partition from the current event, which does not exist in a batch, and they write
 RocksDB before the changelog. Here the caller names the partition, and the changelog has been acknowledged before.

@@ -1,5 +1,4 @@
-"""Refuses truncated logs: a source topic that has lost records that we have read, or a changelog that has lost our
-states.
+"""Refuses truncated logs: a source topic that lost records that we have read, or a changelog that lost our states.
 
 With each offset of a source partition, its owner commits metadata. The next owner, on any machine, uses it to check
 whether the logs still have everything that the offset covers.
