@@ -1,1 +1,1 @@
-"""The serving side of freshet: everything that runs when an event arrives. Imports no torch and no transformers."""
+"""The serving side of freshet: everything that runs when an event arrives. It imports neither torch nor transformers."""

@@ -1,6 +1,6 @@
 """The Faust app. `faust -A stream.app agents` and `faust -A stream.app tables` show what it consists of.
 
-The app is made from the settings when it is asked for, never at import; `freshet worker` runs it (stream.worker).
+The app is created from the settings on first access, never at import. `freshet worker` runs it (stream.worker).
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 class InterestAgent:
-    """The one agent: every micro-batch of clicks, ratings and comments goes through the pipeline.
+    """The only agent. It passes every micro-batch of clicks, ratings and comments to the pipeline.
 
-    It has one task, since several writers on one table lose updates. `pipeline` is set by the worker before the app starts.
+    It has one task, because several writers on one table lose updates. The worker sets `pipeline` before the app
+    starts.
     """
 
     def __init__(self, app: SourceApp) -> None:
         self.pipeline: Pipeline | None = None
         self.agent: Any = app.source_agent(
-            "interest", self._handle, "Folds clicks, ratings and comments into interests, answers with slates."
+            "interest", self._handle, "Folds clicks, ratings and comments into interests and answers with slates."
         )
 
     async def _handle(self, batch: MicroBatch) -> None:
@@ -37,7 +38,7 @@ class InterestAgent:
 
 
 class InterestApp(SourceApp):
-    """The app with its agent `interest` and its table `interest`."""
+    """The Faust app with its agent `interest` and its table `interest`."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -46,7 +47,7 @@ class InterestApp(SourceApp):
 
 
 def __getattr__(name: str) -> Any:
-    """`stream.app.app`, for Faust's command line: made from the settings of the environment."""
+    """Return `stream.app.app` for Faust's command line, created from the settings of the environment."""
     if name == "app":
         made = globals()["app"] = InterestApp(load())
         return made

@@ -1,7 +1,7 @@
-"""One worker process: load the bundle, follow the catalogue, run the Faust app until told to stop.
+"""One worker process: it loads the bundle, follows the catalogue and runs the Faust app until it is stopped.
 
-Order of start: bundle and golden vectors, health server, catalogue to its end, then the app (join, recover, ready).
-Order of stop (SIGTERM, SIGINT): no new records, waiting comments finish, commit, leave the group, close.
+Start order: bundle and golden vectors, health server, catalogue to its end, then the app (join, recover, ready).
+Stop order (SIGTERM, SIGINT): accept no new records, finish waiting comments, commit, leave the group, close.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ from stream.process.watchdog import guard
 from stream.settings import Settings
 
 BUNDLE_LIMIT = 120.0  # seconds to load a bundle and to compute its golden vectors
-START = 5.0  # seconds that a start under way gets to come to an end, once a stop is asked for
-DRAIN = 5.0  # seconds that waiting comments get at the stop
+START = 5.0  # seconds that a start in progress gets to finish once a stop is requested
+DRAIN = 5.0  # seconds that waiting comments get when the worker stops
 AGAIN = 60.0  # seconds after which the `*` slate is published again
-TICK = 0.5  # seconds between two looks at the worker's condition
-THREADS = ("health", "topics", "signals")  # must not end by themselves
+TICK = 0.5  # seconds between two checks of the worker's condition
+THREADS = ("health", "topics", "signals")  # must not end on their own
 
 log = logging.getLogger("freshet.worker")
 
@@ -70,10 +70,15 @@ def run(
     cluster: str = "",
     room: Mapping[str, int] | None = None,
 ) -> None:
-    """Run one worker until SIGTERM or SIGINT, and end the process. topics: topic -> its id, where the broker tells ids;
-    cluster: the cluster's; room: source topic -> bytes of a record batch there at most.
+    """Run one worker until SIGTERM or SIGINT, then end the process. Later errors end the process, too.
 
-    Raises FreshetError for a bundle that cannot be used, or that the settings do not fit; later errors end the process.
+    Args:
+        settings: The worker's settings.
+        topics: Topic -> its id, if the broker reports ids.
+        cluster: The cluster's id.
+        room: Source topic -> maximum bytes of a record batch there.
+    Raises:
+        FreshetError: The bundle cannot be used, or the settings do not fit it.
     """
     logs.configure(settings.log_level)
     stopping.listen()
@@ -91,29 +96,29 @@ def run(
         opened = open_for(bundle, settings.provider, threads)
     place = take(settings.data_dir, others="data_dir" not in settings.model_fields_set)
     if place.folder != settings.data_dir:
-        log.warning("data_dir: %s is in use by another worker; this one takes %s", settings.data_dir, place.folder)
+        log.warning("data_dir: %s is in use by another worker; this one uses %s", settings.data_dir, place.folder)
     settings = settings.model_copy(update={"data_dir": place.folder})
     supervision.guard_threads(lambda: stopping.asked)
     supervision.guard_services(lambda: stopping.asked)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
         runner.run(Worker(settings, bundle, opened, threads, topics or {}, cluster, place, room or {}).live())
-    leave(0)  # no thread that is still busy holds the end back
+    leave(0)  # threads that are still busy do not delay the end
 
 
 def check_fit(settings: Settings, bundle: Bundle) -> None:
-    """Raises SettingsError where a setting contradicts the bundle: the model would take each rating for another one."""
+    """Raise SettingsError if a setting contradicts the bundle: the model would take each rating for another one."""
     if settings.rating_scale != bundle.spec.rating_scale:
         found, expected = json.dumps(settings.rating_scale), json.dumps(bundle.spec.rating_scale)
         raise SettingsError(
             f"rating_scale: found {found}, expected {expected}, on which the bundle {bundle.id[:12]}... was trained; set "
-            f"FRESHET_RATING_SCALE='{expected}' for the worker and all other commands, or point CURRENT at a bundle of {found}"
+            f"FRESHET_RATING_SCALE='{expected}' for the worker and all other commands, or point CURRENT at a bundle with {found}"
         )
 
 
 @contextmanager
 def _in_time(seconds: float, error: FreshetError) -> Iterator[None]:
-    """Ends the process with `error` where the block takes longer: a graph that runs cannot be interrupted."""
+    """End the process with `error` if the block takes longer: a running graph cannot be interrupted."""
     late = threading.Timer(seconds, fatal, [error])
     late.daemon = True
     late.start()
@@ -133,20 +138,20 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Have `loop` call it; nothing where it is closed."""
+    """Have `loop` run `call`; do nothing if the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
 
 
 class Shown(NamedTuple):
-    """The `*` slate that was published last, and when, by the monotonic clock."""
+    """The `*` slate that was published last, and the time on the monotonic clock."""
 
     items: list[Scored]
     at: float
 
 
 class Worker:
-    """Everything of one worker, put together."""
+    """Builds, runs and stops all parts of one worker."""
 
     def __init__(
         self,
@@ -159,7 +164,18 @@ class Worker:
         place: Membership,
         room: Mapping[str, int],
     ) -> None:
-        """place: in the group, which goes with settings.data_dir; room: of the source topics, see `run`."""
+        """Create the worker; it starts with `live`.
+
+        Args:
+            settings: The worker's settings.
+            bundle: The loaded bundle.
+            opened: The bundle's models, ready to run.
+            threads: The threads that run the models.
+            topics: See `run`.
+            cluster: See `run`.
+            place: The worker's place in the group, which belongs to settings.data_dir.
+            room: See `run`.
+        """
         self._settings = settings
         self._place = place
         self._room = room
@@ -180,11 +196,11 @@ class Worker:
         self._app: InterestApp | None = None
         self._comments: CommentStage | None = None
         self._tasks: list[tuple[str, asyncio.Future[None]]] = []
-        self._turned = self._consumer_turned = 0  # how often the two loops have
-        self._encoded = 0  # texts of comments
+        self._turned = self._consumer_turned = 0  # how often the two loops have turned
+        self._encoded = 0  # comment texts
 
     async def live(self) -> None:
-        """`run`; an error ends the process here, before anything that is left open speaks."""
+        """Call `run`. An error ends the process here, before parts that are still open can log anything else."""
         try:
             await self.run()
         except Exception as error:
@@ -221,7 +237,7 @@ class Worker:
         asked = asyncio.ensure_future(self._stop.wait())
         starting = asyncio.ensure_future(app.start())
         await asyncio.wait((asked, starting), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():  # asked to stop meanwhile: nothing is claimed from here on
+        if not starting.done():  # a stop was requested meanwhile: nothing is claimed from here on
             await asyncio.wait((starting,), timeout=START)
         if not starting.done():
             log.info("worker stopped")
@@ -308,7 +324,7 @@ class Worker:
         self._describe_provider()
 
     def _describe_provider(self) -> None:
-        """Without a GPU: to whom it matters is whoever has set `provider`; by default a worker takes what there is."""
+        """Report the provider. If `auto` finds no GPU, warn only if `provider` was set; the default takes either."""
         found, policy = self._models.provider, self._settings.provider
         asked = "provider" in self._settings.model_fields_set
         self._metrics.use_provider(found, policy if asked else "default")
@@ -322,14 +338,14 @@ class Worker:
         return status.page(self._bundle, version("freshet"), self._models.provider, live)
 
     def _reject_item(self, offset: int, key: bytes | None, value: bytes | None, error: RecordError) -> None:
-        """The record stays in the items topic; here it is counted and named."""
+        """Count and log a rejected record; it stays in the items topic."""
         self._metrics.reject_item(error.reason)
         log.warning(
             "item record rejected: %s", error, extra={"offset": offset, "reason": error.reason, "field": error.field}
         )
 
     async def _beat(self) -> None:
-        """The heartbeat; and a look at whether all that must run runs, and gets on."""
+        """Send the heartbeat, and check that everything that must run is running and makes progress."""
         threads = [(one.name, one) for one in threading.enumerate() if one.name in THREADS]
         while True:
             self._turned += 1
@@ -358,7 +374,7 @@ class Worker:
         self._progress.look(work)
 
     def _beat_of_consumer(self) -> int:
-        """How often the loop of the consumer's thread has turned; asks it to turn again."""
+        """Return how often the loop of the consumer's thread has turned, and ask it to turn again."""
         if self._app is None or self._app.consumer.thread() is None:
             self._consumer_turned += 1
         else:
@@ -373,7 +389,7 @@ class Worker:
         return bool(app.consumer.joined and app.tables.actives_ready and not app.rebalancing)
 
     async def _watch(self, app: InterestApp, pipeline: Pipeline, catalogue: Catalogue) -> None:
-        """Readiness, gauges, and the slate for anyone unknown."""
+        """Update readiness and gauges, and publish the slate for unknown users."""
         consumer: SourceConsumer = app.consumer
         lag = Lag(self._settings.sources)
         differs = Difference()
@@ -383,7 +399,7 @@ class Worker:
             try:
                 up = self._recovered(app)
                 self._health.set(joined=consumer.joined, recovered=up)
-                if up and consumer.rebalances > rebalances:  # it may have come and gone since the last look
+                if up and consumer.rebalances > rebalances:  # readiness may have come and gone since the last check
                     partitions = sum(tp.topic in app.source_topics for tp in consumer.assignment())
                     self._metrics.observe_rebalances(consumer.rebalances - rebalances, partitions)
                     rebalances = consumer.rebalances
@@ -416,8 +432,11 @@ class Worker:
             await asyncio.sleep(TICK)
 
     async def _publish_popular(self, app: InterestApp, catalogue: Catalogue, shown: Shown | None) -> Shown | None:
-        """The `*` slate, at start and whenever the live catalogue changes it, by its partition's owner, named by epoch. Now and
-        then the same one again: somebody may have deleted it."""
+        """Publish the `*` slate at start and whenever the live catalogue changes it.
+
+        Only the owner of its partition does so, with its epoch in the headers. It publishes an unchanged slate again
+        every AGAIN seconds, because someone may have deleted it.
+        """
         settings = self._settings
         key = popularity.ANYONE.encode()
         partition = (murmur2(key) & 0x7FFFFFFF) % settings.partitions
@@ -440,11 +459,12 @@ class Worker:
     async def _shut(self, app: InterestApp, items: ItemsFollower) -> None:
         log.info("worker stops")
         self._health.set(joined=False)
-        stopping.waits_for = "micro-batches and comments that are under way"
+        stopping.waits_for = "micro-batches and comments in progress"
         if not await app.consumer.settle(DRAIN):
             waiting = self._comments.held if self._comments else 0
             log.warning(
-                "%d events wait for comments to be encoded: whoever gets their partitions reads them again", waiting
+                "%d events wait for comments to be encoded: the next owner of their partitions reads them again",
+                waiting,
             )
         for _, task in self._tasks:
             task.cancel()

@@ -1,1 +1,1 @@
-"""The live items: read from the topic `items`, kept as the matrix that the models score, and the popular ones among them."""
+"""The live items: reading them from the topic `items`, the matrix that the models score, and the popular items."""

@@ -1,8 +1,9 @@
 """The live items as the models see them: a matrix with spare capacity, swapped as immutable snapshots. Pure: no Kafka.
 
-Rows 0..N are the bundle's (row 0 UNKNOWN) and keep their places; items unseen in training get rows after them, with
-vectors from their text. A row never changes once a snapshot shows it: another text is another row, and the old one is
-retired until the matrix is next copied. So a reader needs no lock: it takes `Catalogue.snapshot` once and uses that.
+Rows 0..N belong to the bundle (row 0 is UNKNOWN) and keep their places. Items unseen in training get rows after them,
+with vectors computed from their text. A row never changes once a snapshot shows it: a new text gets a new row, and the
+old row is retired until the matrix is next copied. So a reader needs no lock: it takes `Catalogue.snapshot` once and
+uses that.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ GROWTH = 1.5
 
 
 class Rejected(NamedTuple):
-    """A record of the items topic that is not acceptable, and why."""
+    """A record of the items topic that is not acceptable, and the reason."""
 
     offset: int
     key: bytes | None
@@ -43,9 +44,12 @@ class Rejected(NamedTuple):
 class Snapshot:
     """One view of the catalogue.
 
-    offset: last offset of the items topic taken in, -1 for none; items: float32 [rows, D]; bias: float32 [rows], 0 for a
-    live item, -inf for row 0 and for rows removed, unavailable or retired; live: how many can be recommended; known: how
-    many can be read as input.
+    Attributes:
+        offset: Last applied offset of the items topic, -1 for none.
+        items: float32 [rows, D].
+        bias: float32 [rows], 0 for a live item, -inf for row 0 and for rows that are removed, unavailable or retired.
+        live: How many items can be recommended.
+        known: How many items can be read as input.
     """
 
     offset: int
@@ -60,15 +64,15 @@ class Snapshot:
     _hash_rows: Rows = field(repr=False)
 
     def row(self, item: str) -> int:
-        """The item's row; UNKNOWN where neither the bundle nor the catalogue has it. Not every known item is live."""
+        """Return the item's row; UNKNOWN if neither the bundle nor the catalogue has it. Not every known item is live."""
         return self._trained.get(item) or self._new.get(item, UNKNOWN)
 
     def item(self, row: int) -> str:
-        """The item of a row; "" for UNKNOWN."""
+        """Return the item of a row; "" for UNKNOWN."""
         return self._ids[row]
 
     def hidden_rows(self, hashes: NDArray[np.uint32]) -> Rows:
-        """int64 rows of the live items whose crc32 is among `hashes` (uint32). Items that share a hash are all found."""
+        """Return the int64 rows of all live items whose crc32 is among `hashes` (uint32). Items may share a hash."""
         first = np.searchsorted(self._hashes, hashes, "left")
         count = np.searchsorted(self._hashes, hashes, "right") - first
         if count.max(initial=0) > 1:
@@ -81,17 +85,18 @@ class Snapshot:
 
 
 class _Accepted(NamedTuple):
-    """The last acceptable record of one item in a batch. message: None for a tombstone."""
+    """The last acceptable record of one item in a batch; `message` is None for a tombstone."""
 
     record: tuple[int, bytes | None, bytes | None]
     message: Item | None
 
 
 class Catalogue:
-    """The items topic folded into snapshots, one writer thread.
+    """Applies the items topic to snapshots. It must have only one writer thread.
 
-    item_vectors: texts -> float32 [n, D], for items that the bundle lacks. The bundle's own items keep their trained
-    vectors whatever their text says.
+    Args:
+        bundle: The bundle. Its own items keep their trained vectors, whatever their text is.
+        item_vectors: Texts -> float32 [n, D], for items that the bundle lacks.
     """
 
     def __init__(self, bundle: Bundle, item_vectors: ItemVectors) -> None:
@@ -99,7 +104,7 @@ class Catalogue:
         self._decoder = JsonDecoder(Item)
         self._trained = {item: row for row, item in enumerate(bundle.item_ids, start=1)}
         self._new: dict[str, int] = {}
-        self._digests: dict[str, bytes] = {}  # of the text behind each new item's vector
+        self._digests: dict[str, bytes] = {}  # hash of the text from which each new item's vector was computed
         self._matrix = bundle.items
         self._size = len(bundle.items)
         self._bias = np.full(self._size, DEAD)
@@ -111,10 +116,10 @@ class Catalogue:
         self.snapshot = self._snap()
 
     def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
-        """Take in records (offset, key, value) in the order of the topic, then swap the snapshot once.
+        """Apply records (offset, key, value) in the order of the topic, then swap the snapshot once.
 
-        Returns the records that are not acceptable; they change nothing. A null value removes the item, `available: false`
-        keeps it from being recommended. Text is encoded only where it is new.
+        Returns the records that are not acceptable; they change nothing. A null value removes the item. An item with
+        `available: false` is not recommended. Text is encoded only if it is new.
         """
         rejected: list[Rejected] = []
         accepted: dict[str, _Accepted] = {}
@@ -156,12 +161,12 @@ class Catalogue:
         return item, message
 
     def _forget(self, item: str) -> int:
-        """The row that a tombstone ends; UNKNOWN where there is none."""
+        """Forget an item after a tombstone. Return its row; UNKNOWN if there is none."""
         self._digests.pop(item, None)
         return self._trained.get(item) or self._new.pop(item, UNKNOWN)
 
     def _encode_new(self, accepted: dict[str, _Accepted], rejected: list[Rejected]) -> None:
-        """Rows for the new items of a batch and for those whose text has changed."""
+        """Add rows for the new items of a batch and for items whose text has changed."""
         texts: dict[str, list[str]] = {}
         for item, (_, message) in accepted.items():
             if message is not None and item not in self._trained:
@@ -195,7 +200,7 @@ class Catalogue:
         self._size += 1
 
     def _make_room(self, count: int) -> None:
-        """Where `count` more rows do not fit, copy the matrix to a larger one without the retired rows."""
+        """If `count` more rows do not fit, copy the matrix to a larger one without the retired rows."""
         if self._size + count > len(self._matrix):
             kept = len(self._trained) + 1
             rows = np.fromiter((*range(kept), *self._new.values()), np.int64, kept + len(self._new))
@@ -212,8 +217,10 @@ class Catalogue:
         self._bias = bias
 
     def _index(self, first: int) -> None:
-        """Merge the rows from `first` on into the hash index, or rebuild it from row 1. Rows that are not live are in it
-        too and left out when it is asked."""
+        """Merge the rows from `first` on into the hash index, or rebuild it from row 1.
+
+        The index also contains rows that are not live; a lookup leaves them out.
+        """
         hashes = np.fromiter(map(item_hash, self._ids[first:]), np.uint32, len(self._ids) - first)
         order = np.argsort(hashes, kind="stable")
         hashes, rows = hashes[order], order.astype(np.int64) + first

@@ -1,7 +1,7 @@
-"""Follows the compacted items topic into the catalogue: to its end before the worker is ready, then live.
+"""Reads the compacted items topic into the catalogue: to its end before the worker is ready, then continuously.
 
-A consumer of its own without a group: every worker has the whole catalogue, and nothing is committed. It starts at the
-beginning each time, so records that are not acceptable are reported again after each start.
+It has its own consumer without a group: every worker has the whole catalogue, and nothing is committed. It starts at
+the beginning each time, so records that are not acceptable are reported again after each start.
 """
 
 from __future__ import annotations
@@ -27,18 +27,23 @@ from stream.settings import Settings
 OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
 OnSnapshot = Callable[[Snapshot], None]
 MAX_RECORDS: Final = 500
-"""Applied at a time: new texts take seconds a hundred to encode, and whoever watches sees that it gets on."""
+"""Records applied at a time: encoding 100 new texts takes seconds, and small steps let the stall watch see progress."""
 POLL_MS: Final = 1_000
 METADATA: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
 class ItemsFollower:
-    """Feeds partition 0 of the items topic to a catalogue, in a thread of its own, so that encoding texts holds nothing up.
+    """Applies partition 0 of the items topic to a catalogue.
 
-    on_rejected: called with offset, key, value and reason of each record that is not acceptable; on_snapshot: called after
-    each swap; both in the event loop.
-    `task`, set by `start`, ends only by a failure or by `stop`: whoever owns the follower watches it.
+    It does so in its own thread, so that encoding texts delays nothing else.
+    `start` sets `task`, which ends only on a failure or by `stop`; the owner of the follower must watch it.
+
+    Args:
+        settings: The worker's settings.
+        catalogue: Gets the records.
+        on_rejected: Called in the event loop with offset, key, value and reason of each record that is not acceptable.
+        on_snapshot: Called in the event loop after each swap.
     """
 
     def __init__(
@@ -57,15 +62,17 @@ class ItemsFollower:
         self._thread = ThreadPoolExecutor(1, "catalogue")
         self._consumer: Any = None
         self._applying = False
-        self._end = -1  # of the topic, at the start
-        self._at = -1  # the position: it moves also past what holds no record
+        self._end = -1  # the topic's end at the start
+        self._at = -1  # the position, which also moves past offsets without a record
         self._cut: LossError | None = None
 
     async def start(self) -> None:
-        """Returns when the catalogue has reached the end that the topic had at the call, and follows from there.
+        """Read the topic to the end that it has now, then follow it in a task.
 
-        Raises BrokerError where no broker answers, TopologyError where the topic is missing or has several partitions, LossError
-        where records are deleted, or the log is cut off, while it is read.
+        Raises:
+            BrokerError: No broker answers.
+            TopologyError: The topic is missing or has several partitions.
+            LossError: Records are deleted, or the log is truncated, while it is read.
         """
         try:
             self._consumer = AIOKafkaConsumer(
@@ -102,12 +109,12 @@ class ItemsFollower:
         self.task = asyncio.create_task(self._follow(), name="items")
 
     def tasks(self) -> Iterator[tuple[str, asyncio.Future[Any] | None]]:
-        """What must not end by itself while it follows (stream.process.supervision)."""
+        """Yield the tasks that must not end on their own while it follows (stream.process.supervision)."""
         yield "items", self.task
         yield from consumer_tasks("the items' consumer", self._consumer)
 
     def work(self) -> dict[str, Work]:
-        """What there is to do now (stream.process.progress)."""
+        """Return what there is to do now (stream.process.progress)."""
         offset, topic = self.catalogue.snapshot.offset, self._place.topic
         if self.task is None:
             away = absent(self._consumer, [self._place]) if self._consumer is not None else ""
@@ -115,11 +122,11 @@ class ItemsFollower:
             wanted = f"the catalogue: {topic} is read up to {offset} of {self._end - 1}"
             return {"items": Work(wanted, (offset, self._at), away, held)}
         if self._applying:
-            return {"items": Work(f"records of {topic} behind {offset} to be encoded", offset)}
+            return {"items": Work(f"records of {topic} after {offset} to be encoded", offset)}
         return {}
 
     async def stop(self) -> None:
-        """Ends the task, the consumer and the thread; may be called twice. A failure of the task is not raised again."""
+        """End the task, the consumer and the thread, without raising a failure of the task again. May be called twice."""
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
@@ -132,12 +139,12 @@ class ItemsFollower:
         topic = self._place.topic
         partitions = await self._partitions(topic)
         if not partitions:
-            raise TopologyError(f"the topic {topic} is missing; `freshet topics create` makes it")
+            raise TopologyError(f"the topic {topic} is missing; `freshet topics create` creates it")
         if partitions != {0}:
             raise TopologyError(f"the topic {topic} has {len(partitions)} partitions, expected 1")
 
     async def _partitions(self, topic: str) -> set[int]:
-        """What the metadata say, once they know the topic; empty where they do not within METADATA seconds."""
+        """Return the topic's partitions once the metadata contain them; empty if they do not within METADATA seconds."""
         end = asyncio.get_running_loop().time() + METADATA
         while True:
             found = set(self._consumer.partitions_for_topic(topic) or ())
@@ -151,7 +158,7 @@ class ItemsFollower:
                 self._report()
 
     async def _take(self, timeout_ms: int) -> bool:
-        """One fetch into the catalogue; False where nothing came."""
+        """Apply one fetch to the catalogue. Return False if it had no records."""
         try:
             batches = await self._consumer.getmany(self._place, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
         except OffsetOutOfRangeError as error:
@@ -159,10 +166,10 @@ class ItemsFollower:
                 raise self._cut from None
             (offset,) = error.args[0].values()
             raise LossError(
-                f"{self._place.topic}: its log no longer holds offset {offset}, up to where it was read: records were deleted, "
+                f"{self._place.topic}: its log no longer holds offset {offset}, up to which it was read: records were deleted, "
                 "or it was recreated; the next start reads what is left"
             ) from None
-        if self._cut is not None:  # before anything of the other log is taken in
+        if self._cut is not None:  # before any record of the other log is applied
             raise self._cut
         records = [(record.offset, record.key, record.value) for batch in batches.values() for record in batch]
         if not records:
@@ -179,7 +186,10 @@ class ItemsFollower:
         return True
 
     async def _on_cut(self, place: TopicPartition, end: int, read: int) -> None:
-        """The catalogue shows items of records that no log has. `_take` tells it: this is called within a fetch of the client."""
+        """Note that the catalogue shows items whose records no longer exist.
+
+        `_take` raises the error, because this is called within a fetch of the client.
+        """
         self._cut = items_cut(place.topic, place.partition, end, read)
 
     def _report(self) -> None:

@@ -1,4 +1,4 @@
-"""The slate for anyone unknown: the most popular live items, published under `*`."""
+"""The slate for unknown users: the most popular live items, published under `*`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ANYONE = "*"
 
 
 def popular_items(popularity: NDArray[np.float32], catalogue: Catalogue, k: int) -> list[Scored]:
-    """The k live items with the most interactions in the training part, best first; equal counts by row.
+    """Return the k live items with the most interactions in the training part, best first, equal counts by row.
 
-    popularity: float32 [N + 1], counts of the bundle's items; items new since then count 0.
+    `popularity` is float32 [N + 1], the counts of the bundle's items. Items that are newer than the bundle count 0.
     """
     live = np.flatnonzero(catalogue.bias == 0)
     counts = np.zeros(len(catalogue.bias), np.float32)
@@ -25,7 +25,7 @@ def popular_items(popularity: NDArray[np.float32], catalogue: Catalogue, k: int)
 
 
 def popular_slate(items: list[Scored], catalogue: int, bundle: str, now: int) -> Recommendation:
-    """The `*` slate: it shows no state, so seq is 0 and it names no events. now: epoch ms."""
+    """Return the `*` slate. It shows no state, so seq is 0 and it names no events. `now` is in epoch ms."""
     return Recommendation(
         user=ANYONE, slate=f"popular-{now:x}", seq=0, chain=ZERO_CHAIN.hex(), items=items, time=now, latency_ms=-1,
         events=[], applied={}, catalogue=catalogue, bundle=bundle, strategy="popularity", replay=False,

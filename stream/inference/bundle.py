@@ -1,6 +1,6 @@
-"""A bundle of models, verified: what passes from export to the worker. The format is docs/bundle.md.
+"""A verified bundle of models: what export hands to the worker. docs/bundle.md describes the format.
 
-Nothing of a bundle is used before its hash was found right; a file is read once, as bytes, so that what was verified is
+No part of a bundle is used before its hash is verified. Each file is read once, as bytes, so that what was verified is
 what is used. Every refusal is a BundleError that names the file and the reason.
 """
 
@@ -31,14 +31,14 @@ from stream.settings import toml_file
 
 PLAIN: Final = 2
 ACTING: Final = 3
-"""Schemas of the manifest: ACTING where the step graph reads actions, so that a version that feeds none refuses the bundle by its
-schema; else PLAIN, which earlier versions serve too. Nothing else differs."""
+"""Schemas of the manifest. It is ACTING if the step graph reads actions, so that a version that feeds none refuses the
+bundle by its schema. Otherwise it is PLAIN, which earlier versions serve, too. Nothing else differs."""
 OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 GRAPHS: Final = ("step.onnx", "score.onnx", "text.onnx", "item.onnx")
 RATING: Final = "rating.onnx"
-"""There where the manifest has `reading`: comments without a value get one."""
+"""Present if the manifest has `reading`: then comments without a value get one."""
 FILES: Final = (
     *GRAPHS, "tokenizer.json", "items.npy", "item_ids.json", "popularity.npy", "golden.npz", "weights.safetensors",
     "card.md",
@@ -46,7 +46,7 @@ FILES: Final = (
 _ID = re.compile(r"[0-9a-f]{64}")
 _MAX_MANIFEST = 4 << 20
 _MAX_FILE = 16 << 30
-_MAX_GOLDEN = 1 << 30  # bytes once unpacked: a small archive can hold any number of zeros
+_MAX_GOLDEN = 1 << 30  # unpacked bytes: a small archive can hold any number of zeros
 _UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 Width = Annotated[int, Meta(ge=1, le=1 << 20)]
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -60,7 +60,15 @@ class FileEntry(Struct, frozen=True):
 
 
 class Dims(Struct, frozen=True):
-    """Widths D, H, T; N items; most tokens of a text."""
+    """Sizes of the models.
+
+    Attributes:
+        item: Width D.
+        hidden: Width H.
+        text: Width T.
+        items: Number of items N.
+        max_tokens: Maximum tokens of a text.
+    """
 
     item: Width
     hidden: Width
@@ -75,7 +83,7 @@ class _Version(Struct, frozen=True):
 
 
 class Inputs(Struct, frozen=True):
-    """What stream.core.features.InputSpec needs."""
+    """The fields that stream.core.features.InputSpec needs."""
 
     rating_scale: tuple[float, float]
     scenes: tuple[str, ...]
@@ -85,7 +93,7 @@ class Inputs(Struct, frozen=True):
 
 
 class Parity(Struct, frozen=True):
-    """How far a graph was from torch at export, and how far it may be from the golden vectors at load, in `unit`."""
+    """A graph's deviation from torch at export (`max`), and its tolerance from the golden vectors at load, in `unit`."""
 
     max: float
     tolerance: Annotated[float, Meta(gt=0)]
@@ -93,8 +101,14 @@ class Parity(Struct, frozen=True):
 
 
 class BlendEntry(Struct, frozen=True):
-    """What the score adds to the recurrent interest, for people; the graph holds it. neighbours: K, 0 where it has none;
-    last: how many choices the worker hands to the graph; the others as in docs/bundle.md."""
+    """What the score adds to the recurrent interest. The graph contains it; these values are for human readers.
+
+    Attributes:
+        last: How many choices the worker passes to the graph.
+        neighbours: K, 0 if there are none.
+
+    docs/bundle.md describes the others.
+    """
 
     last: Annotated[int, Meta(ge=0, le=MAX_RECENT)]
     fade: float
@@ -105,9 +119,17 @@ class BlendEntry(Struct, frozen=True):
 
 
 class Card(Struct, frozen=True):
-    """The model card, beside `data` and `metrics`. protocol: how the figures were found; intervals: metric -> its 95 %
-    interval; parameters: of the trained network; bytes: of the folder's other files; seconds: of training; licences: part ->
-    terms of its weights."""
+    """The model card, in addition to `data` and `metrics`.
+
+    Attributes:
+        protocol: How the figures were measured.
+        intervals: Metric -> its 95 % interval.
+        parameters: Parameters of the trained network.
+        bytes: Size of the folder's other files.
+        seconds: Training time.
+        seeds: Seeds of the training.
+        licences: Part -> license terms of its weights.
+    """
 
     protocol: str
     intervals: dict[str, tuple[float, float]]
@@ -119,8 +141,14 @@ class Card(Struct, frozen=True):
 
 
 class ReadingEntry(Struct, frozen=True):
-    """How ratings are read out of comments. layers: of text.onnx that rating.onnx goes on from; scale: of the data it learned
-    from, stretched to the bundle's; data, metrics: for people."""
+    """How ratings are read from comments.
+
+    Attributes:
+        layers: Number of layers of text.onnx after which rating.onnx continues.
+        scale: Rating scale of its training data, which is stretched to the bundle's scale.
+        data: Description of its training data, for human readers.
+        metrics: Its metrics, for human readers.
+    """
 
     layers: Annotated[int, Meta(ge=1)]
     scale: tuple[float, float]
@@ -129,7 +157,7 @@ class ReadingEntry(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """manifest.json; unknown fields are ignored."""
+    """The content of manifest.json; unknown fields are ignored."""
 
     schema: int
     created: int
@@ -148,10 +176,14 @@ class Manifest(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Bundle:
-    """One verified bundle. N items of the training; row 0 of `items` and `popularity` is UNKNOWN.
+    """One verified bundle. N is the number of training items; row 0 of `items` and `popularity` is UNKNOWN.
 
-    id: hex; state_model: 16 bytes that stamp the states; items: float32 [N + 1, D]; popularity: float32 [N + 1];
-    tolerances: graph name -> Parity.
+    Attributes:
+        id: Hex id.
+        state_model: 16 bytes that mark the states.
+        items: float32 [N + 1, D].
+        popularity: float32 [N + 1].
+        parity: Graph name -> Parity.
     """
 
     id: str
@@ -174,20 +206,20 @@ class Bundle:
     reading: ReadingEntry | None = field(default=None, repr=False)
 
     def read(self, name: str) -> bytes:
-        """The verified content of one file. Raises BundleError where it is missing or was changed."""
+        """Return the verified content of one file. Raises BundleError if it is missing or was changed."""
         return _verified(self.folder, name, self.files[name])
 
     def golden(self, graph_name: str) -> dict[str, NDArray[Any]]:
-        """The golden vectors of one graph: input or output name -> array."""
+        """Return the golden vectors of one graph: input or output name -> array."""
         return _golden(self.read("golden.npz"), graph_name)
 
 
 def current(bundles: Path) -> Path:
-    """The folder of the bundle in use, by the pointer file CURRENT. Raises BundleError where there is none."""
+    """Return the folder of the bundle that the file CURRENT points to. Raises BundleError if there is none."""
     if not (bundles / CURRENT).exists():
         folder = bundles.absolute()
         raise BundleError(
-            f"bundles: {folder / CURRENT} is not there: no bundle yet; `freshet export RUN --out {folder}` makes one "
+            f"bundles: {folder / CURRENT} does not exist: no bundle yet; `freshet export RUN --out {folder}` creates one "
             f"({toml_file.told()})"
         )
     name = str(_read(bundles / CURRENT, 1024), "utf-8", "replace").strip()
@@ -197,9 +229,9 @@ def current(bundles: Path) -> Path:
 
 
 def load(folder: Path) -> Bundle:
-    """Verify every file of one bundle and read what is small. Raises BundleError naming the file and the reason."""
+    """Verify every file of one bundle and read the small ones. Raises BundleError, which names the file and the reason."""
     if folder.is_symlink() or not folder.is_dir():
-        raise BundleError(f"{folder}: no bundle folder there")
+        raise BundleError(f"{folder}: not a bundle folder")
     raw = _read(folder / MANIFEST, _MAX_MANIFEST)
     identity = sha256(raw).hexdigest()
     if identity != folder.name:
@@ -245,7 +277,7 @@ def load(folder: Path) -> Bundle:
 
 
 def stamp(step: bytes, items: bytes) -> bytes:
-    """The 16 bytes that mark states: another step graph or another item matrix gives other states."""
+    """Return the 16 bytes that mark states: another step graph or another item matrix produces other states."""
     return sha256(sha256(step).digest() + sha256(items).digest()).digest()[:16]
 
 
@@ -263,21 +295,19 @@ def _manifest(raw: bytes) -> Manifest:
     expected = {*FILES, *([RATING] if manifest.reading else [])}
     if set(manifest.files) != expected:
         missing, extra = expected - set(manifest.files), set(manifest.files) - expected
-        raise BundleError(
-            f"{MANIFEST}: lists other files than expected: missing {sorted(missing)}, extra {sorted(extra)}"
-        )
+        raise BundleError(f"{MANIFEST}: the list of files is wrong: missing {sorted(missing)}, extra {sorted(extra)}")
     if not manifest.inputs.rating_scale[0] < manifest.inputs.rating_scale[1]:
         raise BundleError(f"{MANIFEST}: rating_scale: expected min < max")
     _check_actions(manifest)
     if wrong := {name.removesuffix(".onnx") for name in expected if name.endswith(".onnx")} - set(manifest.parity):
-        raise BundleError(f"{MANIFEST}: parity is not stated for {sorted(wrong)}")
+        raise BundleError(f"{MANIFEST}: parity is missing for {sorted(wrong)}")
     return manifest
 
 
 def _check_actions(manifest: Manifest) -> None:
     names = manifest.inputs.actions
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise BundleError(f"{MANIFEST}: inputs.actions: {twice[0]!r} stands there twice, expected each name once")
+        raise BundleError(f"{MANIFEST}: inputs.actions: {twice[0]!r} occurs twice, expected each name once")
     if names and manifest.schema != ACTING:
         raise BundleError(
             f"{MANIFEST}: inputs.actions: {len(names)} names ({', '.join(names)}) under schema {manifest.schema}, expected "
@@ -291,7 +321,7 @@ def _check_actions(manifest: Manifest) -> None:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """A regular file, never through a link."""
+    """Read a regular file, never through a link."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
@@ -357,21 +387,24 @@ def _golden(content: bytes, graph_name: str) -> dict[str, NDArray[Any]]:
 
 
 def _archive(content: bytes) -> Any:
-    """A loaded npz; its arrays are unpacked when they are asked for."""
+    """Load an npz; its arrays are unpacked on access."""
     try:
         archive = np.load(io.BytesIO(content), allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("one array, no archive")
+            raise ValueError("a single array, not an archive")
         unpacked = sum(entry.file_size for entry in archive.zip.infolist()) if archive.zip else 0
     except (*_UNREADABLE, MemoryError) as error:
         raise BundleError(f"golden.npz: not an archive of NumPy arrays ({error})") from None
     if unpacked > _MAX_GOLDEN:
-        raise BundleError(f"golden.npz: {unpacked} bytes once unpacked, expected at most {_MAX_GOLDEN}")
+        raise BundleError(f"golden.npz: {unpacked} bytes unpacked, expected at most {_MAX_GOLDEN}")
     return archive
 
 
 def _finite_weights(content: bytes) -> None:
-    """The safetensors layout: u64 length, JSON header, data (https://github.com/huggingface/safetensors#format)."""
+    """Check that all weights are finite.
+
+    The safetensors layout: u64 length, JSON header, data (https://github.com/huggingface/safetensors#format).
+    """
     try:
         end = 8 + int.from_bytes(content[:8], "little")
         header = msgspec.json.decode(content[8:end], type=dict[str, dict[str, Any]])

@@ -1,8 +1,8 @@
-"""What is no recommendation: the finite value that masks an item in the score graph, and what a slate's places must be.
+"""Masking: the finite value that masks an item in the score graph, and the form of a slate's empty places.
 
-Why not -inf inside the graph: CUDA's TopK pads its input with -3.4e38 at rows behind the last, and gives that padding back where
-fewer than k scores are better. Masked items must rank above the padding and below every score; outside the graph a place
-that holds none has the score -inf, whatever runs it.
+The graph cannot use -inf. CUDA's TopK pads its input with -3.4e38 at rows after the last, and returns that padding if
+fewer than k scores are higher. So masked items must rank above the padding and below every score. Outside the graph an
+empty place has the score -inf on every provider.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 MASKED: Final = np.float32(-1e38)
-"""The score of a masked item inside the graph. What else is added to it is too small to change it."""
+"""The score of a masked item inside the graph. All other summands are too small to change it."""
 LEAST: Final = np.float32(-1e30)
-"""A score at or below it is no recommendation; one at or above its negative is an overflow. Real ones are some 10."""
+"""A score at or below it is not a recommendation; one at or above -LEAST is an overflow. Real scores are about 10."""
 
 
 def settle(
     scores: NDArray[np.float32], rows: NDArray[np.int64], items: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The graph's answer [B, k] over `items` rows -> the same, score -inf and row 0 at every place that holds none.
+    """Return the graph's answer [B, k] over `items` rows, with score -inf and row 0 at every empty place.
 
-    None: a score at or below LEAST, a row outside 0 .. items - 1, and every place of a user with a score that is NaN or has
-    overflowed.
+    A place is empty if its score is at or below LEAST or its row is outside 0 .. items - 1. All places of a user are
+    empty if one of the user's scores is NaN or has overflowed.
     """
     overflowed = ~(scores < -LEAST).all(axis=1, keepdims=True)
     none = overflowed | (scores <= LEAST) | (rows < 0) | (rows >= items)

@@ -1,4 +1,4 @@
-"""The recurrent step and the scoring as ONNX sessions: numpy in, numpy out. Shapes are those of docs/bundle.md."""
+"""The recurrent step and the scoring as ONNX sessions: numpy in, numpy out. The shapes are those in docs/bundle.md."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ from stream.inference.runtime import Policy
 Half = NDArray[np.float16]
 Rows = NDArray[np.int64]
 MIN_ROWS: Final = 2
-"""A single row takes matrix-vector kernels on some processors, whose sums round differently: never run one row alone."""
+"""Never run fewer rows: on some processors a single row uses matrix-vector kernels, whose sums round differently."""
 SCORED: Final = 64
-"""Users scored at a time on a CPU: what is held for them [64, N] stays near the processor."""
+"""Users scored at a time on a CPU, so that their arrays [64, N] stay in the processor's cache."""
 CELLS: Final = 2**27
-"""Users times items scored at a time on a GPU: 512 MiB for each of the few [B, N] arrays of the graph, far below 2^31 places."""
+"""Users times items scored at a time on a GPU: 512 MiB for each of the few [B, N] arrays of the graph, far below 2^31
+elements."""
 ULP_FLOOR: Final = 0.125
-"""States are compared in float16 steps of this magnitude or of the value, whichever is larger."""
+"""States are compared in float16 steps at this magnitude or at that of the value, whichever is larger."""
 
 
 class Models:
-    """One bundle's step and score sessions. Not for two caller threads at once. `provider`: what runs it, cuda or cpu;
-    last: how many of a user's last choices `score` wants; choices: behaviours that count as such, but for events of an action
-    that is `refused`; ended: how many graph calls have."""
+    """One bundle's step and score sessions. Only one thread at a time may call them.
+
+    Attributes:
+        provider: What runs them, cuda or cpu.
+        last: How many of a user's last choices `score` needs.
+        choices: Behaviours that count as choices, except events with a `refused` action.
+        refused: Actions that are not choices.
+        ended: How many graph calls have ended.
+    """
 
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.provider = provider
@@ -45,10 +52,10 @@ class Models:
         self._check_signatures()
 
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]:
-        """One event for each of B users: rows and states float16 [B, H] -> next h, next c float16 [B, H].
+        """Apply one event for each of B users: rows and states float16 [B, H] -> next h, next c float16 [B, H].
 
-        On one CPU a row's result is the same bits whatever batch it ran in and wherever in it. A row of which an input is not
-        finite has NaN: the graph alone may turn it into a saturated, finite state.
+        On one CPU a row's result has the same bits in any batch and at any place in it. If an input of a row is not
+        finite, its result is NaN, because the graph may turn such an input into a saturated, finite state.
         """
         count = len(h)
         if count == 0:
@@ -76,23 +83,30 @@ class Models:
         count: Rows,
         k: int,
     ) -> tuple[NDArray[np.float32], Rows]:
-        """States [B, H] against items [N, D] -> scores float32 [B, k], rows int64 [B, k], best first.
+        """Score states against items.
 
-        bias: float32 [N], 0 or -inf; hidden: int64 [S, 2], (user row, item row) pairs never to appear; recent: int64 [R, 3],
-        (user row, item row, age below `last`); count: int64 [B], events so far. k is cut to N. A place that holds no
-        recommendation has score -inf and row 0, on every provider (stream.inference.masking.settle); a user whose
-        state is not finite
-        has none.
+        Args:
+            h: States, float16 [B, H].
+            items: float32 [N, D].
+            bias: float32 [N], 0 or -inf.
+            hidden: int64 [S, 2], (user row, item row) pairs that must not appear.
+            recent: int64 [R, 3], (user row, item row, age below `last`).
+            count: int64 [B], events so far.
+            k: Length of the slates, at most N.
+        Returns:
+            Scores float32 [B, k] and rows int64 [B, k], best first. A place without a recommendation has score -inf and
+            row 0 on every provider (stream.inference.masking.settle). A user whose state is not finite has no
+            recommendations.
         """
         k = min(k, len(items))
         if len(h) == 0 or k <= 0:
             return np.zeros((len(h), max(k, 0)), np.float32), np.zeros((len(h), max(k, 0)), np.int64)
         late = recent[:, 1] > len(self._bundle.item_ids)
-        if late.any():  # items that came after training have no neighbours, as UNKNOWN has none
+        if late.any():  # items newer than the training have no neighbours, like UNKNOWN
             recent = recent.copy()
             recent[late, 1] = UNKNOWN
         broken = not_finite(h)
-        if broken.any():  # providers order NaN differently: none gets to see it
+        if broken.any():  # providers order NaN differently, so they never get NaN
             h = np.where(broken[:, None], np.float16(0), h)
         parts: list[tuple[NDArray[np.float32], Rows]] = []
         size = users_at_once(self.provider, len(items))
@@ -109,8 +123,10 @@ class Models:
         return scores, rows
 
     def _answer(self, feed: dict[str, NDArray[Any]], items: Any, bias: Any) -> tuple[Any, Any]:
-        """scores and rows as the graph gives them. On a GPU the catalogue stays there until another snapshot comes (every
-        snapshot has a bias array of its own)."""
+        """Return scores and rows as the graph outputs them.
+
+        A GPU keeps the catalogue until the next snapshot (every snapshot has its own bias array).
+        """
         if self.provider != "cuda":
             scores, rows = self._score.run(None, feed | {"items": items, "bias": bias})
             return scores, rows
@@ -161,8 +177,11 @@ class Models:
         )  # fmt: skip
 
     def _check_golden_actions(self, golden: dict[str, NDArray[Any]]) -> None:
-        """The last name of the manifest and none are among the golden vectors: so the graph was proved with as many names.
-        Where there are no actions, earlier versions' golden vectors have none either: zeros, which are not fed."""
+        """Check that the golden vectors contain the manifest's last action, so the graph was tested with all names.
+
+        If there are no actions, the golden vectors of earlier versions have none either. Then zeros are added, which
+        are not fed to the graph.
+        """
         names = self._bundle.spec.actions
         if not names:
             golden["action"] = np.zeros(len(golden["h"]), np.int64)
@@ -173,7 +192,7 @@ class Models:
             )
 
     def check_golden(self) -> None:
-        """Run the golden vectors of step and score; this warms the sessions up too. Raises BundleError on a deviation."""
+        """Run the golden vectors of step and score; this also warms up the sessions. Raises BundleError on a deviation."""
         try:
             golden = self._bundle.golden("step")
             self._check_golden_actions(golden)
@@ -193,7 +212,7 @@ class Models:
 
 
 def not_finite(*parts: NDArray[Any]) -> NDArray[np.bool_]:
-    """bool [B]: the rows in which any of the arrays [B, *] holds NaN or an infinity."""
+    """Return bool [B]: the rows in which any of the arrays [B, *] holds NaN or an infinity."""
     broken = np.zeros(len(parts[0]), np.bool_)
     for part in parts:
         broken |= ~np.isfinite(part).all(axis=1)
@@ -201,22 +220,24 @@ def not_finite(*parts: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def users_at_once(provider: str, items: int) -> int:
-    """How many users one call of the score graph takes over `items` rows."""
+    """Return how many users one call of the score graph scores over `items` rows."""
     return max(SCORED, CELLS // items) if provider == "cuda" else SCORED
 
 
 def _of_users(pairs: Rows, first: int, end: int) -> Rows:
-    """The lines of an int64 [S, *] whose user is in first .. end, counted from `first`."""
+    """Return the rows of an int64 [S, *] array whose user is in first .. end, with users counted from `first`."""
     mine = pairs[(pairs[:, 0] >= first) & (pairs[:, 0] < end)]
     mine[:, 0] -= first
     return mine
 
 
 def open_models(bundle: Bundle, provider: Policy) -> Models:
-    """Sessions on the accelerator that `provider` allows, proved by the golden vectors.
+    """Open sessions on the accelerator that `provider` allows, and check them with the golden vectors.
 
-    Raises BundleError where the bundle does not do what it did at export, ProviderError where CUDA is demanded and not
-    usable, SettingsError where more than one ONNX Runtime is installed.
+    Raises:
+        BundleError: The bundle does not compute what it did at export.
+        ProviderError: CUDA is required and not usable.
+        SettingsError: More than one ONNX Runtime is installed.
     """
     models = Models(bundle, accelerator.resolve(provider))
     models.check_golden()
@@ -224,7 +245,7 @@ def open_models(bundle: Bundle, provider: Policy) -> Models:
 
 
 def agree(graph: str, far: float, bundle: Bundle) -> None:
-    """Raises BundleError where a graph's outputs are farther from the golden ones than its stated tolerance."""
+    """Raise BundleError if a graph's outputs differ from the golden ones by more than its stated tolerance."""
     parity = bundle.parity[graph]
     if not far <= parity.tolerance:
         raise BundleError(
@@ -233,7 +254,10 @@ def agree(graph: str, far: float, bundle: Bundle) -> None:
 
 
 def ulps(found: NDArray[np.float16], expected: NDArray[np.float16]) -> float:
-    """Largest difference of two float16 arrays in float16 steps at max(|expected|, ULP_FLOOR); inf for other shapes or NaN."""
+    """Return the largest difference of two float16 arrays, in float16 steps at max(|expected|, ULP_FLOOR).
+
+    It is inf if the shapes differ or `found` is not finite.
+    """
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     if not found.size:
@@ -248,8 +272,11 @@ def slates_apart(
     expected: NDArray[np.float32],
     expected_rows: NDArray[np.int64],
 ) -> float:
-    """How far two sets of slates [B, k] are apart: the largest score difference; inf where an item differs for which
-    no other item's score is near enough (1e-3) to explain it. The last place is not compared by item."""
+    """Return the difference of two sets of slates [B, k]: the largest score difference.
+
+    It is inf if an item differs and no other item's score is near enough (1e-3) to explain that. The items at the last
+    place are not compared.
+    """
     if scores.shape != expected.shape or not np.array_equal(np.isneginf(scores), np.isneginf(expected)):
         return float("inf")
     real = ~np.isneginf(expected)

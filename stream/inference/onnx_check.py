@@ -1,7 +1,7 @@
-"""Looks into an ONNX file without the onnx package: the protobuf wire format, just deep enough to refuse what we do not run.
+"""Checks an ONNX file without the onnx package, by parsing the protobuf wire format as far as the checks need it.
 
-Refused: external data, operators outside the standard domain, functions, sparse tensors, another opset, NaN weights.
-Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+It refuses external data, operators outside the standard domain, functions, sparse tensors, another opset, and NaN
+weights. Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FLOATS: Final[dict[int, type[np.floating]]] = {1: np.float32, 10: np.float16, 1
 
 
 def check(name: str, model: bytes, opset: int) -> None:
-    """Raises BundleError naming the file where the graph is not a plain graph of `opset`."""
+    """Raise BundleError, which names the file, if the graph is not a plain graph of `opset`."""
     try:
         _model(memoryview(model), opset)
     except BundleError as error:
@@ -44,7 +44,7 @@ def _model(model: memoryview, opset: int) -> None:
             graphs += 1
             _graph(value, 0)
         elif number == 25:
-            raise BundleError("has functions of its own; expected standard operators only")
+            raise BundleError("defines functions; expected standard operators only")
     if graphs != 1:
         raise BundleError("has no graph")
     if set(opsets) - set(STANDARD) or set(opsets.values()) != {opset}:
@@ -109,7 +109,7 @@ def _tensor(tensor: memoryview) -> None:
 
 
 def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, varint or bytes) of one message, in order."""
+    """Yield (field number, varint or bytes) of each field of one message, in order."""
     at = 0
     while at < len(buffer):
         key, at = _varint(buffer, at)

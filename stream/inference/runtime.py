@@ -1,7 +1,7 @@
-"""ONNX Runtime: which accelerator is really usable, and sessions made one way.
+"""ONNX Runtime: which accelerator is really usable, and the only place that creates sessions.
 
-ONNX Runtime falls back to the CPU in silence, while `get_available_providers()` still names CUDA. So a value is put on
-the device to find out, and every session is asked what it runs on.
+ONNX Runtime falls back to the CPU silently, while `get_available_providers()` still names CUDA. So this module puts a
+value on the device to find out, and checks which provider every session runs on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES: Final = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
 def runtimes() -> list[str]:
-    """Names of the installed ONNX Runtime distributions; two of them overwrite each other's files."""
+    """Return the names of the installed ONNX Runtime distributions. Two of them overwrite each other's files."""
     names = {(dist.metadata["Name"] or "").lower().replace("_", "-") for dist in distributions()}
     return sorted(name for name in names if name == "onnxruntime" or _variant(name))
 
@@ -43,7 +43,12 @@ def _variant(name: str) -> bool:
 
 
 def resolve(policy: Policy) -> str:
-    """`cuda` or `cpu`. Raises ProviderError where CUDA is demanded and not usable; `auto` falls back, see `why_no_cuda`."""
+    """Return `cuda` or `cpu`. If CUDA is not usable, `auto` falls back to `cpu` (see `why_no_cuda`).
+
+    Raises:
+        ProviderError: CUDA is required and not usable.
+        SettingsError: More than one ONNX Runtime is installed.
+    """
     if len(found := runtimes()) > 1:
         raise SettingsError(f"more than one ONNX Runtime is installed ({', '.join(found)}): uninstall all but one")
     if policy == "cpu":
@@ -56,12 +61,12 @@ def resolve(policy: Policy) -> str:
 
 @cache
 def why_no_cuda() -> str:
-    """ "" where CUDA works; else why not."""
+    """Return "" if CUDA works, else the reason why not."""
     if NAMES["cuda"] not in ort.get_available_providers():
         return "this ONNX Runtime has no CUDA provider"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ort.preload_dlls()  # finds the CUDA libraries that came as wheels; prints, never raises
-    ort.set_default_logger_severity(4)  # the probe's failure is told below, in one line
+    ort.set_default_logger_severity(4)  # the probe's failure is reported below, in one line
     try:
         ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
         return ""
@@ -75,11 +80,15 @@ def why_no_cuda() -> str:
 
 
 def session(name: str, model: bytes, provider: str) -> Any:
-    """An InferenceSession of one thread. Raises BundleError naming the file, ProviderError on a silent fall-back, MachineError
-    where the machine fails: no memory, a GPU.
+    """Create an InferenceSession with one thread.
 
-    intra_op = inter_op = 1: several sessions and an event loop share few cores; one thread each had the best throughput
-    and the best p99. TensorFloat-32 is off, so that a GPU agrees with the CPU to about 1e-6.
+    intra_op = inter_op = 1, because several sessions and an event loop share few cores; one thread each had the best
+    throughput and the best p99. TensorFloat-32 is off, so that a GPU agrees with the CPU to about 1e-6.
+
+    Raises:
+        BundleError: ONNX Runtime refuses the file, which the error names.
+        ProviderError: ONNX Runtime has fallen back to another provider silently.
+        MachineError: The machine fails: no memory, or a GPU.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -94,16 +103,17 @@ def session(name: str, model: bytes, provider: str) -> Any:
             raise MachineError(f"{name}: {short}") from None
         raise BundleError(f"{name}: ONNX Runtime refuses it: {' '.join(str(error).split())[:300]}") from None
     if made.get_providers()[0] != NAMES[provider]:
-        raise ProviderError(f"{name}: asked for {provider}, runs on {made.get_providers()[0]}")
+        raise ProviderError(f"{name}: requested {provider}, runs on {made.get_providers()[0]}")
     return made
 
 
 def check_signature(
     name: str, made: Any, inputs: dict[str, tuple[Any, ...]], outputs: dict[str, tuple[Any, ...]]
 ) -> None:
-    """Names, types and fixed widths of a graph. Each value: (type, extent, ...); an extent of None is dynamic.
+    """Check the names, types and fixed widths of a graph.
 
-    Raises BundleError naming the file and the input.
+    Each value is (type, extent, ...); an extent of None is dynamic. Raises BundleError, which names the file and the
+    input or output.
     """
     for side, expected, found in (("input", inputs, made.get_inputs()), ("output", outputs, made.get_outputs())):
         if [value.name for value in found] != list(expected):

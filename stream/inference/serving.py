@@ -1,4 +1,4 @@
-"""What a worker computes with: the bundle's models and encoder, on what the setting `provider` allows, and their threads."""
+"""What a worker computes with: the bundle's models and encoder on an allowed provider, and their threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream.inference.text_encoder import Encoder, open_encoder
 
 
 def _step_back() -> None:
-    """Lower the calling thread's priority: where cores are short, a comment's text waits rather than everybody's slates."""
+    """Lower the calling thread's priority, so that a comment's text waits rather than all slates if cores are scarce."""
     if sys.platform == "linux":  # elsewhere priorities belong to processes
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
@@ -27,7 +27,7 @@ def _step_back() -> None:
 
 @dataclass(frozen=True)
 class Threads:
-    """One for the step and the scores, one for the texts of comments, one for the texts that have waited too long for it."""
+    """One thread for the step and the scores, one for comment texts, and one for texts that have waited too long."""
 
     models: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
     texts: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "texts", initializer=_step_back))
@@ -36,7 +36,13 @@ class Threads:
 
 @dataclass(frozen=True)
 class Opened:
-    """Sessions on one provider, proved by the golden vectors. why_cpu: why they are on the CPU where `auto` was to choose."""
+    """Sessions on one provider, checked with the golden vectors.
+
+    Attributes:
+        models: The step and score sessions.
+        encoder: The text sessions.
+        why_cpu: The reason why `auto` has chosen the CPU; "" otherwise.
+    """
 
     models: Models
     encoder: Encoder
@@ -44,9 +50,11 @@ class Opened:
 
 
 def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
-    """The bundle's sessions on what `policy` allows; `auto` takes the CPU where the GPU has no memory left, or fails.
+    """Open the bundle's sessions on a provider that `policy` allows.
 
-    Raises as `stream.inference.models.open_models` does, MachineError where the machine fails.
+    `auto` uses the CPU if the GPU is out of memory or fails.
+
+    Raises the errors of `stream.inference.models.open_models`, and MachineError if the machine fails.
     """
     if runtime.resolve(policy) == "cuda":
         try:
@@ -64,8 +72,11 @@ def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
 
 
 def _open_on_cuda(bundle: Bundle, threads: Threads) -> Opened:
-    """The threads that serve events call their sessions here: ONNX Runtime makes what CUDA needs for a thread at its first call,
-    which else would fail once partitions are claimed. (That of the catalogue encodes new items before they are.)"""
+    """Open sessions on CUDA, and call them once in each thread that serves events.
+
+    ONNX Runtime allocates a thread's CUDA resources at its first call. Otherwise that call could fail after partitions
+    are claimed. (The catalogue's thread encodes new items before that.)
+    """
     models, encoder = open_models(bundle, "cuda"), open_encoder(bundle, "cuda")
     threads.models.submit(models.check_golden).result()
     for texts in (threads.texts, threads.urgent):

@@ -1,4 +1,4 @@
-"""Texts to vectors: BERT over ONNX Runtime with `tokenizers` alone, from there to the vectors of new items and to
+"""Texts to vectors: BERT on ONNX Runtime with only `tokenizers`. From these it computes the vectors of new items and
 the ratings in comments."""
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from stream.inference.runtime import Policy
 
 Vectors = NDArray[np.float32]
 BUCKET: Final = 8
-"""A text is padded to a multiple of so many tokens: its own length decides, never its neighbours'."""
+"""A text is padded to a multiple of this many tokens. Only its own length decides, never that of other texts."""
 BATCH_TOKENS: Final = 2048
 
 
 class Encoder:
-    """Text -> unit vector of width T. `provider`: what runs it, cuda or cpu. Thread-safe."""
+    """Encodes a text as a unit vector of width T; `provider` is what runs it, cuda or cpu. Thread-safe."""
 
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.provider = provider
@@ -58,7 +58,10 @@ class Encoder:
         )  # fmt: skip
 
     def encode(self, text: str) -> Vectors:
-        """One text -> float32 [T], run alone: the vector depends on the text only. The empty text has zeros, as in training."""
+        """Encode one text as float32 [T]. It is run alone, so the vector depends only on the text.
+
+        The empty text has zeros, as in training.
+        """
         if not text:
             return np.zeros(self.width, np.float32)
         vector: Vectors = self._run([self._tokens(text)])[0]
@@ -66,13 +69,14 @@ class Encoder:
 
     @property
     def reads(self) -> bool:
-        """The bundle can read the rating out of a text."""
+        """Whether the bundle can read the rating from a text."""
         return self._rating is not None
 
     def encode_and_read(self, text: str) -> tuple[Vectors, float]:
-        """One text, run alone -> its vector, the same as from `encode`, and the rating in it on the bundle's scale.
+        """Encode one text, run alone. Return the same vector as `encode`, and the rating in it on the bundle's scale.
 
-        NaN for the empty text, and where the bundle does not read. Both share the lower layers: no second BERT runs.
+        The rating is NaN for the empty text, and if the bundle does not read ratings. Vector and rating share the lower
+        layers, so no second BERT runs.
         """
         if not text or self._rating is None:
             return self.encode(text), math.nan
@@ -82,8 +86,11 @@ class Encoder:
         return vector[0], float(value[0])
 
     def encode_many(self, texts: Sequence[str]) -> Vectors:
-        """Texts -> float32 [n, T], in the order given. Texts of one padded length share a batch on a GPU; on a CPU each
-        runs alone, which is about as fast there and keeps the vector a function of the text."""
+        """Encode texts as float32 [n, T], in the given order.
+
+        On a GPU, texts with the same padded length share a batch. On a CPU each runs alone, which is about as fast
+        there and keeps the vector a function of the text.
+        """
         vectors = np.zeros((len(texts), self.width), np.float32)
         if self.provider == "cpu":
             for row, text in enumerate(texts):
@@ -103,7 +110,7 @@ class Encoder:
         return vectors
 
     def item_vectors(self, texts: Sequence[str]) -> Vectors:
-        """Texts of items unseen in training -> float32 [n, D], what the catalogue holds of them."""
+        """Return the catalogue's vectors, float32 [n, D], for the texts of items unseen in training."""
         return self._tower(self.encode_many(texts)) if texts else np.zeros((0, self._item_width), np.float32)
 
     def _tower(self, text: Vectors) -> Vectors:
@@ -112,16 +119,16 @@ class Encoder:
         return vectors
 
     def _tokens(self, text: str) -> Encoding:
-        # A lone surrogate is no text: the tokenizer would refuse it.
+        # A lone surrogate is not valid text: the tokenizer would refuse it.
         return self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
 
     def _run(self, encoded: Sequence[Encoding]) -> Vectors:
-        """Encodings of one padded length -> float32 [n, T]."""
+        """Return float32 [n, T] for encodings of one padded length."""
         vectors: Vectors = self._session.run(["vector"], self._feed(encoded))[0]
         return vectors
 
     def _feed(self, encoded: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-        """Encodings of one padded length as text.onnx takes them."""
+        """Return encodings of one padded length as the inputs of text.onnx."""
         shape = len(encoded), _padded(encoded[0])
         ids = np.zeros(shape, np.int64)
         mask = np.zeros(shape, np.int64)
@@ -131,7 +138,7 @@ class Encoder:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
 
     def check_golden(self, bundle: Bundle) -> None:
-        """Encode the golden sentences and item texts, which warms the sessions up. Raises BundleError on a deviation."""
+        """Encode the golden sentences and item texts; this also warms up the sessions. Raises BundleError on a deviation."""
         try:
             golden = bundle.golden("encoder")
             agree("text", apart(self.encode_many([*map(str, golden["sentences"])]), golden["vectors"]), bundle)
@@ -146,14 +153,14 @@ class Encoder:
 
 
 def open_encoder(bundle: Bundle, provider: Policy) -> Encoder:
-    """The bundle's encoder with sessions of its own, proved by the golden vectors. Raises as `open_models` does."""
+    """Open the bundle's encoder with its own sessions, checked with the golden vectors. Raises as `open_models` does."""
     encoder = Encoder(bundle, accelerator.resolve(provider))
     encoder.check_golden(bundle)
     return encoder
 
 
 def apart(found: Vectors, expected: Vectors) -> float:
-    """Largest difference of a component; inf where the shapes differ or a value is not finite."""
+    """Return the largest difference of a component; inf if the shapes differ or a value is not finite."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found - expected).max(initial=0.0))

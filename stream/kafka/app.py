@@ -26,8 +26,8 @@ from stream.process.supervision import Task
 from stream.settings import Settings, security
 
 NEVER: Final = 100 * 365 * 86_400.0
-"""Seconds without a fetch until aiokafka leaves the group, for good. A worker that owns no partition has nothing to fetch, and
-whether one gets on that does own some, the stall watch says."""
+"""Seconds without a fetch until aiokafka leaves the group; in effect never. A worker that owns no partition has nothing
+to fetch. If it owns some, the stall watch checks that it makes progress."""
 
 Handler = Callable[[MicroBatch], Awaitable[None]]
 
@@ -40,9 +40,9 @@ class SourceTransport(driver.Transport):
 
 
 class MicroBatchChannel(Channel):
-    """Channel of micro-batches, named after the topics that they come from.
+    """A channel of micro-batches, named after the topics that they come from.
 
-    Its queue is unmanaged: Faust's flow control would clear it, and with it records that were never processed.
+    Its queue is unmanaged, because Faust's flow control would clear it and lose records that were never processed.
     """
 
     @property
@@ -56,7 +56,7 @@ class MicroBatchChannel(Channel):
 
 
 class SourceApp(faust.App):
-    """A Faust app whose source topics arrive as micro-batches. Ends the process on any crash of a service."""
+    """A Faust app whose source topics arrive as micro-batches. It ends the process if any service crashes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -90,7 +90,7 @@ class SourceApp(faust.App):
             broker_rebalance_timeout=settings.rebalance_timeout,
             broker_request_timeout=settings.group_request_timeout,
             broker_max_poll_interval=NEVER,
-            consumer_auto_offset_reset="none",  # nobody moves on in silence: SourceConsumer says where to
+            consumer_auto_offset_reset="none",  # no silent reset: SourceConsumer decides where to continue
             consumer_max_fetch_size=5 << 20,
             producer_acks=-1,
             producer_linger=0,
@@ -102,12 +102,17 @@ class SourceApp(faust.App):
         self.micro_batches = MicroBatchChannel(self)
 
     def use(self, membership: Membership, room: Mapping[str, int]) -> None:
-        """This worker's place in its group, taken before the app starts; room: source topic -> bytes of a batch there at most."""
+        """Set what the app needs before it starts.
+
+        Args:
+            membership: This worker's place in its group.
+            room: Source topic -> maximum bytes of a record batch there.
+        """
         self.membership = membership
         self.room = room
 
     def changelog(self, partition: int) -> TP:
-        """The table's changelog of a source partition."""
+        """Return the changelog partition that belongs to a source partition."""
         return TP(self.settings.changelog_topic, partition)
 
     def _new_transport(self) -> SourceTransport:
@@ -118,14 +123,14 @@ class SourceApp(faust.App):
         source = self.topic(*self.settings.sources, key_type=bytes, value_type=bytes)
 
         async def consume(batches: Any) -> None:
-            self.topics.add(source)  # subscribes, without a stream of its own
+            self.topics.add(source)  # subscribes without creating a separate stream
             async for batch in batches:
                 try:
                     await handle(batch)
                 except asyncio.CancelledError:
                     current = asyncio.current_task()
-                    if current is None or not current.cancelling():  # something that it awaited was, not the agent
-                        fatal(FreshetError(f"a micro-batch was cancelled under the agent {name}: this is a bug"))
+                    if current is None or not current.cancelling():  # something it awaited was cancelled, not the agent
+                        fatal(FreshetError(f"a micro-batch was cancelled inside the agent {name}: this is a bug"))
                     raise
                 except Exception as error:
                     fatal(error)
@@ -135,7 +140,7 @@ class SourceApp(faust.App):
         return self.agent(self.micro_batches, name=name)(consume)
 
     def producer_tasks(self) -> Iterator[tuple[str, Task | None]]:
-        """aiokafka's, of the producer; none before it has started."""
+        """Yield the tasks of aiokafka's producer; the values are None before it has started."""
         yield from producer_tasks("the worker's producer", getattr(self._producer, "_producer", None))
 
     async def crash(self, reason: BaseException) -> None:
@@ -143,7 +148,7 @@ class SourceApp(faust.App):
 
 
 def credentials(settings: Settings) -> Any:
-    """Faust's credentials for the settings' security protocol; None for PLAINTEXT."""
+    """Return Faust's credentials for the security protocol in the settings; None for PLAINTEXT."""
     protocol = settings.security_protocol
     if protocol == "PLAINTEXT":
         return None

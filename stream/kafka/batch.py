@@ -1,4 +1,4 @@
-"""A micro-batch: raw records of the source topics, as lists per topic-partition."""
+"""A micro-batch: raw records of the source topics, in one list per topic-partition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from faust.types import TP
 
 
 class Record(Protocol):
-    """What is used of aiokafka's ConsumerRecord. timestamp: append time, epoch ms."""
+    """The parts of aiokafka's ConsumerRecord that freshet uses.
+
+    Attributes:
+        timestamp: Append time in epoch ms.
+    """
 
     offset: int
     timestamp: int
@@ -18,7 +22,7 @@ class Record(Protocol):
 
 
 class MicroBatch:
-    """Records taken together. `epoch` counts the assignments: a batch of an older one is dropped, unprocessed."""
+    """Records that are processed together. `epoch` counts the assignments; a batch of an older one is dropped."""
 
     __slots__ = ("epoch", "parts", "sent", "size")
 
@@ -29,7 +33,7 @@ class MicroBatch:
         self.sent = False
 
     def add(self, tp: TP, records: list[Record]) -> None:
-        """Append records of one topic-partition, in offset order."""
+        """Append records of one topic-partition, which must come in offset order."""
         have = self.parts.get(tp)
         if have is None:
             self.parts[tp] = records

@@ -1,4 +1,4 @@
-"""aiokafka's clients: how they are made, and what they are doing: background tasks, when a broker last answered them."""
+"""aiokafka's clients: how to create them, which background tasks they run, and when a broker last answered them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from stream.kafka.credentials import security_arguments
 from stream.settings import Settings
 
 METADATA_MS = 10_000
-"""How often a client asks for metadata: how soon added partitions are noticed, and a broker that is away; aiokafka's default is 5
-minutes."""
+"""How often a client requests metadata, which determines how soon it notices added partitions and a missing broker.
+aiokafka's default is 5 minutes."""
 
 AWAY = 2.5 * METADATA_MS / 1000
-"""Seconds without metadata after which the broker counts as away."""
+"""Seconds without metadata after which the broker counts as unreachable."""
 
 Task = asyncio.Future[Any]
 
 
 def consumer_arguments(settings: Settings) -> dict[str, Any]:
-    """Where the brokers are and how to speak to them, in aiokafka's words."""
+    """Return aiokafka's arguments for the brokers' addresses, timeouts and security."""
     return {
         "bootstrap_servers": settings.brokers.split(","),
         "request_timeout_ms": int(settings.request_timeout * 1000),
@@ -32,7 +32,7 @@ def consumer_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def consumer_tasks(name: str, consumer: Any) -> Iterator[tuple[str, Task | None]]:
-    """The tasks that an AIOKafkaConsumer (None: not made yet) must have as long as it runs."""
+    """Yield the tasks that an AIOKafkaConsumer (None if not created yet) must have as long as it runs."""
     client, fetcher = getattr(consumer, "_client", None), getattr(consumer, "_fetcher", None)
     yield f"{name}: metadata", getattr(client, "_sync_task", None)
     yield f"{name}: fetching", getattr(fetcher, "_fetch_task", None)
@@ -40,15 +40,18 @@ def consumer_tasks(name: str, consumer: Any) -> Iterator[tuple[str, Task | None]
 
 
 def producer_tasks(name: str, producer: Any) -> Iterator[tuple[str, Task | None]]:
-    """As `consumer_tasks`, of an AIOKafkaProducer."""
+    """Yield the tasks of an AIOKafkaProducer, as `consumer_tasks` does for a consumer."""
     yield f"{name}: metadata", getattr(getattr(producer, "client", None), "_sync_task", None)
     yield f"{name}: sending", getattr(getattr(producer, "_sender", None), "_sender_task", None)
 
 
 def absent(consumer: Any, places: Iterable[tuple[str, int]] = (), *, group: bool = False) -> str:
-    """Which part of the cluster an AIOKafkaConsumer cannot reach, in words; "" where all answers.
+    """Return which part of the cluster an AIOKafkaConsumer cannot reach, in words; "" if it reaches all of it.
 
-    places: partitions that must have a leader; group: it must have found its group's coordinator.
+    Args:
+        consumer: An AIOKafkaConsumer.
+        places: Partitions that must have a leader.
+        group: Whether it must have found its group's coordinator.
     """
     cluster = consumer._client.cluster
     silent = _silent(cluster)
@@ -64,7 +67,7 @@ def absent(consumer: Any, places: Iterable[tuple[str, int]] = (), *, group: bool
 
 
 def _silent(cluster: Any) -> float:
-    """Seconds since a broker sent metadata, 0.0 before any; aiokafka notes it by the wall clock, which may jump."""
+    """Return the seconds since a broker sent metadata, 0.0 before the first. aiokafka uses the wall clock, which may jump."""
     noted, since = getattr(cluster, "freshet_noted", (0, 0.0))
     if noted != cluster._last_successful_refresh_ms:
         noted, since = cluster.freshet_noted = cluster._last_successful_refresh_ms, steady()
@@ -72,7 +75,7 @@ def _silent(cluster: Any) -> float:
 
 
 def unread(consumer: Any, topics: Iterable[str], held: Collection[tuple[str, int]] = ()) -> int:
-    """Records of the assigned partitions of `topics`, but those `held`, that are not fetched yet, as far as is known."""
+    """Return how many records of the assigned partitions of `topics`, except those `held`, are not fetched yet, if known."""
     wanted, count = frozenset(topics), 0
     assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
     for tp in assignment.tps if assignment else ():
@@ -84,8 +87,10 @@ def unread(consumer: Any, topics: Iterable[str], held: Collection[tuple[str, int
 
 
 def positions(consumer: Any, topics: Iterable[str]) -> dict[TopicPartition, int]:
-    """How far each assigned partition of `topics` is read, also where the fetcher passes records over; without those where it has
-    not been said yet where to begin."""
+    """Return how far each assigned partition of `topics` is read, including records that the fetcher skips.
+
+    Partitions that have no start position yet are left out.
+    """
     wanted = frozenset(topics)
     assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
     states = {tp: assignment.state_value(tp) for tp in assignment.tps if tp.topic in wanted} if assignment else {}
@@ -93,13 +98,16 @@ def positions(consumer: Any, topics: Iterable[str]) -> dict[TopicPartition, int]
 
 
 def reached(consumer: Any, topics: Iterable[str]) -> int:
-    """The sum of `positions`."""
+    """Return the sum of `positions`."""
     return sum(positions(consumer, topics).values())
 
 
 def undecided(consumer: Any, topics: Iterable[str]) -> str:
-    """Which open transaction keeps an AIOKafkaConsumer from reading on in an assigned partition of `topics`, in words; "" where
-    none does. Whoever reads what is committed gets nothing from its first record on before it ends, whoever else writes there."""
+    """Return which open transaction blocks an AIOKafkaConsumer in an assigned partition of `topics`, in words; "" for none.
+
+    A consumer that reads committed records gets nothing from the transaction's first record on until the transaction
+    ends, no matter who else writes there.
+    """
     wanted = frozenset(topics)
     assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
     for tp in sorted(assignment.tps) if assignment else ():

@@ -1,4 +1,4 @@
-"""The consumer: micro-batches of raw records for the source topics, Faust's own way for every other topic."""
+"""The consumer: it hands over source topics as micro-batches of raw records, and all other topics as Faust does."""
 
 from __future__ import annotations
 
@@ -38,20 +38,25 @@ from stream.process.stopping import stopping
 from stream.process.supervision import Task, guard_loop
 
 FETCH_WAIT_MS = 50
-"""How long the broker may hold a fetch. A partition read out is not fetched again while another fetch to its broker is
-held, so this bounds the latency of a quiet topic-partition; Faust has 1,500 built in."""
+"""How long the broker may hold a fetch. A partition that is read to its end is not fetched again while the broker holds
+another fetch, so this limits the latency of a quiet topic-partition. Faust's built-in value is 1,500."""
 
-POLL = 0.5  # seconds that one fetch of ours waits
-POLL_HELD = 0.05  # the same while some partitions are held: they must not wait for it once they may go on
+POLL = 0.5  # seconds that one fetch waits
+POLL_HELD = 0.05  # the same while some partitions are held: they must not wait for the fetch once they may go on
 ENOUGH = 64  # records that are handed over without lingering
-QUIESCE = 20.0  # seconds in which the micro-batch under way must end at a rebalance
+QUIESCE = 20.0  # seconds in which the current micro-batch must end at a rebalance
 SETTLE = 1.0  # seconds that a rebalance waits for what the pipeline holds back
-LAST_COMMIT = 5.0  # seconds for the commit of a rebalance that comes while the worker stops
+LAST_COMMIT = 5.0  # seconds for the commit of a rebalance that begins while the worker stops
 
 
 @dataclass
 class ReadBack:
-    """Changelog records read into RocksDB since the last assignment; seconds: from the first of them to the last."""
+    """Changelog records read into RocksDB since the last assignment.
+
+    Attributes:
+        records: Number of records.
+        seconds: Time from the first record to the last.
+    """
 
     records: int = 0
     seconds: float = 0.0
@@ -66,7 +71,13 @@ class ReadBack:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Records of one fetch; before, after: the positions in each partition that was asked for."""
+    """The result of one fetch.
+
+    Attributes:
+        records: Records by partition.
+        before: The position in each requested partition before the fetch.
+        after: The position in each requested partition after the fetch.
+    """
 
     records: Mapping[Any, list[Record]]
     before: Mapping[TP, int]
@@ -82,7 +93,7 @@ async def _held_back(seconds: float) -> bool:
 
 
 class SourceThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread; notes each good heartbeat, keeps its place in the group, reads committed records only."""
+    """Faust's consumer thread. It notes good heartbeats, keeps its place in the group, and reads only committed records."""
 
     async def on_start(self) -> None:
         guard_loop(self.thread_loop, lambda: stopping.asked)
@@ -109,16 +120,23 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         coordinator._do_heartbeat = noted
 
     async def crash(self, reason: BaseException) -> None:
-        """A commit that the broker refuses, for one: Faust would stop this thread and leave a worker that does nothing."""
+        """End the process, for example if the broker refuses a commit.
+
+        Faust would only stop this thread and leave a worker that does nothing.
+        """
         fatal(reason)
 
     async def fetch(self, tps: set[TP], timeout: float, room: int) -> Fetched:
-        """Raises IllegalStateError where a partition is not assigned any more, OffsetOutOfRangeError where one has no record
-        at its position, nor its end there."""
+        """Fetch records of these partitions.
+
+        Raises:
+            IllegalStateError: A partition is no longer assigned.
+            OffsetOutOfRangeError: A partition has neither a record nor its end at the position.
+        """
         consumer = self._ensure_consumer()
         before = {tp: await consumer.position(tp) for tp in tps}
         records = await self._fetch_records(consumer, tps, timeout=timeout, max_records=room)
-        waiting = consumer._fetcher._records  # given out in this order; what is read in part would stay in front
+        waiting = consumer._fetcher._records  # read in this order; a partition that is partly read would stay in front
         for tp in [tp for tp in records if tp in waiting]:
             waiting.move_to_end(tp)
         return Fetched(records, before, {tp: await consumer.position(tp) for tp in tps})
@@ -136,13 +154,13 @@ class SourceThread(driver.AIOKafkaConsumerThread):
 class SourceConsumer(driver.Consumer):
     """Hands micro-batches of the source topics to the app's channel and commits what the pipeline has finished.
 
-    The pipeline calls `take` before and `finish` after a micro-batch, with the offsets that are now safe to commit.
+    The pipeline calls `take` before a micro-batch, and `finish` after it with the offsets that are now safe to commit.
     """
 
     finished = 0  # micro-batches
-    _limit = 24.0  # seconds for what Faust waits for: shorter than its own limit, which names nothing
-    _assign_limit = 5.0  # seconds for the logs of what is assigned: aiokafka sends no heartbeat meanwhile
-    _pause = 0.5  # seconds before the broker is asked again
+    _limit = 24.0  # seconds for what Faust waits for: less than its own limit, whose error does not name the cause
+    _assign_limit = 5.0  # seconds to look up the logs of assigned partitions: aiokafka sends no heartbeat meanwhile
+    _pause = 0.5  # seconds before the next request to the broker
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -150,24 +168,24 @@ class SourceConsumer(driver.Consumer):
         self._limit = 0.8 * self.app.conf.broker_request_timeout
         self._assign_limit = min(self._limit, 0.5 * self.app.settings.session_timeout)
         self.epoch = 0
-        self.joined = False  # the group has told us our partitions, perhaps none
-        self.rebalances = 0  # how often it has
+        self.joined = False  # the group has assigned us partitions, perhaps none
+        self.rebalances = 0  # how often it has done so
         self.prepare: Callable[[int], int] = lambda partition: -1
-        """Open a partition of the table before it is recovered -> the offset up to which it is read back already."""
+        """Open a partition of the table before it is recovered; return the offset up to which it is already read back."""
         self.drop: Callable[[int], None] = lambda partition: None
-        """Delete what is stored of a partition of the table."""
+        """Delete the stored data of a partition of the table."""
         self.take_over: Callable[[Iterable[int]], Awaitable[None]] = _nothing
         """Claim recovered partitions of the table, before their first micro-batch."""
         self.written: Callable[[int], int] = lambda partition: -1
-        """The offset of the last record that we have written to a partition of the changelog, -1 where we have none."""
+        """Return the offset of our last record in a partition of the changelog, -1 if we have written none."""
         self.claimed: Callable[[int], bool] = lambda partition: False
-        """Whether a worker has claimed a partition of the changelog, as far as it is read back."""
+        """Return whether a worker has claimed a partition of the changelog, as far as it is read back."""
         self.drained: Callable[[float], Awaitable[bool]] = _held_back
-        """Wait, for so many seconds at most, until the pipeline holds nothing back."""
+        """Wait until the pipeline holds nothing back, for at most this many seconds."""
         self.calls: Callable[[], int] = lambda: 0
-        """How many model calls have ended, and records been read beside: a micro-batch may need any number of them."""
+        """Return how many model calls have ended plus how many extra records were read. A micro-batch may need many."""
         self.held_up: Callable[[], str] = lambda: ""
-        """What keeps a takeover or a micro-batch from reading the changelog, in words; "" where nothing does."""
+        """Return what keeps a takeover or a micro-batch from reading the changelog, in words; "" if nothing does."""
         self.on_revoked: Callable[[], None] = lambda: None
         self.on_commit: Callable[[], None] = lambda: None
         self.on_left_out: Callable[[LeftOut], None] = lambda records: None
@@ -176,21 +194,21 @@ class SourceConsumer(driver.Consumer):
         self._linger = self.app.settings.linger_ms / 1000
         self.passed = Passed(self.sources)
         self._next: dict[TP, int] = {}  # next source offset that we expect
-        self._handed: dict[TP, int] = {}  # behind the last record handed over; at first where we began
+        self._handed: dict[TP, int] = {}  # offset after the last record handed over; at first our start offset
         self._safe: dict[TP, int] = {}  # everything below is finished
         self._have: dict[TP, int] = {}  # the last offset of each changelog partition that is in RocksDB
         self.lay: Mapping[TP, range] = {}
-        """By source partition, the offsets that lay there when this assignment began and that a worker may have read before; none
-        of a partition that no worker has owned."""
+        """By source partition, the offsets that were there when this assignment began. A worker may have read them
+        before. Partitions that no worker has owned are left out."""
         self._pending: MicroBatch | None = None  # in the channel, not yet taken
-        self._running: MicroBatch | None = None  # the pipeline works on it
-        self._held: Set[TP] = frozenset()  # the pipeline asks for no more of their records
+        self._running: MicroBatch | None = None  # the pipeline is processing it
+        self._held: Set[TP] = frozenset()  # the pipeline wants no more of their records for now
         self._stopping = False
         self._assigning = False
-        self._claimed = -1  # the epoch whose partitions are taken over
+        self._claimed = -1  # the epoch whose partitions have been taken over
         self._waking: asyncio.Future[Any] | None = None  # kept, since the loop holds tasks weakly
         self._fetch: asyncio.Future[Any] | None = None
-        self._drainer: asyncio.Task[Any] | None = None  # Faust's, of the topics that are no sources
+        self._drainer: asyncio.Task[Any] | None = None  # Faust's task for the topics that are not source topics
         self._changed = asyncio.Event()
         self.recovered = 0  # changelog records read into RocksDB
         self.read_back = ReadBack()
@@ -220,7 +238,7 @@ class SourceConsumer(driver.Consumer):
         epoch = self.epoch
         try:
             records = await super()._getmany(others, timeout)
-        except NoOffsetForPartitionError:  # one where recovery has not said yet where to begin
+        except NoOffsetForPartitionError:  # recovery has not set a start position yet
             return {}
         except OffsetOutOfRangeError as error:
             if epoch == self.epoch:
@@ -244,8 +262,11 @@ class SourceConsumer(driver.Consumer):
         return left
 
     def _pass_over(self, changelogs: Iterable[TP]) -> None:
-        """Faust ends a recovery with the last record. Where a transaction's marker, or what it aborted, lies behind that, none
-        comes, and what was passed over counts as read."""
+        """Count skipped offsets at the end as read.
+
+        Faust ends a recovery with the last record. If a transaction's marker or its aborted records come after that, no
+        further record arrives.
+        """
         recovery = self.app.tables.recovery
         for place, position in positions(self._client(), {tp.topic for tp in changelogs}).items():
             tp = TP(*place)
@@ -254,11 +275,13 @@ class SourceConsumer(driver.Consumer):
                 recovery.active_offsets[tp] = position - 1
 
     async def _read_again(self, changelogs: Iterable[Any]) -> None:
-        """Records of a fetch that a rebalance overtook are nobody's, and what reads the states back now may have sought before
-        they were taken: go on behind what RocksDB has."""
+        """Seek back to what RocksDB does not have yet, after a rebalance has interrupted a fetch.
+
+        The records of that fetch are dropped, and the new recovery may have sought before the fetch took them.
+        """
         wanted = {TP(*tp): self._have[TP(*tp)] + 1 for tp in changelogs if TP(*tp) in self._have}
         if wanted and not self._stopping:
-            with suppress(IllegalStateError):  # revoked meanwhile; whoever gets them seeks
+            with suppress(IllegalStateError):  # revoked meanwhile; the next owner seeks
                 await self.seek_wait(wanted)
 
     @Service.task
@@ -296,7 +319,7 @@ class SourceConsumer(driver.Consumer):
         tps = active - self._held
         if not tps:
             if pending is not None and lingering:
-                await self._send(pending)  # no more will join it, and `wake` counts on its coming
+                await self._send(pending)  # nothing more will join it, and `wake` relies on it being sent
             elif active:
                 await self._wait_changed()
             else:
@@ -308,7 +331,7 @@ class SourceConsumer(driver.Consumer):
             await self._hand_over(fetched)
 
     async def _read(self, tps: set[TP], timeout: float, room: int) -> Fetched | None:
-        """One fetch in the consumer's thread. None: it was cancelled, or what it found is gone."""
+        """Run one fetch in the consumer's thread. None: it was cancelled, or the partitions or records are gone."""
         thread = self._thread
         # not call_thread(): it has two workers, and a long poll in one of them would block commits
         fetch = thread.fetch(tps, timeout, room)
@@ -321,7 +344,7 @@ class SourceConsumer(driver.Consumer):
             if epoch == self.epoch:
                 await self._beyond_source(error.args[0])
             return None
-        except NoOffsetForPartitionError:  # said before we sought; we begin where `_begin` says
+        except NoOffsetForPartitionError:  # raised before we sought; we begin at the offset from `_begin`
             return None
         except IllegalStateError:  # revoked meanwhile
             return None
@@ -341,7 +364,7 @@ class SourceConsumer(driver.Consumer):
         pending = self._pending or MicroBatch(self.epoch)
         for tp, end in fetched.after.items():
             wanted = self._next[tp]
-            if fetched.before[tp] > wanted:  # what an earlier fetch found was not handed over
+            if fetched.before[tp] > wanted:  # the records of an earlier fetch were not handed over
                 back[tp] = wanted
             elif end > wanted:
                 found = fetched.records.get(tp, [])
@@ -362,7 +385,7 @@ class SourceConsumer(driver.Consumer):
             await self.seek_wait(back)
 
     def _explain(self, tp: TP, first: int, end: int, found: Sequence[Record]) -> None:
-        """Raises LossError where an offset from `first` to before `end` is neither found nor passed over by right."""
+        """Raise LossError if an offset from `first` to before `end` is neither found nor validly skipped."""
         if end - first == len(found):
             return
         holes = self.passed.missing(tp, first, end, [record.offset for record in found])
@@ -372,8 +395,8 @@ class SourceConsumer(driver.Consumer):
         which = f"{holes[0].start} to {holes[-1].stop - 1}" + (f", {count} of them," if len(holes) > 1 else "")
         self.lose(
             LossError(
-                f"{tp.topic} partition {tp.partition}: source records {which} are gone, others around them are not: compacted? "
-                "See --accept-loss"
+                f"{tp.topic} partition {tp.partition}: source records {which} are gone, but others around them are not: "
+                "was the topic compacted? See --accept-loss"
             ),
             count,
         )
@@ -391,7 +414,7 @@ class SourceConsumer(driver.Consumer):
     # the pipeline's side
 
     def take(self, batch: MicroBatch) -> bool:
-        """Claim a micro-batch; False where its partitions have been revoked since."""
+        """Claim a micro-batch. Return False if its partitions have been revoked since."""
         if self._pending is batch:
             self._pending = None
         self._changed.set()
@@ -402,7 +425,12 @@ class SourceConsumer(driver.Consumer):
         return True
 
     def finish(self, safe: Mapping[TP, int], hold: Set[TP]) -> None:
-        """The micro-batch is durable. safe: offsets to commit per topic-partition; hold: of which to fetch no more for now."""
+        """Note that the micro-batch is durable.
+
+        Args:
+            safe: Offset to commit per topic-partition.
+            hold: Topic-partitions that must not be fetched for now.
+        """
         self._safe.update(safe)
         self._running = None
         self._held = hold
@@ -410,22 +438,25 @@ class SourceConsumer(driver.Consumer):
         self._changed.set()
 
     def hold(self) -> None:
-        """Hand over no more records: the worker is about to stop."""
+        """Stop handing over records, because the worker is about to stop."""
         self._stopping = True
 
     def wake(self) -> None:
-        """Have the pipeline called though no record has come: something that it held back is ready."""
-        if self._pending is None:  # else the next one is on its way
+        """Call the pipeline although no record has arrived: something that it held back is ready."""
+        if self._pending is None:  # else the next micro-batch is on its way
             self._pending = batch = MicroBatch(self.epoch)
             batch.sent = True
             self._waking = asyncio.ensure_future(self.app.micro_batches.put(batch))
 
     def lag(self) -> dict[TP, int]:
-        """Records of each source partition that can be read and are not finished, as far as the broker has told."""
+        """Return how many readable records of each source partition are not finished, as far as the broker reported."""
         return {tp: max(0, (self._stable(tp) or 0) - self._finished(tp)) for tp in self._safe}
 
     def undecided(self) -> dict[str, int]:
-        """Source topic -> records that nobody can read before an open transaction ends: its own, and those behind its first."""
+        """Return, by source topic, how many records are unreadable until an open transaction ends.
+
+        These are its own records and all records after its first one.
+        """
         found = dict.fromkeys(self.sources, 0)
         for tp in self._safe:
             stable = self._stable(tp)
@@ -434,28 +465,31 @@ class SourceConsumer(driver.Consumer):
         return found
 
     def _stable(self, tp: TP) -> int | None:
-        """The end of what can be read: an open transaction lies behind it, with whatever came after its first record."""
+        """Return the end of the readable records. An open transaction and everything after its first record come later."""
         stable: int | None = self._thread._ensure_consumer().last_stable_offset(tp)
         return stable
 
     def _finished(self, tp: TP) -> int:
-        """Everything below is finished. Where all that was handed over is, so are the markers behind it."""
+        """Return the offset below which everything is finished.
+
+        If all records that were handed over are finished, the markers after them are finished, too.
+        """
         safe = self._safe[tp]
         return self._next[tp] if safe >= self._handed[tp] else safe
 
-    # what must get on (stream.process.supervision, stream.process.progress)
+    # what must make progress (stream.process.supervision, stream.process.progress)
 
     def tasks(self) -> Iterator[tuple[str, Task | None]]:
-        """aiokafka's, of this consumer; none before it has started."""
+        """Yield aiokafka's tasks for this consumer; the values are None before it has started."""
         yield from consumer_tasks("the worker's consumer", self._client())
 
     def work(self, recovered: bool) -> dict[str, Work]:
-        """What this worker has to do now. recovered: its states are read back."""
+        """Return what this worker has to do now; `recovered` says whether its states are read back."""
         client, app = self._client(), self.app
         if client is None:
             return {"start": Work("Kafka's client to start", None)}
         if not self.joined:
-            wanted = f"the group {app.conf.id} to say which partitions are ours"
+            wanted = f"the group {app.conf.id} to assign partitions"
             away = absent(client, group=True)
             return {"group": Work(wanted, self.rebalances, away, self._thread.joining.held)}
         ours = [tp for tp in self.assignment() if tp.topic in self.sources]
@@ -463,7 +497,7 @@ class SourceConsumer(driver.Consumer):
         if not recovered:
             remaining = app.tables.recovery.active_remaining_total() if app.in_recovery else 0
             wanted = f"states to be read back and claimed: {max(0, remaining)} records of {app.settings.changelog_topic} remain"
-            read = reached(client, [app.settings.changelog_topic])  # also past what was compacted or aborted
+            read = reached(client, [app.settings.changelog_topic])  # includes what was compacted or aborted
             held = undecided(client, [app.settings.changelog_topic]) or self.held_up()
             return {"recovery": Work(wanted, (self.rebalances, self.recovered, remaining, read), away, held)}
         found = {}
@@ -472,7 +506,7 @@ class SourceConsumer(driver.Consumer):
         done = self.finished, self.calls()
         if self._pending is not None or self._running is not None:
             found["records"] = Work(wanted, done, away, self.held_up())
-        if waiting:  # markers and aborted transactions are passed over, and no micro-batch comes of them
+        if waiting:  # markers and aborted transactions are skipped and produce no micro-batch
             found["unread"] = Work(wanted, (*done, sum(self._next.values())), away)
         behind = {tp: offset for tp, offset in self._safe.items() if offset > (self._committed_offset.get(tp) or 0)}
         if behind:
@@ -481,13 +515,13 @@ class SourceConsumer(driver.Consumer):
         return found
 
     def thread(self) -> threading.Thread | None:
-        """The consumer's; None before it has started."""
+        """Return the consumer's thread; None before it has started."""
         return self._thread._thread if self._thread is not None else None
 
     def turn(self, beat: Callable[[], None]) -> None:
-        """Have the loop of the consumer's thread call `beat`."""
+        """Make the loop of the consumer's thread call `beat`."""
         if self._thread is not None:
-            with suppress(RuntimeError):  # it is closed: the thread's own end says why
+            with suppress(RuntimeError):  # the loop is closed; the thread reports the cause when it ends
                 self._thread.thread_loop.call_soon_threadsafe(beat)
 
     def _client(self) -> Any:
@@ -496,20 +530,24 @@ class SourceConsumer(driver.Consumer):
     # rebalance and shutdown
 
     async def settle(self, seconds: float) -> bool:
-        """No more is fetched; wait until what was handed over is finished. False: something is held back then. It is read
-        again, and with it whatever came after it: a slate more for each of those users."""
+        """Stop fetching and wait until what was handed over is finished.
+
+        Returns:
+            False if something is still held back. It is read again later, together with everything after it, and each
+            of those users gets one more slate.
+        """
         end = time.monotonic() + seconds
         lingering = self._pending is not None and not self._pending.sent
         if lingering:
-            self._pending = None  # nobody has seen it
+            self._pending = None  # the pipeline has not seen it
         while (self._pending is not None or self._running is not None or self._assigning) and time.monotonic() < end:
             await self._wait_changed()
         if lingering:
-            self.wake()  # what got ready meanwhile counted on its coming
+            self.wake()  # what became ready meanwhile relied on it
         return await self.drained(max(0.0, end - time.monotonic()))
 
     async def quiesce(self) -> None:
-        """No new micro-batch from here on; wait for the one under way."""
+        """Accept no new micro-batch from here on, and wait for the current one."""
         self.epoch += 1
         self._pending = None
         self._held = frozenset()
@@ -528,7 +566,7 @@ class SourceConsumer(driver.Consumer):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """What a callback of the group raises ends the process: aiokafka would log it and go on without partitions."""
+        """End the process if a callback of the group raises: aiokafka would log the error and go on without partitions."""
         epoch = self.epoch
         try:
             yield
@@ -544,11 +582,11 @@ class SourceConsumer(driver.Consumer):
             fatal(error)
 
     async def _give_up(self, revoked: set[TP]) -> None:
-        self._guard()  # evicted while stopped: what we hold may be another worker's already
+        self._guard()  # if we were evicted while stopped, our partitions may already belong to another worker
         await self.settle(SETTLE)
         await self.quiesce()
-        # Faust forgets what is finished before it would commit it. A thread that has stopped answers no call: what is not
-        # committed then is read again.
+        # Faust forgets what is finished before it would commit it. A stopped thread does not answer calls. In that case,
+        # what is not committed is read again.
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_COMMIT if self._stopping else None):
                 await self.commit_finished()
@@ -562,9 +600,9 @@ class SourceConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         if self._stopping:
-            return  # nothing is begun any more; the thread that would answer may have stopped, and the stop waits for us
+            return  # start nothing more: the thread that would answer may have stopped, and the stop waits for us
         self._assigning = True
-        self.epoch += 1  # a takeover of the former assignment that is under way does not count for this one
+        self.epoch += 1  # a running takeover of the previous assignment does not count for this one
         self.app.lease.grant()
         self.read_back = ReadBack()
         with self._telling():
@@ -577,9 +615,9 @@ class SourceConsumer(driver.Consumer):
         self._changed.set()
 
     async def commit_finished(self) -> None:
-        """Commit all that is finished by now.
+        """Commit everything that is finished by now.
 
-        Faust's `commit` joins one that is under way, which knows nothing of what was finished since it began.
+        Faust's `commit` joins a running commit, which does not include what was finished after it began.
         """
         while await self.maybe_wait_for_commit_to_finish():
             pass
@@ -596,10 +634,10 @@ class SourceConsumer(driver.Consumer):
             yield found
 
     async def perform_seek(self) -> None:
-        """Where recovery asks for it, the source partitions are ours from here on, their states read back.
+        """Take over the source partitions if recovery calls this, after it has read their states back.
 
-        Faust's fetcher asks, too, when a rebalance stops the flow under it: then nothing is read back yet, and what it knows
-        of as assigned may be another worker's already, so nothing may be claimed.
+        Faust's fetcher calls this, too, when a rebalance stops the flow. Then nothing is read back yet, and the
+        partitions that it knows as assigned may already belong to another worker, so nothing may be claimed.
         """
         drains = asyncio.current_task() is self._drainer or self._stopping
         if drains:
@@ -620,7 +658,7 @@ class SourceConsumer(driver.Consumer):
                 accepted = await self._refuse_cut(sources)
                 back = {tp: Beside(begins[tp]) for tp, offset in known.items() if offset is None or begins[tp] < offset}
                 begun = back | accepted
-                # before the claim, which says that a worker has begun here: see `_begin`
+                # before the claim, which records that a worker has begun here: see `_begin`
                 await self._commit_begun(
                     {tp: (begins[tp], replace(one, read=max(one.read, begins[tp]))) for tp, one in begun.items()}
                 )
@@ -628,7 +666,7 @@ class SourceConsumer(driver.Consumer):
         except FreshetError as error:
             if epoch == self.epoch:
                 fatal(error)
-            return  # a rebalance has overtaken us, and closed the partitions that we were about to read
+            return  # a rebalance has come in between and closed the partitions that we were about to read
         except CommitFailedError:
             return  # a rebalance has begun: its assignment begins again
         except IllegalStateError:
@@ -639,7 +677,7 @@ class SourceConsumer(driver.Consumer):
             return
         for offsets in (self._next, self._handed, self._safe):
             offsets.update(begins)
-        # Faust may call a recovery complete that a rebalance overtook; what is fetched then is nobody's yet
+        # Faust may report a recovery as complete that a rebalance interrupted; what is fetched then has no owner yet
         self._claimed = epoch
 
     def _refuse_added(self, assigned: Iterable[TP]) -> None:
@@ -648,11 +686,11 @@ class SourceConsumer(driver.Consumer):
         if added:
             raise TopologyError(
                 f"{added[0].topic} has partition {added[0].partition}, expected {count} partitions: partitions that are "
-                "added later part users from their states"
+                "added later separate users from their states"
             )
 
     async def _prepare(self, changelogs: set[TP]) -> None:
-        """Open the table's partitions; refuse a changelog that does not go on from what they hold."""
+        """Open the table's partitions, and refuse a changelog that does not continue what they hold."""
         async with self._answered(self._assign_limit, changelogs):
             logs = await self._logs(changelogs)
         for tp, log in sorted(logs.items()):
@@ -666,7 +704,10 @@ class SourceConsumer(driver.Consumer):
                 self.prepare(tp.partition)
 
     async def _refuse_empty(self, sources: Iterable[TP]) -> None:
-        """A changelog without any record belongs to a group that has committed nothing, since every owner leaves a claim."""
+        """Report a loss if a changelog partition is empty but source offsets are committed.
+
+        Every owner writes a claim, so a changelog without records belongs to a group that has committed nothing.
+        """
         committed = {tp: offset for tp in sources if (offset := self._committed_offset.get(tp))}
         changelogs = {self.app.changelog(tp.partition) for tp in committed}
         ends = await self.highwaters(*changelogs) if changelogs else {}
@@ -677,13 +718,17 @@ class SourceConsumer(driver.Consumer):
                 self.lose(LossError(f"{said}: the states are gone; see --accept-loss"), 0)
 
     def cuts(self, consumer: Any) -> Cuts:
-        """What watches aiokafka's consumer for logs that are cut off."""
+        """Return an object that watches aiokafka's consumer for truncated logs."""
         return Cuts(consumer, self.sources, lambda partition: self.written(partition), self.lose)
 
     async def _refuse_cut(self, sources: Iterable[TP]) -> dict[TP, Beside]:
-        """What was committed stands for records that its log has, and for states that the changelog has; and a worker committed
-        it, where one has begun. Where it is not so, and that is accepted -> what is to be committed beside the offset, lest the
-        loss be told again.
+        """Check committed offsets: the source log has the records before them, and the changelog has the states.
+
+        If a worker has begun a partition, a worker must have committed its offset, too.
+
+        Returns:
+            For each partition that fails a check whose loss is accepted: what to commit with the offset, so that the
+            same loss is not reported again.
         """
         sources = [tp for tp in sources if self._committed_offset.get(tp)]
         if not sources:
@@ -692,7 +737,7 @@ class SourceConsumer(driver.Consumer):
         asked = asyncio.run_coroutine_threadsafe(thread.cuts.take_over(sources), thread.thread_loop)
         found = await asyncio.wrap_future(asked)
         accepted: dict[TP, Beside] = {}
-        written: dict[TP, int] = {}  # of each changelog once, whichever source's offset says it
+        written: dict[TP, int] = {}  # once for each changelog partition, from whichever source's offset has it
         for (topic, partition), one in sorted(found.items()):
             if one.foreign:
                 if self.claimed(partition):
@@ -706,7 +751,7 @@ class SourceConsumer(driver.Consumer):
         ends = await self.highwaters(*written) if written else {}
         for changelog, last in sorted(written.items()):
             end = ends.get(changelog) or 0
-            if 0 < end <= last:  # an empty one is told by `_refuse_empty`
+            if 0 < end <= last:  # `_refuse_empty` reports an empty one
                 self.lose(changelog_cut(changelog.topic, changelog.partition, end, last), last + 1 - end)
         for place, one in found.items():
             tp = TP(*place)
@@ -716,14 +761,14 @@ class SourceConsumer(driver.Consumer):
         return accepted
 
     def lose(self, error: LossError, records: int = 0) -> None:
-        """Raises `error`, or goes on where a loss is accepted. records: how many are lost, 0 where nobody knows."""
+        """Raise `error`, or log it and return if losses are accepted; `records` is how many are lost, 0 if unknown."""
         if not self.app.settings.accept_loss:
             raise error
-        self.log.error("%s: going on, as told", error)
-        self.on_accepted_loss(max(1, records))  # where nobody knows how many, there is still something to alert on
+        self.log.error("%s: going on, since accept_loss is set", error)
+        self.on_accepted_loss(max(1, records))  # if the number is unknown, there is still something to alert on
 
     def check_topology(self) -> None:
-        """Raises TopologyError where a source topic has got more partitions."""
+        """Raise TopologyError if partitions were added to a source topic."""
         consumer = self._thread._consumer
         for topic in self.sources:
             known = len(consumer.partitions_for_topic(topic) or ())
@@ -731,10 +776,15 @@ class SourceConsumer(driver.Consumer):
                 self._refuse_added([TP(topic, known - 1)])
 
     async def _begin(self, sources: Iterable[TP]) -> dict[TP, int]:
-        """Seek to where we go on in each source partition -> the offsets. What was never committed begins at the log's start.
+        """Seek to the start position in each source partition.
 
-        Raises LossError where a committed offset is outside of the log, or is gone itself from a partition that a worker has
-        owned: records that nobody will ever read.
+        That is the committed offset, or the log's start if there is none.
+
+        Returns:
+            The start offset of each partition.
+        Raises:
+            LossError: A committed offset is outside the log, or it is missing for a partition that a worker has owned.
+                So there are records that no worker will ever read.
         """
         committed = {tp: self._read_offset.get(tp) for tp in sources}
         begins: dict[TP, int] = {}
@@ -747,7 +797,7 @@ class SourceConsumer(driver.Consumer):
             if not log.start <= begins[tp] <= log.stop:
                 self.lose(_gone(tp, begins[tp], log), max(0, log.start - begins[tp]))
                 begins[tp] = log.start
-        # Faust has sought what was committed, unless that is 0
+        # Faust has already sought the committed offsets, except those that are 0
         sought = {tp: offset for tp, offset in begins.items() if not offset or offset != committed[tp]}
         if sought:
             await self.seek_wait(sought)
@@ -755,7 +805,7 @@ class SourceConsumer(driver.Consumer):
         return begins
 
     async def _commit_begun(self, offsets: Mapping[TP, tuple[int, Beside]]) -> None:
-        """Commit offsets that we begin at. Raises CommitFailedError where they are no longer ours."""
+        """Commit the offsets at which we begin. Raises CommitFailedError if the partitions are no longer ours."""
         if not offsets:
             return
         thread = self._thread
@@ -764,11 +814,14 @@ class SourceConsumer(driver.Consumer):
         self._committed_offset.update((tp, offset) for tp, (offset, _) in offsets.items())
 
     async def _beyond_source(self, offsets: Mapping[TP, int]) -> None:
-        """The broker has nothing at our position. Deleted records may be accepted; a log that was cut off, or recreated, not
-        while we run: the states have what is no longer in it."""
+        """Handle positions at which the broker has no record.
+
+        The loss of deleted records may be accepted. A log that was truncated or recreated while we run is never
+        accepted, because the states contain records that the log no longer has.
+        """
         epoch = self.epoch
         back = {TP(*tp): self._next[TP(*tp)] for tp in offsets if TP(*tp) in self._next}
-        # any other position is not our place: what was found there was not handed over, so it is read again from our place
+        # at other positions, the records found there were not handed over, so we read again from our own position
         wanted = {TP(*tp): offset for tp, offset in offsets.items() if back.get(TP(*tp)) == offset}
         logs = await self._logs(wanted)
         if epoch != self.epoch:
@@ -780,11 +833,14 @@ class SourceConsumer(driver.Consumer):
             self.lose(error, log.start - wanted[tp])
             self._next[tp] = back[tp] = log.start
         if back:
-            with suppress(IllegalStateError):  # revoked meanwhile; whoever gets them seeks
+            with suppress(IllegalStateError):  # revoked meanwhile; the next owner seeks
                 await self.seek_wait(back)
 
     async def _beyond_changelog(self, offsets: Mapping[TP, int]) -> None:
-        """The same, of a changelog that is read back. Faust begins at the record that we have already, which may be gone."""
+        """Do the same as `_beyond_source` for a changelog that is read back.
+
+        Faust begins at the record that we already have, which may be gone.
+        """
         try:
             for tp, log in (await self._logs(TP(*tp) for tp in offsets)).items():
                 have = self._have.get(tp, -1)
@@ -798,7 +854,7 @@ class SourceConsumer(driver.Consumer):
             fatal(error)
 
     async def _logs(self, tps: Iterable[TP]) -> dict[TP, range]:
-        """The offsets that each partition has, as the broker says now. Waits for leaders, without end."""
+        """Return the offsets that each partition has now, from the broker. Waits for leaders without a time limit."""
         asked, said = tuple(tps), ""
         while asked:
             try:
@@ -808,7 +864,7 @@ class SourceConsumer(driver.Consumer):
             except KafkaError as error:
                 if not (error.retriable or isinstance(error, KafkaTimeoutError)):
                     raise
-                waits = f"{error!r}: asks again; waits for {self._away(asked)}"
+                waits = f"{error!r}: retrying; waits for {self._away(asked)}"
                 if waits != said:
                     self.log.warning(waits)
                 said = waits
@@ -838,7 +894,7 @@ class SourceConsumer(driver.Consumer):
 
     @asynccontextmanager
     async def _told(self, tps: Collection[TP]) -> AsyncIterator[None]:
-        """As `_answered`, for Faust, which would make nothing of the error."""
+        """Do the same as `_answered`, but end the process on an error, because Faust would ignore it."""
         try:
             async with self._answered(self._limit, tps):
                 yield
@@ -847,21 +903,25 @@ class SourceConsumer(driver.Consumer):
 
     @asynccontextmanager
     async def _answered(self, seconds: float, tps: Collection[TP]) -> AsyncIterator[None]:
-        """Raises BrokerError where the broker has not answered in time; it names which of these partitions have no leader.
-        FreshetError where it has, and an open transaction keeps the changelog from being read."""
+        """Limit how long the block waits for the broker.
+
+        Raises:
+            BrokerError: The broker has not answered in time. The error names which of these partitions have no leader.
+            FreshetError: The broker has answered, but an open transaction blocks reading of the changelog.
+        """
         held: list[str] = []
-        # looked at shortly before: the end of the time closes whoever reads
+        # checked shortly before: at the end of the time the reader is closed
         look = asyncio.get_running_loop().call_later(0.95 * seconds, lambda: held.append(self.held_up()))
         try:
             async with asyncio.timeout(seconds):
                 yield
         except (TimeoutError, KafkaTimeoutError):
             if any(held):
-                raise FreshetError(f"what is assigned cannot begin for {seconds:g} s: {held[0]}") from None
+                raise FreshetError(f"assigned partitions could not begin for {seconds:g} s: {held[0]}") from None
             places = {place for tp in tps for place in (tp, self.app.changelog(tp.partition))}
             away = self._away(places)
             raise BrokerError(
-                f"no answer for {seconds:g} s, and what is assigned cannot begin: waits for {away}"
+                f"no answer for {seconds:g} s, so assigned partitions cannot begin: waits for {away}"
             ) from None
         finally:
             look.cancel()
@@ -879,7 +939,7 @@ class SourceConsumer(driver.Consumer):
 
 
 def _gone(tp: TP, offset: int, log: range) -> LossError:
-    """What is at `offset` of a source partition whose log is no longer, or no longer the one that it was."""
+    """Return the error for an `offset` that a source partition's log no longer contains, or whose log was replaced."""
     if offset < log.start:
         what = f"source records are gone: {offset} to {log.start - 1}"
     elif offset > log.stop:
@@ -890,7 +950,7 @@ def _gone(tp: TP, offset: int, log: range) -> LossError:
 
 
 def _offset_gone(tp: TP, log: range) -> LossError:
-    """Of a partition whose changelog has a claim, so that an offset was committed once."""
+    """Return the error for a missing committed offset. The changelog has a claim, so an offset was committed once."""
     return LossError(
         f"{tp.topic} partition {tp.partition}: the group's offsets are gone (expired, or the group was deleted), and so are the "
         f"records before {log.start}, which may never have been read; see --accept-loss"
@@ -898,9 +958,9 @@ def _offset_gone(tp: TP, log: range) -> LossError:
 
 
 def _states_gone(tp: TP, have: int, log: range) -> LossError:
-    """What a partition of the changelog lacks that was read up to `have`."""
+    """Return the error for a changelog partition that was read up to `have` and no longer continues from there."""
     if have + 1 < log.start:
         what = f"records {have + 1} to {log.start - 1} are gone, and with them states"
     else:
-        what = f"it ends at {log.stop}, {have} was read from it: recreated?"
+        what = f"it ends at {log.stop}, but was read up to {have}: was it recreated?"
     return LossError(f"{tp.topic} partition {tp.partition}: {what}; see --accept-loss")

@@ -1,4 +1,4 @@
-"""How aiokafka's clients prove who they are, from the settings of security."""
+"""How aiokafka's clients authenticate, from the security settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream.settings.security import password, tls, token
 
 
 def security_arguments(settings: Settings) -> dict[str, Any]:
-    """The security arguments of aiokafka's clients."""
+    """Return the security arguments of aiokafka's clients."""
     arguments: dict[str, Any] = {"security_protocol": settings.security_protocol, "ssl_context": tls(settings)}
     if "SASL" not in settings.security_protocol:
         return arguments
@@ -23,7 +23,7 @@ def security_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def token_provider(file: Path) -> Any:
-    """aiokafka's token provider over a token file."""
+    """Return a token provider for aiokafka that reads a token file."""
 
     class TokenFile(AbstractTokenProvider):
         async def token(self) -> str:

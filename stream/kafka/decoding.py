@@ -1,4 +1,4 @@
-"""The decoder that a worker with these settings reads its source topics with."""
+"""The decoder that a worker uses to read its source topics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stream.settings import Settings
 
 
 def decoder_of(settings: Settings) -> EventDecoder:
-    """What reads a record as a worker with these settings does."""
+    """Return a decoder that reads records as a worker with these settings does."""
     return EventDecoder(
         murmur2,
         settings.partitions,

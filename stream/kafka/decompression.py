@@ -1,7 +1,8 @@
-"""Unpacking of compressed record batches, with a bound on what comes out.
+"""Unpacking of compressed record batches, with a limit on the unpacked size.
 
-Kafka bounds a batch as it is sent, compressed: 32 KiB of zstd may unpack to a gigabyte. `freshet topics create` makes topics that
-the broker stores unpacked; a topic that was switched, or one of somebody else, is read all the same, with every codec of Kafka.
+Kafka limits the compressed size of a batch: 32 KiB of zstd may unpack to a gigabyte. `freshet topics create` creates
+topics that the broker stores uncompressed. A topic whose setting was changed, or that someone else created, is read as
+well, with every codec of Kafka.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LIMIT: Final = 64 << 20
 """Bytes that one batch may unpack to: 16 times what a source topic takes."""
 
 XERIAL: Final = b"\x82SNAPPY\x00"
-"""Java's snappy: after this and 8 bytes of versions, blocks with their length before each."""
+"""The magic bytes of Java's snappy. 8 bytes of versions follow, then blocks, each with its length in front."""
 
 
 class _TooLargeError(Exception):
@@ -30,10 +31,13 @@ class _TooLargeError(Exception):
 
 
 def gzip(data: Any) -> bytes:
-    """As all here: a compressed batch -> its bytes. Raises DataError where they are more than LIMIT, or damaged."""
+    """Return the bytes of a compressed batch.
+
+    Like all decoders here, it raises an error if they exceed LIMIT or are damaged. In DECODERS, it is a DataError.
+    """
     found = bytearray()
     rest = bytes(data)
-    while rest:  # a file of gzip may have several members
+    while rest:  # gzip data may have several members
         member = zlib.decompressobj(wbits=31)
         found += member.decompress(rest, LIMIT + 1 - len(found))
         if len(found) > LIMIT:
@@ -59,7 +63,7 @@ def snappy(data: Any) -> bytes:
 
 
 def _snappy_block(packed: bytes, before: int) -> bytes:
-    """A block says first how long it is unpacked: looked at before anything is allocated."""
+    """Unpack one block. It begins with its unpacked length, which is checked before anything is allocated."""
     length = shift = 0
     for byte in packed[:5]:
         length |= (byte & 0x7F) << shift
@@ -95,13 +99,13 @@ def _guarded(codec: str, unpack: Callable[[Any], bytes]) -> Callable[[Any], byte
             return unpack(data)
         except _TooLargeError:
             raise DataError(
-                f"a batch of records, {len(data)} bytes of {codec}, unpacks to more than {LIMIT} bytes, the most that is read: "
-                "whoever may write to this topic can send such; delete its records up to the batch's end, "
+                f"a batch of records, {len(data)} bytes of {codec}, unpacks to more than {LIMIT} bytes, the limit: "
+                "any writer of this topic can send such a batch; delete its records up to the batch's end, "
                 "and set compression.type=uncompressed"
             ) from None
         except MemoryError:
             raise
-        except Exception as error:  # each library has errors of its own
+        except Exception as error:  # each library has its own errors
             raise DataError(f"a batch of records, {len(data)} bytes of {codec}, cannot be unpacked: {error}") from None
 
     return bounded
@@ -113,11 +117,11 @@ DECODERS: Final = {
     "lz4_decode": _guarded("lz4", lz4_frames),
     "zstd_decode": _guarded("zstd", zstd),
 }
-"""Under the names that aiokafka's and kafka-python's modules of record formats know them by."""
+"""The decoders, under the names that the record format modules of aiokafka and kafka-python use."""
 
 
 def bound(*modules: Any) -> None:
-    """Have these modules of record formats unpack by DECODERS."""
+    """Make these record format modules unpack with DECODERS."""
     for module in modules:
         for name, decode in DECODERS.items():
             if hasattr(module, name):

@@ -1,9 +1,10 @@
-"""Taking partitions of the changelog over, and noticing that somebody else has: see stream.core.fencing_log.
+"""Takes over partitions of the changelog, and notices if another worker does: see stream.core.fencing_log.
 
-The writer knows the offset of its last record. The next ones follow it without a gap unless another has written between;
-then the writer claims again, reads what lies between, stops where a newer writer has claimed, and writes again those
-states over which somebody else has written, so that compaction cannot keep what is not ours. A takeover does the same for what
-was written over before it: the owner of that time may have ended before it wrote there again.
+The writer knows the offset of its last record. Its next records follow without a gap unless another writer has written
+in between. In that case the writer claims again and reads the records in between. It stops if a newer writer has
+claimed the partition. Otherwise it writes again the states that the other writer has overwritten, so that compaction
+cannot keep foreign records. A takeover does the same for states that were overwritten earlier, because the owner at
+that time may have ended before it wrote them again.
 """
 
 from __future__ import annotations
@@ -50,15 +51,21 @@ ReadRange = Callable[[int, int, int], Awaitable[list[LogRecord]]]
 FindClaim = Callable[[int], Awaitable[Claim]]
 ATTEMPTS = 10
 POLL_MS = 500
-CHUNK = 256  # states that a takeover writes again at once
+CHUNK = 256  # states that a takeover writes again in one batch
 
 
 class Fence:
-    """The right to write the changelog's partitions. read: (partition, first, last offset) -> those records; find: partition ->
-    the claim in force there.
+    """Claims the right to write partitions of the changelog, and checks that no other worker has taken it.
 
-    topics: source topic -> id of the topic as it is now; a state folded from a topic of another id is refused, and so are
-    states that were divided among another number of partitions, or by users' keys of another form than `key`.
+    Args:
+        store: The table's partitions.
+        batches: Returns the object that sends record batches.
+        read: (partition, first offset, last offset) -> those records.
+        find: Partition -> the claim in force there.
+        topics: Source topic -> its current topic id. States folded from a topic with another id are refused.
+        partitions: Number of partitions. States that were divided among another number are refused.
+        on_left_out: Called with the number of records that were left out.
+        key: Form of the users' keys. States under keys of another form are refused.
     """
 
     def __init__(
@@ -86,34 +93,42 @@ class Fence:
         self._ends: dict[int, int] = {}  # offset of our last record
 
     def owns(self, partition: int) -> bool:
-        """It was claimed since the last assignment."""
+        """Return whether this worker has claimed the partition since the last assignment."""
         return partition in self._epochs
 
     def stamp(self, partition: int) -> list[tuple[str, bytes]]:
-        """The headers of a state record for this partition."""
+        """Return the headers of a state record for this partition."""
         return stamp(self._epochs[partition])
 
     def written(self, partition: int) -> int:
-        """The offset of our last record in a partition; -1 where we have none."""
+        """Return the offset of our last record in a partition; -1 if there is none."""
         return self._ends.get(partition, -1)
 
     async def take_over(self, partitions: Iterable[int]) -> None:
-        """Claim partitions whose states were read back, each up to the claim. Raises TopologyError where the states were
-        folded from topics of other names or another number of partitions, or by keys of another form, or the epochs are used up,
-        LossError where a source topic was recreated since, BrokerError where the claim cannot be written."""
+        """Claim partitions whose states were read back, after reading each up to the claim.
+
+        Raises:
+            TopologyError: The states were folded from topics with other names, from another number of partitions, or by
+                keys of another form; or the epochs are used up.
+            LossError: A source topic was recreated since.
+            BrokerError: The claim cannot be written.
+        """
         for known in (self._epochs, self._mine, self._ends):
             known.clear()
         wanted = sorted(partitions)
         await self._same_topics(wanted)
         for partition in wanted:
             if stopping.asked:
-                return  # whoever has been asked to stop takes nothing over
+                return  # a worker that was asked to stop takes nothing over
             await self._take(partition)
         if self._epochs:
             log.info("partitions claimed", extra={"epochs": dict(self._epochs)})
 
     async def _same_topics(self, partitions: Sequence[int]) -> None:
-        """A partition that was added has no claim that would tell; partition 0 has one since the very first start."""
+        """Check that the topics match the claims.
+
+        A partition that was added has no claim to compare with. Partition 0 has had one since the very first start.
+        """
         found = {partition: self._store.claim(partition) for partition in partitions}
         if 0 not in partitions and not all(claim.epoch for claim in found.values()):
             found[0] = await self._find(0)
@@ -124,12 +139,12 @@ class Fence:
             self._same_key(partition, claim)
 
     def _same_names(self, partition: int, claim: Claim) -> None:
-        """Claims of long ago name no topics, and neither do we where the broker tells no ids."""
+        """Check the topics' names. Old claims contain no topics, and neither do ours if the broker reports no ids."""
         if claim.topics and self._topics and claim.topics.keys() != self._topics.keys():
             raise TopologyError(
                 f"partition {partition} of {self._store.changelog_topic} holds states of the topics "
                 f"{', '.join(sorted(claim.topics))}, and this worker's are {', '.join(sorted(self._topics))}: another deployment "
-                "has this app_id; choose another app_id, or the prefix of those topics"
+                "uses this app_id; choose another app_id, or the prefix of those topics"
             )
 
     def _same_ids(self, partition: int, claim: Claim) -> None:
@@ -138,22 +153,22 @@ class Fence:
             if now is not None and now != known:
                 raise LossError(
                     f"topic {topic} was recreated: it has the id {now}, the states of partition {partition} were folded from "
-                    f"{known}, and offsets of the two cannot be compared; use another app_id, or bring the old topic back"
+                    f"{known}, and offsets of the two cannot be compared; use another app_id, or restore the old topic"
                 )
 
     def _same_count(self, claim: Claim) -> None:
         if claim.partitions not in (0, self._partitions):
             raise TopologyError(
                 f"the topics have {self._partitions} partitions, and had {claim.partitions} when the states were folded: "
-                "partitions that are added later part users from their states; another prefix can have that many"
+                "partitions that are added later separate users from their states; to use that many, choose another prefix"
             )
 
     def _same_key(self, partition: int, claim: Claim) -> None:
         if claim.form not in ("", self._key):
             raise TopologyError(
-                f'key: found "{self._key}", expected "{claim.key}", in which partition {partition} of '
-                f"{self._store.changelog_topic} has its users' keys: with another form users lie on other partitions than their "
-                f"states; set FRESHET_KEY={claim.key} again, or choose another app_id and prefix, and start there from nothing"
+                f'key: found "{self._key}", expected "{claim.key}", the form of the users\' keys in partition {partition} of '
+                f"{self._store.changelog_topic}: with another form users are on other partitions than their "
+                f"states; set FRESHET_KEY={claim.key} again, or choose another app_id and prefix, and start there without states"
             )
 
     async def _take(self, partition: int) -> None:
@@ -163,11 +178,11 @@ class Fence:
             if epoch > FIRST:
                 raise TopologyError(
                     f"partition {partition} of {self._store.changelog_topic} was claimed with epoch {epoch - 1}, which no "
-                    "deployment comes to: somebody else writes there; use another app_id"
+                    "deployment can reach: something else writes there; use another app_id"
                 )
             last = self._store.offset(partition)
             claim, at = await self._claim(partition, epoch)
-            if at < 0:  # the broker has it, and does not say where
+            if at < 0:  # the broker has the claim but does not report its offset
                 least = epoch
                 continue
             records = await self._between(partition, last, claim, at)
@@ -177,12 +192,14 @@ class Fence:
                 self._mine[partition] = {epoch}
                 await self._mend(partition)
                 return
-            least = 0  # somebody else's claim came first: above it
+            least = 0  # another worker's claim came first: the next epoch is above that one
         raise BrokerError(f"partition {partition} of the changelog could not be claimed in {ATTEMPTS} attempts")
 
     async def _mend(self, partition: int) -> None:
-        """Write again the states over which somebody else has written, before anything new is. A user without a state has none
-        that could be lost."""
+        """Write again the states that another writer has overwritten, before anything new is written.
+
+        Users without a state are skipped, because they have none to lose.
+        """
         place, count = (self._store.changelog_topic, partition), 0
         while (users := self._store.exposed(partition, CHUNK)) and not stopping.asked:
             states = zip(users, self._store.read(partition, users), strict=True)
@@ -196,9 +213,15 @@ class Fence:
             _log_again(partition, count)
 
     async def confirm(self, sent: Mapping[int, Sequence[Outgoing]], ends: Mapping[int, int]) -> dict[int, int]:
-        """Acknowledged state records by partition, and the last offset of each -> the last offsets that are ours now.
+        """Check that no other writer has written between our records.
 
-        Raises FencedError where another worker has claimed a partition since.
+        Args:
+            sent: Acknowledged state records by partition.
+            ends: The last offset of each partition.
+        Returns:
+            Our last offset in each partition now.
+        Raises:
+            FencedError: Another worker has claimed a partition since.
         """
         settled = {}
         for partition, records in sent.items():
@@ -209,7 +232,10 @@ class Fence:
         return settled
 
     async def _settle(self, partition: int, records: Sequence[Outgoing]) -> int:
-        """Somebody has written between, or the broker did not say where our records are."""
+        """Claim again: another writer has written in between, or the broker did not report the offsets of our records.
+
+        Returns the offset of our last record.
+        """
         newest = {record.key: record.value for record in records if record.key is not None}
         ours = {(record.key, record.value) for record in records}
         before = self._epochs[partition]
@@ -221,7 +247,8 @@ class Fence:
                 continue
             between = await self._between(partition, self._ends[partition], claim, at)
             stale = self._stale(partition, between[:-1], before, ours)
-            # as a reader of the log would: who ends here begins behind `at`, and must neither miss ours nor forget `stale`
+            # as a reader of the log would do: if we end here, the next start reads from after `at`, and must neither miss
+            # our records nor forget `stale`
             settled = {
                 record.key: record.value
                 for record in between[:-1]
@@ -242,10 +269,15 @@ class Fence:
             end = (await self._batches().send({place: again}))[place]
             if end == at + len(again):
                 return self._settled(partition, stale, end)
-        raise BrokerError(f"partition {partition} of the changelog was written by somebody else {ATTEMPTS} times over")
+        raise BrokerError(
+            f"another writer wrote to partition {partition} of the changelog in each of {ATTEMPTS} attempts"
+        )
 
     def _settled(self, partition: int, users: Sequence[bytes], end: int) -> int:
-        """These users' states were written again, or they have none -> `end`, up to where the changelog is known."""
+        """Note that these users' states were written again, or that they have none.
+
+        Returns `end`, the offset up to which the changelog is known.
+        """
         self._store.write(partition, [], end, settled_users=users)
         return end
 
@@ -256,11 +288,19 @@ class Fence:
         current: int,
         ours: Container[tuple[bytes | None, bytes | None]],
     ) -> list[bytes]:
-        """Users over whose states somebody else has written; current: our epoch where `between` begins; ours: what we have sent.
+        """Return the users whose states another writer has overwritten.
 
-        After a forged claim all of ours count as written over: a reader who knows no epoch yet may take it for a claim. What lies
-        under a key that no user has is no state of ours, and nothing is written over it: what the store has there is its own.
-        Raises FencedError for a claim that holds and is none of ours, whatever name it bears.
+        After a forged claim all our records count as overwritten, because a reader that knows no epoch yet may accept
+        it. A record under a key that no user can have is not a state and is not written again: there the store has its
+        own data.
+
+        Args:
+            partition: The partition.
+            between: The records to judge.
+            current: Our epoch at the beginning of `between`.
+            ours: The (key, value) pairs that we have sent.
+        Raises:
+            FencedError: There is a valid claim that is not ours, no matter which worker it names.
         """
         stale: list[bytes] = []
         fenced, forged, nobodys = 0, 0, 0
@@ -291,20 +331,20 @@ class Fence:
     def _count(self, partition: int, found: LeftOut) -> None:
         if found.fenced:
             log.warning(
-                "records of somebody else left out", extra={"partition": partition, "records": found.fenced}
+                "records of another writer left out", extra={"partition": partition, "records": found.fenced}
             )  # fmt: skip
         if any(found):
             self._on_left_out(found)
 
     async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
-        """A claim written and acknowledged, and its offset; -1 where the broker did not say."""
+        """Write a claim. Return it once it is acknowledged, and its offset; -1 if the broker did not report it."""
         claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics, self._partitions, self._key)
         place = (self._store.changelog_topic, partition)
         ends = await self._batches().send({place: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
         return claim, ends[place]
 
     async def _between(self, partition: int, last: int, claim: Claim, at: int) -> list[LogRecord]:
-        """Everything after `last` up to our own claim at `at`, which is its end. Raises LossError where that is no later."""
+        """Return everything after `last` up to our claim at `at`, inclusive. Raises LossError if `at` is not after `last`."""
         if at <= last:
             raise changelog_cut(self._store.changelog_topic, partition, at, last)
         found = [] if at == last + 1 else await self._read(partition, last + 1, at - 1)
@@ -313,13 +353,13 @@ class Fence:
 
 def _log_again(partition: int, count: int) -> None:
     log.warning(
-        "states written again: somebody else wrote over them", extra={"partition": partition, "states": count}
+        "states written again: another writer had overwritten them", extra={"partition": partition, "states": count}
     )  # fmt: skip
 
 
 @asynccontextmanager
 async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client of its own, made for each use: the log is read after a takeover in a race, or of a new partition, no more."""
+    """Create a separate client for each use. The log is read only after a takeover in a race or of a new partition."""
     consumer = AIOKafkaConsumer(
         **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
         isolation_level="read_committed",
@@ -331,15 +371,19 @@ async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[A
     except OffsetOutOfRangeError as error:
         (offset,) = error.args[0].values()
         raise LossError(
-            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: deleted, or the topic was "
-            "recreated?"
+            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: was it deleted, or the "
+            "topic recreated?"
         ) from None
     finally:
         await consumer.stop()
 
 
 class ChangelogReader:
-    """Reads the changelog for a takeover. held: which open transaction keeps it from reading on, "" for none."""
+    """Reads the changelog for a takeover.
+
+    Attributes:
+        held: Which open transaction keeps it from reading on; "" for none.
+    """
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._settings = settings
@@ -347,7 +391,7 @@ class ChangelogReader:
         self.held = ""
 
     async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
-        """The records from offset `first` to `last`."""
+        """Return the records from offset `first` to `last`."""
         place = TopicPartition(self._topic, partition)
         found: list[LogRecord] = []
         async with _reading(self._settings, place) as consumer:
@@ -357,7 +401,7 @@ class ChangelogReader:
         return found
 
     async def find(self, partition: int) -> Claim:
-        """The claim in force at the end of a partition, for which all of it is read."""
+        """Return the claim in force at the end of a partition. Reads the whole partition."""
         place = TopicPartition(self._topic, partition)
         claim = NO_CLAIM
         async with _reading(self._settings, place) as consumer:

@@ -1,8 +1,11 @@
-"""What the group answers where it does not take us in: aiokafka keeps such an error until somebody fetches, and nobody does who
-has no partitions, so that it would never join again.
+"""Errors of the group if it does not let this worker join.
 
-A member of another protocol (any ordinary consumer with our group id) keeps us out as long as it is there. It may be a mistake of
-a moment, so we ask again for some time, and say who it is; all else ends the process at once.
+aiokafka keeps such an error until the next fetch. A worker without partitions never fetches, so it would never join
+again.
+
+A member of another protocol (any ordinary consumer with our group id) keeps us out as long as it is in the group. It
+may be there by mistake and only for a moment, so we retry for some time and report who it is. Every other error ends
+the process immediately.
 """
 
 from __future__ import annotations
@@ -25,21 +28,26 @@ from stream.process.fatal import fatal
 
 PAUSE: Final = 2.0  # seconds between two attempts
 ATTEMPTS: Final = 30
-NAMED: Final = 3  # strangers that are named
+NAMED: Final = 3  # foreign members that are named
 
 
 class Joining:
-    """Watches a group coordinator of aiokafka. stopping: the worker is asked to stop, and joins nothing any more."""
+    """Watches a group coordinator of aiokafka.
+
+    Args:
+        session_timeout: The setting, in seconds.
+        stopping: Returns whether the worker was asked to stop. It then joins no group.
+    """
 
     def __init__(self, session_timeout: float, stopping: Callable[[], bool]) -> None:
         self._session_timeout = session_timeout
         self._stopping = stopping
         self._refused = 0  # times, one after another
         self.held = ""
-        """Who keeps us out of the group, in words; "" while nobody does."""
+        """Which members keep us out of the group, in words; "" if there are none."""
 
     def watch(self, coordinator: Any) -> None:
-        """To be called before the group is joined."""
+        """Watch the coordinator. Call this before the group is joined."""
         send, push = coordinator._send_req, coordinator._push_error_to_user
 
         async def noted(request: Any) -> Any:
@@ -64,7 +72,7 @@ class Joining:
         if self._refused >= ATTEMPTS:
             fatal(
                 TopologyError(
-                    f"the group {coordinator.group_id} did not take this worker in for {ATTEMPTS * PAUSE:.0f} s: {self.held}. "
+                    f"the group {coordinator.group_id} did not let this worker join for {ATTEMPTS * PAUSE:.0f} s: {self.held}. "
                     "Give those another group id, or this deployment another app_id"
                 )
             )
@@ -74,17 +82,17 @@ class Joining:
         try:
             answer = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
         except KafkaError as error:
-            return f"who, the broker does not say ({error!r})"
+            return f"the broker does not list them ({error!r})"
         members = [member for _, *_, members in (group[:6] for group in answer.groups) for member in members]
         said = [f"client {client} at {host.lstrip('/')} (member {member})" for member, client, host, *_ in members]
         more = [f"{len(said) - NAMED} more"] if len(said) > NAMED else []
-        return ", ".join(said[:NAMED] + more) or "who, the broker does not say"
+        return ", ".join(said[:NAMED] + more) or "the broker does not list them"
 
     def _meaning(self, error: Exception, group: str) -> Exception:
         if isinstance(error, InvalidSessionTimeoutError):
             return SettingsError(
-                f"session_timeout: the broker refuses {self._session_timeout:g} s, expected from its "
-                "group.min.session.timeout.ms to its group.max.session.timeout.ms"
+                f"session_timeout: the broker refuses {self._session_timeout:g} s, expected a value between its "
+                "group.min.session.timeout.ms and its group.max.session.timeout.ms"
             )
         if isinstance(error, InvalidGroupIdError):
             return SettingsError(f"app_id: the broker refuses {group!r} as the id of a group")

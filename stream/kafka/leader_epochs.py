@@ -1,9 +1,10 @@
-"""Leader epochs: is the log that is read on still the one that was read before?
+"""Leader epochs: checks whether a log is still the one that was read before.
 
-An election among copies that have missed records (unclean) cuts a log off: records that were acknowledged are gone, and others
-get their offsets. A consumer that looks at offsets alone reads on as if nothing had happened. Kafka's answer (KIP-320) is the
-epoch of the leader that wrote a record: a log that has epoch E ends it where the last record of E lies, so a reader that has
-read E beyond that has read what is no longer there. aiokafka does not ask, so it is done here, once for each new epoch.
+An unclean election (among replicas that have missed records) truncates a log: acknowledged records are gone, and other
+records get their offsets. A consumer that checks only offsets reads on as if nothing had happened. Kafka's solution
+(KIP-320) is the epoch of the leader that wrote a record. Epoch E of a log ends at the last record of E, so a reader
+that has read E beyond that point has read records that no longer exist. aiokafka does not check this, so this module
+does, once for each new epoch.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
 from aiokafka.structs import TopicPartition
 
 _HEAD: Final = struct.Struct(">qiib")  # base offset, length of what follows, leader epoch, version of the format
-_BEFORE: Final = 12  # bytes that the length does not count
-_VERSION: Final = 2  # of the format: older ones have no leader epoch
-NOBODY: Final = -1  # as replica and as current epoch: a consumer, whatever the epoch is now
+_BEFORE: Final = 12  # bytes that the length does not include
+_VERSION: Final = 2  # version of the format; older ones have no leader epoch
+NOBODY: Final = -1  # as replica: a consumer; as current epoch: any
 
 
 class _EndsResponse(Response):
@@ -61,9 +62,13 @@ class _EndsRequest(Request[_EndsRequestStruct]):
 
 
 class Epochs:
-    """The leader epochs in which the source topics were read, by one client. Used in the thread of that client.
+    """The leader epochs in which one client has read the source topics. Use it in the thread of that client.
 
-    cut: told of a partition, where its log ends what was read, and up to where that was; it does not return, or goes on.
+    Args:
+        client: An AIOKafkaClient.
+        sources: Names of the topics.
+        cut: Called with a partition whose log is truncated, the offset where the log now ends the epoch, and the offset
+            up to which it was read. It may end the process or return.
     """
 
     def __init__(
@@ -73,10 +78,10 @@ class Epochs:
         self._sources = sources
         self._cut = cut
         self._began: dict[TopicPartition, list[tuple[int, int]]] = {}  # (first offset, epoch), both rising
-        self._reached: dict[TopicPartition, int] = {}  # the position of the last fetch: all before it was given out
+        self._reached: dict[TopicPartition, int] = {}  # position of the last fetch: everything before it was handed out
 
     def watch(self) -> None:
-        """Look at every fetch from now on, before anybody else does."""
+        """Check every fetch from now on, before any other code sees it."""
         send = self._client.send
 
         async def looked(node: int, request: Any, **more: Any) -> Any:
@@ -88,27 +93,36 @@ class Epochs:
         self._client.send = looked
 
     def forget(self) -> None:
-        """The partitions are another's from now on, who may read on in other epochs."""
+        """Forget all partitions: they belong to another worker from now on, which may read on in other epochs."""
         self._began.clear()
         self._reached.clear()
 
     def keep_from(self, place: TopicPartition, offset: int) -> None:
-        """Ours again, from `offset` on: what was fetched since stays known."""
+        """Note that a partition is ours again from `offset` on. What was fetched since stays known."""
         self._began[place] = [one for one in self._began.get(place, []) if one[0] >= offset]
 
     def reached(self, place: TopicPartition) -> int:
-        """Up to where a partition was read, -1 where it was not."""
+        """Return the offset up to which a partition was read, -1 if it was not."""
         return self._reached.get(place, -1)
 
     def before(self, place: TopicPartition, offset: int) -> int:
-        """The epoch of the record before `offset`; -1 where it was not read here."""
+        """Return the epoch of the record before `offset`; -1 if it was not read here."""
         began = self._began.get(place, [])
         number = bisect_left(began, (offset, -1)) - 1
         return began[number][1] if number >= 0 else -1
 
     async def ends(self, node: int, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | KafkaError]:
-        """Where the log of each partition ends the epoch given, in one request to `node`, its leader: -1 where it cannot say, an
-        error where it does not answer for that partition. Raises KafkaError where it answers for none."""
+        """Return the offset where the log of each partition ends the given epoch.
+
+        Args:
+            node: The leader of these partitions. It gets one request.
+            epochs: Epoch by partition.
+        Returns:
+            By partition, the offset, -1 if the leader does not know it, or an error if it does not answer for that
+            partition.
+        Raises:
+            KafkaError: The leader does not answer at all.
+        """
         if not epochs:
             return {}
         response = await self._client.send(node, _EndsRequest(epochs))
@@ -131,7 +145,7 @@ class Epochs:
             for partition, offset, _ in partitions
         }
         self._reached |= positions
-        doubts: dict[TopicPartition, int] = {}  # the epoch of what was read: does the log still have it?
+        doubts: dict[TopicPartition, int] = {}  # epoch of the records that were read: does the log still have them?
         fetched: dict[TopicPartition, list[tuple[int, int]]] = {}
         for topic, partitions in response.topics if positions else ():
             for partition, code, _, *_, data in partitions:
@@ -144,7 +158,7 @@ class Epochs:
                     # later batches come from the same log as the first
                     doubted = bool(found) and found[0][1] > known
                 else:
-                    doubted = code == OffsetOutOfRangeError.errno  # before the fetcher begins somewhere else
+                    doubted = code == OffsetOutOfRangeError.errno  # before the fetcher restarts somewhere else
                 if doubted and known >= 0:
                     doubts[place] = known
         await self._compare(node, doubts, positions)
@@ -161,8 +175,11 @@ class Epochs:
     async def _compare(
         self, node: int, epochs: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]
     ) -> None:
-        """Do the logs still have what was read up to these positions? Tells of none before all are known: who fetches again
-        after an error asks again, and a cut is told once."""
+        """Check that the logs still have what was read up to these positions, and report those that are truncated.
+
+        It reports nothing until all results are known. A fetch after an error checks again, and each truncation must be
+        reported only once.
+        """
         ends: dict[TopicPartition, int] = {}
         for place, end in (await self.ends(node, epochs)).items():
             if isinstance(end, KafkaError):
@@ -173,12 +190,12 @@ class Epochs:
                 await self._cut(place, end, positions[place])
 
     def note_committed(self, place: TopicPartition, offset: int, epoch: int) -> None:
-        """The record at `offset` is of `epoch`, says what was committed. What was fetched meanwhile stays known."""
+        """Note that according to the commit, the record at `offset` has `epoch`. What was fetched meanwhile stays known."""
         began = self._began.setdefault(place, [])
         began.insert(bisect_left(began, (offset, -1)), (offset, epoch))
 
     def note(self, place: TopicPartition, offset: int, epoch: int) -> None:
-        """Records from `offset` on are of `epoch`, up to those that are known to be of another."""
+        """Note that records from `offset` on have `epoch`, up to the next ones known to have another epoch."""
         began = self._began.setdefault(place, [])
         number = bisect_left(began, (offset, -1))
         if number < len(began) and began[number][1] == epoch:  # read again from further back
@@ -191,12 +208,12 @@ class Epochs:
 def watch_epochs(
     consumer: Any, topics: Iterable[str], cut: Callable[[TopicPartition, int, int], Awaitable[None]]
 ) -> None:
-    """Look at every fetch of an AIOKafkaConsumer that keeps no offsets; cut: as of Epochs."""
+    """Check every fetch of an AIOKafkaConsumer that keeps no offsets; `cut` is the same as in Epochs."""
     Epochs(consumer._client, frozenset(topics), cut).watch()
 
 
 def _batches(data: bytes) -> Iterator[tuple[int, int]]:
-    """(first offset, leader epoch) of the record batches of a fetch, the last of which may be cut short."""
+    """Yield (first offset, leader epoch) of each record batch of a fetch. The last batch may be incomplete."""
     at = 0
     while at + _HEAD.size <= len(data):
         first, length, epoch, version = _HEAD.unpack_from(data, at)

@@ -1,5 +1,7 @@
-"""Names of record headers that are not UTF-8. Kafka promises text and checks nothing; aiokafka and kafka-python give up on the
-whole partition. Here such a name is read with its bad bytes escaped (`\\xff`), and the record goes on like any other.
+"""Names of record headers that are not UTF-8.
+
+Kafka specifies text but does not check it, and aiokafka and kafka-python fail on the whole partition. Here such a name
+is read with its invalid bytes escaped (`\\xff`), and the record is processed like any other.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from typing import Any
 
 
 class Escaping(bytearray):
-    """A buffer of records whose parts become text whatever they hold."""
+    """A buffer of records whose slices can always be decoded to text."""
 
     def __getitem__(self, at: Any) -> Any:
         part = super().__getitem__(at)

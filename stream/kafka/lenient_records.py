@@ -1,7 +1,9 @@
-"""aiokafka's fetched records, so that a header's name that is not UTF-8 stops nobody (stream.kafka.lenient_headers),
-that every codec of
-Kafka is read, and that none unpacks to more than fits (stream.kafka.decompression). Whoever must account for each
-offset sees the batches."""
+"""A replacement for aiokafka's fetched records.
+
+With it a header name that is not UTF-8 stops no consumer (stream.kafka.lenient_headers), every codec of Kafka is read,
+and no batch unpacks to more than the limit (stream.kafka.decompression). Code that must account for each offset sees
+the batches.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ from stream.core.errors import DataError
 from stream.kafka import decompression
 from stream.kafka.lenient_headers import Escaping
 
-_LENGTH = slice(8, 12)  # of a batch, behind its base offset; counted from its own end
-_COUNT = slice(57, 61)  # of its records
+_LENGTH = slice(8, 12)  # length of a batch, after its base offset; counted from the end of this field
+_COUNT = slice(57, 61)  # number of its records
 
 
 class EscapingBatch(_DefaultRecordBatchPy):
-    """aiokafka's slow reader, over a buffer that escapes."""
+    """aiokafka's slow reader, over a buffer that escapes invalid UTF-8."""
 
     _buffer: Any
 
@@ -33,7 +35,7 @@ class EscapingBatch(_DefaultRecordBatchPy):
 
 
 class Batch:
-    """One record batch as the fetcher reads it: by aiokafka's fast reader, and where that fails on a name, by the slow one."""
+    """One record batch for the fetcher. aiokafka's fast reader reads it, or the slow one if the fast one fails on a name."""
 
     def __init__(self, batch: Any, raw: memoryview) -> None:
         self._batch = batch
@@ -44,21 +46,21 @@ class Batch:
 
     @property
     def whole(self) -> bool:
-        """It has a record at each of its offsets: none was compacted away."""
+        """Whether it has a record at each of its offsets, so none was compacted away."""
         return int.from_bytes(self._raw[_COUNT], "big") == int(self._batch.last_offset_delta) + 1
 
-    def __next__(self) -> Any:  # of a control batch
+    def __next__(self) -> Any:  # used for control batches
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
         try:
             yield from self._batch
         except UnicodeDecodeError:
-            yield from EscapingBatch(self._raw)  # from the start: the fetcher passes over what it has had
+            yield from EscapingBatch(self._raw)  # from the start: the fetcher skips what it has already read
 
 
 class Records:
-    """In the place of aiokafka's MemoryRecords."""
+    """Replaces aiokafka's MemoryRecords."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
@@ -82,7 +84,7 @@ class Records:
 
 
 class PartitionRecords(fetcher.PartitionRecords):
-    """aiokafka's; an error in a batch names its partition and offset."""
+    """aiokafka's PartitionRecords, except that an error in a batch names its partition and offset."""
 
     def __next__(self) -> Any:
         try:
@@ -93,11 +95,11 @@ class PartitionRecords(fetcher.PartitionRecords):
 
 
 def bound_unpacking() -> None:
-    """From now on aiokafka's consumers of this process read every codec, and no batch that unpacks to more than the limit."""
+    """Make aiokafka's consumers in this process read every codec, but no batch that unpacks to more than the limit."""
     decompression.bound(default_records, legacy_records, _crecords.default_records, _crecords.legacy_records)
     fetcher.PartitionRecords = PartitionRecords
 
 
 def escape_header_names() -> None:
-    """From now on aiokafka's consumers of this process read records as above."""
+    """Make aiokafka's consumers in this process read records with `Records`, which escapes header names."""
     fetcher.MemoryRecords = Records

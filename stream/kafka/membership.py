@@ -1,8 +1,8 @@
-"""This worker's place in its group, kept in its data folder, so that a restart need not wait for the dead member's session.
+"""This worker's place in its group, stored in the data folder: a restart need not wait for the dead member's session.
 
-A worker that was killed has sent no LeaveGroup: the group keeps its place until the session times out, and meanwhile lets
-nobody join. Started again with the same folder, it first takes that place out of the group by itself. A lock on the file says
-that one process at a time uses the folder, so a place is never taken from a worker that lives.
+A worker that was killed has sent no LeaveGroup: the group keeps its place until the session times out, and meanwhile no
+member can join. After a restart with the same folder, the worker first removes that place from the group itself. A lock
+on the file ensures that only one process at a time uses the folder, so the place of a live worker is never removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 from stream.core.errors import DiskError
 
 FILE: Final = "member"
-PATIENCE: Final = 5.0  # seconds for the coordinator to answer; else the session's timeout does it
+PATIENCE: Final = 5.0  # seconds for the coordinator to answer; otherwise the session timeout removes the place
 MAX_ID: Final = 1024  # bytes
 WORKERS: Final = 64  # folders that are tried
 
@@ -31,7 +31,10 @@ class FolderInUseError(DiskError):
 
 
 def take(folder: Path, others: bool) -> Membership:
-    """The place of `folder`; others: where another process uses it, the first of folder-2, folder-3, ... that is free."""
+    """Take the place of `folder`.
+
+    If another process uses the folder and `others` is set, take the first free one of folder-2, folder-3, ...
+    """
     number = 1
     while True:
         try:
@@ -43,7 +46,7 @@ def take(folder: Path, others: bool) -> Membership:
 
 
 class Membership:
-    """The member id of a data folder. Raises DiskError where the folder cannot be used, or another process uses it."""
+    """Holds the member id of a data folder. Raises DiskError if the folder cannot be used, or another process uses it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,18 +58,18 @@ class Membership:
             self._file.seek(0)
             self.former = self._file.read(MAX_ID).decode(errors="replace")
         except BlockingIOError:
-            said = f"data_dir: {folder} is in use by another worker; each needs a folder of its own"
+            said = f"data_dir: {folder} is in use by another worker; each worker needs its own folder"
             raise FolderInUseError(f"{said}: set --data-dir or FRESHET_DATA_DIR") from None
         except OSError as error:
             raise DiskError(f"data_dir: {path} cannot be used: {error}") from None
         self._known = self.former
 
     def remember(self, member: str) -> None:
-        """The group has given us this id. Where it cannot be written the next start waits, no more."""
+        """Store the id that the group has given us. If it cannot be written, only the next start has to wait."""
         if member == self._known:
             return
         try:
-            self._file.truncate(0)  # opened for appending: what is written comes first
+            self._file.truncate(0)  # the file is open for appending, so the next write starts at 0
             self._file.write(member.encode())
             self._file.flush()
         except OSError as error:
@@ -74,11 +77,11 @@ class Membership:
         self._known = member
 
     def release(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         self._file.close()
 
     def watch(self, coordinator: Any) -> None:
-        """Remember every id that the group gives us, from the first answer on: a worker may be killed while it joins."""
+        """Store every id that the group gives us, from the first answer on, because a worker may be killed while it joins."""
         send = coordinator._send_req
 
         async def noted(request: Any) -> Any:
@@ -90,7 +93,7 @@ class Membership:
         coordinator._send_req = noted
 
     async def leave_former(self, coordinator: Any) -> None:
-        """Take the former process's place out of the group; what fails here, the session's timeout does later."""
+        """Remove the previous process's place from the group. If this fails, the session timeout removes it later."""
         if not self.former:
             return
         try:
@@ -98,7 +101,7 @@ class Membership:
                 await coordinator.ensure_coordinator_known()
                 answer = await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, self.former))
         except (KafkaError, TimeoutError) as error:
-            log.info("the former place in the group could not be given up: %s", error)
+            log.info("the previous place in the group could not be given up: %s", error)
             return
-        if not answer.error_code:  # else the group knows it no longer
-            log.info("the former place in the group is given up")
+        if not answer.error_code:  # else the group no longer knows it
+            log.info("the previous place in the group was given up")

@@ -1,8 +1,9 @@
-"""Which offsets hold no record of ours: a transaction's markers, and what it aborted. Any other that is passed over is a loss.
+"""Which offsets validly hold no record: a transaction's markers, and what it aborted. Any other gap is a loss.
 
-A source topic is never compacted, so its offsets have no holes: aiokafka gives a record for each, or leaves the offset out since
-its batch is a control batch or part of an aborted transaction, as the batches themselves say. An offset that no batch holds, or
-that is missing within one, was taken away: by a compaction, or by someone who deleted a file of the log.
+A source topic is never compacted, so its offsets have no gaps. aiokafka returns a record for each offset, or skips it
+because its batch is a control batch or part of an aborted transaction; the batches themselves contain this information.
+If no batch holds an offset, or it is missing within a batch, its record was removed: by compaction, or because someone
+deleted a file of the log.
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ from stream.kafka.lenient_records import Batch
 
 
 class Passed:
-    """What a fetcher passes over in the partitions of `topics`, by right."""
+    """Collects what a fetcher validly skips in the partitions of `topics`."""
 
     def __init__(self, topics: Collection[str]) -> None:
         self._topics = topics
-        self._known: dict[TP, dict[int, int]] = {}  # first offset of a batch -> the offset behind it
+        self._known: dict[TP, dict[int, int]] = {}  # first offset of a batch -> the offset after it
 
     def watch(self, fetcher: Fetcher) -> None:
-        """To be called before anything is assigned."""
+        """Watch a fetcher. Call this before anything is assigned."""
         fetcher._records = _Results(self)
 
     def watches(self, topic: str) -> bool:
         return topic in self._topics
 
     def note(self, tp: TP, batch: Batch) -> None:
-        """A batch that the fetcher reads. Of a transaction that is not aborted its records are read, whatever is noted here."""
+        """Note a batch that the fetcher reads. If its transaction is not aborted, its records are read anyway."""
         if batch.is_control_batch or (batch.is_transactional and batch.whole):
             self._known.setdefault(tp, {})[batch.base_offset] = batch.next_offset
 
     def missing(self, tp: TP, first: int, end: int, read: Sequence[int]) -> list[range]:
-        """Offsets from `first` to before `end` that were neither read nor passed over by right. read: ascending, all between the
-        two. What is noted below `end` is forgotten."""
+        """Return the offsets from `first` to before `end` that were neither read nor validly skipped.
+
+        What was noted below `end` is forgotten. `read` is ascending, and all its offsets are in that range.
+        """
         known = self._known.pop(tp, {})
         later = {base: behind for base, behind in known.items() if behind > end}
         if later:
@@ -52,7 +55,7 @@ class Passed:
 
 
 class _Results(OrderedDict[Any, Any]):
-    """In the place of the fetcher's own dict of what was fetched and not yet read."""
+    """Replaces the fetcher's own dict of what was fetched and not yet read."""
 
     def __init__(self, passed: Passed) -> None:
         super().__init__()
@@ -74,13 +77,16 @@ def _holes(first: int, end: int, read: Iterable[int]) -> Iterator[range]:
 
 
 def _without(holes: Iterable[range], right: Sequence[tuple[int, int]]) -> Iterator[range]:
-    """Holes less what is passed over by right; both ascending. Each is looked at once: a fetch may have thousands of both."""
+    """Yield the holes minus what was validly skipped.
+
+    Both are ascending, and each is visited once, because a fetch may have thousands of both.
+    """
     at = 0
     for hole in holes:
         first = hole.start
         while at < len(right) and right[at][1] <= first:
             at += 1
-        number = at  # a batch that reaches beyond this hole may reach into the next
+        number = at  # a batch that extends beyond this hole may extend into the next
         while number < len(right) and right[number][0] < hole.stop:
             base, behind = right[number]
             if base > first:
@@ -93,7 +99,7 @@ def _without(holes: Iterable[range], right: Sequence[tuple[int, int]]) -> Iterat
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ascending spans, those that touch or overlap as one."""
+    """Return ascending spans, with those that touch or overlap merged into one."""
     joined: list[tuple[int, int]] = []
     for base, behind in spans:
         if joined and base <= joined[-1][1]:

@@ -92,7 +92,7 @@ _SOURCES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def missing_names() -> list[str]:
-    """Every relied-on name that the installed libraries lack; empty is good."""
+    """Return the names that freshet relies on and the installed libraries lack; empty if there are none."""
     lost = [f"{owner.__qualname__}.{name}()" for owner, name in METHODS if not callable(getattr(owner, name, None))]
     lost += [f"{owner.__qualname__}.{name}" for owner, name in ATTRIBUTES if not _has(owner, name)]
     for module, names in _SOURCES.items():
@@ -102,7 +102,7 @@ def missing_names() -> list[str]:
 
 
 def _has(owner: type, name: str) -> bool:
-    """A class attribute, an annotation, or assigned somewhere in the class or its bases."""
+    """Return whether the name is a class attribute, an annotation, or assigned somewhere in the class or its bases."""
     return any(
         name in vars(base) or name in inspect.get_annotations(base) or f"self.{name}" in inspect.getsource(base)
         for base in owner.__mro__[:-1]
@@ -111,9 +111,9 @@ def _has(owner: type, name: str) -> bool:
 
 
 def check_private_names() -> None:
-    """Raises SettingsError where a library has another version than the one tested, or lacks a name relied on."""
+    """Raise SettingsError if a library does not have the tested version, or lacks a name that freshet relies on."""
     wrong = [f"{name} {version(name)} (tested: {tested})" for name, tested in PINNED.items() if version(name) != tested]
     if wrong:
-        raise SettingsError(f"library versions that were never tested: {', '.join(wrong)}")
+        raise SettingsError(f"untested library versions are installed: {', '.join(wrong)}")
     if lost := missing_names():
-        raise SettingsError(f"names that freshet relies on are gone: {', '.join(lost)}")
+        raise SettingsError(f"the installed libraries lack names that freshet relies on: {', '.join(lost)}")

@@ -1,4 +1,4 @@
-"""Sending: one record batch per partition, acknowledged by all replicas, never after the lease has run out."""
+"""Sending: one record batch per partition, acknowledged by all replicas, never after the lease has expired."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stream.kafka.broker_clock import Clock
 from stream.kafka.lease import Lease
 from stream.process.fatal import fatal
 
-LOG_APPEND_TIME = 1  # aiokafka's: the timestamp is the broker's, not the one that was sent
+LOG_APPEND_TIME = 1  # aiokafka's value for a timestamp that the broker has set, not the sender
 
-FRAME = 16  # bytes around a header, or half of those around a record, at most
+FRAME = 16  # maximum bytes around a header, and half the maximum around a record
 MAX_REQUEST = 5 << 20  # bytes: a dead letter may hold a source record of 4 MiB and its headers
 
 
-_NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka insists on a list; nobody changes it
+_NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka requires a list; it is never changed
 
 
 class Outgoing(NamedTuple):
@@ -32,7 +32,7 @@ class Outgoing(NamedTuple):
 
 
 class SourceProducer(driver.Producer):
-    """Faust's producer, idempotent, its produce requests (aiokafka's own retries included) guarded by the lease."""
+    """Faust's producer, made idempotent. The lease guards its produce requests, including aiokafka's own retries."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
@@ -50,28 +50,32 @@ class SourceProducer(driver.Producer):
                 fatal(error)
             await send(node, batches)
             for tp, batch in batches.items():
-                if not batch.future.done():  # the broker did not take it; aiokafka sends it again
+                if not batch.future.done():  # the broker did not accept it; aiokafka sends it again
                     self.app.on_send_error(tp.topic)
 
         sender._send_produce_req = guarded
 
     @property
     def batches(self) -> RecordBatches:
-        """The started producer's record batches."""
+        """Return an object that sends record batches with the started producer."""
         return RecordBatches(self._producer, self.request_timeout, self.app.clock, self.app.room)
 
 
 def _size(record: Outgoing) -> int:
-    """Bytes in a batch at most."""
+    """Return the maximum bytes that the record needs in a batch."""
     headers = sum(len(name.encode()) + len(value or b"") + FRAME for name, value in record.headers)
     return len(record.key or b"") + len(record.value or b"") + headers + 2 * FRAME
 
 
 class RecordBatches:
-    """Sends lists of records, one Kafka record batch per partition (1.6 us a record instead of 13 with `send`).
+    """Sends lists of records, one Kafka record batch per partition (1.6 us per record instead of 13 with `send`).
 
-    clock: stamps them (None: one of its own), and learns from the acknowledgements when the broker appended them; room: topic ->
-    bytes of a record batch there at most, where that may be less than the producer's own batches have.
+    Args:
+        producer: A started AIOKafkaProducer.
+        timeout: Seconds until a send fails.
+        clock: Sets the timestamps, and learns from the acknowledgements when the broker appended the records. None: a
+            new clock.
+        room: Topic -> maximum bytes of a record batch there, if that may be less than the producer's own limit.
     """
 
     def __init__(
@@ -83,10 +87,13 @@ class RecordBatches:
         self._room = room or {}
 
     async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
-        """(topic, partition) -> records, acknowledged when this returns.
+        """Send records by (topic, partition). All are acknowledged when this returns.
 
-        Returns the last offset written per partition, or -1 where the broker did not say (a retried batch that had
-        already arrived). Raises BrokerError where the acknowledgement did not come in time.
+        Returns:
+            The last offset written per partition, or -1 if the broker did not report it (for a retried batch that had
+            already arrived).
+        Raises:
+            BrokerError: The acknowledgement did not arrive in time.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -118,12 +125,12 @@ class RecordBatches:
                 metadata = await future
             except (OutOfOrderSequenceNumber, UnknownProducerId):
                 raise LossError(
-                    f"{topic} partition {partition}: the broker misses records of ours that it had acknowledged: an election of "
-                    "a leader that had missed records (unclean)?"
+                    f"{topic} partition {partition}: the broker lacks records of ours that it had acknowledged: was a "
+                    "leader elected that had missed records (an unclean election)?"
                 ) from None
             if metadata.timestamp_type == LOG_APPEND_TIME:
                 self._clock.learn(began, metadata.timestamp)
-            if metadata.offset >= 0:  # -1: a duplicate sequence number, so the offset is not known
+            if metadata.offset >= 0:  # -1: a duplicate sequence number, so the offset is unknown
                 last = max(last, metadata.offset + count - 1)
         return place, last
 

@@ -1,9 +1,10 @@
-"""RocksDB behind Faust's table, by partition: multi-get, one WriteBatch a micro-batch, bulk recovery from the changelog.
+"""RocksDB behind Faust's table, by partition: multi-get, one WriteBatch per micro-batch, bulk recovery.
 
-Faust's own table writes take their partition from a current event that does not exist in a batch, and write RocksDB
-before the changelog; here the partition is named, and the changelog was acknowledged before.
+Faust's own table writes take their partition from the current event, which does not exist in a batch, and they write
+RocksDB before the changelog. Here the caller names the partition, and the changelog has been acknowledged before.
 
-The folder is a cache of the changelog. What RocksDB calls damaged is deleted and read back, never taken for new users.
+The folder is a cache of the changelog. What RocksDB reports as damaged is deleted and read back, and never mistaken for
+new users.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ ROCKSDB_OPTIONS = {
 
 
 def interest_table(app: faust.App, partitions: int) -> faust.Table:
-    """The table `interest`: user id -> state record, both raw bytes."""
+    """Create the table `interest`: user id -> state record, both raw bytes."""
     return app.Table(
         "interest",
         key_type=bytes,
@@ -45,17 +46,17 @@ def interest_table(app: faust.App, partitions: int) -> faust.Table:
     )
 
 
-DAMAGED = ".damaged"  # marks, beside a partition's folder, that it is to be deleted at the next start
+DAMAGED = ".damaged"  # suffix of a mark next to a partition's folder: delete the folder at the next start
 
 SST_END = 0x88E241B785F4CFF7.to_bytes(8, "little")  # the magic number of RocksDB's block-based tables
 
 
 class DamageError(Exception):
-    """A partition's folder does not hold what it held; found by us, not by RocksDB."""
+    """A partition's folder has lost data. freshet found this, not RocksDB."""
 
 
 class InterestStore:
-    """The table's partitions that are assigned to this worker."""
+    """Reads and writes the table's partitions that are assigned to this worker."""
 
     def __init__(self, table: faust.Table) -> None:
         self._table = table
@@ -65,11 +66,11 @@ class InterestStore:
         return str(self._table.changelog_topic_name)
 
     def partitions(self) -> list[int]:
-        """Partitions that are open here."""
+        """Return the partitions that are open here."""
         return sorted(self._table.data._dbs)
 
     def prepare(self, partition: int) -> bool:
-        """Open a partition before its recovery; False where it was damaged and is empty now. Raises DiskError."""
+        """Open a partition before its recovery. Return False if it was damaged and is empty now. Raises DiskError."""
         path = self._path(partition)
         mark = path.with_name(path.name + DAMAGED)
         sound = not mark.exists()
@@ -93,11 +94,11 @@ class InterestStore:
             _fail(partition, error)
 
     def _open_whole(self, partition: int) -> None:
-        """Open a partition. Raises DamageError where a finished file of it lies there that RocksDB does not know.
+        """Open a partition. Raises DamageError if its folder has a finished file that RocksDB does not know.
 
-        A MANIFEST that was cut off at the end of an entry opens without a word; states that were flushed since then would
-        be missing, though the log after them is there. A kill at the instant in which a file is finished and not yet
-        entered leaves one, too, and costs no more than reading the partition back.
+        RocksDB opens a MANIFEST that was cut off at the end of an entry without an error. States that were flushed
+        after that entry would be missing, although the log after them is there. A kill just after a file is finished
+        and before it is entered also leaves an unknown file. Then the only cost is that the partition is read back.
         """
         store = self._table.data
         if partition in store._dbs:
@@ -115,18 +116,20 @@ class InterestStore:
         database.set_options({"disable_auto_compactions": "false"})
 
     def drop(self, partition: int) -> None:
-        """Delete a partition's folder: it is read back from the changelog."""
+        """Delete a partition's folder. The partition is then read back from the changelog."""
         path = self._path(partition)
         database = self._table.data._dbs.pop(partition, None)
         if database is not None:
-            with suppress(Exception):  # it writes what it holds, which damage may forbid
+            with suppress(Exception):  # closing writes what is still in memory, which may fail because of damage
                 database.close()
         shutil.rmtree(path, ignore_errors=True)
         path.with_name(path.name + DAMAGED).unlink(missing_ok=True)
 
     def read(self, partition: int, users: Sequence[bytes]) -> list[bytes | None]:
-        """State records of `users`, None for unknown ones. Raises FreshetError where the partition is not open here, or
-        is damaged: then it is read back at the next start."""
+        """Return the state records of `users`, None for unknown ones.
+
+        Raises FreshetError if the partition is not open here, or is damaged; the next start reads a damaged one back.
+        """
         try:
             found: list[bytes | None] = self._open(partition).get(list(users))
         except FreshetError:
@@ -145,11 +148,19 @@ class InterestStore:
         exposed_users: Iterable[bytes] = (),
         settled_users: Sequence[bytes] = (),
     ) -> None:
-        """One atomic WriteBatch: records, and how far of the changelog they reach (below 0: not known, not written).
+        """Write one atomic WriteBatch.
 
-        claim: the one in force there, where it is another; exposed_users: see stream.kafka.fenced_users, to be noted;
-        settled_users: whose
-        note is to be deleted. Raises DiskError, and FreshetError as `read` does."""
+        Args:
+            partition: The partition.
+            records: User id and state record of each state to write.
+            changelog_offset: The changelog offset that the records reach; below 0 if unknown, then it is not written.
+            claim: The claim in force in the partition, if it has changed.
+            exposed_users: Users to note (see stream.kafka.fenced_users).
+            settled_users: Users whose note is deleted.
+        Raises:
+            DiskError: The disk cannot be written.
+            FreshetError: As in `read`.
+        """
         store = self._table.data
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in records:
@@ -163,23 +174,23 @@ class InterestStore:
         self._commit(partition, batch)
 
     def offset(self, partition: int) -> int:
-        """Offset of the last changelog record that is in RocksDB; -1 where none is."""
+        """Return the offset of the last changelog record that is in RocksDB; -1 if there is none."""
         found = self.read(partition, [self._table.data.offset_key])[0]
         return -1 if found is None else int(found)
 
     def claim(self, partition: int) -> Claim:
-        """The claim in force, as far as the changelog was read."""
+        """Return the claim in force, as far as the changelog was read."""
         return fencing_log.decode(self.read(partition, [CLAIM_KEY])[0])
 
     def apply(self, partition: int, records: Sequence[LogRecord]) -> LeftOut:
-        """Take changelog records into RocksDB, in order -> how many were left out."""
+        """Write changelog records to RocksDB in order, and return how many were left out."""
         batch, left_out = _batch(partition, records, self._open(partition))
         batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
         self._commit(partition, batch)
         return left_out
 
     def exposed(self, partition: int, count: int) -> list[bytes]:
-        """The first `count` users, or fewer, of those whose last changelog record is fenced (stream.kafka.fenced_users)."""
+        """Return at most the first `count` users whose last changelog record is fenced (stream.kafka.fenced_users)."""
         try:
             return exposed.first(self._open(partition), count)
         except FreshetError:
@@ -210,17 +221,20 @@ class InterestStore:
 
 
 def _finished(file: Path) -> bool:
-    """A kill during a flush or a compaction leaves files without an end."""
+    """Return whether the file is complete. A kill during a flush or a compaction leaves files without the end mark."""
     try:
         with file.open("rb") as content:
             content.seek(max(0, file.stat().st_size - len(SST_END)))
             return content.read() == SST_END
-    except OSError:  # RocksDB will say what is the matter with it
+    except OSError:  # RocksDB will report what is wrong with it
         return False
 
 
 def _damage(error: Exception) -> bool:
-    """RocksDB's binding has one type of exception; only the text tells damage from a full disk or a lock."""
+    """Return whether the error means damage.
+
+    RocksDB's binding has only one type of exception, so only the text distinguishes damage from a full disk or a lock.
+    """
     said = str(error)
     return (
         isinstance(error, DamageError)
@@ -231,7 +245,7 @@ def _damage(error: Exception) -> bool:
 
 
 def _stop(path: Path, partition: int, error: Exception) -> NoReturn:
-    """Damage is marked, for the next start to read the partition back; anything else is the disk's."""
+    """Mark damage, so that the next start reads the partition back. Any other error is a DiskError."""
     if not _damage(error):
         _fail(partition, error)
     path.with_name(path.name + DAMAGED).touch()
@@ -245,11 +259,11 @@ def _fail(partition: int, error: Exception) -> NoReturn:
 
 
 def _batch(partition: int, records: Iterable[LogRecord], database: Any) -> tuple[Any, LeftOut]:
-    """A WriteBatch of what stands among `records`, and how many do not. What is forged is named in the log."""
+    """Return a WriteBatch of the valid `records`, and how many were left out. Forged records are logged."""
     claim = fencing_log.decode(database.get(CLAIM_KEY))
     sifted = fencing_log.sift(records, claim)
     batch = rocksdict.WriteBatch(raw_mode=True)
-    states = dict(sifted.states)  # a user's last one: a log of many states a user is half written
+    states = dict(sifted.states)  # only each user's last state: with many states per user, this halves the writes
     for key, value in states.items():
         batch.put(key, value)
     exposed.note(batch, sifted.exposed)
@@ -262,13 +276,16 @@ def _batch(partition: int, records: Iterable[LogRecord], database: Any) -> tuple
 
 
 def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[dict[Any, list[Any]], int, LeftOut]:
-    """Write whole lists of changelog records to RocksDB, in bulk, for partitions in recovery or on standby.
+    """Write whole lists of changelog records to RocksDB in bulk, for partitions in recovery or on standby.
 
-    Returns what Faust must still see (the last record of each list: it counts, and ends the recovery), how many records
-    were read, and how many of them were left out (stream.core.fencing_log). Faust writes none of them: it takes their
-    offset for seen.
-    Raises DiskError, and FreshetError where a partition is damaged (marked, as InterestStore.read does) or Faust has
-    records of the table in its own buffers.
+    Returns:
+        What Faust must still see (the last record of each list, which Faust counts and which ends the recovery), how
+        many records were read, and how many of them were left out (stream.core.fencing_log). Faust writes none of them,
+        because it considers their offsets as seen.
+    Raises:
+        DiskError: The disk cannot be used.
+        FreshetError: A partition is damaged (it is marked, as in InterestStore.read), or Faust has records of the table
+            in its own buffers.
     """
     left: dict[Any, list[Any]] = {}
     read = fenced = forged = 0
@@ -293,7 +310,7 @@ def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[di
 
 
 def _take(store: Any, partition: int, records: Sequence[LogRecord]) -> LeftOut:
-    """Write records of the changelog in order -> how many were left out."""
+    """Write records of the changelog in order, and return how many were left out."""
     try:
         database = store._db_for_partition(partition)
         batch, left_out = _batch(partition, records, database)

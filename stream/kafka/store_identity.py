@@ -1,6 +1,7 @@
-"""Which changelog the folder of a partition was read from, noted inside it: a folder of elsewhere is never taken for ours.
+"""Notes inside a partition's folder which changelog it was read from, so that a foreign folder is never taken for ours.
 
-Offsets and names tell nothing: another cluster, or another app_id, has a changelog with the same offsets. Kafka's ids do.
+Offsets and names are not enough: another cluster, or another app_id, has a changelog with the same offsets. Kafka's ids
+are unique.
 """
 
 from __future__ import annotations
@@ -15,14 +16,20 @@ from stream.core.errors import LossError
 from stream.kafka.state_store import InterestStore
 
 NOTE_KEY: Final = b"\xffchangelog"
-"""No user has it in any form of a key (stream.core.keys)."""
+"""No user has this key in any form (stream.core.keys)."""
 
 log = logging.getLogger("freshet.folder")
 
 
 class Changelog(msgspec.Struct, frozen=True):
-    """cluster: Kafka's id of it, "" where it tells none; topic: the changelog's name; id: the topic's id; partition: of a note,
-    which one of that topic was read, -1 where an earlier version has not said it."""
+    """Identifies the changelog that a folder was read from.
+
+    Attributes:
+        cluster: Kafka's id of the cluster, "" if it reports none.
+        topic: The changelog's name.
+        id: The topic's id.
+        partition: In a note, which partition of the topic was read; -1 if an earlier version did not note it.
+    """
 
     cluster: str
     topic: str
@@ -31,11 +38,17 @@ class Changelog(msgspec.Struct, frozen=True):
 
 
 class FolderCheck:
-    """Opens partitions of the store as `InterestStore.prepare` does, empty where they hold records of another changelog, or of
-    another partition of ours.
+    """Opens partitions of the store as `InterestStore.prepare` does.
 
-    sources: source topic -> its id, as it is now. damaged: called for each partition that was damaged.
-    lost: called with what is lost where the changelog was recreated; raises LossError, or returns where that is accepted.
+    It empties a partition that holds records of another changelog, or of another partition of ours.
+
+    Args:
+        store: The table's partitions.
+        ours: This worker's changelog.
+        sources: Source topic -> its current id.
+        damaged: Called for each partition that was damaged.
+        lost: Called with the error if the changelog was recreated. It raises LossError, or returns if the loss is
+            accepted.
     """
 
     def __init__(
@@ -53,10 +66,10 @@ class FolderCheck:
         self._lost = lost
 
     def prepare(self, partition: int) -> int:
-        """Open a partition -> the offset of the last changelog record that it holds. Raises DiskError, LossError."""
+        """Open a partition, and return the offset of its last changelog record. Raises DiskError, LossError."""
         if not self._store.prepare(partition):
             self._damaged()
-        if not self._ours.id:  # a broker that does not tell ids
+        if not self._ours.id:  # the broker reports no ids
             return self._store.offset(partition)
         noted, ours = self._noted(partition), msgspec.structs.replace(self._ours, partition=partition)
         if noted != ours:
@@ -70,11 +83,14 @@ class FolderCheck:
         found = self._store.read(partition, [NOTE_KEY])[0]
         try:
             return None if found is None else msgspec.json.decode(found, type=Changelog)
-        except msgspec.MsgspecError:  # not written by us: nothing that we could take
+        except msgspec.MsgspecError:  # not written by us, so we cannot use it
             return Changelog("?", "?", "?")
 
     def _proven(self, partition: int) -> bool:
-        """A folder without a note: it is empty, or its last claim names the source topics by the ids that they have now."""
+        """Return whether a folder without a note is ours.
+
+        It is if it is empty, or if its last claim has the current ids of the source topics.
+        """
         claimed = self._store.claim(partition).topics
         return self._store.offset(partition) < 0 or (bool(claimed) and claimed == self._sources)
 
@@ -89,7 +105,7 @@ class FolderCheck:
                 )
             )
         if noted is None:
-            of = "a changelog that it does not name"
+            of = "an unnamed changelog"
         elif same and noted.id == ours.id:
             of = f"partition {noted.partition} of {noted.topic}"
         else:

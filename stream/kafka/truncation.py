@@ -1,7 +1,7 @@
-"""Refusing a log that was cut off under us: a source that has lost what we have read, a changelog that has lost our states.
+"""Refuses truncated logs: a source topic that lost records that we have read, or a changelog that lost our states.
 
-Beside each offset of a source partition its owner commits what the next one, on any machine, needs to ask whether the logs
-still have everything that the offset stands for.
+With each offset of a source partition, its owner commits metadata. The next owner, on any machine, uses it to check
+whether the logs still have everything that the offset covers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from stream.core.errors import LossError
 from stream.kafka.leader_epochs import Epochs
 from stream.process.fatal import fatal
 
-PATIENCE: Final = 5.0  # seconds to remember, before the end, what was found
-PAUSE: Final = 0.1  # seconds between two looks for a leader
-WHY: Final = "an election of a leader that had missed records (unclean)?"
+PATIENCE: Final = 5.0  # seconds to store what was found before the process ends
+PAUSE: Final = 0.1  # seconds between two checks for a leader
+WHY: Final = "was a leader elected that had missed records (an unclean election)?"
 
 
 class Beside(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is committed beside an offset, as JSON; -1: not known.
+    """The metadata that is committed with an offset, as JSON; -1 means unknown.
 
-    read: up to where the source was read by then, the offset or more. epoch: of the leader that wrote the record before that.
-    written: last offset of the changelog partition by then. cut: where a worker found the log of the source cut off.
+    Attributes:
+        read: The offset up to which the source was read at that time; the committed offset or higher.
+        epoch: The epoch of the leader that wrote the record before `read`.
+        written: The last offset of the changelog partition at that time.
+        cut: The offset where a worker found the source's log truncated.
     """
 
     read: int = -1
@@ -42,8 +45,11 @@ def encode(beside: Beside) -> str:
 
 
 def decode(metadata: str, offset: int = 0) -> Beside:
-    """Nothing is known where somebody else has committed something else. A worker never says that it has read less than `offset`,
-    the one that it commits."""
+    """Read the metadata that was committed with `offset`.
+
+    Nothing is known if something other than a worker committed it: a worker never notes that it has read less than the
+    offset that it commits.
+    """
     try:
         found = msgspec.json.decode(metadata, type=Beside)
     except (msgspec.DecodeError, ValueError):
@@ -52,8 +58,14 @@ def decode(metadata: str, offset: int = 0) -> Beside:
 
 
 class Found(NamedTuple):
-    """What was committed of a source partition. end: where its log, as it is now, ends the epoch of `beside`; -1: not known.
-    metadata: what lay beside the offset, as it came."""
+    """What was committed for a source partition.
+
+    Attributes:
+        offset: The committed offset.
+        beside: The decoded metadata.
+        end: The offset where the current log ends the epoch of `beside`; -1 if unknown.
+        metadata: The metadata as received.
+    """
 
     offset: int
     beside: Beside
@@ -62,16 +74,16 @@ class Found(NamedTuple):
 
     @property
     def foreign(self) -> bool:
-        """No worker committed this: each says up to where it has read."""
+        """Whether something other than a worker committed this; a worker always notes how far it has read."""
         return self.beside.read < self.offset
 
     @property
     def read(self) -> int:
-        """Up to where the source was read."""
+        """The offset up to which the source was read."""
         return max(self.offset, self.beside.read)
 
     def cut(self) -> int:
-        """Where the log was cut off below what was read; -1 where it was not."""
+        """Return the offset where the log was truncated below what was read; -1 if it was not."""
         if self.beside.cut >= 0:
             return self.beside.cut
         return self.end if 0 <= self.end < self.read else -1
@@ -80,16 +92,16 @@ class Found(NamedTuple):
 def source_cut(topic: str, partition: int, end: int, read: int) -> LossError:
     return LossError(
         f"{topic} partition {partition}: the log was cut off at {end}, and was read up to {read}: acknowledged records are "
-        f"gone, others have their offsets or will: {WHY} See --accept-loss"
+        f"gone, and other records have their offsets or will get them: {WHY} See --accept-loss"
     )
 
 
 def source_moved(topic: str, partition: int, group: str, found: Found) -> LossError:
     return LossError(
-        f"{topic} partition {partition}: offset {found.offset} of the group {group} was committed by no worker: beside it stands "
-        f"{found.metadata[:40]!r}, expected up to where a worker has read. Records before it may be in no state. Stop all "
+        f"{topic} partition {partition}: offset {found.offset} of the group {group} was not committed by a worker: found the "
+        f"metadata {found.metadata[:40]!r}, expected how far a worker has read. Records before it may be in no state. Stop all "
         "workers, wait for session_timeout, and delete the group's offsets of this topic (kafka-consumer-groups.sh "
-        f"--delete-offsets --group {group} --topic {topic}): a worker then reads it from its beginning and passes over what "
+        f"--delete-offsets --group {group} --topic {topic}): a worker then reads it from its beginning and skips what "
         f"states have. Or --accept-loss goes on from {found.offset}"
     )
 
@@ -104,13 +116,19 @@ def changelog_cut(topic: str, partition: int, end: int, written: int) -> LossErr
 def items_cut(topic: str, partition: int, end: int, read: int) -> LossError:
     return LossError(
         f"{topic} partition {partition}: the log was cut off at {end}, and was read up to {read}: acknowledged records are "
-        f"gone, and the catalogue shows their items: {WHY} Or the topic was recreated. The next start reads what is left"
+        f"gone, and the catalogue shows their items: {WHY} Or was the topic recreated? The next start reads what is left"
     )
 
 
 class Cuts:
-    """Watches one consumer, in its thread. written: changelog partition -> offset of our last record there; lose: raises
-    the error, or counts the records where loss is accepted."""
+    """Watches one consumer for truncated logs, in the consumer's thread.
+
+    Args:
+        consumer: An AIOKafkaConsumer.
+        sources: Names of the source topics.
+        written: Changelog partition -> offset of our last record there.
+        lose: Raises the error, or counts the records if the loss is accepted.
+    """
 
     def __init__(
         self,
@@ -127,12 +145,12 @@ class Cuts:
         self._commit = consumer.commit
 
     def watch(self) -> None:
-        """Look at every fetch, and commit what is known beside each offset."""
+        """Check every fetch, and commit metadata with each offset."""
         self._epochs.watch()
         self._consumer.commit = self._commit_beside
 
     def forget(self) -> None:
-        """All partitions are given up. Called before they are assigned again: from then on the fetcher reads."""
+        """Forget all partitions. Called before partitions are assigned again, because then the fetcher starts to read."""
         self._epochs.forget()
 
     async def _commit_beside(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
@@ -140,7 +158,7 @@ class Cuts:
         self._offsets.update((place, one.offset) for place, one in offsets.items())
 
     async def commit(self, offsets: Mapping[Any, tuple[int, Beside]]) -> None:
-        """Commit this beside these offsets, whatever is known here."""
+        """Commit the given metadata with these offsets, instead of what is known here."""
         made = {
             TopicPartition(*tp): OffsetAndMetadata(offset, encode(beside)) for tp, (offset, beside) in offsets.items()
         }
@@ -153,7 +171,7 @@ class Cuts:
         return OffsetAndMetadata(offset, encode(beside))
 
     async def take_over(self, tps: Iterable[tuple[str, int]]) -> dict[TopicPartition, Found]:
-        """What was committed of source partitions that are ours now. Waits for their leaders."""
+        """Return what was committed for source partitions that are ours now. Waits for their leaders."""
         self._offsets.clear()
         places = [TopicPartition(*tp) for tp in tps]
         committed = await self._consumer._coordinator.fetch_committed_offsets(places) if places else {}
@@ -166,12 +184,15 @@ class Cuts:
         for place, (offset, beside) in known.items():
             found[place] = Found(offset, beside, ends.get(place, -1), committed[place].metadata)
             self._epochs.keep_from(place, offset)
-            if beside.epoch >= 0 and offset and found[place].cut() < 0:  # a cut is told once
+            if beside.epoch >= 0 and offset and found[place].cut() < 0:  # report a truncation only once
                 self._epochs.note_committed(place, offset - 1, beside.epoch)
         return found
 
     async def _ends(self, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Where the log of each partition ends the epoch given; one request for each leader, again for what has no answer yet."""
+        """Return the offset where the log of each partition ends the given epoch.
+
+        Sends one request to each leader, and repeats it for partitions without an answer.
+        """
         client = self._consumer._client
         ends: dict[TopicPartition, int] = {}
         while True:
@@ -188,7 +209,7 @@ class Cuts:
             await asyncio.sleep(PAUSE)
 
     async def _asked(self, node: int, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """What one leader says now; who does not answer is asked again."""
+        """Return the answers of one leader. Partitions without an answer are requested again."""
         with suppress(KafkaError):
             found = await self._epochs.ends(node, epochs)
             return {place: end for place, end in found.items() if not isinstance(end, KafkaError)}
@@ -203,7 +224,11 @@ class Cuts:
             fatal(error)
 
     async def _remember(self, place: TopicPartition, end: int, read: int) -> None:
-        """What is committed may lie before the cut; states hold more than that, and no later owner could tell."""
+        """Commit where the log was truncated.
+
+        The committed offset may be before that point although states contain more, so a later owner could not notice
+        it.
+        """
         if (offset := self._offsets.get(place)) is not None:
             with suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(PATIENCE):

@@ -1,1 +1,1 @@
-"""From a micro-batch of raw records to durable states, slates, dead letters and offsets."""
+"""The way from a micro-batch of raw records to durable states, slates, dead letters and offsets."""

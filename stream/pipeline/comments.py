@@ -1,10 +1,11 @@
-"""The comment stage: texts are encoded beside the hot path, so that they delay no other user.
+"""The comment stage: texts are encoded outside the hot path, so that they delay no other user.
 
-A comment whose vector is not known yet waits, and with it its own user's later events; everyone else goes on. Vectors
-are kept by text hash. Texts are encoded one by one: a vector depends on its text alone, and so does the rating that is read out
-of a comment without a value, where the bundle can. The executor may be one that steps back behind everything else. On a busy
-machine it may get no time at all: what has waited for PATIENCE goes to `urgent`, and for a while all that comes further.
-Events that wait too long end in a worker that reads nothing.
+A comment whose vector is not known yet waits, and so do the later events of its user; all other users go on. Vectors
+are cached by text hash. Texts are encoded one by one, so a vector depends only on its text. The same holds for the
+rating that is read from a comment without a value, if the bundle can do so.
+
+The executor may run at a low priority. On a busy machine it may get no time at all. So a text that has waited for
+PATIENCE goes to `urgent`, and for some time all new texts do. If events waited too long, the worker would stop reading.
 """
 
 from __future__ import annotations
@@ -25,22 +26,25 @@ from stream.core.messages import SourceEvent
 from stream.process.fatal import fatal
 
 PATIENT = 32
-"""Texts that may wait for the executor that steps back."""
+"""Texts that may wait for the low-priority executor."""
 PATIENCE = 1.0
 """Seconds that a text may wait for it."""
 HASTE = 10.0
-"""Seconds for which nothing more is given to it once a text has waited too long."""
+"""Seconds for which it gets no new texts after one has waited too long."""
 
 Vector = NDArray[np.float32]
 Read = tuple[Vector, float]
-"""A text's vector and the rating in it (NaN: not asked for)."""
+"""A text's vector and the rating in it (NaN: not requested)."""
 Encoding = Future[tuple[Read, float]]
-"""What an executor works on; beside what it has found, the seconds that it took."""
+"""What an executor works on. Its result also has the seconds that it took."""
 
 
 class _Job:
-    """A text on its way through an executor, whose queue holds what it was given until its turn comes, cancelled or not: so it
-    holds this, from which the text can be taken away."""
+    """A text on its way through an executor.
+
+    The executor's queue keeps its arguments until their turn, even if they are cancelled. So it gets this object, from
+    which the text can be removed.
+    """
 
     __slots__ = ("text",)
 
@@ -51,9 +55,14 @@ class _Job:
 class CommentStage:
     """Holds back events until their comments are encoded. All methods run in the event loop.
 
-    encode: text -> float32 [text width]; read: the same with the rating, for comments without a value; None: they stay
-    without. Both are called in `executor`, or in `urgent` where the former is behind (None: never).
-    on_ready: called when held events may go on.
+    Args:
+        encode: Text -> float32 [text width].
+        executor: Runs `encode` and `read`.
+        cache: Number of vectors to keep.
+        read: Like `encode`, but also returns the rating, for comments without a value. None: they stay without one.
+        urgent: Runs `encode` and `read` if `executor` is behind. None: `executor` runs them all.
+    Attributes:
+        on_ready: Called when held events may go on.
     """
 
     def __init__(
@@ -70,11 +79,11 @@ class CommentStage:
         self._urgent = urgent or executor
         self._patient: dict[Encoding, asyncio.TimerHandle] = {}  # in `executor` -> when to lose patience
         self._others: set[Encoding] = set()  # in `urgent`
-        self._hasty = -math.inf  # until when all goes to `urgent`, by the loop's clock
+        self._hasty = -math.inf  # time until which all texts go to `urgent`, by the loop's clock
         self._size = cache
         self._cache: OrderedDict[bytes, Read] = OrderedDict()
-        self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events, a comment to be encoded first
-        self._asked: dict[bytes, list[bytes]] = {}  # hash of what is wanted -> users waiting for it
+        self._waiting: dict[bytes, deque[SourceEvent]] = {}  # user -> its events; the first is a comment to be encoded
+        self._asked: dict[bytes, list[bytes]] = {}  # hash of what is requested -> users waiting for it
         self._ready: list[SourceEvent] = []
         self._jobs: dict[Future[tuple[Read, float]], _Job] = {}
         self._epoch = 0
@@ -85,7 +94,7 @@ class CommentStage:
         self.read = 0  # comments whose rating was read
 
     def admit(self, user: bytes, events: list[SourceEvent]) -> list[SourceEvent]:
-        """One user's new events, in order -> those that may be folded now; the others are held."""
+        """Take one user's new events in order. Return those that may be folded now, and hold the others."""
         queue = self._waiting.get(user)
         if queue is not None:
             queue.extend(events)
@@ -98,28 +107,30 @@ class CommentStage:
         return events
 
     def take_ready(self) -> list[SourceEvent]:
-        """Held events that may be folded now, each user's in order."""
+        """Return the held events that may be folded now, each user's in order."""
         ready, self._ready = self._ready, []
         return ready
 
     def unfinished(self) -> Iterator[SourceEvent]:
-        """Every event that was admitted and not handed on yet."""
+        """Yield every event that was admitted and is not passed on yet."""
         yield from self._ready
         for queue in self._waiting.values():
             yield from queue
 
     def queues(self) -> Collection[Collection[SourceEvent]]:
-        """Of each user that waits, the events, its comment first."""
+        """Return the events of each waiting user, its comment first."""
         return self._waiting.values()
 
     @property
     def held(self) -> int:
-        """Events that wait."""
+        """Number of events that wait."""
         return len(self._ready) + sum(map(len, self._waiting.values()))
 
     def forget(self) -> None:
-        """Partitions were revoked: whoever gets them reads the held events again. No text of them is kept; what an executor has
-        begun comes to its end."""
+        """Forget all held events after partitions were revoked: the next owner reads them again.
+
+        No text of them is kept. Encodings that an executor has begun still finish.
+        """
         self._epoch += 1
         self._waiting.clear()
         self._asked.clear()
@@ -130,14 +141,14 @@ class CommentStage:
             self._cancel(future)
 
     async def drained(self, seconds: float) -> bool:
-        """Wait until nothing is held. False: it took longer than `seconds`."""
+        """Wait until nothing is held. Return False if that takes longer than `seconds`."""
         end = asyncio.get_running_loop().time() + seconds
         while self.held and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
         return not self.held
 
     def _attach(self, event: SourceEvent) -> bool:
-        """True where the event needs no text vector, or has got it."""
+        """Return True if the event needs no text vector, or has one now."""
         if not event.text or event.vector is not None:
             return True
         digest = self._digest(event)
@@ -157,7 +168,7 @@ class CommentStage:
         return self._read is not None and math.isnan(event.value)
 
     def _digest(self, event: SourceEvent) -> bytes:
-        """Of the text and of whether its rating is wanted too."""
+        """Return a hash of the text and of whether its rating is requested, too."""
         kind = b"read" if self._wanted(event) else b""
         return blake2b(event.text.encode(), digest_size=16, person=kind).digest()
 
@@ -176,7 +187,7 @@ class CommentStage:
             self._patient[future] = loop.call_later(PATIENCE, self._hurry, future, digest, event)
 
     def _hurry(self, future: Encoding, digest: bytes, event: SourceEvent) -> None:
-        """The executor that steps back has not got round to it. Where it is at it, whoever is first counts."""
+        """Give a text that has waited too long to `urgent`. If `executor` already encodes it, the first result counts."""
         if self._urgent is not self._executor:
             self._cancel(future)
             self._hasty = asyncio.get_running_loop().time() + HASTE

@@ -14,23 +14,28 @@ from stream.core.origin import MAX_ORIGIN, ORIGINAL_RECORD_HEADER
 from stream.kafka.batch import Record
 from stream.kafka.producer import Outgoing
 
-MAX_VALUE = 4 << 20  # bytes of key and value together; the topic takes 64 KiB more, for the headers
+MAX_VALUE = 4 << 20  # bytes of key and value together; the topic allows 64 KiB more for the headers
 MAX_HEADERS = 32 << 10  # bytes of the received headers that are kept
-FRAME = 10  # bytes around one header at most, so that empty ones are not free
+FRAME = 10  # maximum bytes around one header, so that empty headers count, too
 MAX_MESSAGE = 512
 
 _NAMES = dict(zip(DeadLetterHeaders.__struct_fields__, DeadLetterHeaders.__struct_encode_fields__, strict=True))
 
 
 class DeadLetters:
-    """Makes dead letters for this process. model: hex id of the bundle in use; now: epoch ms."""
+    """Creates dead letters for this process.
+
+    Args:
+        model: Hex id of the bundle in use.
+        now: Returns the time in epoch ms.
+    """
 
     def __init__(self, model: str, now: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
         self._now = now
         self._fixed = {"app_version": version("freshet"), "model_sha256": model, "host": socket.gethostname()}
 
     def letter(self, topic: str, partition: int, record: Record, error: RecordError) -> Outgoing:
-        """The dead letter of one record; its headers are those of events.DeadLetterHeaders, then the received ones."""
+        """Return the dead letter of one record. Its headers are those of DeadLetterHeaders, then the received ones."""
         value = record.value or b""
         key = record.key and record.key[:MAX_VALUE]
         room = MAX_VALUE - len(key or b"")
@@ -57,11 +62,10 @@ class DeadLetters:
 
 
 def _received(record: Record) -> list[tuple[str, bytes]]:
-    """The record's own headers while they fit; those that claim to be ours are dropped.
+    """Return the record's own headers as far as they fit, without those that imitate ours.
 
-    The first `original-record` names what was sent back, and is kept in any case; one that cannot be a place goes, and
-    no later one
-    takes its part.
+    The first `original-record` names the record that was sent back, and is kept in any case. If it cannot be a place,
+    it is dropped, and no later one replaces it.
     """
     kept: list[tuple[str, bytes]] = []
     size = 0

@@ -1,7 +1,8 @@
-"""Which partitions a worker fetches no more of while events wait behind comments: see docs/decisions/0009.
+"""Which partitions a worker stops fetching while events wait behind comments: see docs/decisions/0009.
 
-A text takes longer to encode than all else that an event needs, so comments are what is held back first, and where one user alone
-has sent too many, those of that user's partition only. Clicks and ratings go on: only users that have a comment waiting wait.
+Encoding a text takes longer than everything else that an event needs, so comments are held back first. If a single user
+has sent too many, only the comments of that user's partition are held back. Clicks and ratings go on: only users with a
+waiting comment have to wait.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from faust.types import TP
 from stream.core.messages import COMMENT, SourceEvent
 
 SHARE: Final = 10
-"""One user's waiting comments may be this part of `limit`."""
+"""One user's waiting comments may be one part in SHARE of `limit`."""
 
 AHEAD: Final = 2
-"""Micro-batches that may be under way when a partition is held."""
+"""Micro-batches that may be in progress when a partition is held."""
 
 
 def partitions(
@@ -28,12 +29,17 @@ def partitions(
     topics: Sequence[str],
     assigned: Iterable[TP],
 ) -> set[TP]:
-    """Of which topic-partitions to fetch no more for now.
+    """Return the topic-partitions that must not be fetched for now.
 
-    queues: the waiting events of each user; held: all events that wait; limit, batch: the settings `held_events` and
-    `micro_batch`; topics: the source topics; assigned: their partitions that are ours.
+    Args:
+        queues: The waiting events of each user.
+        held: Number of all waiting events.
+        limit: The setting `held_events`.
+        batch: The setting `micro_batch`.
+        topics: The source topics.
+        assigned: Their partitions that are ours.
     """
-    if held > 2 * limit + AHEAD * batch:  # more than comments alone can come to: clicks and ratings behind them
+    if held > 2 * limit + AHEAD * batch:  # more than comments alone can reach: clicks and ratings wait behind them
         return set(assigned)
     found = {tp for tp in assigned if tp.topic == topics[COMMENT]} if held > limit else set()
     share = limit // SHARE

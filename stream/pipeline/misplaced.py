@@ -1,11 +1,9 @@
-"""Records that are good but for their partition: sent on to the right one, where the user's owner takes them in.
+"""Records that are valid except for their partition: they are forwarded to the right one, whose owner applies them.
 
-Kafka's clients do not agree on where a key belongs (docs/clients.md). The copy keeps key, value and headers, and its identity:
-the header `original-record` names the place that it comes from, as for a dead letter that was sent back, so that a
-copy that is sent twice
-(a worker is killed before its commit) counts once. The header `forwarded` names it, too, where the record has an
-`original-record` of its
-own.
+Kafka's clients do not agree on the partition of a key (docs/clients.md). The copy keeps key, value, headers and
+identity: the header `original-record` names the place of the first record, as for a dead letter that was sent back. So
+a copy that is sent twice (because a worker is killed before its commit) counts once. The header `forwarded` names the
+place, too, for records that already have an `original-record`.
 """
 
 from __future__ import annotations
@@ -23,21 +21,27 @@ FORWARDED: Final = "forwarded"
 """Header of a copy; value: topic/partition/offset of the record."""
 
 ROOM: Final = 1024
-"""Bytes that a copy and its batch may have more than the record had."""
+"""Bytes by which a copy and its batch may exceed the record."""
 
 EVERY: Final = 60.0
 """Seconds between two warnings about one topic."""
 
 CURE: Final = (
-    "a client places keys by another hash than murmur2. With librdkafka (confluent-kafka, rdkafka, kcat) set "
-    "partitioner=murmur2_random; docs/clients.md has the others"
+    "a client partitions keys with another hash than murmur2. With librdkafka (confluent-kafka, rdkafka, kcat) set "
+    "partitioner=murmur2_random; for other clients see docs/clients.md"
 )
 
 log = logging.getLogger("freshet.misplaced")
 
 
 class Misplaced:
-    """Makes the copies. topics: of the sources; room: topic -> bytes that a record batch there may have; now: seconds."""
+    """Creates the copies.
+
+    Args:
+        topics: The source topics.
+        room: Topic -> maximum bytes of a record batch there.
+        now: Returns the time in seconds.
+    """
 
     def __init__(
         self, topics: Sequence[str], room: Mapping[str, int], now: Callable[[], float] = time.monotonic
@@ -49,7 +53,7 @@ class Misplaced:
         self._untold: dict[str, int] = {}
 
     def copy(self, topic: str, partition: int, record: Record) -> Outgoing | None:
-        """The record as it is sent on. None: with its place beside it, it may be too large for the topic."""
+        """Return the copy of the record to send. None: with the added headers it may be too large for the topic."""
         place = f"{topic}/{partition}/{record.offset}".encode()
         headers = list(record.headers or ())
         size = len(record.key or b"") + len(record.value or b"")
@@ -66,7 +70,7 @@ class Misplaced:
         self._untold[topic] = self._untold.get(topic, 0) + 1
         now = self._now()
         if now - self._told.get(topic, now - EVERY) >= EVERY:
-            said = "records of %s lie on wrong partitions and are sent on: %s"
+            said = "records of %s are on wrong partitions and are forwarded: %s"
             log.warning(said, topic, CURE, extra={"records": self._untold[topic]})
             self._told[topic] = now
             self._untold[topic] = 0

@@ -1,19 +1,19 @@
-"""From a micro-batch of raw records to durable state and offsets that are safe to commit, in numbered steps.
+"""Turns a micro-batch of raw records into durable states and offsets that are safe to commit, in numbered steps.
 
-     1  claim the micro-batch: lease and assignment still ours
-     2  decode and validate; what is not acceptable becomes a dead letter, what is good but for its partition is sent on,
-        once (stream.pipeline.sent_before)
-     3  order each user's events; hold back who waits for a comment to be encoded, add who waits no longer
-     4  read the states, one multi-get a partition
+     1  claim the micro-batch: lease and assignment are still ours
+     2  decode and validate; a record that is not acceptable becomes a dead letter; one that is valid except for its
+        partition is forwarded once (stream.pipeline.sent_before)
+     3  order each user's events; hold back users that wait for a comment to be encoded, add those that no longer wait
+     4  read the states, one multi-get per partition
      5  fold the bookkeeping: fences, duplicates, seq, chain
-     6  the recurrent model, one call a wave; an event that no model call survives becomes a dead letter (stream.pipeline.poison)
-     7  changelog records, dead letters and copies sent and acknowledged, nobody else's between; meanwhile all users scored in
-        one call
-     8  slates sent and acknowledged: none shows a state that is not durable
-     9  RocksDB, one WriteBatch a partition
+     6  run the recurrent model, one call per wave; poison events become dead letters (stream.pipeline.poison)
+     7  send changelog records, dead letters and copies, and wait until they are acknowledged, with no other writer's records
+        in between; meanwhile score all users in one call
+     8  send slates, and wait until they are acknowledged: none shows a state that is not durable
+     9  write RocksDB, one WriteBatch per partition
     10  offsets below the first unfinished event are safe to commit
 
-Any exception ends the process (stream.kafka): nothing is committed that did not pass step 9.
+Any exception ends the process (stream.kafka), so nothing is committed that did not complete step 9.
 """
 
 from __future__ import annotations
@@ -55,14 +55,22 @@ from stream.settings import Settings
 Result = TypeVar("Result")
 Place = tuple[str, int]
 MISPLACED: Final = "mispartitioned"
-"""Of a record that is good but for its partition, the reason."""
+"""The reason of a record that is valid except for its partition."""
 SLICE: Final = 0.25
-"""Seconds between two looks at a model call that runs."""
+"""Seconds between two checks of a running model call."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """The models of one bundle. state_model: 16 bytes that stamp every state; hidden: width of h and c."""
+    """The models of one bundle.
+
+    Attributes:
+        bundle: Hex id of the bundle.
+        state_model: 16 bytes that mark every state.
+        hidden: Width of h and c.
+        spec: The form of the models' inputs.
+        models: The models.
+    """
 
     bundle: str
     state_model: bytes
@@ -72,11 +80,16 @@ class Serving:
 
 
 class Pipeline:
-    """Processes micro-batches one at a time; see the module's steps.
+    """Processes micro-batches one at a time, in the steps of the module's docstring.
 
-    consumer, batches: looked up at each use, since Faust makes them when the app starts; misplaced: None where records on wrong
-    partitions become dead letters; sent_before: what knows which of them have been sent on, None where nobody asks; catalogue:
-    the current snapshot; executor: runs the models, one call at a time.
+    Args:
+        consumer: Returns the consumer. It is called at each use, because Faust creates the consumer when the app
+            starts.
+        batches: Returns the object that sends record batches, likewise at each use.
+        misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
+        sent_before: Knows which of them have been forwarded. None: no check.
+        catalogue: Returns the current snapshot.
+        executor: Runs the models, one call at a time.
     """
 
     def __init__(
@@ -121,7 +134,7 @@ class Pipeline:
         self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
 
     async def process(self, batch: MicroBatch) -> None:
-        """Steps 1 to 10 for one micro-batch."""
+        """Run steps 1 to 10 for one micro-batch."""
         consumer = self._consumer()
         if not consumer.take(batch):  # 1
             return
@@ -130,9 +143,7 @@ class Pipeline:
         with figures.stage("decode"):
             found, letters = self._decode(batch, figures)  # 2
             if not await self._leave_out(batch, letters, figures):
-                consumer.finish(
-                    {}, frozenset()
-                )  # nothing of it is finished: whoever has the partitions now reads it again
+                consumer.finish({}, frozenset())  # nothing of it is finished: the partitions' new owner reads it again
                 return
             groups = self._order(found)  # 3
         with figures.stage("read"):
@@ -172,7 +183,7 @@ class Pipeline:
         self._observe(user_batches, figures, acknowledged, held, began)
 
     def revoked(self) -> None:
-        """The assignment ended: forget what was read and not finished; whoever owns it next reads it again."""
+        """Forget what was read but not finished after the assignment has ended. The next owner reads it again."""
         self._comments.forget()
         self._next.clear()
         self.newest.clear()
@@ -207,14 +218,14 @@ class Pipeline:
         return events, letters
 
     def _sent_on(self, topic: str, partition: int, record: Record, error: RecordError) -> tuple[Place, Outgoing] | None:
-        """A record that is good but for its partition: where it belongs, and its copy. None for any other."""
+        """Return the right place and the copy of a record that is valid except for its partition. None for any other."""
         if self._misplaced is None or error.reason != MISPLACED or record.key is None:
             return None
         copy = self._misplaced.copy(topic, partition, record)
         return None if copy is None else ((topic, self._decoder.partition(record.key)), copy)
 
     async def _leave_out(self, batch: MicroBatch, letters: dict[Place, list[Outgoing]], figures: BatchFigures) -> bool:
-        """Leave out the copies that were sent on before, and count both. False: the assignment has ended meanwhile."""
+        """Leave out the copies that were forwarded before, and count both. Return False if the assignment has ended."""
         copies = {place: sent for place, sent in letters.items() if place[0] in self._topics}
         if not copies:
             return True
@@ -238,7 +249,7 @@ class Pipeline:
         return advance(user_batches, self._serving.models, catalogue, self._serving.spec)
 
     def _applied_again(self, user_batch: UserBatch, without: Collection[SourceEvent]) -> UserBatch:
-        """The user batch from its stored record again, `applied` moved over the events `without`."""
+        """Apply the user batch again from its stored record. `applied` moves past the events `without`, which are left out."""
         serving = self._serving
         record = self._store.read(user_batch.partition, [user_batch.user])[0]
         return apply_events(
@@ -269,13 +280,13 @@ class Pipeline:
             figures.dead_letter(event.behaviour, topic, refusal.stage, refusal.reason)
 
     async def _confirm(self, records: Mapping[Place, list[Outgoing]], ends: dict[Place, int]) -> None:
-        """Nobody else has written these partitions of the changelog meanwhile, or FencedError is raised."""
+        """Raise FencedError if another worker has taken over these partitions of the changelog meanwhile."""
         sent = {partition: written for (_, partition), written in records.items()}
         settled = await self._fence().confirm(sent, {place[1]: ends[place] for place in records})
         ends.update((place, settled[place[1]]) for place in records)
 
     def _order(self, found: Sequence[SourceEvent]) -> dict[bytes, list[SourceEvent]]:
-        """Events that may be folded now, by user, each user's in order: those released by the comment stage come first."""
+        """Return the events that may be folded now by user, in order. Those released by the comment stage come first."""
         groups: dict[bytes, list[SourceEvent]] = {}
         for event in self._comments.take_ready():
             groups.setdefault(event.user, []).append(event)
@@ -304,7 +315,7 @@ class Pipeline:
         return await in_time(self._executor, call, lambda: models.ended, self._settings.inference_timeout)
 
     def _records(self, user_batches: Sequence[UserBatch], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
-        """One changelog record per changed state."""
+        """Return one changelog record per changed state."""
         records: dict[Place, list[Outgoing]] = {}
         topic = self._store.changelog_topic
         fence = self._fence()
@@ -335,7 +346,7 @@ class Pipeline:
         catalogue: Catalogue,
         figures: BatchFigures,
     ) -> dict[Place, list[Outgoing]]:
-        """One slate per user touched. It is flagged `replay` where the user had an event that was folded before."""
+        """Return one slate per affected user. It is flagged `replay` if the user had an event that was folded before."""
         lists: dict[Place, list[Outgoing]] = {}
         now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
@@ -374,7 +385,7 @@ class Pipeline:
         )
 
     def _safe(self) -> dict[TP, int]:
-        """Offset to commit per topic-partition: everything below is finished."""
+        """Return the offset to commit per topic-partition. Everything below it is finished."""
         safe = dict(self._next)
         for event in self._comments.unfinished():
             tp = TP(self._topics[event.behaviour], event.partition)
@@ -404,10 +415,11 @@ class Pipeline:
 
 
 async def in_time(executor: Executor, call: Callable[[], Result], ended: Callable[[], int], limit: float) -> Result:
-    """`call` in the executor. Raises FreshetError where a graph call of it takes longer than `limit` seconds.
+    """Run `call` in the executor. Raises FreshetError if one of its graph calls takes longer than `limit` seconds.
 
-    ended: how many graph calls have; after each the time begins again, since a micro-batch may need any number of them.
-    Counted in slices, each for its own length at most: a process that was stopped had no time to compute.
+    `ended` returns how many graph calls have ended. After each the time starts again, because a micro-batch may need
+    any number of them. The time is counted in slices, each at most at its nominal length, because a process that was
+    stopped had no time to compute.
     """
     future = asyncio.get_running_loop().run_in_executor(executor, call)
     slice_ = min(SLICE, limit / 4)
@@ -427,9 +439,10 @@ async def in_time(executor: Executor, call: Callable[[], Result], ended: Callabl
 
 
 def in_append_order(events: list[SourceEvent]) -> list[SourceEvent]:
-    """One user's events of a micro-batch, listed by topic: merged by append time, ties clicks, ratings, comments.
+    """Merge one user's events of a micro-batch, listed by topic, by append time.
 
-    Two offsets of one topic never swap, whatever their append times say.
+    Events with equal times come in the order clicks, ratings, comments. Events of one topic stay in offset order,
+    whatever their append times are.
     """
     first = events[0].behaviour
     if all(event.behaviour == first for event in events):

@@ -1,8 +1,8 @@
-"""Finding the event that a model call fails on, so that one record cannot stop a partition for good.
+"""Finds the event that a model call fails on, so that one record cannot block a partition forever.
 
-A call that fails is made once more, then by halves of its users, then event by event. An event is poison only if the
-call passes without it, then the plainest call passes, and then it fails with the event once more. An error that passes, or of a
-machine that lacks memory, is nobody's fault: the worker stops, and the events are read again.
+A call that fails is repeated once, then with halves of its users, then event by event. An event is poison only if the
+call succeeds without it, the plainest call then succeeds, and the call with the event then fails again. If an error
+does not repeat, or the machine lacks memory, no event is at fault: the worker stops, and the events are read again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AppliedAgain = Callable[[UserBatch, Collection[SourceEvent]], UserBatch]
 
 @dataclass(slots=True)
 class BufferedRecord:
-    """A record that came in an earlier micro-batch, as it was received."""
+    """A record of an earlier micro-batch, as received."""
 
     offset: int
     timestamp: int
@@ -47,10 +47,15 @@ async def advance_isolating(
 ) -> tuple[list[UserBatch], int, list[PoisonEvent]]:
     """Advance all user batches, without the events that the model fails on.
 
-    advance: raises where the model fails, and leaves its batches as they were; applied_again: a batch without some of its events.
-    Returns the batches (those with a poison event applied again without it), how many inputs were of unknown items,
-    and the poison events.
-    Raises FreshetError as `advance` does, where it fails now and then, and where it passes for nobody.
+    Args:
+        user_batches: The batches.
+        advance: Raises if the model fails, and then leaves its batches unchanged.
+        applied_again: Returns a batch without some of its events.
+    Returns:
+        The batches (those with a poison event applied again without it), how many inputs were of unknown items, and the
+        poison events.
+    Raises:
+        FreshetError: Raised by `advance`; or the model fails intermittently, or on every event.
     """
 
     async def judged(some: Sequence[UserBatch]) -> int:
@@ -66,7 +71,7 @@ async def advance_isolating(
     except FreshetError:
         raise
     except Exception as error:
-        log.warning("a model call failed, once more: %s", error)
+        log.warning("a model call failed and is repeated: %s", error)
     return await _part(user_batches, judged, applied_again)
 
 
@@ -88,7 +93,7 @@ async def _part(
 async def _without(
     user_batch: UserBatch, error: Exception, advance: Advance, applied_again: AppliedAgain
 ) -> tuple[list[UserBatch], int, list[PoisonEvent]]:
-    """One user's batch that fails: leave its poison events out, the first one first."""
+    """Leave the poison events out of one user's failing batch, in order."""
     poison_events: list[PoisonEvent] = []
     while True:
         found = await _first_poison(user_batch, advance, applied_again)
@@ -99,10 +104,10 @@ async def _without(
 
 
 async def _first_poison(user_batch: UserBatch, advance: Advance, applied_again: AppliedAgain) -> PoisonEvent | None:
-    """The last event of the shortest run of the batch's inputs that fails; None where all pass. Leaves the batch as it was.
+    """Return the last event of the shortest run of the batch's inputs that fails; None if all succeed.
 
-    Raises FreshetError where a state that is read again (its inputs come before those of the events) fails by itself, and where
-    nothing is proven against the event.
+    It leaves the batch unchanged. Raises FreshetError if the inputs of a state's stored events, which come first when
+    they are folded again, fail without any new event, and if the event is not proven to be at fault.
     """
     h, c = user_batch.state.h, user_batch.state.c
     before = len(user_batch.inputs) - len(user_batch.folded)
@@ -113,7 +118,7 @@ async def _first_poison(user_batch: UserBatch, advance: Advance, applied_again: 
             raise
         except Exception as error:
             if count == before:
-                raise FreshetError(f"the step model fails on a stored state, without any event: {error}") from error
+                raise FreshetError(f"the step model fails on a stored state without any event: {error}") from error
             user_batch.state.h, user_batch.state.c = h, c
             await _control(user_batch, advance, applied_again)
             await _once_more(replace(user_batch, inputs=user_batch.inputs[:count]), advance, error)
@@ -124,18 +129,18 @@ async def _first_poison(user_batch: UserBatch, advance: Advance, applied_again: 
 
 
 async def _once_more(user_batch: UserBatch, advance: Advance, before: Exception) -> None:
-    """Raises FreshetError where the model does not fail on the batch again: an error that comes and goes proves nothing."""
+    """Raise FreshetError if the model does not fail on the batch again: an intermittent error proves nothing."""
     try:
         await advance([user_batch])
     except FreshetError:
         raise
     except Exception:
         return
-    raise FreshetError(f"the step model fails now and then, on no event in particular: {before}") from before
+    raise FreshetError(f"the step model fails intermittently, on no event in particular: {before}") from before
 
 
 async def _control(user_batch: UserBatch, advance: Advance, applied_again: AppliedAgain) -> None:
-    """Raises FreshetError where the model fails on the plainest input, too: then no event is proven to be at fault."""
+    """Raise FreshetError if the model also fails on the plainest input: then no event is proven to be at fault."""
     try:
         await advance([replace(applied_again(user_batch, user_batch.events), inputs=[PLAIN])])
     except FreshetError:

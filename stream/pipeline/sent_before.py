@@ -1,10 +1,10 @@
-"""Copies of misplaced records that were sent on in a former life of their partition, so that none is sent again.
+"""Finds copies of misplaced records that were forwarded in an earlier assignment, so that none is sent again.
 
-A record that lay in a partition when we were given it may have been read before: by a worker that was killed before its commit,
-or since the group's offsets are gone or were set back. `applied` of a state tells that of a record in the user's own
-partition; of one
-on a wrong partition nothing but its copy does. So before such a record is sent on, the partition where it belongs is read from
-that record's append time on. Records that have come since are new, and cost nothing.
+A record that was in a partition when we got it may have been read before: by a worker that was killed before its
+commit, or because the group's offsets were deleted or reset. For a record in the user's own partition, `applied` of the
+state shows that. For one on a wrong partition, only its copy does. So before such a record is forwarded, the partition
+where it belongs is read from that record's append time on. Records that have arrived since the assignment are new and
+need no such check.
 """
 
 from __future__ import annotations
@@ -27,24 +27,28 @@ from stream.settings import Settings
 log = logging.getLogger("freshet.misplaced")
 
 ReadSince = Callable[[TP, int], AsyncGenerator[Sequence[Record], None]]
-"""(partition, epoch ms) -> its records that are not older, up to its end as it is now."""
+"""(partition, epoch ms) -> its records that are not older, up to its current end."""
 
 MARGIN: Final = 10_000
-"""Milliseconds by which a broker's clock may lie behind another's."""
+"""Milliseconds by which a broker's clock may be behind another's."""
 
 
 class SentBefore:
-    """Which copies are there already. lay: source partition -> the offsets that lay there when we were given it, a new mapping
-    for each assignment; read: a source partition's records."""
+    """Knows which copies exist already.
+
+    Args:
+        lay: Returns source partition -> the offsets that were there when we got it, a new mapping for each assignment.
+        read: Reads a source partition's records.
+    """
 
     def __init__(self, lay: Callable[[], Mapping[TP, range]], read: ReadSince) -> None:
         self._lay = lay
         self._read = read
-        self._known: Mapping[TP, range] = {}  # the assignment that the rest is of
+        self._known: Mapping[TP, range] = {}  # the assignment to which the other fields belong
         self._since: dict[TP, int] = {}  # by right partition, the append time from which it was read
         self._found: set[int] = set()  # hashes of the copies' place, key and value
         self.records = 0
-        """How many have been read."""
+        """How many records have been read."""
 
     async def leave_out(
         self,
@@ -52,9 +56,14 @@ class SentBefore:
         copies: Mapping[tuple[str, int], list[Outgoing]],
         ours: Callable[[], bool],
     ) -> dict[str, int] | None:
-        """Take out of `copies` (by the place that they are for) those that are there already -> how many, by topic.
+        """Remove the copies that exist already.
 
-        parts: the records that they were made of; ours: nobody has taken our partitions meanwhile. None where somebody has.
+        Args:
+            parts: The records from which the copies were made.
+            copies: Copies by their target topic and partition.
+            ours: Returns whether our partitions are still ours.
+        Returns:
+            The number of removed copies by topic; None if another worker has taken our partitions meanwhile.
         """
         known = self._lay()
         if known is not self._known:
@@ -73,12 +82,12 @@ class SentBefore:
                 del sent[at]
             if again:
                 left_out[topic] = left_out.get(topic, 0) + len(again)
-                said = "records of %s on wrong partitions are read again, and were sent on before: not sent on twice"
+                said = "records of %s on wrong partitions are read again but were forwarded before: not forwarded twice"
                 log.info(said, topic, extra={"records": len(again)})
         return left_out
 
     def _doubted(self, topic: str, copy: Outgoing, parts: Mapping[TP, Sequence[Record]]) -> int:
-        """The append time of the record, where it may have been read before; 0 where it is new."""
+        """Return the append time of the record if it may have been read before; 0 if it is new."""
         _, partition, offset = _place(copy).decode().rsplit("/", 2)
         tp = TP(topic, int(partition))
         if int(offset) not in self._known.get(tp, ()):
@@ -87,11 +96,11 @@ class SentBefore:
         return max(1, part[bisect_left(part, int(offset), key=lambda record: record.offset)].timestamp)
 
     async def _look(self, tp: TP, since: int, ours: Callable[[], bool]) -> bool:
-        """Read the copies in one partition. False: the assignment has ended."""
+        """Read the copies in one partition. Return False if the assignment has ended."""
         since = max(0, since - MARGIN)
         if self._since.get(tp, since + 1) <= since:
             return True
-        log.info("looks for records of %s that were sent on before", tp.topic, extra={"partition": tp.partition})
+        log.info("looking for records of %s that were forwarded before", tp.topic, extra={"partition": tp.partition})
         async with aclosing(self._read(tp, since)) as batches:
             async for records in batches:
                 if not ours():
@@ -103,12 +112,12 @@ class SentBefore:
 
 
 def _place(record: Record | Outgoing) -> bytes:
-    """What the header says of where the record lay; b"" without."""
+    """Return the record's original place from the header; b"" without one."""
     return next((value or b"" for name, value in record.headers or () if name == FORWARDED), b"")
 
 
 def _copies(record: Record, topic: str, known: Mapping[TP, range]) -> bool:
-    """It says that it is a copy of a record that lay in one of these partitions. Anybody may say anything there."""
+    """Return whether its header claims that it copies a record in these partitions. The header can hold anything."""
     said, _, rest = _place(record).decode("ascii", "replace").rpartition(f"{topic}/")
     partition, _, offset = rest.partition("/")
     if said or not (partition.isdecimal() and offset.isdecimal() and len(partition) < 11 and len(offset) < 20):
@@ -117,12 +126,16 @@ def _copies(record: Record, topic: str, known: Mapping[TP, range]) -> bool:
 
 
 def _mark(record: Record | Outgoing) -> int:
-    """A copy, by place, key and value: whoever writes our header cannot have another record left out."""
+    """Return a hash of a copy's place, key and value, so that a forged header cannot suppress another record."""
     return hash((_place(record), record.key, record.value))
 
 
 def since_reader(settings: Settings) -> ReadSince:
-    """Reads Kafka. Records of open and aborted transactions, too: ours are in none, and none of somebody else's hides them."""
+    """Return a reader of Kafka.
+
+    It also reads records of open and aborted transactions: ours are in none, and other producers' transactions must not
+    hide them.
+    """
 
     async def read(tp: TP, since: int) -> AsyncGenerator[Sequence[Record], None]:
         place = TopicPartition(tp.topic, tp.partition)

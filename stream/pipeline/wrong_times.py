@@ -1,4 +1,4 @@
-"""Events whose times are in another unit, or too old, are told in the log: one line a minute, with the unit and what to do."""
+"""Logs events whose times are in a wrong unit, or too old: one line per minute, with the unit and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("freshet.times")
 
 
 class WrongTimes:
-    """One line at once, then at most one in EVERY seconds. now: seconds."""
+    """Logs the first such record immediately, then at most one line every EVERY seconds; `now` returns seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -24,12 +24,12 @@ class WrongTimes:
         self._untold = 0
 
     def see(self, topic: str, error: RecordError) -> None:
-        """A record of `topic` is refused; what has nothing to do with times is passed over."""
+        """Note that a record of `topic` was refused. Refusals for other reasons than times are ignored."""
         if not error.unit and error.reason != "far_past":
             return
         self._untold += 1
         now = self._now()
         if self._told is None or now - self._told >= EVERY:
-            said = "records of %s become dead letters for their time: %s"
+            said = "records of %s become dead letters because of their time: %s"
             log.warning(said, topic, error, extra={"records": self._untold, "unit": error.unit})
             self._told, self._untold = now, 0

@@ -300,7 +300,7 @@ def cut_changelog(settings: Settings, bundles: Path, folder: Path, seed: int, *,
         work(told.start().wait_ready(), events, draw.randrange(200, 500))
         lost = told.metric("freshet_accepted_loss_records_total")
         assert lost > 0
-        said = [line for line in told.lines() if "going on, as told" in line["message"]]
+        said = [line for line in told.lines() if "going on, since accept_loss is set" in line["message"]]
         assert said
         assert told.terminate() == 0
         after = judge(settings)

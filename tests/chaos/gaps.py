@@ -118,7 +118,7 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         until(lambda: _unread(settings, topic, read) < missed, 60, "records are compacted away")
         _configure(settings, topic, {"cleanup.policy": "delete"})
         assert worker.start().wait(60) == 76, worker.tail()
-        says(worker, f"{topic} partition", "are gone, others around them are not", "--accept-loss")
+        says(worker, f"{topic} partition", "are gone, but others around them are not", "--accept-loss")
         left = _unread(settings, topic, read)
         told.start().wait_ready()
         all_committed(settings)  # the first worker may have applied what it had read of other partitions

@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "wrong opset": (step(other_opset), "step.onnx: "),
     "NaN weights": (step(to_nan), "step.onnx: "),
     "external data with ../": (step(to_outside), "step.onnx: keeps a tensor in external data"),
-    "CURRENT names nothing": (shutil.rmtree, "no bundle folder there"),
+    "CURRENT names nothing": (shutil.rmtree, "not a bundle folder"),
 }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def test_one_flipped_bit_anywhere(copy: Path, name: str, place: float) -> None:
 
 def test_where_no_bundle_is_it_is_said_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(
-        BundleError, match=r"CURRENT is not there: no bundle yet; `freshet export RUN --out .*` makes one"
+        BundleError, match=r"CURRENT does not exist: no bundle yet; `freshet export RUN --out .*` creates one"
     ):
         current(tmp_path / "bundles")
 
@@ -127,7 +127,7 @@ def test_another_size(copy: Path, change: Callable[[bytes], bytes]) -> None:
 def test_a_pointer_to_nothing(tmp_path: Path, pointer: str | None) -> None:
     if pointer is not None:
         (tmp_path / CURRENT).write_text(pointer)
-    with pytest.raises(BundleError, match=CURRENT if pointer != "0" * 64 else "no bundle folder"):
+    with pytest.raises(BundleError, match=CURRENT if pointer != "0" * 64 else "not a bundle folder"):
         load(current(tmp_path))
 
 

@@ -174,7 +174,7 @@ def test_the_run_keeps_its_reader(world: World, tmp_path: Path) -> None:
     [
         (lambda about: about.pop("reading"), r"extra \['rating.onnx'\]"),
         (lambda about: about["files"].pop(RATING), r"missing \['rating.onnx'\]"),
-        (lambda about: about["parity"].pop("rating"), r"parity is not stated for \['rating'\]"),
+        (lambda about: about["parity"].pop("rating"), r"parity is missing for \['rating'\]"),
     ],
 )
 def test_half_a_reader_is_refused(

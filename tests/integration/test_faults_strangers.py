@@ -115,7 +115,7 @@ def test_offsets_that_somebody_moved_are_refused_and_nothing_is_lost(played: Pla
         assert worker.wait(60) == 76
         said = played.last_line()
         assert (
-            f"{played.place.topic} partition 0: offset 25 of the group {settings.app_id} was committed by no worker"
+            f"{played.place.topic} partition 0: offset 25 of the group {settings.app_id} was not committed by a worker"
             in said
         )
         # as long as the worker's session lasts the group counts as subscribed

@@ -146,7 +146,7 @@ def test_records_that_were_deleted_before_they_were_read_end_the_worker(monkeypa
         log.start_at = 40
         log.ends = {3: 62}
 
-    with pytest.raises(LossError, match="items: its log no longer holds offset 12, up to where it was read"):
+    with pytest.raises(LossError, match="items: its log no longer holds offset 12, up to which it was read"):
         goes_on(monkeypatch, Log(*[3] * 12), delete)
 
 

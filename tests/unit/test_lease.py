@@ -32,7 +32,7 @@ SECONDS = [float(second) for second in range(11)]
 
 def test_a_broker_that_is_away_is_named_and_no_other_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     said = ended(monkeypatch, *SECONDS[:-1], 9.5, answered=False)
-    assert said == "no heartbeat for 9.5 s: broker unreachable; started again, the worker waits for it"
+    assert said == "no heartbeat for 9.5 s: broker unreachable; after a restart the worker waits for it"
 
 
 def test_where_the_broker_answers_another_worker_may_own_the_partitions(monkeypatch: pytest.MonkeyPatch) -> None:

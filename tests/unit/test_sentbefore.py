@@ -101,7 +101,7 @@ def test_what_was_sent_on_before_is_not_sent_on_again(caplog: pytest.LogCaptureF
     assert found == [2]
     assert figures.outcomes == {(CLICK, "redelivered"): 2, (CLICK, "forwarded"): 1}
     assert right.asked == [(RIGHT, NOW - MARGIN)]
-    assert [one.records for one in caplog.records if "not sent on twice" in one.getMessage()] == [2]  # type: ignore[attr-defined]
+    assert [one.records for one in caplog.records if "not forwarded twice" in one.getMessage()] == [2]  # type: ignore[attr-defined]
 
 
 def test_where_all_were_sent_on_nothing_is_left_to_send() -> None:

@@ -501,9 +501,7 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
     monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     monkeypatch.setattr("stream.kafka.consumer.fatal", fail)
     foreign = dict(group)
-    said = (
-        "ratings partition 0: offset 40 of the group an-app was committed by no worker.*delete-offsets.*--accept-loss"
-    )
+    said = "ratings partition 0: offset 40 of the group an-app was not committed by a worker.*delete-offsets.*--accept-loss"
     with pytest.raises(LossError, match=said):
         asyncio.run(start(False, claimed=True))
     assert steps == []
@@ -562,7 +560,7 @@ def test_a_changelog_without_a_leader_is_named_before_the_lease_is_over(ended: l
     assert [(type(one), str(one)) for one in ended] == [
         (
             BrokerError,
-            "no answer for 0.01 s, and what is assigned cannot begin: waits for a broker: log partition 3 has no leader",
+            "no answer for 0.01 s, so assigned partitions cannot begin: waits for a broker: log partition 3 has no leader",
         )
     ]
 
@@ -572,7 +570,7 @@ def test_a_takeover_that_an_open_transaction_holds_up_says_so(ended: list[BaseEx
     with pytest.raises(Ended):
         asyncio.run(leaderless(held_up=lambda: held).on_partitions_assigned({TP("log", 2), TP("log", 3)}))
     assert [(type(one), str(one)) for one in ended] == [
-        (FreshetError, f"what is assigned cannot begin for 0.01 s: {held}")
+        (FreshetError, f"assigned partitions could not begin for 0.01 s: {held}")
     ]
 
 
