@@ -212,7 +212,8 @@ def _row(
 ) -> tuple[int | str, ...]:
     if fields is None:
         raise DataError(
-            f"{path}, line {number}: a double quote in the wrong place; expected quotes around a whole field, and two for one inside it"
+            f"{path}, line {number}: a double quote in the wrong place; expected quotes "
+            "around a whole field, and two quotes for one inside it"
         )
     if len(fields) != len(columns):
         raise _width(path, number, columns, separator, fields)
