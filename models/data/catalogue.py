@@ -39,10 +39,10 @@ def collected(
     *,
     timed: bool = True,
 ) -> DataSet:
-    """Build a data set as models.data.dataset.dataset does, on the rating scale given for the source, or else on `scale`.
+    """Build a data set with models.data.dataset.dataset, on the source's rating scale if it was given, else on `scale`.
 
-    `described` keeps one item per id. Items that only events name are added without a title. Raises DataError if there are no
-    events.
+    `described` keeps one item per id. Items that only events name are added without a title. Raises DataError if there
+    are no events.
     """
     if not len(events):
         raise DataError(f"{source.name}: found no events; expected at least one row that is an event")
@@ -60,8 +60,8 @@ def collected(
 def described(items: Iterable[Item]) -> list[Item]:
     """Return each item once, in the order of first appearance.
 
-    If an item is described twice, the later description counts, as in the topic `items`. But a description without a title
-    never replaces one with a title.
+    If an item is described twice, the later description counts, as in the topic `items`. But a description without a
+    title never replaces one with a title.
     """
     found: dict[str, Item] = {}
     for one in items:
@@ -71,8 +71,10 @@ def described(items: Iterable[Item]) -> list[Item]:
 
 
 def labels(found: Any) -> tuple[str, ...]:
-    """Return the category names in a text or in nested lists of texts: each once, without empty ones, at most 64 names of at most
-    256 characters each."""
+    """Return the category names in a text or in nested lists of texts.
+
+    Each name is returned once. Empty names are left out. There are at most 64 names of at most 256 characters each.
+    """
     return tuple(dict.fromkeys(label[:MAX_LABEL] for label in _flat(found) if label))[:MAX_LABELS]
 
 

@@ -1,4 +1,4 @@
-"""Check the events and items of a data set by the same rules as messages in Kafka (stream.core.validation), vectorised."""
+"""Check the events and items of a data set, vectorised, by the rules for messages in Kafka (stream.core.validation)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def checked_events(
         now_ms: Epoch ms.
 
     Raises:
-        DataError: A worker would refuse an event. The error names the field, what was found, what was expected, and the event.
+        DataError: A worker would refuse an event. The error names the field, what was found, what was expected, and the
+            event.
     """
     table = _columns(name, events, schema) if isinstance(events, pl.DataFrame) else _rows(name, events, schema)
     faults = list(_faults(rules, now_ms))
@@ -160,8 +161,10 @@ def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
 
 
 def _rows(name: str, events: Sequence[tuple[Any, ...]], schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Build a table from tuples. Types are checked first, because polars would turn True into a text and 1.5 into a whole
-    number."""
+    """Build a table from tuples.
+
+    Types are checked first, because polars would turn True into a text and 1.5 into a whole number.
+    """
     columns = list(zip(*events, strict=True)) or [()] * len(schema)
     made = [_series(name, field, column, schema[field]) for field, column in zip(schema, columns, strict=True)]
     return pl.DataFrame(made)
@@ -197,8 +200,10 @@ def _holds(value: object, types: tuple[type, ...]) -> bool:
 
 
 def _columns(name: str, events: pl.DataFrame, schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Return a table with the columns of `schema` in that order, with narrower numbers widened. Raises DataError for other
-    columns."""
+    """Return a table with the columns of `schema` in that order, with narrower numbers widened.
+
+    Raises DataError for other columns.
+    """
     made = []
     for field, dtype in schema.items():
         if field not in events.columns:

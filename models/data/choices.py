@@ -1,7 +1,7 @@
 """Define what counts as a choice: an event by which a user takes an item.
 
-Models learn to predict choices, neighbours and popularity count them, and figures are about them, in training, serving and
-evaluation alike. Every other event is only an input.
+Models learn to predict choices, neighbours and popularity count them, and figures are about them, in training, serving
+and evaluation alike. Every other event is only an input.
 
 By default these are choices: every click except those with the action dislike or skip, every rating whatever its value,
 and every comment that carries a value (a review). Actions have weights (stream.core.features.ACTIONS). A click whose
@@ -44,8 +44,10 @@ def choices(events: pl.DataFrame, counted: Sequence[str] = CHOICES, weights: Wei
 
 
 def parse_choices(text: str) -> tuple[str, ...]:
-    """Parse topic names separated by commas, in any order, and return them in the order of CHOICES. Raises DataError if a name is
-    unknown or there is none."""
+    """Parse topic names separated by commas, in any order, and return them in the order of CHOICES.
+
+    Raises DataError if a name is unknown or there is none.
+    """
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = sorted(set(names) - set(CHOICES))
     if unknown or not names:
@@ -56,7 +58,10 @@ def parse_choices(text: str) -> tuple[str, ...]:
 
 
 def counts_for(events: pl.DataFrame, weights: Weights = ACTIONS) -> pl.Series | None:
-    """Return f64 per event: its weight if it is a choice. Returns None if no event has an action, so that each counts 1."""
+    """Return f64 per event: its weight if it is a choice.
+
+    Returns None if no event has an action, so that each counts 1.
+    """
     if not (events["action"] != "").any():
         return None
     names, values = zip(*weights, strict=True) if weights else ((), ())
@@ -64,7 +69,10 @@ def counts_for(events: pl.DataFrame, weights: Weights = ACTIONS) -> pl.Series | 
 
 
 def parse_weights(given: Sequence[str], before: Weights = ACTIONS) -> Weights:
-    """Parse NAME=WEIGHT texts and return `before` with these weights set, sorted by name. Raises DataError for any other text."""
+    """Parse NAME=WEIGHT texts and return `before` with these weights set, sorted by name.
+
+    Raises DataError for any other text.
+    """
     table = dict(before)
     for text in given:
         name, equals, number = text.rpartition("=")
@@ -82,7 +90,7 @@ def parse_weights(given: Sequence[str], before: Weights = ACTIONS) -> Weights:
 
 
 def unmet(events: pl.DataFrame, given: Sequence[str]) -> str:
-    """Return one line with the names in `given` (NAME=WEIGHT each) that are not the action of any event, or "" if there are none.
+    """Return one line with the names in `given` (NAME=WEIGHT each) that no event has as its action, or "" if none.
 
     This is not an error: the same weights may be given for many data sets, and for events that come after training.
     """

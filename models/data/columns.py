@@ -1,7 +1,6 @@
-"""Convert columns of text to columns of events, by the same rules as rows (models/data/rows.py). Each distinct value is checked
-once.
+"""Convert columns of text to columns of events, by the same rules as rows (models/data/rows.py).
 
-A refused value is reported with the line of its first row.
+Each distinct value is checked once. A refused value is reported with the line of its first row.
 """
 
 from __future__ import annotations
@@ -233,8 +232,10 @@ def times(unit: int, least: int = 0) -> Column:
 
 
 def instant(text: str, unit: int) -> int:
-    """Return one time as epoch ms. It is a whole number of units (978300760, 978300760.0, 9.7830076e8), or ISO 8601. Raises
-    ValueError."""
+    """Return one time as epoch ms.
+
+    It is a whole number of units (978300760, 978300760.0, 9.7830076e8), or ISO 8601. Raises ValueError.
+    """
     if ISO.fullmatch(text):
         return moment(iso(text))
     return moment(whole(text), unit)
@@ -250,8 +251,10 @@ def whole(text: str) -> str:
 
 
 def iso(text: str) -> int:
-    """Return 2015-10-27, 2015-10-27 21:34:11 or 2015-10-27T21:34:11.5+02:00 as epoch ms, read as UTC if it names no zone. Raises
-    ValueError."""
+    """Return 2015-10-27, 2015-10-27 21:34:11 or 2015-10-27T21:34:11.5+02:00 as epoch ms.
+
+    A time without a zone is read as UTC. Raises ValueError.
+    """
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

@@ -2,8 +2,8 @@
 
 Columns of `events`: user str | item str | behaviour u8 (index in BEHAVIOURS) | time i64 (epoch ms) | value f64 (NaN:
 none) | text str ("": none) | scene str ("": none) | action str (what the user did with a click; "": none) | id str (the
-event's own id, as in freshet's messages; "": none). Events with the same time are ordered by a fixed hash, never by file
-order: files are often sorted by item, and that order would reveal the next item.
+event's own id, as in freshet's messages; "": none). Events with the same time are ordered by a fixed hash, never by
+file order: files are often sorted by item, and that order would reveal the next item.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Event(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message that a producer sends. `topic` has no prefix; `key` and `value` are the bytes of stream.core.messages."""
+    """A message that a producer sends.
+
+    `topic` has no prefix; `key` and `value` are the bytes of stream.core.messages.
+    """
 
     topic: str
     key: bytes
@@ -107,15 +110,16 @@ def dataset(
 ) -> DataSet:
     """Build a data set from rows in any order.
 
-    If no items are given, the items of the events are the catalogue, without titles. A table may lack the columns `action`
-    and `id`; its events then have no action and no id. Events and items are checked by the same rules as messages in Kafka
-    (stream.core.validation).
+    If no items are given, the items of the events are the catalogue, without titles. A table may lack the columns
+    `action` and `id`; its events then have no action and no id. Events and items are checked by the same rules as
+    messages in Kafka (stream.core.validation).
 
     Args:
         now_ms: Epoch ms, by default the current time.
 
     Raises:
-        DataError: An event or an item is not acceptable. The error names the field, what was found and what was expected.
+        DataError: An event or an item is not acceptable. The error names the field, what was found and what was
+            expected.
     """
     now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
     if isinstance(events, pl.DataFrame):
@@ -128,7 +132,10 @@ def dataset(
 
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the events sorted by time, then by the fixed hash. The rest of the row orders events with the same hash."""
+    """Return the events sorted by time, then by the fixed hash.
+
+    The rest of the row orders events with the same hash.
+    """
     tied = events["time"].is_duplicated()  # for the others a hash would not change the order
     columns = (events[name].filter(tied).to_list() for name in ("user", "item", "behaviour", "time"))
     hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
@@ -146,8 +153,8 @@ def tie(user: str, item: str, behaviour: int, time: int) -> int:
 def fingerprint(events: pl.DataFrame) -> str:
     """Return the sha256 (hex) of the events in their order.
 
-    An event without an action is hashed as it was before actions existed. Ids are left out because models do not learn from
-    them.
+    An event without an action is hashed as it was before actions existed. Ids are left out because models do not learn
+    from them.
     """
     digest = sha256()
     for *before, action in events.select(name for name in SCHEMA if name != "id").iter_rows():

@@ -1,5 +1,7 @@
-"""Find the form of a folder or file before it is read. Exactly one known form must fit, or the data are refused and
-described."""
+"""Find the form of a folder or file before it is read.
+
+Exactly one known form must fit, or the data are refused and described.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,9 @@ def read(path: Path, rating_scale: Scale | None = None) -> DataSet:
         rating_scale: Scale of the ratings, in place of the form's own.
 
     Raises:
-        DataError: The data cannot be read. If no form fits, the error says what the data look like, which forms are known,
-            and how to convert the data. If several forms fit, it names them. If one fits, it says what is wrong, with file
-            and line.
+        DataError: The data cannot be read. If no form fits, the error says what the data look like, which forms are
+            known, and how to convert the data. If several forms fit, it names them. If one fits, it says what is wrong,
+            with file and line.
     """
     path = path.resolve()
     if not path.exists():
@@ -111,7 +113,10 @@ def known() -> str:
 
 
 def finished(data: DataSet, form: str, found: Source) -> DataSet:
-    """Finish a data set of any form: an event that occurs twice counts once. Raises DataError if there are no events."""
+    """Finish a data set of any form: an event that occurs twice counts once.
+
+    Raises DataError if there are no events.
+    """
     if not len(data.events):
         raise DataError(f"{found.path}: found no events; it was read as {form}")
     events = once(data.events)
@@ -134,8 +139,10 @@ def once(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def unended(found: Source) -> list[Path]:
-    """Return the plain text files that do not end with a line break. Unpacking already fails on a packed file that is cut
-    short."""
+    """Return the plain text files that do not end with a line break.
+
+    Unpacking already fails on a packed file that is cut short.
+    """
     paths = [path for path in found.listed if path.suffix not in PACKED and plain_name(path).lower().endswith(CUT)]
     return [path for path in paths if _last(path) not in (b"\n", b"\r", b"")]
 

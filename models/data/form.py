@@ -18,11 +18,11 @@ class Form:
         expected: Its files and columns in one line, for errors.
         terms: Terms of use in one line.
         origin: The paper or the page.
-        fits: Check whether the data look like this form, by file names and first lines. It is cheap and never raises because
-            of the content.
+        fits: Check whether the data look like this form, by file names and first lines. It is cheap and never raises
+            because of the content.
         read: Read the events and items. Raises DataError with file and line.
-        files: The files of a folder that it reads, and those that its publisher adds and that it skips. They are fnmatch
-            patterns in lower case, without .gz or .zst.
+        files: The files of a folder that it reads, and those that its publisher adds and that it skips. They are
+            fnmatch patterns in lower case, without .gz or .zst.
     """
 
     name: str

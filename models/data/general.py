@@ -1,13 +1,13 @@
 """Read any one file with named columns: CSV (separated by , ; tab or |, with a header), JSON lines, or Parquet.
 
-The caller says which column is what. Without a time column the lines are in order, oldest first, and only the order within
-a user means anything. If there is a column of behaviours, it says what each event is (click, rating, comment). Otherwise all
-events are comments if a text column is named, ratings if a value column is named, and clicks if neither is. A column of
-actions may say what a click did.
+The caller says which column is what. Without a time column the lines are in order, oldest first, and only the order
+within a user means anything. If there is a column of behaviours, it says what each event is (click, rating, comment).
+Otherwise all events are comments if a text column is named, ratings if a value column is named, and clicks if neither
+is. A column of actions may say what a click did.
 
-Times are ISO 8601 (UTC if they name no zone) or whole numbers since 1970. The unit of numbers is the one in which every time
-is between 1990 and 2100: seconds, ms, us and ns of these years have no number in common. Any other time, or two units in one
-column, is an error.
+Times are ISO 8601 (UTC if they name no zone) or whole numbers since 1970. The unit of numbers is the one in which every
+time is between 1990 and 2100: seconds, ms, us and ns of these years have no number in common. Any other time, or two
+units in one column, is an error.
 """
 
 from __future__ import annotations
@@ -215,7 +215,10 @@ def _parquet(path: Path, columns: Columns) -> pl.DataFrame:
 
 
 def _number_ids(values: pl.Series) -> pl.Series:
-    """Return numbers as ids. This comes before the conversion to text, because a text no longer shows that it was a float."""
+    """Return numbers as ids.
+
+    This comes before the conversion to text, because a text no longer shows that it was a float.
+    """
     if values.dtype.is_float():
         return whole_ids(values)
     return each(values, lambda value: None if value is None else number_id(value), pl.String)
@@ -254,7 +257,7 @@ def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[f
 
 
 def _agree(path: Path, table: pl.DataFrame, columns: Columns) -> None:
-    """Raise DataError if a row has something that an event of its behaviour cannot have, or lacks something it needs."""
+    """Raise DataError if a row has a field that an event of its behaviour cannot have, or lacks one that it needs."""
     behaviour = pl.col("behaviour")
     if columns.value:
         _refuse(

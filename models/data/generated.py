@@ -33,7 +33,9 @@ DISLIKED: Final = ("dull, not for me", "I gave up halfway", "a waste of time")
 def generate(
     users: int = 200, items: int = 400, events: int = 40, seed: int = 0, rating_scale: Scale | None = None
 ) -> DataSet:
-    """Generate `users` users with about `events` events each on `items` items: 65 % clicks, 25 % ratings, 10 % comments.
+    """Generate `users` users with about `events` events each on `items` items.
+
+    Of the events, 65 % are clicks, 25 % ratings and 10 % comments.
 
     Args:
         seed: Seed of the random numbers.

@@ -1,8 +1,8 @@
-"""Read ids in tables: by the rule of stream.core.validation, and without the null values and rounded numbers that programs
-write in place of ids.
+"""Read ids in tables by the rule of stream.core.validation.
 
-When a program exports a table, an id often becomes a null or a float. One user NaN for all users without an id, or one user
-for many that a float cannot tell apart, would be an error that nobody sees.
+NaN, and numbers that a float may have rounded, are refused. When a program exports a table, an id often becomes a null
+or a float. One user NaN for all users without an id, or one user for many that a float cannot tell apart, would be an
+error that nobody sees.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def number_id(value: Any, below: int = EXACT) -> str:
 
 
 def whole_ids(values: pl.Series) -> pl.Series:
-    """Return the whole numbers in a column of floats as text, and null for null. Raises Refused for any other number."""
+    """Return the whole numbers in a column of floats as text, and null for null.
+
+    Raises Refused for any other number.
+    """
     below = EXACT_32 if values.dtype == pl.Float32 else EXACT
     values = values.cast(pl.Float64)
     good = values.is_null() | (values.is_finite() & (values.abs() < below) & (values == values.floor()))

@@ -122,7 +122,7 @@ def _header(rows: list[list[str]]) -> tuple[str, ...]:
 
 
 def contradiction(path: Path, table: Table) -> tuple[int, int] | None:
-    """Return (line, its number of columns) for the first line whose number of columns differs from the table's, if any."""
+    """Return (line, its number of columns) for the first line whose number of columns differs from the table's."""
     for number, line in numbered(path):
         if number > SCANNED:
             return None

@@ -63,7 +63,10 @@ def csv_rows(path: Path, columns: tuple[str, ...], make: Callable[[dict[str, str
 
 
 def json_rows(path: Path, make: Callable[[dict[str, Any]], Made]) -> Iterator[Made]:
-    """Yield `make(object)` for every line of a JSON-lines file, without blank lines. Raises DataError with file and line."""
+    """Yield `make(object)` for every line of a JSON-lines file, without blank lines.
+
+    Raises DataError with file and line.
+    """
     return object_rows(path, json_object, make)
 
 
@@ -132,7 +135,10 @@ def _joined(value: Any) -> Any:
 
 
 def field(row: Mapping[str, Any], name: str, make: Callable[[Any], Made]) -> Made:
-    """Return `make` of one field. Raises ValueError with the field and what was found, and KeyError if it is missing."""
+    """Return `make` of one field.
+
+    Raises ValueError with the field and what was found, and KeyError if it is missing.
+    """
     value = row[name]
     try:
         return make(value)
@@ -150,7 +156,10 @@ def words(value: Any) -> str:
 
 
 def rating(value: Any, scale: tuple[float, float]) -> float:
-    """Return a rating, given as a number or as digits, as a float. Raises ValueError if it is outside the scale or NaN."""
+    """Return a rating, given as a number or as digits, as a float.
+
+    Raises ValueError if it is outside the scale or NaN.
+    """
     number = _number(value)
     if number is None or not scale[0] <= number <= scale[1]:
         raise ValueError(f"rating {validation.shown(value)}: expected {validation.scale(*scale)}")
@@ -158,8 +167,10 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
 
 
 def number(text: str) -> float:
-    """Return the number that a text of plain digits stands for. What only Python reads as a number (`1_0`, Arabic digits, `nan`)
-    is refused. Raises ValueError."""
+    """Return the number that a text of plain digits stands for.
+
+    What only Python reads as a number (`1_0`, Arabic digits, `nan`) is refused. Raises ValueError.
+    """
     if (found := _number(text)) is None:
         raise ValueError("expected a number")
     return found
@@ -168,8 +179,8 @@ def number(text: str) -> float:
 def moment(value: Any, unit: int = 1) -> int:
     """Return a time in units of `unit` ms, given as a number or as digits, as epoch ms.
 
-    If `unit` is above 1, fractions of a millisecond are dropped. Raises ValueError if no message may carry the time: it is
-    before 1970, after the year 9999, or more than an hour from now.
+    If `unit` is above 1, fractions of a millisecond are dropped. Raises ValueError if no message may carry the time: it
+    is before 1970, after the year 9999, or more than an hour in the future.
     """
     number, named = _number(value), _UNITS.get(unit, f"units of {unit} ms")
     if number is None or abs(number) > 1e30:  # more digits than any time can have
@@ -219,8 +230,8 @@ def identity(value: Any, *, whole_floats: bool = False) -> str:
 def table_id(text: str, *, whole_floats: bool = False) -> str:
     """Return an id from a text in a table, as `identity` does.
 
-    Also raises ValueError for what programs write for a missing value (NULLS), and for a large number that a program has
-    rounded: several ids would become one user or item.
+    Also raises ValueError for what programs write for a missing value (NULLS), and for a large number that a program
+    has rounded: several ids would become one user or item.
     """
     if text in NULLS:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Open one file, or a folder of files, plain or packed (gzip, zstandard), as text or bytes, for the readers.
 
-A file name that a reader requests matches the file with that name, or with that name and .gz or .zst after it, in upper or
-lower case. Text is returned without its byte order mark, and every line end (LF, CRLF, CR) becomes one LF.
+A file name that a reader requests matches the file with that name, or with that name and .gz or .zst after it, in upper
+or lower case. Text is returned without its byte order mark, and every line end (LF, CRLF, CR) becomes one LF.
 """
 
 from __future__ import annotations
@@ -138,8 +138,10 @@ def plain_name(path: Path) -> str:
 
 
 def open_bytes(path: Path) -> io.BufferedReader:
-    """Open a file for reading and unpack it if its first bytes say that it is packed, whatever its name. Raises DataError if that
-    fails."""
+    """Open a file for reading and unpack it if its first bytes say that it is packed, whatever its name.
+
+    Raises DataError if that fails.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -167,7 +169,10 @@ def open_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> io
 
 
 def numbered(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end). Raises DataError, with the line, if it is not text in the encoding."""
+    """Yield (line number from 1, line without its end).
+
+    Raises DataError, with the line, if it is not text in the encoding.
+    """
     number = 0
     with open_text(path, encoding) as file:
         try:
@@ -196,8 +201,10 @@ def utf8_or_latin1(path: Path) -> str:
 
 
 def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:
-    """Return the error for a file that is not text in its encoding, with the line. Text is decoded in pieces, so this function
-    searches for the line."""
+    """Return the error for a file that is not text in its encoding, with the line.
+
+    Text is decoded in pieces, so this function searches for the line.
+    """
     with open_bytes(path) as file:
         for number, line in enumerate(
             file, start=1
@@ -210,8 +217,10 @@ def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError
 
 
 class _Zstandard(io.RawIOBase):
-    """Read zstandard frames one after the other. The library's own reader accepts a file that is cut short as complete; this
-    one raises EOFError."""
+    """Read zstandard frames one after the other.
+
+    The library's own reader accepts a file that is cut short as complete; this one raises EOFError.
+    """
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file

@@ -1,8 +1,8 @@
 """Read text tables strictly and in blocks. A line with too few or too many fields is refused, never padded or cut.
 
-If the form allows it, fields may be in double quotes (RFC 4180): a quote inside is written twice, and a quoted field may
-hold separators and line ends. A quote in any other place is an error. Lines without quotes are never processed one by one
-in Python.
+If the form allows it, fields may be in double quotes (RFC 4180): a quote inside is written twice, and a quoted field
+may hold separators and line ends. A quote in any other place is an error. Lines without quotes are never processed one
+by one in Python.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BLANKS: Final = " \t"
 AROUND: Final = " \t\ufeff"
 """What may surround a column name: blanks, and the byte order mark of a file that was appended to another."""
 LINE: Final = "line\n"
-"""The column of every block with the line number (of a row's first line), from 1. No header can have this name, because it
-ends with a line break."""
+"""The column of every block with the line number (of a row's first line), from 1. No header can have this name, because
+it ends with a line break."""
 
 
 def header(
@@ -79,7 +79,10 @@ def fields(
     quoted: bool = True,
     name: Callable[[str], str] = str.strip,
 ) -> Iterator[pl.DataFrame]:
-    """Yield blocks with only LINE and these columns, as text. A file without a header has exactly these. Raises DataError."""
+    """Yield blocks with only LINE and these columns, as text.
+
+    A file without a header has exactly these. Raises DataError.
+    """
     found = (
         headed(path, columns, separator, quoted=quoted, name=name)
         if header
@@ -112,8 +115,9 @@ def blocks(
     quoted: bool = True,
     encoding: str = "utf-8",
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows as text, in order: LINE and then `columns`, one per field of a line. Lines that are empty or hold only
-    blanks and no separator are skipped.
+    """Yield the rows as text, in order: LINE and then `columns`, one per field of a line.
+
+    Lines that are empty or hold only blanks and no separator are skipped.
 
     Args:
         columns: Names of the columns.
@@ -121,8 +125,8 @@ def blocks(
         quoted: May fields be in double quotes?
 
     Raises:
-        DataError: A line has another number of fields or a quote in the wrong place, or the header occurs again. The error
-            names the line.
+        DataError: A line has another number of fields or a quote in the wrong place, or the header occurs again. The
+            error names the line.
     """
     names: tuple[str, ...] = ()
     opened: list[str] = []  # lines of a record with a quoted field that is still open
@@ -162,13 +166,15 @@ def named_again(path: Path, number: int) -> DataError:
 
 
 def _cells(found: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the cells sorted, and without what may differ between concatenated files: AROUND, and upper and lower case."""
+    """Return the cells sorted, without what may differ between concatenated files: AROUND, and upper or lower case."""
     return tuple(sorted(cell.strip(AROUND).lower() for cell in found or ()))
 
 
 def _once_named(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """Return the table. Raises DataError if a row holds the names of the columns in any order. names: from _cells, () for
-    none."""
+    """Return the table.
+
+    Raises DataError if a row holds the names of the columns in any order. names: from _cells, () for none.
+    """
     if len(names) < 2:  # one column: any value may be its name
         return table
     first = table.columns[1]

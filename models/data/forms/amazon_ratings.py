@@ -1,7 +1,8 @@
 """Read Amazon ratings alone, as CSV: a rating is a rating.
 
 The files of 2014 and 2018 have no header and differ in the order of the columns, so the pattern of an ASIN decides: ten
-characters that begin with B0 or digits. McAuley et al., SIGIR 2015; Ni et al., EMNLP 2019; Hou et al., arXiv 2403.03952.
+characters that begin with B0 or digits. McAuley et al., SIGIR 2015; Ni et al., EMNLP 2019; Hou et al., arXiv
+2403.03952.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read Goodreads (UCSD Book Graph), whole or by genre.
 
-A book that is put on a shelf is a click. With stars it is a rating. With a text it is a comment whose value is the stars (0
-stars: none). The table goodreads_interactions.csv has no times.
+A book that is put on a shelf is a click. With stars it is a rating. With a text it is a comment whose value is the
+stars (0 stars: none). The table goodreads_interactions.csv has no times.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ MOST: Final = 10  # shelves kept as categories
 def read(source: Source) -> DataSet:
     """Stream JSON lines, about 30,000 per second.
 
-    A review that is in both kinds of files is one event, with the whole text. The time is date_added, in the zone that it
-    names.
+    A review that is in both kinds of files is one event, with the whole text. The time is date_added, in the zone that
+    it names.
     """
     made: dict[str, Event] = {}
     scale = source.scale(SCALE)
@@ -62,7 +62,10 @@ def fits(source: Source) -> bool:
 
 
 def read_table(source: Source) -> DataSet:
-    """Read the table. It numbers its books; book_id_map.csv next to it maps the numbers to the ids in goodreads_books*.json."""
+    """Read the table.
+
+    It numbers its books; book_id_map.csv next to it maps the numbers to the ids in goodreads_books*.json.
+    """
     path = chosen(source, TABLE) or source.need(TABLE)
     own = source.find("book_id_map.csv")
     numbers = {} if own is None else _own_ids(own)
@@ -136,7 +139,10 @@ def _books(source: Source) -> Iterable[Item]:
 
 
 def _genres(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """Return a book and its genres, those that most readers name first. One name may list several, separated by commas."""
+    """Return a book and its genres, those that most readers name first.
+
+    One name may list several, separated by commas.
+    """
     counts = row["genres"]
     if not isinstance(counts, dict):
         raise ValueError("genres: expected an object with names and counts")

@@ -1,7 +1,7 @@
 """Read KuaiRec: short videos. A video that was shown is a rating.
 
-Its value is the watch ratio (time played divided by length), capped at 2. As in the paper, 2 means that the user liked the
-video; 0 means that the user skipped it.
+Its value is the watch ratio (time played divided by length), capped at 2. As in the paper, 2 means that the user liked
+the video; 0 means that the user skipped it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ START: Final = re.compile(r"\d+,", re.ASCII)
 def read(source: Source) -> DataSet:
     """Read both matrices, or the one that exists. No pair of user and video is in both.
 
-    The time is `timestamp`, in seconds (`time` is Beijing time). Rows of the small matrix without a time, 4 in a hundred,
-    are left out, and a warning is logged.
+    The time is `timestamp`, in seconds (`time` is Beijing time). Rows of the small matrix without a time, 4 in a
+    hundred, are left out, and a warning is logged.
     """
     found = [path for name in MATRICES if (path := source.find(name))]
     tables = [table for path in found or [chosen(source) or source.need(MATRICES[0])] for table in _matrix(path)]
@@ -72,8 +72,8 @@ def _matrix(path: Path) -> list[pl.DataFrame]:
 def _videos(source: Source) -> dict[str, Item]:
     """Return the videos by id.
 
-    The title is the caption, else the text on the cover. The categories are the names of three levels, else the numbers of
-    `feat`.
+    The title is the caption, else the text on the cover. The categories are the names of three levels, else the numbers
+    of `feat`.
     """
     videos: dict[str, Item] = {}
     if path := source.find("item_categories.csv"):
@@ -100,8 +100,8 @@ def _numbers(value: str) -> list[str]:
 def _captions(path: Path) -> Iterator[Item]:
     """Read the captions.
 
-    Some captions of the published file continue on the next line without quotation marks: a line that does not begin with a
-    number and a comma continues the line before it.
+    Some captions of the published file continue on the next line without quotation marks: a line that does not begin
+    with a number and a comma continues the line before it.
     """
     header: list[str] | None = None
     for number, text in _whole(path):

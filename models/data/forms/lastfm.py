@@ -1,7 +1,7 @@
 """Read Last.fm 1K: what a thousand people listened to.
 
-A track that was played is a click on its ARTIST: a tenth of the tracks have no id, and users rarely play a track again but
-often return to an artist. The artist's id is that of MusicBrainz, or the name if there is none.
+A track that was played is a click on its ARTIST: a tenth of the tracks have no id, and users rarely play a track again
+but often return to an artist. The artist's id is that of MusicBrainz, or the name if there is none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Functions that published forms share: first lines for `fits`, files by name, clicks, and times for data without any."""
+"""Functions that published forms share: first lines for `fits`, files by name, clicks, and times for data without."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def chosen(source: Source, *files: str, lone: bool = True) -> Path | None:
 
 
 def first_of(source: Source, *files: str) -> list[str]:
-    """Return the name of the first of these files that exists. If one file has several known names, only one is read."""
+    """Return the name of the first of these files that exists.
+
+    If one file has several known names, only one is read.
+    """
     return [name for name in files if source.find(name)][:1]
 
 

@@ -1,8 +1,9 @@
-"""Read a log of freshet's own messages: clicks, ratings, comments and items, as JSON lines, CSV or Parquet, plain or packed.
+"""Read a log of freshet's own messages: clicks, ratings, comments and items.
 
+The files are JSON lines, CSV or Parquet, plain or packed.
 Each line or row is one message, with the fields of stream.core.messages. In a CSV an empty field means no value, and
-categories are separated by |. A missing file counts as empty. Without a file of items, the items are those of the events. A
-later line for the same item replaces an earlier one.
+categories are separated by |. A missing file counts as empty. Without a file of items, the items are those of the
+events. A later line for the same item replaces an earlier one.
 """
 
 from __future__ import annotations
@@ -91,7 +92,10 @@ def _read(source: Source) -> DataSet:
 
 
 def _unknown(events: Sequence[Event], items: Sequence[Item]) -> Iterator[str]:
-    """Yield one note if events name items that the items file lacks: often a wrong column, such as prices in place of ids."""
+    """Yield one note if events name items that the file of items lacks.
+
+    Often a column is wrong, such as prices in place of ids.
+    """
     known = {one.item for one in items}
     lacking = Counter(event.item for event in events if event.item not in known) if known else Counter[str]()
     if lacking:
@@ -125,8 +129,10 @@ def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind], scale: Scale | N
 
 
 def _require_ids(row: Mapping[str, Any]) -> None:
-    """Raise ValueError if a row of a table has a word for a missing value, or a rounded number, as an id. A JSON message may have
-    such an id."""
+    """Raise ValueError if a row of a table has a word for a missing value, or a rounded number, as an id.
+
+    A JSON message may have such an id.
+    """
     for name in ("user", "item"):
         if isinstance(text := row.get(name), str) and text:
             try:

@@ -2,9 +2,9 @@
 
 behaviors.tsv and news.tsv have no header, and a quotation mark in them is a plain character.
 
-The history of a user's first impression becomes clicks before it, in order and a minute apart. The histories of the later
-impressions repeat it and are skipped. An item in an impression is a click if it is marked 1. In the test set nothing is
-marked, so only histories become clicks.
+The history of a user's first impression becomes clicks before it, in order and a minute apart. The histories of the
+later impressions repeat it and are skipped. An item in an impression is a click if it is marked 1. In the test set
+nothing is marked, so only histories become clicks.
 """
 
 from __future__ import annotations
@@ -97,7 +97,10 @@ def _clicks(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _histories(path: Path, first: pl.DataFrame) -> pl.DataFrame:
-    """Return the clicks of the histories. Their times count back from the impression: the last click is one step before it."""
+    """Return the clicks of the histories.
+
+    Their times count back from the impression: the last click is one step before it.
+    """
     known = first.filter(pl.col("history") != "").with_columns(item=pl.col("history").str.split(" "))
     back = pl.int_ranges(pl.col("item").list.len().cast(pl.Int64), 0, -1)
     rows = (

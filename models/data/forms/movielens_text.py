@@ -3,7 +3,8 @@
 A rating is a rating, a tag is a comment, and genres are categories.
 F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5 (4), 2015.
 
-Nothing in these files names their columns. So users and movies must be whole numbers, and times must be in 1995 or later.
+Nothing in these files names their columns. So users and movies must be whole numbers, and times must be in 1995 or
+later.
 """
 
 from __future__ import annotations

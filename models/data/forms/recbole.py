@@ -1,9 +1,9 @@
 """Read RecBole atomic files: NAME.inter with a header of names and types (user_id:token, item_id:token, rating:float,
 timestamp:float; separated by tabs), and NAME.item in the same folder. A row with a rating is a rating, else a click.
 
-The files do not name the unit of their times, which must be the same throughout a file. Times from 100,000,000,000 on are
-read as milliseconds (as seconds that would be the year 5138), smaller ones as seconds. A file with both is refused. The
-rating scale is that of the ratings found. If all ratings are the same they say nothing, and the rows are clicks.
+The files do not name the unit of their times, which must be the same throughout a file. Times from 100,000,000,000 on
+are read as milliseconds (as seconds that would be the year 5138), smaller ones as seconds. A file with both is refused.
+The rating scale is that of the ratings found. If all ratings are the same they say nothing, and the rows are clicks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ QUOTED: Final = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
 
 def read(source: Source) -> DataSet:
-    """Read the folder's only .inter file. Without the column timestamp the order of the rows is the time order within a user."""
+    """Read the folder's only .inter file.
+
+    Without the column timestamp the order of the rows is the time order within a user.
+    """
     path = _inter(source)
     if path is None:
         raise DataError(f"{source.path}: expected one file NAME.inter; found {len(matching(source, '', '.inter'))}")
@@ -67,7 +70,10 @@ def fits(source: Source) -> bool:
 
 
 def _inter(source: Source) -> Path | None:
-    """Return the .inter file if there is only one. Several (parts of a benchmark, or several data sets) are not one data set."""
+    """Return the .inter file if there is only one.
+
+    Several (parts of a benchmark, or several data sets) are not one data set.
+    """
     found = matching(source, "", ".inter")
     return found[0] if len(found) == 1 else None
 
@@ -135,7 +141,10 @@ def _items(source: Source, path: Path) -> list[Item]:
 
 
 def _kinds(text: str) -> list[str]:
-    """Split a token_seq. Its names are separated by blanks, or, if they have several words, quoted and separated by commas."""
+    """Split a token_seq.
+
+    Its names are separated by blanks, or, if they have several words, quoted and separated by commas.
+    """
     if "'" in text[:2] or '"' in text[:2]:
         return [one or other for one, other in QUOTED.findall(text)]
     return text.split(", ") if ", " in text else text.split()

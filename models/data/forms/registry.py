@@ -1,7 +1,7 @@
 """List every known form explicitly.
 
-A form that is recognised only by what its lines look like (GENERAL) gives way to any other form that fits, because file names
-and fields say more. If two other forms fit, the data are refused and the error names both.
+A form that is recognised only by what its lines look like (GENERAL) gives way to any other form that fits, because file
+names and fields say more. If two other forms fit, the data are refused and the error names both.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
-"""Read Amazon reviews as lines of JSON: a review is a comment with a value and a text. Metadata give titles and categories.
+"""Read Amazon reviews as lines of JSON.
 
-2014: J. McAuley et al., Image-based Recommendations on Styles and Substitutes, SIGIR 2015. 2018: J. Ni et al., Justifying
-Recommendations, EMNLP 2019. 2023: Y. Hou et al., Bridging Language and Items for Retrieval and Recommendation, arXiv 2403.03952.
-Some files of 2014 hold Python dicts in place of JSON. They are parsed as plain values and never executed. If a folder holds
-reviews of several categories, the category (the file's name) is the scene.
+A review is a comment with a value and a text. Metadata give titles and categories.
+
+2014: J. McAuley et al., Image-based Recommendations on Styles and Substitutes, SIGIR 2015. 2018: J. Ni et al.,
+Justifying Recommendations, EMNLP 2019. 2023: Y. Hou et al., Bridging Language and Items for Retrieval and
+Recommendation, arXiv 2403.03952.
+
+Some files of 2014 hold Python dicts in place of JSON. They are parsed as plain values and never executed. If a folder
+holds reviews of several categories, the category (the file's name) is the scene.
 """
 
 from __future__ import annotations
@@ -66,7 +70,10 @@ def _rows(source: Source, path: Path, make: Callable[[Row], Any]) -> Iterable[An
 
 
 def _read(source: Source, review: Callable[[Row, str, Scale], Event], meta: Callable[[Row], Item]) -> DataSet:
-    """Read reviews and metadata. Items without metadata have no title. Items with metadata but without reviews are included."""
+    """Read reviews and metadata.
+
+    Items without metadata have no title. Items with metadata but without reviews are included.
+    """
     reviews, described_by = _files(source)
     found: list[Event] = []
     scale = source.scale(SCALE)
@@ -122,7 +129,10 @@ def _prose(found: Any) -> str:
 
 
 def _read_flat(source: Source) -> DataSet:
-    """Read lines with a review and the item's title and category. There is no metadata file, and the category is the scene."""
+    """Read lines with a review and the item's title and category.
+
+    There is no metadata file, and the category is the scene.
+    """
     path = _flat_path(source) or source.path
     scale = source.scale(SCALE)
     pairs = list(_rows(source, path, lambda row: _flat(row, scale)))
@@ -140,7 +150,10 @@ def _flat(row: Row, scale: Scale) -> tuple[Event, Item]:
 
 
 def _flat_path(source: Source) -> Path | None:
-    """Return the file: reviews.jsonl, unless it has the fields of another form, or else the only file, if it has the fields."""
+    """Return reviews.jsonl, or the only file if it has the fields of this form.
+
+    Returns None if there is no such file, or if reviews.jsonl has the fields of another form.
+    """
     named = source.find("reviews.jsonl")
     if named:
         row = set(first_row(source, named))

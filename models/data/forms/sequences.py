@@ -1,14 +1,15 @@
-"""Read text files that give only the order of events, oldest first, in one of two published forms. They hold numbers separated
-by blanks.
+"""Read text files of numbers that give only the order of events, oldest first, in one of two published forms.
+
+The numbers are separated by blanks.
 
 user item item ...   one user per line, each user once (the S3-Rec form). K. Zhou et al., S3-Rec, CIKM 2020.
-user item            one event per line, all lines of a user together (the SASRec form). W.-C. Kang and J. McAuley, ICDM 2018.
+user item            one event per line, a user's lines together (the SASRec form). W.-C. Kang and J. McAuley, ICDM 2018.
 
-There are no times: a user's n-th event is dated n minutes after 2014-01-01, and only the order within a user means anything.
-Each event becomes a click. Nothing names the columns, so only what the authors' files contain is accepted: users and items
-are whole numbers, counted from 1. Words, decimal numbers, days, times, a header, and tables (the same number of columns on
-every line) are refused with the line. A folder may hold NAME_item2attributes.json next to NAME.txt: attributes of items are
-categories.
+There are no times: a user's n-th event is dated n minutes after 2014-01-01, and only the order within a user means
+anything. Each event becomes a click. Nothing names the columns, so only what the authors' files contain is accepted:
+users and items are whole numbers, counted from 1. Words, decimal numbers, days, times, a header, and tables (the same
+number of columns on every line) are refused with the line. A folder may hold NAME_item2attributes.json next to
+NAME.txt: attributes of items are categories.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ NUMBER: Final = r"^[1-9][0-9]{0,7}$"
 """A number has at most eight digits, because times since 1970 have nine or more."""
 GAPS: Final = 100
 FEW: Final = 1000
-"""The authors count users and items from 1 without gaps. In a part of such a file the largest number may be up to FEW, plus GAPS
-for each different number. Days (20240131) and codes are larger."""
+"""The authors count users and items from 1 without gaps. In a part of such a file the largest number may be up to FEW,
+plus GAPS for each different number. Days (20240131) and codes are larger."""
 OTHERS: Final = (
     ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".dat", ".data", ".item", ".inter", ".gz", ".zst", ".zip", ".tar", ".html",
     ".xml", ".py", ".md", ".sql",

@@ -1,7 +1,7 @@
 """Read logs of shops: RetailRocket, Yoochoose (RecSys Challenge 2015) and Diginetica (CIKM Cup 2016).
 
-A view, a cart and a purchase are clicks that differ in their action. Yoochoose and Diginetica have sessions but hardly any
-users, so the session is the user.
+A view, a cart and a purchase are clicks that differ in their action. Yoochoose and Diginetica have sessions but hardly
+any users, so the session is the user.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ def _upwards(category: str, above: dict[str, str]) -> list[str]:
 def read_yoochoose(source: Source) -> DataSet:
     """Read Yoochoose. Its clicks are views, and the rows of yoochoose-buys.dat are purchases.
 
-    An item's categories are those that its clicks name, except 0 and S. The file yoochoose-test.dat is not read with the
-    clicks, because it is the test set of the challenge.
+    An item's categories are those that its clicks name, except 0 and S. The file yoochoose-test.dat is not read with
+    the clicks, because it is the test set of the challenge.
     """
     path = chosen(source, CLICKS, BUYS) or source.need(CLICKS)
-    # A single file, which may have any name if it was given alone, is one of the two: a purchase has a price and a quantity.
+    # A single file, of any name if it was given alone, is one of the two: a purchase has a price and a quantity.
     lone_buys = "".join(head(source, path, 1)).count(",") == len(BUY_COLUMNS) - 1
     buys = path if lone_buys else source.find(BUYS)
     tables, kinds = ([], []) if lone_buys else _clicks(path)

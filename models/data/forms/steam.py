@@ -1,9 +1,10 @@
 """Read Steam, two crawls by one laboratory. Both consist of Python objects, one per line.
 
-Reviews (steam_reviews.json, called steam_new.json inside the packed file): a review is a comment whose value is 1. The file
-does not say whether the reviewer likes the game. As in the papers, every review counts as a choice.
-Australian users (australian_user_reviews.json): a review is a comment whose value is 1 if the game is recommended, else 0.
-If the folder has only australian_users_items.json, every game that a user owns is a click, without times.
+Reviews (steam_reviews.json, called steam_new.json inside the packed file): a review is a comment whose value is 1. The
+file does not say whether the reviewer likes the game. As in the papers, every review counts as a choice.
+
+Australian users (australian_user_reviews.json): a review is a comment whose value is 1 if the game is recommended, else
+0. If the folder has only australian_users_items.json, every game that a user owns is a click, without times.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ USER_ITEMS: Final = "australian_users_items.json"
 GAMES: Final = ("steam_games.json", "output_steam_games.json")
 BUNDLES: Final = "bundle_data.json"
 CRAWL_YEAR: Final = 2016
-"""The year of dates without one: Steam leaves out the current year. Such reviews end in September, and 2015 is complete."""
+"""The year of dates without one: Steam leaves out the current year. Such reviews end in September, and 2015 is
+complete."""
 APP: Final = re.compile(r"/app/(\d+)", re.ASCII)
 POSTED: Final = re.compile(r"Posted ([A-Z][a-z]+) (\d{1,2})(?:, (\d{4}))?\.?", re.ASCII)
 
@@ -55,7 +57,7 @@ def fits_reviews(source: Source) -> bool:
 
 
 def read_users(source: Source) -> DataSet:
-    """Read the reviews of every user or, if there is no file of reviews, the games that every user owns, in file order."""
+    """Read the reviews of every user, or without a file of reviews the games that every user owns, in file order."""
     owned = source.find(USER_ITEMS)
     reviews = source.find(USER_REVIEWS) or (chosen(source) if owned is None else None)
     if reviews is not None and _first(source, ("reviews",)):
@@ -151,7 +153,10 @@ def _games(source: Source) -> list[Item]:
 
 
 def _game(row: dict[str, Any]) -> Item | None:
-    """Return the game. Returns None for the published row with neither an id nor a url that contains it: no event can name it."""
+    """Return the game.
+
+    Returns None for the published row with neither an id nor a url that contains it: no event can name it.
+    """
     if "id" in row:
         name = field(row, "id", identity)
     elif found := APP.search(str(row.get("url", ""))):

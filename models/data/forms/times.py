@@ -1,5 +1,7 @@
-"""Convert times as published files write them to epoch ms. A time without a zone is read as UTC. Nothing depends on the
-locale."""
+"""Convert times as published files write them to epoch ms.
+
+A time without a zone is read as UTC. Nothing depends on the locale.
+"""
 
 from __future__ import annotations
 
