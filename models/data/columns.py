@@ -91,7 +91,7 @@ def converted(path: Path, block: pl.DataFrame, made: Mapping[str, tuple[str, Col
 
 
 def shaped(table: pl.DataFrame, behaviour: int | pl.Expr | None = None, **columns: pl.Expr) -> pl.DataFrame:
-    """Return the table with every column of the events table. Missing columns are filled with no value.
+    """Return the table with every column of the events table. Missing columns are filled with NaN or "".
 
     Args:
         behaviour: For all rows or for each, if the table has no such column.

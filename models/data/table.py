@@ -1,8 +1,8 @@
 """Read text tables strictly and in blocks. A line with too few or too many fields is refused, never padded or cut.
 
 If the form allows it, fields may be in double quotes (RFC 4180): a quote inside is written twice, and a quoted field
-may hold separators and line ends. A quote in any other place is an error. Lines without quotes are never processed one
-by one in Python.
+may hold separators and line ends. A quote in any other place is an error. A block without quotes is never processed
+line by line in Python.
 """
 
 from __future__ import annotations
