@@ -1,9 +1,9 @@
 """Read a log of freshet's own messages: clicks, ratings, comments and items.
 
-The files are JSON lines, CSV or Parquet, plain or packed.
-Each line or row is one message, with the fields of stream.core.messages. In a CSV an empty field means no value, and
-categories are separated by |. A missing file counts as empty. Without a file of items, the items are those of the
-events. A later line for the same item replaces an earlier one.
+The files are JSON lines, CSV or Parquet, plain or packed. Each line or row is one message, with the fields of
+stream.core.messages. In a CSV an empty field means no value, and categories are separated by |. A missing file counts
+as empty. Without a file of items, the items are those of the events. A later line for the same item replaces an earlier
+one.
 """
 
 from __future__ import annotations
