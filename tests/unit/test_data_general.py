@@ -371,7 +371,7 @@ def test_a_time_in_a_csv_of_messages_says_what_was_found_and_expected(tmp_path: 
 )
 def test_a_header_in_the_middle_of_a_file_is_refused(tmp_path: Path, content: str, line: int) -> None:
     path = written(tmp_path / "both.csv", content)
-    with pytest.raises(DataError, match=rf"both\.csv, line {line}: the header again, .*take that line out"):
+    with pytest.raises(DataError, match=rf"both\.csv, line {line}: the header again, .*remove this line"):
         read_columns(path, Columns("user", "item"))
 
 

@@ -494,7 +494,7 @@ CAPTIONS = "kuairec_caption_category.csv"
             "events.csv",
             "257597,view",
             '2575""97,view',
-            r"line 2: a double quote in a wrong place",
+            r"line 2: a double quote in the wrong place",
         ),
         ("retailrocket", "events.csv", "257597,add", ",add", r"line 3: visitorid: id ''"),
         (
