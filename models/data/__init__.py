@@ -1,4 +1,4 @@
-"""Data sets: one form for all of them (`DataSet`), a reader for each kind of folder, splits, and a generated world."""
+"""Data sets: one structure for all of them (`DataSet`), a reader per form, splits, and a generated world."""
 
 from models.data.dataset import DataSet, Message, event_messages, item_messages
 from models.data.folders import read

@@ -1,4 +1,4 @@
-"""Which actions of clicks the recurrent network reads: those that it can learn from."""
+"""Select the click actions that the recurrent network reads: those that it can learn from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import polars as pl
 
 ENOUGH: Final = 100
 SHARE: Final = 0.01
-"""A name is read from so many events on, or from this share of all events on, whichever is less. What is learned of a name that
-stands there a few times is those users' taste rather than what the name means, and `action` takes any name: typing errors and
-ids must not become rows of the network. A small set has no name a hundred times, so a share counts there."""
+"""The network reads an action that occurs in at least ENOUGH events or in SHARE of all events, whichever is less. From
+a name that occurs only a few times it would learn the taste of those users, not the meaning of the name. `action`
+accepts any name, and typos and ids must not become rows of the network. In a small data set no name occurs a hundred
+times, so the share applies."""
 
 
 def often(events: pl.DataFrame) -> tuple[str, ...]:
-    """The actions in at least ENOUGH events of the training part, or in SHARE of them, sorted; "" is none and not among them."""
+    """Return the actions in at least ENOUGH events of the training part, or in SHARE of them, sorted.
+
+    "" means no action and is left out.
+    """
     least = min(ENOUGH, SHARE * len(events))
     found = events.filter(pl.col("action") != "").group_by("action").len()
     return tuple(sorted(found.filter(pl.col("len") >= least)["action"].to_list()))

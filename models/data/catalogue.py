@@ -1,4 +1,4 @@
-"""Items of a data set, each once: the one definition, for every form."""
+"""Build the items of a data set, each once. Every form uses this definition."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ MAX_LABELS: Final = 64
 
 
 def item(name: str, title: Any = "", text: str = "", categories: Any = ()) -> Item:
-    """An item with its texts cut to what a message may carry. title: a text or None; categories: as `labels` takes them. Raises
-    ValueError for a title or a category that is no text."""
+    """Return an item with its texts cut to the length that a message may carry.
+
+    Args:
+        title: A text or None.
+        categories: As `labels` accepts them.
+
+    Raises:
+        ValueError: A title or a category is not a text.
+    """
     return Item(name, _title(title), cut(text) or None, labels(categories))
 
 
@@ -32,11 +39,13 @@ def collected(
     *,
     timed: bool = True,
 ) -> DataSet:
-    """As models.data.dataset.dataset, on the scale that was named for the source, or else on `scale`. Of items
-    with one id `described` takes one, and items that only events name are added, without a title. Raises DataError without
-    events."""
+    """Build a data set with models.data.dataset.dataset, on the source's rating scale if it was given, else on `scale`.
+
+    `described` keeps one item per id. Items that only events name are added without a title. Raises DataError if there
+    are no events.
+    """
     if not len(events):
-        raise DataError(f"{source.name}: no events in it; expected at least one row that is an event")
+        raise DataError(f"{source.name}: found no events; expected at least one row that is an event")
     listed = described(items)
     if listed:
         known = {one.item for one in listed}
@@ -49,8 +58,11 @@ def collected(
 
 
 def described(items: Iterable[Item]) -> list[Item]:
-    """Each item once, in the order in which they come first. Of an item that is described twice, the later description counts,
-    as in the topic `items`; but one without a title never takes the place of one with a title."""
+    """Return each item once, in the order of first appearance.
+
+    If an item is described twice, the later description counts, as in the topic `items`. But a description without a
+    title never replaces one with a title.
+    """
     found: dict[str, Item] = {}
     for one in items:
         if one.title or not (before := found.get(one.item)) or not before.title:
@@ -59,8 +71,10 @@ def described(items: Iterable[Item]) -> list[Item]:
 
 
 def labels(found: Any) -> tuple[str, ...]:
-    """Names of categories, of a text or of lists of texts in one another: each once, without those that are empty, at most 64 of
-    at most 256 characters."""
+    """Return the category names in a text or in nested lists of texts.
+
+    Each name is returned once. Empty names are left out. There are at most 64 names of at most 256 characters each.
+    """
     return tuple(dict.fromkeys(label[:MAX_LABEL] for label in _flat(found) if label))[:MAX_LABELS]
 
 

@@ -1,5 +1,4 @@
-"""Events and items of a data set, held to the one definition of what the wire takes (stream.core.validation):
-vectorised, once for all."""
+"""Check the events and items of a data set, vectorised, by the rules for messages in Kafka (stream.core.validation)."""
 
 from __future__ import annotations
 
@@ -28,13 +27,19 @@ TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "action": ((str,), f"a text of at most {MAX_ID} characters"),
     "id": ((str,), f"a text of at most {MAX_ID} characters"),
 }
-"""What the fields of an event are in Python, and what is said of any other."""
+"""Field of an event -> its Python types, and what an error says is expected if the value has another type."""
 
 _ITEM: Final = JsonDecoder(Item)
 
 
 class Fault(NamedTuple):
-    """What makes a row unacceptable: true in `bad` where the field is."""
+    """One reason why a row is not acceptable.
+
+    Attributes:
+        field: The field that is wrong.
+        bad: An expression that is true for the rows with this fault.
+        expected: What the error says is expected.
+    """
 
     field: str
     bad: pl.Expr
@@ -48,9 +53,15 @@ def checked_events(
     rules: Rules,
     now_ms: int,
 ) -> pl.DataFrame:
-    """The events as a table of `schema`, in the order given. name: of the data, for people; now_ms: epoch ms.
+    """Return the events as a table of `schema`, in the order given.
 
-    Raises DataError where a worker would refuse one of them: the field, what was found, what was expected, and which event.
+    Args:
+        name: Name of the data, for people.
+        now_ms: Epoch ms.
+
+    Raises:
+        DataError: A worker would refuse an event. The error names the field, what was found, what was expected, and the
+            event.
     """
     table = _columns(name, events, schema) if isinstance(events, pl.DataFrame) else _rows(name, events, schema)
     faults = list(_faults(rules, now_ms))
@@ -62,11 +73,17 @@ def checked_events(
 
 
 def require_accepted(name: str, events: pl.DataFrame, rules: Rules, written: str = "") -> None:
-    """events: of a data set. Raises DataError where a worker of these rules would refuse one of them, and says what to do.
-    written: the oldest time as it stands in its file, with its place (DataSet.oldest)."""
+    """Check the events of a data set by the rules of a worker.
+
+    Args:
+        written: The oldest time as written in its file, with its place (DataSet.oldest).
+
+    Raises:
+        DataError: A worker with these rules would refuse an event. The error says what to do.
+    """
     for fault in _settings_faults(rules):
         if events.select(fault.bad.any()).item():
-            cure = "set rating_scale to that of the data, or correct the data"
+            cure = "set rating_scale to the scale of the data, or correct the data"
             if fault.field == "time":
                 oldest = int(events.select(pl.col("time").min()).item())
                 day = times.date(oldest - oldest % 86_400_000)
@@ -85,7 +102,7 @@ def require_accepted(name: str, events: pl.DataFrame, rules: Rules, written: str
 
 
 def check_items(name: str, items: Iterable[Item]) -> None:
-    """Raises DataError where a worker would refuse an item, or where one is there twice."""
+    """Raise DataError if a worker would refuse an item, or if an item occurs twice."""
     seen: set[str] = set()
     for item in items:
         which = f"{name}: item {validation.shown(item.item)}"
@@ -97,13 +114,13 @@ def check_items(name: str, items: Iterable[Item]) -> None:
             raise DataError(f"{which}: expected texts that JSON can hold: {error}") from None
         if item.item in seen:
             raise DataError(
-                f"{name}: item: found {validation.shown(item.item)} twice, expected each item once: leave all but one out"
+                f"{name}: item: found {validation.shown(item.item)} twice, expected each item once: keep only one of them"
             )
         seen.add(item.item)
 
 
 def _faults(rules: Rules, now_ms: int) -> Iterator[Fault]:
-    """Every way in which a row can be unacceptable, the first that applies is told."""
+    """Yield every fault that a row can have. The first one that applies is reported."""
     for field, (_, expected) in TYPES.items():
         yield Fault(field, pl.col(field).is_null(), expected)
     user, time = pl.col("user"), pl.col("time")
@@ -113,14 +130,16 @@ def _faults(rules: Rules, now_ms: int) -> Iterator[Fault]:
     for field, most in (("scene", MAX_ID), ("action", MAX_ID), ("id", MAX_ID), ("text", MAX_TEXT)):
         yield Fault(field, pl.col(field).str.len_chars() > most, TYPES[field][1])
     yield Fault("behaviour", ~pl.col("behaviour").is_between(0, LAST), TYPES["behaviour"][1])
-    yield Fault("action", (pl.col("behaviour") != CLICK) & (pl.col("action") != ""), "none, for clicks alone have one")
+    yield Fault(
+        "action", (pl.col("behaviour") != CLICK) & (pl.col("action") != ""), "none, because only clicks have one"
+    )
     yield Fault("time", ~time.is_between(0, MAX_TIME), f"0 to {MAX_TIME}")
     yield Fault("time", time > now_ms + FUTURE_MS, f"{validation.LATEST} now")
     yield from _settings_faults(rules)
 
 
 def _settings_faults(rules: Rules) -> Iterator[Fault]:
-    """Those that depend on a deployment's settings."""
+    """Yield the faults that depend on the settings of a deployment."""
     yield Fault("time", pl.col("time") < rules.oldest, validation.earliest(rules.oldest))
     value, behaviour = pl.col("value"), pl.col("behaviour")
     rated = (behaviour == RATING) | ((behaviour == COMMENT) & value.is_not_nan())
@@ -129,7 +148,7 @@ def _settings_faults(rules: Rules) -> Iterator[Fault]:
 
 
 def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
-    """One line about the first row with a fault, and how many have it."""
+    """Return one line about the first row with a fault, and how many more rows have it."""
     rows = table.with_row_index("_row", offset=1).filter(fault.bad)
     row = rows.row(0, named=True)
     found = row[fault.field]
@@ -142,14 +161,17 @@ def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
 
 
 def _rows(name: str, events: Sequence[tuple[Any, ...]], schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Tuples -> a table. Each type is looked at before: polars would make a text of True, and a whole number of 1.5."""
+    """Build a table from tuples.
+
+    Types are checked first, because polars would turn True into a text and 1.5 into a whole number.
+    """
     columns = list(zip(*events, strict=True)) or [()] * len(schema)
     made = [_series(name, field, column, schema[field]) for field, column in zip(schema, columns, strict=True)]
     return pl.DataFrame(made)
 
 
 def _series(name: str, field: str, column: Sequence[Any], dtype: Any) -> pl.Series:
-    """One field of all events. Raises DataError, with the place of the first value that is of another type."""
+    """Return one field of all events. Raises DataError with the place of the first value of another type."""
     types, expected = TYPES[field]
     kinds = set(map(type, column))
     if all(issubclass(kind, types) and kind is not bool for kind in kinds):
@@ -158,7 +180,7 @@ def _series(name: str, field: str, column: Sequence[Any], dtype: Any) -> pl.Seri
         try:
             return pl.Series(field, values, pl.Int64 if kind is int else dtype, strict=True)
         except (pl.exceptions.PolarsError, OverflowError, UnicodeEncodeError, TypeError):
-            pass  # a number beyond 64 bits, a text that UTF-8 cannot hold: found below
+            pass  # a number beyond 64 bits or a text that UTF-8 cannot hold; the loop below finds it
     for place, value in enumerate(column, start=1):
         if not _holds(value, types):
             found = validation.shown(value)
@@ -178,7 +200,10 @@ def _holds(value: object, types: tuple[type, ...]) -> bool:
 
 
 def _columns(name: str, events: pl.DataFrame, schema: Mapping[str, Any]) -> pl.DataFrame:
-    """A table with the columns of `schema` in their order, other numbers made wider. Raises DataError for other columns."""
+    """Return a table with the columns of `schema` in that order, with narrower numbers widened.
+
+    Raises DataError for other columns.
+    """
     made = []
     for field, dtype in schema.items():
         if field not in events.columns:

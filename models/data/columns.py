@@ -1,6 +1,6 @@
-"""Columns of text -> columns of events, by the same rules as rows (models/data/rows.py): each different value is judged once.
+"""Convert columns of text to columns of events, by the same rules as rows (models/data/rows.py).
 
-A value that is refused is told with the line of its first row.
+Each distinct value is checked once. A refused value is reported with the line of its first row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stream.core.errors import DataError
 from stream.core.messages import MAX_TIME
 
 NAMED: Final = 10
-"""As many wrong lines as an error names; the others it counts."""
+"""How many wrong lines an error names. It only counts the others."""
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 ISO: Final = re.compile(r"\d{4}-\d\d-\d\d([ T].+)?", re.ASCII)
@@ -31,7 +31,14 @@ Column = Callable[[pl.Series], pl.Series]
 
 
 class Refused(Exception):
-    """A value that cannot be read: row in its block, and why. more: the next of them; count: all that there are."""
+    """A value cannot be read.
+
+    Args:
+        row: Its row in the block.
+        why: What is wrong with it.
+        more: The next wrong rows, (row, why) each.
+        count: Number of all wrong rows.
+    """
 
     def __init__(self, row: int, why: str, more: Sequence[tuple[int, str]] = (), count: int = 1) -> None:
         super().__init__(why)
@@ -40,7 +47,12 @@ class Refused(Exception):
 
 
 class WrongLines(DataError):
-    """Lines of one file that cannot be read: the first ones, (line, what is wrong) in order, and how many there are."""
+    """Lines of one file cannot be read.
+
+    Args:
+        lines: The first wrong lines, (line, what is wrong) each. They are kept in order.
+        count: Number of all wrong values.
+    """
 
     def __init__(self, path: Path, lines: Sequence[tuple[int, str]], count: int) -> None:
         self.lines, self.count = sorted(lines)[:NAMED], count
@@ -51,15 +63,19 @@ class WrongLines(DataError):
 
 
 def events(path: Path, block: pl.DataFrame, behaviour: int, made: Mapping[str, tuple[str, Column]]) -> pl.DataFrame:
-    """A block of models.data.table -> rows of the events table. made: column of events -> (column of the block, how).
+    """Convert a block of models.data.table to rows of the events table.
 
-    Raises DataError with the first line that holds a value that is refused, and the column.
+    Args:
+        made: Column of events -> (column of the block, how to convert it).
+
+    Raises:
+        DataError: A value is refused. The error names the first lines with such values, and the columns.
     """
     return shaped(pl.DataFrame(converted(path, block, made)), behaviour)
 
 
 def converted(path: Path, block: pl.DataFrame, made: Mapping[str, tuple[str, Column]]) -> dict[str, pl.Series]:
-    """Columns of a block by their new names, converted; as `events`."""
+    """Return converted columns of a block by their new names. Arguments and errors are those of `events`."""
     found: dict[str, pl.Series] = {}
     wrong: list[tuple[int, str]] = []
     count = 0
@@ -75,8 +91,12 @@ def converted(path: Path, block: pl.DataFrame, made: Mapping[str, tuple[str, Col
 
 
 def shaped(table: pl.DataFrame, behaviour: int | pl.Expr | None = None, **columns: pl.Expr) -> pl.DataFrame:
-    """With every column of the events table; missing ones say nothing. behaviour: of all rows or of each, where the table has no
-    such column; columns: others that it has not."""
+    """Return the table with every column of the events table. Missing columns are filled with NaN or "".
+
+    Args:
+        behaviour: For all rows or for each, if the table has no such column.
+        columns: Other columns that the table lacks.
+    """
     if behaviour is not None:
         columns["behaviour"] = pl.lit(behaviour, pl.UInt8) if isinstance(behaviour, int) else behaviour
     table = table.with_columns(**columns)
@@ -87,12 +107,12 @@ def shaped(table: pl.DataFrame, behaviour: int | pl.Expr | None = None, **column
 
 
 def joined(tables: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """All rows in one table, in order."""
+    """Return all rows in one table, in order."""
     return pl.concat([pl.DataFrame(schema=SCHEMA), *tables])
 
 
 def each(values: pl.Series, make: Callable[[Any], Any], dtype: Any) -> pl.Series:
-    """`make` of every value, called once for each different one. Raises Refused where it raises ValueError."""
+    """Apply `make` to every value, with one call per distinct value. Raises Refused if `make` raises ValueError."""
     if not len(values):
         return pl.Series(values.name, [], dtype)
     different = values.unique(maintain_order=True)
@@ -106,7 +126,7 @@ def each(values: pl.Series, make: Callable[[Any], Any], dtype: Any) -> pl.Series
     if bad:
         wrong = values.is_in(pl.Series([value for value in bad if value is not None], dtype=values.dtype).implode())
         rows = (wrong.fill_null(None in bad)).arg_true()
-        some = next(iter(bad.values()))  # NaN, which equals nothing, is found by no look-up
+        some = next(iter(bad.values()))  # for NaN, which equals nothing and is not found by a lookup
         (first, why), *more = [(row, bad.get(values[row], some)) for row in rows.head(NAMED)] or [(0, some)]
         raise Refused(first, why, more, max(1, len(rows)))
     if dtype == values.dtype and made == different.to_list():
@@ -115,66 +135,71 @@ def each(values: pl.Series, make: Callable[[Any], Any], dtype: Any) -> pl.Series
 
 
 def ids(values: pl.Series) -> pl.Series:
-    """Names of users or items: what stands in a table (models.data.rows.table_id)."""
+    """Read ids of users or items in a table (models.data.rows.table_id)."""
     return each(values, table_id, pl.String)
 
 
 def names(values: pl.Series) -> pl.Series:
-    """Names that people have given, so that one may be such as None: of artists."""
+    """Read names that people have given, for example to artists. Such a name may be a word like None."""
     return each(values, identity, pl.String)
 
 
 def with_ids(path: Path, table: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """The table with these columns as ids. Raises DataError where one is none."""
+    """Return the table with these columns as ids. Raises DataError if a value is not an id."""
     return table.with_columns(**converted(path, table, {column: (column, ids) for column in columns}))
 
 
 def with_times(path: Path, table: pl.DataFrame, column: str, unit: int = 1) -> pl.DataFrame:
-    """Adds `time` (epoch ms), from a column as `times` takes it. Raises DataError where it is no time."""
+    """Add `time` (epoch ms) from a column that `times` can read. Raises DataError if a value is not a time."""
     return table.with_columns(**converted(path, table, {"time": (column, times(unit))}))
 
 
 def with_dates(path: Path, table: pl.DataFrame, column: str, form: str, example: str) -> pl.DataFrame:
-    """Adds `time` (epoch ms) from text of the form of strftime, read as UTC. Raises DataError where it is no time."""
-    # The zone is not told to polars: each name of one would be looked up in a database that a machine may lack.
+    """Add `time` (epoch ms) from text in a strftime format, read as UTC. Raises DataError if a value is not a time."""
+    # Polars gets no zone: it would look the name up in a database that a machine may lack.
     time = pl.col(column).str.to_datetime(form, time_unit="ms", strict=False, exact=True).dt.timestamp("ms")
     check(path, table, column, time.is_between(0, MAX_TIME), f"a time such as {example}")
     return table.with_columns(time=time)
 
 
 def check(path: Path, table: pl.DataFrame, column: str, good: pl.Expr, expected: str) -> None:
-    """Raises DataError for the first row that is not good (null is not)."""
+    """Raise DataError for the first row that is not good. Null counts as not good."""
     bad = table.filter(~good.fill_null(False)).head(1)
     if len(bad):
         raise DataError(f"{path}, line {bad[LINE][0]}: {column} {shown(bad[column][0])}: expected {expected}")
 
 
 def numbers(values: pl.Series) -> pl.Series:
-    """Names that must be whole numbers: of forms without a header, where nothing else tells a column from another."""
+    """Read ids that must be whole numbers, for forms without a header: nothing else tells one column from another."""
     return each(values, number, pl.String)
 
 
 def number(text: str) -> str:
-    """Raises ValueError for anything but digits."""
+    """Return an id of digits. Raises ValueError for anything else."""
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise ValueError(f"{text[:30]!r}: expected a whole number")
     return identity(text)
 
 
 def ratings(scale: tuple[float, float]) -> Column:
-    """Ratings within the scale."""
+    """Return a converter for ratings within the scale."""
     return lambda values: each(values, lambda value: rating(value, scale), pl.Float64)
 
 
 def texts(values: pl.Series) -> pl.Series:
-    """Prose, cut to what a message may carry."""
+    """Return prose cut to the length that a message may carry."""
     return each(values, cut, pl.String)
 
 
 def times(unit: int, least: int = 0) -> Column:
-    """Times in units of `unit` ms, or in ISO 8601 -> epoch ms. least: ms; what is older cannot be a time of the form."""
+    """Return a converter of times in units of `unit` ms, or in ISO 8601, to epoch ms.
 
-    digits = {1: 0, 1000: 3}.get(unit, 0)  # of a fraction that a time in ms keeps
+    Args:
+        unit: Unit of times that are numbers, in ms.
+        least: Epoch ms. An older time cannot be a time of the form.
+    """
+
+    digits = {1: 0, 1000: 3}.get(unit, 0)  # digits of the fraction that a time in ms keeps
     plain = r"^[0-9]{1,15}(\.[0-9]*)?$" if digits else r"^[0-9]{1,15}(\.0*)?$"
 
     def one(text: str, of: int = unit) -> int:
@@ -194,7 +219,7 @@ def times(unit: int, least: int = 0) -> Column:
                 .str.slice(0, digits),
             )
             found = parts["time"] if digits == 0 else parts["time"] + parts["part"].cast(pl.Int64)
-            try:  # whatever lies between a time that is taken and another is taken, too
+            try:  # if the smallest and the largest time are accepted, all are
                 one(str(found.min()), 1)
                 one(str(found.max()), 1)
             except ValueError:
@@ -207,14 +232,17 @@ def times(unit: int, least: int = 0) -> Column:
 
 
 def instant(text: str, unit: int) -> int:
-    """One time as epoch ms: a whole number of units (978300760, 978300760.0, 9.7830076e8), or ISO 8601. Raises ValueError."""
+    """Return one time as epoch ms.
+
+    It is a whole number of units (978300760, 978300760.0, 9.7830076e8), or ISO 8601. Raises ValueError.
+    """
     if ISO.fullmatch(text):
         return moment(iso(text))
     return moment(whole(text), unit)
 
 
 def whole(text: str) -> str:
-    """A whole number that was written as a float, in digits; anything else as it is."""
+    """Return a whole number that was written as a float in digits, and anything else unchanged."""
     if WHOLE.fullmatch(text):
         exact = Decimal(text)
         if exact == exact.to_integral_value():
@@ -223,9 +251,12 @@ def whole(text: str) -> str:
 
 
 def iso(text: str) -> int:
-    """2015-10-27, 2015-10-27 21:34:11, 2015-10-27T21:34:11.5+02:00 as epoch ms; without a zone it is UTC. Raises ValueError."""
+    """Return 2015-10-27, 2015-10-27 21:34:11 or 2015-10-27T21:34:11.5+02:00 as epoch ms.
+
+    A time without a zone is read as UTC. Raises ValueError.
+    """
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"time {text[:30]!r}: not a day and time of ISO 8601") from None
+        raise ValueError(f"time {text[:30]!r}: expected a date, or a date and time, in ISO 8601") from None
     return (at.replace(tzinfo=at.tzinfo or UTC) - EPOCH) // MILLISECOND

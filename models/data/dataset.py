@@ -1,9 +1,9 @@
-"""The one form that every reader produces: a table of events in time order, and the items.
+"""Define the data set that every reader produces: a table of events in time order, and the items.
 
 Columns of `events`: user str | item str | behaviour u8 (index in BEHAVIOURS) | time i64 (epoch ms) | value f64 (NaN:
-none) | text str ("": none) | scene str ("": none) | action str (what a click says that the user did; "": none) | id str (the
-event's own, as freshet's messages have it; "": none). Events of one time are ordered by a fixed hash, never by file order:
-files are often sorted by item, and that order would give the next item away.
+none) | text str ("": none) | scene str ("": none) | action str (what the user did with a click; "": none) | id str (the
+event's own id, as in freshet's messages; "": none). Events with the same time are ordered by a fixed hash, never by
+file order: files are often sorted by item, and that order would reveal the next item.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ SCHEMA: Final = {
     "id": pl.String,
 }
 LATER: Final = ("action", "id")
-"""Columns that tables of earlier callers lack: such tables have none."""
+"""Columns that the tables of earlier callers lack. They are then filled with ""."""
 NAN: Final = math.nan
 
 
 class Event(NamedTuple):
-    """One row of the table, as readers build it."""
+    """One row of the table of events, as readers build it."""
 
     user: str
     item: str
@@ -54,7 +54,10 @@ class Event(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What a producer sends: `topic` is without prefix, `key` and `value` are the bytes of stream.core.messages."""
+    """A message that a producer sends.
+
+    `topic` has no prefix; `key` and `value` are the bytes of stream.core.messages.
+    """
 
     topic: str
     key: bytes
@@ -63,10 +66,20 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """name: for people; events: table as above, in time order; items: the catalogue; rating_scale: (min, max);
-    timed: do times mean anything between users? choices: topics whose events count as choices, weights: of actions
-    (models/data/choices.py); form: which form it was read as, "" for none; notes: what the reader decided that people should
-    know; oldest: where the oldest time stands and how it is written there, "" where the reader does not know it."""
+    """A data set: its events and items.
+
+    Attributes:
+        name: Name for people.
+        events: Table as above, in time order.
+        items: The catalogue.
+        rating_scale: (min, max).
+        timed: Can times be compared between users?
+        choices: Topics whose events count as choices (models/data/choices.py).
+        weights: Weights of actions (models/data/choices.py).
+        form: The form that it was read as, "" for none.
+        notes: Decisions of the reader that people should know about.
+        oldest: Where the oldest time is and how it is written there, "" if the reader does not know it.
+    """
 
     name: str
     events: pl.DataFrame
@@ -81,7 +94,7 @@ class DataSet:
 
     @property
     def scenes(self) -> tuple[str, ...]:
-        """The scenes that occur, sorted; "" is none and not among them."""
+        """Return the scenes that occur, sorted. "" means no scene and is left out."""
         return tuple(sorted(set(self.events["scene"].unique().to_list()) - {""}))
 
 
@@ -95,12 +108,18 @@ def dataset(
     now_ms: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> DataSet:
-    """Rows in any order -> data set. Without items, those of the events are the catalogue, without titles. A table
-    without the columns `action` and `id` has none.
+    """Build a data set from rows in any order.
 
-    What is in it the wire would take: events and items are checked by the same definition (stream.core.validation).
-    now_ms: epoch ms, by
-    default the time now. Raises DataError naming the field, what was found and what was expected.
+    If no items are given, the items of the events are the catalogue, without titles. A table may lack the columns
+    `action` and `id`; its events then have no action and no id. Events and items are checked by the same rules as
+    messages in Kafka (stream.core.validation).
+
+    Args:
+        now_ms: Epoch ms, by default the current time.
+
+    Raises:
+        DataError: An event or an item is not acceptable. The error names the field, what was found and what was
+            expected.
     """
     now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
     if isinstance(events, pl.DataFrame):
@@ -113,24 +132,30 @@ def dataset(
 
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
-    """Sorted by time, then by the fixed hash; the rest of the row decides between events of the same hash."""
-    tied = events["time"].is_duplicated()  # the others need no hash: it decides nothing
+    """Return the events sorted by time, then by the fixed hash.
+
+    The rest of the row orders events with the same hash.
+    """
+    tied = events["time"].is_duplicated()  # for the others a hash would not change the order
     columns = (events[name].filter(tied).to_list() for name in ("user", "item", "behaviour", "time"))
     hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
-    last = [name for name in LATER if (events[name] != "").any()]  # without them, the order that it always was
+    last = [name for name in LATER if (events[name] != "").any()]  # if all are "", the order stays as it always was
     places = pl.Series("hash", [0], pl.UInt64).new_from_index(0, len(events)).scatter(tied.arg_true(), hashes)
     return events.with_columns(places).sort("time", "hash", "text", "value", *last).drop("hash")
 
 
 def tie(user: str, item: str, behaviour: int, time: int) -> int:
-    """Where an event stands among those of the same time: 64 bits that say nothing about the item."""
+    """Return the sort key of an event among those with the same time: 64 bits that say nothing about the item."""
     identity = "\0".join((user, item, str(behaviour), str(time)))
     return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big")
 
 
 def fingerprint(events: pl.DataFrame) -> str:
-    """sha256 (hex) of the events in their order. An event without an action counts as it did before there were actions, and ids
-    say nothing that is learned."""
+    """Return the sha256 (hex) of the events in their order.
+
+    An event without an action is hashed as it was before actions existed. Ids are left out because models do not learn
+    from them.
+    """
     digest = sha256()
     for *before, action in events.select(name for name in SCHEMA if name != "id").iter_rows():
         digest.update(repr((*before, action) if action else tuple(before)).encode())
@@ -138,16 +163,21 @@ def fingerprint(events: pl.DataFrame) -> str:
 
 
 def event_id(event: Event) -> str:
-    """An id that depends on what the event says, and on nothing else: not on its own id, and not on the events around it. Topics
-    hold these ids for years, so the way they are made stays as it is."""
+    """Return an id that depends only on the content of the event, not on its own id or on the events around it.
+
+    Topics hold these ids for years, so how they are made must not change.
+    """
     said = msgspec.json.encode(event[:-1])  # NaN becomes null
     return f"replay-{blake2b(said, digest_size=16).hexdigest()}"
 
 
 def event_messages(events: pl.DataFrame, *, ids: bool = False) -> Iterator[Message]:
-    """Events -> the messages of stream.core.messages, in order. Fields without a value are left out. ids: each message
-    has an id, the
-    event's own or else `event_id`; without, none has."""
+    """Yield events as the messages of stream.core.messages, in order. Fields without a value are left out.
+
+    Args:
+        events: The table of events.
+        ids: Give each message an id: the event's own, or else `event_id`. If false, no message has an id.
+    """
     for row in events.iter_rows():
         user, item, behaviour, time, value, text, scene, action, own = event = Event(*row)
         body: dict[str, Any] = {"user": user, "item": item, "time": time}
@@ -165,7 +195,7 @@ def event_messages(events: pl.DataFrame, *, ids: bool = False) -> Iterator[Messa
 
 
 def item_messages(items: Iterable[Item]) -> Iterator[Message]:
-    """Items -> messages of the topic `items`."""
+    """Yield items as messages of the topic `items`."""
     for item in items:
         body: dict[str, Any] = {"item": item.item, "title": item.title}
         body |= {"text": item.text} if item.text else {}
@@ -176,5 +206,5 @@ def item_messages(items: Iterable[Item]) -> Iterator[Message]:
 
 
 def by_number(item: str) -> tuple[int, str]:
-    """Sort key: ids that are numbers in the order of the numbers, the others after them by name."""
+    """Return a sort key for ids: numbers come first, in numeric order, and the others follow by name."""
     return (int(item), "") if item.isdecimal() else (1 << 62, item)

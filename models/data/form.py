@@ -1,4 +1,4 @@
-"""A form: one published way to write events into files, and the reader for it."""
+"""Define a form: one published way to write events into files, and the reader for it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from models.data.source import Source
 
 @dataclass(frozen=True)
 class Form:
-    """name: for people; expected: its files and columns in one line, for errors; terms: of use, in one line; origin: the
-    paper or the page; fits: does it look like this form, by names of files and first lines (cheap, never raises for
-    content)? read: the events and items. Raises DataError with file and line. files: of a folder, those that it reads, and those
-    that its publisher puts beside them and that are passed over; patterns of fnmatch, in lower case, without .gz or .zst."""
+    """One form.
+
+    Attributes:
+        name: Name for people.
+        expected: Its files and columns in one line, for errors.
+        terms: Terms of use in one line.
+        origin: The paper or the page.
+        fits: Check whether the data look like this form, by file names and first lines. It is cheap and never raises
+            because of the content.
+        read: Read the events and items. Raises DataError with file and line.
+        files: The files of a folder that it reads, and those that its publisher adds and that it skips. They are
+            fnmatch patterns in lower case, without .gz or .zst.
+    """
 
     name: str
     expected: str
@@ -26,5 +35,5 @@ class Form:
 
 
 def named(*files: str) -> Callable[[Source], Sequence[str]]:
-    """For `files`: these, whatever lies in the folder."""
+    """Return a function for `Form.files` that returns these patterns for any folder."""
     return lambda _: files

@@ -1,12 +1,13 @@
-"""Any one file whose columns have names: CSV (, ; tab or | between, a header first), JSON lines, or Parquet.
+"""Read any one file with named columns: CSV (separated by , ; tab or |, with a header), JSON lines, or Parquet.
 
-The caller says which column is what. Without a time the lines are in order, oldest first, and only the order within a user means
-anything. What an event is: with a column of behaviours, what stands there (click, rating, comment); else a comment where a text
-is named, a rating where a value is, a click otherwise. What a click did may stand in a column of actions.
+The caller says which column is what. Without a time column the lines are in order, oldest first, and only the order
+within a user means anything. If there is a column of behaviours, it says what each event is (click, rating, comment).
+Otherwise all events are comments if a text column is named, ratings if a value column is named, and clicks if neither
+is. A column of actions may say what a click did.
 
-Times are ISO 8601 (UTC without a zone) or whole numbers since 1970. The unit of numbers is the one in which every time lies
-between 1990 and 2100: seconds, ms, us and ns of these years have no number in common. Another time, or two units in one
-column, is an error.
+Times are ISO 8601 (UTC if they name no zone) or whole numbers since 1970. The unit of numbers is the one in which every
+time is between 1990 and 2100: seconds, ms, us and ns of these years have no number in common. Any other time, or two
+units in one column, is an error.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ SEPARATORS: Final = (",", ";", "\t", "|")
 YEAR_1990: Final = 631_152_000
 YEAR_2100: Final = 4_102_444_800
 UNITS: Final = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9}
-"""Name -> how many of them a second has."""
-MOST: Final = 1e9  # of a value that a message may carry
-ROWS: Final = 100_000  # of JSON that make a block
-SCALE: Final = (0.5, 5.0)  # where nothing is rated
+"""Name of a unit -> how many of it make a second."""
+MOST: Final = 1e9  # largest value that a message may carry
+ROWS: Final = 100_000  # rows of JSON in a block
+SCALE: Final = (0.5, 5.0)  # if nothing is rated
 NAME: Final = "columns by name"
 _DIGITS: Final = "(?:[0-9]{1,18}|[1-8][0-9]{18})"
 """Whole numbers that fit 64 bits."""
@@ -49,7 +50,7 @@ _DIGITS: Final = "(?:[0-9]{1,18}|[1-8][0-9]{18})"
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; "" for those that are not there."""
+    """Names of columns. "" means that there is no such column."""
 
     user: str
     item: str
@@ -61,18 +62,25 @@ class Columns:
     action: str = ""
 
     def names(self) -> set[str]:
-        """Columns that hold names of something: by the one rule of what an id is."""
+        """Return the columns that hold names. Numbers in them are read by the rule for ids (models/data/ids.py)."""
         return {self.user, self.item, self.scene, self.action} - {""}
 
     def named(self) -> list[str]:
-        """Every name, each once."""
+        """Return every column name, each once."""
         return list(dict.fromkeys(name for name in astuple(self) if name))
 
 
 def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None = None) -> DataSet:
-    """scale: of values; without, their least and greatest. Raises DataError with file and line (row in a Parquet)."""
+    """Read one file by its column names.
+
+    Args:
+        scale: (min, max) of the values. By default it is the smallest and the largest value found.
+
+    Raises:
+        DataError: The file cannot be read. The error names file and line (for Parquet the row).
+    """
     if path.is_dir():
-        raise DataError(f"{path} is a folder; with names of columns, name one file in it")
+        raise DataError(f"{path} is a folder; if you name columns, name one file in it")
     found = source(path)
     tables: list[pl.DataFrame] = []
     wrong: list[tuple[int, str]] = []
@@ -82,16 +90,16 @@ def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None
             try:
                 if len(block):
                     tables.append(_converted(path, block, columns, scale))
-            except WrongLines as error:  # the other blocks are looked at, too: people mend all lines at once
+            except WrongLines as error:  # read the other blocks too, so that people can fix all lines at once
                 wrong = sorted(wrong + error.lines)[:NAMED]
                 count += error.count
     except DataError:
-        if not wrong:  # else what was wrong before it is told first
+        if not wrong:  # otherwise report the wrong lines before it first
             raise
     if wrong:
         raise WrongLines(path, wrong, count)
     if not tables:
-        raise DataError(f"{path}: no row in it")
+        raise DataError(f"{path}: found no rows; expected at least one")
     table = pl.concat(tables)
     notes: list[str] = []
     oldest = ""
@@ -103,16 +111,18 @@ def read_columns(path: Path, columns: Columns, scale: tuple[float, float] | None
     else:
         at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
         table = table.with_columns(time=ORDER_START + at * ORDER_STEP)
-        notes.append("no column of times: events are in the order of the lines, and times mean nothing between users")
+        notes.append("no time column: events are in the order of the lines, and times cannot be compared between users")
     if scale is None and columns.value:
         scale = _scale(path, table, columns.value)
-        notes.append(f"rating scale {scale[0]:g} to {scale[1]:g}: the least and the greatest value of {columns.value}")
+        notes.append(
+            f"rating scale {scale[0]:g} to {scale[1]:g}: the smallest and the largest value of {columns.value}"
+        )
     made = dataset(found.name, shaped(table), [], scale or SCALE, timed=bool(columns.time))
     return finished(replace(made, notes=tuple(notes), oldest=oldest), NAME, found)
 
 
 def _blocks(found: Source, path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
-    """LINE and the columns that are named, as text; null where a row says nothing."""
+    """Yield LINE and the named columns as text. A missing value is null."""
     with open_bytes(path) as file:
         start = file.read(4)
     if start == b"PAR1":
@@ -133,7 +143,7 @@ def _blocks(found: Source, path: Path, columns: Columns) -> Iterator[pl.DataFram
 
 
 def _absent(missing: list[str], names: Sequence[str]) -> str:
-    """What is said of columns that a file has not. names: those that it has."""
+    """Return the error text for columns that a file lacks. names: the columns that it has."""
     near = [close[0] for name in missing if (close := difflib.get_close_matches(name, names, 1, cutoff=0.7))]
     meant = f"; {' and '.join(near)} meant?" if len(near) > 1 else f"; is {near[0]} meant?" if near else ""
     columns = ", ".join(name[:30] for name in names[:20]) + (", ..." if len(names) > 20 else "")
@@ -159,8 +169,17 @@ def _json(path: Path, columns: Columns) -> Iterator[pl.DataFrame]:
 
 
 def _cell(name: str, row: dict[str, Any], needed: bool, called: bool) -> str | None:
-    """A value of JSON as text. called: it is the name of something. Raises ValueError where it is neither text nor number, or a
-    number that is no name, KeyError where it must be there."""
+    """Return a value of JSON as text, or None if there is none.
+
+    Args:
+        name: Field in the row.
+        needed: Must the field be present?
+        called: Is the value the name of something?
+
+    Raises:
+        ValueError: The value is neither a text nor a number, or it is a number that cannot be a name.
+        KeyError: The field is needed and missing.
+    """
     value = row[name] if needed else row.get(name)
     if value is None:
         return None
@@ -190,20 +209,23 @@ def _parquet(path: Path, columns: Columns) -> pl.DataFrame:
             cells = cells.dt.convert_time_zone("UTC") if cells.dtype.time_zone else cells
             cells = cells.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
         elif cells.dtype not in (pl.String, pl.Categorical, pl.Date, *pl.datatypes.group.NUMERIC_DTYPES):
-            raise DataError(f"{path}: column {name} is {cells.dtype}; expected texts, numbers or times")
+            raise DataError(f"{path}: column {name}: found {cells.dtype}, expected texts, numbers or times")
         made[name] = cells.cast(pl.String)
     return pl.DataFrame(made)
 
 
 def _number_ids(values: pl.Series) -> pl.Series:
-    """Before they become text: in a text nothing tells a float any more."""
+    """Return numbers as ids.
+
+    This comes before the conversion to text, because a text no longer shows that it was a float.
+    """
     if values.dtype.is_float():
         return whole_ids(values)
     return each(values, lambda value: None if value is None else number_id(value), pl.String)
 
 
 def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[float, float] | None) -> pl.DataFrame:
-    """LINE and columns of events, with `time` as it was read (`iso`: is it ms already?)."""
+    """Return LINE and columns of events, with `time` as it was read (`iso`: is it in ms already?)."""
     given: dict[str, pl.Series] = {LINE: block[LINE]}
     wanted: dict[str, tuple[str, Column]] = {
         "user": (columns.user, _each(_id, pl.String)),
@@ -235,7 +257,7 @@ def _converted(path: Path, block: pl.DataFrame, columns: Columns, scale: tuple[f
 
 
 def _agree(path: Path, table: pl.DataFrame, columns: Columns) -> None:
-    """Raises DataError where a row says something that an event of its behaviour cannot hold, or lacks what it must."""
+    """Raise DataError if a row has a field that an event of its behaviour cannot have, or lacks one that it needs."""
     behaviour = pl.col("behaviour")
     if columns.value:
         _refuse(
@@ -248,7 +270,7 @@ def _agree(path: Path, table: pl.DataFrame, columns: Columns) -> None:
             path, table, (behaviour == CLICK) & pl.col("value").is_not_nan(), f"{columns.value}: a click has no value"
         )
     elif columns.behaviour:
-        _refuse(path, table, behaviour == RATING, "a rating, but no column of values is named: add --value")
+        _refuse(path, table, behaviour == RATING, "a rating, but no value column is named: add --value")
     if columns.text:
         _refuse(
             path, table, (behaviour != COMMENT) & (pl.col("text") != ""), f"{columns.text}: only a comment has a text"
@@ -256,7 +278,7 @@ def _agree(path: Path, table: pl.DataFrame, columns: Columns) -> None:
     if columns.action and len(wrong := table.filter((behaviour != CLICK) & (pl.col("action") != ""))):
         line, action, kind = wrong.select(LINE, "action", "behaviour").row(0)
         cure = (
-            "leave it empty there"
+            "leave it empty on this line"
             if columns.behaviour
             else "name the column that says which lines are clicks: --behaviour"
         )
@@ -276,7 +298,7 @@ def _each(make: Callable[[Any], Any], dtype: Any) -> Column:
 
 
 def _id(text: str | None) -> str:
-    """Whole numbers that some program has made floats are whole numbers: 12.0 is 12."""
+    """Return an id. A whole number that a program has turned into a float is a whole number: 12.0 is 12."""
     if text is None:
         raise ValueError("empty; expected a name or a number")
     return table_id(text, whole_floats=True)
@@ -285,14 +307,14 @@ def _id(text: str | None) -> str:
 def _behaviour(text: str | None) -> int:
     if text not in BEHAVIOURS:
         raise ValueError(
-            f"found {str(text)[:30]!r}, expected {', '.join(BEHAVIOURS)}; what a click did (view, cart ...) is named by "
-            "--action-column"
+            f"found {str(text)[:30]!r}, expected {', '.join(BEHAVIOURS)}; if the column says what a click did (view, cart "
+            "...), name it with --action-column"
         )
     return BEHAVIOURS.index(text)
 
 
 def _stamp(text: str | None) -> int:
-    """A number as it is; ISO as ms."""
+    """Return a number as it is, and ISO 8601 as epoch ms."""
     text = whole(text or "")
     if ISO.fullmatch(text):
         return instant(text, 1)
@@ -306,12 +328,12 @@ def _value(text: str | None, scale: tuple[float, float] | None) -> float:
 
 
 def _name(text: str | None) -> str:
-    """Of a scene or an action; "" for none."""
+    """Return the name of a scene or an action, "" for none."""
     return identity(text) if text else ""
 
 
 def _timed(path: Path, table: pl.DataFrame, name: str) -> tuple[pl.DataFrame, str]:
-    """(with times in ms, their unit in words). Raises DataError where the column has no one unit."""
+    """Return (table with times in ms, their unit in words). Raises DataError if the times do not share one unit."""
     time = pl.col("time")
     bands = [
         (called, time.is_between(YEAR_1990 * count, YEAR_2100 * count, closed="left"))
@@ -322,8 +344,8 @@ def _timed(path: Path, table: pl.DataFrame, name: str) -> tuple[pl.DataFrame, st
     if len(none := found.filter(pl.col("unit").is_null())):
         line, time_found, _ = none.row(0)
         raise DataError(
-            f"{path}, line {line}: {name}: {time_found} is between 1990 and 2100 in no unit (s, ms, us, ns); if it is no time, "
-            "leave --time out: the lines are in order then"
+            f"{path}, line {line}: {name}: {time_found} is not between 1990 and 2100 in any unit (s, ms, us, ns); if it is "
+            "not a time, leave out --time: the events are then in the order of the lines"
         )
     firsts = found.unique("unit", keep="first", maintain_order=True)
     if len(firsts) > 1:
@@ -340,10 +362,10 @@ def _timed(path: Path, table: pl.DataFrame, name: str) -> tuple[pl.DataFrame, st
 def _scale(path: Path, table: pl.DataFrame, name: str) -> tuple[float, float]:
     values = table["value"].drop_nans()
     if not len(values):
-        raise DataError(f"{path}: {name}: no value in it; leave --value out")
+        raise DataError(f"{path}: {name}: found no values; leave out --value")
     low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
     if low == high:
         raise DataError(
-            f"{path}: {name}: every value is {low:g}, which tells nothing; leave --value out: events are clicks then"
+            f"{path}: {name}: every value is {low:g}, so the values say nothing; leave out --value: the events are then clicks"
         )
     return low, high

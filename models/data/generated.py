@@ -1,7 +1,7 @@
-"""A small made-up world, for use without data: users with shifting tastes move among genres of items with titles.
+"""Generate a small made-up world, for use without data: users with shifting tastes move among genres of titled items.
 
-It is a simulation. Every user has a current genre and stays in it for some events; which genre comes next depends on
-the one before (the same chain for all users), so the order of events tells what comes next and popularity does not.
+It is a simulation. Every user has a current genre and stays in it for some events. The next genre depends on the one
+before (the same chain for all users), so the order of events predicts what comes next and popularity does not.
 """
 
 from __future__ import annotations
@@ -33,8 +33,17 @@ DISLIKED: Final = ("dull, not for me", "I gave up halfway", "a waste of time")
 def generate(
     users: int = 200, items: int = 400, events: int = 40, seed: int = 0, rating_scale: Scale | None = None
 ) -> DataSet:
-    """`users` users with about `events` events each on `items` items: 65 % clicks, 25 % ratings, 10 % comments. Ratings are from
-    0.5 to 5; rating_scale: another that must hold them. Raises DataError where it does not."""
+    """Generate `users` users with about `events` events each on `items` items.
+
+    Of the events, 65 % are clicks, 25 % ratings and 10 % comments.
+
+    Args:
+        seed: Seed of the random numbers.
+        rating_scale: The scale of the data set. The ratings, from 0.5 to 5, must lie on it. By default it is 0.5 to 5.
+
+    Raises:
+        DataError: A rating lies outside `rating_scale`.
+    """
     draw = np.random.default_rng(seed)
     genre_of = np.arange(items) % len(GENRES)
     catalogue = [_item(number, int(genre_of[number]), draw) for number in range(items)]

@@ -1,5 +1,4 @@
-"""Events as the network's input rows, one user after the other, through stream.core.features: the definition that
-serving uses."""
+"""Convert events to the network's input rows, one user after the other, with stream.core.features, as serving does."""
 
 from __future__ import annotations
 
@@ -21,13 +20,21 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Histories:
-    """E events of U users; user u's events are starts[u] to starts[u + 1], oldest first.
+    """E events of U users. The events of user u are starts[u] to starts[u + 1], oldest first.
 
-    item: i64 [E], rows of the item matrix (UNKNOWN where the catalogue lacks the item); behaviour, scene: i64 [E];
-    numbers: f32 [E, NUMBERS]; comment: i64 [E], rows of `vectors` f32 [M, X] (row 0: zeros, no text);
-    choice: bool [E], choices (models/data/choices.py) of known items: events that the model learns to predict; judged: bool
-    [E], those of them that are held out and count in figures; weight: f64 [E], what a choice counts for where choices are
-    counted, None: 1 each; action: i64 [E], None where no action is read.
+    Attributes:
+        users: Ids of the U users.
+        starts: i64 [U + 1].
+        item: i64 [E], rows of the item matrix (UNKNOWN if the catalogue lacks the item).
+        behaviour: i64 [E].
+        scene: i64 [E].
+        numbers: f32 [E, NUMBERS].
+        comment: i64 [E], rows of `vectors`.
+        vectors: f32 [M, X] (row 0: zeros, no text).
+        choice: bool [E], choices (models/data/choices.py) of known items. The model learns to predict these events.
+        judged: bool [E], the choices that are held out and count in figures.
+        weight: f64 [E], how much a choice counts when choices are counted. None: 1 each.
+        action: i64 [E]. None if no action is read.
     """
 
     users: tuple[str, ...]
@@ -44,15 +51,15 @@ class Histories:
     action: Rows | None = None
 
     def owner(self) -> Rows:
-        """i64 [E]: the user of every event."""
+        """Return i64 [E]: the user of every event."""
         return np.repeat(np.arange(len(self.users)), np.diff(self.starts))
 
     def begins(self, places: Rows) -> Rows:
-        """i64, as `places`: the first event of each place's user."""
+        """Return i64, shaped as `places`: the first event of each place's user."""
         return self.starts[np.searchsorted(self.starts, places, side="right") - 1]
 
     def first(self) -> Flags:
-        """bool [E]: the user's first event."""
+        """Return bool [E]: is it the user's first event?"""
         flags = np.zeros(len(self.item), np.bool_)
         flags[self.starts[:-1]] = True
         return flags
@@ -65,9 +72,12 @@ def histories(
     spec: InputSpec,
     encode: Callable[[list[str]], Floats],
 ) -> Histories:
-    """Both parts of a split -> rows. held: None where only the training part may be looked at.
+    """Convert both parts of a split to rows.
 
-    item_ids[i] owns row i + 1; encode: texts -> f32 [n, X], "" -> zeros.
+    Args:
+        held: The held-out part. None if only the training part may be read.
+        item_ids: Item ids; item_ids[i] has row i + 1.
+        encode: Texts -> f32 [n, X], "" -> zeros.
     """
     table = train.with_columns(held=pl.lit(False))
     if held is not None:
@@ -103,7 +113,7 @@ def histories(
 
 
 def numbers_of(values: Sequence[float], times: Sequence[int], starts: Rows, spec: InputSpec) -> Floats:
-    """f32 [E, NUMBERS]. The gap counts from the latest time so far, as stream.core.state.fold has it."""
+    """Return f32 [E, NUMBERS]. The gap counts from the latest time so far, as in stream.core.state.fold."""
     out = np.empty((len(values), NUMBERS), np.float32)
     for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         latest = -1

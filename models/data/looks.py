@@ -1,4 +1,4 @@
-"""What a file looks like, in words: for the error when no form fits it."""
+"""Describe in words what a file looks like, for the error if no form fits it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from models.data.table import split
 from stream.core.errors import DataError
 
 SEPARATORS: Final = {"\t": "tabs", "::": "`::`", ",": "commas", ";": "semicolons", "|": "`|`", " ": "blanks"}
-LINES: Final = 200  # that are looked at to find the separator
-SCANNED: Final = 200_000  # lines that are searched for one with another number of columns
+LINES: Final = 200  # lines that are read to find the separator
+SCANNED: Final = 200_000  # lines that are searched for one with a different number of columns
 SHOWN: Final = 60
 FILES: Final = 4
 _NUMBER: Final = re.compile(r"\s*[+-]?[0-9.]+([eE][+-]?[0-9]+)?\s*", re.ASCII)
@@ -25,7 +25,13 @@ _NUMBER: Final = re.compile(r"\s*[+-]?[0-9.]+([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class Table:
-    """separator: between the columns; columns: most lines have; header: does the first line name them?"""
+    """The layout of a text table.
+
+    Attributes:
+        separator: Separator of the columns.
+        columns: Number of columns in most lines.
+        header: Names of the columns if the first line has them, else ().
+    """
 
     separator: str
     columns: int
@@ -33,19 +39,19 @@ class Table:
 
 
 def look(source: Source) -> str:
-    """The file, or the first files of the folder, with line numbers."""
+    """Describe the file, or the first files of the folder, with line numbers."""
     if source.path.is_file():
         return look_at(source, source.path)
     found = source.listed
     if not found:
-        return f"{source.path}: a folder without files that hold data (folders in it are not looked into: name one)"
+        return f"{source.path}: a folder without data files (its subfolders are not searched: name one of them)"
     told = "; ".join(look_at(source, path) for path in found[:FILES])
     more = f"; and {len(found) - FILES} more" if len(found) > FILES else ""
-    return f"{source.path}: a folder of {len(found)}: {told}{more}"
+    return f"{source.path}: a folder of {len(found)} files: {told}{more}"
 
 
 def look_at(source: Source, path: Path) -> str:
-    """One file. It never raises: what cannot be opened is what it looks like."""
+    """Describe one file. Never raises: if the file cannot be opened, the error is the description."""
     try:
         with open_bytes(path) as file:
             start = file.read(4)
@@ -67,14 +73,14 @@ def _text(path: Path, lines: list[str]) -> str:
         return "not text"
     first = shown(filled[0])
     if (said := _json(filled)) is not None:
-        return f"{said}; it begins {first}"
+        return f"{said}; it begins with {first}"
     table = table_of(filled)
     if table is None:
-        return f"text without columns; it begins {first}"
+        return f"text without columns; it begins with {first}"
     header = f"a header ({', '.join(shown(name, 30) for name in table.header[:8])})" if table.header else "no header"
     other = contradiction(path, table)
     return (
-        f"text of {table.columns} columns with {SEPARATORS[table.separator]} between, {header}; it begins {first}"
+        f"text with {table.columns} columns separated by {SEPARATORS[table.separator]}, {header}; it begins with {first}"
         f"{f'; line {other[0]} has {other[1]} columns' if other else ''}"
     )
 
@@ -85,16 +91,18 @@ def _json(lines: list[str]) -> str | None:
     try:
         row = json.loads(lines[0])
     except RecursionError:
-        return "JSON, nested too deep"
+        return "JSON that is nested too deeply"
     except ValueError:
-        return "JSON over several lines, or broken; expected one object a line" if lines[0].lstrip()[0] == "{" else None
+        return (
+            "JSON over several lines, or damaged; expected one object per line" if lines[0].lstrip()[0] == "{" else None
+        )
     if isinstance(row, dict):
         return f"JSON lines with the fields {', '.join(shown(name, 30) for name in list(row)[:12])}"
-    return "a JSON list; expected one object a line"
+    return "a JSON list; expected one object per line"
 
 
 def table_of(lines: list[str]) -> Table | None:
-    """The separator that stands equally often in most lines; None where there is none."""
+    """Find the separator that gives the most lines the same number of columns. Returns None if there is none."""
     best: tuple[int, Table] | None = None
     for separator in SEPARATORS:
         rows = [split(line, separator) or [] for line in lines]
@@ -105,7 +113,7 @@ def table_of(lines: list[str]) -> Table | None:
 
 
 def _header(rows: list[list[str]]) -> tuple[str, ...]:
-    """The names of the first line, where it has no number and a later one has a number in the same place."""
+    """Return the fields of the first line if none is a number or empty and a later line has a number, else ()."""
     first, *others = rows
     if any(_NUMBER.fullmatch(field) or not field.strip() for field in first):
         return ()
@@ -114,7 +122,7 @@ def _header(rows: list[list[str]]) -> tuple[str, ...]:
 
 
 def contradiction(path: Path, table: Table) -> tuple[int, int] | None:
-    """(line, its number of columns) of the first line with another number of columns."""
+    """Return (line, its number of columns) for the first line whose number of columns differs from the table's."""
     for number, line in numbered(path):
         if number > SCANNED:
             return None
@@ -124,5 +132,5 @@ def contradiction(path: Path, table: Table) -> tuple[int, int] | None:
 
 
 def shown(text: str, most: int = SHOWN) -> str:
-    """Cut, and printable: what is no plain character is escaped."""
+    """Return the text cut and printable: other characters than printable ASCII are escaped."""
     return ascii(text[:most])[1:-1].replace("\\'", "'") + ("..." if len(text) > most else "")

@@ -1,4 +1,4 @@
-"""Lines of files, with the place of whatever is wrong in them."""
+"""Read lines of files and their values. Errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _HALF: Final = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 NULLS: Final = frozenset(
     ["NULL", "Null", "null", "None", "\\N", "NaN", "NAN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "NaT"]
 )  # fmt: skip
-"""What databases, pandas, R and spreadsheets write into a table where there is no value."""
+"""What databases, pandas, R and spreadsheets write into a table for a missing value."""
 _ROUNDED: Final = re.compile(r"[+-]?([0-9]\.[0-9]+[eE]\+?|[0-9][eE]\+)[0-9]{1,3}", re.ASCII)
 _POINT: Final = re.compile(r"[+-]?[0-9]+\.0+", re.ASCII)
 _UNITS: Final = {1: "milliseconds", 1000: "seconds"}
 
 
 def csv_rows(path: Path, columns: tuple[str, ...], make: Callable[[dict[str, str]], Made]) -> Iterator[Made]:
-    """`make` of every row of a CSV file with a header. Raises DataError naming file and line."""
+    """Yield `make(row)` for every row of a CSV file with a header. Raises DataError with file and line."""
     for block in headed(path, columns):
         for row in block.iter_rows(named=True):
             number = row.pop(LINE)
@@ -63,21 +63,24 @@ def csv_rows(path: Path, columns: tuple[str, ...], make: Callable[[dict[str, str
 
 
 def json_rows(path: Path, make: Callable[[dict[str, Any]], Made]) -> Iterator[Made]:
-    """`make` of every line of a JSON-lines file; blank lines are passed over. Raises DataError naming file and line."""
+    """Yield `make(object)` for every line of a JSON-lines file, without blank lines.
+
+    Raises DataError with file and line.
+    """
     return object_rows(path, json_object, make)
 
 
 def object_rows(
     path: Path, parse: Callable[[str], dict[str, Any]], make: Callable[[dict[str, Any]], Made]
 ) -> Iterator[Made]:
-    """`make` of what `parse` finds in every line. Raises DataError naming file and line."""
+    """Yield `make(parse(line))` for every line, without blank lines. Raises DataError with file and line."""
     return (made for _, made in numbered_rows(path, parse, make))
 
 
 def numbered_rows(
     path: Path, parse: Callable[[str], dict[str, Any]], make: Callable[[dict[str, Any]], Made]
 ) -> Iterator[tuple[int, Made]]:
-    """As object_rows, each with its line number."""
+    """Yield what object_rows yields, with line numbers: (line, made) each."""
     for number, line in numbered(path):
         if not line.strip():
             continue
@@ -88,23 +91,25 @@ def numbered_rows(
         except KeyError as error:
             raise DataError(f"{path}, line {number}: missing field {error}; found {shown(list(row))}") from None
         except (RecursionError, MemoryError):
-            raise DataError(f"{path}, line {number}: nested too deep") from None
+            raise DataError(f"{path}, line {number}: nested too deeply") from None
         except (ValueError, TypeError, OverflowError) as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         yield number, made
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """One line of JSON. Raises ValueError where it is no object."""
+    """Read one line of JSON. Raises ValueError if it is not an object."""
     row = _object(json.loads(line), line)
     if _HALF.search(line):
-        json.dumps(row, ensure_ascii=False).encode()  # half a character is no text: a ValueError
+        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is not text: this raises ValueError
     return row
 
 
 def python_object(line: str) -> dict[str, Any]:
-    """One line with a dict of plain values as Python printed it (u'...', True, None), as some files of 2014 have it; nothing is
-    ever run. Slow: about 100 microseconds a line. Raises ValueError."""
+    """Read one line with a dict of plain values as Python printed it (u'...', True, None), as in some files of 2014.
+
+    The line is never executed. Slow: about 100 microseconds per line. Raises ValueError.
+    """
     try:
         row = _object(ast.literal_eval(line.strip()), line)
     except SyntaxError as error:
@@ -119,7 +124,7 @@ def _object(found: Any, line: str) -> dict[str, Any]:
 
 
 def _joined(value: Any) -> Any:
-    """Old Pythons print a character above U+FFFF as two halves; they become one, and a half alone becomes U+FFFD."""
+    """Join surrogate pairs. Old Pythons print a character above U+FFFF as two halves; a half alone becomes U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list | tuple):
@@ -130,7 +135,10 @@ def _joined(value: Any) -> Any:
 
 
 def field(row: Mapping[str, Any], name: str, make: Callable[[Any], Made]) -> Made:
-    """`make` of one field. Raises ValueError naming the field and what was found, KeyError where it is missing."""
+    """Return `make` of one field.
+
+    Raises ValueError with the field and what was found, and KeyError if it is missing.
+    """
     value = row[name]
     try:
         return make(value)
@@ -139,7 +147,7 @@ def field(row: Mapping[str, Any], name: str, make: Callable[[Any], Made]) -> Mad
 
 
 def words(value: Any) -> str:
-    """A text, or "" where there is none. Raises ValueError for anything else."""
+    """Return a text, or "" for None. Raises ValueError for anything else."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -148,7 +156,10 @@ def words(value: Any) -> str:
 
 
 def rating(value: Any, scale: tuple[float, float]) -> float:
-    """A rating, of a number or its digits, as a float. Raises ValueError where it lies outside the scale (NaN included)."""
+    """Return a rating, given as a number or as digits, as a float.
+
+    Raises ValueError if it is outside the scale or NaN.
+    """
     number = _number(value)
     if number is None or not scale[0] <= number <= scale[1]:
         raise ValueError(f"rating {validation.shown(value)}: expected {validation.scale(*scale)}")
@@ -156,19 +167,23 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
 
 
 def number(text: str) -> float:
-    """A number of its plain digits: what Python alone takes for one (`1_0`, Arabic digits, `nan`) is none. Raises ValueError."""
+    """Return the number that a text of plain digits stands for.
+
+    What only Python reads as a number (`1_0`, Arabic digits, `nan`) is refused. Raises ValueError.
+    """
     if (found := _number(text)) is None:
         raise ValueError("expected a number")
     return found
 
 
 def moment(value: Any, unit: int = 1) -> int:
-    """A time in units of `unit` ms, a number or its digits, as epoch ms. Of units above 1, parts of a millisecond are dropped.
+    """Return a time in units of `unit` ms, given as a number or as digits, as epoch ms.
 
-    Raises ValueError where no message may carry it: before 1970, after the year 9999, or more than an hour after now.
+    If `unit` is above 1, fractions of a millisecond are dropped. Raises ValueError if no message may carry the time: it
+    is before 1970, after the year 9999, or more than an hour in the future.
     """
     number, named = _number(value), _UNITS.get(unit, f"units of {unit} ms")
-    if number is None or abs(number) > 1e30:  # no more digits than anything can mean
+    if number is None or abs(number) > 1e30:  # more digits than any time can have
         raise ValueError(f"time {validation.shown(value)}: expected 0 to {MAX_TIME // unit} {named} since 1970")
     exact = int(value) if isinstance(value, Integral) else Decimal(str(value).strip())
     time = int(exact * unit)
@@ -184,7 +199,7 @@ def moment(value: Any, unit: int = 1) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """A number, or the plain digits of one, roughly; None for anything else."""
+    """Return a number, or the plain digits of one, as a float, which may be rounded. Returns None for anything else."""
     if isinstance(value, str):
         text = value.strip()
         return float(text) if _DIGITS.fullmatch(text) else None
@@ -198,9 +213,13 @@ def _number(value: Any) -> float | None:
 
 
 def identity(value: Any, *, whole_floats: bool = False) -> str:
-    """An id, of a text or a whole number. Raises ValueError for anything else, and where it is empty or too long for a message.
+    """Return an id from a text or a whole number.
 
-    whole_floats: 12.0 and "12.0" are read as "12": for columns of numbers that some program has made floats.
+    Args:
+        whole_floats: Read 12.0 and "12.0" as "12", for columns of numbers that a program has turned into floats.
+
+    Raises:
+        ValueError: The value is neither, or it is empty or too long for a message.
     """
     try:
         return validation.identity(value, whole_floats)
@@ -209,32 +228,41 @@ def identity(value: Any, *, whole_floats: bool = False) -> str:
 
 
 def table_id(text: str, *, whole_floats: bool = False) -> str:
-    """As `identity`, of a text in a table. Raises ValueError, too, for what programs write for no value (NULLS), and for a large
-    number that one has rounded: several ids would be one user or item."""
+    """Return an id from a text in a table, as `identity` does.
+
+    Also raises ValueError for what programs write for a missing value (NULLS), and for a large number that a program
+    has rounded: several ids would become one user or item.
+    """
     if text in NULLS:
         raise ValueError(
-            f"found {text!r}, which programs write for no value; expected a name or a number: leave the row out, or give what it "
-            "names another id"
+            f"found {text!r}, which programs write for a missing value; expected a name or a number: leave the row out, or "
+            "give the user or item another id"
         )
     if _ROUNDED.fullmatch(text):
         raise ValueError(
             f"found {text!r}, which programs write for a large number that they have rounded; expected a name or a whole number: "
-            "write the ids as texts where they come from"
+            "write the ids as texts in the program that exports them"
         )
     try:
         return identity(text, whole_floats=whole_floats)
     except ValueError:
         if whole_floats and _POINT.fullmatch(text):
             raise ValueError(
-                f"found {text[:40]!r}, expected a whole number below {2**53} or one without a point: a program that writes a "
-                "point may have rounded it, so write the ids as texts or whole numbers where they come from"
+                f"found {text[:40]!r}, expected a whole number below {2**53}, or one without a decimal point: a program that "
+                "writes a decimal point may have rounded the number, so write the ids as texts or whole numbers in the "
+                "program that exports them"
             ) from None
         raise
 
 
 def cut(text: str, most: int = MAX_TEXT) -> str:
-    """Prose, cut to the longest that a message may carry (BERT reads far less); `most` is another field's. Names are never cut:
-    see stream.core.validation. Raises ValueError for what is no text."""
+    """Return prose cut to the length that a message may carry (BERT reads far less).
+
+    Names are never cut: see stream.core.validation. Raises ValueError if it is not a text.
+
+    Args:
+        most: Longest length of the field, by default that of `text`.
+    """
     if not validation.is_text(text):
         raise ValueError(f"text {validation.shown(text)}: expected a text that UTF-8 can hold")
     return text[:most]

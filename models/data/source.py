@@ -1,7 +1,7 @@
-"""What a reader opens: one file, or a folder of files, plain or packed (gzip, zstandard), as text or bytes.
+"""Open one file, or a folder of files, plain or packed (gzip, zstandard), as text or bytes, for the readers.
 
-A name that a reader asks for finds the file of that name, or of that name with .gz or .zst behind it, in any case of
-letters. Text comes with its byte order mark taken off and with every kind of line end (LF, CRLF, CR) as one LF.
+A file name that a reader requests matches the file with that name, or with that name and .gz or .zst after it, in upper
+or lower case. Text is returned without its byte order mark, and every line end (LF, CRLF, CR) becomes one LF.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOLD: Final = (
     "readme", "license", "licence", "copying", "notice", "citation", "authors", "changelog", "checksums", "md5sum", "sha256sum",
     "_success", "thumbs.db", "desktop.ini",
 )  # fmt: skip
-"""Names that begin so are of files for people, not of data; unless they end in one of TABLES."""
+"""Files whose names begin with one of these are for people and hold no data, unless the names end in one of TABLES."""
 TABLES: Final = (
     ".csv", ".tsv", ".tab", ".psv", ".json", ".jsonl", ".ndjson", ".parquet", ".dat", ".data", ".inter", ".item", ".xls", ".xlsx",
     ".bz2", ".xz", ".zip", ".feather", ".arrow", ".avro", ".orc",
@@ -36,18 +36,23 @@ PROSE: Final = (
     ".md", ".rst", ".pdf", ".htm", ".html", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".md5", ".sha1", ".sha256", ".py", ".ipynb",
     ".sh", ".pl",
 )  # fmt: skip
-"""Texts for people, pictures, checksums, programs: plainly no data."""
+"""Suffixes of files that clearly hold no data: texts for people, pictures, checksums, programs."""
 BROKEN: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
-"""What a packed file raises if it is cut short or damaged."""
+"""What reading a packed file raises if the file is cut short or damaged."""
 Scale = tuple[float, float]
-"""The smallest rating and the largest."""
+"""The smallest and the largest rating."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """path: the file or folder that was named; files: name in lower case without .gz or .zst -> path; rating_scale: the one that
-    was named for these data, None where the form's own holds; twins: files in the folder that have one name there, the one that
-    is read first."""
+    """The file or folder with the data to read.
+
+    Attributes:
+        path: The given file or folder.
+        files: Name in lower case without .gz or .zst -> path.
+        rating_scale: The rating scale given for these data. None if the form's own scale applies.
+        twins: Pairs of files in the folder with the same name in `files`; the first of a pair is the one that is read.
+    """
 
     path: Path
     files: dict[str, Path]
@@ -56,36 +61,41 @@ class Source:
 
     @property
     def name(self) -> str:
-        """For people: the folder's name, or the file's without its suffixes."""
+        """Return the name for people: the folder's name, or the file's without its suffixes."""
         return self.path.name if self.path.is_dir() else plain_name(self.path).rsplit(".", 1)[0]
 
     def scale(self, own: Scale) -> Scale:
-        """The rating scale by which these data are read. own: the form's."""
+        """Return the rating scale for these data. own: the form's scale."""
         return self.rating_scale or own
 
     def find(self, *names: str) -> Path | None:
-        """The first of these files that is there. A file that was named alone is found by its own name only."""
+        """Return the first of these files that exists. If a single file was given, only its own name matches."""
         return next((self.files[name.lower()] for name in names if name.lower() in self.files), None)
 
     def need(self, name: str) -> Path:
-        """As `find`. Raises DataError if it is missing."""
+        """Return the file that `find` returns. Raises DataError if it is missing."""
         if (path := self.find(name)) is None:
-            raise DataError(f"{self.path}: {name} is missing; expected it beside the others")
+            raise DataError(f"{self.path}: {name} is missing; expected it next to the other files")
         return path
 
     @property
     def listed(self) -> list[Path]:
-        """The files that may hold data, by name: what is hidden, and what tells people about the data, is left out."""
+        """Return the files that may hold data, sorted by name. Hidden files and files for people are left out."""
         return [path for name, path in sorted(self.files.items()) if not is_told(name)]
 
     def only(self, *suffixes: str) -> Path | None:
-        """The file that was named alone, or the folder's only one, if its name (without .gz or .zst) ends in one of these."""
+        """Return the only file that may hold data and whose name (without .gz or .zst) ends in one of these suffixes.
+
+        It is the single file that was given, or a file of the folder. Returns None if there is no such file or several.
+        """
         found = [path for path in self.listed if plain_name(path).lower().endswith(suffixes)]
         return found[0] if len(found) == 1 else None
 
     def head(self, path: Path, count: int = 20, encoding: str = "utf-8") -> list[str]:
-        """The first lines, without their ends; a byte that is no text becomes U+FFFD, and a line of more than a million
-        characters ends it. For the sniffer."""
+        """Return the first lines without line ends, to find the form.
+
+        Bytes that are not text become U+FFFD. A line of more than a million characters is cut and is the last one.
+        """
         found: list[str] = []
         with open_text(path, encoding, errors="replace") as file:
             try:
@@ -99,12 +109,17 @@ class Source:
 
 
 def source(path: Path, rating_scale: Scale | None = None) -> Source:
-    """rating_scale: in place of the form's own. Raises DataError where there is neither a file nor a folder."""
+    """Return the source for a file or folder. Raises DataError if there is neither.
+
+    Args:
+        path: The file or folder.
+        rating_scale: Rating scale in place of the form's own.
+    """
     if path.is_file():
         return Source(path, {plain_name(path).lower(): path}, rating_scale)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
-        # A plain file wins over its packed twin: it comes last.
+        # A plain file wins over its packed twin, because it comes last.
         files.sort(key=lambda file: file.suffix not in PACKED)
         named = {plain_name(file).lower(): file for file in files}
         twins = tuple((named[name], file) for file in files if named[name := plain_name(file).lower()] != file)
@@ -113,17 +128,20 @@ def source(path: Path, rating_scale: Scale | None = None) -> Source:
 
 
 def is_told(name: str) -> bool:
-    """Is a file of this name (in lower case) hidden, or plainly for people and no data?"""
+    """Check whether a file with this name (in lower case) is hidden, or clearly for people and without data."""
     return name.startswith(".") or name.endswith(PROSE) or (name.startswith(TOLD) and not name.endswith(TABLES))
 
 
 def plain_name(path: Path) -> str:
-    """The name without .gz or .zst."""
+    """Return the name without .gz or .zst."""
     return path.stem if path.suffix in PACKED else path.name
 
 
 def open_bytes(path: Path) -> io.BufferedReader:
-    """Open for reading, unpacked by what the first bytes say, whatever the name. Raises DataError where that fails."""
+    """Open a file for reading and unpack it if its first bytes say that it is packed, whatever its name.
+
+    Raises DataError if that fails.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -138,7 +156,7 @@ def open_bytes(path: Path) -> io.BufferedReader:
 
 
 def open_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
-    """Text lines that end in LF. Raises DataError where the file cannot be opened or is UTF-16."""
+    """Open a file as text with lines that end in LF. Raises DataError if it cannot be opened or is UTF-16."""
     file = open_bytes(path)
     try:
         mark = file.peek(2)[:2]
@@ -146,12 +164,15 @@ def open_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> io
         raise DataError(f"{path} cannot be unpacked: {error}") from None
     if mark in WIDE:
         raise DataError(f"{path}: UTF-16 text; expected UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
-    # utf-8-sig takes the byte order mark off; without one it reads as utf-8.
+    # utf-8-sig removes the byte order mark; without one it reads as utf-8.
     return io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding, errors, newline=None)
 
 
 def numbered(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """(line number from 1, line without its end). Raises DataError, with the line, where it is no text of the encoding."""
+    """Yield (line number from 1, line without its end).
+
+    Raises DataError, with the line, if it is not text in the encoding.
+    """
     number = 0
     with open_text(path, encoding) as file:
         try:
@@ -164,8 +185,10 @@ def numbered(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 
 
 def utf8_or_latin1(path: Path) -> str:
-    """The encoding of a file of a form whose copies have either: utf-8 where the whole file is that, else latin-1. Latin-1 that
-    is valid UTF-8 by chance is next to impossible. Raises DataError where the file is damaged."""
+    """Find the encoding of a file if copies of it have either: utf-8 if the whole file is valid UTF-8, else latin-1.
+
+    Latin-1 text that is valid UTF-8 by chance is very unlikely. Raises DataError if the file is damaged.
+    """
     with open_text(path) as file:
         try:
             while file.read(LONGEST):
@@ -178,9 +201,14 @@ def utf8_or_latin1(path: Path) -> str:
 
 
 def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:
-    """The error for a file that is no text of its encoding, with the line. Text is decoded in pieces, so this looks for it."""
+    """Return the error for a file that is not text in its encoding, with the line.
+
+    Text is decoded in pieces, so this function searches for the line.
+    """
     with open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):  # a lone CR ends no line here: rare, and the place stays near
+        for number, line in enumerate(
+            file, start=1
+        ):  # a lone CR ends no line here: that is rare, and the line is still close
             try:
                 line.decode(encoding)
             except UnicodeDecodeError:
@@ -189,8 +217,10 @@ def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError
 
 
 class _Zstandard(io.RawIOBase):
-    """Frames of zstandard one after the other. The library's own reader takes a file that is cut short for a whole one;
-    this one raises EOFError."""
+    """Read zstandard frames one after the other.
+
+    The library's own reader accepts a file that is cut short as complete; this one raises EOFError.
+    """
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Holding back the last choices of every user. Training sees the first part only."""
+"""Hold back the last choices of every user. Training sees only the first part."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from models.data.dataset import DataSet
 
 @dataclass(frozen=True)
 class Split:
-    """Both parts in time order: `train` is what a model may learn from, and what is folded first; `held` follows it."""
+    """Both parts of a data set, in time order.
+
+    Attributes:
+        train: What a model may learn from. It is folded first.
+        held: What follows it.
+    """
 
     train: pl.DataFrame
     held: pl.DataFrame
 
 
-LEAST: Final = 4  # choices that are left of a user for training
+LEAST: Final = 4  # choices of a user that stay in the training part
 
 
 def split_last(data: DataSet, last: int = 8, least: int = LEAST) -> Split:
-    """Per user, the last `last` choices (models/data/choices.py) and every event after the first of them are held back.
+    """Hold back the last `last` choices of each user (models/data/choices.py) and every event after the first of them.
 
-    Users with fewer than `last + least` keep all their events in the training part. The cut depends on nothing but the order
-    of the user's own events.
+    Users with fewer than `last + least` choices keep all their events in the training part. The cut depends only on the
+    order of the user's events.
     """
     held = held_last(data, last, least)
     return Split(data.events.filter(~held), data.events.filter(held))
 
 
 def held_last(data: DataSet, last: int = 8, least: int = LEAST) -> pl.Series:
-    """bool per event: is it held back? See split_last."""
+    """Return a bool per event: is it held back? See split_last."""
     if not last:
         return pl.repeat(False, len(data.events), eager=True)
     counted = choices(data.events, data.choices, data.weights)

@@ -1,7 +1,8 @@
-"""Lines of columns, read strictly and in blocks: a line with too few or too many fields is refused, never filled up or cut.
+"""Read text tables strictly and in blocks. A line with too few or too many fields is refused, never padded or cut.
 
-Fields may stand in double quotes where the form says so (RFC 4180): a quote inside is written twice, and a quoted field may
-hold separators and line ends. A quote in any other place is an error. Lines without a quote never go through Python one by one.
+If the form allows it, fields may be in double quotes (RFC 4180): a quote inside is written twice, and a quoted field
+may hold separators and line ends. A quote in any other place is an error. A block without quotes is never processed
+line by line in Python.
 """
 
 from __future__ import annotations
@@ -16,27 +17,34 @@ import polars as pl
 from models.data.source import BROKEN, open_text, undecoded
 from stream.core.errors import DataError
 
-BLOCK: Final = 1 << 24  # characters that are read at once
+BLOCK: Final = 1 << 24  # characters per read
 SHOWN: Final = 60  # characters of a wrong value that an error shows
 BLANKS: Final = " \t"
 AROUND: Final = " \t\ufeff"
-"""What may stand around the name of a column: blanks, and the byte order mark of a file that was put behind another."""
+"""What may surround a column name: blanks, and the byte order mark of a file that was appended to another."""
 LINE: Final = "line\n"
-"""The column of every block that holds the line number (of a row's first line), from 1. No header names a column so: it ends
-with the end of a line."""
+"""The column of every block with the line number (of a row's first line), from 1. No header can have this name, because
+it ends with a line break."""
 
 
 def header(
     path: Path, separator: str = ",", encoding: str = "utf-8", *, quoted: bool = True, name: Callable[[str], str] = str
 ) -> tuple[str, ...]:
-    """The names in the first line. name: those of the file -> ours. Raises DataError where a name stands there twice, or there is
-    no line."""
+    """Return the column names in the first line.
+
+    Args:
+        quoted: May fields be in double quotes?
+        name: Converts a name in the file to the reader's name for it.
+
+    Raises:
+        DataError: A name occurs twice, or there is no line.
+    """
     first = next(_texts(path, encoding), (0, ""))[1].partition("\n")[0]
     names = tuple(map(name, (split(first, separator) if quoted else first.split(separator)) or ()))
     if not first or not names:
-        raise DataError(f"{path}, line 1: expected a line with the names of the columns")
+        raise DataError(f"{path}, line 1: expected a header with the names of the columns")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{path}, line 1: the column {twice[0]!r} stands there twice; give each a name of its own")
+        raise DataError(f"{path}, line 1: the column {twice[0]!r} occurs twice; give each column a different name")
     return names
 
 
@@ -48,8 +56,15 @@ def headed(
     quoted: bool = True,
     name: Callable[[str], str] = str.strip,
 ) -> Iterator[pl.DataFrame]:
-    """As `blocks`, of a file whose first line names the columns. name: those of the file -> ours. Raises DataError where one of
-    `needed` is missing."""
+    """Read a file whose first line names the columns, as `blocks` does.
+
+    Args:
+        needed: Columns that must be present.
+        name: Converts a name in the file to the reader's name for it.
+
+    Raises:
+        DataError: One of `needed` is missing. Or an error of `header` or `blocks`.
+    """
     names = header(path, separator, quoted=quoted, name=name)
     require_columns(path, names, needed)
     return blocks(path, names, separator, skip=1, quoted=quoted)
@@ -64,7 +79,10 @@ def fields(
     quoted: bool = True,
     name: Callable[[str], str] = str.strip,
 ) -> Iterator[pl.DataFrame]:
-    """Blocks of LINE and these columns alone, as text. Without a header the file has exactly these. Raises DataError."""
+    """Yield blocks with only LINE and these columns, as text.
+
+    A file without a header has exactly these. Raises DataError.
+    """
     found = (
         headed(path, columns, separator, quoted=quoted, name=name)
         if header
@@ -74,16 +92,16 @@ def fields(
 
 
 def require_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
-    """Raises DataError where the first line lacks a column."""
+    """Raise DataError if the first line lacks a column."""
     if missing := [name for name in needed if name not in names]:
         found = shown(",".join(names))
         raise DataError(
-            f"{path}, line 1: missing the columns {', '.join(missing)}; found {found}; expected {', '.join(needed)}"
+            f"{path}, line 1: missing columns {', '.join(missing)}; found {found}; expected {', '.join(needed)}"
         )
 
 
 def shown(value: object) -> str:
-    """A value for an error, cut."""
+    """Return a value as an error shows it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
@@ -97,14 +115,21 @@ def blocks(
     quoted: bool = True,
     encoding: str = "utf-8",
 ) -> Iterator[pl.DataFrame]:
-    """The rows as text, in order: LINE and then `columns`, one for each field of a line. Lines without a field, which are empty
-    or hold blanks alone, are passed over.
+    """Yield the rows as text, in order: LINE and then `columns`, one per field of a line.
 
-    skip: lines at the top that are no rows; the last of them names the columns. Raises DataError with the line where a line has
-    another number of fields, or a quote in a wrong place, or where the line of names stands there again.
+    Lines that are empty or hold only blanks and no separator are skipped.
+
+    Args:
+        columns: Names of the columns.
+        skip: Number of lines at the top that are not rows; the last of them names the columns.
+        quoted: May fields be in double quotes?
+
+    Raises:
+        DataError: A line has another number of fields or a quote in the wrong place, or the header occurs again. The
+            error names the line.
     """
     names: tuple[str, ...] = ()
-    opened: list[str] = []  # lines of a record whose quoted field goes on
+    opened: list[str] = []  # lines of a record with a quoted field that is still open
     since = 0
     for first, text in _texts(path, encoding):
         if first == 1 and skip:
@@ -129,24 +154,27 @@ def blocks(
                 opened.clear()
         yield _once_named(path, pl.DataFrame(rows, schema=_schema(columns), orient="row"), names)
     if opened:
-        raise DataError(f"{path}, line {since}: a double quote opens a field there and none closes it")
+        raise DataError(f"{path}, line {since}: a double quote opens a field here and is never closed")
 
 
 def named_again(path: Path, number: int) -> DataError:
-    """The error for a line that names the columns once more."""
+    """Return the error for a line that repeats the header."""
     return DataError(
-        f"{path}, line {number}: the header again, as where files were put together; expected one header, in line 1: take that "
-        "line out (where it names the columns in another order, put the lines below it into the order of line 1)"
+        f"{path}, line {number}: the header again, as if files were concatenated; expected one header, in line 1: remove this "
+        "line (if it names the columns in another order, reorder the fields of the lines below it as in line 1)"
     )
 
 
 def _cells(found: Sequence[str] | None) -> tuple[str, ...]:
-    """In an order of their own, without what differs where files were put together: AROUND, and the case of letters."""
+    """Return the cells sorted, without what may differ between concatenated files: AROUND, and upper or lower case."""
     return tuple(sorted(cell.strip(AROUND).lower() for cell in found or ()))
 
 
 def _once_named(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """The table. Raises DataError where a row holds the names of the columns, in any order. names: by _cells; () for none."""
+    """Return the table.
+
+    Raises DataError if a row holds the names of the columns in any order. names: from _cells, () for none.
+    """
     if len(names) < 2:  # one column: any value may be its name
         return table
     first = table.columns[1]
@@ -158,7 +186,7 @@ def _once_named(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> pl.D
 
 
 def split(record: str, separator: str) -> list[str] | None:
-    """The fields of one record; None where a quote stands in a wrong place."""
+    """Return the fields of one record, or None if a quote is in the wrong place."""
     if '"' not in record:
         return record.split(separator)
     field = rf'(?:"(?:[^"]|"")*"|[^"{re.escape(separator)}]*)'
@@ -169,7 +197,7 @@ def split(record: str, separator: str) -> list[str] | None:
 
 
 def _plain(path: Path, columns: Sequence[str], separator: str, first: int, text: str) -> pl.DataFrame:
-    """Lines without quotes -> rows, by columns."""
+    """Convert lines without quotes to rows, with column operations."""
     raw = pl.DataFrame({"raw": [text]}).select(pl.col("raw").str.split("\n")).explode("raw")
     table = raw.select(pl.int_range(first, first + pl.len(), dtype=pl.UInt32).alias(LINE), "raw")
     table = table.filter(
@@ -190,7 +218,8 @@ def _row(
 ) -> tuple[int | str, ...]:
     if fields is None:
         raise DataError(
-            f"{path}, line {number}: a double quote in a wrong place; expected it around a whole field, and twice within one"
+            f"{path}, line {number}: a double quote in the wrong place; expected quotes "
+            "around a whole field, and two quotes for one inside it"
         )
     if len(fields) != len(columns):
         raise _width(path, number, columns, separator, fields)
@@ -199,7 +228,7 @@ def _row(
 
 def _width(path: Path, number: int, columns: Sequence[str], separator: str, found: Sequence[str]) -> DataError:
     return DataError(
-        f"{path}, line {number}: expected {len(columns)} fields with {separator!r} between ({', '.join(columns)}), "
+        f"{path}, line {number}: expected {len(columns)} fields separated by {separator!r} ({', '.join(columns)}), "
         f"found {len(found)}: {shown(separator.join(found))}"
     )
 
@@ -209,7 +238,7 @@ def _schema(columns: Sequence[str]) -> dict[str, type[pl.DataType]]:
 
 
 def _texts(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """(number of the first line, whole lines with LF between), some megabytes at a time."""
+    """Yield (number of the first line, whole lines separated by LF), a few megabytes at a time."""
     number, rest = 1, ""
     with open_text(path, encoding) as file:
         while True:

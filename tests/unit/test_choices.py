@@ -78,7 +78,7 @@ def test_choices_are_named_by_topic(text: str, expected: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("text", ["", ",", "views", "clicks,rating"])
 def test_other_names_are_refused(text: str) -> None:
-    with pytest.raises(DataError, match="expected some of clicks, ratings, comments"):
+    with pytest.raises(DataError, match="expected one or more of clicks, ratings, comments, separated by commas"):
         parse_choices(text)
 
 
@@ -176,7 +176,7 @@ def test_what_was_turned_down_is_neither_held_out_nor_judged_and_is_named() -> N
     assert len(task.places) == 8 * 6
     assert task.rows.item[task.places].tolist() == [1, 2, 3, 4, 1, 2, 3, 4] * 6
     assert reasons(task)["of an action that is no choice"] == (6, 6)
-    with pytest.raises(DataError, match="nothing of the actions dislike, skip"):
+    with pytest.raises(DataError, match="actions that do not count: dislike, skip"):
         make_tasks("last-8", acted(("a", "skip"), ("b", "dislike")), ENCODER.encode)
 
 
@@ -331,7 +331,7 @@ def test_a_weight_for_an_action_that_no_event_has_is_told_with_the_nearest_name(
     assert unmet(data, ["cart=2", "view=0.5"]) == ""
     assert unmet(data, []) == ""
     assert unmet(data, ["purchas=3", "cart=2", "gift=1"]) == (
-        "--action gives a weight to what no event has as its action: gift, purchas (is purchase meant?); "
-        "found cart, purchase, view"
+        "--action gives a weight to actions that no event has: gift, purchas (is purchase meant?); "
+        "actions found: cart, purchase, view"
     )
-    assert unmet(data.filter(pl.col("action") == ""), ["cart=2"]).endswith(": cart; found none at all")
+    assert unmet(data.filter(pl.col("action") == ""), ["cart=2"]).endswith(": cart; no event has an action")

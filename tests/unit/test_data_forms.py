@@ -56,14 +56,18 @@ def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("one.json", b'[{"user": 1, "item": 2}]\n', r"line 1: a JSON list; expected one object a line; it begins \[\{"),
+        (
+            "one.json",
+            b'[{"user": 1, "item": 2}]\n',
+            r"line 1: a JSON list; expected one object per line; it begins with \[\{",
+        ),
         ("one.json", b'{"user": 1, "item": 2}\n', r"line 1: JSON lines with the fields user, item"),
         (
             "behaviours.tsv",
             b"1\tU1\tnoon\tN5 N4\tseen\n",
-            r"text of 5 columns with tabs between, no header",
+            r"text with 5 columns separated by tabs, no header",
         ),
-        ("ml.txt", b"196\t242\t3\t881250949\n186\t302\t3\t891717742\n", r"ml.txt, line 1: columns with tabs between"),
+        ("ml.txt", b"196\t242\t3\t881250949\n186\t302\t3\t891717742\n", r"ml.txt, line 1: columns separated by tabs"),
         (
             "ml.txt",
             b"196 242 3 881250949\n187 302 3 891717742\n",
@@ -74,7 +78,7 @@ def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
         (
             "log.txt",
             b"1, 2, 3\n4, 5\n",
-            r"text of 3 columns with commas between, no header; it begins 1, 2, 3; line 2 has 2 columns",
+            r"text with 3 columns separated by commas, no header; it begins with 1, 2, 3; line 2 has 2 columns",
         ),
         ("log.txt", b"7 30 10\n8 ['10', '20']\n", r"log.txt, line 2: not numbers"),
         ("log.txt", b"7 30 10\n8 10,20\n", r"log.txt, line 2: not numbers.*found '8 10,20'"),
@@ -84,14 +88,14 @@ def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
         (
             "log.csv",
             b"visitor;page;when\n1;2;3\n1;2\n",
-            r"text of 3 columns with semicolons between, a header \(visitor, page, when\).*line 3 has 2",
+            r"text with 3 columns separated by semicolons, a header \(visitor, page, when\).*line 3 has 2",
         ),
         ("log.csv", b"", "empty"),
         ("x.bin", b"\x00\x01\x02\x03", "not text"),
         ("x.bin", b"PK\x03\x04xxxx", "a zip archive; unpack it first"),
-        ("log.csv", b"\x1b[31mred,\x07bell\n", r"it begins \\x1b\[31mred,\\x07bell"),
-        ("ratings.csv", b"A39HTATAQ9V7YF,A39HTATAQ9V7YG,5.0,1369699200\n", "text of 4 columns with commas"),
-        ("ratings.csv", b"B00004TMFE,B00004TMFF,5.0,1369699200\n", "text of 4 columns with commas"),
+        ("log.csv", b"\x1b[31mred,\x07bell\n", r"it begins with \\x1b\[31mred,\\x07bell"),
+        ("ratings.csv", b"A39HTATAQ9V7YF,A39HTATAQ9V7YG,5.0,1369699200\n", "text with 4 columns separated by commas"),
+        ("ratings.csv", b"B00004TMFE,B00004TMFF,5.0,1369699200\n", "text with 4 columns separated by commas"),
     ],
 )
 def test_what_is_no_known_form_is_refused_and_described(tmp_path: Path, name: str, content: bytes, told: str) -> None:
@@ -110,12 +114,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_user(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_described_by_its_first_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a folder without files that hold data"):
+    with pytest.raises(DataError, match="a folder without data files"):
         read(tmp_path)
     for name in ("a.txt", "b.txt", "c.csv", "d.csv", "e.csv"):
         (tmp_path / name).write_bytes(b"1 2\n")
     with pytest.raises(
-        DataError, match=r"a folder of 5: .*a\.txt, line 1: text of 2 columns with blanks.*; and 1 more"
+        DataError, match=r"a folder of 5 files: .*a\.txt, line 1: text with 2 columns separated by blanks.*; and 1 more"
     ):
         read(tmp_path)
 
@@ -182,7 +186,7 @@ def test_a_form_by_looks_alone_gives_way(tmp_path: Path) -> None:
             "movielens csv",
             "ratings.csv",
             b"userId,movieId,rating,timestamp,rating\n1,2,3,4,5\n",
-            "the column 'rating' stands there twice",
+            "the column 'rating' occurs twice",
         ),
         (
             "amazon 2014",
@@ -258,7 +262,7 @@ def test_an_event_that_stands_there_twice_counts_once(tmp_path: Path) -> None:
             ("2", "10", 4.0, T * 1000 + 1000),
         )
     )
-    assert "1 events stand there more than once, equal in every field that is read: each counts once" in data.notes
+    assert "1 events repeat an earlier one in every field that is read: each event counts once" in data.notes
 
 
 def test_events_that_differ_in_their_own_id_are_different_events(tmp_path: Path) -> None:
@@ -266,7 +270,7 @@ def test_events_that_differ_in_their_own_id_are_different_events(tmp_path: Path)
     (tmp_path / "clicks.jsonl").write_text("".join(line % name for name in ("y", "x", "x")))
     data = read(tmp_path)
     assert data.events["id"].to_list() == ["x", "y"]
-    assert "1 events stand there more than once, equal in every field that is read: each counts once" in data.notes
+    assert "1 events repeat an earlier one in every field that is read: each event counts once" in data.notes
 
 
 def test_the_same_item_twice_in_an_order_without_times_is_no_repeat(tmp_path: Path) -> None:
@@ -287,15 +291,15 @@ def test_of_an_item_that_is_described_twice_the_later_description_counts(tmp_pat
 
 def test_a_file_without_events_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_bytes(b"userId,movieId,rating,timestamp\n")
-    with pytest.raises(DataError, match=r"ratings.csv: no event in it"):
+    with pytest.raises(DataError, match=r"ratings.csv: found no events"):
         read(tmp_path / "ratings.csv")
 
 
 def test_a_last_line_without_an_end_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"7 30 10\n8 1")
-    assert any("a.txt: its last line has no end" in note for note in read(tmp_path / "a.txt").notes)
+    assert any("a.txt: its last line does not end with a line break" in note for note in read(tmp_path / "a.txt").notes)
     (tmp_path / "a.txt").write_bytes(b"7 30 10\n8 1\n")
-    assert not any("no end" in note for note in read(tmp_path / "a.txt").notes)
+    assert not any("line break" in note for note in read(tmp_path / "a.txt").notes)
 
 
 def test_titles_and_categories_of_any_length_fit_a_message(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_every_kind_of_file_gives_the_same_events(tmp_path: Path, content: bytes
     assert data.notes == (
         "read as: columns by name",
         "times of when read as s",
-        "rating scale 1 to 4.5: the least and the greatest value of stars",
+        "rating scale 1 to 4.5: the smallest and the largest value of stars",
     )
     assert read_columns(tmp_path / "log.of.mine", ALL, (0.5, 5.0)).rating_scale == (0.5, 5.0)
 
@@ -100,7 +100,7 @@ def test_without_times_lines_are_in_order(tmp_path: Path) -> None:
     data = read_columns(written(tmp_path / "x.csv", "u,i\n1,9\n2,5\n1,3\n1,9\n"), Columns("u", "i"))
     assert data.events.filter(pl.col("user") == "1")["item"].to_list() == ["9", "3", "9"]
     assert not data.timed
-    assert "no column of times" in data.notes[1]
+    assert "no time column" in data.notes[1]
 
 
 def test_numbers_that_became_floats_are_the_same_names(tmp_path: Path) -> None:
@@ -133,19 +133,19 @@ def test_what_an_event_is_by_its_columns(tmp_path: Path) -> None:
         ("who,what,when,stars,kind,said,where\na,b,soon,,click,,\n",
          "x, line 2: when: time 'soon': expected a whole number"),
         ("who,what,when,stars,kind,said,where\na,b,12345,,click,,\n",
-         "x, line 2: when: 12345 is between 1990 and 2100 in no unit"),
+         "x, line 2: when: 12345 is not between 1990 and 2100 in any unit"),
         (f"who,what,when,stars,kind,said,where\na,b,{T},,click,,\na,c,{T}000,,click,,\n",
          "x, line 3: when: a time in ms, but line 2 has s; expected one unit"),
         (f"who,what,when,stars,kind,said,where\na,b,{T},,click,,\na,c,2015-10-27,,click,,\n",
          "x, line 3: when: a time in ISO 8601, but line 2 has s"),
-        (f"who,what,when,stars,kind,said,where\na,b,{T},3,rating,,\n", "every value is 3, which tells nothing; leave"),
+        (f"who,what,when,stars,kind,said,where\na,b,{T},3,rating,,\n", "every value is 3, so the values say nothing; leave"),
         ('{"who": 1}\n', "x, line 1: missing field 'what'"),
         ('{"who": 1, "what": true, "when": 1}\n', "x, line 1: what: found True, expected a text or a whole number"),
         ('{"who": 1, "what": 1.5e400, "when": 1}\n', "x, line 1: "),
         ('{"who": 1, "what": 2}\n', "x, line 1: kind: found 'None', expected click"),
         ("", "x, line 1: no column"),
-        ("who,what,when,stars,kind,said,where\n", "x: no row in it"),
-        ('who,what,when,stars,kind,said,where\na,b,5,,comment,"open,\n', "x, line 2: a double quote opens a field there"),
+        ("who,what,when,stars,kind,said,where\n", "x: found no rows"),
+        ('who,what,when,stars,kind,said,where\na,b,5,,comment,"open,\n', "x, line 2: a double quote opens a field here"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_names_the_line(tmp_path: Path, content: str, told: str) -> None:
@@ -154,7 +154,7 @@ def test_what_is_wrong_names_the_line(tmp_path: Path, content: str, told: str) -
 
 
 def test_a_folder_or_a_missing_column_of_parquet(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder; with names of columns, name one file"):
+    with pytest.raises(DataError, match="is a folder; if you name columns, name one file"):
         read_columns(tmp_path, ALL)
     with pytest.raises(DataError, match="no column nobody; columns found: what, kind"):
         read_columns(written(tmp_path / "x", parquet()), Columns("nobody", "what"))
@@ -202,7 +202,7 @@ def test_the_weights_of_actions_and_their_column_name_each_other() -> None:
         if name in ("train", "evaluate"):
             assert "--action-column" in helps["--action"], name
             assert "--action " in helps["--action-column"], name
-    with pytest.raises(DataError, match="a column of actions is named by --action-column"):
+    with pytest.raises(DataError, match="to name a column of actions, use --action-column"):
         parse_weights(["verb"])
 
 
@@ -342,7 +342,7 @@ def test_items_that_the_file_of_items_lacks_are_noted_with_the_number_of_their_e
     assert not any("lack" in note for note in read(tmp_path).notes)
     written(tmp_path / "items.csv", "item,title\nA,Spoon\nB,Can\n")
     (note,) = [note for note in read(tmp_path).notes if "lack" in note]
-    assert note == r"3 of 6 events name items that the items lack, 2 in all: '19.99', '5.49\x1b'"
+    assert note == r"3 of 6 events name items that the file of items lacks, 2 items in all: '19.99', '5.49\x1b'"
     written(tmp_path / "items.csv", "item,title\nA,Spoon\n19.99,x\n5.49\x1b,y\n")
     assert not any("lack" in note for note in read(tmp_path).notes)
 
@@ -371,7 +371,7 @@ def test_a_time_in_a_csv_of_messages_says_what_was_found_and_expected(tmp_path: 
 )
 def test_a_header_in_the_middle_of_a_file_is_refused(tmp_path: Path, content: str, line: int) -> None:
     path = written(tmp_path / "both.csv", content)
-    with pytest.raises(DataError, match=rf"both\.csv, line {line}: the header again, .*take that line out"):
+    with pytest.raises(DataError, match=rf"both\.csv, line {line}: the header again, .*remove this line"):
         read_columns(path, Columns("user", "item"))
 
 

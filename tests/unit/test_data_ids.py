@@ -116,7 +116,9 @@ WORDS = ("NULL", "null", "None", "\\N", "nan", "NaN", "NA", "N/A", "<NA>")
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_for_no_value_is_no_id_in_any_table(tmp_path: Path, word: str) -> None:
     assert word in NULLS
-    told = f"u: found {word!r}, which programs write for no value; expected a name or a number: leave the row out"
+    told = (
+        f"u: found {word!r}, which programs write for a missing value; expected a name or a number: leave the row out"
+    )
     assert f"x.csv, line 3: {told}" in said(csv(tmp_path / "x.csv", "a", word))
     assert f"x.jsonl, line 2: {told}" in said(jsonl(tmp_path / "x.jsonl", '"a"', json.dumps(word)))
     assert f"x.parquet, line 2: {told}" in said(parquet(tmp_path / "x.parquet", ["a", word], pl.String))

@@ -65,6 +65,6 @@ def test_text_beside_other_data_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "orders.csv").write_text("customer;sku;when\n1;a;2024-01-01\n2;b;2024-01-02\n")
     for notes in ("Exported from the shop on Monday by Bob\nAsk him for details\n", "1 7 8 9\n2 7 9\n"):
         (tmp_path / "info.txt").write_text(notes)
-        with pytest.raises(DataError, match=r"info\.txt.*orders\.csv.*name one file") as found:
+        with pytest.raises(DataError, match=r"info\.txt.*orders\.csv.*name that file instead of the folder") as found:
             read(tmp_path)
         assert "--user COLUMN --item COLUMN" in str(found.value)

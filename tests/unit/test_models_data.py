@@ -176,7 +176,7 @@ def test_messages_are_accepted_by_the_worker() -> None:
 def test_unknown_folders_say_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"movies.csv.*reviews.jsonl"):
         read(tmp_path)
-    with pytest.raises(DataError, match="is not a folder and not a file"):
+    with pytest.raises(DataError, match="is neither a folder nor a file"):
         read(tmp_path / "nowhere")
 
 

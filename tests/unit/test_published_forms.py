@@ -456,7 +456,7 @@ CAPTIONS = "kuairec_caption_category.csv"
             INTERACTIONS,
             "book_id,is",
             "book,is",
-            r"line 1: missing the columns book_id; found 'user_id,book",
+            r"line 1: missing columns book_id; found 'user_id,book",
         ),
         (
             "goodreads table",
@@ -473,7 +473,7 @@ CAPTIONS = "kuairec_caption_category.csv"
             r"line 2: time '12.11.2019 6:11:30 PM': expected a time such as",
         ),
         ("mind", "behaviors.tsv", "N20678-0 N39317-1", "N20678-0 N39317-2", r"line 2: impressions 'N20678-0 N39317-2"),
-        ("mind", "behaviors.tsv", "U13740\t11/10", "U13740 11/10", r"line 3: .*expected 5 fields with '\\t' between"),
+        ("mind", "behaviors.tsv", "U13740\t11/10", "U13740 11/10", r"line 3: .*expected 5 fields separated by '\\t'"),
         ("mind", "news.tsv", "\tThe Cost", "", r"news.tsv, line 2: .*expected 8 fields"),
         (
             "retailrocket",
@@ -494,7 +494,7 @@ CAPTIONS = "kuairec_caption_category.csv"
             "events.csv",
             "257597,view",
             '2575""97,view',
-            r"line 2: a double quote in a wrong place",
+            r"line 2: a double quote in the wrong place",
         ),
         ("retailrocket", "events.csv", "257597,add", ",add", r"line 3: visitorid: id ''"),
         (
@@ -516,7 +516,7 @@ CAPTIONS = "kuairec_caption_category.csv"
             "yoochoose-clicks.dat",
             ",214536502,11",
             ",214536502",
-            r"line 3: .*expected 4 fields with ',' between",
+            r"line 3: .*expected 4 fields separated by ','",
         ),
         ("yoochoose", "yoochoose-buys.dat", "2014-04-07T14", "2014-04-07T25", r"buys.dat, line 1: time '2014-04-07T25"),
         (
@@ -538,7 +538,7 @@ CAPTIONS = "kuairec_caption_category.csv"
             "train-purchases.csv",
             ";16421",
             "",
-            r"purchases.csv, line 2: .*expected 6 fields with ';' between",
+            r"purchases.csv, line 2: .*expected 6 fields separated by ';'",
         ),
         (
             "lastfm",
@@ -565,10 +565,10 @@ CAPTIONS = "kuairec_caption_category.csv"
             "27;9",
             r"item_categories.csv, line 3: feat '27;9': expected a list",
         ),
-        ("kuairec", CAPTIONS, ",727,", ",", r"caption_category.csv, line 4: 9 fields; expected 10"),
+        ("kuairec", CAPTIONS, ",727,", ",", r"caption_category.csv, line 4: found 9 fields, expected 10"),
         ("recbole", "ml-100k.inter", "891717742.0", "today", r"line 3: timestamp 'today': expected a number"),
         ("recbole", "ml-100k.inter", "302\t1\t", "302\tinf\t", r"line 4: rating 'inf': expected a number"),
-        ("recbole", "ml-100k.inter", "196\t242", "196 242", r"line 2: .*expected 4 fields with '\\t' between"),
+        ("recbole", "ml-100k.inter", "196\t242", "196 242", r"line 2: .*expected 4 fields separated by '\\t'"),
         ("recbole", "ml-100k.item", "\tCrime Film-Noir", "", r"ml-100k.item, line 3: .*expected 4 fields"),
     ],
 )
@@ -688,7 +688,7 @@ def test_of_an_item_that_is_described_twice_the_title_that_is_there_is_kept(tmp_
 
 def test_no_events_are_told(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text(",".join(shops.RETAIL) + "\n")
-    with pytest.raises(DataError, match="no events in it"):
+    with pytest.raises(DataError, match="found no events"):
         read(tmp_path, "retailrocket")
 
 

@@ -1,1 +1,1 @@
-"""The forms of data sets that freshet reads, one module a family; FORMS in each module lists its forms."""
+"""Define the forms of data sets that freshet reads, one module per family. FORMS in each module lists its forms."""

@@ -1,6 +1,8 @@
-"""Amazon ratings alone, as CSV: a rating is a rating. 2014 and 2018 have no header and differ in the order of the columns, so
-the look of an ASIN decides: ten characters, B0 or digits first. McAuley et al., SIGIR 2015; Ni et al., EMNLP 2019; Hou et al.,
-arXiv 2403.03952.
+"""Read Amazon ratings alone, as CSV: a rating is a rating.
+
+The files of 2014 and 2018 have no header and differ in the order of the columns, so the pattern of an ASIN decides: ten
+characters that begin with B0 or digits. McAuley et al., SIGIR 2015; Ni et al., EMNLP 2019; Hou et al., arXiv
+2403.03952.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ from stream.core.messages import RATING
 ASIN: Final = re.compile(r"(B0[A-Z0-9]{8}|[0-9]{9}[0-9X])", re.ASCII)
 USER: Final = re.compile(r"A[A-Z0-9]{8,30}", re.ASCII)
 FIRST: Final = 788_918_400_000
-"""1995-01-01 in epoch ms: Amazon opened in that year."""
+"""1995-01-01 in epoch ms. Amazon opened in that year."""
 OF_2014: Final = ("user", "item", "rating", "timestamp")
 OF_2018: Final = ("item", "user", "rating", "timestamp")
 OF_2023: Final = ("user_id", "parent_asin", "rating", "timestamp")
 
 
 def _order(source: Source) -> tuple[str, ...] | None:
-    """The columns by the looks of the first lines; None where they are not these, or tell nothing."""
+    """Return the columns in the order that the first lines show. Returns None if the lines fit neither order."""
     path = source.only(".csv")
     lines = [line.split(",") for line in source.head(path, 100) if line] if path else []
     if not lines or any(len(line) != 4 for line in lines):
@@ -45,7 +47,7 @@ def _read(source: Source, order: tuple[str, ...]) -> DataSet:
     path = source.only(".csv") or source.path
     made = {
         "user": ("user", _looks(USER, "a reviewer (A and more letters or digits)")),
-        "item": ("item", _looks(ASIN, "an ASIN (ten characters, B0 or digits first)")),
+        "item": ("item", _looks(ASIN, "an ASIN (ten characters that begin with B0 or digits)")),
         "value": ("rating", ratings(source.scale(SCALE))),
         "time": ("timestamp", times(1000, FIRST)),
     }

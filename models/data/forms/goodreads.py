@@ -1,5 +1,7 @@
-"""Goodreads (UCSD Book Graph), whole or by genre. A book put on a shelf is a click; with stars it is a rating, with a text a
-comment whose value is the stars (0 stars: none). The table goodreads_interactions.csv has no times.
+"""Read Goodreads (UCSD Book Graph), whole or by genre.
+
+A book that is put on a shelf is a click. With stars it is a rating. With a text it is a comment whose value is the
+stars (0 stars: none). The table goodreads_interactions.csv has no times.
 """
 
 from __future__ import annotations
@@ -35,14 +37,17 @@ from stream.core.messages import CLICK, COMMENT, RATING, Item
 SCALE: Final = (1.0, 5.0)
 COLUMNS: Final = ("user_id", "book_id", "is_read", "rating", "is_reviewed")
 TABLE: Final = "goodreads_interactions.csv"
-STATES: Final = frozenset({"to-read", "currently-reading", "read"})  # shelves that say nothing of the book
-SPOILERS: Final = "goodreads_reviews_spoiler.json"  # the same reviews cut into sentences, without a time of day
+STATES: Final = frozenset({"to-read", "currently-reading", "read"})  # shelves that say nothing about the book
+SPOILERS: Final = "goodreads_reviews_spoiler.json"  # the same reviews split into sentences, without a time of day
 MOST: Final = 10  # shelves kept as categories
 
 
 def read(source: Source) -> DataSet:
-    """Streams JSON lines: some 30,000 a second. A review that stands in both kinds of files is one event, with the whole
-    text. The time is that of date_added, in the zone that it names."""
+    """Stream JSON lines, about 30,000 per second.
+
+    A review that is in both kinds of files is one event, with the whole text. The time is date_added, in the zone that
+    it names.
+    """
     made: dict[str, Event] = {}
     scale = source.scale(SCALE)
     for path in _events(source):
@@ -57,12 +62,15 @@ def fits(source: Source) -> bool:
 
 
 def read_table(source: Source) -> DataSet:
-    """The table numbers its books; book_id_map.csv beside it gives their own ids, which goodreads_books*.json describes."""
+    """Read the table.
+
+    It numbers its books; book_id_map.csv next to it maps the numbers to the ids in goodreads_books*.json.
+    """
     path = chosen(source, TABLE) or source.need(TABLE)
     own = source.find("book_id_map.csv")
     numbers = {} if own is None else _own_ids(own)
     tables = [_table(path, table, numbers, source.scale(SCALE)) for table in fields(path, COLUMNS)]
-    # The n-th event of a user is dated n minutes after the start: only the order within a user means anything.
+    # The n-th event of a user is dated n minutes after the start. Only the order within a user means anything.
     at = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
     whole = pl.concat(tables).with_columns(time=ORDER_START + at * ORDER_STEP)
     rated = pl.col("stars") != 0
@@ -76,7 +84,7 @@ def fits_table(source: Source) -> bool:
 
 
 def _events(source: Source) -> list[Path]:
-    """Reviews first: they have the whole text."""
+    """Return the files with events, reviews first, because they have the whole text."""
     reviews = matching(source, "goodreads_reviews", ".json")
     paths = [*reviews, *matching(source, "goodreads_interactions", ".json")]
     paths = [path for path in paths if not path.name.lower().startswith(SPOILERS)]
@@ -95,7 +103,7 @@ def _event(row: dict[str, Any], scale: Scale) -> tuple[str, Event]:
 
 
 def _stars(value: Any, scale: Scale) -> float:
-    """0 for none."""
+    """Return the stars, 0 for none."""
     try:
         return 0.0 if str(value) in ("0", "0.0") else rating(value, scale)
     except ValueError as error:
@@ -131,10 +139,13 @@ def _books(source: Source) -> Iterable[Item]:
 
 
 def _genres(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """The genres of a book, those that most readers name first; one name may list several with commas between."""
+    """Return a book and its genres, those that most readers name first.
+
+    One name may list several, separated by commas.
+    """
     counts = row["genres"]
     if not isinstance(counts, dict):
-        raise ValueError("genres: expected an object of names and counts")
+        raise ValueError("genres: expected an object with names and counts")
     ordered = sorted(counts, key=lambda name: -_readers(counts[name]))
     return field(row, "book_id", identity), [one for name in ordered for one in name.split(",")]
 
@@ -160,7 +171,7 @@ def _shelves(value: Any) -> list[str]:
 
 TERMS: Final = "academic use only, no redistribution, no commercial use (https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)"
 ORIGIN: Final = "M. Wan and J. McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018"
-BOOKS: Final = "and beside it, where wanted, goodreads_books*.json(.gz) and goodreads_book_genres*.json(.gz)"
+BOOKS: Final = "optionally with goodreads_books*.json(.gz) and goodreads_book_genres*.json(.gz) in the same folder"
 BESIDE: Final = (
     "goodreads_books*.json", "goodreads_book_genres*.json", "goodreads_book_authors*.json", "goodreads_book_series*.json",
     "goodreads_book_works*.json", "book_id_map.csv", "user_id_map.csv",
@@ -178,8 +189,8 @@ FORMS: Final[tuple[Form, ...]] = (
     ),
     Form(
         name="Goodreads table",
-        expected="goodreads_interactions.csv (user_id,book_id,is_read,rating,is_reviewed), and beside it, where wanted, "
-        "book_id_map.csv and goodreads_books*.json(.gz)",
+        expected="goodreads_interactions.csv (user_id,book_id,is_read,rating,is_reviewed), optionally with "
+        "book_id_map.csv and goodreads_books*.json(.gz) in the same folder",
         terms=TERMS,
         origin=ORIGIN,
         fits=fits_table,

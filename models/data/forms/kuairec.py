@@ -1,5 +1,7 @@
-"""KuaiRec: short videos. A video that was shown is a rating: its value is the watch ratio (time played by length), cut at 2.
-As in the paper, from 2 on the user liked the video; 0 is a video that was passed over.
+"""Read KuaiRec: short videos. A video that was shown is a rating.
+
+Its value is the watch ratio (time played divided by length), capped at 2. As in the paper, 2 means that the user liked
+the video; 0 means that the user skipped it.
 """
 
 from __future__ import annotations
@@ -37,8 +39,11 @@ START: Final = re.compile(r"\d+,", re.ASCII)
 
 
 def read(source: Source) -> DataSet:
-    """Both matrices where both are there; no pair of user and video stands in both. The time is `timestamp`, seconds (`time`
-    is the clock of Beijing). Rows of the small matrix without a time, 4 in a hundred, are left out, and that is logged."""
+    """Read both matrices, or the one that exists. No pair of user and video is in both.
+
+    The time is `timestamp`, in seconds (`time` is Beijing time). Rows of the small matrix without a time, 4 in a
+    hundred, are left out, and a warning is logged.
+    """
     found = [path for name in MATRICES if (path := source.find(name))]
     tables = [table for path in found or [chosen(source) or source.need(MATRICES[0])] for table in _matrix(path)]
     return collected(source, pl.concat(tables), _videos(source).values(), SCALE)
@@ -65,7 +70,11 @@ def _matrix(path: Path) -> list[pl.DataFrame]:
 
 
 def _videos(source: Source) -> dict[str, Item]:
-    """Named by the caption, else the text on the cover; kinds by the names of three levels, else by the numbers of `feat`."""
+    """Return the videos by id.
+
+    The title is the caption, else the text on the cover. The categories are the names of three levels, else the numbers
+    of `feat`.
+    """
     videos: dict[str, Item] = {}
     if path := source.find("item_categories.csv"):
         videos |= {one.item: one for one in csv_rows(path, ("video_id", "feat"), _numbered_kinds)}
@@ -89,8 +98,11 @@ def _numbers(value: str) -> list[str]:
 
 
 def _captions(path: Path) -> Iterator[Item]:
-    """Some captions of the published file run on in the next line without quotation marks: a line that does not begin with a
-    number and a comma goes on with the one before."""
+    """Read the captions.
+
+    Some captions of the published file continue on the next line without quotation marks: a line that does not begin
+    with a number and a comma continues the line before it.
+    """
     header: list[str] | None = None
     for number, text in _whole(path):
         try:
@@ -102,7 +114,7 @@ def _captions(path: Path) -> Iterator[Item]:
             require_columns(path, header, CAPTION_COLUMNS)
             continue
         if len(cells) != len(header):
-            raise DataError(f"{path}, line {number}: {len(cells)} fields; expected {len(header)}")
+            raise DataError(f"{path}, line {number}: found {len(cells)} fields, expected {len(header)}")
         row = dict(zip(header, cells, strict=True))
         try:
             name = field(row, "video_id", table_id)
@@ -132,7 +144,7 @@ FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="KuaiRec",
         expected="big_matrix.csv, small_matrix.csv or both (user_id,video_id,play_duration,video_duration,time,date,timestamp,"
-        "watch_ratio), and beside them, where wanted, item_categories.csv and kuairec_caption_category.csv",
+        "watch_ratio), optionally with item_categories.csv and kuairec_caption_category.csv in the same folder",
         terms="CC BY-SA 4.0 (https://kuairec.com/)",
         origin="C. Gao et al., KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems, CIKM 2022",
         fits=fits,

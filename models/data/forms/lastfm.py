@@ -1,6 +1,7 @@
-"""Last.fm 1K: what a thousand people listened to. A track that was played is a click on its ARTIST: a tenth of the tracks have
-no id, and a user plays few tracks again, but artists often. The artist's id is that of MusicBrainz, or the name where it has
-none.
+"""Read Last.fm 1K: what a thousand people listened to.
+
+A track that was played is a click on its ARTIST: a tenth of the tracks have no id, and users rarely play a track again
+but often return to an artist. The artist's id is that of MusicBrainz, or the name if there is none.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ SHAPE: Final = re.compile(r"user_\d+\t\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(\t[^\t]*){
 
 
 def read(source: Source) -> DataSet:
-    """The file has no header, and a quotation mark in it is a plain character."""
+    """Read the plays. The file has no header, and a quotation mark in it is a plain character."""
     path = chosen(source, PLAYS) or source.need(PLAYS)
     tables, artists = [], []
     for table in fields(path, COLUMNS, "\t", header=False, quoted=False):
         by_name = pl.col("name").str.slice(0, MAX_ID)
         table = table.with_columns(item=pl.when(pl.col("artist") == "").then(by_name).otherwise(pl.col("artist")))
-        check(path, table, "artist", pl.col("item") != "", "an artist's id, or a name behind it")
+        check(path, table, "artist", pl.col("item") != "", "an artist's id, or a name after it")
         table = table.with_columns(**converted(path, table, {"item": ("item", names)}))
         table = with_dates(path, with_ids(path, table, "user"), "time", "%Y-%m-%dT%H:%M:%SZ", "2009-05-04T23:08:57Z")
         tables.append(shaped(table, CLICK))
@@ -51,7 +52,7 @@ def fits(source: Source) -> bool:
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="Last.fm 1K",
-        expected=f"{PLAYS} (tabs between, no header)",
+        expected=f"{PLAYS} (separated by tabs, no header)",
         terms="non-commercial use, distributed with permission of Last.fm (http://ocelma.net/MusicRecommendationDataset/lastfm-1K.html)",
         origin="O. Celma, Music Recommendation and Discovery, Springer 2010",
         fits=fits,

@@ -1,8 +1,9 @@
-"""A log of freshet's own messages: clicks, ratings, comments and items, as JSON lines, CSV or Parquet, plain or packed.
+"""Read a log of freshet's own messages: clicks, ratings, comments and items.
 
-One message a line or row, fields as in stream.core.messages; in a CSV an empty field is none, and categories have |
-between. Files
-that are missing are empty. Items without a file are taken from the events; a later line of the same item replaces an earlier one.
+The files are JSON lines, CSV or Parquet, plain or packed. Each line or row is one message, with the fields of
+stream.core.messages. In a CSV an empty field means no value, and categories are separated by |. A missing file counts
+as empty. Without a file of items, the items are those of the events. A later line for the same item replaces an earlier
+one.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from stream.core.messages import BEHAVIOURS, SOURCE_TOPICS, Click, Comment, Item
 from stream.core.refusals import found
 from stream.core.validation import shown
 
-SCALE: Final = (0.5, 5.0)  # of the settings' default; a log does not say its own
+SCALE: Final = (0.5, 5.0)  # the default of the settings; a log does not name its scale
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
 WIDENED: Final = (
-    "the rating scale is {0:g} to {1:g}: widened from {2:g} to {3:g} to hold the ratings found; if theirs is another, say "
-    "--rating-scale LOW HIGH; the worker needs rating_scale = [{0}, {1}]"
+    "the rating scale is {0:g} to {1:g}: widened from {2:g} to {3:g} to hold the ratings found; if the data have another "
+    "scale, give --rating-scale LOW HIGH; the worker needs rating_scale = [{0}, {1}]"
 )
 KINDS: Final[dict[str, type[Click] | type[Rating] | type[Comment]]] = {
     "clicks": Click,
@@ -58,7 +59,7 @@ def _files(source: Source, topic: str) -> list[Path]:
 
 
 def _fits(source: Source) -> bool:
-    """By names of files that are ours alone; ratings.csv and .json may be others', so there the fields decide."""
+    """Check the file names. For .csv and .json, which other forms use too (ratings.csv), the fields decide."""
     return any(_ours(source, topic, path) for topic in SOURCE_TOPICS for path in _files(source, topic))
 
 
@@ -70,19 +71,19 @@ def _ours(source: Source, topic: str, path: Path) -> bool:
 
 
 def _time(text: str) -> int:
-    """A cell of a CSV as epoch ms. Raises ValueError."""
+    """Return a cell of a CSV as epoch ms. Raises ValueError."""
     if not text.lstrip("-")[:1].isdecimal():
         raise ValueError(f"time: found {found(text)}, expected epoch milliseconds or ISO 8601")
     return instant(text, 1)
 
 
 def _read(source: Source) -> DataSet:
-    """The rating scale is the one that is named for the data, else 0.5 to 5, widened where ratings lie outside."""
+    """Read the log. The rating scale is the one given for the data, else 0.5 to 5, widened if ratings lie outside."""
     events: list[Event] = []
     for behaviour, topic in enumerate(SOURCE_TOPICS):
         events += (_event(behaviour, message) for message in _messages(source, topic, KINDS[topic]))
     if not events:
-        raise DataError(f"{source.path}: no {', no '.join(BEHAVIOURS)} in it")
+        raise DataError(f"{source.path}: found no {', no '.join(BEHAVIOURS)}; expected at least one")
     items = described(_messages(source, "items", Item))
     values = [event.value for event in events if event.value == event.value]
     scale = source.scale((min([SCALE[0], *values]), max([SCALE[1], *values])))
@@ -91,13 +92,16 @@ def _read(source: Source) -> DataSet:
 
 
 def _unknown(events: Sequence[Event], items: Sequence[Item]) -> Iterator[str]:
-    """One note where events name items that the items lack: often a wrong column, such as prices in place of ids."""
+    """Yield one note if events name items that the file of items lacks.
+
+    Often a column is wrong, such as prices in place of ids.
+    """
     known = {one.item for one in items}
     lacking = Counter(event.item for event in events if event.item not in known) if known else Counter[str]()
     if lacking:
         first = ", ".join(shown(item) for item in list(lacking)[:NAMED]) + (", ..." if len(lacking) > NAMED else "")
-        count = f"{lacking.total():,} of {len(events):,} events name items that the items lack"
-        yield f"{count}, {len(lacking):,} in all: {first}"
+        count = f"{lacking.total():,} of {len(events):,} events name items that the file of items lacks"
+        yield f"{count}, {len(lacking):,} items in all: {first}"
 
 
 def _messages(source: Source, topic: str, kind: type[Kind]) -> Iterator[Kind]:
@@ -125,8 +129,10 @@ def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind], scale: Scale | N
 
 
 def _require_ids(row: Mapping[str, Any]) -> None:
-    """Raises ValueError where a row of a table has a word for no value, or a rounded number, as an id. A message of JSON may name
-    a user so."""
+    """Raise ValueError if a row of a table has a word for a missing value, or a rounded number, as an id.
+
+    A JSON message may have such an id.
+    """
     for name in ("user", "item"):
         if isinstance(text := row.get(name), str) and text:
             try:
@@ -157,11 +163,11 @@ _READ: Final[dict[str, Callable[[str], Any]]] = {
     "scenes": lambda text: text.split("|"),
     "available": _yes,
 }
-"""How a field of a CSV that is no text is read."""
+"""How a CSV field that is not a text is read."""
 
 
 def parquet(path: Path) -> pl.DataFrame:
-    """A whole Parquet file, plain or packed. Raises DataError."""
+    """Read a whole Parquet file, plain or packed. Raises DataError."""
     try:
         with open_bytes(path) as file:
             return pl.read_parquet(io.BytesIO(file.read()))
@@ -180,7 +186,7 @@ def _parquet(path: Path, kind: type[Kind], scale: Scale | None) -> Iterator[Kind
 
 
 def _made(row: dict[str, Any], kind: type[Kind], scale: Scale | None) -> Kind:
-    """A row as the wire would read it. scale: of its value, None for any. Raises ValueError."""
+    """Return a row as the message that a worker would read. scale: of its value, None for any. Raises ValueError."""
     try:
         made = convert(row, kind)
         if scale and (value := getattr(made, "value", None)) is not None:
@@ -203,7 +209,7 @@ def _event(behaviour: int, message: Click | Rating | Comment) -> Event:
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         "freshet's messages",
-        "clicks, ratings, comments (.jsonl, .json, .csv or .parquet) with items beside them, or one of these alone",
+        "clicks, ratings, comments (.jsonl, .json, .csv or .parquet) with items in the same folder, or one of these alone",
         "your own",
         "docs/messages.md",
         _fits,

@@ -1,9 +1,10 @@
-"""MIND, the Microsoft news data set: a click on a piece of news is a click. behaviors.tsv and news.tsv have no header, and a
-quotation mark in them is a plain character.
+"""Read MIND, the Microsoft news data set: a click on a piece of news is a click.
 
-The history of a user's first impression becomes clicks before it, a minute apart, in order; the histories of the later
-impressions say the same again and are passed over. What an impression shows is a click where it is marked 1. In the test
-set nothing is marked: there only histories become clicks.
+behaviors.tsv and news.tsv have no header, and a quotation mark in them is a plain character.
+
+The history of a user's first impression becomes clicks before it, in order and a minute apart. The histories of the
+later impressions repeat it and are skipped. An item in an impression is a click if it is marked 1. In the test set
+nothing is marked, so only histories become clicks.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ STEP: Final = 60_000
 
 
 def read(source: Source) -> DataSet:
-    """Times are read as UTC (the file names no zone)."""
+    """Read the data set. Times are read as UTC (the file names no zone)."""
     path = chosen(source, BEHAVIORS) or source.need(BEHAVIORS)
     firsts: list[pl.DataFrame] = []
     clicks: list[pl.DataFrame] = []
     for table in fields(path, COLUMNS, "\t", header=False, quoted=False):
         rows = _checked(path, table)
         clicks.append(_clicks(path, rows))
-        # Of two impressions at one time the one with the longer history is the later.
+        # Of two impressions at the same time, the one with the longer history is the later one.
         ordered = rows.select("user", "time", "history", LINE).sort("time", pl.col("history").str.len_chars())
         firsts = [_earliest([*firsts, ordered])]
     news = source.find(NEWS)
@@ -65,7 +66,7 @@ def fits(source: Source) -> bool:
 
 
 def _earliest(impressions: list[pl.DataFrame]) -> pl.DataFrame:
-    """The first impression of each user."""
+    """Return the first impression of each user."""
     ordered = pl.concat(impressions).sort("time", maintain_order=True)
     return ordered.unique("user", keep="first", maintain_order=True)
 
@@ -81,10 +82,10 @@ def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
         table,
         "impressions",
         good,
-        "news ids with -1 or -0 behind each (in the test set N and a number), blanks between",
+        "news ids separated by blanks, each followed by -1 or -0 (in the test set N and a number)",
     )
     check(
-        path, table, "history", ~pl.col("history").str.contains("  ", literal=True), "news ids with one blank between"
+        path, table, "history", ~pl.col("history").str.contains("  ", literal=True), "news ids separated by one blank"
     )
     return table
 
@@ -96,7 +97,10 @@ def _clicks(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _histories(path: Path, first: pl.DataFrame) -> pl.DataFrame:
-    """The times go back from the impression: the last click of the history is one step before it."""
+    """Return the clicks of the histories.
+
+    Their times count back from the impression: the last click is one step before it.
+    """
     known = first.filter(pl.col("history") != "").with_columns(item=pl.col("history").str.split(" "))
     back = pl.int_ranges(pl.col("item").list.len().cast(pl.Int64), 0, -1)
     rows = (
@@ -118,8 +122,8 @@ def _item(name: str, title: str, abstract: str, category: str, subcategory: str)
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="MIND",
-        expected="behaviors.tsv (impression, user, time, history, impressions; tabs between, no header), and beside it, where "
-        "wanted, news.tsv",
+        expected="behaviors.tsv (impression, user, time, history, impressions; separated by tabs, no header), optionally with "
+        "news.tsv in the same folder",
         terms="Microsoft Research License Terms: research use (https://msnews.github.io/)",
         origin="F. Wu et al., MIND: A Large-scale Dataset for News Recommendation, ACL 2020",
         fits=fits,

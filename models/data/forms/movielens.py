@@ -1,4 +1,6 @@
-"""MovieLens as CSV (20M, 25M, 32M, latest, latest-small): a rating is a rating, a tag a comment, a movie's genres its categories.
+"""Read MovieLens as CSV (20M, 25M, 32M, latest, latest-small).
+
+A rating is a rating, a tag is a comment, and the genres of a movie are its categories.
 F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5 (4), 2015.
 """
 
@@ -28,7 +30,7 @@ ORIGIN: Final = "https://grouplens.org/datasets/movielens/; Harper and Konstan, 
 
 
 def names(source: Source, path: Path, separator: str = ",") -> list[str]:
-    """The fields of the first line, as a header would name them."""
+    """Return the fields of the first line, as if it were a header."""
     first = source.head(path, 1)
     return (split(first[0], separator) or []) if first else []
 
@@ -39,7 +41,10 @@ def _fits(source: Source) -> bool:
 
 
 def _read(source: Source) -> DataSet:
-    """Times are seconds in the files and milliseconds here. Movies rated but not listed stay events on unknown items."""
+    """Read the folder. Times are seconds in the files and milliseconds here.
+
+    Ratings of movies that movies.csv does not list stay events on unknown items.
+    """
     tables = [_ratings(source.need("ratings.csv"), source.scale(SCALE))]
     if tags := source.find("tags.csv"):
         made = {
@@ -59,7 +64,7 @@ def _alone(source: Source) -> Path | None:
 
 
 def _read_alone(source: Source) -> DataSet:
-    """The movies are those that are rated, without titles."""
+    """Read ratings.csv alone. The items are the rated movies, without titles."""
     path = _alone(source)
     scale = source.scale(SCALE)
     return dataset(source.name, _ratings(path or source.need("ratings.csv"), scale), [], scale)
@@ -83,7 +88,7 @@ def _movie(row: dict[str, str]) -> Item:
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         "MovieLens CSV",
-        "a folder with ratings.csv (userId,movieId,rating,timestamp), movies.csv (movieId,title,genres), tags.csv if there",
+        "a folder with ratings.csv (userId,movieId,rating,timestamp), movies.csv (movieId,title,genres) and optionally tags.csv",
         TERMS,
         ORIGIN,
         _fits,

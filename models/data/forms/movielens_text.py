@@ -1,7 +1,10 @@
-"""MovieLens 100K, 1M and 10M, text without a header: a rating is a rating, a tag a comment, genres are categories.
+"""Read MovieLens 100K, 1M and 10M, text without a header.
+
+A rating is a rating, a tag is a comment, and genres are categories.
 F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5 (4), 2015.
 
-Nothing in these files names their columns. So users and movies must be whole numbers there, and times lie in 1995 or later.
+Nothing in these files names their columns. So users and movies must be whole numbers, and times must be in 1995 or
+later.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from stream.core.errors import DataError
 from stream.core.messages import COMMENT, RATING, Item
 
 FIRST: Final = 788_918_400_000
-"""1995-01-01 in epoch ms: GroupLens rated no movie before."""
+"""1995-01-01 in epoch ms. GroupLens has no older ratings."""
 RATINGS: Final = ("user", "item", "rating", "timestamp")
 TAGS: Final = ("user", "item", "tag", "timestamp")
 MOVIES: Final = ("movie", "title", "genres")
@@ -72,7 +75,7 @@ def _ten_million(source: Source) -> bool:
 
 
 def _halves(source: Source) -> bool:
-    """10M has tags and half stars, 1M neither."""
+    """Check whether the data are 10M: it has tags and half stars, and 1M has neither."""
     path = source.need("ratings.dat")
     lines = (line.split("::") for line in source.head(path, 1000))
     return source.find("tags.dat") is not None or any("." in line[2] for line in lines if len(line) == 4)
@@ -128,7 +131,7 @@ _WHO: Final = {"user": ("user", numbers), "item": ("item", numbers), "time": ("t
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         "MovieLens 100K",
-        "u.data (user, item, rating, time with tabs between), u.item beside it",
+        "u.data (user, item, rating, time; separated by tabs), optionally with u.item in the same folder",
         TERMS,
         ORIGIN,
         _hundred_thousand,
@@ -137,7 +140,7 @@ FORMS: Final[tuple[Form, ...]] = (
     ),
     Form(
         "MovieLens 1M",
-        "ratings.dat (user::movie::rating::time, whole stars), movies.dat beside it",
+        "ratings.dat (user::movie::rating::time, whole stars), optionally with movies.dat in the same folder",
         TERMS,
         ORIGIN,
         _million,
@@ -146,7 +149,7 @@ FORMS: Final[tuple[Form, ...]] = (
     ),
     Form(
         "MovieLens 10M",
-        "ratings.dat (user::movie::rating::time, half stars), movies.dat and tags.dat beside it",
+        "ratings.dat (user::movie::rating::time, half stars), optionally with movies.dat and tags.dat in the same folder",
         TERMS,
         ORIGIN,
         _ten_million,

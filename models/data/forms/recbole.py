@@ -1,9 +1,9 @@
-"""RecBole atomic files: NAME.inter with a header of names and types (user_id:token, item_id:token, rating:float,
-timestamp:float; tabs between), and NAME.item beside it. A row with a rating is a rating, else a click.
+"""Read RecBole atomic files: NAME.inter with a header of names and types (user_id:token, item_id:token, rating:float,
+timestamp:float; separated by tabs), and NAME.item in the same folder. A row with a rating is a rating, else a click.
 
-The files do not say the unit of their times, one for a file: from 100,000,000,000 on they are taken for milliseconds (as seconds
-that would be the year 5138), else for seconds. A file with both is refused. The rating scale is that of the ratings found; where
-all are the same they say nothing, and the rows are clicks.
+The files do not name the unit of their times, which must be the same throughout a file. Times from 100,000,000,000 on
+are read as milliseconds (as seconds that would be the year 5138), smaller ones as seconds. A file with both is refused.
+The rating scale is that of the ratings found. If all ratings are the same they say nothing, and the rows are clicks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ QUOTED: Final = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
 
 def read(source: Source) -> DataSet:
-    """The folder's only .inter file. Without the column timestamp the order of the rows stands for time within a user."""
+    """Read the folder's only .inter file.
+
+    Without the column timestamp the order of the rows is the time order within a user.
+    """
     path = _inter(source)
     if path is None:
         raise DataError(f"{source.path}: expected one file NAME.inter; found {len(matching(source, '', '.inter'))}")
@@ -48,7 +51,7 @@ def read(source: Source) -> DataSet:
     rows = pl.concat(tables)
     timed = "timestamp" in columns
     rows = _timed(path, rows) if timed else rows.with_columns(time=_order())
-    # One value alone is no scale: it marks the pair and rates nothing.
+    # A single value is not a scale: it marks the pair of user and item and does not rate it.
     low, high = (rows["rating"].min(), rows["rating"].max()) if "rating" in columns and len(rows) else (None, None)
     items = [] if (described := source.find(f"{_stem(path)}.item")) is None else _items(source, described)
     if not isinstance(low, float) or not isinstance(high, float) or low == high:
@@ -67,7 +70,10 @@ def fits(source: Source) -> bool:
 
 
 def _inter(source: Source) -> Path | None:
-    """The one .inter file. Several (parts of a benchmark, or several data sets) are not one data set."""
+    """Return the .inter file if there is only one.
+
+    Several (parts of a benchmark, or several data sets) are not one data set.
+    """
     found = matching(source, "", ".inter")
     return found[0] if len(found) == 1 else None
 
@@ -77,7 +83,7 @@ def _stem(path: Path) -> str:
 
 
 def _files(source: Source) -> list[str]:
-    """All atomic files of the one data set."""
+    """Return the names of all atomic files of the data set."""
     path = _inter(source)
     ends = ("inter", "item", "user", "kg", "link", "net", "useremb", "itememb")
     return [] if path is None else [f"{escape(_stem(path))}.{end}" for end in ends]
@@ -103,14 +109,14 @@ def _typed(path: Path, table: pl.DataFrame, user: str) -> pl.DataFrame:
 
 
 def _timed(path: Path, rows: pl.DataFrame) -> pl.DataFrame:
-    """Adds `time` (epoch ms). Raises DataError where a row has a time in another unit than the first, or none."""
+    """Add `time` (epoch ms). Raises DataError if a time is in another unit than the first one, or out of range."""
     large = (rows["timestamp"] >= MILLISECONDS).alias("large")
     names = {True: "milliseconds", False: "seconds"}
     if len(rows) and large.any() and not large.all():
         line = rows.filter(large != large[0])[LINE][0]
         raise DataError(
             f"{path}, line {line}: timestamp: a time in {names[not large[0]]}, but line {rows[LINE][0]} has one in "
-            f"{names[bool(large[0])]} (from {MILLISECONDS:,.0f} on they are milliseconds); expected one unit in the file"
+            f"{names[bool(large[0])]} (times from {MILLISECONDS:,.0f} on are milliseconds); expected one unit in the file"
         )
     unit = 1 if large.any() else 1000
     time = (pl.col("timestamp") * unit).round()
@@ -135,7 +141,10 @@ def _items(source: Source, path: Path) -> list[Item]:
 
 
 def _kinds(text: str) -> list[str]:
-    """A token_seq has blanks between; names of several words are quoted, with commas between."""
+    """Split a token_seq.
+
+    Its names are separated by blanks, or, if they have several words, quoted and separated by commas.
+    """
     if "'" in text[:2] or '"' in text[:2]:
         return [one or other for one, other in QUOTED.findall(text)]
     return text.split(", ") if ", " in text else text.split()
@@ -144,9 +153,9 @@ def _kinds(text: str) -> list[str]:
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="RecBole atomic files",
-        expected="one NAME.inter (header user_id:token or session_id:token, item_id:token, and where known rating:float and "
-        "timestamp:float; tabs between), and beside it, where wanted, NAME.item",
-        terms="those of the data set that was converted (https://github.com/RUCAIBox/RecSysDatasets)",
+        expected="one NAME.inter (header user_id:token or session_id:token, item_id:token, and optionally rating:float and "
+        "timestamp:float; separated by tabs), optionally with NAME.item in the same folder",
+        terms="the terms of the data set that was converted (https://github.com/RUCAIBox/RecSysDatasets)",
         origin="W. X. Zhao et al., RecBole, CIKM 2021; https://recbole.io/docs/user_guide/data/atomic_files.html",
         fits=fits,
         read=read,

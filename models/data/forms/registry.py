@@ -1,7 +1,7 @@
-"""Every form that is known, in one explicit list.
+"""List every known form explicitly.
 
-A form that goes by the look of its lines alone (GENERAL) gives way to any other that fits: file names and fields say more. Where
-two others fit, the data are refused and both are named.
+A form that is recognised only by what its lines look like (GENERAL) gives way to any other form that fits, because file
+names and fields say more. If two other forms fit, the data are refused and the error names both.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
-"""Amazon reviews as lines of JSON: a review is a comment with a value and a text; metadata gives titles and categories.
+"""Read Amazon reviews as lines of JSON.
 
-2014: J. McAuley et al., Image-based Recommendations on Styles and Substitutes, SIGIR 2015. 2018: J. Ni et al., Justifying
-Recommendations, EMNLP 2019. 2023: Y. Hou et al., Bridging Language and Items for Retrieval and Recommendation, arXiv 2403.03952.
-Some files of 2014 hold Python dicts in place of JSON; they are parsed as plain values and never run. Where a folder holds
-reviews of several categories, the category (the file's name) is the scene.
+A review is a comment with a value and a text. Metadata give titles and categories.
+
+2014: J. McAuley et al., Image-based Recommendations on Styles and Substitutes, SIGIR 2015. 2018: J. Ni et al.,
+Justifying Recommendations, EMNLP 2019. 2023: Y. Hou et al., Bridging Language and Items for Retrieval and
+Recommendation, arXiv 2403.03952.
+
+Some files of 2014 hold Python dicts in place of JSON. They are parsed as plain values and never executed. If a folder
+holds reviews of several categories, the category (the file's name) is the scene.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ Parse = Callable[[str], Row]
 
 
 def first_row(source: Source, path: Path) -> Row:
-    """The object in the first line; empty where there is none."""
+    """Return the object in the first non-blank line, or {} if there is none."""
     line = next((line for line in source.head(path) if line.strip()), "")
     try:
         return _parser(line)(line)
@@ -39,7 +43,7 @@ def first_row(source: Source, path: Path) -> Row:
 
 
 def _parser(line: str) -> Parse:
-    """For a whole file, by its first line."""
+    """Return the parser for a whole file, by its first line."""
     try:
         json_object(line)
     except (ValueError, RecursionError):
@@ -48,14 +52,14 @@ def _parser(line: str) -> Parse:
 
 
 def _files(source: Source) -> tuple[list[Path], list[Path]]:
-    """(reviews, metadata), by name."""
+    """Return (reviews, metadata), by file name."""
     found = [path for path in source.listed if plain_name(path).lower().endswith(SUFFIXES)]
     meta = [path for path in found if plain_name(path).lower().startswith("meta_")]
     return [path for path in found if path not in meta], meta
 
 
 def _fits(source: Source, fields: set[str]) -> bool:
-    """Does every file of reviews have these fields in its first line?"""
+    """Check whether every file of reviews has these fields in its first line."""
     reviews, _ = _files(source)
     return bool(reviews) and all(fields <= set(first_row(source, path)) for path in reviews)
 
@@ -66,7 +70,10 @@ def _rows(source: Source, path: Path, make: Callable[[Row], Any]) -> Iterable[An
 
 
 def _read(source: Source, review: Callable[[Row, str, Scale], Event], meta: Callable[[Row], Item]) -> DataSet:
-    """Items without metadata have no title; metadata of items that nobody reviewed are items, too."""
+    """Read reviews and metadata.
+
+    Items without metadata have no title. Items with metadata but without reviews are included.
+    """
     reviews, described_by = _files(source)
     found: list[Event] = []
     scale = source.scale(SCALE)
@@ -74,17 +81,17 @@ def _read(source: Source, review: Callable[[Row, str, Scale], Event], meta: Call
         scene = _category(path) if len(reviews) > 1 else ""
         found += _rows(source, path, lambda row, scene=scene: review(row, scene, scale))  # type: ignore[misc]
     if not found:
-        raise DataError(f"{source.path}: no review in it")
+        raise DataError(f"{source.path}: found no reviews; expected at least one")
     return collected(source, found, (one for path in described_by for one in _rows(source, path, meta)), SCALE)
 
 
 def _category(path: Path) -> str:
-    """reviews_Books_5.json.gz -> Books."""
+    """Return the category in a file name: reviews_Books_5.json.gz -> Books."""
     return re.sub(r"^reviews_|_5$", "", plain_name(path).rsplit(".", 1)[0])[:256]
 
 
 def _text(row: Row, *names: str) -> str:
-    """Title and body in one."""
+    """Return title and body as one text."""
     parts = [row.get(name) or "" for name in names]
     if wrong := [name for name, part in zip(names, parts, strict=True) if not isinstance(part, str)]:
         raise ValueError(f"{wrong[0]}: expected a text")
@@ -116,18 +123,21 @@ def _new_meta(row: Row) -> Item:
 
 
 def _prose(found: Any) -> str:
-    """A description, of a text or of a list of texts; "" for none."""
+    """Return a description, given as a text or a list of texts; "" for none."""
     parts = [found] if isinstance(found, str) else found or []
     return " ".join(part for part in parts if isinstance(part, str))
 
 
 def _read_flat(source: Source) -> DataSet:
-    """Lines that carry the item's title and category beside the review: no metadata file, the category is the scene."""
+    """Read lines with a review and the item's title and category.
+
+    There is no metadata file, and the category is the scene.
+    """
     path = _flat_path(source) or source.path
     scale = source.scale(SCALE)
     pairs = list(_rows(source, path, lambda row: _flat(row, scale)))
     if not pairs:
-        raise DataError(f"{path}: no review in it")
+        raise DataError(f"{path}: found no reviews; expected at least one")
     return collected(source, [event for event, _ in pairs], (one for _, one in pairs), SCALE)
 
 
@@ -140,7 +150,10 @@ def _flat(row: Row, scale: Scale) -> tuple[Event, Item]:
 
 
 def _flat_path(source: Source) -> Path | None:
-    """By the name reviews.jsonl: it is ours alone, unless its fields are another form's. Or the only file, by its fields."""
+    """Return reviews.jsonl, or the only file if it has the fields of this form.
+
+    Returns None if there is no such file, or if reviews.jsonl has the fields of another form.
+    """
     named = source.find("reviews.jsonl")
     if named:
         row = set(first_row(source, named))
@@ -156,7 +169,7 @@ _FLAT: Final = {"user_id", "item_id", "rating", "timestamp_ms"}
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         "Amazon reviews 2014 and 2018",
-        "lines of JSON or Python dicts (reviewerID, asin, overall, unixReviewTime, reviewText, summary), meta_*.json beside it",
+        "lines of JSON or Python dicts (reviewerID, asin, overall, unixReviewTime, reviewText, summary), optionally meta_*.json",
         TERMS,
         "https://cseweb.ucsd.edu/~jmcauley/datasets.html; McAuley et al., SIGIR 2015; Ni et al., EMNLP 2019",
         lambda source: _fits(source, _OLD),
@@ -165,7 +178,7 @@ FORMS: Final[tuple[Form, ...]] = (
     ),
     Form(
         "Amazon reviews 2023",
-        "lines of JSON (user_id, parent_asin or asin, rating, timestamp in ms, title, text), meta_*.jsonl beside it",
+        "lines of JSON (user_id, parent_asin or asin, rating, timestamp in ms, title, text), optionally meta_*.jsonl",
         TERMS,
         "https://amazon-reviews-2023.github.io; Hou et al., arXiv 2403.03952",
         lambda source: _fits(source, _NEW | {"parent_asin"}) or _fits(source, _NEW | {"asin"}),
@@ -174,7 +187,7 @@ FORMS: Final[tuple[Form, ...]] = (
     ),
     Form(
         "reviews.jsonl",
-        "reviews.jsonl with user_id, item_id, rating, timestamp_ms, and category, title, review_title, review_text if there",
+        "reviews.jsonl with user_id, item_id, rating, timestamp_ms, optionally category, title, review_title, review_text",
         TERMS,
         "freshet's own; fields of Amazon Reviews 2023",
         lambda source: _flat_path(source) is not None,

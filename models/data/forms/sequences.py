@@ -1,13 +1,15 @@
-"""Text files that give order only, oldest first, in one of two published forms; numbers with blanks between.
+"""Read text files of numbers that give only the order of events, oldest first, in one of two published forms.
 
-user item item ...   one user a line, each user once (the S3-Rec form). K. Zhou et al., S3-Rec, CIKM 2020.
-user item            one event a line, all lines of a user together (the SASRec form). W.-C. Kang and J. McAuley, ICDM 2018.
+The numbers are separated by blanks.
 
-There are no times: a user's n-th event is dated n minutes after 2014-01-01, and only the order within a user means anything.
-Each event becomes a click. Nothing names the columns, so the form is what the authors' files have and no more: users and
-items are whole numbers, counted from 1. Words, decimal numbers, days, times, a header, and tables (the same number of columns
-on every line) are refused with the line. A folder may hold NAME_item2attributes.json beside NAME.txt: attributes of items are
-categories.
+user item item ...   one user per line, each user once (the S3-Rec form). K. Zhou et al., S3-Rec, CIKM 2020.
+user item            one event per line, a user's lines together (the SASRec form). W.-C. Kang and J. McAuley, ICDM 2018.
+
+There are no times: a user's n-th event is dated n minutes after 2014-01-01, and only the order within a user means
+anything. Each event becomes a click. Nothing names the columns, so only what the authors' files contain is accepted:
+users and items are whole numbers, counted from 1. Words, decimal numbers, days, times, a header, and tables (the same
+number of columns on every line) are refused with the line. A folder may hold NAME_item2attributes.json next to
+NAME.txt: attributes of items are categories.
 """
 
 from __future__ import annotations
@@ -34,15 +36,15 @@ SCALE: Final = (0.5, 5.0)  # nothing is rated
 LINES: Final = "`user item item ...` or `user item` lines"
 NEITHER: Final = f"{LINES} of whole numbers from 1"
 CURE: Final = (
-    "If these are columns, put commas between, write their names as a first line, and name them by --user and --item (--time, "
-    "--value ...); ids may be words there (docs/data.md)"
+    "If these are columns, separate them by commas, write their names in the first line, and name them with --user and "
+    "--item (--time, --value ...); ids may then be words (docs/data.md)"
 )
 NUMBER: Final = r"^[1-9][0-9]{0,7}$"
-"""Times since 1970 have nine digits or more."""
+"""A number has at most eight digits, because times since 1970 have nine or more."""
 GAPS: Final = 100
 FEW: Final = 1000
-"""The authors count users and items from 1 without gaps. In pieces of such a file the largest number may be FEW, and GAPS times
-as many as there are different ones, more; days (20240131) and codes lie beyond."""
+"""The authors count users and items from 1 without gaps. In a part of such a file the largest number may be up to FEW,
+plus GAPS for each different number. Days (20240131) and codes are larger."""
 OTHERS: Final = (
     ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".dat", ".data", ".item", ".inter", ".gz", ".zst", ".zip", ".tar", ".html",
     ".xml", ".py", ".md", ".sql",
@@ -55,7 +57,7 @@ TIME: Final = r"^[0-9]{9,16}(\.[0-9]+)?$"
 
 
 def _path(source: Source) -> Path | None:
-    """The file that was named alone, or the .txt of a folder that holds no other data."""
+    """Return the single file that was given, or the .txt of a folder that holds no other data."""
     if source.path.is_dir():
         path = source.only(".txt")
         known = set() if path is None else {path, _attributes(source, path)}
@@ -69,14 +71,14 @@ def _attributes(source: Source, path: Path) -> Path | None:
 
 
 def _fits(source: Source) -> bool:
-    """Does its first line look like two names, or more? The reader judges every line."""
+    """Check whether the first line looks like two or more names. The reader checks every line."""
     path = _path(source)
     first = next((line for line in source.head(path) if line.strip()), "") if path else ""
     return len(first.split()) >= 2 and not re.search(STRANGE, first) and "\ufffd" not in first
 
 
 def _read(source: Source) -> DataSet:
-    """Raises DataError, with the line, where it has neither form."""
+    """Read the file. Raises DataError, with the line, if it has neither form."""
     path = _path(source) or source.path
     lines = pl.concat(blocks(path, ["text"], "\n", quoted=False))
     words = pl.col("text").str.extract_all(r"\S+")
@@ -97,15 +99,15 @@ def _read(source: Source) -> DataSet:
 def _check(path: Path, table: pl.DataFrame) -> None:
     if not len(table):
         raise DataError(f"{path}: empty; expected {NEITHER}")
-    _refuse(path, table, pl.col("text").str.contains(STRANGE), f"not numbers with blanks between; expected {NEITHER}")
+    _refuse(path, table, pl.col("text").str.contains(STRANGE), f"not numbers separated by blanks; expected {NEITHER}")
     first = table.row(0, named=True)
     if any(HEADER.fullmatch(word) for word in first["words"]):
         raise DataError(
             f"{path}, line {first[LINE]}: a header ({first['text'][:60]!r}); expected {NEITHER}. "
-            f"Take the header off. {CURE}"
+            f"Remove the header. {CURE}"
         )
     tabs = pl.col("text").str.contains("\t", literal=True) & (pl.col("count") != 2)
-    _refuse(path, table, tabs, f"columns with tabs between; expected {NEITHER}")
+    _refuse(path, table, tabs, f"columns separated by tabs; expected {NEITHER}")
     _refuse(path, table, pl.col("count") < 2, "expected a user and at least one item")
     width = table["count"][0]
     same = bool((table["count"] == width).all())
@@ -122,12 +124,12 @@ def _check(path: Path, table: pl.DataFrame) -> None:
         line = table.filter(pl.col("count") != 2)[LINE][0]
         raise DataError(
             f"{path}, line {line}: not two names, yet user {again['user'][0]} is on more than one line; "
-            f"expected `user item` on every line, or every user on one line. {CURE}"
+            f"expected `user item` on every line, or each user on only one line. {CURE}"
         )
     if same and width > 2:
         raise DataError(
             f"{path}, line {first[LINE]}: every line has {width} columns, as a table has; expected {NEITHER}. "
-            f"{CURE}. If they are sequences of one length, write them as `user item` lines"
+            f"{CURE}. If they are sequences of equal length, write them as `user item` lines"
         )
     if same and not len(again):
         raise DataError(
@@ -137,7 +139,7 @@ def _check(path: Path, table: pl.DataFrame) -> None:
 
 
 def _numbers(path: Path, table: pl.DataFrame) -> None:
-    """Raises DataError for the first word that is no number of the form."""
+    """Raise DataError for the first word that is not a number of the form."""
     good = pl.element().str.contains(NUMBER)
     wrong = table.filter(~pl.col("words").list.eval(good).list.all())
     if len(wrong):
@@ -145,12 +147,12 @@ def _numbers(path: Path, table: pl.DataFrame) -> None:
         word = next(word for word in row["words"] if not re.fullmatch(NUMBER, word))
         raise DataError(
             f"{path}, line {row[LINE]}: found {word[:60]!r}, expected a whole number from 1 of at most 8 digits, as "
-            f"everywhere in {LINES}. {CURE}"
+            f"in all {LINES}. {CURE}"
         )
 
 
 def _together(path: Path, table: pl.DataFrame) -> None:
-    """Raises DataError where a user comes again after other users."""
+    """Raise DataError if a user occurs again after other users."""
     starts = table.filter(pl.col("user") != pl.col("user").shift(1, fill_value=""))
     apart = starts.filter(~pl.col("user").is_first_distinct())
     if len(apart):
@@ -161,13 +163,13 @@ def _together(path: Path, table: pl.DataFrame) -> None:
 
 
 def _counted(path: Path, pairs: pl.DataFrame, name: str) -> None:
-    """Raises DataError where the numbers of users or of items are not counted from 1."""
+    """Raise DataError if the users or the items are not numbered from 1."""
     row = pairs.row(pairs[name].cast(pl.Int64).arg_max() or 0, named=True)
     different = pairs[name].n_unique()
     if int(row[name]) > FEW + GAPS * different:
         raise DataError(
             f"{path}, line {row[LINE]}: {name}: found the number {row[name]}, yet only {different} different ones; expected "
-            f"{name}s that are counted from 1, as in {NEITHER}. {CURE}"
+            f"{name}s numbered from 1, as in {NEITHER}. {CURE}"
         )
 
 
@@ -177,7 +179,7 @@ def _refuse(path: Path, table: pl.DataFrame, wrong: pl.Expr, why: str) -> None:
 
 
 def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
-    """Those of the events and of the attributes, by number; none without attributes."""
+    """Return the items of the events and of the attributes, sorted by number, or none if there are no attributes."""
     attributes = _attributes(source, path)
     if attributes is None:
         return []
@@ -185,7 +187,7 @@ def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
         try:
             found = json.loads(file.read())
             if not isinstance(found, dict):
-                raise ValueError("expected an object of items with lists of attributes")
+                raise ValueError("expected an object with items and their lists of attributes")
             attributes_of = {identity(name): [str(one) for one in of] for name, of in found.items()}
         except (ValueError, TypeError, RecursionError, OSError, EOFError) as error:
             raise DataError(f"{attributes}: {error}") from None
@@ -196,12 +198,12 @@ def _items(source: Source, path: Path, events: pl.DataFrame) -> list[Item]:
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         "S3-Rec or SASRec text",
-        f"one .txt of {NEITHER} with blanks between, NAME_item2attributes.json beside NAME.txt if there",
-        "as the data set it was made from (Amazon 2014: research use)",
+        f"one .txt of {NEITHER} separated by blanks, optionally with NAME_item2attributes.json next to NAME.txt",
+        "the terms of the data set it was made from (Amazon 2014: research use)",
         "https://github.com/RUCAIBox/CIKM2020-S3Rec (Zhou et al., CIKM 2020), https://github.com/kang205/SASRec "
         "(Kang and McAuley, ICDM 2018)",
         _fits,
         _read,
-        lambda source: [plain_name(path).lower() for path in source.listed],  # it fits only where it knows all of them
+        lambda source: [plain_name(path).lower() for path in source.listed],  # it fits only if it knows all of them
     ),
 )

@@ -1,5 +1,7 @@
-"""Logs of shops: RetailRocket, Yoochoose (RecSys Challenge 2015) and Diginetica (CIKM Cup 2016). A view, a cart and a purchase
-are clicks each, told apart by their action. Yoochoose and Diginetica know sessions, hardly users: the session is the user.
+"""Read logs of shops: RetailRocket, Yoochoose (RecSys Challenge 2015) and Diginetica (CIKM Cup 2016).
+
+A view, a cart and a purchase are clicks that differ in their action. Yoochoose and Diginetica have sessions but hardly
+any users, so the session is the user.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ BUYS: Final = "yoochoose-buys.dat"
 CLICK_COLUMNS: Final = ("session", "time", "item", "category")
 BUY_COLUMNS: Final = ("session", "time", "item", "price", "quantity")
 YOOCHOOSE: Final = re.compile(r"\d+,\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z,\d+,[0-9A-Z]+(,\d+)?", re.ASCII)
-NO_BRAND: Final = ("0", "S")  # none, and a special offer: a place of the shop and no kind of thing
+NO_BRAND: Final = ("0", "S")  # none, and a special offer, which is a place in the shop and not a category
 VIEWS: Final = "train-item-views.csv"
 PURCHASES: Final = "train-purchases.csv"
 VIEW_COLUMNS: Final = ("sessionid", "itemid", "timeframe", "eventdate")
@@ -39,8 +41,11 @@ VIEW_HEADERS: Final = (
 
 
 def read_retailrocket(source: Source) -> DataSet:
-    """Times are milliseconds. Names and texts of the items are hashed in the files: items have only categories, the latest
-    that item_properties_part1.csv and part2.csv give and those above it in category_tree.csv."""
+    """Read RetailRocket. Times are milliseconds.
+
+    Names and texts of the items are hashed in the files, so items have only categories: the latest one in
+    item_properties_part1.csv and item_properties_part2.csv, and those above it in category_tree.csv.
+    """
     path = chosen(source, "events.csv") or source.need("events.csv")
     tables = []
     for table in fields(path, RETAIL):
@@ -75,7 +80,7 @@ def _retail_items(source: Source) -> list[Item]:
 
 
 def _tree(path: Path) -> dict[str, str]:
-    """Category -> the one above it, "" at the top."""
+    """Return category -> the one above it, "" at the top."""
     return dict(
         row
         for table in fields(path, ("categoryid", "parentid"))
@@ -85,17 +90,20 @@ def _tree(path: Path) -> dict[str, str]:
 
 def _upwards(category: str, above: dict[str, str]) -> list[str]:
     seen: list[str] = []
-    while category and category not in seen:  # a ring in the tree ends too
+    while category and category not in seen:  # stops at a cycle in the tree, too
         seen.append(category)
         category = above.get(category, "")
     return seen
 
 
 def read_yoochoose(source: Source) -> DataSet:
-    """Clicks are views, yoochoose-buys.dat purchases. An item's categories are those that its clicks name, but 0 and S. The
-    file yoochoose-test.dat is not read beside the clicks: it is the challenge's own test."""
+    """Read Yoochoose. Its clicks are views, and the rows of yoochoose-buys.dat are purchases.
+
+    An item's categories are those that its clicks name, except 0 and S. The file yoochoose-test.dat is not read with
+    the clicks, because it is the test set of the challenge.
+    """
     path = chosen(source, CLICKS, BUYS) or source.need(CLICKS)
-    # One file, of whatever name where it was named alone, is one of the two: a purchase has a price and a quantity.
+    # A single file, of any name if it was given alone, is one of the two: a purchase has a price and a quantity.
     lone_buys = "".join(head(source, path, 1)).count(",") == len(BUY_COLUMNS) - 1
     buys = path if lone_buys else source.find(BUYS)
     tables, kinds = ([], []) if lone_buys else _clicks(path)
@@ -115,7 +123,7 @@ def fits_yoochoose(source: Source) -> bool:
 
 
 def _clicks(path: Path) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
-    """Events, and pairs of item and category."""
+    """Return events, and pairs of item and category."""
     tables, kinds = [], []
     for table in fields(path, CLICK_COLUMNS, header=False):
         table = _sessions(path, table)
@@ -132,8 +140,10 @@ def _sessions(path: Path, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_diginetica(source: Source) -> DataSet:
-    """The time is the day (UTC) and the milliseconds since the session's first query. userId is NA for most rows and is not
-    read."""
+    """Read Diginetica. The time is the day (UTC) plus the milliseconds since the session's first query.
+
+    userId is NA in most rows and is not read.
+    """
     views, purchases = source.find(VIEWS), source.find(PURCHASES)
     path = views or purchases or chosen(source) or source.need(VIEWS)
     tables = _diginetica(path, PURCHASE if path == purchases else VIEW)
@@ -172,15 +182,15 @@ def _kinds(path: Path) -> list[Item]:
 
 
 def _plain(name: str) -> str:
-    """itemId and item_id are both in use."""
+    """Return a column name in a common form: itemId and item_id are both in use."""
     return name.strip().lower().replace("_", "")
 
 
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="RetailRocket",
-        expected="events.csv (timestamp,visitorid,event,itemid,transactionid), and beside it, where wanted, "
-        "item_properties_part1.csv, item_properties_part2.csv and category_tree.csv",
+        expected="events.csv (timestamp,visitorid,event,itemid,transactionid), optionally with "
+        "item_properties_part1.csv, item_properties_part2.csv and category_tree.csv in the same folder",
         terms="CC BY-NC-SA 4.0 (https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset)",
         origin="https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset",
         fits=fits_retailrocket,
@@ -200,8 +210,8 @@ FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="Diginetica",
         expected="train-item-views.csv (sessionId;userId;itemId;timeframe;eventdate), train-purchases.csv "
-        "(sessionId;userId;timeframe;eventdate;ordernumber;itemId) or both, and beside them, where wanted, "
-        "product-categories.csv",
+        "(sessionId;userId;timeframe;eventdate;ordernumber;itemId) or both, optionally with "
+        "product-categories.csv in the same folder",
         terms="rules of the CIKM Cup 2016: research use (https://competitions.codalab.org/competitions/11161)",
         origin="https://competitions.codalab.org/competitions/11161",
         fits=fits_diginetica,

@@ -1,9 +1,10 @@
-"""Steam, two crawls of one laboratory; both print Python objects, one a line.
+"""Read Steam, two crawls by one laboratory. Both consist of Python objects, one per line.
 
-Reviews (steam_reviews.json, called steam_new.json inside the packed file): a review is a comment whose value is 1. The file
-does not say whether the reviewer likes the game: as in the papers, every review counts as a choice.
-Australian users (australian_user_reviews.json): a comment whose value is 1 where the game is recommended, else 0. Where the
-folder has only australian_users_items.json, every game that a user owns is a click, without times.
+Reviews (steam_reviews.json, called steam_new.json inside the packed file): a review is a comment whose value is 1. The
+file does not say whether the reviewer likes the game. As in the papers, every review counts as a choice.
+
+Australian users (australian_user_reviews.json): a review is a comment whose value is 1 if the game is recommended, else
+0. If the folder has only australian_users_items.json, every game that a user owns is a click, without times.
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ USER_ITEMS: Final = "australian_users_items.json"
 GAMES: Final = ("steam_games.json", "output_steam_games.json")
 BUNDLES: Final = "bundle_data.json"
 CRAWL_YEAR: Final = 2016
-"""Steam leaves the year out of a date of the running year; reviews without one end in September, and 2015 is whole."""
+"""The year of dates without one: Steam leaves out the current year. Such reviews end in September, and 2015 is
+complete."""
 APP: Final = re.compile(r"/app/(\d+)", re.ASCII)
 POSTED: Final = re.compile(r"Posted ([A-Z][a-z]+) (\d{1,2})(?:, (\d{4}))?\.?", re.ASCII)
 
 
 def read_reviews(source: Source) -> DataSet:
-    """Slow: some 10,000 reviews a second. A date has a day and no time: it stands for its start, UTC."""
+    """Read the reviews. Slow: about 10,000 reviews per second. A date has no time of day and means its start, UTC."""
     path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
     return collected(source, list(object_rows(path, python_object, _review)), _games(source), SCALE)
 
@@ -55,7 +57,7 @@ def fits_reviews(source: Source) -> bool:
 
 
 def read_users(source: Source) -> DataSet:
-    """The reviews of every user, or without their file the games that every user owns, in the file's order."""
+    """Read the reviews of every user, or without a file of reviews the games that every user owns, in file order."""
     owned = source.find(USER_ITEMS)
     reviews = source.find(USER_REVIEWS) or (chosen(source) if owned is None else None)
     if reviews is not None and _first(source, ("reviews",)):
@@ -90,7 +92,7 @@ def _review(row: dict[str, Any]) -> Event:
 
 
 def _user(row: dict[str, Any]) -> str:
-    """By name, as the papers do. An empty name and `*` (freshet's word for anyone unknown) are no ids."""
+    """Return the user: the name, as in the papers. An empty name and `*` (unknown users in freshet) are not ids."""
     name = row["username"]
     if name in ("", "*"):
         return field(row, "user_id", identity) if row.get("user_id") else f"steam:{name}"
@@ -99,7 +101,7 @@ def _user(row: dict[str, Any]) -> str:
 
 def _user_reviews(row: dict[str, Any]) -> Iterator[Event]:
     user = field(row, "user_id", identity)
-    # Made at once, not step by step: an error must be told with the line that it belongs to.
+    # The whole list is made before the first event is returned, so that an error is reported with its own line.
     return iter([_user_review(user, review) for review in field(row, "reviews", _objects)])
 
 
@@ -151,7 +153,10 @@ def _games(source: Source) -> list[Item]:
 
 
 def _game(row: dict[str, Any]) -> Item | None:
-    """None for the published row that has neither an id nor an address that tells it: no event can name it."""
+    """Return the game.
+
+    Returns None for the published row with neither an id nor a url that contains it: no event can name it.
+    """
     if "id" in row:
         name = field(row, "id", identity)
     elif found := APP.search(str(row.get("url", ""))):
@@ -165,7 +170,7 @@ def _game(row: dict[str, Any]) -> Item | None:
 
 
 def _names(value: Any) -> list[str]:
-    """A list of texts, or [] where there is none. Raises ValueError for anything else."""
+    """Return a list of texts, or [] if there is none. Raises ValueError for anything else."""
     if value is None or value == "":
         return []
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
@@ -174,13 +179,13 @@ def _names(value: Any) -> list[str]:
 
 
 TERMS: Final = (
-    "no licence is given: research use, cite the papers (https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data)"
+    "no licence is given; research use, cite the papers (https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data)"
 )
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="Steam reviews",
-        expected="steam_reviews.json(.gz) of Python objects (username, product_id, date, text), and beside it, where wanted, "
-        "steam_games.json(.gz)",
+        expected="steam_reviews.json(.gz) of Python objects (username, product_id, date, text), optionally with "
+        "steam_games.json(.gz) in the same folder",
         terms=TERMS,
         origin="W.-C. Kang and J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",
         fits=fits_reviews,
@@ -190,7 +195,7 @@ FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="Steam, Australian users",
         expected="australian_user_reviews.json(.gz) (user_id, reviews) or australian_users_items.json(.gz) (user_id, items) of "
-        "Python objects, and beside it, where wanted, steam_games.json(.gz)",
+        "Python objects, optionally with steam_games.json(.gz) in the same folder",
         terms=TERMS,
         origin="A. Pathak, K. Gupta and J. McAuley, Generating and Personalizing Bundle Recommendations on Steam, SIGIR 2017",
         fits=fits_users,

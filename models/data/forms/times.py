@@ -1,4 +1,7 @@
-"""Times as published files write them -> epoch ms. What names no zone is read as UTC. Nothing here asks for the locale."""
+"""Convert times as published files write them to epoch ms.
+
+A time without a zone is read as UTC. Nothing depends on the locale.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ _UNIX: Final = re.compile(
 
 
 def plain(value: Any) -> int:
-    """2018-07-07 or 2018-07-07 22:09:11, UTC. Raises ValueError."""
+    """Read 2018-07-07 or 2018-07-07 22:09:11 as UTC, in epoch ms. Raises ValueError."""
     if not (found := _PLAIN.fullmatch(str(value))):
         raise ValueError("expected a time such as 2018-07-07 22:09:11 or 2018-07-07")
     return _ms(datetime(*(int(part or 0) for part in found.groups()), tzinfo=UTC))  # type: ignore[misc,arg-type]
 
 
 def unix(value: Any) -> int:
-    """Mon Aug 01 13:41:57 -0700 2011, as the command `date` writes it. Raises ValueError."""
+    """Read Mon Aug 01 13:41:57 -0700 2011, as the command `date` writes it, in epoch ms. Raises ValueError."""
     found = _UNIX.fullmatch(str(value))
     if not found or (month := month_number(found[1])) is None:
         raise ValueError("expected a time such as Mon Aug 01 13:41:57 -0700 2011")
@@ -35,12 +38,12 @@ def unix(value: Any) -> int:
 
 
 def day(year: int, month: int, number: int) -> int:
-    """The start of a day, UTC. Raises ValueError where there is no such day."""
+    """Return the start of a day (UTC) in epoch ms. Raises ValueError if there is no such day."""
     return _ms(datetime(year, month, number, tzinfo=UTC))
 
 
 def month_number(name: str) -> int | None:
-    """1 to 12 for an English name of a month, short or long; None for anything else."""
+    """Return 1 to 12 for an English month name, short or long, and None for anything else."""
     short = name[:3].lower()
     return MONTHS.index(short) + 1 if short in MONTHS else None
 

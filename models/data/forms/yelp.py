@@ -1,4 +1,7 @@
-"""The Yelp open data set: a review is a comment with its stars as value, a tip a comment without a value, a business an item."""
+"""Read the Yelp open data set.
+
+A review is a comment with its stars as value, a tip is a comment without a value, and a business is an item.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ TIPS: Final = ("yelp_academic_dataset_tip.json", "tip.json")
 
 
 def read(source: Source) -> DataSet:
-    """Streams JSON lines: some 30,000 reviews a second. Times are read as UTC (the files name no zone)."""
+    """Stream JSON lines, about 30,000 reviews per second. Times are read as UTC (the files name no zone)."""
     path = chosen(source, *REVIEWS) or source.need(REVIEWS[0])
     scale = source.scale(SCALE)
     events = list(json_rows(path, lambda row: _review(row, scale)))
@@ -66,7 +69,7 @@ def _business(row: dict[str, Any]) -> Item:
 
 
 def _categories(value: Any) -> list[str]:
-    """One text with commas between; a list in the older editions."""
+    """Return the categories: one text separated by commas, or a list in older editions."""
     if isinstance(value, list):
         return [words(one) for one in value]
     return words(value).split(",")
@@ -75,8 +78,8 @@ def _categories(value: Any) -> list[str]:
 FORMS: Final[tuple[Form, ...]] = (
     Form(
         name="Yelp",
-        expected="yelp_academic_dataset_review.json (user_id, business_id, stars, date, text), and beside it, where wanted, "
-        "yelp_academic_dataset_business.json and yelp_academic_dataset_tip.json",
+        expected="yelp_academic_dataset_review.json (user_id, business_id, stars, date, text), optionally with "
+        "yelp_academic_dataset_business.json and yelp_academic_dataset_tip.json in the same folder",
         terms="Yelp Dataset Terms of Use: academic and non-commercial use, no redistribution (https://business.yelp.com/data/resources/open-dataset/)",
         origin="https://business.yelp.com/data/resources/open-dataset/",
         fits=fits,
