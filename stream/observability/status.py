@@ -1,4 +1,4 @@
-"""The worker's status page: one HTML page without scripts or anything from elsewhere, for a person who looks at one worker."""
+"""The worker's status page, for a person who looks at one worker: one HTML page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums } code { font-s
 
 @dataclass(frozen=True)
 class Live:
-    """What changes while a worker runs. missing: what stands between it and ready; live, known: items; offset: of the items
-    topic, -1: none yet."""
+    """The values on the page that change while a worker runs.
+
+    Attributes:
+        missing: Conditions for ready that are not met.
+        live: Number of live items.
+        known: Number of known items.
+        offset: Offset reached in the items topic; -1: none yet.
+    """
 
     missing: Sequence[str]
     live: int
@@ -40,7 +46,7 @@ class Live:
 
 
 def page(bundle: Bundle, version: str, provider: str, live: Live) -> bytes:
-    """The page as UTF-8. All that comes from a bundle is escaped."""
+    """Return the page as UTF-8. Everything from a bundle is escaped."""
     state = (
         f'<span class="state bad">not ready: {escape(", ".join(live.missing))}</span>'
         if live.missing
