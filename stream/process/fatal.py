@@ -137,7 +137,7 @@ def fatal(error: BaseException) -> NoReturn:
 
 
 def leave(code: int, message: str = "", error: BaseException | None = None, level: int = logging.CRITICAL) -> NoReturn:
-    """Log `message`, if there is one, and end the process with `code` immediately, so that no client's finalizer logs after it."""
+    """Log `message`, if there is one, and end the process with `code` immediately, so no client's finalizer logs after it."""
     _way_out.ask(code)
     try:
         if message:

@@ -50,7 +50,7 @@ class Stopping:
                 signal.signal(number, lambda number, frame: signal.pthread_kill(thread.ident or 0, number))
 
     def in_order(self, begin: Callable[[], None]) -> None:
-        """Set the function that begins an orderly stop. The signals' thread calls it; it only notifies the worker, and returns."""
+        """Set the function that begins an orderly stop. The signals' thread calls it. It only notifies the worker and returns."""
         with self._lock:
             self._begin = begin
 
