@@ -1,6 +1,7 @@
 """Install requirements.lock and this repository into a virtual environment: `python -m scripts.environment FOLDER`.
 
-With `--lock FILE` that lock in its place, and nothing of this repository: an environment beside ours, for what is compared.
+With `--lock FILE` that lock in its place, and nothing of this repository: an environment beside ours, for what is
+compared.
 
 Every package is checked against the lock's SHA-256s. uv installs them, itself checked by hash; where it cannot be had,
 pip does, slower. Both follow the user's pip configuration (index, find-links, certificate, proxy variables).
@@ -36,7 +37,8 @@ CUDA_TORCH: Final = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)=="
 
 
 def pip_settings(listing: str) -> dict[str, str]:
-    """Setting -> value from the output of `pip config list`; the environment wins over [install], that over [global]."""
+    """Setting -> value from the output of `pip config list`; the environment wins over [install], that over
+    [global]."""
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
         for line in listing.splitlines():
@@ -87,8 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def install(folder: Path, torch_index: str = "", alone: Path | None = None) -> None:
-    """Make the environment. alone: a lock that is installed in place of ours. Raises CalledProcessError for the command that
-    failed."""
+    """Make the environment. alone: a lock that is installed in place of ours. Raises CalledProcessError for the command
+    that failed."""
     python = folder / "bin" / "python"
     if not python.exists():
         run([sys.executable, "-m", "venv", folder])

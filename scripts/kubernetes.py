@@ -1,5 +1,6 @@
-"""Build helm and kubeconform into FOLDER/bin by `go install`, pinned, without root: `python -m scripts.kubernetes FOLDER`.
-And the Prometheus operator's definitions of its kinds that the chart renders, by `go mod download`, into FOLDER/crds.
+"""Build helm and kubeconform into FOLDER/bin by `go install`, pinned, without root: `python -m scripts.kubernetes
+FOLDER`. And the Prometheus operator's definitions of its kinds that the chart renders, by `go mod download`, into
+FOLDER/crds.
 
 Go checks every module by its checksum database, unless the user's own Go settings say otherwise. Exit code 0 also where
 there is no Go or no network, with a line that says so: the tests that need the tools then skip with that reason.
@@ -47,7 +48,8 @@ def bring(target: Path) -> list[str]:
 
 
 def bring_definitions(target: Path) -> str:
-    """Fetch CRDS into target/crds where their pinned version is not there -> why they are missing, "" where they are there."""
+    """Fetch CRDS into target/crds where their pinned version is not there -> why they are missing, "" where they are
+    there."""
     folder, mark = target / "crds", target / "crds.version"
     if all((folder / name).is_file() for name in CRDS) and mark.is_file() and mark.read_text().strip() == OPERATOR:
         return ""

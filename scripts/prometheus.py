@@ -1,9 +1,9 @@
 """Bring Prometheus and promtool into FOLDER/bin, pinned and checked by SHA-256, without root:
 `python -m scripts.prometheus FOLDER`.
 
-The project's own release comes first; where that cannot be fetched, Debian's package does, downloaded by apt-get into lists of
-its own and unpacked, never installed. Exit code 0 also where neither can be had, with a line that says so: the tests that need
-them then skip with that reason. A file with another hash is an error (1), never used.
+The project's own release comes first; where that cannot be fetched, Debian's package does, downloaded by apt-get into
+lists of its own and unpacked, never installed. Exit code 0 also where neither can be had, with a line that says so: the
+tests that need them then skip with that reason. A file with another hash is an error (1), never used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Writes the JSON Schemas of all messages from the structs of stream.core.messages: `python -m scripts.schemas docs/schemas`."""
+"""Writes the JSON Schemas of all messages from the structs of stream.core.messages: `python -m scripts.schemas
+docs/schemas`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From raw records to events: checks by the schemas (stream.core.json_body), and by the rules that schemas cannot express
-(stream.core.validation)."""
+"""From raw records to events: checks by the schemas (stream.core.json_body), and by the rules that schemas cannot
+express (stream.core.validation)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Kafka's errors for a missing permission or a refused login, as one line. It uses their names and imports no client."""
+"""Kafka's errors for a missing permission or a refused login, as one line. It uses their names and imports no
+client."""
 
 from __future__ import annotations
 

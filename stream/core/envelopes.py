@@ -3,8 +3,8 @@
 This module takes an event out of the envelope that the setting `envelope` names. For an unreadable record, it says what
 the record looks like, and what to set.
 
-A record without the names of the envelope is taken as it is. So `freshet send` and a producer without an envelope may write to
-the same topics.
+A record without the names of the envelope is taken as it is. So `freshet send` and a producer without an envelope may
+write to the same topics.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def _cloud_event(found: dict[str, str], text: str) -> Inner:
 
 
 def _parts(text: str) -> dict[str, str] | None:
-    """Return the envelopes' names in a JSON object, each with its unparsed JSON, "" if absent; None if it is not an object."""
+    """Return the envelopes' names in a JSON object, each with its unparsed JSON, "" if absent; None if it is not an
+    object."""
     try:
         found = _READ.decode(text)
     except (msgspec.DecodeError, RecursionError):

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNKNOWN: Final = 0
-"""Row of the item matrix for an item that neither the bundle nor the catalogue has. Also the index for no scene and no action."""
+"""Row of the item matrix for an item that neither the bundle nor the catalogue has. Also the index for no scene and no
+action."""
 
 NUMBERS: Final = 4
 """value scaled to [-1, 1] | 1 if there is a value | log time gap, 0 to about 1 | 1 if this is the user's first event"""
@@ -26,8 +27,8 @@ CHOICES: Final = ("clicks", "ratings", "comments")
 ACTIONS: Final = (
     ("cart", 2.0), ("click", 1.0), ("dislike", -1.0), ("like", 2.0), ("purchase", 3.0), ("skip", -1.0), ("view", 0.5),
 )  # fmt: skip
-"""The weight of a click with such an action when choices are counted. At 0 or below, the click is not a choice. Other names, and
-clicks without an action, count 1."""
+"""The weight of a click with such an action when choices are counted. At 0 or below, the click is not a choice. Other
+names, and clicks without an action, count 1."""
 
 _YEAR_LOG: Final = math.log1p(365 * 86_400.0)
 
@@ -40,10 +41,11 @@ class InputSpec:
         rating_scale: (min, max).
         scenes: Known scenes. A scene's index is its position + 1; 0 is for none and for unknown ones.
         text_dim: Width of a text vector.
-        choices: Which of CHOICES count as choices (models/data/choices.py); comments only if they have a value. They are not part
-            of a row: training predicts them, and the score's neighbours use them.
+        choices: Which of CHOICES count as choices (models/data/choices.py); comments only if they have a value. They
+            are not part of a row: training predicts them, and the score's neighbours use them.
         weights: Weights of actions, as in ACTIONS.
-        actions: Actions that the network reads. An action's index is its position + 1; 0 is for none and for all others.
+        actions: Actions that the network reads. An action's index is its position + 1; 0 is for none and for all
+            others.
     """
 
     rating_scale: tuple[float, float]

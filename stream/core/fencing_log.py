@@ -1,19 +1,20 @@
-"""Claims: which worker may write a partition of the changelog. They are in the log itself, so its order decides and no clock.
+"""Claims: which worker may write a partition of the changelog. They are in the log itself, so its order decides and no
+clock.
 
-A worker that takes over a partition appends a claim: key CLAIM_KEY, and an epoch above all earlier ones. Each state record
-carries its writer's epoch in the header WRITER (a record without one has epoch 0). The log is read in order. A claim is valid if
-its epoch is above that of all claims before it. After it, records of a lower epoch are fenced: they are not part of any state.
-docs/decisions/0008 compares this with Kafka's transactions.
+A worker that takes over a partition appends a claim: key CLAIM_KEY, and an epoch above all earlier ones. Each state
+record carries its writer's epoch in the header WRITER (a record without one has epoch 0). The log is read in order. A
+claim is valid if its epoch is above that of all claims before it. After it, records of a lower epoch are fenced: they
+are not part of any state. docs/decisions/0008 compares this with Kafka's transactions.
 
-A takeover raises the epoch by one. What no worker can have written is forged. It counts for nothing, and it is logged. Forged are
-a claim that raises the epoch by more than STEP, a claim in another form than ours, a claim whose header names another epoch, and
-a state whose epoch is that far ahead. Anyone with write access to the changelog can still claim a partition with an epoch
-that is near. Then the partition's worker ends with 75, and the next worker claims it back. A worker never deletes a state, so a
-tombstone is fenced, whatever epoch it names.
+A takeover raises the epoch by one. What no worker can have written is forged. It counts for nothing, and it is logged.
+Forged are a claim that raises the epoch by more than STEP, a claim in another form than ours, a claim whose header
+names another epoch, and a state whose epoch is that far ahead. Anyone with write access to the changelog can still
+claim a partition with an epoch that is near. Then the partition's worker ends with 75, and the next worker claims it
+back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
 
-A claim names the form in which its writer writes the users' keys (stream.core.keys). The records after it are read in that form.
-After compaction there may be states before the first claim. There, a user's key is accepted in any form. So a worker with another
-setting also reads all states back, and the folder is complete once the setting is right again.
+A claim names the form in which its writer writes the users' keys (stream.core.keys). The records after it are read in
+that form. After compaction there may be states before the first claim. There, a user's key is accepted in any form. So
+a worker with another setting also reads all states back, and the folder is complete once the setting is right again.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def form(self) -> str:
-        """The form of the users' keys after this claim; "" if it is unknown: there is no claim, or compaction has removed it."""
+        """The form of the users' keys after this claim; "" if it is unknown: there is no claim, or compaction has
+        removed it."""
         return self.key if self.worker else ""
 
 
@@ -142,8 +144,8 @@ def judge(record: LogRecord, current: int) -> tuple[Claim, str]:
         current: The epoch in force before it.
 
     Returns:
-        The claim, or NO_CLAIM if it is not valid; and why it is forged, or "" if it is not. A claim that only comes too late is
-        not valid, but not forged either.
+        The claim, or NO_CLAIM if it is not valid; and why it is forged, or "" if it is not. A claim that only comes too
+        late is not valid, but not forged either.
     """
     claim = decode(record.value)
     if not claim.epoch:
@@ -160,8 +162,8 @@ def judge(record: LogRecord, current: int) -> tuple[Claim, str]:
 def of_user(key: bytes | None, form: str = "") -> bool:
     """Check whether a user can have this key: an id that the schemas accept, written in this form.
 
-    If the form is "" or unknown to this version, any form is accepted. No worker writes any other key to the changelog. Such a
-    key may be one that a folder uses for its own notes, or `*`, which has a slate and never a state.
+    If the form is "" or unknown to this version, any form is accepted. No worker writes any other key to the changelog.
+    Such a key may be one that a folder uses for its own notes, or `*`, which has a slate and never a state.
     """
     if form in FORMS:
         return user_of(key, form) is not None
@@ -209,7 +211,8 @@ class Sifted(NamedTuple):
 def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
     """Sift the records of one partition, given in order. `claim` is in force before them.
 
-    If no claim is known, a state's epoch proves that there was one. A forged claim after that state is then too far ahead.
+    If no claim is known, a state's epoch proves that there was one. A forged claim after that state is then too far
+    ahead.
     """
     found = Sifted(claim, [], [], [], {})
     current = claim.epoch

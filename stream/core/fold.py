@@ -1,7 +1,7 @@
 """From states and events to new states and slates. Pure: no Kafka, no Faust, no clock.
 
-`apply_events` does one user's bookkeeping. `advance` runs the recurrent model over all users of a micro-batch in waves: wave w
-holds every user's w-th event and takes one model call. `rank` scores all users in one call.
+`apply_events` does one user's bookkeeping. `advance` runs the recurrent model over all users of a micro-batch in waves:
+wave w holds every user's w-th event and takes one model call. `rank` scores all users in one call.
 """
 
 from __future__ import annotations
@@ -192,7 +192,8 @@ def _refold(user_batch: UserBatch, model: bytes, hidden: int) -> None:
 def advance(user_batches: Sequence[UserBatch], models: InterestModels, catalogue: Catalogue, spec: InputSpec) -> int:
     """Set h and c of every batch's state to those after its inputs. Returns the number of inputs with unknown items.
 
-    Raises FloatingPointError if the model's result is not finite, and whatever the model raises. No state has changed then.
+    Raises FloatingPointError if the model's result is not finite, and whatever the model raises. No state has changed
+    then.
     """
     moving = sorted(
         (user_batch for user_batch in user_batches if user_batch.inputs), key=lambda user_batch: -len(user_batch.inputs)
@@ -265,9 +266,9 @@ def recent_choices(
 ) -> Rows:
     """Return every user's `last` last choices, newest first.
 
-    A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`, with
-    none of the actions `refused`, on an item that the catalogue knows. A comment must have a value. The choices come from the
-    user's last 64 events.
+    A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`,
+    with none of the actions `refused`, on an item that the catalogue knows. A comment must have a value. The choices
+    come from the user's last 64 events.
 
     Returns:
         int64 [R, 3]: (index of the batch, item row, age), with age from 0.

@@ -1,4 +1,5 @@
-"""Reads one message from its bytes by its schema: JSON text, then the fields of a struct of stream.core.messages. Pure."""
+"""Reads one message from its bytes by its schema: JSON text, then the fields of a struct of stream.core.messages.
+Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ _GOT = re.compile(r"got `([^`]*)`")
 
 
 def nesting(text: str) -> int:
-    """Return the depth of nested arrays and objects in a JSON text, outside strings (an upper bound if it is malformed)."""
+    """Return the depth of nested arrays and objects in a JSON text, outside strings (an upper bound if it is
+    malformed)."""
     depth = deepest = 0
     for char in _STRINGS.sub("", text):
         if char in "[{":
@@ -89,8 +91,8 @@ class JsonDecoder(Generic[Message]):
             raise RecordError("decode", "malformed_json", "", malformed(text, str(error))) from None
 
     def _again(self, text: str, error: msgspec.ValidationError) -> Message:
-        """Look again at what the fast decoder refuses and the schema may allow: whole floats for integers, and repeated names,
-        of which the last counts. Unknown fields are ignored here, too."""
+        """Look again at what the fast decoder refuses and the schema may allow: whole floats for integers, and repeated
+        names, of which the last counts. Unknown fields are ignored here, too."""
         raws: dict[str, bytes] = {}
         try:
             fields = self._fields.decode(text)

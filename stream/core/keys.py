@@ -1,13 +1,14 @@
-"""How a user id is written as the key of a record and read back: one definition, for the forms of the setting `key`. Pure.
+"""How a user id is written as the key of a record and read back: one definition, for the forms of the setting `key`.
+Pure.
 
 - utf8: the id's bytes.
-- json: the id as a JSON string, exactly as JSON.stringify, Jackson, serde and `json.dumps(id, ensure_ascii=False)` write it:
-  with no escapes except those that JSON requires.
+- json: the id as a JSON string, exactly as JSON.stringify, Jackson, serde and `json.dumps(id, ensure_ascii=False)`
+  write it: with no escapes except those that JSON requires.
 - long: a whole number as 8 bytes, big-endian, signed. The id is that number in plain decimal.
 
-A user has exactly one key in each form, since a record's partition follows from the bytes of its key. The same user in another
-spelling (`"caf\\u00e9"`) would be on another partition and have two states. So any other spelling is not a user's key. A key that
-freshet uses for itself (`*`, a claim, a folder's notes) is not a user's key in any form either.
+A user has exactly one key in each form, since a record's partition follows from the bytes of its key. The same user in
+another spelling (`"caf\\u00e9"`) would be on another partition and have two states. So any other spelling is not a
+user's key. A key that freshet uses for itself (`*`, a claim, a folder's notes) is not a user's key in any form either.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 JSON Schemas are generated from these structs into docs/schemas (`python -m scripts.schemas`). Unknown fields are
 ignored, so producers may add their own. All times are epoch milliseconds, UTC.
 
-The schemas cannot express these rules. stream.core.decoder checks them, with stream.core.validation, as does everything that
-accepts events:
+The schemas cannot express these rules. stream.core.decoder checks them, with stream.core.validation, as does everything
+that accepts events:
 
 - The value is UTF-8 JSON with at most `MAX_DEPTH` nested arrays and objects.
 - The key is the user id in the form of the setting `key` (stream.core.keys).
@@ -28,7 +28,8 @@ CLICK: Final = 0
 RATING: Final = 1
 COMMENT: Final = 2
 BEHAVIOURS: Final = ("click", "rating", "comment")
-"""Names of the behaviours. A behaviour has the same index as its source topic everywhere (fences, folded lists, inputs)."""
+"""Names of the behaviours. A behaviour has the same index as its source topic everywhere (fences, folded lists,
+inputs)."""
 
 SOURCE_TOPICS: Final = ("clicks", "ratings", "comments")
 
@@ -69,8 +70,8 @@ Scenes = Annotated[tuple[Label, ...], Meta(max_length=64, description=f"where th
 
 
 class Click(Struct, frozen=True):
-    """A user opened or chose an item, or did with it what `action` says. `scene` is where that was (home, search, a site).
-    `slate`, `rank` and `dwell_ms` are checked and kept, but not used yet."""
+    """A user opened or chose an item, or did with it what `action` says. `scene` is where that was (home, search, a
+    site). `slate`, `rank` and `dwell_ms` are checked and kept, but not used yet."""
 
     user: User
     item: Id
@@ -96,8 +97,8 @@ class Rating(Struct, frozen=True):
 
 
 class Comment(Struct, frozen=True):
-    """A user wrote a text about an item, perhaps with a rating. If `value` is missing, a bundle that reads comments predicts it
-    from the text."""
+    """A user wrote a text about an item, perhaps with a rating. If `value` is missing, a bundle that reads comments
+    predicts it from the text."""
 
     user: User
     item: Id
@@ -159,7 +160,8 @@ _TIME: Final = "^(0|[1-9][0-9]{0,15})$"
 
 
 class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors." + name.replace("_", ".")):
-    """Headers of a dead letter. All are UTF-8 text on the wire. The key, the value and all other headers are as received."""
+    """Headers of a dead letter. All are UTF-8 text on the wire. The key, the value and all other headers are as
+    received."""
 
     topic: str
     partition: Annotated[str, Meta(pattern=_NUMBER)]
@@ -203,7 +205,8 @@ class SourceEvent(Struct, gc=False):
         value: The rating; NaN if there is none.
         payload: The record's value as received. It enters the chain.
         vector: The text's vector, float32 [text width], once a comment has been encoded.
-        read: The rating read out of a comment's text, if it came without `value` and the bundle reads ratings; else NaN.
+        read: The rating read out of a comment's text, if it came without `value` and the bundle reads ratings; else
+            NaN.
         id: The producer's id, else the origin that a redriven record names (stream.core.origin), else "".
         mark: What a state remembers instead of the producer's id if that has the form of an origin; else "".
         headers: The record's headers, as received.

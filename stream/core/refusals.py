@@ -1,7 +1,7 @@
 """The text of an error for a message that its schema refuses: what was found, what was expected, and what to do. Pure.
 
-msgspec names types (`int`, `str`) but no value. People who read a dead letter need the value. The field is kept apart from the
-message (RecordError.field), so no message repeats it.
+msgspec names types (`int`, `str`) but no value. People who read a dead letter need the value. The field is kept apart
+from the message (RecordError.field), so no message repeats it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def found(value: object, *, texts: bool = True) -> str:
 
     Args:
         value: The value.
-        texts: Show texts that are not numbers or times, too. Must be off for headers and logs, which people other than the sender
-            read.
+        texts: Show texts that are not numbers or times, too. Must be off for headers and logs, which people other than
+            the sender read.
     """
     if value is None:
         return "null"
@@ -80,7 +80,8 @@ def fields_found(names: Iterable[str]) -> str:
 
 @cache
 def expected(message: type[Struct], field: str) -> str:
-    """Return in words what a field of a message must be; "as its schema says" for a field that the message does not have."""
+    """Return in words what a field of a message must be; "as its schema says" for a field that the message does not
+    have."""
     for one in msgspec.inspect.type_info(message).fields:  # type: ignore[attr-defined]
         if one.name == field:
             return _words(one.type) + (", epoch milliseconds" if field == "time" else "")

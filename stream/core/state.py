@@ -10,12 +10,13 @@ Record format 1, little-endian, no padding:
     | seen x u32                             sorted crc32 of item ids, at most 4,096
     | u32 crc32 of all before
 
-    entry: u16 length of the rest | u8 behaviour | f32 value (NaN: none) | i64 time | (u16 length, UTF-8) x item, scene, id
-           and action, but only if the event has one. An entry without an action is the same as before there were actions. A
-           reader from that time skips an action by the entry's length.
+    entry: u16 length of the rest | u8 behaviour | f32 value (NaN: none) | i64 time | (u16 length, UTF-8) x item, scene,
+    id
+           and action, but only if the event has one. An entry without an action is the same as before there were
+           actions. A reader from that time skips an action by the entry's length.
 
-`applied` is the last applied offset of each source topic. A user has one partition number, the same in all three topics.
-`model` names the step model that h and c belong to. The record holds no index that is private to one process.
+`applied` is the last applied offset of each source topic. A user has one partition number, the same in all three
+topics. `model` names the step model that h and c belong to. The record holds no index that is private to one process.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Recent(NamedTuple):
 
 
 class Interest:
-    """One user's state. h, c: float16 [H]. `folded` lists (topic index, offset) of events applied since the record was read."""
+    """One user's state. h, c: float16 [H]. `folded` lists (topic index, offset) of events applied since the record was
+    read."""
 
     __slots__ = (
         "applied",
@@ -120,8 +122,8 @@ class Interest:
     def newest(self, refused: frozenset[str] = frozenset()) -> Iterator[tuple[str, int, bool]]:
         """Yield (item, behaviour, whether it has a value) of the last 64 events, newest first.
 
-        Events whose action is in `refused` are left out. It costs a third of `recents` if only a few events are needed. Raises
-        StateError as `recents` does.
+        Events whose action is in `refused` are left out. It costs a third of `recents` if only a few events are needed.
+        Raises StateError as `recents` does.
         """
         raw, at, starts = self.recent, 0, []
         end = len(raw)
@@ -173,7 +175,8 @@ def is_redelivered(state: Interest, event: SourceEvent) -> bool:
 
 
 def is_duplicate(state: Interest, event: SourceEvent) -> bool:
-    """Check whether the event's `id` is among the user's last 64 events. Only a producer's id or an origin can repeat."""
+    """Check whether the event's `id` is among the user's last 64 events. Only a producer's id or an origin can
+    repeat."""
     known = event.mark or event.id
     if not known or known.encode() not in state.recent:  # bytes first: nearly always it is not there
         return False
@@ -246,7 +249,8 @@ def encode(state: Interest) -> bytes:
 
 
 def decode(record: bytes) -> Interest:
-    """Return the state in a record, with `folded` as written (clear it before you fold more). Raises StateError on any damage."""
+    """Return the state in a record, with `folded` as written (clear it before you fold more). Raises StateError on any
+    damage."""
     try:
         return _decode(record)
     except (struct.error, ValueError) as error:
@@ -294,7 +298,8 @@ def _decode(record: bytes) -> Interest:
 
 
 def _unreadable(error: Exception) -> StateError:
-    """Return the error for recent events that are malformed. The record's checksum is right, so it was written that way."""
+    """Return the error for recent events that are malformed. The record's checksum is right, so it was written that
+    way."""
     return StateError(f"the recent events of a state cannot be decoded: {error}")
 
 

@@ -52,9 +52,9 @@ def parse(said: str) -> int:
 def moment(said: str, expected: str = EXPECTED_MOMENT) -> int:
     """Return a time that a person wrote, in epoch ms.
 
-    It may be an ISO date or time (UTC if it names no zone), a year (its first day), epoch ms, or 0. A number must be between 1980
-    and 2100 as epoch ms. Any other number is a year and a month, seconds, or a typo, and would silently switch off what uses
-    it. A date may be older.
+    It may be an ISO date or time (UTC if it names no zone), a year (its first day), epoch ms, or 0. A number must be
+    between 1980 and 2100 as epoch ms. Any other number is a year and a month, seconds, or a typo, and would silently
+    switch off what uses it. A date may be older.
 
     Args:
         said: The text.

@@ -1,12 +1,13 @@
-"""What events and items may contain: one definition for the wire, `freshet send`, `freshet replay` and the readers of data.
+"""What events and items may contain: one definition for the wire, `freshet send`, `freshet replay` and the readers of
+data.
 
 The structs of stream.core.messages define the fields and their ranges, so the JSON Schemas contain them, too.
-stream.core.json_body reads messages by them. This module has the rules that schemas cannot express: ratings by a deployment's
-scale, times by the clock, and ids that come as other types. Pure.
+stream.core.json_body reads messages by them. This module has the rules that schemas cannot express: ratings by a
+deployment's scale, times by the clock, and ids that come as other types. Pure.
 
-Names and prose that are too long: nothing cuts a user, an item or a scene, since two long names could become one. They are
-refused everywhere. Titles, texts and categories that are too long are refused on the wire, by `freshet send`, and in a log of
-freshet's own messages. Only a reader of a published data set may cut those.
+Names and prose that are too long: nothing cuts a user, an item or a scene, since two long names could become one. They
+are refused everywhere. Titles, texts and categories that are too long are refused on the wire, by `freshet send`, and
+in a log of freshet's own messages. Only a reader of a published data set may cut those.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def identity(value: object, whole_floats: bool = False) -> str:
 
     Args:
         value: The text or number.
-        whole_floats: Read 12.0 and "12.0" as "12", for columns of numbers that a program has converted to floats. From 2^53 on, a
-            float could be one of several whole numbers, so it is refused. A Decimal is exact.
+        whole_floats: Read 12.0 and "12.0" as "12", for columns of numbers that a program has converted to floats. From
+            2^53 on, a float could be one of several whole numbers, so it is refused. A Decimal is exact.
 
     Raises:
         RecordError: It is anything else. A null is not a user called "None".

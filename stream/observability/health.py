@@ -2,11 +2,11 @@
 
 It answers from its own threads, so it answers even if the event loop hangs.
 
-/healthz: 200 while the event loop's heartbeat is younger than `stale` seconds and work makes progress, else 503, so that a
-supervisor restarts the worker. Its JSON has what the worker waits for, and for how long nothing has moved.
+/healthz: 200 while the event loop's heartbeat is younger than `stale` seconds and work makes progress, else 503, so
+that a supervisor restarts the worker. Its JSON has what the worker waits for, and for how long nothing has moved.
 
-/readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503. The JSON body names
-what is missing.
+/readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503. The JSON
+body names what is missing.
 
 The server binds to loopback unless the setting says otherwise. It cannot change anything.
 """
@@ -67,7 +67,8 @@ class Health:
         self._conditions = dict.fromkeys(CONDITIONS, False)
         self._server: _Server | None = None
         self.page: Callable[[list[str]], bytes] | None = None
-        """Returns the status page for the conditions that are missing (stream.observability.status). Called from any thread."""
+        """Returns the status page for the conditions that are missing (stream.observability.status). Called from any
+        thread."""
         self.progress: Progress | None = None
         metrics.ready.set_function(lambda: float(not self.missing()))
         metrics.heartbeat_age.set_function(self.age)

@@ -10,8 +10,9 @@ from faust.types import TP
 class Lag:
     """The lag of a worker's partitions.
 
-    A waiting record is younger than the newest finished record of its partition, and younger than the last check that found none
-    waiting there. The oldest record of all partitions counts, so a partition that stands still shows, even if the others move.
+    A waiting record is younger than the newest finished record of its partition, and younger than the last check that
+    found none waiting there. The oldest record of all partitions counts, so a partition that stands still shows, even
+    if the others move.
     """
 
     def __init__(self, topics: Iterable[str]) -> None:

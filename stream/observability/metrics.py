@@ -1,7 +1,7 @@
 """All metrics of the worker in one class, written once per micro-batch. docs/metrics.md explains each.
 
-Metrics use base units, and counters end in `_total`. Labels come from fixed sets only: no user, item or text ever becomes a
-label, so the number of series does not grow with the data. The event loop writes; the HTTP thread of
+Metrics use base units, and counters end in `_total`. Labels come from fixed sets only: no user, item or text ever
+becomes a label, so the number of series does not grow with the data. The event loop writes; the HTTP thread of
 `stream.observability.health` reads.
 
     figures = BatchFigures()                       # one per micro-batch, filled while it goes through the steps
@@ -88,7 +88,8 @@ class BatchFigures:
         self.slates[strategy, replay] = self.slates.get((strategy, replay), 0) + slates
 
     def dead_letter(self, behaviour: int, topic: str, stage: str, reason: str, unit: str = "") -> None:
-        """Count one dead letter of a source topic, and the event's outcome. unit: see stream.core.errors.RecordError."""
+        """Count one dead letter of a source topic, and the event's outcome. unit: see
+        stream.core.errors.RecordError."""
         self.outcome(behaviour, "dead_letter")
         if unit:
             self.wrong_units[unit] = self.wrong_units.get(unit, 0) + 1
@@ -167,7 +168,8 @@ class Metrics:
     """All metrics of one worker.
 
     Args:
-        topics: The three source topics with their prefix, in the order of BEHAVIOURS. They are the values of the label `topic`.
+        topics: The three source topics with their prefix, in the order of BEHAVIOURS. They are the values of the label
+            `topic`.
         registry: The registry of the metrics; a new one by default.
         data_dir: The folder whose disk is watched.
     """
@@ -312,7 +314,8 @@ class Metrics:
             self.undecided_records.labels(_of(self._topics, topic)).set(records)
 
     def observe_lag(self, lag: Mapping[str, tuple[int, float]]) -> None:
-        """Set source topic -> (records not yet finished, age in seconds of the oldest), over the assigned partitions."""
+        """Set source topic -> (records not yet finished, age in seconds of the oldest), over the assigned
+        partitions."""
         for topic, (records, seconds) in lag.items():
             self.lag_records.labels(_of(self._topics, topic)).set(records)
             self.lag_seconds.labels(_of(self._topics, topic)).set(seconds)

@@ -1,4 +1,5 @@
-"""The worker's status page, for a person who looks at one worker: one HTML page without scripts or external resources."""
+"""The worker's status page, for a person who looks at one worker: one HTML page without scripts or external
+resources."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The one way in which a worker ends after an error: it logs why, then exits immediately.
 
 Everything durable is acknowledged or in RocksDB's log before it counts, so an exit at any moment is safe. A worker that
-continued after an unknown error would be guessing. Nothing may delay the exit either. If the last line cannot be written
-(a pipe that nobody reads, a lock that is held), the process exits without it.
+continued after an unknown error would be guessing. Nothing may delay the exit either. If the last line cannot be
+written (a pipe that nobody reads, a lock that is held), the process exits without it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ log = logging.getLogger("freshet.fatal")
 class _WayOut:
     """A thread that ends the process LAST_WORDS after it was asked to, whatever the other threads do.
 
-    It exists from the start and reserves some memory: once threads or memory have run out, no new thread can be started.
+    It exists from the start and reserves some memory: once threads or memory have run out, no new thread can be
+    started.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,8 @@ _way_out = _WayOut()
 
 
 def prepare() -> None:
-    """Make sure that from here on nothing can delay this process's exit. Called when a worker starts. May be called twice."""
+    """Make sure that from here on nothing can delay this process's exit. Called when a worker starts. May be called
+    twice."""
     _way_out.prepare()
 
 
@@ -77,7 +79,8 @@ def prepared() -> bool:
 
 
 def meaning(error: BaseException) -> BaseException:
-    """Return an error's meaning: a refusal, an unreachable broker, or a resource that has run out; else the error itself."""
+    """Return an error's meaning: a refusal, an unreachable broker, or a resource that has run out; else the error
+    itself."""
     if not isinstance(error, FreshetError) and (short := machine_fails(error)):
         return MachineError(short)
     if isinstance(error, InvalidTimestampError):
@@ -114,8 +117,8 @@ def exhausted(error: BaseException) -> str:
 def said(error: BaseException) -> str:
     """Return an error as one line that is never empty.
 
-    For a FreshetError it is the text. For any other error it is the type and the text, or the type and where it was raised if it
-    has no text.
+    For a FreshetError it is the text. For any other error it is the type and the text, or the type and where it was
+    raised if it has no text.
     """
     text = " ".join(str(error).split())
     if isinstance(error, FreshetError):
@@ -137,7 +140,8 @@ def fatal(error: BaseException) -> NoReturn:
 
 
 def leave(code: int, message: str = "", error: BaseException | None = None, level: int = logging.CRITICAL) -> NoReturn:
-    """Log `message`, if there is one, and end the process with `code` immediately, so no client's finalizer logs after it."""
+    """Log `message`, if there is one, and end the process with `code` immediately, so no client's finalizer logs after
+    it."""
     _way_out.ask(code)
     try:
         if message:

@@ -1,7 +1,8 @@
-"""Checks that the worker makes progress. If work stands still, the process ends with a line that names what it waits for.
+"""Checks that the worker makes progress. If work stands still, the process ends with a line that names what it waits
+for.
 
-A worker can be alive and do nothing: a recovery that ended silently, a fetch that never returns, a loop that hangs. A heartbeat
-alone shows none of these. The worker waits for an unreachable broker, and logs that it does.
+A worker can be alive and do nothing: a recovery that ended silently, a fetch that never returns, a loop that hangs. A
+heartbeat alone shows none of these. The worker waits for an unreachable broker, and logs that it does.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Work(NamedTuple):
 class Progress:
     """Counts the seconds for which each work has not moved. `limit` is the maximum, in seconds.
 
-    Time does not count while something that the work needs is unreachable, or while nothing checks. If something else holds the
-    work up, it is soon logged, and the time counts.
+    Time does not count while something that the work needs is unreachable, or while nothing checks. If something else
+    holds the work up, it is soon logged, and the time counts.
     """
 
     def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +70,8 @@ class Progress:
         return self.seconds >= self._limit
 
     def look(self, works: Mapping[str, Work]) -> None:
-        """Check all current work. `works` has each under its own name. Raises FreshetError if one stands still for too long."""
+        """Check all current work. `works` has each under its own name. Raises FreshetError if one stands still for too
+        long."""
         now = self._clock()
         step, self._last = min(now - self._last, STEP), now
         stands: dict[str, tuple[Hashable, float]] = {}

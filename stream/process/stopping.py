@@ -1,8 +1,8 @@
 """Stopping on request: a separate thread handles SIGTERM and SIGINT from the first moment on.
 
-Until the worker has something to release in good order (`in_order`), a stop ends the process immediately: nothing is claimed,
-and what was read is in Kafka. From then on the worker stops by itself. It has LIMIT seconds for that, whatever holds it up: a log
-that nobody reads, a disk, a broker, a loop that hangs.
+Until the worker has something to release in good order (`in_order`), a stop ends the process immediately: nothing is
+claimed, and what was read is in Kafka. From then on the worker stops by itself. It has LIMIT seconds for that, whatever
+holds it up: a log that nobody reads, a disk, a broker, a loop that hangs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LIMIT: Final = 27.0
 
 
 class Stopping:
-    """The stop of this process. There is one per process, as signals are for the whole process. `asked` is true from the signal
-    on."""
+    """The stop of this process. There is one per process, as signals are for the whole process. `asked` is true from
+    the signal on."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,8 +38,9 @@ class Stopping:
     def listen(self) -> None:
         """Handle the signals from here on. May be called twice.
 
-        The main thread calls it, if possible before other threads start: they inherit the signal mask. A signal that reaches a
-        thread without the mask (started by a library that was imported earlier) is passed on by the main thread.
+        The main thread calls it, if possible before other threads start: they inherit the signal mask. A signal that
+        reaches a thread without the mask (started by a library that was imported earlier) is passed on by the main
+        thread.
         """
         if not self._listening:
             self._listening = True
@@ -50,7 +51,8 @@ class Stopping:
                 signal.signal(number, lambda number, frame: signal.pthread_kill(thread.ident or 0, number))
 
     def in_order(self, begin: Callable[[], None]) -> None:
-        """Set the function that begins an orderly stop. The signals' thread calls it. It only notifies the worker and returns."""
+        """Set the function that begins an orderly stop. The signals' thread calls it. It only notifies the worker and
+        returns."""
         with self._lock:
             self._begin = begin
 

@@ -1,7 +1,7 @@
 """Supervises what must run as long as the worker: a task, thread or service that ends unexpectedly ends the process.
 
-Faust and mode log a service that crashed and continue without it. aiokafka keeps the error of a background task until someone
-asks for it. Python forgets a thread that raised. Each of these leaves a worker that answers and does nothing.
+Faust and mode log a service that crashed and continue without it. aiokafka keeps the error of a background task until
+someone asks for it. Python forgets a thread that raised. Each of these leaves a worker that answers and does nothing.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from stream.process.fatal import fatal
 Task = asyncio.Future[Any]
 
 ENDING: Final = ("Collection._clean_data", "Fetcher._fetcher")
-"""Tasks of services that may end: Faust's cleaning, if nothing expires; and its fetcher, which Faust ends and recreates at a
-rebalance (stream.process.progress detects if it is not recreated)."""
+"""Tasks of services that may end: Faust's cleaning, if nothing expires; and its fetcher, which Faust ends and recreates
+at a rebalance (stream.process.progress detects if it is not recreated)."""
 
 OURS: Final = ("stream.", "deploy.")
 """Modules whose errors in callbacks and unawaited tasks end the process. Errors of libraries there are logged."""
 
 
 def guard_services(stopping: Callable[[], bool]) -> None:
-    """Make every Faust service end the process if it crashes or one of its tasks ends, unless the worker is `stopping`."""
+    """Make every Faust service end the process if it crashes or one of its tasks ends, unless the worker is
+    `stopping`."""
 
     async def crash(self: Service, reason: BaseException) -> None:
         if not (stopping() or self.should_stop or _restarts(self, reason)):
@@ -76,7 +77,8 @@ def guard_loop(loop: asyncio.AbstractEventLoop, stopping: Callable[[], bool]) ->
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Check whether an error passed through our code. A client's error is due to its connection, so it does not count."""
+    """Check whether an error passed through our code. A client's error is due to its connection, so it does not
+    count."""
     lines = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     return not isinstance(error, (KafkaError, OSError)) and any(name.startswith(OURS) for name in lines)
 

@@ -1,13 +1,13 @@
 """The last resort: it ends a process in which a library keeps Python itself from running.
 
-RocksDB's binding, for example, holds Python's lock (the GIL) while it writes and opens. On a disk that hangs, no other thread
-runs, so no Python thread can detect or log it. faulthandler's thread needs no lock. Unless it is postponed in time, it prints
-where all threads are and ends the process with 1.
+RocksDB's binding, for example, holds Python's lock (the GIL) while it writes and opens. On a disk that hangs, no other
+thread runs, so no Python thread can detect or log it. faulthandler's thread needs no lock. Unless it is postponed in
+time, it prints where all threads are and ends the process with 1.
 
-A Python thread, which needs the lock, postpones it. So slow work does not matter, only a lock that no other thread can get.
-It uses the monotonic clock: time in which the machine sleeps does not count, and setting the clock has no effect. A process that
-was stopped (SIGSTOP) for longer than the limit ends as soon as it continues, since none of its threads could run before. By then,
-other workers have its partitions.
+A Python thread, which needs the lock, postpones it. So slow work does not matter, only a lock that no other thread can
+get. It uses the monotonic clock: time in which the machine sleeps does not count, and setting the clock has no effect.
+A process that was stopped (SIGSTOP) for longer than the limit ends as soon as it continues, since none of its threads
+could run before. By then, other workers have its partitions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Addresses in settings. A malformed address is reported immediately, since a client would only retry it again and again."""
+"""Addresses in settings. A malformed address is reported immediately, since a client would only retry it again and
+again."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ def _wrong(address: str) -> str:
 def interface(text: str) -> str:
     """Return the host or address on which a server listens.
 
-    Raises ValueError if it is not a host, or if it stands for all of this machine's addresses without showing it: an empty text,
-    and short forms of 0.0.0.0.
+    Raises ValueError if it is not a host, or if it stands for all of this machine's addresses without showing it: an
+    empty text, and short forms of 0.0.0.0.
     """
     if not _is_host(f"[{text}]" if ":" in text else text) or _is_short_for_all(text):
         raise ValueError(f"found {shown(text)}, expected a host name or address; {ALL}")

@@ -1,7 +1,9 @@
-"""How every client of freshet authenticates itself and verifies the broker: TLS, SASL, and plain messages about refusals.
+"""How every client of freshet authenticates itself and verifies the broker: TLS, SASL, and plain messages about
+refusals.
 
-Certificates and the broker's host name are always checked. Nothing turns that off. Passwords come from the environment or a
-file (stream.settings). Bearer tokens come from a file that is read again for each connection, so that it can be renewed.
+Certificates and the broker's host name are always checked. Nothing turns that off. Passwords come from the environment
+or a file (stream.settings). Bearer tokens come from a file that is read again for each connection, so that it can be
+renewed.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ log = logging.getLogger("freshet.security")
 
 
 class _Last(NamedTuple):
-    """The last good context of a set of files. `failed` is the time when they were first found bad since; None: they are good."""
+    """The last good context of a set of files. `failed` is the time when they were first found bad since; None: they
+    are good."""
 
     context: ssl.SSLContext
     failed: float | None = None
@@ -38,8 +41,8 @@ _last: dict[tuple[object, ...], _Last] = {}
 def tls(settings: Settings) -> ssl.SSLContext | None:
     """Return the context with which every client verifies brokers; None without TLS.
 
-    Files that were good and are bad now are probably being replaced. For GRACE seconds their former content stays in use, and the
-    log reports it. Raises SettingsError with the file that is bad.
+    Files that were good and are bad now are probably being replaced. For GRACE seconds their former content stays in
+    use, and the log reports it. Raises SettingsError with the file that is bad.
     """
     if "SSL" not in settings.security_protocol:
         return None

@@ -1,8 +1,8 @@
 """All settings of freshet in one frozen object, validated once and passed in.
 
-The sources, strongest first: values given in code (the command's flags), the environment (`FRESHET_BROKERS=...`), a TOML
-file (`FRESHET_CONFIG`, or `freshet.toml` in the current folder), and the defaults below. Secrets come from the environment
-or from a file in `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
+The sources, strongest first: values given in code (the command's flags), the environment (`FRESHET_BROKERS=...`), a
+TOML file (`FRESHET_CONFIG`, or `freshet.toml` in the current folder), and the defaults below. Secrets come from the
+environment or from a file in `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
 """
 
 from __future__ import annotations
@@ -210,7 +210,8 @@ class Settings(BaseSettings):
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        """Yield a message for each contradiction between settings: which, what was found, what was expected, and what to do."""
+        """Yield a message for each contradiction between settings: which, what was found, what was expected, and what
+        to do."""
         low, high = self.rating_scale
         session, rebalance, request = self.session_timeout, self.rebalance_timeout, self.request_timeout
         heartbeat, inference = self.heartbeat_interval, self.inference_timeout
@@ -284,15 +285,16 @@ class Settings(BaseSettings):
 
     @property
     def stall_limit(self) -> float:
-        """Seconds for which work may stand still: stall_timeout, but never less than a rebalance or a commit may take."""
+        """Seconds for which work may stand still: stall_timeout, but never less than a rebalance or a commit may
+        take."""
         rebalance = 2 * (self.session_timeout + self.rebalance_timeout)
         commit = 2 * self.commit_interval + self.group_request_timeout + SLACK
         return max(self.stall_timeout, rebalance, commit)
 
     @property
     def group_request_timeout(self) -> float:
-        """Seconds until a request of the group's consumer counts as failed. The group may delay the answer to a join for as long
-        as a session or a rebalance lasts."""
+        """Seconds until a request of the group's consumer counts as failed. The group may delay the answer to a join
+        for as long as a session or a rebalance lasts."""
         return max(self.request_timeout, self.session_timeout + 1, self.rebalance_timeout + 1)
 
     @property
@@ -302,8 +304,8 @@ class Settings(BaseSettings):
 
     @property
     def hang_limit(self) -> float:
-        """Seconds for which a library may keep all Python threads from running (stream.process.watchdog). It is longer than a
-        stop takes, and so long that stream.process.progress would have ended the process if it could."""
+        """Seconds for which a library may keep all Python threads from running (stream.process.watchdog). It is longer
+        than a stop takes, and so long that stream.process.progress would have ended the process if it could."""
         return max(2 * self.stall_limit, 60.0)
 
 

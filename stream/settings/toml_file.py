@@ -1,4 +1,5 @@
-"""Which TOML file the settings come from: the one that FRESHET_CONFIG names, else freshet.toml in the current folder."""
+"""Which TOML file the settings come from: the one that FRESHET_CONFIG names, else freshet.toml in the current
+folder."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def path() -> Path:
 
 
 def told() -> str:
-    """Return the file that was read, or that there was none: the end of an error whose cause may be a wrong current folder."""
+    """Return the file that was read, or that there was none: the end of an error whose cause may be a wrong current
+    folder."""
     file = path().absolute()
     if file.is_file():
         return f"settings file: {file}"
