@@ -1,1 +1,2 @@
-"""What the Makefile runs before anything is installed: standard library only, each a module to be started with -m."""
+"""Scripts that the Makefile runs with -m. Those that it runs before anything is installed use the standard library
+only."""

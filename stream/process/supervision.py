@@ -1,4 +1,4 @@
-"""Supervises what must run as long as the worker: a task, thread or service that ends unexpectedly ends the process.
+"""Supervises what must run as long as the worker. A task, thread or service that ends unexpectedly ends the process.
 
 Faust and mode log a service that crashed and continue without it. aiokafka keeps the error of a background task until
 someone asks for it. Python forgets a thread that raised. Each of these leaves a worker that answers and does nothing.
