@@ -1,2 +1,1 @@
-"""Scripts that the Makefile runs with -m. Those that it runs before anything is installed use the standard library
-only."""
+"""Scripts that the Makefile runs with -m. Those that run before anything is installed use only the standard library."""

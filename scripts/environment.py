@@ -52,8 +52,7 @@ def pip_settings(listing: str) -> dict[str, str]:
 
 
 def uv_environment(settings: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """Return the process environment that makes uv do what pip would do. Variables for uv itself in `given` stay as
-    they are."""
+    """Return the process environment with which uv does what pip would do. uv's own variables in `given` are kept."""
     translated = {
         "UV_INDEX_STRATEGY": "unsafe-best-match"
     }  # as with pip: any index may serve a file, and its hash decides

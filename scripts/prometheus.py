@@ -120,8 +120,12 @@ def check(file: Path, archive: Archive) -> None:
 
 
 def bring(target: Path) -> str:
-    """Put the binaries into `target`/bin and return their version. Raises Unavailable with what was tried, or
-    WrongHash."""
+    """Put the binaries into `target`/bin and return their version.
+
+    Raises:
+        Unavailable: No source has them; the message says what was tried.
+        WrongHash: A file is not the pinned one.
+    """
     mark = target / "prometheus.version"
     places = [(archive, fetch) for archive, fetch in PLACES if archive.fits()]
     here = mark.read_text().strip() if mark.is_file() else ""

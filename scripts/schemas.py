@@ -1,5 +1,4 @@
-"""Writes the JSON Schemas of all messages from the structs of stream.core.messages: `python -m scripts.schemas
-docs/schemas`."""
+"""Writes the JSON Schemas of all messages from their structs: `python -m scripts.schemas docs/schemas`."""
 
 from __future__ import annotations
 

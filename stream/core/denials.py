@@ -1,5 +1,4 @@
-"""Kafka's errors for a missing permission or a refused login, as one line. It uses their names and imports no
-client."""
+"""Kafka's errors for a missing permission or a refused login, as one line. It uses their names, and no client."""
 
 from __future__ import annotations
 

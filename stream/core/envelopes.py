@@ -80,8 +80,7 @@ def _cloud_event(found: dict[str, str], text: str) -> Inner:
 
 
 def _parts(text: str) -> dict[str, str] | None:
-    """Return the envelopes' names in a JSON object, each with its unparsed JSON, "" if absent; None if it is not an
-    object."""
+    """Return the unparsed JSON of each envelope name in a JSON object, "" if absent; None if it is not an object."""
     try:
         found = _READ.decode(text)
     except (msgspec.DecodeError, RecursionError):

@@ -110,14 +110,15 @@ REASONS = {
     "bad_key": "The key is not UTF-8, or empty.",
     "null_value": "The record has no value (a tombstone); it must be a JSON object.",
     "empty_value": "The value has no bytes; it must be a JSON object.",
-    "not_utf8": "The value is not UTF-8: another encoding, compressed, or not text at all.",
-    "malformed_json": "The value is not JSON (RFC 8259): cut off, NaN or Infinity, a byte order mark, a lone surrogate.",
+    "not_utf8": "The value is not UTF-8: it is in another encoding, compressed, or not text at all.",
+    "malformed_json": "The value is not JSON (RFC 8259): it is cut off, or has NaN, Infinity, a byte order mark or a lone "
+    "surrogate.",
     "too_deep": "Arrays and objects are nested more than 32 levels deep.",
     "too_large": "A text is longer than its field may be.",
     "missing_field": "A field that every such message needs is absent.",
     "wrong_type": "A field, or the whole value, has another JSON type than the schema requires.",
     "out_of_range": "A field has the right type, but a value that the schema does not allow.",
-    "rating_out_of_scale": "`value` lies outside the setting `rating_scale`.",
+    "rating_out_of_scale": "`value` is outside the setting `rating_scale`.",
     "key_mismatch": "The key is not the body's `user` in the form that the setting `key` names. If the key is the user in "
     "another form, the message says which. Otherwise one of the two is wrong, and only the producer knows which.",
     "mispartitioned": "The record is on another partition than murmur2(key) mod n and was not forwarded. Either the setting "

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNKNOWN: Final = 0
-"""Row of the item matrix for an item that neither the bundle nor the catalogue has. Also the index for no scene and no
-action."""
+"""Row of the item matrix for an item that neither bundle nor catalogue has. Also the index for no scene or action."""
 
 NUMBERS: Final = 4
 """value scaled to [-1, 1] | 1 if there is a value | log time gap, 0 to about 1 | 1 if this is the user's first event"""

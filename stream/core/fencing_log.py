@@ -1,5 +1,4 @@
-"""Claims: which worker may write a partition of the changelog. They are in the log itself, so its order decides and no
-clock.
+"""Claims: which worker may write a partition of the changelog. The order of the log itself decides, not a clock.
 
 A worker that takes over a partition appends a claim: key CLAIM_KEY, and an epoch above all earlier ones. Each state
 record carries its writer's epoch in the header WRITER (a record without one has epoch 0). The log is read in order. A
@@ -93,8 +92,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def form(self) -> str:
-        """The form of the users' keys after this claim; "" if it is unknown: there is no claim, or compaction has
-        removed it."""
+        """The form of the users' keys after this claim; "" if unknown: no claim, or one that compaction removed."""
         return self.key if self.worker else ""
 
 

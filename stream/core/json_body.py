@@ -1,5 +1,4 @@
-"""Reads one message from its bytes by its schema: JSON text, then the fields of a struct of stream.core.messages.
-Pure."""
+"""Reads one message from its bytes: JSON text, then the fields of a struct of stream.core.messages. Pure."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ _GOT = re.compile(r"got `([^`]*)`")
 
 
 def nesting(text: str) -> int:
-    """Return the depth of nested arrays and objects in a JSON text, outside strings (an upper bound if it is
-    malformed)."""
+    """Return the depth of nested arrays and objects in a JSON text, outside strings; if malformed, an upper bound."""
     depth = deepest = 0
     for char in _STRINGS.sub("", text):
         if char in "[{":

@@ -28,8 +28,7 @@ CLICK: Final = 0
 RATING: Final = 1
 COMMENT: Final = 2
 BEHAVIOURS: Final = ("click", "rating", "comment")
-"""Names of the behaviours. A behaviour has the same index as its source topic everywhere (fences, folded lists,
-inputs)."""
+"""Names of the behaviours. A behaviour has the index of its source topic everywhere (fences, folded lists, inputs)."""
 
 SOURCE_TOPICS: Final = ("clicks", "ratings", "comments")
 

@@ -17,8 +17,7 @@ from typing import Final
 from stream.core.messages import SOURCE_TOPICS
 
 ORIGINAL_RECORD_HEADER: Final = "original-record"
-"""Header of a record that was sent back. Its value is topic/partition/offset of the first record that became a dead
-letter."""
+"""Header of a record that was sent back: topic/partition/offset of the first record that became a dead letter."""
 
 MAX_ORIGIN: Final = 300
 """Bytes that are enough for every well-formed value: a topic's name has at most 249."""

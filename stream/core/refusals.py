@@ -80,8 +80,7 @@ def fields_found(names: Iterable[str]) -> str:
 
 @cache
 def expected(message: type[Struct], field: str) -> str:
-    """Return in words what a field of a message must be; "as its schema says" for a field that the message does not
-    have."""
+    """Return in words what a field of a message must be; "as its schema says" for an unknown field."""
     for one in msgspec.inspect.type_info(message).fields:  # type: ignore[attr-defined]
         if one.name == field:
             return _words(one.type) + (", epoch milliseconds" if field == "time" else "")

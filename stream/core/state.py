@@ -76,8 +76,7 @@ class Recent(NamedTuple):
 
 
 class Interest:
-    """One user's state. h, c: float16 [H]. `folded` lists (topic index, offset) of events applied since the record was
-    read."""
+    """One user's state. h, c: float16 [H]. `folded`: (topic index, offset) of the events applied since it was read."""
 
     __slots__ = (
         "applied",
@@ -175,8 +174,7 @@ def is_redelivered(state: Interest, event: SourceEvent) -> bool:
 
 
 def is_duplicate(state: Interest, event: SourceEvent) -> bool:
-    """Check whether the event's `id` is among the user's last 64 events. Only a producer's id or an origin can
-    repeat."""
+    """Check whether the event's `id` is among the user's last 64 events. Only a producer's id or an origin repeats."""
     known = event.mark or event.id
     if not known or known.encode() not in state.recent:  # bytes first: nearly always it is not there
         return False
@@ -249,8 +247,7 @@ def encode(state: Interest) -> bytes:
 
 
 def decode(record: bytes) -> Interest:
-    """Return the state in a record, with `folded` as written (clear it before you fold more). Raises StateError on any
-    damage."""
+    """Return the state in a record, with `folded` as written (clear it before folding). Raises StateError on damage."""
     try:
         return _decode(record)
     except (struct.error, ValueError) as error:
@@ -298,8 +295,7 @@ def _decode(record: bytes) -> Interest:
 
 
 def _unreadable(error: Exception) -> StateError:
-    """Return the error for recent events that are malformed. The record's checksum is right, so it was written that
-    way."""
+    """Return the error for malformed recent events. The record's checksum is right, so they were written that way."""
     return StateError(f"the recent events of a state cannot be decoded: {error}")
 
 

@@ -67,8 +67,7 @@ class Health:
         self._conditions = dict.fromkeys(CONDITIONS, False)
         self._server: _Server | None = None
         self.page: Callable[[list[str]], bytes] | None = None
-        """Returns the status page for the conditions that are missing (stream.observability.status). Called from any
-        thread."""
+        """Returns the status page for the missing conditions (stream.observability.status). Called from any thread."""
         self.progress: Progress | None = None
         metrics.ready.set_function(lambda: float(not self.missing()))
         metrics.heartbeat_age.set_function(self.age)

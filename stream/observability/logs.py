@@ -32,8 +32,7 @@ QUIET: Final = {
     "stream.app": logging.WARNING,  # mode logs each service's start under the module of its class
     "stream.kafka": logging.WARNING,
 }
-"""Libraries that log at INFO what our own messages and metrics report better. The level DEBUG does not make them log
-more."""
+"""Libraries whose INFO lines our own messages and metrics make redundant. They stay quiet even at our level DEBUG."""
 
 LIBRARIES: Final = ("aiokafka", "kafka", "faust", "mode", "asyncio")
 REPEAT: Final = 10.0  # seconds between two equal lines of a library
@@ -99,8 +98,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record for people at a terminal: time, level, message, fields. Control characters are escaped as in
-    JSON."""
+    """Formats a record for people: time, level, message, fields. Control characters are escaped as in JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         words = [moment(record.created)[11:-1], f"{record.levelname:<7}", _plain(record.getMessage())]
@@ -112,8 +110,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send all logging of the process to `stream` (default: stderr) in one form. Replaces handlers that were set
-    earlier."""
+    """Send all logging of the process to `stream` (default: stderr) in one form. Replaces earlier handlers."""
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())

@@ -88,8 +88,7 @@ class BatchFigures:
         self.slates[strategy, replay] = self.slates.get((strategy, replay), 0) + slates
 
     def dead_letter(self, behaviour: int, topic: str, stage: str, reason: str, unit: str = "") -> None:
-        """Count one dead letter of a source topic, and the event's outcome. unit: see
-        stream.core.errors.RecordError."""
+        """Count one dead letter of a source topic, and the event's outcome. unit: as in RecordError."""
         self.outcome(behaviour, "dead_letter")
         if unit:
             self.wrong_units[unit] = self.wrong_units.get(unit, 0) + 1
@@ -314,8 +313,7 @@ class Metrics:
             self.undecided_records.labels(_of(self._topics, topic)).set(records)
 
     def observe_lag(self, lag: Mapping[str, tuple[int, float]]) -> None:
-        """Set source topic -> (records not yet finished, age in seconds of the oldest), over the assigned
-        partitions."""
+        """Set source topic -> (unfinished records, age in seconds of the oldest), over the assigned partitions."""
         for topic, (records, seconds) in lag.items():
             self.lag_records.labels(_of(self._topics, topic)).set(records)
             self.lag_seconds.labels(_of(self._topics, topic)).set(seconds)

@@ -1,5 +1,4 @@
-"""The worker's status page, for a person who looks at one worker: one HTML page without scripts or external
-resources."""
+"""The worker's status page: one HTML page about one worker for people, without scripts or external resources."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ _way_out = _WayOut()
 
 
 def prepare() -> None:
-    """Make sure that from here on nothing can delay this process's exit. Called when a worker starts. May be called
-    twice."""
+    """Make sure that nothing can delay this process's exit any more. A worker calls it when it starts."""
     _way_out.prepare()
 
 
@@ -79,8 +78,7 @@ def prepared() -> bool:
 
 
 def meaning(error: BaseException) -> BaseException:
-    """Return an error's meaning: a refusal, an unreachable broker, or a resource that has run out; else the error
-    itself."""
+    """Return what an error means: a refusal, an unreachable broker, or an exhausted resource; else the error itself."""
     if not isinstance(error, FreshetError) and (short := machine_fails(error)):
         return MachineError(short)
     if isinstance(error, InvalidTimestampError):
@@ -140,8 +138,7 @@ def fatal(error: BaseException) -> NoReturn:
 
 
 def leave(code: int, message: str = "", error: BaseException | None = None, level: int = logging.CRITICAL) -> NoReturn:
-    """Log `message`, if there is one, and end the process with `code` immediately, so no client's finalizer logs after
-    it."""
+    """Log `message`, if any, and end the process with `code` immediately: no client's finalizer logs after it."""
     _way_out.ask(code)
     try:
         if message:

@@ -70,8 +70,7 @@ class Progress:
         return self.seconds >= self._limit
 
     def look(self, works: Mapping[str, Work]) -> None:
-        """Check all current work. `works` has each under its own name. Raises FreshetError if one stands still for too
-        long."""
+        """Check all current work, each under its own name. Raises FreshetError if one stands still for too long."""
         now = self._clock()
         step, self._last = min(now - self._last, STEP), now
         stands: dict[str, tuple[Hashable, float]] = {}

@@ -24,8 +24,7 @@ LIMIT: Final = 27.0
 
 
 class Stopping:
-    """The stop of this process. There is one per process, as signals are for the whole process. `asked` is true from
-    the signal on."""
+    """The stop of this process, one per process, as signals are. `asked` is true from the signal on."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,8 +50,7 @@ class Stopping:
                 signal.signal(number, lambda number, frame: signal.pthread_kill(thread.ident or 0, number))
 
     def in_order(self, begin: Callable[[], None]) -> None:
-        """Set the function that begins an orderly stop. The signals' thread calls it. It only notifies the worker and
-        returns."""
+        """Set the function that begins an orderly stop. The signals' thread calls it; it only notifies the worker."""
         with self._lock:
             self._begin = begin
 

@@ -30,8 +30,7 @@ OURS: Final = ("stream.", "deploy.")
 
 
 def guard_services(stopping: Callable[[], bool]) -> None:
-    """Make every Faust service end the process if it crashes or one of its tasks ends, unless the worker is
-    `stopping`."""
+    """Make a Faust service end the process if it crashes or a task of it ends, unless the worker is `stopping`."""
 
     async def crash(self: Service, reason: BaseException) -> None:
         if not (stopping() or self.should_stop or _restarts(self, reason)):
@@ -77,8 +76,7 @@ def guard_loop(loop: asyncio.AbstractEventLoop, stopping: Callable[[], bool]) ->
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Check whether an error passed through our code. A client's error is due to its connection, so it does not
-    count."""
+    """Check whether an error passed through our code. A client's error does not count: its connection is the cause."""
     lines = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     return not isinstance(error, (KafkaError, OSError)) and any(name.startswith(OURS) for name in lines)
 

@@ -1,5 +1,4 @@
-"""Addresses in settings. A malformed address is reported immediately, since a client would only retry it again and
-again."""
+"""Addresses in settings. A malformed one is reported immediately; a client would only retry it again and again."""
 
 from __future__ import annotations
 

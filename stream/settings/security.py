@@ -28,8 +28,7 @@ log = logging.getLogger("freshet.security")
 
 
 class _Last(NamedTuple):
-    """The last good context of a set of files. `failed` is the time when they were first found bad since; None: they
-    are good."""
+    """The last good context of a set of files. `failed`: when they were first found bad since; None: they are good."""
 
     context: ssl.SSLContext
     failed: float | None = None

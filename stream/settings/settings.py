@@ -210,8 +210,7 @@ class Settings(BaseSettings):
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        """Yield a message for each contradiction between settings: which, what was found, what was expected, and what
-        to do."""
+        """Yield a message for each contradiction: the settings, what was found, what was expected, and what to do."""
         low, high = self.rating_scale
         session, rebalance, request = self.session_timeout, self.rebalance_timeout, self.request_timeout
         heartbeat, inference = self.heartbeat_interval, self.inference_timeout
@@ -285,8 +284,7 @@ class Settings(BaseSettings):
 
     @property
     def stall_limit(self) -> float:
-        """Seconds for which work may stand still: stall_timeout, but never less than a rebalance or a commit may
-        take."""
+        """Seconds for which work may stand still: stall_timeout, but at least what a rebalance or a commit may take."""
         rebalance = 2 * (self.session_timeout + self.rebalance_timeout)
         commit = 2 * self.commit_interval + self.group_request_timeout + SLACK
         return max(self.stall_timeout, rebalance, commit)

@@ -1,5 +1,4 @@
-"""Which TOML file the settings come from: the one that FRESHET_CONFIG names, else freshet.toml in the current
-folder."""
+"""The TOML file of the settings: the one that FRESHET_CONFIG names, else freshet.toml in the current folder."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ def path() -> Path:
 
 
 def told() -> str:
-    """Return the file that was read, or that there was none: the end of an error whose cause may be a wrong current
-    folder."""
+    """Return which file was read, or that there was none: the end of an error that a wrong folder may have caused."""
     file = path().absolute()
     if file.is_file():
         return f"settings file: {file}"

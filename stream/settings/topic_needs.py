@@ -20,8 +20,7 @@ MIN_OUTPUT: Final = 1_000_000  # bytes; a worker's record batches have 786,432 a
 MIN_KEPT: Final = 64 * MIB
 
 UNPACKED: Final = ("uncompressed",)
-"""The compression of the topics that others write. Workers can read any codec, so any setting is good for the other
-topics."""
+"""The compression of the topics that others write. A worker can read any codec, so other topics may have any."""
 
 
 class Found(NamedTuple):
@@ -87,8 +86,7 @@ class Kind:
 
 
 def _one_of(setting: str, values: tuple[str, ...], why: str) -> Need:
-    """Return a need for one of `values`. The first is the one that is set. The parts of a list may come in any
-    order."""
+    """Return a need for one of `values`; the first is the one that is set. A list's parts may come in any order."""
     allowed = [set(value.split(",")) for value in values]
     expected = " or ".join(values)
     return Need(setting, lambda _: values[0], lambda value, _: set(value.split(",")) in allowed, expected, why)
