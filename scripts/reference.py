@@ -163,7 +163,7 @@ a message may have.
 
 """
 
-KAFKA: Final = """# What a worker requires of Kafka
+KAFKA: Final = """# What a worker needs from Kafka
 
 Written from `stream/settings/topic_needs.py` by `python -m scripts.reference docs`.
 

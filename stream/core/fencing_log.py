@@ -6,10 +6,10 @@ claim is valid if its epoch is above that of all claims before it. After it, rec
 are not part of any state. docs/decisions/0008 compares this with Kafka's transactions.
 
 A takeover raises the epoch by one. What no worker can have written is forged. It counts for nothing, and it is logged.
-Forged are a claim that raises the epoch by more than STEP, a claim in another form than ours, a claim whose header
-names another epoch, and a state whose epoch is that far ahead. Anyone with write access to the changelog can still
-claim a partition with an epoch that is near. Then the partition's worker ends with 75, and the next worker claims it
-back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
+Forged are a claim that raises the epoch by more than STEP, a claim in another form than ours, and a claim whose header
+names another epoch. A state whose epoch is that far ahead counts for nothing either. Anyone with write access to the
+changelog can still claim a partition with an epoch that is near. Then the partition's worker ends with 75, and the next
+worker claims it back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
 
 A claim names the form in which its writer writes the users' keys (stream.core.keys). The records after it are read in
 that form. After compaction there may be states before the first claim. There, a user's key is accepted in any form. So
