@@ -1,1 +1,1 @@
-"""What the Makefile runs before anything is installed: standard library only, each a module to be started with -m."""
+"""Scripts that the Makefile runs with -m. Those that run before anything is installed use only the standard library."""

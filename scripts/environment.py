@@ -1,9 +1,11 @@
 """Install requirements.lock and this repository into a virtual environment: `python -m scripts.environment FOLDER`.
 
-With `--lock FILE` that lock in its place, and nothing of this repository: an environment beside ours, for what is compared.
+With `--lock FILE`, it installs that lock instead, and nothing of this repository: a separate environment for software
+that freshet is compared with.
 
-Every package is checked against the lock's SHA-256s. uv installs them, itself checked by hash; where it cannot be had,
-pip does, slower. Both follow the user's pip configuration (index, find-links, certificate, proxy variables).
+Every package is checked against the lock's SHA-256s. uv, which is itself checked by hash, installs them. If uv is not
+available, pip does, but slower. Both follow the user's pip configuration (index, find-links, certificate, proxy
+variables).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 LOCK: Final = ROOT / "requirements.lock"
 UV_LOCK: Final = Path(__file__).with_name("uv.lock")
-# pip's name of a setting -> uv's environment variable, what separates several values there
+# pip's name of a setting -> uv's environment variable, and what separates several values in it
 TRANSLATED: Final = {
     "index-url": ("UV_DEFAULT_INDEX", " "),
     "extra-index-url": ("UV_INDEX", " "),
@@ -36,7 +38,10 @@ CUDA_TORCH: Final = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)=="
 
 
 def pip_settings(listing: str) -> dict[str, str]:
-    """Setting -> value from the output of `pip config list`; the environment wins over [install], that over [global]."""
+    """Return setting -> value from the output of `pip config list`.
+
+    The environment takes precedence over [install], and [install] over [global].
+    """
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
         for line in listing.splitlines():
@@ -47,8 +52,10 @@ def pip_settings(listing: str) -> dict[str, str]:
 
 
 def uv_environment(settings: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The process environment that makes uv do what pip would do; what `given` says for uv itself stays."""
-    translated = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # as pip: any index may serve a file, its hash decides
+    """Return the process environment with which uv does what pip would do. uv's own variables in `given` are kept."""
+    translated = {
+        "UV_INDEX_STRATEGY": "unsafe-best-match"
+    }  # as with pip: any index may serve a file, and its hash decides
     for name, value in settings.items():
         if name in TRANSLATED:
             variable, separator = TRANSLATED[name]
@@ -57,7 +64,7 @@ def uv_environment(settings: Mapping[str, str], given: Mapping[str, str]) -> dic
 
 
 def without_torch(lock: str) -> tuple[str, str]:
-    """(the lock less torch and its CUDA packages, torch's version)"""
+    """Return (the lock without torch and its CUDA packages, torch's version)."""
     kept: list[str] = []
     version = ""
     dropping = False
@@ -72,23 +79,33 @@ def without_torch(lock: str) -> tuple[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0, or that of the command that failed."""
+    """Run the script. Returns exit code 0, or that of the command that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the virtual environment; made where it is not there")
-    parser.add_argument("--torch-index", default="", help="take torch, unhashed, from this index: one with CPU builds")
-    parser.add_argument("--lock", type=Path, help="another lock, installed alone")
+    parser.add_argument("folder", type=Path, help="the virtual environment; created if it does not exist")
+    parser.add_argument(
+        "--torch-index", default="", help="install torch, without a hash check, from this index of CPU builds"
+    )
+    parser.add_argument("--lock", type=Path, help="install only the packages of this lock")
     asked = parser.parse_args(arguments)
     try:
         install(asked.folder, asked.torch_index, asked.lock)
     except subprocess.CalledProcessError as error:
-        print(f"the environment could not be made: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        print(f"cannot create the environment, this command failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
         return int(error.returncode) or 1
     return 0
 
 
 def install(folder: Path, torch_index: str = "", alone: Path | None = None) -> None:
-    """Make the environment. alone: a lock that is installed in place of ours. Raises CalledProcessError for the command that
-    failed."""
+    """Create the environment.
+
+    Args:
+        folder: The virtual environment.
+        torch_index: An index from which torch is installed, without a hash check; "" for none.
+        alone: A lock that is installed instead of ours.
+
+    Raises:
+        CalledProcessError: A command failed.
+    """
     python = folder / "bin" / "python"
     if not python.exists():
         run([sys.executable, "-m", "venv", folder])
@@ -99,7 +116,7 @@ def install(folder: Path, torch_index: str = "", alone: Path | None = None) -> N
     if subprocess.run(bootstrap, check=False).returncode == 0:
         command: list[Path | str] = [folder / "bin" / "uv", "pip", "install", "--python", python]
     else:
-        print("uv cannot be had; pip installs, which takes longer", file=sys.stderr)
+        print("uv is not available; installing with pip, which takes longer", file=sys.stderr)
         command = [*pip, "install"]
     lock = alone or LOCK
     if torch_index and not alone:
@@ -109,7 +126,7 @@ def install(folder: Path, torch_index: str = "", alone: Path | None = None) -> N
         run([*command, "--no-deps", "--index-url", torch_index, f"torch=={version}"], environment)
     run([*command, "--require-hashes", "--no-deps", "-r", lock], environment)
     if not alone:
-        # setuptools is in the lock: nothing unchecked is fetched to build our own package
+        # setuptools is in the lock, so nothing unchecked is downloaded to build our own package
         run([*command, "--no-deps", "--no-build-isolation", "-e", ROOT], environment)
 
 

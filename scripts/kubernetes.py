@@ -1,8 +1,12 @@
-"""Build helm and kubeconform into FOLDER/bin by `go install`, pinned, without root: `python -m scripts.kubernetes FOLDER`.
-And the Prometheus operator's definitions of its kinds that the chart renders, by `go mod download`, into FOLDER/crds.
+"""Build helm and kubeconform into FOLDER/bin with `go install`, pinned, without root: `python -m scripts.kubernetes
+FOLDER`.
 
-Go checks every module by its checksum database, unless the user's own Go settings say otherwise. Exit code 0 also where
-there is no Go or no network, with a line that says so: the tests that need the tools then skip with that reason.
+It also downloads the Prometheus operator's definitions of the kinds that the chart renders into FOLDER/crds, with
+`go mod download`.
+
+Go checks every module against its checksum database, unless the user's own Go settings say otherwise. The exit code is
+0 even if there is no Go or no network, and a line reports that. The tests that need the tools are then skipped with
+that reason.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ CRDS: Final = ("monitoring.coreos.com_servicemonitors.yaml", "monitoring.coreos.
 
 
 def bring(target: Path) -> list[str]:
-    """Build what is not there in its pinned version -> what is missing, each with its reason."""
+    """Build the tools that are not there in their pinned version. Return what is missing, each with its reason."""
     go = shutil.which("go")
     folder = (target / "bin").resolve()
     missing = []
@@ -33,7 +37,7 @@ def bring(target: Path) -> list[str]:
         if (folder / name).is_file() and mark.is_file() and mark.read_text().strip() == module:
             continue
         if go is None:
-            missing.append(f"{name}: no go here")
+            missing.append(f"{name}: go is not installed")
             continue
         folder.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"GOBIN": str(folder)}
@@ -47,15 +51,18 @@ def bring(target: Path) -> list[str]:
 
 
 def bring_definitions(target: Path) -> str:
-    """Fetch CRDS into target/crds where their pinned version is not there -> why they are missing, "" where they are there."""
+    """Download CRDS into target/crds if they are not there in their pinned version.
+
+    Returns why they are missing, or "" if they are there.
+    """
     folder, mark = target / "crds", target / "crds.version"
     if all((folder / name).is_file() for name in CRDS) and mark.is_file() and mark.read_text().strip() == OPERATOR:
         return ""
     if (go := shutil.which("go")) is None:
-        return "crds: no go here"
+        return "crds: go is not installed"
     done = subprocess.run([go, "mod", "download", "-json", OPERATOR], capture_output=True, text=True, check=False)
     try:
-        said = json.loads(done.stdout)  # its errors stand there, too
+        said = json.loads(done.stdout)  # its errors are there, too
     except ValueError:
         said = {"Error": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
     if "Dir" not in said:
@@ -69,15 +76,15 @@ def bring_definitions(target: Path) -> str:
 
 
 def main() -> int:
-    """Exit code 0; what is missing is said on standard error."""
+    """Run the script. Returns exit code 0; what is missing is reported on standard error."""
     target = Path(sys.argv[1])
     missing = bring(target)
     if reason := bring_definitions(target):
         missing.append(reason)
     for reason in missing:
-        print(f"cannot be fetched here, its tests will be skipped: {reason}", file=sys.stderr)
+        print(f"not available here, so its tests will be skipped: {reason}", file=sys.stderr)
     print(
-        f"helm and kubeconform, as far as they could be built, are in {target / 'bin'}, the definitions in {target / 'crds'}"
+        f"helm and kubeconform, if they could be built, are in {target / 'bin'}; the definitions are in {target / 'crds'}"
     )
     return 0
 

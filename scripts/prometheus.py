@@ -1,9 +1,10 @@
-"""Bring Prometheus and promtool into FOLDER/bin, pinned and checked by SHA-256, without root:
+"""Download Prometheus and promtool into FOLDER/bin, pinned and checked by SHA-256, without root:
 `python -m scripts.prometheus FOLDER`.
 
-The project's own release comes first; where that cannot be fetched, Debian's package does, downloaded by apt-get into lists of
-its own and unpacked, never installed. Exit code 0 also where neither can be had, with a line that says so: the tests that need
-them then skip with that reason. A file with another hash is an error (1), never used.
+The project's own release comes first. If it cannot be downloaded, Debian's package is used: apt-get downloads it into
+its own lists, and it is unpacked, never installed. The exit code is 0 even if neither is available, and a line reports
+that. The tests that need the tools are then skipped with that reason. A file with another hash is an error (1), and is
+never used.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from typing import Final
 from stream.core.errors import DownloadError
 
 BINARIES: Final = ("prometheus", "promtool")
-TIMEOUT: Final = 30  # seconds without a byte
+TIMEOUT: Final = 30  # seconds without data
 
 
 class Unavailable(DownloadError):
-    """It cannot be had from this place."""
+    """The file is not available from this source."""
 
 
 class WrongHash(DownloadError):
@@ -37,7 +38,7 @@ class WrongHash(DownloadError):
 
 @dataclass(frozen=True)
 class Archive:
-    """One pinned file: where it comes from, and its SHA-256."""
+    """A pinned file: its version, its SHA-256, and the machine that it is built for."""
 
     version: str
     sha256: str
@@ -55,7 +56,7 @@ RELEASES: Final = "https://github.com/prometheus/prometheus/releases/download"
 
 
 def from_release(folder: Path, unpacked: Path, archive: Archive = RELEASE, releases: str = RELEASES) -> None:
-    """The project's tarball -> `unpacked`. Raises Unavailable, WrongHash."""
+    """Download the project's tarball and unpack it into `unpacked`. Raises Unavailable, WrongHash."""
     name = f"prometheus-{archive.version}.linux-amd64"
     file = folder / f"{name}.tar.gz"
     try:
@@ -75,9 +76,9 @@ def from_release(folder: Path, unpacked: Path, archive: Archive = RELEASE, relea
 
 
 def from_debian(folder: Path, unpacked: Path, archive: Archive = DEBIAN) -> None:
-    """Debian's package -> `unpacked`. Raises Unavailable, WrongHash."""
+    """Download Debian's package and unpack it into `unpacked`. Raises Unavailable, WrongHash."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise Unavailable("no apt-get here")
+        raise Unavailable("apt-get or dpkg-deb is not installed")
     for name in ("lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     options = {
@@ -89,7 +90,7 @@ def from_debian(folder: Path, unpacked: Path, archive: Archive = DEBIAN) -> None
     apt = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
     subprocess.run(
         [*apt, "update"], cwd=folder, capture_output=True, check=False
-    )  # one broken source is no reason to stop
+    )  # one broken source is not a reason to stop
     done = subprocess.run(
         [*apt, "download", f"prometheus={archive.version}"], cwd=folder, capture_output=True, check=False
     )
@@ -111,7 +112,7 @@ PLACES: Final[tuple[tuple[Archive, Callable[[Path, Path], None]], ...]] = (
 
 
 def check(file: Path, archive: Archive) -> None:
-    """Raises WrongHash."""
+    """Check the file's SHA-256. Raises WrongHash."""
     with file.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != archive.sha256:
@@ -119,7 +120,12 @@ def check(file: Path, archive: Archive) -> None:
 
 
 def bring(target: Path) -> str:
-    """Put the binaries into `target`/bin -> the version. Raises Unavailable naming what was tried, WrongHash."""
+    """Put the binaries into `target`/bin and return their version.
+
+    Raises:
+        Unavailable: No source has them; the message says what was tried.
+        WrongHash: A file is not the pinned one.
+    """
     mark = target / "prometheus.version"
     places = [(archive, fetch) for archive, fetch in PLACES if archive.fits()]
     here = mark.read_text().strip() if mark.is_file() else ""
@@ -138,7 +144,7 @@ def bring(target: Path) -> str:
             (target / "bin").mkdir(parents=True, exist_ok=True)
             for binary in BINARIES:
                 moved = target / "bin" / binary
-                moved.unlink(missing_ok=True)  # one that runs keeps its old file
+                moved.unlink(missing_ok=True)  # a running one keeps its old file
                 shutil.move(unpacked / binary, moved)
                 moved.chmod(0o755)
             mark.write_text(archive.version + "\n")
@@ -151,7 +157,7 @@ def main() -> int:
     try:
         version = bring(target)
     except Unavailable as error:
-        print(f"Prometheus is not to be had here, its tests will be skipped: {error}", file=sys.stderr)
+        print(f"Prometheus is not available here, so its tests will be skipped: {error}", file=sys.stderr)
         return 0
     except WrongHash as error:
         print(f"refused: {error}", file=sys.stderr)

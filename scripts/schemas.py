@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of all messages from the structs of stream.core.messages: `python -m scripts.schemas docs/schemas`."""
+"""Writes the JSON Schemas of all messages from their structs: `python -m scripts.schemas docs/schemas`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream.core.messages import MESSAGES
 
 
 def schemas() -> dict[str, str]:
-    """File name -> JSON Schema text (2020-12), one a message."""
+    """Return file name -> JSON Schema text (2020-12), one per message."""
     return {
         f"{name}.json": json.dumps(
             {"$schema": "https://json-schema.org/draft/2020-12/schema"} | msgspec.json.schema(message), indent=2

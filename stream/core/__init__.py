@@ -1,2 +1,2 @@
-"""What freshet decides, without I/O: messages, their decoding, the interest state and the fold. Knows no Kafka, Faust,
-RocksDB or ONNX."""
+"""The logic of freshet, without I/O: messages, their decoding, the interest state and the fold. It does not import
+Kafka, Faust, RocksDB or ONNX."""

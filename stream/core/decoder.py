@@ -1,5 +1,5 @@
-"""From raw records to events: what the schemas say (stream.core.json_body), and the rules that they cannot say
-(stream.core.validation)."""
+"""From raw records to events: checks by the schemas (stream.core.json_body), and by the rules that schemas cannot
+express (stream.core.validation)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from stream.core.messages import CLICK, NAN, RATING, SOURCE_TOPICS, Click, Comme
 from stream.core.origin import Headers, mark, origin
 from stream.core.validation import Rules
 
-_PARTITIONS: Final = 1_000_000  # size at which the key -> partition cache starts afresh
+_PARTITIONS: Final = 1_000_000  # size at which the key -> partition cache is cleared
 
 
 class EventDecoder:
-    """Turns raw records of the three source topics into events, or says exactly what is wrong with them.
+    """Turns raw records of the three source topics into events, or reports exactly what is wrong with them.
 
-    hash_key: murmur2, as signed or unsigned 32 bits; partitions: partition count of the source topics; rating_scale: (min,
-    max), both inclusive; topics: names of the source topics, for the header `original-record`; oldest: epoch ms,
-    before which no `time`
-    is taken; envelope, key: the settings of these names.
+    Args:
+        hash_key: murmur2, as signed or unsigned 32 bits.
+        partitions: Number of partitions of the source topics.
+        rating_scale: (min, max), both inclusive.
+        topics: Names of the source topics, for the header `original-record`.
+        oldest: The earliest `time` that is accepted, in epoch ms.
+        envelope: The setting `envelope`.
+        key: The setting `key`.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class EventDecoder:
         self._comment = JsonDecoder(Comment)
 
     def partition(self, key: bytes) -> int:
-        """murmur2(key) mod n, as the Java client and kafka-python place a key."""
+        """Return murmur2(key) mod n: the partition that the Java client and kafka-python choose for a key."""
         found = self._partition_of.get(key)
         if found is None:
             if len(self._partition_of) >= _PARTITIONS:
@@ -67,7 +71,7 @@ class EventDecoder:
         value: bytes | None,
         headers: Headers = (),
     ) -> SourceEvent:
-        """One record -> SourceEvent. Raises RecordError: the record is a dead letter."""
+        """Return the event in one record. Raises RecordError if the record is a dead letter."""
         if key is None:
             raise RecordError("key", "null_key", "user", f"the key is null; expected the user id {self._form.said}")
         rating = NAN
@@ -112,7 +116,7 @@ class EventDecoder:
         return found
 
     def _explained(self, error: RecordError, value: bytes | None, headers: Headers) -> RecordError:
-        """The error, and what the value looks like where it is another form than freshet reads."""
+        """Return the error, with what the value looks like if it is in a form that freshet does not read."""
         if value and error.reason in UNREAD and (told := looks_like(value, self._envelope, headers)):
             return RecordError(error.stage, error.reason, error.field, f"{error}; {told}", error.unit)
         return error

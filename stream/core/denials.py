@@ -1,4 +1,4 @@
-"""Kafka's errors for a missing right or a refused login, as one line. It goes by their names, and imports no client."""
+"""Kafka's errors for a missing permission or a refused login, as one line. It uses their names, and no client."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ DENIED: Final = {
     "ClusterAuthorizationFailedError": "cluster",
     "TransactionalIdAuthorizationFailed": "transactional id",
 }
-"""The errors of aiokafka and of kafka-python for a missing ACL -> what they are about."""
+"""The errors of aiokafka and of kafka-python for a missing ACL -> the kind of resource that they are about."""
 
 REFUSED: Final = frozenset({"SaslAuthenticationFailedError", "SaslAuthenticationFailed", "AuthenticationFailedError",
                             "UnsupportedSaslMechanismError", "IllegalSaslStateError"})  # fmt: skip
 
 
 def refusal(error: BaseException, name: str = "", operation: str = "") -> BrokerError | None:
-    """A client's error as one line that says what the broker refuses; None where it is no refusal.
+    """Return a client's error as one line that says what the broker refuses; None if it is not a refusal.
 
-    name, operation: what was asked for, where the caller knows it better than the error does.
+    Args:
+        error: The client's error.
+        name: The requested resource, if the caller knows it better than the error does.
+        operation: The requested operation, likewise.
     """
     kind = type(error).__name__
     if kind in DENIED:
         said = name or ", ".join(str(part) for part in _flat(error.args) if part) or "?"
         what = f" ({operation})" if operation else ""
-        return BrokerError(f"the broker does not allow us this: {DENIED[kind]} {said}{what}; an ACL is missing")
+        return BrokerError(f"the broker denies access: {DENIED[kind]} {said}{what}; an ACL is missing")
     if kind in REFUSED:
-        return BrokerError(f"the broker refuses our credentials: {_short(error)}")
+        return BrokerError(f"the broker rejected the credentials: {_short(error)}")
     return None
 
 
@@ -42,5 +45,5 @@ def _flat(parts: Any) -> Any:
 
 
 def _short(error: BaseException) -> str:
-    """Without the type's name, which the clients put before the message once or twice."""
+    """Return the message without the type's name, which the clients put before it once or twice."""
     return " ".join(str(error).split()).rpartition("Error: ")[2][:200]

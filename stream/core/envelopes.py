@@ -1,7 +1,9 @@
-"""Envelopes around events, and other forms than plain JSON: taking an event out of what the setting `envelope` names, and saying
-of a record that could not be read what it looks like, and what to set. Pure.
+"""Envelopes around events, and other forms than plain JSON. Pure.
 
-A record without the envelope's own names is taken as it is, so that `freshet send` and a producer without an envelope may
+This module takes an event out of the envelope that the setting `envelope` names. For an unreadable record, it says what
+the record looks like, and what to set.
+
+A record without the names of the envelope is taken as it is. So `freshet send` and a producer without an envelope may
 write to the same topics.
 """
 
@@ -25,21 +27,26 @@ _NAMES: Final = ("schema", "payload", "op", "before", "after", "source", "specve
 _READ: Final = msgspec.json.Decoder(
     msgspec.defstruct(
         "Envelope", [(name, msgspec.Raw, msgspec.Raw()) for name in _NAMES]
-    )  # () is a name that is absent
+    )  # () means that the name is absent
 )
 
 
 class Inner(NamedTuple):
-    """An event taken out of its envelope. text: its JSON; id: what the envelope names it by, "" for nothing."""
+    """An event taken out of its envelope.
+
+    Attributes:
+        text: The event's JSON.
+        id: The id that the envelope gives it, or "".
+    """
 
     text: str
     id: str = ""
 
 
 def unwrap(text: str, envelope: str) -> Inner:
-    """The event in a JSON text. Text that is no envelope, or no JSON object, comes back as it is.
+    """Return the event in a JSON text. A text that is not an envelope, or not a JSON object, is returned as it is.
 
-    Raises RecordError for a row that was deleted, and for a CloudEvent without JSON data.
+    Raises RecordError for a deleted row, and for a CloudEvent without JSON data.
     """
     found = _parts(text)
     if found is None:
@@ -53,7 +60,7 @@ def unwrap(text: str, envelope: str) -> Inner:
     if envelope == DEBEZIUM and found.get("op") and (found["before"] or found["after"] or found["source"]):
         if _value(found["op"]) == "d" or found["after"] in ("", "null"):
             said = (
-                "the row was deleted: deletes of events cannot be applied, for what a state has taken in stays in it; "
+                "the row was deleted: deletes of events cannot be applied, since a state keeps the events that it has applied; "
                 "skip them in the connector (skipped.operations=d,t) or leave this letter"
             )
             raise RecordError("validate", "deleted", within + "after", said)
@@ -73,7 +80,7 @@ def _cloud_event(found: dict[str, str], text: str) -> Inner:
 
 
 def _parts(text: str) -> dict[str, str] | None:
-    """The envelopes' names of a JSON object, each with its unparsed JSON, "" where it is absent. None: no JSON object."""
+    """Return the unparsed JSON of each envelope name in a JSON object, "" if absent; None if it is not an object."""
     try:
         found = _READ.decode(text)
     except (msgspec.DecodeError, RecursionError):
@@ -88,10 +95,10 @@ def _value(raw: str) -> object:
         return None
 
 
-# what a record looks like that could not be read
+# what an unreadable record looks like
 
 UNREAD: Final = {"not_utf8", "malformed_json", "missing_field", "wrong_type"}
-"""Reasons for which it is worth a look."""
+"""Reasons for which it is worth finding out what a record looks like."""
 
 _PACKED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"\x82SNAPPY": "snappy"}
 _XML = re.compile(rb"\s*<[?!A-Za-z]")
@@ -100,7 +107,7 @@ _PLAIN: Final = "freshet reads plain JSON in UTF-8"
 
 
 def looks_like(value: bytes, envelope: str, headers: Sequence[tuple[str, bytes | None]] = ()) -> str:
-    """What form a value has that could not be read as an event, and what to set; "" for none that is known."""
+    """Return the form of a value that could not be read as an event, and what to set; "" if the form is unknown."""
     if value[:1] == b"\x00" and len(value) > 5 and (schema := int.from_bytes(value[1:5])):
         return (
             f"it looks like Confluent Schema Registry's form (byte 0, then schema id {schema}). {_PLAIN}: give the producer a "
@@ -108,14 +115,14 @@ def looks_like(value: bytes, envelope: str, headers: Sequence[tuple[str, bytes |
             "value.converter.schemas.enable=false"
         )
     if value.startswith(b"Obj\x01"):
-        return f"it looks like an Avro object container file. {_PLAIN}: write one event a record, as JSON"
+        return f"it looks like an Avro object container file. {_PLAIN}: write one event per record, as JSON"
     if value.startswith(b"\xc3\x01"):
         return f"it looks like Avro's single-object form. {_PLAIN}: give the producer a JSON serializer"
     for magic, name in _PACKED.items():
         if value.startswith(magic):
             return (
                 f"it looks like {name}. {_PLAIN}: do not compress the value; set compression.type={name} in the producer, "
-                "and Kafka's clients compress and unpack by themselves"
+                "and Kafka's clients will compress and decompress"
             )
     if _XML.match(value.removeprefix(b"\xef\xbb\xbf")):
         return f"it looks like XML. {_PLAIN}: convert it before it is sent"
@@ -127,14 +134,14 @@ def looks_like(value: bytes, envelope: str, headers: Sequence[tuple[str, bytes |
         return f"it may be Protocol Buffers. {_PLAIN}: give the producer a JSON serializer (protobuf's JsonFormat)"
     if any(name.startswith("ce_") for name, _ in headers):
         return (
-            "its headers ce_... are those of a CloudEvent in binary mode. The value must be the event itself as JSON: "
+            "it has the headers ce_... of a CloudEvent in binary mode. The value must be the event itself as JSON: "
             "set datacontenttype to application/json, and give `user`, `item` and `time` in data"
         )
     return ""
 
 
 def explained_item(error: RecordError, value: bytes) -> RecordError:
-    """The error of an item, and that items are never unwrapped where its value is in an envelope."""
+    """Return the error of an item. If its value is in an envelope, the error says that items are never unwrapped."""
     if error.reason not in UNREAD or not (told := _json_told(value, "")):
         return error
     kind = told.split(":")[0].removeprefix("it ")
@@ -162,7 +169,7 @@ def _json_told(value: bytes, envelope: str) -> str:
     if row["op"] and (row["before"] or row["after"] or row["source"]) and envelope != DEBEZIUM:
         return (
             'it looks like a change event of Debezium: set envelope = "debezium" (FRESHET_ENVELOPE), or let the connector '
-            "send the row alone (transforms=unwrap with io.debezium.transforms.ExtractNewRecordState)"
+            "send only the row (transforms=unwrap with io.debezium.transforms.ExtractNewRecordState)"
         )
     if connect and envelope not in (CONNECT, DEBEZIUM):
         return (
@@ -184,7 +191,7 @@ FIELDS: Final = 10_000
 
 
 def _is_protobuf(value: bytes) -> bool:
-    """The whole value reads as fields of the wire format, and is no text."""
+    """Check whether the whole value reads as fields of the wire format, and is not text."""
     at = fields = 0
     if not _CONTROL.search(value):
         return False
@@ -207,7 +214,7 @@ def _is_protobuf(value: bytes) -> bool:
 
 
 def _varint(value: bytes, at: int) -> tuple[int, int]:
-    """(number, where it ends); an end of -1 where there is none."""
+    """Return (number, where it ends); the end is -1 if there is no number."""
     number = 0
     for place, byte in enumerate(value[at : at + 10]):
         number |= (byte & 0x7F) << (7 * place)

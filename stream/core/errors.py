@@ -1,4 +1,4 @@
-"""Every error that freshet raises on purpose, in one tree, each with the exit code that its command ends with.
+"""All errors that freshet raises on purpose, in one tree, each with the exit code of a command that ends with it.
 
     FreshetError            70  a broken invariant: a bug, or damaged data
      +- SettingsError       78  a setting has a wrong value, or two settings disagree
@@ -7,24 +7,23 @@
      +- RecordError         65  one message is not acceptable (becomes a dead letter, never an exit)
      +- DataError           65  a data folder, or a batch of records, is not in a known form
      +- StateError          65  a state record cannot be decoded
-     +- ProviderError       69  the asked-for accelerator is not usable
-     +- BrokerError         69  no broker answers, or it refuses us
-     +- DownloadError       69  something needed from outside could not be fetched or has a wrong hash
-     +- LossError           76  source records were deleted before they were read; `--accept-loss` goes on
-     +- LeaseError          75  the group may have given our partitions away: restart
-     |   +- FencedError    75  it has: another worker has claimed them
+     +- ProviderError       69  the requested accelerator is not usable
+     +- BrokerError         69  no broker answers, or it denies access
+     +- DownloadError       69  a file could not be downloaded, or has a wrong hash
+     +- LossError           76  source records were deleted before they were read; `--accept-loss` continues
+     +- LeaseError          75  the group may have given our partitions to another worker: restart
+     |   +- FencedError    75  another worker has claimed our partitions
      +- DiskError           74  the data folder's disk is full or fails
 
-Codes follow sysexits.h where it has one. A worker that hangs inside a library ends with 1 (stream.process.watchdog).
-`freshet verify`
-adds 1 (a promise is broken) and 3 (cannot be judged).
+Codes follow sysexits.h if it has one for the case. A worker that hangs inside a library ends with 1
+(stream.process.watchdog). `freshet verify` adds 1 (a promise is broken) and 3 (cannot be judged).
 """
 
 from __future__ import annotations
 
 
 class FreshetError(Exception):
-    """Base of all; `exit_code` is what a command ends with when this reaches it."""
+    """Base class of all errors. A command that this error reaches ends with `exit_code`."""
 
     exit_code = 70
 
@@ -78,15 +77,17 @@ class DiskError(FreshetError):
 
 
 class MachineError(FreshetError):
-    """No memory, or a GPU that fails: nothing that was computed is at fault."""
+    """The machine has run out of memory, or its GPU fails. The data is not at fault."""
 
 
 class RecordError(FreshetError):
-    """One message is not acceptable.
+    """One message is not acceptable. The error's text says what was expected.
 
-    `stage` is where it failed (key, partition, decode, validate, inference), `reason` a short fixed code from `REASONS` (a metric
-    label, so never free text), `field` the offending field or "", and the message says what was expected. `unit` is the one that
-    a refused time is likely in, "" where nothing speaks for one.
+    Attributes:
+        stage: Where it failed (key, partition, decode, validate, inference).
+        reason: A short fixed code from `REASONS`. It is a metric label, so never free text.
+        field: The offending field, or "".
+        unit: The unit that a refused time is probably in, or "" if none is likely.
     """
 
     exit_code = 65
@@ -100,7 +101,7 @@ class RecordError(FreshetError):
 
     @property
     def named(self) -> str:
-        """The message behind its field; alone where the whole value is meant."""
+        """The message with its field in front, or the message alone if it is about the whole value."""
         return f"{self.field}: {self}" if self.field else str(self)
 
 
@@ -109,22 +110,23 @@ REASONS = {
     "bad_key": "The key is not UTF-8, or empty.",
     "null_value": "The record has no value (a tombstone); it must be a JSON object.",
     "empty_value": "The value has no bytes; it must be a JSON object.",
-    "not_utf8": "The value is not UTF-8: another encoding, compressed, or not text at all.",
-    "malformed_json": "The value is not JSON (RFC 8259): cut off, NaN or Infinity, a byte order mark, a lone surrogate.",
+    "not_utf8": "The value is not UTF-8: it is in another encoding, compressed, or not text at all.",
+    "malformed_json": "The value is not JSON (RFC 8259): it is cut off, or has NaN, Infinity, a byte order mark or a lone "
+    "surrogate.",
     "too_deep": "Arrays and objects are nested more than 32 levels deep.",
     "too_large": "A text is longer than its field may be.",
     "missing_field": "A field that every such message needs is absent.",
-    "wrong_type": "A field, or the whole value, is of another JSON type than the schema says.",
-    "out_of_range": "A field is of the right type, its value not one that the schema allows.",
-    "rating_out_of_scale": "`value` lies outside the setting `rating_scale`.",
-    "key_mismatch": "The key is not the body's `user` in the form that the setting `key` names. The message says so where it "
-    "has another form; else one of the two is wrong, and only the producer knows which.",
-    "mispartitioned": "The record lies on another partition than murmur2(key) mod n, and was not sent on: the setting "
-    "`misplaced` says so, or it is too large for its topic with its place beside it. The record itself is good; clients.md has "
-    "the cure.",
-    "far_past": "`time` is before the setting `min_time`: not epoch milliseconds (seconds, most likely), or really that old.",
-    "deleted": "A change event of Debezium that deletes a row. What a state has taken in stays in it: no event is taken back.",
-    "far_future": "`time` is more than one hour after the append time: a wrong clock, or not epoch milliseconds.",
-    "inference": "The model fails on this event, and passes without it. The record itself is good.",
+    "wrong_type": "A field, or the whole value, has another JSON type than the schema requires.",
+    "out_of_range": "A field has the right type, but a value that the schema does not allow.",
+    "rating_out_of_scale": "`value` is outside the setting `rating_scale`.",
+    "key_mismatch": "The key is not the body's `user` in the form that the setting `key` names. If the key is the user in "
+    "another form, the message says which. Otherwise one of the two is wrong, and only the producer knows which.",
+    "mispartitioned": "The record is on another partition than murmur2(key) mod n and was not forwarded. Either the setting "
+    "`misplaced` is `dead-letter`, or the record and the header with its place are too large for the topic. The record itself "
+    "is good; see clients.md for the fix.",
+    "far_past": "`time` is before the setting `min_time`: it is not in epoch milliseconds (probably seconds), or it is that old.",
+    "deleted": "A change event of Debezium that deletes a row. A state keeps the events that it has applied; none can be undone.",
+    "far_future": "`time` is more than one hour after the append time: a clock is wrong, or it is not in epoch milliseconds.",
+    "inference": "The model fails with this event, and succeeds without it. The record itself is good.",
 }
-"""Why a record is not acceptable: the values of a dead letter's header `reason`, and what each means."""
+"""The reasons why a record is not acceptable: the values of a dead letter's header `reason`, and what each means."""

@@ -1,19 +1,19 @@
-"""Who may write a partition of the changelog: claims in the log itself, so that its own order decides and no clock.
+"""Claims: which worker may write a partition of the changelog. The order of the log itself decides, not a clock.
 
-A worker that takes a partition over appends a claim: key CLAIM_KEY, an epoch above every one before it. Each state record
-carries its writer's epoch in the header WRITER (a record without one: epoch 0). Read in order, a claim is valid where its
-epoch is above that of the claims before; after it, records of a lower epoch are fenced: they are no part of any state.
-docs/decisions/0008 compares this with Kafka's transactions.
+A worker that takes over a partition appends a claim: key CLAIM_KEY, and an epoch above all earlier ones. Each state
+record carries its writer's epoch in the header WRITER (a record without one has epoch 0). The log is read in order. A
+claim is valid if its epoch is above that of all claims before it. After it, records of a lower epoch are fenced: they
+are not part of any state. docs/decisions/0008 compares this with Kafka's transactions.
 
-A takeover raises the epoch by one. What no worker can have written is forged, counts for nothing and is named: a claim that
-raises it by more than STEP, that has another form than ours, or whose header names another epoch; and a state so far ahead.
-Who may write the changelog can still claim a partition from outside by an epoch that is near: its worker ends with 75, and
-the next one claims it back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
+A takeover raises the epoch by one. What no worker can have written is forged. It counts for nothing, and it is logged.
+Forged are a claim that raises the epoch by more than STEP, a claim in another form than ours, and a claim whose header
+names another epoch. A state whose epoch is that far ahead counts for nothing either. Anyone with write access to the
+changelog can still claim a partition with an epoch that is near. Then the partition's worker ends with 75, and the next
+worker claims it back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
 
-A claim says in which form its writer has the users' keys (stream.core.keys), and what follows is read by that form.
-Compaction may
-have left states that come before any claim: there a user's key of any form is taken. So a worker whose setting is another one
-reads all states back, too, and the folder is whole once the setting is right again.
+A claim names the form in which its writer writes the users' keys (stream.core.keys). The records after it are read in
+that form. After compaction there may be states before the first claim. There, a user's key is accepted in any form. So
+a worker with another setting also reads all states back, and the folder is complete once the setting is right again.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from stream.core.json_body import JsonDecoder
 from stream.core.keys import FORMS, UTF8, user_of
 
 CLAIM_KEY: Final = b"\xffwriter"
-"""No user has it in any form of a key (stream.core.keys)."""
+"""The key of a claim. No user has this key, in any form of a key (stream.core.keys)."""
 
 WRITER: Final = "writer"
 MAX_EPOCH_DIGITS: Final = 18
 MAX_CLAIM: Final = 64 << 10  # bytes
 STEP: Final = 1_000_000
-"""Takeovers that compaction may hide from a reader whose own copy is old: one every half a minute for a year."""
+"""Takeovers that compaction may hide from a reader whose copy is old: one every half minute for a year."""
 
 FIRST: Final = 10**12
-"""The highest epoch that a reader takes who knows none yet, since compaction keeps the last claim only."""
+"""The highest epoch that a reader accepts if it knows none yet: compaction keeps the last claim only."""
 
 log = logging.getLogger("freshet.claims")
 
@@ -47,7 +47,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")  # a worker's, uuid4
 
 
 class LogRecord(Protocol):
-    """What is looked at of a changelog record, aiokafka's or our own."""
+    """The part of a changelog record that is read here, whether aiokafka's or our own."""
 
     @property
     def offset(self) -> int: ...
@@ -63,7 +63,7 @@ class LogRecord(Protocol):
 
 
 class Written(NamedTuple):
-    """A record that we have written ourselves, at the offset that the broker gave it."""
+    """A record that this worker has written, at the offset that the broker assigned."""
 
     offset: int
     key: bytes | None
@@ -72,8 +72,16 @@ class Written(NamedTuple):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The value of a claim, as JSON. worker: random, one per process; time: epoch ms; topics: source topic -> topic id;
-    partitions: how many those have, 0 where the claim does not say; key: the form of the users' keys, as of the setting."""
+    """The value of a claim, as JSON.
+
+    Attributes:
+        epoch: The writer's epoch.
+        worker: A random name, one per process.
+        time: Epoch ms.
+        topics: Source topic -> topic id.
+        partitions: Number of partitions of the source topics; 0 if the claim does not say.
+        key: The form of the users' keys, as in the setting `key`.
+    """
 
     epoch: int
     worker: str
@@ -84,14 +92,13 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def form(self) -> str:
-        """The form of the users' keys behind this claim; "" where nobody has said it: no claim, or one that compaction has taken
-        away."""
+        """The form of the users' keys after this claim; "" if unknown: no claim, or one that compaction removed."""
         return self.key if self.worker else ""
 
 
 NO_CLAIM: Final = Claim(0, "", 0)
 
-_DECODER = JsonDecoder(Claim)  # as for events: at most 32 nested, of a repeated name the last counts
+_DECODER = JsonDecoder(Claim)  # as for events: at most 32 levels; the last value of a repeated name counts
 
 
 def encode(claim: Claim) -> bytes:
@@ -99,7 +106,7 @@ def encode(claim: Claim) -> bytes:
 
 
 def decode(value: bytes | None) -> Claim:
-    """NO_CLAIM for what is no claim: it then never counts."""
+    """Return the claim, or NO_CLAIM for a value that is not a claim and so never counts."""
     if value is None or len(value) > MAX_CLAIM:
         return NO_CLAIM
     try:
@@ -110,12 +117,12 @@ def decode(value: bytes | None) -> Claim:
 
 
 def stamp(epoch: int) -> list[tuple[str, bytes]]:
-    """The headers of a record of this epoch."""
+    """Return the headers of a record of this epoch."""
     return [(WRITER, b"%d" % epoch)]
 
 
 def epoch_of(headers: Iterable[tuple[str, bytes | None]] | None) -> int:
-    """The epoch that the first WRITER among a record's headers names, 0 where it names none: no later one takes its part."""
+    """Return the epoch in a record's first WRITER header, or 0 if it names none. Later WRITER headers do not count."""
     for name, value in headers or ():
         if name == WRITER:
             return int(value) if value and len(value) <= MAX_EPOCH_DIGITS and value.isdigit() else 0
@@ -123,36 +130,46 @@ def epoch_of(headers: Iterable[tuple[str, bytes | None]] | None) -> int:
 
 
 def limit(current: int) -> int:
-    """The highest epoch that a writer can have, where `current` is in force; 0: none is known."""
+    """Return the highest epoch that a writer can have while `current` is in force. `current` is 0 if none is known."""
     return current + STEP if current else FIRST
 
 
 def judge(record: LogRecord, current: int) -> tuple[Claim, str]:
-    """A record under CLAIM_KEY, `current` the epoch in force -> the claim, NO_CLAIM where it does not hold; and why it is
-    forged, "" where it is not: a claim that only comes too late is none that holds, and no worse."""
+    """Judge a record whose key is CLAIM_KEY.
+
+    Args:
+        record: The record.
+        current: The epoch in force before it.
+
+    Returns:
+        The claim, or NO_CLAIM if it is not valid; and why it is forged, or "" if it is not. A claim that only comes too
+        late is not valid, but not forged either.
+    """
     claim = decode(record.value)
     if not claim.epoch:
-        return NO_CLAIM, "it is no claim"
+        return NO_CLAIM, "its value is not a claim"
     if epoch_of(record.headers) != claim.epoch:
         return NO_CLAIM, f"its header and its value name different epochs, {epoch_of(record.headers)} and {claim.epoch}"
     if not _NAME.fullmatch(claim.worker):
-        return NO_CLAIM, f"{claim.worker[:40]!r} is no worker's name, expected 32 hex digits"
+        return NO_CLAIM, f"{claim.worker[:40]!r} is not a worker's name, expected 32 hex digits"
     if claim.epoch > limit(current):
-        return NO_CLAIM, f"epoch {claim.epoch} is beyond {limit(current)}, the epoch in force is {current}"
+        return NO_CLAIM, f"epoch {claim.epoch} is beyond {limit(current)}; the epoch in force is {current}"
     return (claim, "") if claim.epoch > current else (NO_CLAIM, "")
 
 
 def of_user(key: bytes | None, form: str = "") -> bool:
-    """A user can have this key: what the schemas take for a user's id, written in this form; in any form, where this is "" or
-    one that this version does not know. Any other key in the changelog is no worker's: it may be one under which a folder keeps
-    its own notes, or `*`, which has a slate and never a state."""
+    """Check whether a user can have this key: an id that the schemas accept, written in this form.
+
+    If the form is "" or unknown to this version, any form is accepted. No worker writes any other key to the changelog.
+    Such a key may be one that a folder uses for its own notes, or `*`, which has a slate and never a state.
+    """
     if form in FORMS:
         return user_of(key, form) is not None
     return any(user_of(key, one) is not None for one in FORMS)
 
 
 class Forged(NamedTuple):
-    """A record that no worker wrote. what: a claim, or any other record."""
+    """A record that no worker wrote. `what` says what it is: a claim, or another record."""
 
     offset: int
     why: str
@@ -160,15 +177,27 @@ class Forged(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Changelog records that are part of no state. fenced: states; forged: claims and records that no worker wrote."""
+    """Counts of the changelog records that are not part of any state.
+
+    Attributes:
+        fenced: Fenced states.
+        forged: Claims and records that no worker wrote.
+    """
 
     fenced: int = 0
     forged: int = 0
 
 
 class Sifted(NamedTuple):
-    """claim: the one in force after the records; states: (key, value) that stand, in order; fenced: keys of those that do not;
-    forged: what no worker wrote; exposed: the keys, each once, whose last record is a fenced one."""
+    """The result of `sift`.
+
+    Attributes:
+        claim: The claim in force after the records.
+        states: (key, value) of the valid states, in order.
+        fenced: Keys of the fenced states.
+        forged: Records that no worker wrote.
+        exposed: The keys whose last record is fenced, each once.
+    """
 
     claim: Claim
     states: list[tuple[bytes, bytes]]
@@ -178,9 +207,10 @@ class Sifted(NamedTuple):
 
 
 def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
-    """Records of one partition in order, `claim` in force before them.
+    """Sift the records of one partition, given in order. `claim` is in force before them.
 
-    Where none is known, a state's own epoch proves that there was one: a forged claim after it is then too far away.
+    If no claim is known, a state's epoch proves that there was one. A forged claim after that state is then too far
+    ahead.
     """
     found = Sifted(claim, [], [], [], {})
     current = claim.epoch
@@ -193,7 +223,7 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
             elif holds.epoch:
                 claim, current = holds, holds.epoch
             continue
-        if key is None or not of_user(key, claim.form):  # its epoch proves nothing either
+        if key is None or not of_user(key, claim.form):  # nor does its epoch prove anything
             found.forged.append(of_nobody(record))
             continue
         epoch = epoch_of(record.headers)
@@ -210,12 +240,12 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
 
 
 def of_nobody(record: LogRecord) -> Forged:
-    """A record under a key that no user can have."""
+    """Return the finding for a record whose key no user can have."""
     return Forged(record.offset, f"no user has the key {record.key!r:.80}", "record")
 
 
 def log_forged(partition: int, forged: Forged) -> None:
-    """Name a record of the changelog that no worker wrote."""
+    """Log a record of the changelog that no worker wrote."""
     log.error(
         "forged %s in the changelog, left out: %s",
         forged.what,

@@ -1,7 +1,7 @@
 """From states and events to new states and slates. Pure: no Kafka, no Faust, no clock.
 
-`apply_events` does one user's bookkeeping, `advance` runs the recurrent model over all users of a micro-batch in waves (wave w
-holds every user's w-th event: one model call each), `rank` scores all of them in one call.
+`apply_events` does one user's bookkeeping. `advance` runs the recurrent model over all users of a micro-batch in waves:
+wave w holds every user's w-th event and takes one model call. `rank` scores all users in one call.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ Rows = NDArray[np.int64]
 
 
 class InterestModels(Protocol):
-    """The two graphs of the hot path; see docs/bundle.md for shapes and dtypes. last: how many of a user's last choices
-    the score looks at beside the state; choices: behaviours that count as such, but for events of an action that is `refused`;
-    ended: how many graph calls have, since the start."""
+    """The two graphs of the hot path. See docs/bundle.md for shapes and dtypes.
+
+    Attributes:
+        ended: Number of graph calls that have ended since the start.
+        last: How many of a user's last choices the score uses in addition to the state.
+        choices: Behaviours that count as choices, except events whose action is `refused`.
+        refused: Actions that are not choices.
+    """
 
     @property
     def ended(self) -> int: ...
@@ -49,7 +54,7 @@ class InterestModels(Protocol):
 
 
 class Catalogue(Protocol):
-    """One immutable view of the live items; see stream.catalogue.catalogue."""
+    """An immutable view of the live items. See stream.catalogue.catalogue."""
 
     @property
     def offset(self) -> int: ...
@@ -68,7 +73,7 @@ class Catalogue(Protocol):
 
 
 class StepInput(NamedTuple):
-    """What one event brings to the recurrent model. gap_ms: negative for a user's first event."""
+    """The input that one event gives the recurrent model. `gap_ms` is negative for a user's first event."""
 
     item: str
     behaviour: int
@@ -86,7 +91,7 @@ class UserBatch:
     user: bytes
     partition: int
     state: Interest
-    events: Sequence[SourceEvent] = ()  # all that were given, in order
+    events: Sequence[SourceEvent] = ()  # all of the user's events, in order
     folded: list[SourceEvent] = field(default_factory=list)
     inputs: list[StepInput] = field(default_factory=list)
     passed: list[tuple[int, str]] = field(default_factory=list)  # (behaviour, "redelivered" | "duplicate")
@@ -98,7 +103,7 @@ class UserBatch:
 
     @property
     def changed(self) -> bool:
-        """The state's record must be written again."""
+        """Whether the state's record must be written again."""
         return bool(self.folded or self.duplicates or self.refused or self.refolded)
 
 
@@ -112,12 +117,22 @@ def apply_events(
     hidden: int,
     refused: Collection[SourceEvent] = (),
 ) -> UserBatch:
-    """Fold the bookkeeping of one user's events, in the order given; h and c follow in `advance`.
+    """Fold the bookkeeping of one user's events, in the given order. `advance` then updates h and c.
 
-    refused: those of the events that are passed over.
+    A record of another step model is folded again from its recent events.
 
-    record: the stored state, None for a new user; model, hidden: stamp and width of the step model in use. A record of
-    another step model is folded again from its recent events. Raises StateError naming the user on a damaged record.
+    Args:
+        user: The user's key.
+        partition: The user's partition.
+        record: The stored state, or None for a new user.
+        events: The user's events.
+        topics: Names of the source topics.
+        model: Stamp of the step model in use.
+        hidden: Width of the step model in use.
+        refused: The events that are passed over.
+
+    Raises:
+        StateError: The record is damaged; the message names the user.
     """
     try:
         state = interest.new(model, hidden) if record is None else interest.decode(record)
@@ -160,7 +175,7 @@ def _fold(user_batch: UserBatch, topics: Sequence[str], refused: Collection[Sour
 
 
 def _refold(user_batch: UserBatch, model: bytes, hidden: int) -> None:
-    """States of two step models do not mix: start from zeros and read the last events again (without comment texts)."""
+    """Start from zeros and fold the last events again, without comment texts: states of two step models do not mix."""
     state = user_batch.state
     state.model = model
     state.h = state.c = np.zeros(hidden, np.float16)
@@ -175,9 +190,10 @@ def _refold(user_batch: UserBatch, model: bytes, hidden: int) -> None:
 
 
 def advance(user_batches: Sequence[UserBatch], models: InterestModels, catalogue: Catalogue, spec: InputSpec) -> int:
-    """Set h and c of every batch's state to those after its inputs. Returns how many inputs were of unknown items.
+    """Set h and c of every batch's state to those after its inputs. Returns the number of inputs with unknown items.
 
-    Raises FloatingPointError where the model's result is not finite, and what the model raises; no state has changed then.
+    Raises FloatingPointError if the model's result is not finite, and whatever the model raises. No state has changed
+    then.
     """
     moving = sorted(
         (user_batch for user_batch in user_batches if user_batch.inputs), key=lambda user_batch: -len(user_batch.inputs)
@@ -203,7 +219,7 @@ def advance(user_batches: Sequence[UserBatch], models: InterestModels, catalogue
 
 
 def input_rows(inputs: Sequence[StepInput], catalogue: Catalogue, spec: InputSpec) -> tuple[InputRows, int]:
-    """B inputs -> the step model's rows, and how many name an item that nobody knows."""
+    """Return the step model's rows for B inputs, and the number of inputs with an unknown item."""
     size = len(inputs)
     numbers = np.empty((size, NUMBERS), np.float32)
     comment = np.zeros((size, spec.text_dim), np.float32)
@@ -227,7 +243,7 @@ def input_rows(inputs: Sequence[StepInput], catalogue: Catalogue, spec: InputSpe
 def rank(
     user_batches: Sequence[UserBatch], models: InterestModels, catalogue: Catalogue, k: int, *, filter_seen: bool
 ) -> list[list[Scored]]:
-    """The best k live items for each batch's state, best first; fewer where fewer are live and unseen."""
+    """Return the best k live items for each batch's state, best first; fewer if fewer are live and unseen."""
     if not user_batches:
         return []
     h = np.stack([user_batch.state.h for user_batch in user_batches])
@@ -248,11 +264,17 @@ def rank(
 def recent_choices(
     user_batches: Sequence[UserBatch], catalogue: Catalogue, last: int, choices: frozenset[int], refused: frozenset[str]
 ) -> Rows:
-    """int64 [R, 3]: (place of the batch, item row, age) of every user's `last` last choices, newest first, age from 0.
+    """Return every user's `last` last choices, newest first.
 
-    A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`, a
-    comment only with a value, of none of the actions `refused`, of an item that the catalogue knows. Looked for among the user's
-    last 64 events. Raises StateError naming the user where they cannot be read.
+    A choice is what training learned to predict (models/data/choices.py): an event of one of the behaviours `choices`,
+    with none of the actions `refused`, on an item that the catalogue knows. A comment must have a value. The choices
+    come from the user's last 64 events.
+
+    Returns:
+        int64 [R, 3]: (index of the batch, item row, age), with age from 0.
+
+    Raises:
+        StateError: A user's events cannot be read; the message names the user.
     """
     rows: list[int] = []
     ends = []
@@ -281,11 +303,11 @@ def recent_choices(
 
 
 def _hidden(user_batches: Sequence[UserBatch], catalogue: Catalogue) -> Rows:
-    """int64 [S, 2]: (place of the batch, item row) of every item that its user has had."""
+    """Return int64 [S, 2]: (index of the batch, item row) of every item that the batch's user has interacted with."""
     pairs = []
     for place, user_batch in enumerate(user_batches):
         hashes = user_batch.state.seen_hashes()
-        if len(hashes) >= MAX_SEEN:  # full: the latest items are known from `recent` only
+        if len(hashes) >= MAX_SEEN:  # full: only `recent` knows the latest items
             late = {interest.item_hash(recent.item) for recent in user_batch.state.recents()}
             hashes = np.union1d(hashes, np.fromiter(late, np.uint32, len(late)))
         rows = catalogue.hidden_rows(hashes)

@@ -1,4 +1,4 @@
-"""One message from its bytes, as the schemas say it: JSON text, then the fields of a struct of stream.core.messages. Pure."""
+"""Reads one message from its bytes: JSON text, then the fields of a struct of stream.core.messages. Pure."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stream.core.times import unit
 from stream.core.validation import USER
 
 INTEGERS: Final = ("time", "rank", "dwell_ms")
-"""Fields that are whole numbers, and may be written as 3.0."""
+"""Fields that are whole numbers and may be written as 3.0."""
 
 _STRINGS = re.compile(
     r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL
-)  # one that does not end goes to the end: never quadratic
+)  # a string that is not closed ends with the text: never quadratic
 _FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _MISSING = re.compile(r"required field `([^`]*)`")
 _GOT = re.compile(r"got `([^`]*)`")
 
 
 def nesting(text: str) -> int:
-    """Depth of nested arrays and objects in a JSON text, strings left out (an upper bound where it is malformed)."""
+    """Return the depth of nested arrays and objects in a JSON text, outside strings; if malformed, an upper bound."""
     depth = deepest = 0
     for char in _STRINGS.sub("", text):
         if char in "[{":
@@ -39,7 +39,7 @@ def nesting(text: str) -> int:
 
 
 def integral(message: dict[str, object], fields: tuple[str, ...]) -> dict[str, object]:
-    """JSON Schema counts 3.0 as an integer, msgspec does not: whole floats of these fields made int."""
+    """Convert whole floats in these fields to int: JSON Schema counts 3.0 as an integer, msgspec does not."""
     for name in fields:
         number = message.get(name)
         if isinstance(number, float) and number.is_integer() and abs(number) < 2**63:
@@ -48,7 +48,7 @@ def integral(message: dict[str, object], fields: tuple[str, ...]) -> dict[str, o
 
 
 def text_of(value: bytes | None) -> str:
-    """A value as text. Raises RecordError where there is none, where it is no UTF-8, or nested too deep."""
+    """Return a value as text. Raises RecordError if there is none, if it is not UTF-8, or if it is nested too deep."""
     if value is None:
         raise RecordError("decode", "null_value", "", "the value is null; expected a JSON object")
     if not value:
@@ -58,7 +58,7 @@ def text_of(value: bytes | None) -> str:
     except UnicodeDecodeError as error:
         raise RecordError("decode", "not_utf8", "", f"not UTF-8 at byte {error.start}") from None
     if text.count("[") + text.count("{") > MAX_DEPTH and nesting(text) > MAX_DEPTH:
-        raise RecordError("decode", "too_deep", "", f"more than {MAX_DEPTH} nested arrays and objects")
+        raise RecordError("decode", "too_deep", "", f"found more than {MAX_DEPTH} nested arrays and objects")
     return text
 
 
@@ -66,12 +66,12 @@ Message = TypeVar("Message", bound=Struct)
 
 
 class JsonDecoder(Generic[Message]):
-    """Decodes and validates one message type; raises RecordError with stage, reason, field and what was expected."""
+    """Decodes and validates one message type. Raises RecordError with stage, reason, field and what was expected."""
 
     def __init__(self, message: type[Message]) -> None:
         self._message = message
         self._decoder = msgspec.json.Decoder(message)
-        # The second look (see _again) reads the known fields' last values, unparsed: () is a field that is absent.
+        # The second look (see _again) reads the known fields' last values, unparsed: () means that the field is absent.
         fields = [(name, msgspec.Raw, msgspec.Raw()) for name in message.__struct_fields__]
         self._fields = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
         self._ints = tuple(name for name in INTEGERS if name in message.__struct_fields__)
@@ -80,7 +80,7 @@ class JsonDecoder(Generic[Message]):
         return self.read(text_of(value))
 
     def read(self, text: str) -> Message:
-        """As `decode`, of what `text_of` gives."""
+        """Decode a text that `text_of` has returned."""
         try:
             return self._decoder.decode(text)
         except msgspec.ValidationError as error:
@@ -89,8 +89,8 @@ class JsonDecoder(Generic[Message]):
             raise RecordError("decode", "malformed_json", "", malformed(text, str(error))) from None
 
     def _again(self, text: str, error: msgspec.ValidationError) -> Message:
-        """A second look at what the fast decoder refuses and the schema may not: whole floats for integers, and names
-        that are repeated, of which the last counts. Unknown fields are not looked at, here either."""
+        """Look again at what the fast decoder refuses and the schema may allow: whole floats for integers, and repeated
+        names, of which the last counts. Unknown fields are ignored here, too."""
         raws: dict[str, bytes] = {}
         try:
             fields = self._fields.decode(text)
@@ -102,12 +102,12 @@ class JsonDecoder(Generic[Message]):
                 error = second
         except msgspec.DecodeError as second:
             raise RecordError("decode", "malformed_json", "", malformed(text, str(second))) from None
-        # a dead letter says it in a header, and the worker in its log: no text of a user
+        # the error goes into a dead letter's header and the worker's log: no text of a user
         _refuse(error, self._message, {name: _value(raw) for name, raw in raws.items()}, text, texts=False)
 
 
 def convert(fields: dict[str, object], message: type[Message]) -> Message:
-    """The same of fields that something else has read, such as a row of a file. Raises RecordError."""
+    """Return the message from fields that something else has read, such as a row of a file. Raises RecordError."""
     ints = tuple(name for name in INTEGERS if name in message.__struct_fields__)
     try:
         return msgspec.convert(integral(fields, ints), message)
@@ -123,8 +123,15 @@ def _refuse(
     *,
     texts: bool = True,
 ) -> NoReturn:
-    """Raises RecordError with what was found and what was expected. said: the fields, for the values that msgspec does not
-    repeat; text: of the whole message, for the names of fields that no message has; texts: as in stream.core.refusals.found."""
+    """Raise RecordError with what was found and what was expected.
+
+    Args:
+        error: msgspec's error.
+        kind: The message type.
+        said: The fields, for the values that msgspec does not repeat.
+        text: The text of the whole message, for the names of fields that no message has.
+        texts: As in stream.core.refusals.found.
+    """
     message = str(error)
     if missing := _MISSING.search(message):
         raise RecordError(
@@ -135,7 +142,7 @@ def _refuse(
     field = re.split(r"[.\[]", name)[0]
     if not field:
         got = _GOT.search(message)
-        many = ": send one event a record" if got and got[1] == "array" else ""
+        many = ": send one event per record" if got and got[1] == "array" else ""
         wrong = f"found {kind_of(got[1])}, expected a JSON object{many}" if got else message
         raise RecordError("validate", "wrong_type" if got else "out_of_range", name, wrong)
     value = said.get(field)
@@ -162,7 +169,7 @@ def _value(raw: bytes) -> object:
 
 
 def _names(text: str) -> list[str]:
-    """Names of a JSON object's fields; none where the text is none."""
+    """Return the names of a JSON object's fields; none if the text is not a JSON object."""
     try:
         return list(msgspec.json.decode(text, type=dict[str, msgspec.Raw])) if text else []
     except msgspec.MsgspecError:

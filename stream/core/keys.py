@@ -1,12 +1,14 @@
-"""How a user id is written as the key of a record, and read back: the one definition, for the forms of the setting `key`. Pure.
+"""How a user id is written as the key of a record and read back: one definition, for the forms of the setting `key`.
+Pure.
 
-utf8: the id's bytes. json: the id as a JSON string, in the one way in which JSON.stringify, Jackson, serde and
-`json.dumps(id, ensure_ascii=False)` write it: no escape but those that JSON demands. long: 8 bytes, big-endian, signed, of a
-whole number, and the id is that number in plain decimal.
+- utf8: the id's bytes.
+- json: the id as a JSON string, exactly as JSON.stringify, Jackson, serde and `json.dumps(id, ensure_ascii=False)`
+  write it: with no escapes except those that JSON requires.
+- long: a whole number as 8 bytes, big-endian, signed. The id is that number in plain decimal.
 
-A user has exactly one key in each form, since a record's partition follows from the bytes of its key: the same user spelt in
-another way (`"caf\\u00e9"`) would lie elsewhere, and have two states. So any other spelling is no user's key. Nor is a key under
-which freshet keeps something of its own (`*`, a claim, a folder's notes) in any form.
+A user has exactly one key in each form, since a record's partition follows from the bytes of its key. The same user in
+another spelling (`"caf\\u00e9"`) would be on another partition and have two states. So any other spelling is not a
+user's key. A key that freshet uses for itself (`*`, a claim, a folder's notes) is not a user's key in any form either.
 """
 
 from __future__ import annotations
@@ -30,8 +32,15 @@ _SHOWN: Final = 60  # characters of a user in a message
 
 
 class Form(NamedTuple):
-    """write: user id -> key, None where the form has none for it; read: key -> user id, ValueError where it is no user's;
-    said: the form in words; cure: which serializer a producer needs."""
+    """One form of a key.
+
+    Attributes:
+        name: The value of the setting `key`.
+        write: User id -> key; None if the form has no key for the id.
+        read: Key -> user id; raises ValueError if it is not a user's key.
+        said: The form in words.
+        cure: Which serializer a producer needs.
+    """
 
     name: str
     write: Callable[[str], bytes | None]
@@ -91,7 +100,7 @@ _NAMED: Final = {
 
 
 def key_of(user: str, form: str) -> bytes:
-    """The key of a user's records. Raises RecordError where the form has none for this id."""
+    """Return the key of a user's records. Raises RecordError if the form has no key for this id."""
     key = FORMS[form].write(user)
     if key is None:
         raise RecordError(
@@ -99,13 +108,13 @@ def key_of(user: str, form: str) -> bytes:
             "out_of_range",
             "user",
             f"expected a whole number from {_LEAST} to {_MOST} in plain decimal, got {_short(repr(user))}: the setting "
-            f'key = "{LONG}" says so',
+            f'key = "{LONG}" requires it',
         )
     return key
 
 
 def user_of(key: bytes | None, form: str) -> str | None:
-    """The user whose key this is, by what the schemas take for a user id; None where no user has it."""
+    """Return the user who has this key, if the schemas accept the id; None if no user has it."""
     try:
         user = FORMS[form].read(key or b"")
     except ValueError:  # a UnicodeDecodeError is one
@@ -114,15 +123,17 @@ def user_of(key: bytes | None, form: str) -> str | None:
 
 
 def mismatch(key: bytes, user: str, form: str) -> str:
-    """What is said of a record whose key is not that of its user: what the key looks like, and what to set. It stands in a header
-    and in the log, so it repeats neither."""
+    """Return the message about a record whose key is not its user's: what the key looks like, and what to set.
+
+    It goes into a header and the log, so it repeats neither the key nor the user.
+    """
     told = _looks_like(key, user, FORMS[form])
     both = f"found a key of {len(key)} bytes that is another user's or no user's"
     return f"the key is not the body's user {FORMS[form].said}; {told or both}"
 
 
 def _looks_like(key: bytes, user: str, form: Form) -> str:
-    """In what other form the key says the user, and what to set; "" for none that is known."""
+    """Return in which other form the key names the user, and what to set; "" if the form is unknown."""
     for other in FORMS.values():
         if other.name != form.name and other.write(user) == key:
             return f"the key is {_NAMED[other.name]}: {_set(other.name)}, or {form.cure}"
@@ -141,7 +152,7 @@ def _looks_like(key: bytes, user: str, form: Form) -> str:
 
 
 def _looks_like_number(key: bytes, user: str, form: Form) -> str:
-    """Of a key that is the user's number in a form that is never read."""
+    """Return the message about a key that is the user's number in a form that is never read, or ""."""
     for size in (8, 4):
         if len(key) == size and user == str(int.from_bytes(key, "little", signed=True)):
             return f"the key is the user as a {size}-byte number with its lowest byte first: {form.cure}"
@@ -165,8 +176,8 @@ def _looks_like_json(key: bytes, user: str, form: Form) -> str:
     if found != user:
         return ""
     return (
-        "the key is the user as a JSON string that is spelt in another way than JSON.stringify spells it: have the producer "
-        "write characters as they are, without spaces around (in Python json.dumps(user, ensure_ascii=False))"
+        "the key is the user as a JSON string, but spelt in another way than JSON.stringify does: have the producer write "
+        "characters as they are, without spaces around (in Python json.dumps(user, ensure_ascii=False))"
     )
 
 

@@ -1,14 +1,16 @@
 """The wire contract: every message that freshet reads or writes, as msgspec structs.
 
 JSON Schemas are generated from these structs into docs/schemas (`python -m scripts.schemas`). Unknown fields are
-ignored, so that producers may add their own. All times are epoch milliseconds, UTC.
+ignored, so producers may add their own. All times are epoch milliseconds, UTC.
 
-What the schemas cannot say, and stream.core.decoder checks besides (by stream.core.validation, as everything does that
-takes events): the
-value is UTF-8 JSON of at most `MAX_DEPTH` nested arrays and objects; the key is the user id in the form of the setting `key`
-(stream.core.keys); `value` lies within the rating scale; `time` is at most one hour after the append time and not
-before the setting
-`min_time`; the record lies on partition murmur2(key) mod n.
+The schemas cannot express these rules. stream.core.decoder checks them, with stream.core.validation, as does everything
+that accepts events:
+
+- The value is UTF-8 JSON with at most `MAX_DEPTH` nested arrays and objects.
+- The key is the user id in the form of the setting `key` (stream.core.keys).
+- `value` is within the rating scale.
+- `time` is at most one hour after the append time, and not before the setting `min_time`.
+- The record is on partition murmur2(key) mod n.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ CLICK: Final = 0
 RATING: Final = 1
 COMMENT: Final = 2
 BEHAVIOURS: Final = ("click", "rating", "comment")
-"""Names of the behaviours; a behaviour's index is its source topic's index everywhere (fences, folded lists, inputs)."""
+"""Names of the behaviours. A behaviour has the index of its source topic everywhere (fences, folded lists, inputs)."""
 
 SOURCE_TOPICS: Final = ("clicks", "ratings", "comments")
 
@@ -43,7 +45,7 @@ User = Annotated[
         min_length=1,
         max_length=MAX_ID,
         pattern=r"^(\*[^\u0000]+|[^*\u0000][^\u0000]*)$",
-        description="user id; `*` stands for anyone unknown, and U+0000 belongs to the store",
+        description="user id; not `*`, which stands for any unknown user, and without U+0000, which the store reserves",
     ),
 ]
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME, description="epoch milliseconds, UTC")]
@@ -59,7 +61,7 @@ Action = Annotated[
 ]
 
 
-UNUSED: Final = "checked and kept, not used yet"
+UNUSED: Final = "checked and kept, but not used yet"
 SlateId = Annotated[str, Meta(max_length=MAX_ID, description=f"the recommendation that led here; {UNUSED}")]
 Rank = Annotated[int, Meta(ge=0, le=10**12, description=f"the item's place in that slate, from 0; {UNUSED}")]
 Dwell = Annotated[int, Meta(ge=0, le=10**12, description=f"how long the user stayed; {UNUSED}")]
@@ -67,8 +69,8 @@ Scenes = Annotated[tuple[Label, ...], Meta(max_length=64, description=f"where th
 
 
 class Click(Struct, frozen=True):
-    """A user opened or chose an item, or did what `action` says with it. `scene` is where (home, search, a site); `slate`,
-    `rank` and `dwell_ms` are checked and kept, not used yet."""
+    """A user opened or chose an item, or did with it what `action` says. `scene` is where that was (home, search, a
+    site). `slate`, `rank` and `dwell_ms` are checked and kept, but not used yet."""
 
     user: User
     item: Id
@@ -94,7 +96,8 @@ class Rating(Struct, frozen=True):
 
 
 class Comment(Struct, frozen=True):
-    """A user wrote a text about an item, perhaps with a rating. A bundle that reads comments makes up for a missing `value`."""
+    """A user wrote a text about an item, perhaps with a rating. If `value` is missing, a bundle that reads comments
+    predicts it from the text."""
 
     user: User
     item: Id
@@ -107,7 +110,7 @@ class Comment(Struct, frozen=True):
 
 
 class Item(Struct, frozen=True):
-    """One item of the catalogue; the record's key is the item id, a null value (tombstone) removes the item."""
+    """One item of the catalogue. The record's key is the item id. A null value (tombstone) removes the item."""
 
     item: Id
     title: Annotated[str, Meta(max_length=1024)]
@@ -118,14 +121,14 @@ class Item(Struct, frozen=True):
 
 
 class Scored(Struct, frozen=True):
-    """One place of a slate; higher scores are better, and comparable within one slate only."""
+    """One place of a slate. Higher scores are better. Scores are comparable within one slate only."""
 
     item: str
     score: float
 
 
 class Recommendation(Struct, frozen=True):
-    """A slate: the state of `user` after `seq` events, scored. `user` `*` stands for anyone unknown."""
+    """A slate: the best items for the state of `user` after `seq` events. `user` `*` stands for any unknown user."""
 
     user: str
     slate: str
@@ -133,11 +136,11 @@ class Recommendation(Struct, frozen=True):
     chain: Annotated[str, Meta(description="32 hex digits")]
     items: list[Scored]
     time: int
-    latency_ms: Annotated[int, Meta(description="send time less append time of the newest event; -1: none")]
+    latency_ms: Annotated[int, Meta(description="send time minus append time of the newest event; -1: none")]
     events: Annotated[
-        list[tuple[str, int, int]], Meta(description="(topic, partition, offset) of exactly the events newly taken in")
+        list[tuple[str, int, int]], Meta(description="(topic, partition, offset) of exactly the newly applied events")
     ]
-    applied: Annotated[dict[str, int], Meta(description='"topic/partition" -> offset last applied for this user')]
+    applied: Annotated[dict[str, int], Meta(description='"topic/partition" -> last applied offset of this user')]
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
     bundle: str
     strategy: Annotated[str, Meta(description="interest | popularity")]
@@ -149,14 +152,15 @@ def _one_of(words: Iterable[str]) -> str:
 
 
 STAGES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")
-"""Where a record may fail: the values of a dead letter's header `stage`."""
+"""The stages at which a record may fail: the values of a dead letter's header `stage`."""
 
 _NUMBER: Final = "^(0|[1-9][0-9]{0,18})$"
 _TIME: Final = "^(0|[1-9][0-9]{0,15})$"
 
 
 class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors." + name.replace("_", ".")):
-    """Headers of a dead letter; all are UTF-8 text on the wire. Key, value and other headers are as received."""
+    """Headers of a dead letter. All are UTF-8 text on the wire. The key, the value and all other headers are as
+    received."""
 
     topic: str
     partition: Annotated[str, Meta(pattern=_NUMBER)]
@@ -177,7 +181,7 @@ class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors."
         str,
         Meta(
             pattern="^(-?[0-9]{1,19})?$",
-            description="append time of the record, epoch milliseconds; letters of older versions have it as timestamp",
+            description="append time of the record, epoch milliseconds; in letters of older versions it is the timestamp",
         ),
     ] = ""
 
@@ -195,11 +199,17 @@ MESSAGES: Final[dict[str, type[Struct]]] = {
 class SourceEvent(Struct, gc=False):
     """One accepted event with its place in Kafka.
 
-    `behaviour` indexes BEHAVIOURS and SOURCE_TOPICS; `value` is NaN where there is none; `payload` is the value as
-    received (it enters the chain); `vector` is the text's, float32 [text width], once a comment has been encoded, and `read`
-    the rating read out of it, where it came without `value` and the bundle reads (else NaN). `id` is the producer's, else
-    the origin that a record sent back names (stream.core.origin), else ""; `mark` is what a state remembers in its place where
-    the producer's has the form of an origin, else ""; `headers` are the record's, as received; `action` is the click's, else "".
+    Attributes:
+        behaviour: Index into BEHAVIOURS and SOURCE_TOPICS.
+        value: The rating; NaN if there is none.
+        payload: The record's value as received. It enters the chain.
+        vector: The text's vector, float32 [text width], once a comment has been encoded.
+        read: The rating read out of a comment's text, if it came without `value` and the bundle reads ratings; else
+            NaN.
+        id: The producer's id, else the origin that a redriven record names (stream.core.origin), else "".
+        mark: What a state remembers instead of the producer's id if that has the form of an origin; else "".
+        headers: The record's headers, as received.
+        action: The click's action, else "".
     """
 
     behaviour: int

@@ -1,7 +1,7 @@
-"""What is said of a message that its schema refuses: what was found, what was expected, and what to do. Pure.
+"""The text of an error for a message that its schema refuses: what was found, what was expected, and what to do. Pure.
 
-msgspec names types (`int`, `str`) and no value; people who read a dead letter need the value. The field stands beside the
-message (RecordError.field), so no message repeats it.
+msgspec names types (`int`, `str`) but no value. People who read a dead letter need the value. The field is kept apart
+from the message (RecordError.field), so no message repeats it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from msgspec import Struct
 from stream.core.times import hint
 
 NAMES: Final = 10
-"""As many names of fields as a message shows."""
+"""The most field names that a message shows."""
 _SHOWN: Final = 40
 _PLAIN: Final = re.compile(r"[0-9TZtz:+./ -]{0,40}")
-"""A number or a time, or what was meant to be one."""
+"""A number or a time, or a text that was meant to be one."""
 _KINDS: Final = {
     "array": "a list",
     "object": "an object",
@@ -33,14 +33,19 @@ _KINDS: Final = {
 
 
 class Unread(NamedTuple):
-    """A number that no type holds, such as 1e400, by its text."""
+    """The text of a number that no type can hold, such as 1e400."""
 
     text: str
 
 
 def found(value: object, *, texts: bool = True) -> str:
-    """A JSON value for people, cut, with its kind: `"5" (a text)`. Nothing in it can steer a terminal. texts: those that are
-    no number and no time are shown, too; not where others read it than whoever sent it: headers, logs."""
+    """Return a JSON value for people, cut, with its kind: `"5" (a text)`. Nothing in it can control a terminal.
+
+    Args:
+        value: The value.
+        texts: Show texts that are not numbers or times, too. Must be off for headers and logs, which people other than
+            the sender read.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -65,7 +70,7 @@ def found(value: object, *, texts: bool = True) -> str:
 
 
 def fields_found(names: Iterable[str]) -> str:
-    """The names of a message's fields, cut: what is said where one is missing."""
+    """Return the names of a message's fields, cut, for the error about a missing one."""
     said = [repr(name[:_SHOWN])[1:-1] for name in names]
     if not said:
         return "found no fields"
@@ -75,7 +80,7 @@ def fields_found(names: Iterable[str]) -> str:
 
 @cache
 def expected(message: type[Struct], field: str) -> str:
-    """What a field of a message must be, in words; "as its schema says" for a field that it has not."""
+    """Return in words what a field of a message must be; "as its schema says" for an unknown field."""
     for one in msgspec.inspect.type_info(message).fields:  # type: ignore[attr-defined]
         if one.name == field:
             return _words(one.type) + (", epoch milliseconds" if field == "time" else "")
@@ -112,12 +117,12 @@ def _range(least: float | None, most: float | None) -> str:
 
 
 def kind_of(name: str) -> str:
-    """A JSON value of which msgspec says the type alone."""
+    """Return the words for a JSON value of which msgspec reports only the type."""
     return _KINDS.get(name, name)
 
 
 def time_advice(value: object) -> str:
-    """What to do with a `time` of this value, "" where nothing speaks for it."""
+    """Return what to do with a `time` of this value, or "" if no advice applies."""
     if isinstance(value, bool):
         return ""
     if isinstance(value, str):
@@ -133,7 +138,7 @@ def time_advice(value: object) -> str:
 
 
 def malformed(text: str, error: str) -> str:
-    """What is said of a text that is no JSON. error: the decoder's own words."""
+    """Return the message about a text that is not JSON. `error` is the decoder's message."""
     if text.startswith("\ufeff"):
         return (
             "the value begins with a byte order mark (BOM, the bytes EF BB BF); expected JSON: send UTF-8 without it (in Python "

@@ -1,4 +1,4 @@
-"""A user's interest: the one record that the table and its changelog hold, and the bookkeeping of folding. Pure.
+"""A user's interest: the record that the table and its changelog hold, and the bookkeeping of folding. Pure.
 
 Record format 1, little-endian, no padding:
 
@@ -10,12 +10,13 @@ Record format 1, little-endian, no padding:
     | seen x u32                             sorted crc32 of item ids, at most 4,096
     | u32 crc32 of all before
 
-    entry: u16 length of the rest | u8 behaviour | f32 value (NaN: none) | i64 time | (u16 length, UTF-8) x item, scene, id
-           and, only where the event has one, action: without, an entry is what it was before there were actions, and a reader
-           of that time passes over an action by the entry's length
+    entry: u16 length of the rest | u8 behaviour | f32 value (NaN: none) | i64 time | (u16 length, UTF-8) x item, scene,
+    id
+           and action, but only if the event has one. An entry without an action is the same as before there were
+           actions. A reader from that time skips an action by the entry's length.
 
-`applied` is the last applied offset of each source topic: a user has one partition number, the same in all three topics.
-`model` names the step model that h and c belong to. Nothing here is an index that is private to one process.
+`applied` is the last applied offset of each source topic. A user has one partition number, the same in all three
+topics. `model` names the step model that h and c belong to. The record holds no index that is private to one process.
 """
 
 from __future__ import annotations
@@ -46,14 +47,24 @@ Half = NDArray[np.float16]
 _HEADER = struct.Struct("<BBH16sQqqqqq16sHBH")
 _FOLDED = struct.Struct("<Bq")
 _ENTRY = struct.Struct("<Bfq")
-_CHOSEN = struct.Struct("<Bf8xH")  # behaviour and value of an entry, length of the item id behind them
+_CHOSEN = struct.Struct("<Bf8xH")  # behaviour and value of an entry, length of the item id after them
 _U16 = struct.Struct("<H")
 _LEAST_ENTRY = _U16.size + _ENTRY.size + 3 * _U16.size
 _U32 = struct.Struct("<I")
 
 
 class Recent(NamedTuple):
-    """One remembered event. value: NaN for none; time: epoch ms; id: its `mark`, else its `id`; action: "" for none."""
+    """One remembered event.
+
+    Attributes:
+        behaviour: Index into stream.core.messages.BEHAVIOURS.
+        value: The rating; NaN for none.
+        time: Epoch ms.
+        item: The item's id.
+        scene: The scene; "" for none.
+        id: The event's `mark`, else its `id`.
+        action: The click's action; "" for none.
+    """
 
     behaviour: int
     value: float
@@ -65,7 +76,7 @@ class Recent(NamedTuple):
 
 
 class Interest:
-    """One user's state. h, c: float16 [H]. `folded` lists (topic index, offset) taken in since the record was read."""
+    """One user's state. h, c: float16 [H]. `folded`: (topic index, offset) of the events applied since it was read."""
 
     __slots__ = (
         "applied",
@@ -97,7 +108,7 @@ class Interest:
         self.seen = b""
 
     def recents(self) -> Iterator[Recent]:
-        """The last 64 events, oldest first. Raises StateError where they are not as `encode` writes them."""
+        """Yield the last 64 events, oldest first. Raises StateError if they are not as `encode` writes them."""
         at = 0
         try:
             while at < len(self.recent):
@@ -108,15 +119,18 @@ class Interest:
             raise _unreadable(error) from None
 
     def newest(self, refused: frozenset[str] = frozenset()) -> Iterator[tuple[str, int, bool]]:
-        """(item, behaviour, whether it has a value) of the last 64 events, newest first, without those of an action that is
-        `refused`: a third of the cost of `recents` where only a few are looked at. Raises StateError as `recents` does."""
+        """Yield (item, behaviour, whether it has a value) of the last 64 events, newest first.
+
+        Events whose action is in `refused` are left out. It costs a third of `recents` if only a few events are needed.
+        Raises StateError as `recents` does.
+        """
         raw, at, starts = self.recent, 0, []
         end = len(raw)
         try:
             while at < end:
                 starts.append(at)
                 at += 2 + raw[at] + 256 * raw[at + 1]
-            some = any(tail in raw for tail in _tails(refused))  # bytes first: nearly always the end of it
+            some = any(tail in raw for tail in _tails(refused))  # bytes first: nearly always there is none
             for at in reversed(starts):
                 if some:
                     after, end = end, at
@@ -129,51 +143,51 @@ class Interest:
             raise _unreadable(error) from None
 
     def seen_hashes(self) -> NDArray[np.uint32]:
-        """Sorted crc32 of the items this user has had, uint32 [<= 4096]."""
+        """Return the sorted crc32 of the items that this user has interacted with, uint32 [<= 4096]."""
         return np.frombuffer(self.seen, np.uint32)
 
 
 def new(model: bytes, hidden: int) -> Interest:
-    """The state of a user without any event: zeros."""
+    """Return the state of a user without any event: zeros."""
     zeros = np.zeros(hidden, np.float16)
     return Interest(model, zeros, zeros)
 
 
 def item_hash(item: str) -> int:
-    """The 32-bit hash by which a state remembers an item."""
+    """Return the 32-bit hash by which a state remembers an item."""
     return crc32(item.encode())
 
 
 def event_id(event: SourceEvent, topic: str) -> bytes:
-    """The producer's `id` or the origin of what was sent back, else topic/partition/offset."""
+    """Return the producer's `id` or the origin of a redriven record, else topic/partition/offset."""
     return event.id.encode() if event.id else b"%s/%d/%d" % (topic.encode(), event.partition, event.offset)
 
 
 def next_chain(chain: bytes, identity: bytes, payload: bytes) -> bytes:
-    """blake2b-128 of (previous chain, event id, blake2b-128 of the payload)."""
+    """Return blake2b-128 of (previous chain, event id, blake2b-128 of the payload)."""
     return blake2b(chain + identity + blake2b(payload, digest_size=16).digest(), digest_size=16).digest()
 
 
 def is_redelivered(state: Interest, event: SourceEvent) -> bool:
-    """At or below the applied offset: already in the state."""
+    """Check whether the event is at or below the applied offset, and so already in the state."""
     return event.offset <= state.applied[event.behaviour]
 
 
 def is_duplicate(state: Interest, event: SourceEvent) -> bool:
-    """Its `id` is among the user's last 64 events (only an id that a producer gave, or an origin, can repeat)."""
+    """Check whether the event's `id` is among the user's last 64 events. Only a producer's id or an origin repeats."""
     known = event.mark or event.id
-    if not known or known.encode() not in state.recent:  # bytes first: nearly always the end of it
+    if not known or known.encode() not in state.recent:  # bytes first: nearly always it is not there
         return False
     return any(recent.id == known for recent in state.recents())
 
 
 def pass_over(state: Interest, event: SourceEvent) -> None:
-    """A duplicate, or an event that no model takes, moves `applied` only: it is not looked at again."""
+    """Move `applied` past a duplicate, or past an event that the model refuses, and change nothing else."""
     state.applied[event.behaviour] = event.offset
 
 
 def fold(state: Interest, event: SourceEvent, topic: str) -> int:
-    """Take one new event into everything but h and c. Returns the time gap in ms (NO_TIME for the first event).
+    """Apply one new event to everything except h and c. Returns the time gap in ms (NO_TIME for the first event).
 
     The gap is max(0, time - latest time so far): a late event has gap 0 and does not move the clock back.
     """
@@ -204,7 +218,7 @@ def _remember(state: Interest, event: SourceEvent) -> None:
 
 
 def _see(state: Interest, item: int) -> None:
-    """Insert one hash in order. A full set stays as it is; the last 64 items are known from `recent` besides."""
+    """Insert one hash in order. A full set stays as it is; `recent` also knows the last 64 items."""
     hashes = memoryview(state.seen).cast("I")
     at = bisect_left(hashes, item)
     if len(hashes) >= MAX_SEEN or (at < len(hashes) and hashes[at] == item):
@@ -213,7 +227,7 @@ def _see(state: Interest, item: int) -> None:
 
 
 def encode(state: Interest) -> bytes:
-    """State -> record. Raises StateError where h or c is not finite."""
+    """Return the record of a state. Raises StateError if h or c is not finite."""
     if not (np.isfinite(state.h).all() and np.isfinite(state.c).all()):
         raise StateError("h or c is not finite")
     body = b"".join(
@@ -233,7 +247,7 @@ def encode(state: Interest) -> bytes:
 
 
 def decode(record: bytes) -> Interest:
-    """Record -> state, `folded` as written (clear it before folding on). Raises StateError on anything damaged."""
+    """Return the state in a record, with `folded` as written (clear it before folding). Raises StateError on damage."""
     try:
         return _decode(record)
     except (struct.error, ValueError) as error:
@@ -245,12 +259,12 @@ def _decode(record: bytes) -> Interest:
         record
     )
     if format_ != FORMAT:
-        raise StateError(f"state record of format {format_}; this version reads {FORMAT}")
+        raise StateError(f"state record has format {format_}; this version reads format {FORMAT}")
     if crc32(memoryview(record)[:-4]) != _U32.unpack_from(record, len(record) - 4)[0]:
         raise StateError("state record is damaged: wrong checksum")
     if (
         seq > MAX_SEQ or recent > MAX_RECENT or seen > MAX_SEEN
-    ):  # never written by `encode`, and no room is made for them
+    ):  # `encode` never writes these, and no memory is reserved for them
         raise StateError(
             f"state record cannot be decoded: seq {seq}, recent events {recent}, seen items {seen}; expected at most {MAX_SEQ}, "
             f"{MAX_RECENT}, {MAX_SEEN}"
@@ -265,8 +279,8 @@ def _decode(record: bytes) -> Interest:
             f"{'at least' if recent else 'exactly'} {least + 4 * seen + _U32.size}"
         )
     vectors = np.frombuffer(record, np.float16, 2 * hidden, after)
-    if not np.isfinite(vectors).all():  # never written by `encode`
-        raise StateError("state record holds an h or c that is not finite")
+    if not np.isfinite(vectors).all():  # `encode` never writes this
+        raise StateError("state record is damaged: its h or c is not finite")
     state = Interest(model, vectors[:hidden], vectors[hidden:])
     state.seq = seq
     state.applied = applied
@@ -281,7 +295,7 @@ def _decode(record: bytes) -> Interest:
 
 
 def _unreadable(error: Exception) -> StateError:
-    """The record's checksum is right, so whoever wrote it wrote it so."""
+    """Return the error for malformed recent events. The record's checksum is right, so they were written that way."""
     return StateError(f"the recent events of a state cannot be decoded: {error}")
 
 
@@ -292,12 +306,12 @@ def _tail(action: str) -> bytes:
 
 @cache
 def _tails(actions: frozenset[str]) -> tuple[bytes, ...]:
-    """How entries with these actions end."""
+    """Return the bytes with which entries with these actions end."""
     return tuple(map(_tail, actions))
 
 
 def _entry(recent: bytes, at: int, end: int) -> Recent:
-    """The entry in at .. end, without the length before it."""
+    """Return the entry in recent[at:end], which excludes the length before it."""
     behaviour, value, time = _ENTRY.unpack_from(recent, at)
     at += _ENTRY.size
     texts = []

@@ -1,12 +1,13 @@
-"""What an event and an item may say: the one definition, for the wire, `freshet send`, `freshet replay` and the readers of data.
+"""What events and items may contain: one definition for the wire, `freshet send`, `freshet replay` and the readers of
+data.
 
-The fields and their ranges are the structs of stream.core.messages, so that the JSON Schemas say them too;
-stream.core.json_body reads a message
-by them. Here is what no schema can say: ratings by a deployment's scale, times by the clock, ids that come as other types. Pure.
+The structs of stream.core.messages define the fields and their ranges, so the JSON Schemas contain them, too.
+stream.core.json_body reads messages by them. This module has the rules that schemas cannot express: ratings by a
+deployment's scale, times by the clock, and ids that come as other types. Pure.
 
-Names and prose that are too long: nothing cuts a user, an item or a scene, since two long names could become one. They are
-refused everywhere, and so are titles, texts and categories on the wire, by `freshet send`, and in a log of freshet's own
-messages. Only a reader of a published data set may cut those.
+Names and prose that are too long: nothing cuts a user, an item or a scene, since two long names could become one. They
+are refused everywhere. Titles, texts and categories that are too long are refused on the wire, by `freshet send`, and
+in a log of freshet's own messages. Only a reader of a published data set may cut those.
 """
 
 from __future__ import annotations
@@ -26,28 +27,40 @@ USER: Final = "a user id other than `*`, without U+0000"
 LATEST: Final = "at most one hour after"
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
-_EXACT: Final = 2**53  # from here on a float is not one whole number, but several
-_DIGITS: Final = 30  # more are no such number, whatever zeros lead it
+_EXACT: Final = 2**53  # from here on, one float stands for several whole numbers
+_DIGITS: Final = 30  # a longer text is not such a number, even with leading zeros
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What one deployment accepts of the values that the schemas allow. rating_scale: (min, max), both inclusive; oldest: epoch
-    ms, by the setting `min_time`; 0: any."""
+    """Which of the values that the schemas allow one deployment accepts.
+
+    Attributes:
+        rating_scale: (min, max), both inclusive.
+        oldest: The earliest time in epoch ms, by the setting `min_time`; 0: any.
+    """
 
     rating_scale: tuple[float, float]
     oldest: int = 0
 
     def rating(self, value: float) -> float:
-        """The value, where it lies on the scale. Raises RecordError."""
+        """Return the value if it is on the scale. Raises RecordError if it is not."""
         low, high = self.rating_scale
         if not low <= value <= high:
             raise RecordError("validate", "rating_out_of_scale", "value", f"expected {scale(low, high)}, got {value!r}")
         return value
 
     def time(self, time: int, now_ms: int, now: str) -> int:
-        """The time (epoch ms), where it is neither too old nor in the future. now: what now_ms (epoch ms) is, for people. Raises
-        RecordError, with the unit that the time is likely in."""
+        """Return the time if it is neither too old nor in the future.
+
+        Args:
+            time: Epoch ms.
+            now_ms: Epoch ms of the clock that judges.
+            now: What `now_ms` is, for people.
+
+        Raises:
+            RecordError: It is too old or in the future; the error has the unit that the time is probably in.
+        """
         if time < self.oldest:
             reason, expected, advice = "far_past", earliest(self.oldest), with_hint(time)
         elif time > now_ms + FUTURE_MS:
@@ -58,20 +71,25 @@ class Rules:
 
 
 def earliest(oldest: int) -> str:
-    """What is expected of a time, for people. oldest: epoch ms."""
+    """Return what is expected of a time, for people. `oldest` is in epoch ms."""
     return f"{date(oldest)} or later, by the setting min_time"
 
 
 def scale(low: float, high: float) -> str:
-    """A rating scale for people."""
+    """Return a rating scale for people."""
     return f"{low:g} to {high:g}"
 
 
 def identity(value: object, whole_floats: bool = False) -> str:
-    """An id as text, of a text or a whole number. Raises RecordError for anything else: a null is no user called "None".
+    """Return the id in a text or a whole number, as text.
 
-    whole_floats: 12.0 and "12.0" are read as "12", for columns of numbers that some program has made floats. From 2^53 on a
-    float is several whole numbers, and none of them. A Decimal is exact.
+    Args:
+        value: The text or number.
+        whole_floats: Read 12.0 and "12.0" as "12", for columns of numbers that a program has converted to floats. From
+            2^53 on, a float could be one of several whole numbers, so it is refused. A Decimal is exact.
+
+    Raises:
+        RecordError: It is anything else. A null is not a user called "None".
     """
     text = value if isinstance(value, str) else ""
     if isinstance(value, bool):
@@ -92,7 +110,7 @@ def identity(value: object, whole_floats: bool = False) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Is it a text that UTF-8 can hold? A lone surrogate is none."""
+    """Check whether this is a text that UTF-8 can encode. A lone surrogate is not."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -100,7 +118,7 @@ def is_text(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value for people, never longer than a line."""
+    """Return a value for people, never longer than a line."""
     if value is None:
         return "null"
     if isinstance(value, str) and len(value) > 40:

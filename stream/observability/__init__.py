@@ -1,1 +1,1 @@
-"""What operators see: logs, metrics, lag, health and the status page."""
+"""Everything that operators see: logs, metrics, lag, health and the status page."""

@@ -1,10 +1,14 @@
 """The worker's small HTTP server: /metrics, /healthz, /readyz, and a status page at /.
 
-It answers from a thread, so also while the loop hangs.
-healthz: 200 while the event loop's heartbeat is younger than `stale` seconds and work gets on, else 503: whoever supervises
-restarts. Its JSON says what the worker waits for, and for how long nothing has moved.
-readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503; the JSON
-body names what is missing. It binds to loopback unless the setting says otherwise and has no way to change anything.
+It answers from its own threads, so it answers even if the event loop hangs.
+
+/healthz: 200 while the event loop's heartbeat is younger than `stale` seconds and work makes progress, else 503, so
+that a supervisor restarts the worker. Its JSON has what the worker waits for, and for how long nothing has moved.
+
+/readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503. The JSON
+body names what is missing.
+
+The server binds to loopback unless the setting says otherwise. It cannot change anything.
 """
 
 from __future__ import annotations
@@ -28,14 +32,14 @@ from stream.process.progress import Progress
 
 STALE: Final = 10.0
 TIMEOUT: Final = 5.0
-"""Seconds a client has to send its request, all of it: slow clients do not keep threads."""
+"""Seconds that a client has to send its whole request: slow clients do not keep threads."""
 CONNECTIONS: Final = 32
-"""Answered at the same time; further ones are closed at once."""
+"""Connections that are answered at the same time. Further ones are closed immediately."""
 MAX_HEADERS: Final = 16_384
 """Bytes of request line and headers."""
 
 PORTS: Final = 64
-"""Ports that are tried where any will do."""
+"""Ports that are tried if any port will do."""
 
 CONDITIONS: Final = ("joined", "recovered", "catalogue", "bundle")
 
@@ -43,17 +47,17 @@ log = logging.getLogger("freshet.health")
 
 
 class Health:
-    """Heartbeat, readiness and the server that shows them.
+    """Heartbeat, readiness, and the server that shows them.
 
-    Use: `health = Health(metrics, host, port)`, `health.start()`, `health.beat()` once a second from the event loop,
-    `health.set(joined=True)` as the worker comes up and down, `health.stop()`. `set` and `beat` only assign plain
+    Use: `health = Health(metrics, host, port)`, `health.start()`, `health.beat()` once per second from the event loop,
+    `health.set(joined=True)` as the worker comes up and goes down, `health.stop()`. `set` and `beat` only assign plain
     attributes, so they need no lock and cannot block the loop.
     """
 
     def __init__(
         self, metrics: Metrics, host: str = "127.0.0.1", port: int = 0, stale: float = STALE, others: bool = False
     ) -> None:
-        """others: where the port is taken, the next free one will do."""
+        """Prepare the server. With `others`, it uses the next free port if `port` is taken."""
         self._metrics = metrics
         self._host = host
         self._asked_port = port
@@ -63,22 +67,22 @@ class Health:
         self._conditions = dict.fromkeys(CONDITIONS, False)
         self._server: _Server | None = None
         self.page: Callable[[list[str]], bytes] | None = None
-        """What stands between the worker and ready -> the status page (stream.observability.status). Called from any thread."""
+        """Returns the status page for the missing conditions (stream.observability.status). Called from any thread."""
         self.progress: Progress | None = None
         metrics.ready.set_function(lambda: float(not self.missing()))
         metrics.heartbeat_age.set_function(self.age)
 
     @property
     def port(self) -> int:
-        """The real port; 0 before `start`."""
+        """The port that is really used; 0 before `start`."""
         return self._server.server_address[1] if self._server else 0
 
     def beat(self) -> None:
-        """The event loop turned."""
+        """Note that the event loop has turned."""
         self._beaten = time.monotonic()
 
     def age(self) -> float:
-        """Seconds since the last beat."""
+        """Return the seconds since the last beat."""
         return time.monotonic() - self._beaten
 
     def set(
@@ -89,20 +93,20 @@ class Health:
         catalogue: bool | None = None,
         bundle: bool | None = None,
     ) -> None:
-        """Changes the conditions that are given."""
+        """Change the given conditions."""
         for name, value in zip(CONDITIONS, (joined, recovered, catalogue, bundle), strict=True):
             if value is not None:
                 self._conditions[name] = value
 
     def missing(self) -> list[str]:
-        """What stands between this worker and ready; empty: ready."""
+        """Return the conditions for ready that are not met; empty: ready."""
         return [name for name, value in self._conditions.items() if not value] + ([] if self.alive() else ["heartbeat"])
 
     def alive(self) -> bool:
         return self.age() < self._stale and not (self.progress is not None and self.progress.stalled)
 
     def start(self) -> None:
-        """Binds and answers from a daemon thread. Raises SettingsError where host and port cannot be had."""
+        """Bind, and answer from a daemon thread. Raises SettingsError if it cannot listen on host and port."""
         server = self._server = self._bound()
         if self._asked_port not in (0, self.port):
             log.warning("web_port: %d is taken; this worker answers at %d", self._asked_port, self.port)
@@ -124,14 +128,14 @@ class Health:
                 port += 1
 
     def stop(self) -> None:
-        """Closes the port; a second call does nothing."""
+        """Close the port. A second call does nothing."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        """Path without query -> (status, content type, body)."""
+        """Return (status, content type, body) for a path without its query."""
         if path == "/metrics":
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry)
         if path == "/healthz":
@@ -154,7 +158,7 @@ def _report(good: bool, body: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a slow client does not delay the worker's end
+    block_on_close = False  # a slow client must not delay the worker's exit
     allow_reuse_address = True
     request_queue_size = CONNECTIONS
 
@@ -166,7 +170,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Without HTTPServer's reverse lookup of the host name, which can hang for seconds."""
+        """Bind without HTTPServer's reverse lookup of the host name, which can hang for seconds."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -178,7 +182,7 @@ class _Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread was started, so none gives the slot back
+        except BaseException:  # no thread was started that would release the slot
             self._slots.release()
             raise
 
@@ -189,13 +193,13 @@ class _Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Do nothing: a client that hangs up is not worth a log line."""
 
 
 class _Deadline:
     """A socket's read file with one deadline for the whole request and a limit on its size.
 
-    A socket timeout alone starts again with every byte, so that a byte a second would hold a thread for hours.
+    A socket timeout alone restarts with every byte, so one byte per second would occupy a thread for hours.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -221,7 +225,7 @@ class _Deadline:
         return line
 
     def close(self) -> None:
-        """The connection is closed by the server."""
+        """Do nothing: the server closes the connection."""
 
     @property
     def closed(self) -> bool:
@@ -232,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "freshet"
     sys_version = ""
-    protocol_version = "HTTP/1.0"  # one request a connection: no idle ones to watch
+    protocol_version = "HTTP/1.0"  # one request per connection: no idle ones to watch
 
     def setup(self) -> None:
         super().setup()
@@ -245,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def __getattr__(self, name: str) -> Any:
-        """Every other verb: http.server looks for a method `do_VERB`."""
+        """Answer every other verb: http.server looks for a method `do_VERB`."""
         if name.startswith("do_"):
             return self._refuse
         raise AttributeError(name)
@@ -267,4 +271,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Scrapes are not logged; what clients send never reaches the log."""
+        """Log nothing: scrapes are not logged, and what clients send never reaches the log."""

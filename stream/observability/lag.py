@@ -1,4 +1,4 @@
-"""How long records have been waiting, by topic, from what a worker knows without reading them."""
+"""Computes per topic how long records have been waiting, from what a worker knows without reading them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from faust.types import TP
 
 
 class Lag:
-    """A waiting record is younger than the newest finished one of its partition, and younger than the last look that saw
-    none waiting there. The oldest of all partitions counts, so that one that stands still is seen beside one that does not.
+    """The lag of a worker's partitions.
+
+    A waiting record is younger than the newest finished record of its partition, and younger than the last check that
+    found none waiting there. The oldest record of all partitions counts, so a partition that stands still shows, even
+    if the others move.
     """
 
     def __init__(self, topics: Iterable[str]) -> None:
         self._topics = tuple(topics)
-        self._empty: dict[TP, float] = {}  # Unix time at which nothing was waiting
+        self._empty: dict[TP, float] = {}  # last Unix time at which nothing was waiting
 
     def look(self, now: float, waiting: Mapping[TP, int], newest: Mapping[TP, int]) -> dict[str, tuple[int, float]]:
-        """Topic -> (records waiting, age in seconds of the oldest); 0.0 where nothing is known of it yet.
+        """Return topic -> (waiting records, age in seconds of the oldest); 0.0 if its age is not known yet.
 
-        now: Unix time in seconds; waiting: records of each assigned partition; newest: append time in epoch ms of the newest
-        record finished there.
+        Args:
+            now: Unix time in seconds.
+            waiting: Number of waiting records of each assigned partition.
+            newest: Append time in epoch ms of the newest finished record of each partition.
         """
         self._empty = {tp: now if not records else self._empty.get(tp, 0.0) for tp, records in waiting.items()}
         lag = dict.fromkeys(self._topics, (0, 0.0))

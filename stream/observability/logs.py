@@ -1,9 +1,9 @@
-"""Logs of the worker: one JSON object a line on stderr, plain text where stderr is a terminal.
+"""The worker's log: one JSON object per line on stderr, or plain text if stderr is a terminal.
 
     {"time": "2026-01-02T03:04:05.678Z", "level": "INFO", "logger": "stream.worker", "message": "...", more fields}
 
-Fields come from `extra=`: `log.info("recovered", extra={"records": 5})`. Line breaks and control characters of any
-value are escaped, so one event is one line whatever a message holds.
+Fields come from `extra=`: `log.info("recovered", extra={"records": 5})`. Line breaks and control characters in any
+value are escaped, so one event is one line, whatever a message contains.
 """
 
 from __future__ import annotations
@@ -26,41 +26,43 @@ QUIET: Final = {
     "faust": logging.WARNING,
     "mode": logging.WARNING,
     "kafka": logging.WARNING,
-    "kafka.admin": logging.ERROR,  # it warns of each member of a group whose metadata, Faust's, it cannot read
+    "kafka.admin": logging.ERROR,  # it warns about each group member with Faust's metadata, which it cannot read
     "asyncio": logging.WARNING,
     "rocksdict": logging.WARNING,
-    "stream.app": logging.WARNING,  # mode tells of each service's start under the module of its class
+    "stream.app": logging.WARNING,  # mode logs each service's start under the module of its class
     "stream.kafka": logging.WARNING,
 }
-"""Libraries that tell at INFO what our own messages and metrics tell better. DEBUG of ours does not make them talk."""
+"""Libraries whose INFO lines our own messages and metrics make redundant. They stay quiet even at our level DEBUG."""
 
 LIBRARIES: Final = ("aiokafka", "kafka", "faust", "mode", "asyncio")
-REPEAT: Final = 10.0  # seconds between two lines of a library that say the same
-MOST: Final = 1000  # different ones that are remembered
+REPEAT: Final = 10.0  # seconds between two equal lines of a library
+MOST: Final = 1000  # different lines that are remembered
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data"}  # mode adds `data`
 _RESERVED: Final = ("time", "level", "logger", "message", "exception")
 
 
 def moment(created: float) -> str:
-    """Unix seconds -> ISO 8601 in UTC with milliseconds."""
+    """Return Unix seconds as ISO 8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
-    """What the caller gave as `extra`."""
+    """Return what the caller passed as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _OWN and name not in _RESERVED}
 
 
 class Repeats(logging.Filter):
-    """Of what a library says again and again (a broker that is away), one line in `every` seconds, with the count of those left
-    out as the field `repeated`. Our own lines all pass."""
+    """Thins out lines that a library repeats (an unreachable broker): one line passes per `every` seconds.
+
+    The field `repeated` counts the lines that were left out. All of our own lines pass.
+    """
 
     def __init__(self, every: float = REPEAT, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._every = every
         self._clock = clock
-        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}  # when it was shown, how often it came since
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}  # when it was logged, how often it came since
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.CRITICAL or not record.name.startswith(LIBRARIES):
@@ -80,7 +82,7 @@ class Repeats(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object, ASCII only: CR, LF, escape sequences and lone surrogates all end up escaped."""
+    """Formats a record as one JSON object, ASCII only: CR, LF, escape sequences and lone surrogates are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -96,7 +98,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people at a terminal: time, level, message, fields; control characters escaped as in JSON."""
+    """Formats a record for people: time, level, message, fields. Control characters are escaped as in JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         words = [moment(record.created)[11:-1], f"{record.levelname:<7}", _plain(record.getMessage())]
@@ -108,7 +110,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Sends all logging of the process to `stream` (stderr) in the one form; replaces handlers set earlier."""
+    """Send all logging of the process to `stream` (default: stderr) in one form. Replaces earlier handlers."""
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())
@@ -130,12 +132,12 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
 
 
 def configured() -> bool:
-    """`configure` was called: this process has a log, and what it says belongs there."""
+    """Check whether `configure` was called: then this process has a log, and its messages belong there."""
     return any(isinstance(one.formatter, (JsonFormatter, TextFormatter)) for one in logging.getLogger().handlers)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """What Python would print by itself: an exception that ends a thread, or that nobody can be told of."""
+    """Log what Python would print itself: an exception that ends a thread, or that cannot be raised to any caller."""
     told = error or kind()
     if not isinstance(told, (KeyboardInterrupt, SystemExit)):
         log.error("uncaught %s: %s", kind.__name__, told, exc_info=(kind, told, trace))

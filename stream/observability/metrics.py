@@ -1,9 +1,10 @@
-"""Every metric of the worker, in one class, written once per micro-batch. docs/metrics.md explains each.
+"""All metrics of the worker in one class, written once per micro-batch. docs/metrics.md explains each.
 
-Base units, counters end in `_total`, labels come from fixed sets only: no user, item or text ever becomes a label, so
-the number of series does not grow with the data. The event loop writes, the HTTP thread of `stream.observability.health` reads.
+Metrics use base units, and counters end in `_total`. Labels come from fixed sets only: no user, item or text ever
+becomes a label, so the number of series does not grow with the data. The event loop writes; the HTTP thread of
+`stream.observability.health` reads.
 
-    figures = BatchFigures()                       # one a micro-batch, filled while it goes through the steps
+    figures = BatchFigures()                       # one per micro-batch, filled while it goes through the steps
     figures.outcome(CLICK, "applied")
     figures.latencies[CLICK].append(0.012)         # seconds, append time -> slate acknowledged; replays left out
     with figures.stage("step"): ...
@@ -36,11 +37,11 @@ OUTCOMES: Final = ("applied", "duplicate", "redelivered", "dead_letter", "forwar
 STAGES: Final = ("read", "decode", "encode", "step", "score", "changelog", "slates", "store")
 STRATEGIES: Final = ("interest", "popularity")
 FAILURES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")
-"""Where a dead letter failed: the values of its header `stage`."""
+"""The stages at which a dead letter may fail: the values of its header `stage`."""
 OUTPUTS: Final = ("changelog", "recommendations", "dead-letters", "sources")
 WRONG_UNITS: Final = tuple(name for name in UNITS if name != "milliseconds")
 OTHER: Final = "other"
-"""Stands for a label value outside its fixed set."""
+"""Replaces a label value outside its fixed set."""
 
 SECONDS: Final = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
@@ -51,11 +52,15 @@ EVENTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 @dataclass(slots=True)
 class BatchFigures:
-    """What one micro-batch did. Counts are events unless said; all start at 0.
+    """The figures of one micro-batch. Counts are of events unless noted. All start at 0.
 
-    outcomes: (behaviour index, one of OUTCOMES) -> events; slates: (strategy, replay) -> slates acknowledged;
-    latencies: per behaviour, seconds from append to acknowledged slate; stages: STAGES name -> seconds;
-    dead_letters: (source topic, stage, reason) -> records; wrong_units: unit that their time is likely in -> those of them.
+    Attributes:
+        outcomes: (behaviour index, one of OUTCOMES) -> events.
+        slates: (strategy, replay) -> acknowledged slates.
+        dead_letters: (source topic, stage, reason) -> records.
+        wrong_units: Unit that their time is probably in -> those of the dead letters.
+        latencies: Per behaviour, seconds from append to acknowledged slate.
+        stages: Name from STAGES -> seconds.
     """
 
     outcomes: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -71,7 +76,7 @@ class BatchFigures:
     comment_cache_hits: int = 0
     ratings_read: int = 0
     states_written: int = 0  # records put into the store
-    state_bytes: int = 0  # their values' size, keys left out
+    state_bytes: int = 0  # size of their values, without keys
     changelog_bytes: int = 0  # keys and values sent to the changelog
     refolded: int = 0  # states rebuilt from their recent events
     held: int | None = None  # events waiting behind comments after this batch; None: leave the gauge
@@ -83,7 +88,7 @@ class BatchFigures:
         self.slates[strategy, replay] = self.slates.get((strategy, replay), 0) + slates
 
     def dead_letter(self, behaviour: int, topic: str, stage: str, reason: str, unit: str = "") -> None:
-        """One dead letter of a source topic; counts the event's outcome too. unit: see stream.core.errors.RecordError."""
+        """Count one dead letter of a source topic, and the event's outcome. unit: as in RecordError."""
         self.outcome(behaviour, "dead_letter")
         if unit:
             self.wrong_units[unit] = self.wrong_units.get(unit, 0) + 1
@@ -91,7 +96,7 @@ class BatchFigures:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the block to one stage, also where the block raises."""
+        """Add the time of the block to one stage, even if the block raises."""
         began = time.perf_counter()
         try:
             yield
@@ -106,7 +111,13 @@ class BatchFigures:
 class Buckets(Collector):
     """A histogram that takes a whole batch at once: prometheus_client has no bulk `observe`.
 
-    bounds: upper bounds, ascending, +Inf left out; label: its one label's name or "", values: its fixed values.
+    Args:
+        registry: The registry to which it adds itself.
+        name: The metric's name.
+        documentation: The metric's help text.
+        bounds: Upper bounds, ascending, without +Inf.
+        label: Name of its only label, or "".
+        values: The label's fixed values.
     """
 
     def __init__(
@@ -130,7 +141,7 @@ class Buckets(Collector):
         registry.register(self)
 
     def observe(self, values: ArrayLike, row: int = 0) -> None:
-        """values: float [n], any n; row: index of the label's value."""
+        """Add values, float [n] with any n. `row` is the index of the label's value."""
         array = np.asarray(values, np.float64)
         if not array.size:
             return
@@ -155,8 +166,11 @@ class Buckets(Collector):
 class Metrics:
     """All metrics of one worker.
 
-    topics: the three source topics with their prefix, in the order of BEHAVIOURS; they are the values of `topic`.
-    data_dir: the folder whose disk is watched.
+    Args:
+        topics: The three source topics with their prefix, in the order of BEHAVIOURS. They are the values of the label
+            `topic`.
+        registry: The registry of the metrics; a new one by default.
+        data_dir: The folder whose disk is watched.
     """
 
     def __init__(
@@ -174,83 +188,89 @@ class Metrics:
             return Gauge(f"freshet_{name}", documentation, labels, registry=registry)
 
         # events and slates
-        self.events = counter("events", "Source records finished, by what became of them", "behaviour", "outcome")
-        self.dead_letters = counter("dead_letters", "Dead letters acknowledged", "topic", "stage", "reason")
+        self.events = counter("events", "Finished source records, by their outcome", "behaviour", "outcome")
+        self.dead_letters = counter("dead_letters", "Acknowledged dead letters", "topic", "stage", "reason")
         self.wrong_units = counter(
-            "wrong_unit_records", "Dead letters whose time is likely in another unit than milliseconds", "unit"
+            "wrong_unit_records", "Dead letters whose time is probably not in milliseconds, by its likely unit", "unit"
         )
-        self.slates = counter("slates", "Slates acknowledged", "strategy", "replay")
+        self.slates = counter("slates", "Acknowledged slates", "strategy", "replay")
         self.event_to_slate = Buckets(
             registry, "freshet_event_to_slate_seconds",
-            "Append time of an event until its slate was acknowledged; replays left out",
+            "Time from the append of an event until its slate was acknowledged, without replays",
             SECONDS, "behaviour", BEHAVIOURS,
         )  # fmt: skip
-        self.late_events = counter("late_events", "Events older than the newest of their user")
+        self.late_events = counter("late_events", "Events older than the newest event of their user")
         self.unknown_items = counter("unknown_items", "Events folded with the UNKNOWN item row")
 
         # micro-batches
         self.micro_batch_seconds = Buckets(
-            registry, "freshet_micro_batch_seconds", "One micro-batch, from decoded to stored", SECONDS
+            registry, "freshet_micro_batch_seconds", "Time for one micro-batch, from decoded to stored", SECONDS
         )
         self.micro_batch_events = Buckets(
             registry, "freshet_micro_batch_events", "Source records in one micro-batch", EVENTS
         )
         self.stage_seconds = counter("stage_seconds", "Time spent in each step of the micro-batches", "stage")
-        self.comments_encoded = counter("comments_encoded", "Comment texts run through BERT")
+        self.comments_encoded = counter("comments_encoded", "Comment texts encoded by BERT")
         self.comment_cache_hits = counter("comment_cache_hits", "Comment texts whose vector was already known")
-        self.ratings_read = counter("ratings_read", "Comments without a value whose rating was read out of the text")
+        self.ratings_read = counter("ratings_read", "Comments without a value whose rating was read from the text")
         self.held_events = gauge("held_events", "Events waiting behind a comment of their user")
 
         # input
         self.lag_records = gauge("lag_records", "Records of the assigned partitions not yet finished", "topic")
-        self.lag_seconds = gauge("lag_seconds", "Age of the oldest record not yet finished; 0 when none", "topic")
+        self.lag_seconds = gauge(
+            "lag_seconds", "Age of the oldest record not yet finished; 0 if there is none", "topic"
+        )
         self.undecided_records = gauge(
-            "undecided_records", "Records that nobody can read before a producer's open transaction ends", "topic"
+            "undecided_records", "Records that cannot be read until a producer's open transaction ends", "topic"
         )
 
         # group
-        self.commits = counter("commits", "Offset commits acknowledged")
-        self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last acknowledged commit")
+        self.commits = counter("commits", "Acknowledged offset commits")
+        self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last acknowledged offset commit")
         self.rebalances = counter("rebalances", "Group rebalances that this worker took part in")
         self.partitions_assigned = gauge("partitions_assigned", "Source partitions assigned to this worker")
         self.fenced = counter(
             "fenced_records",
-            "Changelog records left out of every state: of a worker that had lost its partition, or of none",
+            "Changelog records that are not part of any state: a worker that had lost its partition wrote them, or no worker",
         )
         self.forged = counter(
             "forged_claims",
-            "Claims, and records of no user, in the changelog that no worker can have written, among those",
+            "Those of the fenced_records that no worker can have written: claims, and records under a key of no user",
         )
-        self.damaged = counter("damaged_partitions", "Partitions of RocksDB that were damaged, deleted and read back")
+        self.damaged = counter(
+            "damaged_partitions", "RocksDB partitions that were damaged, and so deleted and read back"
+        )
         self.accepted_loss = counter(
-            "accepted_loss_records", "Records gone before they were read, accepted by a person"
+            "accepted_loss_records", "Records deleted before they were read, and accepted as lost (accept_loss)"
         )
 
         # state
-        self.states_written = counter("state_writes", "State records put into the store")
-        self.state_bytes = counter("state_bytes", "Size of the state records put into the store")
+        self.states_written = counter("state_writes", "State records written to the store")
+        self.state_bytes = counter("state_bytes", "Size of the state records written to the store")
         self.changelog_bytes = counter("changelog_bytes", "Keys and values sent to the changelog")
-        self.send_errors = counter("send_errors", "Sends that the broker refused or did not acknowledge", "output")
+        self.send_errors = counter("send_errors", "Sends that the broker rejected or did not acknowledge", "output")
         self.recovered_records = counter("recovered_records", "Changelog records read back into the store")
         self.recovery_remaining = gauge(
-            "recovery_remaining_records", "Changelog records still to read back; -1: not known yet"
+            "recovery_remaining_records", "Changelog records still to be read back; -1: not known yet"
         )
         self.refolded_states = counter("refolded_states", "States rebuilt from their recent events")
-        self.disk_free = gauge("data_disk_free_bytes", "Free space where the store lies")
+        self.disk_free = gauge("data_disk_free_bytes", "Free space on the disk of the store")
         self.disk_free.set(float("nan"))
         if data_dir is not None:
             self.disk_free.set_function(_free_space(data_dir))
 
         # models and catalogue
-        self.catalogue_items = gauge("catalogue_items", "Items: live can be recommended, known have a vector", "state")
+        self.catalogue_items = gauge(
+            "catalogue_items", "Items: live ones can be recommended, known ones have a vector", "state"
+        )
         self.catalogue_offset = gauge("catalogue_offset", "Offset of the items topic that the catalogue has reached")
         self.items_rejected = counter("items_rejected", "Records of the items topic that were not acceptable", "reason")
         self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10")
         self.provider_info = gauge("provider_info", "1 for the execution provider in use", "provider", "policy")
 
         # the process
-        self.ready = gauge("ready", "1: joined, recovered, catalogue and bundle loaded")
-        self.clock_offset = gauge("clock_offset_seconds", "The brokers' time less that of this machine's clock")
+        self.ready = gauge("ready", "1 if joined, recovered, and catalogue and bundle loaded")
+        self.clock_offset = gauge("clock_offset_seconds", "The brokers' time minus the time of this machine's clock")
         self.heartbeat_age = gauge("heartbeat_age_seconds", "Time since the event loop last turned")
         self.standing = gauge("standing_seconds", "Time for which there was work and nothing moved")
         self.build_info = gauge("build_info", "1 for the running version", "version")
@@ -258,7 +278,7 @@ class Metrics:
         self._start_at_zero()
 
     def observe_batch(self, figures: BatchFigures) -> None:
-        """Adds one micro-batch to everything it touches; about 50 microseconds for 512 events."""
+        """Add one micro-batch to all of its metrics. It takes about 50 microseconds for 512 events."""
         for (behaviour, outcome), events in figures.outcomes.items():
             self.events.labels(BEHAVIOURS[behaviour], _of(OUTCOMES, outcome)).inc(events)
         for (topic, stage, reason), records in figures.dead_letters.items():
@@ -288,12 +308,12 @@ class Metrics:
             self.held_events.set(figures.held)
 
     def observe_undecided(self, undecided: Mapping[str, int]) -> None:
-        """Source topic -> records from the first one of an open transaction on, over the assigned partitions."""
+        """Set source topic -> records from the first one of an open transaction on, over the assigned partitions."""
         for topic, records in undecided.items():
             self.undecided_records.labels(_of(self._topics, topic)).set(records)
 
     def observe_lag(self, lag: Mapping[str, tuple[int, float]]) -> None:
-        """Source topic -> (records not yet finished, age in seconds of the oldest), over the assigned partitions."""
+        """Set source topic -> (unfinished records, age in seconds of the oldest), over the assigned partitions."""
         for topic, (records, seconds) in lag.items():
             self.lag_records.labels(_of(self._topics, topic)).set(records)
             self.lag_seconds.labels(_of(self._topics, topic)).set(seconds)
@@ -303,21 +323,31 @@ class Metrics:
         self.forged.inc(found.forged)
 
     def observe_commit(self, now: float) -> None:
-        """now: Unix time in seconds."""
+        """Count an offset commit. `now` is Unix time in seconds."""
         self.commits.inc()
         self.last_commit.set(now)
 
     def observe_clock(self, offset: float) -> None:
-        """offset: seconds by which the brokers are ahead of this machine's clock."""
+        """Set the clock offset: the seconds by which the brokers are ahead of this machine's clock."""
         self.clock_offset.set(offset)
 
     def observe_rebalances(self, count: int, partitions: int) -> None:
-        """count: rebalances since the last call; partitions: source partitions assigned now, over the three topics."""
+        """Count rebalances.
+
+        Args:
+            count: Rebalances since the last call.
+            partitions: Source partitions assigned now, over the three topics.
+        """
         self.rebalances.inc(count)
         self.partitions_assigned.set(partitions)
 
     def observe_recovery(self, records: int, remaining: int) -> None:
-        """records: changelog records read back since the last call; remaining: still to read, -1: not known yet."""
+        """Record the progress of the recovery.
+
+        Args:
+            records: Changelog records read back since the last call.
+            remaining: Changelog records still to be read; -1: not known yet.
+        """
         self.recovered_records.inc(records)
         self.recovery_remaining.set(remaining)
 
@@ -332,10 +362,13 @@ class Metrics:
     def use_bundle(
         self, bundle: str, state_model: str, data: str = "", figures: Mapping[str, float] | None = None
     ) -> None:
-        """The bundle in use from now on, alone: the series of an earlier one is removed.
+        """Set the bundle in use from now on. The series of an earlier bundle is removed.
 
-        data: name of the data set; figures: the bundle's metrics, of which NDCG@10 is shown: that of the test part, else of
-        validation, else "".
+        Args:
+            bundle: The bundle's id.
+            state_model: The stamp of its states.
+            data: Name of the data set.
+            figures: The bundle's metrics. Only NDCG@10 is shown: that of the test part, else of validation, else "".
         """
         measured = figures or {}
         found = [measured[name] for name in ("test NDCG@10", "validation NDCG@10") if name in measured]
@@ -343,8 +376,12 @@ class Metrics:
         self.bundle_info.labels(bundle, state_model, data, f"{found[0]:.4f}" if found else "").set(1)
 
     def use_provider(self, provider: str, policy: str) -> None:
-        """provider: onnxruntime's name without `ExecutionProvider`, small letters (cpu, cuda); policy: the setting, or
-        `default`."""
+        """Set the execution provider in use.
+
+        Args:
+            provider: onnxruntime's name without `ExecutionProvider`, in lower case (cpu, cuda).
+            policy: The setting `provider`, or `default`.
+        """
         self.provider_info.clear()
         self.provider_info.labels(provider, policy).set(1)
 
@@ -352,11 +389,11 @@ class Metrics:
         self.build_info.labels(version).set(1)
 
     def send_failed(self, output: str) -> None:
-        """output: one of OUTPUTS."""
+        """Count a failed send to an output, one of OUTPUTS."""
         self.send_errors.labels(_of(OUTPUTS, output)).inc()
 
     def _start_at_zero(self) -> None:
-        """Series exist from the start: `rate` does not see the first step of a counter that appears with it."""
+        """Create all series at the start: `rate` misses the first increment of a counter that appears with it."""
         for behaviour in BEHAVIOURS:
             for outcome in OUTCOMES:
                 self.events.labels(behaviour, outcome)
@@ -384,7 +421,7 @@ def _of(values: Collection[str], value: str) -> str:
 
 def _free_space(folder: Path) -> Callable[[], float]:
     def free() -> float:
-        """NaN until the folder exists."""
+        """Return the free bytes; NaN until the folder exists."""
         with suppress(OSError):
             return float(shutil.disk_usage(folder).free)
         return float("nan")

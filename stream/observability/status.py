@@ -1,4 +1,4 @@
-"""The worker's status page: one HTML page without scripts or anything from elsewhere, for a person who looks at one worker."""
+"""The worker's status page: one HTML page about one worker for people, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums } code { font-s
 
 @dataclass(frozen=True)
 class Live:
-    """What changes while a worker runs. missing: what stands between it and ready; live, known: items; offset: of the items
-    topic, -1: none yet."""
+    """The values on the page that change while a worker runs.
+
+    Attributes:
+        missing: Conditions for ready that are not met.
+        live: Number of live items.
+        known: Number of known items.
+        offset: Offset reached in the items topic; -1: none yet.
+    """
 
     missing: Sequence[str]
     live: int
@@ -40,7 +46,7 @@ class Live:
 
 
 def page(bundle: Bundle, version: str, provider: str, live: Live) -> bytes:
-    """The page as UTF-8. All that comes from a bundle is escaped."""
+    """Return the page as UTF-8. Everything from a bundle is escaped."""
     state = (
         f'<span class="state bad">not ready: {escape(", ".join(live.missing))}</span>'
         if live.missing
@@ -53,7 +59,7 @@ def page(bundle: Bundle, version: str, provider: str, live: Live) -> bytes:
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
 <h1>freshet worker</h1>
 <p>{state} &middot; version {escape(version)} &middot; models run on {escape(provider)} &middot; {now}</p>
-<p>Figures over time are on <code>/metrics</code>, conditions for machines on <code>/readyz</code> and <code>/healthz</code>.</p>
+<p>Figures over time are on <code>/metrics</code>, checks for machines on <code>/readyz</code> and <code>/healthz</code>.</p>
 <h2>Catalogue</h2>{_table(_catalogue(live))}
 <h2>Bundle</h2>{_table(_bundle(bundle))}
 <h2>Figures of the model</h2>{_figures(bundle)}
@@ -70,11 +76,11 @@ def _catalogue(live: Live) -> Iterable[tuple[str, str]]:
 def _bundle(bundle: Bundle) -> Iterable[tuple[str, str]]:
     card, blend, data = bundle.card, bundle.blend, bundle.data
     yield "id", bundle.id
-    yield "states are stamped", bundle.state_model.hex()
+    yield "stamp of its states", bundle.state_model.hex()
     yield "trained on", f"{data.get('name', NOT_KNOWN)}: {data.get('events', NOT_KNOWN)} events"
     yield "sha256 of these events", str(data.get("sha256", NOT_KNOWN))
-    yield "items of the training", f"{len(bundle.item_ids):,}"
-    yield "parameters", f"{card.parameters:,} beside the text network"
+    yield "items in training", f"{len(bundle.item_ids):,}"
+    yield "parameters", f"{card.parameters:,} without the text network"
     yield "size", f"{card.bytes / 1e6:.1f} MB"
     yield "training time, seeds", f"{_seconds(card.seconds)}; {', '.join(map(str, card.seeds)) or NOT_KNOWN}"
     yield (
@@ -94,7 +100,7 @@ def _bundle(bundle: Bundle) -> Iterable[tuple[str, str]]:
 def _figures(bundle: Bundle) -> str:
     card = bundle.card
     if not bundle.metrics:
-        return "<p>None were measured.</p>"
+        return "<p>No figures were measured.</p>"
     lines = []
     for name, value in bundle.metrics.items():
         low_high = card.intervals.get(name)

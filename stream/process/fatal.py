@@ -1,8 +1,8 @@
-"""The one way in which a worker gives up: say why, then leave at once.
+"""The one way in which a worker ends after an error: it logs why, then exits immediately.
 
-Everything durable is acknowledged or in RocksDB's log before it counts, so an exit at any instant is safe; a worker that
-went on after an unknown error would be guessing. Nothing may hold the end back either: where the last line cannot be written
-(a pipe that nobody reads, a lock that is held), the process ends without it.
+Everything durable is acknowledged or in RocksDB's log before it counts, so an exit at any moment is safe. A worker that
+continued after an unknown error would be guessing. Nothing may delay the exit either. If the last line cannot be
+written (a pipe that nobody reads, a lock that is held), the process exits without it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ log = logging.getLogger("freshet.fatal")
 
 
 class _WayOut:
-    """A thread that ends the process LAST_WORDS after it was asked to, whatever the others do.
+    """A thread that ends the process LAST_WORDS after it was asked to, whatever the other threads do.
 
-    It is there from the start, with some memory put by: where threads or memory have run out none can be had any more.
+    It exists from the start and reserves some memory: once threads or memory have run out, no new thread can be
+    started.
     """
 
     def __init__(self) -> None:
@@ -67,23 +68,23 @@ _way_out = _WayOut()
 
 
 def prepare() -> None:
-    """Called at a worker's start: from here on an end of this process cannot be held back. May be called twice."""
+    """Make sure that nothing can delay this process's exit any more. A worker calls it when it starts."""
     _way_out.prepare()
 
 
 def prepared() -> bool:
-    """This process is a worker, and ends by `leave`."""
+    """Check whether this process is a worker, which exits through `leave`."""
     return _way_out.open
 
 
 def meaning(error: BaseException) -> BaseException:
-    """What an error is to us: a refusal, a broker that is away, something that has run out; any other error is itself."""
+    """Return what an error means: a refusal, an unreachable broker, or an exhausted resource; else the error itself."""
     if not isinstance(error, FreshetError) and (short := machine_fails(error)):
         return MachineError(short)
     if isinstance(error, InvalidTimestampError):
         return BrokerError(
             "the broker refuses the timestamp of a record that this worker wrote (InvalidTimestamp): this machine's clock is "
-            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC; set it right, or look at the topic's "
+            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC; set it right, or check the topic's "
             "message.timestamp.before.max.ms and message.timestamp.after.max.ms"
         )
     if isinstance(error, (OSError, KafkaConnectionError, BrokerError, LeaseError, DiskError)) and (
@@ -96,8 +97,10 @@ def meaning(error: BaseException) -> BaseException:
 
 
 def exhausted(error: BaseException) -> str:
-    """What this process has run out of, that clients tell as a broker that is away, and RocksDB as a disk that fails; "" for
-    nothing."""
+    """Return what this process has run out of, or "".
+
+    Clients report it as an unreachable broker, and RocksDB as a failing disk.
+    """
     out = os.strerror(errno.EMFILE) in str(error)
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
@@ -110,11 +113,14 @@ def exhausted(error: BaseException) -> str:
 
 
 def said(error: BaseException) -> str:
-    """One line that is never empty: of a FreshetError its text, of any other its type, its text, and where it was raised
-    if it has no text."""
+    """Return an error as one line that is never empty.
+
+    For a FreshetError it is the text. For any other error it is the type and the text, or the type and where it was
+    raised if it has no text.
+    """
     text = " ".join(str(error).split())
     if isinstance(error, FreshetError):
-        return text or f"{type(error).__name__} without a word: this is a bug"
+        return text or f"{type(error).__name__} without a message: this is a bug"
     if text:
         return f"{type(error).__name__}: {text}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -123,7 +129,7 @@ def said(error: BaseException) -> str:
 
 
 def fatal(error: BaseException) -> NoReturn:
-    """Log `error` and end the process with its exit code (70 for one that freshet does not know). Never returns."""
+    """Log `error` and end the process with its exit code (70 for an unknown error). Never returns."""
     _way_out.ask(70)  # before anything else is tried
     error = meaning(error)
     known = isinstance(error, FreshetError)
@@ -132,7 +138,7 @@ def fatal(error: BaseException) -> NoReturn:
 
 
 def leave(code: int, message: str = "", error: BaseException | None = None, level: int = logging.CRITICAL) -> NoReturn:
-    """Log `message`, if there is one, and end the process with `code` at once: no client's finalizer speaks after it."""
+    """Log `message`, if any, and end the process with `code` immediately: no client's finalizer logs after it."""
     _way_out.ask(code)
     try:
         if message:
@@ -140,7 +146,7 @@ def leave(code: int, message: str = "", error: BaseException | None = None, leve
             logger.log(level, message, exc_info=error)
         logging.shutdown()
         sys.stderr.flush()
-    except BaseException:  # memory, a broken pipe: the message alone, by the shortest way
+    except BaseException:  # no memory, a broken pipe: write only the message, in the simplest way
         with suppress(BaseException):
             os.write(2, message.encode(errors="replace") + b"\n")
     os._exit(code)

@@ -1,7 +1,8 @@
-"""Whether the worker gets on: work that does not move ends the process, with a line that names what it waits for.
+"""Checks that the worker makes progress. If work stands still, the process ends with a line that names what it waits
+for.
 
-A worker can be alive and do nothing: a recovery that ended without a word, a fetch that never returns, a loop that hangs. None of
-these shows in a heartbeat alone. A broker that is away is waited for, and said so.
+A worker can be alive and do nothing: a recovery that ended silently, a fetch that never returns, a loop that hangs. A
+heartbeat alone shows none of these. The worker waits for an unreachable broker, and logs that it does.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ from stream.core.errors import FreshetError
 from stream.process.fatal import fatal
 from stream.process.stopping import standing, stopping
 
-TICK: Final = 0.5  # seconds between two looks
-STEP: Final = 2.0  # seconds that one look counts for at most: a process that was stopped had no time to get on
+TICK: Final = 0.5  # seconds between two checks
+STEP: Final = 2.0  # most seconds that one check counts: a process that was stopped had no time to make progress
 SAY: Final = 30.0  # seconds between two warnings
-PATIENCE: Final = 5.0  # seconds that something may be away before the first
+PATIENCE: Final = 5.0  # seconds that something may be unreachable before the first warning
 
 log = logging.getLogger("freshet.worker")
 
 
 class Work(NamedTuple):
-    """Something that must get on. what: in words, after "waits for"; marks: differ where it has moved since; absent: what is away
-    that it needs, "" for nothing; held: what holds it up though all answer, a clause, "" for nothing known."""
+    """Work that must make progress.
+
+    Attributes:
+        what: The work in words, to follow "waits for".
+        marks: A value that differs once the work has moved.
+        absent: What the work needs and is unreachable; "" for nothing.
+        held: A clause that says what holds the work up although everything answers; "" if nothing is known.
+    """
 
     what: str
     marks: Hashable
@@ -35,15 +42,15 @@ class Work(NamedTuple):
 
     @property
     def named(self) -> str:
-        """What is waited for, and what holds it up."""
+        """The work, and what holds it up."""
         return f"{self.what}: {self.held}" if self.held else self.what
 
 
 class Progress:
-    """Seconds for which each work has not moved. limit: of these, in seconds.
+    """Counts the seconds for which each work has not moved. `limit` is the maximum, in seconds.
 
-    Time in which something that is needed was away, or in which nobody looked, does not count. What holds work up otherwise is
-    named soon, and its time counts.
+    Time does not count while something that the work needs is unreachable, or while nothing checks. If something else
+    holds the work up, it is soon logged, and the time counts.
     """
 
     def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,19 +58,19 @@ class Progress:
         self._clock = clock
         self._last = clock()
         self._stands: dict[str, tuple[Hashable, float]] = {}
-        self._here = self._last  # when nothing was away, or known to hold anything up
+        self._here = self._last  # when nothing was unreachable or known to hold work up
         self._said = -SAY
         self.seconds = 0.0
-        """Of the work that has stood still for longest."""
+        """Seconds for which the longest standing work has not moved."""
         self.what = ""
-        """That work; or what is away that it needs."""
+        """That work; or what work needs and is unreachable."""
 
     @property
     def stalled(self) -> bool:
         return self.seconds >= self._limit
 
     def look(self, works: Mapping[str, Work]) -> None:
-        """works: all there is to do now, each under a name of its own. Raises FreshetError where one stands for too long."""
+        """Check all current work, each under its own name. Raises FreshetError if one stands still for too long."""
         now = self._clock()
         step, self._last = min(now - self._last, STEP), now
         stands: dict[str, tuple[Hashable, float]] = {}
@@ -89,15 +96,17 @@ class Progress:
             self._said = now
             log.warning("the worker waits for %s", away or held)
         if self.stalled and not works[longest].absent:
-            stood = f"nothing has moved for {self.seconds:.0f} s (stall_timeout), though there is work"
+            stood = f"nothing has moved for {self.seconds:.0f} s (stall_timeout), although there is work"
             raise FreshetError(f"{stood}: waits for {works[longest].named}")
 
 
 class LoopWatch(threading.Thread):
-    """Ends the process where an event loop has not turned for `limit` seconds.
+    """Ends the process if an event loop has not turned for `limit` seconds.
 
-    beats: by the loop's name, what differs whenever it has turned since; alive: called about once a second, as long as threads of
-    Python get to run at all.
+    Args:
+        limit: Seconds.
+        beats: Loop name -> function whose result differs whenever the loop has turned.
+        alive: Called about once per second, as long as Python threads run at all.
     """
 
     def __init__(
@@ -109,7 +118,7 @@ class LoopWatch(threading.Thread):
         self._progress = Progress(limit)
 
     def run(self) -> None:
-        while not stopping.asked:  # a stop has a limit of its own
+        while not stopping.asked:  # a stop has its own limit
             time.sleep(1.0)
             self._alive()
             try:

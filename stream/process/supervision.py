@@ -1,7 +1,7 @@
-"""What must run as long as the worker does: a task, thread or service that ends unasked ends the process, with its reason.
+"""Supervises what must run as long as the worker. A task, thread or service that ends unexpectedly ends the process.
 
-Faust and mode log a service that crashed and go on without it; aiokafka keeps the error of a background task until somebody asks;
-Python forgets a thread that raised. Each leaves a worker that answers and does nothing.
+Faust and mode log a service that crashed and continue without it. aiokafka keeps the error of a background task until
+someone asks for it. Python forgets a thread that raised. Each of these leaves a worker that answers and does nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from stream.process.fatal import fatal
 Task = asyncio.Future[Any]
 
 ENDING: Final = ("Collection._clean_data", "Fetcher._fetcher")
-"""Tasks of services that may end: Faust's cleaning, where nothing expires; its fetcher, which it ends and makes again at a
-rebalance (that it is made again, stream.process.progress sees)."""
+"""Tasks of services that may end: Faust's cleaning, if nothing expires; and its fetcher, which Faust ends and recreates
+at a rebalance (stream.process.progress detects if it is not recreated)."""
 
 OURS: Final = ("stream.", "deploy.")
-"""Modules whose errors in callbacks and unasked tasks end the process; what libraries leave behind there is logged."""
+"""Modules whose errors in callbacks and unawaited tasks end the process. Errors of libraries there are logged."""
 
 
 def guard_services(stopping: Callable[[], bool]) -> None:
-    """From here on every service of Faust ends the process where it crashes, or where one of its tasks ends, unless the worker is
-    `stopping`."""
+    """Make a Faust service end the process if it crashes or a task of it ends, unless the worker is `stopping`."""
 
     async def crash(self: Service, reason: BaseException) -> None:
         if not (stopping() or self.should_stop or _restarts(self, reason)):
@@ -57,13 +56,15 @@ def guard_services(stopping: Callable[[], bool]) -> None:
 
 
 def _restarts(service: Service, reason: BaseException) -> bool:
-    """Faust's fetcher is cancelled, and made again, where a rebalance overtakes it."""
+    """Check for Faust's fetcher: a rebalance that overtakes it cancels and recreates it."""
     return isinstance(service, Fetcher) and isinstance(reason, asyncio.CancelledError)
 
 
 def guard_loop(loop: asyncio.AbstractEventLoop, stopping: Callable[[], bool]) -> None:
-    """An exception of ours in a callback, or in a task that nobody asks, ends the process; what a library leaves behind, of a
-    lost connection for one, is logged."""
+    """Make an exception of our code in a callback, or in a task that nobody awaits, end the process.
+
+    Exceptions of libraries, such as after a lost connection, are logged.
+    """
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -75,13 +76,16 @@ def guard_loop(loop: asyncio.AbstractEventLoop, stopping: Callable[[], bool]) ->
 
 
 def _is_ours(error: BaseException) -> bool:
-    """It came by a line of ours; a client's error is its connection's."""
+    """Check whether an error passed through our code. A client's error does not count: its connection is the cause."""
     lines = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     return not isinstance(error, (KafkaError, OSError)) and any(name.startswith(OURS) for name in lines)
 
 
 def guard_threads(stopping: Callable[[], bool]) -> None:
-    """An exception of ours that ends a thread ends the process, unless the worker is `stopping`; others are logged as before."""
+    """Make an exception of our code that ends a thread end the process, unless the worker is `stopping`.
+
+    Other exceptions are logged as before.
+    """
     before = threading.excepthook
 
     def ended(arguments: threading.ExceptHookArgs) -> None:
@@ -94,7 +98,7 @@ def guard_threads(stopping: Callable[[], bool]) -> None:
 
 
 def look(tasks: Iterable[tuple[str, Task | None]], threads: Iterable[tuple[str, threading.Thread | None]]) -> None:
-    """Ends the process where one of them has ended; None: not begun yet."""
+    """End the process if one of the tasks or threads has ended. None: it has not begun yet."""
     for name, task in tasks:
         if task is not None and task.done():
             fatal(unasked(f"the task {name}", asyncio.CancelledError() if task.cancelled() else task.exception()))
@@ -104,9 +108,9 @@ def look(tasks: Iterable[tuple[str, Task | None]], threads: Iterable[tuple[str, 
 
 
 def unasked(what: str, reason: BaseException | None) -> BaseException:
-    """Why something ended -> the error to end with: its own where it has one."""
+    """Return the error to end the process with: the reason why something ended, if it has an error of its own."""
     if reason is None:
-        return FreshetError(f"{what} has ended, though nobody asked it to: this is a bug")
+        return FreshetError(f"{what} has ended, although nobody asked it to: this is a bug")
     if isinstance(reason, asyncio.CancelledError):
-        return FreshetError(f"{what} was cancelled, though nobody asked it to stop: this is a bug")
+        return FreshetError(f"{what} was cancelled, although nobody asked it to stop: this is a bug")
     return reason

@@ -1,12 +1,13 @@
-"""The last resort: the end of a process in which a library keeps Python itself from running.
+"""The last resort: it ends a process in which a library keeps Python itself from running.
 
-RocksDB's binding, for one, holds Python's lock (the GIL) while it writes and opens: on a disk that hangs no other thread runs, so
-no watch of ours can see it, let alone speak. faulthandler's thread needs no lock: unless it is put off in time, it prints where
-all threads are and ends the process with 1.
+RocksDB's binding, for example, holds Python's lock (the GIL) while it writes and opens. On a disk that hangs, no other
+thread runs, so no Python thread can detect or log it. faulthandler's thread needs no lock. Unless it is postponed in
+time, it prints where all threads are and ends the process with 1.
 
-Whoever puts it off is itself a thread that needs the lock; so what takes long is of no matter, only a lock that nobody else gets.
-It waits by the steady clock: the sleep of a machine does not count, nor does a clock that is set. A process that was stopped
-(SIGSTOP) for longer than the limit is ended as it goes on, for no thread of it can run before. Its partitions are others' then.
+A Python thread, which needs the lock, postpones it. So slow work does not matter, only a lock that no other thread can
+get. It uses the monotonic clock: time in which the machine sleeps does not count, and setting the clock has no effect.
+A process that was stopped (SIGSTOP) for longer than the limit ends as soon as it continues, since none of its threads
+could run before. By then, other workers have its partitions.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-EVERY = 5.0  # seconds between two times that the end is put off: each costs a thread
+EVERY = 5.0  # seconds between two postponements: each costs a thread
 
 log = logging.getLogger("freshet.worker")
 
 
 class Guard:
-    """Of a process: faulthandler has one timer. Use: `arm(limit)`, then `beat()` often, from any one thread."""
+    """The timer of this process: faulthandler has only one. Call `arm(limit)`, then `beat()` often, from one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._limit = 0.0
-        self._armed: float | None = None  # when; None: not at all
+        self._armed: float | None = None  # when it was armed; None: it is not
         self._file: int | None = None
         self._told = False
 
     def arm(self, limit: float) -> None:
-        """From now on the process ends where nobody calls `beat` for `limit` seconds."""
+        """From now on, end the process if `beat` is not called for `limit` seconds."""
         if not sysconfig.get_config_var("HAVE_SEM_CLOCKWAIT"):
             if not self._told:
                 self._told = True
                 log.warning(
-                    "this build of Python waits by the wall clock (no sem_clockwait): a worker that hangs inside a library does "
-                    "not end by itself; watch /healthz"
+                    "this build of Python uses the wall clock for timeouts (no sem_clockwait): a worker that hangs inside a "
+                    "library will not end by itself; monitor /healthz"
                 )
             return
         self._limit = limit
@@ -50,21 +51,23 @@ class Guard:
         self.beat()
 
     def beat(self) -> None:
-        """Puts the end off."""
+        """Postpone the end."""
         now = self._clock()
         if not self._limit or (self._armed is not None and now - self._armed < EVERY):
             return
         if self._file is None:
             self._file = _stderr()
         self._armed = None
-        with suppress(RuntimeError):  # no thread can be had: the next beat tries again
+        with suppress(RuntimeError):  # no thread can be started: the next beat tries again
             faulthandler.dump_traceback_later(self._limit, exit=True, file=self._file)
             self._armed = now
 
 
 def _stderr() -> int:
-    """A descriptor of standard error whose writes never wait, where the system gives one: a pipe that nobody reads must not hold
-    the end back. One of its own, since others share what `2` is."""
+    """Return a descriptor of standard error whose writes never block, if the system has one.
+
+    A pipe that nobody reads must not delay the end. It is a new descriptor, since other code shares descriptor 2.
+    """
     with suppress(OSError):
         return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
     return 2

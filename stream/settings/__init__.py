@@ -1,4 +1,4 @@
-"""All settings of freshet: one frozen object, the file that it comes from, and what a worker needs of topics and brokers."""
+"""All settings of freshet in one frozen object, their file, and what a worker requires of topics and brokers."""
 
 from stream.settings.settings import Settings, load
 

@@ -1,7 +1,9 @@
-"""How every client of freshet proves who it is, and how it makes sure of the broker: TLS, SASL, and refusals in plain words.
+"""How every client of freshet authenticates itself and verifies the broker: TLS, SASL, and plain messages about
+refusals.
 
-Certificates are always checked, the broker's host name too; nothing turns that off. Passwords come from the environment
-or a file (stream.settings), bearer tokens from a file that is read again for each connection, so that it can be renewed.
+Certificates and the broker's host name are always checked. Nothing turns that off. Passwords come from the environment
+or a file (stream.settings). Bearer tokens come from a file that is read again for each connection, so that it can be
+renewed.
 """
 
 from __future__ import annotations
@@ -17,16 +19,16 @@ from stream.core.errors import BrokerError, SettingsError
 from stream.settings.settings import Settings
 
 MAX_TOKEN: Final = 64 << 10  # bytes of a bearer token
-PROBE: Final = 3.0  # seconds that one look at a broker's certificate may take
+PROBE: Final = 3.0  # seconds that one check of a broker's certificate may take
 
 GRACE: Final = 60.0
-"""Seconds for which a running process goes by certificates whose files are not good any more."""
+"""Seconds for which a running process keeps using certificates whose files are no longer good."""
 
 log = logging.getLogger("freshet.security")
 
 
 class _Last(NamedTuple):
-    """The last good context of some files. failed: when they were first found wrong since; None: they are good."""
+    """The last good context of a set of files. `failed`: when they were first found bad since; None: they are good."""
 
     context: ssl.SSLContext
     failed: float | None = None
@@ -36,10 +38,10 @@ _last: dict[tuple[object, ...], _Last] = {}
 
 
 def tls(settings: Settings) -> ssl.SSLContext | None:
-    """What every client verifies brokers with; None without TLS. Raises SettingsError naming the file that is no good.
+    """Return the context with which every client verifies brokers; None without TLS.
 
-    Files that were good once and are not now are being replaced, most likely: for GRACE seconds what they held counts on, and
-    the log says so.
+    Files that were good and are bad now are probably being replaced. For GRACE seconds their former content stays in
+    use, and the log reports it. Raises SettingsError with the file that is bad.
     """
     if "SSL" not in settings.security_protocol:
         return None
@@ -58,7 +60,7 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
             raise SettingsError(f"{error}; waited {now - since:.0f} s for good files") from None
         if last.failed is None:
             log.warning(
-                "waits up to %g s for the files of TLS to be replaced, and goes by the former: %s", GRACE, error
+                "waiting up to %g s for the TLS files to be replaced, and using the former ones: %s", GRACE, error
             )
             _last[place] = last._replace(failed=now)
         return last.context
@@ -67,27 +69,27 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _context(settings: Settings) -> ssl.SSLContext:
-    """From the files as they are now."""
+    """Return a context from the files as they are now."""
     ca, certificate, key = settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"ssl_cafile: {ca} holds no certificates that can be read: {_reason(error)}") from None
+        raise SettingsError(f"ssl_cafile: {ca} has no readable certificates: {_reason(error)}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate:
-        password = settings.ssl_keypassword.get_secret_value()  # "" rather than OpenSSL's question at the terminal
+        password = settings.ssl_keypassword.get_secret_value()  # "" so that OpenSSL does not ask at the terminal
         try:
             context.load_cert_chain(certificate, key, password)
         except (OSError, ValueError) as error:
             raise SettingsError(
-                f"ssl_certfile, ssl_keyfile: {certificate} and {key or certificate} are no certificate with its key, "
+                f"ssl_certfile, ssl_keyfile: {certificate} and {key or certificate} are not a certificate and its key, "
                 f"or ssl_keypassword is wrong: {_reason(error)}"
             ) from None
     return context
 
 
 def token(file: Path) -> str:
-    """The bearer token in `file`, as it is now. Raises BrokerError naming the file, never its content."""
+    """Return the bearer token that is in `file` now. Raises BrokerError with the file's name, never its content."""
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_TOKEN + 1)
@@ -96,13 +98,13 @@ def token(file: Path) -> str:
     found = content.strip()
     if not found or len(content) > MAX_TOKEN or not all(32 < byte < 127 for byte in found):
         raise BrokerError(
-            f"sasl_token_file: {file} holds no token: expected one line of at most {MAX_TOKEN} characters"
+            f"sasl_token_file: {file} does not hold a token: expected one line of at most {MAX_TOKEN} characters"
         )
     return found.decode("ascii")
 
 
 def password(settings: Settings) -> dict[str, str]:
-    """The name and password of SASL, as both clients call them."""
+    """Return the SASL name and password under the names that both clients use."""
     return {
         "sasl_plain_username": settings.sasl_username,
         "sasl_plain_password": settings.sasl_password.get_secret_value(),
@@ -110,9 +112,9 @@ def password(settings: Settings) -> dict[str, str]:
 
 
 def certificate_problem(settings: Settings) -> str:
-    """What is wrong with the certificate of the first broker that has a wrong one, "" where nothing is or none answers.
+    """Return what is wrong with the first bad certificate of a broker; "" if all are good or no broker answers.
 
-    Clients say only that they cannot connect, and try again; this is the one look that finds the reason.
+    Clients only report that they cannot connect, and retry. Only this check finds the reason.
     """
     context = tls(settings)
     if context is None:
@@ -129,9 +131,9 @@ def certificate_problem(settings: Settings) -> str:
         except ssl.SSLCertVerificationError as error:
             return f"the certificate of the broker at {address} is not accepted: {error.verify_message.rstrip('.')}"
         except ssl.SSLError as error:
-            return f"the broker at {address} does not speak TLS with us: {_reason(error)}"
+            return f"the TLS handshake with the broker at {address} failed: {_reason(error)}"
         except (OSError, ValueError):
-            continue  # not there, or not an address: whoever called says so
+            continue  # not there, or not an address: the caller reports it
     return ""
 
 

@@ -1,8 +1,8 @@
 """All settings of freshet in one frozen object, validated once and passed in.
 
-Sources, the strongest first: values given in code (the command's flags), the environment (`FRESHET_BROKERS=...`), a TOML
-file (`FRESHET_CONFIG`, or `freshet.toml` where the command is run), the defaults below. Secrets come from the environment
-or from a file of `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
+The sources, strongest first: values given in code (the command's flags), the environment (`FRESHET_BROKERS=...`), a
+TOML file (`FRESHET_CONFIG`, or `freshet.toml` in the current folder), and the defaults below. Secrets come from the
+environment or from a file in `secrets_dir` (`FRESHET_SECRETS`), never from a flag.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from stream.core.errors import SettingsError
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import addresses, toml_file
 
-SLACK = 10.0  # seconds beside a commit's own, for a client that sends it again
-MAX_FILE = 1 << 20  # bytes of a file of settings, or of one secret
-MOST_RATING = 1e9  # by the schemas
+SLACK = 10.0  # seconds in addition to a commit's own, for a client that sends it again
+MAX_FILE = 1 << 20  # bytes of a settings file or of one secret
+MOST_RATING = 1e9  # as in the schemas
 SECRETS = ("sasl_password", "ssl_keypassword")
-"""Never on a command line, where every user of the machine can read them; never shown."""
+"""Never given on a command line, which every user of the machine can read, and never shown."""
 OTHERS = {"FRESHET_CONFIG", "FRESHET_SECRETS", "FRESHET_DATA"}
-"""Variables that are no settings."""
+"""Variables that are not settings."""
 KUBERNETES = re.compile(
     r"FRESHET_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
-"""Kubernetes sets them in every pod, where a service is called freshet or freshet-something."""
+"""Variables that Kubernetes sets in every pod if a service is called freshet or freshet-something."""
 
 GONE = {
-    "comment_tokens": "there is no such setting any more: it changed nothing. The bundle says how many tokens of a text "
-    "are read, as in training (dims.max_tokens of its manifest.json); leave it out"
+    "comment_tokens": "there is no such setting any more: it had no effect. The bundle defines how many tokens of a text "
+    "are read, as in training (dims.max_tokens in its manifest.json); leave it out"
 }
-"""Settings of former versions, and what to do where one is still given."""
+"""Settings of former versions, and what to do if one is still given."""
 
 
 class Settings(BaseSettings):
@@ -59,33 +59,47 @@ class Settings(BaseSettings):
     # Kafka
     brokers: str = Field("127.0.0.1:9092", description="host:port[,host:port...] of the Kafka brokers")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how to speak to the brokers"
+        "PLAINTEXT", description="protocol of the connections to the brokers"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
-        "PLAIN", description="with the SASL protocols"
+        "PLAIN", description="SASL mechanism, for the SASL protocols"
     )
-    sasl_username: str = Field("", description="with PLAIN and SCRAM")
-    sasl_password: SecretStr = Field(SecretStr(""), description="from the environment or a file of FRESHET_SECRETS")
+    sasl_username: str = Field("", description="user name, for PLAIN and SCRAM")
+    sasl_password: SecretStr = Field(
+        SecretStr(""), description="password, for PLAIN and SCRAM; from the environment or a file in FRESHET_SECRETS"
+    )
     sasl_token_file: Path | None = Field(
-        None, description="file of the bearer token, with OAUTHBEARER; read again for each connection"
+        None, description="file with the bearer token, for OAUTHBEARER; read again for each connection"
     )
-    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; empty: the system's")
+    ssl_cafile: Path | None = Field(
+        None, description="PEM file of the certificate authorities to trust; empty: the system's"
+    )
     ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate")
     ssl_keyfile: Path | None = Field(None, description="PEM file of the client's key")
-    ssl_keypassword: SecretStr = Field(SecretStr(""), description="of ssl_keyfile; from where sasl_password comes from")
-    app_id: str = Field("freshet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="consumer group, changelog prefix")
-    prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic name")
-    partitions: int = Field(4, ge=1, le=10_000, description="of clicks, ratings, comments (topics create)")
+    ssl_keypassword: SecretStr = Field(
+        SecretStr(""), description="password of ssl_keyfile; from the environment or a file in FRESHET_SECRETS"
+    )
+    app_id: str = Field(
+        "freshet", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="consumer group and changelog prefix"
+    )
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="prefix of every topic name")
+    partitions: int = Field(
+        4, ge=1, le=10_000, description="partitions of clicks, ratings and comments (topics create)"
+    )
     replication: int = Field(
         0, ge=0, le=9, description="copies of every topic (topics create); 0: the cluster's default.replication.factor"
     )
-    session_timeout: float = Field(10.0, ge=1, le=300, description="seconds without heartbeat until the group moves on")
-    heartbeat_interval: float = Field(1.0, gt=0, le=60, description="seconds; at most a third of session_timeout")
+    session_timeout: float = Field(
+        10.0, ge=1, le=300, description="seconds without a heartbeat until the group goes on without this worker"
+    )
+    heartbeat_interval: float = Field(
+        1.0, gt=0, le=60, description="seconds between heartbeats; at most a third of session_timeout"
+    )
     rebalance_timeout: float = Field(
         30.0,
         ge=1,
         le=600,
-        description="seconds that a rebalance may take; at least heartbeat_interval and inference_timeout together",
+        description="seconds that a rebalance may take; at least the sum of heartbeat_interval and inference_timeout",
     )
     commit_interval: float = Field(0.5, gt=0, le=60, description="seconds between two offset commits")
     startup_timeout: float = Field(30.0, ge=0, le=3600, description="seconds to wait for a broker at start")
@@ -93,80 +107,85 @@ class Settings(BaseSettings):
         30.0,
         ge=1,
         le=600,
-        description="seconds until a request counts as failed; not less than session_timeout and rebalance_timeout where it is "
-        "given. The group's consumer waits for a second more than these at least, since the group may hold a join for as long",
+        description="seconds until a request counts as failed; if set, at least session_timeout and at least rebalance_timeout. "
+        "The group's consumer waits at least one second longer than these, since the group may delay a join for that long",
     )
     stall_timeout: float = Field(
         120.0,
         ge=10,
         le=3600,
-        description="seconds for which a worker may have work and not get on, until it ends with 70; "
-        "not less than twice session_timeout and rebalance_timeout together, nor than 10 s, request_timeout and twice "
-        "commit_interval together, which are taken where they come to more",
+        description="seconds for which a worker may have work and make no progress, until it ends with 70. At least twice "
+        "the sum of session_timeout and rebalance_timeout is used, and at least the sum of 10 s, request_timeout and twice "
+        "commit_interval",
     )
     standby_replicas: int = Field(
-        0, ge=0, le=8, description="workers that follow each partition's changelog besides its owner"
+        0, ge=0, le=8, description="workers that follow each partition's changelog in addition to its owner"
     )
-    accept_loss: bool = Field(False, description="go on although source records were deleted before they were read")
+    accept_loss: bool = Field(False, description="continue even if source records were deleted before they were read")
 
     # state and models
     data_dir: Path = Field(
         Path("data/worker"),
-        description="RocksDB of this worker; where no folder is set and this one is taken, `data/worker-2` and so on",
+        description="folder of this worker's RocksDB; if none is set and this one is in use, `data/worker-2` and so on",
     )
     bundles: Path = Field(Path("bundles"), description="folder with CURRENT and the bundles")
     provider: Literal["cuda", "auto", "cpu"] = Field(
-        "auto", description="cuda fails loudly, auto falls back and says so"
+        "auto", description="cuda: fail if there is no usable GPU; auto: fall back to the CPU and log it"
     )
     rating_scale: tuple[float, float] = Field(
         (0.5, 5.0),
-        description="smallest and largest rating that is accepted, as JSON; a worker takes only those of its bundle's training",
+        description="smallest and largest rating that is accepted, as JSON; must be those that the bundle was trained with",
     )
     min_time: str = Field(
         times.MIN_TIME,
-        description="events of an older `time` become dead letters: an ISO date, a year (its first day), epoch milliseconds, or "
-        "off; [verify](verify.md) must be told of a change",
+        description="events with an older `time` become dead letters: an ISO date, a year (its first day), epoch milliseconds, "
+        "or off; after a change, [verify](verify.md) needs the former value",
     )
-    slate_size: int = Field(10, ge=1, le=100, description="items of a slate at most")
-    filter_seen: bool = Field(True, description="never recommend an item that the user has had")
+    slate_size: int = Field(10, ge=1, le=100, description="maximum number of items in a slate")
+    filter_seen: bool = Field(True, description="never recommend an item that the user has interacted with")
 
     # hot path
-    micro_batch: int = Field(512, ge=1, le=5000, description="records in one micro-batch at most")
-    linger_ms: float = Field(2.0, ge=0, le=1000, description="wait for more records when few have come")
+    micro_batch: int = Field(512, ge=1, le=5000, description="maximum number of records in one micro-batch")
+    linger_ms: float = Field(
+        2.0, ge=0, le=1000, description="milliseconds to wait for more records if few have arrived"
+    )
     inference_timeout: float = Field(
         5.0, gt=0, le=60, description="seconds for one call of a model's graph; at most half of session_timeout"
     )
     misplaced: Literal["forward", "dead-letter"] = Field(
         "forward",
-        description="what becomes of a record that is good but lies on a wrong partition: it is sent on, or set aside",
+        description="what happens to a good record on a wrong partition: it is forwarded, or becomes a dead letter",
     )
     envelope: Literal["none", "connect", "debezium", "cloudevents"] = Field(
         "none",
-        description="what the sources' events are wrapped in: none; Kafka Connect's JsonConverter with schemas; Debezium's "
-        "change events; CloudEvents in structured mode (messages.md). A record without the envelope is taken as it is",
+        description="envelope around the events of the source topics: none; Kafka Connect's JsonConverter with schemas; "
+        "Debezium's change events; CloudEvents in structured mode (messages.md). A record without the envelope is read as it is",
     )
     key: Literal["utf8", "json", "long"] = Field(
         "utf8",
-        description="how a user id is written as the key of its records, in all of freshet's topics that have users as keys: "
-        "utf8, its text; json, a JSON string; long, 8 bytes of a whole number ([clients](clients.md#serializers)). It cannot be "
+        description="form in which a user id is the key of a record, in all topics of freshet that have users as keys: "
+        "utf8, its text; json, a JSON string; long, a whole number in 8 bytes ([clients](clients.md#serializers)). It cannot be "
         "changed once there are states",
     )
-    comment_cache: int = Field(10_000, ge=0, description="comment vectors kept by text hash")
+    comment_cache: int = Field(10_000, ge=0, description="maximum number of cached comment vectors, by text hash")
     held_events: int = Field(
-        5_000, ge=1, description="events that may wait behind comments; beyond, comments are not fetched"
+        5_000, ge=1, description="events that may wait behind comments; beyond that, no comments are fetched"
     )
 
     # operations
     web_host: str = Field(
-        "127.0.0.1", description="host or address of the health server; 0.0.0.0 (or ::) for all of this machine's"
+        "127.0.0.1",
+        description="host or address of the health server; 0.0.0.0 (or ::) for all addresses of this machine",
     )
-    web_port: int = Field(9464, ge=0, le=65535, description="/metrics /healthz /readyz; 0: any free port")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="JSON lines on stderr")
+    web_port: int = Field(9464, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free port")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe level that is logged; the log is JSON lines on stderr"
+    )
 
     @field_validator("min_time", mode="before")
     @classmethod
     def _min_time(cls, said: object) -> str:
-        """A date of TOML and a number are read as their text."""
+        """Return the value as text: TOML may give a date or a number."""
         text = said.isoformat() if isinstance(said, date) else "" if isinstance(said, bool) else str(said)
         times.parse(text)
         return text
@@ -181,25 +200,25 @@ class Settings(BaseSettings):
         if self.security_protocol.startswith("SASL"):
             if self.sasl_mechanism == "OAUTHBEARER":
                 if self.sasl_token_file is None:
-                    raise ValueError("sasl_token_file: expected the file of the token for OAUTHBEARER")
+                    raise ValueError("sasl_token_file: expected a file with the token for OAUTHBEARER")
             elif not self.sasl_username:
-                raise ValueError(f"sasl_username: expected a user for {self.sasl_mechanism}")
+                raise ValueError(f"sasl_username: expected a user name for {self.sasl_mechanism}")
             elif not self.sasl_password.get_secret_value():
                 raise ValueError(
-                    "sasl_password: expected a password, from FRESHET_SASL_PASSWORD or a file of FRESHET_SECRETS"
+                    "sasl_password: expected a password, from FRESHET_SASL_PASSWORD or a file in FRESHET_SECRETS"
                 )
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        """Settings that cannot both be meant: which, what was found, what was expected, and what to do."""
+        """Yield a message for each contradiction: the settings, what was found, what was expected, and what to do."""
         low, high = self.rating_scale
         session, rebalance, request = self.session_timeout, self.rebalance_timeout, self.request_timeout
         heartbeat, inference = self.heartbeat_interval, self.inference_timeout
         found = f"rating_scale: found [{low:g}, {high:g}], expected"
-        if not (abs(low) <= MOST_RATING and abs(high) <= MOST_RATING):  # nan is within nothing
+        if not (abs(low) <= MOST_RATING and abs(high) <= MOST_RATING):  # nan is not within any range
             yield f"{found} two numbers within {MOST_RATING:g}: the smallest rating, then the largest"
         elif low >= high:
-            cure = "turn the two around" if low > high else "give two different ones"
+            cure = "swap the two" if low > high else "give two different numbers"
             yield f"{found} the smallest rating below the largest: {cure}"
         if heartbeat * 3 > session:
             yield (
@@ -211,17 +230,19 @@ class Settings(BaseSettings):
                 f"inference_timeout: found {inference:g} s, expected at most half of session_timeout ({session:g} s): make it "
                 "shorter, or session_timeout longer"
             )
-        if heartbeat + inference > rebalance:  # a heartbeat says that there is one, and a model call ends first
+        if (
+            heartbeat + inference > rebalance
+        ):  # a heartbeat reports the rebalance, and the current model call must end first
             yield (
                 f"rebalance_timeout: found {rebalance:g} s, expected at least heartbeat_interval ({heartbeat:g} s) and "
-                f"inference_timeout ({inference:g} s) together: make it longer, else the group goes on without this worker"
+                f"inference_timeout ({inference:g} s) together: make it longer, or the group will go on without this worker"
             )
-        # where nobody has given it, it follows: see `group_request_timeout`
+        # if it is not given, it follows from these: see `group_request_timeout`
         for name, held in (("session_timeout", session), ("rebalance_timeout", rebalance)):
             if "request_timeout" in self.model_fields_set and request < held:
                 yield (
-                    f"request_timeout: found {request:g} s, expected at least {name} ({held:g} s): the group may hold a join for "
-                    f"as long as that; leave request_timeout out, make it longer, or {name} shorter"
+                    f"request_timeout: found {request:g} s, expected at least {name} ({held:g} s): the group may delay a join "
+                    f"for that long; leave request_timeout out, make it longer, or make {name} shorter"
                 )
 
     @classmethod
@@ -236,11 +257,11 @@ class Settings(BaseSettings):
         toml = toml_file.Source(settings_cls, toml_file=toml_file.path())
         return init_settings, env_settings, file_secret_settings, toml
 
-    # names of topics
+    # topic names
 
     @property
     def sources(self) -> tuple[str, str, str]:
-        """The three source topics, in the order of events.BEHAVIOURS."""
+        """The three source topics, in the order of stream.core.messages.BEHAVIOURS."""
         clicks, ratings, comments = SOURCE_TOPICS
         return self.prefix + clicks, self.prefix + ratings, self.prefix + comments
 
@@ -258,20 +279,20 @@ class Settings(BaseSettings):
 
     @property
     def changelog_topic(self) -> str:
-        """Faust's name of the changelog of the table `interest`."""
+        """Faust's name for the changelog of the table `interest`."""
         return f"{self.app_id}-interest-changelog"
 
     @property
     def stall_limit(self) -> float:
-        """Seconds for which work may stand: stall_timeout, and never less than a rebalance or a commit may take."""
+        """Seconds for which work may stand still: stall_timeout, but at least what a rebalance or a commit may take."""
         rebalance = 2 * (self.session_timeout + self.rebalance_timeout)
         commit = 2 * self.commit_interval + self.group_request_timeout + SLACK
         return max(self.stall_timeout, rebalance, commit)
 
     @property
     def group_request_timeout(self) -> float:
-        """Seconds until a request of the group's consumer counts as failed: the group may hold a join for as long as a session or
-        a rebalance lasts, and answers then."""
+        """Seconds until a request of the group's consumer counts as failed. The group may delay the answer to a join
+        for as long as a session or a rebalance lasts."""
         return max(self.request_timeout, self.session_timeout + 1, self.rebalance_timeout + 1)
 
     @property
@@ -281,14 +302,13 @@ class Settings(BaseSettings):
 
     @property
     def hang_limit(self) -> float:
-        """Seconds for which a library may keep all threads of Python from running (stream.process.watchdog): longer
-        than a stop takes, and so
-        long that stream.process.progress would have ended the process if it could."""
+        """Seconds for which a library may keep all Python threads from running (stream.process.watchdog). It is longer
+        than a stop takes, and so long that stream.process.progress would have ended the process if it could."""
         return max(2 * self.stall_limit, 60.0)
 
 
 def load(**values: Any) -> Settings:
-    """Settings from all sources, `values` the strongest. Raises SettingsError naming each wrong field."""
+    """Return the settings from all sources; `values` are the strongest. Raises SettingsError with each wrong field."""
     secrets = os.environ.get("FRESHET_SECRETS")
     _check_files(toml_file.path(), Path(secrets) if secrets else None)
     _check_names()
@@ -307,12 +327,12 @@ def load(**values: Any) -> Settings:
         raise SettingsError(f"config, secrets: not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise SettingsError("config: nested too deep") from None
-    except ValueError as error:  # a number of thousands of digits, a date that there is not
+    except ValueError as error:  # a number with thousands of digits, a date that does not exist
         raise SettingsError(f"config: {error}") from None
 
 
 def _said(place: Sequence[int | str], kind: str, message: str) -> str:
-    """The field, and what is wrong with it; never its value, which may be a secret under a wrong name."""
+    """Return the field and what is wrong with it, never its value, which may be a secret under a wrong name."""
     name = ".".join(map(str, place)) or "settings"
     if kind == "extra_forbidden":
         return f"{name}: {no_setting(name)}"
@@ -324,23 +344,23 @@ def _said(place: Sequence[int | str], kind: str, message: str) -> str:
 
 
 def no_setting(name: str) -> str:
-    """What is said of a name that no setting has."""
+    """Return the message about a name that is not a setting."""
     if gone := GONE.get(name):
         return gone
     near = difflib.get_close_matches(name, Settings.model_fields, 1, cutoff=0.65)
-    meant = f"is {near[0]} meant? " if near else ""
-    return f"there is no such setting; {meant}docs/configuration.md has all"
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"there is no such setting; {meant}docs/configuration.md lists all settings"
 
 
 def expected_json(name: str) -> str:
-    """What is said where a list is expected, and its text is none."""
+    """Return the message about a text that should be a JSON list and is not."""
     field = Settings.model_fields.get(name)
     example = json.dumps(field.default) if field is not None else "[1, 2]"
     return f"expected JSON, like {example}"
 
 
 def _check_names() -> None:
-    """Raises SettingsError for a variable of the environment that looks like a setting and is none: a slip of the pen."""
+    """Raise SettingsError if an environment variable looks like a setting but is not one: it is probably a typo."""
     prefix = "FRESHET_"
     for variable in sorted(os.environ):
         name = variable.removeprefix(prefix)
@@ -351,14 +371,14 @@ def _check_names() -> None:
 
 
 def _check_files(config: Path, secrets: Path | None) -> None:
-    """Neither is missing where it was named, nor larger than anybody would write it."""
+    """Raise SettingsError if a file is too large, or if the folder of secrets is given but missing."""
     try:
         if config.is_file() and config.stat().st_size > MAX_FILE:
             raise SettingsError(f"config: {config} is larger than {MAX_FILE} bytes")
         if secrets is None:
             return
         if not secrets.is_dir():
-            raise SettingsError(f"FRESHET_SECRETS: {secrets} is no folder")
+            raise SettingsError(f"FRESHET_SECRETS: {secrets} is not a folder")
         for name in SECRETS:
             file = secrets / f"freshet_{name}"
             if file.is_file() and file.stat().st_size > MAX_FILE:

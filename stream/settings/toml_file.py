@@ -1,4 +1,4 @@
-"""Which TOML file the settings come from: the one that FRESHET_CONFIG names, else freshet.toml in the current folder."""
+"""The TOML file of the settings: the one that FRESHET_CONFIG names, else freshet.toml in the current folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NAME: Final = "freshet.toml"
 
 
 def path() -> Path:
-    """The file that is read where it is there."""
+    """Return the file that is read if it exists."""
     return Path(os.environ.get("FRESHET_CONFIG", NAME))
 
 
 def told() -> str:
-    """For the end of an error that another folder explains: the file that was read, or that there was none."""
+    """Return which file was read, or that there was none: the end of an error that a wrong folder may have caused."""
     file = path().absolute()
     if file.is_file():
         return f"settings file: {file}"
@@ -26,8 +26,8 @@ def told() -> str:
 
 
 class Source(TomlConfigSettingsSource):
-    """The settings of a TOML file, which may begin with a byte order mark: editors of Windows write one."""
+    """The settings in a TOML file. It may begin with a byte order mark, which Windows editors write."""
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        """Raises TOMLDecodeError, UnicodeDecodeError."""
+        """Read a file. Raises TOMLDecodeError, UnicodeDecodeError."""
         return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))

@@ -1,6 +1,7 @@
-"""What a worker needs of Kafka's topics, as one table: made so, checked at the start and while a worker runs, and documented.
+"""What a worker requires of Kafka's topics, in one table. Creation, checks and documentation use it.
 
-`deploy.clients.admin` makes and checks, `deploy.clients.topic_monitor` watches, `scripts.reference` writes docs/kafka.md.
+`deploy.clients.admin` creates and checks topics, `deploy.clients.topic_monitor` watches them while a worker runs, and
+`scripts.reference` writes docs/kafka.md.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from stream.settings import Settings
 MIB: Final = 1 << 20
 HOUR: Final = 3_600_000  # milliseconds
 MAX_SOURCE: Final = 4 * MIB
-MAX_LETTER: Final = MAX_SOURCE + (64 << 10)  # a record and the headers that say what is wrong
+MAX_LETTER: Final = MAX_SOURCE + (64 << 10)  # a record and the headers with the error
 MIN_OUTPUT: Final = 1_000_000  # bytes; a worker's record batches have 786,432 at most
 MIN_KEPT: Final = 64 * MIB
 
 UNPACKED: Final = ("uncompressed",)
-"""Of the topics that others write. Any codec can be read, so on the others any setting will do."""
+"""The compression of the topics that others write. A worker can read any codec, so other topics may have any."""
 
 
 class Found(NamedTuple):
-    """A topic as it is. settings: every setting's value in force; replication: copies of each partition, the fewest."""
+    """A topic as it is.
+
+    Attributes:
+        settings: The value in force of every setting.
+        replication: Copies of the partition that has the fewest.
+    """
 
     settings: Mapping[str, str]
     replication: int
@@ -33,8 +39,13 @@ class Found(NamedTuple):
 class Need:
     """One setting of a kind of topic.
 
-    value: what `freshet topics create` and `mend` set, by the number of copies; made: create sets it, rather than leave the
-    broker's default; fits: whether a value does, on the topic found; expected, why: in words.
+    Attributes:
+        setting: The setting's name.
+        value: The value that `freshet topics create` and `mend` set, by the number of copies.
+        fits: Whether a value is good for the topic as found.
+        expected: Which values are good, in words.
+        why: The reason, in words.
+        made: Whether create sets it, instead of leaving the broker's default.
     """
 
     setting: str
@@ -47,13 +58,21 @@ class Need:
     def met(self, found: Found) -> bool:
         try:
             return self.fits(found.settings.get(self.setting, ""), found)
-        except ValueError:  # no number
+        except ValueError:  # not a number
             return False
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Topics of one use. names: of these settings; partitions: in words; single: it has one, else as many as the first source."""
+    """The topics of one use.
+
+    Attributes:
+        title: Its title in the documentation.
+        names: The topics' names under given settings.
+        partitions: The number of partitions, in words.
+        needs: The settings that a worker requires.
+        single: Whether the topic has one partition; else it has as many as the first source topic.
+    """
 
     title: str
     names: Callable[[Settings], tuple[str, ...]]
@@ -62,12 +81,12 @@ class Kind:
     single: bool = False
 
     def config(self, replication: int) -> dict[str, str]:
-        """What the topic is made with."""
+        """Return the settings with which the topic is created."""
         return {need.setting: need.value(replication) for need in self.needs if need.made}
 
 
 def _one_of(setting: str, values: tuple[str, ...], why: str) -> Need:
-    """The first of `values` is what is set; the parts of a list may come in any order."""
+    """Return a need for one of `values`; the first is the one that is set. A list's parts may come in any order."""
     allowed = [set(value.split(",")) for value in values]
     expected = " or ".join(values)
     return Need(setting, lambda _: values[0], lambda value, _: set(value.split(",")) in allowed, expected, why)
@@ -82,7 +101,7 @@ def _at_least(setting: str, least: int, value: int, why: str) -> Need:
 
 
 def _kept(setting: str, least: int, value: int, why: str) -> Need:
-    """A limit of retention, which counts where the policy deletes."""
+    """Return a need for a retention limit, which matters only if the policy deletes."""
 
     def fits(found: str, topic: Found) -> bool:
         return "delete" not in topic.settings.get("cleanup.policy", "") or int(found) == -1 or int(found) >= least
@@ -91,8 +110,8 @@ def _kept(setting: str, least: int, value: int, why: str) -> Need:
 
 
 def _stamped() -> Need:
-    """Of what workers write: a worker's clock may be wrong."""
-    why = "Kept, compacted and found by the broker's time: a worker's clock may be wrong."
+    """Return the need for the broker's time in topics that workers write: a worker's clock may be wrong."""
+    why = "Records are kept, compacted and found by the broker's time, since a worker's clock may be wrong."
     return _one_of("message.timestamp.type", ("LogAppendTime",), why)
 
 
@@ -101,13 +120,13 @@ def _in_sync() -> Need:
         "min.insync.replicas",
         lambda replication: "2" if replication >= 3 else "1",
         lambda value, topic: (2 if topic.replication >= 3 else 1) <= int(value) <= topic.replication,
-        "at most the number of copies, at least 2 where there are 3 or more",
-        "With more than there are copies nothing can be written; with 1 of 3 what was acknowledged is gone with one broker.",
+        "at most the number of copies, and at least 2 if there are 3 or more",
+        "Above the number of copies, nothing can be written. With 1 of 3, acknowledged records are lost with one broker.",
     )
 
 
 def _retention(what: str) -> tuple[Need, Need]:
-    why = f"{what} With bounds this tight a short outage is enough."
+    why = f"{what} With tighter limits, a short outage is enough for that."
     return (
         _kept("retention.ms", HOUR, 7 * 24 * HOUR, why),
         _kept("retention.bytes", MIN_KEPT, -1, f"{what} The limit holds for each partition."),
@@ -118,20 +137,20 @@ KINDS: Final = (
     Kind(
         "sources: clicks, ratings, comments",
         lambda settings: settings.sources,
-        "any number, the same for all three; never changed",
+        "any number, the same for all three; it must never change",
         (
             _one_of(
                 "cleanup.policy",
                 ("delete",),
-                "Compaction removes all but each user's last event; what was not read by then is lost.",
+                "Compaction removes all but each user's last event. Events that were not read before are lost.",
             ),
-            *_retention("Events deleted before they were read are lost (exit code 76)."),
+            *_retention("Events that are deleted before they are read are lost (exit code 76)."),
             _one_of(
-                "compression.type", UNPACKED, "The broker unpacks: `max.message.bytes` bounds what a record holds."
+                "compression.type",
+                UNPACKED,
+                "The broker decompresses, so `max.message.bytes` limits the size of a record.",
             ),
-            _one_of(
-                "message.timestamp.type", ("LogAppendTime",), "Whether `time` can be right is told by the append time."
-            ),
+            _one_of("message.timestamp.type", ("LogAppendTime",), "The append time shows whether `time` can be right."),
             _at_most("max.message.bytes", MAX_SOURCE, "A dead letter must hold the whole record and its headers."),
             _in_sync(),
         ),
@@ -144,12 +163,10 @@ KINDS: Final = (
             _one_of(
                 "cleanup.policy",
                 ("compact",),
-                "Every start reads the catalogue from here; retention would remove live items.",
+                "Every start reads the catalogue from this topic. Retention would remove live items.",
             ),
             _one_of("compression.type", UNPACKED, "As for the sources."),
-            _at_most(
-                "max.message.bytes", MAX_SOURCE, "What a worker takes into memory for one record is bounded by it."
-            ),
+            _at_most("max.message.bytes", MAX_SOURCE, "It limits the memory that a worker needs for one record."),
             _in_sync(),
         ),
         single=True,
@@ -162,7 +179,7 @@ KINDS: Final = (
             _one_of(
                 "cleanup.policy",
                 ("compact",),
-                "Each user's newest slate must stay: retention would remove those of users who do nothing for a while.",
+                "Each user's newest slate must stay. Retention would remove the slates of users who are inactive for a while.",
             ),
             _stamped(),
             _at_least("max.message.bytes", MIN_OUTPUT, MIB, "A batch of slates must fit."),
@@ -175,7 +192,7 @@ KINDS: Final = (
         "as the sources",
         (
             _one_of("cleanup.policy", ("delete",), "Compaction would remove all but each user's last dead letter."),
-            *_retention("Dead letters deleted before anybody looked cannot be sent back."),
+            *_retention("Dead letters that are deleted before anyone looks at them cannot be redriven."),
             _stamped(),
             _at_least(
                 "max.message.bytes", MAX_LETTER, MAX_LETTER, "The largest source record and its headers must fit."
@@ -188,20 +205,18 @@ KINDS: Final = (
         lambda settings: (settings.changelog_topic,),
         "as the sources",
         (
-            _one_of(
-                "cleanup.policy", ("compact",), "It is the truth about every state: retention would delete states."
-            ),
+            _one_of("cleanup.policy", ("compact",), "All states are recovered from it. Retention would delete states."),
             _stamped(),
             _at_least("max.message.bytes", MIN_OUTPUT, 4 * MIB, "A batch of states must fit."),
             _in_sync(),
         ),
     ),
 )
-"""The sources first."""
+"""All kinds, the source topics first."""
 
 
 def kind_of(settings: Settings, topic: str) -> Kind:
-    """The kind of a topic of these settings. Raises KeyError for any other."""
+    """Return the kind of a topic of these settings. Raises KeyError for any other topic."""
     for kind in KINDS:
         if topic in kind.names(settings):
             return kind
@@ -209,14 +224,17 @@ def kind_of(settings: Settings, topic: str) -> Kind:
 
 
 def wrong(settings: Settings, topic: str, found: Found) -> list[tuple[Need, str]]:
-    """What does not fit -> the need and the value that was found."""
+    """Return the needs that a topic does not meet, each with the value that was found."""
     return [
         (need, found.settings.get(need.setting, "")) for need in kind_of(settings, topic).needs if not need.met(found)
     ]
 
 
 def mended(settings: Settings, topic: str, found: Found) -> dict[str, str]:
-    """What is to be set -> its value: also what counts only once the rest is set, as retention does where the policy deletes."""
+    """Return the settings to change -> their values.
+
+    This includes settings that matter only once others are changed, such as retention if the policy deletes.
+    """
     values: dict[str, str] = {}
     while True:
         then = Found({**found.settings, **values}, found.replication)

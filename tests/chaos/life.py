@@ -21,7 +21,7 @@ from tests.worker_process import WorkerProcess, until
 
 STALL = {"stall_timeout": 20.0, "rebalance_timeout": 4.0}
 ENDS: dict[str, tuple[int, str]] = {
-    "agent": (70, "was cancelled, though nobody asked it to stop"),
+    "agent": (70, "was cancelled, although nobody asked it to stop"),
     "service": (70, "_restart_recovery of"),
     "coordination": (70, "the task the worker's consumer: group was cancelled"),
     "fetching": (

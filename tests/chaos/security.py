@@ -66,7 +66,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
     (wrong / "freshet_ssl_keypassword").write_text(KEY_PASSWORD)
     mechanism = MECHANISMS[seed % 3]
     cases: list[tuple[str, dict[str, object], dict[str, object], str]] = [
-        ("password", {}, {"secrets": wrong}, "refuses our credentials"),
+        ("password", {}, {"secrets": wrong}, "rejected the credentials"),
         ("expired", {"certificate": "expired"}, {}, "certificate has expired"),
         ("stranger", {"certificate": "stranger"}, {}, "mismatch"),
         ("unknown", {"certificate": "unknown"}, {}, "unable to get local issuer certificate"),

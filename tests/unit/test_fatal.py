@@ -23,7 +23,7 @@ from stream.process.fatal import meaning, said
     ("error", "said"),
     [
         (KafkaConnectionError("Unable to bootstrap from [x]"), "no Kafka broker answers"),
-        (TopicAuthorizationFailedError("clicks"), "does not allow"),
+        (TopicAuthorizationFailedError("clicks"), "denies access"),
     ],
 )
 def test_a_broker_that_is_away_or_refuses_is_a_broker_error(error: Exception, said: str) -> None:

@@ -58,8 +58,8 @@ def state(offset: int, user: bytes, value: bytes | None, epoch: int) -> Written:
         (claim(0, 8, "evil"), "32 hex digits"),
         (claim(0, 8, headers=[]), "different epochs"),
         (claim(0, 8, headers=stamp(9)), "different epochs"),
-        (Written(0, CLAIM_KEY, b"{", stamp(8)), "no claim"),
-        (Written(0, CLAIM_KEY, None, stamp(8)), "no claim"),
+        (Written(0, CLAIM_KEY, b"{", stamp(8)), "is not a claim"),
+        (Written(0, CLAIM_KEY, None, stamp(8)), "is not a claim"),
     ],
 )
 def test_a_forged_claim_counts_for_nothing_and_is_named(forged: Written, why: str) -> None:

@@ -117,7 +117,7 @@ def test_a_broker_that_names_nobody_is_said_to(coordinator: Coordinator, ended: 
     [
         (errors.InvalidSessionTimeoutError(), SettingsError, "session_timeout: the broker refuses 6 s"),
         (errors.InvalidGroupIdError(), SettingsError, "app_id: the broker refuses 'app'"),
-        (errors.GroupAuthorizationFailedError("app"), BrokerError, "does not allow us this: group app"),
+        (errors.GroupAuthorizationFailedError("app"), BrokerError, "the broker denies access: group app"),
         (errors.KafkaError("GroupMaxSizeReached()"), errors.KafkaError, "GroupMaxSizeReached"),
     ],
 )

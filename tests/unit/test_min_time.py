@@ -352,7 +352,7 @@ def test_a_year_is_its_first_day(said: object, tmp_path: Path, monkeypatch: pyte
     ("said", "why"),
     [
         ("1", "found 1, which is 1970-01-01T00:00:00Z as epoch milliseconds; expected"),
-        ("199605", "write the date (1996-05-01) where you mean one"),
+        ("199605", "write the date (1996-05-01) if you mean one"),
         ("315532799999", "found 315532799999, which is 1979-12-31T23:59:59Z as epoch milliseconds"),
         ("20000101120000", "found 20000101120000, which is 2603-10-12T"),
         ("0999", "expected"),

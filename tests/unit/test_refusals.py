@@ -75,7 +75,7 @@ def test_a_missing_field_names_those_that_are_there() -> None:
     [
         (b"\xef\xbb\xbf" + json.dumps(EVENT).encode(), ["byte order mark"]),
         (str(EVENT).encode(), ["Python dict", "json.dumps"]),
-        (b"[" + json.dumps(EVENT).encode() + b"]", ["found a list", "expected a JSON object", "one event a record"]),
+        (b"[" + json.dumps(EVENT).encode() + b"]", ["found a list", "expected a JSON object", "one event per record"]),
         (b'"x"', ["found a text", "expected a JSON object"]),
     ],
 )

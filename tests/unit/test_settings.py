@@ -63,7 +63,7 @@ def test_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"security_protocol": "SASL_SSL"}, "sasl_username: "),
         ({"web_port": 70000}, "web_port: "),
         ({"colour": "red"}, "colour: there is no such setting"),
-        ({"broker": "b:1"}, "broker: there is no such setting; is brokers meant?"),
+        ({"broker": "b:1"}, "broker: there is no such setting; did you mean brokers?"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, object], said: str) -> None:
@@ -76,7 +76,7 @@ def test_a_wrong_value_is_named(values: dict[str, object], said: str) -> None:
 
 def test_a_variable_that_is_no_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRESHET_BROKER", "kafka:9092")
-    with pytest.raises(SettingsError, match=r"FRESHET_BROKER: there is no such setting; is brokers meant\?"):
+    with pytest.raises(SettingsError, match=r"FRESHET_BROKER: there is no such setting; did you mean brokers\?"):
         load()
 
 
@@ -222,7 +222,7 @@ def test_a_health_server_on_all_interfaces_is_asked_for_by_name(host: str) -> No
     text = str(raised.value)
     assert text.startswith("web_host: found ")
     assert ascii(host)[:20] in text
-    assert "expected a host's name or address; 0.0.0.0 or :: for all of this machine's" in text
+    assert "expected a host name or address; 0.0.0.0 or :: for all addresses of this machine" in text
 
 
 def secured(**values: object) -> Settings:
@@ -308,7 +308,7 @@ def test_what_a_mechanism_needs_is_named(values: dict[str, object], said: str) -
 
 def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FRESHET_SECRETS", str(tmp_path / "absent"))
-    with pytest.raises(SettingsError, match=r"FRESHET_SECRETS: .*absent is no folder"):
+    with pytest.raises(SettingsError, match=r"FRESHET_SECRETS: .*absent is not a folder"):
         load()
 
 

@@ -46,8 +46,8 @@ def test_a_value_that_is_no_number_is_named(kind: tuple[str, ...], value: str) -
         ((float("nan"), float("inf")), "found [nan, inf], expected two numbers within 1e+09"),
         ((1, float("inf")), "found [1, inf], expected two numbers within 1e+09"),
         ((1, 1e10), "expected two numbers within 1e+09"),
-        ((5, 1), "found [5, 1], expected the smallest rating below the largest: turn the two around"),
-        ((3, 3), "found [3, 3], expected the smallest rating below the largest: give two different ones"),
+        ((5, 1), "found [5, 1], expected the smallest rating below the largest: swap the two"),
+        ((3, 3), "found [3, 3], expected the smallest rating below the largest: give two different numbers"),
     ],
 )
 def test_a_rating_scale_is_of_two_numbers(scale: tuple[float, float], said: str) -> None:

@@ -95,7 +95,7 @@ def test_what_takes_too_long_is_ended_and_named(busy: str) -> None:
     if "pipe" not in busy:
         message = json.loads(err.splitlines()[-1])["message"]
         assert (
-            "asked to stop, and not stopped within 2 s, waits for the disk; the main thread is at <module>" in message
+            "asked to stop, but not stopped within 2 s, waits for the disk; the main thread is at <module>" in message
         )
 
 

@@ -121,13 +121,13 @@ def test_kubernetes_tools_are_pinned_and_what_cannot_be_built_is_named(
 ) -> None:
     assert all(module.partition("@v")[2][:1].isdigit() for module in kubernetes.TOOLS.values())
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert kubernetes.bring(tmp_path / "tools") == ["helm: no go here", "kubeconform: no go here"]
+    assert kubernetes.bring(tmp_path / "tools") == ["helm: go is not installed", "kubeconform: go is not installed"]
     go = tmp_path / "go"
     go.write_text('#!/bin/sh\ncase "$2" in helm*) echo "gone" >&2; exit 1;; esac\n: > "$GOBIN/kubeconform"\n')
     go.chmod(0o755)
     assert kubernetes.bring(tmp_path / "tools") == ["helm: go install ended with 1: gone"]
     go.unlink()
-    assert kubernetes.bring(tmp_path / "tools") == ["helm: no go here"]  # the other is there
+    assert kubernetes.bring(tmp_path / "tools") == ["helm: go is not installed"]  # the other is there
 
 
 def test_the_operators_definitions_are_pinned_and_their_absence_is_named(
@@ -136,7 +136,7 @@ def test_the_operators_definitions_are_pinned_and_their_absence_is_named(
     assert kubernetes.OPERATOR.partition("@v")[2][:1].isdigit()
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert kubernetes.bring_definitions(tmp_path / "tools") == "crds: no go here"
+    assert kubernetes.bring_definitions(tmp_path / "tools") == "crds: go is not installed"
     go, module = tmp_path / "go", tmp_path / "module" / "example" / "prometheus-operator-crd"
     monkeypatch.setattr("shutil.which", lambda name: str(go))
     for said, told in (
