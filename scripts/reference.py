@@ -37,7 +37,7 @@ exit code 78 and one line that names the field.
 MESSAGES_INTRO: Final = """# Messages
 
 Written from `stream/core/messages.py` by `python -m scripts.reference docs`. The JSON Schemas are in
-[schemas](schemas).
+[schemas](schemas/click.json).
 
 All messages are JSON in UTF-8. All times are epoch milliseconds, UTC. Fields that are not listed are ignored, so
 producers may add their own. Every topic name has the setting `prefix` before it.
