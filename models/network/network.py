@@ -212,7 +212,10 @@ class InterestNetwork(nn.Module):
         return y, torch.cat((*h_last, y[:, -1]), dim=-1), torch.cat((*c_last, c[:, -width:]), dim=-1)
 
     def step(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply one event: inputs [B, W], h and c [B, H] -> next h, next c. It uses the weights of `unroll`."""
+        """Apply one event: inputs [B, W], h and c [B, H] -> next h, next c.
+
+        It uses the weights of `unroll`, with the cells written out.
+        """
         width = self.size.width
         y = inputs
         h_next, c_next = [], []
