@@ -197,7 +197,7 @@ def reasons(task: EvalTask) -> dict[str, tuple[int, int]]:
 def test_what_is_left_out_is_named_with_its_reason() -> None:
     (task,) = make_tasks("last-8", shop(), ENCODER.encode)
     assert reasons(task) == {
-        "users with fewer than 12 choices: used for training only": (7, 35),
+        "users with fewer than 12 choices: training only": (7, 35),
         "choices of items that the catalogue lacks": (30, 30),
         "comments without a value: not choices": (30, 30),
     }
@@ -225,9 +225,7 @@ def test_every_choice_is_judged_learned_from_or_named(name: str) -> None:
 def test_the_document_lists_choices_and_what_is_left_out() -> None:
     found = evaluate(shop(), Question(models=("popularity",)), ENCODER)
     assert (found["judged"], found["users"], found["choices"]) == (2370, 300, list(CHOICES))
-    assert {"why": "users with fewer than 12 choices: used for training only", "users": 7, "events": 35} in found[
-        "left out"
-    ]
+    assert {"why": "users with fewer than 12 choices: training only", "users": 7, "events": 35} in found["left out"]
     rated = evaluate(shop(), Question("rating", ("mean",)), ENCODER)
     assert rated["left out"] == [{"why": "events without a value", "users": 307, "events": 300 * 14 + 35 + 60}]
     with pytest.raises(DataError, match=r"rating.*leave --choices out"):

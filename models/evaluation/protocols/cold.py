@@ -34,7 +34,7 @@ def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
     first = order.choice & held & (order.position() == 0), "first events of users: nothing is known about them yet"
     without = (
         order.choice & (order.number(order.choice & held) == 0),
-        "users without a choice of a cold item: used for training only",
+        "users without a choice of a cold item: training only",
     )
     left = left_out(order, without, first)
     return tuple(

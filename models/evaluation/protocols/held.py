@@ -32,7 +32,7 @@ def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: 
     enough = order.number(order.choice) >= ONE_OUT
     back = order.backwards(order.choice)
     test, watched = (order.choice & enough & (back == place) for place in (1, 2))
-    why = (order.choice & ~enough, f"users with fewer than {ONE_OUT} choices: used for training only")
+    why = (order.choice & ~enough, f"users with fewer than {ONE_OUT} choices: training only")
     return (_task("leave-one-out", {}, order, order.since(test), test, watched, encode, filter_seen, why),)
 
 
@@ -57,9 +57,7 @@ def last_choices(
 
 def few_choices(order: Ordered, held: Flags, last: int) -> tuple[Flags, str]:
     """Return, for `left_out`, the choices of users of whom nothing is `held`."""
-    return order.choice & (
-        order.number(held) == 0
-    ), f"users with fewer than {last + LEAST} choices: used for training only"
+    return order.choice & (order.number(held) == 0), f"users with fewer than {last + LEAST} choices: training only"
 
 
 def time_split(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
@@ -85,7 +83,7 @@ def time_split(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
     settings = {"parts": [LEARN, LEARN_AND_WATCH]}
     absent = (
         order.choice & (order.number(held) == 0),
-        "users without an event in the last 10 %: used for training or validation",
+        "users without an event in the last 10 %: training or validation only",
     )
     new = held & order.choice & (order.position() == 0), "first events of users: nothing is known about them yet"
     use = order.at < first
