@@ -44,7 +44,7 @@ SENTENCES: Final = (
 def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokenizer: bytes) -> dict[str, Arrays]:
     """Compute the golden vectors with torch, in float32 on the CPU.
 
-    `encoder` holds sentences and their vectors, so that the tokenizer is proved too.
+    `encoder` holds sentences and their vectors, so that the tokenizer is checked too.
 
     Args:
         run: The run.

@@ -77,7 +77,10 @@ def append_tail(
 
 
 def _popularity(tail: Tail, bias: str, blend: Blend, log_popularity: Floats) -> str:
-    """bias + prior * evidence / (evidence + count) * log-popularity, [B, N]. Rows added after training get 0."""
+    """Append bias + prior * evidence / (evidence + count) * log-popularity, [B, N].
+
+    The log-popularity of rows that came after training is 0.
+    """
     trained = tail.constant("trained", [len(log_popularity)])
     first, one = tail.constant("zero", [0]), tail.constant("one", [1])
     later = tail.node("Sub", [tail.node("Shape", ["bias"], "rows"), trained], "later")

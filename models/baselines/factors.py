@@ -53,7 +53,7 @@ class AlsRanker:
     model: AlternatingLeastSquares
 
     def scorer(self, rows: Histories) -> Scorer:
-        """x_u(place) . y_i"""
+        """Score by x_u(place) . y_i."""
         items: Floats = np.asarray(self.model.item_factors)
 
         def score(places: Rows) -> torch.Tensor:
@@ -84,7 +84,7 @@ class BprRanker:
     items: Floats
 
     def scorer(self, rows: Histories) -> Scorer:
-        """x_u . y_i + b_i"""
+        """Score by x_u . y_i + b_i."""
         with threadpool_limits(1, "blas"):  # the library warns if BLAS may use more
             fold = AlternatingLeastSquares(factors=self.items.shape[1] - 1, regularization=1.0, num_threads=1)
         learned_at = learned_users(self.training, rows)

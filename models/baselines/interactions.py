@@ -33,7 +33,7 @@ def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
 
 
 def learned_users(training: TrainingData, rows: Histories) -> Callable[[Rows], Rows]:
-    """Return a function from places i64 [Q] of `rows` to i64 [Q]: the users of `training` whose vectors may serve there.
+    """Return a function from places i64 [Q] of `rows` to i64 [Q]: the users of `training` whose vectors may serve.
 
     It returns -1 where none may. A vector may serve if the user's history before the place begins with exactly the
     events that it was learned from. Otherwise it would know events that the place must not know: later ones, or some

@@ -81,7 +81,7 @@ def run_task(
     rows = read_histories(split.train, split.held, run.item_ids, run.spec, encoder.encode, run.reading)
     places = np.flatnonzero(rows.judged)
     if not len(places):
-        raise DataError(f"{data.name}: no user has enough choices to hold the last {last} back")
+        raise DataError(f"{data.name}: no user has enough choices to hold out the last {last}")
     order = ordered(data)
     left = left_out(order, few_choices(order, held_last(data, last).to_numpy()[order.at], last))
     about = {"last": last, "run": run.data.sha256}

@@ -11,7 +11,7 @@ IDS_ONLY = {"item_text": False, "features": ()}
 
 
 def sasrec(preset: str = "auto", fit: Mapping[str, Any] | None = None) -> NetworkModel:
-    """SASRec with full cross-entropy: two blocks of causal attention over the last 50 events.
+    """Make SASRec with full cross-entropy: two blocks of causal attention over the last 50 events.
 
     W.-C. Kang and J. McAuley, ICDM 2018; A. Klenitskiy and A. Vasilev, RecSys 2023. `fit` holds fields of FitSettings
     that override the preset's.
@@ -21,7 +21,7 @@ def sasrec(preset: str = "auto", fit: Mapping[str, Any] | None = None) -> Networ
 
 
 def gru4rec(preset: str = "auto", fit: Mapping[str, Any] | None = None) -> NetworkModel:
-    """GRU4Rec with full cross-entropy: one GRU, no residual path, no feed-forward.
+    """Make GRU4Rec with full cross-entropy: one GRU, no residual path, no feed-forward.
 
     B. Hidasi, A. Karatzoglou, CIKM 2018.
     """

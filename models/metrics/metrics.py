@@ -65,7 +65,7 @@ def recommended_times(lists: Lists, items: int) -> Rows:
 
 
 def diversity(lists: Lists, text: Floats) -> float:
-    """Intra-list diversity: 1 - the mean cosine of all pairs of a list's items, averaged over lists.
+    """Compute the intra-list diversity: 1 - the mean cosine of all pairs of a list's items, averaged over lists.
 
     C.-N. Ziegler et al., WWW 2005. Items without a text are skipped, and so are lists with fewer than two other items.
     The result is NaN if no list is left.
@@ -86,7 +86,7 @@ def diversity(lists: Lists, text: Floats) -> float:
 
 
 def novelty(lists: Lists, counts: Rows) -> float:
-    """Mean of -log2 (n_i + 1) / (sum of n + N) over a list's items, averaged over lists.
+    """Compute the mean of -log2 (n_i + 1) / (sum of n + N) over a list's items, averaged over lists.
 
     The 1 keeps unseen items finite.
 
@@ -100,7 +100,7 @@ def novelty(lists: Lists, counts: Rows) -> float:
 
 
 def gini(times: Rows) -> float:
-    """Gini coefficient: 0 if all items are recommended equally often, near 1 if one item is always recommended."""
+    """Compute the Gini coefficient: 0 if all items are recommended equally often, near 1 if always the same one."""
     ordered = np.sort(times).astype(np.float64)
     if not ordered.sum():
         return float("nan")

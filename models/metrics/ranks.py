@@ -67,5 +67,5 @@ def hits(of: Ranks, k: int = 10) -> NDArray[np.float64]:
 
 
 def gains(of: Ranks, k: int = 10) -> NDArray[np.float64]:
-    """NDCG@k with one relevant item: 1 / log2(rank + 2) if it is among the first k, else 0."""
+    """Compute NDCG@k with one relevant item: 1 / log2(rank + 2) if it is among the first k, else 0."""
     return np.where(of < k, 1.0 / np.log2(np.minimum(of, k) + 2.0), 0.0)

@@ -27,7 +27,7 @@ class Recurrence(Protocol):
 
 
 class LSTM(nn.Module):
-    """S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9 (8), 1997."""
+    """The LSTM of S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9 (8), 1997."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -46,7 +46,10 @@ class LSTM(nn.Module):
 
 
 class GRU(nn.Module):
-    """K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014. c stays unchanged."""
+    """The GRU of Cho et al. It leaves c unchanged.
+
+    K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

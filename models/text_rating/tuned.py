@@ -31,7 +31,7 @@ SORTED: Final = 16  # batches whose texts are sorted by length together: less pa
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How to tune.
+    """How to tune a reader.
 
     Attributes:
         frozen: Number of layers from the bottom (of 6) that stay unchanged, together with the embeddings.

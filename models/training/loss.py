@@ -42,7 +42,10 @@ class CatalogueLoss:
     def __call__(self, query: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy over M states between the target and the softmax over items 1 to N.
 
-        query: f32 [M, D]; items: f32 [N + 1, D]; targets: i64 [M], rows from 1.
+        Args:
+            query: f32 [M, D].
+            items: f32 [N + 1, D].
+            targets: i64 [M], rows from 1.
         """
         loss: Tensor = _Function.apply(query, items, targets, self)
         return loss

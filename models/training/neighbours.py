@@ -1,4 +1,4 @@
-"""Which items follow which: directed, decayed co-occurrence in the users' sequences, cut to the best few of every item.
+"""Finds which items follow which: directed, decayed co-occurrence in user sequences, cut to the best few per item.
 
 For every user sequence s and every i < j <= i + reach:
     C[s_i, s_j] += w decay^(j - i - 1)      C[s_j, s_i] += back w decay^(j - i - 1)
@@ -8,7 +8,8 @@ Choices count by their actions (stream.core.features.ACTIONS): each adds its wei
 w = sqrt(weight_i weight_j). Apart from the shrinkage, two items of one weight are therefore as near as at any other
 weight. Without actions all weights are 1.
 
-Counting by distance is from sequential rules (I. Kamehkhosh, D. Jannach and M. Ludewig, RecTemp 2017), the norm from item-kNN.
+Counting by distance is from sequential rules (I. Kamehkhosh, D. Jannach and M. Ludewig, RecTemp 2017). The norm is from
+item-kNN.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def test_what_is_left_out_is_named_with_its_reason() -> None:
     (task,) = make_tasks("last-8", shop(), ENCODER.encode)
     assert reasons(task) == {
         "users with fewer than 12 choices: training only": (7, 35),
-        "choices of items that the catalogue lacks": (30, 30),
+        "choices of items that are not in the catalogue": (30, 30),
         "comments without a value: not choices": (30, 30),
     }
     (task,) = make_tasks("last-8", replace(shop(), choices=("ratings", "comments")), ENCODER.encode)

@@ -110,7 +110,7 @@ def left_out(order: Ordered, *reasons: tuple[Flags, str]) -> tuple[LeftOut, ...]
         for number, topic in enumerate(SOURCE_TOPICS)
     ]
     always.append((turned, "events whose action is not a choice"))
-    lacking = (counted & ~order.choice, "choices of items that the catalogue lacks")
+    lacking = (counted & ~order.choice, "choices of items that are not in the catalogue")
     return tuple(
         LeftOut(why, len(np.unique(order.owner[events])), int(events.sum()))
         for events, why in (*reasons, lacking, *always)

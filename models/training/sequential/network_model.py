@@ -1,4 +1,7 @@
-"""Fits any InterestNetwork to TrainingData: epochs, early stopping, checkpoints. The base of freshet, SASRec and GRU4Rec."""
+"""Fits any InterestNetwork to TrainingData: epochs, early stopping, checkpoints.
+
+It is the base of freshet, SASRec and GRU4Rec.
+"""
 
 from __future__ import annotations
 
