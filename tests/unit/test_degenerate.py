@@ -61,7 +61,7 @@ def clicks(*sequences: str) -> DataSet:
 
 def test_a_cut_in_time_needs_times(world: DataSet) -> None:
     with pytest.raises(
-        DataError, match=r"generated: field `time`: .*found the same time, 1700000000000 ms.*expected.*leave-one-out"
+        DataError, match=r"generated: field `time`: .*Found the same time, 1700000000000 ms.*expected.*leave-one-out"
     ):
         make_tasks("time-split", at_once(world), ENCODER.encode)
 

@@ -143,7 +143,7 @@ def run(
         best.load_state_dict(kept["best"])
         curve = [Epoch(*row) for row in kept["curve"]]
         spent = curve[-1].seconds
-        report("validation", 1, 1, f"resuming after epoch {len(curve)}, the last one before the fit was interrupted")
+        report("validation", 1, 1, f"epoch {len(curve)} was the last before the fit was interrupted; it resumes there")
     started = time.monotonic() - spent
     reason = ended(curve, settings, fitting.watched)
     while not reason:
