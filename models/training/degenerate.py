@@ -27,7 +27,7 @@ def require_order(name: str, events: pl.DataFrame) -> None:
     each = events.group_by("user").agg(count=pl.len(), times=pl.col("time").n_unique()).filter(pl.col("count") > 1)
     if len(each) and (each["times"] == 1).all():
         raise DataError(
-            f"{name}: field `time`: all events of a user have the same time, so their order is unknown. Found "
+            f"{name}: field `time`: the events of each user all have the same time, so their order is unknown. Found "
             f"{events['time'].n_unique()} times in {len(events)} events; expected a different time for each event. If only "
             "the order is known, give `user item item ...` lines"
         )

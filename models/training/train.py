@@ -74,7 +74,7 @@ class Trained:
 
 
 class CutOff(KeyboardInterrupt):
-    """Training was interrupted between epochs. `epochs` is how many the checkpoint holds; 0 if there is none."""
+    """Training was interrupted. `epochs` is how many the checkpoint holds; 0 if there is none."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__(f"after {epochs} epochs")
@@ -92,8 +92,8 @@ def train(
 ) -> Trained:
     """Train on all but the last `holdout` choices of each user. The whole catalogue is known.
 
-    On one thread the result is the same to the bit with the same seed, data, machine and number of epochs
-    (`max_minutes` may change the last). On several threads, sums may differ in their last bits.
+    On one thread the result is the same to the bit with the same seed, data, machine and number of epochs (which
+    `max_minutes` may change). On several threads, sums may differ in their last bits.
 
     Args:
         data: The data set.
@@ -108,7 +108,7 @@ def train(
     Raises:
         DataError: There is nothing left to learn from, no event follows another, or training ends with a validation
             NDCG@10 of 0.
-        CutOff: KeyboardInterrupt came between the epochs.
+        CutOff: KeyboardInterrupt came while the model was fitted.
     """
     started = time.monotonic() if started is None else started
     training, part = training_part(data, settings, encoder, report, reading)
