@@ -32,11 +32,10 @@ def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
     choices, what is left out, notes (models.training.degenerate.notes), and `models`: name -> test, validation,
     intervals, seconds, ... A model that did not run has {"not run": why}.
 
-    intervals: 95 %, of users drawn with replacement, with the same draws for all models. There is one of each metric,
-        of its
-    difference to the best other model by test NDCG@10, to popularity and to freshet ("NDCG@10 - sasrec"), and of that
-    difference in percent of the other model's figure ("NDCG@10 over sasrec, %").
-    seconds: the time to fit, averaged over seeds.
+    The intervals are 95 %, of users drawn with replacement, with the same draws for all models. They are given for each
+    metric, for its difference to the best other model by test NDCG@10, to popularity and to freshet ("NDCG@10 -
+    sasrec"), and for that difference in percent of the other model's figure ("NDCG@10 over sasrec, %"). The seconds are
+    the time to fit, averaged over seeds.
     """
     task = comparison.task
     owners = owners_of(task)

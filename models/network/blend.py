@@ -93,7 +93,7 @@ def blend_scores(
 
     Args:
         scores: query(h) . item, f32 [B, M].
-        recent: i64 [R, 3], as `recent_choices` returns it. Rows without neighbours are 0.
+        recent: i64 [R, 3], as `recent_choices` returns it. Item rows without neighbours are given as 0.
         count: i64 [B], n.
         blend: The weights.
         neighbours: The neighbours of the items.

@@ -1,4 +1,4 @@
-"""Recurrences with O(1) work per event, and attention to compare with. Each has two forms that give the same numbers.
+"""Recurrences with O(1) work per event, and attention to compare with. The two forms of a recurrence agree.
 
 Every recurrence keeps two vectors of W numbers per user, h and c. Shapes: B users, T events, W width.
 """
