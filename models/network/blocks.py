@@ -1,6 +1,7 @@
-"""Recurrences with O(1) work per event, and attention to compare with. The two forms of a recurrence agree.
+"""Recurrences with O(1) work per event, and attention to compare with.
 
-Every recurrence keeps two vectors of W numbers per user, h and c. Shapes: B users, T events, W width.
+Every recurrence has two forms, `unroll` and `step`, that give the same numbers. It keeps two vectors of W numbers per
+user, h and c. Shapes: B users, T events, W width.
 """
 
 from __future__ import annotations
