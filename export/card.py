@@ -1,4 +1,4 @@
-"""The model card: what a bundle was trained on, how good it was found, how large it is, under which terms."""
+"""Writes the model card: a bundle's training data, its measured quality, its size and its licences."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stream.inference.bundle import Card
 
 LICENCES: Final = {
     "text.onnx": "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)",
-    "all other weights": "trained on the data named above: its terms",
+    "all other weights": "trained on the data named above; its terms apply",
 }
 
 
 def make_card(run: Run, files: Mapping[str, bytes]) -> Card:
-    """files: all of the bundle but card.md and the manifest."""
+    """Make the card of a bundle. `files` is the whole bundle except card.md and the manifest."""
     return Card(
         protocol=run.protocol,
         intervals=run.intervals,
@@ -28,7 +28,7 @@ def make_card(run: Run, files: Mapping[str, bytes]) -> Card:
 
 
 def card_text(run: Run, card: Card) -> bytes:
-    """card.md. A figure that the run does not have is called unknown, never left out."""
+    """Return card.md. A figure that the run does not have is shown as unknown, never left out."""
     blend, data = run.blend, run.data
     width = run.neighbours.index.shape[1] if blend.neighbour else 0
     near = (

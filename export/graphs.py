@@ -1,7 +1,7 @@
-"""The trained torch modules as ONNX graphs: step, score, text, item, with the signatures of docs/bundle.md.
+"""Exports the trained torch modules as ONNX graphs (step, score, text, item) with the signatures of docs/bundle.md.
 
-Torch's exporter writes the learned part; the tail of the score graph is written by hand (export/score_head.py). Every graph is
-stripped: the exporter leaves stack traces with source paths.
+Torch's exporter writes the learned part. The tail of the score graph is written by hand (export/score_head.py). Every
+graph is stripped, because the exporter leaves stack traces with source paths in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stream.inference.bundle import OPSET
 
 
 class Step(nn.Module):
-    """One event of B users: float16 states in and out, float32 between."""
+    """Applies one event for each of B users. States go in and out as float16; the computation is float32."""
 
     def __init__(self, network: InterestNetwork) -> None:
         super().__init__()
@@ -38,13 +38,13 @@ class Step(nn.Module):
         return self.next(self.network.inputs(item, behaviour, scene, numbers, comment), h, c)
 
     def next(self, row: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """What the blocks read [B, W] and states -> next h, next c."""
+        """Return the next h and c, given the blocks' input [B, W] and the states."""
         h, c = self.network.step(row, h.float(), c.float())
         return h.clamp(-STATE_LIMIT, STATE_LIMIT).half(), c.clamp(-STATE_LIMIT, STATE_LIMIT).half()
 
 
 class ActingStep(Step):
-    """`Step` of a network that reads actions: one input more, behind `scene`."""
+    """`Step` for a network that reads actions. It has one more input, after `scene`."""
 
     def forward(  # type: ignore[override]
         self,
@@ -61,14 +61,16 @@ class ActingStep(Step):
 
 
 def step_module(network: InterestNetwork) -> Step:
-    """The module of step.onnx. Its inputs stand in the order of stream.core.features.InputRows, then h and c; `action`
-    is there only
-    where the network reads it."""
+    """Return the module of step.onnx.
+
+    Its inputs are in the order of stream.core.features.InputRows, followed by h and c. `action` exists only if the
+    network reads it.
+    """
     return ActingStep(network) if network.size.reads_actions else Step(network)
 
 
 class Query(nn.Module):
-    """float16 states [B, H] -> what the item matrix is multiplied with [B, D]."""
+    """Maps float16 states [B, H] to the queries [B, D] that are multiplied with the item matrix."""
 
     def __init__(self, network: InterestNetwork) -> None:
         super().__init__()
@@ -79,7 +81,7 @@ class Query(nn.Module):
 
 
 class ItemTower(nn.Module):
-    """Text vectors [B, T] -> item vectors [B, D]."""
+    """Maps text vectors [B, T] to item vectors [B, D]."""
 
     def __init__(self, network: InterestNetwork) -> None:
         super().__init__()
@@ -90,7 +92,7 @@ class ItemTower(nn.Module):
 
 
 class TextVector(nn.Module):
-    """BERT with mean pooling over the real tokens and L2 norm: [B, L] -> [B, T] (Sentence-BERT, Reimers and Gurevych 2019)."""
+    """BERT, mean pooling over real tokens and L2 norm: [B, L] -> [B, T] (Sentence-BERT, Reimers and Gurevych 2019)."""
 
     def __init__(self, bert: nn.Module) -> None:
         super().__init__()
@@ -101,21 +103,21 @@ class TextVector(nn.Module):
         return self.pool(out.last_hidden_state, attention_mask)
 
     def pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-        """Outputs of the last layer [B, L, T] -> vectors [B, T]."""
+        """Pool the outputs of the last layer [B, L, T] into vectors [B, T]."""
         weight = attention_mask[..., None].to(tokens.dtype)
         mean = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         return nn.functional.normalize(mean, dim=-1)
 
 
 def step_graph(network: InterestNetwork) -> onnx.ModelProto:
-    """step.onnx."""
+    """Return step.onnx."""
     size, rows = network.size, 3
     index = torch.zeros(rows, dtype=torch.int64)
     state = torch.zeros(rows, size.hidden, dtype=torch.float16)
     inputs = {
         "item": torch.zeros(rows, size.item),
         "behaviour": index,
-        "scene": index.clone(),  # a tensor of its own: the exporter takes one tensor given twice for one input
+        "scene": index.clone(),  # a separate tensor: the exporter merges inputs that are the same tensor
         **({"action": index.clone()} if size.reads_actions else {}),
         "numbers": torch.zeros(rows, NUMBERS),
         "comment": torch.zeros(rows, size.text),
@@ -127,14 +129,14 @@ def step_graph(network: InterestNetwork) -> onnx.ModelProto:
 
 
 def item_graph(network: InterestNetwork) -> onnx.ModelProto:
-    """item.onnx."""
+    """Return item.onnx."""
     inputs = {"text": torch.zeros(3, network.size.text)}
     return export_graph(ItemTower(network), inputs, {"text": {0: Dim("B", min=1)}}, ("item",))
 
 
 def text_graph(bert: Any) -> onnx.ModelProto:
-    """text.onnx of a transformers BertModel."""
-    bert.set_attn_implementation("eager")  # written out: a third fewer operators than the fused form decomposes into
+    """Return text.onnx for a transformers BertModel."""
+    bert.set_attn_implementation("eager")  # a third fewer operators than the decomposed fused form
     ids = torch.ones(2, 16, dtype=torch.int64)
     inputs = {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": torch.zeros_like(ids)}
     extent = {0: Dim("B", min=1), 1: Dim("L", min=2, max=512)}
@@ -144,9 +146,9 @@ def text_graph(bert: Any) -> onnx.ModelProto:
 def score_graph(
     network: InterestNetwork, blend: Blend, neighbours: Neighbours, popularity: NDArray[np.float32]
 ) -> onnx.ModelProto:
-    """score.onnx: query(h) @ items.T and the rest of the sum of models/network/blend.py, masks, top k.
+    """Return score.onnx: query(h) @ items.T, the other terms of models/network/blend.py, the masks, and top k.
 
-    popularity: float32 [N + 1], interactions.
+    `popularity` is float32 [N + 1], the number of interactions of each item.
     """
     state = torch.zeros(3, network.size.hidden, dtype=torch.float16)
     model = export_graph(Query(network), {"h": state}, {"h": {0: Dim("B", min=1)}}, ("query",))
@@ -156,15 +158,18 @@ def score_graph(
 
 
 def serialise(model: onnx.ModelProto) -> bytes:
-    """The file's bytes; the same for the same graph."""
+    """Return the bytes of the file. The same graph always gives the same bytes."""
     return bytes(model.SerializeToString(deterministic=True))
 
 
 def export_graph(
     module: nn.Module, inputs: dict[str, Tensor], extents: dict[str, dict[int, Dim]], outputs: tuple[str, ...]
 ) -> onnx.ModelProto:
-    """Torch's exporter, silent; the graph stripped and checked. extents: input -> axis -> its name and bounds."""
-    # The exporter prints and warns about torchvision and about axes with equal constraints: nothing that a reader could act on.
+    """Run torch's exporter silently, then strip and check the graph.
+
+    `extents` maps each input to its dynamic axes, and each axis to its name and bounds.
+    """
+    # The exporter prints and warns about torchvision and about axes with equal constraints. Neither needs any action.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -179,7 +184,7 @@ def export_graph(
             verbose=False,
         )
     if program is None:
-        raise RuntimeError("torch exported nothing")
+        raise RuntimeError("torch.onnx.export returned no program")
     model: onnx.ModelProto = program.model_proto
     strip(model)
     onnx.checker.check_model(model, full_check=True)

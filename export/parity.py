@@ -1,4 +1,4 @@
-"""The proof that the graphs do what the network does: golden vectors made by torch, and how far ONNX Runtime is from them."""
+"""Proves that the graphs match the network: golden vectors from torch, and how far ONNX Runtime is from them."""
 
 from __future__ import annotations
 
@@ -42,9 +42,18 @@ SENTENCES: Final = (
 
 
 def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokenizer: bytes) -> dict[str, Arrays]:
-    """Graph -> input or output name -> array, computed by torch in float32 on the CPU. items: float32 [N + 1, D].
+    """Compute the golden vectors with torch, in float32 on the CPU.
 
-    `encoder` holds sentences and their vectors, so that the tokenizer is proved too.
+    `encoder` holds sentences and their vectors, so that the tokenizer is checked too.
+
+    Args:
+        run: The run.
+        items: float32 [N + 1, D].
+        bert: The text network.
+        tokenizer: Content of tokenizer.json.
+
+    Returns:
+        Graph -> input or output name -> array.
     """
     random = np.random.default_rng(20)
     network, size = run.network, run.network.size
@@ -73,9 +82,9 @@ def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokeni
 
 
 def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: NDArray[np.float32]) -> dict[str, Parity]:
-    """How far each graph is from torch under ONNX Runtime's CPU provider. items: float32 [N + 1, D], the bundle's.
+    """Measure how far each graph under ONNX Runtime's CPU provider is from torch.
 
-    Raises BundleError beyond the tolerance.
+    `items` is the bundle's item matrix, float32 [N + 1, D]. Raises BundleError if a graph is beyond its tolerance.
     """
     found: dict[str, Parity] = {}
     for name, tolerance in TOLERANCES.items():
@@ -98,19 +107,22 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: ND
         else:
             far = max(apart(result[output], arrays[output]) for output in outputs)
         if not far <= tolerance:
-            raise BundleError(f"{name}.onnx: {far:g} {UNITS[name]} away from torch, expected {tolerance:g} at most")
+            raise BundleError(f"{name}.onnx is {far:g} {UNITS[name]} away from torch; expected at most {tolerance:g}")
         found[name] = Parity(max=far, tolerance=tolerance, unit=UNITS[name])
     return found
 
 
 def _score(run: Run, h: NDArray[np.float16], items: NDArray[np.float32], random: Any) -> Arrays:
-    """`later`: item vectors that came after training, rows behind the bundle's own. The bundle's own are not repeated."""
+    """Return the arrays of the score graph.
+
+    `later` holds vectors of items that came after training. Their rows follow the bundle's own, which are not repeated.
+    """
     later = random.normal(size=(LATER, items.shape[1])).astype(np.float32) * items.std()
     live = np.concatenate((items, later))
     bias = np.where(random.random(len(live)) < 0.1, -np.inf, 0.0).astype(np.float32)
     bias[0] = -np.inf
     hidden = np.stack((random.integers(0, len(h), 40), random.integers(0, len(live), 40)), axis=1)
-    # User u has had min(u, last) choices and u events: none, few and all of the places are proved.
+    # User u has min(u, last) choices and u events. This covers empty, partly filled and full lists of choices.
     have = [min(user, run.blend.last) for user in range(len(h))]
     recent = np.array(
         [(user, random.integers(0, len(items)), age) for user, most in enumerate(have) for age in range(most)], np.int64
@@ -121,7 +133,7 @@ def _score(run: Run, h: NDArray[np.float16], items: NDArray[np.float32], random:
     popular = log_popularity(run.popularity.astype(np.float32))
     scores = blend_scores(products, recent, count, run.blend, run.neighbours, popular)
     scores[hidden[:, 0], hidden[:, 1]] = -torch.inf
-    best, rows = scores.sort(dim=1, descending=True, stable=True)  # ONNX: of equal scores the lower row first
+    best, rows = scores.sort(dim=1, descending=True, stable=True)  # as in ONNX: of equal scores, the lower row first
     return {
         "h": h, "later": later, "bias": bias, "hidden": hidden, "recent": recent, "count": count,
         "scores": best[:, :k].numpy(), "rows": rows[:, :k].numpy(),
@@ -129,7 +141,10 @@ def _score(run: Run, h: NDArray[np.float16], items: NDArray[np.float32], random:
 
 
 def _actions(names: int) -> NDArray[np.int64]:
-    """i64 [ROWS], the last name and none among them. Drawn apart, so that the other vectors are those of a bundle without."""
+    """Return i64 [ROWS], including the last name and "none".
+
+    A separate generator draws them, so that the other vectors equal those of a bundle without actions.
+    """
     drawn = np.random.default_rng(21).integers(0, names + 1, ROWS)
     drawn[:2] = names, 0
     return drawn
@@ -149,7 +164,7 @@ def _texts(bert: nn.Module, tokenizer: bytes) -> tuple[Arrays, Arrays]:
         module(*(torch.from_numpy(part[row : row + 1, : len(sentence)]) for part in (ids, mask, ids * 0))).numpy()[0]
         for row, sentence in enumerate(tokens)
     ]
-    alone = [vector * bool(sentence) for vector, sentence in zip(alone, SENTENCES, strict=True)]  # no text: zeros
+    alone = [vector * bool(sentence) for vector, sentence in zip(alone, SENTENCES, strict=True)]  # empty text: zeros
     return batch, {"sentences": np.array(SENTENCES), "vectors": np.stack(alone)}
 
 

@@ -1,4 +1,4 @@
-"""A bundle folder, written so that no reader ever sees half of one."""
+"""Writes a bundle folder so that no reader ever sees half of one."""
 
 from __future__ import annotations
 
@@ -45,11 +45,16 @@ from stream.inference.text_encoder import open_encoder
 
 
 def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, bytes]:
-    """Every file of the bundle but the manifest's own name -> content; the manifest is `manifest.json` among them.
+    """Build every file of the bundle, as name -> content. `manifest.json` is one of them; it does not list itself.
 
-    bert: the text network, by default MiniLM; text: its graph, where an earlier export of the same network is at hand
-    (of no use to a run that reads ratings).
-    Raises BundleError where a graph is farther from torch than its tolerance, DataError where the blend cannot be served.
+    Args:
+        run: The run to export.
+        bert: The text network; MiniLM by default.
+        text: Its graph from an earlier export of the same network. Ignored if the run reads ratings.
+
+    Raises:
+        BundleError: A graph is farther from torch than its tolerance.
+        DataError: The blend cannot be served.
     """
     check_blend(run.blend, run.neighbours, len(run.item_ids), "the run")
     check_actions(run.spec, run.network.size, "the run")
@@ -108,8 +113,9 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
 def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
     """Write one bundle below `bundles`, prove that it loads and answers as at export, then make it CURRENT.
 
-    All in a hidden folder first, synced; then one rename, then CURRENT by one rename: a crash leaves the old bundle in use
-    and at most a hidden folder behind. Raises BundleError where the written bundle does not load; nothing is changed then.
+    Everything is first written and synced in a hidden folder. One rename moves the folder into place, and a second one
+    switches CURRENT. A crash therefore leaves the old bundle in use, and at most a hidden folder behind.
+    Raises BundleError if the written bundle does not load; nothing is changed then.
     """
     identity = sha256(files[MANIFEST]).hexdigest()
     folder = bundles / identity
@@ -123,7 +129,7 @@ def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
         bundle = load(partial)
         open_models(bundle, "cpu")
         open_encoder(bundle, "cpu")
-        if not folder.is_dir():  # the same bundle again: nothing to do
+        if not folder.is_dir():  # if it exists, it is the same bundle and there is nothing to do
             partial.rename(folder)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -136,7 +142,7 @@ def publish(files: Mapping[str, bytes], bundles: Path) -> Path:
 
 
 def hidden_folder(bundles: Path) -> Path:
-    """A new folder below `bundles` that no reader looks at. Raises BundleError where `bundles` cannot be written."""
+    """Make a new folder below `bundles` that no reader looks at. Raises BundleError if `bundles` cannot be written."""
     try:
         bundles.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=".publishing-", dir=bundles))
@@ -145,7 +151,7 @@ def hidden_folder(bundles: Path) -> Path:
 
 
 def _tokenizer_json(max_tokens: int) -> bytes:
-    """The text network's tokenizer: pads nothing, cuts at `max_tokens`."""
+    """Return the text network's tokenizer. It pads nothing and truncates at `max_tokens`."""
     tokenizer = load_tokenizer()
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
@@ -174,7 +180,7 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 
 def _npz(arrays: dict[str, Any]) -> bytes:
-    """np.savez stamps no times (1980), so equal arrays give equal bytes."""
+    """Return the bytes of an .npz file. np.savez stamps a fixed time (1980), so equal arrays give equal bytes."""
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()

@@ -1,8 +1,7 @@
-"""The end of score.onnx, written by hand: popularity, neighbours of the last items, mask, top k (the sum of
-models/network/blend.py).
+"""The hand-written end of score.onnx: popularity, neighbours of the last items, mask, top k (models/network/blend.py).
 
-torch's exporter writes what is learned; here `k` and the number of live items are inputs, which torch would bake in. What
-the training found (neighbours, log-popularity, their weights) is inside the graph, so its hash covers it.
+Torch's exporter writes what is learned. Here, `k` and the number of live items are inputs, which torch would fix as
+constants. What training found (neighbours, log-popularity, their weights) is inside the graph, so its hash covers it.
 """
 
 from __future__ import annotations
@@ -17,29 +16,29 @@ from models.data.histories import Floats
 from models.network.blend import Blend, Neighbours
 from stream.inference.masking import LEAST, MASKED
 
-PREFIX = "tail_"  # of every name made here, so that none meets one of torch's
+PREFIX = "tail_"  # of every name made here, so that none collides with torch's
 
 
 class Tail:
-    """Appends nodes to one graph. Values are named by their meaning; see `append_tail` for the shapes."""
+    """Appends nodes to one graph. Values are named after their meaning; `append_tail` shows the shapes."""
 
     def __init__(self, graph: GraphProto) -> None:
         self.graph = graph
 
     def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """One operator -> the name of its only output."""
+        """Append one operator and return the name of its only output."""
         made = PREFIX + name
         self.graph.node.append(helper.make_node(operator, inputs, [made], name=f"{PREFIX}node_{name}", **attributes))
         return made
 
     def constant(self, name: str, value: Any) -> str:
-        """An initializer -> its name."""
+        """Append an initializer and return its name."""
         made = PREFIX + name
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), made))
         return made
 
     def column(self, value: str, place: int, name: str) -> str:
-        """Column `place` of an int64 [R, 3] -> [R, 1]."""
+        """Take column `place` of an int64 [R, 3] as [R, 1]."""
         first, end = self.constant(f"{name}_first", [place]), self.constant(f"{name}_end", [place + 1])
         return self.node("Slice", [value, first, end, self.constant(f"{name}_axis", [1])], name)
 
@@ -49,7 +48,7 @@ def append_tail(
 ) -> None:
     """Extend the graph h -> query [B, D] to the whole of score.onnx (docs/bundle.md), in place.
 
-    Parts whose weight is 0 are left out; the inputs `recent` and `count` stay in any case.
+    Parts with weight 0 are left out. The inputs `recent` and `count` stay in any case.
     """
     tail = Tail(graph)
     items = tail.node("Transpose", ["items"], "items", perm=[1, 0])  # [D, N]
@@ -78,7 +77,10 @@ def append_tail(
 
 
 def _popularity(tail: Tail, bias: str, blend: Blend, log_popularity: Floats) -> str:
-    """bias + prior * evidence / (evidence + count) * log-popularity, [B, N]; 0 for rows that came after training."""
+    """Append bias + prior * evidence / (evidence + count) * log-popularity, [B, N].
+
+    The log-popularity of rows that came after training is 0.
+    """
     trained = tail.constant("trained", [len(log_popularity)])
     first, one = tail.constant("zero", [0]), tail.constant("one", [1])
     later = tail.node("Sub", [tail.node("Shape", ["bias"], "rows"), trained], "later")
@@ -93,14 +95,16 @@ def _popularity(tail: Tail, bias: str, blend: Blend, log_popularity: Floats) -> 
 
 
 def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours) -> str:
-    """scores [B, N] plus the faded weights of the recent items' neighbours. Of one user they are added in the order of
-    `recent`, whatever other users are in the batch."""
+    """Add the faded weights of the recent items' neighbours to the scores [B, N].
+
+    For each user they are added in the order of `recent`, independent of the other users in the batch.
+    """
     user = tail.column("recent", 0, "user")  # [R, 1]
     rows = tail.node("Squeeze", [tail.column("recent", 1, "row"), tail.constant("second", [1])], "recent_rows")  # [R]
     decay = tail.node("Gather", [tail.constant("decay", blend.decay()), tail.column("recent", 2, "age")], "faded")
     weight = tail.node("Gather", [tail.constant("weight", neighbours.weight), rows], "weights")  # [R, K]
     updates = tail.node("Mul", [weight, decay], "updates")
-    index = tail.constant("index", neighbours.index.astype(np.int32))  # half the file of int64
+    index = tail.constant("index", neighbours.index.astype(np.int32))  # half the file size of int64
     near = tail.node("Gather", [index, rows], "near")
     near = tail.node("Cast", [near], "near_rows", to=TensorProto.INT64)  # [R, K]
     users = tail.node("Expand", [user, tail.node("Shape", [near], "near_shape")], "users")
@@ -111,7 +115,7 @@ def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours) -
 
 
 def _best(tail: Tail, scores: str) -> None:
-    """MASKED at the hidden pairs, the k best, then -inf at the places that hold none (stream/inference/masking.py says why)."""
+    """Put MASKED at the hidden pairs, take the k best, then put -inf at empty places (stream/inference/masking.py)."""
     start, end = tail.constant("start", [0]), tail.constant("end", [1])
     count = tail.node("Slice", [tail.node("Shape", ["hidden"], "hidden_shape"), start, end, start], "pairs")  # [S]
     updates = tail.node("Expand", [tail.constant("hides", np.array([MASKED])), count], "hide")

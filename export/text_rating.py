@@ -1,7 +1,7 @@
-"""The reading of ratings as a graph: what follows the shared lower layers of the text network, with its golden vectors.
+"""Exports text rating as a graph: the layers above the shared lower layers of the text network, with golden vectors.
 
-text.onnx then gives the shared layers' outputs too, so that a comment without a value costs the tuned layers more, not a second
-BERT. Signatures in docs/bundle.md.
+text.onnx then also outputs the shared layers' results. A comment without a value therefore costs only the tuned layers,
+not a second BERT. The signatures are in docs/bundle.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SENTENCES: Final = (
 
 
 class TextAndTrunk(nn.Module):
-    """TextVector, and the outputs of the first `layers` layers: [B, L] -> [B, T], [B, L, T]."""
+    """Returns TextVector and the outputs of the first `layers` layers: [B, L] -> [B, T], [B, L, T]."""
 
     def __init__(self, bert: nn.Module, layers: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class TextAndTrunk(nn.Module):
 
 
 class RatingValue(nn.Module):
-    """Outputs of the shared layers [B, L, T] and the mask [B, L] -> rating [B], on `scale`."""
+    """Maps outputs of the shared layers [B, L, T] and the mask [B, L] to ratings [B] on `scale`."""
 
     def __init__(self, reading: Reading, scale: tuple[float, float]) -> None:
         super().__init__()
@@ -65,9 +65,15 @@ class RatingValue(nn.Module):
 
 
 def text_and_trunk_graph(bert: Any, reading: Reading) -> onnx.ModelProto:
-    """text.onnx of a bundle that reads ratings. Raises DataError where the reading shares no layers with the text network."""
+    """Return text.onnx of a bundle that reads ratings.
+
+    Raises DataError if text rating shares no layers with the text network.
+    """
     if not reading.settings.frozen:
-        raise DataError("a reading of ratings with nothing frozen shares no layers with the text network: not served")
+        raise DataError(
+            "text rating: frozen is 0, so it shares no layers with the text network and cannot be served; "
+            "expected at least 1 frozen layer"
+        )
     bert.set_attn_implementation("eager")
     ids = torch.ones(2, 16, dtype=torch.int64)
     inputs = {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": torch.zeros_like(ids)}
@@ -77,7 +83,7 @@ def text_and_trunk_graph(bert: Any, reading: Reading) -> onnx.ModelProto:
 
 
 def rating_graph(reading: Reading, scale: tuple[float, float]) -> onnx.ModelProto:
-    """rating.onnx. scale: the bundle's."""
+    """Return rating.onnx. `scale` is the bundle's rating scale."""
     reading.reader.bert.set_attn_implementation("eager")
     mask = torch.ones(2, 16, dtype=torch.int64)
     width = reading.reader.bert.config.hidden_size
@@ -90,9 +96,11 @@ def rating_graph(reading: Reading, scale: tuple[float, float]) -> onnx.ModelProt
 def reading_golden(
     reading: Reading, scale: tuple[float, float], bert: Any, tokenizer: bytes, text: Arrays
 ) -> dict[str, Arrays]:
-    """Golden vectors by torch: `rating` of the graph alone, and `reading` from sentences through both graphs.
+    """Compute golden vectors with torch: `rating` for the graph alone, `reading` from sentences through both graphs.
 
-    text: those of text.onnx; its second output is proved by `reading`: its components are large, what matters is the rating."""
+    `text` holds the golden vectors of text.onnx. `reading` proves its second output: the components are large, and what
+    matters is the rating.
+    """
     module = RatingValue(reading, scale).eval()
     trunk = TextAndTrunk(bert, reading.settings.frozen).eval()
     names = ("input_ids", "attention_mask", "token_type_ids")
@@ -114,7 +122,7 @@ def reading_golden(
 
 
 def reading_entry(reading: Reading) -> ReadingEntry:
-    """What the manifest says of it."""
+    """Return the manifest's entry about text rating."""
     return ReadingEntry(
         layers=reading.settings.frozen, scale=reading.scale, data=dict(reading.data), metrics=dict(reading.metrics)
     )

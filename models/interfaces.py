@@ -1,4 +1,4 @@
-"""What a model is given and what it gives back: the one seam between models and the harness that compares them."""
+"""What a model receives and what it returns: the one interface between models and the harness that compares them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ from stream.core.features import InputSpec
 from stream.core.messages import Item
 
 Scorer = Callable[[Rows], Tensor]
-"""Places i64 [Q] of events -> f32 [Q, N + 1]: how well every item suits the user right before each of these events.
+"""Maps places i64 [Q] of events to f32 [Q, N + 1]: how well every item suits the user right before each event.
 
 It may look at the user's earlier events and at nothing else. Column 0 (UNKNOWN) is ignored."""
 
 ProgressCallback = Callable[[str, int, int, str], None]
-"""(stage, done, total, what to show beside): called often, must be quick."""
+"""Takes (stage, done, total, text to show next to them). It is called often and must be quick."""
 
 
 def silent(stage: str, done: int, total: int, text: str) -> None:
-    """Reports nothing."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that fitting may look at. Test events are not in it at all.
+    """Everything that fitting may look at. It contains no test events.
 
-    items: the N items of the catalogue, items[i] owns row i + 1; text: f32 [N + 1, X], their BERT vectors, row 0 zeros;
-    rows: events of the training and the validation part; use: bool [E], those to learn from (the training part);
-    watched: i64 [V], places of the validation choices, for early stopping and for choosing settings.
+    Attributes:
+        items: The N items of the catalogue. items[i] owns row i + 1.
+        spec: How events become inputs.
+        text: f32 [N + 1, X], the items' BERT vectors. Row 0 is zeros.
+        rows: Events of the training and the validation part.
+        use: bool [E], the events to learn from (the training part).
+        watched: i64 [V], places of the validation choices, for early stopping and for choosing settings.
     """
 
     items: tuple[Item, ...]
@@ -51,7 +55,7 @@ class TrainingData:
 
     @cached_property
     def known(self) -> Flags:
-        """bool [N + 1]: rows that occur in the training part. The others are served from their text alone."""
+        """bool [N + 1]: rows that occur in the training part. The other items are served from their text alone."""
         known = np.zeros(len(self.items) + 1, np.bool_)
         known[self.rows.item[self.use]] = True
         known[0] = False
@@ -62,15 +66,17 @@ class Ranker(Protocol):
     """A fitted model."""
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Ready to score any places of `rows` (item rows, texts and spec as in its training; users may be others)."""
+        """Prepare to score any places of `rows`. Item rows, texts and spec are as in training; users may differ."""
         ...
 
 
 class Model(Protocol):
     """A kind of model with its settings, not yet fitted.
 
-    name: as on the command line; settings: everything that decides the result besides data and seed, JSON values only:
-    results are cached under them.
+    Attributes:
+        name: The model's name on the command line.
+        settings: Everything that decides the result besides data and seed. JSON values only. Results are cached under
+            them.
     """
 
     @property
@@ -82,12 +88,21 @@ class Model(Protocol):
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Ranker:
-        """Learn from `training.use`, choose by `training.watched`. checkpoint: a file to resume a long fit from."""
+        """Learn from `training.use` and choose by `training.watched`.
+
+        `checkpoint` is a file to resume a long fit from.
+        """
         ...
 
 
 class LeftOut(NamedTuple):
-    """Events that could have been judged and are not. why: in words; users: whose they are; events: how many."""
+    """Events that could have been evaluated and are not.
+
+    Attributes:
+        why: The reason, in words.
+        users: Number of users that the events belong to.
+        events: Number of events.
+    """
 
     why: str
     users: int
@@ -96,13 +111,20 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalTask:
-    """What a model is judged on.
+    """What a model is evaluated on.
 
-    name: of the protocol; settings: what else decides the places (JSON values); training: see there; rows: all events,
-    those of `training.rows` and the test part behind them; places: i64 [Q] of the test choices in `rows`; filter_seen: leave
-    out items that the user has had; candidates: which items are ranked, bool [N + 1] for all places alike or [G, N + 1]
-    with groups, i64 [Q], the line of each place; None for all items; owners: i64 [Q], what is drawn as one for intervals, None
-    for the user of each place; left_out: what is not judged, and why.
+    Attributes:
+        name: The protocol's name.
+        settings: Whatever else decides the places (JSON values).
+        training: See `TrainingData`.
+        rows: All events: those of `training.rows`, followed by the test part.
+        places: i64 [Q], the places of the test choices in `rows`.
+        filter_seen: Leave out items that the user has already interacted with.
+        candidates: Which items are ranked: bool [N + 1] for all places, or [G, N + 1] together with `groups`.
+            None means all items.
+        groups: i64 [Q], the line of `candidates` for each place.
+        owners: i64 [Q], the unit that is drawn for intervals. None means the user of each place.
+        left_out: Events that are not evaluated, and why.
     """
 
     name: str

@@ -1,5 +1,5 @@
-"""The models that freshet's is compared with. Each is a models.interfaces.Model with a `family`; the library's where
-there is one.
+"""The models that freshet's is compared with. Each is a models.interfaces.Model with a `family`.
 
-Every one is given the same number of tries (tuning.TRIES) on the validation part; the setting chosen is its ranker's `chosen`.
+Where a library has the model, it is the library's. Every model gets the same number of tries (tuning.TRIES) on the
+validation part. The setting chosen is its ranker's `chosen`.
 """

@@ -1,4 +1,7 @@
-"""Content only: items whose text resembles that of the user's last items (BERT vectors, no collaborative signal)."""
+"""Content only: items are ranked by how much their text resembles that of the user's last items.
+
+It uses BERT vectors and no collaborative signal.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ CHANGES: tuple[Settings, ...] = (
 
 
 def unit_texts(text: Floats, *, centred: bool) -> Floats:
-    """f32 [N + 1, X] of unit length. centred: less the mean text first, which all items share; rows of zeros stay zeros."""
+    """Scale the texts to unit length, f32 [N + 1, X]. Rows of zeros stay zeros.
+
+    With `centred` the mean text, which all items share, is subtracted first.
+    """
     had = np.abs(text).sum(1) > 0
     out = text - text[had].mean(0) * had[:, None] if centred and had.any() else text
     length = np.linalg.norm(out, axis=1, keepdims=True)
@@ -38,21 +44,24 @@ def unit_texts(text: Floats, *, centred: bool) -> Floats:
 
 
 def require_texts(training: TrainingData, name: str) -> None:
-    """Raises DataError where no item has a text."""
+    """Raise DataError if no item has a text."""
     if not np.any(training.text):
         raise DataError(f"{name}: not run: no item texts")
 
 
 @dataclass(frozen=True)
 class ContentRanker:
-    """texts: f32 [N + 1, X], unit length; the user is the mean of the last items' vectors, the newest weighing most."""
+    """Ranks by texts f32 [N + 1, X] of unit length.
+
+    The user is the weighted mean of the last items, the newest weighing most.
+    """
 
     texts: Floats
     fade: float
     last: int
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Cosine of user and item."""
+        """Score by the cosine of user and item."""
         texts = torch.from_numpy(self.texts)
         age = torch.full((self.last,), self.fade).pow(torch.arange(self.last))
 
@@ -66,7 +75,7 @@ class ContentRanker:
 
 @dataclass(frozen=True)
 class Content:
-    """Tuned: fade and length of the window, centring of the vectors."""
+    """A content model with tuned fade and length of the window, and centring of the vectors."""
 
     name: str = "content"
     family: str = "content"
@@ -75,7 +84,7 @@ class Content:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """Nothing is learned but the settings. Raises DataError where no item has a text."""
+        """Choose the settings; nothing else is learned. Raises DataError if no item has a text."""
         require_texts(training, self.name)
 
         def fit(settings: Settings) -> ContentRanker:

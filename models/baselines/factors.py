@@ -1,4 +1,6 @@
-"""ALS and BPR of the library implicit. Users are folded in: their vectors are solved from the items they had at the place.
+"""ALS and BPR from the library implicit.
+
+Users are folded in: their vectors are solved from their items before the place.
 
 Y. Hu, Y. Koren and C. Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008 (ALS).
 S. Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
@@ -23,7 +25,7 @@ from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 
 ALS_BASE: Settings = {"factors": 64, "regularization": 0.1, "alpha": 20.0, "iterations": 15}
-ALS_CHANGES: tuple[Settings, ...] = (  # the slow ones last
+ALS_CHANGES: tuple[Settings, ...] = (  # the slow ones come last
     {"alpha": 60.0},
     {"alpha": 5.0},
     {"regularization": 1.0},
@@ -46,17 +48,17 @@ BPR_CHANGES: tuple[Settings, ...] = (
 
 @dataclass(frozen=True)
 class AlsRanker:
-    """The library's model; every user's vector is recalculated from the items before the place."""
+    """Ranks with the library's model. Every user's vector is recalculated from the items before the place."""
 
     model: AlternatingLeastSquares
 
     def scorer(self, rows: Histories) -> Scorer:
-        """x_u(place) . y_i"""
+        """Score by x_u(place) . y_i."""
         items: Floats = np.asarray(self.model.item_factors)
 
         def score(places: Rows) -> torch.Tensor:
             had = taken(rows, places, len(items) - 1)
-            with threadpool_limits(1, "blas"):  # many small systems: threads of BLAS only cost
+            with threadpool_limits(1, "blas"):  # many small systems: BLAS threads would only cost time
                 users = self.model.recalculate_user(np.arange(len(places)), had)
             return torch.from_numpy(users @ items.T)
 
@@ -65,10 +67,16 @@ class AlsRanker:
 
 @dataclass(frozen=True)
 class BprRanker:
-    """users: f32 [U, F + 1] and items: f32 [N + 1, F + 1], the last column of `items` their bias.
+    """Ranks with learned user vectors, or with folded-in ones.
 
-    A learned user vector serves where interactions.learned_users allows it. Else the vector is folded in: implicit's ALS step
-    for one user (targets 1 for the items had, 0 for all others) over the item vectors, the bias weight staying 1.
+    A learned user vector serves if interactions.learned_users allows it. If not, the vector is folded in: implicit's
+    ALS step for one user (target 1 for the items chosen before, 0 for all others) over the item vectors. The bias
+    weight stays 1.
+
+    Attributes:
+        training: What the vectors were learned from.
+        users: f32 [U, F + 1].
+        items: f32 [N + 1, F + 1]; the last column is the items' bias.
     """
 
     training: TrainingData
@@ -76,8 +84,8 @@ class BprRanker:
     items: Floats
 
     def scorer(self, rows: Histories) -> Scorer:
-        """x_u . y_i + b_i"""
-        with threadpool_limits(1, "blas"):  # the library warns where BLAS may use more
+        """Score by x_u . y_i + b_i."""
+        with threadpool_limits(1, "blas"):  # the library warns if BLAS may use more
             fold = AlternatingLeastSquares(factors=self.items.shape[1] - 1, regularization=1.0, num_threads=1)
         learned_at = learned_users(self.training, rows)
         fold.item_factors = np.ascontiguousarray(self.items[:, :-1])
@@ -98,7 +106,7 @@ class BprRanker:
 
 @dataclass(frozen=True)
 class Als:
-    """Tuned: confidence of a choice (alpha), number of factors, regularisation."""
+    """ALS with tuned confidence of a choice (alpha), number of factors, and regularisation."""
 
     name: str = "als"
     family: str = "collaborative"
@@ -107,11 +115,11 @@ class Als:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """The seed draws the first factors."""
+        """Fit. The seed draws the first factors."""
         matrix = interactions(training)
 
         def fit(settings: Settings) -> AlsRanker:
-            with threadpool_limits(1, "blas"):  # else the library's threads and those of BLAS get in each other's way
+            with threadpool_limits(1, "blas"):  # otherwise the library's threads and those of BLAS slow each other down
                 model = AlternatingLeastSquares(**settings, random_state=seed, num_threads=1)
                 model.fit(matrix, show_progress=False)
             return AlsRanker(model)
@@ -121,7 +129,10 @@ class Als:
 
 @dataclass(frozen=True)
 class Bpr:
-    """Tuned: epochs, regularisation, factors, learning rate. One thread: with more, no two fits are the same."""
+    """BPR with tuned epochs, regularisation, factors, and learning rate.
+
+    One thread: with more, no two fits are the same.
+    """
 
     name: str = "bpr"
     family: str = "collaborative"
@@ -130,7 +141,7 @@ class Bpr:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """The seed draws the first factors and the pairs."""
+        """Fit. The seed draws the first factors and the pairs."""
         matrix = interactions(training)
 
         def fit(settings: Settings) -> BprRanker:

@@ -1,4 +1,4 @@
-"""A hybrid: the standardised scores of several models, added with weights chosen on the validation part."""
+"""A hybrid: the standardised scores of several models, summed with weights chosen on the validation part."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from models.training.tuning import Chosen, watched
 from stream.core.errors import DataError
 
 STEPS: Final = 10  # weights are tenths that add up to 1
-CELLS: Final = 60_000_000  # most scores held while weights are chosen; fewer places are drawn on a large catalogue
+CELLS: Final = 60_000_000  # most scores held while weights are chosen; on a large catalogue fewer places are drawn
 
 
 def standardised(scores: Tensor) -> Tensor:
-    """f32 [Q, N + 1]: every row less its mean, over its standard deviation; column 0 is left out of both."""
+    """Standardise f32 [Q, N + 1]: subtract each row's mean, divide by its standard deviation, both without column 0."""
     body = scores[:, 1:]
     spread = body.std(1, correction=0, keepdim=True)
     return (scores - body.mean(1, keepdim=True)) / torch.where(spread > 0, spread, 1.0)
@@ -30,13 +30,13 @@ def standardised(scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HybridRanker:
-    """parts: fitted; weights: one of each."""
+    """Ranks by a weighted sum. `parts` are fitted, and `weights` has one weight for each."""
 
     parts: tuple[Ranker, ...]
     weights: tuple[float, ...]
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Sum of weight * standardised score; parts of weight 0 are not asked."""
+        """Score by the sum of weight * standardised score. Parts with weight 0 are not used."""
         scorers = [(part.scorer(rows), weight) for part, weight in zip(self.parts, self.weights, strict=True) if weight]
 
         def score(places: Rows) -> Tensor:
@@ -47,7 +47,10 @@ class HybridRanker:
 
 
 class Hybrid:
-    """parts: models as yet unfitted. All weights in tenths that add up to 1 are compared by validation NDCG@10."""
+    """A hybrid of models that are not yet fitted (`parts`).
+
+    It compares all weights in tenths that add up to 1, by validation NDCG@10.
+    """
 
     name = "hybrid"
     family = "hybrid"
@@ -59,7 +62,7 @@ class Hybrid:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Those of the parts, in their order."""
+        """The settings of the parts, in their order."""
         return {"steps": STEPS, "parts": [{"name": part.name, **part.settings} for part in self._parts]}
 
     def fit(
@@ -87,9 +90,9 @@ class Hybrid:
 def _compare(
     training: TrainingData, parts: Mapping[str, Ranker], report: ProgressCallback
 ) -> list[tuple[tuple[float, ...], float]]:
-    """Every vector of weights with its validation NDCG@10; equal weights alone where there are no validation places.
+    """Return every vector of weights with its validation NDCG@10; only equal weights if there are no validation places.
 
-    Raises DataError where a part's scores are no finite numbers: they would spoil the sum even at weight 0.
+    Raises DataError if a part's scores are not finite numbers: they would spoil the sum even at weight 0.
     """
     places = watched(training, max(1, CELLS // (len(parts) * (len(training.items) + 1))))
     equal = (1.0 / len(parts),) * len(parts)
@@ -114,7 +117,7 @@ def _compare(
 
 
 def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """All ways to write `total` as a sum of `parts` integers from 0, in their order."""
+    """Yield all ways to write `total` as a sum of `parts` integers from 0, in order."""
     if parts == 1:
         yield (total,)
         return

@@ -1,4 +1,4 @@
-"""Histories as sparse matrices, the form that the libraries take."""
+"""Turns histories into sparse matrices, the form that the libraries take."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from models.interfaces import TrainingData
 
 
 def interactions(training: TrainingData) -> csr_matrix:
-    """f32 [U, N + 1]: 1 where a user chose an item in the training part. Column 0 is empty."""
+    """Return f32 [U, N + 1]: 1 if a user chose an item in the training part. Column 0 is empty."""
     rows, counted = training.rows, training.use & training.rows.choice
     return _binary(rows.owner()[counted], rows.item[counted], (len(rows.users), len(training.items) + 1))
 
 
 def taken(rows: Histories, places: Rows, items: int) -> csr_matrix:
-    """f32 [Q, items + 1]: 1 where the user of a place had chosen an item before it."""
+    """Return f32 [Q, items + 1]: 1 if the user of a place chose an item before it."""
     line, at = earlier(rows, places)
     counted = rows.choice[at]
     return _binary(line[counted], rows.item[at[counted]], (len(places), items + 1))
 
 
 def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
-    """All events before the places, by the same users, oldest first: the number of the place, and the event's place."""
+    """Return all earlier events of the places' users, oldest first, as index of the place and place of the event."""
     starts = rows.begins(places)
     counts = places - starts
     line = np.repeat(np.arange(len(places)), counts)
@@ -33,10 +33,11 @@ def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
 
 
 def learned_users(training: TrainingData, rows: Histories) -> Callable[[Rows], Rows]:
-    """Places i64 [Q] of `rows` -> i64 [Q], the user of `training` whose learned vector may serve there, -1 where none may.
+    """Return a function from places i64 [Q] of `rows` to i64 [Q]: the users of `training` whose vectors may serve.
 
-    It may where the user's history before the place begins with exactly the events that the vector was learned from:
-    otherwise it would know events that the place must not (later ones, or some that the protocol has taken away).
+    It returns -1 where none may. A vector may serve if the user's history before the place begins with exactly the
+    events that it was learned from. Otherwise it would know events that the place must not know: later ones, or some
+    that the protocol has removed.
     """
     row_of = {name: row for row, name in enumerate(training.rows.users)}
     same = np.full(len(rows.users), -1, np.int64)
@@ -60,7 +61,7 @@ def learned_users(training: TrainingData, rows: Histories) -> Callable[[Rows], R
 
 
 def known_columns(matrix: csr_matrix) -> Flags:
-    """bool [N + 1]: columns with any entry."""
+    """Return bool [N + 1]: the columns that have any entry."""
     flags: Flags = np.diff(matrix.tocsc().indptr) > 0
     return flags
 

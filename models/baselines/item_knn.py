@@ -1,4 +1,4 @@
-"""Item-kNN of the library implicit: users' items weighted equally, without order.
+"""Item-kNN from the library implicit: it weights all items of a user equally and ignores their order.
 
 B. Sarwar et al., Item-based collaborative filtering, WWW 2001; the weightings are implicit's (cosine, TF-IDF, BM25).
 """
@@ -36,12 +36,12 @@ CHANGES: tuple[Settings, ...] = (
 
 @dataclass(frozen=True)
 class ItemKnnRanker:
-    """similarity: f32 [N + 1, N + 1], the library's; row i holds the neighbours of item i."""
+    """Ranks by `similarity`, the library's f32 [N + 1, N + 1]. Row i holds the neighbours of item i."""
 
     similarity: csr_matrix
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Sum of the similarities to all items that the user chose before."""
+        """Score by the sum of the similarities to all items that the user chose before."""
         similarity = self.similarity
 
         def score(places: Rows) -> torch.Tensor:
@@ -52,7 +52,7 @@ class ItemKnnRanker:
 
 @dataclass(frozen=True)
 class ItemKnn:
-    """Tuned: weighting and number of neighbours."""
+    """Item-kNN with tuned weighting and number of neighbours."""
 
     name: str = "item-knn"
     family: str = "collaborative"
@@ -61,7 +61,7 @@ class ItemKnn:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """Exact: the seed decides nothing."""
+        """Fit exactly; the seed has no effect."""
         matrix = interactions(training)
 
         def fit(settings: Settings) -> ItemKnnRanker:
@@ -69,7 +69,7 @@ class ItemKnn:
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore", ParameterWarning
-                )  # the library warns of the form of its own weighted matrix
+                )  # the library warns about the format of its own weighted matrix
                 model.fit(matrix, show_progress=False)
             return ItemKnnRanker(model.similarity.astype("float32"))
 

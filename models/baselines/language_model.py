@@ -1,4 +1,7 @@
-"""A language model without training: the titles of the user's last items, read by MiniLM as one text, against item texts."""
+"""A language model without training.
+
+MiniLM reads the titles of the user's last items as one text, compared to item texts.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from models.training.neighbours import windows
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
 
-MOST: Final = 30_000  # judged places that are encoded; about 10 ms each
+MOST: Final = 30_000  # most evaluated places that are encoded; about 10 ms each
 TUNED_ON: Final = 500  # validation places per try
 BASE: Settings = {"titles": 5}
 CHANGES: tuple[Settings, ...] = ({"titles": 1}, {"titles": 2}, {"titles": 3}, {"titles": 8})
@@ -26,8 +29,14 @@ CHANGES: tuple[Settings, ...] = ({"titles": 1}, {"titles": 2}, {"titles": 3}, {"
 
 @dataclass(frozen=True)
 class LanguageRanker:
-    """titles: of the rows, [N + 1]; texts: f32 [N + 1, X], unit length; last: titles in a text, the newest first, since
-    MiniLM reads the first 64 tokens only."""
+    """Ranks by the similarity of texts.
+
+    Attributes:
+        titles: [N + 1], the titles of the rows.
+        texts: f32 [N + 1, X], unit length.
+        last: Number of titles in a text, the newest first, since MiniLM reads only the first 64 tokens.
+        encoder: Encodes the texts.
+    """
 
     titles: tuple[str, ...]
     texts: Floats
@@ -35,10 +44,15 @@ class LanguageRanker:
     encoder: TextEncoder
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Cosine of "title. title. title" and item. Raises DataError where more than MOST places are judged."""
+        """Score by the cosine of "title. title. title" and the item.
+
+        Raises DataError if more than MOST places are evaluated.
+        """
         judged = int(rows.judged.sum())
         if judged > MOST:
-            raise DataError(f"language-model: not run: {judged:,} judged places to encode, more than {MOST:,}")
+            raise DataError(
+                f"language-model: not run: found {judged:,} judged places to encode, expected at most {MOST:,}"
+            )
         texts = torch.from_numpy(self.texts)
 
         def score(places: Rows) -> torch.Tensor:
@@ -51,7 +65,10 @@ class LanguageRanker:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Tuned: the number of titles, on at most TUNED_ON places. encoder: default TextEncoder()."""
+    """A language model with a tuned number of titles, on at most TUNED_ON places.
+
+    The default encoder is TextEncoder().
+    """
 
     encoder: TextEncoder | None = None
     name: str = "language-model"
@@ -63,11 +80,14 @@ class LanguageModel:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """Nothing is learned. Raises DataError where no item has a text, or above MOST validation places."""
+        """Choose the settings; nothing is learned.
+
+        Raises DataError if no item has a text, or above MOST validation places.
+        """
         require_texts(training, self.name)
         if len(training.watched) > MOST:
             raise DataError(
-                f"{self.name}: not run: {len(training.watched):,} validation places to encode, more than {MOST:,}"
+                f"{self.name}: not run: found {len(training.watched):,} validation places to encode, expected at most {MOST:,}"
             )
         titles = ("", *(item.title for item in training.items))
         texts = unit_texts(np.asarray(training.text), centred=False)

@@ -1,4 +1,4 @@
-"""The honest floor as a model: the items chosen most often in the training part, the same for everyone."""
+"""The simplest baseline as a model: the items chosen most often in the training part, the same for every user."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 
 @dataclass(frozen=True)
 class PopularityRanker:
-    """counts: f32 [N + 1], choices of each row in the training part, 0 in row 0."""
+    """Ranks by `counts`, f32 [N + 1]: choices of each row in the training part; 0 in row 0."""
 
     counts: Floats
     chosen: Mapping[str, Any] = field(default_factory=dict)
 
     def scorer(self, rows: Histories) -> Scorer:
-        """The counts, whoever the user is."""
+        """Score by the counts, the same for every user."""
         scores = torch.from_numpy(self.counts)[None]
 
         def score(places: Rows) -> torch.Tensor:
@@ -33,7 +33,7 @@ class PopularityRanker:
 
 @dataclass(frozen=True)
 class Popularity:
-    """Nothing to set."""
+    """A model without settings."""
 
     name: str = "popularity"
     family: str = "popularity"
@@ -42,7 +42,7 @@ class Popularity:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> PopularityRanker:
-        """Counts. The seed decides nothing."""
+        """Count the choices. The seed has no effect."""
         counted = training.rows.item[training.use & training.rows.choice]
         counts = np.bincount(counted, minlength=len(training.items) + 1).astype(np.float32)
         counts[0] = 0.0

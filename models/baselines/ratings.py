@@ -1,4 +1,4 @@
-"""What the rating predictors learn from: the ratings of the training part, or 1s and drawn 0s where nothing is rated."""
+"""What the rating predictors learn from: the training part's ratings, or 1s and drawn 0s if nothing is rated."""
 
 from __future__ import annotations
 
@@ -21,8 +21,17 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ratings:
-    """R ratings. user, item: i64 [R], rows of the training; value: f64 [R]; scale: (min, max); rated: False where they
-    are 1s for choices and as many drawn 0s."""
+    """R ratings.
+
+    Attributes:
+        user: i64 [R], rows of the training part.
+        item: i64 [R], rows of the training part.
+        value: f64 [R].
+        users: Number of users.
+        items: Number of items.
+        scale: (min, max).
+        rated: False if the values are 1s for choices and the same number of drawn 0s.
+    """
 
     user: Rows
     item: Rows
@@ -33,7 +42,7 @@ class Ratings:
     rated: bool
 
     def trainset(self) -> Trainset:
-        """The same as scikit-surprise takes it; its inner ids are the rows."""
+        """Return the ratings as scikit-surprise takes them. Its inner ids are the rows."""
         by_user: Mapping[int, list[Any]] = defaultdict(list)
         by_item: Mapping[int, list[Any]] = defaultdict(list)
         for user, item, value in zip(self.user.tolist(), self.item.tolist(), self.value.tolist(), strict=True):
@@ -42,13 +51,19 @@ class Ratings:
         return Trainset(by_user, by_item, self.users, self.items + 1, len(self.value), self.scale, {}, {})
 
     def matrix(self) -> csr_matrix:
-        """f64 [U, N + 1]; a 0 that was drawn or rated is stored as an entry. The last rating of a pair stands."""
+        """Return f64 [U, N + 1].
+
+        A 0 that was drawn or rated is stored as an entry. The last rating of a pair counts.
+        """
         return last_values(self.user, self.item, self.value, (self.users, self.items + 1))
 
 
 def ratings(training: TrainingData, seed: int) -> Ratings:
-    """Ratings where the training part has any (choices without one are left out), else 1 for every item chosen and 0 for as
-    many items per user drawn from those not chosen."""
+    """Return the ratings of the training part, leaving out choices without one.
+
+    If it has no ratings, return 1 for every chosen item and 0 for the same number of items per user, drawn from those
+    not chosen.
+    """
     rows, size = training.rows, len(training.items)
     rated = training.use & rows.choice & (rows.numbers[:, 1] > 0)
     if rated.any():
@@ -65,7 +80,7 @@ def ratings(training: TrainingData, seed: int) -> Ratings:
 
 
 def drawn_zeros(chosen: csr_matrix, draw: np.random.Generator) -> tuple[Rows, Rows]:
-    """For each entry of [U, N + 1] one item from 1 to N that the user has not chosen; none where ten draws all fail."""
+    """Draw, for each entry of [U, N + 1], one item from 1 to N that the user has not chosen; none if ten draws fail."""
     user = np.repeat(np.arange(chosen.shape[0]), np.diff(chosen.indptr))
     item = np.zeros(len(user), np.int64)
     taken = user * chosen.shape[1] + chosen.indices  # one number per pair
@@ -78,14 +93,17 @@ def drawn_zeros(chosen: csr_matrix, draw: np.random.Generator) -> tuple[Rows, Ro
 
 
 def values(rows: Histories, at: Rows, scale: tuple[float, float]) -> Doubles:
-    """f64: the ratings of some events, on their own scale again."""
+    """Return the ratings of some events on their original scale, f64."""
     value = scale[0] + (rows.numbers[at, 0].astype(np.float64) + 1.0) / 2.0 * (scale[1] - scale[0])
-    rounded: Doubles = np.round(value, 5)  # the rows are f32
+    rounded: Doubles = np.round(value, 5)  # the histories hold f32
     return rounded
 
 
 def rated_before(rows: Histories, places: Rows, like: Ratings) -> csr_matrix:
-    """f64 [Q, N + 1]: what the user of each place had rated before it (chosen: 1s, where nothing is rated)."""
+    """Return f64 [Q, N + 1]: what the user of each place rated before it.
+
+    If nothing is rated: 1s for what was chosen.
+    """
     line, at = earlier(rows, places)
     counted: Flags = rows.choice[at] & ((rows.numbers[at, 1] > 0) if like.rated else np.bool_(True))
     line, at = line[counted], at[counted]
@@ -94,7 +112,7 @@ def rated_before(rows: Histories, places: Rows, like: Ratings) -> csr_matrix:
 
 
 def last_values(row: Rows, column: Rows, value: Doubles, shape: tuple[int, int]) -> csr_matrix:
-    """Sparse f64; where a pair comes twice, the later value stands. Zeros are kept as entries."""
+    """Return a sparse f64 matrix. If a pair occurs twice, the later value counts. Zeros are kept as entries."""
     pair = row * shape[1] + column
     _, place = np.unique(pair[::-1], return_index=True)
     keep = np.sort(len(pair) - 1 - place)

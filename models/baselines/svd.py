@@ -1,11 +1,11 @@
-"""SVD and SVD++ of scikit-surprise as rankers: items in the order of the rating that is predicted for them.
+"""SVD and SVD++ from scikit-surprise as rankers: they order items by the rating predicted for them.
 
-Y. Koren, Factorization meets the neighborhood, KDD 2008. N. Hug, Surprise, JOSS 5 (52), 2020. They are made to predict ratings,
-not to rank: their place in a ranking table is for reference.
+Y. Koren, Factorization meets the neighborhood, KDD 2008. N. Hug, Surprise, JOSS 5 (52), 2020. They are made to predict
+ratings, not to rank, and are in a ranking table only for reference.
 
-Users are folded in: a learned vector p_u serves where interactions.learned_users allows it; else p_u is the ridge solution
-over the items rated before the place, (Q'Q + FOLD I) p = Q'(r - mu - b_u - b_i), b_u their shrunken mean residual. The y_j
-of SVD++ are always summed over the items had at the place.
+Users are folded in. A learned vector p_u serves if interactions.learned_users allows it. If not, p_u is the ridge
+solution over the items rated before the place, (Q'Q + FOLD I) p = Q'(r - mu - b_u - b_i), where b_u is their shrunken
+mean residual. The y_j of SVD++ are always summed over the user's items before the place.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
 
 FOLD: Final = 2.0  # ridge of the fold-in
-BIAS_FOLD: Final = 5.0  # ratings' worth of pull of a new user's bias to 0
+BIAS_FOLD: Final = 5.0  # pull of a new user's bias to 0, counted in ratings
 PAIRS: Final = 300_000_000
-"""Most pairs of ratings of one user (the sum of squared counts) that SVD++ is fitted on: its time grows with them."""
+"""Most pairs of ratings of one user (the sum of squared counts) on which SVD++ is fitted: its time grows with them."""
 
 SVD_BASE: Settings = {"n_factors": 100, "n_epochs": 20, "reg_all": 0.02, "lr_all": 0.005}
 SVD_CHANGES: tuple[Settings, ...] = (
@@ -47,7 +47,10 @@ SVDPP_CHANGES: tuple[Settings, ...] = ({"reg_all": 0.1}, {"n_factors": 10}, {"n_
 
 @dataclass(frozen=True)
 class SvdRanker:
-    """The library's arrays over the training's rows; implicit: y_j f64 [N + 1, F] of SVD++, None for SVD."""
+    """Ranks with the library's arrays over the rows of the training part.
+
+    `implicit` is y_j f64 [N + 1, F] of SVD++; None for SVD.
+    """
 
     training: TrainingData
     like: Ratings
@@ -58,7 +61,7 @@ class SvdRanker:
     implicit: Doubles | None = None
 
     def scorer(self, rows: Histories) -> Scorer:
-        """b_i + q_i . (p_u + |I|^-1/2 sum of y_j); mu and b_u are the same for all items and left out."""
+        """Score by b_i + q_i . (p_u + |I|^-1/2 sum of y_j). mu and b_u are the same for all items and are left out."""
         learned_at = learned_users(self.training, rows)
 
         def score(places: Rows) -> torch.Tensor:
@@ -89,7 +92,7 @@ class SvdRanker:
 
 @dataclass(frozen=True)
 class Svd:
-    """Tuned: factors, epochs, regularisation, rate."""
+    """SVD with tuned factors, epochs, regularisation, and learning rate."""
 
     name: str = "svd"
     family: str = "collaborative"
@@ -98,7 +101,7 @@ class Svd:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """The seed draws the first factors, and the zeros where nothing is rated."""
+        """Fit. The seed draws the first factors, and the zeros if nothing is rated."""
         like = ratings(training, seed)
         trainset = like.trainset()
 
@@ -111,7 +114,10 @@ class Svd:
 
 @dataclass(frozen=True)
 class SvdPp:
-    """Tuned: regularisation, factors, epochs; half the tries of the others, since one fit takes many times as long."""
+    """SVD++ with tuned regularisation, factors, and epochs.
+
+    It has half the tries of the others, since one fit takes many times as long.
+    """
 
     name: str = "svdpp"
     family: str = "collaborative"
@@ -122,11 +128,11 @@ class SvdPp:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """As Svd. Raises DataError above PAIRS."""
+        """Fit as `Svd` does. Raises DataError above PAIRS."""
         like = ratings(training, seed)
         pairs = int((np.bincount(like.user).astype(np.int64) ** 2).sum())
         if pairs > PAIRS:
-            raise DataError(f"svdpp: not run: {pairs:,} pairs of ratings of one user, more than {PAIRS:,}")
+            raise DataError(f"svdpp: not run: found {pairs:,} pairs of ratings of one user, expected at most {PAIRS:,}")
         trainset = like.trainset()
 
         def fit(settings: Settings) -> SvdRanker:

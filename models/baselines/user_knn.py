@@ -1,7 +1,7 @@
-"""User-kNN with means, the formula of scikit-surprise's KNNWithMeans, for all items of many places at once.
+"""User-kNN with means, by the formula of scikit-surprise's KNNWithMeans, for all items of many places at once.
 
-The library predicts one pair at a time from one fixed user-by-user matrix; here the similarities are those of the history at the
-place (prequential, new users included). A test holds both to the same figures.
+The library predicts one pair at a time from one fixed user-by-user matrix. Here, the similarities are those of the
+history at the place (prequential, new users included). A test checks that both give the same figures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
 
-MOST: Final = 2_000_000_000  # validation places times training ratings: every place looks at all ratings
+MOST: Final = 2_000_000_000  # most validation places times training ratings: every place looks at all ratings
 TUNED_ON: Final = 2_000  # validation places per try
 BASE: Settings = {"similarity": "msd", "k": 40, "min_k": 1}
 CHANGES: tuple[Settings, ...] = (
@@ -38,7 +38,7 @@ CHANGES: tuple[Settings, ...] = (
 
 @dataclass(frozen=True)
 class UserKnnRanker:
-    """kept: f64 [U, N + 1], the training ratings."""
+    """Ranks by similar users. `kept` is f64 [U, N + 1], the training ratings."""
 
     training: TrainingData
     like: Ratings
@@ -48,7 +48,7 @@ class UserKnnRanker:
     min_k: int
 
     def scorer(self, rows: Histories) -> Scorer:
-        """mu_u + sum of sim (r_vi - mu_v) / sum of sim over the k nearest users with sim > 0 who rated the item."""
+        """Score by mu_u + sum of sim (r_vi - mu_v) / sum of sim, over the k nearest raters with sim > 0."""
         learned_at = learned_users(self.training, rows)
         means = row_means(self.kept)
         left = self.kept.copy()
@@ -60,7 +60,7 @@ class UserKnnRanker:
             near = similarities(had, self.kept, self.similarity)
             learned = learned_at(places)
             own = np.flatnonzero(learned >= 0)
-            near[own, learned[own]] = 0.0  # nobody is their own neighbour
+            near[own, learned[own]] = 0.0  # a user is not their own neighbour
             sums = neighbour_means(near, columns, self.k, self.min_k)
             return torch.from_numpy((row_means(had)[:, None] + sums).astype(np.float32))
 
@@ -68,7 +68,10 @@ class UserKnnRanker:
 
 
 def similarities(some: csr_matrix, others: csr_matrix, kind: str) -> Doubles:
-    """f64 [Q, U] as scikit-surprise has them, over the items that both rated: cosine, or 1 / (msd + 1); 0 without any."""
+    """Return the similarities of scikit-surprise, f64 [Q, U], over the items that both rated; 0 if there are none.
+
+    They are the cosine, or 1 / (msd + 1).
+    """
     ones, other_ones = _flags(some), _flags(others)
     dot = (some @ others.T).toarray()
     own = (some.power(2) @ other_ones.T).toarray()
@@ -83,7 +86,10 @@ def similarities(some: csr_matrix, others: csr_matrix, kind: str) -> Doubles:
 
 
 def neighbour_means(near: Doubles, left: csc_matrix, k: int, min_k: int) -> Doubles:
-    """f64 [Q, N + 1]: weighted mean of `left` (f64 [U, N + 1], ratings less their user's mean) over the k nearest raters."""
+    """Return f64 [Q, N + 1]: the weighted mean of `left` over the k nearest raters.
+
+    `left` is f64 [U, N + 1], the ratings minus their user's mean.
+    """
     near = np.maximum(near, 0.0)
     count = np.diff(left.indptr)
     few = np.flatnonzero(count <= k)  # all raters count: one product for all such items
@@ -105,7 +111,7 @@ def neighbour_means(near: Doubles, left: csc_matrix, k: int, min_k: int) -> Doub
 
 
 def row_means(matrix: csr_matrix) -> Doubles:
-    """f64 [rows]: mean of the entries, 0 where there are none."""
+    """Return f64 [rows]: the mean of the entries; 0 if there are none."""
     means: Doubles = np.asarray(matrix.sum(1)).ravel() / np.maximum(np.diff(matrix.indptr), 1)
     return means
 
@@ -118,7 +124,7 @@ def _flags(matrix: Any) -> Any:
 
 @dataclass(frozen=True)
 class UserKnn:
-    """Tuned: similarity, number of neighbours, least number of them."""
+    """User-kNN with tuned similarity, number of neighbours, and minimum number of neighbours."""
 
     name: str = "user-knn"
     family: str = "collaborative"
@@ -129,12 +135,12 @@ class UserKnn:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """The seed draws the zeros where nothing is rated. Raises DataError above MOST."""
+        """Fit. The seed draws the zeros if nothing is rated. Raises DataError above MOST."""
         like = ratings(training, seed)
         places, count = len(training.watched), len(like.value)
         if places * count > MOST:
             raise DataError(
-                f"user-knn: not run: {places:,} places times {count:,} training ratings, more than {MOST:,}"
+                f"user-knn: not run: found {places:,} places times {count:,} training ratings, expected at most {MOST:,}"
             )
         kept = like.matrix()
         return search(

@@ -1,1 +1,1 @@
-"""Comparing models honestly: protocols, the comparison, its summary and the report."""
+"""Compares models fairly: protocols, the comparison, its summary and the report."""

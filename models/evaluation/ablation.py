@@ -1,4 +1,7 @@
-"""freshet with one part left out, or with one that is off by default: what a part is worth is the distance to freshet."""
+"""freshet with one part left out, or with one that is off by default.
+
+The distance to freshet shows what a part is worth.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,14 @@ from models.training.sequential.presets import OFF, ON, texts_given
 from stream.core.errors import DataError
 
 PARTS: Final = (*FEATURES, "text", "neighbours")
-"""What can be left out: each feature beside the item, the items' text, and the sum's other addends (neighbours, popularity)."""
+"""What can be left out: each feature besides the item, the items' text, and the sum's other addends."""
 
 
 class Changed(Freshet):
-    """freshet without one of PARTS, or with it where it is off by default; everything else, the preset too, is as in freshet."""
+    """freshet without one of PARTS, or with it if it is off by default.
+
+    Everything else is as in freshet, also the preset.
+    """
 
     def __init__(self, part: str, preset: str = "auto", fit: Mapping[str, Any] | None = None) -> None:
         network: dict[str, Any] = {}
@@ -33,20 +39,22 @@ class Changed(Freshet):
     def fit(  # type: ignore[override]
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
-        """See models.interfaces.Model. Raises DataError where the data has nothing of the part: the row would be
-        freshet again."""
+        """See models.interfaces.Model.
+
+        Raises DataError if the data does not have the part: the result would be freshet's.
+        """
         if not has(training, self._part):
             raise DataError(f"the data has no {self._part} to read")
         return super().fit(training, seed, report, checkpoint)
 
 
 def row_name(part: str) -> str:
-    """`with-` for what is off by default, else `without-`."""
+    """Return `with-` and the part if it is off by default, else `without-` and the part."""
     return f"with-{part}" if part in OFF else f"without-{part}"
 
 
 def has(training: TrainingData, part: str) -> bool:
-    """Does what is learned from have that part: more than one value of it, or any text?"""
+    """Return whether the training events have that part: more than one value of it, or any text."""
     rows, use = training.rows, training.use
     read: dict[str, Any] = {
         "behaviour": rows.behaviour,

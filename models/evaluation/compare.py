@@ -1,4 +1,4 @@
-"""The harness: every model fitted on the training part, once a seed, then asked to rank what was held back, all alike."""
+"""The harness: it fits every model on the training part, once per seed, and has all of them rank what was held out."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from models.training.tuning import watched
 from stream.core.errors import DataError
 
 CACHE: Final = Path(".cache/evaluate")
-WATCHED: Final = 20_000  # validation choices that are ranked; where there are more, a fixed draw of so many
+WATCHED: Final = 20_000  # validation choices that are ranked; if there are more, a fixed draw of this many
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """One model after one fit on one task. test: ranks i64 [Q] and lists of its places; validation: ranks i64 [V] of the
-    validation choices (WATCHED of them at most) among all items."""
+    """One model after one fit on one task.
+
+    Attributes:
+        seed: Seed of the fit.
+        info: What is kept of the fit.
+        test: Ranks i64 [Q] and lists of the task's places.
+        validation: Ranks i64 [V] of the validation choices (at most WATCHED of them) among all items.
+    """
 
     seed: int
     info: FitInfo
@@ -34,7 +40,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One model on one task: a fit a seed. refused: why it did not run; "" where it did."""
+    """One model on one task, with one fit per seed. `refused` is why it did not run; "" if it ran."""
 
     name: str
     family: str
@@ -44,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All models on one task. training: fingerprint of what fitting read, sha256 (hex)."""
+    """All models on one task. `training` is the key of what fitting read, sha256 (hex)."""
 
     task: EvalTask
     training: str
@@ -52,7 +58,7 @@ class Comparison:
 
     @property
     def ran(self) -> tuple[Outcome, ...]:
-        """Those that have ranks."""
+        """The outcomes that have ranks."""
         return tuple(outcome for outcome in self.outcomes if outcome.fits)
 
 
@@ -63,10 +69,11 @@ def compare(
     cache: Path | None = None,
     report: ProgressCallback = silent,
 ) -> list[Comparison]:
-    """One comparison a task. Tasks that share a training part share the fits.
+    """Make one comparison per task. Tasks that share a training part share the fits.
 
-    cache: folder in which fits and ranks are kept; what is there is not made again, and a fit that was cut off goes on. A model
-    that cannot run on the data (DataError) is left out with its reason. Raises DataError without tasks, models or seeds.
+    `cache` is the folder in which fits and ranks are kept. What is there is not computed again, and an interrupted fit
+    resumes. A model that cannot run on the data (DataError) is left out, with its reason. Raises DataError if there are
+    no tasks, models or seeds.
     """
     if not tasks or not models or not seeds:
         raise DataError(f"{len(tasks)} tasks, {len(models)} models, {len(seeds)} seeds: nothing to compare")
@@ -94,7 +101,7 @@ def _outcomes(
     cache: Path | None,
     report: ProgressCallback,
 ) -> list[Outcome]:
-    """Of one model on tasks of one training part."""
+    """Return the outcomes of one model on tasks that share one training part."""
     plain = Outcome(model.name, family_of(model))
     seeds = seeds[:1] if model.name in UNSEEDED else seeds
     try:
@@ -147,7 +154,10 @@ def _fitted(
 def _fit(
     training: TrainingData, model: Model, seed: int, kept: FitCache, report: ProgressCallback
 ) -> tuple[Ranker, FitInfo]:
-    """Fit, from the checkpoint where there is one; the seconds count what went into it. An earlier fit's figures stay."""
+    """Fit, from the checkpoint if there is one.
+
+    The seconds include what went into it. An earlier fit's figures stay.
+    """
     before, begun = kept.spent(), time.monotonic()
     written = _written(kept.checkpoint)
 
@@ -165,7 +175,7 @@ def _fit(
 
 
 def _written(path: Path | None) -> int:
-    """When the file was last written, in ns; 0 where it is not there."""
+    """Return when the file was last written, in ns; 0 if it does not exist."""
     try:
         return path.stat().st_mtime_ns if path else 0
     except OSError:

@@ -1,4 +1,4 @@
-"""One evaluation from data to figures: a protocol, models by name, and everything found as one JSON document."""
+"""One evaluation from data to figures. It takes a protocol and names of models, and returns one JSON document."""
 
 from __future__ import annotations
 
@@ -28,9 +28,18 @@ SCENES: Final = "scene-transfer"
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be compared, and how. models: names, () for those that the protocol has by default; seeds: how many, from 0;
-    run: to be judged in the place of freshet, on what its training held out; cache: folder of fits, None keeps nothing;
-    preset, max_minutes: see models.evaluation.registry.Wanted."""
+    """What to compare, and how.
+
+    Attributes:
+        protocol: Name of the protocol.
+        models: Names of the models. () for the protocol's default.
+        seeds: Number of seeds, from 0.
+        preset: See models.evaluation.registry.Wanted.
+        max_minutes: See models.evaluation.registry.Wanted.
+        filter_seen: Leave out items that the user has already interacted with.
+        run: A run to evaluate in place of freshet, on what its training held out.
+        cache: Folder of the fit cache. None keeps nothing.
+    """
 
     protocol: str = DEFAULT
     models: Sequence[str] = ()
@@ -43,18 +52,21 @@ class Question:
 
 
 def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback = silent) -> dict[str, Any]:
-    """data, sha256 of its events, and the figures of the protocol's first task (models.evaluation.summary.figures);
-    `also`: the figures of
-    its other tasks; `lift` for scene-transfer. The protocol `rating` has RMSE and MAE instead, first for random folds.
+    """Evaluate models on a data set.
 
-    Raises DataError for names that do not exist, where the data cannot be judged so, and where no model ran.
+    Raises DataError for unknown names, if the protocol does not fit the data, or if no model ran.
+
+    Returns:
+        The data, sha256 of its events, and the figures of the protocol's first task
+        (models.evaluation.summary.figures). `also` holds the figures of its other tasks, and `lift` those of
+        scene-transfer. The protocol `rating` has RMSE and MAE instead, first for random folds.
     """
     if asked.seeds < 1:
-        raise DataError(f"seeds {asked.seeds}: expected 1 or more")
+        raise DataError(f"seeds: found {asked.seeds}, expected 1 or more")
     about = {"data": data.name, "sha256": fingerprint(data.events), "events": len(data.events)}
     if asked.protocol == RATING:
         if asked.run:
-            raise DataError("a run ranks items; the protocol `rating` has no place for it")
+            raise DataError("protocol `rating` cannot evaluate a run: a run ranks items")
         return about | _rating(data, asked, encoder, report)
     tasks, models = _posed(data, asked, encoder, report)
     require_ranking(tasks)
@@ -77,7 +89,7 @@ def _posed(
     data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback
 ) -> tuple[Sequence[EvalTask], Sequence[Model]]:
     names = tuple(asked.models) or MODELS
-    models = make(Wanted(names, asked.preset, asked.max_minutes))  # first, since a wrong name is found at once
+    models = make(Wanted(names, asked.preset, asked.max_minutes))  # first, so that a wrong name is found at once
 
     def encode(texts: Sequence[str]) -> Any:
         return encoder.encode(texts, lambda done, total: report("texts", done, total, "BERT"))
@@ -85,7 +97,9 @@ def _posed(
     if asked.run is None:
         return make_tasks(asked.protocol, data, encode, filter_seen=asked.filter_seen), models
     if asked.protocol != DEFAULT:
-        raise DataError(f"a run has seen what {asked.protocol} holds out; it is judged by {DEFAULT} only")
+        raise DataError(
+            f"protocol {asked.protocol} cannot evaluate a run, which has seen what it holds out; use {DEFAULT}"
+        )
     task = run_task(data, asked.run, encoder, filter_seen=asked.filter_seen)
     return [task], [RunModel(asked.run), *(model for model in models if model.name != RunModel.name)]
 
@@ -100,14 +114,14 @@ def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: Progre
     from models.rating_prediction import rating_protocol
 
     if data.choices != CHOICES:
-        raise DataError("the protocol `rating` foretells every value, whatever it is of: leave --choices out")
+        raise DataError("protocol `rating` predicts the value of every event; leave --choices out")
     names = RATING_MODELS if not asked.models or "all" in asked.models else asked.models
     seeds = tuple(range(asked.seeds))
     first = rating_protocol(data, "random", names, seeds, encoder.encode, report)
     parts = [first]
     try:
         parts.append(rating_protocol(data, "time", names, seeds, encoder.encode, report))
-    except DataError as error:  # no times to split at: the folds stand
+    except DataError as error:  # there are no times to split at, but the folds are valid
         first["notes"].append(f"no split in time: {error}")
     told = [(name, of.get("not run", "")) for part in parts for name, of in part["models"].items()]
     if all(why for _, why in told):

@@ -1,4 +1,7 @@
-"""Every model of the comparison by its name. Modules are imported when their model is asked for, since each brings a library."""
+"""Every model of the comparison by its name.
+
+A model's module is imported only when needed, since each brings a library.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from models.interfaces import Model
 from stream.core.errors import DataError
 
 Factory = Callable[[str, Mapping[str, Any]], Model]
-"""(preset, settings of fitting) -> a model. Models that have neither pass them over."""
+"""Makes a model from (preset, settings of fitting). Models that have neither ignore them."""
 
 
 def _plain(module: str, name: str) -> Factory:
@@ -23,7 +26,7 @@ def _network(module: str, name: str) -> Factory:
 
 
 def _hybrid(preset: str, fit: Mapping[str, Any]) -> Model:
-    """Recurrent + collaborative + content."""
+    """Make the hybrid of a recurrent, a collaborative and a content model."""
     recurrent = _named("models.training.sequential.freshet", "Freshet")(
         preset, fit=fit, name="recurrent", collaborative=False
     )
@@ -39,7 +42,7 @@ def _changed(part: str) -> Factory:
 
 CHANGES: Final = ("without-behaviour", "with-scene", "without-value", "without-gap", "without-comment",
                   "without-action", "without-text", "without-neighbours")  # fmt: skip
-"""Rows of models.evaluation.ablation; here by hand, since that module brings torch."""
+"""Rows of models.evaluation.ablation. They are repeated here because that module imports torch."""
 COMPARED: Final[dict[str, Factory]] = {
     "popularity": _plain("models.baselines.popularity", "Popularity"),
     "item-knn": _plain("models.baselines.item_knn", "ItemKnn"),
@@ -58,16 +61,22 @@ COMPARED: Final[dict[str, Factory]] = {
 }
 ABLATIONS: Final = {name: _changed(name.partition("-")[2]) for name in CHANGES}
 FACTORIES: Final = COMPARED | ABLATIONS
-"""freshet with one part left out each, or with one that is off by default."""
+"""All models: those of COMPARED, and freshet with one part left out, or with one that is off by default (ABLATIONS)."""
 GROUPS: Final = {"all": tuple(COMPARED), "ablations": ("freshet", *ABLATIONS)}
 UNSEEDED: Final = ("popularity", "item-knn", "sequential-knn", "content", "language-model")
-"""Models whose seed decides nothing: fitted once, however many seeds are asked for."""
+"""Models on which the seed has no effect. They are fitted once, for any number of requested seeds."""
 PRESETS: Final = ("auto", "sparse", "dense")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """names: of FACTORIES or of GROUPS; preset: of the networks; max_minutes: of a network's epochs, 0 for no limit."""
+    """Which models to make.
+
+    Attributes:
+        names: Names of FACTORIES or of GROUPS.
+        preset: Preset of the networks.
+        max_minutes: Limit of a network's epochs; 0 for no limit.
+    """
 
     names: Sequence[str]
     preset: str = "auto"
@@ -75,7 +84,7 @@ class Wanted:
 
 
 def make(wanted: Wanted) -> list[Model]:
-    """The models, none twice, in the order asked for. Raises DataError for a name or preset that does not exist."""
+    """Make the models in the requested order, each once. Raises DataError for an unknown name or preset."""
     names = list(dict.fromkeys(name for asked in wanted.names for name in GROUPS.get(asked, (asked,))))
     unknown = [name for name in names if name not in FACTORIES]
     if unknown or not names:
@@ -88,7 +97,10 @@ def make(wanted: Wanted) -> list[Model]:
 
 
 def family_of(model: Model) -> str:
-    """Of the four-way table: popularity, collaborative, content, deep, language model, hybrid; "other" where it says none."""
+    """Return the model's family, or "other" if it has none.
+
+    The families are popularity, collaborative, content, deep, language model and hybrid.
+    """
     return str(getattr(model, "family", "other"))
 
 
@@ -97,6 +109,6 @@ def _named(module: str, name: str) -> Any:
 
 
 def require_preset(name: str) -> None:
-    """Raises DataError where no preset has this name."""
+    """Raise DataError if no preset has this name."""
     if name not in PRESETS:
         raise DataError(f"preset {name}: expected one of {', '.join(PRESETS)}")

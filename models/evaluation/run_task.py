@@ -1,4 +1,4 @@
-"""A run folder judged by the harness: on the choices that its training held back, as the worker would serve it."""
+"""Evaluates a run folder in the harness: on the choices that its training held out, as the worker would serve it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stream.core.errors import DataError
 
 @dataclass(frozen=True)
 class RunModel:
-    """A run as a model that is fitted already."""
+    """A run as a model that is already fitted."""
 
     run: Run
     name: str = "freshet"
@@ -36,7 +36,7 @@ class RunModel:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """A fingerprint of all that is served."""
+        """A hash of everything that is served."""
         run = self.run
         weights = [value.numpy() for value in run.network.state_dict().values()]
         near = run.neighbours
@@ -45,7 +45,7 @@ class RunModel:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
-        """The run's sum, as the worker serves it. Nothing is fitted."""
+        """Return the run's sum, as the worker serves it. Nothing is fitted."""
         run = self.run
         return BlendRanker(NetworkRanker(run.network), run.neighbours, run.blend, log_popularity(run.popularity))
 
@@ -53,10 +53,10 @@ class RunModel:
 def run_task(
     data: DataSet, run: Run, encoder: TextEncoder, holdout: int | None = None, *, filter_seen: bool = True
 ) -> EvalTask:
-    """The last `holdout` choices of each user (as in its training unless given), and the training part that the run had.
+    """Return the task of the last `holdout` choices of each user, with the training part that the run had.
 
-    Raises DataError where the run was trained on other events, since held-out choices may then have been learned, and where
-    nothing is held out.
+    By default `holdout` is that of the run's training. Raises DataError if nothing is held out, or if the run was
+    trained on other events, since it may then have learned held-out choices.
     """
     if data.choices != run.spec.choices:
         raise DataError(
@@ -72,16 +72,16 @@ def run_task(
     split = split_last(data, last)
     if fingerprint(split.train) != run.data.sha256:
         raise DataError(
-            f"the run was trained on {run.data.events} events of {run.data.name}, not on the {len(split.train)} before "
+            f"the run was trained on {run.data.events} events of {run.data.name}, not on the {len(split.train)} events before "
             f"the last {last} choices of each user of {data.name}"
         )
     training, _ = training_part(data, settings, encoder, reading=run.reading)
     if training.item_ids != run.item_ids:
-        raise DataError(f"the run's catalogue of {len(run.item_ids)} items is not that of {data.name}")
+        raise DataError(f"the run's catalogue of {len(run.item_ids)} items differs from that of {data.name}")
     rows = read_histories(split.train, split.held, run.item_ids, run.spec, encoder.encode, run.reading)
     places = np.flatnonzero(rows.judged)
     if not len(places):
-        raise DataError(f"{data.name}: no user has enough choices to hold the last {last} back")
+        raise DataError(f"{data.name}: no user has enough choices to hold out the last {last}")
     order = ordered(data)
     left = left_out(order, few_choices(order, held_last(data, last).to_numpy()[order.at], last))
     about = {"last": last, "run": run.data.sha256}

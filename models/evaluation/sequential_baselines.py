@@ -1,4 +1,4 @@
-"""SASRec and GRU4Rec in the same harness: same loss, same data, same early stopping, ids only as published."""
+"""SASRec and GRU4Rec in the same harness: same loss, same data, same early stopping, and ids only, as published."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ IDS_ONLY = {"item_text": False, "features": ()}
 
 
 def sasrec(preset: str = "auto", fit: Mapping[str, Any] | None = None) -> NetworkModel:
-    """W.-C. Kang and J. McAuley, ICDM 2018, with full cross-entropy (A. Klenitskiy and A. Vasilev, RecSys 2023): two blocks of
-    causal attention over the last 50 events. fit: fields of FitSettings over the preset's."""
+    """Make SASRec with full cross-entropy: two blocks of causal attention over the last 50 events.
+
+    W.-C. Kang and J. McAuley, ICDM 2018; A. Klenitskiy and A. Vasilev, RecSys 2023. `fit` holds fields of FitSettings
+    that override the preset's.
+    """
     network = {"kind": "attention", "blocks": 2, "window": 50, **IDS_ONLY}
     return NetworkModel("sasrec", preset, network, {"length": 50, **(fit or {})})
 
 
 def gru4rec(preset: str = "auto", fit: Mapping[str, Any] | None = None) -> NetworkModel:
-    """B. Hidasi and A. Karatzoglou, CIKM 2018, with full cross-entropy: one GRU, no residual path, no feed-forward."""
+    """Make GRU4Rec with full cross-entropy: one GRU, no residual path, no feed-forward.
+
+    B. Hidasi, A. Karatzoglou, CIKM 2018.
+    """
     network = {"kind": "gru", "blocks": 1, "residual": False, "feed": False, **IDS_ONLY}
     return NetworkModel("gru4rec", preset, network, fit)

@@ -1,4 +1,4 @@
-"""The figures of a comparison, as JSON values: means, their intervals, and how far each model is from the best of the others."""
+"""The figures of a comparison as JSON values: means, intervals, and each model's distance to the best of the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.metrics.popularity import popularity
 from models.training.degenerate import notes
 
 PAIRED: Final = ("HR@10", "NDCG@10", "MRR@10")
-"""Metrics whose differences to other models have intervals; precision and F1 are HR times a number."""
+"""Metrics whose differences to other models have intervals. Precision and F1 are HR times a constant."""
 BEST_BY: Final = "NDCG@10"
 FLOOR: Final = "popularity"
 OURS: Final = "freshet"
@@ -26,13 +26,16 @@ GROUPED: Final = ("HR@10", "NDCG@10")
 
 
 def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
-    """protocol, what else decides it, judged places and users, which topics' events count as choices, what is left out, notes
-    (models.training.degenerate.notes), and `models`: name -> test, validation, intervals, seconds, ...
+    """Summarise a comparison.
 
-    intervals: 95 %, of users drawn with replacement, the same draws for all models: of each metric, of its difference to the best
-    other model by test NDCG@10, to popularity and to freshet ("NDCG@10 - sasrec"), and of that difference in percent of the
-    other model's figure ("NDCG@10 over sasrec, %"). seconds: to fit, mean over seeds. A model that did not run has
-    {"not run": why}.
+    The result has the protocol, what else decides it, the evaluated places and users, the topics whose events count as
+    choices, what is left out, notes (models.training.degenerate.notes), and `models`: name -> test, validation,
+    intervals, seconds, ... A model that did not run has {"not run": why}.
+
+    The intervals are 95 %, of users drawn with replacement, with the same draws for all models. They are given for each
+    metric, for its difference to the best other model by test NDCG@10, to popularity and to freshet ("NDCG@10 -
+    sasrec"), and for that difference in percent of the other model's figure ("NDCG@10 over sasrec, %"). The seconds are
+    the time to fit, averaged over seeds.
     """
     task = comparison.task
     owners = owners_of(task)
@@ -86,25 +89,25 @@ def _one(outcome: Outcome, task: EvalTask, values: Mapping[str, Doubles]) -> dic
 
 
 def test_values(outcome: Outcome) -> dict[str, Doubles]:
-    """Every figure of ACCURACY at every place, f64 [Q], mean over the seeds."""
+    """Compute every figure of ACCURACY at every place, f64 [Q], averaged over the seeds."""
     found = [accuracy(fit.test.rank) for fit in outcome.fits]
     return {name: np.mean([one[name] for one in found], axis=0) for name in ACCURACY}
 
 
 def owners_of(task: EvalTask) -> Rows:
-    """i64 [Q]: what is drawn as one."""
+    """Return i64 [Q]: the unit that is drawn, for each place."""
     return task.rows.owner()[task.places] if task.owners is None else task.owners
 
 
 def rivals(name: str, values: Mapping[str, Mapping[str, Doubles]]) -> list[str]:
-    """Which models `name` is set against: the best of the others, popularity, and freshet."""
+    """Return the models that `name` is compared with: the best of the others, popularity, and freshet."""
     others = [other for other in values if other != name]
     best = sorted(others, key=lambda other: -float(values[other][BEST_BY].mean()))[:1]
     return list(dict.fromkeys([*best, *(other for other in (FLOOR, OURS) if other in others)]))
 
 
 def intervals(name: str, drawn: Mapping[str, Doubles], others: Sequence[str]) -> dict[str, list[float]]:
-    """See `figures`. drawn: f64 [draws, M] of each model, columns as in ACCURACY."""
+    """Compute the intervals described in `figures`. `drawn`: f64 [draws, M] of each model, columns as in ACCURACY."""
     out = {metric: ends(drawn[name][:, at]) for at, metric in enumerate(ACCURACY)}
     for other in others:
         for metric in PAIRED:
@@ -118,7 +121,7 @@ def intervals(name: str, drawn: Mapping[str, Doubles], others: Sequence[str]) ->
 def drawn_of(
     values: Mapping[str, Mapping[str, Doubles]], names: Sequence[str], inside: Flags, owners: Rows
 ) -> dict[str, Doubles]:
-    """f64 [draws, M] of each model: drawn means of the metrics `names` over the places `inside`."""
+    """Return f64 [draws, M] of each model: drawn means of the metrics `names` over the places `inside`."""
     if not values:
         return {}
     table = np.stack([of[name][inside] for of in values.values() for name in names], 1)
@@ -129,8 +132,11 @@ def drawn_of(
 def by_group(
     task: EvalTask, values: Mapping[str, Mapping[str, Doubles]], owners: Rows
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Per model: users by how many training events they have, and what they took by how often it was chosen in training, each
-    a list of group, judged, metrics and intervals."""
+    """Compute figures by group, for each model.
+
+    Users are grouped by their number of training events, items by how often they were chosen in training. Each of the
+    two is a list of group, judged, metrics and intervals.
+    """
     activity, names = activity_groups(training_events(task))
     popular = popularity_groups(training_counts(task.training))[task.rows.item[task.places]]
     out: dict[str, dict[str, list[dict[str, Any]]]] = {model: {"users": [], "items": []} for model in values}
@@ -149,13 +155,13 @@ def by_group(
 
 
 def training_counts(training: TrainingData) -> Rows:
-    """i64 [N + 1]: how often each item was chosen in the training part."""
-    rows = replace(training.rows, weight=None)  # a share of choices, whatever each is worth
+    """Return i64 [N + 1]: how often each item was chosen in the training part."""
+    rows = replace(training.rows, weight=None)  # every choice counts the same, whatever its weight
     return popularity(rows, len(training.items), training.use).astype(np.int64)
 
 
 def training_events(task: EvalTask) -> Rows:
-    """i64 [Q]: events of the training part that the user of each place has; 0 for users held out of it."""
+    """Return i64 [Q]: the number of training events of each place's user; 0 for users held out of the training part."""
     training = task.training
     events = np.bincount(training.rows.owner(), training.use, len(training.rows.users)).astype(np.int64)
     of = dict(zip(training.rows.users, events.tolist(), strict=True))
@@ -164,7 +170,7 @@ def training_events(task: EvalTask) -> Rows:
 
 
 def lift(whole: Comparison, alone: Comparison) -> dict[str, Any]:
-    """Per model: what it gains on the same places when it has more to look at, with paired intervals."""
+    """Compute each model's gain on the same places from the additional history, with paired intervals."""
     owners = owners_of(whole.task)
     other = {outcome.name: test_values(outcome) for outcome in alone.ran}
     out: dict[str, Any] = {}
@@ -181,7 +187,7 @@ def lift(whole: Comparison, alone: Comparison) -> dict[str, Any]:
 
 
 def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each name; those that are not numbers are left out, since JSON has none."""
+    """Average each name's figures. NaN is left out, since JSON has no NaN."""
     if not found:
         return {}
     means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}

@@ -1,6 +1,6 @@
-"""Intervals of means over places, bootstrapped over users: a user's places are not independent.
+"""Bootstraps intervals of means over places. It draws users, because the places of one user are not independent.
 
-B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993. The draws are the same for everything that is compared, hence
+B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993. All compared models share the same draws, so
 differences are paired.
 """
 
@@ -14,13 +14,13 @@ from models.data.histories import Rows
 from models.metrics.metrics import Doubles
 
 DRAWS: Final = 2000
-AT_ONCE: Final = 50  # draws held at a time
+AT_ONCE: Final = 50  # draws held in memory at a time
 
 
 def drawn_means(values: Doubles, owners: Rows, draws: int = DRAWS, seed: int = 0) -> Doubles:
-    """f64 [draws, M]: means of the columns of `values` f64 [Q, M] over the places of users drawn with replacement.
+    """Return f64 [draws, M]: column means of `values` f64 [Q, M] over the places of users drawn with replacement.
 
-    owners: i64 [Q], the user of each place; all users of one number are one unit.
+    `owners` is i64 [Q], the user of each place. All users with the same number are one unit.
     """
     people, place = np.unique(owners, return_inverse=True)
     total = np.stack([np.bincount(place, column, len(people)) for column in values.T], 1)  # (U, M)
@@ -37,5 +37,5 @@ def drawn_means(values: Doubles, owners: Rows, draws: int = DRAWS, seed: int = 0
 
 
 def ends(means: Doubles) -> list[float]:
-    """[2.5 %, 97.5 %] of drawn means."""
+    """Return the [2.5 %, 97.5 %] percentiles of drawn means."""
     return [float(value) for value in np.percentile(means, [2.5, 97.5])]

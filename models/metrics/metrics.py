@@ -1,6 +1,6 @@
-"""Figures of ranked lists. Of one place first, so that they can be averaged over seeds and bootstrapped over users.
+"""Metrics of ranked lists, first per place, so that they can be averaged over seeds and bootstrapped over users.
 
-There is one relevant item a place, the one that was taken, hence recall@k = HR@k. Ranks count from 0; MISSED counts as no hit.
+Each place has one relevant item, the one that was taken, so recall@k = HR@k. Ranks count from 0; MISSED is not a hit.
 
     HR@k = [rank < k]    NDCG@k = [rank < k] / log2(rank + 2)    MRR@k = [rank < k] / (rank + 1)
     precision@k = HR@k / k    F1@k = 2 precision recall / (precision + recall) = 2 HR@k / (k + 1)
@@ -28,7 +28,7 @@ SPREAD: Final = tuple(f"{name}@{LIST}" for name in ("coverage", "diversity", "no
 
 
 def accuracy(rank: Ranks) -> dict[str, Doubles]:
-    """Every figure of ACCURACY, f64 [Q], of ranks i64 [Q]."""
+    """Compute every metric of ACCURACY, f64 [Q], from ranks i64 [Q]."""
     out: dict[str, Doubles] = {}
     for k in CUTS:
         hit = (rank < k).astype(np.float64)
@@ -42,8 +42,13 @@ def accuracy(rank: Ranks) -> dict[str, Doubles]:
 
 
 def spread(top: Lists, text: Floats, counts: Rows) -> dict[str, float]:
-    """Every figure of SPREAD, of lists i32 [Q, >= LIST] (0: no item). text: f32 [N + 1, X]; counts: i64 [N + 1], how often each
-    item was chosen in the training part. A figure that the data cannot give is NaN."""
+    """Compute every metric of SPREAD. A metric that the data cannot give is NaN.
+
+    Args:
+        top: Lists i32 [Q, >= LIST]; 0 means no item.
+        text: f32 [N + 1, X].
+        counts: i64 [N + 1], how often each item was chosen in the training part.
+    """
     lists = top[:, :LIST]
     times = recommended_times(lists, len(counts) - 1)
     return {
@@ -55,14 +60,15 @@ def spread(top: Lists, text: Floats, counts: Rows) -> dict[str, float]:
 
 
 def recommended_times(lists: Lists, items: int) -> Rows:
-    """i64 [N]: in how many of the lists each item stands."""
+    """Return i64 [N]: how many of the lists contain each item."""
     return np.bincount(lists.ravel(), minlength=items + 1)[1:].astype(np.int64)
 
 
 def diversity(lists: Lists, text: Floats) -> float:
-    """Intra-list diversity: 1 - the mean cosine of all pairs of a list's items, mean over lists. C.-N. Ziegler et al., WWW 2005.
+    """Compute the intra-list diversity: 1 - the mean cosine of all pairs of a list's items, averaged over lists.
 
-    Items without a text are passed over; lists with fewer than two others too. NaN where none is left.
+    C.-N. Ziegler et al., WWW 2005. Items without a text are skipped, and so are lists with fewer than two other items.
+    The result is NaN if no list is left.
     """
     length = np.linalg.norm(text, axis=1, keepdims=True)
     has = (length[:, 0] > 0) & (np.arange(len(text)) > 0)
@@ -71,7 +77,7 @@ def diversity(lists: Lists, text: Floats) -> float:
     for at in range(0, len(lists), 4096):
         some = lists[at : at + 4096]
         count = has[some].sum(1)
-        # The sum over ordered pairs is the squared length of the sum, less the n ones of the items with themselves.
+        # The sum over ordered pairs is the squared length of the sum, minus the n ones of each item with itself.
         pairs = (unit[some].sum(1, dtype=np.float64) ** 2).sum(1) - count
         use = count > 1
         total += float((1.0 - pairs[use] / (count[use] * (count[use] - 1))).sum())
@@ -80,7 +86,9 @@ def diversity(lists: Lists, text: Floats) -> float:
 
 
 def novelty(lists: Lists, counts: Rows) -> float:
-    """Mean of -log2 (n_i + 1) / (sum of n + N) over a list's items, mean over lists; the 1 keeps unseen items finite.
+    """Compute the mean of -log2 (n_i + 1) / (sum of n + N) over a list's items, averaged over lists.
+
+    The 1 keeps unseen items finite.
 
     T. Zhou et al., Solving the apparent diversity-accuracy dilemma of recommender systems, PNAS 107 (10), 2010.
     """
@@ -92,7 +100,7 @@ def novelty(lists: Lists, counts: Rows) -> float:
 
 
 def gini(times: Rows) -> float:
-    """Gini coefficient: 0 where all items are recommended equally often, near 1 where one item is recommended always."""
+    """Compute the Gini coefficient: 0 if all items are recommended equally often, near 1 if always the same one."""
     ordered = np.sort(times).astype(np.float64)
     if not ordered.sum():
         return float("nan")
@@ -101,9 +109,10 @@ def gini(times: Rows) -> float:
 
 
 def activity_groups(events: Rows) -> tuple[Rows, tuple[str, ...]]:
-    """events: i64 [Q], training events of each place's user -> i64 [Q] group, and the groups' names: quarters of the places.
+    """Group the places into quarters by activity.
 
-    Groups that would be empty (many users with as many events) are not among the names.
+    `events` is i64 [Q], the number of training events of each place's user. Returns the group of each place, i64 [Q],
+    and the groups' names. Groups that would be empty (because many users have the same number of events) have no name.
     """
     edges = np.unique(np.quantile(events, (0.25, 0.5, 0.75), method="lower")) if len(events) else np.zeros(0)
     group = np.searchsorted(edges, events, side="left")
@@ -121,8 +130,12 @@ POPULARITY: Final = ("head", "mid", "tail", "unseen")
 
 
 def popularity_groups(counts: Rows) -> Rows:
-    """i64 [N + 1], places in POPULARITY. head: the items chosen most that make up a fifth of all choices; tail: those chosen
-    least that make up another; unseen: not chosen in the training part at all."""
+    """Return i64 [N + 1], indices into POPULARITY.
+
+    head: the most chosen items, which make up a fifth of all choices.
+    tail: the least chosen items, which make up another fifth.
+    unseen: items not chosen in the training part at all.
+    """
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
     share = before / max(1, int(counts.sum()))

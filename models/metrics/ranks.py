@@ -1,4 +1,4 @@
-"""Ranks of what users chose next, over the full catalogue, seen items left out; and the figures made of them."""
+"""Ranks of what users chose next, over the full catalogue without seen items, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ QUERIES = 512  # states scored at a time
 
 Ranks = NDArray[np.int64]
 MISSED = np.iinfo(np.int64).max
-"""Rank of an item that cannot be in the slate: unknown, seen before, or of a score that is no finite number."""
+"""Rank of an item that cannot be in the slate: it is unknown, was seen before, or its score is not a finite number."""
 
 
 def seen_before(rows: Histories, places: Rows) -> Iterator[Rows]:
-    """For each event: the item rows that its user has had before it."""
+    """Yield, for each event, the item rows that its user interacted with before it."""
     starts = rows.begins(places)
     for begin, place in zip(starts.tolist(), places.tolist(), strict=True):
         yield rows.item[begin:place]
 
 
 def ranks(rows: Histories, places: Rows, score: Callable[[Rows], Tensor], *, filter_seen: bool = True) -> Ranks:
-    """Rank from 0 of the item of each event at `places`, by `worst_ranks`. score: places [Q] -> f32 [Q, N + 1]."""
+    """Rank the item of each event at `places`, from 0, by `worst_ranks`. score: places [Q] -> f32 [Q, N + 1]."""
     out = np.full(len(places), MISSED)
     for at in range(0, len(places), QUERIES):
         some = places[at : at + QUERIES]
@@ -39,29 +39,33 @@ def ranks(rows: Histories, places: Rows, score: Callable[[Rows], Tensor], *, fil
 
 
 def worst_ranks(scores: Tensor, wanted: Tensor) -> Tensor:
-    """The one definition of rank, the worst case for the model: i64 [Q], from 0, how many other items score no less than the
-    wanted one. scores: f32 [Q, N + 1], -inf for items that are not ranked; row 0 never counts. wanted: i64 [Q], item rows.
+    """Compute the rank, i64 [Q], from 0: how many other items score no less than the wanted one.
 
-    Of equal scores the wanted item stands last, so that the order of the catalogue is worth nothing; a score that is NaN
-    counts as no less than any. MISSED where the wanted item is row 0 or its own score is no finite number.
+    This is the one definition of rank, and the worst case for the model. Of equal scores the wanted item comes last, so
+    that the order of the catalogue gives no advantage. A NaN score counts as no less than any other. The rank is MISSED
+    if the wanted item is row 0 or its own score is not a finite number.
+
+    Args:
+        scores: f32 [Q, N + 1], -inf for items that are not ranked. Row 0 never counts.
+        wanted: i64 [Q], item rows.
     """
     own = scores.gather(1, wanted[:, None])
-    others = ~(scores < own)  # with NaN: whatever is not below
+    others = ~(scores < own)  # NaN compares as "not below"
     others[:, 0] = False
     return torch.where((wanted > 0) & own[:, 0].isfinite(), others.sum(1) - 1, MISSED)
 
 
 def popularity_ranks(counts: NDArray[np.float32], rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:
-    """Ranks by one score per item, the same for everyone. counts: f32 [N + 1]."""
+    """Compute ranks from one score per item, the same for every user. `counts` is f32 [N + 1]."""
     scores = torch.from_numpy(counts)[None]
     return ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
 
 
 def hits(of: Ranks, k: int = 10) -> NDArray[np.float64]:
-    """1 where the item stood among the first k."""
+    """Return 1 for each item among the first k, else 0."""
     return (of < k).astype(np.float64)
 
 
 def gains(of: Ranks, k: int = 10) -> NDArray[np.float64]:
-    """NDCG@k with one relevant item: 1 / log2(rank + 2) among the first k, else 0."""
+    """Compute NDCG@k with one relevant item: 1 / log2(rank + 2) if it is among the first k, else 0."""
     return np.where(of < k, 1.0 / np.log2(np.minimum(of, k) + 2.0), 0.0)

@@ -1,4 +1,4 @@
-"""What a fitted model recommends at each place, and where it ranks what the user took there; a batch of places at a time."""
+"""What a fitted model recommends at each place, and the rank of what the user took there, in batches of places."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ TOP: Final = 20
 
 
 class Lists(NamedTuple):
-    """rank: i64 [Q], from 0, of what was taken, MISSED where it could not be recommended; top: i32 [Q, TOP], item rows, best
-    first, 0 where there are no more."""
+    """The ranks and lists of a model.
+
+    Attributes:
+        rank: i64 [Q], from 0, of the item that was taken. MISSED if it could not be recommended.
+        top: i32 [Q, TOP], item rows, best first. 0 if there are no more.
+    """
 
     rank: Ranks
     top: NDArray[np.int32]
@@ -37,10 +41,11 @@ def recommended(
     name: str = "model",
     report: ProgressCallback = silent,
 ) -> Lists:
-    """Rank the items at `places` of `rows`. candidates, groups: see models.interfaces.EvalTask.
+    """Rank the items at `places` of `rows`. For `candidates` and `groups` see models.interfaces.EvalTask.
 
-    Ranks are by `models.metrics.ranks.worst_ranks`; in the lists, of equal scores the item of the lower row comes first, as it is
-    served. Raises DataError where a score is NaN or infinite (-inf is no recommendation): the model has diverged.
+    Ranks are by `models.metrics.ranks.worst_ranks`. In the lists, of equal scores the item of the lower row comes
+    first, as in serving. Raises DataError if a score is NaN or infinite: the model has diverged. -inf is allowed and
+    means that the item is not recommended.
     """
     rank, top = np.full(len(places), MISSED), np.zeros((len(places), TOP), np.int32)
     for at in range(0, len(places), QUERIES):
@@ -63,18 +68,21 @@ def recommended(
 
 
 def first(scores: Tensor, count: int) -> Tensor:
-    """f32 [Q, N + 1] -> i64 [Q, count], the rows of the highest scores, of equal ones the lower row first (topk takes any)."""
+    """Return i64 [Q, count], the rows of the highest scores f32 [Q, N + 1].
+
+    Of equal scores the lower row comes first (topk takes any).
+    """
     least = scores.topk(count, 1).values[:, -1:]
     tied = scores == least
     above = scores > least
     chosen = above | (tied & (tied.cumsum(1, dtype=torch.int32) <= count - above.sum(1, keepdim=True)))
-    row = chosen.nonzero()[:, 1].reshape(len(scores), count)  # in the order of the rows
+    row = chosen.nonzero()[:, 1].reshape(len(scores), count)  # in row order
     order = scores.gather(1, row).sort(dim=1, descending=True, stable=True).indices
     return row.gather(1, order)
 
 
 def seen_before(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
-    """All items that the users of the places had before them: the number of the place, and the item's row."""
+    """Return all items that the users of the places saw before them, as index of the place and row of the item."""
     starts = rows.begins(places)
     counts = places - starts
     line = np.repeat(np.arange(len(places)), counts)
@@ -84,5 +92,5 @@ def seen_before(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
 
 def _groups(groups: Rows | None) -> NDArray[Any]:
     if groups is None:
-        raise ValueError("candidates by group need the group of each place: this is a bug")
+        raise ValueError("candidates by group need `groups`, the group of each place: this is a bug")
     return groups

@@ -1,14 +1,15 @@
-"""How the parts of a score add up: recurrent interest, neighbours of the last items, and popularity while little is known.
+"""How the parts of a score add up: recurrent interest, neighbours of the last items, and popularity for new users.
 
 score(user, item) = query(h) . item
                   + neighbour * sum over the user's last `last` choices j of fade^age(j) * weight(j, item)
                   + prior * evidence / (evidence + n) * log-popularity(item)
 
-age: 0 for the newest choice, counted over the choices of items that the catalogue has (`Histories.choice`); n: events of the
-user so far, all of them; weight: models/training/neighbours.py; log-popularity: centred, row 0 and items unseen in
-training have 0.
-Long term is the state, short term the last items; which counts how much is chosen on validation. The worker serves the very
-same sum: `blend_scores` is what the exported graph is held against.
+age: 0 for the newest choice. It counts the choices of items that are in the catalogue (`Histories.choice`).
+n: the number of all events of the user so far.
+weight: see models/training/neighbours.py.
+log-popularity: centred; 0 for row 0 and for items unseen in training.
+The state is the long-term interest, the last items the short-term one. Validation chooses their shares. The worker
+serves the same sum: `blend_scores` is the reference for the exported graph.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from models.data.histories import Floats, Histories, Rows
 
 @dataclass(frozen=True)
 class Blend:
-    """The five numbers of the sum above. neighbour = prior = 0: the recurrent score alone."""
+    """The five numbers of the sum above. With neighbour = prior = 0 only the recurrent score is left."""
 
     last: int = 20
     fade: float = 0.6
@@ -34,26 +35,33 @@ class Blend:
     evidence: float = 2.0
 
     def decay(self) -> Floats:
-        """f32 [last]: what a neighbour's weight is multiplied with, by age."""
+        """Return f32 [last]: the factor of a neighbour's weight, by age."""
         return (self.neighbour * self.fade ** np.arange(self.last, dtype=np.float64)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The K nearest rows of every item row: index i64 [N + 1, K], weight f32 [N + 1, K]; unused places have index and
-    weight 0, and so has row 0. K = 0: there are none."""
+    """The K nearest rows of every item row. K = 0 means that there are none.
+
+    Attributes:
+        index: i64 [N + 1, K]. 0 at unused places and in row 0.
+        weight: f32 [N + 1, K]. 0 at unused places and in row 0.
+    """
 
     index: Rows
     weight: Floats
 
 
 def no_neighbours(items: int = 0) -> Neighbours:
-    """K = 0, for a model without them. items: N."""
+    """Return K = 0, for a model without neighbours. `items` is N."""
     return Neighbours(np.zeros((items + 1, 0), np.int64), np.zeros((items + 1, 0), np.float32))
 
 
 def log_popularity(counts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Interactions f32 [N + 1] -> log(1 + count) less its mean over the rows that have any; 0 elsewhere and in row 0."""
+    """Turn interactions f32 [N + 1] into log(1 + count) minus its mean over the rows that have any.
+
+    Rows without interactions, and row 0, get 0.
+    """
     out = np.log1p(counts.astype(np.float64))
     had = counts > 0
     had[0] = False
@@ -62,9 +70,9 @@ def log_popularity(counts: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def recent_choices(rows: Histories, begins: Rows, ends: Rows, last: int) -> Rows:
-    """The last choices of B users: i64 [R, 3] of (place of the user, item row, age), each user's newest first.
+    """Return the last choices of B users: i64 [R, 3] of (index of the user, item row, age), each user's newest first.
 
-    begins, ends: i64 [B], which events of each user count, `ends` excluded. The worker's counterpart is
+    begins, ends: i64 [B], the range of events that counts for each user, without `ends`. The worker's counterpart is
     stream.core.fold.recent_choices.
     """
     places = np.flatnonzero(rows.choice)
@@ -79,10 +87,17 @@ def recent_choices(rows: Histories, begins: Rows, ends: Rows, last: int) -> Rows
 def blend_scores(
     scores: Tensor, recent: Rows, count: Rows, blend: Blend, neighbours: Neighbours, log_popularity: Floats
 ) -> Tensor:
-    """The sum above from its first part: query(h) . item f32 [B, M] -> f32 [B, M], a new tensor.
+    """Compute the sum above from its first part, as a new tensor f32 [B, M].
 
-    recent: i64 [R, 3] as `recent_choices` gives, rows without neighbours as 0; count: i64 [B], n; log_popularity: f32
-    [N + 1]. M may be above N + 1: rows of items that came after training have no neighbours and no popularity.
+    M may exceed N + 1: rows of items that came after training have no neighbours and no popularity.
+
+    Args:
+        scores: query(h) . item, f32 [B, M].
+        recent: i64 [R, 3], as `recent_choices` returns it. Item rows without neighbours are given as 0.
+        count: i64 [B], n.
+        blend: The weights.
+        neighbours: The neighbours of the items.
+        log_popularity: f32 [N + 1].
     """
     out = scores.clone()
     if blend.prior:

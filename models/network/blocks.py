@@ -1,6 +1,7 @@
-"""Recurrences with O(1) work an event, and attention to compare with. Each knows two forms that give the same numbers.
+"""Recurrences with O(1) work per event, and attention to compare with.
 
-Every recurrence keeps two vectors of W numbers a user, h and c. Shapes: B users, T events, W width.
+Every recurrence has two forms, `unroll` and `step`, that give the same numbers. It keeps two vectors of W numbers per
+user, h and c. Shapes: B users, T events, W width.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ KINDS: Final = (*RECURRENT, "attention")
 
 
 class Recurrence(Protocol):
-    """unroll: x [B, T, W], h and c [B, W] -> outputs [B, T, W], last h, last c. step: the same for one event, x [B, W]."""
+    """Applies events to a state.
+
+    unroll: x [B, T, W], h and c [B, W] -> outputs [B, T, W], last h, last c. step: the same for one event, x [B, W].
+    """
 
     def unroll(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 
@@ -24,7 +28,7 @@ class Recurrence(Protocol):
 
 
 class LSTM(nn.Module):
-    """S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9 (8), 1997."""
+    """The LSTM of S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9 (8), 1997."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,7 +47,10 @@ class LSTM(nn.Module):
 
 
 class GRU(nn.Module):
-    """K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014. c stays as it is."""
+    """The GRU of Cho et al. It leaves c unchanged.
+
+    K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,10 +71,10 @@ class GRU(nn.Module):
 
 
 class LRU(nn.Module):
-    """A diagonal complex recurrence: A. Orvieto et al., Resurrecting Recurrent Neural Networks for Long Sequences, ICML 2023;
-    for recommendation Z. Yue et al., Linear Recurrent Units for Sequential Recommendation, WSDM 2024.
+    """A diagonal complex recurrence. h is the real part and c the imaginary part of the state.
 
-    h is the real part and c the imaginary part of the state.
+    A. Orvieto et al., Resurrecting Recurrent Neural Networks for Long Sequences, ICML 2023. For recommendation: Z. Yue
+    et al., Linear Recurrent Units for Sequential Recommendation, WSDM 2024.
     """
 
     def __init__(self, width: int) -> None:
@@ -79,7 +86,7 @@ class LRU(nn.Module):
         self.write = nn.Linear(2 * width, width)
 
     def _turn(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Real and imaginary part of lambda, and the factor that keeps the state's size: f32 [W] each."""
+        """Return the real and imaginary part of lambda, and the factor that keeps the state's size: f32 [W] each."""
         radius = torch.exp(-torch.exp(self.decay))
         angle = torch.exp(self.phase)
         return radius * torch.cos(angle), radius * torch.sin(angle), torch.sqrt(1 - radius**2)
@@ -101,8 +108,11 @@ class LRU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention over a window, with learned positions: W.-C. Kang and J. McAuley, Self-Attentive Sequential
-    Recommendation, ICDM 2018. It keeps no state, so it has no step: it is here to compare with."""
+    """Causal self-attention over a window, with learned positions. It is here to compare with.
+
+    W.-C. Kang and J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018. It keeps no state, so it has no
+    step.
+    """
 
     def __init__(self, width: int, heads: int = 2, dropout: float = 0.0) -> None:
         super().__init__()
@@ -120,13 +130,13 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(size, steps, width)), h, c
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        raise NotImplementedError("attention reads a window, not a state: it cannot be exported")
+        raise NotImplementedError("attention reads a window and keeps no state, so it cannot be stepped or exported")
 
 
 class Block(nn.Module):
     """x -> LayerNorm(x + recurrence) -> LayerNorm(that + feed-forward): the block of LRURec and of transformers.
 
-    residual, feed: without them it is the bare recurrence with a LayerNorm, as in GRU4Rec.
+    Without `residual` and `feed` it is the bare recurrence with a LayerNorm, as in GRU4Rec.
     """
 
     def __init__(self, kind: str, width: int, dropout: float, *, residual: bool, feed: bool) -> None:

@@ -1,8 +1,8 @@
 """The interest network: a few O(1) recurrent blocks per event, one dot product per item.
 
 item vector = id embedding + text tower (tied: read and scored) -> gate by context -> blocks -> query -> dot product.
-Unrolled for training, stepped for serving: the same weights, and the same numbers (a test).
-Shapes: B users, T events, D item width, W block width, H stored width, X text width (384), N items; row 0 is UNKNOWN.
+It is unrolled for training and stepped for serving, with the same weights and the same numbers (a test checks this).
+Shapes: B users, T events, D item width, W block width, H stored width, X text width (384), N items. Row 0 is UNKNOWN.
 """
 
 from __future__ import annotations
@@ -19,19 +19,36 @@ from stream.core.messages import BEHAVIOURS
 
 STATE_LIMIT = 60_000.0  # below the largest float16: h and c are stored as float16
 FEATURES: Final = ("behaviour", "scene", "value", "gap", "comment", "action")
-"""What may enter beside the item; each is an ablation of its own. Item text is `item_text`."""
+"""What may enter besides the item. Each is a separate ablation. `item_text` switches the item text."""
 
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """Shape and kind; item and width are multiples of 16, so that vectorised kernels have no tail.
+    """Shape and kind of a network.
 
-    item: D; width: W of each of the `blocks`; kind: of their recurrence (models.network.blocks.KINDS); window: events that
-    attention sees; comment, context: widths of the comment's and each other feature's part; dropout: in the blocks;
-    item_dropout: of what is read; id_dropout: share of id embeddings hidden in a step, so that text alone must do;
-    features: of FEATURES, those in use; item_text: text tower in use; normalise: items and query of unit length,
-    `temperature` between them;
-    residual, feed: parts of the block; actions: A, how many it knows by name.
+    item and width are multiples of 16, so that vectorised kernels have no remainder.
+
+    Attributes:
+        items: N.
+        scenes: Number of known scenes.
+        item: D.
+        width: W of each of the `blocks`.
+        blocks: Number of blocks.
+        kind: Kind of their recurrence (models.network.blocks.KINDS).
+        window: Number of events that attention sees.
+        text: X.
+        comment: Width of the comment's part.
+        context: Width of each other feature's part.
+        dropout: Dropout in the blocks.
+        item_dropout: Dropout of the blocks' input.
+        id_dropout: Share of id embeddings hidden in a step, so that the text alone must suffice.
+        features: The features in use, of FEATURES.
+        item_text: Whether the text tower is in use.
+        normalise: Give items and query unit length, with `temperature` between them.
+        temperature: See `normalise`.
+        residual: Whether the blocks have a residual path.
+        feed: Whether the blocks have a feed-forward part.
+        actions: A, how many actions the network knows by name.
     """
 
     items: int
@@ -57,20 +74,23 @@ class NetworkSize:
 
     @property
     def reads_actions(self) -> bool:
-        """There are actions and the feature is in use; else the network has no weights for them and its step no such input."""
+        """Whether there are actions and the feature is in use.
+
+        If not, there are no weights and no step input for them.
+        """
         return self.actions > 0 and "action" in self.features
 
     @property
     def hidden(self) -> int:
-        """H: the recurrences' h of all blocks, then the last block's output."""
+        """H: the h of all blocks' recurrences, followed by the last block's output."""
         return (self.blocks + 1) * self.width
 
 
 class InterestNetwork(nn.Module):
-    """See the module. text: float32 [N + 1, X], the items' BERT vectors, row 0 zeros.
+    """The network of this module. `text` is float32 [N + 1, X], the items' BERT vectors; row 0 is zeros.
 
-    The stored state is h [H] = (h of each block, output of the last), c [H] = (c of each block, zeros): the output holds the
-    newest item by way of the residual path, so that short term and long term both reach the score.
+    The stored state is h [H] = (h of each block, output of the last) and c [H] = (c of each block, zeros). Through the
+    residual path the output holds the newest item, so that short term and long term both reach the score.
     """
 
     text: Tensor
@@ -78,7 +98,7 @@ class InterestNetwork(nn.Module):
     def __init__(self, size: NetworkSize, text: Tensor) -> None:
         super().__init__()
         if size.kind not in KINDS or set(size.features) - set(FEATURES):
-            raise ValueError(f"kind {size.kind!r}, features {size.features}: expected {KINDS}, {FEATURES}")
+            raise ValueError(f"network: kind {size.kind!r}, features {size.features}; expected {KINDS}, {FEATURES}")
         self.size = size
         self.register_buffer("text", text, persistent=False)
         self.ids = nn.Embedding(size.items + 1, size.item)
@@ -116,9 +136,9 @@ class InterestNetwork(nn.Module):
             place += wide
         self.register_buffer("used", mask, persistent=False)
         self.action: nn.Embedding | None = None
-        if size.reads_actions:  # last, so that all other weights start as they do without
-            # Row 0 stays zeros, and so does the row of a name that training never sees: such events are read as if they had
-            # no action. The others start from there too.
+        if size.reads_actions:  # last, so that all other weights start as they do without actions
+            # Row 0 stays zeros, and so does the row of a name that training never sees. Such events are read as if they
+            # had no action. The other rows start from zeros too.
             self.action = nn.Embedding(size.actions + 1, size.context, padding_idx=0)
             nn.init.zeros_(self.action.weight)
             self.action_gate = nn.Linear(size.context, size.width, bias=False)
@@ -127,11 +147,11 @@ class InterestNetwork(nn.Module):
     used: Tensor
 
     def item_vector(self, text: Tensor) -> Tensor:
-        """Text vectors [M, X] -> item vectors [M, D] of items unseen in training."""
+        """Map text vectors [M, X] to item vectors [M, D] of items unseen in training."""
         return self._finish(self.text_tower(text))
 
     def item_matrix(self) -> Tensor:
-        """[N + 1, D]: the vector of every item, row 0 UNKNOWN."""
+        """Return [N + 1, D]: the vector of every item. Row 0 is UNKNOWN."""
         ids: Tensor = self.ids.weight
         if self.size.item_text:
             if self.training and self.size.id_dropout:
@@ -152,11 +172,18 @@ class InterestNetwork(nn.Module):
         comment: Tensor | None,
         action: Tensor | None = None,
     ) -> Tensor:
-        """The row of stream.core.features -> what the blocks read.
+        """Turn rows of stream.core.features into what the blocks read, [..., W].
 
-        item [..., D], behaviour and scene i64 [...], numbers [..., NUMBERS], comment [..., X] (None: no texts), action i64 [...]
-        (None: no event has one) -> [..., W]. Scene, behaviour and action enter by a gate and a shift, so that scenes share the
-        item's meaning and yet keep a taste of their own (FiLM: E. Perez et al., AAAI 2018).
+        Scene, behaviour and action enter by a gate and a shift. Scenes therefore share the item's meaning and still
+        differ (FiLM: E. Perez et al., AAAI 2018).
+
+        Args:
+            item: [..., D].
+            behaviour: i64 [...].
+            scene: i64 [...].
+            numbers: [..., NUMBERS].
+            comment: [..., X]. None if there are no texts.
+            action: i64 [...]. None if no event has one.
         """
         x: Tensor = self.item_norm(self.item_in(item))
         if self.size.features:
@@ -171,7 +198,7 @@ class InterestNetwork(nn.Module):
         return dropped
 
     def unroll(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """inputs [B, T, W], h and c [B, H] -> outputs of the last block [B, T, W], last h, last c."""
+        """Map inputs [B, T, W], h and c [B, H] to outputs of the last block [B, T, W], last h, last c."""
         width = self.size.width
         y = inputs
         if self.position is not None:
@@ -185,7 +212,10 @@ class InterestNetwork(nn.Module):
         return y, torch.cat((*h_last, y[:, -1]), dim=-1), torch.cat((*c_last, c[:, -width:]), dim=-1)
 
     def step(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One event: inputs [B, W], h and c [B, H] -> next h, next c. The weights of `unroll`, the cells written out."""
+        """Apply one event: inputs [B, W], h and c [B, H] -> next h, next c.
+
+        It uses the weights of `unroll`, with the cells written out.
+        """
         width = self.size.width
         y = inputs
         h_next, c_next = [], []
@@ -197,10 +227,10 @@ class InterestNetwork(nn.Module):
         return torch.cat((*h_next, y), dim=-1), torch.cat((*c_next, c[:, -width:]), dim=-1)
 
     def query(self, h: Tensor) -> Tensor:
-        """Stored states [..., H] -> what is multiplied with the item matrix [..., D]."""
+        """Map stored states [..., H] to the queries [..., D] that are multiplied with the item matrix."""
         return self.project(h[..., -self.size.width :])
 
     def project(self, output: Tensor) -> Tensor:
-        """Outputs of the last block [..., W] -> queries [..., D]."""
+        """Map outputs of the last block [..., W] to queries [..., D]."""
         query: Tensor = self.query_item(output)
         return nn.functional.normalize(query, dim=-1) / self.size.temperature if self.size.normalise else query

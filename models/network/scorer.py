@@ -1,4 +1,4 @@
-"""The network over whole histories: its output after and before every event, and the scores of all items that follow from it."""
+"""Runs the network over whole histories: its output before and after every event, and the scores of all items."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from models.data.histories import Histories, Rows
 from models.network.network import InterestNetwork
 
 ROUND = 128  # events of one user in one call of the recurrence
-USERS = 256  # whose histories are folded at a time
+USERS = 256  # users whose histories are folded at a time
 
 
 class Round(NamedTuple):
-    """Some events of n users. places: i64 [n, T], a user's last place repeats beyond its end; out: f32 [n, T, W], the last
-    block's output after each; h, c: f32 [n, H] before the first."""
+    """Some events of n users.
+
+    Attributes:
+        places: i64 [n, T]. Beyond a user's end the last place repeats.
+        out: f32 [n, T, W], the last block's output after each event.
+        h: f32 [n, H], before the first event.
+        c: f32 [n, H], before the first event.
+    """
 
     places: Rows
     out: Tensor
@@ -28,7 +34,10 @@ class Round(NamedTuple):
 
 
 def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: NDArray[np.int64]) -> Tensor:
-    """What the recurrence reads of the events at `places` (any shape) -> [*places, width]. items: f32 [N + 1, D]."""
+    """Return what the recurrence reads of the events at `places` (any shape), [*places, width].
+
+    `items` is f32 [N + 1, D].
+    """
     flat = places.reshape(-1)
     comment = rows.comment[flat]
     inputs = network.inputs(
@@ -44,7 +53,10 @@ def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places:
 
 @torch.no_grad()
 def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int, length: int) -> Iterator[Round]:
-    """Fold all histories from zeros, users of similar length side by side: their first `first` events, then `length` a round."""
+    """Fold all histories from zeros, users of similar length together.
+
+    The first round holds each user's first `first` events. Every later round holds `length` events.
+    """
     lengths = np.diff(rows.starts)
     by_length = np.argsort(-lengths, kind="stable")
     for at_once in range(0, len(by_length), USERS):
@@ -65,7 +77,7 @@ def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int,
 
 @torch.no_grad()
 def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
-    """The last block's output after every event, f32 [E, W], from zeros at each user's first event. Not for attention."""
+    """Return the last block's output after every event, f32 [E, W]. Each user starts from zeros. Not for attention."""
     after = items.new_zeros(len(rows.item), network.size.width)
     for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
         keep = np.ones(places.shape, np.bool_)
@@ -76,10 +88,12 @@ def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
 
 @torch.no_grad()
 def windows(network: InterestNetwork, rows: Histories, items: Tensor, places: Rows) -> Tensor:
-    """The output right before each of the events at `places`, f32 [Q, W], by attention over the up to `window` events before
-    it; zeros for a user's first."""
+    """Return attention's output right before each of the events at `places`, f32 [Q, W].
+
+    Attention sees up to `window` events before the place. The output is zeros for a user's first event.
+    """
     count = np.minimum(places - rows.begins(places), network.size.window)
-    order = np.argsort(count, kind="stable")  # windows of like length side by side
+    order = np.argsort(count, kind="stable")  # windows of similar length together
     before = items.new_zeros(len(places), network.size.width)
     for at in range(int(np.count_nonzero(count == 0)), len(order), ROUND):
         some = order[at : at + ROUND]
@@ -93,14 +107,17 @@ def windows(network: InterestNetwork, rows: Histories, items: Tensor, places: Ro
 
 
 def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
-    """The output before each of the events at `places`: that after the user's previous event, zeros for the first."""
+    """Return the output before each of the events at `places`: the one after the user's previous event, or zeros."""
     previous = after[torch.from_numpy(np.maximum(places - 1, 0))]
     return previous * on(torch.from_numpy(~rows.first()[places]), after)[:, None]
 
 
 @torch.no_grad()
 def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows], Tensor]:
-    """The recurrent model: places [Q] -> f32 [Q, N + 1] on the processor, each against the state before it (prequential)."""
+    """Return the recurrent model's scorer: places [Q] -> f32 [Q, N + 1] on the CPU.
+
+    Each event is scored against the state before it (prequential).
+    """
     items = network.item_matrix()
     after = None if network.size.kind == "attention" else states(network, rows, items)
 
@@ -113,5 +130,5 @@ def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows
 
 
 def on(tensor: Tensor, like: Tensor) -> Tensor:
-    """`tensor` where `like` is."""
+    """Move `tensor` to the device of `like`."""
     return tensor.to(like.device, non_blocking=True)

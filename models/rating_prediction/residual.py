@@ -1,11 +1,10 @@
 """freshet's rating predictor: shrunken biases and a ridge over weighted means of the user's other residuals.
 
 The kernels (same categories, similar text, correlated items, the same day, recurrent means with three fades) are in
-models/rating_prediction/features.py; each recurrent mean is a state of two numbers that one event updates. The effects
-of time are after
-Y. Koren, Collaborative filtering with temporal dynamics, KDD 2009; neighbours over residuals after R. Bell and Y. Koren, Scalable
-collaborative filtering with jointly derived neighborhood interpolation weights, ICDM 2007. It is a model of its own, not the
-served network.
+models/rating_prediction/features.py. Each recurrent mean is a state of two numbers that one event updates. The effects
+of time follow Y. Koren, Collaborative filtering with temporal dynamics, KDD 2009. The neighbours over residuals follow
+R. Bell and Y. Koren, Scalable collaborative filtering with jointly derived neighborhood interpolation weights, ICDM
+2007. This model is separate from the served network.
 """
 
 from __future__ import annotations
@@ -25,7 +24,10 @@ RIDGE: Final = 10.0
 
 
 class ResidualModel:
-    """Fitted on the training part of one fold. causal: learn from earlier events of a user only, as under a time split."""
+    """A model fitted on the training part of one fold.
+
+    With `causal` it learns only from a user's earlier events, as under a time split.
+    """
 
     def __init__(self, table: RatingTable, train: Rows, *, causal: bool) -> None:
         self._table = table
@@ -35,9 +37,9 @@ class ResidualModel:
         self._ridge = make_pipeline(StandardScaler(), Ridge(RIDGE)).fit(read, table.value[train] - base)
 
     def predict(self, test: Rows, *, folding: bool = False) -> tuple[Doubles, Doubles]:
-        """f64 [T] each, clipped to the scale: the prediction, and the biases alone.
+        """Return the prediction, and the biases alone, f64 [T] each, clipped to the scale.
 
-        folding: earlier ratings of the test part speak too, once they have passed (a causal model only).
+        With `folding`, earlier ratings of the test part are used too, once they have passed (only for a causal model).
         """
         base, read = features(self._table, self._made, test, Context(self._causal, folding))
         return np.clip(base + self._ridge.predict(read), *self._table.scale), np.clip(base, *self._table.scale)

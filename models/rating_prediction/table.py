@@ -1,4 +1,4 @@
-"""The ratings of a data set as arrays, and how they are split."""
+"""The ratings of a data set as arrays, and their splits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ from stream.core.features import item_text
 Doubles = NDArray[np.float64]
 
 FOLDS: Final = 5
-LATE: Final = 0.2  # share of the ratings, by time, that is the test part of the time split
+LATE: Final = 0.2  # share of the ratings, the latest, that is the test part of the time split
 SPLITS: Final = ("random", "time")
 
 
 @dataclass(frozen=True)
 class RatingTable:
-    """R ratings in time order. user, item, time (ms): i64 [R]; value: f64 [R]; scale: (min, max).
+    """R ratings in time order. The review of a rating is not in here.
 
-    text: f32 [I, X], unit length or zeros; category: f32 [I, C], unit length or zeros. A rating's own review is not in here.
+    Attributes:
+        user: i64 [R].
+        item: i64 [R].
+        time: i64 [R], ms.
+        value: f64 [R].
+        text: f32 [I, X], unit length or zeros.
+        category: f32 [I, C], unit length or zeros.
+        scale: (min, max).
     """
 
     user: Rows
@@ -48,18 +55,20 @@ class RatingTable:
 
 
 def rating_table(data: DataSet, encode: Callable[[Sequence[str]], Floats]) -> RatingTable:
-    """All events with a value (ratings, reviews) on items of the catalogue. Raises DataError where there are too few, or where
-    all have the same value."""
+    """Return all events with a value (ratings, reviews) on items of the catalogue.
+
+    Raises DataError if there are too few, or if all have the same value.
+    """
     number = pl.DataFrame({"item": [item.item for item in data.items], "number": range(len(data.items))})
     events = data.events.filter(pl.col("value").is_not_nan()).join(
         number, on="item", how="inner", maintain_order="left"
     )
     if len(events) < 10 * FOLDS:
-        raise DataError(f"{data.name}: {len(events)} ratings; the protocol `rating` needs at least {10 * FOLDS}")
+        raise DataError(f"{data.name}: found {len(events)} ratings; protocol `rating` needs at least {10 * FOLDS}")
     if events["value"].n_unique() == 1:
         raise DataError(
-            f"{data.name}: field `value`: all {len(events)} ratings are {events['value'][0]:g}: nothing to tell apart; expected "
-            "at least two different ones"
+            f"{data.name}: field `value`: all {len(events)} ratings are {events['value'][0]:g}; expected at least two "
+            "different values"
         )
     names = sorted({name for item in data.items for name in item.categories or ()})
     place = {name: at for at, name in enumerate(names)}
@@ -80,29 +89,35 @@ def rating_table(data: DataSet, encode: Callable[[Sequence[str]], Floats]) -> Ra
 
 
 def not_rated(data: DataSet) -> tuple[LeftOut, ...]:
-    """What `rating_table` leaves out, and why."""
+    """Return what `rating_table` leaves out, and why."""
     known = pl.col("item").is_in([item.item for item in data.items])
     valued = pl.col("value").is_not_nan()
-    reasons = (("events without a value", ~valued), ("ratings of items that the catalogue lacks", valued & ~known))
+    reasons = (("events without a value", ~valued), ("ratings of items that are not in the catalogue", valued & ~known))
     found = ((why, data.events.filter(flags)) for why, flags in reasons)
     return tuple(LeftOut(why, some["user"].n_unique(), len(some)) for why, some in found if len(some))
 
 
 def in_time(table: RatingTable) -> bool:
-    """Does the last LATE of the ratings lie later than those before it? Else there is no split in time."""
+    """Return whether the last LATE of the ratings are later than those before them.
+
+    If not, there is no split in time.
+    """
     cut = int(len(table.value) * (1 - LATE))
     return bool(table.time[cut - 1] < table.time[-1])
 
 
 def unit(rows: Floats) -> Floats:
-    """Rows of unit length; zeros stay zeros."""
+    """Scale rows to unit length; zeros stay zeros."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     out: Floats = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0).astype(np.float32)
     return out
 
 
 def folds(table: RatingTable, split: str, seed: int) -> Iterator[tuple[Rows, Rows]]:
-    """(training, test) places i64, each in time order. random: FOLDS of them; time: one, the last LATE of all ratings."""
+    """Yield (training, test) places i64, each in time order.
+
+    random: FOLDS of them. time: one, with the last LATE of all ratings as test.
+    """
     count = len(table.value)
     if split == "time":
         cut = int(count * (1 - LATE))

@@ -1,1 +1,1 @@
-"""Reading the rating out of a comment's text: BERT with tuned upper layers, its rivals, its protocol."""
+"""Text rating by BERT with tuned upper layers, its rivals, and its protocol."""

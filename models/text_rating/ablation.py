@@ -1,4 +1,4 @@
-"""What each option of the reader does, on the validation part: settings to start from, and the same with one thing changed."""
+"""What each option of the reader does, on the validation part: base settings, and the same with one thing changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.text_rating.tuned import TuneSettings
 BASE: Final = "frozen up to 4"
 START: Final = TuneSettings(head=HeadSettings(penalty=3e-4))
 CHOSEN: Final = replace(START, frozen=2)
-"""By the table of docs/decisions/0006: what is trained, judged on the test part, and served."""
+"""By the table of docs/decisions/0006: what is trained, evaluated on the test part, and served."""
 
 VARIANTS: Final[dict[str, TuneSettings]] = {
     BASE: START,
@@ -38,7 +38,10 @@ VARIANTS: Final[dict[str, TuneSettings]] = {
 def reading_ablation(
     data: DataSet, seeds: Sequence[int] = (0, 1), encode: Encode | None = None, report: ProgressCallback = silent
 ) -> dict[str, Any]:
-    """JSON-able: per variant RMSE and MAE on validation, with 95 % intervals over users, also of the difference to BASE."""
+    """Measure RMSE and MAE of each variant on the validation part.
+
+    All have 95 % intervals over users, and so has the difference to BASE. The result can be written as JSON.
+    """
     found = corpus(data)
     material = Material(found, split_users(found), (encode or TextEncoder().encode)(found.texts))
     truth, texts = material.values("validation"), material.texts("validation")

@@ -1,4 +1,4 @@
-"""Other forms of a training text that say the same. J. Wei and K. Zou, EDA, EMNLP 2019 (deletion, order)."""
+"""Makes variants of a training text with the same meaning. J. Wei and K. Zou, EDA, EMNLP 2019 (deletion, order)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+")
 
 
 def drop_words(text: str, share: float, draw: np.random.Generator) -> str:
-    """The text without about `share` of its words; never without all of them."""
+    """Drop about `share` of the words of the text, but never all of them."""
     words = text.split()
     kept = [word for word, luck in zip(words, draw.random(len(words)).tolist(), strict=True) if luck >= share]
     return " ".join(kept) or text
 
 
 def shuffle_sentences(text: str, draw: np.random.Generator) -> str:
-    """The first sentence (a review's title), then the others in a random order. Of a long text other parts get read so."""
+    """Keep the first sentence (a review's title) and shuffle the others. Of a long text, other parts are then read."""
     first, *others = _SENTENCE.split(text)
     return " ".join([first, *(others[place] for place in draw.permutation(len(others)).tolist())])

@@ -1,4 +1,4 @@
-"""What reading a comment must beat: constants, and TF-IDF with ridge regression (scikit-learn)."""
+"""What text rating must beat: constants, and TF-IDF with ridge regression (scikit-learn)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_TEXTS: Final = (1, 2)
 
 
 def constant(values: Doubles, kind: str, count: int) -> Doubles:
-    """f64 [count]: the training part's mean (least RMSE of any constant) or median (least MAE)."""
+    """Return f64 [count]: the training part's mean (least RMSE of any constant) or median (least MAE)."""
     return np.full(count, np.mean(values) if kind == "mean" else np.median(values))
 
 
@@ -30,7 +30,7 @@ class TfidfRidge:
     settings: dict[str, float]
 
     def predict(self, texts: Sequence[str]) -> Doubles:
-        """f64 [n]"""
+        """Predict f64 [n]."""
         found: Doubles = np.asarray(self.ridge.predict(self.vectoriser.transform(texts)), np.float64)
         return found
 
@@ -38,7 +38,7 @@ class TfidfRidge:
 def tfidf_ridge(
     texts: Sequence[str], values: Doubles, watched: Sequence[str], watched_values: Doubles
 ) -> tuple[TfidfRidge, int]:
-    """The best of a grid by RMSE on the watched (validation) texts, and how many were tried."""
+    """Return the best model of a grid by RMSE on the watched (validation) texts, and how many were tried."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 

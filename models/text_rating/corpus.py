@@ -1,4 +1,4 @@
-"""Comments that carry a rating, and their users split into training, validation and test."""
+"""Comments that have a rating, and their users split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEAST_USERS: Final = 12
 
 
 class Parts(NamedTuple):
-    """Places i64 in a corpus, ascending. No user is in two parts."""
+    """The three parts: places i64 in a corpus, ascending. No user is in two parts."""
 
     train: Rows
     validation: Rows
@@ -33,7 +33,15 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """R comments with a text and a value, in time order. user: i64 [R], 0 to users - 1; value: f64 [R]; scale: (min, max)."""
+    """R comments with a text and a value, in time order.
+
+    Attributes:
+        name: Name of the data set.
+        texts: The R texts.
+        value: f64 [R].
+        user: i64 [R], 0 to users - 1.
+        scale: (min, max).
+    """
 
     name: str
     texts: tuple[str, ...]
@@ -46,19 +54,22 @@ class Corpus:
         return int(self.user.max(initial=-1)) + 1
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of users, values and texts."""
+        """Return the sha256 (hex) of users, values and texts."""
         digest = sha256(self.user.tobytes() + self.value.tobytes())
         for text in self.texts:
             digest.update(text.encode("utf-8", "replace") + b"\0")
         return digest.hexdigest()
 
     def some(self, rows: Rows) -> list[str]:
-        """The texts at `rows`."""
+        """Return the texts at `rows`."""
         return [self.texts[row] for row in rows.tolist()]
 
 
 def corpus(data: DataSet) -> Corpus:
-    """The comments of a data set that have both text and value. Raises DataError where there are too few to split."""
+    """Return the comments of a data set that have both text and value.
+
+    Raises DataError if there are too few to split.
+    """
     events = data.events.filter(
         (pl.col("behaviour") == COMMENT) & (pl.col("text") != "") & pl.col("value").is_not_nan()
     )
@@ -71,14 +82,14 @@ def corpus(data: DataSet) -> Corpus:
     )
     if found.users < LEAST_USERS or len(np.unique(found.value)) < 2:
         raise DataError(
-            f"{data.name}: {len(found.texts)} comments with text and value of {found.users} users; "
-            f"expected those of {LEAST_USERS} users at least, with more than one value"
+            f"{data.name}: found {len(found.texts)} comments with text and value of {found.users} users; "
+            f"expected those of at least {LEAST_USERS} users, with more than one value"
         )
     return found
 
 
 def split_users(found: Corpus, seed: int = 0, shares: Sequence[float] = (VALIDATION, TEST)) -> Parts:
-    """Whole users to the parts, drawn by `seed`; shares: of the users in validation and test."""
+    """Assign whole users to the parts, drawn by `seed`. `shares` are those of the users in validation and test."""
     order = np.random.default_rng(seed).permutation(found.users)
     cuts = np.cumsum([max(1, round(share * found.users)) for share in shares])
     part = np.zeros(found.users, np.int64)

@@ -1,7 +1,8 @@
 """A head that reads a rating out of a comment's frozen BERT vector, which the worker computes anyway.
 
-Multinomial logistic regression over the values that occur; what it says is the expectation of the value, which is where
-the squared error is least (the classes' order enters there). Or plain regression. Fitted by L-BFGS in float64.
+It is a multinomial logistic regression over the values that occur. Its output is the expected value, which minimises
+the squared error and takes the order of the classes into account. Alternatively it is a plain regression. It is fitted
+by L-BFGS in float64.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ OUTPUTS: Final = ("expectation", "regression")
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """output: one of OUTPUTS; penalty: half the squared weights times this is added to the mean loss; balanced: every class
-    weighs the same in the loss; hidden: width of a hidden layer, 0 for none."""
+    """How to fit a head.
+
+    Attributes:
+        output: One of OUTPUTS.
+        penalty: Half the sum of squared weights times this is added to the mean loss.
+        balanced: Every class has the same weight in the loss.
+        hidden: Width of a hidden layer; 0 for none.
+    """
 
     output: str = "expectation"
     penalty: float = 1e-4
@@ -33,7 +40,7 @@ class HeadSettings:
 
 
 class RatingHead(nn.Module):
-    """Vectors f32 [B, T] -> values f32 [B], within `bounds`."""
+    """Maps vectors f32 [B, T] to values f32 [B] within `bounds`."""
 
     values: Tensor
     bounds: Tensor
@@ -52,7 +59,7 @@ class RatingHead(nn.Module):
         self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float32))
 
     def raw(self, vector: Tensor) -> Tensor:
-        """Logits [B, classes], or the value itself [B, 1]."""
+        """Return the logits [B, classes], or the value itself [B, 1]."""
         return self.out(vector if self.deep is None else torch.tanh(self.deep(vector)))  # type: ignore[no-any-return]
 
     def forward(self, vector: Tensor) -> Tensor:
@@ -61,7 +68,10 @@ class RatingHead(nn.Module):
         return torch.minimum(torch.maximum(said, self.bounds[0]), self.bounds[1])
 
     def loss(self, vector: Tensor, value: Tensor, weight: Tensor) -> Tensor:
-        """Weighted mean over B. value: [B], each one of `values`; weight: [B], of `class_weights`."""
+        """Return the weighted mean over B.
+
+        `value` is [B], each one of `values`; `weight` is [B], from `class_weights`.
+        """
         raw = self.raw(vector)
         if self.settings.output == "expectation":
             place = (value[:, None] - self.values).abs().argmin(1)
@@ -72,7 +82,7 @@ class RatingHead(nn.Module):
 
 
 def class_weights(values: Doubles, *, balanced: bool) -> Doubles:
-    """f64 [n], mean 1: all equal, or every class of the same total."""
+    """Return weights f64 [n] with mean 1: all equal, or with the same total for every class."""
     if not balanced:
         return np.ones(len(values))
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
@@ -83,7 +93,10 @@ def class_weights(values: Doubles, *, balanced: bool) -> Doubles:
 def fit_head(
     vectors: Floats, values: Doubles, bounds: tuple[float, float], settings: HeadSettings, seed: int = 0
 ) -> RatingHead:
-    """Fit to vectors f32 [n, T] and values f64 [n]. The same input gives the same head; `seed` matters with `hidden` only."""
+    """Fit to vectors f32 [n, T] and values f64 [n].
+
+    The same input gives the same head. `seed` matters only with `hidden`.
+    """
     torch.manual_seed(seed)
     head = RatingHead(vectors.shape[1], sorted(set(values.tolist())), bounds, settings).double()
     x, y = torch.from_numpy(vectors).double(), torch.from_numpy(values)
@@ -108,7 +121,7 @@ def fit_head(
 
 
 def read_values(head: RatingHead, vectors: Floats) -> Doubles:
-    """Vectors f32 [n, T] -> values f64 [n]."""
+    """Read values f64 [n] from vectors f32 [n, T]."""
     with torch.inference_mode():
         found: Doubles = head(torch.from_numpy(vectors)).numpy().astype(np.float64)
     return found

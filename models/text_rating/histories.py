@@ -1,4 +1,4 @@
-"""Comments without a value get the one that is read out of their text: in training rows, as the worker does it in serving."""
+"""Gives comments without a value the one read out of their text: in training rows, as the worker does in serving."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def read_histories(
     encode: Callable[[list[str]], Floats],
     reading: Reading | None,
 ) -> Histories:
-    """`models.data.histories.histories`, with the read values in the inputs; None reads nothing. A read value makes no
-    choice of a
-    comment: what there is to foresee stays what users said."""
+    """Return `models.data.histories.histories` with the read values in the inputs. With reading None nothing is read.
+
+    A read value does not make a comment a choice: what is to be predicted remains what users rated.
+    """
     texts: list[str] = []
 
     def remembered(asked: list[str]) -> Floats:
@@ -43,7 +44,10 @@ def read_histories(
 
 
 def read_in(rows: Histories, spec: InputSpec, values: Doubles) -> Histories:
-    """values: f64 [M], the rating in each text of `rows.vectors`, NaN for none. Events that have a value keep it."""
+    """Put values into the inputs of events that have none.
+
+    `values` is f64 [M], the rating in each text of `rows.vectors`, NaN for none.
+    """
     places = _lack(rows)
     read = values[rows.comment[places]]
     places, read = places[~np.isnan(read)], read[~np.isnan(read)]
@@ -54,5 +58,5 @@ def read_in(rows: Histories, spec: InputSpec, values: Doubles) -> Histories:
 
 
 def _lack(rows: Histories) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Places of the comments with a text and without a value."""
+    """Return the places of the comments that have a text but no value."""
     return np.flatnonzero((rows.comment > 0) & (rows.numbers[:, 1] == 0))

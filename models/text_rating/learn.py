@@ -1,4 +1,7 @@
-"""Learning to read ratings: one set of settings on one split, kept on disk by everything that decides the result."""
+"""Learns to read ratings, with one set of settings on one split.
+
+The result is kept on disk under a hash of everything that decides it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from stream.core.errors import DataError
 
 CACHE: Final = Path(".cache/reading")
 PENALTIES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-VERSION: Final = 1  # counts up when the code below gives other results for the same settings
+VERSION: Final = 1  # increase it when the code below gives other results for the same settings
 
 Encode = Callable[[Sequence[str]], Floats]
 
@@ -36,17 +39,20 @@ class Material:
     vectors: Floats
 
     def values(self, part: str) -> Doubles:
-        """The ratings of `train`, `validation` or `test`."""
+        """Return the ratings of `train`, `validation` or `test`."""
         values: Doubles = self.corpus.value[getattr(self.parts, part)]
         return values
 
     def texts(self, part: str) -> list[str]:
-        """The texts of a part."""
+        """Return the texts of a part."""
         return self.corpus.some(getattr(self.parts, part))
 
 
 def best_head(material: Material, settings: HeadSettings) -> tuple[RatingHead, HeadSettings]:
-    """A head on the frozen vectors, its penalty chosen by RMSE on the validation part. Raises DataError where one diverges."""
+    """Fit a head on the frozen vectors, its penalty chosen by RMSE on the validation part.
+
+    Raises DataError if one diverges.
+    """
     train, watched, _ = material.parts
     corpus, vectors = material.corpus, material.vectors
     found: list[tuple[float, int, RatingHead, HeadSettings]] = []
@@ -55,7 +61,9 @@ def best_head(material: Material, settings: HeadSettings) -> tuple[RatingHead, H
         head = fit_head(vectors[train], corpus.value[train], corpus.scale, chosen)
         error = ((read_values(head, vectors[watched]) - corpus.value[watched]) ** 2).mean()
         if not np.isfinite(error):
-            raise DataError(f"reading: a head of penalty {penalty:g} diverged: RMSE {error:g} on the validation part")
+            raise DataError(
+                f"reading: a head with penalty {penalty:g} diverged: RMSE {error:g} on the validation part; expected a finite one"
+            )
         found.append((float(error), len(found), head, chosen))
     _, _, head, chosen = min(found, key=lambda one: one[:2])
     return head, chosen
@@ -68,13 +76,13 @@ def learn(
     report: ProgressCallback = silent,
     cache: Path | None = CACHE,
 ) -> Reading:
-    """Fine-tune on the training part, stop by the validation part; the test part is not looked at."""
+    """Fine-tune on the training part and stop by the validation part. It does not look at the test part."""
     folder = cache and cache / _key(material, settings, seed)
     if folder and (folder / "reading.json").exists():
         try:
             return load_reading(folder)
         except DataError:
-            pass  # damaged by a crash of long ago: made again
+            pass  # damaged by an earlier crash: learn again
     corpus, train = material.corpus, material.parts.train
     made = tune(
         material.texts("train"), material.values("train"), material.texts("validation"), material.values("validation"),

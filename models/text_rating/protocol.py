@@ -1,7 +1,8 @@
-"""The protocol `reading`: how well the rating of a comment is read out of its text, users split, on the test part.
+"""The protocol `reading`: how well a comment's rating is read out of its text, on the test part of a split by users.
 
-Rivals: the best constants, TF-IDF with ridge regression, a head on the frozen BERT vector. All are fitted to the training part,
-and what is chosen (penalties, n-grams, the epoch to keep) is chosen by RMSE on the validation part. The test part is read once.
+Rivals: the best constants, TF-IDF with ridge regression, and a head on the frozen BERT vector. All are fitted to the
+training part. What is chosen (penalties, n-grams, the epoch to keep) is chosen by RMSE on the validation part. The test
+part is read once.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ def reading_protocol(
     report: ProgressCallback = silent,
     settings: TuneSettings = CHOSEN,
 ) -> dict[str, Any]:
-    """JSON-able: {"models": {NAME: {"test": {"RMSE", "MAE"}, "validation": {...}, "intervals": {...}, "seconds"}}, ...}.
+    """Run the protocol. Raises DataError if there are too few comments with a rating.
 
-    The split is one and the same for all seeds; they vary the training, and errors are averaged over them. intervals: 95 %,
-    bootstrapped over the test users, with the paired difference to bert-tuned ("RMSE - bert-tuned"). Raises DataError where
-    there are too few comments with a rating.
+    The split is the same for all seeds. They vary the training, and errors are averaged over them.
+
+    Returns:
+        A value that can be written as JSON:
+        {"models": {NAME: {"test": {"RMSE", "MAE"}, "validation": {...}, "intervals": {...}, "seconds"}}, ...}.
+        intervals are 95 %, bootstrapped over the test users, with the paired difference to bert-tuned
+        ("RMSE - bert-tuned").
     """
     if not seeds:
         raise DataError("the protocol `reading` needs at least one seed")

@@ -1,4 +1,4 @@
-"""What was learned to read ratings with, as a folder: reading.json and reading.safetensors (tuned layers and head; no pickle)."""
+"""A learned text rating as a folder: reading.json and reading.safetensors (tuned layers and head; no pickle)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,18 @@ SCHEMA: Final = 1
 
 @dataclass(frozen=True)
 class Reading:
-    """A reader of ratings, ready for use. classes: the values that occurred in training; scale: (min, max) of its data.
+    """A text rating that is ready for use.
 
-    curve: validation RMSE before training and after each epoch; epochs: that of the weights; data, metrics: for people.
+    Attributes:
+        reader: The network.
+        settings: How it was tuned.
+        classes: The values that occurred in training.
+        scale: (min, max) of its data.
+        curve: Validation RMSE before training and after each epoch.
+        epochs: The epoch of the weights.
+        seconds: Time that training took.
+        data: For people: what it was trained on.
+        metrics: For people: its figures.
     """
 
     reader: TunedReader
@@ -41,7 +50,10 @@ class Reading:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def values(self, texts: Sequence[str], scale: tuple[float, float] | None = None) -> Doubles:
-        """f64 [n]: the rating in each text, NaN for the empty one; on `scale`, end to end, by default on its own."""
+        """Return f64 [n]: the rating in each text; NaN for the empty one.
+
+        Values are stretched from the reading's own scale to `scale`. By default they stay on its own.
+        """
         out = np.full(len(texts), np.nan)
         real = [place for place, text in enumerate(texts) if text]
         feed = Feed(self.reader, self.settings.frozen)
@@ -51,7 +63,7 @@ class Reading:
 
 
 def save_reading(reading: Reading, folder: Path) -> None:
-    """Write; reading.json comes last, so that a folder without it is unfinished."""
+    """Write a folder. reading.json is written last, so a folder without it is unfinished."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "reading.json").unlink(missing_ok=True)
     save_file(_own(reading.reader, reading.settings.frozen), folder / "reading.safetensors")
@@ -61,30 +73,30 @@ def save_reading(reading: Reading, folder: Path) -> None:
 
 
 def load_reading(folder: Path) -> Reading:
-    """Read. Raises DataError where the folder holds no finished one or its parts do not fit one another."""
+    """Read a folder. Raises DataError if it is not a finished text rating or its parts do not fit one another."""
     try:
         about = json.loads((folder / "reading.json").read_text("utf-8"))
         if about.pop("schema") != SCHEMA:
-            raise DataError(f"{folder}: reading.json is of another schema; this version reads {SCHEMA}")
+            raise DataError(f"{folder}: reading.json has another schema; this version reads {SCHEMA}")
         settings = TuneSettings(**about.pop("settings"))
         settings = TuneSettings(**vars(settings) | {"head": HeadSettings(**vars(settings)["head"])})
         classes, scale = tuple(about.pop("classes")), (float(about["scale"][0]), float(about.pop("scale")[1]))
         reader = TunedReader(load_bert(), RatingHead(TEXT_DIM, classes, scale, settings.head))
         weights = load_file(folder / "reading.safetensors")
         if set(weights) != set(_own(reader, settings.frozen)):
-            raise DataError(f"{folder}: reading.safetensors holds other tensors than reading.json says")
+            raise DataError(f"{folder}: the tensors in reading.safetensors are not those that reading.json describes")
         reader.load_state_dict(weights, strict=False)
         curve = tuple(about.pop("curve"))
         made = Reading(reader.requires_grad_(False).eval(), settings, classes, scale, curve, **about)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder} holds no finished reading of ratings: {error}") from None
+        raise DataError(f"{folder} is not a finished text rating: {error}") from None
     if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
         raise DataError(f"{folder}: reading.safetensors holds values that are not finite")
     return made
 
 
 def _own(reader: TunedReader, frozen: int) -> dict[str, Tensor]:
-    """The tensors that are not those of the text network as shipped."""
+    """Return the tensors that differ from those of the text network as shipped."""
     names = [f"bert.encoder.layer.{layer}." for layer in range(frozen, len(reader.bert.encoder.layer))]
     names += ["head.", *([] if frozen else ["bert.embeddings."])]
     return {name: tensor.contiguous() for name, tensor in reader.state_dict().items() if name.startswith(tuple(names))}

@@ -1,4 +1,4 @@
-"""RMSE and MAE with intervals over users, and paired differences: the same draws of users for every model."""
+"""RMSE and MAE with intervals over users, and paired differences. Every model has the same draws of users."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ DRAWS: Final = 2000
 
 
 def figures(errors: Mapping[str, Doubles], user: Rows, base: str, draws: int = DRAWS) -> dict[str, dict[str, Any]]:
-    """errors: model -> f64 [seeds, n], predicted less true; user: i64 [n]. Squares and sizes are averaged over the seeds.
+    """Compute the figures of each model. Squares and sizes are averaged over the seeds.
 
-    Per model RMSE, MAE and `intervals`: 95 %, of RMSE, MAE and of their differences to `base` ("RMSE - base").
+    Args:
+        errors: Model -> f64 [seeds, n], prediction minus truth.
+        user: i64 [n].
+        base: The model that others are compared with.
+        draws: Number of draws.
+
+    Returns:
+        Model -> RMSE, MAE and `intervals`: 95 %, of RMSE, MAE and of their differences to `base` ("RMSE - base").
     """
     sums = {name: np.stack(((each**2).mean(0), np.abs(each).mean(0))) for name, each in errors.items()}
     names, place = np.unique(user, return_inverse=True)
@@ -39,5 +46,5 @@ def figures(errors: Mapping[str, Doubles], user: Rows, base: str, draws: int = D
 
 
 def ends(values: Doubles) -> list[float]:
-    """[2.5 %, 97.5 %]"""
+    """Return the [2.5 %, 97.5 %] percentiles."""
     return [float(value) for value in np.percentile(values, [2.5, 97.5])]

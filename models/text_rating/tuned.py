@@ -1,7 +1,7 @@
 """BERT with its upper layers fine-tuned to read ratings, and how it is tuned.
 
-The head starts from the one fitted on frozen vectors, then both are tuned (A. Kumar et al., Fine-Tuning can Distort Pretrained
-Features, ICLR 2022). Frozen layers run without dropout; without augmentation their outputs are computed once and kept.
+It first fits the head on frozen vectors, then tunes both (A. Kumar et al., Fine-Tuning can Distort Pretrained Features,
+ICLR 2022). Frozen layers run without dropout. Without augmentation their outputs are computed once and kept.
 """
 
 from __future__ import annotations
@@ -31,10 +31,21 @@ SORTED: Final = 16  # batches whose texts are sorted by length together: less pa
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """frozen: layers from the bottom (of 6) that stay as they are, the embeddings with them; epochs, patience: at most, and
-    without a better validation RMSE; batch: texts; rate: of the layers, head_rate: of the head (AdamW, linear decay);
-    words: share of words dropped from training texts; sentences: shuffle them; keep_last: all epochs, and the last one's weights
-    (no early stopping); head: its output and class balance."""
+    """How to tune a reader.
+
+    Attributes:
+        frozen: Number of layers from the bottom (of 6) that stay unchanged, together with the embeddings.
+        epochs: Maximum number of epochs.
+        patience: Number of epochs without a better validation RMSE after which tuning stops.
+        batch: Number of texts in a batch.
+        rate: Learning rate of the layers (AdamW, linear decay).
+        head_rate: Learning rate of the head (AdamW, linear decay).
+        decay: Weight decay.
+        words: Share of words dropped from training texts.
+        sentences: Shuffle the sentences of training texts.
+        keep_last: Keep the weights of the last epoch instead of the best.
+        head: Output and class balance of the head.
+    """
 
     frozen: int = 4
     epochs: int = 4
@@ -50,8 +61,10 @@ class TuneSettings:
 
 
 class TunedReader(nn.Module):
-    """Token ids and mask i64 [B, L] -> values f32 [B]. bert: a transformers BertModel; the vector is as in
-    models.network.text."""
+    """Maps token ids and mask i64 [B, L] to values f32 [B].
+
+    `bert` is a transformers BertModel. The vector is as in models.network.text.
+    """
 
     def __init__(self, bert: Any, head: RatingHead) -> None:
         super().__init__()
@@ -59,11 +72,11 @@ class TunedReader(nn.Module):
         self.head = head
 
     def trunk(self, ids: Tensor, mask: Tensor, layers: int) -> Tensor:
-        """Outputs of the first `layers` layers, f32 [B, L, T]."""
+        """Return the outputs of the first `layers` layers, f32 [B, L, T]."""
         return self._layers(self.bert.embeddings(input_ids=ids), mask, range(layers))
 
     def vector(self, hidden: Tensor, mask: Tensor, layers: int) -> Tensor:
-        """From the outputs of the first `layers` layers to the text vector f32 [B, T]."""
+        """Compute the text vector f32 [B, T] from the outputs of the first `layers` layers."""
         hidden = self._layers(hidden, mask, range(layers, len(self.bert.encoder.layer)))
         weight = mask[:, :, None].to(hidden.dtype)
         return nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
@@ -81,7 +94,14 @@ class TunedReader(nn.Module):
 
 @dataclass(frozen=True)
 class Tuned:
-    """reader: in eval mode; curve: validation RMSE after each epoch, the first before any; epochs: that of the reader."""
+    """A tuned reader.
+
+    Attributes:
+        reader: The network, in eval mode.
+        curve: Validation RMSE before the first and after each epoch.
+        epochs: The epoch of the reader.
+        seconds: Time that tuning took.
+    """
 
     reader: TunedReader
     curve: tuple[float, ...]
@@ -100,10 +120,10 @@ def tune(
     seed: int = 0,
     report: ProgressCallback = silent,
 ) -> Tuned:
-    """Tune on texts with values f64 [n]; keep the epoch with the least RMSE on the watched ones.
+    """Tune on texts with values f64 [n]. Keep the epoch with the least RMSE on the watched ones.
 
-    vectors: f32 [n, T], the texts' frozen vectors, for the head to start from. Same input and seed: same result on one machine.
-    Raises DataError where training diverges.
+    `vectors` is f32 [n, T], the texts' frozen vectors, for the head to start from. The same input and seed give the
+    same result on one machine. Raises DataError if training diverges.
     """
     began = time.monotonic()
     head = fit_head(vectors, values, bounds, settings.head, seed)
@@ -150,7 +170,9 @@ def tune(
         curve.append(rmse())
         report("validation", 1, 1, f"epoch {epoch}: RMSE {curve[-1]:.4f}")
         if not math.isfinite(curve[-1]):
-            raise DataError(f"reading: diverged in epoch {epoch}: RMSE {curve[-1]:g} on the validation part")
+            raise DataError(
+                f"reading: diverged in epoch {epoch}: RMSE {curve[-1]:g} on the validation part; expected a finite one"
+            )
         if settings.keep_last or curve[-1] < curve[best_at]:
             best, best_at = copy.deepcopy(reader.state_dict()), epoch
         if epoch - best_at >= settings.patience:
@@ -160,7 +182,7 @@ def tune(
 
 
 class Feed:
-    """Texts as the trained layers take them: outputs of the frozen layers f32 [L, T] each, or token ids i64 [L]."""
+    """Texts in the form of the trained layers' input: frozen layers' outputs f32 [L, T] each, or token ids i64 [L]."""
 
     def __init__(self, reader: TunedReader, frozen: int) -> None:
         self._reader = reader
@@ -168,7 +190,7 @@ class Feed:
         self._tokenizer = load_tokenizer()
 
     def of(self, texts: Sequence[str]) -> list[Tensor]:
-        """One tensor a text, in order."""
+        """Return one tensor per text, in order."""
         tokens = [torch.tensor(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
         if not self._frozen:
             return tokens
@@ -182,11 +204,11 @@ class Feed:
         return out
 
     def whole(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token ids and mask i64 [B, L] -> vectors f32 [B, T], all layers."""
+        """Map token ids and mask i64 [B, L] through all layers to vectors f32 [B, T]."""
         return self._reader.vector(self._reader.trunk(ids, mask, 0), mask, 0)
 
     def read(self, inputs: Sequence[Tensor]) -> Doubles:
-        """Values f64 [n] of what `of` made."""
+        """Read values f64 [n] from what `of` returned."""
         out = np.zeros(len(inputs))
         self._reader.eval()
         with torch.no_grad():
@@ -198,20 +220,20 @@ class Feed:
 
 
 def by_length(inputs: Sequence[Tensor], at_once: int = 32) -> Iterator[list[int]]:
-    """Places of the inputs, those of like length together, so that little is computed on padding."""
+    """Yield places of the inputs, those of similar length together, so that little is computed on padding."""
     order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
     for at in range(0, len(order), at_once):
         yield order[at : at + at_once]
 
 
 def padded(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """B tensors [L] or [L, T] -> one of the longest L, zeros behind, and the mask i64 [B, L]."""
+    """Pad B tensors [L] or [L, T] with zeros to the longest L. Return them as one, and the mask i64 [B, L]."""
     mask = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.int64) for one in inputs], batch_first=True)
     return nn.utils.rnn.pad_sequence(list(inputs), batch_first=True), mask
 
 
 def batches(lengths: Sequence[int], size: int, draw: np.random.Generator) -> Iterator[tuple[int, Rows]]:
-    """(rows done with this batch, its rows i64), each row once, in a random order; lengths within a batch are alike."""
+    """Yield (rows done with this batch, its rows i64): each row once, in random order, similar lengths in one batch."""
     length = np.asarray(lengths)
     order = draw.permutation(len(length))
     found: list[Rows] = []

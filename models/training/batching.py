@@ -1,4 +1,4 @@
-"""Histories cut into pieces for training. A piece starts from the state that its user had there, not from zeros."""
+"""Cuts histories into pieces for training. A piece starts from the state that its user had there, not from zeros."""
 
 from __future__ import annotations
 
@@ -13,26 +13,38 @@ from models.data.histories import Flags, Histories, Rows
 from models.network.network import InterestNetwork
 from models.network.scorer import rounds
 
-GROUP = 16  # steps whose pieces are sorted together
+GROUP = 16  # number of steps whose pieces are sorted together
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """P pieces. begin, count: i64 [P], first event and number of events; ahead: i64 [P], events of the user before it."""
+    """P pieces of histories.
+
+    Attributes:
+        begin: i64 [P], the place of the first event.
+        count: i64 [P], number of events.
+        ahead: i64 [P], number of the user's events before the piece.
+    """
 
     begin: Rows
     count: Rows
     ahead: Rows
 
     def places(self, some: Rows) -> tuple[Rows, Flags]:
-        """i64 [B, T] places of the events of some pieces, and which are real: shorter pieces repeat their last one."""
+        """Return the places i64 [B, T] of the events of some pieces, and which are real.
+
+        Shorter pieces repeat their last event.
+        """
         begin, count = self.begin[some, None], self.count[some, None]
         steps = np.arange(int(count.max()))[None]
         return begin + np.minimum(steps, count - 1), steps < count
 
 
 def cut(rows: Histories, use: Flags, first: int, length: int) -> Pieces:
-    """The events in `use` (bool [E], a first part of each user's) in pieces: `first` events, then `length` each."""
+    """Cut the events in `use` into pieces: `first` events, then `length` each.
+
+    `use` is bool [E] and holds a first part of each user's events.
+    """
     begin: list[int] = []
     count: list[int] = []
     ahead: list[int] = []
@@ -51,7 +63,7 @@ def cut(rows: Histories, use: Flags, first: int, length: int) -> Pieces:
 def initial_states(
     network: InterestNetwork, rows: Histories, pieces: Pieces, first: int, length: int
 ) -> tuple[Tensor, Tensor]:
-    """h and c before every piece, f32 [P, H], with the weights as they are now."""
+    """Compute h and c before every piece, f32 [P, H], with the current weights."""
     hidden = network.size.hidden
     items = network.item_matrix()
     h, c = items.new_zeros(len(pieces.begin), hidden), items.new_zeros(len(pieces.begin), hidden)
@@ -66,7 +78,7 @@ def initial_states(
 
 
 def following(rows: Histories, use: Flags) -> Rows:
-    """i64 [E]: the item row of each event's next choice among the events in `use`; 0: none."""
+    """Return i64 [E]: the item row of each event's next choice among the events in `use`, or 0 if there is none."""
     wanted = np.flatnonzero(rows.choice & use)
     owner = rows.owner()
     after = np.searchsorted(wanted, np.arange(len(rows.item)), side="right")
@@ -80,8 +92,10 @@ def following(rows: Histories, use: Flags) -> Rows:
 
 
 def batches(pieces: Pieces, states: int, draw: np.random.Generator) -> list[Rows]:
-    """Pieces in a random order, cut into steps of about `states` events; those of a step are of similar length, so that
-    little is computed on padding."""
+    """Return the pieces in random order, cut into steps of about `states` events.
+
+    The pieces of a step have similar lengths, so that little is computed on padding.
+    """
     order = draw.permutation(len(pieces.begin))
     made: list[Rows] = []
     for group in np.array_split(order, max(1, round(int(pieces.count.sum()) / states / GROUP))):
@@ -94,10 +108,12 @@ def batches(pieces: Pieces, states: int, draw: np.random.Generator) -> list[Rows
 
 
 def hold_validation(rows: Histories, last: int) -> tuple[Flags, NDArray[np.int64]]:
-    """Keep back the last choices of each user for early stopping.
+    """Hold back the last choices of each user for early stopping.
 
-    Returns use (bool [E], what is trained on) and the places of the choices kept back. Users with fewer than last + 3 choices
-    are trained on whole. With last = 0 nothing is kept back.
+    Users with fewer than last + 3 choices are trained on whole. With last = 0 nothing is held back.
+
+    Returns:
+        use (bool [E], what is trained on), and the places of the choices that were held back.
     """
     use = np.ones(len(rows.item), np.bool_)
     kept: list[int] = []

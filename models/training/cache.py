@@ -1,8 +1,8 @@
-"""What the harness keeps on disk, so that nothing is fitted twice and an interrupted comparison goes on. No pickle.
+"""The fit cache on disk. Nothing is fitted twice, and an interrupted comparison resumes. It uses no pickle.
 
-FOLDER/<key of the fit>/checkpoint.pt          written by models that have epochs; a fit goes on from it
-                       /seconds.json           spent on fitting until that checkpoint
-                       /fit.json               a fit that ended: seconds, what was chosen, curve
+FOLDER/<key of the fit>/checkpoint.pt          written by models that have epochs; a fit resumes from it
+                       /seconds.json           time spent on fitting until that checkpoint
+                       /fit.json               a finished fit: seconds, what was chosen, curve
                        /<key of the task>.npz  ranks and lists of one task
 """
 
@@ -21,12 +21,18 @@ from models.interfaces import EvalTask, Model, TrainingData
 from models.metrics.top_k import Lists
 
 SCHEMA: Final = 2
-"""To be raised where the same settings lead to other results than before."""
+"""Increase it if the same settings lead to other results than before."""
 
 
 @dataclass(frozen=True)
 class FitInfo:
-    """seconds: that fitting took; chosen: settings that validation chose; curve: figures of each epoch, if there are any."""
+    """What is kept of a finished fit.
+
+    Attributes:
+        seconds: Time that fitting took.
+        chosen: Settings that validation chose.
+        curve: Figures of each epoch, if there are any.
+    """
 
     seconds: float
     chosen: Mapping[str, Any] = field(default_factory=dict)
@@ -34,34 +40,38 @@ class FitInfo:
 
 
 class FitCache:
-    """The folder of one fit: one model, one training part, one seed. folder: None keeps nothing."""
+    """The folder of one fit: one model, one training part, one seed. With folder None nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where the model may keep its progress."""
+        """The file in which the model may keep its progress."""
         return self._folder / "checkpoint.pt" if self._folder else None
 
     def spent(self) -> float:
-        """Seconds that went into the checkpoint; 0 without one."""
+        """Return the seconds that went into the checkpoint; 0 if there is none."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0.0
         return float(self._json("seconds.json").get("seconds", 0.0))
 
     def keep_spent(self, seconds: float) -> None:
-        """Beside the checkpoint that is there now."""
+        """Keep the seconds that went into the current checkpoint."""
         if self._folder:
             write(self._folder / "seconds.json", json.dumps({"seconds": seconds}).encode())
 
     def info(self) -> FitInfo | None:
-        """Of a fit that ended."""
+        """Return the result of a finished fit, or None."""
         kept = self._json("fit.json")
         return FitInfo(kept["seconds"], kept["chosen"], tuple(kept["curve"])) if kept else None
 
     def keep_info(self, info: FitInfo) -> FitInfo:
-        """The first that ended stays and is returned: its seconds were not those of reading a checkpoint."""
+        """Keep the result of a fit and return it.
+
+        If there already is one, that one stays and is returned, because its seconds are not those of reading a
+        checkpoint.
+        """
         if self._folder is None:
             return info
         if earlier := self.info():
@@ -70,7 +80,7 @@ class FitCache:
         return info
 
     def lists(self, key: str) -> Lists | None:
-        """Of a task that was judged."""
+        """Return the lists of an evaluated task, or None."""
         if self._folder is None:
             return None
         try:
@@ -80,7 +90,7 @@ class FitCache:
             return None  # not there
 
     def keep_lists(self, key: str, lists: Lists) -> None:
-        """Of a task."""
+        """Keep the lists of a task."""
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +109,7 @@ class FitCache:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Beside, then rename: a crash leaves the older one."""
+    """Write a temporary file, then rename it. A crash leaves the older file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".partial")
     beside.write_bytes(content)
@@ -107,14 +117,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 def cache_of(cache: Path | None, training: str, model: Model, seed: int) -> FitCache:
-    """training: its fingerprint."""
+    """Return the cache of one fit. `training` is the key of the training data."""
     if cache is None:
         return FitCache(None)
     return FitCache(cache / digest(SCHEMA, training, model.name, dict(model.settings), seed)[:32])
 
 
 def digest(*parts: Any) -> str:
-    """sha256 (hex) of numbers, texts, arrays, dataclasses, and lists and mappings of them, by their content."""
+    """Return the sha256 (hex) of the content of numbers, texts, arrays, dataclasses, and lists and mappings of them."""
     total = sha256()
     for part in parts:
         _feed(total, part)
@@ -122,13 +132,13 @@ def digest(*parts: Any) -> str:
 
 
 def training_key(training: TrainingData) -> str:
-    """Everything that fitting reads."""
+    """Return the key of everything that fitting reads."""
     rows = training.rows
     return digest(training.items, training.spec, training.text, vars(rows), training.use, training.watched)
 
 
 def task_key(task: EvalTask, training: str) -> str:
-    """What is judged, and how. training: its fingerprint."""
+    """Return the key of what is evaluated, and how. `training` is the key of the training data."""
     return digest(
         training,
         task.name,

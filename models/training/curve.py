@@ -1,4 +1,4 @@
-"""The training curve: figures as JSON, and a picture."""
+"""Writes the training curve: figures as JSON, and a plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.training.train import Epoch
 
 
 def write_curve(curve: Sequence[Epoch], floor: float, folder: Path) -> None:
-    """curve.json and curve.png. floor: HR@10 of popularity on the same validation part."""
+    """Write curve.json and curve.png. `floor` is HR@10 of popularity on the same validation part."""
     import matplotlib
 
     matplotlib.use("Agg")

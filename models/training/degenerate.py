@@ -1,4 +1,4 @@
-"""Trainings and evaluations that say nothing: refused, or named beside the figures."""
+"""Detects training and evaluation that show nothing. It refuses them, or adds a note to the figures."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ from models.metrics.top_k import seen_before
 from models.training.batching import following
 from stream.core.errors import DataError
 
-LIST: Final = 10  # items of the list that the figures in front are about
+LIST: Final = 10  # items of the list that the main figures are about
 UNWATCHED: Final = (
-    "the validation part is empty (too few choices a user): settings are the models' first ones, and networks stop by epochs or "
-    "minutes alone"
+    "the validation part is empty (too few choices per user): models use their first settings, and networks stop only by "
+    "epochs or minutes"
 )
 
 
 def require_order(name: str, events: pl.DataFrame) -> None:
-    """Raises DataError where users have two events and more, yet nobody two of different times: their order is arbitrary."""
+    """Raise DataError if users have several events, but none has two at different times: their order is arbitrary."""
     each = events.group_by("user").agg(count=pl.len(), times=pl.col("time").n_unique()).filter(pl.col("count") > 1)
     if len(each) and (each["times"] == 1).all():
         raise DataError(
-            f"{name}: field `time`: every user's events all have one and the same time, so nothing follows anything: found "
-            f"{events['time'].n_unique()} times in {len(events)} events, expected a time of its own for each event; where only "
+            f"{name}: field `time`: the events of each user all have the same time, so their order is unknown. Found "
+            f"{events['time'].n_unique()} times in {len(events)} events; expected a different time for each event. If only "
             "the order is known, give `user item item ...` lines"
         )
 
 
 def require_following(name: str, training: TrainingData) -> None:
-    """name: of the model. Raises DataError where no choice follows another event of its user in the training part."""
+    """Raise DataError if no choice follows another event of its user in the training part. `name` is the model's."""
     if following(training.rows, training.use).any():
         return
     users = len(np.unique(training.rows.owner()[training.use]))
     raise DataError(
-        f"{name}: nothing to learn from: no choice follows an event of the same user; found {int(training.use.sum())} events "
-        f"of {users} users in the training part, expected users with two events or more before those held back"
+        f"{name}: nothing to learn from: no choice follows an event of the same user. Found {int(training.use.sum())} events "
+        f"of {users} users in the training part; expected users with at least two events before the held-out ones"
     )
 
 
 def notes(task: EvalTask) -> list[str]:
-    """What a reader must know before the figures of a task are believed."""
+    """Return what a reader must know before trusting the figures of a task."""
     said = []
     if not len(task.training.watched):
         said.append(UNWATCHED)
     few = int((rankable(task) <= LIST).sum())
     if few:
         said.append(
-            f"at {few:,} of {len(task.places):,} choices no more than {LIST} items were left to rank: a hit says nothing there"
+            f"at {few:,} of {len(task.places):,} choices, at most {LIST} items were left to rank: a hit there shows nothing"
         )
     return said
 
 
 def require_ranking(tasks: Sequence[EvalTask]) -> None:
-    """Raises DataError where no place of any task has more items to rank than a list holds: any model would hit always."""
+    """Raise DataError if no place of any task has more items to rank than a list holds: any model would always hit."""
     most = max(int(rankable(task).max()) for task in tasks)
     if most > LIST:
         return
     raise DataError(
-        f"{tasks[0].name}: at most {most} of {len(tasks[0].training.items)} items are left to rank at any choice: a list of "
-        f"{LIST} holds them all, so that any model hits; expected more than {LIST}: a larger catalogue"
+        f"{tasks[0].name}: at most {most} of {len(tasks[0].training.items)} items are left to rank at any choice. A list of "
+        f"{LIST} holds them all, so any model hits. Expected more than {LIST}; use a larger catalogue"
     )
 
 
 def rankable(task: EvalTask) -> Rows:
-    """i64 [Q]: how many items are ranked at each place."""
+    """Return i64 [Q]: how many items are ranked at each place."""
     size = len(task.training.items) + 1
     out = np.empty(len(task.places), np.int64)
     for at in range(0, len(task.places), QUERIES):

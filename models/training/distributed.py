@@ -1,7 +1,8 @@
-"""Where training runs: the GPU where there is one, several of them under torchrun, else the processor.
+"""Where training runs: on the GPU if there is one, on several of them under torchrun, else on the CPU.
 
-Under torchrun (`torchrun --nproc-per-node N -m deploy.cli train ...`) every process goes through the same epochs, takes every
-N-th batch and shares its gradients, so that all hold the same weights; the first one's clock and files count.
+Under torchrun (`torchrun --nproc-per-node N -m deploy.cli train ...`) every process runs the same epochs, takes every
+N-th batch and shares its gradients, so that all hold the same weights. Only the first process writes files, and its
+clock decides.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from torch import distributed, nn
 
 
 def training_device() -> torch.device:
-    """This process's own GPU, or the processor. On a GPU products may round to TF32; the catalogue's scores are bfloat16
-    there (models/training/loss.py), everything else float32."""
+    """Return this process's own GPU, or the CPU.
+
+    On a GPU, products may be rounded to TF32. The catalogue's scores are bfloat16 there (models/training/loss.py);
+    everything else is float32.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.set_float32_matmul_precision("high")
@@ -26,7 +30,10 @@ def training_device() -> torch.device:
 
 @contextmanager
 def together() -> Iterator[bool]:
-    """Join the processes that torchrun started, where it did -> is this the one that writes? Leaves them at the end."""
+    """Join the processes that torchrun started, if it did, and leave them at the end.
+
+    Yields whether this process is the one that writes.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield True
         return
@@ -41,17 +48,17 @@ def together() -> Iterator[bool]:
 
 
 def rank() -> int:
-    """Of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes train."""
+    """Return how many processes train."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def share_gradients(network: nn.Module, states: int) -> None:
-    """Replace the gradients by the mean over all processes' states. states: that this process's mean loss is over."""
+    """Replace the gradients by the mean over all processes' states. `states` is how many this process's loss covers."""
     if size() == 1:
         return
     gradients = [
@@ -68,7 +75,7 @@ def share_gradients(network: nn.Module, states: int) -> None:
 
 
 def agreed(value: Any) -> Any:
-    """The first process's value, in all of them."""
+    """Return the first process's value, in all processes."""
     if size() == 1:
         return value
     held = [value]

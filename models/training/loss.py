@@ -1,10 +1,11 @@
 """Cross-entropy of a softmax over the whole catalogue, in few passes over memory.
 
-The [M, N + 1] scores are most of a training step, and on a CPU the passes over them cost more than the products do, and
-fresh memory for them more than both: this form keeps one such matrix from step to step and goes over it four times.
-Where the processor multiplies bfloat16 natively (AMX) the scores are held in it; the sums are float32 either way. Full
-softmax at every position is what makes recurrent recommenders strong: A. Petrov and C. Macdonald, gSASRec, RecSys 2023;
-A. Klenitskiy and A. Vasilev, RecSys 2023.
+The [M, N + 1] scores are most of a training step. On a CPU the passes over them cost more than the products do, and
+allocating fresh memory for them costs more than both. This form keeps one such matrix from step to step and passes over
+it four times. If the CPU multiplies bfloat16 natively (AMX), the scores are bfloat16; the sums are always float32.
+
+The full softmax at every position is what makes recurrent recommenders strong: A. Petrov and C. Macdonald, gSASRec,
+RecSys 2023; A. Klenitskiy and A. Vasilev, RecSys 2023.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 @cache
 def native_bfloat16() -> bool:
-    """Does this processor multiply bfloat16 matrices by itself (Intel AMX)? False where that cannot be told."""
+    """Return whether this CPU multiplies bfloat16 matrices natively (Intel AMX). False if that cannot be determined."""
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
@@ -27,8 +28,11 @@ def native_bfloat16() -> bool:
 
 
 class CatalogueLoss:
-    """Callable as `loss(query, items, targets)`; one instance serves one network, one step at a time: the scores of a step are
-    overwritten by the next, so `backward` comes before it. kind: of the scores; by default as the device likes."""
+    """A loss, called as `loss(query, items, targets)`. One instance serves one network, one step at a time.
+
+    The scores of a step are overwritten by the next step, so `backward` must come before it. `kind` is the type of the
+    scores; by default it depends on the device.
+    """
 
     def __init__(self, kind: torch.dtype | None = None, device: torch.device | None = None) -> None:
         native = native_bfloat16() if device is None or device.type == "cpu" else True
@@ -36,15 +40,18 @@ class CatalogueLoss:
         self._scores = torch.empty(0, dtype=self.kind)
 
     def __call__(self, query: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over M states between the target and the softmax over items 1 to N.
+        """Return the mean cross-entropy over M states between the target and the softmax over items 1 to N.
 
-        query: f32 [M, D]; items: f32 [N + 1, D]; targets: i64 [M], rows from 1.
+        Args:
+            query: f32 [M, D].
+            items: f32 [N + 1, D].
+            targets: i64 [M], rows from 1.
         """
         loss: Tensor = _Function.apply(query, items, targets, self)
         return loss
 
     def scores(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """[rows, columns] of the memory that is kept, uninitialised."""
+        """Return [rows, columns] of the memory that is kept, uninitialised."""
         if self._scores.numel() < rows * columns or self._scores.device != device:
             self._scores = torch.empty(int(1.2 * rows * columns), dtype=self.kind, device=device)
         return self._scores[: rows * columns].view(rows, columns)
@@ -57,7 +64,7 @@ class _Function(torch.autograd.Function):
         query, items = query.to(loss.kind), items.to(loss.kind)
         scores = torch.mm(query, items.T, out=loss.scores(len(query), len(items), query.device))
         wanted = (query.to(exact) * items[targets].to(exact)).sum(1)
-        scores[:, 0] = -torch.inf  # UNKNOWN is no candidate
+        scores[:, 0] = -torch.inf  # UNKNOWN is not a candidate
         top = scores.amax(1, keepdim=True)
         mass = scores.sub_(top).exp_()
         total = mass.sum(1, keepdim=True).to(exact)

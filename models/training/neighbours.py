@@ -1,14 +1,15 @@
-"""Which items follow which: directed, decayed co-occurrence in the users' sequences, cut to the best few of every item.
+"""Finds which items follow which: directed, decayed co-occurrence in user sequences, cut to the best few per item.
 
 For every user sequence s and every i < j <= i + reach:
     C[s_i, s_j] += w decay^(j - i - 1)      C[s_j, s_i] += back w decay^(j - i - 1)
     weight(a, b) = C[a, b] / (sqrt(n_a n_b) + shrink)        n: how often each item was chosen
 
-Choices count by their actions (stream.core.features.ACTIONS): in n each with its weight, a pair with w = sqrt(weight_i
-weight_j), so
-that two items of one weight are as near as they would be at any other, shrinkage aside. Without actions all weights are 1.
+Choices count by their actions (stream.core.features.ACTIONS): each adds its weight to n, and a pair counts with
+w = sqrt(weight_i weight_j). Apart from the shrinkage, two items of one weight are therefore as near as at any other
+weight. Without actions all weights are 1.
 
-Counting by distance is from sequential rules (I. Kamehkhosh, D. Jannach and M. Ludewig, RecTemp 2017), the norm from item-kNN.
+Counting by distance is from sequential rules (I. Kamehkhosh, D. Jannach and M. Ludewig, RecTemp 2017). The norm is from
+item-kNN.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from models.network.blend import recent_choices
 
 @dataclass(frozen=True)
 class NeighbourSettings:
-    """Chosen on the validation part of Amazon Beauty. reach: events ahead that count; keep: neighbours of an item."""
+    """How neighbours are counted. The defaults were chosen on the validation part of Amazon Beauty.
+
+    Attributes:
+        reach: How many events ahead count.
+        decay: Factor per event of distance.
+        back: Weight of the backward direction.
+        shrink: Added to the denominator of a weight.
+        keep: Number of neighbours of an item.
+    """
 
     reach: int = 10
     decay: float = 0.8
@@ -35,9 +44,9 @@ class NeighbourSettings:
 
 
 def neighbours(training: TrainingData, settings: NeighbourSettings | None = None) -> tuple[Rows, Floats]:
-    """index i64 [N + 1, K] and weight f32 [N + 1, K], best first, equal weights in the order of their rows.
+    """Find the neighbours: index i64 [N + 1, K] and weight f32 [N + 1, K], best first, equal weights in row order.
 
-    Rows with fewer than K neighbours end in zeros; row 0 is empty. Read are the choices in `training.use` and nothing else.
+    Rows with fewer than K neighbours end in zeros; row 0 is empty. It reads only the choices in `training.use`.
     """
     settings = settings or NeighbourSettings()
     rows, size = training.rows, len(training.items) + 1
@@ -61,8 +70,8 @@ def neighbours(training: TrainingData, settings: NeighbourSettings | None = None
 
 
 def _best(row: Rows, column: Rows, weight: Floats, size: int, keep: int) -> tuple[Rows, Floats]:
-    """The `keep` heaviest entries of every row of a sparse matrix, as two dense arrays [size, keep]."""
-    weight = weight.astype(np.float32)  # first rounded, then ordered: equal in the arrays means equal in the order
+    """Return the `keep` heaviest entries of every row of a sparse matrix, as two dense arrays [size, keep]."""
+    weight = weight.astype(np.float32)  # rounded before ordering: equal in the arrays means equal in the order
     order = np.lexsort((column, -weight, row))
     row, column, weight = row[order], column[order], weight[order]
     place = np.arange(len(row)) - np.searchsorted(row, row, side="left")
@@ -75,7 +84,10 @@ def _best(row: Rows, column: Rows, weight: Floats, size: int, keep: int) -> tupl
 
 
 def windows(rows: Histories, places: Rows, last: int) -> Rows:
-    """i64 [Q, last]: the item rows of the user's last choices before each place, newest first, 0 where there are no more."""
+    """Return i64 [Q, last]: item rows of the user's last choices before each place, newest first.
+
+    0 fills the rest if there are fewer.
+    """
     starts = rows.begins(places)
     out = np.zeros((len(places), last), np.int64)
     line, row, age = recent_choices(rows, starts, places, last).T

@@ -1,4 +1,4 @@
-"""The folder that training writes and export reads. No pickle: weights are safetensors, the rest JSON and plain numpy.
+"""The folder that training writes and export reads. No pickle: weights are safetensors, the rest is JSON and numpy.
 
 run.json             schema, sizes, input spec, data, metrics, settings
 weights.safetensors  the network's parameters
@@ -6,8 +6,8 @@ text.npy             float32 [N + 1, X]: BERT vectors of the item texts; row 0 U
 items.json           the N item ids; items[i] owns row i + 1
 popularity.npy       float32 [N + 1]: interactions in the training part; row 0 is 0
 neighbours.npz       index int64 [N + 1, K], weight float32 [N + 1, K]: neighbours of the items
-(models/training/neighbours.py); K may be 0
-reading/             where comments without a value have one read out of their text (models/text_rating); else it is not there
+                     (models/training/neighbours.py); K may be 0
+reading/             the text rating that gives comments a value (models/text_rating); only if the run reads ratings
 curve.json curve.png loss and validation figures per epoch
 """
 
@@ -38,7 +38,13 @@ READING: Final = "reading"
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What the run was trained on. sha256: hex, of the training events in their order; events: how many of them."""
+    """What the run was trained on.
+
+    Attributes:
+        name: Name of the data set.
+        sha256: Hex digest of the training events in their order.
+        events: Number of training events.
+    """
 
     name: str
     sha256: str
@@ -47,12 +53,27 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network (on the CPU, in eval mode) with everything that serving it needs.
+    """A trained network (on the CPU, in eval mode) with everything needed to serve it.
 
-    popularity: float32 [N + 1]; text: float32 [N + 1, X]; row 0 of both is UNKNOWN; `item_ids[i]` owns row i + 1.
-    blend, neighbours: the sum that is served; K may be 0. reading: gives comments without a value one, in training and in
-    serving; None: they stay without. metrics: name -> figure; intervals: name of a metric -> its 95 %
-    interval; protocol: how they were found, in words; seconds: that training took; seeds: of training. "" or empty: not known.
+    Row 0 of `popularity` and `text` is UNKNOWN; `item_ids[i]` owns row i + 1. "" or empty means unknown.
+
+    Attributes:
+        network: The network.
+        spec: How events become inputs.
+        item_ids: The N item ids.
+        popularity: float32 [N + 1].
+        text: float32 [N + 1, X].
+        data: What the run was trained on.
+        metrics: Name -> figure.
+        settings: Settings of the training.
+        max_tokens: Number of tokens of a text that BERT reads.
+        blend: The weights of the sum that is served.
+        neighbours: The neighbours in that sum. K may be 0.
+        protocol: How the metrics were measured, in words.
+        intervals: Name of a metric -> its 95 % interval.
+        seconds: Time that training took.
+        seeds: Seeds of training.
+        reading: Gives a value to comments without one, in training and in serving. None leaves them without.
     """
 
     network: InterestNetwork
@@ -74,7 +95,7 @@ class Run:
 
 
 def save_run(run: Run, folder: Path) -> None:
-    """Write `run` into `folder`; run.json comes last, so that a run without it is unfinished."""
+    """Write `run` into `folder`. run.json is written last, so a folder without it is an unfinished run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").unlink(missing_ok=True)
     save_file(
@@ -105,11 +126,11 @@ def save_run(run: Run, folder: Path) -> None:
 
 
 def load_run(folder: Path) -> Run:
-    """Read a run. Raises DataError where the folder is no finished run or its parts do not fit one another."""
+    """Read a run. Raises DataError if the folder is not a finished run or its parts do not fit one another."""
     try:
         about = json.loads((folder / "run.json").read_text("utf-8"))
         if about["schema"] != SCHEMA:
-            raise DataError(f"{folder}: run of schema {about['schema']}; this version reads {SCHEMA}")
+            raise DataError(f"{folder}: the run has schema {about['schema']}; this version reads {SCHEMA}")
         size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
         choices = parse_choices(",".join(about["inputs"].get("choices", CHOICES)))
@@ -162,17 +183,17 @@ def load_run(folder: Path) -> Run:
 
 
 def check_actions(spec: InputSpec, size: NetworkSize, where: str) -> None:
-    """Raises DataError where the network reads another number of actions than those that it would be fed."""
+    """Raise DataError if the network reads a different number of actions than it would be given."""
     reads = size.actions if size.reads_actions else 0
     if len(spec.actions) != reads:
         raise DataError(
-            f"{where}: inputs.actions: {len(spec.actions)} names ({', '.join(spec.actions) or 'none'}), the network reads "
-            f"{reads}: expected as many; train the run again"
+            f"{where}: inputs.actions: {len(spec.actions)} names ({', '.join(spec.actions) or 'none'}), but the network reads "
+            f"{reads}; expected the same number. Train the run again"
         )
 
 
 def check_blend(blend: Blend, neighbours: Neighbours, items: int, where: str) -> None:
-    """Raises DataError where the sum cannot be served: numbers out of range, or arrays that do not fit N = `items`."""
+    """Raise DataError if the sum cannot be served: numbers are out of range, or arrays do not fit N = `items`."""
     numbers = (blend.fade, blend.neighbour, blend.prior, blend.evidence)
     if not (
         np.isfinite(numbers).all() and 0 < blend.fade <= 1 and 0 <= blend.last <= MAX_RECENT and blend.evidence > 0
@@ -183,7 +204,7 @@ def check_blend(blend: Blend, neighbours: Neighbours, items: int, where: str) ->
     index, weight = neighbours.index, neighbours.weight
     if index.ndim != 2 or index.shape != weight.shape or (index.shape[1] and len(index) != items + 1):
         raise DataError(
-            f"{where}: neighbours: index {index.shape}, weight {weight.shape}, expected ({items + 1}, K) twice"
+            f"{where}: neighbours: index {index.shape}, weight {weight.shape}; expected ({items + 1}, K) for both"
         )
     if index.dtype != np.int64 or weight.dtype != np.float32 or not np.isfinite(weight).all():
         raise DataError(f"{where}: neighbours: {index.dtype}, {weight.dtype}; expected int64 and finite float32")

@@ -1,4 +1,4 @@
-"""From a data set to a run that can be exported: freshet's model, fitted to the training part of a split and to nothing else."""
+"""Trains freshet's model on the training part of a data set, and on nothing else, into a run that can be exported."""
 
 from __future__ import annotations
 
@@ -35,10 +35,16 @@ __all__ = ["Epoch", "ProgressCallback", "TrainSettings", "Trained", "run_of", "s
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """holdout: choices per user that nothing here may see; validation: last choices of the rest, for early stopping and for
-    choosing weights; preset: of models.training.sequential.presets, `auto` by the data; epochs: at most, None as the
-    preset has it;
-    max_minutes: of wall time, all in (text encoding included)."""
+    """How to train.
+
+    Attributes:
+        seed: Seed of the training.
+        holdout: Choices per user that training must not see.
+        validation: Last choices of the rest, for early stopping and for choosing weights.
+        preset: One of models.training.sequential.presets; `auto` chooses by the data.
+        epochs: Maximum number of epochs; None takes the preset's.
+        max_minutes: Limit of wall time for everything, including text encoding.
+    """
 
     seed: int = 0
     holdout: int = 8
@@ -50,7 +56,15 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run and how it came about. `reason`: why training ended; notes: what a reader must know beside the figures."""
+    """A run and how it was made.
+
+    Attributes:
+        run: The run.
+        curve: Figures of each epoch.
+        reason: Why training ended.
+        floor: HR@10 of popularity on the validation part.
+        notes: What a reader must know besides the figures.
+    """
 
     run: Run
     curve: list[Epoch] = field(default_factory=list)
@@ -60,7 +74,7 @@ class Trained:
 
 
 class CutOff(KeyboardInterrupt):
-    """Somebody interrupted the epochs. epochs: that the checkpoint holds; 0: there is none."""
+    """Training was interrupted. `epochs` is how many the checkpoint holds; 0 if there is none."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__(f"after {epochs} epochs")
@@ -76,20 +90,31 @@ def train(
     reading: Reading | None = None,
     checkpoints: Path | None = None,
 ) -> Trained:
-    """Train on all but the last `holdout` choices of each user; the catalogue is known whole.
+    """Train on all but the last `holdout` choices of each user. The whole catalogue is known.
 
-    Repeats to the bit with the same seed, data, machine and number of epochs (`max_minutes` may change the last) on one
-    thread; on several, sums may differ in their last bits.
-    `started`: time.monotonic() from which max_minutes counts; reading: gives comments without a value one, here and, since it
-    becomes part of the run, in serving; checkpoints: a folder from which a training that was cut off goes on after its last
-    epoch, where data and settings are the same. Raises DataError where nothing is left to learn from, where nothing follows
-    anything, and where training ends with a validation NDCG@10 of 0; CutOff in place of KeyboardInterrupt between the epochs.
+    On one thread the result is the same to the bit with the same seed, data, machine and number of epochs (which
+    `max_minutes` may change). On several threads, sums may differ in their last bits.
+
+    Args:
+        data: The data set.
+        settings: How to train.
+        encoder: Encodes the texts.
+        report: Called with the progress.
+        started: time.monotonic() from which max_minutes counts.
+        reading: Gives a value to comments without one. It becomes part of the run, so it does so in serving too.
+        checkpoints: Folder from which an interrupted training resumes after its last epoch, if data and settings are
+            the same.
+
+    Raises:
+        DataError: There is nothing left to learn from, no event follows another, or training ends with a validation
+            NDCG@10 of 0.
+        CutOff: KeyboardInterrupt came while the model was fitted.
     """
     started = time.monotonic() if started is None else started
     training, part = training_part(data, settings, encoder, report, reading)
     left = settings.max_minutes - (time.monotonic() - started) / 60
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
-    # The weights of the sum are chosen after the epochs: a tenth of the time is kept for that.
+    # The weights of the sum are chosen after the epochs. A tenth of the time is reserved for that.
     model = Freshet(settings.preset, fit={**chosen, "max_minutes": max(1e-6, 0.9 * left)})
     checkpoint = checkpoints / f"{_key(training, settings, model)}.pt" if checkpoints else None
     try:
@@ -114,13 +139,13 @@ def train(
 
 
 def _require_gain(name: str, training: TrainingData, ranker: BlendRanker, metrics: dict[str, float]) -> None:
-    """Raises DataError where the model ranks no validation choice among the first ten."""
+    """Raise DataError if the model ranks no validation choice among the first ten."""
     if metrics.get("validation NDCG@10", 1.0) > 0:
         return
     raise DataError(
-        f"{name}: training ended with NDCG@10 0 on the {len(training.watched):,} validation choices: found "
-        f"{len(ranker.curve)} epochs ({ranker.interest.reason}) and popularity at {metrics['validation popularity NDCG@10']:g}, "
-        "expected a figure above 0; no run is written. More --epochs and --max-minutes, or more events, may help"
+        f"{name}: training ended with NDCG@10 0 on the {len(training.watched):,} validation choices. Found "
+        f"{len(ranker.curve)} epochs ({ranker.interest.reason}) and popularity at {metrics['validation popularity NDCG@10']:g}; "
+        "expected a figure above 0. No run is written. More --epochs and --max-minutes, or more events, may help"
     )
 
 
@@ -131,13 +156,13 @@ def training_part(
     report: ProgressCallback = silent,
     reading: Reading | None = None,
 ) -> tuple[TrainingData, pl.DataFrame]:
-    """What training may see of `data`, and the table of its events. Raises DataError where that is too little."""
+    """Return what training may see of `data`, and the table of its events. Raises DataError if that is too little."""
     part = split_last(data, settings.holdout).train
     require_choices(data.name, data.events, data.choices, data.weights)
     require_order(data.name, part)
     item_ids = tuple(item.item for item in data.items)
     if len(item_ids) < 2 or not len(part):
-        raise DataError(f"{data.name}: {len(item_ids)} items and {len(part)} training events: nothing to learn from")
+        raise DataError(f"{data.name}: nothing to learn from: {len(item_ids)} items and {len(part)} training events")
     scenes, actions = replace(data, events=part).scenes, often(part)
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
     text = item_vectors(data, encoder, report)
@@ -150,7 +175,7 @@ def training_part(
 def run_of(
     data: DataSet, training: TrainingData, ranker: BlendRanker, info: DataInfo, metrics: dict[str, float]
 ) -> Run:
-    """A fitted model as a run, ready to export. A network that reads no actions is to be fed none."""
+    """Turn a fitted model into a run that is ready to export. A network that reads no actions is given none."""
     network = ranker.interest.network
     return Run(
         network=network,
@@ -166,14 +191,14 @@ def run_of(
 
 
 def item_vectors(data: DataSet, encoder: TextEncoder, report: ProgressCallback = silent) -> NDArray[np.float32]:
-    """BERT vectors of the catalogue, f32 [N + 1, X], row 0 zeros."""
+    """Return the BERT vectors of the catalogue, f32 [N + 1, X]. Row 0 is zeros."""
     texts = [item_text(item.title, item.text, item.categories) for item in data.items]
     vectors = encoder.encode(texts, _told(report, "item texts"))
     return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 
 def figures(training: TrainingData, ranker: BlendRanker) -> dict[str, float]:
-    """HR@10 and NDCG@10 of the whole sum, of its recurrent part and of popularity on the validation choices."""
+    """Measure HR@10 and NDCG@10 of the whole sum, its recurrent part and popularity on the validation choices."""
     rows, places = training.rows, training.watched
     if not len(places):
         return {}
@@ -191,7 +216,7 @@ def figures(training: TrainingData, ranker: BlendRanker) -> dict[str, float]:
 
 
 def _key(training: TrainingData, settings: TrainSettings, model: Freshet) -> str:
-    """Of everything that decides the weights; more time may be given to a training that goes on."""
+    """Return the key of everything that decides the weights. A training that resumes may be given more time."""
     settled = {**model.settings, "fit": {"epochs": settings.epochs}}
     return digest(training_key(training), replace(settings, max_minutes=0.0), settled)
 

@@ -1,9 +1,9 @@
-"""The optimisation itself: pieces of histories in, a better network out, one epoch at a time.
+"""The optimisation itself: pieces of histories go in, a better network comes out, one epoch at a time.
 
-Every position foretells the user's next choice (cross-entropy over the whole catalogue). Histories may be long, so they
-are cut into pieces; each epoch first computes the state at every cut with the weights as they are, and a piece starts
-from there (as R2D2 stores recurrent states: S. Kapturowski et al., ICLR 2019). Weights are averaged over steps, and it
-is the average that is judged and kept.
+Every position predicts the user's next choice (cross-entropy over the whole catalogue). Histories may be long, so they
+are cut into pieces. Each epoch first computes the state at every cut with the current weights, and a piece starts from
+there (as R2D2 stores recurrent states: S. Kapturowski et al., ICLR 2019). Weights are averaged over steps, and the
+average is what is evaluated and kept.
 """
 
 from __future__ import annotations
@@ -31,14 +31,24 @@ from stream.core.features import UNKNOWN
 
 WARM_UP = 10.0  # steps after which the weight average has forgotten about half of the first weights
 CLIP = 1.0  # largest norm of a step's gradient
-WATCHED = 20_000  # validation choices judged after an epoch, at most: more would cost time and tell nothing new
+WATCHED = 20_000  # most validation choices evaluated after an epoch; more would cost time and show nothing new
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """length: events in a piece; states: events in a step; rate, decay: of AdamW; unknown: share of input items hidden;
-    average: decay of the weight average, per step; epochs: at most; patience: epochs without a better validation NDCG@10;
-    max_minutes: of wall time, 0 for no limit."""
+    """How to fit a network.
+
+    Attributes:
+        epochs: Maximum number of epochs.
+        length: Events in a piece.
+        states: Events in a step.
+        rate: Learning rate of AdamW.
+        decay: Weight decay of AdamW.
+        unknown: Share of input items that are hidden.
+        average: Decay of the weight average, per step.
+        patience: Number of epochs without a better validation NDCG@10 after which fitting stops.
+        max_minutes: Limit of wall time; 0 for no limit.
+    """
 
     epochs: int = 24
     length: int = 64
@@ -75,21 +85,24 @@ class Fitting:
         self._steps = 0
         learned = torch.from_numpy(training.known)[:, None].to(device, copy=True)
         learned[UNKNOWN] = True
-        with torch.no_grad():  # an item that the training part lacks has no id of its own: its text alone speaks for it
+        with torch.no_grad():  # an item that is not in the training part has no id embedding, only its text
             network.ids.weight.mul_(learned)
             self.average.ids.weight.mul_(learned)
         network.ids.weight.register_hook(lambda gradient: gradient * learned)  # type: ignore[no-untyped-call]
 
     @property
     def watched(self) -> int:
-        """How many validation choices are judged."""
+        """How many validation choices are evaluated."""
         return len(self._watched)
 
     def epoch(self, told: Callable[[int, int, float], None]) -> float:
-        """Go over all pieces once -> mean loss in nats per state. told: (pieces done, of how many, loss of the step)."""
+        """Go over all pieces once and return the mean loss in nats per state.
+
+        `told` is called with (pieces done, number of pieces, loss of the step).
+        """
         length = self._settings.length
         recurrent = self._network.size.kind != "attention"
-        # Cuts fall elsewhere in every epoch. Attention starts each piece from nothing, so its cuts stay at the window.
+        # Cuts fall elsewhere in every epoch. Attention starts each piece from zeros, so its cuts stay at the window.
         first = int(self._draw.integers(length // 2, length + 1)) if recurrent else length
         pieces = cut(self._rows, self._use, first, length)
         if recurrent:
@@ -111,16 +124,16 @@ class Fitting:
         return total / max(1, count)
 
     def diverged(self, loss: float) -> bool:
-        """Is anything no longer a finite number: the epoch's loss, or a weight of the average?"""
+        """Return whether the epoch's loss or a weight of the average is no longer a finite number."""
         weights = self.average.parameters()
         return not math.isfinite(loss) or not all(bool(weight.isfinite().all()) for weight in weights)
 
     def validate(self) -> tuple[float, float]:
-        """HR@10 and NDCG@10 of the average on the validation choices; 0 where there are none."""
+        """Return HR@10 and NDCG@10 of the average on the validation choices; 0 if there are none."""
         return means(ranks(self._rows, self._watched, interest_scorer(self.average, self._rows)))
 
     def state(self) -> dict[str, Any]:
-        """Everything that going on later needs: tensors, numbers and strings only."""
+        """Return everything that is needed to resume: only tensors, numbers and strings."""
         return {
             "network": self._network.state_dict(),
             "average": self.average.state_dict(),
@@ -131,7 +144,7 @@ class Fitting:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Resume from what `state` returned."""
         self._network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -140,7 +153,7 @@ class Fitting:
         torch.set_rng_state(state["torch"])
 
     def _step(self, rows: Histories, places: Rows, real: NDArray[np.bool_], h: Tensor, c: Tensor) -> tuple[float, int]:
-        """One step on the events at `places` [B, T] -> its loss and how many states had an answer."""
+        """Take one step on the events at `places` [B, T]. Return its loss and how many states had a target."""
         answer = self._targets[places]  # [B, T]
         asked = torch.from_numpy(real & (answer != UNKNOWN))
         wanted = torch.from_numpy(answer)[asked].to(self._device)  # [M]
@@ -167,5 +180,5 @@ class Fitting:
 
 
 def means(of: Ranks) -> tuple[float, float]:
-    """HR@10 and NDCG@10 of some ranks; 0 where there are none."""
+    """Return HR@10 and NDCG@10 of some ranks; 0 if there are none."""
     return (float(hits(of).mean()), float(gains(of).mean())) if len(of) else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Choosing settings on the validation part, with the same budget of tries for every model."""
+"""Chooses settings on the validation part, with the same budget of tries for every model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.metrics.ranks import gains, ranks
 
 TRIES: Final = 8
 WATCHED: Final = 10_000
-"""Validation places that are ranked in one try; where there are more, a fixed draw of so many."""
+"""Validation places that are ranked in one try. If there are more, a fixed draw of this many is used."""
 
 Settings = Mapping[str, Any]
 
@@ -23,7 +23,10 @@ Settings = Mapping[str, Any]
 class Chosen:
     """A fitted model with the settings that validation chose.
 
-    chosen: these settings; tried: all that were tried, each with its validation NDCG@10, in their order.
+    Attributes:
+        ranker: The fitted model.
+        chosen: Its settings.
+        tried: All settings that were tried, in order, each with its validation NDCG@10.
     """
 
     ranker: Ranker
@@ -31,19 +34,19 @@ class Chosen:
     tried: tuple[tuple[Settings, float], ...] = ()
 
     def scorer(self, rows: Histories) -> Scorer:
-        """That of the chosen ranker."""
+        """Return the chosen ranker's scorer."""
         return self.ranker.scorer(rows)
 
 
 def watched(training: TrainingData, most: int = WATCHED) -> Rows:
-    """Validation places for choosing settings: all, or a fixed draw of `most`, in order."""
+    """Return validation places for choosing settings: all, or a fixed draw of `most`, in order."""
     if len(training.watched) <= most:
         return training.watched
     return np.sort(np.random.default_rng(0).choice(training.watched, most, replace=False))
 
 
 def validation_gain(training: TrainingData, ranker: Ranker, most: int = WATCHED) -> float:
-    """NDCG@10 on the validation places, seen items left out; 0 where there are none."""
+    """Return NDCG@10 on the validation places, without seen items; 0 if there are none."""
     places = watched(training, most)
     if not len(places):
         return 0.0
@@ -58,9 +61,10 @@ def search(
     report: ProgressCallback = silent,
     most: int = WATCHED,
 ) -> Chosen:
-    """Coordinate search: `base`, then each change laid over the best so far; a change stays where NDCG@10 rises.
+    """Search by coordinates: try `base`, then apply each change to the best so far. A change stays if NDCG@10 rises.
 
-    `changes` beyond the budget of TRIES are not tried. Without validation places `base` is chosen and nothing is tried.
+    `changes` beyond the budget of TRIES are not tried. Without validation places, `base` is chosen and nothing is
+    tried.
     """
     best: Chosen | None = None
     tried: list[tuple[Settings, float]] = []

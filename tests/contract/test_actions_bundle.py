@@ -187,7 +187,7 @@ def test_more_names_than_the_graph_has_rows_for(copy: Path) -> None:
 def test_a_run_that_would_be_fed_other_actions_is_not_exported() -> None:
     run = tiny_run(actions=ACTIONS)
     with pytest.raises(
-        DataError, match=r"the run: inputs.actions: 0 names \(none\), the network reads 3: expected as many"
+        DataError, match=r"the run: inputs.actions: 0 names \(none\), but the network reads 3; expected the same number"
     ):
         build(replace(run, spec=replace(run.spec, actions=())), text=b"")
 

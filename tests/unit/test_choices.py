@@ -175,7 +175,7 @@ def test_what_was_turned_down_is_neither_held_out_nor_judged_and_is_named() -> N
     (task,) = make_tasks("last-8", acted(*taken), ENCODER.encode)
     assert len(task.places) == 8 * 6
     assert task.rows.item[task.places].tolist() == [1, 2, 3, 4, 1, 2, 3, 4] * 6
-    assert reasons(task)["of an action that is no choice"] == (6, 6)
+    assert reasons(task)["events whose action is not a choice"] == (6, 6)
     with pytest.raises(DataError, match="actions that do not count: dislike, skip"):
         make_tasks("last-8", acted(("a", "skip"), ("b", "dislike")), ENCODER.encode)
 
@@ -197,9 +197,9 @@ def reasons(task: EvalTask) -> dict[str, tuple[int, int]]:
 def test_what_is_left_out_is_named_with_its_reason() -> None:
     (task,) = make_tasks("last-8", shop(), ENCODER.encode)
     assert reasons(task) == {
-        "users of fewer than 12 choices: trained on whole": (7, 35),
-        "choices of items that the catalogue lacks": (30, 30),
-        "comments without a value: no choices": (30, 30),
+        "users with fewer than 12 choices: training only": (7, 35),
+        "choices of items that are not in the catalogue": (30, 30),
+        "comments without a value: not choices": (30, 30),
     }
     (task,) = make_tasks("last-8", replace(shop(), choices=("ratings", "comments")), ENCODER.encode)
     assert reasons(task)["clicks: not among --choices"] == (307, 300 * 14 + 30 + 35)
@@ -225,7 +225,7 @@ def test_every_choice_is_judged_learned_from_or_named(name: str) -> None:
 def test_the_document_lists_choices_and_what_is_left_out() -> None:
     found = evaluate(shop(), Question(models=("popularity",)), ENCODER)
     assert (found["judged"], found["users"], found["choices"]) == (2370, 300, list(CHOICES))
-    assert {"why": "users of fewer than 12 choices: trained on whole", "users": 7, "events": 35} in found["left out"]
+    assert {"why": "users with fewer than 12 choices: training only", "users": 7, "events": 35} in found["left out"]
     rated = evaluate(shop(), Question("rating", ("mean",)), ENCODER)
     assert rated["left out"] == [{"why": "events without a value", "users": 307, "events": 300 * 14 + 35 + 60}]
     with pytest.raises(DataError, match=r"rating.*leave --choices out"):

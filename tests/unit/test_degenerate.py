@@ -61,7 +61,7 @@ def clicks(*sequences: str) -> DataSet:
 
 def test_a_cut_in_time_needs_times(world: DataSet) -> None:
     with pytest.raises(
-        DataError, match=r"generated: field `time`: .*found the same time, 1700000000000 ms.*expected.*leave-one-out"
+        DataError, match=r"generated: field `time`: .*Found the same time, 1700000000000 ms.*expected.*leave-one-out"
     ):
         make_tasks("time-split", at_once(world), ENCODER.encode)
 
@@ -78,7 +78,7 @@ def test_a_cut_in_time_within_one_moment_is_none(world: DataSet) -> None:
 
 def test_training_without_an_order_is_refused(world: DataSet) -> None:
     with pytest.raises(
-        DataError, match=r"generated: field `time`: .*nothing follows anything: found 1 times in \d+ events"
+        DataError, match=r"generated: field `time`: .*their order is unknown\. Found 1 times in \d+ events"
     ):
         train(at_once(world), QUICK, ENCODER)
 
@@ -87,7 +87,7 @@ def test_training_without_an_order_is_refused(world: DataSet) -> None:
 def test_training_on_users_of_one_event_is_refused(holdout: int) -> None:
     """It ran through all epochs, and its run could be exported."""
     data = clicks(*(chr(97 + number % 26) for number in range(60)))
-    with pytest.raises(DataError, match=r"freshet: nothing to learn from: .*found 60 events of 60 users.*expected"):
+    with pytest.raises(DataError, match=r"freshet: nothing to learn from: .*Found 60 events of 60 users.*expected"):
         train(data, replace(QUICK, holdout=holdout), ENCODER)
 
 
@@ -108,7 +108,7 @@ def test_a_training_that_hits_nothing_ends_with_an_error(
 
     monkeypatch.setattr(models.training.train, "ranks", missed)
     with pytest.raises(
-        DataError, match=r"generated: training ended with NDCG@10 0 on the \d+ validation choices: found 1 epochs"
+        DataError, match=r"generated: training ended with NDCG@10 0 on the \d+ validation choices\. Found 1 epochs"
     ):
         train(world, QUICK, ENCODER, checkpoints=tmp_path)
     assert not list(tmp_path.iterdir()), "the next training would end at once in the same way"
@@ -131,7 +131,7 @@ def test_an_evaluation_without_a_validation_part_says_so() -> None:
 def test_ten_items_or_fewer_are_no_test() -> None:
     """HR@10 was 1 for any model."""
     few = clicks(*("abcdefghi" for _ in range(5)))
-    with pytest.raises(DataError, match=r"leave-one-out: at most 1 of 9 items are left to rank.*expected more than 10"):
+    with pytest.raises(DataError, match=r"leave-one-out: at most 1 of 9 items are left to rank.*Expected more than 10"):
         evaluate(few, Question("leave-one-out", ("popularity",)), ENCODER)
 
 
@@ -145,7 +145,7 @@ def test_places_with_ten_items_or_fewer_are_counted(world: DataSet) -> None:
             seen = set(task.rows.item[task.rows.starts[owner[place]] : place].tolist())
             assert found == len(set(np.flatnonzero(np.asarray(task.candidates)[group]).tolist()) - seen - {0})
     (task,) = make_tasks("leave-one-out", clicks("abcdefghijklmnopqrstuvwxyz"[:13], "abc", "xyz"), ENCODER.encode)
-    assert notes(task) == ["at 1 of 3 choices no more than 10 items were left to rank: a hit says nothing there"]
+    assert notes(task) == ["at 1 of 3 choices, at most 10 items were left to rank: a hit there shows nothing"]
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,9 @@ def test_a_run_keeps_the_actions_that_its_network_reads(training: TrainingData, 
     about = json.loads((tmp_path / "run.json").read_text())
     about["inputs"]["actions"] = ["skip"]
     (tmp_path / "run.json").write_text(json.dumps(about))
-    with pytest.raises(DataError, match=r"inputs.actions: 1 names \(skip\), the network reads 2: expected as many"):
+    with pytest.raises(
+        DataError, match=r"inputs.actions: 1 names \(skip\), but the network reads 2; expected the same number"
+    ):
         load_run(tmp_path)
     assert kept(training, ("gap",)).spec.actions == (), "a network that reads none has none to be fed"
 

@@ -199,7 +199,7 @@ def test_a_taste_that_only_titles_tell_is_learned() -> None:
 def test_sizes_that_are_refused_are_told(world: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.rating_prediction.library.KNN_USERS", 3)
     out = rating_protocol(world, "random", ("mean", "user-knn"), encode=letters)
-    assert "60 users, more than 3" in out["models"]["user-knn"]["not run"]
+    assert "found 60 users, expected at most 3" in out["models"]["user-knn"]["not run"]
     assert "RMSE" in out["models"]["mean"]
 
 

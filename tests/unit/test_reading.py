@@ -155,7 +155,7 @@ def test_a_reading_comes_back_from_its_folder_and_damage_is_named(tmp_path: Path
     assert wide[0] == pytest.approx((again.values(texts)[0] - low) / (high - low) * 100)
     assert list((tmp_path / "cache").iterdir()), "learned once, kept"
     (tmp_path / "r" / "reading.safetensors").write_bytes(b"\0" * 40)
-    with pytest.raises(DataError, match="no finished reading"):
+    with pytest.raises(DataError, match="is not a finished text rating"):
         load_reading(tmp_path / "r")
     with pytest.raises(DataError, match="nowhere"):
         load_reading(tmp_path / "nowhere")

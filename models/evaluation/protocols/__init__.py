@@ -1,5 +1,7 @@
-"""How a data set is split into what models learn from and what they are judged on. Each protocol gives one or more EvalTasks that
-share one TrainingData."""
+"""Splits a data set into what models learn from and what they are evaluated on.
+
+Each protocol gives one or more EvalTasks that share one TrainingData.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,16 @@ WORDS: Final = {
 def make_tasks(
     name: str, data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True
 ) -> tuple[EvalTask, ...]:
-    """The tasks of a protocol, the main one first, all of one TrainingData. encode: texts -> f32 [n, X]; seed: of what is drawn.
+    """Make the tasks of a protocol, the main one first. All share one TrainingData.
 
-    Raises DataError where there is no such protocol, or it does not fit the data.
+    Raises DataError if there is no such protocol, or it does not fit the data.
+
+    Args:
+        name: Name of the protocol.
+        data: The data set.
+        encode: Texts -> f32 [n, X].
+        seed: Seed of what is drawn.
+        filter_seen: Leave out items that the user has already interacted with.
     """
     if name not in PROTOCOLS:
         raise DataError(f"protocol {name}: expected one of {', '.join([*PROTOCOLS, RATING])}")

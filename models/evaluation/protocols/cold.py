@@ -1,4 +1,4 @@
-"""Protocols of cold start: items, and users, that training has not seen at all."""
+"""Protocols of cold start: items or users that training has not seen at all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ AFTER: Final = (1, 2, 3, 5)  # events of a new user
 
 
 def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
-    """A tenth of the catalogue is taken out of training with all its events; each choice of such an item is ranked twice, among
-    the cold items only and among all. A user's first event is no place. The draw knows the catalogue and the seed, no event."""
+    """Take a tenth of the catalogue out of training, with all its events.
+
+    Each choice of such an item is ranked twice: among the cold items only, and among all. A user's first event is not
+    evaluated. The draw depends on the catalogue and the seed, not on events.
+    """
     order = ordered(data)
     cold = np.zeros(len(data.items) + 1, np.bool_)
     cold[share_of(np.arange(1, len(cold)), SHARE, seed)] = True
@@ -28,10 +31,10 @@ def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
         raise DataError(f"{data.name}: no choice of a cold item to judge")
     training, rows = training_and_rows(order, held, use, watched, encode)
     about = {"share": SHARE, "seed": seed, "cold items": int(cold.sum())}
-    first = order.choice & held & (order.position() == 0), "first events of users: nothing is known of them yet"
+    first = order.choice & held & (order.position() == 0), "first events of users: nothing is known about them yet"
     without = (
         order.choice & (order.number(order.choice & held) == 0),
-        "users without a choice of a cold item: trained on",
+        "users without a choice of a cold item: training only",
     )
     left = left_out(order, without, first)
     return tuple(
@@ -41,12 +44,15 @@ def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
 
 
 def cold_users(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
-    """A tenth of the users is taken out of training; their next choice is ranked after 1, 2, 3 and 5 events. Judged are those of
-    them whose next event is a choice each time, so that the figures are of the same users and can be compared."""
+    """Take a tenth of the users out of training. Their next choice is ranked after 1, 2, 3 and 5 events.
+
+    Only those of them are evaluated whose next event is a choice each time. The figures are then of the same users and
+    can be compared.
+    """
     order = ordered(data)
     users = np.arange(len(order.starts) - 1)
     if len(users) < 2:
-        raise DataError(f"{data.name}: {len(users)} users; cold-users needs two at least")
+        raise DataError(f"{data.name}: found {len(users)} users; cold-users needs at least two")
     new = np.zeros(len(users), np.bool_)
     new[share_of(users, SHARE, seed)] = True
     held = new[order.owner]

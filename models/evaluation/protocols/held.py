@@ -1,4 +1,4 @@
-"""Protocols that hold back the end of histories: leave-one-out, the last 8 choices, and a cut in time."""
+"""Protocols that hold out the end of histories: leave-one-out, the last 8 choices, and a cut in time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from models.interfaces import EvalTask
 from stream.core.errors import DataError
 
 LAST: Final = 8
-ONE_OUT: Final = 3  # choices that leave-one-out needs of a user
+ONE_OUT: Final = 3  # choices that a user must have for leave-one-out
 VALIDATION: Final = 3  # last choices before these
 LEARN: Final = 0.8
 LEARN_AND_WATCH: Final = 0.9
 
 
 def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
-    """The last choice of every user with three or more is the test, the one before it validation. The seed decides nothing here.
+    """The last choice of every user with three or more is the test, the one before it validation.
+
+    The seed has no effect.
 
     W.-C. Kang and J. McAuley, Self-attentive sequential recommendation, ICDM 2018.
     """
@@ -30,16 +32,18 @@ def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: 
     enough = order.number(order.choice) >= ONE_OUT
     back = order.backwards(order.choice)
     test, watched = (order.choice & enough & (back == place) for place in (1, 2))
-    why = (order.choice & ~enough, f"users of fewer than {ONE_OUT} choices: trained on whole")
+    why = (order.choice & ~enough, f"users with fewer than {ONE_OUT} choices: training only")
     return (_task("leave-one-out", {}, order, order.since(test), test, watched, encode, filter_seen, why),)
 
 
 def last_choices(
     data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True, last: int = LAST
 ) -> tuple[EvalTask, ...]:
-    """The split of models.data.split_last, prequential; validation is the three choices before, of users with six or more.
+    """Split as models.data.split_last does, prequentially.
 
-    What `freshet train` learns from with the same holdout. The seed decides nothing here.
+    With the same holdout, `freshet train` learns from the same part.
+
+    Validation is the three choices before the test, for users with six or more. The seed has no effect.
     """
     order = ordered(data)
     held = held_last(data, last).to_numpy()[order.at]
@@ -52,36 +56,36 @@ def last_choices(
 
 
 def few_choices(order: Ordered, held: Flags, last: int) -> tuple[Flags, str]:
-    """For `left_out`: the choices of users of whom nothing is `held`."""
-    return order.choice & (order.number(held) == 0), f"users of fewer than {last + LEAST} choices: trained on whole"
+    """Return, for `left_out`, the choices of users of whom nothing is `held`."""
+    return order.choice & (order.number(held) == 0), f"users with fewer than {last + LEAST} choices: training only"
 
 
 def time_split(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
-    """The first 80 % of all events to learn from, the next 10 % for validation, the last 10 % the test, prequential: A. Dawid,
-    Present position and potential developments, JRSS A 147 (2), 1984. The seed decides nothing here.
+    """Learn from the first 80 % of all events, validate on the next 10 %, and test on the last 10 %, prequentially.
 
-    A user's first event is no place, since no model knows anything then. Raises DataError where the data has no times, or the
+    A. Dawid, Present position and potential developments, JRSS A 147 (2), 1984. The seed has no effect. A user's first
+    event is not evaluated, since no model knows anything then. Raises DataError if the data has no times, or if the
     parts do not follow one another in time.
     """
     if not data.timed:
-        raise DataError(f"{data.name}: the file gives an order within each user and no times; time-split needs times")
+        raise DataError(f"{data.name}: the file gives only an order within each user; time-split needs times")
     order = ordered(data)
     first, second = int(LEARN * len(order.at)), int(LEARN_AND_WATCH * len(order.at))
     time = data.events["time"].to_numpy()
     if first and time[first - 1] >= time[second]:
         raise DataError(
-            f"{data.name}: field `time`: the parts do not follow one another: found the same time, {time[second]} ms, at both "
-            f"cuts ({len(np.unique(time))} different times in {len(time)} events), expected a test part later than the training "
-            "part; give each event its own time, or ask for --protocol leave-one-out"
+            f"{data.name}: field `time`: the parts do not follow one another. Found the same time, {time[second]} ms, at both "
+            f"cuts ({len(np.unique(time))} different times in {len(time)} events); expected a test part later than the training "
+            "part. Give each event its own time, or use --protocol leave-one-out"
         )
     held, known = order.at >= second, order.choice & (order.position() > 0)
     watched = known & (order.at >= first) & ~held
     settings = {"parts": [LEARN, LEARN_AND_WATCH]}
     absent = (
         order.choice & (order.number(held) == 0),
-        "users without an event in the last 10 %: trained on or validation",
+        "users without an event in the last 10 %: training or validation only",
     )
-    new = held & order.choice & (order.position() == 0), "first events of users: nothing is known of them yet"
+    new = held & order.choice & (order.position() == 0), "first events of users: nothing is known about them yet"
     use = order.at < first
     return (
         _task("time-split", settings, order, held, known & held, watched, encode, filter_seen, absent, new, use=use),
@@ -101,7 +105,7 @@ def _task(
     use: Flags | None = None,
 ) -> EvalTask:
     if not test.any():
-        raise DataError(f"{order.data.name}: {name} finds no choice to judge: too few events a user")
+        raise DataError(f"{order.data.name}: {name} finds no choice to judge: too few events per user")
     use = ~held & ~order.since(watched) if use is None else use
     training, rows = training_and_rows(order, held, use, watched, encode)
     return EvalTask(

@@ -1,4 +1,4 @@
-"""The events of a data set user after user, and what every protocol does with them: training part here, all rows there."""
+"""The events of a data set, user after user, and what every protocol makes of them: the training part and all rows."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ from stream.core.features import UNKNOWN, InputSpec, item_text, refused
 from stream.core.messages import SOURCE_TOPICS
 
 Encode = Callable[[list[str]], Floats]
-"""Texts -> f32 [n, X], "" -> zeros."""
+"""Encodes texts as f32 [n, X]; "" becomes zeros."""
 
 
 @dataclass(frozen=True)
 class Ordered:
-    """E events, user after user as models.data.histories.histories has them, each user's in time order.
+    """E events, user after user as in models.data.histories.histories, each user's in time order.
 
-    at: i64 [E], rows of data.events; owner: i64 [E]; starts: i64 [U + 1]; item: i64 [E], rows of the catalogue, UNKNOWN where it
-    lacks the item; choice: bool [E], choices (models/data/choices.py) of known items.
+    Attributes:
+        data: The data set.
+        at: i64 [E], rows of data.events.
+        owner: i64 [E], the user of each event.
+        starts: i64 [U + 1], the first event of each user.
+        item: i64 [E], rows of the catalogue. UNKNOWN if the item is not in it.
+        choice: bool [E], choices (models/data/choices.py) of known items.
     """
 
     data: DataSet
@@ -48,32 +53,32 @@ class Ordered:
         return self.starts[self.owner + 1]
 
     def position(self) -> Rows:
-        """i64 [E]: events of the same user before each."""
+        """Return i64 [E]: the number of the user's events before each event."""
         return np.arange(len(self.at)) - self._begin
 
     def number(self, flags: Flags) -> Rows:
-        """i64 [E]: how many of its user's events are flagged."""
+        """Return i64 [E]: how many of the user's events are flagged."""
         ahead = _ahead(flags)
         return ahead[self._end] - ahead[self._begin]
 
     def backwards(self, flags: Flags) -> Rows:
-        """i64 [E]: how many flagged events of its user there are from this one on, itself included: 1 at the last."""
+        """Return i64 [E]: the number of the user's flagged events from this one on, itself included: 1 at the last."""
         ahead = _ahead(flags)
         return ahead[self._end] - ahead[:-1]
 
     def since(self, flags: Flags) -> Flags:
-        """bool [E]: the first flagged event of each user and all of the user's events behind it."""
+        """Return bool [E]: the first flagged event of each user and all of the user's later events."""
         ahead = _ahead(flags)
         return ahead[1:] > ahead[self._begin]
 
 
 def _ahead(flags: Flags) -> Rows:
-    """i64 [E + 1]: flagged events before each place."""
+    """Return i64 [E + 1]: the number of flagged events before each place."""
     return np.concatenate([[0], np.cumsum(flags)]).astype(np.int64)
 
 
 def ordered(data: DataSet) -> Ordered:
-    """Raises DataError where there are fewer than two items, no events, or none that counts as a choice."""
+    """Order the events. Raises DataError if there are fewer than two items, no events, or no choices."""
     if len(data.items) < 2 or not len(data.events):
         raise DataError(f"{data.name}: {len(data.items)} items and {len(data.events)} events: nothing to judge")
     require_choices(data.name, data.events, data.choices, data.weights)
@@ -92,8 +97,10 @@ def ordered(data: DataSet) -> Ordered:
 
 
 def left_out(order: Ordered, *reasons: tuple[Flags, str]) -> tuple[LeftOut, ...]:
-    """What is not judged: what a protocol says (events bool [E], why), and what no protocol judges. Reasons without any event
-    are not among them."""
+    """Return what is not evaluated: the given `reasons` (events bool [E], why), and what all protocols leave out.
+
+    Reasons without any event are omitted.
+    """
     behaviour = order.data.events["behaviour"].to_numpy()[order.at]
     data = order.data
     counted = choices(data.events, data.choices, data.weights).to_numpy()[order.at]
@@ -102,8 +109,8 @@ def left_out(order: Ordered, *reasons: tuple[Flags, str]) -> tuple[LeftOut, ...]
         ((behaviour == number) & ~counted & ~turned, _not_a_choice(topic, data.choices))
         for number, topic in enumerate(SOURCE_TOPICS)
     ]
-    always.append((turned, "of an action that is no choice"))
-    lacking = (counted & ~order.choice, "choices of items that the catalogue lacks")
+    always.append((turned, "events whose action is not a choice"))
+    lacking = (counted & ~order.choice, "choices of items that are not in the catalogue")
     return tuple(
         LeftOut(why, len(np.unique(order.owner[events])), int(events.sum()))
         for events, why in (*reasons, lacking, *always)
@@ -112,18 +119,21 @@ def left_out(order: Ordered, *reasons: tuple[Flags, str]) -> tuple[LeftOut, ...]
 
 
 def _not_a_choice(topic: str, counted: Sequence[str]) -> str:
-    return f"{topic} without a value: no choices" if topic in counted else f"{topic}: not among --choices"
+    return f"{topic} without a value: not choices" if topic in counted else f"{topic}: not among --choices"
 
 
 def share_of(values: NDArray[np.int64], share: float, seed: int) -> Rows:
-    """A seeded draw of that share of the values, at least one, sorted."""
+    """Draw that share of the values by the seed, at least one, and sort it."""
     size = max(1, round(share * len(values)))
     return np.sort(np.random.default_rng(seed).permutation(values)[:size])
 
 
 def with_validation(order: Ordered, kept: Flags) -> tuple[Flags, Flags]:
-    """use, watched: bool [E] each. Of the events `kept` for training, each user's last choice is for validation, of users with
-    three choices or more; the others are trained on whole."""
+    """Return use and watched, bool [E] each.
+
+    Of the events `kept` for training, each user's last choice is for validation if the user has three choices or more.
+    The other users are trained on whole.
+    """
     chosen = order.choice & kept
     watched = chosen & (order.number(chosen) >= 3) & (order.backwards(chosen) == 1)
     return kept & ~order.since(watched), watched
@@ -132,12 +142,11 @@ def with_validation(order: Ordered, kept: Flags) -> tuple[Flags, Flags]:
 def training_and_rows(
     order: Ordered, held: Flags, use: Flags, watched: Flags, encode: Encode
 ) -> tuple[TrainingData, Histories]:
-    """What fitting may see, and the rows of all events in the order of `order`. held, use, watched: bool [E].
+    """Return what fitting may see, and the rows of all events in the order of `order`. held, use, watched: bool [E].
 
-    Events that are `held` are in none of the arrays of TrainingData; scenes, actions, comments and vectors are of the others
-    only. Texts of the training part are encoded in a call of their own: a batch shared with test texts might change their
-    last bits.
-    Raises DataError where nothing is left to learn from.
+    Events that are `held` are in none of the arrays of TrainingData. Scenes, actions, comments and vectors come only
+    from the others. Texts of the training part are encoded in a separate call, because sharing a batch with test texts
+    might change their last bits. Raises DataError if nothing is left to learn from.
     """
     data = order.data
     if not (use & order.choice).any():
@@ -156,7 +165,10 @@ def training_and_rows(
 
 
 def remembering(encode: Encode) -> Encode:
-    """`encode` that asks for each text once; those new in a call are encoded together, apart from earlier ones."""
+    """Wrap `encode` so that it encodes each text once.
+
+    New texts of a call are encoded together, apart from earlier ones.
+    """
     known: dict[str, Floats] = {}
 
     def remembered(texts: list[str]) -> Floats:

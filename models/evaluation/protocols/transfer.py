@@ -1,9 +1,10 @@
 """The protocol scene-transfer: does what users did in other scenes help where they are new?
 
-A fifth of the users is taken out of training. Each time one of them enters a scene for the first time, after three choices or
-more in others, the first three choices in it are ranked among the items of that scene: once with the whole history, once as
-if the user had been in that scene only. Both tasks have the same places in the same order. An item that the user has had in
-another scene is not judged: only one of the two would leave it out as seen.
+A fifth of the users is taken out of training. Each time one of them enters a scene for the first time, after three or
+more choices in others, the first three choices in it are ranked among the items of that scene: once with the whole
+history, and once as if the user had been in that scene only. Both tasks have the same places in the same order. An item
+that the user has already interacted with in another scene is not evaluated: only one of the two tasks would leave it
+out as seen.
 """
 
 from __future__ import annotations
@@ -33,14 +34,21 @@ from stream.core.errors import DataError
 
 SHARE: Final = 0.2
 ELSEWHERE: Final = 3  # choices in other scenes before
-UP_TO: Final = 3  # choices that are judged in the new scene
+UP_TO: Final = 3  # choices that are evaluated in the new scene
 WHOLE: Final = "whole history"
 ALONE: Final = "that scene alone"
 
 
 @dataclass(frozen=True)
 class Entries:
-    """places, scene: i64 [Q]; visit: i64 [Q], number of the entry; events: i64 [V][n], the entry's events in the scene."""
+    """First visits to scenes.
+
+    Attributes:
+        places: i64 [Q].
+        scene: i64 [Q].
+        visit: i64 [Q], number of the visit.
+        events: i64 [V][n], the visit's events in the scene.
+    """
 
     places: Rows
     scene: Rows
@@ -49,9 +57,10 @@ class Entries:
 
 
 def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: bool = True) -> tuple[EvalTask, ...]:
-    """Scenes are those of the events; where there are fewer than two, a movie's rarest genre is its *simulated* scene.
+    """Make the two tasks.
 
-    Choices of items that neither training events nor the catalogue place in the scene are not judged.
+    Scenes are those of the events. If there are fewer than two, the rarest category of an item is its *simulated*
+    scene. Choices of items that neither training events nor the catalogue place in the scene are not evaluated.
     """
     simulated = len(data.scenes) < 2
     named: list[tuple[str, ...]] = [item.categories or () for item in data.items]
@@ -67,7 +76,7 @@ def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen:
     inside = scene_items(training, named)
     found = entries(order, rows, away, inside)
     if not len(found.places):
-        raise DataError(f"{data.name}: nobody enters a new scene after {ELSEWHERE} choices in others")
+        raise DataError(f"{data.name}: no user enters a new scene after {ELSEWHERE} choices in others")
     alone, places = as_if_alone(order, found, training, encode)
     about = {"share": SHARE, "seed": seed, "scenes": "simulated: rarest genre" if simulated else "of the events"}
     owners = order.owner[found.places]
@@ -82,13 +91,17 @@ def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen:
 
 
 def simulated_scenes(data: DataSet) -> tuple[DataSet, list[tuple[str, ...]]]:
-    """The same events, each in the scene of its item's rarest category in the catalogue; and that scene of each item.
+    """Put each event in the scene of its item's rarest category in the catalogue.
 
-    Raises DataError where there are fewer than two categories.
+    Return the events and each item's scene.
+
+    Raises DataError if there are fewer than two categories.
     """
     often = Counter(name for item in data.items for name in item.categories or ())
     if len(often) < 2:
-        raise DataError(f"{data.name}: neither scenes nor categories; scene-transfer needs two at least")
+        raise DataError(
+            f"{data.name}: found neither scenes nor categories; scene-transfer needs at least two of either"
+        )
     named = [tuple(sorted(item.categories or (), key=lambda name: (often[name], name))[:1]) for item in data.items]
     scene = {item.item: names[0] for item, names in zip(data.items, named, strict=True) if names}
     names = [scene.get(item, "") for item in data.events["item"].to_list()]
@@ -96,9 +109,10 @@ def simulated_scenes(data: DataSet) -> tuple[DataSet, list[tuple[str, ...]]]:
 
 
 def scene_items(training: TrainingData, named: Sequence[Sequence[str]]) -> Flags:
-    """bool [S + 1, N + 1]: the items of each scene: those with training events in it, and those that the catalogue puts there.
+    """Return bool [S + 1, N + 1]: items with training events in each scene, or put there by the catalogue.
 
-    named: scenes of each of the N items by the catalogue; names that are no scene of the training part are passed over.
+    `named` holds the scenes of each of the N items in the catalogue. Names that are not scenes of the training part are
+    ignored.
     """
     inside = np.zeros((len(training.spec.scenes) + 1, len(training.items) + 1), np.bool_)
     inside[training.rows.scene, training.rows.item] = True
@@ -111,7 +125,7 @@ def scene_items(training: TrainingData, named: Sequence[Sequence[str]]) -> Flags
 
 
 def entries(order: Ordered, rows: Histories, away: Flags, inside: Flags) -> Entries:
-    """All first visits of the users `away` to scenes, in their order."""
+    """Return all first visits of the users `away` to scenes, in order."""
     places: list[int] = []
     scenes: list[int] = []
     visits: list[int] = []
@@ -136,7 +150,10 @@ def entries(order: Ordered, rows: Histories, away: Flags, inside: Flags) -> Entr
 
 
 def as_if_alone(order: Ordered, found: Entries, training: TrainingData, encode: Encode) -> tuple[Histories, Rows]:
-    """Every visit as a user of its own who has that scene's events and no others, and the same places in there."""
+    """Make every visit a separate user with only that scene's events.
+
+    Return their rows, and the same places in them.
+    """
     taken = np.concatenate(found.events)
     counts = np.array([len(events) for events in found.events])
     names = [f"{visit:09d}" for visit in np.repeat(np.arange(len(counts)), counts).tolist()]

@@ -1,4 +1,4 @@
-"""An evaluation as files: one HTML page that needs nothing else, the same figures as JSON and as CSV."""
+"""An evaluation as files: one self-contained HTML page, and the same figures as JSON and as CSV."""
 
 from models.evaluation.report.files import write_report
 

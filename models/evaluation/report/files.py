@@ -1,4 +1,4 @@
-"""report.html, report.json, report.csv."""
+"""Writes report.html, report.json and report.csv."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ COLUMNS: Final = ("data", "protocol", "part", "filter_seen", "judged", "model", 
 
 
 def write_report(found: Mapping[str, Any], folder: Path) -> None:
-    """found: what models.evaluation.evaluate.evaluate returns. The folder is made; older reports in it are replaced."""
+    """Write the report of what models.evaluation.evaluate.evaluate returned.
+
+    It creates the folder and replaces older reports.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(found, indent=1), "utf-8")
     (folder / "report.csv").write_text(table(found), "utf-8")
@@ -24,7 +27,7 @@ def write_report(found: Mapping[str, Any], folder: Path) -> None:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """CSV, one figure a line. on: test or validation; low, high: 95 %, empty where there is none."""
+    """Return CSV, one figure per line. on: test or validation. low, high: 95 %, empty if there is no interval."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)

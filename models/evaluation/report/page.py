@@ -1,4 +1,4 @@
-"""The report as one HTML page: nothing is loaded from elsewhere, light and dark as the reader has it."""
+"""The report as one HTML page. It loads nothing from elsewhere, and is light or dark as the reader's system is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ details { margin: .4rem 0; } pre { font-size: .8rem; overflow-x: auto; }
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """found: what models.evaluation.evaluate.evaluate returns."""
+    """Return the page for what models.evaluation.evaluate.evaluate returned."""
     title = f"{found['data']}: {found['protocol']}"
     tasks = [found, *found.get("also", ())]
     body = [f"<h1>{escape(title)}</h1>", _about(found)]
@@ -48,10 +48,12 @@ def page(found: Mapping[str, Any]) -> str:
 def _about(found: Mapping[str, Any]) -> str:
     lines = [f"{found['events']:,} events, sha256 {found['sha256'][:16]}."]
     if found["protocol"] == "rating":
-        lines.append(f"{found['ratings']:,} ratings of {found['users']:,} users. A rating's own review is never read.")
+        lines.append(f"{found['ratings']:,} ratings of {found['users']:,} users. The review of a rating is never read.")
     else:
         seen = (
-            "Items that the user has had are left out." if found["filter_seen"] else "Items had before are ranked too."
+            "Items that the user has already interacted with are left out."
+            if found["filter_seen"]
+            else "Items that the user has already interacted with are ranked too."
         )
         lines.append(f"{found['items']:,} items; {found['training']['events']:,} events to learn from. {seen}")
         lines.append(found["in words"])
@@ -67,7 +69,7 @@ def _task(one: Mapping[str, Any], named: bool) -> str:
     if models:
         out += [
             "<h2>Kinds of model</h2>" if not named else "<h3>Kinds of model</h3>",
-            '<p class="dim">Of each kind the model that is best on the validation part, judged on the test part.</p>',
+            '<p class="dim">For each kind, the model that is best on the validation part, judged on the test part.</p>',
             _kinds(models),
             "<h3>All models</h3>",
             _accuracy(models),
@@ -77,15 +79,15 @@ def _task(one: Mapping[str, Any], named: bool) -> str:
             _figure(plots.scatter(models), "Diversity against accuracy. Colours are those of the kinds above."),
             "<h3>Fairness</h3>",
             _figure(plots.groups(models, "users"), "Users by how many events they have in the training part."),
-            _figure(plots.groups(models, "items"), "Items taken, by how often they were chosen in training: head and tail are "
-                    "the most and the least chosen that make up a fifth of all choices each."),
+            _figure(plots.groups(models, "items"), "Items taken, by how often they were chosen in training. Head and tail are "
+                    "the most and the least chosen items that make up a fifth of all choices each."),
             _curves(models),
         ]  # fmt: skip
     return "\n".join([*out, _refused(one["models"]), _settings(models)])
 
 
 def _left_out(one: Mapping[str, Any]) -> str:
-    """What is not judged, and notes."""
+    """Return the list of what is not evaluated, and the notes."""
     lines = [
         f"Not judged: {reason['events']:,} events of {reason['users']:,} users: {reason['why']}."
         for reason in one["left out"]
@@ -119,7 +121,7 @@ def _accuracy(models: plots.Models) -> str:
 
 
 def _every(models: plots.Models) -> str:
-    """All metrics at all cuts, the other way round, to be opened."""
+    """Return all metrics at all cuts, with models as columns, folded away."""
     names = plots.by_metric(models)
     metrics = [name for name in models[names[0]]["test"] if name.endswith(("@5", "@10", "@20"))]
     rows = [[escape(metric), *(_numbers(models[name]["test"], [metric])[0] for name in names)] for metric in metrics]
@@ -130,8 +132,9 @@ def _lists(models: plots.Models) -> str:
     metrics = ("coverage@10", "diversity@10", "novelty@10", "Gini@10")
     rows = [[escape(name), *_numbers(models[name]["test"], metrics)] for name in plots.by_metric(models)]
     words = (
-        "Coverage: share of the items that is recommended to anybody. Diversity: 1 less the mean cosine of the texts of a list's "
-        "items. Novelty: mean -log2 of the items' share of all choices. Gini: 0 where all items are recommended equally often."
+        "Coverage: share of the items that are recommended to at least one user. Diversity: 1 minus the mean cosine of the texts "
+        "of a list's items. Novelty: mean -log2 of the items' share of all choices. Gini: 0 if all items are recommended equally "
+        "often."
     )
     return f'<p class="dim">{words}</p>' + _table(("model", *metrics), rows)
 
@@ -149,9 +152,7 @@ def _lift(lift: Mapping[str, Any]) -> str:
             low, high = of[metric]["interval"]
             cells += [f"{of[metric]['lift']:+.4f}", f"{low:+.4f} to {high:+.4f}"]
         rows.append([escape(name), *cells])
-    words = (
-        "The whole history against that of the new scene alone, on the same choices; intervals are paired, over users."
-    )
+    words = "The whole history compared with that of the new scene alone, on the same choices. Intervals are paired, over users."
     head = ("model", "HR@10", "95 %", "NDCG@10", "95 %")
     return f'<h2>What other scenes add</h2><p class="dim">{words}</p>' + _table(head, rows)
 
@@ -187,7 +188,7 @@ def _short(value: Any) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, best: bool = False, wrap: bool = False) -> str:
-    """Cells are HTML. best: the first row is marked."""
+    """Return a table. Cells are HTML. With `best` the first row is highlighted."""
     words = ("model", "kind", "chosen")
     marks = [
         ' class="wrap"' if wrap and at else ' class="text"' if name in words else "" for at, name in enumerate(head)

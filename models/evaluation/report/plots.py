@@ -1,4 +1,7 @@
-"""The pictures of the report as inline SVG. Text and axes take the page's colour: they can be read on light and on dark."""
+"""The plots of the report as inline SVG.
+
+Text and axes take the page's colour, so they are readable on light and on dark.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,11 @@ STYLE: Final = {
 }
 
 Models = Mapping[str, Mapping[str, Any]]
-"""name -> figures, of models that ran."""
+"""Name -> figures, for models that ran."""
 
 
 def intervals(models: Models) -> str:
-    """NDCG@10 of every model with its 95 % interval, best on top."""
+    """Plot NDCG@10 of every model with its 95 % interval, best on top."""
     names = by_metric(models)
     figure, axes = _figure(7.2, 0.7 + 0.27 * len(names))
     for y, name in enumerate(reversed(names)):
@@ -55,7 +58,10 @@ def intervals(models: Models) -> str:
 
 
 def scatter(models: Models) -> str:
-    """Intra-list diversity against accuracy; "" where items have no texts. Names stand at the right, in the order of accuracy."""
+    """Plot intra-list diversity against accuracy; "" if items have no texts.
+
+    Names are on the right, ordered by accuracy.
+    """
     names = [name for name in by_metric(models) if "diversity@10" in models[name]["test"]]
     if not names:
         return ""
@@ -76,7 +82,7 @@ def scatter(models: Models) -> str:
 
 
 def groups(models: Models, kind: str) -> str:
-    """Bars of NDCG@10 by group, with intervals. kind: users (by training events) or items (by popularity)."""
+    """Plot bars of NDCG@10 by group, with intervals. `kind` is users (by training events) or items (by popularity)."""
     names = by_metric(models)
     labels = list(dict.fromkeys(one["group"] for name in names for one in models[name]["groups"][kind]))
     figure, panels = _figure(max(3.4, 1.35 + 1.55 * len(labels)), 0.95 + 0.22 * len(names), len(labels), shared=True)
@@ -98,7 +104,7 @@ def groups(models: Models, kind: str) -> str:
 
 
 def curves(models: Models) -> str:
-    """Loss and validation NDCG@10 of each epoch, over the minutes of training; "" where no model has a curve."""
+    """Plot loss and validation NDCG@10 of each epoch over the minutes of training; "" if no model has a curve."""
     names = [name for name in models if models[name]["curve"]]
     if not names:
         return ""
@@ -117,22 +123,22 @@ def curves(models: Models) -> str:
 
 
 def by_metric(models: Models) -> list[str]:
-    """Names, the highest test NDCG@10 first."""
+    """Return the names, highest test NDCG@10 first."""
     return sorted(models, key=lambda name: -float(models[name]["test"][METRIC]))
 
 
 def colour(of: Mapping[str, Any]) -> str:
-    """Of a model's family."""
+    """Return the colour of a model's family."""
     return FAMILIES.get(of["family"], OTHER)
 
 
 def spread_out(values: Sequence[float], gap: float, top: float) -> list[float]:
-    """Places of labels near their values (highest first), `gap` apart at least, below `top`."""
+    """Place labels near their values (highest first), at least `gap` apart and below `top`."""
     places: list[float] = []
     for value in values:
         places.append(min(value, (places[-1] if places else top) - gap))
     low = 0.5 * gap - places[-1] if places else 0.0
-    if low > 0:  # pushed out below: from the bottom up again
+    if low > 0:  # pushed out below the axis: place them again from the bottom up
         for at in reversed(range(len(places))):
             floor = 0.5 * gap if at == len(places) - 1 else places[at + 1] + gap
             places[at] = max(places[at], floor)
@@ -153,14 +159,14 @@ def _figure(width: float, height: float, columns: int = 1, *, shared: bool = Fal
 
 
 def _locator(most: int) -> Any:
-    # The last tick's number would run into the next panel's first.
+    # The number of the last tick would overlap the first one of the next panel.
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(most, prune="upper")
 
 
 def _svg(figure: Any, name: str) -> str:
-    """name: makes the ids of this picture its own within the page."""
+    """Return the plot as SVG. `name` makes its ids unique within the page."""
     from matplotlib import pyplot
 
     out = io.StringIO()

@@ -1,7 +1,7 @@
-"""freshet's model: a recurrent network, the neighbours of the last items, popularity while little is known
-(models/network/blend.py).
+"""freshet's model: a recurrent network, the neighbours of the last items, and popularity for users with few events.
 
-The network is fitted first; then, on the validation part, the neighbours' settings, and last the weights of the sum.
+It first fits the network. Then it chooses the neighbours' settings and, last, the weights of the sum
+(models/network/blend.py), both on the validation part.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ GRID: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
     ("prior", (0.0, 0.1, 0.3, 0.6)),
     ("evidence", (1.0, 4.0)),
 )
-"""Tried one line after the other, each over the best so far."""
+"""Tried one line after the other, each with the best values so far."""
 
 
 @dataclass(frozen=True)
 class BlendRanker:
-    """What the worker serves: network, neighbours and popularity, added up."""
+    """What the worker serves: the sum of network, neighbours and popularity."""
 
     interest: NetworkRanker
     neighbours: Neighbours
@@ -45,7 +45,7 @@ class BlendRanker:
 
     @property
     def curve(self) -> list[Epoch]:
-        """The network's."""
+        """The network's training curve."""
         return self.interest.curve
 
     @property
@@ -66,7 +66,7 @@ class BlendRanker:
 
 
 class Freshet(NetworkModel):
-    """See the module. collaborative: with neighbours and popularity; without, the recurrent part alone."""
+    """The model of this module. Without `collaborative` (neighbours and popularity) it is the recurrent part alone."""
 
     family = "hybrid"
 
@@ -104,7 +104,10 @@ class Freshet(NetworkModel):
 
 
 def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback = silent) -> BlendRanker:
-    """The weights of the sum with the highest validation NDCG@10, line by line of GRID; the first of equals."""
+    """Find the weights of the sum with the highest validation NDCG@10, line by line of GRID.
+
+    Of equal ones it takes the first.
+    """
     rows, places = training.rows, watched(training)
     if not len(places):
         return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][2]))
@@ -129,6 +132,6 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
 
 
 def scored(scorer: Scorer, places: Rows) -> Iterator[tuple[Rows, Tensor]]:
-    """Places a batch at a time, with their scores."""
+    """Yield the places in batches, with their scores."""
     for at in range(0, len(places), QUERIES):
         yield places[at : at + QUERIES], scorer(places[at : at + QUERIES])

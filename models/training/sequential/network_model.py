@@ -1,4 +1,7 @@
-"""Fits any InterestNetwork to TrainingData: epochs, early stopping, checkpoints. The base of freshet, SASRec and GRU4Rec."""
+"""Fits any InterestNetwork to TrainingData: epochs, early stopping, checkpoints.
+
+It is the base of freshet, SASRec and GRU4Rec.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,15 @@ from stream.core.errors import DataError
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch, from 0. loss: nats per state; hit10, ndcg10: on the validation part; seconds: since the start."""
+    """Figures of one epoch.
+
+    Attributes:
+        epoch: Number of the epoch, from 0.
+        loss: Nats per state.
+        hit10: HR@10 on the validation part.
+        ndcg10: NDCG@10 on the validation part.
+        seconds: Time since the start.
+    """
 
     epoch: int
     loss: float
@@ -36,7 +47,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class NetworkRanker:
-    """A fitted network, in eval mode. `reason`: why fitting ended."""
+    """A fitted network, in eval mode. `reason` is why fitting ended."""
 
     network: InterestNetwork
     curve: list[Epoch] = field(default_factory=list)
@@ -48,9 +59,13 @@ class NetworkRanker:
 
 
 class NetworkModel:
-    """A network with its settings: preset by the data unless named, single settings over it.
+    """A network with its settings. A named preset, or one chosen by the data, is overridden by single settings.
 
-    network: arguments of NetworkSize besides items and scenes; fit: fields of FitSettings.
+    Args:
+        name: Name of the model.
+        preset: Name of a preset; `auto` chooses by the data.
+        network: Arguments of NetworkSize besides items and scenes.
+        fit: Fields of FitSettings.
     """
 
     family = "deep"
@@ -69,7 +84,7 @@ class NetworkModel:
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """The model's name on the command line."""
         return self._name
 
     @property
@@ -85,7 +100,7 @@ class NetworkModel:
         }
 
     def size_and_fit(self, training: TrainingData) -> tuple[NetworkSize, FitSettings]:
-        """The settings in full for this data."""
+        """Return the complete settings for this data."""
         preset = PRESETS[suited(training) if self._preset == "auto" else self._preset]
         chosen = {"item_text": texts_given(training)} | preset.network | self._network
         spec = training.spec
@@ -101,9 +116,9 @@ class NetworkModel:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> NetworkRanker:
-        """See models.interfaces.Model. On one thread it repeats to the bit with the same seed and data (unless time ran out).
+        """See models.interfaces.Model. On one thread, the same seed and data give the same bits (unless time runs out).
 
-        Raises DataError where nothing follows anything, and where the first epoch diverges.
+        Raises DataError if no choice follows another event, or if the first epoch diverges.
         """
         require_following(self._name, training)
         size, settings = self.size_and_fit(training)
@@ -115,8 +130,10 @@ class NetworkModel:
 def run(
     fitting: Fitting, settings: FitSettings, report: ProgressCallback, checkpoint: Path | None, name: str = "network"
 ) -> NetworkRanker:
-    """Epochs until one of four reasons to stop -> the best network by validation NDCG@10. An epoch that diverges is not on
-    the curve and never kept. Raises DataError, with `name`, where that is the first."""
+    """Run epochs until one of four reasons to stop. Return the best network by validation NDCG@10.
+
+    An epoch that diverges is not on the curve and is never kept. If it is the first, DataError is raised, with `name`.
+    """
     best = copy.deepcopy(fitting.average)
     curve: list[Epoch] = []
     spent = 0.0
@@ -126,7 +143,7 @@ def run(
         best.load_state_dict(kept["best"])
         curve = [Epoch(*row) for row in kept["curve"]]
         spent = curve[-1].seconds
-        report("validation", 1, 1, f"epoch {len(curve)} was the last before this fit was cut off; it goes on")
+        report("validation", 1, 1, f"epoch {len(curve)} was the last before the fit was interrupted; it resumes there")
     started = time.monotonic() - spent
     reason = ended(curve, settings, fitting.watched)
     while not reason:
@@ -136,8 +153,8 @@ def run(
         if distributed.agreed(fitting.diverged(loss)):
             if not curve:
                 raise DataError(
-                    f"{name}: diverged in epoch 1: loss {loss:g}, expected finite losses and weights; "
-                    "try another --preset or --seed"
+                    f"{name}: diverged in epoch 1: the loss is {loss:g}; expected finite losses and weights. "
+                    "Try another --preset or --seed"
                 )
             reason = f"epoch {epoch + 1} diverged; the {'best ' if fitting.watched else ''}epoch before it is kept"
             break
@@ -153,12 +170,12 @@ def run(
 
 
 def best_epoch(curve: list[Epoch]) -> int:
-    """The first epoch of the highest validation NDCG@10."""
+    """Return the first epoch with the highest validation NDCG@10."""
     return int(np.argmax([epoch.ndcg10 for epoch in curve]))
 
 
 def ended(curve: list[Epoch], settings: FitSettings, watched: int) -> str:
-    """Why no further epoch should run; "" where one should."""
+    """Return why no further epoch should run; "" if one should."""
     if not curve:
         return ""
     if watched and len(curve) - 1 - best_epoch(curve) >= settings.patience:
@@ -172,7 +189,7 @@ def ended(curve: list[Epoch], settings: FitSettings, watched: int) -> str:
 
 
 def save(checkpoint: Path, fitting: Fitting, best: InterestNetwork, curve: list[Epoch]) -> None:
-    """Write beside, then rename: a crash leaves the older one."""
+    """Write a temporary file, then rename it. A crash leaves the older checkpoint."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows = [tuple(asdict(epoch).values()) for epoch in curve]
     beside = checkpoint.with_suffix(".partial")
@@ -181,7 +198,7 @@ def save(checkpoint: Path, fitting: Fitting, best: InterestNetwork, curve: list[
 
 
 def epochs_kept(checkpoint: Path | None) -> int:
-    """How many epochs a checkpoint holds; 0 where there is none."""
+    """Return how many epochs a checkpoint holds; 0 if there is none."""
     if checkpoint is None or not checkpoint.exists():
         return 0
     return len(torch.load(checkpoint, weights_only=True, map_location="cpu")["curve"])

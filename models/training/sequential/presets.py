@@ -1,6 +1,7 @@
 """Settings by kind of data, each chosen on validation parts.
 
-sparse: some ten events a user (Amazon Beauty). dense: a hundred and more (MovieLens). docs/models.md tells what was tried.
+sparse: about ten events per user (Amazon Beauty). dense: a hundred and more (MovieLens). docs/models.md shows what was
+tried.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from models.network.network import FEATURES
 from models.training.trainer import FitSettings
 
 OFF: Final = ("scene",)
-"""Features that are read only where asked for: they did not help where they were measured (docs/models.md)."""
+"""Features that are read only if requested: they did not help in the measurements (docs/models.md)."""
 ON: Final = tuple(name for name in FEATURES if name not in OFF)
-SPARSE_BELOW: Final = 30  # events a user in the training part, on average
+SPARSE_BELOW: Final = 30  # events per user in the training part, on average
 
 
 class Preset(NamedTuple):
@@ -47,10 +48,10 @@ PRESETS: Final[dict[str, Preset]] = {
 
 
 def suited(training: TrainingData) -> str:
-    """The preset's name for this data."""
+    """Return the name of the preset for this data."""
     return "sparse" if training.use.sum() / max(1, len(training.rows.users)) < SPARSE_BELOW else "dense"
 
 
 def texts_given(training: TrainingData) -> bool:
-    """Do items have texts at all?"""
+    """Return whether any item has a text."""
     return bool(np.any(training.text))

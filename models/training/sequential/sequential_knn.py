@@ -1,4 +1,4 @@
-"""freshet's collaborative part as a model of its own: the neighbours of the last items (models/training/neighbours.py)."""
+"""freshet's collaborative part as a separate model: neighbours of the last items (models/training/neighbours.py)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ LAST = 20
 
 @dataclass(frozen=True)
 class NeighbourRanker:
-    """fade: of the user's `last` last items, by age."""
+    """Scores items by the neighbours of the user's `last` last items. `fade` is the factor per step of age."""
 
     neighbours: Neighbours
     fade: float
     last: int = LAST
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Sum over the user's last items of fade^age * weight."""
+        """Score by the sum of fade^age * weight over the user's last items."""
         size, blend = len(self.neighbours.index), Blend(self.last, self.fade, neighbour=1.0)
 
         def score(places: Rows) -> torch.Tensor:
@@ -52,7 +52,7 @@ class NeighbourRanker:
 
 @dataclass(frozen=True)
 class SequentialKnn:
-    """Tuned: fade of the window, shrinkage, weight of the backward direction, decay by distance."""
+    """A model with tuned fade of the window, shrinkage, weight of the backward direction, and decay by distance."""
 
     name: str = "sequential-knn"
     family: str = "collaborative"
@@ -61,7 +61,7 @@ class SequentialKnn:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> Chosen:
-        """Exact: the seed decides nothing."""
+        """Fit exactly; the seed has no effect."""
         made: dict[NeighbourSettings, Neighbours] = {}
 
         def fit(settings: Settings) -> NeighbourRanker:
