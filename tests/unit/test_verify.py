@@ -915,8 +915,8 @@ FORGERIES: list[tuple[Callable[[World], None], str, str]] = [
     (anyone_without_a_writer, "slate", "names no writer"),
     (anyone_of_an_epoch_that_nobody_claimed, "slate", "nobody claimed"),
     (erased_letter, "dead-letter", "headers"),
-    (letter_on_another_partition, "dead-letter", "says it came from"),
-    (letter_of_an_item, "dead-letter", "of an item"),
+    (letter_on_another_partition, "dead-letter", "not a place in this source partition"),
+    (letter_of_an_item, "dead-letter", "names an item's record"),
 ]
 
 
