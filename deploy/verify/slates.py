@@ -68,7 +68,7 @@ class Slates:
                 self.gone = True
             expected = record.offset + 1
             if record.value is None:
-                self._blame("slate", "it is a tombstone, but a worker never deletes a slate", record)
+                self._blame("slate", "it is a tombstone, but no worker deletes a slate", record)
             else:
                 self._report.slates += 1
                 self._take(record, record.value)
