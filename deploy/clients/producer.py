@@ -24,7 +24,7 @@ from stream.core.errors import BrokerError, DataError, TopologyError
 from stream.settings import Settings
 
 METADATA_MS = 5000  # to look up a topic; a missing topic is noticed in this time
-MAX_REQUEST = 5 << 20  # the source topics take 4 MiB
+MAX_REQUEST = 5 << 20  # the source topics accept 4 MiB
 ABANDON = 1.0  # seconds to close without waiting for records
 
 

@@ -87,7 +87,7 @@ class Changelog:
         self.reached = [NONE] * len(source_index.sources)
         self.hiding = [False] * len(source_index.sources)
 
-    # what the slates are checked against
+    # for the check of the slates
 
     def rows(self, user: User, seq: int) -> list[int]:
         """Return the rows of (user, seq), the newest first.

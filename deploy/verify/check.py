@@ -90,7 +90,7 @@ def check(
     if scope.ledger is not None:
         refuse_unreadable(
             scope.ledger, settings.sources, partitions, Keys(settings.key)
-        )  # before anything that takes long
+        )  # before any step that takes long
     recomputation = None
     if scope.bundle is not None:
         from deploy.verify.recompute import Recomputation
@@ -305,7 +305,7 @@ def _settle(
             report.unverifiable += 1
         else:
             report.unreported += 1
-            blame("unreported", f"no dead letter of an unacceptable record: {source.reasons.get(index, '')}")
+            blame("unreported", f"an unacceptable record has no dead letter: {source.reasons.get(index, '')}")
     elif state == DUPLICATE:
         report.duplicates += 1
     elif flags & POISON:
@@ -317,7 +317,7 @@ def _settle(
         report.pending += 1
     elif state == SKIPPED or (state == ACCEPTED and offset < due):
         report.lost += 1
-        blame("lost", "acceptable, but in no state" if state == ACCEPTED else "`applied` was moved over it")
+        blame("lost", "it is acceptable, but in no state" if state == ACCEPTED else "`applied` was moved over it")
     elif state == ACCEPTED:
         report.pending += 1
     elif state == APPLIED:
@@ -331,4 +331,4 @@ def _settle(
             report.unverifiable += 1
         else:
             report.uncovered += 1
-            blame("uncovered", "in a state that no slate shows", source.seq[index])
+            blame("uncovered", "it is in a state that no slate shows", source.seq[index])
