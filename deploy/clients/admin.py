@@ -151,7 +151,7 @@ def refuse_missing(missing: Iterable[str]) -> None:
     """Raise TopologyError if topics are missing."""
     if missing:
         raise TopologyError(
-            "; ".join(f"topic {name} is missing" for name in missing) + ": `freshet topics create` creates them"
+            "; ".join(f"topic {name} is missing" for name in missing) + ": create them with `freshet topics create`"
         )
 
 

@@ -98,7 +98,7 @@ class Producer:
             found = None
         if not found:
             self._check_allowed(topic)
-            raise TopologyError(f"topic {topic} is missing: `freshet topics create` creates it")
+            raise TopologyError(f"topic {topic} is missing: create it with `freshet topics create`")
 
     def _check_allowed(self, topic: str) -> None:
         """Raise the broker's error if an ACL hides the topic. A producer gets the same answer for this and a missing topic."""

@@ -123,13 +123,13 @@ class DeadLetters:
             wrong.append("the hash in its header")
         if (named[HEADER + "truncated"] == "true") != (large is not None):
             wrong.append(
-                f"`truncated` {named[HEADER + 'truncated']!r}, though it {'does not fit' if large else 'fits'},"
+                f"`truncated` is {named[HEADER + 'truncated']!r}, though the record {'does not fit' if large else 'fits'}"
             )
         if headers_mark([pair for pair in record.headers if not pair[0].startswith(HEADER)]) != source.headers(index):
             wrong.append("the received headers")
         if wrong:
             place = f"{source.topic}/{source.partition}/{source.start + index}"
-            self._blame(f"it is not what was received: {', '.join(wrong)} differs from {place}", record)
+            self._blame(f"it does not hold what was received at {place}; wrong: {', '.join(wrong)}", record)
 
     def _blame(self, message: str, record: Record) -> None:
         self._report.add(

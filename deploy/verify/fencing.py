@@ -54,7 +54,7 @@ class Fencing:
             return Wrong("claim", "it is not JSON of the form {epoch, worker, time, topics, partitions, key}")
         claimed, worker = value["epoch"], value["worker"]
         if said != claimed:
-            return Wrong("forged-claim", f"it names epoch {_short(claimed)}, but its header {said}")
+            return Wrong("forged-claim", f"it names epoch {_short(claimed)}, but its header names {said}")
         if not _WORKER.fullmatch(worker):
             return Wrong("forged-claim", f"it names worker {worker[:40]!r}, expected 32 hex digits")
         if claimed > self._limit():

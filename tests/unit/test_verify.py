@@ -896,7 +896,7 @@ def letter_of_an_item(world: World) -> None:
 
 FORGERIES: list[tuple[Callable[[World], None], str, str]] = [
     (forged_claim, "forged-claim", "but 3 is in force"),
-    (claim_of_another_header, "forged-claim", "but its header 4"),
+    (claim_of_another_header, "forged-claim", "but its header names 4"),
     (claim_of_a_stranger, "forged-claim", "'evil'"),
     (state_under_the_claims_key, "claim", "not JSON"),
     (state_of_a_huge_epoch, "claim", "no takeover can reach"),
