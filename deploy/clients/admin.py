@@ -89,7 +89,7 @@ class Topology:
     """The topics as they are.
 
     Attributes:
-        partitions: Number of partitions of the source topics.
+        partitions: Number of partitions of each source topic.
         ids: Existing topic -> the id that Kafka gave it when it was created.
         missing: Topics that do not exist.
         wrong: What does not fit, one clause each.

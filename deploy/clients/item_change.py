@@ -26,7 +26,10 @@ def changed(settings: Settings, log: Log, given: Mapping[str, Any]) -> Body | No
         given: `item`, and the fields to set. A field of None is dropped. All other fields of the newest record stay, also those
             that freshet does not know.
 
-    Raises DataError if the newest record is not an acceptable item, BrokerError, TopologyError.
+    Raises:
+        DataError: The newest record is not an acceptable item.
+        BrokerError: The topic cannot be read.
+        TopologyError: The topic is missing.
     """
     topic, item = settings.items_topic, str(given["item"])
     try:

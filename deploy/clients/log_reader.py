@@ -166,7 +166,7 @@ class KafkaLog:
             raise hidden(topic)
 
     def _retry(self, ask: Callable[[], Any]) -> Any:
-        """Retry a request: the first one about a group succeeds only after the broker has created its own topic."""
+        """Retry a request: the first one about a group succeeds only after the broker has created its internal topic."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:

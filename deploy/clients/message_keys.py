@@ -31,7 +31,8 @@ def require_keys(name: str, users: Iterable[str], form: str) -> None:
         users: Users of its events.
         form: Form of the keys.
 
-    Raises DataError if a user has none; it reports how many have none.
+    Raises:
+        DataError: A user has none. It reports how many have none.
     """
     without = sorted({user for user in users if FORMS[form].write(user) is None})
     if not without:

@@ -34,7 +34,8 @@ def catalogued(
         spans: The offsets to read.
         wanted: Keys of the items to look for; None: all items.
 
-    Raises BrokerError.
+    Raises:
+        BrokerError: The topic cannot be read.
     """
     decoder: JsonDecoder[Item] = JsonDecoder(Item)
     found: dict[str, Item | None] = {}
@@ -62,7 +63,9 @@ def items_there(log: Log, topic: str, messages: Collection[Message]) -> dict[str
     Returns:
         Item id -> REMOVED, UNAVAILABLE or CHANGED; "" if it is as in the data.
 
-    Raises BrokerError, TopologyError.
+    Raises:
+        BrokerError: The topic cannot be read.
+        TopologyError: The topic is missing.
     """
     expected = {message.key: message.value for message in messages}
     if not expected:

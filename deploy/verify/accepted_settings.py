@@ -73,7 +73,8 @@ def setting(
         topics: The source topics.
         places: All partitions of these topics.
 
-    Raises DataError if a change is malformed.
+    Raises:
+        DataError: A change is malformed.
     """
     found: Setting[Value] = Setting(now)
     for said in before:
@@ -104,7 +105,8 @@ def _moment(said: str, text: str) -> int:
         said: The whole option, for error messages.
         text: The time.
 
-    Raises DataError if it is not a time.
+    Raises:
+        DataError: The text is not a time.
     """
     try:
         return times.moment(text, "expected topic/partition/offset, or a time (ISO 8601 or epoch ms), before the =")

@@ -65,7 +65,12 @@ def run(settings: Settings, wait: float = 0.0, scope: Scope | None = None) -> Re
         wait: Seconds within which the group must have committed everything that is in the source topics now.
         scope: What to judge, and by what; None for everything in the log.
 
-    Raises BrokerError, TopologyError, DataError or BundleError.
+    Raises:
+        BrokerError: No broker answers, or it denies access.
+        TopologyError: Topics are missing or do not fit together, or the setting `key` is not the workers'.
+        DataError: The ledger, a folder or a part of the scope is not usable.
+        BundleError: The bundle is not usable.
+        SettingsError: The rating scale is not the bundle's.
     """
     log = KafkaLog(settings)
     try:

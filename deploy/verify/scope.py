@@ -73,7 +73,9 @@ class Scope:
             places: All source partitions.
             bundled: The bundle's rating scale. It holds unless another one is set.
 
-        Raises DataError if a change is malformed, SettingsError if another scale than the bundle's is set.
+        Raises:
+            DataError: An earlier value is malformed.
+            SettingsError: A rating scale is set that is not the bundle's.
         """
         topics = settings.sources
         oldest = settings.oldest if self.min_time is None else _oldest(self.min_time)
