@@ -29,9 +29,8 @@ def parse(value: bytes) -> Any:
     except json.JSONDecodeError:
         raise
     except ValueError as error:
-        if "Exceeds the limit" not in str(
-            error
-        ):  # an integer of thousands of digits is fine in a field that no schema checks
+        # An integer of thousands of digits is fine in a field that no schema checks.
+        if "Exceeds the limit" not in str(error):
             raise
         body = json.loads(text, parse_constant=_constant, parse_int=_integer)
     if _SURROGATE.search(text):

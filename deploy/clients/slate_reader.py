@@ -61,6 +61,5 @@ class SlateReader:
             slate: Slate = parse(record.value)
         except ValueError:
             return None
-        return (
-            slate if self._validator.is_valid(slate) else None
-        )  # freshet does not write what violates the published schema
+        # freshet does not write what violates the published schema.
+        return slate if self._validator.is_valid(slate) else None

@@ -92,9 +92,8 @@ class LocalStore:
                     blame("its state is older than the changelog's last one up to there", key, state.seq)
                 else:
                     blame("it has a state that the changelog does not have", key, state.seq)
-            for (
-                key
-            ) in missing:  # use `get`: at a damaged block an iterator ends early, and only `get` raises the reason
+            # At a damaged block an iterator ends early. Only `get` raises the reason.
+            for key in missing:
                 if database.get(key) is not None:
                     raise DataError("its index does not find a state that is in it")
                 blame("it lacks a state of the changelog", key)
