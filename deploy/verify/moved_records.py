@@ -123,7 +123,7 @@ class Moves:
                     continue
                 report.double += 1
                 message = f"a copy of {place}, which was applied before: {first.topic}/{first.partition}/{first.offset}"
-                message += f", applied as seq {first.seq}, is a copy of it as well"
+                message += f", seq {first.seq}, is a copy of it as well"
                 report.add(Violation("double", message, copy.user, copy.seq, *copy[2:5]))
 
     def _forged(self, place: str, digest: bytes) -> bool:
