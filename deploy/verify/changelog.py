@@ -164,7 +164,7 @@ class Changelog:
     def _take(self, record: Record) -> None:
         key = record.key
         if key is None or record.value is None:
-            what = "it has no key" if key is None else "it is a tombstone, but no worker deletes a state"
+            what = "it has no key, so no user" if key is None else "it is a tombstone, but no worker deletes a state"
             self._blame("state", f"a changelog record that no worker wrote: {what}", record, key)
             return
         found = self._fencing.check(record)
