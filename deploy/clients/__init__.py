@@ -1,1 +1,1 @@
-"""kafka-python clients, and the published schemas: what verify, dead letters, the demo and the commands share."""
+"""Clients on kafka-python, and the published schemas, shared by verify, dead letters, the demo and the commands."""

@@ -1,5 +1,4 @@
-"""The topics of one deployment: making, checking and mending them. What they must be like stands in
-stream.settings.topic_needs."""
+"""Creates, checks and mends the topics of one deployment. stream.settings.topic_needs defines what they must be like."""
 
 from __future__ import annotations
 
@@ -24,12 +23,12 @@ from stream.core.errors import BrokerError, TopologyError
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings, topic_needs
 
-BROKERS_OWN = -1  # in a request to make a topic: the broker's default.replication.factor
+BROKERS_OWN = -1  # in a request to create a topic: the broker's default.replication.factor
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `config`: what it is made with (stream.settings.topic_needs)."""
+    """One topic. `config` holds the topic settings that it is created with (stream.settings.topic_needs)."""
 
     name: str
     partitions: int
@@ -37,7 +36,7 @@ class Topic:
 
 
 def topics(settings: Settings, copies: int = 0) -> list[Topic]:
-    """Every topic of these settings, the sources first. copies: of each partition; 0: as set."""
+    """Return every topic of these settings, the sources first. copies: Replicas of each partition; 0: as set."""
     return [
         Topic(name, 1 if kind.single else settings.partitions, kind.config(copies or settings.replication))
         for kind in topic_needs.KINDS
@@ -46,7 +45,7 @@ def topics(settings: Settings, copies: int = 0) -> list[Topic]:
 
 
 def create(settings: Settings) -> list[str]:
-    """Make the topics that are missing -> their names. Raises BrokerError."""
+    """Create the topics that are missing. Return their names. Raises BrokerError."""
     made = []
     with admin(settings) as client:
         for number, topic in enumerate(topics(settings)):
@@ -63,13 +62,13 @@ def create(settings: Settings) -> list[str]:
                 continue
             except KafkaError as error:
                 refused = refusal(error, topic.name, "Create")
-                raise refused or BrokerError(f"topic {topic.name} cannot be made: {type(error).__name__}") from None
+                raise refused or BrokerError(f"topic {topic.name} cannot be created: {type(error).__name__}") from None
             made.append(topic.name)
     return made
 
 
 def mend(settings: Settings) -> list[str]:
-    """Give the topics that are there the settings that they need -> what was changed, a line each. Raises BrokerError."""
+    """Give the existing topics the settings that they need. Return what was changed, one line each. Raises BrokerError."""
     changed = []
     with admin(settings) as client:
         for topic, found in _found(client, _there(_answers(client, settings))).items():
@@ -87,9 +86,16 @@ def mend(settings: Settings) -> list[str]:
 
 @dataclass(frozen=True)
 class Topology:
-    """partitions: of the source topics; ids: topic -> the id that Kafka gave it when it was made, of those that are there;
-    missing: those that are not; wrong: what does not fit, one clause each; cluster: its id, "" where the broker tells none;
-    room: source topic -> bytes of a record batch at most."""
+    """The topics as they are.
+
+    Attributes:
+        partitions: Number of partitions of each source topic.
+        ids: Existing topic -> the id that Kafka gave it when it was created.
+        missing: Topics that do not exist.
+        wrong: What does not fit, one clause each.
+        cluster: The cluster's id; "" if the broker reports none.
+        room: Source topic -> the largest size of a record batch, in bytes.
+    """
 
     partitions: int
     ids: dict[str, str]
@@ -100,7 +106,7 @@ class Topology:
 
 
 def rights(settings: Settings) -> dict[str, set[str]]:
-    """Topic -> the operations that a worker needs there; each of these brings Kafka's Describe along."""
+    """Return topic -> the operations that a worker needs there. Each of these includes Kafka's Describe."""
     reads = {"READ", "DESCRIBE_CONFIGS"}
     writes = {"WRITE", "DESCRIBE_CONFIGS"}
     return {
@@ -113,10 +119,16 @@ def rights(settings: Settings) -> dict[str, set[str]]:
 
 
 def check(settings: Settings, *, worker: bool = False) -> Topology:
-    """What the topics are like, if all are there and as they must be.
+    """Check that all topics exist and are as they must be. Return what they are like.
 
-    worker: also that we may do all that a worker does. Raises TopologyError naming everything that is wrong, BrokerError
-    where no broker answers within startup_timeout, or naming every ACL that is missing.
+    Args:
+        settings: Settings of the deployment.
+        worker: Whether to check, too, that the ACLs allow everything that a worker does, and that no other deployment uses
+            its group.
+
+    Raises:
+        TopologyError: Names everything that is wrong.
+        BrokerError: No broker answers within startup_timeout, or ACLs are missing; it then names all of them.
     """
     with admin(settings) as client:
         answers = _answers(client, settings)
@@ -130,33 +142,33 @@ def check(settings: Settings, *, worker: bool = False) -> Topology:
 
 
 def look(settings: Settings) -> Topology:
-    """What the topics are like, whatever that is. Raises BrokerError where no broker answers."""
+    """Return what the topics are like, without a check. Raises BrokerError if no broker answers."""
     with admin(settings) as client:
         return _topology(client, settings, _answers(client, settings))
 
 
 def refuse_missing(missing: Iterable[str]) -> None:
-    """Raises TopologyError for topics that are not there."""
+    """Raise TopologyError if topics are missing."""
     if missing:
         raise TopologyError(
-            "; ".join(f"topic {name} is missing" for name in missing) + ": `freshet topics create` makes them"
+            "; ".join(f"topic {name} is missing" for name in missing) + ": create them with `freshet topics create`"
         )
 
 
 def refuse_wrong(wrong: Iterable[str]) -> None:
-    """Raises TopologyError for clauses of `Topology.wrong`."""
+    """Raise TopologyError if there are clauses of `Topology.wrong`."""
     if wrong:
         raise TopologyError("; ".join(wrong))
 
 
 def _answers(client: KafkaAdminClient, settings: Settings) -> list[dict[str, Any]]:
-    """What the broker says of each topic, also that it is not there."""
+    """Return the broker's answer for each topic, also for a missing one."""
     found: list[dict[str, Any]] = client.describe_topics([topic.name for topic in topics(settings)])
     return found
 
 
 def _there(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The topics that are there."""
+    """Return the topics that exist."""
     return [topic for topic in answers if not topic["error_code"]]
 
 
@@ -196,7 +208,7 @@ def _topology(client: KafkaAdminClient, settings: Settings, answers: Sequence[di
 
 
 def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[dict[str, Any]], worker: bool) -> None:
-    """Raises BrokerError naming each topic or group with the operations that no ACL allows us."""
+    """Raise BrokerError if ACLs are missing. It names each topic or group with the operations that no ACL allows."""
     needed = rights(settings) if worker else {}
     missing = []
     for topic in answers:
@@ -214,14 +226,14 @@ def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[di
         except GroupAuthorizationFailedError:
             missing.append((f"group {settings.app_id}", {"READ"}))
         except KafkaError:
-            pass  # no coordinator yet: the first member of the first group makes its topic
+            pass  # no coordinator yet: the first member of the first group creates its topic
     said = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]
     if said:
         raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(said)}")
 
 
 def workers(settings: Settings) -> int | None:
-    """How many members the workers' group has; None where nobody says. Raises BrokerError."""
+    """Return the number of members of the workers' group; None if it cannot be read. Raises BrokerError."""
     with admin(settings) as client:
         try:
             return len(client.describe_groups([settings.app_id])[settings.app_id]["members"])
@@ -230,28 +242,31 @@ def workers(settings: Settings) -> int | None:
 
 
 def _refuse_another(client: KafkaAdminClient, settings: Settings) -> None:
-    """Raises TopologyError where the group has committed offsets of source topics that are not ours. The claims in the changelog
-    tell it as well, but only who has joined the group reads them, and a group whose members differ in topics divides them so
-    that nobody can work."""
+    """Raise TopologyError if the group has committed offsets of source topics of another deployment.
+
+    The claims in the changelog show this as well, but a worker reads them only after it has joined the group. A group whose
+    members differ in topics assigns partitions so that no member can work.
+    """
     try:
         committed = client.list_group_offsets(settings.app_id).get(settings.app_id, {})
     except KafkaError:
-        return  # no coordinator yet: nobody has committed anything
+        return  # no coordinator yet, so nothing has been committed
     others = {place.topic for place in committed if place.topic.endswith(SOURCE_TOPICS)} - set(settings.sources)
     if others:
         raise TopologyError(
-            f"app_id: the group {settings.app_id} reads {', '.join(sorted(others))}, and this worker's topics are "
-            f"{', '.join(settings.sources)}: another deployment has this app_id; choose another, or the prefix of those topics"
+            f"app_id: the group {settings.app_id} reads {', '.join(sorted(others))}, but this worker's topics are "
+            f"{', '.join(settings.sources)}: another deployment has this app_id; choose another app_id, or the prefix of those "
+            "topics"
         )
 
 
 def _spelled(operation: str) -> str:
-    """DESCRIBE_CONFIGS -> DescribeConfigs, as kafka-acls writes it."""
+    """Return DescribeConfigs for DESCRIBE_CONFIGS, as kafka-acls writes it."""
     return "".join(word.capitalize() for word in operation.split("_"))
 
 
 def _found(client: KafkaAdminClient, described: Sequence[dict[str, Any]]) -> dict[str, topic_needs.Found]:
-    """Each topic as it is."""
+    """Read the settings and replicas of each topic."""
     if not described:
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic["name"]) for topic in described]
@@ -267,7 +282,10 @@ def _found(client: KafkaAdminClient, described: Sequence[dict[str, Any]]) -> dic
 
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """An admin client; raises BrokerError as `connect` says, and where the broker goes away, or refuses, while it is asked."""
+    """Open an admin client.
+
+    Raises BrokerError as `connect` does, and if the broker goes away or refuses a request.
+    """
     arguments = client_arguments(settings)
     client = connect(
         settings, lambda wait: KafkaAdminClient(client_id="freshet-admin", bootstrap_timeout_ms=wait, **arguments)

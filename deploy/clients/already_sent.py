@@ -1,8 +1,9 @@
-"""Which events of a data set are in the source topics already, so that a replay that is repeated sends the rest.
+"""Finds which events of a data set are in the source topics already, so that a repeated replay sends only the rest.
 
-An event is there where a record of its user has its id: its own, or the one that is made of what it says. It is there, too,
-where a record without an id of its own says the same in every field that a data set holds. Earlier versions made ids of the
-whole data set, so a record with such an id is known by what it says. Only what a worker of these settings takes counts.
+An event is there if a record of its user has its id: its own, or the one that is derived from its content. It is also there if a
+record without an id of its own has the same content in every field that a data set holds. Earlier versions derived ids from the
+whole data set, so a record with such an id is recognized by its content. Only records that a worker with these settings accepts
+count.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 EARLIER: Final = re.compile(r"[0-9a-f]{16}-[0-9]+")
-"""Ids that earlier versions made: a part of the data set's fingerprint, and the event's number."""
+"""Ids that earlier versions made: part of the data set's fingerprint, and the event's number."""
 
 
 def already_there(log: Log, settings: Settings, events: pl.DataFrame) -> set[int]:
-    """Numbers of the events (of a data set, in its order) that the source topics hold as of now. Reads these whole.
+    """Return the numbers of the events (of a data set, in its order) that the source topics hold now.
 
-    Memory: 8 bytes an event, or 16 where it has an id of its own, and then what is found. Raises BrokerError, TopologyError.
+    It reads these topics as a whole. It needs 8 bytes of memory per event, or 16 if the event has an id of its own, and memory
+    for what it finds. Raises BrokerError, TopologyError.
     """
     spans = log.spans(settings.sources)
     if all(span.start >= span.end for span in spans.values()):
@@ -54,7 +56,7 @@ def _is_in(sorted_numbers: NDArray[np.uint64], number: int) -> bool:
 
 
 def _names(events: pl.DataFrame) -> Iterator[tuple[bytes, ...]]:
-    """For each event the names by which a topic may have it."""
+    """Yield for each event the names under which a topic may hold it."""
     from models.data.dataset import Event, event_id
 
     for row in events.iter_rows():
@@ -64,11 +66,11 @@ def _names(events: pl.DataFrame) -> Iterator[tuple[bytes, ...]]:
 
 
 def _name_of(record: Record, behaviour: int, decoder: EventDecoder, read: Callable[[bytes], str]) -> bytes | None:
-    """By which name the topic has the event of a record; None where no worker takes it."""
+    """Return the name under which the topic holds the event of a record; None if no worker accepts the record."""
     from models.data.dataset import Event, event_id
 
     try:
-        # Where the record lies decides nothing here: a worker sends on what lies on a wrong partition. Without the headers the id
+        # The record's partition does not matter here: a worker forwards what lies on the wrong one. Without the headers, the id
         # is the producer's.
         partition = decoder.partition(record.key or b"")
         found = decoder.decode(behaviour, partition, record.offset, record.timestamp, record.key, record.value)
@@ -82,10 +84,10 @@ def _name_of(record: Record, behaviour: int, decoder: EventDecoder, read: Callab
 
 
 def _name(user: str, event: str) -> bytes:
-    """Ids are compared within a user, as workers do."""
+    """Return a hash of user and id: like workers, compare ids only within one user."""
     return blake2b(f"{user}\0{event}".encode(), digest_size=16).digest()
 
 
 def _short(name: bytes) -> int:
-    """The part of a name by which most records are told apart from what is wanted."""
+    """Return the part of a name that is enough to skip most records that are not wanted."""
     return int.from_bytes(name[:8], "big")

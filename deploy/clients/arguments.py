@@ -1,4 +1,4 @@
-"""Where the brokers are and how to speak to them, in kafka-python's words."""
+"""The settings for the connection to the brokers, as arguments of kafka-python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream.settings.security import password, tls, token
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
-    """Arguments that every kafka-python client of freshet is made with."""
+    """Return the arguments for every kafka-python client of freshet."""
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.brokers.split(","),
         "security_protocol": settings.security_protocol,

@@ -1,4 +1,4 @@
-"""Making kafka-python's clients: tried again while no broker answers, given up at once where trying again cannot help."""
+"""Creates kafka-python's clients. Retries while no broker answers, and fails immediately if a retry cannot help."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ from stream.observability import logs
 from stream.settings import Settings, toml_file
 from stream.settings.security import certificate_problem
 
-ATTEMPT_MS: Final = 2000  # the first try to reach a broker; later ones have longer
+ATTEMPT_MS: Final = 2000  # of the first attempt to reach a broker; later ones get longer
 LONGEST_MS: Final = 10_000
-SHORTEST_MS: Final = 1000  # where less time is left: in less a busy machine reaches no broker
-PAUSE: Final = 0.3  # seconds between two tries
-SILENT: Final = 1.0  # seconds after which it is said what is waited for
+SHORTEST_MS: Final = 1000  # even if less time is left: a busy machine cannot reach a broker in less
+PAUSE: Final = 0.3  # seconds between two attempts
+SILENT: Final = 1.0  # seconds after which a line reports the wait
 
 Client = TypeVar("Client")
 log = logging.getLogger("freshet.connect")
 
 
 def _of_worth(record: logging.LogRecord) -> bool:
-    """On a busy machine kafka-python warns of a "tight sync loop" wherever its thread had to wait for the processor."""
+    """Return False for a useless warning.
+
+    On a busy machine kafka-python warns of a "tight sync loop" whenever its thread had to wait for the processor.
+    """
     return "It is blocking the event loop" not in str(record.msg)
 
 
@@ -42,9 +45,10 @@ logging.getLogger("kafka.net.selector").addFilter(_of_worth)
 
 
 def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
-    """make(milliseconds for one try) -> the client, tried again for startup_timeout.
+    """Create a client with make(milliseconds for one attempt). Retry for startup_timeout.
 
-    Raises BrokerError: no broker answers; or, after the first try, that it refuses us or its certificate is wrong.
+    Raises BrokerError if no broker answers in this time. Raises it after the first attempt if the broker denies access, its
+    certificate is not accepted, or it does not speak TLS.
     """
     DefaultRecordBatch._read_msg = _read_record
     decompression.bound(default_records, legacy_records)
@@ -53,7 +57,7 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
 
 
 class _Waiting:
-    """How many clients wait for a broker now, for each line that tells it: it is said once, by the first of them."""
+    """Counts the clients that wait for a broker now, per line that reports it. Only the first one prints the line."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,9 +78,9 @@ _waiting = _Waiting()
 
 @contextmanager
 def _told(settings: Settings) -> Iterator[None]:
-    """Whoever waits for a broker is told so before the silence looks like a program that hangs."""
+    """Report the wait for a broker before the program looks as if it hangs."""
     seconds = settings.startup_timeout
-    said = f"waits for a Kafka broker at {settings.brokers}, up to {seconds:g} s"
+    said = f"waiting for a Kafka broker at {settings.brokers}, up to {seconds:g} s"
     timer = threading.Timer(SILENT, _tell, [said])
     timer.daemon = True
     if _waiting.first(said) and seconds > SILENT:
@@ -111,7 +115,7 @@ def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
                 raise BrokerError(problem) from None
             if time.monotonic() >= end:
                 raise BrokerError(
-                    f"no Kafka broker answers at {settings.brokers} by {settings.security_protocol} "
+                    f"no Kafka broker answers at {settings.brokers} with {settings.security_protocol} "
                     f"({type(error).__name__}); `freshet broker start` runs one here ({toml_file.told()})"
                 ) from None
         time.sleep(PAUSE)
@@ -123,7 +127,7 @@ _read_strictly = DefaultRecordBatch._read_msg
 
 
 def _read_record(batch: Any) -> Any:
-    """A record, whatever its headers' names are like."""
+    """Read a record, even if its headers' names are not valid."""
     try:
         return _read_strictly(batch)
     except (UnicodeDecodeError, CorruptRecordError):
@@ -132,8 +136,11 @@ def _read_record(batch: Any) -> Any:
 
 
 class _Listening(logging.Handler):
-    """Collects the errors that kafka-python tells its log alone: while it finds its first broker, it raises only that
-    none was found, whatever the brokers said. Meanwhile the log is ours: one clear line follows."""
+    """Collects the errors that kafka-python only logs.
+
+    While it looks for its first broker, it raises only that it found none, whatever the brokers answered. Meanwhile its log
+    lines are held back: one clear line follows.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

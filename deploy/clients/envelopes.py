@@ -1,4 +1,4 @@
-"""Where an event lies in its envelope, by the setting `envelope` and the rules in docs/messages.md. No code of the worker's."""
+"""Finds an event in its envelope, by the setting `envelope` and the rules in docs/messages.md. Uses no code of the worker."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ ENVELOPES = ("none", "connect", "debezium", "cloudevents")
 
 
 class Found(NamedTuple):
-    """path: names from the whole value to the event, none where it has no envelope; id: what the envelope names the event by."""
+    """Where an event was found.
+
+    Attributes:
+        path: Names from the whole value to the event; empty if it has no envelope.
+        id: The id that the envelope gives the event.
+    """
 
     path: tuple[str, ...] = ()
     id: str = ""
 
 
 def find(body: Any, envelope: str) -> Found | str:
-    """A parsed value -> where its event lies, or why there is none."""
+    """Return where the event of a parsed value lies, or why there is none."""
     if not isinstance(body, dict):
         return Found()
     if envelope == "cloudevents" and "specversion" in body:
@@ -47,14 +52,14 @@ def _identity(body: dict[str, Any]) -> str:
 
 
 def event_at(body: Any, path: tuple[str, ...]) -> Any:
-    """What lies at a path that `find` gave."""
+    """Return what lies at a path from `find`."""
     for name in path:
         body = body[name]
     return body
 
 
 def replaced(body: Any, path: tuple[str, ...], event: Any) -> Any:
-    """A copy of the value with another event at the path."""
+    """Return a copy of the value with another event at the path."""
     if not path:
         return event
     return {**body, path[0]: replaced(body[path[0]], path[1:], event)}

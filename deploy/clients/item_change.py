@@ -1,4 +1,4 @@
-"""Changing an item: the newest record of the items topic, with what is given in it changed and all else as it is."""
+"""Changes an item: takes its newest record from the items topic, and changes only the given fields."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item
 from stream.settings import Settings
 
-CHUNK = 10_000  # offsets read first, from the topic's end; then twice as many, and so on
+CHUNK = 10_000  # offsets read first, from the topic's end; then twice as many each time
 
 Body = dict[str, Any]
 
 
 def changed(settings: Settings, log: Log, given: Mapping[str, Any]) -> Body | None:
-    """The whole item after the change -> its JSON object; None where the catalogue has no such item.
+    """Return the JSON object of the whole item after the change; None if the catalogue does not have the item.
 
-    given: `item`, and the fields to be set; a field of None is dropped. What the newest record holds besides stays, fields that
-    are none of ours too. Raises DataError where that record is no acceptable item, BrokerError, TopologyError.
+    Args:
+        settings: Settings of the deployment.
+        log: Where the records come from.
+        given: `item`, and the fields to set. A field of None is dropped. All other fields of the newest record stay, also those
+            that freshet does not know.
+
+    Raises:
+        DataError: The newest record is not an acceptable item.
+        BrokerError: The topic cannot be read.
+        TopologyError: The topic is missing.
     """
     topic, item = settings.items_topic, str(given["item"])
     try:
         record = _newest(log, topic, item.encode())
     except BrokerError as error:
         raise BrokerError(
-            f"{error}; nothing is sent, for what {item!r} holds is not known: --replace sends it whole without reading"
+            f"{error}; nothing was sent, because the current fields of {item!r} are not known: --replace sends the whole item "
+            "without reading it first"
         ) from None
     if record is None or record.value is None:
         return None
@@ -37,19 +46,22 @@ def changed(settings: Settings, log: Log, given: Mapping[str, Any]) -> Body | No
     except RecordError as error:
         said = f"{error.field}: {error}" if error.field else f"{error}"
         raise DataError(
-            f"the newest record of {item!r}, {topic}/{record.partition}/{record.offset}, is no item: {said}; nothing is sent: "
-            "--replace sends it whole"
+            f"the newest record of {item!r}, {topic}/{record.partition}/{record.offset}, is not an item: {said}; nothing was "
+            "sent: --replace sends the whole item"
         ) from None
     return cleared({**body, **given})
 
 
 def cleared(body: Mapping[str, Any]) -> Body:
-    """Without the fields that are None."""
+    """Return the body without the fields that are None."""
     return {name: value for name, value in body.items() if value is not None}
 
 
 def _newest(log: Log, topic: str, key: bytes) -> Record | None:
-    """The last record under a key, among those that were there at the call; one record in memory. Read from the end."""
+    """Return the last record with a key, among those that are there at the call.
+
+    It reads from the end, and keeps one record in memory.
+    """
     for (name, partition), whole in log.spans([topic]).items():
         for span in _backwards(whole):
             found = None
@@ -62,7 +74,7 @@ def _newest(log: Log, topic: str, key: bytes) -> Record | None:
 
 
 def _backwards(whole: Span) -> Iterator[Span]:
-    """Parts of a span, the last one first, each twice as long as the one before."""
+    """Yield parts of a span, the last one first, each twice as long as the one before."""
     end, size = whole.end, CHUNK
     while end > whole.start:
         start = max(whole.start, end - size)
@@ -71,7 +83,7 @@ def _backwards(whole: Span) -> Iterator[Span]:
 
 
 def _body(value: bytes, item: str) -> Body:
-    """The record's JSON object. Raises RecordError where a worker would not take it."""
+    """Return the record's JSON object. Raises RecordError if a worker would not accept it."""
     decoder: JsonDecoder[Item] = JsonDecoder(Item)
     if decoder.decode(value).item != item:
         raise RecordError("key", "key_mismatch", "item", f"item: expected {item!r}, the record's key")

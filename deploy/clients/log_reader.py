@@ -1,4 +1,4 @@
-"""Where the records come from: a real Kafka through kafka-python, or any other `Log`, such as lists in a test."""
+"""Reads records, from a real Kafka through kafka-python, or from any other `Log`, such as lists in a test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Place = tuple[str, int]
 
 
 class Record(Protocol):
-    """What is read of one record; kafka-python's ConsumerRecord fits."""
+    """What is read of one record. kafka-python's ConsumerRecord fits."""
 
     @property
     def partition(self) -> int: ...
@@ -45,28 +45,31 @@ class Log(Protocol):
     """A set of topics that can be read from the beginning."""
 
     def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
-        """Offsets of every partition, now. Raises TopologyError where a topic is missing."""
+        """Return the current offsets of every partition. Raises TopologyError if a topic is missing."""
         ...
 
     def tops(self, topics: Sequence[str]) -> dict[Place, int]:
-        """The offset behind the last record of every partition, now, also of open transactions, behind which `spans` ends."""
+        """Return the current offset after the last record of every partition.
+
+        It counts records of open transactions, too; `spans` ends before these.
+        """
         ...
 
     def committed(self) -> dict[Place, int]:
-        """The worker group's committed offsets."""
+        """Return the worker group's committed offsets."""
         ...
 
     def at(self, times: dict[Place, int]) -> dict[Place, int]:
-        """The first offset whose record is not older than a time (epoch ms); the end where all are older."""
+        """Return the first offset whose record is not older than a time (epoch ms); the end if all are older."""
         ...
 
     def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
-        """All committed records of a topic within the spans; those of one partition in offset order."""
+        """Yield all committed records of a topic within the spans; those of one partition in offset order."""
         ...
 
 
 class KafkaLog:
-    """The topics of a real Kafka. Raises BrokerError where none answers."""
+    """The topics of a real Kafka. Raises BrokerError if no broker answers."""
 
     def __init__(self, settings: Settings) -> None:
         import kafka
@@ -80,7 +83,7 @@ class KafkaLog:
         self._client = connect(settings, self._consumer)
 
     def _consumer(self, wait: int | None = None) -> Any:
-        """wait: milliseconds to find a broker; None: as long as a request may take."""
+        """Create a consumer. wait: Milliseconds to find a broker; None: as long as a request may take."""
         return self._kafka.KafkaConsumer(
             **self._arguments,
             enable_auto_commit=False,
@@ -88,7 +91,7 @@ class KafkaLog:
             auto_offset_reset="none",
             max_poll_records=2000,
             max_partition_fetch_bytes=1 << 20,  # a larger record comes alone
-            check_crcs=False,  # its crc32c is pure Python, minutes for a large log; state records carry their own
+            check_crcs=False,  # kafka-python's crc32c is pure Python: minutes for a large log; state records have their own
             bootstrap_timeout_ms=wait or int(1000 * self._timeout),
         )
 
@@ -152,7 +155,7 @@ class KafkaLog:
         return {(p.topic, p.partition): found[p].offset if found.get(p) else ends[p] for p in asked}
 
     def _check_allowed(self, topic: str) -> None:
-        """Raises where an ACL hides the topic: a consumer is told the same as of one that is missing."""
+        """Raise the broker's error if an ACL hides the topic. A consumer gets the same answer for this and a missing topic."""
         admin = self._kafka.KafkaAdminClient(**self._arguments)
         try:
             (answer,) = admin.describe_topics([topic])
@@ -163,7 +166,7 @@ class KafkaLog:
             raise hidden(topic)
 
     def _retry(self, ask: Callable[[], Any]) -> Any:
-        """A broker's first question about a group is answered once its own topic has been made."""
+        """Retry a request: the first one about a group succeeds only after the broker has created its internal topic."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
@@ -181,7 +184,7 @@ class KafkaLog:
         }
         if not left:
             return
-        consumer = self._client  # one for all: to make one takes longer than to read ten thousand records
+        consumer = self._client  # one for all reads: creating one takes longer than reading ten thousand records
         moved = time.monotonic()
         try:
             consumer.assign(list(left))
@@ -203,7 +206,7 @@ class KafkaLog:
                 elif left and time.monotonic() - moved > self._timeout:
                     place, span = next(iter(left.items()))
                     raise BrokerError(
-                        f"{topic}/{place.partition} gives nothing for {self._timeout:g} s before offset {span.end}"
+                        f"{topic}/{place.partition} gave no record for {self._timeout:g} s before offset {span.end}"
                     )
         except self._error as error:
             raise refusal(error, topic, "Read") or BrokerError(f"{topic} cannot be read: {error}") from None
@@ -211,7 +214,7 @@ class KafkaLog:
             consumer.unsubscribe()
 
     def tail(self, topic: str, starts: dict[Place, int]) -> Iterator[Record]:
-        """Records from these offsets on, for ever."""
+        """Yield records from these offsets on. Never ends."""
         with self._reading(topic, starts) as consumer:
             while True:
                 for records in consumer.poll(timeout_ms=500).values():
@@ -219,7 +222,7 @@ class KafkaLog:
 
     @contextmanager
     def _reading(self, topic: str, starts: dict[Place, int]) -> Iterator[Any]:
-        """A consumer that stands at these offsets."""
+        """Open a consumer at these offsets."""
         places = {self._kafka.TopicPartition(*place): start for place, start in starts.items()}
         try:
             consumer = self._consumer()

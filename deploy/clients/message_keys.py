@@ -1,4 +1,4 @@
-"""Messages of a data set under the keys that the setting `key` says: models.data writes user ids as text."""
+"""Gives messages of a data set keys in the form of the setting `key`: models.data writes user ids as text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ if TYPE_CHECKING:
 
 
 def keyed(message: Message, form: str) -> Message:
-    """An event's message with its user's key in this form; any other as it is. Raises RecordError where the user has none."""
+    """Return an event's message with its user's key in this form, and any other message unchanged.
+
+    Raises RecordError if the user has no key in this form.
+    """
     if form == UTF8 or message.topic not in SOURCE_TOPICS:
         return message
     return message._replace(key=key_of(message.key.decode(), form))
 
 
 def require_keys(name: str, users: Iterable[str], form: str) -> None:
-    """name: of a data set; users: of its events. Raises DataError where one has no key in this form, with how many have none."""
+    """Check that all users have a key in this form.
+
+    Args:
+        name: Name of the data set.
+        users: Users of its events.
+        form: Form of the keys.
+
+    Raises:
+        DataError: A user has none. It reports how many have none.
+    """
     without = sorted({user for user in users if FORMS[form].write(user) is None})
     if not without:
         return

@@ -1,4 +1,4 @@
-"""Which items has nobody put on the topic `items`? Looked up beside a send, in bounded time."""
+"""Finds items that are not on the topic `items`. The look-up runs in parallel with a send, in bounded time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from stream.core.errors import FreshetError, TopologyError
 from stream.settings import Settings
 
 WAIT: Final = 2.0
-"""Seconds that a send waits for the answer after its own acknowledgement."""
+"""Seconds that a send waits for the look-up after its own acknowledgement."""
 
 MOST: Final = 100_000
-"""Offsets of the topic that are read at most: Kafka finds no record by its key, so all have to be read, 50,000 a second or so."""
+"""The most offsets of the topic that are read. Kafka cannot find a record by its key, so all must be read, some 50,000 per
+second."""
 
 NAMED: Final = 3
 
 
 class Open(Log, Protocol):
-    """A log that is to be closed."""
+    """A log that must be closed."""
 
     def close(self) -> None: ...
 
@@ -34,9 +35,9 @@ def opened(settings: Settings) -> Open:
 
 
 def missing(log: Log, topic: str, items: Collection[str]) -> set[str]:
-    """Those of `items` that the topic does not have, by its acceptable records; none where it has more than MOST records.
+    """Return those of `items` that have no acceptable record in the topic; none if the topic has more than MOST records.
 
-    Raises TopologyError where the topic is missing, BrokerError.
+    Raises TopologyError if the topic is missing, BrokerError.
     """
     spans = log.spans([topic])
     if sum(span.end - span.start for span in spans.values()) > MOST:
@@ -46,7 +47,7 @@ def missing(log: Log, topic: str, items: Collection[str]) -> set[str]:
 
 
 class Look:
-    """Begins at once, in a thread that never holds the command's end up."""
+    """Looks up missing items. It starts immediately, in a thread that does not delay the end of the command."""
 
     def __init__(
         self, settings: Settings, items: Collection[str], open_log: Callable[[Settings], Open] | None = None
@@ -59,7 +60,7 @@ class Look:
         self._thread.start()
 
     def warning(self, seconds: float = WAIT) -> str:
-        """One line for a person; "" where all items are there, or where it is not known within `seconds`."""
+        """Return one line for the terminal; "" if all items are there, or if this is not known within `seconds`."""
         self._thread.join(seconds)
         return "" if self._thread.is_alive() else self._said
 
@@ -73,7 +74,7 @@ class Look:
         except TopologyError as error:
             self._said = str(error)
         except (FreshetError, KafkaError, OSError):
-            return  # the send itself says what the broker fails at; a right to read is not asked of who only sends
+            return  # the send itself reports a broker's error, and a sender needs no right to read
         else:
             self._said = _told(self._settings.items_topic, sorted(lacking)) if lacking else ""
 
@@ -82,7 +83,7 @@ def _told(topic: str, lacking: list[str]) -> str:
     names = ", ".join(f"'{printable(name)}'" for name in lacking[:NAMED])
     more = f" and {len(lacking) - NAMED:,} more" if len(lacking) > NAMED else ""
     return (
-        f"the topic {topic} has no item{'s' if len(lacking) > 1 else ''} {names}{more}: the event is taken, but such an item is "
-        "never recommended, and one that the bundle does not know either says next to nothing about the user; "
-        "freshet send item --item ID --title TITLE announces it"
+        f"the topic {topic} has no item{'s' if len(lacking) > 1 else ''} {names}{more}: the event was accepted, but such an item "
+        "is never recommended, and if the bundle does not know it either, the event has next to no effect; add it with "
+        "freshet send item --item ID --title TITLE"
     )

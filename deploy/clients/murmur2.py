@@ -1,10 +1,10 @@
-"""Where Kafka's Java client places a key: its own implementation, beside the one that the hot path takes from aiokafka."""
+"""The hash by which Kafka's Java client places a key. Independent of the one that the hot path takes from aiokafka."""
 
 from __future__ import annotations
 
 
 def murmur2(key: bytes) -> int:
-    """The hash by which Kafka's Java client places a key, made non-negative. Austin Appleby's MurmurHash2, 32 bits."""
+    """Return the hash by which Kafka's Java client places a key, made non-negative. Austin Appleby's MurmurHash2, 32 bits."""
     mask = 0xFFFFFFFF
     m = 0x5BD1E995
     length = len(key)

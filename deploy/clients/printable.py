@@ -1,20 +1,20 @@
-"""Somebody else's text (ids, titles, messages, arguments) as a terminal may show it."""
+"""Makes text from outside (ids, titles, messages, arguments) safe to show in a terminal."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """One line: control and format characters, and what is no Unicode, are escaped."""
+    """Return the text as one line. Control and format characters, and what is not valid Unicode, are escaped."""
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def marked(text: str) -> str:
-    """The same for a console of rich, which takes `[red]` for a mark of its own."""
+    """Return the same for a console of rich, which would read `[red]` as markup."""
     from rich.markup import escape
 
     return escape(printable(text))
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it is not 1: `1 item`, `2,000 items`."""
+    """Return a number with its noun, in the plural if it is not 1: `1 item`, `2,000 items`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Sending records to freshet's topics with kafka-python: acknowledged by all replicas, placed by murmur2 of the key."""
+"""Sends records to freshet's topics with kafka-python: acknowledged by all replicas, placed by murmur2 of the key."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from stream.core.denials import refusal
 from stream.core.errors import BrokerError, DataError, TopologyError
 from stream.settings import Settings
 
-METADATA_MS = 5000  # to learn of a topic; one that is missing is known by this time
-MAX_REQUEST = 5 << 20  # the source topics take 4 MiB
-ABANDON = 1.0  # seconds
+METADATA_MS = 5000  # to look up a topic; a missing topic is noticed in this time
+MAX_REQUEST = 5 << 20  # the source topics accept 4 MiB
+ABANDON = 1.0  # seconds to close without waiting for records
 
 
 class Sent(NamedTuple):
-    """Where a record landed."""
+    """Where a record was written."""
 
     topic: str
     partition: int
@@ -37,9 +37,15 @@ class Sent(NamedTuple):
 
 
 class Producer:
-    """Raises BrokerError where no broker answers or takes the record, TopologyError where the topic is missing.
+    """Sends records.
 
-    linger_ms: how long a record may wait for others; 0 for single ones.
+    Args:
+        settings: Settings of the deployment.
+        linger_ms: Milliseconds that a record may wait for others; 0 to send single records.
+
+    Raises:
+        BrokerError: No broker answers, or it does not accept the record.
+        TopologyError: The topic is missing.
     """
 
     def __init__(self, settings: Settings, linger_ms: int = 0) -> None:
@@ -71,17 +77,19 @@ class Producer:
         headers: Sequence[tuple[str, bytes]] = (),
         partition: int | None = None,
     ) -> Any:
-        """Put one record on its way -> a future for `place`. partition: None for that of the key."""
+        """Start to send one record. Return a future for `place`. partition: None for that of the key."""
         try:
             if topic not in self._known:
                 self._find(topic)
                 self._known.add(topic)
             return self._producer.send(topic, value, key, list(headers), partition)
         except MessageSizeTooLargeError as error:
-            raise DataError(f"a record is too large for {topic}: {error}") from None
+            raise DataError(f"a record is too large for topic {topic}: {error}") from None
         except KafkaError as error:
             refused = refusal(error, topic, "Write")
-            raise refused or BrokerError(f"{self._brokers} takes no record for {topic}: {_name(error)}") from None
+            raise refused or BrokerError(
+                f"{self._brokers} did not accept a record for topic {topic}: {_name(error)}"
+            ) from None
 
     def _find(self, topic: str) -> None:
         try:
@@ -90,23 +98,23 @@ class Producer:
             found = None
         if not found:
             self._check_allowed(topic)
-            raise TopologyError(f"topic {topic} is missing: `freshet topics create` makes it")
+            raise TopologyError(f"topic {topic} is missing: create it with `freshet topics create`")
 
     def _check_allowed(self, topic: str) -> None:
-        """Raises where an ACL hides the topic: a producer is told the same as of one that is missing."""
+        """Raise the broker's error if an ACL hides the topic. A producer gets the same answer for this and a missing topic."""
         with admin(self._settings) as client:
             (answer,) = client.describe_topics([topic])
         if answer["error_code"] == TopicAuthorizationFailedError.errno:
             raise TopicAuthorizationFailedError(topic)
 
     def place(self, future: Any) -> Sent:
-        """Wait until the record is acknowledged -> where it landed."""
+        """Wait until the record is acknowledged. Return where it was written."""
         try:
             landed = future.get()
         except InvalidTimestampError:
             raise BrokerError(
-                f"{self._brokers} refuses the time of a record: this machine's clock is further ahead of the broker's than the "
-                "topic's message.timestamp.after.max.ms allows; set the clock right"
+                f"{self._brokers} refused the time of a record: this machine's clock is further ahead of the broker's clock than "
+                "the topic's message.timestamp.after.max.ms allows; correct the clock"
             ) from None
         except KafkaError as error:
             refused = refusal(error, operation="Write")
@@ -114,11 +122,11 @@ class Producer:
         return Sent(landed.topic, landed.partition, landed.offset)
 
     def acknowledged(self, future: Any) -> bool:
-        """Whether the record has landed by now."""
+        """Return whether the record has been written by now."""
         return bool(future.succeeded())
 
     def close(self) -> None:
-        """Wait for everything sent, then let go."""
+        """Wait for all records that were sent, then close."""
         try:
             self._producer.flush()
         except KafkaError as error:
@@ -128,7 +136,7 @@ class Producer:
             self._producer.close()
 
     def abandon(self) -> None:
-        """Let go without waiting for what was sent: something else went wrong, and is what must be told."""
+        """Close without waiting for what was sent: another error occurred, and that one must be reported."""
         with suppress(KafkaError):
             self._producer.close(timeout=ABANDON)
 
@@ -145,6 +153,6 @@ class Producer:
 
 
 def _name(error: Exception) -> str:
-    """One line: str(error) begins with the type's name for most of kafka-python's errors, not for all."""
+    """Return an error as one line with its type's name. Most of kafka-python's errors begin with it in str(error), not all."""
     kind, text = type(error).__name__, " ".join(str(error).split())
     return (text if kind in text else f"{kind} {text}".strip())[:200]

@@ -1,4 +1,4 @@
-"""What the topic `items` says of each item: the newest record that a worker takes, as stream.catalogue.catalogue folds them."""
+"""Reads the newest record of each item on the topic `items` that a worker accepts, as stream.catalogue.catalogue does."""
 
 from __future__ import annotations
 
@@ -24,9 +24,18 @@ CHANGED: Final = "changed"
 def catalogued(
     log: Log, topic: str, spans: Mapping[Place, Span], wanted: Collection[bytes] | None = None
 ) -> dict[str, Item | None]:
-    """Item id -> its newest acceptable record within the spans, None for a tombstone. An item without any is not in it.
+    """Return item id -> its newest acceptable record within the spans, or None if that is a tombstone.
 
-    wanted: keys of the items that are meant; None: all. Raises BrokerError.
+    Items without an acceptable record are left out.
+
+    Args:
+        log: Where the records come from.
+        topic: The items topic.
+        spans: The offsets to read.
+        wanted: Keys of the items to look for; None: all items.
+
+    Raises:
+        BrokerError: The topic cannot be read.
     """
     decoder: JsonDecoder[Item] = JsonDecoder(Item)
     found: dict[str, Item | None] = {}
@@ -37,15 +46,27 @@ def catalogued(
             name = str(record.key, "utf-8")
             item = None if record.value is None else decoder.decode(record.value)
         except (RecordError, UnicodeDecodeError):
-            continue  # no worker takes it in: what was there before stays
+            continue  # no worker accepts it: the record before it stays in force
         if item is None or item.item == name:
             found[name] = item
     return found
 
 
 def items_there(log: Log, topic: str, messages: Collection[Message]) -> dict[str, str]:
-    """Which items of a data set the topic has in any form -> how each stands there: REMOVED, UNAVAILABLE or CHANGED, "" where it
-    is as in the data. messages: of models.data.item_messages. Raises BrokerError, TopologyError."""
+    """Return those items of a data set that the topic has in any form, and how each one differs.
+
+    Args:
+        log: Where the records come from.
+        topic: The items topic.
+        messages: The items of the data set, from models.data.item_messages.
+
+    Returns:
+        Item id -> REMOVED, UNAVAILABLE or CHANGED; "" if it is as in the data.
+
+    Raises:
+        BrokerError: The topic cannot be read.
+        TopologyError: The topic is missing.
+    """
     expected = {message.key: message.value for message in messages}
     if not expected:
         return {}
@@ -63,7 +84,7 @@ def _difference(found: Item | None, expected: Item) -> str:
 
 
 def told(there: Mapping[str, str]) -> str:
-    """One line for a person of what `items_there` found; "" for nothing."""
+    """Return one line for the terminal about what `items_there` found; "" if it found nothing."""
     if not there:
         return ""
     other = {name: how for name, how in sorted(there.items()) if how}
@@ -71,6 +92,6 @@ def told(there: Mapping[str, str]) -> str:
     if other:
         names = ", ".join(f"'{printable(name)}' {how}" for name, how in list(other.items())[:NAMED])
         more = f" and {len(other) - NAMED:,} more" if len(other) > NAMED else ""
-        line += f"; {len(other):,} of them {'are' if len(other) > 1 else 'is'} removed or otherwise than in DATA ({names}{more})"
-    left = "all are left as they are" if len(there) > 1 else "it is left as it is"
-    return f"{line}: {left}; --again sends them (with --limit 0 the items alone)"
+        line += f"; {len(other):,} of them {'are' if len(other) > 1 else 'is'} removed or different from DATA ({names}{more})"
+    left = "all are left unchanged" if len(there) > 1 else "it is left unchanged"
+    return f"{line}: {left}; --again sends them (with --limit 0 only the items)"

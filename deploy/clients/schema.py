@@ -9,18 +9,18 @@ from typing import Any, NoReturn
 
 MAX_DEPTH = 32
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)  # linear also where a string does not end
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)  # linear time, also if a string does not end
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The published JSON Schema of a message."""
+    """Return the published JSON Schema of a message."""
     loaded: dict[str, Any] = json.loads(files("deploy").joinpath("schemas", f"{name}.json").read_text("utf-8"))
     return loaded
 
 
 def parse(value: bytes) -> Any:
-    """Strict JSON; ValueError says what is wrong. 1e400 becomes inf: no schema of ours has room for it."""
+    """Parse strict JSON. Raises ValueError with what is wrong. 1e400 becomes inf, which no published schema accepts."""
     text = value.decode("utf-8")
     if text.count("[") + text.count("{") > MAX_DEPTH and depth(text) > MAX_DEPTH:
         raise ValueError(f"more than {MAX_DEPTH} nested arrays and objects")
@@ -29,18 +29,19 @@ def parse(value: bytes) -> Any:
     except json.JSONDecodeError:
         raise
     except ValueError as error:
-        if "Exceeds the limit" not in str(error):  # an integer of thousands of digits: fine where no schema looks
+        # An integer of thousands of digits is fine in a field that no schema checks.
+        if "Exceeds the limit" not in str(error):
             raise
         body = json.loads(text, parse_constant=_constant, parse_int=_integer)
     if _SURROGATE.search(text):
-        # Pairs are joined by now, so what is left is a lone one. Repeated names hide values: look at all pairs.
+        # Surrogate pairs are joined by now, so any that is left is a lone one. Repeated names hide values: check all members.
         pairs = json.loads(text, object_pairs_hook=list, parse_int=_integer)
         json.dumps(pairs, ensure_ascii=False).encode("utf-8")  # UnicodeEncodeError is a ValueError
     return body
 
 
 def depth(text: str) -> int:
-    """Deepest nesting of arrays and objects in a JSON text."""
+    """Return the deepest nesting of arrays and objects in a JSON text."""
     now = deepest = 0
     for token in _TOKEN.findall(text):
         if token in ("[", "{"):

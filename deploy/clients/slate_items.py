@@ -1,4 +1,4 @@
-"""What the topic `items` says now of the items in a slate, which may be older than a change."""
+"""Reads the current state of a slate's items from the topic `items`. The slate may be older than a change."""
 
 from __future__ import annotations
 
@@ -21,26 +21,34 @@ LIVE: Final = ""
 
 @dataclass(frozen=True)
 class ItemsNow:
-    """items: as deploy.clients.published_items gives them; end: the offset behind the last one that was looked at."""
+    """The items as they are now.
+
+    Attributes:
+        items: Item id -> its newest acceptable record, from deploy.clients.published_items.
+        end: The offset after the last record that was read.
+    """
 
     items: Mapping[str, Item | None]
     end: int
 
     def mark(self, item: str) -> str:
-        """REMOVED, UNAVAILABLE or LIVE. An item of a slate that the topic does not have was removed, and compaction has taken its
-        tombstone away: workers recommend only what was there."""
+        """Return REMOVED, UNAVAILABLE or LIVE.
+
+        If the topic does not have an item of a slate, the item was removed and compaction has deleted its tombstone: workers
+        recommend only items that were there.
+        """
         found = self.items.get(item)
         if found is None:
             return REMOVED
         return LIVE if found.available else UNAVAILABLE
 
     def title(self, item: str) -> str:
-        """Its title; "" for an item that is not there."""
+        """Return the item's title; "" if the item is not there."""
         found = self.items.get(item)
         return found.title if found else ""
 
     def newer_than(self, catalogue: int) -> bool:
-        """Whether it has seen more than a slate that took in the topic up to this offset."""
+        """Return whether this is newer than a slate that was made with the topic up to this offset."""
         return catalogue < self.end - 1
 
 
@@ -49,7 +57,7 @@ def opened(settings: Settings) -> Open:
 
 
 def whole(settings: Settings) -> ItemsNow:
-    """The topic, however large it is. Raises BrokerError, TopologyError."""
+    """Read the whole topic, however large it is. Raises BrokerError, TopologyError."""
     log = opened(settings)
     try:
         return _read(log, settings.items_topic)
@@ -58,19 +66,22 @@ def whole(settings: Settings) -> ItemsNow:
 
 
 class Look:
-    """Begins at once, in a thread that never holds the command's end up; reads no topic of more than MOST offsets."""
+    """Reads the items. It starts immediately, in a thread that does not delay the end of the command.
+
+    It does not read a topic of more than MOST offsets.
+    """
 
     def __init__(self, settings: Settings, open_log: Callable[[Settings], Open] | None = None) -> None:
         self._settings = settings
         self._open = open_log or opened
         self._found: ItemsNow | None = None
         self.why = ""
-        """Why nothing was found, for a person."""
+        """Why nothing was found, as a line for the terminal."""
         self._thread = threading.Thread(target=self._look, name="items", daemon=True)
         self._thread.start()
 
     def found(self, seconds: float = WAIT) -> ItemsNow | None:
-        """What the topic says; None where that is not known within `seconds`."""
+        """Return the items; None if they are not known within `seconds`."""
         self._thread.join(seconds)
         if self._thread.is_alive():
             self.why = (
@@ -85,13 +96,13 @@ class Look:
             log = self._open(self._settings)
             try:
                 if sum(span.end - span.start for span in log.spans([topic]).values()) > MOST:
-                    self.why = f"the topic {topic} has more than {MOST:,} offsets; --titles reads it whole"
+                    self.why = f"the topic {topic} has more than {MOST:,} offsets; --titles reads all of it"
                 else:
                     self._found = _read(log, topic)
             finally:
                 log.close()
         except (FreshetError, KafkaError, OSError) as error:
-            self.why = str(error)  # who may read slates alone is shown slates
+            self.why = str(error)  # a user who may read only slates still gets the slates
 
 
 def _read(log: Log, topic: str) -> ItemsNow:

@@ -1,4 +1,4 @@
-"""Reading the slates of one user as a consumer does: that user's partition only, the highest seq counts."""
+"""Reads the slates of one user as a consumer does: only from that user's partition, and the highest seq counts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Slate = dict[str, Any]
 
 
 class SlateReader:
-    """Slates of `user` from the recommendations topic. Raises BrokerError, TopologyError, and RecordError where the user has no
-    key by the setting `key`."""
+    """Reads the slates of `user` from the recommendations topic.
+
+    Raises BrokerError, TopologyError, and RecordError if the user has no key in the form of the setting `key`.
+    """
 
     def __init__(self, settings: Settings, user: str) -> None:
         self._topic = settings.recommendations_topic
@@ -33,7 +35,7 @@ class SlateReader:
         self._span = spans[self._place]
 
     def latest(self) -> Slate | None:
-        """The slate of the highest seq so far, of two the later one; None where there is none."""
+        """Return the slate with the highest seq so far, or the later of two with the same seq; None if there is none."""
         best: Slate | None = None
         for record in self._log.records(self._topic, {self._place: self._span}):
             slate = self._slate(record)
@@ -42,7 +44,7 @@ class SlateReader:
         return best
 
     def follow(self, seq: int) -> Iterator[Slate]:
-        """Slates as they come from now on, none below `seq` or below one given before. Never ends."""
+        """Yield slates as they come from now on, but none below `seq` or below one that was yielded before. Never ends."""
         for record in self._log.tail(self._topic, {self._place: self._span.end}):
             slate = self._slate(record)
             if slate is not None and slate["seq"] >= seq:
@@ -59,4 +61,5 @@ class SlateReader:
             slate: Slate = parse(record.value)
         except ValueError:
             return None
-        return slate if self._validator.is_valid(slate) else None  # what is not by the published schema is not ours
+        # freshet does not write what violates the published schema.
+        return slate if self._validator.is_valid(slate) else None

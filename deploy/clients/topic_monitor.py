@@ -1,8 +1,8 @@
-"""Watching, beside a worker at work, that its topics stay the ones that it started with, and as it needs them.
+"""Watches that a running worker's topics stay the same ones that it started with, and as it needs them.
 
-A topic that is deleted and created again under a running worker has the same name and partitions. A source's offsets begin
-again, and where it is filled fast enough a consumer reads on in it as if nothing had happened; a producer does so in any case.
-Only the topic's id tells.
+A topic that is deleted and created again under a running worker has the same name and partitions. Offsets of a source topic then
+begin at 0 again. If the topic fills fast enough, a consumer reads on in it as if nothing had happened. A producer always goes on.
+Only the topic's id shows the change.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ from stream.settings import Settings
 
 log = logging.getLogger("freshet.topics")
 
-EVERY: Final = 4.0  # seconds between two looks: with the second look at what is missing, 10 s at most
-TWICE: Final = 2  # looks that a topic must be missing: a broker that has just started may not know it yet
+EVERY: Final = 4.0  # seconds between two checks: a missing topic, which takes two checks, is noticed within 10 s
+TWICE: Final = 2  # checks in a row in which a topic must be missing: a broker that has just started may not know it yet
 
 
 class TopicWatch(threading.Thread):
-    """ids: topic -> its id at the start. Ends the process as a worker does, with LossError or TopologyError."""
+    """Checks the topics again and again. Ends the process as a worker does, with LossError or TopologyError.
+
+    Args:
+        settings: Settings of the deployment.
+        ids: Topic -> its id when the worker started.
+        end: Ends the process.
+    """
 
     def __init__(
         self, settings: Settings, ids: Mapping[str, str], end: Callable[[FreshetError], object] = fatal
@@ -41,23 +47,26 @@ class TopicWatch(threading.Thread):
             try:
                 self.look()
             except BrokerError:
-                pass  # the worker's own clients wait for the broker, and say so
+                pass  # the worker's own clients wait for the broker, and report it
             except FreshetError as error:
                 self._end(error)
                 return
-            except (
-                Exception
-            ):  # a client that fell over its broker's end, say: a watch that ended would see nothing more
-                log.warning("the topics could not be looked at", exc_info=True)
+            except Exception:  # such as a client that fails as its broker stops: the watch must go on
+                log.warning("the topics could not be checked", exc_info=True)
 
     def look(self) -> None:
-        """Raises LossError where a topic was recreated, TopologyError where one is gone or no longer as it must be, BrokerError
-        where no broker answers."""
+        """Check the topics once.
+
+        Raises:
+            LossError: A topic was recreated.
+            TopologyError: A topic is gone, or no longer as it must be.
+            BrokerError: No broker answers.
+        """
         now = admin.look(self._settings)
         for topic, known in self._ids.items():
             if now.ids.get(topic, known) != known:
                 raise LossError(
-                    f"topic {topic} was recreated: it has the id {now.ids[topic]}, and had {known} when this worker started; "
+                    f"topic {topic} was recreated: it has the id {now.ids[topic]}, but had {known} when this worker started; "
                     + _meaning(self._settings, topic)
                 )
         self._missing = self._missing + 1 if now.missing else 0
@@ -70,12 +79,12 @@ class TopicWatch(threading.Thread):
 
 
 def _meaning(settings: Settings, topic: str) -> str:
-    """What is gone with the old topic, and what comes next."""
+    """Return what is gone with the old topic, and what to do or what comes next."""
     if topic in settings.sources:
-        return "offsets of the two cannot be compared; use another app_id, or bring the old topic back"
+        return "the offsets of the two cannot be compared; use another app_id, or bring the old topic back"
     return {
         settings.changelog_topic: "the states are gone; see --accept-loss, or bring the old topic back",
-        settings.items_topic: "the items of before are in no topic; the next start reads the new one alone",
-        settings.recommendations_topic: "the slates of before are gone; after the next start each event brings a new one",
-        settings.dead_letters_topic: "the dead letters of before are gone; the next start goes on",
+        settings.items_topic: "the earlier items are in no topic; the next start reads only the new one",
+        settings.recommendations_topic: "the earlier slates are gone; after the next start each event produces a new one",
+        settings.dead_letters_topic: "the earlier dead letters are gone; the next start continues without them",
     }[topic]

@@ -1,7 +1,7 @@
-"""What a worker accepted, record by record: settings that decide it may have been changed while the log grew.
+"""What a worker accepted, record by record. The settings that decide this may have been changed while the log grew.
 
-A change is told as PLACE=VALUE: the value that held before the place. PLACE is topic/partition/offset, of the first record that
-was judged by the next value, or a time, of the append of the first such record in every partition without a place of its own.
+A change is given as PLACE=VALUE. VALUE held before PLACE. PLACE belongs to the first record that was judged by the next value:
+its topic/partition/offset, or the time when it was appended. A time holds for every partition for which no offset is given.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Setting(Generic[Value]):
-    """One setting over the log. now: what holds since the last change; places: (behaviour, partition) -> (offset, value before
-    it), ascending; times: (epoch ms, value before it), ascending, for the other partitions."""
+    """One setting over the length of the log.
+
+    Attributes:
+        now: The value since the last change.
+        places: (behaviour, partition) -> (offset, value before it), ascending.
+        times: (epoch ms, value before it), ascending, for the other partitions.
+    """
 
     now: Value
     places: dict[tuple[int, int], list[tuple[int, Value]]] = field(default_factory=dict)
     times: list[tuple[int, Value]] = field(default_factory=list)
 
     def at(self, behaviour: int, partition: int, offset: int, append_ms: int) -> Value:
-        """What held when a worker judged this record."""
+        """Return the value that held when a worker judged this record."""
         if not self.places and not self.times:
             return self.now
         changes = self.places.get((behaviour, partition))
@@ -37,8 +42,13 @@ class Setting(Generic[Value]):
 
 @dataclass(frozen=True)
 class Accepts:
-    """rating_scale: (min, max), both inclusive; oldest: epoch ms, before which no `time` was taken; envelope: what events were
-    taken out of."""
+    """The settings by which workers accepted records.
+
+    Attributes:
+        rating_scale: (min, max), both inclusive.
+        oldest: Epoch ms. An earlier `time` was not accepted.
+        envelope: The envelope that events were taken out of.
+    """
 
     rating_scale: Setting[tuple[float, float]]
     oldest: Setting[int]
@@ -53,9 +63,18 @@ def setting(
     topics: Sequence[str],
     places: Collection[Place],
 ) -> Setting[Value]:
-    """A setting from what was told on the command line. option: for people; before: as above; places: all partitions of topics.
+    """Read a setting's changes from the command line.
 
-    Raises DataError.
+    Args:
+        option: Name of the option, for error messages.
+        now: The value since the last change.
+        before: PLACE=VALUE of each earlier value, see above.
+        parse: Reads a VALUE; raises ValueError.
+        topics: The source topics.
+        places: All partitions of these topics.
+
+    Raises:
+        DataError: A change is malformed.
     """
     found: Setting[Value] = Setting(now)
     for said in before:
@@ -70,7 +89,7 @@ def setting(
         offset = place.rpartition("/")[2]
         if topic and f"{rest}{offset}".isascii() and rest.isdecimal() and offset.isdecimal():
             if (topic, int(rest)) not in places:
-                raise DataError(f"{option} {said}: no partition of a source topic")
+                raise DataError(f"{option} {said}: not a partition of a source topic")
             found.places.setdefault((topics.index(topic), int(rest)), []).append((int(offset), value))
         else:
             found.times.append((_moment(f"{option} {said}", place), value))
@@ -80,7 +99,15 @@ def setting(
 
 
 def _moment(said: str, text: str) -> int:
-    """Epoch ms of a time. said: the whole option, for people. Raises DataError."""
+    """Return a time as epoch ms.
+
+    Args:
+        said: The whole option, for error messages.
+        text: The time.
+
+    Raises:
+        DataError: The text is not a time.
+    """
     try:
         return times.moment(text, "expected topic/partition/offset, or a time (ISO 8601 or epoch ms), before the =")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The changelog, record by record: does each state follow from the one before and the events that it names?"""
+"""The changelog, record by record: checks that each state follows from the one before and the events that it names."""
 
 from __future__ import annotations
 
@@ -36,16 +36,25 @@ _BEFORE_TEXTS = 13  # bytes of a recent event: behaviour, value, time
 
 
 class StateReader(Protocol):
-    """Whoever else is shown every state record in order, such as a local store."""
+    """Something else that sees every state record in order, such as a local store."""
 
     def take(self, offset: int, key: bytes, value: bytes) -> None:
-        """One state record of the changelog."""
+        """Read one state record of the changelog."""
 
 
 class Changelog:
     """Every state of one partition that was ever durable, by (user, seq).
 
-    A row is one changelog record that stands: chain, applied, offset, and `before` = seq less the number of its folded events.
+    A row is one changelog record that counts. It has chain, applied, offset, and `before`, which is seq minus the number of its
+    folded events.
+
+    Attributes:
+        gone: Whether records were compacted away or deleted.
+        hidden: Whether more records lie behind an open transaction of another producer.
+        cut: Whether the log does not begin at 0. Whole users may then be gone, which compaction never causes.
+        end: The offset after the last record.
+        reached: Per topic, the last deleted offset that a state accounts for.
+        hiding: Per topic, whether a state may have passed over deleted duplicates.
     """
 
     def __init__(
@@ -68,20 +77,23 @@ class Changelog:
         self._seqs = array("q")
         self._offsets = array("q")
         self._before = array("q")
-        self._earlier = array("i")  # the same user's row before and after this one
+        self._earlier = array("i")  # rows of the same user before and after this one
         self._later = array("i")
-        self.gone = False  # records were compacted away or deleted
-        self.hidden = False  # there are more, behind an open transaction of somebody else
-        self.cut = False  # the log does not begin at 0: whole users may be gone, which compaction never does
+        self.gone = False
+        self.hidden = False
+        self.cut = False
         self.end = 0
-        self._at = 0  # offset of the record under way
-        self.reached = [NONE] * len(source_index.sources)  # by topic: the last deleted offset that a state accounts for
-        self.hiding = [False] * len(source_index.sources)  # a state may have passed over deleted duplicates
+        self._at = 0  # offset of the record that is being read
+        self.reached = [NONE] * len(source_index.sources)
+        self.hiding = [False] * len(source_index.sources)
 
-    # what the slates are checked against
+    # for the check of the slates
 
     def rows(self, user: User, seq: int) -> list[int]:
-        """Rows of (user, seq), the newest first. Slates come in the order of states, so the way from the last row is short."""
+        """Return the rows of (user, seq), the newest first.
+
+        Slates come in the order of states, so the search goes on from the row that was found last.
+        """
         at = user.oldest if user.cursor == NONE else user.cursor
         if at == NONE:
             return []
@@ -103,14 +115,14 @@ class Changelog:
         return self._applied[row] == hash(tuple(applied))
 
     def offset(self, row: int) -> int:
-        """Where in the changelog it stands."""
+        """Return the offset of a row in the changelog."""
         return self._offsets[row]
 
     def before(self, row: int) -> int:
         return self._before[row]
 
     def claimed(self, epoch: int) -> bool:
-        """A writer has claimed this epoch, as far as the claims are in sight."""
+        """Return whether a writer has claimed this epoch. If its claim may be gone or hidden, return True."""
         if self.hidden and epoch > self._fencing.current:
             return True
         return epoch in self._fencing.epochs or (self.gone and 0 < epoch <= self._fencing.current)
@@ -140,19 +152,19 @@ class Changelog:
         self._show_exposed()
 
     def _show_exposed(self) -> None:
-        """Fenced records that are their user's last: harmless to a reader of the log, but compaction would keep them."""
+        """Note fenced records that are their user's last. They do not harm a reader of the log, but compaction keeps them."""
         for user in self._source_index.users:
             if user.exposed is not None:
                 self._report.exposed += 1
                 offset, seq = user.exposed
-                message = "a fenced state is the last one of its user in the changelog"
+                message = "a fenced state is its user's last one in the changelog"
                 place = self._topic, self._source_index.partition, offset
                 self._report.note(Violation("exposed", message, user.name, seq, *place))
 
     def _take(self, record: Record) -> None:
         key = record.key
         if key is None or record.value is None:
-            what = "without a key, so of no user" if key is None else "a tombstone, and a worker deletes no state"
+            what = "it has no key, so no user" if key is None else "it is a tombstone, but no worker deletes a state"
             self._blame("state", f"a changelog record that no worker wrote: {what}", record, key)
             return
         found = self._fencing.check(record)
@@ -163,7 +175,7 @@ class Changelog:
             return
         number = self._source_index.find(key)
         if number is None and murmur2(key) % self._partitions != record.partition:
-            self._blame("state", "a state on a partition that is not its user's", record, key)
+            self._blame("state", "a state is on a partition that is not its user's", record, key)
             return
         try:
             state = decode(record.value)
@@ -178,21 +190,21 @@ class Changelog:
             user.exposed = record.offset, state.seq
             return
         if found == FORGED:
-            self._blame("claim", "a state of an epoch that no takeover comes to", record, key, state.seq)
+            self._blame("claim", "a state has an epoch that no takeover can reach", record, key, state.seq)
             return
         for topic, offset in state.folded:
             if topic >= len(self._source_index.sources):
-                self._blame("state", f"folded names topic {topic}", record, key, state.seq)
+                self._blame("state", f"`folded` names topic {topic}, which does not exist", record, key, state.seq)
             elif offset < 0:
                 self._phantom(user, topic, offset, state.seq)
         user.exposed = None
         if found == UNCLAIMED and not self.gone:
-            self._blame("claim", "a state of an epoch that nobody claimed", record, key, state.seq)
+            self._blame("claim", "a state has an epoch that nobody claimed", record, key, state.seq)
         for local_store in self._local_stores:
             local_store.take(record.offset, key, record.value)
         self._reach(user, state)
         if state.seq == 0 and user.row == NONE and state.applied == user.applied.tolist():
-            self._blame("state", "a state that took in nothing", record, key, state.seq)
+            self._blame("state", "no event was applied to this state", record, key, state.seq)
         elif state.seq == user.seq and not state.folded:
             self._quiet(number, user, state, record)
         elif state.seq <= user.seq:
@@ -203,10 +215,10 @@ class Changelog:
             self._gap(number, user, state, record)
 
     def _reach(self, user: User, state: Interest) -> None:
-        """How far into the deleted part of the sources this state reaches.
+        """Note how far into the deleted part of the sources this state reaches.
 
-        An `applied` that steps from there into what is left may have passed over duplicates of the same micro-batch, of which
-        nothing tells; only a user who had ids can have any.
+        If `applied` steps from there into what is left, it may have passed over duplicates of the same micro-batch, and no
+        record shows them. Only a user whose events have ids can have duplicates.
         """
         for topic, source in enumerate(self._source_index.sources):
             begin = source.due[0]
@@ -220,9 +232,9 @@ class Changelog:
             self.reached[topic] = max(self.reached[topic], *known) if known else self.reached[topic]
 
     def _quiet(self, number: int, user: User, state: Interest, record: Record) -> None:
-        """No new event: only `applied` may have moved, over duplicates."""
+        """Check a record without a new event: only `applied` may have moved, over duplicates."""
         if state.chain != user.chain:
-            self._blame("fork", "another chain for the same seq", record, user.key, state.seq)
+            self._blame("fork", "it has another chain for the same seq", record, user.key, state.seq)
             return
         if state.last_time != user.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {user.last_time}", record, user.key, state.seq)
@@ -231,7 +243,7 @@ class Changelog:
         self._keep(number, user, state)
 
     def _back(self, number: int, state: Interest, record: Record) -> None:
-        """A record at or before the user's seq: a client's retry at best, else a stale writer."""
+        """Check a record at or before the user's seq. It is a client's retry, or it comes from a stale writer."""
         user = self._source_index.users[number]
         if state.seq == user.seq and state.chain == user.chain and state.applied == user.applied.tolist():
             self._report.repeated += 1
@@ -239,24 +251,39 @@ class Changelog:
             return
         known = self.rows(user, state.seq)
         if known and self.chain(known[0]) != state.chain:
-            self._blame("fork", "another chain for the same seq", record, user.key, state.seq)
+            self._blame("fork", "it has another chain for the same seq", record, user.key, state.seq)
         else:
             self._blame("stale", f"seq goes back from {user.seq}", record, user.key, state.seq)
 
     def _gap(self, number: int, user: User, state: Interest, record: Record) -> None:
-        """Records between are missing: by compaction, which cannot be judged, or lost."""
+        """Handle missing records before this one. If compaction removed them, they cannot be judged; otherwise they are lost."""
         missing = state.seq - len(state.folded) - user.seq
         if self.gone:
             self._adopt(number, user, state, UNSEEN)
             return
-        self._blame("gap", f"seq goes on from {user.seq}, {missing} events are nowhere", record, user.key, state.seq)
+        self._blame(
+            "gap",
+            f"seq was {user.seq} before, and {missing} events in between are missing",
+            record,
+            user.key,
+            state.seq,
+        )
         self._adopt(number, user, state, SKIPPED)
 
     def _adopt(
         self, number: int, user: User, state: Interest, passed: int, over: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """Take the record as it stands, its folded events as applied, and the user's others below `applied` as `passed`; over:
-        those of them that were stepped over already."""
+        """Accept the record without a check.
+
+        Its folded events are then applied, and the user's other events below `applied` get the state `passed`.
+
+        Args:
+            number: Index of the user.
+            user: The user.
+            state: The record's state.
+            passed: What became of the events that were passed over.
+            over: (topic index, index) of events that were passed over already.
+        """
         for topic, index in over:
             if self._source_index.sources[topic].state[index] == ACCEPTED:
                 self._source_index.sources[topic].state[index] = passed
@@ -266,7 +293,7 @@ class Changelog:
         del (
             user.ring[:],
             user.marks[:],
-        )  # from here on it knows the events without a hole again, older ids are in `recent`
+        )  # from here on the events are known without a hole again; older ids are in `recent`
         for place, (topic, offset) in enumerate(state.folded):
             if topic >= len(self._source_index.sources):
                 continue
@@ -288,7 +315,7 @@ class Changelog:
         self._keep(number, user, state)
 
     def _follow(self, number: int, user: User, state: Interest, record: Record) -> None:
-        """The ordinary record: every folded event is checked, the chain is recomputed."""
+        """Check an ordinary record: check every folded event, and recompute the chain."""
         chain = user.chain
         applied = list(user.applied)
         last_time = user.last_time
@@ -296,12 +323,12 @@ class Changelog:
         seq = user.seq
         for topic, offset in state.folded:
             seq += 1
-            if topic >= len(self._source_index.sources) or offset < 0:  # blamed
+            if topic >= len(self._source_index.sources) or offset < 0:  # it was reported already
                 self._adopt(number, user, state, SKIPPED, passed)
                 return
             source = self._source_index.sources[topic]
             index = offset - source.start
-            if index < 0:  # the source record is not in sight: neither it nor the chain can be judged
+            if index < 0:  # the source record was not read: neither it nor the chain can be judged
                 if source.narrowed:
                     self._report.adopted += user.row == NONE
                 else:
@@ -333,7 +360,9 @@ class Changelog:
             user.entries.append(source.entry[index])
             _see(user.seen, source.item[index])
         if chain != state.chain:
-            self._blame("chain", f"chain {state.chain.hex()}, recomputed {chain.hex()}", record, user.key, state.seq)
+            self._blame(
+                "chain", f"chain {state.chain.hex()}, but recomputed {chain.hex()}", record, user.key, state.seq
+            )
         if last_time != state.last_time:
             self._blame("state", f"last_time {state.last_time}, expected {last_time}", record, user.key, state.seq)
         self._check_memory(user, state, record)
@@ -345,7 +374,7 @@ class Changelog:
         self._accuse("phantom", "a state names a record that does not exist", user, topic, offset, seq)
 
     def _foldable(self, number: int, topic: int, index: int, at_fence: bool, seq: int) -> bool:
-        """May this event be folded now? Blames and says no otherwise."""
+        """Return whether this event may be folded now. If not, report why."""
         user = self._source_index.users[number]
         source = self._source_index.sources[topic]
         offset = index + source.start
@@ -359,20 +388,22 @@ class Changelog:
             self._accuse("foreign", "a state names an event of another user", user, topic, offset, seq)
         elif found == APPLIED:
             self._report.double += 1
-            self._accuse("double", f"applied before, as seq {source.seq[index]}", user, topic, offset, seq)
+            self._accuse("double", f"it was applied before, as seq {source.seq[index]}", user, topic, offset, seq)
         elif at_fence:
-            self._accuse("order", "offsets of one topic go back", user, topic, offset, seq)
+            self._accuse("order", "the offsets of one topic go back", user, topic, offset, seq)
         else:
             return True
         return False
 
     def _check_memory(self, user: User, state: Interest, record: Record) -> None:
-        """Recent events and seen items, byte for byte, against those that were applied. What is wrong is blamed once: the next
-        state is held to this one."""
+        """Check recent events and seen items, byte for byte, against the events that were applied.
+
+        A mistake is reported once: the next state is compared with this one.
+        """
         found = hashes(state.recent)
         expected = user.entries[-MAX_RECENT:]
         if state.recent_count != min(state.seq, MAX_RECENT):
-            self._blame("state", f"{state.recent_count} recent events", record, user.key, state.seq)
+            self._blame("state", f"{state.recent_count} recent events do not fit its seq", record, user.key, state.seq)
         elif found != expected:
             parts = split(state.recent)
             if parts is None or len(parts) != state.recent_count:
@@ -387,14 +418,16 @@ class Changelog:
             user.seen = seen
 
     def _remembers(self, recent: Recent, expected: int) -> bool:
-        """An event as it must be, or as an earlier version remembered it: an `id` in the form of a place without `id:` before it,
-        or no action where the event has one."""
+        """Return whether an event is as it must be, or as an earlier version remembered it.
+
+        Earlier versions wrote an `id` in the form of a place without `id:` before it, and left out the event's action.
+        """
         before = recent.behaviour, recent.value, recent.time, recent.item, recent.scene
         found = [hash(entry(*before, given, recent.action)) for given in (recent.id, "id:" + recent.id)]
         return expected in found or (not recent.action and self._source_index.bare.get(expected) in found)
 
     def _learn(self, user: User, state: Interest) -> None:
-        """Take recent events and seen items as they stand, if they can be read at all."""
+        """Accept recent events and seen items without a check. Report those that cannot be read."""
         user.entries = hashes(state.recent) or array("q")
         user.seen = array("I", state.seen)
         parts = split(state.recent)
@@ -411,7 +444,15 @@ class Changelog:
     def _move_applied(
         self, user: User, state: Interest, passed: list[tuple[int, int]], applied: list[int], record: Record
     ) -> None:
-        """`applied` stands at the last event folded, or behind duplicates. applied: as the folded events leave it."""
+        """Check that `applied` is the offset of the last folded event, or of a duplicate after it.
+
+        Args:
+            user: The user.
+            state: The record's state.
+            passed: (topic index, index) of events that were passed over; more are added.
+            applied: The offsets as the folded events leave them.
+            record: The record.
+        """
         for topic, source in enumerate(self._source_index.sources):
             while user.at[topic] != NONE and user.at[topic] + source.start <= state.applied[topic]:
                 passed.append((topic, user.at[topic]))
@@ -431,7 +472,7 @@ class Changelog:
                 source.state[index] = SKIPPED
 
     def _is_duplicate(self, user: User, topic: int, index: int, last: int) -> bool:
-        """Its `id` was given to another of the `last` events, applied before it."""
+        """Return whether another of the `last` events, applied before this one, has the same `id`."""
         given = self._source_index.sources[topic].remembered(index)
         if not given:
             return False
@@ -440,7 +481,10 @@ class Changelog:
         return self._in_ring(user, topic, index, last)
 
     def _in_ring(self, user: User, topic: int, index: int, last: int = MAX_RECENT) -> bool:
-        """Another of the user's last events has this one's id; of one topic, one that came before it."""
+        """Return whether another of the user's last events has this event's id.
+
+        An event of the same topic counts only if it came before this one.
+        """
         given = self._source_index.sources[topic].remembered(index)
         if not given or hash(given) not in user.marks[-last:]:
             return False
@@ -450,7 +494,10 @@ class Changelog:
         )
 
     def _was_adopted(self, user: User, topic: int, index: int, seq: int) -> bool:
-        """Its id was given to one of the last 64 of `seq` events, out of sight: only the state that was adopted tells of it."""
+        """Return whether one of the last 64 of `seq` events has this event's id, as the adopted state shows.
+
+        The source record of such an event was not read; only the adopted state has its id.
+        """
         given = self._source_index.sources[topic].remembered(index)
         left = MAX_RECENT - (seq - user.recent_seq)
         if not given or not user.recent or left <= 0:
@@ -490,7 +537,7 @@ class Changelog:
 
 
 def _trim(user: User) -> None:
-    """Keep what the states remember, and a little more: cutting it every time would cost more than it saves."""
+    """Keep what the states remember, and a little more: trimming every time would cost more than it saves."""
     if len(user.ring) >= MAX_RECENT:
         user.recent = b""
     if len(user.entries) > 2 * MAX_RECENT:
@@ -500,7 +547,7 @@ def _trim(user: User) -> None:
 
 
 def recents(raw: bytes) -> list[Recent]:
-    """A state's recent events; none where they cannot be read."""
+    """Return a state's recent events; none if they cannot be read."""
     try:
         return list(Interest.recents(SimpleNamespace(recent=raw)))  # type: ignore[arg-type]
     except StateError:
@@ -508,7 +555,7 @@ def recents(raw: bytes) -> list[Recent]:
 
 
 def hashes(raw: bytes) -> array[int] | None:
-    """Of each of a state's recent events, without its length; None where the lengths lead beyond the end. Cheap."""
+    """Return a hash of each of a state's recent events, without its length; None if the lengths lead beyond the end. Cheap."""
     found = array("q")
     at, size = 0, len(raw)
     while at + 1 < size:
@@ -519,15 +566,17 @@ def hashes(raw: bytes) -> array[int] | None:
 
 
 def _see(seen: array[int], item: int) -> None:
-    """Insert one item in order. When it is full, no new ones are taken in."""
+    """Insert one item in order. If the array is full, insert nothing."""
     at = bisect_left(seen, item)
     if len(seen) < MAX_SEEN and (at == len(seen) or seen[at] != item):
         seen.insert(at, item)
 
 
 def split(raw: bytes) -> list[bytes] | None:
-    """A state's recent events, each as its bytes behind the length; None where they are not of the form that they have: three
-    texts in UTF-8 and perhaps an action, which fill what the length says, and one of three behaviours."""
+    """Return a state's recent events, each as its bytes after the length; None if one is malformed.
+
+    A well-formed event has one of three behaviours, three texts in UTF-8, and perhaps an action. Together they fill the length.
+    """
     found = []
     at = 0
     while at < len(raw):
@@ -546,7 +595,7 @@ def _formed(raw: bytes, at: int, end: int) -> bool:
     for number in range(4):
         start = at + 2
         at = start + int.from_bytes(raw[at:start], "little")
-        if at > end or (number == 3 and at == start):  # no action is not written as an empty one
+        if at > end or (number == 3 and at == start):  # an event without an action has no text for it
             return False
         try:
             raw[start:at].decode()

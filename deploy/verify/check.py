@@ -1,13 +1,13 @@
-"""The whole check, in the order that makes it right on a deployment that goes on working.
+"""The whole check, in an order that gives the right answer while the deployment keeps working.
 
-1  where the source topics end: what is there now is what the check is about
-2  wait, if asked to, until the group has committed all of that
-3  the committed offsets: all below them is due
-4  where slates and dead letters end, then the changelog (a slate's state is there), then the sources again (a state's
-   events are there); what has come since 1 is read, but may be unfinished. What lies behind an open transaction of somebody
-   else is there, and nobody can read it yet (deploy.verify.undecided)
-5  partition by partition: judge the sources, follow the changelog, then slates and dead letters; then settle every source
-   record. A user has one partition number everywhere, so what is kept is what one partition needs
+1  Read where the source topics end. The check covers what is there now.
+2  Wait, if requested, until the group has committed all of that.
+3  Read the committed offsets. Everything below them is due.
+4  Read where slates and dead letters end, then where the changelog ends (it holds the state of every slate), then where the
+   sources end now (they hold the events of every state). What has come since step 1 is read, but may be unfinished. Records
+   behind an open transaction of another producer exist, but nobody can read them yet (deploy.verify.undecided).
+5  For each partition: judge the sources, follow the changelog, read slates and dead letters, then settle every source
+   record. A user has the same partition number in every topic, so memory holds only what one partition needs.
 """
 
 from __future__ import annotations
@@ -58,8 +58,20 @@ POLL_SECONDS = 0.2
 
 
 def run(settings: Settings, wait: float = 0.0, scope: Scope | None = None) -> Report:
-    """Check the deployment that `settings` name. wait: seconds until the group must have committed everything that is
-    in the source topics now; scope: more to ask for. Raises BrokerError, TopologyError, DataError, BundleError."""
+    """Check the deployment that `settings` name.
+
+    Args:
+        settings: Settings of the deployment.
+        wait: Seconds within which the group must have committed everything that is in the source topics now.
+        scope: What to judge, and by what; None for everything in the log.
+
+    Raises:
+        BrokerError: No broker answers, or it denies access.
+        TopologyError: Topics are missing or do not fit together, or the setting `key` is not the workers'.
+        DataError: The ledger, a folder or a part of the scope is not usable.
+        BundleError: The bundle is not usable.
+        SettingsError: The rating scale is not the bundle's.
+    """
     log = KafkaLog(settings)
     try:
         return check(log, settings, wait, scope=scope)
@@ -74,7 +86,7 @@ def check(
     sleep: Callable[[float], None] = time.sleep,
     scope: Scope | None = None,
 ) -> Report:
-    """Check what a log holds; `run` does it for Kafka."""
+    """Check what a log holds. `run` does this for Kafka."""
     began = time.monotonic()
     scope = scope or Scope()
     report = Report()
@@ -83,7 +95,7 @@ def check(
     if scope.ledger is not None:
         refuse_unreadable(
             scope.ledger, settings.sources, partitions, Keys(settings.key)
-        )  # before anything that takes long
+        )  # before any step that takes long
     recomputation = None
     if scope.bundle is not None:
         from deploy.verify.recompute import Recomputation
@@ -102,10 +114,12 @@ def check(
     for topic in (settings.changelog_topic, settings.dead_letters_topic, settings.recommendations_topic):
         count = sum(place[0] == topic for place in {**outputs, **states})
         if count != partitions:
-            raise TopologyError(f"{topic} has {count} partitions, the sources {partitions}")
+            raise TopologyError(
+                f"topic {topic} has {count} partitions, expected {partitions}, as the source topics have"
+            )
     for place, offset in committed.items():
         if place in spans and offset > spans[place].end:
-            message = f"offset {offset} is committed, the log ends at {spans[place].end}: recreated?"
+            message = f"offset {offset} is committed, but the log ends at {spans[place].end}: was the topic recreated?"
             report.add(Violation("commit", message, topic=place[0], partition=place[1], offset=offset))
 
     limits = {place: max(committed.get(place, 0), 0 if in_time else span.end) for place, span in now.items()}
@@ -138,7 +152,11 @@ def check(
 
 @dataclass(frozen=True)
 class Part:
-    """Judges one partition after the other: a user's events, states, slates and letters all have one partition number."""
+    """Judges one partition after the other. A user's events, states, slates and letters all have the same partition number.
+
+    Attributes:
+        limits: Offsets below which a record must be finished.
+    """
 
     log: Log
     settings: Settings
@@ -147,7 +165,7 @@ class Part:
     partitions: int
     due: dict[Place, tuple[int, int]]
     committed: dict[Place, int]
-    limits: dict[Place, int]  # below them a record must be finished
+    limits: dict[Place, int]
     sources: dict[Place, Span]
     states: dict[Place, Span]
     outputs: dict[Place, Span]
@@ -156,7 +174,7 @@ class Part:
     recomputation: Recomputation | None
 
     def check(self, partition: int, moves: Moves) -> None:
-        """Read one partition and settle its source records. Nothing of it is kept, but what was sent on to another one."""
+        """Read one partition and settle its source records. Keep only what was forwarded to another partition."""
         report = self.report
         read = self._read(partition)
         moves.see(read.source_index)
@@ -202,7 +220,7 @@ class Part:
         dead_letters.read(log, outputs)
         dead_letters.hidden = (settings.dead_letters_topic, partition) in self.undecided.hidden
         for local_store in stored:
-            if not changelog.hidden:  # what it has read back lies there, too
+            if not changelog.hidden:  # what the store has read back lies there, too
                 local_store.check(source_index, changelog, settings.changelog_topic, report)
         if producer_log is not None:
             ends = {place: span.end for place, span in log.spans(settings.sources).items()}
@@ -210,7 +228,10 @@ class Part:
         return Read(source_index, changelog, slates, dead_letters, producer_log)
 
     def _outputs(self, source_index: SourceIndex) -> dict[Place, Span]:
-        """Slates and letters: from a little before the oldest record that is judged, where the range leaves some out."""
+        """Return the spans of slates and letters to read.
+
+        If the range leaves records out, they begin a little before the oldest record that is judged.
+        """
         mine = {place: span for place, span in self.outputs.items() if place[1] == source_index.partition}
         if not self.scope.ranged:
             return mine
@@ -223,14 +244,19 @@ class Part:
 def _partitions(spans: dict[Place, Span], settings: Settings) -> int:
     counts = {topic: sum(place[0] == topic for place in spans) for topic in settings.sources}
     if len(set(counts.values())) > 1:
-        raise TopologyError(f"the source topics differ in partitions: {counts}")
+        raise TopologyError(
+            f"the source topics differ in their number of partitions: found {counts}, expected the same for all"
+        )
     return counts[settings.sources[0]]
 
 
 def _await(
     log: Log, now: dict[Place, Span], wait: float, sleep: Callable[[float], None]
 ) -> tuple[dict[Place, int], bool]:
-    """Committed offsets, once they have reached the ends `now` or the time is up (False: it was waited in vain)."""
+    """Return the committed offsets once they have reached the ends `now`, or once the time is up.
+
+    The second value is False if the time ran out first.
+    """
     deadline = time.monotonic() + wait
     while True:
         committed = log.committed()
@@ -243,21 +269,24 @@ def _await(
 
 
 def _forgotten(source: SourcePartition, index: int, read: Read) -> bool:
-    """All states of the record's user may have been deleted."""
+    """Return whether all states of the record's user may have been deleted."""
     number = source.user[index]
     return read.changelog.cut and (number == NONE or read.source_index.users[number].row == NONE)
 
 
 def _hidden(state: int, read: Read) -> bool:
-    """What became of an acceptable record that is in no state lies behind an open transaction, as far as can be told: its state,
-    or the dead letter of one that the model failed on, over which `applied` was moved."""
+    """Return whether an open transaction may hide what became of an acceptable record that is in no state.
+
+    It may hide the record's state. If the model failed on the record, `applied` was moved over it, and the transaction may
+    hide its dead letter.
+    """
     return (state == ACCEPTED and read.changelog.hidden) or (state in (ACCEPTED, SKIPPED) and read.dead_letters.hidden)
 
 
 def _settle(
     source: SourcePartition, index: int, offset: int, due: int, read: Read, moves: Moves, report: Report
 ) -> None:
-    """What became of one record. Below `due` it must be finished."""
+    """Count what became of one record. If its offset is below `due`, it must be finished."""
     source_index = read.source_index
     state, flags = source.state[index], source.flags[index]
 
@@ -281,7 +310,7 @@ def _settle(
             report.unverifiable += 1
         else:
             report.unreported += 1
-            blame("unreported", f"no dead letter of an unacceptable record: {source.reasons.get(index, '')}")
+            blame("unreported", f"an unacceptable record has no dead letter: {source.reasons.get(index, '')}")
     elif state == DUPLICATE:
         report.duplicates += 1
     elif flags & POISON:
@@ -293,7 +322,7 @@ def _settle(
         report.pending += 1
     elif state == SKIPPED or (state == ACCEPTED and offset < due):
         report.lost += 1
-        blame("lost", "acceptable, but in no state" if state == ACCEPTED else "`applied` was moved over it")
+        blame("lost", "it is acceptable, but in no state" if state == ACCEPTED else "`applied` was moved over it")
     elif state == ACCEPTED:
         report.pending += 1
     elif state == APPLIED:
@@ -307,4 +336,4 @@ def _settle(
             report.unverifiable += 1
         else:
             report.uncovered += 1
-            blame("uncovered", "in a state that no slate shows", source.seq[index])
+            blame("uncovered", "it is in a state that no slate shows", source.seq[index])

@@ -1,4 +1,4 @@
-"""The dead letters: every unacceptable source record is among them, and no acceptable one."""
+"""The dead letters: each unacceptable source record must be among them, and no acceptable one may be."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from deploy.verify.source_index import (
 )
 
 INFERENCE = "inference"
-"""Stage of an acceptable event that the model failed on, proved by running it alone."""
+"""The stage of poison: an acceptable event that the model fails on, proved by running it alone."""
 
 
 class DeadLetters:
-    """Reads the dead-letters topic against the ledger."""
+    """Checks the dead-letters topic against the source index."""
 
     def __init__(self, source_index: SourceIndex, topic: str, items_topic: str, report: Report) -> None:
         self._source_index = source_index
@@ -37,10 +37,10 @@ class DeadLetters:
         self._report = report
         self._validator = jsonschema_rs.validator_for(schema("dead-letter-headers"))
         self.gone = False
-        self.hidden = False  # there are more, behind an open transaction of somebody else
+        self.hidden = False  # more letters lie behind an open transaction of another producer
         self.reached = [NONE] * len(
             source_index.sources
-        )  # by topic: the last deleted offset that a letter accounts for
+        )  # per topic: the last deleted offset that a letter accounts for
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
         narrowed = any(source.narrowed for source in self._source_index.sources)
@@ -53,14 +53,14 @@ class DeadLetters:
         if not self._validator.is_valid(named):
             first = next(iter(self._validator.iter_errors(named)))
             said = ".".join(map(str, first.instance_path)) or "headers"
-            self._blame(f"its headers are against the published schema: {said}: {first.message}"[:400], record)
+            self._blame(f"its headers violate the published schema: {said}: {first.message}"[:400], record)
             return
         names = [name for name, _ in record.headers if name.startswith(HEADER)]
         if len(set(names)) < len(names):
-            self._blame("a header of the worker's stands in it twice", record)
+            self._blame("a header that the worker sets is in it twice", record)
         topic, partition, at = (named[HEADER + field] for field in ("topic", "partition", "offset"))
         if topic == self._items:
-            self._blame("of an item: no worker writes one", record)
+            self._blame("it names an item's record: no worker writes such a letter", record)
             return
         behaviour = self._source_index.topic_index(topic)
         if (
@@ -68,7 +68,10 @@ class DeadLetters:
             or partition != str(self._source_index.partition)
             or not (at.isdecimal() and at.isascii() and len(at) < 19)
         ):
-            self._blame(f"says it came from {topic[:100]}/{partition[:20]}/{at[:20]}", record)
+            self._blame(
+                f"its headers name {topic[:100]}/{partition[:20]}/{at[:20]}, not a place in this source partition",
+                record,
+            )
             return
         source = self._source_index.sources[behaviour]
         index = int(at) - source.start
@@ -78,12 +81,12 @@ class DeadLetters:
             self._report.unverifiable += not source.narrowed
             return
         if int(at) >= source.end:
-            self._blame("of a source record that does not exist", record)
+            self._blame("it names a source record that does not exist", record)
             return
         inference = named[HEADER + "stage"] == INFERENCE
         found = source.state[index]
         if found == ABSENT:
-            self._blame("of a source record that does not exist", record)
+            self._blame("it names a source record that does not exist", record)
         elif found not in (INVALID, APPLIED) and inference:
             source.flags[index] |= POISON
             self._compare(source, index, record, named)
@@ -101,7 +104,7 @@ class DeadLetters:
             source.flags[index] |= LETTER
 
     def _compare(self, source: SourcePartition, index: int, record: Record, named: dict[str, str]) -> None:
-        """A letter holds what was received: key, value, headers, cut where there is no room."""
+        """Check that a letter holds what was received: key, value and headers, cut if there is not enough room."""
         wrong = []
         digest = bytes(source.digest[16 * index : 16 * index + 16])
         large = source.large.get(index)
@@ -120,13 +123,13 @@ class DeadLetters:
             wrong.append("the hash in its header")
         if (named[HEADER + "truncated"] == "true") != (large is not None):
             wrong.append(
-                f"`truncated` {named[HEADER + 'truncated']!r}, though it {'does not fit' if large else 'fits'},"
+                f"`truncated` is {named[HEADER + 'truncated']!r}, though the record {'does not fit' if large else 'fits'}"
             )
         if headers_mark([pair for pair in record.headers if not pair[0].startswith(HEADER)]) != source.headers(index):
             wrong.append("the received headers")
         if wrong:
             place = f"{source.topic}/{source.partition}/{source.start + index}"
-            self._blame(f"not what was received: {', '.join(wrong)} is not that of {place}", record)
+            self._blame(f"it does not hold what was received at {place}; wrong: {', '.join(wrong)}", record)
 
     def _blame(self, message: str, record: Record) -> None:
         self._report.add(

@@ -1,10 +1,10 @@
-"""Whose state records count: writers claim a changelog partition, and what an outdated one still writes is fenced.
+"""Decides whose state records count. Writers claim a changelog partition, and what an outdated writer still writes is fenced.
 
-A claim is a record with the key CLAIM and the value {"epoch": n, "worker": 32 hex digits, ...}, its header `writer` says n
-too; it holds if n is above all before it, by STEP at most. A state record names its writer's epoch in the header `writer`, 0
-without. It is fenced if a higher epoch came before it in the log, and forged if its own is beyond what a claim may say: it is no
-part of the state. Where no claim is in sight yet, the first state's epoch stands for one: compaction keeps the last claim only.
-The log's own order decides, and no clock.
+A claim is a record with the key CLAIM and the value {"epoch": n, "worker": 32 hex digits, ...}. Its header `writer` holds n as
+well. The claim holds if n is above all epochs before it, by STEP at most. A state record names its writer's epoch in the header
+`writer`; without the header the epoch is 0. The record is fenced if a higher epoch came before it in the log. It is forged, and
+does not count, if its epoch is beyond what a claim may name. If no claim has been read yet, the first state's epoch is taken for
+one, because compaction keeps the last claim only. Only the order of the log decides, never a clock.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from stream.core.errors import TopologyError
 CLAIM = b"\xffwriter"
 HEADER = "writer"
 STEP = 10**6
-FIRST = 10**12  # where no epoch is known yet
-EARLIER = "utf8"  # the form of keys where a claim names none: versions before the setting
+FIRST = 10**12  # the highest epoch that is accepted while none is known
+EARLIER = "utf8"  # the form of keys if a claim names none: it is of a version before the setting
 LARGEST = 64 << 10  # bytes of a claim
 FENCED, UNCLAIMED, FORGED, NOBODYS = "fenced", "unclaimed", "forged", "of nobody"
 
@@ -29,37 +29,38 @@ _WORKER = re.compile(r"[0-9a-f]{32}")
 
 
 class Wrong(NamedTuple):
-    """What is wrong with a claim. kind: of the violation."""
+    """What is wrong with a claim. `kind` is the kind of the violation."""
 
     kind: str
     message: str
 
 
 class Fencing:
-    """One changelog partition, read in order. keys: of the users."""
+    """Judges the writers of one changelog partition, which is read in order. keys: The form of the users' keys."""
 
     def __init__(self, keys: Keys = TEXT) -> None:
         self._keys = keys
         self.current = 0
-        self.epochs: set[int] = set()  # of the claims that held
+        self.epochs: set[int] = set()  # the epochs of the claims that held
 
     def claim(self, record: Record) -> Wrong | None:
-        """Take in a claim -> what is wrong with it, None where nothing is: also of one that comes too late to hold.
+        """Read a claim. Return what is wrong with it, or None if it is right, even if it comes too late to hold.
 
-        Raises TopologyError where one that holds says another form of the users' keys: the settings are not the workers'.
+        Raises TopologyError if a claim that holds names another form of the users' keys: the settings are not the workers'.
         """
         said = epoch(record)
         value = _parsed(record.value or b"")
         if value is None:
-            return Wrong("claim", "a claim that is not JSON of the form {epoch, worker, time, topics, partitions, key}")
+            return Wrong("claim", "it is not JSON of the form {epoch, worker, time, topics, partitions, key}")
         claimed, worker = value["epoch"], value["worker"]
         if said != claimed:
-            return Wrong("forged-claim", f"epoch {_short(claimed)}, its header says {said}")
+            return Wrong("forged-claim", f"it names epoch {_short(claimed)}, but its header names {said}")
         if not _WORKER.fullmatch(worker):
-            return Wrong("forged-claim", f"worker {worker[:40]!r}, expected 32 hex digits")
+            return Wrong("forged-claim", f"it names worker {worker[:40]!r}, expected 32 hex digits")
         if claimed > self._limit():
             return Wrong(
-                "forged-claim", f"epoch {_short(claimed)} where {self.current} is in force: no takeover goes so far"
+                "forged-claim",
+                f"it names epoch {_short(claimed)}, but {self.current} is in force: no takeover goes so far",
             )
         if claimed > self.current:
             self._same_form(record, value.get("key", EARLIER))
@@ -70,13 +71,18 @@ class Fencing:
     def _same_form(self, record: Record, form: str) -> None:
         if form not in ("", self._keys.form):
             raise TopologyError(
-                f'key: found "{self._keys.form}", expected "{form[:40]}", in which partition {record.partition} of the changelog '
-                f"has its users' keys, says the claim at offset {record.offset}: set FRESHET_KEY={form[:40]}, as for the workers"
+                f'key: found "{self._keys.form}", expected "{form[:40]}", the form of the users\' keys by the claim in '
+                f"partition {record.partition} of the changelog at offset {record.offset}: set FRESHET_KEY={form[:40]}, as the "
+                "workers have"
             )
 
     def check(self, record: Record) -> str:
-        """A state record: NOBODYS, under a key that no user has, whose epoch proves nothing; FENCED, where its epoch is over;
-        FORGED, where it is beyond any; UNCLAIMED, where nobody in sight has claimed it; else ""."""
+        """Judge a state record by its key and epoch.
+
+        Returns:
+            NOBODYS if no user has its key; its epoch then proves nothing. FENCED if its epoch is over. FORGED if its epoch is
+            beyond any that a claim may name. UNCLAIMED if no claim of its epoch has been read. Otherwise "".
+        """
         if self._keys.user(record.key) is None:
             return NOBODYS
         mine = epoch(record) or 0
@@ -84,7 +90,7 @@ class Fencing:
             return FENCED
         if mine > self._limit():
             return FORGED
-        if mine > self.current:  # proves a claim, perhaps one that compaction took away
+        if mine > self.current:  # it proves a claim, which compaction may have removed
             self.current = self.current or mine
             return UNCLAIMED
         return ""
@@ -94,7 +100,7 @@ class Fencing:
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """A claim's fields, an epoch above 0 among them; None where it has another form. Its time may be spelt 5.0, as an event's."""
+    """Return a claim's fields, with an epoch above 0; None if it has another form. Like an event's, its time may be spelt 5.0."""
     try:
         value = parse(raw) if len(raw) <= LARGEST else None
     except (ValueError, RecursionError):
@@ -118,12 +124,12 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
 
 
 def _short(number: int) -> str:
-    """A number of any length, as text that can be read; Python refuses to write out thousands of digits."""
+    """Return a number of any length as readable text. Python refuses to write out thousands of digits."""
     return str(number) if number < 10**24 else f"of {number.bit_length()} bits"
 
 
 def epoch(record: Record) -> int | None:
-    """The epoch in the first such header of a record; None without, and where it is not a decimal."""
+    """Return the epoch in the first `writer` header of a record; None if there is none, or it is not a decimal."""
     for name, value in record.headers or ():
         if name == HEADER:
             text = (value or b"").decode("ascii", "replace")

@@ -1,7 +1,7 @@
-"""Which user a record's key stands for, by the setting `key`: worked out here once more, with the standard library.
+"""Finds which user a record's key stands for, by the setting `key`. Independent of the worker: only the standard library.
 
-utf8: the id's bytes. json: the id as a JSON string with the escapes that RFC 8259 demands and no others. long: 8 bytes, the
-highest first, two's complement, of the number that the id is in plain decimal.
+utf8: the id's bytes. json: the id as a JSON string with the escapes that RFC 8259 demands and no others. long: 8 bytes,
+big-endian, two's complement, of the number that the id is in plain decimal.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _LONG = struct.Struct(">q")
 
 
 class Keys:
-    """Keys of one form. form: one of FORMS."""
+    """Reads and writes keys of one form. form: One of FORMS."""
 
     def __init__(self, form: str) -> None:
         self.form = form
 
     def of(self, user: str) -> bytes | None:
-        """The key of a user's records; None where the form has none for this id."""
+        """Return the key of a user's records; None if the form has no key for this id."""
         if self.form == "json":
             return b'"' + _SPECIAL.sub(_escaped, user).encode() + b'"'
         if self.form == "long":
@@ -35,7 +35,10 @@ class Keys:
         return user.encode()
 
     def user(self, key: bytes | None) -> str | None:
-        """The user who has this key, by the schemas: 1 to 256 characters, not `*`, no U+0000; None where nobody has it."""
+        """Return the user who has this key; None if no user can have it.
+
+        By the schemas a user has 1 to 256 characters, is not `*`, and holds no U+0000.
+        """
         try:
             text = self._text(key or b"")
             known = self.of(text) == key
@@ -44,19 +47,19 @@ class Keys:
         return text if known and 1 <= len(text) <= LONGEST_USER and text != "*" and "\0" not in text else None
 
     def name(self, key: bytes | None) -> str:
-        """A key for people: the user, or the bytes as text where no user has it."""
+        """Return a key for messages: the user, or the bytes as text if no user has it."""
         user = self.user(key)
         return (key or b"").decode(errors="replace") if user is None else user
 
     def _text(self, key: bytes) -> str:
-        """What a key says, as far as it is of this form. Raises ValueError, RecursionError, struct.error."""
+        """Return the text in a key of this form. Raises ValueError, RecursionError or struct.error if it has another form."""
         if self.form == "long":
             return str(_LONG.unpack(key)[0])
         text = key.decode()
         if self.form == "json":
             text = json.loads(text)
             if not isinstance(text, str):
-                raise ValueError("no JSON string")
+                raise ValueError("not a JSON string")
         return text
 
 

@@ -1,4 +1,7 @@
-"""The RocksDB folders of stopped workers, opened read-only: is what lies there the changelog's head, up to where it says?"""
+"""The RocksDB folders of stopped workers, opened read-only.
+
+Checks that a folder holds the newest changelog state of each user, up to the offset that it names.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ from stream.core.errors import DataError, StateError
 from stream.core.state import decode
 
 OFFSET_KEY = b"__faust\0offset__"
-"""Under it Faust keeps the offset of the last changelog record that the folder holds."""
+"""The key under which Faust keeps the offset of the last changelog record that the folder holds."""
 
 LONGEST_OFFSET = 20  # digits of 2**63
 
 NOTE_KEY = b"\xffchangelog"
-"""Under it a worker notes which changelog that is."""
+"""The key under which a worker notes which changelog that is."""
 
 EXPOSED = b"\xffexposed\0"
-"""So begins the key of a note that a user's state is to be written again."""
+"""The prefix of the keys under which a worker notes that a user's state must be written again."""
 
 
 class LocalStore:
-    """One partition's database of one worker. offset: -1 where it names none."""
+    """The database of one worker for one partition. `offset` is -1 if the database names none."""
 
     def __init__(self, path: Path, partition: int) -> None:
         self.path = path
@@ -42,19 +45,19 @@ class LocalStore:
         if found is not None:
             if not (found.isdigit() and len(found) < LONGEST_OFFSET):
                 raise DataError(
-                    f"{path}: its changelog offset is {found[:40]!r}, expected a number: it is no worker's folder"
+                    f"{path}: its changelog offset is {found[:40]!r}, expected a number: it is not a worker's folder"
                 )
             self.offset = int(found)
 
     def take(self, offset: int, key: bytes, value: bytes) -> None:
-        """A state record of the changelog passes by, in order."""
+        """Note a state record of the changelog. They must come in order."""
         if offset <= self.offset:
             self._heads[key] = blake2b(value, digest_size=8).digest()
 
     def check(self, source_index: SourceIndex, changelog: Changelog, topic: str, report: Report) -> None:
-        """Every value against the changelog: its user's last record up to `offset`, or a later one.
+        """Check every value against the changelog: it must be its user's last record up to `offset`, or a later one.
 
-        A later one is right where the broker did not say how far a write reached: the next start reads it again.
+        A later one is right if the broker did not report how far a write reached: the next start reads it again.
         """
 
         def blame(message: str, key: bytes, seq: int = -1) -> None:
@@ -62,7 +65,7 @@ class LocalStore:
             report.add(Violation("store", f"{self.path}: {message}", name, seq, topic, self.partition, self.offset))
 
         if self.offset >= changelog.end:
-            blame(f"goes up to changelog offset {self.offset}, the log ends at {changelog.end}", b"")
+            blame(f"the folder goes up to changelog offset {self.offset}, but the log ends at {changelog.end}", b"")
         database = self._open()
         missing = dict(self._heads)
         try:
@@ -86,13 +89,14 @@ class LocalStore:
                 elif changelog.gone and not head:
                     report.unverifiable += 1
                 elif known:
-                    blame("an older state than the changelog's up to there", key, state.seq)
+                    blame("its state is older than the changelog's last one up to there", key, state.seq)
                 else:
-                    blame("a state that the changelog does not have", key, state.seq)
-            for key in missing:  # asked for by name: at a damaged block an iterator ends early, and only `get` says why
+                    blame("it has a state that the changelog does not have", key, state.seq)
+            # At a damaged block an iterator ends early. Only `get` raises the reason.
+            for key in missing:
                 if database.get(key) is not None:
-                    raise DataError("its index does not lead to a state that is there")
-                blame("a state of the changelog is not there", key)
+                    raise DataError("its index does not find a state that is in it")
+                blame("it lacks a state of the changelog", key)
         except Exception as error:
             raise DataError(f"{self.path} cannot be read: {error}") from None
         finally:
@@ -109,7 +113,7 @@ class LocalStore:
 
 
 def local_stores(folders: Sequence[Path], partition: int) -> list[LocalStore]:
-    """The databases of one partition below workers' data folders (`data_dir` of their settings)."""
+    """Open the databases of one partition below the workers' data folders (`data_dir` of their settings)."""
     found = []
     for folder in folders:
         if not folder.is_dir():

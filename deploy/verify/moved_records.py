@@ -1,6 +1,6 @@
-"""Records that lay on a wrong partition and have no dead letter: each must have a copy on the right one, and count once.
+"""Records that lay on a wrong partition and have no dead letter. Each must have a copy on the right partition, and count once.
 
-The copy is a source record like any other there. A header names where it comes from, and it holds the same key and value.
+The copy is a source record like any other there. A header names the place that it comes from, and it has the same key and value.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ from deploy.verify.source_index import APPLIED, TWICE, SourceIndex, SourcePartit
 
 @dataclass(frozen=True)
 class Move:
-    """A misplaced record. digest: fingerprint of its key and value; due: it must be finished; judged: what is missing can be
-    told."""
+    """A misplaced record.
+
+    Attributes:
+        digest: Fingerprint of its key and value.
+        reason: Why it is not acceptable.
+        due: Whether it must be finished.
+        judged: Whether a missing dead letter can be noticed.
+    """
 
     topic: str
     partition: int
@@ -27,7 +33,7 @@ class Move:
 
 
 class Copy(NamedTuple):
-    """A copy that a state has taken in, as number `seq` of its user. told: it is blamed as `double` already."""
+    """A copy that was applied to a state, as event number `seq` of its user. `told`: It was reported as `double` already."""
 
     user: str
     seq: int
@@ -39,9 +45,16 @@ class Copy(NamedTuple):
 
 @dataclass
 class Moves:
-    """hidden: topics of which an open transaction hides a part; copies: place that a copy's header names -> fingerprints of those
-    copies, of all partitions; several: the same, where states have taken in more than one; originals: misplaced records by place;
-    seen: what was read of each source partition."""
+    """Collects misplaced records and their copies over all partitions, and settles them.
+
+    Attributes:
+        hidden: Topics of which an open transaction hides a part.
+        copies: Place that a copy's header names -> fingerprints of those copies, over all partitions.
+        moves: Misplaced records without a dead letter.
+        several: (place, fingerprint) -> the applied copies, if there is more than one.
+        originals: Place of a misplaced record -> its fingerprint.
+        seen: The offsets that were read, per source partition.
+    """
 
     hidden: set[str] = field(default_factory=set)
     copies: dict[str, set[bytes]] = field(default_factory=dict)
@@ -51,7 +64,7 @@ class Moves:
     seen: dict[tuple[str, int], range] = field(default_factory=dict)
 
     def see(self, source_index: SourceIndex) -> None:
-        """One partition, whose changelog has been followed."""
+        """Note the misplaced records and the copies of one partition, after its changelog was followed."""
         for source in source_index.sources:
             self.seen[source.topic, source.partition] = range(source.start, source.end)
         for topic, index in source_index.moved:
@@ -67,13 +80,21 @@ class Moves:
                     self.several[place, digest] = applied
 
     def add(self, source: SourcePartition, index: int, offset: int, due: int, gone: bool) -> None:
-        """due: below it a record must be finished; gone: dead letters may have been deleted."""
+        """Add a misplaced record without a dead letter.
+
+        Args:
+            source: Its source partition.
+            index: Its index there.
+            offset: Its offset.
+            due: The offset below which a record must be finished.
+            gone: Whether dead letters may have been deleted.
+        """
         digest = bytes(source.digest[16 * index : 16 * index + 16])
         reason = source.reasons.get(index, "")
         self.moves.append(Move(source.topic, source.partition, offset, digest, reason, offset < due, not gone))
 
     def settle(self, ranged: bool, report: Report) -> None:
-        """ranged: only a part of the logs was read, so that a copy may lie beyond it."""
+        """Count what became of each misplaced record. ranged: Only a part of the logs was read; a copy may lie beyond it."""
         for move in self.moves:
             if move.digest in self.copies.get(f"{move.topic}/{move.partition}/{move.offset}", ()):
                 report.forwarded += 1
@@ -83,13 +104,16 @@ class Moves:
                 report.unverifiable += 1
             else:
                 report.unreported += 1
-                message = f"neither sent on nor a dead letter of an unacceptable record: {move.reason}"
+                message = f"an unacceptable record was neither forwarded nor set aside as a dead letter: {move.reason}"
                 report.add(Violation("unreported", message, "", -1, move.topic, move.partition, move.offset))
         self._settle_copies(report)
 
     def _settle_copies(self, report: Report) -> None:
-        """A record counts once, however far apart its copies lie. Where the record can be seen and is not what they hold, the
-        header is somebody's own, and they are records of their own."""
+        """Report each record that was applied more than once, however far apart its copies lie.
+
+        If the original can be read and differs from the copies, the worker did not write their header, and each is a record
+        in its own right.
+        """
         for (place, digest), copies in self.several.items():
             if self._forged(place, digest):
                 continue
@@ -99,7 +123,7 @@ class Moves:
                     continue
                 report.double += 1
                 message = f"a copy of {place}, which was applied before: {first.topic}/{first.partition}/{first.offset}"
-                message += f", seq {first.seq}, is a copy of it, too"
+                message += f", seq {first.seq}, is a copy of it as well"
                 report.add(Violation("double", message, copy.user, copy.seq, *copy[2:5]))
 
     def _forged(self, place: str, digest: bytes) -> bool:

@@ -1,8 +1,9 @@
-"""The producer's ledger: what a sender says that it sent, against what the source topics hold.
+"""Checks the producer's ledger, which notes every send, against what the source topics hold.
 
-One JSON object a line: {"id": the sender's own, "topic", "partition"?, "offset"?, "key": the user, "sha256": of the value, hex,
-"status": "acked" | "failed" | "indeterminate"}. An acked send must lie where the broker said, or, where the line does not
-say where, anywhere in its partition. The others are looked for: by the record header `send-id`, else by key and sha256.
+The ledger has one JSON object per line: {"id": chosen by the sender, "topic", "partition"?, "offset"?, "key": the user,
+"sha256": of the value, in hex, "status": "acked" | "failed" | "indeterminate"}. An acked send must lie where the broker placed
+it; if the line does not say where, it may lie anywhere in its partition. The other sends are looked up by the record header
+`send-id`, or else by key and sha256.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class Send(NamedTuple):
-    """One line of the ledger. partition, offset: -1 where it does not say; sha256: 32 bytes."""
+    """One line of the ledger.
+
+    Attributes:
+        id: Chosen by the sender.
+        topic: A source topic.
+        partition, offset: Where the record lies; -1 if the line does not say it.
+        key: The record's key; None for a record without one.
+        sha256: 32 bytes, of the value.
+        status: One of STATUSES.
+    """
 
     id: str
     topic: str
@@ -45,7 +55,7 @@ class Send(NamedTuple):
 
 
 class ProducerLog:
-    """One partition's part of a ledger file. Lines with a place are read again when they are judged, never kept."""
+    """The part of a ledger file that belongs to one partition. Lines with a place are read again when judged, never kept."""
 
     def __init__(self, file: Path, topics: tuple[str, ...], partition: int, partitions: int, keys: Keys = TEXT) -> None:
         self._file = file
@@ -53,7 +63,7 @@ class ProducerLog:
         self._keys = keys
         self._partition = partition
         self._partitions = partitions
-        self._wanted: dict[bytes, list[tuple[str, int]]] = {}  # digest -> places where it was seen
+        self._wanted: dict[bytes, list[tuple[str, int]]] = {}  # digest -> places where it was found
         self._wanted_ids: dict[str, list[tuple[str, int]]] = {}
         for send in self._lines():
             if not send.placed:
@@ -61,7 +71,7 @@ class ProducerLog:
                 self._wanted_ids[send.id] = []
 
     def see(self, topic: str, record: Record, hashed: bytes) -> None:
-        """A source record passes by. hashed: sha256 of its value."""
+        """Note a source record if a send without a place may be it. hashed: The sha256 of its value."""
         if not self._wanted:
             return
         found = self._wanted.get(_digest(topic, record.key, hashed))
@@ -75,13 +85,13 @@ class ProducerLog:
                 places.append((topic, record.offset))
 
     def acked(self, topic: str, start: int, end: int) -> int:
-        """How many offsets from `start` to before `end` hold an acknowledged send: they were records."""
+        """Return how many offsets from `start` to `end` (exclusive) hold an acknowledged send: they were records."""
         return len(
             {one.offset for one in self._lines() if one.placed and one.topic == topic and start <= one.offset < end}
         )
 
     def check(self, source_index: SourceIndex, ends: dict[tuple[str, int], int], report: Report) -> None:
-        """Count every send, blame what was acked and is not there. ends: the topics' ends as of now."""
+        """Count every send, and report those that were acked but are not there. ends: The current ends of the topics."""
         candidates = {place for places in self._wanted.values() for place in places}
         taken = set()
         for send in self._lines():
@@ -103,7 +113,7 @@ class ProducerLog:
                     if narrowed:
                         report.unverifiable += 1
                     else:
-                        self._blame(send, "acked, but it is nowhere in the topic", report)
+                        self._blame(send, "it was acked, but is nowhere in the topic", report)
             elif send.status == FAILED:
                 report.failed += 1
                 report.failed_found += place is not None
@@ -115,15 +125,15 @@ class ProducerLog:
         source = source_index.sources[source_index.topic_index(send.topic)]
         index = send.offset - source.start
         if send.offset >= ends[send.topic, self._partition]:
-            self._blame(send, "acked at an offset beyond the log's end", report)
+            self._blame(send, "it was acked at an offset beyond the log's end", report)
         elif send.offset < source.first:
             report.unverifiable += 1
         elif not 0 <= index < len(source.state):
-            return  # came while the check ran, or lies before what it looks at
+            return  # it came while the check ran, or lies before what is read
         elif source.state[index] == 0:
-            self._blame(send, "acked, but there is no such record", report)
+            self._blame(send, "it was acked, but there is no record at this offset", report)
         elif source.sent[8 * index : 8 * index + 8] != send.sha256[:8]:
-            self._blame(send, "acked, but the record there has another value", report)
+            self._blame(send, "it was acked, but the record at this offset has another value", report)
 
     def _find(self, send: Send, taken: set[tuple[str, int]]) -> tuple[str, int] | None:
         places = self._wanted_ids.get(send.id) or self._wanted[_digest(send.topic, send.key, send.sha256)]
@@ -135,11 +145,11 @@ class ProducerLog:
         report.add(Violation("ledger", message, user, -1, send.topic, self._partition, send.offset))
 
     def _lines(self) -> Iterator[Send]:
-        """This partition's sends. Most of the others' are known by a look at their bytes, which is much cheaper."""
+        """Yield this partition's sends. Most others are skipped by a look at their bytes, which is much cheaper."""
         mine = b"%d" % self._partition
         for number, line in _read(self._file):
             named = _PARTITION.findall(line)
-            if named and mine not in named and b"\\u" not in line:  # a name can be spelt with escapes
+            if named and mine not in named and b"\\u" not in line:  # a field's name can be spelt with escapes
                 continue
             send = self._form.send(number, line)
             partition = send.partition
@@ -150,15 +160,17 @@ class ProducerLog:
 
 
 def refuse_unreadable(file: Path, topics: tuple[str, ...], partitions: int, keys: Keys = TEXT) -> None:
-    """Look at every line once: one that names a topic or a partition that is not there would be in no partition's part, and
-    nobody would miss it. Raises DataError with line number, field, what was found and what was expected."""
+    """Check every line once. A line with an unknown topic or partition would otherwise belong to no partition and be ignored.
+
+    Raises DataError with the line number, the field, what was found and what was expected.
+    """
     form = Form(file, topics, partitions, keys)
     for number, line in _read(file):
         form.send(number, line)
 
 
 def _read(file: Path) -> Iterator[tuple[int, bytes]]:
-    """(number, line) of every line that is not empty."""
+    """Yield (number, line) of every line that is not empty."""
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -169,7 +181,7 @@ def _read(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 class Form:
-    """The form of a ledger's line, judged field by field. keys: of the users that it names."""
+    """Checks and reads the lines of a ledger, field by field. keys: The form of the users' keys."""
 
     def __init__(self, file: Path, topics: tuple[str, ...], partitions: int, keys: Keys = TEXT) -> None:
         self._keys = keys
@@ -178,7 +190,7 @@ class Form:
         self._partitions = partitions
 
     def send(self, number: int, line: bytes) -> Send:
-        """One line. Raises DataError where it is not of this form."""
+        """Read one line. Raises DataError if it is malformed."""
 
         def field(name: str, fits: Callable[[Any], bool], expected: str) -> Any:
             value = said.get(name)
@@ -197,7 +209,7 @@ class Form:
         partition = field("partition", _up_to(self._partitions - 1), f"0 to {self._partitions - 1}, or none")
         offset = field("offset", _up_to(LAST_OFFSET), f"0 to {LAST_OFFSET}, or none")
         if partition is None and offset is not None:
-            raise self._refused(number, "offset", offset, "none where partition is none")
+            raise self._refused(number, "offset", offset, "no offset, since there is no partition")
         user = field("key", self._has_key, LONG_KEY if self._keys.form == "long" else "text, or none")
         hashed = field("sha256", lambda v: type(v) is str and bool(_SHA256.fullmatch(v)), "64 hex digits")
         status = field("status", lambda v: v in STATUSES, f"one of {', '.join(STATUSES)}")
@@ -212,8 +224,8 @@ class Form:
     def _refused(self, number: int, field: str, found: object, expected: str) -> DataError:
         named = f", {field}" if field else ""
         return DataError(
-            f"{self._file}, line {number}{named}: found {_shown(found)}, expected {expected}; correct the line, or look whether "
-            "the ledger is of this deployment"
+            f"{self._file}, line {number}{named}: found {_shown(found)}, expected {expected}; correct the line, or check that "
+            "the ledger belongs to this deployment"
         )
 
 
@@ -222,11 +234,11 @@ def _up_to(last: int) -> Callable[[Any], bool]:
 
 
 def _shown(value: object) -> str:
-    """What a line says, short enough for a message."""
+    """Return a line's value, short enough for a message."""
     if value is None:
         return "nothing"
     if isinstance(value, float | int) and abs(value) >= 10**24:
-        return "a number beyond all bounds"
+        return "a number of more than 24 digits"
     return repr(value)[:80]
 
 

@@ -1,4 +1,4 @@
-"""Did the range that was asked for hold anything to judge? A slip in a date or an offset must not read as a promise kept."""
+"""Checks that the requested range held something to judge. A typo in a date or an offset must not look like a promise kept."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from stream.core.times import date
 
 
 def tell(log: Log, scope: Scope, spans: Mapping[Place, Span], report: Report) -> None:
-    """Say in the report where the range lies outside the log, or holds no source record. spans: the sources' offsets.
+    """Note in the report if the range lies outside the log, or holds no source record.
 
-    outside: a start is beyond its partition's end; or nothing was judged, and the range begins in the future, or ends before
-    records that are there. quiet: nothing was judged, and the range ends behind the newest record: nothing has come since.
+    The range is `outside` if a start is beyond its partition's end. It is also `outside` if nothing was judged, and the range
+    begins in the future, or ends before records that are there. It is `quiet` if nothing was judged, and the range ends after
+    the newest record, so nothing has come since.
+
+    Args:
+        log: Where the records come from.
+        scope: The requested range.
+        spans: The offsets of the sources.
+        report: Where to note it.
     """
     for place, start in scope.starts.items():
         if start > spans[place].end:
             end = spans[place].end
             said = (
-                f"--from-offset: found {start}, expected at most {end}, where the log ends: nothing is there to judge"
+                f"--from-offset: found {start}, expected at most {end}, where the log ends: there is nothing to judge"
             )
             report.outside = True
             report.note(Violation("outside", said, topic=place[0], partition=place[1], offset=start))
@@ -33,19 +40,19 @@ def tell(log: Log, scope: Scope, spans: Mapping[Place, Span], report: Report) ->
         report.note(Violation("outside", why))
     elif any(span.end > span.start for span in spans.values()):
         report.quiet = True
-        report.note(Violation("quiet", "no event came in this range, all that are there came before it"))
+        report.note(Violation("quiet", "no event came in this range; all events came before it"))
 
 
 def _outside(log: Log, scope: Scope, spans: Mapping[Place, Span]) -> str:
-    """Why nothing could be judged; "" where nothing was there to come."""
+    """Return why nothing could be judged; "" if no event has come since the range began."""
     if scope.since is not None and scope.since > time.time() * 1000:
-        return f"--since: found {date(scope.since)}, expected a time before now: nothing has come since then, whatever is there"
+        return f"--since: found {date(scope.since)}, expected a time in the past: nothing can have come since then"
     if scope.until is None:
         return ""
     ends = log.at(dict.fromkeys(spans, scope.until))
     if all(ends[place] >= span.end for place, span in spans.items() if span.end > span.start):
         return ""
     return (
-        f"--until: no event came in the range that ends at {date(scope.until)}, and others came later: give a range that holds "
-        "events"
+        f"--until: no event came in the range that ends at {date(scope.until)}, but events came later: give a range that "
+        "holds events"
     )

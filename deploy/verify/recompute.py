@@ -1,11 +1,11 @@
-"""States and slates computed again: a user's events in the recorded order through the bundle's ONNX graphs, one at a time.
+"""Computes states and slates again: a user's events go through the bundle's ONNX graphs in the recorded order, one at a time.
 
-h and c must have the same bits as the record's, on a processor like the worker's; a slate's items must be the best ones, except
-among scores closer than NEAR. Of the hot path only the sessions (stream.inference.models,
-stream.inference.text_encoder) and the definition of the
-step's input (stream.core.features) are used; which items were live and what a user had seen is worked out here.
+On a processor like the worker's, h and c must have the same bits as in the record. A slate's items must be the best ones, except
+among scores closer than NEAR. From the hot path it uses only the sessions (stream.inference.models,
+stream.inference.text_encoder) and the definition of the step's input (stream.core.features). Which items were live, and what a
+user had seen, is determined here.
 
-It is dear, so a sample of users is taken: those whose keys hash lowest.
+This is expensive, so only a sample of users is checked: those whose keys have the lowest hashes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,23 @@ from stream.inference.text_encoder import Encoder, open_encoder
 from stream.settings import Settings
 
 NEAR = 1e-3
-ENOUGH = 20  # times the slate: what is scored beyond it is asked for only where an item is not found
+ENOUGH = 20  # times the slate's size: more items are scored only if one of the slate is not found
 COMMENT = 2
 Vector = NDArray[np.float32]
 
 
 class Event(NamedTuple):
-    """What a step reads of one event. value: NaN for none; action: a click's, "" for none."""
+    """What a step reads of one event.
+
+    Attributes:
+        behaviour: Index of the behaviour.
+        item: The item's id.
+        scene: The scene; "" for none.
+        value: The rating; NaN for none.
+        time: Epoch ms.
+        text: A comment's text; "" for none.
+        action: A click's action; "" for none.
+    """
 
     behaviour: int
     item: str
@@ -68,7 +78,14 @@ class Written(NamedTuple):
 
 @dataclass
 class Life:
-    """One sampled user. events: (topic index, offset) -> event; holes: states of the partition are gone from the changelog."""
+    """One sampled user.
+
+    Attributes:
+        events: (topic index, offset) -> the applied event.
+        states: Records of the changelog that count.
+        slates: Records of the recommendations topic.
+        holes: Whether states of the partition are gone from the changelog.
+    """
 
     key: bytes
     partition: int
@@ -80,9 +97,13 @@ class Life:
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """The items as they were at one offset of the items topic. Rows: the bundle's, then later ones.
+    """The items as they were at one offset of the items topic. The bundle's rows come first, then later ones.
 
-    whole: nothing before was compacted away, so that this is what a worker saw; bias: float32 [rows], 0 for a live item.
+    Attributes:
+        matrix: The items' vectors, one per row.
+        bias: float32 [rows], 0 for a live item, -inf for any other.
+        later: Item that the bundle lacks -> its row.
+        whole: Whether nothing before was compacted away, so that this is what a worker saw.
     """
 
     matrix: Vector
@@ -92,7 +113,7 @@ class Live:
 
 
 class Items:
-    """The items topic, followed by code of its own."""
+    """Follows the items topic, without code of the worker."""
 
     def __init__(self, bundle: Bundle, encoder: Encoder) -> None:
         self.trained = {item: row for row, item in enumerate(bundle.item_ids, start=1)}
@@ -105,7 +126,7 @@ class Items:
         self._validator = jsonschema_rs.validator_for(schema("item"))
 
     def take(self, record: Record) -> None:
-        """One record of the topic; what is not acceptable changes nothing."""
+        """Apply one record of the topic. A record that is not acceptable changes nothing."""
         try:
             item = (record.key or b"").decode()
             body = parse(record.value) if record.value is not None else None
@@ -131,7 +152,7 @@ class Items:
         return self.trained.get(item) or live.later.get(item, UNKNOWN)
 
     def named(self, hashes: NDArray[np.uint32], rows: int) -> list[int]:
-        """Of the first `rows` rows those whose item's crc32 is among `hashes`."""
+        """Return those of the first `rows` rows whose item's crc32 is among `hashes`."""
         for name in self.names[len(self._crcs) :]:
             self._crcs.append(crc32(name.encode()))
         found: list[int] = np.flatnonzero(np.isin(np.array(self._crcs[:rows], np.uint32), hashes)).tolist()
@@ -141,7 +162,7 @@ class Items:
         return self.trained.get(item) or self._later.get(item, (UNKNOWN, ""))[0]
 
     def _make(self, item: str, body: dict[str, Any]) -> bool:
-        """A row for an item that the bundle lacks; another text is another row. False: its vector is of no use."""
+        """Make a row for an item that the bundle lacks; a new text gets a new row. False: its vector is not finite."""
         text = item_text(body["title"], body.get("text"), body.get("categories"))
         if self._later.get(item, (UNKNOWN, None))[1] == text:
             return True
@@ -157,8 +178,18 @@ class Items:
 
 
 class Recomputation:
-    """Collects the sampled users' records, partition by partition, then computes all of them. users: how many; 0: all; envelope:
-    what events were taken out of, which may have changed along the log."""
+    """Collects the sampled users' records, partition by partition, then computes all of them again.
+
+    Args:
+        bundle: A bundle's folder, or a folder of bundles with CURRENT.
+        users: Number of users in the sample; 0: all users.
+        log: Where the records come from.
+        settings: Settings of the deployment.
+        report: Where to add what was found.
+
+    Attributes:
+        envelope: The envelope that events were taken out of, which may have changed along the log.
+    """
 
     def __init__(self, bundle: Path, users: int, log: Log, settings: Settings, report: Report) -> None:
         self._bundle = load(current(bundle) if (bundle / CURRENT).exists() else bundle)
@@ -173,16 +204,16 @@ class Recomputation:
         self._lives: list[Life] = []
         self._texts: dict[tuple[str, bool], tuple[Vector, float]] = {}
         self._items = Items(self._bundle, self._encoder)
-        self._others = [0, 0]  # states of another step model, slates of another bundle
+        self._others = [0, 0]  # number of states of another step model, and of slates of another bundle
         self._anyone: list[tuple[int, Written]] = []  # (partition, slate for anyone unknown)
 
     @property
     def rating_scale(self) -> tuple[float, float]:
-        """On which the bundle was trained."""
+        """The rating scale on which the bundle was trained."""
         return self._bundle.spec.rating_scale
 
     def _event(self, behaviour: int, record: Record) -> Event:
-        """Of a record that was applied, so that it has an event."""
+        """Return the event of a record. The record was applied, so it has one."""
         body = parse(record.value or b"")
         found = find(body, self.envelope.at(behaviour, record.partition, record.offset, record.timestamp))
         return _event(behaviour, body if isinstance(found, str) else event_at(body, found.path))
@@ -192,7 +223,7 @@ class Recomputation:
     def collect(
         self, source_index: SourceIndex, partitions: int, changelog: dict[Place, Span], outputs: dict[Place, Span]
     ) -> None:
-        """Read one partition once more, for what the sampled users' records say."""
+        """Read one partition again and collect the records of the sampled users."""
         partition = source_index.partition
         known = [user.key for user in source_index.users if user.row != NONE]
         if self._users:
@@ -231,7 +262,7 @@ class Recomputation:
     # computing
 
     def finish(self) -> None:
-        """Compute what was collected."""
+        """Compute everything that was collected."""
         followed = [(life, _decoded(life.states), _parsed(life.slates)) for life in self._lives]
         wanted = {state.catalogue for _, states, _ in followed for _, state in states}
         wanted |= {slate["catalogue"] for _, _, slates in followed for _, slate in slates}
@@ -246,13 +277,13 @@ class Recomputation:
         if any(self._others):
             states_left, slates_left = self._others
             message = (
-                f"{states_left} states and {slates_left} slates are of another model or bundle than bundle "
-                f"{self._bundle.id[:12]}: left out; judge them with their own"
+                f"{states_left} states and {slates_left} slates come from another model or bundle than bundle "
+                f"{self._bundle.id[:12]} and were left out; judge them with their own bundle"
             )
             self._report.note(Violation("other-model", message))
 
     def _follow_items(self, wanted: list[int]) -> dict[int, Live]:
-        """The items as they were at these offsets of the items topic."""
+        """Return the items as they were at these offsets of the items topic."""
         found: dict[int, Live] = {}
         topic = self._settings.items_topic
         spans = self._log.spans([topic])
@@ -311,7 +342,7 @@ class Recomputation:
         return len(state.h) == self._bundle.hidden
 
     def _fold(self, before: Interest | None, events: Iterable[Event], live: Live) -> tuple[Any, Any]:
-        """h and c after `events`. A state of another step model is first built again from its recent events."""
+        """Return h and c after `events`. A state of another step model is first built again from its recent events."""
         h = c = np.zeros((1, self._bundle.hidden), np.float16)
         last = -1 if before is None else before.last_time
         if before is not None and before.model == self._bundle.state_model:
@@ -363,7 +394,7 @@ class Recomputation:
             self._report.numbers_unverifiable += 1
             return
         far = max(float(np.abs(a.astype(np.float32) - b).max()) for a, b in ((h, state.h), (c, state.c)))
-        message = f"h or c is not what its events give, {far:.2g} apart"
+        message = f"h or c differs from what its events give, by {far:.2g}"
         place = self._settings.changelog_topic, life.partition, offset
         self._report.add(Violation("numbers", message, self._keys.name(life.key), state.seq, *place))
 
@@ -374,15 +405,18 @@ class Recomputation:
         slates: list[tuple[int, dict[str, Any]]],
         live: dict[int, Live],
     ) -> None:
-        """Each slate by the states of its chain and of this bundle's model. After a change of the bundle and back there may be
-        several, of other numbers each: those with the slate's `applied` go first, and one that fits will do."""
+        """Check each slate by the states of its chain and of this bundle's model.
+
+        After a change of the bundle and back there may be several such states, each with other numbers. Those with the slate's
+        `applied` are preferred, and the slate is right if it fits one of them.
+        """
         by_chain: dict[str, list[Interest]] = {}
         for _, state in states:
             by_chain.setdefault(state.chain.hex(), []).append(state)
         for offset, slate in slates:
             known = by_chain.get(slate["chain"])
             if known is None or slate["strategy"] != "interest":
-                continue  # judged elsewhere
+                continue  # deploy.verify.slates judges it
             if slate["bundle"] != self._bundle.id:
                 self._leave_out(1)
                 continue
@@ -403,14 +437,14 @@ class Recomputation:
                 if not wrong:
                     break
             mixed = len({state.model for state in known}) > 1
-            if wrong and (not items.whole or (mixed and life.holes)):  # its own state may be gone
+            if wrong and (not items.whole or (mixed and life.holes)):  # the slate's own state may be gone
                 self._report.numbers_unverifiable += 1
             elif wrong:
                 place = self._settings.recommendations_topic, life.partition, offset
                 self._report.add(Violation("ranking", wrong, self._keys.name(life.key), slate["seq"], *place))
 
     def _popular(self, partition: int, offset: int, slate: dict[str, Any], live: Live) -> None:
-        """The slate for anyone unknown: the live items with the most interactions, each with its count."""
+        """Check the slate for anyone unknown: it holds the live items with the most interactions, each with its count."""
         if slate["bundle"] != self._bundle.id:
             self._leave_out(1)
             return
@@ -427,10 +461,12 @@ class Recomputation:
             self._report.numbers_unverifiable += 1
             return
         place = self._settings.recommendations_topic, partition, offset
-        self._report.add(Violation("ranking", "not the most popular live items with their counts", "*", 0, *place))
+        self._report.add(
+            Violation("ranking", "the items are not the most popular live ones with their counts", "*", 0, *place)
+        )
 
     def _misranked(self, state: Interest, live: Live, items: list[dict[str, Any]]) -> str:
-        """What is wrong with a slate; "" where nothing is."""
+        """Return what is wrong with a slate; "" if nothing is."""
         seen = np.frombuffer(state.seen, np.uint32)
         old = recents(state.recent)
         if len(seen) >= MAX_SEEN:
@@ -456,17 +492,17 @@ class Recomputation:
                 break
         top = list(best.values())[: self._settings.slate_size]
         if len(items) != len(top):
-            return f"{len(items)} items, expected {len(top)}"
+            return f"the slate has {len(items)} items, expected {len(top)}"
         for place, (said, score) in enumerate(zip(items, top, strict=True)):
             mine = best.get(said["item"])
             if mine is None:
-                return f"item {said['item'][:100]!r} is not live, or the user has had it"
+                return f"item {said['item'][:100]!r} is not live, or the user has seen it"
             if abs(mine - score) > NEAR or abs(mine - said["score"]) > NEAR:
-                return f"place {place}: {said['item'][:100]!r} at {said['score']:g}, it scores {mine:g}, the best left {score:g}"
+                return f"place {place}: {said['item'][:100]!r} at {said['score']:g}, but it scores {mine:g}; expected {score:g}"
         return ""
 
     def _best(self, state: Interest, live: Live, feed: tuple[Any, Any, Any], k: int) -> dict[str, float]:
-        """The k best items -> their scores, best first."""
+        """Return the k best items -> their scores, best first."""
         scores, order = self._models.score(state.h[None], live.matrix, live.bias, *feed, k)
         pairs = zip(order[0].tolist(), scores[0].tolist(), strict=True)
         return {self._items.names[row]: score for row, score in pairs if not math.isinf(score)}
@@ -481,7 +517,7 @@ def _event(behaviour: int, body: dict[str, Any]) -> Event:
 
 
 def _decoded(records: list[Written]) -> list[tuple[int, Interest]]:
-    """States that can be read; what cannot is blamed elsewhere."""
+    """Return the states that can be read. Others are reported by deploy.verify.changelog."""
     found = []
     for record in records:
         try:

@@ -12,7 +12,10 @@ KEPT = 100
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken promise. `kind` is a fixed code; the rest says where, as far as it is known (-1: not known)."""
+    """One broken promise.
+
+    `kind` is a fixed code. The fields after `message` show where it was found; -1 and "" mean that this is not known.
+    """
 
     kind: str
     message: str
@@ -33,25 +36,48 @@ class Violation:
 
 @dataclass
 class Report:
-    """Counts of one check.
+    """The counts of one check.
 
-    input: source records that are judged; accepted: acceptable ones; applied: in a state; duplicates: an `id` had before;
-    dead_letters: distinct source records set aside; forwarded: sent on to the right partition; inference: acceptable ones set
-    aside since the model failed on them;
-    lost: acceptable and committed, but in no state; unreported: unacceptable and committed, but no dead letter; double:
-    applied more than once; uncovered: applied, but no slate shows it; pending: not yet committed, so not yet due, or
-    what became of it lies behind an open transaction; unshown: applied, and a slate may lie behind one; undecided: records of the
-    worker's topics behind open transactions of other producers;
-    unverifiable: what deleted or compacted records would tell; unseen: those of them that only a compacted state can have
-    taken in; adopted: users whose state before the range was taken as given; repeated: written twice by a client's retry,
-    harmless.
-
-    claims, fenced, exposed: of the changelog's writers; fenced states count for nothing, exposed ones are their user's last.
-    acked, failed, indeterminate: sends of the ledger; *_found: those of them that are in the topic.
-    stored: values in workers' RocksDB; stored_ahead: those later than their folder says.
-    outside: the range that was asked for lies outside the log, wholly or by one of its starts, or holds no source record while
-    later ones are there; quiet: it holds none, and there is no later one.
-    numbers: states computed again; ranked: slates scored again; numbers_unverifiable: those that could not be.
+    Attributes:
+        input: Source records that were judged.
+        accepted: Acceptable ones among them.
+        applied: Records that are in a state.
+        duplicates: Records whose `id` was used before.
+        dead_letters: Distinct source records that were set aside.
+        forwarded: Records that were forwarded to the right partition.
+        inference: Acceptable records that were set aside because the model failed on them.
+        lost: Acceptable and committed records that are in no state.
+        unreported: Unacceptable and committed records without a dead letter.
+        double: Records that were applied more than once.
+        unshown: Applied records whose slate may lie behind an open transaction.
+        undecided: Records of the worker's topics behind open transactions of other producers.
+        uncovered: Applied records that no slate shows.
+        pending: Records that are not yet committed, so not yet due, or whose outcome lies behind an open transaction.
+        unverifiable: What only deleted or compacted records would show.
+        unseen: Those of them that only a compacted state can have applied.
+        adopted: Users whose state before the range was taken as given.
+        users: Users with a state.
+        states: State records of the changelog.
+        claims: Claims of the changelog's writers.
+        fenced: Fenced states. They do not count.
+        exposed: Fenced states that are their user's last record.
+        slates: Slates that were read.
+        replays: Slates flagged as replays.
+        repeated: Records written twice by a client's retry, which is harmless.
+        acked, failed, indeterminate: Sends of the ledger, by status.
+        failed_found, indeterminate_found: Those of them that are in the topic.
+        stored: Values in workers' RocksDB.
+        stored_ahead: Those of them that are later than the offset that their folder names.
+        numbers: States computed again.
+        ranked: Slates scored again.
+        numbers_unverifiable: States and slates that could not be computed again.
+        outside: The requested range lies outside the log, as a whole or by one of its starts, or it holds no source record
+            although later ones are there.
+        quiet: The range holds no source record, and there is no later one.
+        seconds: Duration of the check.
+        kinds: Number of violations of each kind.
+        violations: The first violations, KEPT at most.
+        notes: Findings that break no promise, KEPT at most.
     """
 
     input: int = 0
@@ -102,26 +128,26 @@ class Report:
             self.violations.append(violation)
 
     def note(self, found: Violation) -> None:
-        """Something to be shown that breaks no promise."""
+        """Keep a finding that breaks no promise, but should be shown."""
         if len(self.notes) < KEPT:
             self.notes.append(found)
 
     @property
     def conserved(self) -> bool:
-        """input = applied + dead letters + sent on + counted duplicates, of what is due and in sight."""
+        """Whether input = applied + dead letters + forwarded + duplicates, over all records that are due and can be seen."""
         set_aside = self.dead_letters + self.inference + self.forwarded
         return self.input - self.pending - self.unseen == self.applied + set_aside + self.duplicates
 
     @property
     def exit_code(self) -> int:
-        """0 the promise holds; 1 it is broken; 3 part of it cannot be judged."""
+        """0: the promise holds; 1: it is broken; 3: part of it cannot be judged."""
         if self.kinds:
             return 1
         undone = self.pending or self.undecided or self.outside
         return 3 if self.unverifiable or self.numbers_unverifiable or undone else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON types, with the verdict."""
+        """Return the whole report as JSON types, with the verdict."""
         found = asdict(self)
         found["kinds"] = dict(self.kinds)
         return {"ok": self.exit_code == 0, "exit_code": self.exit_code, "conserved": self.conserved} | found

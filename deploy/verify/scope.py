@@ -1,4 +1,4 @@
-"""What a check is asked to judge, and which offsets that means."""
+"""What a check judges, and which offsets that covers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,34 @@ from stream.settings import Settings
 from stream.settings.settings import MOST_RATING
 
 RUN_IN = 20_000
-"""Records read before the first that is judged, per topic-partition: a state that folded some from before the range and some
-in it can then be judged like any other. More than a micro-batch and all events held behind comments."""
+"""How many records are read before the first one that is judged, per topic-partition.
+
+A state that folded some events from before the range and some in it can then be judged like any other. This is more than a
+micro-batch and all events held behind comments."""
 
 MARGIN_MS = 600_000
-"""Slates and letters are read from so long before the oldest record that is judged: clocks differ."""
+"""How long before the oldest judged record the reading of slates and letters begins. Clocks differ."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """wait: seconds until the group must have committed what is there now; since, until: epoch ms of append times, until is
-    exclusive; starts: first offsets to judge; ledger: the producer's; data_dirs: of stopped workers; bundle: a bundle's
-    folder, or a folder of bundles with CURRENT, whose models compute states again, of so many `users` (0: of all); min_time: what
-    the workers have, where it is not the setting; min_time_before: PLACE=VALUE of former ones (deploy.verify.accepted_settings);
-    rating_scale, rating_scale_before: the same of the scale, a VALUE is LOW,HIGH; envelope_before: former ones of `envelope`."""
+    """What to judge, and by what.
+
+    Attributes:
+        wait: Seconds within which the group must have committed what is there now.
+        since: Judge records appended at or after this time (epoch ms).
+        until: Judge records appended before this time (epoch ms).
+        starts: The first offset to judge, of the partitions for which one is given.
+        ledger: The producer's ledger.
+        data_dirs: Data folders of stopped workers.
+        bundle: A bundle's folder, or a folder of bundles with CURRENT. Its models compute states again.
+        users: Number of users whose states are computed again; 0: all users.
+        min_time: The workers' min_time, if it differs from the setting.
+        min_time_before: PLACE=VALUE of earlier values (deploy.verify.accepted_settings).
+        rating_scale: The workers' rating scale, if it differs from the setting.
+        rating_scale_before: PLACE=VALUE of earlier scales; a VALUE is LOW,HIGH.
+        envelope_before: PLACE=VALUE of earlier values of `envelope`.
+    """
 
     wait: float = 0.0
     since: int | None = None
@@ -52,17 +66,26 @@ class Scope:
     def accepts(
         self, settings: Settings, places: Collection[Place], bundled: tuple[float, float] | None = None
     ) -> Accepts:
-        """What the workers took, record by record. places: all source partitions; bundled: the scale of the bundle, which counts
-        where nobody has said another one. Raises DataError where it is told wrongly, SettingsError where two contradict."""
+        """Return the settings by which the workers accepted each record.
+
+        Args:
+            settings: Settings of the deployment.
+            places: All source partitions.
+            bundled: The bundle's rating scale. It holds unless another one is set.
+
+        Raises:
+            DataError: An earlier value is malformed.
+            SettingsError: A rating scale is set that is not the bundle's.
+        """
         topics = settings.sources
         oldest = settings.oldest if self.min_time is None else _oldest(self.min_time)
         scale = self.rating_scale or settings.rating_scale
         if bundled is not None and scale != bundled:
             if self.rating_scale is not None or "rating_scale" in settings.model_fields_set:
                 raise SettingsError(
-                    f"rating_scale: found {json.dumps(scale)}, expected {json.dumps(bundled)}, on which the bundle of --bundle "
-                    "was trained: leave it out, give the bundle that was served, or say by --rating-scale-before until where "
-                    "another one held"
+                    f"rating_scale: found {json.dumps(scale)}, expected {json.dumps(bundled)}, the scale on which the bundle of "
+                    "--bundle was trained: leave out the scale, give the bundle that was served, or name the end of an earlier "
+                    "scale with --rating-scale-before"
                 )
             scale = bundled
         return Accepts(
@@ -72,10 +95,13 @@ class Scope:
         )
 
     def due(self, log: Log, spans: dict[Place, Span]) -> dict[Place, tuple[int, int]]:
-        """(from, to) of the source records that are judged, within `spans`. Raises DataError where a start names no partition."""
+        """Return (from, to) of the source records to judge, within `spans`.
+
+        Raises DataError if a start does not name a source partition.
+        """
         for place in self.starts:
             if place not in spans:
-                raise DataError(f"--from-offset {place[0]}/{place[1]}: no partition of a source topic")
+                raise DataError(f"--from-offset {place[0]}/{place[1]}: not a partition of a source topic")
         since = log.at(dict.fromkeys(spans, self.since)) if self.since is not None else {}
         until = log.at(dict.fromkeys(spans, self.until)) if self.until is not None else {}
         found = {}
@@ -86,7 +112,7 @@ class Scope:
         return found
 
     def view(self, due: dict[Place, tuple[int, int]], spans: dict[Place, Span]) -> dict[Place, Span]:
-        """What is read of the sources: from a little before, to the end."""
+        """Return what to read of the sources: from a little before the first record to judge, to the end."""
         return {place: Span(max(span.start, due[place][0] - RUN_IN), span.end) for place, span in spans.items()}
 
 
@@ -98,14 +124,14 @@ def _oldest(said: str) -> int:
 
 
 def _envelope(said: str) -> str:
-    """Raises ValueError."""
+    """Read a value of `envelope`. Raises ValueError."""
     if said not in ENVELOPES:
         raise ValueError(f"expected one of {', '.join(ENVELOPES)}")
     return said
 
 
 def _scale(said: str) -> tuple[float, float]:
-    """LOW,HIGH or LOW HIGH. Raises ValueError."""
+    """Read LOW,HIGH or LOW HIGH. Raises ValueError."""
     try:
         low, high = map(float, said.replace(",", " ").split())
     except ValueError:

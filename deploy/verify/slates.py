@@ -1,4 +1,4 @@
-"""The recommendations: does every slate show a durable state, and is every applied event shown?"""
+"""The recommendations: checks that every slate shows a durable state, and that a slate shows every applied event."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ANYONE = b"*"
 POPULAR = {
     "seq": 0, "chain": "00" * 16, "events": [], "applied": {}, "latency_ms": -1, "strategy": "popularity", "replay": False,
 }  # fmt: skip
-"""What the slate for anyone unknown says besides its items: it shows no state."""
+"""The fixed fields of the slate for anyone unknown, which shows no state."""
 
 
 def _impossible(slate: dict[str, Any]) -> str:
-    """What no worker writes into a user's slate, whatever its clock, bundle and catalogue; "" without."""
+    """Return what no worker writes into a user's slate, with any clock, bundle and catalogue; "" if there is nothing."""
     scores = [scored["score"] for scored in slate["items"]]
     if any(one < other for one, other in pairwise(scores)):
         return "its items are not in the order of their scores"
@@ -43,7 +43,7 @@ _POPULAR = re.compile(r"popular-[0-9a-f]+")
 
 
 class Slates:
-    """Reads the recommendations topic against the ledger and the history."""
+    """Checks the recommendations topic against the source index and the changelog."""
 
     def __init__(
         self, source_index: SourceIndex, changelog: Changelog, topic: str, partitions: int, report: Report
@@ -55,12 +55,12 @@ class Slates:
         self._report = report
         self._keys = source_index.keys
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
-        self._stamped = False  # a slate for anyone unknown has named its writer
-        self.hidden = False  # there are more, behind an open transaction of somebody else
+        self._stamped = False  # a slate for anyone unknown has named its writer's epoch
+        self.hidden = False  # more slates lie behind an open transaction of another producer
         self.gone = False  # slates may have been compacted away or deleted
 
     def read(self, log: Log, spans: dict[Place, Span]) -> None:
-        """Read this partition's slates from where the span begins."""
+        """Read and check this partition's slates within its span."""
         expected, end = spans[self._topic, self._source_index.partition]
         self.gone = expected > 0 and not any(source.narrowed for source in self._source_index.sources)
         for record in log.records(self._topic, spans):
@@ -68,7 +68,7 @@ class Slates:
                 self.gone = True
             expected = record.offset + 1
             if record.value is None:
-                self._blame("slate", "a tombstone, and a worker deletes no slate", record)
+                self._blame("slate", "it is a tombstone, but no worker deletes a slate", record)
             else:
                 self._report.slates += 1
                 self._take(record, record.value)
@@ -81,14 +81,14 @@ class Slates:
             self._blame("slate", f"not JSON: {error}", record)
             return
         if not self._validator.is_valid(slate):
-            self._blame("slate", "against the published schema", record)
+            self._blame("slate", "it violates the published schema", record)
             return
         key = record.key
         items = [scored["item"] for scored in slate["items"]]
         if len(set(items)) < len(items):
-            self._blame("slate", "an item stands in it twice", record, slate)
+            self._blame("slate", "an item is in it twice", record, slate)
         if key is None or key != (ANYONE if slate["user"] == ANYONE.decode() else self._keys.of(slate["user"])):
-            self._blame("slate", "the key is not the user", record, slate)
+            self._blame("slate", "the key is not that of its user", record, slate)
             return
         if key == ANYONE:
             self._anyone(record, slate)
@@ -96,15 +96,15 @@ class Slates:
         if wrong := _impossible(slate):
             self._blame("slate", wrong, record, slate)
         if slate["strategy"] != "interest":
-            self._blame("slate", f"strategy {slate['strategy'][:40]!r}, a user's is interest", record, slate)
+            self._blame("slate", f"strategy {slate['strategy'][:40]!r}, expected 'interest' for a user", record, slate)
         number = self._source_index.find(key)
         if number is None:
             if murmur2(key) % self._partitions != record.partition:
-                self._blame("slate", "on a partition that is not its user's", record, slate)
+                self._blame("slate", "it is on a partition that is not its user's", record, slate)
             elif self._changelog.gone or self._changelog.hidden:
                 self._report.unverifiable += 1
             else:
-                self._blame("slate-state", "a user without any state", record, slate)
+                self._blame("slate-state", "its user has no state", record, slate)
             return
         user = self._source_index.users[number]
         digest = blake2b(value, digest_size=16).digest()
@@ -120,16 +120,16 @@ class Slates:
             user.flagged = max(user.flagged, slate["seq"])
 
     def _anyone(self, record: Record, slate: dict[str, Any]) -> None:
-        """The slate for anyone unknown: on its partition, in the form that it has, by a worker that has claimed it.
+        """Check the slate for anyone unknown: its partition, its form, and that its writer's epoch was claimed.
 
-        Only `numbers` can tell whether its items are the right ones. Versions before this one name no writer.
+        Only `recompute` can decide whether its items are the right ones. Earlier versions name no writer.
         """
         if murmur2(ANYONE) % self._partitions != record.partition:
-            self._blame("slate", "on a partition that is not that of `*`", record, slate)
+            self._blame("slate", "it is on a partition that is not that of `*`", record, slate)
         elif any(slate[name] != value for name, value in POPULAR.items()) or not _POPULAR.fullmatch(slate["slate"]):
-            self._blame("slate", "not the form of a slate for anyone unknown", record, slate)
+            self._blame("slate", "it does not have the form of a slate for anyone unknown", record, slate)
         elif not self._written(record):
-            said = "an epoch that nobody claimed" if epoch(record) is not None else "no writer, as those before it do"
+            said = "an epoch that nobody claimed" if epoch(record) is not None else "no writer, but those before it do"
             self._blame("slate", f"a slate for anyone unknown that no worker wrote: it names {said}", record, slate)
 
     def _written(self, record: Record) -> bool:
@@ -140,16 +140,16 @@ class Slates:
         return self._changelog.claimed(said)
 
     def _row(self, number: int, user: User, slate: dict[str, Any], record: Record) -> int:
-        """The durable state that the slate shows, NONE (and blame) where there is none."""
+        """Return the row of the durable state that the slate shows. If there is none, report it and return NONE."""
         rows = self._changelog.rows(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
         if not rows:
             if self._changelog.gone or self._changelog.hidden:
                 self._report.unverifiable += 1
             else:
-                self._blame("slate-state", "shows a state that is not in the changelog", record, slate)
+                self._blame("slate-state", "it shows a state that is not in the changelog", record, slate)
             return NONE
         if slate["chain"] != self._changelog.chain(rows[0]).hex():
-            self._blame("slate-chain", "its chain is not that of the state of this seq", record, slate)
+            self._blame("slate-chain", "its chain is not that of the state with this seq", record, slate)
             return NONE
         applied = [
             slate["applied"].get(f"{topic}/{self._source_index.partition}", -1) for topic in self._source_index.topics
@@ -164,7 +164,10 @@ class Slates:
             self._report.unverifiable += 1
         else:
             self._blame(
-                "slate-applied", f"applied is {json.dumps(slate['applied'])[:120]}, not the state's", record, slate
+                "slate-applied",
+                f"applied is {json.dumps(slate['applied'])[:120]}, which is not the state's",
+                record,
+                slate,
             )
         return rows[-1]
 
@@ -172,14 +175,17 @@ class Slates:
         before = self._changelog.before(row)
         events = slate["events"]
         if slate["replay"] and events and row == user.oldest and not before and not self._changelog.gone:
-            self._blame("slate-events", "flagged as a replay, though it shows its user's first state", record, slate)
+            self._blame("slate-events", "it is flagged as a replay, but shows its user's first state", record, slate)
         if not events:
             if not slate["replay"]:
-                self._blame("slate-events", "names no event and is no replay", record, slate)
+                self._blame("slate-events", "it names no event, but is not a replay", record, slate)
             return
         if len(events) != slate["seq"] - before:
             self._blame(
-                "slate-events", f"names {len(events)} events, its state took in {slate['seq'] - before}", record, slate
+                "slate-events",
+                f"it names {len(events)} events, its state applied {slate['seq'] - before}",
+                record,
+                slate,
             )
         for topic, partition, offset in events:
             behaviour = self._source_index.topic_index(topic)
@@ -197,10 +203,18 @@ class Slates:
                 or not before < source.seq[index] <= slate["seq"]
             ):
                 self._blame(
-                    "slate-events", f"names {topic}/{partition}/{offset}, not taken in by its state", record, slate
+                    "slate-events",
+                    f"it names {topic}/{partition}/{offset}, which was not applied to its state",
+                    record,
+                    slate,
                 )
             elif source.flags[index] & NAMED:
-                self._blame("slate-events", f"names {topic}/{partition}/{offset} once more as new", record, slate)
+                self._blame(
+                    "slate-events",
+                    f"it names {topic}/{partition}/{offset} as new, but that was named before",
+                    record,
+                    slate,
+                )
             else:
                 source.flags[index] |= NAMED
 

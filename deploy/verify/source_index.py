@@ -1,4 +1,4 @@
-"""What one partition of the source topics holds, and what became of each record. Kept in flat arrays: 60 bytes a record."""
+"""What one partition of the source topics holds, and what became of each record. Flat arrays keep it: 60 bytes per record."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from deploy.clients.log_reader import Log, Place, Record, Span
 from deploy.verify.keys import Keys
 from deploy.verify.validator import Accepted, Misplaced, Validator
 
-# What became of a record. ABSENT: no such record is to be seen.
+# What became of a record. ABSENT: no record was read at this offset.
 ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN = range(7)
-# Flags beside it. POISON: set aside since the model failed on it; OWN: the producer's `id` has the form of a place; MOVED: it
-# is good but for its partition, and may have been sent on; TWICE: blamed as `double` already.
+# Flags of a record. LETTER: it has a dead letter. NAMED: a slate names it. POISON: it was set aside because the model failed on
+# it. OWN: the producer's `id` has the form of a place. MOVED: only its partition is wrong, and it may have been forwarded.
+# TWICE: it was reported as `double` already.
 LETTER, NAMED, POISON, OWN, MOVED, TWICE = 1, 2, 4, 8, 16, 32
 
 NONE = -1
 ORIGINAL_RECORD = "original-record"
-"""Header of a dead letter that was sent back: topic/partition/offset of the record that it was."""
+"""Header of a redriven dead letter: topic/partition/offset of the first record."""
 
 FORWARDED = "forwarded"
-"""Header of the copy of a record that lay on a wrong partition: topic/partition/offset of that record."""
+"""Header of the copy of a record that lay on the wrong partition: topic/partition/offset of that record."""
 
 WHOLE = 4 << 20  # bytes of key and value that a dead letter keeps
 HEADERS_ROOM = 32 << 10
@@ -35,25 +36,38 @@ LONGEST_PLACE = 300
 _FORM = re.compile(r"(?:id:)*(.{1,249})/(?:0|[1-9][0-9]{0,9})/(?:0|[1-9][0-9]{0,18})", re.ASCII)
 _PLACE = re.compile(r"(.{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,18})", re.ASCII)
 _BEFORE_TEXTS = Struct("<Bfq")
-_REASONS = 10_000  # kept; more of them would be a flood of bad records
+_REASONS = 10_000  # reasons kept; there are more only in a flood of bad records
 
 
 class RecordReader(Protocol):
-    """Whoever else is shown every source record, such as the producer's log."""
+    """Something else that sees every source record, such as the producer log."""
 
     def see(self, topic: str, record: Record, hashed: bytes) -> None:
-        """hashed: sha256 of the record's value."""
+        """Read one source record. hashed: The sha256 of its value."""
 
 
 class SourcePartition:
-    """One partition of one source topic; all arrays are indexed by offset - start.
+    """One partition of one source topic. All arrays are indexed by offset - start.
 
-    start, end: offsets that are read; first: the log's own first offset; due: (from, to), the offsets that are judged.
-    state, flags: as above; digest: 16 bytes each, blake2b-128 of the value, of an unacceptable record its `fingerprint`;
-    user: index of the user; time: epoch ms; item: crc32 of its id; after: index of the same user's next event here;
-    large: of records that a dead letter cuts, the `fingerprint` of what it keeps and the sha256 of the whole value, in hex;
-    entry: a hash of the event as a state remembers it;
-    seq: the event's number in its user's life; sent: the first 8 bytes of the value's sha256, where a ledger asks for it.
+    Attributes:
+        topic: Name of the topic.
+        partition: Number of the partition.
+        start, end: The offsets that are read; `end` is exclusive.
+        first: The first offset that the log still has.
+        due: (from, to), the offsets that are judged.
+        state, flags: What became of each record, and its flags, see above.
+        digest: 16 bytes per record: blake2b-128 of the value; for an unacceptable record, its `fingerprint`.
+        user: Index of the user.
+        time: Epoch ms.
+        item: crc32 of the item's id.
+        after: Index of the same user's next event in this partition.
+        entry: A hash of the event as a state remembers it.
+        seq: The event's number in its user's life.
+        sent: The first 8 bytes of the value's sha256; empty without a ledger.
+        ids: The ids that producers gave.
+        reasons: Index -> why the record is not acceptable, _REASONS at most.
+        large: For records that a dead letter cuts: index -> the `fingerprint` of what the letter keeps, and the sha256 of the
+            whole value, in hex.
     """
 
     def __init__(self, topic: str, partition: int, span: Span, first: int, due: tuple[int, int], hashed: bool) -> None:
@@ -80,35 +94,37 @@ class SourcePartition:
         self._headers = array("q")
 
     def identity(self, index: int) -> bytes:
-        """The event id: the producer's `id`, else the place that an `original-record` header names, else
+        """Return the event id: the producer's `id`, or the place that an `original-record` header names, or else
         topic/partition/offset."""
         given = self.ids.get(index)
         return given.encode() if given else f"{self.topic}/{self.partition}/{self.start + index}".encode()
 
     def remembered(self, index: int) -> str:
-        """What a state remembers of the event, and knows a duplicate by; "" where no `id` and no header was given. Places are
-        the worker's own: a producer's `id` in that form goes by `id:` and itself."""
+        """Return what a state remembers of the event to recognize a duplicate; "" without an `id` and a header.
+
+        Only the worker itself uses places as ids. A producer's `id` in the form of a place is remembered with `id:` before it.
+        """
         given = self.ids.get(index)
         return "id:" + given if self.flags[index] & OWN else given
 
     def keep_headers(self, index: int, mark: int) -> None:
-        """mark: of the headers that a dead letter keeps, see `kept_headers`; next to nothing where no record has any."""
+        """Keep the mark of a record's headers, see `kept_headers`. Takes next to no memory if no record has headers."""
         if not self._headers:
             self._headers = array("q", [0]) * len(self.state)
         self._headers[index] = mark
 
     def headers(self, index: int) -> int:
-        """The mark that was kept, 0 where there are no headers."""
+        """Return the mark that was kept, or 0 if the record has no headers."""
         return self._headers[index] if self._headers else 0
 
     @property
     def narrowed(self) -> bool:
-        """Only a later part of the log is judged."""
+        """Whether only a later part of the log is judged."""
         return self.due[0] > self.first
 
 
 class Ids:
-    """Ids that producers gave, by index; next to nothing where they give none."""
+    """The ids that producers gave, by index. Takes next to no memory if they gave none."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -123,7 +139,7 @@ class Ids:
         self._text += len(raw).to_bytes(2, "little") + raw
 
     def get(self, index: int) -> str:
-        """The id; "" where there is none."""
+        """Return the id; "" if there is none."""
         if not self._at or self._at[index] == NONE:
             return ""
         at = self._at[index]
@@ -131,7 +147,7 @@ class Ids:
 
 
 class User:
-    """Where one user stands while the changelog is read."""
+    """How far one user's events have been followed while the changelog is read."""
 
     __slots__ = (
         "applied",
@@ -165,18 +181,18 @@ class User:
         self.chain = bytes(16)
         self.applied = array("q", (-1, -1, -1))
         self.last_time = -1
-        self.ring = array("q")  # the last events, 64 at least: topic index, index (see `ring_entry`)
-        self.marks = array("q")  # hashes of what is remembered of them
-        self.entries = array("q")  # hashes of the events that its state must remember, 64 at least
-        self.seen = array("I")  # of the items that its state must have seen, in order
-        self.recent = b""  # of an adopted state: its recent events, whose ids only it tells of
-        self.recent_seq = 0  # how many events that state had taken in
-        self.row = NONE  # the last state of this user; NONE: none seen
+        self.ring = array("q")  # the last events, 64 or more: topic index, index (see `ring_entry`)
+        self.marks = array("q")  # hashes of what a state remembers of them
+        self.entries = array("q")  # hashes of the events that the user's state must remember, 64 or more
+        self.seen = array("I")  # crc32 of the items that the user's state must have as seen, in order
+        self.recent = b""  # recent events of an adopted state: only it has their ids
+        self.recent_seq = 0  # number of events applied to that state
+        self.row = NONE  # row of this user's last state; NONE if no state was read
         self.oldest = NONE
         self.cursor = NONE
-        self.flagged = -1  # highest seq that a replay slate has shown
+        self.flagged = -1  # highest seq that a slate flagged as a replay has shown
         self.slate = b""  # digest of the last slate
-        self.exposed: tuple[int, int] | None = None  # (offset, seq) of a fenced record, the last one of this user
+        self.exposed: tuple[int, int] | None = None  # (offset, seq) of a fenced record, if it is this user's last
 
     @property
     def name(self) -> str:
@@ -184,7 +200,7 @@ class User:
 
 
 def entry(behaviour: int, value: float, time: int, item: str, scene: str, given: str, action: str = "") -> bytes:
-    """An event as a state's recent events hold it, behind its length."""
+    """Return an event as a state's recent events hold it, without the length before it."""
     texts = [text.encode() for text in (item, scene, given, *([action] if action else []))]
     return _BEFORE_TEXTS.pack(behaviour, value, time) + b"".join(len(raw).to_bytes(2, "little") + raw for raw in texts)
 
@@ -194,26 +210,28 @@ def ring_entry(topic: int, index: int) -> int:
 
 
 def ring_place(entry: int) -> tuple[int, int]:
-    """(topic index, index)"""
+    """Return (topic index, index) of an entry."""
     return entry >> 40, entry & (1 << 40) - 1
 
 
 def fingerprint(key: bytes | None, value: bytes | None) -> bytes:
-    """16 bytes that tell key and value of a record, null and empty apart."""
+    """Return 16 bytes that identify key and value of a record. Null and empty give different bytes."""
     size = b"-" if key is None else str(len(key)).encode()
     return blake2b(b"%b:%b%b" % (size, key or b"", b"-" if value is None else b"+" + value), digest_size=16).digest()
 
 
 def cut(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes | None]:
-    """What a dead letter keeps of key and value: together WHOLE bytes, the key's first."""
+    """Return what a dead letter keeps of key and value: WHOLE bytes in total, those of the key first."""
     room = WHOLE - len(key or b"")
     return key and key[:WHOLE], value and value[: max(0, room)]
 
 
 def kept_headers(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    """A mark of the headers that a dead letter keeps of those received, 0 for none: not the worker's own names; of
-    `original-record` the first one, unless it is too long for a place; of the others those that fit into 32 KiB, each
-    with 10 bytes for its frame."""
+    """Return a mark of those received headers that a dead letter keeps; 0 if it keeps none.
+
+    It does not keep headers with the worker's own names. It keeps the first `original-record`, unless that is too long for a
+    place. It keeps the others that fit into 32 KiB, each with 10 bytes for its frame.
+    """
     kept: list[tuple[str, bytes | None]] = []
     room = HEADERS_ROOM
     named_one = False
@@ -237,9 +255,18 @@ def headers_mark(headers: Sequence[tuple[str, bytes | None]]) -> int:
 
 
 class SourceIndex:
-    """All source records of one partition, judged. shelves[topic index]; users in the order of their first event.
+    """All source records of one partition, judged.
 
-    first: the logs' own first offsets; due: the offsets that are judged, all of those that are read where it has none.
+    Attributes:
+        topics: The source topics.
+        partition: Number of the partition.
+        sources: The partition of each source topic, by topic index.
+        users: Users in the order of their first event.
+        since: Append time (epoch ms) of the oldest record that is judged; NONE without one.
+        copies: Place that a copy's header names -> fingerprint -> (topic index, index) of those copies.
+        moved: (topic index, index) of the misplaced records.
+        bare: Hash of an entry with an action -> hash of the same entry without it: earlier versions knew no actions.
+        keys: The form of the users' keys.
     """
 
     def __init__(
@@ -252,6 +279,17 @@ class SourceIndex:
         due: dict[Place, tuple[int, int]] | None = None,
         producer_log: RecordReader | None = None,
     ) -> None:
+        """Prepare the index; `read` fills it.
+
+        Args:
+            topics: The source topics.
+            spans: The offsets to read.
+            validator: Judges each record.
+            partition: Number of the partition.
+            first: The first offset that each log still has; by default that of its span.
+            due: (from, to), the offsets that are judged; by default all offsets that are read.
+            producer_log: Sees every record, too.
+        """
         self.topics = tuple(topics)
         self.partition = partition
         self.sources = []
@@ -261,12 +299,10 @@ class SourceIndex:
             judged = (due or {}).get(place, (start, span.end))
             self.sources.append(SourcePartition(*place, span, start, judged, producer_log is not None))
         self.users: list[User] = []
-        # place that a copy's header names -> fingerprint -> (topic index, index) of those copies
         self.copies: dict[str, dict[bytes, list[tuple[int, int]]]] = {}
-        self.moved: list[tuple[int, int]] = []  # (topic index, index) of the misplaced records
-        # hash of an entry with an action -> of the same without: earlier versions knew none
+        self.moved: list[tuple[int, int]] = []
         self.bare: dict[int, int] = {}
-        self.since = NONE  # append time (epoch ms) of the oldest record that is judged
+        self.since = NONE
         self._index: dict[bytes, int] = {}
         self._validator = validator
         self.keys = validator.keys
@@ -336,11 +372,11 @@ class SourceIndex:
                 found = _PLACE.fullmatch(place)
                 if found and found[1] == self.topics[behaviour] and int(found[2]) != record.partition:
                     copies = self.copies.setdefault(place, {}).setdefault(fingerprint(record.key, record.value), [])
-                    if (behaviour, index) not in copies[-1:]:  # the header may stand there twice
+                    if (behaviour, index) not in copies[-1:]:  # a record may have the header twice
                         copies.append((behaviour, index))
 
     def original_record_of(self, record: Record) -> str:
-        """The place that a well-formed `original-record` header names; "" without."""
+        """Return the place that a well-formed `original-record` header names; "" if there is none."""
         for name, value in record.headers:
             if name == ORIGINAL_RECORD:
                 text = (value or b"").decode("ascii", "replace")
@@ -349,11 +385,11 @@ class SourceIndex:
         return ""
 
     def same_event(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
-        """Two records, each (topic index, index), were given one id, or are one record that was sent back."""
+        """Return whether two records, each (topic index, index), have the same id, or are the same redriven record."""
         return self.sources[one[0]].remembered(one[1]) == self.sources[other[0]].remembered(other[1]) != ""
 
     def user_number(self, key: bytes) -> int:
-        """Index of a user; made on first sight."""
+        """Return the index of a user. Add the user if it is new."""
         number = self._index.setdefault(key, len(self.users))
         if number == len(self.users):
             self.users.append(User(key, self.keys))
@@ -363,11 +399,11 @@ class SourceIndex:
         return self._index.get(key)
 
     def topic_index(self, topic: str) -> int:
-        """Index of a source topic, NONE for any other."""
+        """Return the index of a source topic; NONE for any other topic."""
         return self.topics.index(topic) if topic in self.topics else NONE
 
     def places(self) -> Iterator[tuple[SourcePartition, int, int]]:
-        """(shelf, index, offset) of every record that is judged."""
+        """Yield (source, index, offset) of every offset that is judged."""
         for source in self.sources:
             for offset in range(max(source.due[0], source.start), min(source.due[1], source.end)):
                 yield source, offset - source.start, offset

@@ -1,7 +1,8 @@
-"""What lies behind an open transaction of somebody else: it is there, and nobody can read it yet, so nothing is missing for it.
+"""What lies behind an open transaction of another producer. It exists, but nobody can read it yet, so it is not missing.
 
-A worker writes in no transactions, so what hides its output is always another producer's. Kafka tells it by two ends of a
-partition: the last stable offset, at which reading stops, is the first of the open transaction, and lies before the log's end.
+A worker does not write in transactions, so a transaction that hides its output is always another producer's. Two ends of a
+partition show it: reading stops at the last stable offset, which is the first offset of the open transaction, and this lies
+before the log's end.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from deploy.verify.report import Report, Violation
 
 @dataclass
 class Undecided:
-    """hidden: partitions with an open transaction -> the offsets that cannot be read yet."""
+    """Notes partitions with an open transaction. `hidden` maps each to the offsets that cannot be read yet."""
 
     hidden: dict[Place, Span] = field(default_factory=dict)
 
     def spans(self, log: Log, topics: Sequence[str]) -> dict[Place, Span]:
-        """`log.spans`; notes where something that was there before lies behind their ends."""
-        tops = log.tops(topics)  # first: what comes meanwhile is no sign of a transaction
+        """Return `log.spans`, and note each partition whose end hides records that were there before."""
+        tops = log.tops(topics)  # read first: records that come in between do not mean a transaction
         spans = log.spans(topics)
         for place, span in spans.items():
             if tops[place] > span.end:
@@ -29,7 +30,7 @@ class Undecided:
         return spans
 
     def tell(self, outputs: dict[Place, Span], report: Report) -> None:
-        """Count and show what hides a worker's output. outputs: the spans of those partitions."""
+        """Count and note the transactions that hide a worker's output. outputs: The spans of the output partitions."""
         for place, span in sorted(self.hidden.items()):
             if place in outputs:
                 report.undecided += span.end - span.start

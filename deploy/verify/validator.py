@@ -1,8 +1,11 @@
-"""Is a source record acceptable? Judged by the published JSON Schemas and the rules that they cannot say.
+"""Decides whether a source record is acceptable, by the published JSON Schemas and the rules that they cannot express.
 
-Those rules: the value is UTF-8 JSON (RFC 8259: no NaN, no byte order mark, no lone surrogate) of at most 32 nested
-arrays and objects; the key is the body's user in the form of the setting `key` and places the record on its partition by
-murmur2; a rating lies on the scale; `time` is at most an hour after the append time, and not before the setting `min_time`.
+Those rules are:
+
+- The value is UTF-8 JSON (RFC 8259: no NaN, no byte order mark, no lone surrogate) of at most 32 nested arrays and objects.
+- The key is the body's user in the form of the setting `key`, and places the record on its partition by murmur2.
+- A rating lies on the scale.
+- `time` is at most one hour after the append time, and not before the setting `min_time`.
 """
 
 from __future__ import annotations
@@ -22,12 +25,21 @@ BEHAVIOURS = ("click", "rating", "comment")
 CLICK = 0
 HOUR_MS = 3_600_000
 
-_KEYS = 100_000  # whose partition is remembered: to work it out takes 3 us
+_KEYS = 100_000  # keys whose partition is remembered: computing it takes 3 us
 
 
 class Accepted(NamedTuple):
-    """What an acceptable event says. id, scene: "" where the producer gave none; value: NaN without one;
-    action: a click's, "" for none."""
+    """An acceptable event.
+
+    Attributes:
+        user: The record's key.
+        item: The item's id.
+        time: Epoch ms.
+        id: The event's id; "" if the producer gave none.
+        scene: The scene; "" if the producer gave none.
+        value: The rating; NaN without one.
+        action: A click's action; "" for none.
+    """
 
     user: bytes
     item: str
@@ -39,14 +51,21 @@ class Accepted(NamedTuple):
 
 
 class Misplaced(str):
-    """Why a record is not acceptable, where that is its partition alone: it may have been sent on."""
+    """Why a record is not acceptable, if only its partition is wrong: it may have been forwarded."""
 
     __slots__ = ()
 
 
 class Validator:
-    """Judges records of the three source topics. partitions: their count; rating_scale: (min, max), inclusive; oldest: epoch ms,
-    before which no `time` is taken; envelope: the setting; all three may have changed along the log. key: the setting."""
+    """Judges records of the three source topics.
+
+    Args:
+        partitions: Number of partitions of each topic.
+        rating_scale: (min, max), inclusive; a Setting if it has changed along the log.
+        oldest: Epoch ms, an earlier `time` is not accepted; a Setting if it has changed along the log.
+        envelope: The setting `envelope`; a Setting if it has changed along the log.
+        key: The setting `key`.
+    """
 
     def __init__(
         self,
@@ -67,7 +86,7 @@ class Validator:
     def validate(
         self, behaviour: int, partition: int, append_ms: int, key: bytes | None, value: bytes | None, offset: int = 0
     ) -> Accepted | str:
-        """One record -> what it says, or why it is not acceptable. offset: its own, where settings have changed."""
+        """Judge one record. Return its event, or why it is not acceptable. offset: Needed if settings have changed."""
         if key is None:
             return "null key"
         if not value:
@@ -81,17 +100,17 @@ class Validator:
             return found
         body = event_at(body, found.path)
         if not self._validators[behaviour].is_valid(body):
-            return "against the schema: " + self._first_error(behaviour, body)
+            return "it violates the schema: " + self._first_error(behaviour, body)
         if self.keys.of(body["user"]) != key:
             return "the key is not the body's user"
         if (belongs := self._partition(key)) != partition:
-            return Misplaced(f"on partition {partition}, its key belongs on {belongs}")
+            return Misplaced(f"it is on partition {partition}, but its key belongs on {belongs}")
         rating = body.get("value") if behaviour else None
         low, high = self._scale.at(behaviour, partition, offset, append_ms)
         if rating is not None and not low <= rating <= high:
-            return f"rating {rating} is not on the scale {low:g} to {high:g}"
+            return f"rating {rating} is not on the scale from {low:g} to {high:g}"
         if body["time"] > append_ms + HOUR_MS:
-            return "more than an hour in the future"
+            return "its time is more than an hour in the future"
         oldest = self._oldest.at(behaviour, partition, offset, append_ms)
         if body["time"] < oldest:
             return f"time {body['time']} is before {oldest} (min_time)"

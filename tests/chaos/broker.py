@@ -131,7 +131,7 @@ def not_there_at_the_start(kafka: FailingKafka, bundles: Path, folder: Path, see
         gave_up = time.monotonic() - began
         assert gave_up >= given
         *before, line = hasty.log.read_text().splitlines()
-        assert all("waits for a Kafka broker" in one for one in before), before
+        assert all("waiting for a Kafka broker" in one for one in before), before
         assert f"no Kafka broker answers at {settings.brokers}" in line
         for worker in trial.workers:
             trial.start(worker)

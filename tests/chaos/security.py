@@ -81,7 +81,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
             assert process.wait(40) == 69, f"{name}: {process.tail()}"
         finally:
             process.close()
-        lines = [line for line in process.log.read_text().splitlines() if "waits for a Kafka broker" not in line]
+        lines = [line for line in process.log.read_text().splitlines() if "waiting for a Kafka broker" not in line]
         assert len(lines) == 1, f"{name}: one clear line, not {lines}"
         assert said in lines[0], name
         assert "canary" not in lines[0], name

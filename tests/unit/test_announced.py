@@ -109,9 +109,9 @@ def test_send_warns_of_an_item_that_is_not_in_the_catalogue(
     out, err = capsys.readouterr()
     assert f"{kind}s" in out
     assert err == (
-        "freshet: the topic items has no item 'lost\\x1b[1m': the event is taken, but such an item is never recommended, and one "
-        "that the bundle does not know either says next to nothing about the user; freshet send item --item ID --title TITLE "
-        "announces it\n"
+        "freshet: the topic items has no item 'lost\\x1b[1m': the event was accepted, but such an item is never recommended, and "
+        "if the bundle does not know it either, the event has next to no effect; add it with freshet send item --item ID "
+        "--title TITLE\n"
     )
     send._send(SETTINGS, kind, {"user": "ada", "item": "known", **more}, None, as_json)
     assert capsys.readouterr().err == ""

@@ -17,7 +17,7 @@ from stream.inference.bundle import current
 from stream.settings import load
 
 SLOW = 0.01
-WAITS = "freshet: waits for a Kafka broker at 127.0.0.1:1, up to {} s\n"
+WAITS = "freshet: waiting for a Kafka broker at 127.0.0.1:1, up to {} s\n"
 
 
 def refuse(wait: int) -> None:

@@ -308,8 +308,8 @@ def test_verify_is_told_of_another_setting_than_its_own() -> None:
     ("before", "said"),
     [
         ("clicks/0/1", "--min-time-before clicks/0/1: expected PLACE=VALUE"),
-        ("clocks/0/1=off", "--min-time-before clocks/0/1=off: no partition of a source topic"),
-        ("clicks/9/1=off", "no partition of a source topic"),
+        ("clocks/0/1=off", "--min-time-before clocks/0/1=off: not a partition of a source topic"),
+        ("clicks/9/1=off", "not a partition of a source topic"),
         ("clicks/0/x=off", "expected topic/partition/offset, or a time"),
         ("soon=off", "expected topic/partition/offset, or a time"),
         ("clicks/0/1=soon", r"expected an ISO date \(2000-01-01\), epoch milliseconds, or off"),

@@ -147,7 +147,7 @@ def test_what_was_neither_sent_on_nor_set_aside_is_named(times: int, changed: di
     assert report.exit_code == 1
     assert report.kinds == {"unreported": 1}
     assert (report.unreported, report.forwarded) == (1, 0)
-    assert "neither sent on nor a dead letter" in report.violations[0].message
+    assert "neither forwarded nor set aside as a dead letter" in report.violations[0].message
     assert not report.conserved
 
 

@@ -80,8 +80,8 @@ def test_a_repeated_replay_leaves_every_item_that_is_there_as_it_is(broker: Brok
     assert broker.all("items") == before
     assert "0 items and 0 events sent" in said
     assert (
-        "6 items were there already; 3 of them are removed or otherwise than in DATA ('i0' removed, 'i1' unavailable, "
-        "'i2' changed): all are left as they are; --again sends them (with --limit 0 the items alone)" in said
+        "6 items were there already; 3 of them are removed or different from DATA ('i0' removed, 'i1' unavailable, "
+        "'i2' changed): all are left unchanged; --again sends them (with --limit 0 only the items)" in said
     )
 
 

@@ -109,7 +109,8 @@ def test_a_topic_that_is_too_large_is_not_read_and_this_is_said(
     assert not any("now" in one for one in json.loads(said.stdout)["items"])
     assert said.stderr == (
         "freshet: removed or unavailable items are not marked: the topic items has more than 4 "
-        "offsets; --titles reads it whole\n"
+        "offsets; --titles reads all of it
+"
     )
     assert "removed" in recommendations("--titles").stdout
 

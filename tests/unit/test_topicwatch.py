@@ -49,7 +49,7 @@ def test_the_same_topics_are_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("topic", KNOWN)
 def test_any_topic_with_another_id_was_recreated(monkeypatch: pytest.MonkeyPatch, topic: str) -> None:
-    with pytest.raises(LossError, match=f"topic {topic} was recreated: it has the id z, and had id of {topic} when"):
+    with pytest.raises(LossError, match=f"topic {topic} was recreated: it has the id z, but had id of {topic} when"):
         watch(monkeypatch, seen(KNOWN | {topic: "z"})).look()
 
 

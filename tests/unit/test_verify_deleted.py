@@ -99,7 +99,7 @@ def test_offsets_deleted_unread_are_named_where_nothing_tells_that_they_were_rec
         report = verify(skipped(), scope)
         assert [note.kind for note in report.notes] == ["deleted"]
         assert "records 40 to 239 were deleted" in report.notes[0].message
-        assert "no records" in report.notes[0].message
+        assert "aborted records" in report.notes[0].message
         assert (report.lost, report.applied) == (0, 20)
 
 
