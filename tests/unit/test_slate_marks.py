@@ -109,8 +109,7 @@ def test_a_topic_that_is_too_large_is_not_read_and_this_is_said(
     assert not any("now" in one for one in json.loads(said.stdout)["items"])
     assert said.stderr == (
         "freshet: removed or unavailable items are not marked: the topic items has more than 4 "
-        "offsets; --titles reads all of it
-"
+        "offsets; --titles reads all of it\n"
     )
     assert "removed" in recommendations("--titles").stdout
 
