@@ -263,7 +263,7 @@ def as_schema_1(manifest: dict[str, Any]) -> None:
         (lambda manifest: manifest["inputs"].update(actions=[""]), "inputs.actions"),
         (
             lambda manifest: manifest.update(schema=3, inputs=manifest["inputs"] | {"actions": ["skip", "skip"]}),
-            "inputs.actions: 'skip' stands there twice",
+            "inputs.actions: 'skip' occurs twice",
         ),
         (lambda manifest: manifest.pop("card"), "card"),
         (lambda manifest: manifest["blend"].update(last=65), "last"),

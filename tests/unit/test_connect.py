@@ -108,5 +108,5 @@ def test_it_is_said_which_settings_file_was_read(monkeypatch: pytest.MonkeyPatch
     assert said in str(error.value)
     with pytest.raises(BundleError) as missing:
         current(Path("bundles"))
-    assert f"bundles: {tmp_path / 'bundles' / 'CURRENT'} is not there" in str(missing.value)
+    assert f"bundles: {tmp_path / 'bundles' / 'CURRENT'} does not exist" in str(missing.value)
     assert said in str(missing.value)

@@ -133,7 +133,7 @@ def test_certificates_that_are_being_replaced_are_waited_for(
                 now += security.GRACE / 4
             assert ended == []
             assert watching.is_alive()
-            assert [one for one in caplog.messages if "waits" in one and "both.pem" in one]
+            assert [one for one in caplog.messages if "waiting up to" in one and "both.pem" in one]
             new.write_bytes(whole)
             new.replace(file)
             until_looked()
