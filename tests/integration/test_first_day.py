@@ -158,9 +158,9 @@ def test_from_an_empty_folder_to_a_slate(folder: Folder) -> None:
         line["message"]
         for log in logs
         for line in said(log)
-        if " taken" in line["message"] or " takes " in line["message"]
+        if " taken" in line["message"] or "; this one uses " in line["message"]
     ]
-    assert any("takes data/worker-2" in one for one in takes), takes
+    assert any("uses data/worker-2" in one for one in takes), takes
     assert any("web_port: 9464 is taken" in one for one in takes), takes
 
     folder.run("freshet replay DATA --rate 100")
