@@ -70,7 +70,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
         ("expired", {"certificate": "expired"}, {}, "certificate has expired"),
         ("stranger", {"certificate": "stranger"}, {}, "mismatch"),
         ("unknown", {"certificate": "unknown"}, {}, "unable to get local issuer certificate"),
-        ("plaintext", {"security_protocol": "PLAINTEXT"}, {"startup_timeout": 3.0}, "by PLAINTEXT"),
+        ("plaintext", {"security_protocol": "PLAINTEXT"}, {"startup_timeout": 3.0}, "with PLAINTEXT"),
     ]
     for name, values, more, said in cases:
         settings = kafka.settings("worker", mechanism, **values, prefix=admin.prefix, app_id=admin.app_id, **QUICK)  # type: ignore[arg-type]
