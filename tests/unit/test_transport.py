@@ -25,7 +25,7 @@ from stream.kafka.private_api import check_private_names
 from stream.kafka.truncation import Beside, decode, encode
 
 ROOT = Path(__file__).parents[2]
-ALLOWED = ("stream/kafka/", "stream/kafka/state_store.py", "stream/kafka/clients.py", "stream/process/supervision.py")
+ALLOWED = ("stream/kafka/", "stream/process/supervision.py")
 
 
 def test_everything_relied_on_is_there() -> None:
