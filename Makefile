@@ -53,7 +53,7 @@ lint: $(MADE) ## check ruff, format, strict types, import contracts, and that ge
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/contract/test_reference.py tests/unit/test_schemas.py
+	$(BIN)/python -m pytest -q tests/contract/test_reference.py tests/unit/scripts/test_schemas.py
 
 docs: $(MADE) ## build the documentation as a site in .site and check its links; open .site/index.html
 	$(BIN)/zensical build --strict --clean

@@ -1,4 +1,4 @@
-"""Every parser of freshet with the errors that it may end in: the targets of tests/unit/test_fuzz.py and of `make fuzz`.
+"""Every parser of freshet with the errors that it may end in: the targets of tests/unit/tests/test_fuzz.py and of `make fuzz`.
 
     python -m tests.fuzz [SECONDS] [TARGET...]
 

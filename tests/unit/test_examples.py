@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from models.data import read
+from tests.conftest import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def test_the_shop_of_the_tutorial_is_read(tmp_path: Path) -> None:

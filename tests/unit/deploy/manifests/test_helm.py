@@ -1,0 +1,173 @@
+"""The Helm chart: helm takes it, Kubernetes' own schemas take what it renders, and it agrees with the worker.
+
+helm, kubeconform and the Prometheus operator's definitions come by `make tools`; without them the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from stream.settings import Settings
+from tests.conftest import ROOT
+
+CHART = ROOT / "deploy" / "helm" / "freshet"
+BUNDLE = ("--set", "bundle.initImage=registry.example.org/bundle:1")
+ALL = (
+    *BUNDLE, "--set", "serviceMonitor.enabled=true", "--set", "prometheusRule.enabled=true", "--set", "secretName=kafka",
+    "--set", "prometheusRule.runbookUrl=https://git.example.org/runbook.md", "--set", "tlsSecretName=tls",
+    "--set", "settings.micro_batch=1000000", "--set-string", "settings.rating_scale=[1\\, 5]",
+)  # fmt: skip
+KUBERNETES = "1.33.0"
+OPERATORS = ("ServiceMonitor", "PrometheusRule")
+
+
+def tool(name: str) -> str:
+    found = os.environ.get(name.upper()) or shutil.which(name, path=str(ROOT / ".tools" / "bin")) or shutil.which(name)
+    if not found:
+        pytest.skip(f"{name} is not there: make tools")
+    return found
+
+
+def helm(*words: str, code: int = 0) -> str:
+    done = subprocess.run([tool("helm"), *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def rendered(*words: str) -> dict[str, Any]:
+    """Kind -> the object."""
+    text = helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *words)
+    return {one["kind"]: one for one in yaml.safe_load_all(text) if one}
+
+
+def refused(*words: str) -> str:
+    return helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *words, code=1)
+
+
+def test_helm_lints_it() -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), *BUNDLE)
+
+
+def judged(text: str, folder: Path, skipped: str, code: int) -> str:
+    """What kubeconform says of it by the schemas in the folder; it must end with the code."""
+    (folder / "all.yaml").write_text(text)
+    done = subprocess.run(
+        [tool("kubeconform"), "-strict", "-summary", "-skip", skipped,
+         "-schema-location", f"{folder}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json", str(folder / "all.yaml")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "6 resources found" in done.stdout
+    return done.stdout
+
+
+def everything() -> str:
+    return helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *ALL)
+
+
+def test_kubernetes_takes_what_it_renders(tmp_path: Path) -> None:
+    """kubeconform by the schemas of kubernetes-validate; the operator's own kinds have none there and are judged below."""
+    schemas = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{KUBERNETES}-local-strict"
+    for name in (
+        "_definitions",
+        "service-v1",
+        "serviceaccount-v1",
+        "statefulset-apps-v1",
+        "poddisruptionbudget-policy-v1",
+    ):
+        text = (schemas / f"{name}.json").read_text()  # their references are to a place of their own package
+        (tmp_path / f"{name}.json").write_text(
+            text.replace('"/api/_definitions.json', '"_definitions.json').replace('"$id"', '"x-id"')
+        )
+    text = everything()
+    for wrong, code in (("", 0), ("  replicass: 3\n", 1)):
+        changed = text.replace("  podManagementPolicy:", f"{wrong}  podManagementPolicy:")
+        assert "Skipped: 2" in judged(changed, tmp_path, ",".join(OPERATORS), code)
+
+
+def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
+    """kubeconform by the operator's own definitions of its kinds (scripts.kubernetes)."""
+    for kind in OPERATORS:
+        file = ROOT / ".tools" / "crds" / f"monitoring.coreos.com_{kind.lower()}s.yaml"
+        if not file.is_file():
+            pytest.skip("the operator's definitions are not there: make tools")
+        (version,) = (one for one in yaml.safe_load(file.read_text())["spec"]["versions"] if one["name"] == "v1")
+        schema = closed(version["schema"]["openAPIV3Schema"])
+        (tmp_path / f"{kind.lower()}-monitoring-v1.json").write_text(json.dumps(schema))
+    text, own = everything(), "Service,ServiceAccount,StatefulSet,PodDisruptionBudget"
+    assert "Valid: 2, Invalid: 0" in judged(text, tmp_path, own, 0)
+    for right, wrong, named in (
+        ("    - port: web\n", "    - prot: web\n", "ServiceMonitor"),
+        ("interval: 15s", "interval: 15 seconds", "ServiceMonitor"),
+        ("{targetLabel: job, replacement: freshet}", "{targetLabel: job, action: rename}", "ServiceMonitor"),
+        ("- alert:", "- alarm:", "PrometheusRule"),
+        ("for: ", "for: about ", "PrometheusRule"),
+        ("      expr: ", "      expression: ", "PrometheusRule"),
+    ):
+        assert right in text, right
+        said = judged(text.replace(right, wrong, 1), tmp_path, own, 1)
+        assert f"{named} t-freshet is invalid" in said, said
+
+
+def closed(schema: Any) -> Any:
+    """The schema of a definition, closed to fields that it does not name: the API server drops those in silence."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(of) for name, of in schema.items()}
+    if isinstance(made.get("properties"), dict) and not made.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def test_the_pod_agrees_with_the_worker() -> None:
+    found = rendered(*ALL)
+    pod = found["StatefulSet"]["spec"]["template"]["spec"]
+    (worker,) = pod["containers"]
+    assert pod["terminationGracePeriodSeconds"] > 30  # within which a worker is gone after SIGTERM
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"]["runAsUser"] == 10001  # the image's
+    assert worker["securityContext"]["readOnlyRootFilesystem"] is True
+    env = {one["name"]: one["value"] for one in worker["env"]}
+    assert {name.removeprefix("FRESHET_").lower() for name in env} <= {*Settings.model_fields, "secrets"}
+    assert (env["FRESHET_MICRO_BATCH"], env["FRESHET_RATING_SCALE"]) == ("1000000", "[1, 5]")
+    mounts = {one["mountPath"]: one for one in worker["volumeMounts"]}
+    assert env["FRESHET_DATA_DIR"].startswith("/var/lib/freshet/")
+    assert "readOnly" not in mounts["/var/lib/freshet"]
+    assert mounts[env["FRESHET_BUNDLES"]]["readOnly"] is True
+    assert mounts[env["FRESHET_SECRETS"]]["readOnly"] is True
+    assert worker["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert worker["livenessProbe"]["httpGet"]["path"] == worker["startupProbe"]["httpGet"]["path"] == "/healthz"
+    assert found["ServiceMonitor"]["spec"]["endpoints"][0]["relabelings"][0]["replacement"] == "freshet"
+    rules = [rule for group in found["PrometheusRule"]["spec"]["groups"] for rule in group["rules"]]
+    links = {rule["annotations"]["runbook_url"] for rule in rules if "alert" in rule}
+    assert all(link.startswith("https://git.example.org/runbook.md#freshet") for link in links)
+
+
+def test_the_chart_has_the_rules_as_they_are() -> None:
+    assert (CHART / "files" / "rules.yml").read_bytes() == (ROOT / "deploy/prometheus/rules/freshet.yml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "neither volume nor initImage"),
+        ((*BUNDLE, "--set", "bundle.volume.emptyDir.medium=Memory"), "both volume and initImage"),
+        ((*BUNDLE, "--set", "settings.sasl_password=x"), "sasl_password"),
+        ((*BUNDLE, "--set", "terminationGracePeriodSeconds=20"), "terminationGracePeriodSeconds"),
+        ((*BUNDLE, "--set", "replica=3"), "replica"),
+        ((*BUNDLE, "--set", "settings.data_dir=/x"), "data_dir"),
+    ],
+)
+def test_wrong_values_are_named(words: tuple[str, ...], named: str) -> None:
+    assert named in refused(*words)
