@@ -11,7 +11,7 @@ from deploy.verify import Report, check
 from stream.core.errors import REASONS, RecordError
 from stream.pipeline.dead_letter import DeadLetters
 from tests.unit.deploy.verify.test_dead_letters import lettered
-from tests.unit.deploy.verify.test_verify import change_slate, small
+from tests.unit.deploy.verify.worlds import change_slate, small
 from tests.unit.synthetic import NOW, World, partition_of
 
 USER = b"carol"

@@ -8,13 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.verify import Report, check
+from stream.core import state as interest
 from stream.core.errors import RecordError
 from stream.pipeline.dead_letter import MAX_HEADERS, MAX_VALUE, DeadLetters
-from tests.unit.deploy.verify.test_verify import poison, small
-from tests.unit.synthetic import NOW, Headers, World, partition_of
+from tests.unit.deploy.verify.worlds import (
+    ALICE,
+    BOB,
+    named,
+    poison,
+    red,
+    small,
+    verify,
+)
+from tests.unit.synthetic import NOW, Headers, Row, World, partition_of
 
 USER = "carol"
+
 HOME = partition_of(USER)
 
 
@@ -29,12 +38,10 @@ def lettered(key: bytes | None, value: bytes | None, headers: Headers = ()) -> W
     return world
 
 
-def verify(world: World) -> Report:
-    return check(world.log, world.settings)
-
-
 SENT: tuple[tuple[str, bytes], ...] = (("trace", b"1"), ("original-record", b"clicks/0/7"), ("trace", b"2"))
+
 LARGE = b"{" + b"x" * MAX_VALUE
+
 KINDS = [
     (USER.encode(), b"{", ()),
     (None, None, ()),
@@ -57,6 +64,7 @@ def test_what_the_worker_keeps_is_what_the_check_expects(
 
 
 NAMES = st.sampled_from(["a", "b", "original-record", "__rec.errors.x", "n" * 200])
+
 SIZES = st.sampled_from([0, 1, 299, 300, 301, 1000, MAX_HEADERS - 211, MAX_HEADERS - 11, MAX_HEADERS])
 
 
@@ -126,3 +134,120 @@ def test_a_letter_of_an_event_that_the_model_fails_on_holds_it(changed: dict[str
     assert report.kinds == {"dead-letter": 1}, report.violations
     assert says in report.violations[0].message
     assert report.inference == 1
+
+
+def good_event_set_aside(world: World) -> None:
+    _, partition, offset = world.send(0, BOB)
+    row = world.log.topics["clicks"][partition][offset]
+    world.letter("clicks", row, "the worker did not like it")
+    world._read["clicks", partition] = offset + 1
+    world.commit()
+
+
+def applied_and_set_aside(world: World) -> None:
+    world.letter("clicks", world.log.topics["clicks"][partition_of(ALICE)][0], "and yet it was applied")
+
+
+def missing_letter(world: World) -> None:
+    world.log.topics["dead-letters"][partition_of("carol")].clear()
+
+
+def letter_of_nothing(world: World) -> None:
+    world.letter("clicks", Row(0, 777, NOW, None, None), "no such record")
+
+
+def changed_letter(world: World) -> None:
+    found = world.log.topics["dead-letters"][partition_of("carol")]
+    found[0] = found[0]._replace(value=b"something else")
+
+
+def letter_of_another_key(world: World) -> None:
+    found = world.log.topics["dead-letters"][partition_of("carol")]
+    found[0] = found[0]._replace(key=b"dave")
+
+
+def test_one_good_event_in_a_thousand_set_aside_is_seen() -> None:
+    world = World()
+    for number in range(1000):
+        world.send(0, f"u{number % 50}")
+    partition = partition_of("u7")
+    rows = world.log.topics["clicks"][partition]
+    place = max(place for place, row in enumerate(rows) if row.key == b"u7")
+    kept = rows[place]
+    rows[place] = kept._replace(value=b"{")
+    world.work()
+    rows[place] = kept
+    letters = world.log.topics["dead-letters"][partition]
+    letters[0] = letters[0]._replace(value=kept.value)
+    assert set(verify(world).kinds) == {"valid-dead-letter", "lost"}
+
+
+def erased_letter(world: World) -> None:
+    world.log.append(world.settings.dead_letters_topic, partition_of("carol"), b"carol", None)
+
+
+def letter_on_another_partition(world: World) -> None:
+    found = world.log.topics["dead-letters"][partition_of("carol")][0]
+    world.log.append("dead-letters", 1 - partition_of("carol"), found.key, found.value, found.headers)
+
+
+def letter_of_an_item(world: World) -> None:
+    world.letter(world.settings.items_topic, Row(0, 0, NOW, b"item-1", b"{"), "no item", "catalogue")
+
+
+MUTANTS: list[tuple[Callable[[World], None], set[str]]] = [
+    (good_event_set_aside, {"valid-dead-letter", "lost"}),
+    (applied_and_set_aside, {"valid-dead-letter"}),
+    (missing_letter, {"unreported"}),
+    (letter_of_nothing, {"dead-letter"}),
+    (changed_letter, {"dead-letter"}),
+    (letter_of_another_key, {"dead-letter"}),
+]
+
+
+@pytest.mark.parametrize(("mutate", "kinds"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_mutant_is_red_for_the_right_reason(mutate: Callable[[World], None], kinds: set[str]) -> None:
+    red(mutate, kinds)
+
+
+FORGERIES: list[tuple[Callable[[World], None], str, str]] = [
+    (erased_letter, "dead-letter", "headers"),
+    (letter_on_another_partition, "dead-letter", "not a place in this source partition"),
+    (letter_of_an_item, "dead-letter", "names an item's record"),
+]
+
+
+@pytest.mark.parametrize(("forge", "kind", "says"), FORGERIES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_forged_record_is_named_and_breaks_nothing_else(forge: Callable[[World], None], kind: str, says: str) -> None:
+    named(forge, kind, says)
+
+
+def test_an_event_that_the_model_fails_on_is_counted_apart() -> None:
+    world = small()
+    poison(world)
+    report = verify(world)
+    assert report.violations == []
+    assert (report.inference, report.lost, report.dead_letters) == (1, 0, 1)
+    assert report.conserved
+    assert report.exit_code == 0
+
+
+def test_a_users_first_event_may_be_one_that_the_model_fails_on() -> None:
+    world = small()
+    world.states[b"eve"] = interest.new(bytes(range(16)), 16)
+    poison(world, user="eve")
+    report = verify(world)
+    assert report.violations == []
+    assert (report.inference, report.exit_code) == (1, 0)
+
+
+def test_only_the_stage_inference_excuses() -> None:
+    world = small()
+    poison(world, "validate")
+    assert set(verify(world).kinds) == {"valid-dead-letter", "lost"}
+
+
+def test_an_applied_event_is_no_poison_event() -> None:
+    world = small()
+    world.letter("clicks", world.log.topics["clicks"][partition_of(ALICE)][0], "and yet it was applied", "inference")
+    assert set(verify(world).kinds) == {"valid-dead-letter"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.verify import Report, check
-from tests.unit.deploy.verify.test_verify import eventful, poison, small
+from tests.unit.deploy.verify.worlds import eventful, poison, small
 from tests.unit.stream.pipeline.test_misplaced import copy, record
 from tests.unit.synthetic import World, partition_of
 

@@ -1,0 +1,37 @@
+"""How `freshet verify` reads times and offsets on its command line."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from deploy.cli.commands import verify as command
+
+
+@pytest.mark.parametrize(
+    ("said", "epoch_ms"),
+    [
+        ("1700000000000", 1_700_000_000_000),
+        ("2023-11-14T22:13:20", 1_700_000_000_000),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000_000),
+        ("2023-11-14", 1_699_920_000_000),
+    ],
+)
+def test_times_of_the_command(said: str, epoch_ms: int) -> None:
+    assert command.time_of(said) == epoch_ms
+
+
+@pytest.mark.parametrize(
+    "said", ["clicks", "clicks/0", "clicks/٣/1", "clicks/0/٣", "clicks/x/1", "clicks/0/-1", "/0/1", "clicks/0/1/2"]
+)
+def test_an_offset_that_names_nothing(said: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        command.start_of(said)
+
+
+def test_an_offset_of_the_command() -> None:
+    assert command.start_of("p-clicks/3/12") == (("p-clicks", 3), 12)
+    with pytest.raises(typer.BadParameter):
+        command.time_of("yesterday")
+    with pytest.raises(typer.BadParameter):
+        command.time_of("١٧٠٠٠٠٠٠٠٠٠٠٠")  # digits, but not of ASCII
