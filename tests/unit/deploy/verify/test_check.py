@@ -8,16 +8,7 @@ import pytest
 
 from deploy.verify import check
 from stream.core.errors import TopologyError
-from tests.unit.deploy.verify.worlds import (
-    ALICE,
-    BOB,
-    committed_unread,
-    eventful,
-    red,
-    slates,
-    small,
-    verify,
-)
+from tests.unit.deploy.verify.worlds import ALICE, BOB, committed_unread, eventful, red, slates, small, verify
 from tests.unit.synthetic import World
 
 

@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from stream.core import state as interest
 from stream.core.errors import RecordError
 from stream.pipeline.dead_letter import MAX_HEADERS, MAX_VALUE, DeadLetters
-from tests.unit.deploy.verify.worlds import (
-    ALICE,
-    BOB,
-    named,
-    poison,
-    red,
-    small,
-    verify,
-)
+from tests.unit.deploy.verify.worlds import ALICE, BOB, named, poison, red, small, verify
 from tests.unit.synthetic import NOW, Headers, Row, World, partition_of
 
 USER = "carol"

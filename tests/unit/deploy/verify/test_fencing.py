@@ -8,13 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.verify.fencing import CLAIM
-from tests.unit.deploy.verify.worlds import (
-    ALICE,
-    named,
-    small,
-    states,
-    verify,
-)
+from tests.unit.deploy.verify.worlds import ALICE, named, small, states, verify
 from tests.unit.synthetic import NOW, World, partition_of
 
 

@@ -34,7 +34,7 @@ from stream.core.fencing_log import (
 )
 from stream.core.keys import UTF8
 from stream.kafka.store_identity import NOTE_KEY
-from tests.unit.stream.kafka.test_fencing import Log, Writer
+from tests.unit.stream.kafka.changelogs import Log, Writer
 from tests.unit.synthetic import NOW, Row, World, partition_of
 
 EVIL = "e" * 32

@@ -13,12 +13,7 @@ from deploy.verify.local_store import OFFSET_KEY
 from stream.core import state as interest
 from stream.core.errors import DataError
 from stream.kafka.fenced_users import NOTES
-from tests.unit.deploy.verify.worlds import (
-    ALICE,
-    eventful,
-    small,
-    states,
-)
+from tests.unit.deploy.verify.worlds import ALICE, eventful, small, states
 from tests.unit.synthetic import World, partition_of
 
 

@@ -10,11 +10,7 @@ import pytest
 
 from deploy.verify import Report, Scope, check
 from stream.core.errors import DataError
-from tests.unit.deploy.verify.worlds import (
-    ALICE,
-    eventful,
-    small,
-)
+from tests.unit.deploy.verify.worlds import ALICE, eventful, small
 from tests.unit.synthetic import PARTITIONS, World, partition_of
 
 

@@ -9,11 +9,7 @@ from pathlib import Path
 
 from deploy.verify import Report, scope
 from tests.conftest import ROOT
-from tests.unit.deploy.verify.worlds import (
-    committed_unread,
-    small,
-    verify,
-)
+from tests.unit.deploy.verify.worlds import committed_unread, small, verify
 
 
 def test_the_report_as_json() -> None:

@@ -9,15 +9,7 @@ import pytest
 from deploy.verify import Scope, check, scope
 from stream.core import state as interest
 from stream.core.errors import DataError
-from tests.unit.deploy.verify.worlds import (
-    ALICE,
-    eventful,
-    forgotten_event,
-    missing_slate,
-    states,
-    verify,
-    wrong_chain,
-)
+from tests.unit.deploy.verify.worlds import ALICE, eventful, forgotten_event, missing_slate, states, verify, wrong_chain
 from tests.unit.synthetic import NOW, PARTITIONS, World, partition_of
 
 

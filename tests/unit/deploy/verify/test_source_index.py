@@ -6,11 +6,7 @@ import pytest
 
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.validator import Validator
-from tests.unit.deploy.verify.worlds import (
-    ALICE,
-    eventful,
-    verify,
-)
+from tests.unit.deploy.verify.worlds import ALICE, eventful, verify
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, partition_of
 
 

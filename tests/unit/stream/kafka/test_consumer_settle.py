@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
+from faust.types import TP
+
 from stream.kafka.batch import MicroBatch
+from stream.kafka.consumer import SourceConsumer
 from tests.unit.stream.kafka.test_offset_gaps import CLICKS, Broker, consumer_of
 
 
@@ -52,3 +56,115 @@ def test_without_one_that_lingers_nothing_more_comes() -> None:
         assert consumer.sent == []
 
     asyncio.run(run())
+
+
+def test_the_last_commit_is_not_one_that_began_before_the_last_micro_batch_ended() -> None:
+    """Faust's `commit` joins the commit under way: at a stop or a rebalance that would leave the newest offsets out."""
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        consumer.app = SimpleNamespace(client_only=False)
+        consumer._commit_fut = None
+        consumer.loop = asyncio.get_running_loop()
+        finished, committed = [1], []
+        answer = asyncio.Event()
+
+        async def force_commit(topics: Any, start_new_transaction: bool = True) -> bool:
+            offset = finished[-1]
+            await answer.wait()
+            committed.append(offset)
+            return True
+
+        consumer.force_commit = force_commit
+        under_way = asyncio.ensure_future(consumer.commit())
+        await asyncio.sleep(0)
+        finished.append(2)
+        last = asyncio.ensure_future(consumer.commit_finished())
+        await asyncio.sleep(0)
+        answer.set()
+        await asyncio.gather(under_way, last)
+        assert committed == [1, 2]
+
+    asyncio.run(check())
+
+
+def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
+    """Else nothing would call the pipeline any more: `wake` relies on the micro-batch that is on its way."""
+
+    async def check() -> None:
+        sent: list[MicroBatch] = []
+
+        async def put(batch: MicroBatch) -> None:
+            sent.append(batch)
+
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        vars(consumer).update(
+            app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
+            epoch=1, _max=500, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False,
+            _pending=MicroBatch(1), _next={TP("clicks", 0): 0}, _get_active_partitions=lambda: {TP("clicks", 0)},
+        )  # fmt: skip
+        lingering = consumer._pending
+        consumer.finish({}, hold={TP("clicks", 0)})
+        consumer.wake()
+        assert not sent
+        await consumer._fetch_once()
+        assert sent == [lingering]
+        assert lingering.sent
+
+    asyncio.run(check())
+
+
+def test_a_rebalance_waits_for_what_is_held_back() -> None:
+    """A micro-batch that was handed over is finished, then the rest of the time is the pipeline's; a lingering one is let go."""
+
+    async def check() -> None:
+        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        batch = MicroBatch(1)
+        batch.sent = True
+        sent: list[MicroBatch] = []
+
+        async def put(batch: MicroBatch) -> None:
+            sent.append(batch)
+
+        vars(consumer).update(
+            app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
+            epoch=1, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False, _pending=batch,
+        )  # fmt: skip
+        consumer._guard = lambda: None
+        steps: list[str] = []
+
+        async def drained(seconds: float) -> bool:
+            assert 0 < seconds < 5
+            steps.append("drained")
+            return True
+
+        async def work() -> None:
+            await asyncio.sleep(0)
+            assert consumer.take(batch)
+            await asyncio.sleep(0)
+            steps.append("finished")
+            consumer.finish({}, hold=set())
+
+        consumer.drained = drained
+        await asyncio.gather(consumer.settle(5), work())
+        assert steps == ["finished", "drained"]
+        lingering = consumer._pending = MicroBatch(1)
+        await consumer.settle(5)
+        await asyncio.sleep(0)
+        assert sent  # an empty one, which calls the pipeline
+        assert lingering not in sent
+
+    asyncio.run(check())
+
+
+def test_nothing_is_begun_in_a_rebalance_while_the_worker_stops() -> None:
+    """Whatever asks the consumer's thread then may wait for ever, and the stop with it."""
+
+    def asked(partition: int) -> int:
+        raise AssertionError("a partition is opened")
+
+    consumer: Any = SourceConsumer.__new__(SourceConsumer)
+    consumer.prepare = asked
+    consumer.hold()
+    consumer.app = SimpleNamespace()  # without a lease that could be granted
+    asyncio.run(consumer.on_partitions_assigned({TP("x-changelog", 0)}))

@@ -49,3 +49,18 @@ def test_a_process_that_stood_still_is_named_whatever_the_broker_did(
         said
         == "no heartbeat for 30.0 s: this process stood still for 28.0 s, and another worker may own our partitions"
     )
+
+
+def test_the_lease_runs_out_at_three_quarters_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("stream.kafka.lease.steady", lambda: now)
+    lease = Lease(10.0)
+    lease.check()  # nothing assigned: nothing to guard
+    lease.grant()
+    now = 107.0
+    lease.check()
+    now = 108.0
+    with pytest.raises(LeaseError):
+        lease.check()
+    lease.release()
+    lease.check()
