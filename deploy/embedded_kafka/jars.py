@@ -5,7 +5,11 @@ Run `python -m deploy.embedded_kafka.jars` to rewrite the lock after a change of
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -35,17 +39,43 @@ def java() -> str:
 
 
 def classpath() -> list[Path]:
-    """Return Kafka's jars, each verified. Raises DownloadError if a download fails or a jar does not match the lock."""
-    return _verified(_resolve(), _locked())
+    """Return Kafka's jars, each verified. Raises DownloadError if a download fails or a jar does not match the lock.
+
+    One process at a time: jgo takes a folder that another process is still filling for a complete one. A folder that an
+    interrupted process left incomplete is filled again.
+    """
+    locked = _locked()
+    with _one_process():
+        jars = _resolve()
+        if locked.keys() - {jar.name for jar in jars}:
+            jars = _resolve(update=True)
+        return _verified(jars, locked)
 
 
-def _resolve() -> list[Path]:
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """Wait until no other process of this user looks for jars."""
+    folder = Path(os.environ.get("JGO_CACHE_DIR") or Path.home() / ".cache" / "jgo")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "freshet.lock").open("w")
+    except OSError as error:
+        raise DownloadError(
+            f"Kafka's jars: {folder} cannot be written ({error.strerror}); set JGO_CACHE_DIR to a folder that can"
+        ) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _resolve(*, update: bool = False) -> list[Path]:
+    """Return the jars that jgo finds; `update` makes it build its folder of them again."""
     try:
         import jgo
     except ImportError:
         raise DownloadError(_NOT_INSTALLED) from None
     try:
-        environment = jgo.build(COORDINATES)
+        environment = jgo.build(COORDINATES, update=update)
     except Exception as error:  # jgo raises whatever its transport raises
         reason = " ".join(str(error).split())[:300]
         raise DownloadError(

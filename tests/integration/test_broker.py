@@ -123,6 +123,33 @@ def test_a_download_that_fails_is_named(tmp_path: Path) -> None:
     refused(done, 69, "cannot be fetched", "is there a network?")
 
 
+def jars_found(cache: Path) -> subprocess.Popen[str]:
+    """A process that looks for the jars with its links to them in `cache`."""
+    code = "from deploy.embedded_kafka import jars; print(len(jars.classpath()))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {"JGO_CACHE_DIR": str(cache)}, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_processes_that_fetch_jars_at_the_same_time_all_get_them(kafka: Any, tmp_path: Path) -> None:
+    found = [process.communicate(timeout=120)[0] for process in [jars_found(tmp_path) for _ in range(4)]]
+    assert found == [f"{len(jars.classpath())}\n"] * 4
+
+
+def test_jars_that_an_interrupted_process_did_not_fetch_are_fetched(kafka: Any, tmp_path: Path) -> None:
+    all_jars, _ = jars_found(tmp_path).communicate(timeout=120)
+    for jar in sorted(tmp_path.rglob("*.jar"))[::2]:
+        jar.unlink()
+    assert jars_found(tmp_path).communicate(timeout=120)[0] == all_jars
+
+
+def test_a_cache_that_cannot_be_written_is_named(kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JGO_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(DownloadError, match=r"file cannot be written .*; set JGO_CACHE_DIR to a folder that can"):
+        jars.classpath()
+
+
 def test_a_jar_that_is_not_the_locked_one_never_runs(
     kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 DURING_IMPORTS = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it from the start
 sys.argv = ["freshet", "topics", "check"]
 
 class Slow:
@@ -25,6 +26,7 @@ import deploy.cli.main
 """
 AT_THE_END = """
 import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["freshet", "topics", "check"]
 import deploy.cli.main, deploy.clients.admin
 
