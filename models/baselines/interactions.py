@@ -19,17 +19,9 @@ def interactions(training: TrainingData) -> csr_matrix:
 
 def taken(rows: Histories, places: Rows, items: int) -> csr_matrix:
     """Return f32 [Q, items + 1]: 1 if the user of a place chose an item before it."""
-    line, at = earlier(rows, places)
+    line, at = rows.earlier(places)
     counted = rows.choice[at]
     return _binary(line[counted], rows.item[at[counted]], (len(places), items + 1))
-
-
-def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
-    """Return all earlier events of the places' users, oldest first, as index of the place and place of the event."""
-    starts = rows.begins(places)
-    counts = places - starts
-    line = np.repeat(np.arange(len(places)), counts)
-    return line, np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)
 
 
 def learned_users(training: TrainingData, rows: Histories) -> Callable[[Rows], Rows]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.data.histories import Floats, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
+from models.metrics.popularity import popularity
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,5 @@ class Popularity:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> PopularityRanker:
-        """Count the choices. The seed has no effect."""
-        counted = training.rows.item[training.use & training.rows.choice]
-        counts = np.bincount(counted, minlength=len(training.items) + 1).astype(np.float32)
-        counts[0] = 0.0
-        return PopularityRanker(counts)
+        """Count the choices, whatever their actions. The seed has no effect."""
+        return PopularityRanker(popularity(training.rows, len(training.items), training.use, weighted=False))

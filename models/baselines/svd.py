@@ -20,11 +20,11 @@ import surprise
 import torch
 
 from models.baselines.interactions import learned_users
-from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
-from models.data.histories import Histories, Rows
+from models.baselines.ratings import Ratings, rated_before, ratings
+from models.data.histories import Doubles, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
+from models.rating_prediction.library import require_pairs
 from models.training.tuning import Chosen, Settings, search
-from stream.core.errors import DataError
 
 FOLD: Final = 2.0  # ridge of the fold-in
 BIAS_FOLD: Final = 5.0  # pull of a new user's bias to 0, counted in ratings
@@ -130,9 +130,7 @@ class SvdPp:
     ) -> Chosen:
         """Fit as `Svd` does. Raises DataError above PAIRS."""
         like = ratings(training, seed)
-        pairs = int((np.bincount(like.user).astype(np.int64) ** 2).sum())
-        if pairs > PAIRS:
-            raise DataError(f"svdpp: not run: found {pairs:,} pairs of ratings of one user, expected at most {PAIRS:,}")
+        require_pairs(like.user, PAIRS)
         trainset = like.trainset()
 
         def fit(settings: Settings) -> SvdRanker:

@@ -16,8 +16,8 @@ import torch
 from scipy.sparse import csc_matrix, csr_matrix
 
 from models.baselines.interactions import learned_users
-from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
-from models.data.histories import Histories, Rows
+from models.baselines.ratings import Ratings, rated_before, ratings
+from models.data.histories import Doubles, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError

@@ -17,6 +17,9 @@ Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Doubles = NDArray[np.float64]
 
+Encode = Callable[[Sequence[str]], Floats]
+"""Encodes texts as f32 [n, X]; "" becomes zeros."""
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -58,6 +61,16 @@ class Histories:
         """Return i64, shaped as `places`: the first event of each place's user."""
         return self.starts[np.searchsorted(self.starts, places, side="right") - 1]
 
+    def earlier(self, positions: Rows) -> tuple[Rows, Rows]:
+        """Return all events of the users of `positions` i64 [Q] before them, oldest first: number of the position, event.
+
+        Both are i64 of one length; the numbers are 0 to Q - 1 in order.
+        """
+        begins = self.begins(positions)
+        counts = positions - begins
+        line = np.repeat(np.arange(len(positions)), counts)
+        return line, np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts - begins, counts)
+
     def first(self) -> Flags:
         """Return bool [E]: is it the user's first event?"""
         flags = np.zeros(len(self.item), np.bool_)
@@ -70,14 +83,14 @@ def histories(
     held: pl.DataFrame | None,
     item_ids: Sequence[str],
     spec: InputSpec,
-    encode: Callable[[list[str]], Floats],
+    encode: Encode,
 ) -> Histories:
     """Convert both parts of a split to rows.
 
     Args:
         held: The held-out part. None if only the training part may be read.
         item_ids: Item ids; item_ids[i] has row i + 1.
-        encode: Texts -> f32 [n, X], "" -> zeros.
+        encode: Encodes the texts.
     """
     table = train.with_columns(held=pl.lit(False))
     if held is not None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
-from models.data.histories import Flags, Rows
+from models.data.histories import Doubles, Flags, Rows
 from models.evaluation.compare import Comparison, Outcome
 from models.interfaces import EvalTask, TrainingData
 from models.metrics.bootstrap import drawn_means, ends
-from models.metrics.metrics import ACCURACY, POPULARITY, Doubles, accuracy, activity_groups, popularity_groups, spread
+from models.metrics.metrics import ACCURACY, POPULARITY, accuracy, activity_groups, popularity_groups, spread
 from models.metrics.popularity import popularity
 from models.training.degenerate import notes
 
@@ -156,8 +155,7 @@ def by_group(
 
 def training_counts(training: TrainingData) -> Rows:
     """Return i64 [N + 1]: how often each item was chosen in the training part."""
-    rows = replace(training.rows, weight=None)  # every choice counts the same, whatever its weight
-    return popularity(rows, len(training.items), training.use).astype(np.int64)
+    return popularity(training.rows, len(training.items), training.use, weighted=False).astype(np.int64)
 
 
 def training_events(task: EvalTask) -> Rows:

@@ -10,8 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from models.data.histories import Rows
-from models.metrics.metrics import Doubles
+from models.data.histories import Doubles, Rows
 
 DRAWS: Final = 2000
 AT_ONCE: Final = 50  # draws held in memory at a time

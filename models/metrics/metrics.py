@@ -15,10 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.histories import Floats, Rows
-from models.metrics.ranks import Ranks
+from models.data.histories import Doubles, Floats, Rows
+from models.metrics.ranks import Ranks, gains, hits
 
-Doubles = NDArray[np.float64]
 Lists = NDArray[np.int32]
 
 CUTS: Final = (5, 10, 20)
@@ -31,11 +30,10 @@ def accuracy(rank: Ranks) -> dict[str, Doubles]:
     """Compute every metric of ACCURACY, f64 [Q], from ranks i64 [Q]."""
     out: dict[str, Doubles] = {}
     for k in CUTS:
-        hit = (rank < k).astype(np.float64)
-        near = np.minimum(rank, k).astype(np.float64)
+        hit = hits(rank, k)
         out[f"HR@{k}"] = hit
-        out[f"NDCG@{k}"] = hit / np.log2(near + 2.0)
-        out[f"MRR@{k}"] = hit / (near + 1.0)
+        out[f"NDCG@{k}"] = gains(rank, k)
+        out[f"MRR@{k}"] = hit / (np.minimum(rank, k) + 1.0)
         out[f"precision@{k}"] = hit / k
         out[f"F1@{k}"] = 2.0 * hit / (k + 1)
     return out

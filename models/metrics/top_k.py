@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.data.histories import Flags, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, silent
-from models.metrics.ranks import MISSED, QUERIES, Ranks, worst_ranks
+from models.metrics.ranks import MISSED, Ranks, scored, worst_ranks
 from stream.core.errors import DataError
 
 TOP: Final = 20
@@ -48,22 +48,22 @@ def recommended(
     means that the item is not recommended.
     """
     rank, top = np.full(len(places), MISSED), np.zeros((len(places), TOP), np.int32)
-    for at in range(0, len(places), QUERIES):
-        some = places[at : at + QUERIES]
-        scores = score(some).clone()
+
+    def finite(some: Rows) -> Tensor:
+        scores = score(some)
         if scores.isnan().any() or scores.isposinf().any():
             raise DataError(f"{name}: scores that are not finite numbers")
+        return scores
+
+    for batch, scores in scored(rows, places, finite, filter_seen=filter_seen):
         scores[:, 0] = -torch.inf
         if candidates is not None:
-            lines = candidates if candidates.ndim == 1 else candidates[_groups(groups)[at : at + QUERIES]]
+            lines = candidates if candidates.ndim == 1 else candidates[_groups(groups)[batch]]
             scores.masked_fill_(~torch.from_numpy(lines), -torch.inf)
-        if filter_seen:
-            line, seen = seen_before(rows, some)
-            scores[torch.from_numpy(line), torch.from_numpy(seen)] = -torch.inf
-        rank[at : at + len(some)] = worst_ranks(scores, torch.from_numpy(rows.item[some])).numpy()
+        rank[batch] = worst_ranks(scores, torch.from_numpy(rows.item[places[batch]])).numpy()
         row = first(scores, min(TOP, scores.shape[1]))
-        top[at : at + len(some), : row.shape[1]] = torch.where(scores.gather(1, row).isneginf(), 0, row).numpy()
-        report("ranking", at + len(some), len(places), name)
+        top[batch, : row.shape[1]] = torch.where(scores.gather(1, row).isneginf(), 0, row).numpy()
+        report("ranking", batch.stop, len(places), name)
     return Lists(rank, top)
 
 
@@ -79,15 +79,6 @@ def first(scores: Tensor, count: int) -> Tensor:
     row = chosen.nonzero()[:, 1].reshape(len(scores), count)  # in row order
     order = scores.gather(1, row).sort(dim=1, descending=True, stable=True).indices
     return row.gather(1, order)
-
-
-def seen_before(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
-    """Return all items that the users of the places saw before them, as index of the place and row of the item."""
-    starts = rows.begins(places)
-    counts = places - starts
-    line = np.repeat(np.arange(len(places)), counts)
-    at = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts - starts, counts)
-    return line, rows.item[at]
 
 
 def _groups(groups: Rows | None) -> NDArray[Any]:

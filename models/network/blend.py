@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Floats, Histories, Rows
@@ -57,7 +56,7 @@ def no_neighbours(items: int = 0) -> Neighbours:
     return Neighbours(np.zeros((items + 1, 0), np.int64), np.zeros((items + 1, 0), np.float32))
 
 
-def log_popularity(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_popularity(counts: Floats) -> Floats:
     """Turn interactions f32 [N + 1] into log(1 + count) minus its mean over the rows that have any.
 
     Rows without interactions, and row 0, get 0.

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Histories, Rows
@@ -33,7 +32,7 @@ class Round(NamedTuple):
     c: Tensor
 
 
-def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: NDArray[np.int64]) -> Tensor:
+def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: Rows) -> Tensor:
     """Return what the recurrence reads of the events at `places` (any shape), [*places, width].
 
     `items` is f32 [N + 1, D].

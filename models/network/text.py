@@ -16,15 +16,14 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from models.data.histories import Floats
 
 TEXT_DIM: Final = 384
 MAX_TOKENS: Final = 64  # tokens of a text that BERT reads, in training and in serving
 BATCH_TOKENS: Final = 2048  # padded tokens in one forward pass
 CACHE: Final = Path(".cache/text")
-
-Floats = NDArray[np.float32]
 
 
 def no_progress(done: int, total: int) -> None:

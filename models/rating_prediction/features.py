@@ -19,8 +19,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import Ridge
 
-from models.data.histories import Flags, Floats, Rows
-from models.rating_prediction.table import Doubles, RatingTable
+from models.data.histories import Doubles, Flags, Floats, Rows
+from models.rating_prediction.table import RatingTable
 
 ITEM: Final = 4.0  # pull of an item's bias to 0, counted in ratings
 USER: Final = 5.0

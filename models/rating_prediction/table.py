@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet
-from models.data.histories import Floats, Rows
+from models.data.histories import Doubles, Encode, Floats, Rows
 from models.interfaces import LeftOut
 from stream.core.errors import DataError
 from stream.core.features import item_text
-
-Doubles = NDArray[np.float64]
 
 FOLDS: Final = 5
 LATE: Final = 0.2  # share of the ratings, the latest, that is the test part of the time split
@@ -54,7 +51,7 @@ class RatingTable:
         return len(self.text)
 
 
-def rating_table(data: DataSet, encode: Callable[[Sequence[str]], Floats]) -> RatingTable:
+def rating_table(data: DataSet, encode: Encode) -> RatingTable:
     """Return all events with a value (ratings, reviews) on items of the catalogue.
 
     Raises DataError if there are too few, or if all have the same value.

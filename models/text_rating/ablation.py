@@ -9,12 +9,13 @@ from typing import Any, Final
 import numpy as np
 
 from models.data import DataSet
+from models.data.histories import Doubles, Encode
 from models.interfaces import ProgressCallback, silent
+from models.metrics.errors import error_figures
 from models.network.text import TextEncoder
-from models.text_rating.corpus import Doubles, corpus, split_users
+from models.text_rating.corpus import corpus, split_users
 from models.text_rating.head import HeadSettings, RatingHead, read_values
-from models.text_rating.learn import Encode, Material, best_head, learn
-from models.text_rating.scores import figures
+from models.text_rating.learn import Material, best_head, learn
 from models.text_rating.tuned import TuneSettings
 
 BASE: Final = "frozen up to 4"
@@ -60,7 +61,7 @@ def reading_ablation(
         said[name] = [one.values(texts) for one in made]
         seconds[name] = float(np.mean([one.seconds for one in made]))
     errors = {name: np.stack(each) - truth for name, each in said.items()}
-    table = figures(errors, users, BASE)
+    table = error_figures(errors, users, BASE)
     for name, value in seconds.items():
         table[name]["seconds"] = value
     return {"data": data.name, "part": "validation", "comments": len(truth), "seeds": list(seeds), "variants": table}

@@ -9,14 +9,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet
-from models.data.histories import Rows
+from models.data.histories import Doubles, Rows
 from stream.core.errors import DataError
 from stream.core.messages import COMMENT
-
-Doubles = NDArray[np.float64]
 
 VALIDATION: Final = 0.2  # shares of the users
 TEST: Final = 0.25

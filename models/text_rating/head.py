@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data.histories import Floats
-from models.text_rating.corpus import Doubles
+from models.data.histories import Doubles, Floats
 
 STEPS: Final = 300
 OUTPUTS: Final = ("expectation", "regression")

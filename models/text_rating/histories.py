@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from models.data.histories import Floats, Histories, histories
-from models.text_rating.corpus import Doubles
+from models.data.histories import Doubles, Encode, Floats, Histories, histories
 from models.text_rating.reading import Reading
 from stream.core.features import InputSpec
 
@@ -19,7 +18,7 @@ def read_histories(
     held: pl.DataFrame | None,
     item_ids: Sequence[str],
     spec: InputSpec,
-    encode: Callable[[list[str]], Floats],
+    encode: Encode,
     reading: Reading | None,
 ) -> Histories:
     """Return `models.data.histories.histories` with the read values in the inputs. With reading None nothing is read.
@@ -28,7 +27,7 @@ def read_histories(
     """
     texts: list[str] = []
 
-    def remembered(asked: list[str]) -> Floats:
+    def remembered(asked: Sequence[str]) -> Floats:
         texts.extend(asked)
         return encode(asked)
 

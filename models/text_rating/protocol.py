@@ -14,14 +14,15 @@ from typing import Any, Final
 import numpy as np
 
 from models.data import DataSet
+from models.data.histories import Doubles, Encode
 from models.interfaces import ProgressCallback, silent
+from models.metrics.errors import error_figures
 from models.network.text import TextEncoder
 from models.text_rating.ablation import CHOSEN
 from models.text_rating.baselines import constant, tfidf_ridge
-from models.text_rating.corpus import Doubles, corpus, split_users
+from models.text_rating.corpus import corpus, split_users
 from models.text_rating.head import HeadSettings, read_values
-from models.text_rating.learn import Encode, Material, best_head, learn
-from models.text_rating.scores import figures
+from models.text_rating.learn import Material, best_head, learn
 from models.text_rating.tuned import TuneSettings
 from stream.core.errors import DataError
 
@@ -101,7 +102,7 @@ def _tables(material: Material, said: dict[str, dict[str, list[Doubles]]]) -> di
     out: dict[str, dict[str, Any]] = {}
     for part, models in said.items():
         errors = {name: np.stack(each) - material.values(part) for name, each in models.items()}
-        for name, found in figures(errors, material.corpus.user[getattr(material.parts, part)], NAME).items():
+        for name, found in error_figures(errors, material.corpus.user[getattr(material.parts, part)], NAME).items():
             entry = out.setdefault(name, {})
             entry[part] = {metric: round(found[metric], 4) for metric in ("RMSE", "MAE")}
             if part == "test":

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.data.histories import Doubles
 from models.network.text import TEXT_DIM, load_bert
-from models.text_rating.corpus import Doubles
 from models.text_rating.head import HeadSettings, RatingHead
 from models.text_rating.tuned import Feed, TunedReader, TuneSettings
 from stream.core.errors import DataError

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data.histories import Floats, Rows
+from models.data.histories import Doubles, Floats, Rows
 from models.interfaces import ProgressCallback, silent
 from models.network.text import load_bert, load_tokenizer
 from models.text_rating.augment import drop_words, shuffle_sentences
-from models.text_rating.corpus import Doubles
 from models.text_rating.head import HeadSettings, RatingHead, class_weights, fit_head
 from stream.core.errors import DataError
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Flags, Histories, Rows
@@ -107,7 +106,7 @@ def batches(pieces: Pieces, states: int, draw: np.random.Generator) -> list[Rows
     return [made[place] for place in draw.permutation(len(made))]
 
 
-def hold_validation(rows: Histories, last: int) -> tuple[Flags, NDArray[np.int64]]:
+def hold_validation(rows: Histories, last: int) -> tuple[Flags, Rows]:
     """Hold back the last choices of each user for early stopping.
 
     Users with fewer than last + 3 choices are trained on whole. With last = 0 nothing is held back.

@@ -10,8 +10,7 @@ import polars as pl
 
 from models.data.histories import Flags, Rows
 from models.interfaces import EvalTask, TrainingData
-from models.metrics.ranks import QUERIES
-from models.metrics.top_k import seen_before
+from models.metrics.ranks import batches, seen_before
 from models.training.batching import following
 from stream.core.errors import DataError
 
@@ -72,14 +71,14 @@ def rankable(task: EvalTask) -> Rows:
     """Return i64 [Q]: how many items are ranked at each place."""
     size = len(task.training.items) + 1
     out = np.empty(len(task.places), np.int64)
-    for at in range(0, len(task.places), QUERIES):
-        some = task.places[at : at + QUERIES]
+    for batch in batches(task.places):
+        some = task.places[batch]
         left: Flags = np.ones((len(some), size), np.bool_)
         if task.candidates is not None:
-            left &= task.candidates if task.groups is None else task.candidates[task.groups[at : at + QUERIES]]
+            left &= task.candidates if task.groups is None else task.candidates[task.groups[batch]]
         if task.filter_seen:
             line, seen = seen_before(task.rows, some)
             left[line, seen] = False
         left[:, 0] = False
-        out[at : at + len(some)] = left.sum(1)
+        out[batch] = left.sum(1)
     return out

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet, split_last
 from models.data.actions import often
 from models.data.choices import require_choices
 from models.data.dataset import fingerprint
+from models.data.histories import Floats
 from models.interfaces import ProgressCallback, TrainingData, silent
 from models.metrics.popularity import popularity
 from models.metrics.ranks import gains, hits, popularity_ranks, ranks
@@ -190,7 +190,7 @@ def run_of(
     )
 
 
-def item_vectors(data: DataSet, encoder: TextEncoder, report: ProgressCallback = silent) -> NDArray[np.float32]:
+def item_vectors(data: DataSet, encoder: TextEncoder, report: ProgressCallback = silent) -> Floats:
     """Return the BERT vectors of the catalogue, f32 [N + 1, X]. Row 0 is zeros."""
     texts = [item_text(item.title, item.text, item.categories) for item in data.items]
     vectors = encoder.encode(texts, _told(report, "item texts"))

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models.data.histories import Histories, Rows
+from models.data.histories import Flags, Histories, Rows
 from models.interfaces import TrainingData
 from models.metrics.ranks import Ranks, gains, hits, ranks
 from models.network.network import InterestNetwork
@@ -152,7 +151,7 @@ class Fitting:
         self._draw.bit_generator.state = state["draw"]
         torch.set_rng_state(state["torch"])
 
-    def _step(self, rows: Histories, places: Rows, real: NDArray[np.bool_], h: Tensor, c: Tensor) -> tuple[float, int]:
+    def _step(self, rows: Histories, places: Rows, real: Flags, h: Tensor, c: Tensor) -> tuple[float, int]:
         """Take one step on the events at `places` [B, T]. Return its loss and how many states had a target."""
         answer = self._targets[places]  # [B, T]
         asked = torch.from_numpy(real & (answer != UNKNOWN))

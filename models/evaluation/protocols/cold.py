@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 
 from models.data import DataSet
-from models.evaluation.protocols.parts import Encode, left_out, ordered, share_of, training_and_rows, with_validation
+from models.data.histories import Encode
+from models.evaluation.protocols.parts import left_out, ordered, share_of, training_and_rows, with_validation
 from models.interfaces import EvalTask
 from stream.core.errors import DataError
 

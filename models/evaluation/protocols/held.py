@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from models.data import DataSet
-from models.data.histories import Flags
+from models.data.histories import Encode, Flags
 from models.data.split import LEAST, held_last
-from models.evaluation.protocols.parts import Encode, Ordered, left_out, ordered, training_and_rows
+from models.evaluation.protocols.parts import Ordered, left_out, ordered, training_and_rows
 from models.interfaces import EvalTask
 from stream.core.errors import DataError
 

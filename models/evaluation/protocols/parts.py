@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet
 from models.data.actions import often
 from models.data.choices import choices, require_choices
-from models.data.histories import Flags, Floats, Histories, Rows, histories
+from models.data.histories import Encode, Flags, Floats, Histories, Rows, histories
 from models.interfaces import LeftOut, TrainingData
 from models.network.text import TEXT_DIM
 from stream.core.errors import DataError
 from stream.core.features import UNKNOWN, InputSpec, item_text, refused
 from stream.core.messages import SOURCE_TOPICS
-
-Encode = Callable[[list[str]], Floats]
-"""Encodes texts as f32 [n, X]; "" becomes zeros."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ def _not_a_choice(topic: str, counted: Sequence[str]) -> str:
     return f"{topic} without a value: not choices" if topic in counted else f"{topic}: not among --choices"
 
 
-def share_of(values: NDArray[np.int64], share: float, seed: int) -> Rows:
+def share_of(values: Rows, share: float, seed: int) -> Rows:
     """Draw that share of the values by the seed, at least one, and sort it."""
     size = max(1, round(share * len(values)))
     return np.sort(np.random.default_rng(seed).permutation(values)[:size])
@@ -171,7 +167,7 @@ def remembering(encode: Encode) -> Encode:
     """
     known: dict[str, Floats] = {}
 
-    def remembered(texts: list[str]) -> Floats:
+    def remembered(texts: Sequence[str]) -> Floats:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
             known.update(zip(new, encode(new), strict=True))

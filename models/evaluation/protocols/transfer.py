@@ -18,9 +18,8 @@ import numpy as np
 import polars as pl
 
 from models.data import DataSet
-from models.data.histories import Flags, Histories, Rows, histories
+from models.data.histories import Encode, Flags, Histories, Rows, histories
 from models.evaluation.protocols.parts import (
-    Encode,
     Ordered,
     left_out,
     ordered,
