@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor, nn
 
 from models.data.histories import Floats
 
@@ -126,7 +127,11 @@ def mean_pool(model: Any, tokens: Sequence[Sequence[int]]) -> Floats:
         mask[place, : len(one)] = 1
     with torch.inference_mode():
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, L, 384]
-        weight = mask[:, :, None].to(hidden.dtype)
-        mean = (hidden * weight).sum(1) / weight.sum(1)
-        pooled: Floats = torch.nn.functional.normalize(mean, dim=-1).numpy()
-    return pooled
+        vectors: Floats = pooled(hidden, mask).numpy()
+    return vectors
+
+
+def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Compute text vectors f32 [B, T] of unit length from the last layer's outputs [B, L, T] and their mask i64 [B, L]."""
+    weight = mask[:, :, None].to(hidden.dtype)
+    return nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)

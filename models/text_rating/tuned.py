@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.data.histories import Doubles, Floats, Rows
 from models.interfaces import ProgressCallback, silent
-from models.network.text import load_bert, load_tokenizer
+from models.network.text import load_bert, load_tokenizer, pooled
 from models.text_rating.augment import drop_words, shuffle_sentences
 from models.text_rating.head import HeadSettings, RatingHead, class_weights, fit_head
 from stream.core.errors import DataError
@@ -77,8 +77,7 @@ class TunedReader(nn.Module):
     def vector(self, hidden: Tensor, mask: Tensor, layers: int) -> Tensor:
         """Compute the text vector f32 [B, T] from the outputs of the first `layers` layers."""
         hidden = self._layers(hidden, mask, range(layers, len(self.bert.encoder.layer)))
-        weight = mask[:, :, None].to(hidden.dtype)
-        return nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
+        return pooled(hidden, mask)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.head(self.vector(self.trunk(ids, mask, 0), mask, 0))  # type: ignore[no-any-return]
