@@ -25,8 +25,8 @@ class PopularityRanker:
         """Score by the counts, the same for every user."""
         scores = torch.from_numpy(self.counts)[None]
 
-        def score(places: Rows) -> torch.Tensor:
-            return scores.expand(len(places), -1)
+        def score(positions: Rows) -> torch.Tensor:
+            return scores.expand(len(positions), -1)
 
         return score
 

@@ -90,21 +90,21 @@ def values(rows: Histories, at: Rows, scale: tuple[float, float]) -> Doubles:
     return rounded
 
 
-def rated_before(rows: Histories, places: Rows, like: Ratings) -> csr_matrix:
-    """Return f64 [Q, N + 1]: what the user of each place rated before it.
+def rated_before(rows: Histories, positions: Rows, like: Ratings) -> csr_matrix:
+    """Return f64 [Q, N + 1]: what the user of each position rated before it.
 
     If nothing is rated: 1s for what was chosen.
     """
-    line, at = rows.earlier(places)
+    line, at = rows.earlier(positions)
     counted: Flags = rows.choice[at] & ((rows.numbers[at, 1] > 0) if like.rated else np.bool_(True))
     line, at = line[counted], at[counted]
     value = values(rows, at, like.scale) if like.rated else np.ones(len(at))
-    return last_values(line, rows.item[at], value, (len(places), like.items + 1))
+    return last_values(line, rows.item[at], value, (len(positions), like.items + 1))
 
 
 def last_values(row: Rows, column: Rows, value: Doubles, shape: tuple[int, int]) -> csr_matrix:
     """Return a sparse f64 matrix. If a pair occurs twice, the later value counts. Zeros are kept as entries."""
     pair = row * shape[1] + column
-    _, place = np.unique(pair[::-1], return_index=True)
-    keep = np.sort(len(pair) - 1 - place)
+    _, last = np.unique(pair[::-1], return_index=True)
+    keep = np.sort(len(pair) - 1 - last)
     return csr_matrix((value[keep].astype(np.float64), (row[keep], column[keep])), shape)

@@ -4,8 +4,8 @@ Y. Koren, Factorization meets the neighborhood, KDD 2008. N. Hug, Surprise, JOSS
 ratings, not to rank, and are in a ranking table only for reference.
 
 Users are folded in. A learned vector p_u serves if interactions.learned_users allows it. If not, p_u is the ridge
-solution over the items rated before the place, (Q'Q + FOLD I) p = Q'(r - mu - b_u - b_i), where b_u is their shrunken
-mean residual. The y_j of SVD++ are always summed over the user's items before the place.
+solution over the items rated before the position, (Q'Q + FOLD I) p = Q'(r - mu - b_u - b_i), where b_u is their shrunken
+mean residual. The y_j of SVD++ are always summed over the user's items before the position.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class SvdRanker:
         """Score by b_i + q_i . (p_u + |I|^-1/2 sum of y_j). mu and b_u are the same for all items and are left out."""
         learned_at = learned_users(self.training, rows)
 
-        def score(places: Rows) -> torch.Tensor:
-            had = rated_before(rows, places, self.like)
-            learned = learned_at(places)
+        def score(positions: Rows) -> torch.Tensor:
+            had = rated_before(rows, positions, self.like)
+            learned = learned_at(positions)
             count = np.diff(had.indptr)
-            added = np.zeros((len(places), self.items.shape[1]))
+            added = np.zeros((len(positions), self.items.shape[1]))
             if self.implicit is not None:
                 had_flags = had.copy()
                 had_flags.data[:] = 1.0

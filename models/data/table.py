@@ -146,8 +146,8 @@ def blocks(
                     rows.append(_row(path, columns, separator, number, line.split(separator)))
                 continue
             since = since if opened else number
-            turns = line.count('"') % 2 == 1  # an odd number of quotes opens a record, or closes it
-            goes_on = bool(opened) != turns
+            toggles = line.count('"') % 2 == 1  # an odd number of quotes opens a record, or closes it
+            goes_on = bool(opened) != toggles
             opened.append(line)
             if not goes_on:
                 rows.append(_row(path, columns, separator, since, split("\n".join(opened), separator)))

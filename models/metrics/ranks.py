@@ -19,22 +19,24 @@ MISSED = np.iinfo(np.int64).max
 """Rank of an item that cannot be in the slate: it is unknown, was seen before, or its score is not a finite number."""
 
 
-def batches(places: Rows) -> Iterator[slice]:
-    """Yield slices of `places`, QUERIES at a time."""
-    for at in range(0, len(places), QUERIES):
-        yield slice(at, min(at + QUERIES, len(places)))
+def batches(positions: Rows) -> Iterator[slice]:
+    """Yield slices of `positions`, QUERIES at a time."""
+    for at in range(0, len(positions), QUERIES):
+        yield slice(at, min(at + QUERIES, len(positions)))
 
 
-def seen_before(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
-    """Return all items that the users of the places saw before them, as index of the place and row of the item."""
-    line, event = rows.earlier(places)
+def seen_before(rows: Histories, positions: Rows) -> tuple[Rows, Rows]:
+    """Return all items that the users of the positions saw before them, as index of the position and row of the item."""
+    line, event = rows.earlier(positions)
     return line, rows.item[event]
 
 
-def scored(rows: Histories, places: Rows, score: Scorer, *, filter_seen: bool = True) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the places in batches, each with scores of its own, f32 [q, N + 1]; -inf for items that are not ranked."""
-    for batch in batches(places):
-        some = places[batch]
+def scored(
+    rows: Histories, positions: Rows, score: Scorer, *, filter_seen: bool = True
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the positions in batches, each with scores of its own, f32 [q, N + 1]; -inf for items that are not ranked."""
+    for batch in batches(positions):
+        some = positions[batch]
         scores = score(some).clone()
         if filter_seen:
             line, seen = seen_before(rows, some)
@@ -42,11 +44,11 @@ def scored(rows: Histories, places: Rows, score: Scorer, *, filter_seen: bool = 
         yield batch, scores
 
 
-def ranks(rows: Histories, places: Rows, score: Scorer, *, filter_seen: bool = True) -> Ranks:
-    """Rank the item of each event at `places`, from 0, by `worst_ranks`. score: places [Q] -> f32 [Q, N + 1]."""
-    out = np.full(len(places), MISSED)
-    for batch, scores in scored(rows, places, score, filter_seen=filter_seen):
-        out[batch] = worst_ranks(scores, torch.from_numpy(rows.item[places[batch]])).numpy()
+def ranks(rows: Histories, positions: Rows, score: Scorer, *, filter_seen: bool = True) -> Ranks:
+    """Rank the item of each event at `positions`, from 0, by `worst_ranks`. score: positions [Q] -> f32 [Q, N + 1]."""
+    out = np.full(len(positions), MISSED)
+    for batch, scores in scored(rows, positions, score, filter_seen=filter_seen):
+        out[batch] = worst_ranks(scores, torch.from_numpy(rows.item[positions[batch]])).numpy()
     return out
 
 
@@ -67,10 +69,10 @@ def worst_ranks(scores: Tensor, wanted: Tensor) -> Tensor:
     return torch.where((wanted > 0) & own[:, 0].isfinite(), others.sum(1) - 1, MISSED)
 
 
-def popularity_ranks(counts: Floats, rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:
+def popularity_ranks(counts: Floats, rows: Histories, positions: Rows, *, filter_seen: bool = True) -> Ranks:
     """Compute ranks from one score per item, the same for every user. `counts` is f32 [N + 1]."""
     scores = torch.from_numpy(counts)[None]
-    return ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
+    return ranks(rows, positions, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
 
 
 def hits(of: Ranks, k: int = 10) -> Doubles:

@@ -1,4 +1,4 @@
-"""What a fitted model recommends at each place, and the rank of what the user took there, in batches of places."""
+"""What a fitted model recommends at each position, and the rank of what the user took there, in batches of positions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Lists(NamedTuple):
 @torch.no_grad()
 def recommended(
     rows: Histories,
-    places: Rows,
+    positions: Rows,
     score: Scorer,
     *,
     filter_seen: bool = True,
@@ -41,13 +41,13 @@ def recommended(
     name: str = "model",
     report: ProgressCallback = silent,
 ) -> Lists:
-    """Rank the items at `places` of `rows`. For `candidates` and `groups` see models.interfaces.EvalTask.
+    """Rank the items at `positions` of `rows`. For `candidates` and `groups` see models.interfaces.EvalTask.
 
     Ranks are by `models.metrics.ranks.worst_ranks`. In the lists, of equal scores the item of the lower row comes
     first, as in serving. Raises DataError if a score is NaN or infinite: the model has diverged. -inf is allowed and
     means that the item is not recommended.
     """
-    rank, top = np.full(len(places), MISSED), np.zeros((len(places), TOP), np.int32)
+    rank, top = np.full(len(positions), MISSED), np.zeros((len(positions), TOP), np.int32)
 
     def finite(some: Rows) -> Tensor:
         scores = score(some)
@@ -55,15 +55,15 @@ def recommended(
             raise DataError(f"{name}: scores that are not finite numbers")
         return scores
 
-    for batch, scores in scored(rows, places, finite, filter_seen=filter_seen):
+    for batch, scores in scored(rows, positions, finite, filter_seen=filter_seen):
         scores[:, 0] = -torch.inf
         if candidates is not None:
             lines = candidates if candidates.ndim == 1 else candidates[_groups(groups)[batch]]
             scores.masked_fill_(~torch.from_numpy(lines), -torch.inf)
-        rank[batch] = worst_ranks(scores, torch.from_numpy(rows.item[places[batch]])).numpy()
+        rank[batch] = worst_ranks(scores, torch.from_numpy(rows.item[positions[batch]])).numpy()
         row = first(scores, min(TOP, scores.shape[1]))
         top[batch, : row.shape[1]] = torch.where(scores.gather(1, row).isneginf(), 0, row).numpy()
-        report("ranking", batch.stop, len(places), name)
+        report("ranking", batch.stop, len(positions), name)
     return Lists(rank, top)
 
 
@@ -83,5 +83,5 @@ def first(scores: Tensor, count: int) -> Tensor:
 
 def _groups(groups: Rows | None) -> NDArray[Any]:
     if groups is None:
-        raise ValueError("candidates by group need `groups`, the group of each place: this is a bug")
+        raise ValueError("candidates by group need `groups`, the group of each position: this is a bug")
     return groups

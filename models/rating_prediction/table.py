@@ -68,11 +68,11 @@ def rating_table(data: DataSet, encode: Encode) -> RatingTable:
             "different values"
         )
     names = sorted({name for item in data.items for name in item.categories or ()})
-    place = {name: at for at, name in enumerate(names)}
+    column = {name: at for at, name in enumerate(names)}
     category = np.zeros((len(data.items), max(1, len(names))), np.float32)
     for at, item in enumerate(data.items):
         for name in item.categories or ():
-            category[at, place[name]] = 1.0
+            category[at, column[name]] = 1.0
     text = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     return RatingTable(
         events["user"].rank("dense").to_numpy().astype(np.int64) - 1,
@@ -111,7 +111,7 @@ def unit(rows: Floats) -> Floats:
 
 
 def folds(table: RatingTable, split: str, seed: int) -> Iterator[tuple[Rows, Rows]]:
-    """Yield (training, test) places i64, each in time order.
+    """Yield (training, test) positions i64, each in time order.
 
     random: FOLDS of them. time: one, with the last LATE of all ratings as test.
     """

@@ -47,20 +47,20 @@ def reading_ablation(
     material = Material(found, split_users(found), (encode or TextEncoder().encode)(found.texts))
     truth, texts = material.values("validation"), material.texts("validation")
     users = found.user[material.parts.validation]
-    said: dict[str, list[Doubles]] = {}
+    predicted: dict[str, list[Doubles]] = {}
     seconds: dict[str, float] = {}
     head, _ = best_head(material, HeadSettings())
-    said["head on the frozen vector"] = [_of(head, material)] * len(seeds)
+    predicted["head on the frozen vector"] = [_of(head, material)] * len(seeds)
     balanced, _ = best_head(material, HeadSettings(balanced=True))
-    said["head on the frozen vector, class-balanced"] = [_of(balanced, material)] * len(seeds)
+    predicted["head on the frozen vector, class-balanced"] = [_of(balanced, material)] * len(seeds)
     for name, settings in VARIANTS.items():
         made = [
-            learn(material, settings, seed, lambda *told, name=name: report(f"{name}, {told[0]}", *told[1:]))
+            learn(material, settings, seed, lambda stage, *rest, name=name: report(f"{name}, {stage}", *rest))
             for seed in seeds
         ]
-        said[name] = [one.values(texts) for one in made]
+        predicted[name] = [one.values(texts) for one in made]
         seconds[name] = float(np.mean([one.seconds for one in made]))
-    errors = {name: np.stack(each) - truth for name, each in said.items()}
+    errors = {name: np.stack(each) - truth for name, each in predicted.items()}
     table = error_figures(errors, users, BASE)
     for name, value in seconds.items():
         table[name]["seconds"] = value

@@ -21,7 +21,7 @@ LEAST_USERS: Final = 12
 
 
 class Parts(NamedTuple):
-    """The three parts: places i64 in a corpus, ascending. No user is in two parts."""
+    """The three parts: positions i64 in a corpus, ascending. No user is in two parts."""
 
     train: Rows
     validation: Rows
@@ -93,4 +93,4 @@ def split_users(found: Corpus, seed: int = 0, shares: Sequence[float] = (VALIDAT
     part[order[: cuts[0]]] = 1
     part[order[cuts[0] : cuts[1]]] = 2
     of = part[found.user]
-    return Parts(*(np.flatnonzero(of == place) for place in range(3)))
+    return Parts(*(np.flatnonzero(of == number) for number in range(3)))

@@ -38,7 +38,7 @@ def read_histories(
     lacking[rows.comment[_lack(rows)]] = True
     values = np.full(len(texts), np.nan)
     wanted = np.flatnonzero(lacking)
-    values[wanted] = reading.values([texts[place] for place in wanted.tolist()], spec.rating_scale)
+    values[wanted] = reading.values([texts[row] for row in wanted.tolist()], spec.rating_scale)
     return read_in(rows, spec, values)
 
 
@@ -47,15 +47,15 @@ def read_in(rows: Histories, spec: InputSpec, values: Doubles) -> Histories:
 
     `values` is f64 [M], the rating in each text of `rows.vectors`, NaN for none.
     """
-    places = _lack(rows)
-    read = values[rows.comment[places]]
-    places, read = places[~np.isnan(read)], read[~np.isnan(read)]
+    positions = _lack(rows)
+    read = values[rows.comment[positions]]
+    positions, read = positions[~np.isnan(read)], read[~np.isnan(read)]
     numbers = rows.numbers.copy()
-    for place, value in zip(places.tolist(), read.tolist(), strict=True):
-        numbers[place, :2] = spec.numbers(value, -1)[:2]
+    for position, value in zip(positions.tolist(), read.tolist(), strict=True):
+        numbers[position, :2] = spec.numbers(value, -1)[:2]
     return replace(rows, numbers=numbers)
 
 
 def _lack(rows: Histories) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return the places of the comments that have a text but no value."""
+    """Return the positions of the comments that have a text but no value."""
     return np.flatnonzero((rows.comment > 0) & (rows.numbers[:, 1] == 0))

@@ -50,37 +50,37 @@ def reading_protocol(
         raise DataError("the protocol `reading` needs at least one seed")
     found = corpus(data)
     material = Material(found, split_users(found), (encode or TextEncoder().encode)(found.texts))
-    said: dict[str, dict[str, list[Doubles]]] = {part: {} for part in ("validation", "test")}
+    predicted: dict[str, dict[str, list[Doubles]]] = {part: {} for part in ("validation", "test")}
     seconds: dict[str, float] = {}
 
-    def keep(name: str, began: float, **values: Doubles) -> None:
+    def add(name: str, began: float, **values: Doubles) -> None:
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
         for part, value in values.items():
             if not np.isfinite(value).all():
                 raise DataError(f"{name}: predictions of the {part} part that are not finite numbers")
-            said[part].setdefault(name, []).append(np.clip(value, *found.scale))
+            predicted[part].setdefault(name, []).append(np.clip(value, *found.scale))
 
-    sizes = {part: len(material.values(part)) for part in said}
+    sizes = {part: len(material.values(part)) for part in predicted}
     for kind in ("mean", "median"):
         began = time.monotonic()
-        keep(kind, began, **{part: constant(material.values("train"), kind, size) for part, size in sizes.items()})
+        add(kind, began, **{part: constant(material.values("train"), kind, size) for part, size in sizes.items()})
     began = time.monotonic()
     report("TF-IDF and ridge", 0, 1, "")
-    words, tries = tfidf_ridge(
+    ridge, tries = tfidf_ridge(
         material.texts("train"), material.values("train"), material.texts("validation"), material.values("validation")
     )
-    keep("tfidf-ridge", began, **{part: words.predict(material.texts(part)) for part in said})
+    add("tfidf-ridge", began, **{part: ridge.predict(material.texts(part)) for part in predicted})
     began = time.monotonic()
     head, chosen = best_head(material, HeadSettings())
-    rows = {part: getattr(material.parts, part) for part in said}
-    keep("frozen-head", began, **{part: read_values(head, material.vectors[at]) for part, at in rows.items()})
+    rows = {part: getattr(material.parts, part) for part in predicted}
+    add("frozen-head", began, **{part: read_values(head, material.vectors[at]) for part, at in rows.items()})
     trained = 0.0
     for seed in seeds:
         reading = learn(material, settings, seed, report)
         trained += reading.seconds
-        keep(NAME, time.monotonic(), **{part: reading.values(material.texts(part)) for part in said})
+        add(NAME, time.monotonic(), **{part: reading.values(material.texts(part)) for part in predicted})
     seconds[NAME] = trained / len(seeds)
-    models = _tables(material, said)
+    models = _tables(material, predicted)
     for name, value in seconds.items():
         models[name]["seconds"] = round(value, 2)
     return {
@@ -93,14 +93,14 @@ def reading_protocol(
             part: len(np.unique(found.user[rows]))
             for part, rows in zip(material.parts._fields, material.parts, strict=True)
         },
-        "chosen": {"tfidf-ridge": {**words.settings, "tries": tries}, "frozen-head": {"penalty": chosen.penalty}},
+        "chosen": {"tfidf-ridge": {**ridge.settings, "tries": tries}, "frozen-head": {"penalty": chosen.penalty}},
         "models": models,
     }
 
 
-def _tables(material: Material, said: dict[str, dict[str, list[Doubles]]]) -> dict[str, dict[str, Any]]:
+def _tables(material: Material, predicted: dict[str, dict[str, list[Doubles]]]) -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
-    for part, models in said.items():
+    for part, models in predicted.items():
         errors = {name: np.stack(each) - material.values(part) for name, each in models.items()}
         for name, found in error_figures(errors, material.corpus.user[getattr(material.parts, part)], NAME).items():
             entry = out.setdefault(name, {})

@@ -55,9 +55,9 @@ class Reading:
         Values are stretched from the reading's own scale to `scale`. By default they stay on its own.
         """
         out = np.full(len(texts), np.nan)
-        real = [place for place, text in enumerate(texts) if text]
+        real = [row for row, text in enumerate(texts) if text]
         feed = Feed(self.reader, self.settings.frozen)
-        out[real] = feed.read(feed.of([texts[place] for place in real]))
+        out[real] = feed.read(feed.of([texts[row] for row in real]))
         (low, high), (least, most) = self.scale, scale or self.scale
         return least + (out - low) * (most - least) / (high - low)
 

@@ -84,8 +84,8 @@ class TunedReader(nn.Module):
 
     def _layers(self, hidden: Tensor, mask: Tensor, which: range) -> Tensor:
         hides = (1.0 - mask[:, None, None, :].to(hidden.dtype)) * torch.finfo(hidden.dtype).min
-        for place in which:
-            found = self.bert.encoder.layer[place](hidden, attention_mask=hides)
+        for number in which:
+            found = self.bert.encoder.layer[number](hidden, attention_mask=hides)
             hidden = found[0] if isinstance(found, tuple) else found
         return hidden
 
@@ -142,7 +142,7 @@ def tune(
     weight = class_weights(values, balanced=settings.head.balanced)
     fixed = not settings.words and not settings.sentences
     feed = Feed(reader, settings.frozen)
-    kept = feed.of(texts) if fixed else []
+    fixed_inputs = feed.of(texts) if fixed else []
     watching = feed.of(watched)
 
     def rmse() -> float:
@@ -150,7 +150,7 @@ def tune(
 
     curve, best, best_at = [rmse()], copy.deepcopy(reader.state_dict()), 0
     for epoch in range(1, settings.epochs + 1):
-        inputs = kept if fixed else feed.of([_other(text, settings, draw) for text in texts])
+        inputs = fixed_inputs if fixed else feed.of([_other(text, settings, draw) for text in texts])
         reader.head.train()
         trained.train()
         for done, rows in batches([len(one) for one in inputs], settings.batch, draw):
@@ -196,9 +196,9 @@ class Feed:
         self._reader.eval()
         with torch.no_grad():
             for some in by_length(tokens):
-                ids, mask = padded([tokens[place] for place in some])
-                for place, row in zip(some, self._reader.trunk(ids, mask, self._frozen), strict=True):
-                    out[place] = row[: len(tokens[place])].clone()
+                ids, mask = padded([tokens[row] for row in some])
+                for row, output in zip(some, self._reader.trunk(ids, mask, self._frozen), strict=True):
+                    out[row] = output[: len(tokens[row])].clone()
         return out
 
     def whole(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -211,15 +211,15 @@ class Feed:
         self._reader.eval()
         with torch.no_grad():
             for some in by_length(inputs):
-                hidden, mask = padded([inputs[place] for place in some])
+                hidden, mask = padded([inputs[row] for row in some])
                 vector = self._reader.vector(hidden, mask, self._frozen) if self._frozen else self.whole(hidden, mask)
                 out[some] = self._reader.head(vector).numpy()
         return out
 
 
 def by_length(inputs: Sequence[Tensor], at_once: int = 32) -> Iterator[list[int]]:
-    """Yield places of the inputs, those of similar length together, so that little is computed on padding."""
-    order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
+    """Yield rows of the inputs, those of similar length together, so that little is computed on padding."""
+    order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]))
     for at in range(0, len(order), at_once):
         yield order[at : at + at_once]
 
@@ -238,7 +238,7 @@ def batches(lengths: Sequence[int], size: int, draw: np.random.Generator) -> Ite
     for at in range(0, len(order), size * SORTED):
         some = order[at : at + size * SORTED]
         some = some[np.argsort(length[some], kind="stable")]
-        found += [some[place : place + size] for place in range(0, len(some), size)]
+        found += [some[begin : begin + size] for begin in range(0, len(some), size)]
     done = 0
     for which in draw.permutation(len(found)).tolist():
         done += len(found[which])

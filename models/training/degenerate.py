@@ -45,19 +45,19 @@ def require_following(name: str, training: TrainingData) -> None:
 
 def notes(task: EvalTask) -> list[str]:
     """Return what a reader must know before trusting the figures of a task."""
-    said = []
+    found = []
     if not len(task.training.watched):
-        said.append(UNWATCHED)
+        found.append(UNWATCHED)
     few = int((rankable(task) <= LIST).sum())
     if few:
-        said.append(
-            f"at {few:,} of {len(task.places):,} choices, at most {LIST} items were left to rank: a hit there shows nothing"
+        found.append(
+            f"at {few:,} of {len(task.positions):,} choices, at most {LIST} items were left to rank: a hit there shows nothing"
         )
-    return said
+    return found
 
 
 def require_ranking(tasks: Sequence[EvalTask]) -> None:
-    """Raise DataError if no place of any task has more items to rank than a list holds: any model would always hit."""
+    """Raise DataError if no position of any task has more items to rank than a list holds: any model would always hit."""
     most = max(int(rankable(task).max()) for task in tasks)
     if most > LIST:
         return
@@ -68,11 +68,11 @@ def require_ranking(tasks: Sequence[EvalTask]) -> None:
 
 
 def rankable(task: EvalTask) -> Rows:
-    """Return i64 [Q]: how many items are ranked at each place."""
+    """Return i64 [Q]: how many items are ranked at each position."""
     size = len(task.training.items) + 1
-    out = np.empty(len(task.places), np.int64)
-    for batch in batches(task.places):
-        some = task.places[batch]
+    out = np.empty(len(task.positions), np.int64)
+    for batch in batches(task.positions):
+        some = task.positions[batch]
         left: Flags = np.ones((len(some), size), np.bool_)
         if task.candidates is not None:
             left &= task.candidates if task.groups is None else task.candidates[task.groups[batch]]

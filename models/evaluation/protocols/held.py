@@ -31,7 +31,7 @@ def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: 
     order = ordered(data)
     enough = order.number(order.choice) >= ONE_OUT
     back = order.backwards(order.choice)
-    test, watched = (order.choice & enough & (back == place) for place in (1, 2))
+    test, watched = (order.choice & enough & (back == number) for number in (1, 2))
     why = (order.choice & ~enough, f"users with fewer than {ONE_OUT} choices: training only")
     return (_task("leave-one-out", {}, order, order.since(test), test, watched, encode, filter_seen, why),)
 

@@ -69,7 +69,7 @@ class Ordered:
 
 
 def _ahead(flags: Flags) -> Rows:
-    """Return i64 [E + 1]: the number of flagged events before each place."""
+    """Return i64 [E + 1]: the number of flagged events before each position."""
     return np.concatenate([[0], np.cumsum(flags)]).astype(np.int64)
 
 
@@ -124,15 +124,15 @@ def share_of(values: Rows, share: float, seed: int) -> Rows:
     return np.sort(np.random.default_rng(seed).permutation(values)[:size])
 
 
-def with_validation(order: Ordered, kept: Flags) -> tuple[Flags, Flags]:
+def with_validation(order: Ordered, trained: Flags) -> tuple[Flags, Flags]:
     """Return use and watched, bool [E] each.
 
     Of the events `kept` for training, each user's last choice is for validation if the user has three choices or more.
     The other users are trained on whole.
     """
-    chosen = order.choice & kept
+    chosen = order.choice & trained
     watched = chosen & (order.number(chosen) >= 3) & (order.backwards(chosen) == 1)
-    return kept & ~order.since(watched), watched
+    return trained & ~order.since(watched), watched
 
 
 def training_and_rows(
@@ -155,8 +155,8 @@ def training_and_rows(
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, often(seen))
     vectors = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     text = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
-    kept = histories(seen, None, item_ids, spec, encode)
-    training = TrainingData(data.items, spec, text, kept, use[~held], np.flatnonzero(watched[~held]))
+    training_rows = histories(seen, None, item_ids, spec, encode)
+    training = TrainingData(data.items, spec, text, training_rows, use[~held], np.flatnonzero(watched[~held]))
     return training, histories(table, None, item_ids, spec, encode)
 
 

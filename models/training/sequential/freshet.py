@@ -57,10 +57,12 @@ class BlendRanker:
         """See models.interfaces.Ranker."""
         base = self.interest.scorer(rows)
 
-        def score(places: Rows) -> Tensor:
-            begins = rows.begins(places)
-            recent = recent_choices(rows, begins, places, self.blend.last)
-            return blend_scores(base(places), recent, places - begins, self.blend, self.neighbours, self.log_popularity)
+        def score(positions: Rows) -> Tensor:
+            begins = rows.begins(positions)
+            recent = recent_choices(rows, begins, positions, self.blend.last)
+            return blend_scores(
+                base(positions), recent, positions - begins, self.blend, self.neighbours, self.log_popularity
+            )
 
         return score
 
@@ -108,8 +110,8 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
 
     Of equal ones it takes the first.
     """
-    rows, places = training.rows, watched(training)
-    if not len(places):
+    rows, positions = training.rows, watched(training)
+    if not len(positions):
         return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][2]))
     scorer = ranker.interest.scorer(rows)
     blend = ranker.blend
@@ -118,8 +120,8 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
             continue
         tries = [Blend(**(asdict(blend) | {name: value})) for value in values]
         total = np.zeros(len(tries))
-        for batch in batches(places):
-            some = places[batch]
+        for batch in batches(positions):
+            some = positions[batch]
             base, begins = scorer(some), rows.begins(some)
             recent = recent_choices(rows, begins, some, ranker.blend.last)
             for at, one in enumerate(tries):
@@ -127,6 +129,9 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
                 total[at] += gains(ranks(rows, some, lambda _, scores=scores: scores)).sum()  # type: ignore[misc]
         blend = tries[int(total.argmax())]
         report(
-            "blend", number + 1, len(GRID), f"{name} {getattr(blend, name):g} NDCG@10 {total.max() / len(places):.4f}"
+            "blend",
+            number + 1,
+            len(GRID),
+            f"{name} {getattr(blend, name):g} NDCG@10 {total.max() / len(positions):.4f}",
         )
     return replace(ranker, blend=blend)
