@@ -181,7 +181,7 @@ def numbered(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
         except UnicodeDecodeError as error:
             raise undecoded(path, encoding, error) from None
         except BROKEN as error:
-            raise DataError(f"{path}, after line {number}: cannot be unpacked: {error}") from None
+            raise cut_short(path, number, error) from None
 
 
 def utf8_or_latin1(path: Path) -> str:
@@ -198,6 +198,11 @@ def utf8_or_latin1(path: Path) -> str:
         except BROKEN as error:
             raise DataError(f"{path} cannot be unpacked: {error}") from None
     return "utf-8"
+
+
+def cut_short(path: Path, line: int, error: Exception) -> DataError:
+    """Return the error for a packed file that is damaged after a line."""
+    return DataError(f"{path}, after line {line}: cannot be unpacked: {error}")
 
 
 def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:

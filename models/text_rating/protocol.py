@@ -8,7 +8,7 @@ part is read once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +27,8 @@ from models.text_rating.tuned import TuneSettings
 from stream.core.errors import DataError
 
 NAME: Final = "bert-tuned"
+PARTS: Final = ("validation", "test")
+"""Parts that are predicted."""
 
 
 def reading_protocol(
@@ -50,38 +52,13 @@ def reading_protocol(
         raise DataError("the protocol `reading` needs at least one seed")
     found = corpus(data)
     material = Material(found, split_users(found), (encode or TextEncoder().encode)(found.texts))
-    predicted: dict[str, dict[str, list[Doubles]]] = {part: {} for part in ("validation", "test")}
-    seconds: dict[str, float] = {}
-
-    def add(name: str, began: float, **values: Doubles) -> None:
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
-        for part, value in values.items():
-            if not np.isfinite(value).all():
-                raise DataError(f"{name}: predictions of the {part} part that are not finite numbers")
-            predicted[part].setdefault(name, []).append(np.clip(value, *found.scale))
-
-    sizes = {part: len(material.values(part)) for part in predicted}
-    for kind in ("mean", "median"):
-        began = time.monotonic()
-        add(kind, began, **{part: constant(material.values("train"), kind, size) for part, size in sizes.items()})
-    began = time.monotonic()
-    report("TF-IDF and ridge", 0, 1, "")
-    ridge, tries = tfidf_ridge(
-        material.texts("train"), material.values("train"), material.texts("validation"), material.values("validation")
-    )
-    add("tfidf-ridge", began, **{part: ridge.predict(material.texts(part)) for part in predicted})
-    began = time.monotonic()
-    head, chosen = best_head(material, HeadSettings())
-    rows = {part: getattr(material.parts, part) for part in predicted}
-    add("frozen-head", began, **{part: read_values(head, material.vectors[at]) for part, at in rows.items()})
-    trained = 0.0
+    predicted, chosen = _rivals(material, report)
     for seed in seeds:
         reading = learn(material, settings, seed, report)
-        trained += reading.seconds
-        add(NAME, time.monotonic(), **{part: reading.values(material.texts(part)) for part in predicted})
-    seconds[NAME] = trained / len(seeds)
-    models = _tables(material, predicted)
-    for name, value in seconds.items():
+        values = {part: reading.values(material.texts(part)) for part in PARTS}
+        predicted.add(NAME, reading.seconds / len(seeds), values)
+    models = _tables(material, predicted.values)
+    for name, value in predicted.seconds.items():
         models[name]["seconds"] = round(value, 2)
     return {
         "data": data.name,
@@ -93,9 +70,48 @@ def reading_protocol(
             part: len(np.unique(found.user[rows]))
             for part, rows in zip(material.parts._fields, material.parts, strict=True)
         },
-        "chosen": {"tfidf-ridge": {**ridge.settings, "tries": tries}, "frozen-head": {"penalty": chosen.penalty}},
+        "chosen": chosen,
         "models": models,
     }
+
+
+class _Predictions:
+    """What models predict for PARTS, clipped to the scale, and their seconds."""
+
+    def __init__(self, scale: tuple[float, float]) -> None:
+        self.values: dict[str, dict[str, list[Doubles]]] = {part: {} for part in PARTS}
+        self.seconds: dict[str, float] = {}
+        self._scale = scale
+
+    def add(self, name: str, seconds: float, values: Mapping[str, Doubles]) -> None:
+        """Add what one fit predicts for each part. Raises DataError if a prediction is not a finite number."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        for part, value in values.items():
+            if not np.isfinite(value).all():
+                raise DataError(f"{name}: predictions of the {part} part that are not finite numbers")
+            self.values[part].setdefault(name, []).append(np.clip(value, *self._scale))
+
+
+def _rivals(material: Material, report: ProgressCallback) -> tuple[_Predictions, dict[str, Any]]:
+    """Return the predictions of all models but bert-tuned, and the settings that validation chose for them."""
+    predicted = _Predictions(material.corpus.scale)
+    train = material.values("train")
+    for kind in ("mean", "median"):
+        began = time.monotonic()
+        values = {part: constant(train, kind, len(material.values(part))) for part in PARTS}
+        predicted.add(kind, time.monotonic() - began, values)
+    began = time.monotonic()
+    report("TF-IDF and ridge", 0, 1, "")
+    ridge, tries = tfidf_ridge(
+        material.texts("train"), train, material.texts("validation"), material.values("validation")
+    )
+    values = {part: ridge.predict(material.texts(part)) for part in PARTS}
+    predicted.add("tfidf-ridge", time.monotonic() - began, values)
+    began = time.monotonic()
+    head, chosen = best_head(material, HeadSettings())
+    values = {part: read_values(head, material.vectors[getattr(material.parts, part)]) for part in PARTS}
+    predicted.add("frozen-head", time.monotonic() - began, values)
+    return predicted, {"tfidf-ridge": {**ridge.settings, "tries": tries}, "frozen-head": {"penalty": chosen.penalty}}
 
 
 def _tables(material: Material, predicted: dict[str, dict[str, list[Doubles]]]) -> dict[str, dict[str, Any]]:

@@ -127,21 +127,10 @@ def tune(
     head = fit_head(vectors, values, bounds, settings.head, seed)
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
-    reader = TunedReader(load_bert(), head).requires_grad_(False)
-    layers = list(reader.bert.encoder.layer[settings.frozen :]) + ([] if settings.frozen else [reader.bert.embeddings])
-    trained = nn.ModuleList(layers).requires_grad_(True)
-    reader.head.requires_grad_(True)
-    both = [*trained.parameters(), *reader.head.parameters()]
-    groups = [
-        {"params": list(trained.parameters()), "lr": settings.rate},
-        {"params": list(reader.head.parameters()), "lr": settings.head_rate},
-    ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
-    steps = settings.epochs * -(-len(texts) // settings.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1.0 - step / steps))
+    tuning = Tuning(TunedReader(load_bert(), head), settings, len(texts))
+    reader, feed = tuning.reader, tuning.feed
     weight = class_weights(values, balanced=settings.head.balanced)
     fixed = not settings.words and not settings.sentences
-    feed = Feed(reader, settings.frozen)
     fixed_inputs = feed.of(texts) if fixed else []
     watching = feed.of(watched)
 
@@ -151,19 +140,8 @@ def tune(
     curve, best, best_at = [rmse()], copy.deepcopy(reader.state_dict()), 0
     for epoch in range(1, settings.epochs + 1):
         inputs = fixed_inputs if fixed else feed.of([_other(text, settings, draw) for text in texts])
-        reader.head.train()
-        trained.train()
-        for done, rows in batches([len(one) for one in inputs], settings.batch, draw):
-            hidden, mask = padded([inputs[row] for row in rows.tolist()])
-            vector = reader.vector(hidden, mask, settings.frozen) if settings.frozen else feed.whole(hidden, mask)
-            value, of = torch.from_numpy(values[rows]).float(), torch.from_numpy(weight[rows]).float()
-            loss = reader.head.loss(vector, value, of)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(both, CLIP)
-            optimiser.step()
-            schedule.step()
-            report(f"epoch {epoch}/{settings.epochs}", done, len(texts), f"loss {loss.item():.3f}")
+        for done, loss in tuning.epoch(inputs, values, weight, draw):
+            report(f"epoch {epoch}/{settings.epochs}", done, len(texts), f"loss {loss:.3f}")
         reader.eval()
         curve.append(rmse())
         report("validation", 1, 1, f"epoch {epoch}: RMSE {curve[-1]:.4f}")
@@ -177,6 +155,50 @@ def tune(
             break
     reader.load_state_dict(best)
     return Tuned(reader.requires_grad_(False).eval(), tuple(curve), best_at, time.monotonic() - began)
+
+
+class Tuning:
+    """A reader whose upper layers and head learn, on n texts."""
+
+    def __init__(self, reader: TunedReader, settings: TuneSettings, texts: int) -> None:
+        self.reader = reader.requires_grad_(False)
+        self.feed = Feed(reader, settings.frozen)
+        self._settings = settings
+        layers = list(reader.bert.encoder.layer[settings.frozen :])
+        self._layers = nn.ModuleList(layers + ([] if settings.frozen else [reader.bert.embeddings])).requires_grad_(
+            True
+        )
+        reader.head.requires_grad_(True)
+        groups = [
+            {"params": list(self._layers.parameters()), "lr": settings.rate},
+            {"params": list(reader.head.parameters()), "lr": settings.head_rate},
+        ]
+        self._optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
+        steps = settings.epochs * -(-texts // settings.batch)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: max(0.0, 1.0 - step / steps))
+
+    def epoch(
+        self, inputs: Sequence[Tensor], values: Doubles, weight: Doubles, draw: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        """Take a step on each batch of the inputs. Yield how many inputs are done, and the loss of the step.
+
+        `inputs` are as `feed` makes them; values and weight are f64 [n].
+        """
+        reader, frozen = self.reader, self._settings.frozen
+        learning = [*self._layers.parameters(), *reader.head.parameters()]
+        reader.head.train()
+        self._layers.train()
+        for done, rows in batches([len(one) for one in inputs], self._settings.batch, draw):
+            hidden, mask = padded([inputs[row] for row in rows.tolist()])
+            vector = reader.vector(hidden, mask, frozen) if frozen else self.feed.whole(hidden, mask)
+            value, of = torch.from_numpy(values[rows]).float(), torch.from_numpy(weight[rows]).float()
+            loss = reader.head.loss(vector, value, of)
+            self._optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(learning, CLIP)
+            self._optimiser.step()
+            self._schedule.step()
+            yield done, loss.item()
 
 
 class Feed:
