@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, Final
 
 import numpy as np
@@ -37,13 +38,14 @@ def trainset(
         scale: (min, max).
         by_number: The library reads user after user: by number, or in the order in which they come in `user`.
     """
-    by_user: dict[int, list[tuple[int, float]]] = {}
-    by_item: dict[int, list[tuple[int, float]]] = {}
+    by_user: dict[int, list[tuple[int, float]]] = defaultdict(list)  # the library looks up users without a rating, too
+    by_item: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for of_user, of_item, rating in zip(user.tolist(), item.tolist(), value.tolist(), strict=True):
-        by_user.setdefault(of_user, []).append((of_item, rating))
-        by_item.setdefault(of_item, []).append((of_user, rating))
+        by_user[of_user].append((of_item, rating))
+        by_item[of_item].append((of_user, rating))
     if by_number:
-        by_user, by_item = dict(sorted(by_user.items())), dict(sorted(by_item.items()))
+        by_user = defaultdict(list, sorted(by_user.items()))
+        by_item = defaultdict(list, sorted(by_item.items()))
     inner_users, inner_items = ({number: at for at, number in enumerate(ids.tolist())} for ids in (user_ids, item_ids))
     return surprise.Trainset(
         by_user, by_item, len(user_ids), len(item_ids), len(value), scale, inner_users, inner_items
