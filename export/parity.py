@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from export.graphs import ItemTower, Query, TextVector, step_module
-from export.text_rating import reading_golden
+from export.text_rating import Arrays, reading_golden
 from models.network.blend import blend_scores, log_popularity
 from models.training.run import Run
 from stream.core.errors import BundleError
@@ -23,7 +23,6 @@ from stream.inference.bundle import Parity
 from stream.inference.models import slates_apart, ulps
 from stream.inference.text_encoder import apart
 
-Arrays = dict[str, NDArray[Any]]
 UNITS: Final = {
     "step": "float16 steps", "score": "of a score", "text": "of a component", "item": "of a component",
     "rating": "of a rating",

@@ -22,7 +22,8 @@ from safetensors.torch import save as save_tensors
 from export.card import card_text, make_card
 from export.graphs import item_graph, score_graph, serialise, step_graph, text_graph
 from export.parity import golden_vectors, measure
-from export.text_rating import rating_graph, reading_entry, text_and_trunk_graph
+from export.text_rating import Arrays, rating_graph, reading_entry, text_and_trunk_graph
+from models.data.histories import Floats
 from models.network.text import load_bert, load_tokenizer
 from models.training.run import Run, check_actions, check_blend
 from stream.core.errors import BundleError
@@ -33,10 +34,12 @@ from stream.inference.bundle import (
     OPSET,
     PLAIN,
     BlendEntry,
+    Card,
     Dims,
     FileEntry,
     Inputs,
     Manifest,
+    Parity,
     load,
     stamp,
 )
@@ -63,6 +66,20 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     with torch.inference_mode():
         items = network.item_matrix().numpy().astype(np.float32)
     tokenizer = _tokenizer_json(run.max_tokens)
+    graphs = _graphs(run, bert, text)
+    golden = golden_vectors(run, items, bert, tokenizer)
+    parity = measure(graphs, golden, items)
+    files = graphs | {"tokenizer.json": tokenizer} | _arrays(run, items, golden)
+    card = make_card(run, files)
+    files["card.md"] = card_text(run, card)
+    manifest = _manifest(run, files, parity, card)
+    files[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
+    return files
+
+
+def _graphs(run: Run, bert: Any, text: bytes | None) -> dict[str, bytes]:
+    """Return the graphs of the bundle. Without text rating, `text` is its text.onnx if it is given."""
+    network = run.network
     graphs = {
         "step.onnx": serialise(step_graph(network)),
         "score.onnx": serialise(score_graph(network, run.blend, run.neighbours, run.popularity)),
@@ -73,10 +90,13 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
         graphs["rating.onnx"] = serialise(rating_graph(run.reading, run.spec.rating_scale))
     else:
         graphs["text.onnx"] = serialise(text_graph(bert)) if text is None else text
-    golden = golden_vectors(run, items, bert, tokenizer)
-    parity = measure(graphs, golden, items)
-    files = graphs | {
-        "tokenizer.json": tokenizer,
+    return graphs
+
+
+def _arrays(run: Run, items: Floats, golden: Mapping[str, Arrays]) -> dict[str, bytes]:
+    """Return the items, the golden vectors and the weights as files. `items` is f32 [N + 1, D]."""
+    network = run.network
+    return {
         "items.npy": _npy(items),
         "item_ids.json": msgspec.json.encode(list(run.item_ids)),
         "popularity.npy": _npy(run.popularity.astype(np.float32)),
@@ -88,10 +108,12 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
             | {"text": network.text.contiguous()}
         ),
     }
-    card = make_card(run, files)
-    files["card.md"] = card_text(run, card)
-    size, blend, spec = network.size, run.blend, run.spec
-    manifest = Manifest(
+
+
+def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], card: Card) -> Manifest:
+    """Return the manifest. `files` are all other files of the bundle."""
+    size, blend, spec = run.network.size, run.blend, run.spec
+    return Manifest(
         schema=ACTING if spec.actions else PLAIN,
         created=int(float(os.environ.get("SOURCE_DATE_EPOCH", 0)) * 1000) or time.time_ns() // 1_000_000,
         opset=OPSET,
@@ -106,8 +128,6 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
         data=asdict(run.data),
         metrics=dict(run.metrics),
     )
-    files[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
-    return files
 
 
 def publish(files: Mapping[str, bytes], bundles: Path) -> Path:

@@ -37,9 +37,9 @@ class Tail:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), made))
         return made
 
-    def column(self, value: str, place: int, name: str) -> str:
-        """Take column `place` of an int64 [R, 3] as [R, 1]."""
-        first, end = self.constant(f"{name}_first", [place]), self.constant(f"{name}_end", [place + 1])
+    def column(self, value: str, number: int, name: str) -> str:
+        """Take column `number` of an int64 [R, 3] as [R, 1]."""
+        first, end = self.constant(f"{name}_first", [number]), self.constant(f"{name}_end", [number + 1])
         return self.node("Slice", [value, first, end, self.constant(f"{name}_axis", [1])], name)
 
 
@@ -110,8 +110,8 @@ def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours) -
     users = tail.node("Expand", [user, tail.node("Shape", [near], "near_shape")], "users")
     last = tail.constant("last", [-1])
     pairs = [tail.node("Unsqueeze", [one, last], f"{one}_pair") for one in (users, near)]
-    places = tail.node("Concat", pairs, "places", axis=-1)  # [R, K, 2]
-    return tail.node("ScatterND", [scores, places, updates], "blended", reduction="add")
+    positions = tail.node("Concat", pairs, "places", axis=-1)  # [R, K, 2]
+    return tail.node("ScatterND", [scores, positions, updates], "blended", reduction="add")
 
 
 def _best(tail: Tail, scores: str) -> None:

@@ -16,7 +16,7 @@ from stream.core.features import InputSpec
 from stream.core.messages import Item
 
 Scorer = Callable[[Rows], Tensor]
-"""Maps places i64 [Q] of events to f32 [Q, N + 1]: how well every item suits the user right before each event.
+"""Maps positions i64 [Q] of events to f32 [Q, N + 1]: how well every item suits the user right before each event.
 
 It may look at the user's earlier events and at nothing else. Column 0 (UNKNOWN) is ignored."""
 
@@ -38,7 +38,7 @@ class TrainingData:
         text: f32 [N + 1, X], the items' BERT vectors. Row 0 is zeros.
         rows: Events of the training and the validation part.
         use: bool [E], the events to learn from (the training part).
-        watched: i64 [V], places of the validation choices, for early stopping and for choosing settings.
+        watched: i64 [V], positions of the validation choices, for early stopping and for choosing settings.
     """
 
     items: tuple[Item, ...]
@@ -66,7 +66,7 @@ class Ranker(Protocol):
     """A fitted model."""
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Prepare to score any places of `rows`. Item rows, texts and spec are as in training; users may differ."""
+        """Prepare to score any positions of `rows`. Item rows, texts and spec are as in training; users may differ."""
         ...
 
 
@@ -115,15 +115,15 @@ class EvalTask:
 
     Attributes:
         name: The protocol's name.
-        settings: Whatever else decides the places (JSON values).
+        settings: Whatever else decides the positions (JSON values).
         training: See `TrainingData`.
         rows: All events: those of `training.rows`, followed by the test part.
-        places: i64 [Q], the places of the test choices in `rows`.
+        positions: i64 [Q], the positions of the test choices in `rows`.
         filter_seen: Leave out items that the user has already interacted with.
-        candidates: Which items are ranked: bool [N + 1] for all places, or [G, N + 1] together with `groups`.
+        candidates: Which items are ranked: bool [N + 1] for all positions, or [G, N + 1] together with `groups`.
             None means all items.
-        groups: i64 [Q], the line of `candidates` for each place.
-        owners: i64 [Q], the unit that is drawn for intervals. None means the user of each place.
+        groups: i64 [Q], the line of `candidates` for each position.
+        owners: i64 [Q], the unit that is drawn for intervals. None means the user of each position.
         left_out: Events that are not evaluated, and why.
     """
 
@@ -131,7 +131,7 @@ class EvalTask:
     settings: Mapping[str, Any]
     training: TrainingData
     rows: Histories
-    places: Rows
+    positions: Rows
     filter_seen: bool = True
     candidates: Flags | None = None
     groups: Rows | None = None

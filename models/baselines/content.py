@@ -65,8 +65,8 @@ class ContentRanker:
         texts = torch.from_numpy(self.texts)
         age = torch.full((self.last,), self.fade).pow(torch.arange(self.last))
 
-        def score(places: Rows) -> torch.Tensor:
-            window = torch.from_numpy(windows(rows, places, self.last))
+        def score(positions: Rows) -> torch.Tensor:
+            window = torch.from_numpy(windows(rows, positions, self.last))
             user = (texts[window] * age[None, :, None]).sum(1)  # (Q, X)
             return torch.nn.functional.normalize(user, dim=1) @ texts.T
 

@@ -1,6 +1,6 @@
 """ALS and BPR from the library implicit.
 
-Users are folded in: their vectors are solved from their items before the place.
+Users are folded in: their vectors are solved from their items before the position.
 
 Y. Hu, Y. Koren and C. Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008 (ALS).
 S. Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
@@ -48,18 +48,18 @@ BPR_CHANGES: tuple[Settings, ...] = (
 
 @dataclass(frozen=True)
 class AlsRanker:
-    """Ranks with the library's model. Every user's vector is recalculated from the items before the place."""
+    """Ranks with the library's model. Every user's vector is recalculated from the items before the position."""
 
     model: AlternatingLeastSquares
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Score by x_u(place) . y_i."""
+        """Score by x_u(position) . y_i."""
         items: Floats = np.asarray(self.model.item_factors)
 
-        def score(places: Rows) -> torch.Tensor:
-            had = taken(rows, places, len(items) - 1)
+        def score(positions: Rows) -> torch.Tensor:
+            had = taken(rows, positions, len(items) - 1)
             with threadpool_limits(1, "blas"):  # many small systems: BLAS threads would only cost time
-                users = self.model.recalculate_user(np.arange(len(places)), had)
+                users = self.model.recalculate_user(np.arange(len(positions)), had)
             return torch.from_numpy(users @ items.T)
 
         return score
@@ -90,12 +90,12 @@ class BprRanker:
         learned_at = learned_users(self.training, rows)
         fold.item_factors = np.ascontiguousarray(self.items[:, :-1])
 
-        def score(places: Rows) -> torch.Tensor:
-            learned = learned_at(places)
+        def score(positions: Rows) -> torch.Tensor:
+            learned = learned_at(positions)
             users = self.users[np.maximum(learned, 0)].copy()
             new = np.flatnonzero(learned < 0)
             if len(new):
-                had = taken(rows, places[new], len(self.items) - 1)
+                had = taken(rows, positions[new], len(self.items) - 1)
                 with threadpool_limits(1, "blas"):
                     users[new, :-1] = fold.recalculate_user(np.arange(len(new)), had)
                 users[new, -1] = 1.0

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from models.data.histories import Histories, Rows
 from models.interfaces import Model, ProgressCallback, Ranker, Scorer, TrainingData, silent
-from models.metrics.ranks import gains, ranks
+from models.metrics.ranks import batches, gains, ranks
 from models.training.tuning import Chosen, watched
 from stream.core.errors import DataError
 
 STEPS: Final = 10  # weights are tenths that add up to 1
-CELLS: Final = 60_000_000  # most scores held while weights are chosen; on a large catalogue fewer places are drawn
+CELLS: Final = 60_000_000  # most scores held while weights are chosen; on a large catalogue fewer positions are drawn
 
 
 def standardised(scores: Tensor) -> Tensor:
@@ -39,8 +39,8 @@ class HybridRanker:
         """Score by the sum of weight * standardised score. Parts with weight 0 are not used."""
         scorers = [(part.scorer(rows), weight) for part, weight in zip(self.parts, self.weights, strict=True) if weight]
 
-        def score(places: Rows) -> Tensor:
-            first, *others = (weight * standardised(scorer(places)) for scorer, weight in scorers)
+        def score(positions: Rows) -> Tensor:
+            first, *others = (weight * standardised(scorer(positions)) for scorer, weight in scorers)
             return sum(others, start=first)
 
         return score
@@ -90,16 +90,17 @@ class Hybrid:
 def _compare(
     training: TrainingData, parts: Mapping[str, Ranker], report: ProgressCallback
 ) -> list[tuple[tuple[float, ...], float]]:
-    """Return every vector of weights with its validation NDCG@10; only equal weights if there are no validation places.
+    """Return every vector of weights with its validation NDCG@10; only equal weights if there are no validation positions.
 
     Raises DataError if a part's scores are not finite numbers: they would spoil the sum even at weight 0.
     """
-    places = watched(training, max(1, CELLS // (len(parts) * (len(training.items) + 1))))
+    positions = watched(training, max(1, CELLS // (len(parts) * (len(training.items) + 1))))
     equal = (1.0 / len(parts),) * len(parts)
-    if not len(places):
+    if not len(positions):
         return [(equal, 0.0)]
     scorers = [part.scorer(training.rows) for part in parts.values()]
-    held = torch.cat([torch.stack([standardised(scorer(some)) for scorer in scorers], 1) for some in _rounds(places)])
+    steps = (positions[batch] for batch in batches(positions))
+    held = torch.cat([torch.stack([standardised(scorer(some)) for scorer in scorers], 1) for some in steps])
     for name, finite in zip(parts, held.isfinite().all(2).all(0).tolist(), strict=True):
         if not finite:
             raise DataError(f"hybrid: not run: {name}: scores that are not finite numbers")
@@ -109,9 +110,9 @@ def _compare(
         by = torch.tensor(weights)
 
         def score(some: Rows, by: Tensor = by) -> Tensor:
-            return torch.einsum("qpn,p->qn", held[np.searchsorted(places, some)], by)
+            return torch.einsum("qpn,p->qn", held[np.searchsorted(positions, some)], by)
 
-        out.append((weights, float(gains(ranks(training.rows, places, score)).mean())))
+        out.append((weights, float(gains(ranks(training.rows, positions, score)).mean())))
         report("weights", number + 1, len(candidates), f"NDCG@10 {max(gain for _, gain in out):.4f}")
     return out
 
@@ -124,7 +125,3 @@ def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
     for first in range(total + 1):
         for rest in compositions(total - first, parts - 1):
             yield first, *rest
-
-
-def _rounds(places: Rows, size: int = 512) -> list[Rows]:
-    return [places[at : at + size] for at in range(0, len(places), size)]

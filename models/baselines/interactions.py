@@ -17,26 +17,18 @@ def interactions(training: TrainingData) -> csr_matrix:
     return _binary(rows.owner()[counted], rows.item[counted], (len(rows.users), len(training.items) + 1))
 
 
-def taken(rows: Histories, places: Rows, items: int) -> csr_matrix:
-    """Return f32 [Q, items + 1]: 1 if the user of a place chose an item before it."""
-    line, at = earlier(rows, places)
+def taken(rows: Histories, positions: Rows, items: int) -> csr_matrix:
+    """Return f32 [Q, items + 1]: 1 if the user of a position chose an item before it."""
+    line, at = rows.earlier(positions)
     counted = rows.choice[at]
-    return _binary(line[counted], rows.item[at[counted]], (len(places), items + 1))
-
-
-def earlier(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
-    """Return all earlier events of the places' users, oldest first, as index of the place and place of the event."""
-    starts = rows.begins(places)
-    counts = places - starts
-    line = np.repeat(np.arange(len(places)), counts)
-    return line, np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)
+    return _binary(line[counted], rows.item[at[counted]], (len(positions), items + 1))
 
 
 def learned_users(training: TrainingData, rows: Histories) -> Callable[[Rows], Rows]:
-    """Return a function from places i64 [Q] of `rows` to i64 [Q]: the users of `training` whose vectors may serve.
+    """Return a function from positions i64 [Q] of `rows` to i64 [Q]: the users of `training` whose vectors may serve.
 
-    It returns -1 where none may. A vector may serve if the user's history before the place begins with exactly the
-    events that it was learned from. Otherwise it would know events that the place must not know: later ones, or some
+    It returns -1 where none may. A vector may serve if the user's history before the position begins with exactly the
+    events that it was learned from. Otherwise it would know events that the position must not know: later ones, or some
     that the protocol has removed.
     """
     row_of = {name: row for row, name in enumerate(training.rows.users)}
@@ -53,9 +45,9 @@ def learned_users(training: TrainingData, rows: Histories) -> Callable[[Rows], R
         if count and np.array_equal(mine, training.rows.item[begin : begin + count]):
             same[user], length[user] = other, count
 
-    def at(places: Rows) -> Rows:
-        owner = np.searchsorted(rows.starts, places, side="right") - 1
-        return np.where(places - rows.starts[owner] >= length[owner], same[owner], -1)
+    def at(positions: Rows) -> Rows:
+        owner = np.searchsorted(rows.starts, positions, side="right") - 1
+        return np.where(positions - rows.starts[owner] >= length[owner], same[owner], -1)
 
     return at
 

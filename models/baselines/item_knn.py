@@ -44,8 +44,8 @@ class ItemKnnRanker:
         """Score by the sum of the similarities to all items that the user chose before."""
         similarity = self.similarity
 
-        def score(places: Rows) -> torch.Tensor:
-            return torch.from_numpy((taken(rows, places, similarity.shape[0] - 1) @ similarity).toarray())
+        def score(positions: Rows) -> torch.Tensor:
+            return torch.from_numpy((taken(rows, positions, similarity.shape[0] - 1) @ similarity).toarray())
 
         return score
 

@@ -21,8 +21,8 @@ from models.training.neighbours import windows
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
 
-MOST: Final = 30_000  # most evaluated places that are encoded; about 10 ms each
-TUNED_ON: Final = 500  # validation places per try
+MOST: Final = 30_000  # most evaluated positions that are encoded; about 10 ms each
+TUNED_ON: Final = 500  # validation positions per try
 BASE: Settings = {"titles": 5}
 CHANGES: tuple[Settings, ...] = ({"titles": 1}, {"titles": 2}, {"titles": 3}, {"titles": 8})
 
@@ -46,17 +46,17 @@ class LanguageRanker:
     def scorer(self, rows: Histories) -> Scorer:
         """Score by the cosine of "title. title. title" and the item.
 
-        Raises DataError if more than MOST places are evaluated.
+        Raises DataError if more than MOST positions are evaluated.
         """
-        judged = int(rows.judged.sum())
-        if judged > MOST:
+        count = int(rows.judged.sum())
+        if count > MOST:
             raise DataError(
-                f"language-model: not run: found {judged:,} judged places to encode, expected at most {MOST:,}"
+                f"language-model: not run: found {count:,} judged places to encode, expected at most {MOST:,}"
             )
         texts = torch.from_numpy(self.texts)
 
-        def score(places: Rows) -> torch.Tensor:
-            window = windows(rows, places, self.last)
+        def score(positions: Rows) -> torch.Tensor:
+            window = windows(rows, positions, self.last)
             read = [". ".join(self.titles[row] for row in line if self.titles[row]) for line in window.tolist()]
             return torch.from_numpy(self.encoder.encode(read)) @ texts.T
 
@@ -65,7 +65,7 @@ class LanguageRanker:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A language model with a tuned number of titles, on at most TUNED_ON places.
+    """A language model with a tuned number of titles, on at most TUNED_ON positions.
 
     The default encoder is TextEncoder().
     """
@@ -82,7 +82,7 @@ class LanguageModel:
     ) -> Chosen:
         """Choose the settings; nothing is learned.
 
-        Raises DataError if no item has a text, or above MOST validation places.
+        Raises DataError if no item has a text, or above MOST validation positions.
         """
         require_texts(training, self.name)
         if len(training.watched) > MOST:

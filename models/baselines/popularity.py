@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.data.histories import Floats, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
+from models.metrics.popularity import popularity
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class PopularityRanker:
         """Score by the counts, the same for every user."""
         scores = torch.from_numpy(self.counts)[None]
 
-        def score(places: Rows) -> torch.Tensor:
-            return scores.expand(len(places), -1)
+        def score(positions: Rows) -> torch.Tensor:
+            return scores.expand(len(positions), -1)
 
         return score
 
@@ -42,8 +42,5 @@ class Popularity:
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> PopularityRanker:
-        """Count the choices. The seed has no effect."""
-        counted = training.rows.item[training.use & training.rows.choice]
-        counts = np.bincount(counted, minlength=len(training.items) + 1).astype(np.float32)
-        counts[0] = 0.0
-        return PopularityRanker(counts)
+        """Count the choices, whatever their actions. The seed has no effect."""
+        return PopularityRanker(popularity(training.rows, len(training.items), training.use, weighted=False))

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from surprise import Trainset
 
-from models.baselines.interactions import earlier, interactions
-from models.data.histories import Flags, Histories, Rows
+from models.baselines.interactions import interactions
+from models.data.histories import Doubles, Flags, Histories, Rows
 from models.interfaces import TrainingData
-
-Doubles = NDArray[np.float64]
+from models.rating_prediction.library import trainset
 
 
 @dataclass(frozen=True)
@@ -43,12 +38,8 @@ class Ratings:
 
     def trainset(self) -> Trainset:
         """Return the ratings as scikit-surprise takes them. Its inner ids are the rows."""
-        by_user: Mapping[int, list[Any]] = defaultdict(list)
-        by_item: Mapping[int, list[Any]] = defaultdict(list)
-        for user, item, value in zip(self.user.tolist(), self.item.tolist(), self.value.tolist(), strict=True):
-            by_user[user].append((item, value))
-            by_item[item].append((user, value))
-        return Trainset(by_user, by_item, self.users, self.items + 1, len(self.value), self.scale, {}, {})
+        users, items = np.arange(self.users), np.arange(self.items + 1)
+        return trainset(self.user, self.item, self.value, users, items, self.scale)
 
     def matrix(self) -> csr_matrix:
         """Return f64 [U, N + 1].
@@ -99,21 +90,21 @@ def values(rows: Histories, at: Rows, scale: tuple[float, float]) -> Doubles:
     return rounded
 
 
-def rated_before(rows: Histories, places: Rows, like: Ratings) -> csr_matrix:
-    """Return f64 [Q, N + 1]: what the user of each place rated before it.
+def rated_before(rows: Histories, positions: Rows, like: Ratings) -> csr_matrix:
+    """Return f64 [Q, N + 1]: what the user of each position rated before it.
 
     If nothing is rated: 1s for what was chosen.
     """
-    line, at = earlier(rows, places)
+    line, at = rows.earlier(positions)
     counted: Flags = rows.choice[at] & ((rows.numbers[at, 1] > 0) if like.rated else np.bool_(True))
     line, at = line[counted], at[counted]
     value = values(rows, at, like.scale) if like.rated else np.ones(len(at))
-    return last_values(line, rows.item[at], value, (len(places), like.items + 1))
+    return last_values(line, rows.item[at], value, (len(positions), like.items + 1))
 
 
 def last_values(row: Rows, column: Rows, value: Doubles, shape: tuple[int, int]) -> csr_matrix:
     """Return a sparse f64 matrix. If a pair occurs twice, the later value counts. Zeros are kept as entries."""
     pair = row * shape[1] + column
-    _, place = np.unique(pair[::-1], return_index=True)
-    keep = np.sort(len(pair) - 1 - place)
+    _, last = np.unique(pair[::-1], return_index=True)
+    keep = np.sort(len(pair) - 1 - last)
     return csr_matrix((value[keep].astype(np.float64), (row[keep], column[keep])), shape)

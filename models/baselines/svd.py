@@ -4,8 +4,8 @@ Y. Koren, Factorization meets the neighborhood, KDD 2008. N. Hug, Surprise, JOSS
 ratings, not to rank, and are in a ranking table only for reference.
 
 Users are folded in. A learned vector p_u serves if interactions.learned_users allows it. If not, p_u is the ridge
-solution over the items rated before the place, (Q'Q + FOLD I) p = Q'(r - mu - b_u - b_i), where b_u is their shrunken
-mean residual. The y_j of SVD++ are always summed over the user's items before the place.
+solution over the items rated before the position, (Q'Q + FOLD I) p = Q'(r - mu - b_u - b_i), where b_u is their shrunken
+mean residual. The y_j of SVD++ are always summed over the user's items before the position.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import surprise
 import torch
 
 from models.baselines.interactions import learned_users
-from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
-from models.data.histories import Histories, Rows
+from models.baselines.ratings import Ratings, rated_before, ratings
+from models.data.histories import Doubles, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
+from models.rating_prediction.library import require_pairs
 from models.training.tuning import Chosen, Settings, search
-from stream.core.errors import DataError
 
 FOLD: Final = 2.0  # ridge of the fold-in
 BIAS_FOLD: Final = 5.0  # pull of a new user's bias to 0, counted in ratings
@@ -64,11 +64,11 @@ class SvdRanker:
         """Score by b_i + q_i . (p_u + |I|^-1/2 sum of y_j). mu and b_u are the same for all items and are left out."""
         learned_at = learned_users(self.training, rows)
 
-        def score(places: Rows) -> torch.Tensor:
-            had = rated_before(rows, places, self.like)
-            learned = learned_at(places)
+        def score(positions: Rows) -> torch.Tensor:
+            had = rated_before(rows, positions, self.like)
+            learned = learned_at(positions)
             count = np.diff(had.indptr)
-            added = np.zeros((len(places), self.items.shape[1]))
+            added = np.zeros((len(positions), self.items.shape[1]))
             if self.implicit is not None:
                 had_flags = had.copy()
                 had_flags.data[:] = 1.0
@@ -130,9 +130,7 @@ class SvdPp:
     ) -> Chosen:
         """Fit as `Svd` does. Raises DataError above PAIRS."""
         like = ratings(training, seed)
-        pairs = int((np.bincount(like.user).astype(np.int64) ** 2).sum())
-        if pairs > PAIRS:
-            raise DataError(f"svdpp: not run: found {pairs:,} pairs of ratings of one user, expected at most {PAIRS:,}")
+        require_pairs(like.user, PAIRS)
         trainset = like.trainset()
 
         def fit(settings: Settings) -> SvdRanker:

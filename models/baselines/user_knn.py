@@ -1,7 +1,7 @@
-"""User-kNN with means, by the formula of scikit-surprise's KNNWithMeans, for all items of many places at once.
+"""User-kNN with means, by the formula of scikit-surprise's KNNWithMeans, for all items of many positions at once.
 
 The library predicts one pair at a time from one fixed user-by-user matrix. Here, the similarities are those of the
-history at the place (prequential, new users included). A test checks that both give the same figures.
+history at the position (prequential, new users included). A test checks that both give the same figures.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from scipy.sparse import csc_matrix, csr_matrix
 
 from models.baselines.interactions import learned_users
-from models.baselines.ratings import Doubles, Ratings, rated_before, ratings
-from models.data.histories import Histories, Rows
+from models.baselines.ratings import Ratings, rated_before, ratings
+from models.data.histories import Doubles, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.tuning import Chosen, Settings, search
 from stream.core.errors import DataError
 
-MOST: Final = 2_000_000_000  # most validation places times training ratings: every place looks at all ratings
-TUNED_ON: Final = 2_000  # validation places per try
+MOST: Final = 2_000_000_000  # most validation positions times training ratings: every position looks at all ratings
+TUNED_ON: Final = 2_000  # validation positions per try
 BASE: Settings = {"similarity": "msd", "k": 40, "min_k": 1}
 CHANGES: tuple[Settings, ...] = (
     {"similarity": "cosine"},
@@ -38,11 +38,11 @@ CHANGES: tuple[Settings, ...] = (
 
 @dataclass(frozen=True)
 class UserKnnRanker:
-    """Ranks by similar users. `kept` is f64 [U, N + 1], the training ratings."""
+    """Ranks by similar users. `rated` is f64 [U, N + 1], the training ratings."""
 
     training: TrainingData
     like: Ratings
-    kept: csr_matrix
+    rated: csr_matrix
     similarity: str
     k: int
     min_k: int
@@ -50,15 +50,15 @@ class UserKnnRanker:
     def scorer(self, rows: Histories) -> Scorer:
         """Score by mu_u + sum of sim (r_vi - mu_v) / sum of sim, over the k nearest raters with sim > 0."""
         learned_at = learned_users(self.training, rows)
-        means = row_means(self.kept)
-        left = self.kept.copy()
+        means = row_means(self.rated)
+        left = self.rated.copy()
         left.data -= np.repeat(means, np.diff(left.indptr))
         columns = left.tocsc()
 
-        def score(places: Rows) -> torch.Tensor:
-            had = rated_before(rows, places, self.like)
-            near = similarities(had, self.kept, self.similarity)
-            learned = learned_at(places)
+        def score(positions: Rows) -> torch.Tensor:
+            had = rated_before(rows, positions, self.like)
+            near = similarities(had, self.rated, self.similarity)
+            learned = learned_at(positions)
             own = np.flatnonzero(learned >= 0)
             near[own, learned[own]] = 0.0  # a user is not their own neighbour
             sums = neighbour_means(near, columns, self.k, self.min_k)
@@ -102,8 +102,8 @@ def neighbour_means(near: Doubles, left: csc_matrix, k: int, min_k: int) -> Doub
     for item in np.flatnonzero(count > k).tolist():
         begin, end = left.indptr[item], left.indptr[item + 1]
         of = torch.from_numpy(near[:, left.indices[begin:end]])
-        best, place = of.topk(k, 1)
-        top[:, item] = (best * torch.from_numpy(left.data[begin:end])[place]).sum(1).numpy()
+        best, column = of.topk(k, 1)
+        top[:, item] = (best * torch.from_numpy(left.data[begin:end])[column]).sum(1).numpy()
         low[:, item] = best.sum(1).numpy()
         number[:, item] = (best > 0).sum(1).numpy()
     enough = (number >= min_k) & (low > 0)
@@ -137,12 +137,12 @@ class UserKnn:
     ) -> Chosen:
         """Fit. The seed draws the zeros if nothing is rated. Raises DataError above MOST."""
         like = ratings(training, seed)
-        places, count = len(training.watched), len(like.value)
-        if places * count > MOST:
+        positions, count = len(training.watched), len(like.value)
+        if positions * count > MOST:
             raise DataError(
-                f"user-knn: not run: found {places:,} places times {count:,} training ratings, expected at most {MOST:,}"
+                f"user-knn: not run: found {positions:,} places times {count:,} training ratings, expected at most {MOST:,}"
             )
-        kept = like.matrix()
+        rated = like.matrix()
         return search(
-            training, BASE, CHANGES, lambda some: UserKnnRanker(training, like, kept, **some), report, TUNED_ON
+            training, BASE, CHANGES, lambda some: UserKnnRanker(training, like, rated, **some), report, TUNED_ON
         )

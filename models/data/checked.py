@@ -68,7 +68,7 @@ def checked_events(
     found = table.select(fault.bad.any().alias(str(at)) for at, fault in enumerate(faults)).row(0)
     for fault, bad in zip(faults, found, strict=True):
         if bad:
-            raise DataError(_said(name, table, fault))
+            raise DataError(_described(name, table, fault))
     return table.cast({"behaviour": pl.UInt8})
 
 
@@ -98,7 +98,7 @@ def require_accepted(name: str, events: pl.DataFrame, rules: Rules, written: str
                 more = f" ({count:,} events are older)" if count > 1 else ""
                 made = f"; a program that took {likely} for milliseconds writes such dates" if likely else ""
                 raise DataError(f"{written}, expected {fault.expected}{more}{made}; {cure}")
-            raise DataError(_said(name, events, fault) + (f"; {cure}" if cure else ""))
+            raise DataError(_described(name, events, fault) + (f"; {cure}" if cure else ""))
 
 
 def check_items(name: str, items: Iterable[Item]) -> None:
@@ -147,7 +147,7 @@ def _settings_faults(rules: Rules) -> Iterator[Fault]:
     yield Fault("value", rated & (off | value.is_nan()), validation.scale(*rules.rating_scale))
 
 
-def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
+def _described(name: str, table: pl.DataFrame, fault: Fault) -> str:
     """Return one line about the first row with a fault, and how many more rows have it."""
     rows = table.with_row_index("_row", offset=1).filter(fault.bad)
     row = rows.row(0, named=True)
@@ -156,8 +156,8 @@ def _said(name: str, table: pl.DataFrame, fault: Fault) -> str:
     hint = times.with_hint(found) if fault.field == "time" and found is not None else ""
     user, item, time = (validation.shown(row[field]) for field in ("user", "item", "time"))
     more = f"; and {len(rows) - 1:,} more" if len(rows) > 1 else ""
-    place = f"event {row['_row']:,} of {len(table):,}: user {user}, item {item}, time {time}{more}"
-    return f"{name}: {fault.field}: found {text}, expected {fault.expected}{hint} ({place})"
+    where = f"event {row['_row']:,} of {len(table):,}: user {user}, item {item}, time {time}{more}"
+    return f"{name}: {fault.field}: found {text}, expected {fault.expected}{hint} ({where})"
 
 
 def _rows(name: str, events: Sequence[tuple[Any, ...]], schema: Mapping[str, Any]) -> pl.DataFrame:
@@ -181,12 +181,12 @@ def _series(name: str, field: str, column: Sequence[Any], dtype: Any) -> pl.Seri
             return pl.Series(field, values, pl.Int64 if kind is int else dtype, strict=True)
         except (pl.exceptions.PolarsError, OverflowError, UnicodeEncodeError, TypeError):
             pass  # a number beyond 64 bits or a text that UTF-8 cannot hold; the loop below finds it
-    for place, value in enumerate(column, start=1):
+    for number, value in enumerate(column, start=1):
         if not _holds(value, types):
             found = validation.shown(value)
             hint = times.with_hint(value) if field == "time" and type(value) is int else ""
             raise DataError(
-                f"{name}: {field}: found {found}, expected {expected}{hint} (event {place:,} of {len(column):,})"
+                f"{name}: {field}: found {found}, expected {expected}{hint} (event {number:,} of {len(column):,})"
             )
     raise DataError(f"{name}: {field}: expected {expected} in every event")
 

@@ -24,7 +24,7 @@ from stream.core.messages import COMMENT, SOURCE_TOPICS
 
 Weights = tuple[tuple[str, float], ...]
 HEAVIEST: Final = 1e6
-MOST_TOLD: Final = 10
+MOST_NAMED: Final = 10
 """How many actions of the data a note names at most."""
 
 
@@ -99,13 +99,13 @@ def unmet(events: pl.DataFrame, given: Sequence[str]) -> str:
     if not names:
         return ""
     near = {name: difflib.get_close_matches(name, found, 1) for name in names}
-    told = ", ".join(f"{name} (is {near[name][0]} meant?)" if near[name] else name for name in names)
+    listed = ", ".join(f"{name} (is {near[name][0]} meant?)" if near[name] else name for name in names)
     there = (
-        f"actions found: {', '.join(found[:MOST_TOLD])}{', ...' if len(found) > MOST_TOLD else ''}"
+        f"actions found: {', '.join(found[:MOST_NAMED])}{', ...' if len(found) > MOST_NAMED else ''}"
         if found
         else "no event has an action"
     )
-    return f"--action gives a weight to actions that no event has: {told}; {there}"
+    return f"--action gives a weight to actions that no event has: {listed}; {there}"
 
 
 def require_choices(name: str, events: pl.DataFrame, counted: Sequence[str], weights: Weights = ACTIONS) -> None:
@@ -113,8 +113,8 @@ def require_choices(name: str, events: pl.DataFrame, counted: Sequence[str], wei
     if choices(events, counted, weights).any():
         return
     found = {topic: int((events["behaviour"] == number).sum()) for number, topic in enumerate(SOURCE_TOPICS)}
-    told = ", ".join(f"{count} {topic}" for topic, count in found.items())
+    counts = ", ".join(f"{count} {topic}" for topic, count in found.items())
     raise DataError(
-        f"{name}: no event counts as a choice: found {told}, expected at least one of --choices {','.join(counted)} "
+        f"{name}: no event counts as a choice: found {counts}, expected at least one of --choices {','.join(counted)} "
         f"(comments count only with a value; actions that do not count: {', '.join(sorted(refused(weights))) or 'none'})"
     )

@@ -56,10 +56,10 @@ class WrongLines(DataError):
 
     def __init__(self, path: Path, lines: Sequence[tuple[int, str]], count: int) -> None:
         self.lines, self.count = sorted(lines)[:NAMED], count
-        told = [f"line {line}: {why}" for line, why in self.lines]
-        left = f"; and {count - len(told):,} more" if count > len(told) else ""
-        rest = f"; {count:,} wrong values in all: {'; '.join(told[1:])}{left}" if count > 1 else ""
-        super().__init__(f"{path}, {told[0]}{rest}")
+        described = [f"line {line}: {why}" for line, why in self.lines]
+        left = f"; and {count - len(described):,} more" if count > len(described) else ""
+        rest = f"; {count:,} wrong values in all: {'; '.join(described[1:])}{left}" if count > 1 else ""
+        super().__init__(f"{path}, {described[0]}{rest}")
 
 
 def events(path: Path, block: pl.DataFrame, behaviour: int, made: Mapping[str, tuple[str, Column]]) -> pl.DataFrame:

@@ -9,10 +9,10 @@ file order: files are often sorted by item, and that order would reveal the next
 from __future__ import annotations
 
 import math
-import time as clock
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
+from time import time_ns
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -121,7 +121,7 @@ def dataset(
         DataError: An event or an item is not acceptable. The error names the field, what was found and what was
             expected.
     """
-    now_ms = int(clock.time() * 1000) if now_ms is None else now_ms
+    now_ms = time_ns() // 1_000_000 if now_ms is None else now_ms
     if isinstance(events, pl.DataFrame):
         events = events.with_columns(pl.lit("").alias(name) for name in LATER if name not in events.columns)
     table = in_order(checked_events(name, events, SCHEMA, Rules(rating_scale), now_ms))
@@ -140,8 +140,8 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
     columns = (events[name].filter(tied).to_list() for name in ("user", "item", "behaviour", "time"))
     hashes = pl.Series("hash", [tie(*row) for row in zip(*columns, strict=True)], pl.UInt64)
     last = [name for name in LATER if (events[name] != "").any()]  # if all are "", the order stays as it always was
-    places = pl.Series("hash", [0], pl.UInt64).new_from_index(0, len(events)).scatter(tied.arg_true(), hashes)
-    return events.with_columns(places).sort("time", "hash", "text", "value", *last).drop("hash")
+    column = pl.Series("hash", [0], pl.UInt64).new_from_index(0, len(events)).scatter(tied.arg_true(), hashes)
+    return events.with_columns(column).sort("time", "hash", "text", "value", *last).drop("hash")
 
 
 def tie(user: str, item: str, behaviour: int, time: int) -> int:
@@ -167,8 +167,8 @@ def event_id(event: Event) -> str:
 
     Topics hold these ids for years, so how they are made must not change.
     """
-    said = msgspec.json.encode(event[:-1])  # NaN becomes null
-    return f"replay-{blake2b(said, digest_size=16).hexdigest()}"
+    content = msgspec.json.encode(event[:-1])  # NaN becomes null
+    return f"replay-{blake2b(content, digest_size=16).hexdigest()}"
 
 
 def event_messages(events: pl.DataFrame, *, ids: bool = False) -> Iterator[Message]:

@@ -17,6 +17,9 @@ Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Doubles = NDArray[np.float64]
 
+Encode = Callable[[Sequence[str]], Floats]
+"""Encodes texts as f32 [n, X]; "" becomes zeros."""
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -54,9 +57,19 @@ class Histories:
         """Return i64 [E]: the user of every event."""
         return np.repeat(np.arange(len(self.users)), np.diff(self.starts))
 
-    def begins(self, places: Rows) -> Rows:
-        """Return i64, shaped as `places`: the first event of each place's user."""
-        return self.starts[np.searchsorted(self.starts, places, side="right") - 1]
+    def begins(self, positions: Rows) -> Rows:
+        """Return i64, shaped as `positions`: the first event of each position's user."""
+        return self.starts[np.searchsorted(self.starts, positions, side="right") - 1]
+
+    def earlier(self, positions: Rows) -> tuple[Rows, Rows]:
+        """Return all events of the users of `positions` i64 [Q] before them, oldest first: number of the position, event.
+
+        Both are i64 of one length; the numbers are 0 to Q - 1 in order.
+        """
+        begins = self.begins(positions)
+        counts = positions - begins
+        line = np.repeat(np.arange(len(positions)), counts)
+        return line, np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts - begins, counts)
 
     def first(self) -> Flags:
         """Return bool [E]: is it the user's first event?"""
@@ -70,14 +83,14 @@ def histories(
     held: pl.DataFrame | None,
     item_ids: Sequence[str],
     spec: InputSpec,
-    encode: Callable[[list[str]], Floats],
+    encode: Encode,
 ) -> Histories:
     """Convert both parts of a split to rows.
 
     Args:
         held: The held-out part. None if only the training part may be read.
         item_ids: Item ids; item_ids[i] has row i + 1.
-        encode: Texts -> f32 [n, X], "" -> zeros.
+        encode: Encodes the texts.
     """
     table = train.with_columns(held=pl.lit(False))
     if held is not None:
@@ -86,14 +99,14 @@ def histories(
     table = table.with_columns(owner=pl.col("user").rank("dense")).sort("owner", maintain_order=True)
     owners = table["owner"].to_numpy()
     starts = np.concatenate([[0], np.flatnonzero(np.diff(owners)) + 1, [len(owners)]]).astype(np.int64)
-    row_of = {item: place + 1 for place, item in enumerate(item_ids)}
+    row_of = {item: row for row, item in enumerate(item_ids, start=1)}
     items = np.fromiter((row_of.get(item, UNKNOWN) for item in table["item"].to_list()), np.int64, len(table))
     texts = ["", *sorted(set(table["text"].to_list()) - {""})]
-    text_row = {text: place for place, text in enumerate(texts)}
+    text_row = {text: row for row, text in enumerate(texts)}
     weight = counts_for(table, spec.weights)
     choice = table["counts"].to_numpy() & (items != UNKNOWN)
     return Histories(
-        users=tuple(table["user"][place] for place in starts[:-1].tolist()),
+        users=tuple(table["user"][start] for start in starts[:-1].tolist()),
         starts=starts,
         item=items,
         behaviour=table["behaviour"].to_numpy().astype(np.int64),

@@ -45,9 +45,9 @@ def look(source: Source) -> str:
     found = source.listed
     if not found:
         return f"{source.path}: a folder without data files (its subfolders are not searched: name one of them)"
-    told = "; ".join(look_at(source, path) for path in found[:FILES])
+    described = "; ".join(look_at(source, path) for path in found[:FILES])
     more = f"; and {len(found) - FILES} more" if len(found) > FILES else ""
-    return f"{source.path}: a folder of {len(found)} files: {told}{more}"
+    return f"{source.path}: a folder of {len(found)} files: {described}{more}"
 
 
 def look_at(source: Source, path: Path) -> str:
@@ -72,8 +72,8 @@ def _text(path: Path, lines: list[str]) -> str:
     if "\0" in filled[0] or filled[0].count("\ufffd") > 2:
         return "not text"
     first = shown(filled[0])
-    if (said := _json(filled)) is not None:
-        return f"{said}; it begins with {first}"
+    if (kind := _json(filled)) is not None:
+        return f"{kind}; it begins with {first}"
     table = table_of(filled)
     if table is None:
         return f"text without columns; it begins with {first}"

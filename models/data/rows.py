@@ -6,11 +6,11 @@ import ast
 import json
 import math
 import re
-import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
+from time import time_ns
 from typing import Any, Final, TypeVar
 
 from models.data.source import numbered
@@ -187,14 +187,14 @@ def moment(value: Any, unit: int = 1) -> int:
         raise ValueError(f"time {validation.shown(value)}: expected 0 to {MAX_TIME // unit} {named} since 1970")
     exact = int(value) if isinstance(value, Integral) else Decimal(str(value).strip())
     time = int(exact * unit)
-    said = f"time {validation.shown(value)}"
+    found = f"time {validation.shown(value)}"
     hint = times.with_hint(int(exact), _UNITS[unit]) if unit in _UNITS else ""
     if unit == 1 and time != exact:
-        raise ValueError(f"{said}: expected whole milliseconds")
+        raise ValueError(f"{found}: expected whole milliseconds")
     if not 0 <= time <= MAX_TIME:
-        raise ValueError(f"{said}: expected 0 to {MAX_TIME // unit}{hint}")
-    if time > clock.time() * 1000 + FUTURE_MS:
-        raise ValueError(f"{said}: expected {validation.LATEST} now{hint}")
+        raise ValueError(f"{found}: expected 0 to {MAX_TIME // unit}{hint}")
+    if time > time_ns() // 1_000_000 + FUTURE_MS:
+        raise ValueError(f"{found}: expected {validation.LATEST} now{hint}")
     return time
 
 

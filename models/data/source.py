@@ -23,7 +23,7 @@ GZIP: Final = b"\x1f\x8b"
 ZSTD: Final = b"\x28\xb5\x2f\xfd"
 WIDE: Final = (b"\xff\xfe", b"\xfe\xff")
 LONGEST: Final = 1 << 20
-TOLD: Final = (
+NOT_DATA: Final = (
     "readme", "license", "licence", "copying", "notice", "citation", "authors", "changelog", "checksums", "md5sum", "sha256sum",
     "_success", "thumbs.db", "desktop.ini",
 )  # fmt: skip
@@ -129,7 +129,7 @@ def source(path: Path, rating_scale: Scale | None = None) -> Source:
 
 def is_told(name: str) -> bool:
     """Check whether a file with this name (in lower case) is hidden, or clearly for people and without data."""
-    return name.startswith(".") or name.endswith(PROSE) or (name.startswith(TOLD) and not name.endswith(TABLES))
+    return name.startswith(".") or name.endswith(PROSE) or (name.startswith(NOT_DATA) and not name.endswith(TABLES))
 
 
 def plain_name(path: Path) -> str:
@@ -181,7 +181,7 @@ def numbered(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
         except UnicodeDecodeError as error:
             raise undecoded(path, encoding, error) from None
         except BROKEN as error:
-            raise DataError(f"{path}, after line {number}: cannot be unpacked: {error}") from None
+            raise cut_short(path, number, error) from None
 
 
 def utf8_or_latin1(path: Path) -> str:
@@ -198,6 +198,11 @@ def utf8_or_latin1(path: Path) -> str:
         except BROKEN as error:
             raise DataError(f"{path} cannot be unpacked: {error}") from None
     return "utf-8"
+
+
+def cut_short(path: Path, line: int, error: Exception) -> DataError:
+    """Return the error for a packed file that is damaged after a line."""
+    return DataError(f"{path}, after line {line}: cannot be unpacked: {error}")
 
 
 def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:

@@ -42,13 +42,13 @@ def held_last(data: DataSet, last: int = 8, least: int = LEAST) -> pl.Series:
     if not last:
         return pl.repeat(False, len(data.events), eager=True)
     counted = choices(data.events, data.choices, data.weights)
-    places = (
-        data.events.with_row_index("place")
+    cuts = (
+        data.events.with_row_index("row")
         .filter(counted)
         .group_by("user", maintain_order=True)
-        .agg(pl.col("place").tail(last).first().alias("cut"), pl.len().alias("count"))
+        .agg(pl.col("row").tail(last).first().alias("cut"), pl.len().alias("count"))
         .filter(pl.col("count") >= last + least)
         .select("user", "cut")
     )
-    table = data.events.with_row_index("place").join(places, on="user", how="left", maintain_order="left")
-    return table.select((pl.col("place") >= pl.col("cut")).fill_null(False))["place"]
+    table = data.events.with_row_index("row").join(cuts, on="user", how="left", maintain_order="left")
+    return table.select((pl.col("row") >= pl.col("cut")).fill_null(False))["row"]

@@ -14,7 +14,7 @@ from typing import Final
 
 import polars as pl
 
-from models.data.source import BROKEN, open_text, undecoded
+from models.data.source import BROKEN, cut_short, open_text, undecoded
 from stream.core.errors import DataError
 
 BLOCK: Final = 1 << 24  # characters per read
@@ -146,8 +146,8 @@ def blocks(
                     rows.append(_row(path, columns, separator, number, line.split(separator)))
                 continue
             since = since if opened else number
-            turns = line.count('"') % 2 == 1  # an odd number of quotes opens a record, or closes it
-            goes_on = bool(opened) != turns
+            toggles = line.count('"') % 2 == 1  # an odd number of quotes opens a record, or closes it
+            goes_on = bool(opened) != toggles
             opened.append(line)
             if not goes_on:
                 rows.append(_row(path, columns, separator, since, split("\n".join(opened), separator)))
@@ -247,7 +247,7 @@ def _texts(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
             except UnicodeDecodeError as error:
                 raise undecoded(path, encoding, error) from None
             except BROKEN as error:
-                raise DataError(f"{path}, after line {number - 1}: cannot be unpacked: {error}") from None
+                raise cut_short(path, number - 1, error) from None
             if not text:
                 break
             whole, end, rest = (rest + text).rpartition("\n")

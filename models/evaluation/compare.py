@@ -28,7 +28,7 @@ class Fitted:
     Attributes:
         seed: Seed of the fit.
         info: What is kept of the fit.
-        test: Ranks i64 [Q] and lists of the task's places.
+        test: Ranks i64 [Q] and lists of the task's positions.
         validation: Ranks i64 [V] of the validation choices (at most WATCHED of them) among all items.
     """
 
@@ -114,18 +114,18 @@ def _outcomes(
 def _fitted(
     tasks: list[EvalTask], training: str, model: Model, seed: int, cache: Path | None, report: ProgressCallback
 ) -> list[Fitted]:
-    kept = cache_of(cache, training, model, seed)
-    told = partial(_told, report, f"{model.name}, seed {seed}")
+    fit_cache = cache_of(cache, training, model, seed)
+    of_model = partial(_named, report, f"{model.name}, seed {seed}")
     keys = [task_key(task, training) for task in tasks]
     seen_keys = [digest("validation", task.filter_seen) for task in tasks]
-    info = kept.info()
+    info = fit_cache.info()
     ranker: Ranker | None = None
     out: list[Fitted] = []
     for task, key, seen_key in zip(tasks, keys, seen_keys, strict=True):
-        test, validation = kept.lists(key), kept.lists(seen_key)
+        test, validation = fit_cache.lists(key), fit_cache.lists(seen_key)
         if info is None or test is None or validation is None:
             if ranker is None or info is None:
-                ranker, info = _fit(task.training, model, seed, kept, told)
+                ranker, info = _fit(task.training, model, seed, fit_cache, of_model)
             rows = task.training.rows
             validation = validation or recommended(
                 rows,
@@ -133,45 +133,45 @@ def _fitted(
                 ranker.scorer(rows),
                 filter_seen=task.filter_seen,
                 name=model.name,
-                report=told,
+                report=of_model,
             )
             test = test or recommended(
                 task.rows,
-                task.places,
+                task.positions,
                 ranker.scorer(task.rows),
                 filter_seen=task.filter_seen,
                 candidates=task.candidates,
                 groups=task.groups,
                 name=model.name,
-                report=told,
+                report=of_model,
             )
-            kept.keep_lists(seen_key, validation)
-            kept.keep_lists(key, test)
+            fit_cache.keep_lists(seen_key, validation)
+            fit_cache.keep_lists(key, test)
         out.append(Fitted(seed, info, test, validation.rank))
     return out
 
 
 def _fit(
-    training: TrainingData, model: Model, seed: int, kept: FitCache, report: ProgressCallback
+    training: TrainingData, model: Model, seed: int, fit_cache: FitCache, report: ProgressCallback
 ) -> tuple[Ranker, FitInfo]:
     """Fit, from the checkpoint if there is one.
 
     The seconds include what went into it. An earlier fit's figures stay.
     """
-    before, begun = kept.spent(), time.monotonic()
-    written = _written(kept.checkpoint)
+    before, begun = fit_cache.spent(), time.monotonic()
+    written = _written(fit_cache.checkpoint)
 
-    def told(stage: str, done: int, total: int, text: str) -> None:
+    def timed(stage: str, done: int, total: int, text: str) -> None:
         nonlocal written
-        if (now := _written(kept.checkpoint)) != written:
+        if (now := _written(fit_cache.checkpoint)) != written:
             written = now
-            kept.keep_spent(before + time.monotonic() - begun)
+            fit_cache.keep_spent(before + time.monotonic() - begun)
         report(stage, done, total, text)
 
-    ranker = model.fit(training, seed, told, kept.checkpoint)
+    ranker = model.fit(training, seed, timed, fit_cache.checkpoint)
     seconds = before + time.monotonic() - begun
     curve = tuple(dict(vars(epoch)) for epoch in getattr(ranker, "curve", ()))
-    return ranker, kept.keep_info(FitInfo(seconds, dict(getattr(ranker, "chosen", {})), curve))
+    return ranker, fit_cache.keep_info(FitInfo(seconds, dict(getattr(ranker, "chosen", {})), curve))
 
 
 def _written(path: Path | None) -> int:
@@ -182,5 +182,5 @@ def _written(path: Path | None) -> int:
         return 0
 
 
-def _told(report: ProgressCallback, who: str, stage: str, done: int, total: int, text: str) -> None:
+def _named(report: ProgressCallback, who: str, stage: str, done: int, total: int, text: str) -> None:
     report(f"{who}: {stage}", done, total, text)

@@ -73,7 +73,7 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Progr
     found = compare(tasks, models, tuple(range(asked.seeds)), asked.cache, report)
     if not any(comparison.ran for comparison in found):
         raise DataError(_none_ran({outcome.name: outcome.refused for outcome in found[0].outcomes}))
-    first, *others = [_told(comparison) for comparison in found]
+    first, *others = [_figures(comparison) for comparison in found]
     if others:
         first["also"] = others
     if asked.protocol == SCENES and len(found) == 2:
@@ -104,7 +104,7 @@ def _posed(
     return [task], [RunModel(asked.run), *(model for model in models if model.name != RunModel.name)]
 
 
-def _told(comparison: Comparison) -> dict[str, Any]:
+def _figures(comparison: Comparison) -> dict[str, Any]:
     name = comparison.task.name
     return figures(comparison, WORDS.get(name, WORDS[DEFAULT] if "run" in comparison.task.settings else ""))
 
@@ -123,7 +123,7 @@ def _rating(data: DataSet, asked: Question, encoder: TextEncoder, report: Progre
         parts.append(rating_protocol(data, "time", names, seeds, encoder.encode, report))
     except DataError as error:  # there are no times to split at, but the folds are valid
         first["notes"].append(f"no split in time: {error}")
-    told = [(name, of.get("not run", "")) for part in parts for name, of in part["models"].items()]
-    if all(why for _, why in told):
-        raise DataError(_none_ran(dict(told)))
+    reasons = [(name, of.get("not run", "")) for part in parts for name, of in part["models"].items()]
+    if all(why for _, why in reasons):
+        raise DataError(_none_ran(dict(reasons)))
     return {**first, "also": parts[1:]}

@@ -79,10 +79,10 @@ def run_task(
     if training.item_ids != run.item_ids:
         raise DataError(f"the run's catalogue of {len(run.item_ids)} items differs from that of {data.name}")
     rows = read_histories(split.train, split.held, run.item_ids, run.spec, encoder.encode, run.reading)
-    places = np.flatnonzero(rows.judged)
-    if not len(places):
+    positions = np.flatnonzero(rows.judged)
+    if not len(positions):
         raise DataError(f"{data.name}: no user has enough choices to hold out the last {last}")
     order = ordered(data)
     left = left_out(order, few_choices(order, held_last(data, last).to_numpy()[order.at], last))
     about = {"last": last, "run": run.data.sha256}
-    return EvalTask(f"last-{last}", about, training, rows, places, filter_seen, left_out=left)
+    return EvalTask(f"last-{last}", about, training, rows, positions, filter_seen, left_out=left)

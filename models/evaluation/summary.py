@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
-from models.data.histories import Flags, Rows
+from models.data.histories import Doubles, Flags, Rows
 from models.evaluation.compare import Comparison, Outcome
 from models.interfaces import EvalTask, TrainingData
 from models.metrics.bootstrap import drawn_means, ends
-from models.metrics.metrics import ACCURACY, POPULARITY, Doubles, accuracy, activity_groups, popularity_groups, spread
+from models.metrics.metrics import ACCURACY, POPULARITY, accuracy, activity_groups, popularity_groups, spread
 from models.metrics.popularity import popularity
 from models.training.degenerate import notes
 
@@ -28,7 +27,7 @@ GROUPED: Final = ("HR@10", "NDCG@10")
 def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
     """Summarise a comparison.
 
-    The result has the protocol, what else decides it, the evaluated places and users, the topics whose events count as
+    The result has the protocol, what else decides it, the evaluated positions and users, the topics whose events count as
     choices, what is left out, notes (models.training.degenerate.notes), and `models`: name -> test, validation,
     intervals, seconds, ... A model that did not run has {"not run": why}.
 
@@ -57,7 +56,7 @@ def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
         "settings": dict(task.settings),
         "in words": words,
         "filter_seen": task.filter_seen,
-        "judged": len(task.places),
+        "judged": len(task.positions),
         "users": len(np.unique(owners)),
         "choices": list(task.training.spec.choices),
         "left out": [reason._asdict() for reason in task.left_out],
@@ -89,14 +88,14 @@ def _one(outcome: Outcome, task: EvalTask, values: Mapping[str, Doubles]) -> dic
 
 
 def test_values(outcome: Outcome) -> dict[str, Doubles]:
-    """Compute every figure of ACCURACY at every place, f64 [Q], averaged over the seeds."""
+    """Compute every figure of ACCURACY at every position, f64 [Q], averaged over the seeds."""
     found = [accuracy(fit.test.rank) for fit in outcome.fits]
     return {name: np.mean([one[name] for one in found], axis=0) for name in ACCURACY}
 
 
 def owners_of(task: EvalTask) -> Rows:
-    """Return i64 [Q]: the unit that is drawn, for each place."""
-    return task.rows.owner()[task.places] if task.owners is None else task.owners
+    """Return i64 [Q]: the unit that is drawn, for each position."""
+    return task.rows.owner()[task.positions] if task.owners is None else task.owners
 
 
 def rivals(name: str, values: Mapping[str, Mapping[str, Doubles]]) -> list[str]:
@@ -121,7 +120,7 @@ def intervals(name: str, drawn: Mapping[str, Doubles], others: Sequence[str]) ->
 def drawn_of(
     values: Mapping[str, Mapping[str, Doubles]], names: Sequence[str], inside: Flags, owners: Rows
 ) -> dict[str, Doubles]:
-    """Return f64 [draws, M] of each model: drawn means of the metrics `names` over the places `inside`."""
+    """Return f64 [draws, M] of each model: drawn means of the metrics `names` over the positions `inside`."""
     if not values:
         return {}
     table = np.stack([of[name][inside] for of in values.values() for name in names], 1)
@@ -138,7 +137,7 @@ def by_group(
     two is a list of group, judged, metrics and intervals.
     """
     activity, names = activity_groups(training_events(task))
-    popular = popularity_groups(training_counts(task.training))[task.rows.item[task.places]]
+    popular = popularity_groups(training_counts(task.training))[task.rows.item[task.positions]]
     out: dict[str, dict[str, list[dict[str, Any]]]] = {model: {"users": [], "items": []} for model in values}
     for kind, group, labels in (("users", activity, names), ("items", popular, POPULARITY)):
         for number, label in enumerate(labels):
@@ -156,21 +155,20 @@ def by_group(
 
 def training_counts(training: TrainingData) -> Rows:
     """Return i64 [N + 1]: how often each item was chosen in the training part."""
-    rows = replace(training.rows, weight=None)  # every choice counts the same, whatever its weight
-    return popularity(rows, len(training.items), training.use).astype(np.int64)
+    return popularity(training.rows, len(training.items), training.use, weighted=False).astype(np.int64)
 
 
 def training_events(task: EvalTask) -> Rows:
-    """Return i64 [Q]: the number of training events of each place's user; 0 for users held out of the training part."""
+    """Return i64 [Q]: the number of training events of each position's user; 0 for users held out of the training part."""
     training = task.training
     events = np.bincount(training.rows.owner(), training.use, len(training.rows.users)).astype(np.int64)
     of = dict(zip(training.rows.users, events.tolist(), strict=True))
     each = np.array([of.get(user, 0) for user in task.rows.users], np.int64)
-    return each[np.searchsorted(task.rows.starts, task.places, side="right") - 1]
+    return each[np.searchsorted(task.rows.starts, task.positions, side="right") - 1]
 
 
 def lift(whole: Comparison, alone: Comparison) -> dict[str, Any]:
-    """Compute each model's gain on the same places from the additional history, with paired intervals."""
+    """Compute each model's gain on the same positions from the additional history, with paired intervals."""
     owners = owners_of(whole.task)
     other = {outcome.name: test_values(outcome) for outcome in alone.ran}
     out: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Bootstraps intervals of means over places. It draws users, because the places of one user are not independent.
+"""Bootstraps intervals of means over positions. It draws users, because the positions of one user are not independent.
 
 B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993. All compared models share the same draws, so
 differences are paired.
@@ -10,21 +10,20 @@ from typing import Final
 
 import numpy as np
 
-from models.data.histories import Rows
-from models.metrics.metrics import Doubles
+from models.data.histories import Doubles, Rows
 
 DRAWS: Final = 2000
 AT_ONCE: Final = 50  # draws held in memory at a time
 
 
 def drawn_means(values: Doubles, owners: Rows, draws: int = DRAWS, seed: int = 0) -> Doubles:
-    """Return f64 [draws, M]: column means of `values` f64 [Q, M] over the places of users drawn with replacement.
+    """Return f64 [draws, M]: column means of `values` f64 [Q, M] over the positions of users drawn with replacement.
 
-    `owners` is i64 [Q], the user of each place. All users with the same number are one unit.
+    `owners` is i64 [Q], the user of each position. All users with the same number are one unit.
     """
-    people, place = np.unique(owners, return_inverse=True)
-    total = np.stack([np.bincount(place, column, len(people)) for column in values.T], 1)  # (U, M)
-    count = np.bincount(place, minlength=len(people)).astype(np.float64)
+    people, person = np.unique(owners, return_inverse=True)
+    total = np.stack([np.bincount(person, column, len(people)) for column in values.T], 1)  # (U, M)
+    count = np.bincount(person, minlength=len(people)).astype(np.float64)
     draw = np.random.default_rng(seed)
     out = np.empty((draws, values.shape[1]))
     for at in range(0, draws, AT_ONCE):

@@ -1,6 +1,6 @@
-"""Metrics of ranked lists, first per place, so that they can be averaged over seeds and bootstrapped over users.
+"""Metrics of ranked lists, first per position, so that they can be averaged over seeds and bootstrapped over users.
 
-Each place has one relevant item, the one that was taken, so recall@k = HR@k. Ranks count from 0; MISSED is not a hit.
+Each position has one relevant item, the one that was taken, so recall@k = HR@k. Ranks count from 0; MISSED is not a hit.
 
     HR@k = [rank < k]    NDCG@k = [rank < k] / log2(rank + 2)    MRR@k = [rank < k] / (rank + 1)
     precision@k = HR@k / k    F1@k = 2 precision recall / (precision + recall) = 2 HR@k / (k + 1)
@@ -15,10 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.histories import Floats, Rows
-from models.metrics.ranks import Ranks
+from models.data.histories import Doubles, Floats, Rows
+from models.metrics.ranks import Ranks, gains, hits
 
-Doubles = NDArray[np.float64]
 Lists = NDArray[np.int32]
 
 CUTS: Final = (5, 10, 20)
@@ -31,11 +30,10 @@ def accuracy(rank: Ranks) -> dict[str, Doubles]:
     """Compute every metric of ACCURACY, f64 [Q], from ranks i64 [Q]."""
     out: dict[str, Doubles] = {}
     for k in CUTS:
-        hit = (rank < k).astype(np.float64)
-        near = np.minimum(rank, k).astype(np.float64)
+        hit = hits(rank, k)
         out[f"HR@{k}"] = hit
-        out[f"NDCG@{k}"] = hit / np.log2(near + 2.0)
-        out[f"MRR@{k}"] = hit / (near + 1.0)
+        out[f"NDCG@{k}"] = gains(rank, k)
+        out[f"MRR@{k}"] = hit / (np.minimum(rank, k) + 1.0)
         out[f"precision@{k}"] = hit / k
         out[f"F1@{k}"] = 2.0 * hit / (k + 1)
     return out
@@ -104,14 +102,14 @@ def gini(times: Rows) -> float:
     ordered = np.sort(times).astype(np.float64)
     if not ordered.sum():
         return float("nan")
-    place = np.arange(1, len(ordered) + 1)
-    return float(((2 * place - len(ordered) - 1) * ordered).sum() / (len(ordered) * ordered.sum()))
+    position = np.arange(1, len(ordered) + 1)
+    return float(((2 * position - len(ordered) - 1) * ordered).sum() / (len(ordered) * ordered.sum()))
 
 
 def activity_groups(events: Rows) -> tuple[Rows, tuple[str, ...]]:
-    """Group the places into quarters by activity.
+    """Group the positions into quarters by activity.
 
-    `events` is i64 [Q], the number of training events of each place's user. Returns the group of each place, i64 [Q],
+    `events` is i64 [Q], the number of training events of each position's user. Returns the group of each position, i64 [Q],
     and the groups' names. Groups that would be empty (because many users have the same number of events) have no name.
     """
     edges = np.unique(np.quantile(events, (0.25, 0.5, 0.75), method="lower")) if len(events) else np.zeros(0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.data.histories import Histories, Rows
+from models.data.histories import Doubles, Floats, Histories, Rows
+from models.interfaces import Scorer
 
 QUERIES = 512  # states scored at a time
 
@@ -18,23 +19,36 @@ MISSED = np.iinfo(np.int64).max
 """Rank of an item that cannot be in the slate: it is unknown, was seen before, or its score is not a finite number."""
 
 
-def seen_before(rows: Histories, places: Rows) -> Iterator[Rows]:
-    """Yield, for each event, the item rows that its user interacted with before it."""
-    starts = rows.begins(places)
-    for begin, place in zip(starts.tolist(), places.tolist(), strict=True):
-        yield rows.item[begin:place]
+def batches(positions: Rows) -> Iterator[slice]:
+    """Yield slices of `positions`, QUERIES at a time."""
+    for at in range(0, len(positions), QUERIES):
+        yield slice(at, min(at + QUERIES, len(positions)))
 
 
-def ranks(rows: Histories, places: Rows, score: Callable[[Rows], Tensor], *, filter_seen: bool = True) -> Ranks:
-    """Rank the item of each event at `places`, from 0, by `worst_ranks`. score: places [Q] -> f32 [Q, N + 1]."""
-    out = np.full(len(places), MISSED)
-    for at in range(0, len(places), QUERIES):
-        some = places[at : at + QUERIES]
+def seen_before(rows: Histories, positions: Rows) -> tuple[Rows, Rows]:
+    """Return all items that the users of the positions saw before them, as index of the position and row of the item."""
+    line, event = rows.earlier(positions)
+    return line, rows.item[event]
+
+
+def scored(
+    rows: Histories, positions: Rows, score: Scorer, *, filter_seen: bool = True
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the positions in batches, each with scores of its own, f32 [q, N + 1]; -inf for items that are not ranked."""
+    for batch in batches(positions):
+        some = positions[batch]
         scores = score(some).clone()
         if filter_seen:
-            for line, seen in zip(scores, seen_before(rows, some), strict=True):
-                line[torch.from_numpy(seen)] = -torch.inf
-        out[at : at + len(some)] = worst_ranks(scores, torch.from_numpy(rows.item[some])).numpy()
+            line, seen = seen_before(rows, some)
+            scores[torch.from_numpy(line), torch.from_numpy(seen)] = -torch.inf
+        yield batch, scores
+
+
+def ranks(rows: Histories, positions: Rows, score: Scorer, *, filter_seen: bool = True) -> Ranks:
+    """Rank the item of each event at `positions`, from 0, by `worst_ranks`. score: positions [Q] -> f32 [Q, N + 1]."""
+    out = np.full(len(positions), MISSED)
+    for batch, scores in scored(rows, positions, score, filter_seen=filter_seen):
+        out[batch] = worst_ranks(scores, torch.from_numpy(rows.item[positions[batch]])).numpy()
     return out
 
 
@@ -55,17 +69,17 @@ def worst_ranks(scores: Tensor, wanted: Tensor) -> Tensor:
     return torch.where((wanted > 0) & own[:, 0].isfinite(), others.sum(1) - 1, MISSED)
 
 
-def popularity_ranks(counts: NDArray[np.float32], rows: Histories, places: Rows, *, filter_seen: bool = True) -> Ranks:
+def popularity_ranks(counts: Floats, rows: Histories, positions: Rows, *, filter_seen: bool = True) -> Ranks:
     """Compute ranks from one score per item, the same for every user. `counts` is f32 [N + 1]."""
     scores = torch.from_numpy(counts)[None]
-    return ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
+    return ranks(rows, positions, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
 
 
-def hits(of: Ranks, k: int = 10) -> NDArray[np.float64]:
+def hits(of: Ranks, k: int = 10) -> Doubles:
     """Return 1 for each item among the first k, else 0."""
     return (of < k).astype(np.float64)
 
 
-def gains(of: Ranks, k: int = 10) -> NDArray[np.float64]:
+def gains(of: Ranks, k: int = 10) -> Doubles:
     """Compute NDCG@k with one relevant item: 1 / log2(rank + 2) if it is among the first k, else 0."""
     return np.where(of < k, 1.0 / np.log2(np.minimum(of, k) + 2.0), 0.0)

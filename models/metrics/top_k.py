@@ -1,4 +1,4 @@
-"""What a fitted model recommends at each place, and the rank of what the user took there, in batches of places."""
+"""What a fitted model recommends at each position, and the rank of what the user took there, in batches of positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.data.histories import Flags, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, silent
-from models.metrics.ranks import MISSED, QUERIES, Ranks, worst_ranks
+from models.metrics.ranks import MISSED, Ranks, scored, worst_ranks
 from stream.core.errors import DataError
 
 TOP: Final = 20
@@ -32,7 +32,7 @@ class Lists(NamedTuple):
 @torch.no_grad()
 def recommended(
     rows: Histories,
-    places: Rows,
+    positions: Rows,
     score: Scorer,
     *,
     filter_seen: bool = True,
@@ -41,29 +41,29 @@ def recommended(
     name: str = "model",
     report: ProgressCallback = silent,
 ) -> Lists:
-    """Rank the items at `places` of `rows`. For `candidates` and `groups` see models.interfaces.EvalTask.
+    """Rank the items at `positions` of `rows`. For `candidates` and `groups` see models.interfaces.EvalTask.
 
     Ranks are by `models.metrics.ranks.worst_ranks`. In the lists, of equal scores the item of the lower row comes
     first, as in serving. Raises DataError if a score is NaN or infinite: the model has diverged. -inf is allowed and
     means that the item is not recommended.
     """
-    rank, top = np.full(len(places), MISSED), np.zeros((len(places), TOP), np.int32)
-    for at in range(0, len(places), QUERIES):
-        some = places[at : at + QUERIES]
-        scores = score(some).clone()
+    rank, top = np.full(len(positions), MISSED), np.zeros((len(positions), TOP), np.int32)
+
+    def finite(some: Rows) -> Tensor:
+        scores = score(some)
         if scores.isnan().any() or scores.isposinf().any():
             raise DataError(f"{name}: scores that are not finite numbers")
+        return scores
+
+    for batch, scores in scored(rows, positions, finite, filter_seen=filter_seen):
         scores[:, 0] = -torch.inf
         if candidates is not None:
-            lines = candidates if candidates.ndim == 1 else candidates[_groups(groups)[at : at + QUERIES]]
+            lines = candidates if candidates.ndim == 1 else candidates[_groups(groups)[batch]]
             scores.masked_fill_(~torch.from_numpy(lines), -torch.inf)
-        if filter_seen:
-            line, seen = seen_before(rows, some)
-            scores[torch.from_numpy(line), torch.from_numpy(seen)] = -torch.inf
-        rank[at : at + len(some)] = worst_ranks(scores, torch.from_numpy(rows.item[some])).numpy()
+        rank[batch] = worst_ranks(scores, torch.from_numpy(rows.item[positions[batch]])).numpy()
         row = first(scores, min(TOP, scores.shape[1]))
-        top[at : at + len(some), : row.shape[1]] = torch.where(scores.gather(1, row).isneginf(), 0, row).numpy()
-        report("ranking", at + len(some), len(places), name)
+        top[batch, : row.shape[1]] = torch.where(scores.gather(1, row).isneginf(), 0, row).numpy()
+        report("ranking", batch.stop, len(positions), name)
     return Lists(rank, top)
 
 
@@ -81,16 +81,7 @@ def first(scores: Tensor, count: int) -> Tensor:
     return row.gather(1, order)
 
 
-def seen_before(rows: Histories, places: Rows) -> tuple[Rows, Rows]:
-    """Return all items that the users of the places saw before them, as index of the place and row of the item."""
-    starts = rows.begins(places)
-    counts = places - starts
-    line = np.repeat(np.arange(len(places)), counts)
-    at = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts - starts, counts)
-    return line, rows.item[at]
-
-
 def _groups(groups: Rows | None) -> NDArray[Any]:
     if groups is None:
-        raise ValueError("candidates by group need `groups`, the group of each place: this is a bug")
+        raise ValueError("candidates by group need `groups`, the group of each position: this is a bug")
     return groups

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Floats, Histories, Rows
@@ -44,8 +43,8 @@ class Neighbours:
     """The K nearest rows of every item row. K = 0 means that there are none.
 
     Attributes:
-        index: i64 [N + 1, K]. 0 at unused places and in row 0.
-        weight: f32 [N + 1, K]. 0 at unused places and in row 0.
+        index: i64 [N + 1, K]. 0 at unused positions and in row 0.
+        weight: f32 [N + 1, K]. 0 at unused positions and in row 0.
     """
 
     index: Rows
@@ -57,7 +56,7 @@ def no_neighbours(items: int = 0) -> Neighbours:
     return Neighbours(np.zeros((items + 1, 0), np.int64), np.zeros((items + 1, 0), np.float32))
 
 
-def log_popularity(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_popularity(counts: Floats) -> Floats:
     """Turn interactions f32 [N + 1] into log(1 + count) minus its mean over the rows that have any.
 
     Rows without interactions, and row 0, get 0.
@@ -75,13 +74,13 @@ def recent_choices(rows: Histories, begins: Rows, ends: Rows, last: int) -> Rows
     begins, ends: i64 [B], the range of events that counts for each user, without `ends`. The worker's counterpart is
     stream.core.fold.recent_choices.
     """
-    places = np.flatnonzero(rows.choice)
-    high = np.searchsorted(places, ends)
-    low = np.maximum(np.searchsorted(places, begins), high - last)
+    positions = np.flatnonzero(rows.choice)
+    high = np.searchsorted(positions, ends)
+    low = np.maximum(np.searchsorted(positions, begins), high - last)
     count = high - low
     user = np.repeat(np.arange(len(ends)), count)
     age = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
-    return np.stack((user, rows.item[places[high[user] - 1 - age]], age), axis=1)
+    return np.stack((user, rows.item[positions[high[user] - 1 - age]], age), axis=1)
 
 
 def blend_scores(

@@ -128,12 +128,12 @@ class InterestNetwork(nn.Module):
             self.query_item.weight.mul_(0.1).add_(torch.eye(size.item, size.width))
             self.query_item.bias.zero_()
         mask = torch.zeros(around)
-        place = 0
+        start = 0
         for name, wide in (
             ("behaviour", size.context), ("scene", size.context), ("value", 2), ("gap", 2), ("comment", size.comment),
         ):  # fmt: skip
-            mask[place : place + wide] = float(name in size.features)
-            place += wide
+            mask[start : start + wide] = float(name in size.features)
+            start += wide
         self.register_buffer("used", mask, persistent=False)
         self.action: nn.Embedding | None = None
         if size.reads_actions:  # last, so that all other weights start as they do without actions
@@ -204,8 +204,8 @@ class InterestNetwork(nn.Module):
         if self.position is not None:
             y = y + self.position(torch.arange(y.shape[1], device=y.device))
         h_last, c_last = [], []
-        for place, block in enumerate(self.chain):
-            part = slice(place * width, (place + 1) * width)
+        for number, block in enumerate(self.chain):
+            part = slice(number * width, (number + 1) * width)
             y, h_block, c_block = block.unroll(y, h[:, part].contiguous(), c[:, part].contiguous())
             h_last.append(h_block)
             c_last.append(c_block)
@@ -219,8 +219,8 @@ class InterestNetwork(nn.Module):
         width = self.size.width
         y = inputs
         h_next, c_next = [], []
-        for place, block in enumerate(self.chain):
-            part = slice(place * width, (place + 1) * width)
+        for number, block in enumerate(self.chain):
+            part = slice(number * width, (number + 1) * width)
             y, h_block, c_block = block.step(y, h[:, part], c[:, part])
             h_next.append(h_block)
             c_next.append(c_block)

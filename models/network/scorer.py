@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Histories, Rows
@@ -21,24 +20,24 @@ class Round(NamedTuple):
     """Some events of n users.
 
     Attributes:
-        places: i64 [n, T]. Beyond a user's end the last place repeats.
+        positions: i64 [n, T]. Beyond a user's end the last position repeats.
         out: f32 [n, T, W], the last block's output after each event.
         h: f32 [n, H], before the first event.
         c: f32 [n, H], before the first event.
     """
 
-    places: Rows
+    positions: Rows
     out: Tensor
     h: Tensor
     c: Tensor
 
 
-def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places: NDArray[np.int64]) -> Tensor:
-    """Return what the recurrence reads of the events at `places` (any shape), [*places, width].
+def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, positions: Rows) -> Tensor:
+    """Return what the recurrence reads of the events at `positions` (any shape), [*positions, width].
 
     `items` is f32 [N + 1, D].
     """
-    flat = places.reshape(-1)
+    flat = positions.reshape(-1)
     comment = rows.comment[flat]
     inputs = network.inputs(
         items[torch.from_numpy(rows.item[flat])],
@@ -48,7 +47,7 @@ def input_rows(network: InterestNetwork, items: Tensor, rows: Histories, places:
         on(torch.from_numpy(rows.vectors[comment]), items) if comment.any() else None,
         None if rows.action is None else on(torch.from_numpy(rows.action[flat]), items),
     )
-    return inputs.reshape(*places.shape, -1)
+    return inputs.reshape(*positions.shape, -1)
 
 
 @torch.no_grad()
@@ -68,9 +67,9 @@ def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int,
         while n := int((ends - begins > at).sum()):
             h, c = h[:n], c[:n]
             steps = min(count, int((ends - begins).max()) - at)
-            places = np.minimum((begins[:n] + at)[:, None] + np.arange(steps), (ends[:n] - 1)[:, None])
-            out, h_next, c_next = network.unroll(input_rows(network, items, rows, places), h, c)
-            yield Round(places, out, h, c)
+            positions = np.minimum((begins[:n] + at)[:, None] + np.arange(steps), (ends[:n] - 1)[:, None])
+            out, h_next, c_next = network.unroll(input_rows(network, items, rows, positions), h, c)
+            yield Round(positions, out, h, c)
             h, c = h_next, c_next
             at, count = at + count, length
 
@@ -79,42 +78,42 @@ def rounds(network: InterestNetwork, rows: Histories, items: Tensor, first: int,
 def states(network: InterestNetwork, rows: Histories, items: Tensor) -> Tensor:
     """Return the last block's output after every event, f32 [E, W]. Each user starts from zeros. Not for attention."""
     after = items.new_zeros(len(rows.item), network.size.width)
-    for places, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
-        keep = np.ones(places.shape, np.bool_)
-        keep[:, 1:] = places[:, 1:] != places[:, :-1]  # beyond a user's end the last place repeats
-        after[torch.from_numpy(places[keep])] = out[torch.from_numpy(keep)]
+    for positions, out, _, _ in rounds(network, rows, items, ROUND, ROUND):
+        keep = np.ones(positions.shape, np.bool_)
+        keep[:, 1:] = positions[:, 1:] != positions[:, :-1]  # beyond a user's end the last position repeats
+        after[torch.from_numpy(positions[keep])] = out[torch.from_numpy(keep)]
     return after
 
 
 @torch.no_grad()
-def windows(network: InterestNetwork, rows: Histories, items: Tensor, places: Rows) -> Tensor:
-    """Return attention's output right before each of the events at `places`, f32 [Q, W].
+def windows(network: InterestNetwork, rows: Histories, items: Tensor, positions: Rows) -> Tensor:
+    """Return attention's output right before each of the events at `positions`, f32 [Q, W].
 
-    Attention sees up to `window` events before the place. The output is zeros for a user's first event.
+    Attention sees up to `window` events before the position. The output is zeros for a user's first event.
     """
-    count = np.minimum(places - rows.begins(places), network.size.window)
+    count = np.minimum(positions - rows.begins(positions), network.size.window)
     order = np.argsort(count, kind="stable")  # windows of similar length together
-    before = items.new_zeros(len(places), network.size.width)
+    before = items.new_zeros(len(positions), network.size.width)
     for at in range(int(np.count_nonzero(count == 0)), len(order), ROUND):
         some = order[at : at + ROUND]
         own = count[some]
         steps = np.minimum(np.arange(int(own.max()))[None], own[:, None] - 1)  # shorter ones repeat their last event
         empty = items.new_zeros(len(some), network.size.hidden)
-        inputs = input_rows(network, items, rows, (places[some] - own)[:, None] + steps)
+        inputs = input_rows(network, items, rows, (positions[some] - own)[:, None] + steps)
         out = network.unroll(inputs, empty, empty)[0]
         before[torch.from_numpy(some)] = out[torch.arange(len(some)), torch.from_numpy(own - 1)]
     return before
 
 
-def before(rows: Histories, after: Tensor, places: Rows) -> Tensor:
-    """Return the output before each of the events at `places`: the one after the user's previous event, or zeros."""
-    previous = after[torch.from_numpy(np.maximum(places - 1, 0))]
-    return previous * on(torch.from_numpy(~rows.first()[places]), after)[:, None]
+def before(rows: Histories, after: Tensor, positions: Rows) -> Tensor:
+    """Return the output before each of the events at `positions`: the one after the user's previous event, or zeros."""
+    previous = after[torch.from_numpy(np.maximum(positions - 1, 0))]
+    return previous * on(torch.from_numpy(~rows.first()[positions]), after)[:, None]
 
 
 @torch.no_grad()
 def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows], Tensor]:
-    """Return the recurrent model's scorer: places [Q] -> f32 [Q, N + 1] on the CPU.
+    """Return the recurrent model's scorer: positions [Q] -> f32 [Q, N + 1] on the CPU.
 
     Each event is scored against the state before it (prequential).
     """
@@ -122,8 +121,8 @@ def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows
     after = None if network.size.kind == "attention" else states(network, rows, items)
 
     @torch.no_grad()
-    def score(places: Rows) -> Tensor:
-        out = windows(network, rows, items, places) if after is None else before(rows, after, places)
+    def score(positions: Rows) -> Tensor:
+        out = windows(network, rows, items, positions) if after is None else before(rows, after, positions)
         return (network.project(out) @ items.T).cpu()
 
     return score

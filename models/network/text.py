@@ -16,15 +16,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from models.data.histories import Floats
 
 TEXT_DIM: Final = 384
 MAX_TOKENS: Final = 64  # tokens of a text that BERT reads, in training and in serving
 BATCH_TOKENS: Final = 2048  # padded tokens in one forward pass
 CACHE: Final = Path(".cache/text")
-
-Floats = NDArray[np.float32]
 
 
 def no_progress(done: int, total: int) -> None:
@@ -44,15 +44,15 @@ class TextEncoder:
     def encode(self, texts: Sequence[str], progress: Callable[[int, int], None] = no_progress) -> Floats:
         """Return the vectors of the texts, in order. `progress(done, total)` counts distinct texts."""
         distinct = sorted(set(texts) - {""})
-        vectors = self._kept(distinct, progress)
-        row = {text: place for place, text in enumerate(distinct)}
+        vectors = self._cached(distinct, progress)
+        row_of = {text: row for row, text in enumerate(distinct)}
         out = np.zeros((len(texts), TEXT_DIM), np.float32)
-        for place, text in enumerate(texts):
+        for row, text in enumerate(texts):
             if text:
-                out[place] = vectors[row[text]]
+                out[row] = vectors[row_of[text]]
         return out
 
-    def _kept(self, texts: list[str], progress: Callable[[int, int], None]) -> Floats:
+    def _cached(self, texts: list[str], progress: Callable[[int, int], None]) -> Floats:
         if self._cache is None:
             return self._encode(texts, progress)
         digest = sha256(f"minilm {MAX_TOKENS}\0".encode())
@@ -60,9 +60,9 @@ class TextEncoder:
             digest.update(text.encode("utf-8", "replace") + b"\0")
         path = self._cache / f"{digest.hexdigest()[:32]}.npy"
         try:
-            kept: Floats = np.load(path, allow_pickle=False)
-            if kept.shape == (len(texts), TEXT_DIM):
-                return kept
+            vectors: Floats = np.load(path, allow_pickle=False)
+            if vectors.shape == (len(texts), TEXT_DIM):
+                return vectors
         except (OSError, ValueError, EOFError):
             pass  # not there, or damaged by an earlier crash: encode again
         vectors = self._encode(texts, progress)
@@ -78,12 +78,12 @@ class TextEncoder:
             return out
         model, tokenizer = self._model()
         tokens = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        order = sorted(range(len(texts)), key=lambda place: -len(tokens[place]))  # group equal lengths: no padding
+        order = sorted(range(len(texts)), key=lambda row: -len(tokens[row]))  # group equal lengths: no padding
         at = 0
         while at < len(order):
             longest = len(tokens[order[at]])
             batch = order[at : at + max(1, BATCH_TOKENS // longest)]
-            out[batch] = mean_pool(model, [tokens[place] for place in batch])
+            out[batch] = mean_pool(model, [tokens[row] for row in batch])
             at += len(batch)
             progress(at, len(order))
         return out
@@ -122,12 +122,16 @@ def mean_pool(model: Any, tokens: Sequence[Sequence[int]]) -> Floats:
     longest = max(map(len, tokens))
     ids = torch.zeros((len(tokens), longest), dtype=torch.int64)
     mask = torch.zeros_like(ids)
-    for place, one in enumerate(tokens):
-        ids[place, : len(one)] = torch.tensor(one)
-        mask[place, : len(one)] = 1
+    for row, one in enumerate(tokens):
+        ids[row, : len(one)] = torch.tensor(one)
+        mask[row, : len(one)] = 1
     with torch.inference_mode():
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, L, 384]
-        weight = mask[:, :, None].to(hidden.dtype)
-        mean = (hidden * weight).sum(1) / weight.sum(1)
-        pooled: Floats = torch.nn.functional.normalize(mean, dim=-1).numpy()
-    return pooled
+        vectors: Floats = pooled(hidden, mask).numpy()
+    return vectors
+
+
+def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Compute text vectors f32 [B, T] of unit length from the last layer's outputs [B, L, T] and their mask i64 [B, L]."""
+    weight = mask[:, :, None].to(hidden.dtype)
+    return nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import Ridge
 
-from models.data.histories import Flags, Floats, Rows
-from models.rating_prediction.table import Doubles, RatingTable
+from models.data.histories import Doubles, Flags, Floats, Rows
+from models.rating_prediction.table import RatingTable
 
 ITEM: Final = 4.0  # pull of an item's bias to 0, counted in ratings
 USER: Final = 5.0
@@ -50,7 +50,7 @@ class Context:
     def of(self, target: Rows, event: Rows, trained: Flags) -> Flags:
         """Return bool [targets, events].
 
-        `target` and `event` are i64, places in time order; `trained` is bool [events].
+        `target` and `event` are i64, positions in time order; `trained` is bool [events].
         """
         if self.causal:
             return np.less(event[None], target[:, None]) & (trained[None] | self.folding)
@@ -134,8 +134,8 @@ def correlations(table: RatingTable, train: Rows, rho: Doubles, count: Doubles) 
     most = most[count[most] >= 3]
     slot = np.full(table.items, -1, np.int64)
     slot[most] = np.arange(len(most))
-    kept = train[slot[table.item[train]] >= 0]
-    matrix = csr_matrix((rho[kept], (table.user[kept], slot[table.item[kept]])), (table.users, len(most)))
+    rated = train[slot[table.item[train]] >= 0]
+    matrix = csr_matrix((rho[rated], (table.user[rated], slot[table.item[rated]])), (table.users, len(most)))
     product = (matrix.T @ matrix).toarray().astype(np.float32)
     return Correlations(slot, product, product.diagonal().astype(np.float64))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, Final
 
 import numpy as np
 import surprise
 
-from models.data.histories import Rows
-from models.rating_prediction.table import Doubles, RatingTable
+from models.data.histories import Doubles, Rows
+from models.rating_prediction.table import RatingTable
 from stream.core.errors import DataError
 
 KNN_USERS: Final = 20_000  # most users for which a full user-by-user matrix is made
@@ -16,28 +17,53 @@ SVDPP_PAIRS: Final = 1_000_000_000
 """Most pairs of ratings of one user. The time of SVD++ grows with them (about 60 s for 60 million)."""
 
 
-def trainset(table: RatingTable, train: Rows) -> surprise.Trainset:
-    """Return the training part as the library takes it.
+def trainset(
+    user: Rows,
+    item: Rows,
+    value: Doubles,
+    user_ids: Rows,
+    item_ids: Rows,
+    scale: tuple[float, float],
+    *,
+    by_number: bool = False,
+) -> surprise.Trainset:
+    """Return ratings as the library takes them.
 
-    Users and items without a training rating have no inner id and are unknown to the library.
+    Args:
+        user: i64 [R], from 0: the library's inner ids.
+        item: i64 [R], likewise.
+        value: f64 [R].
+        user_ids: i64 [U], the id by which predictions ask for each user. One without a rating is unknown to the library.
+        item_ids: i64 [I], likewise.
+        scale: (min, max).
+        by_number: The library reads user after user: by number, or in the order in which they come in `user`.
     """
-    users, inner_user = np.unique(table.user[train], return_inverse=True)
-    items, inner_item = np.unique(table.item[train], return_inverse=True)
-    by_user: dict[int, list[Any]] = {at: [] for at in range(len(users))}
-    by_item: dict[int, list[Any]] = {at: [] for at in range(len(items))}
-    for user, item, value in zip(inner_user.tolist(), inner_item.tolist(), table.value[train].tolist(), strict=True):
-        by_user[user].append((item, value))
-        by_item[item].append((user, value))
+    by_user: dict[int, list[tuple[int, float]]] = defaultdict(list)  # the library looks up users without a rating, too
+    by_item: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for of_user, of_item, rating in zip(user.tolist(), item.tolist(), value.tolist(), strict=True):
+        by_user[of_user].append((of_item, rating))
+        by_item[of_item].append((of_user, rating))
+    if by_number:
+        by_user = defaultdict(list, sorted(by_user.items()))
+        by_item = defaultdict(list, sorted(by_item.items()))
+    inner_users, inner_items = ({number: at for at, number in enumerate(ids.tolist())} for ids in (user_ids, item_ids))
     return surprise.Trainset(
-        by_user,
-        by_item,
-        len(users),
-        len(items),
-        len(train),
-        table.scale,
-        {user: at for at, user in enumerate(users.tolist())},
-        {item: at for at, item in enumerate(items.tolist())},
+        by_user, by_item, len(user_ids), len(item_ids), len(value), scale, inner_users, inner_items
     )
+
+
+def training_set(table: RatingTable, train: Rows) -> surprise.Trainset:
+    """Return the training part as the library takes it. It knows only users and items that have a training rating."""
+    users, user = np.unique(table.user[train], return_inverse=True)
+    items, item = np.unique(table.item[train], return_inverse=True)
+    return trainset(user, item, table.value[train], users, items, table.scale, by_number=True)
+
+
+def require_pairs(user: Rows, most: int) -> None:
+    """Raise DataError if one user's ratings, i64 [R] with their users, make more than `most` pairs in all."""
+    pairs = int((np.bincount(user).astype(np.int64) ** 2).sum())
+    if pairs > most:
+        raise DataError(f"svdpp: not run: found {pairs:,} pairs of ratings of one user, expected at most {most:,}")
 
 
 def library_predictions(name: str, table: RatingTable, train: Rows, test: Rows, seed: int) -> Doubles:
@@ -45,7 +71,7 @@ def library_predictions(name: str, table: RatingTable, train: Rows, test: Rows, 
     if name == "mean":
         return np.full(len(test), table.value[train].mean())
     model = _model(name, table, train, seed)
-    model.fit(trainset(table, train))
+    model.fit(training_set(table, train))
     pairs = zip(table.user[test].tolist(), table.item[test].tolist(), strict=True)
     return np.array([model.predict(user, item).est for user, item in pairs])
 
@@ -54,11 +80,7 @@ def _model(name: str, table: RatingTable, train: Rows, seed: int) -> Any:
     if name == "svd":
         return surprise.SVD(random_state=seed)
     if name == "svdpp":
-        pairs = int((np.bincount(table.user[train]).astype(np.int64) ** 2).sum())
-        if pairs > SVDPP_PAIRS:
-            raise DataError(
-                f"svdpp: not run: found {pairs:,} pairs of ratings of one user, expected at most {SVDPP_PAIRS:,}"
-            )
+        require_pairs(table.user[train], SVDPP_PAIRS)
         return surprise.SVDpp(random_state=seed, cache_ratings=True)
     if name == "user-knn":
         if table.users > KNN_USERS:

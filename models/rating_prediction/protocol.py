@@ -11,15 +11,16 @@ compared with each other. Only `freshet` has the same knowledge as the models th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
 from models.data import DataSet
-from models.data.histories import Floats, Rows
+from models.data.histories import Doubles, Encode, Rows
 from models.interfaces import ProgressCallback, silent
+from models.metrics.errors import error_figures
 from models.network.text import TextEncoder
 from models.rating_prediction.library import library_predictions
 from models.rating_prediction.residual import ResidualModel
@@ -27,7 +28,6 @@ from models.rating_prediction.table import (
     FOLDS,
     LATE,
     SPLITS,
-    Doubles,
     RatingTable,
     folds,
     in_time,
@@ -39,7 +39,6 @@ from stream.core.errors import DataError
 LIBRARY: Final = ("mean", "bias", "svd", "svdpp", "user-knn")
 FRESHET: Final = ("freshet", "freshet-folded", "bias-folded")
 MODELS: Final = (*LIBRARY, *FRESHET)
-DRAWS: Final = 2000
 
 
 @dataclass
@@ -64,7 +63,7 @@ def rating_protocol(
     split: str = "random",
     models: Sequence[str] = MODELS,
     seeds: Sequence[int] = (0,),
-    encode: Callable[[Sequence[str]], Floats] | None = None,
+    encode: Encode | None = None,
     report: ProgressCallback = silent,
 ) -> dict[str, Any]:
     """Run the protocol.
@@ -113,7 +112,7 @@ def rating_protocol(
         "users": table.users,
         "left out": [reason._asdict() for reason in not_rated(data)],
         "notes": [],
-        "models": _figures(errors, table),
+        "models": _figures(errors),
     }
 
 
@@ -153,42 +152,14 @@ def _add(out: _Errors, predicted: Doubles, table: RatingTable, test: Rows, secon
     out.seconds += seconds
 
 
-def _figures(errors: dict[str, _Errors], table: RatingTable) -> dict[str, dict[str, Any]]:
-    ran = {name: (np.concatenate(one.error), np.concatenate(one.user)) for name, one in errors.items() if one.error}
-    best = min(
-        (name for name in LIBRARY if name in ran), key=lambda name: float((ran[name][0] ** 2).mean()), default=""
-    )
-    draws = {name: bootstrap(error, user, table.users) for name, (error, user) in ran.items()}
-    out: dict[str, dict[str, Any]] = {}
-    for name, one in errors.items():
-        if name not in ran:
-            out[name] = {"not run": one.refused}
-            continue
-        error = ran[name][0]
-        intervals = {"RMSE": ends(draws[name][0]), "MAE": ends(draws[name][1])}
-        if best and name != best:
-            intervals[f"RMSE - {best}"] = ends(draws[name][0] - draws[best][0])
-            intervals[f"MAE - {best}"] = ends(draws[name][1] - draws[best][1])
-        out[name] = {
-            "RMSE": float(np.sqrt((error**2).mean())),
-            "MAE": float(np.abs(error).mean()),
-            "intervals": intervals,
-            "seconds": round(one.seconds, 2),
-        }
-    return out
-
-
-def bootstrap(error: Doubles, user: Rows, users: int, draws: int = DRAWS, seed: int = 0) -> tuple[Doubles, Doubles]:
-    """Return RMSE and MAE, f64 [draws] each, of users drawn with replacement. Every model has the same draws."""
-    squares, sizes = np.bincount(user, error**2, users), np.bincount(user, np.abs(error), users)
-    count = np.bincount(user, minlength=users)
-    judged = np.flatnonzero(count)
-    picked = np.random.default_rng(seed).integers(len(judged), size=(draws, len(judged)))
-    picks = judged[picked]
-    total = count[picks].sum(1)
-    return np.sqrt(squares[picks].sum(1) / total), sizes[picks].sum(1) / total
-
-
-def ends(values: Doubles) -> list[float]:
-    """Return the [2.5 %, 97.5 %] percentiles."""
-    return [float(value) for value in np.percentile(values, [2.5, 97.5])]
+def _figures(errors: dict[str, _Errors]) -> dict[str, dict[str, Any]]:
+    ran = {name: np.concatenate(one.error) for name, one in errors.items() if one.error}
+    if not ran:
+        return {name: {"not run": one.refused} for name, one in errors.items()}
+    best = min((name for name in LIBRARY if name in ran), key=lambda name: float((ran[name] ** 2).mean()), default="")
+    user = np.concatenate(errors[next(iter(ran))].user)  # every model that ran has predicted the same ratings
+    figures = error_figures({name: error[None] for name, error in ran.items()}, user, best)
+    return {
+        name: {**figures[name], "seconds": round(one.seconds, 2)} if name in ran else {"not run": one.refused}
+        for name, one in errors.items()
+    }

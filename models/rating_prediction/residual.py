@@ -16,9 +16,9 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.data.histories import Rows
+from models.data.histories import Doubles, Rows
 from models.rating_prediction.features import Context, Statistics, features, statistics
-from models.rating_prediction.table import Doubles, RatingTable
+from models.rating_prediction.table import RatingTable
 
 RIDGE: Final = 10.0
 

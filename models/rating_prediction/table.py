@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet
-from models.data.histories import Floats, Rows
+from models.data.histories import Doubles, Encode, Floats, Rows
 from models.interfaces import LeftOut
 from stream.core.errors import DataError
 from stream.core.features import item_text
-
-Doubles = NDArray[np.float64]
 
 FOLDS: Final = 5
 LATE: Final = 0.2  # share of the ratings, the latest, that is the test part of the time split
@@ -54,7 +51,7 @@ class RatingTable:
         return len(self.text)
 
 
-def rating_table(data: DataSet, encode: Callable[[Sequence[str]], Floats]) -> RatingTable:
+def rating_table(data: DataSet, encode: Encode) -> RatingTable:
     """Return all events with a value (ratings, reviews) on items of the catalogue.
 
     Raises DataError if there are too few, or if all have the same value.
@@ -71,11 +68,11 @@ def rating_table(data: DataSet, encode: Callable[[Sequence[str]], Floats]) -> Ra
             "different values"
         )
     names = sorted({name for item in data.items for name in item.categories or ()})
-    place = {name: at for at, name in enumerate(names)}
+    column = {name: at for at, name in enumerate(names)}
     category = np.zeros((len(data.items), max(1, len(names))), np.float32)
     for at, item in enumerate(data.items):
         for name in item.categories or ():
-            category[at, place[name]] = 1.0
+            category[at, column[name]] = 1.0
     text = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     return RatingTable(
         events["user"].rank("dense").to_numpy().astype(np.int64) - 1,
@@ -114,7 +111,7 @@ def unit(rows: Floats) -> Floats:
 
 
 def folds(table: RatingTable, split: str, seed: int) -> Iterator[tuple[Rows, Rows]]:
-    """Yield (training, test) places i64, each in time order.
+    """Yield (training, test) positions i64, each in time order.
 
     random: FOLDS of them. time: one, with the last LATE of all ratings as test.
     """

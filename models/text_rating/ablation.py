@@ -9,12 +9,13 @@ from typing import Any, Final
 import numpy as np
 
 from models.data import DataSet
+from models.data.histories import Doubles, Encode
 from models.interfaces import ProgressCallback, silent
+from models.metrics.errors import error_figures
 from models.network.text import TextEncoder
-from models.text_rating.corpus import Doubles, corpus, split_users
+from models.text_rating.corpus import corpus, split_users
 from models.text_rating.head import HeadSettings, RatingHead, read_values
-from models.text_rating.learn import Encode, Material, best_head, learn
-from models.text_rating.scores import figures
+from models.text_rating.learn import Material, best_head, learn
 from models.text_rating.tuned import TuneSettings
 
 BASE: Final = "frozen up to 4"
@@ -46,21 +47,21 @@ def reading_ablation(
     material = Material(found, split_users(found), (encode or TextEncoder().encode)(found.texts))
     truth, texts = material.values("validation"), material.texts("validation")
     users = found.user[material.parts.validation]
-    said: dict[str, list[Doubles]] = {}
+    predicted: dict[str, list[Doubles]] = {}
     seconds: dict[str, float] = {}
     head, _ = best_head(material, HeadSettings())
-    said["head on the frozen vector"] = [_of(head, material)] * len(seeds)
+    predicted["head on the frozen vector"] = [_of(head, material)] * len(seeds)
     balanced, _ = best_head(material, HeadSettings(balanced=True))
-    said["head on the frozen vector, class-balanced"] = [_of(balanced, material)] * len(seeds)
+    predicted["head on the frozen vector, class-balanced"] = [_of(balanced, material)] * len(seeds)
     for name, settings in VARIANTS.items():
         made = [
-            learn(material, settings, seed, lambda *told, name=name: report(f"{name}, {told[0]}", *told[1:]))
+            learn(material, settings, seed, lambda stage, *rest, name=name: report(f"{name}, {stage}", *rest))
             for seed in seeds
         ]
-        said[name] = [one.values(texts) for one in made]
+        predicted[name] = [one.values(texts) for one in made]
         seconds[name] = float(np.mean([one.seconds for one in made]))
-    errors = {name: np.stack(each) - truth for name, each in said.items()}
-    table = figures(errors, users, BASE)
+    errors = {name: np.stack(each) - truth for name, each in predicted.items()}
+    table = error_figures(errors, users, BASE)
     for name, value in seconds.items():
         table[name]["seconds"] = value
     return {"data": data.name, "part": "validation", "comments": len(truth), "seeds": list(seeds), "variants": table}

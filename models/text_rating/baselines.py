@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.text_rating.corpus import Doubles
+from models.data.histories import Doubles
 
 PENALTIES: Final = (0.03, 0.1, 0.25, 0.5, 1.0)
 NGRAMS: Final = (1, 2)

@@ -9,14 +9,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet
-from models.data.histories import Rows
+from models.data.histories import Doubles, Rows
 from stream.core.errors import DataError
 from stream.core.messages import COMMENT
-
-Doubles = NDArray[np.float64]
 
 VALIDATION: Final = 0.2  # shares of the users
 TEST: Final = 0.25
@@ -24,7 +21,7 @@ LEAST_USERS: Final = 12
 
 
 class Parts(NamedTuple):
-    """The three parts: places i64 in a corpus, ascending. No user is in two parts."""
+    """The three parts: positions i64 in a corpus, ascending. No user is in two parts."""
 
     train: Rows
     validation: Rows
@@ -96,4 +93,4 @@ def split_users(found: Corpus, seed: int = 0, shares: Sequence[float] = (VALIDAT
     part[order[: cuts[0]]] = 1
     part[order[cuts[0] : cuts[1]]] = 2
     of = part[found.user]
-    return Parts(*(np.flatnonzero(of == place) for place in range(3)))
+    return Parts(*(np.flatnonzero(of == number) for number in range(3)))

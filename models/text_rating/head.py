@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data.histories import Floats
-from models.text_rating.corpus import Doubles
+from models.data.histories import Doubles, Floats
 
 STEPS: Final = 300
 OUTPUTS: Final = ("expectation", "regression")
@@ -64,8 +63,8 @@ class RatingHead(nn.Module):
 
     def forward(self, vector: Tensor) -> Tensor:
         raw = self.raw(vector)
-        said = (raw.softmax(1) * self.values).sum(1) if self.settings.output == "expectation" else raw[:, 0]
-        return torch.minimum(torch.maximum(said, self.bounds[0]), self.bounds[1])
+        value = (raw.softmax(1) * self.values).sum(1) if self.settings.output == "expectation" else raw[:, 0]
+        return torch.minimum(torch.maximum(value, self.bounds[0]), self.bounds[1])
 
     def loss(self, vector: Tensor, value: Tensor, weight: Tensor) -> Tensor:
         """Return the weighted mean over B.
@@ -74,8 +73,8 @@ class RatingHead(nn.Module):
         """
         raw = self.raw(vector)
         if self.settings.output == "expectation":
-            place = (value[:, None] - self.values).abs().argmin(1)
-            each = nn.functional.cross_entropy(raw, place, reduction="none")
+            level = (value[:, None] - self.values).abs().argmin(1)
+            each = nn.functional.cross_entropy(raw, level, reduction="none")
         else:
             each = (raw[:, 0] - value) ** 2
         return (each * weight).sum() / weight.sum()
@@ -85,8 +84,8 @@ def class_weights(values: Doubles, *, balanced: bool) -> Doubles:
     """Return weights f64 [n] with mean 1: all equal, or with the same total for every class."""
     if not balanced:
         return np.ones(len(values))
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    weight: Doubles = (len(values) / len(count) / count)[place]
+    _, level, count = np.unique(values, return_inverse=True, return_counts=True)
+    weight: Doubles = (len(values) / len(count) / count)[level]
     return weight
 
 

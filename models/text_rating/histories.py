@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from models.data.histories import Floats, Histories, histories
-from models.text_rating.corpus import Doubles
+from models.data.histories import Doubles, Encode, Floats, Histories, histories
 from models.text_rating.reading import Reading
 from stream.core.features import InputSpec
 
@@ -19,7 +18,7 @@ def read_histories(
     held: pl.DataFrame | None,
     item_ids: Sequence[str],
     spec: InputSpec,
-    encode: Callable[[list[str]], Floats],
+    encode: Encode,
     reading: Reading | None,
 ) -> Histories:
     """Return `models.data.histories.histories` with the read values in the inputs. With reading None nothing is read.
@@ -28,7 +27,7 @@ def read_histories(
     """
     texts: list[str] = []
 
-    def remembered(asked: list[str]) -> Floats:
+    def remembered(asked: Sequence[str]) -> Floats:
         texts.extend(asked)
         return encode(asked)
 
@@ -39,7 +38,7 @@ def read_histories(
     lacking[rows.comment[_lack(rows)]] = True
     values = np.full(len(texts), np.nan)
     wanted = np.flatnonzero(lacking)
-    values[wanted] = reading.values([texts[place] for place in wanted.tolist()], spec.rating_scale)
+    values[wanted] = reading.values([texts[row] for row in wanted.tolist()], spec.rating_scale)
     return read_in(rows, spec, values)
 
 
@@ -48,15 +47,15 @@ def read_in(rows: Histories, spec: InputSpec, values: Doubles) -> Histories:
 
     `values` is f64 [M], the rating in each text of `rows.vectors`, NaN for none.
     """
-    places = _lack(rows)
-    read = values[rows.comment[places]]
-    places, read = places[~np.isnan(read)], read[~np.isnan(read)]
+    positions = _lack(rows)
+    read = values[rows.comment[positions]]
+    positions, read = positions[~np.isnan(read)], read[~np.isnan(read)]
     numbers = rows.numbers.copy()
-    for place, value in zip(places.tolist(), read.tolist(), strict=True):
-        numbers[place, :2] = spec.numbers(value, -1)[:2]
+    for position, value in zip(positions.tolist(), read.tolist(), strict=True):
+        numbers[position, :2] = spec.numbers(value, -1)[:2]
     return replace(rows, numbers=numbers)
 
 
 def _lack(rows: Histories) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return the places of the comments that have a text but no value."""
+    """Return the positions of the comments that have a text but no value."""
     return np.flatnonzero((rows.comment > 0) & (rows.numbers[:, 1] == 0))

@@ -6,7 +6,6 @@ The result is kept on disk under a hash of everything that decides it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Final
 
 import numpy as np
 
-from models.data.histories import Floats
+from models.data.histories import Doubles, Floats
 from models.interfaces import ProgressCallback, silent
 from models.network.text import MAX_TOKENS
-from models.text_rating.corpus import Corpus, Doubles, Parts
+from models.text_rating.corpus import Corpus, Parts
 from models.text_rating.head import HeadSettings, RatingHead, fit_head, read_values
 from models.text_rating.reading import Reading, load_reading, save_reading
 from models.text_rating.tuned import TuneSettings, tune
@@ -26,8 +25,6 @@ from stream.core.errors import DataError
 CACHE: Final = Path(".cache/reading")
 PENALTIES: Final = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 VERSION: Final = 1  # increase it when the code below gives other results for the same settings
-
-Encode = Callable[[Sequence[str]], Floats]
 
 
 @dataclass(frozen=True)

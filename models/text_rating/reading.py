@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.data.histories import Doubles
 from models.network.text import TEXT_DIM, load_bert
-from models.text_rating.corpus import Doubles
 from models.text_rating.head import HeadSettings, RatingHead
 from models.text_rating.tuned import Feed, TunedReader, TuneSettings
 from stream.core.errors import DataError
@@ -55,9 +55,9 @@ class Reading:
         Values are stretched from the reading's own scale to `scale`. By default they stay on its own.
         """
         out = np.full(len(texts), np.nan)
-        real = [place for place, text in enumerate(texts) if text]
+        real = [row for row, text in enumerate(texts) if text]
         feed = Feed(self.reader, self.settings.frozen)
-        out[real] = feed.read(feed.of([texts[place] for place in real]))
+        out[real] = feed.read(feed.of([texts[row] for row in real]))
         (low, high), (least, most) = self.scale, scale or self.scale
         return least + (out - low) * (most - least) / (high - low)
 

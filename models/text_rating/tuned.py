@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data.histories import Floats, Rows
+from models.data.histories import Doubles, Floats, Rows
 from models.interfaces import ProgressCallback, silent
-from models.network.text import load_bert, load_tokenizer
+from models.network.text import load_bert, load_tokenizer, pooled
 from models.text_rating.augment import drop_words, shuffle_sentences
-from models.text_rating.corpus import Doubles
 from models.text_rating.head import HeadSettings, RatingHead, class_weights, fit_head
 from stream.core.errors import DataError
 
@@ -78,16 +77,15 @@ class TunedReader(nn.Module):
     def vector(self, hidden: Tensor, mask: Tensor, layers: int) -> Tensor:
         """Compute the text vector f32 [B, T] from the outputs of the first `layers` layers."""
         hidden = self._layers(hidden, mask, range(layers, len(self.bert.encoder.layer)))
-        weight = mask[:, :, None].to(hidden.dtype)
-        return nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
+        return pooled(hidden, mask)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.head(self.vector(self.trunk(ids, mask, 0), mask, 0))  # type: ignore[no-any-return]
 
     def _layers(self, hidden: Tensor, mask: Tensor, which: range) -> Tensor:
         hides = (1.0 - mask[:, None, None, :].to(hidden.dtype)) * torch.finfo(hidden.dtype).min
-        for place in which:
-            found = self.bert.encoder.layer[place](hidden, attention_mask=hides)
+        for number in which:
+            found = self.bert.encoder.layer[number](hidden, attention_mask=hides)
             hidden = found[0] if isinstance(found, tuple) else found
         return hidden
 
@@ -129,22 +127,11 @@ def tune(
     head = fit_head(vectors, values, bounds, settings.head, seed)
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
-    reader = TunedReader(load_bert(), head).requires_grad_(False)
-    layers = list(reader.bert.encoder.layer[settings.frozen :]) + ([] if settings.frozen else [reader.bert.embeddings])
-    trained = nn.ModuleList(layers).requires_grad_(True)
-    reader.head.requires_grad_(True)
-    both = [*trained.parameters(), *reader.head.parameters()]
-    groups = [
-        {"params": list(trained.parameters()), "lr": settings.rate},
-        {"params": list(reader.head.parameters()), "lr": settings.head_rate},
-    ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
-    steps = settings.epochs * -(-len(texts) // settings.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1.0 - step / steps))
+    tuning = Tuning(TunedReader(load_bert(), head), settings, len(texts))
+    reader, feed = tuning.reader, tuning.feed
     weight = class_weights(values, balanced=settings.head.balanced)
     fixed = not settings.words and not settings.sentences
-    feed = Feed(reader, settings.frozen)
-    kept = feed.of(texts) if fixed else []
+    fixed_inputs = feed.of(texts) if fixed else []
     watching = feed.of(watched)
 
     def rmse() -> float:
@@ -152,20 +139,9 @@ def tune(
 
     curve, best, best_at = [rmse()], copy.deepcopy(reader.state_dict()), 0
     for epoch in range(1, settings.epochs + 1):
-        inputs = kept if fixed else feed.of([_other(text, settings, draw) for text in texts])
-        reader.head.train()
-        trained.train()
-        for done, rows in batches([len(one) for one in inputs], settings.batch, draw):
-            hidden, mask = padded([inputs[row] for row in rows.tolist()])
-            vector = reader.vector(hidden, mask, settings.frozen) if settings.frozen else feed.whole(hidden, mask)
-            value, of = torch.from_numpy(values[rows]).float(), torch.from_numpy(weight[rows]).float()
-            loss = reader.head.loss(vector, value, of)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(both, CLIP)
-            optimiser.step()
-            schedule.step()
-            report(f"epoch {epoch}/{settings.epochs}", done, len(texts), f"loss {loss.item():.3f}")
+        inputs = fixed_inputs if fixed else feed.of([_other(text, settings, draw) for text in texts])
+        for done, loss in tuning.epoch(inputs, values, weight, draw):
+            report(f"epoch {epoch}/{settings.epochs}", done, len(texts), f"loss {loss:.3f}")
         reader.eval()
         curve.append(rmse())
         report("validation", 1, 1, f"epoch {epoch}: RMSE {curve[-1]:.4f}")
@@ -179,6 +155,50 @@ def tune(
             break
     reader.load_state_dict(best)
     return Tuned(reader.requires_grad_(False).eval(), tuple(curve), best_at, time.monotonic() - began)
+
+
+class Tuning:
+    """A reader whose upper layers and head learn, on n texts."""
+
+    def __init__(self, reader: TunedReader, settings: TuneSettings, texts: int) -> None:
+        self.reader = reader.requires_grad_(False)
+        self.feed = Feed(reader, settings.frozen)
+        self._settings = settings
+        layers = list(reader.bert.encoder.layer[settings.frozen :])
+        self._layers = nn.ModuleList(layers + ([] if settings.frozen else [reader.bert.embeddings])).requires_grad_(
+            True
+        )
+        reader.head.requires_grad_(True)
+        groups = [
+            {"params": list(self._layers.parameters()), "lr": settings.rate},
+            {"params": list(reader.head.parameters()), "lr": settings.head_rate},
+        ]
+        self._optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
+        steps = settings.epochs * -(-texts // settings.batch)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: max(0.0, 1.0 - step / steps))
+
+    def epoch(
+        self, inputs: Sequence[Tensor], values: Doubles, weight: Doubles, draw: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        """Take a step on each batch of the inputs. Yield how many inputs are done, and the loss of the step.
+
+        `inputs` are as `feed` makes them; values and weight are f64 [n].
+        """
+        reader, frozen = self.reader, self._settings.frozen
+        learning = [*self._layers.parameters(), *reader.head.parameters()]
+        reader.head.train()
+        self._layers.train()
+        for done, rows in batches([len(one) for one in inputs], self._settings.batch, draw):
+            hidden, mask = padded([inputs[row] for row in rows.tolist()])
+            vector = reader.vector(hidden, mask, frozen) if frozen else self.feed.whole(hidden, mask)
+            value, of = torch.from_numpy(values[rows]).float(), torch.from_numpy(weight[rows]).float()
+            loss = reader.head.loss(vector, value, of)
+            self._optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(learning, CLIP)
+            self._optimiser.step()
+            self._schedule.step()
+            yield done, loss.item()
 
 
 class Feed:
@@ -198,9 +218,9 @@ class Feed:
         self._reader.eval()
         with torch.no_grad():
             for some in by_length(tokens):
-                ids, mask = padded([tokens[place] for place in some])
-                for place, row in zip(some, self._reader.trunk(ids, mask, self._frozen), strict=True):
-                    out[place] = row[: len(tokens[place])].clone()
+                ids, mask = padded([tokens[row] for row in some])
+                for row, output in zip(some, self._reader.trunk(ids, mask, self._frozen), strict=True):
+                    out[row] = output[: len(tokens[row])].clone()
         return out
 
     def whole(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -213,15 +233,15 @@ class Feed:
         self._reader.eval()
         with torch.no_grad():
             for some in by_length(inputs):
-                hidden, mask = padded([inputs[place] for place in some])
+                hidden, mask = padded([inputs[row] for row in some])
                 vector = self._reader.vector(hidden, mask, self._frozen) if self._frozen else self.whole(hidden, mask)
                 out[some] = self._reader.head(vector).numpy()
         return out
 
 
 def by_length(inputs: Sequence[Tensor], at_once: int = 32) -> Iterator[list[int]]:
-    """Yield places of the inputs, those of similar length together, so that little is computed on padding."""
-    order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
+    """Yield rows of the inputs, those of similar length together, so that little is computed on padding."""
+    order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]))
     for at in range(0, len(order), at_once):
         yield order[at : at + at_once]
 
@@ -240,7 +260,7 @@ def batches(lengths: Sequence[int], size: int, draw: np.random.Generator) -> Ite
     for at in range(0, len(order), size * SORTED):
         some = order[at : at + size * SORTED]
         some = some[np.argsort(length[some], kind="stable")]
-        found += [some[place : place + size] for place in range(0, len(some), size)]
+        found += [some[begin : begin + size] for begin in range(0, len(some), size)]
     done = 0
     for which in draw.permutation(len(found)).tolist():
         done += len(found[which])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Flags, Histories, Rows
@@ -21,7 +20,7 @@ class Pieces:
     """P pieces of histories.
 
     Attributes:
-        begin: i64 [P], the place of the first event.
+        begin: i64 [P], the position of the first event.
         count: i64 [P], number of events.
         ahead: i64 [P], number of the user's events before the piece.
     """
@@ -30,8 +29,8 @@ class Pieces:
     count: Rows
     ahead: Rows
 
-    def places(self, some: Rows) -> tuple[Rows, Flags]:
-        """Return the places i64 [B, T] of the events of some pieces, and which are real.
+    def positions(self, some: Rows) -> tuple[Rows, Flags]:
+        """Return the positions i64 [B, T] of the events of some pieces, and which are real.
 
         Shorter pieces repeat their last event.
         """
@@ -70,7 +69,7 @@ def initial_states(
     piece_at = np.full(len(rows.item), -1)
     piece_at[pieces.begin] = np.arange(len(pieces.begin))
     for some in rounds(network, rows, items, first, length):
-        piece = piece_at[some.places[:, 0]]
+        piece = piece_at[some.positions[:, 0]]
         here = torch.from_numpy(piece >= 0)
         at = torch.from_numpy(piece[piece >= 0])
         h[at], c[at] = some.h[here], some.c[here]
@@ -104,22 +103,22 @@ def batches(pieces: Pieces, states: int, draw: np.random.Generator) -> list[Rows
         ends = np.cumsum(pieces.count[by_length])
         cuts = np.flatnonzero(np.diff(ends // states)) + 1
         made += [part for part in np.split(by_length, cuts) if len(part)]
-    return [made[place] for place in draw.permutation(len(made))]
+    return [made[number] for number in draw.permutation(len(made))]
 
 
-def hold_validation(rows: Histories, last: int) -> tuple[Flags, NDArray[np.int64]]:
+def hold_validation(rows: Histories, last: int) -> tuple[Flags, Rows]:
     """Hold back the last choices of each user for early stopping.
 
     Users with fewer than last + 3 choices are trained on whole. With last = 0 nothing is held back.
 
     Returns:
-        use (bool [E], what is trained on), and the places of the choices that were held back.
+        use (bool [E], what is trained on), and the positions of the choices that were held back.
     """
     use = np.ones(len(rows.item), np.bool_)
-    kept: list[int] = []
+    watched: list[int] = []
     for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
         chosen = begin + np.flatnonzero(rows.choice[begin:end])
         if last and len(chosen) >= last + 3:
             use[chosen[-last] : end] = False
-            kept += chosen[-last:].tolist()
-    return use, np.array(kept, np.int64)
+            watched += chosen[-last:].tolist()
+    return use, np.array(watched, np.int64)

@@ -63,8 +63,8 @@ class FitCache:
 
     def info(self) -> FitInfo | None:
         """Return the result of a finished fit, or None."""
-        kept = self._json("fit.json")
-        return FitInfo(kept["seconds"], kept["chosen"], tuple(kept["curve"])) if kept else None
+        content = self._json("fit.json")
+        return FitInfo(content["seconds"], content["chosen"], tuple(content["curve"])) if content else None
 
     def keep_info(self, info: FitInfo) -> FitInfo:
         """Keep the result of a fit and return it.
@@ -84,8 +84,8 @@ class FitCache:
         if self._folder is None:
             return None
         try:
-            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as kept:
-                return Lists(kept["rank"], kept["top"])
+            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as content:
+                return Lists(content["rank"], content["top"])
         except (OSError, ValueError, KeyError):
             return None  # not there
 
@@ -102,8 +102,8 @@ class FitCache:
         if self._folder is None:
             return {}
         try:
-            kept: dict[str, Any] = json.loads((self._folder / name).read_text("utf-8"))
-            return kept
+            content: dict[str, Any] = json.loads((self._folder / name).read_text("utf-8"))
+            return content
         except (OSError, ValueError):
             return {}
 
@@ -144,7 +144,7 @@ def task_key(task: EvalTask, training: str) -> str:
         task.name,
         dict(task.settings),
         vars(task.rows),
-        task.places,
+        task.positions,
         task.filter_seen,
         task.candidates,
         task.groups,

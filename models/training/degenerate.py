@@ -10,8 +10,7 @@ import polars as pl
 
 from models.data.histories import Flags, Rows
 from models.interfaces import EvalTask, TrainingData
-from models.metrics.ranks import QUERIES
-from models.metrics.top_k import seen_before
+from models.metrics.ranks import batches, seen_before
 from models.training.batching import following
 from stream.core.errors import DataError
 
@@ -46,19 +45,19 @@ def require_following(name: str, training: TrainingData) -> None:
 
 def notes(task: EvalTask) -> list[str]:
     """Return what a reader must know before trusting the figures of a task."""
-    said = []
+    found = []
     if not len(task.training.watched):
-        said.append(UNWATCHED)
+        found.append(UNWATCHED)
     few = int((rankable(task) <= LIST).sum())
     if few:
-        said.append(
-            f"at {few:,} of {len(task.places):,} choices, at most {LIST} items were left to rank: a hit there shows nothing"
+        found.append(
+            f"at {few:,} of {len(task.positions):,} choices, at most {LIST} items were left to rank: a hit there shows nothing"
         )
-    return said
+    return found
 
 
 def require_ranking(tasks: Sequence[EvalTask]) -> None:
-    """Raise DataError if no place of any task has more items to rank than a list holds: any model would always hit."""
+    """Raise DataError if no position of any task has more items to rank than a list holds: any model would always hit."""
     most = max(int(rankable(task).max()) for task in tasks)
     if most > LIST:
         return
@@ -69,17 +68,17 @@ def require_ranking(tasks: Sequence[EvalTask]) -> None:
 
 
 def rankable(task: EvalTask) -> Rows:
-    """Return i64 [Q]: how many items are ranked at each place."""
+    """Return i64 [Q]: how many items are ranked at each position."""
     size = len(task.training.items) + 1
-    out = np.empty(len(task.places), np.int64)
-    for at in range(0, len(task.places), QUERIES):
-        some = task.places[at : at + QUERIES]
+    out = np.empty(len(task.positions), np.int64)
+    for batch in batches(task.positions):
+        some = task.positions[batch]
         left: Flags = np.ones((len(some), size), np.bool_)
         if task.candidates is not None:
-            left &= task.candidates if task.groups is None else task.candidates[task.groups[at : at + QUERIES]]
+            left &= task.candidates if task.groups is None else task.candidates[task.groups[batch]]
         if task.filter_seen:
             line, seen = seen_before(task.rows, some)
             left[line, seen] = False
         left[:, 0] = False
-        out[at : at + len(some)] = left.sum(1)
+        out[batch] = left.sum(1)
     return out

@@ -74,22 +74,22 @@ def _best(row: Rows, column: Rows, weight: Floats, size: int, keep: int) -> tupl
     weight = weight.astype(np.float32)  # rounded before ordering: equal in the arrays means equal in the order
     order = np.lexsort((column, -weight, row))
     row, column, weight = row[order], column[order], weight[order]
-    place = np.arange(len(row)) - np.searchsorted(row, row, side="left")
-    kept = place < keep
+    slot = np.arange(len(row)) - np.searchsorted(row, row, side="left")
+    best = slot < keep
     index = np.zeros((size, keep), np.int64)
     weights = np.zeros((size, keep), np.float32)
-    index[row[kept], place[kept]] = column[kept]
-    weights[row[kept], place[kept]] = weight[kept]
+    index[row[best], slot[best]] = column[best]
+    weights[row[best], slot[best]] = weight[best]
     return index, weights
 
 
-def windows(rows: Histories, places: Rows, last: int) -> Rows:
-    """Return i64 [Q, last]: item rows of the user's last choices before each place, newest first.
+def windows(rows: Histories, positions: Rows, last: int) -> Rows:
+    """Return i64 [Q, last]: item rows of the user's last choices before each position, newest first.
 
     0 fills the rest if there are fewer.
     """
-    starts = rows.begins(places)
-    out = np.zeros((len(places), last), np.int64)
-    line, row, age = recent_choices(rows, starts, places, last).T
+    starts = rows.begins(positions)
+    out = np.zeros((len(positions), last), np.int64)
+    line, row, age = recent_choices(rows, starts, positions, last).T
     out[line, age] = row
     return out

@@ -20,10 +20,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from models.data.choices import parse_choices
+from models.data.histories import Floats
 from models.network.blend import Blend, Neighbours, no_neighbours
 from models.network.network import InterestNetwork, NetworkSize
 from models.network.text import MAX_TOKENS
@@ -79,8 +79,8 @@ class Run:
     network: InterestNetwork
     spec: InputSpec
     item_ids: tuple[str, ...]
-    popularity: NDArray[np.float32]
-    text: NDArray[np.float32]
+    popularity: Floats
+    text: Floats
     data: DataInfo
     metrics: dict[str, float]
     settings: dict[str, Any] = field(default_factory=dict)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet, split_last
 from models.data.actions import often
 from models.data.choices import require_choices
 from models.data.dataset import fingerprint
+from models.data.histories import Floats
 from models.interfaces import ProgressCallback, TrainingData, silent
 from models.metrics.popularity import popularity
 from models.metrics.ranks import gains, hits, popularity_ranks, ranks
@@ -166,8 +166,8 @@ def training_part(
     scenes, actions = replace(data, events=part).scenes, often(part)
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
     text = item_vectors(data, encoder, report)
-    told = _told(report, "comments")
-    rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, told), reading)
+    progress = _progress(report, "comments")
+    rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading)
     use, watched = hold_validation(rows, settings.validation)
     return TrainingData(data.items, spec, text, rows, use, watched), part
 
@@ -190,23 +190,23 @@ def run_of(
     )
 
 
-def item_vectors(data: DataSet, encoder: TextEncoder, report: ProgressCallback = silent) -> NDArray[np.float32]:
+def item_vectors(data: DataSet, encoder: TextEncoder, report: ProgressCallback = silent) -> Floats:
     """Return the BERT vectors of the catalogue, f32 [N + 1, X]. Row 0 is zeros."""
     texts = [item_text(item.title, item.text, item.categories) for item in data.items]
-    vectors = encoder.encode(texts, _told(report, "item texts"))
+    vectors = encoder.encode(texts, _progress(report, "item texts"))
     return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 
 def figures(training: TrainingData, ranker: BlendRanker) -> dict[str, float]:
     """Measure HR@10 and NDCG@10 of the whole sum, its recurrent part and popularity on the validation choices."""
-    rows, places = training.rows, training.watched
-    if not len(places):
+    rows, positions = training.rows, training.watched
+    if not len(positions):
         return {}
     counts = popularity(rows, len(training.items), training.use)
     found = {
-        "": ranks(rows, places, ranker.scorer(rows)),
-        "recurrent ": ranks(rows, places, ranker.interest.scorer(rows)),
-        "popularity ": popularity_ranks(counts, rows, places),
+        "": ranks(rows, positions, ranker.scorer(rows)),
+        "recurrent ": ranks(rows, positions, ranker.interest.scorer(rows)),
+        "popularity ": popularity_ranks(counts, rows, positions),
     }
     values: dict[str, float] = {}
     for name, of in found.items():
@@ -221,5 +221,5 @@ def _key(training: TrainingData, settings: TrainSettings, model: Freshet) -> str
     return digest(training_key(training), replace(settings, max_minutes=0.0), settled)
 
 
-def _told(report: ProgressCallback, stage: str) -> Callable[[int, int], None]:
+def _progress(report: ProgressCallback, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: report(stage, done, total, "BERT")

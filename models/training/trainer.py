@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from models.data.histories import Histories, Rows
+from models.data.histories import Flags, Histories, Rows
 from models.interfaces import TrainingData
 from models.metrics.ranks import Ranks, gains, hits, ranks
 from models.network.network import InterestNetwork
@@ -95,10 +94,10 @@ class Fitting:
         """How many validation choices are evaluated."""
         return len(self._watched)
 
-    def epoch(self, told: Callable[[int, int, float], None]) -> float:
+    def epoch(self, progress: Callable[[int, int, float], None]) -> float:
         """Go over all pieces once and return the mean loss in nats per state.
 
-        `told` is called with (pieces done, number of pieces, loss of the step).
+        `progress` is called with (pieces done, number of pieces, loss of the step).
         """
         length = self._settings.length
         recurrent = self._network.size.kind != "attention"
@@ -115,12 +114,12 @@ class Fitting:
         total, count, done = 0.0, 0, 0
         steps = batches(pieces, self._settings.states, self._draw)
         for some in steps[distributed.rank() : len(steps) - len(steps) % distributed.size() : distributed.size()]:
-            places, real = pieces.places(some)
-            loss, states = self._step(rows, places, real, h[some], c[some])
+            positions, real = pieces.positions(some)
+            loss, states = self._step(rows, positions, real, h[some], c[some])
             total += loss * states
             count += states
             done += len(some)
-            told(done, len(pieces.begin), loss)
+            progress(done, len(pieces.begin), loss)
         return total / max(1, count)
 
     def diverged(self, loss: float) -> bool:
@@ -152,15 +151,15 @@ class Fitting:
         self._draw.bit_generator.state = state["draw"]
         torch.set_rng_state(state["torch"])
 
-    def _step(self, rows: Histories, places: Rows, real: NDArray[np.bool_], h: Tensor, c: Tensor) -> tuple[float, int]:
-        """Take one step on the events at `places` [B, T]. Return its loss and how many states had a target."""
-        answer = self._targets[places]  # [B, T]
+    def _step(self, rows: Histories, positions: Rows, real: Flags, h: Tensor, c: Tensor) -> tuple[float, int]:
+        """Take one step on the events at `positions` [B, T]. Return its loss and how many states had a target."""
+        answer = self._targets[positions]  # [B, T]
         asked = torch.from_numpy(real & (answer != UNKNOWN))
         wanted = torch.from_numpy(answer)[asked].to(self._device)  # [M]
         if not len(wanted) and distributed.size() == 1:
             return 0.0, 0
         items = self._network.item_matrix()
-        out, _, _ = self._network.unroll(input_rows(self._network, items, rows, places), h, c)
+        out, _, _ = self._network.unroll(input_rows(self._network, items, rows, positions), h, c)
         query = self._network.project(out[asked])
         loss = self._loss(query, items, wanted) if len(wanted) else 0.0 * query.sum()
         self._optimiser.zero_grad()

@@ -14,7 +14,7 @@ from models.metrics.ranks import gains, ranks
 
 TRIES: Final = 8
 WATCHED: Final = 10_000
-"""Validation places that are ranked in one try. If there are more, a fixed draw of this many is used."""
+"""Validation positions that are ranked in one try. If there are more, a fixed draw of this many is used."""
 
 Settings = Mapping[str, Any]
 
@@ -39,18 +39,18 @@ class Chosen:
 
 
 def watched(training: TrainingData, most: int = WATCHED) -> Rows:
-    """Return validation places for choosing settings: all, or a fixed draw of `most`, in order."""
+    """Return validation positions for choosing settings: all, or a fixed draw of `most`, in order."""
     if len(training.watched) <= most:
         return training.watched
     return np.sort(np.random.default_rng(0).choice(training.watched, most, replace=False))
 
 
 def validation_gain(training: TrainingData, ranker: Ranker, most: int = WATCHED) -> float:
-    """Return NDCG@10 on the validation places, without seen items; 0 if there are none."""
-    places = watched(training, most)
-    if not len(places):
+    """Return NDCG@10 on the validation positions, without seen items; 0 if there are none."""
+    positions = watched(training, most)
+    if not len(positions):
         return 0.0
-    return float(gains(ranks(training.rows, places, ranker.scorer(training.rows))).mean())
+    return float(gains(ranks(training.rows, positions, ranker.scorer(training.rows))).mean())
 
 
 def search(
@@ -63,7 +63,7 @@ def search(
 ) -> Chosen:
     """Search by coordinates: try `base`, then apply each change to the best so far. A change stays if NDCG@10 rises.
 
-    `changes` beyond the budget of TRIES are not tried. Without validation places, `base` is chosen and nothing is
+    `changes` beyond the budget of TRIES are not tried. Without validation positions, `base` is chosen and nothing is
     tried.
     """
     best: Chosen | None = None

@@ -87,9 +87,11 @@ def test_it_brings_no_torch_and_the_worker_can_be_imported(installed: Path, tmp_
 def test_what_is_not_python_is_installed_too(installed: Path, tmp_path: Path) -> None:
     code = (
         "from importlib.resources import files; d = files('deploy');"
-        "print((d / 'schemas' / 'click.json').is_file(), (d / 'embedded_kafka' / 'jars.lock').is_file())"
+        "m = files('models') / 'evaluation' / 'report' / 'templates';"
+        "print((d / 'schemas' / 'click.json').is_file(), (d / 'embedded_kafka' / 'jars.lock').is_file(),"
+        "      (m / 'report.html').is_file(), (m / 'style.css').is_file())"
     )
-    assert run(installed, "-c", code, cwd=tmp_path, PYTHONPATH="").split() == ["True", "True"]
+    assert run(installed, "-c", code, cwd=tmp_path, PYTHONPATH="").split() == ["True"] * 4
 
 
 @pytest.mark.parametrize(

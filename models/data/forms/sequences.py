@@ -112,10 +112,10 @@ def _check(path: Path, table: pl.DataFrame) -> None:
     width = table["count"][0]
     same = bool((table["count"] == width).all())
     if same and width > 2:
-        for place in range(width):
-            if table["words"].list.get(place).str.contains(TIME).all():
+        for column in range(width):
+            if table["words"].list.get(column).str.contains(TIME).all():
                 raise DataError(
-                    f"{path}, line {first[LINE]}: {width} columns on every line, and column {place + 1} looks like times; "
+                    f"{path}, line {first[LINE]}: {width} columns on every line, and column {column + 1} looks like times; "
                     f"expected {NEITHER}. {CURE}"
                 )
     _numbers(path, table)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from models.data import DataSet
+from models.data.histories import Encode
 from models.evaluation.protocols.cold import cold_items, cold_users
 from models.evaluation.protocols.held import last_choices, leave_one_out, time_split
-from models.evaluation.protocols.parts import Encode
 from models.evaluation.protocols.transfer import scene_transfer
 from models.interfaces import EvalTask
 from stream.core.errors import DataError

@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 
 from models.data import DataSet
-from models.evaluation.protocols.parts import Encode, left_out, ordered, share_of, training_and_rows, with_validation
+from models.data.histories import Encode
+from models.evaluation.protocols.parts import left_out, ordered, share_of, training_and_rows, with_validation
 from models.interfaces import EvalTask
 from stream.core.errors import DataError
 
@@ -26,8 +27,8 @@ def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
     cold[share_of(np.arange(1, len(cold)), SHARE, seed)] = True
     held = cold[order.item]
     use, watched = with_validation(order, ~held)
-    places = np.flatnonzero(order.choice & held & (order.position() > 0))
-    if not len(places):
+    positions = np.flatnonzero(order.choice & held & (order.position() > 0))
+    if not len(positions):
         raise DataError(f"{data.name}: no choice of a cold item to judge")
     training, rows = training_and_rows(order, held, use, watched, encode)
     about = {"share": SHARE, "seed": seed, "cold items": int(cold.sum())}
@@ -38,7 +39,9 @@ def cold_items(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: boo
     )
     left = left_out(order, without, first)
     return tuple(
-        EvalTask("cold-items", {**about, "part": part}, training, rows, places, filter_seen, candidates, left_out=left)
+        EvalTask(
+            "cold-items", {**about, "part": part}, training, rows, positions, filter_seen, candidates, left_out=left
+        )
         for part, candidates in (("among cold items", cold), ("among all items", None))
     )
 

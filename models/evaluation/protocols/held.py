@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from models.data import DataSet
-from models.data.histories import Flags
+from models.data.histories import Encode, Flags
 from models.data.split import LEAST, held_last
-from models.evaluation.protocols.parts import Encode, Ordered, left_out, ordered, training_and_rows
+from models.evaluation.protocols.parts import Ordered, left_out, ordered, training_and_rows
 from models.interfaces import EvalTask
 from stream.core.errors import DataError
 
@@ -31,7 +31,7 @@ def leave_one_out(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen: 
     order = ordered(data)
     enough = order.number(order.choice) >= ONE_OUT
     back = order.backwards(order.choice)
-    test, watched = (order.choice & enough & (back == place) for place in (1, 2))
+    test, watched = (order.choice & enough & (back == number) for number in (1, 2))
     why = (order.choice & ~enough, f"users with fewer than {ONE_OUT} choices: training only")
     return (_task("leave-one-out", {}, order, order.since(test), test, watched, encode, filter_seen, why),)
 

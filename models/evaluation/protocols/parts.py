@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from models.data import DataSet
 from models.data.actions import often
 from models.data.choices import choices, require_choices
-from models.data.histories import Flags, Floats, Histories, Rows, histories
+from models.data.histories import Encode, Flags, Floats, Histories, Rows, histories
 from models.interfaces import LeftOut, TrainingData
 from models.network.text import TEXT_DIM
 from stream.core.errors import DataError
 from stream.core.features import UNKNOWN, InputSpec, item_text, refused
 from stream.core.messages import SOURCE_TOPICS
-
-Encode = Callable[[list[str]], Floats]
-"""Encodes texts as f32 [n, X]; "" becomes zeros."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Ordered:
 
 
 def _ahead(flags: Flags) -> Rows:
-    """Return i64 [E + 1]: the number of flagged events before each place."""
+    """Return i64 [E + 1]: the number of flagged events before each position."""
     return np.concatenate([[0], np.cumsum(flags)]).astype(np.int64)
 
 
@@ -122,21 +118,21 @@ def _not_a_choice(topic: str, counted: Sequence[str]) -> str:
     return f"{topic} without a value: not choices" if topic in counted else f"{topic}: not among --choices"
 
 
-def share_of(values: NDArray[np.int64], share: float, seed: int) -> Rows:
+def share_of(values: Rows, share: float, seed: int) -> Rows:
     """Draw that share of the values by the seed, at least one, and sort it."""
     size = max(1, round(share * len(values)))
     return np.sort(np.random.default_rng(seed).permutation(values)[:size])
 
 
-def with_validation(order: Ordered, kept: Flags) -> tuple[Flags, Flags]:
+def with_validation(order: Ordered, trained: Flags) -> tuple[Flags, Flags]:
     """Return use and watched, bool [E] each.
 
     Of the events `kept` for training, each user's last choice is for validation if the user has three choices or more.
     The other users are trained on whole.
     """
-    chosen = order.choice & kept
+    chosen = order.choice & trained
     watched = chosen & (order.number(chosen) >= 3) & (order.backwards(chosen) == 1)
-    return kept & ~order.since(watched), watched
+    return trained & ~order.since(watched), watched
 
 
 def training_and_rows(
@@ -159,8 +155,8 @@ def training_and_rows(
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, often(seen))
     vectors = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     text = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
-    kept = histories(seen, None, item_ids, spec, encode)
-    training = TrainingData(data.items, spec, text, kept, use[~held], np.flatnonzero(watched[~held]))
+    training_rows = histories(seen, None, item_ids, spec, encode)
+    training = TrainingData(data.items, spec, text, training_rows, use[~held], np.flatnonzero(watched[~held]))
     return training, histories(table, None, item_ids, spec, encode)
 
 
@@ -171,7 +167,7 @@ def remembering(encode: Encode) -> Encode:
     """
     known: dict[str, Floats] = {}
 
-    def remembered(texts: list[str]) -> Floats:
+    def remembered(texts: Sequence[str]) -> Floats:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
             known.update(zip(new, encode(new), strict=True))

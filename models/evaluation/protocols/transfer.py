@@ -2,7 +2,7 @@
 
 A fifth of the users is taken out of training. Each time one of them enters a scene for the first time, after three or
 more choices in others, the first three choices in it are ranked among the items of that scene: once with the whole
-history, and once as if the user had been in that scene only. Both tasks have the same places in the same order. An item
+history, and once as if the user had been in that scene only. Both tasks have the same positions in the same order. An item
 that the user has already interacted with in another scene is not evaluated: only one of the two tasks would leave it
 out as seen.
 """
@@ -18,9 +18,8 @@ import numpy as np
 import polars as pl
 
 from models.data import DataSet
-from models.data.histories import Flags, Histories, Rows, histories
+from models.data.histories import Encode, Flags, Histories, Rows, histories
 from models.evaluation.protocols.parts import (
-    Encode,
     Ordered,
     left_out,
     ordered,
@@ -44,13 +43,13 @@ class Entries:
     """First visits to scenes.
 
     Attributes:
-        places: i64 [Q].
+        positions: i64 [Q].
         scene: i64 [Q].
         visit: i64 [Q], number of the visit.
         events: i64 [V][n], the visit's events in the scene.
     """
 
-    places: Rows
+    positions: Rows
     scene: Rows
     visit: Rows
     events: list[Rows]
@@ -75,18 +74,18 @@ def scene_transfer(data: DataSet, encode: Encode, *, seed: int = 0, filter_seen:
     training, rows = training_and_rows(order, held, use, watched, encode)
     inside = scene_items(training, named)
     found = entries(order, rows, away, inside)
-    if not len(found.places):
+    if not len(found.positions):
         raise DataError(f"{data.name}: no user enters a new scene after {ELSEWHERE} choices in others")
-    alone, places = as_if_alone(order, found, training, encode)
+    alone, positions = as_if_alone(order, found, training, encode)
     about = {"share": SHARE, "seed": seed, "scenes": "simulated: rarest genre" if simulated else "of the events"}
-    owners = order.owner[found.places]
+    owners = order.owner[found.positions]
     stay = held & order.choice & ~np.isin(order.owner, owners)
     left = left_out(order, (stay, f"new users who enter no new scene after {ELSEWHERE} choices in others"))
     return tuple(
         EvalTask(
             "scene-transfer", {**about, "part": part}, training, of, at, filter_seen, inside, found.scene, owners, left
         )
-        for part, of, at in ((WHOLE, rows, found.places), (ALONE, alone, places))
+        for part, of, at in ((WHOLE, rows, found.positions), (ALONE, alone, positions))
     )
 
 
@@ -126,7 +125,7 @@ def scene_items(training: TrainingData, named: Sequence[Sequence[str]]) -> Flags
 
 def entries(order: Ordered, rows: Histories, away: Flags, inside: Flags) -> Entries:
     """Return all first visits of the users `away` to scenes, in order."""
-    places: list[int] = []
+    positions: list[int] = []
     scenes: list[int] = []
     visits: list[int] = []
     events: list[Rows] = []
@@ -142,25 +141,25 @@ def entries(order: Ordered, rows: Histories, away: Flags, inside: Flags) -> Entr
             wanted = begin + np.flatnonzero(here & chosen & new & inside[one, rows.item[begin:end]])[:UP_TO]
             if not len(wanted):
                 continue
-            places += wanted.tolist()
+            positions += wanted.tolist()
             scenes += [one] * len(wanted)
             visits += [len(events)] * len(wanted)
             events.append(begin + np.flatnonzero(here[: int(wanted[-1]) + 1 - begin]))
-    return Entries(np.array(places, np.int64), np.array(scenes, np.int64), np.array(visits, np.int64), events)
+    return Entries(np.array(positions, np.int64), np.array(scenes, np.int64), np.array(visits, np.int64), events)
 
 
 def as_if_alone(order: Ordered, found: Entries, training: TrainingData, encode: Encode) -> tuple[Histories, Rows]:
     """Make every visit a separate user with only that scene's events.
 
-    Return their rows, and the same places in them.
+    Return their rows, and the same positions in them.
     """
     taken = np.concatenate(found.events)
     counts = np.array([len(events) for events in found.events])
     names = [f"{visit:09d}" for visit in np.repeat(np.arange(len(counts)), counts).tolist()]
     table = order.data.events[order.at[taken]].with_columns(user=pl.Series(names))
     rows = histories(table, None, training.item_ids, training.spec, encode)
-    places = [
-        int(rows.starts[visit]) + int(np.searchsorted(found.events[visit], place))
-        for visit, place in zip(found.visit.tolist(), found.places.tolist(), strict=True)
+    positions = [
+        int(rows.starts[visit]) + int(np.searchsorted(found.events[visit], position))
+        for visit, position in zip(found.visit.tolist(), found.positions.tolist(), strict=True)
     ]
-    return rows, np.array(places, np.int64)
+    return rows, np.array(positions, np.int64)

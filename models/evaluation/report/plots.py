@@ -134,15 +134,15 @@ def colour(of: Mapping[str, Any]) -> str:
 
 def spread_out(values: Sequence[float], gap: float, top: float) -> list[float]:
     """Place labels near their values (highest first), at least `gap` apart and below `top`."""
-    places: list[float] = []
+    heights: list[float] = []
     for value in values:
-        places.append(min(value, (places[-1] if places else top) - gap))
-    low = 0.5 * gap - places[-1] if places else 0.0
+        heights.append(min(value, (heights[-1] if heights else top) - gap))
+    low = 0.5 * gap - heights[-1] if heights else 0.0
     if low > 0:  # pushed out below the axis: place them again from the bottom up
-        for at in reversed(range(len(places))):
-            floor = 0.5 * gap if at == len(places) - 1 else places[at + 1] + gap
-            places[at] = max(places[at], floor)
-    return places
+        for at in reversed(range(len(heights))):
+            floor = 0.5 * gap if at == len(heights) - 1 else heights[at + 1] + gap
+            heights[at] = max(heights[at], floor)
+    return heights
 
 
 def _figure(width: float, height: float, columns: int = 1, *, shared: bool = False) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ It first fits the network. Then it chooses the neighbours' settings and, last, t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from torch import Tensor
 from models.data.histories import Floats, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.metrics.popularity import popularity
-from models.metrics.ranks import QUERIES, gains, ranks
+from models.metrics.ranks import batches, gains, ranks
 from models.network.blend import Blend, Neighbours, blend_scores, log_popularity, no_neighbours, recent_choices
 from models.training.neighbours import NeighbourSettings, neighbours
 from models.training.sequential.network_model import Epoch, NetworkModel, NetworkRanker
@@ -57,10 +57,12 @@ class BlendRanker:
         """See models.interfaces.Ranker."""
         base = self.interest.scorer(rows)
 
-        def score(places: Rows) -> Tensor:
-            begins = rows.begins(places)
-            recent = recent_choices(rows, begins, places, self.blend.last)
-            return blend_scores(base(places), recent, places - begins, self.blend, self.neighbours, self.log_popularity)
+        def score(positions: Rows) -> Tensor:
+            begins = rows.begins(positions)
+            recent = recent_choices(rows, begins, positions, self.blend.last)
+            return blend_scores(
+                base(positions), recent, positions - begins, self.blend, self.neighbours, self.log_popularity
+            )
 
         return score
 
@@ -108,8 +110,8 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
 
     Of equal ones it takes the first.
     """
-    rows, places = training.rows, watched(training)
-    if not len(places):
+    rows, positions = training.rows, watched(training)
+    if not len(positions):
         return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][2]))
     scorer = ranker.interest.scorer(rows)
     blend = ranker.blend
@@ -118,20 +120,18 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
             continue
         tries = [Blend(**(asdict(blend) | {name: value})) for value in values]
         total = np.zeros(len(tries))
-        for some, base in scored(scorer, places):
-            begins = rows.begins(some)
+        for batch in batches(positions):
+            some = positions[batch]
+            base, begins = scorer(some), rows.begins(some)
             recent = recent_choices(rows, begins, some, ranker.blend.last)
             for at, one in enumerate(tries):
                 scores = blend_scores(base, recent, some - begins, one, ranker.neighbours, ranker.log_popularity)
                 total[at] += gains(ranks(rows, some, lambda _, scores=scores: scores)).sum()  # type: ignore[misc]
         blend = tries[int(total.argmax())]
         report(
-            "blend", number + 1, len(GRID), f"{name} {getattr(blend, name):g} NDCG@10 {total.max() / len(places):.4f}"
+            "blend",
+            number + 1,
+            len(GRID),
+            f"{name} {getattr(blend, name):g} NDCG@10 {total.max() / len(positions):.4f}",
         )
     return replace(ranker, blend=blend)
-
-
-def scored(scorer: Scorer, places: Rows) -> Iterator[tuple[Rows, Tensor]]:
-    """Yield the places in batches, with their scores."""
-    for at in range(0, len(places), QUERIES):
-        yield places[at : at + QUERIES], scorer(places[at : at + QUERIES])

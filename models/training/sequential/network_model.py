@@ -138,10 +138,10 @@ def run(
     curve: list[Epoch] = []
     spent = 0.0
     if checkpoint is not None and checkpoint.exists():
-        kept = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        fitting.restore(kept["fitting"])
-        best.load_state_dict(kept["best"])
-        curve = [Epoch(*row) for row in kept["curve"]]
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        fitting.restore(saved["fitting"])
+        best.load_state_dict(saved["best"])
+        curve = [Epoch(*row) for row in saved["curve"]]
         spent = curve[-1].seconds
         report("validation", 1, 1, f"epoch {len(curve)} was the last before the fit was interrupted; it resumes there")
     started = time.monotonic() - spent

@@ -41,11 +41,11 @@ class NeighbourRanker:
         """Score by the sum of fade^age * weight over the user's last items."""
         size, blend = len(self.neighbours.index), Blend(self.last, self.fade, neighbour=1.0)
 
-        def score(places: Rows) -> torch.Tensor:
-            begins = rows.begins(places)
-            recent = recent_choices(rows, begins, places, self.last)
-            plain = torch.zeros(len(places), size)
-            return blend_scores(plain, recent, places - begins, blend, self.neighbours, np.zeros(size, np.float32))
+        def score(positions: Rows) -> torch.Tensor:
+            begins = rows.begins(positions)
+            recent = recent_choices(rows, begins, positions, self.last)
+            plain = torch.zeros(len(positions), size)
+            return blend_scores(plain, recent, positions - begins, blend, self.neighbours, np.zeros(size, np.float32))
 
         return score
 

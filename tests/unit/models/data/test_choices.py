@@ -173,8 +173,8 @@ def test_data_without_actions_trains_as_it_did_before_there_were_any() -> None:
 def test_what_was_turned_down_is_neither_held_out_nor_judged_and_is_named() -> None:
     taken = [(name, "dislike" if number == 3 else "") for number, name in enumerate("abcdabcdabcdabcd")]
     (task,) = make_tasks("last-8", acted(*taken), ENCODER.encode)
-    assert len(task.places) == 8 * 6
-    assert task.rows.item[task.places].tolist() == [1, 2, 3, 4, 1, 2, 3, 4] * 6
+    assert len(task.positions) == 8 * 6
+    assert task.rows.item[task.positions].tolist() == [1, 2, 3, 4, 1, 2, 3, 4] * 6
     assert reasons(task)["events whose action is not a choice"] == (6, 6)
     with pytest.raises(DataError, match="actions that do not count: dislike, skip"):
         make_tasks("last-8", acted(("a", "skip"), ("b", "dislike")), ENCODER.encode)
@@ -183,11 +183,11 @@ def test_what_was_turned_down_is_neither_held_out_nor_judged_and_is_named() -> N
 def test_clicks_are_judged_where_there_are_ratings_too() -> None:
     """One rating had all clicks dropped without a word: 88 choices of 11 users out of 300 were left."""
     (task,) = make_tasks("last-8", shop(), ENCODER.encode)
-    assert len(np.unique(task.rows.owner()[task.places])) == 300
+    assert len(np.unique(task.rows.owner()[task.positions])) == 300
     # Of every user the last eight, less those of items that are not for sale.
-    assert len(task.places) == 8 * 300 - 30
+    assert len(task.positions) == 8 * 300 - 30
     (ratings,) = make_tasks("last-8", replace(shop(), choices=("ratings",)), ENCODER.encode)
-    assert len(ratings.places) == 88
+    assert len(ratings.positions) == 88
 
 
 def reasons(task: EvalTask) -> dict[str, tuple[int, int]]:
@@ -211,7 +211,7 @@ def test_every_choice_is_judged_learned_from_or_named(name: str) -> None:
     data = generate(users=100, items=120, events=14)
     for task in make_tasks(name, data, ENCODER.encode):
         judged = (
-            set(np.asarray(task.rows.users)[np.unique(task.rows.owner()[task.places])])
+            set(np.asarray(task.rows.users)[np.unique(task.rows.owner()[task.positions])])
             if task.owners is None
             else set()
         )
@@ -268,7 +268,7 @@ def test_the_run_keeps_them_and_is_judged_by_them(tmp_path: Path) -> None:
     assert run.spec.choices == ("clicks",)
     task = run_task(data, run, ENCODER)
     (same,) = make_tasks("last-8", data, ENCODER.encode)
-    assert (task.places == same.places).all()
+    assert (task.positions == same.positions).all()
     assert task.left_out == same.left_out
     with pytest.raises(DataError, match="choices clicks, ratings, comments: the run was trained with clicks"):
         run_task(shop(), run, ENCODER)
@@ -280,7 +280,7 @@ def test_the_run_keeps_the_weights_and_is_judged_by_them(tmp_path: Path) -> None
     run = load_run(tmp_path)
     assert run.spec.weights == data.weights
     assert run.spec.refused() == {"view", "dislike", "skip"}
-    assert len(run_task(data, run, ENCODER).places) == 8 * 300 - 30
+    assert len(run_task(data, run, ENCODER).positions) == 8 * 300 - 30
     with pytest.raises(DataError, match="trained with other weights of share, view; leave --action out"):
         run_task(shop(), run, ENCODER)
 
@@ -300,7 +300,7 @@ def test_a_run_from_before_there_was_the_option_counts_all(tmp_path: Path) -> No
 def popular(task: EvalTask) -> Ranks:
     rows = task.training.rows
     counts = np.bincount(rows.item[task.training.use & rows.choice], minlength=len(task.training.items) + 1)
-    return popularity_ranks(counts.astype(np.float32), task.rows, task.places)
+    return popularity_ranks(counts.astype(np.float32), task.rows, task.positions)
 
 
 @pytest.mark.parametrize(
@@ -317,11 +317,11 @@ def test_figures_of_one_behaviour_stay_as_they_were(name: str, protocol: str, on
     before = replace(data, choices=(only,))
     assert split_last(data).held.equals(split_last(before).held)
     one, two = (make_tasks(protocol, some, ENCODER.encode)[0] for some in (data, before))
-    assert np.array_equal(one.places, two.places)
+    assert np.array_equal(one.positions, two.positions)
     assert np.array_equal(one.training.use, two.training.use)
     assert np.array_equal(one.training.watched, two.training.watched)
     assert np.array_equal(popular(one), popular(two))
-    kinds = pl.Series(one.rows.behaviour[one.places]).unique().to_list()
+    kinds = pl.Series(one.rows.behaviour[one.positions]).unique().to_list()
     assert [SOURCE_TOPICS[kind] for kind in kinds] == [only]
 
 

@@ -139,7 +139,7 @@ def test_popularity_is_what_counting_says(task: EvalTask) -> None:
     (found,) = compare([task], make(Wanted(["popularity"])), (0, 1, 2))
     counts = training_counts(task.training)
     hits = []
-    for place in task.places.tolist():
+    for place in task.positions.tolist():
         begin = task.rows.starts[np.searchsorted(task.rows.starts, place, side="right") - 1]
         wanted = task.rows.item[place]
         unseen = [row for row in range(1, len(counts)) if row not in task.rows.item[begin:place]]
@@ -147,8 +147,8 @@ def test_popularity_is_what_counting_says(task: EvalTask) -> None:
     figure = figures(found)["models"]["popularity"]
     assert figure["test"]["HR@10"] == pytest.approx(np.mean(hits))
     assert figure["seeds"] == [0]  # its seed decides nothing
-    assert sum(one["judged"] for one in figure["groups"]["users"]) == len(task.places)
-    assert sum(one["judged"] for one in figure["groups"]["items"]) == len(task.places)
+    assert sum(one["judged"] for one in figure["groups"]["users"]) == len(task.positions)
+    assert sum(one["judged"] for one in figure["groups"]["items"]) == len(task.positions)
 
 
 def test_what_is_kept_is_not_fitted_again(task: EvalTask, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_what_is_kept_is_not_fitted_again(task: EvalTask, tmp_path: Path) -> Non
     again = compare([task], [model], (0, 1), tmp_path)
     assert model.fits == [0, 1]
     assert figures(first[0]) == figures(again[0])
-    compare([replace(task, places=task.places[1:])], [model], (0,), tmp_path)
+    compare([replace(task, positions=task.positions[1:])], [model], (0,), tmp_path)
     compare([task], [replace(model, settings={"other": 1})], (0,), tmp_path)
     assert model.fits == [0, 1, 0, 0]
 

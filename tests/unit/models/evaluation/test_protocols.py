@@ -59,7 +59,7 @@ def test_leave_one_out_by_hand() -> None:
     assert training.use.tolist() == [True, True, False, False, True, True]
     assert ids(training, training.rows, training.watched) == [("u", "c")]
     assert len(training.rows.vectors) == 2  # none and "a remark": "too late" is not there
-    assert ids(training, task.rows, task.places) == [("u", "d")]
+    assert ids(training, task.rows, task.positions) == [("u", "d")]
     assert ids(training, task.rows, range(6)) == [(u, i) for u, i in zip("uuuuuu", "abcadb", strict=True)]
     assert (task.candidates, task.filter_seen, task.settings) == (None, True, {})
 
@@ -74,7 +74,7 @@ def test_time_split_by_hand() -> None:
     assert task.training.use.sum() == 16
     # w in the validation part and x in the test part are new: nothing is known of them at their first event.
     assert ids(task.training, task.training.rows, task.training.watched) == [("u", "i")]
-    assert ids(task.training, task.rows, task.places) == [("w", "c")]
+    assert ids(task.training, task.rows, task.positions) == [("w", "c")]
     with pytest.raises(DataError, match="needs times"):
         make_tasks("time-split", replace(data, timed=False), encode)
 
@@ -86,9 +86,9 @@ def test_the_last_eight_are_those_that_training_holds_back(world: DataSet) -> No
     part, _ = training_part(world, TrainSettings(), Encoder())  # type: ignore[arg-type]
     (task,) = make_tasks("last-8", world, encode)
     assert same(task.training, part)
-    judged = np.bincount(task.rows.owner()[task.places])
+    judged = np.bincount(task.rows.owner()[task.positions])
     assert set(judged.tolist()) <= {0, 8}
-    assert set(task.rows.behaviour[task.places].tolist()) == {CLICK, RATING, COMMENT}
+    assert set(task.rows.behaviour[task.positions].tolist()) == {CLICK, RATING, COMMENT}
 
 
 def test_cold_items_are_nowhere_in_training(world: DataSet) -> None:
@@ -100,9 +100,10 @@ def test_cold_items_are_nowhere_in_training(world: DataSet) -> None:
     assert cold.sum() == 12
     assert not cold[among_cold.training.rows.item].any()
     assert among_cold.training.text[cold].any(1).all()  # their texts are known
-    assert cold[among_cold.rows.item[among_cold.places]].all()
+    assert cold[among_cold.rows.item[among_cold.positions]].all()
     assert (
-        len(among_cold.places) == (cold[among_cold.rows.item] & among_cold.rows.choice & ~among_cold.rows.first()).sum()
+        len(among_cold.positions)
+        == (cold[among_cold.rows.item] & among_cold.rows.choice & ~among_cold.rows.first()).sum()
     )
     assert len(among_cold.rows.item) == len(world.events)
     assert not (make_tasks("cold-items", world, encode, seed=1)[0].candidates == cold).all()
@@ -111,14 +112,14 @@ def test_cold_items_are_nowhere_in_training(world: DataSet) -> None:
 def test_cold_users_are_judged_after_so_many_events() -> None:
     world = generate(users=300, items=120, events=10)
     tasks = make_tasks("cold-users", world, encode)
-    users = {tuple(task.rows.owner()[task.places].tolist()) for task in tasks}
+    users = {tuple(task.rows.owner()[task.positions].tolist()) for task in tasks}
     assert len(users) == 1  # the same at every count
     assert not {tasks[0].rows.users[user] for user in next(iter(users))} & set(tasks[0].training.rows.users)
     assert len(tasks[0].training.rows.users) == 270
     for count, task in zip((1, 2, 3, 5), tasks, strict=True):
         assert task.training is tasks[0].training
-        assert set((task.places - task.rows.starts[task.rows.owner()[task.places]]).tolist()) == {count}
-        assert task.rows.choice[task.places].all()
+        assert set((task.positions - task.rows.starts[task.rows.owner()[task.positions]]).tolist()) == {count}
+        assert task.rows.choice[task.positions].all()
 
 
 def scenes_world() -> DataSet:
@@ -139,9 +140,9 @@ def test_scene_transfer_by_hand() -> None:
     away = set(data.events["user"].unique().to_list()) - set(whole.training.rows.users)
     assert len(away) == 2
     expected = [(user, item) for user in sorted(away) for item in "xyz"]  # d was had before; three at most
-    assert ids(whole.training, whole.rows, whole.places) == expected
-    assert [item for _, item in ids(alone.training, alone.rows, alone.places)] == [item for _, item in expected]
-    before = alone.places - alone.rows.starts[alone.rows.owner()[alone.places]]
+    assert ids(whole.training, whole.rows, whole.positions) == expected
+    assert [item for _, item in ids(alone.training, alone.rows, alone.positions)] == [item for _, item in expected]
+    before = alone.positions - alone.rows.starts[alone.rows.owner()[alone.positions]]
     assert before.tolist() == [1, 2, 3] * 2  # d, x, y and nothing from A
     assert set(alone.rows.scene.tolist()) == {2}
     assert whole.groups is not None
@@ -149,7 +150,7 @@ def test_scene_transfer_by_hand() -> None:
     assert whole.owners is not None
     allowed = whole.candidates[whole.groups[0]]
     assert [item.item for row, item in enumerate(whole.training.items, 1) if allowed[row]] == list("dwxyz")
-    assert (whole.owners == whole.rows.owner()[whole.places]).all()
+    assert (whole.owners == whole.rows.owner()[whole.positions]).all()
     assert alone.owners is whole.owners
 
 
@@ -224,7 +225,7 @@ def test_the_test_part_decides_nothing_of_training(world: DataSet, name: str) ->
 def test_every_task_is_whole(world: DataSet, name: str) -> None:
     tasks = make_tasks(name, world, encode, filter_seen=False)
     for task in tasks:
-        rows, places = task.rows, task.places
+        rows, places = task.rows, task.positions
         assert not task.filter_seen
         assert task.name == name
         assert task.training is tasks[0].training
@@ -244,7 +245,7 @@ def test_every_task_is_whole(world: DataSet, name: str) -> None:
     again = make_tasks(name, world, encode, filter_seen=False)
     assert same(tasks[0].training, again[0].training)
     assert [task.settings for task in tasks] == [task.settings for task in again]
-    assert all(np.array_equal(one.places, two.places) for one, two in zip(tasks, again, strict=True))
+    assert all(np.array_equal(one.positions, two.positions) for one, two in zip(tasks, again, strict=True))
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -272,16 +273,16 @@ def test_items_that_the_catalogue_lacks_are_not_judged() -> None:
     items = [Item(name, "") for name in "abcd"]
     data = dataset("x", clicks("u", "abcd?"), items, (0.5, 5.0))
     (task,) = make_tasks("leave-one-out", data, encode)
-    assert ids(task.training, task.rows, task.places) == [("u", "d")]
+    assert ids(task.training, task.rows, task.positions) == [("u", "d")]
 
 
 def counts(tasks: tuple[EvalTask, ...]) -> list[int]:
-    return [len(task.places) for task in tasks]
+    return [len(task.positions) for task in tasks]
 
 
 def test_amazon_beauty_2014() -> None:
     (task,) = make_tasks("leave-one-out", read(data_folder("amazon-beauty-2014")), encode)
-    assert (len(task.places), len(task.training.watched)) == (22_363, 22_363)
+    assert (len(task.positions), len(task.training.watched)) == (22_363, 22_363)
     assert len(task.training.rows.item) == 198_502 - 22_363
     assert task.training.use.sum() == 198_502 - 2 * 22_363
 

@@ -186,12 +186,12 @@ def test_the_first_are_those_of_a_stable_sort() -> None:
 
 @pytest.mark.parametrize("filter_seen", [True, False])
 def test_lists_and_ranks_are_those_of_the_plain_form(task: EvalTask, filter_seen: bool) -> None:
-    found = recommended(task.rows, task.places, score, filter_seen=filter_seen)
-    assert (found.rank == ranks(task.rows, task.places, score, filter_seen=filter_seen)).all()
-    assert found.top.shape == (len(task.places), TOP)
+    found = recommended(task.rows, task.positions, score, filter_seen=filter_seen)
+    assert (found.rank == ranks(task.rows, task.positions, score, filter_seen=filter_seen)).all()
+    assert found.top.shape == (len(task.positions), TOP)
     assert found.top.dtype == np.int32
     owner = task.rows.owner()
-    for place, rank, top in zip(task.places[:40].tolist(), found.rank[:40].tolist(), found.top[:40], strict=True):
+    for place, rank, top in zip(task.positions[:40].tolist(), found.rank[:40].tolist(), found.top[:40], strict=True):
         if rank < TOP:  # the rank is that of the last item of this score
             scores = score(np.array([place]))[0]
             assert scores[int(top[rank])] == scores[int(task.rows.item[place])]
@@ -201,7 +201,7 @@ def test_lists_and_ranks_are_those_of_the_plain_form(task: EvalTask, filter_seen
 
 
 def test_equal_scores_are_listed_in_the_order_of_their_rows_and_rank_last(task: EvalTask) -> None:
-    found = recommended(task.rows, task.places, lambda some: torch.zeros(len(some), 91), filter_seen=False)
+    found = recommended(task.rows, task.positions, lambda some: torch.zeros(len(some), 91), filter_seen=False)
     assert (found.rank == 89).all()
     assert (found.top == np.arange(1, TOP + 1)).all()
 
@@ -209,15 +209,15 @@ def test_equal_scores_are_listed_in_the_order_of_their_rows_and_rank_last(task: 
 def test_only_candidates_are_ranked(task: EvalTask) -> None:
     few = np.zeros(91, np.bool_)
     few[[3, 5, 8]] = True
-    found = recommended(task.rows, task.places, score, filter_seen=False, candidates=few)
-    wanted = few[task.rows.item[task.places]]
+    found = recommended(task.rows, task.positions, score, filter_seen=False, candidates=few)
+    wanted = few[task.rows.item[task.positions]]
     assert (found.rank[wanted] < 3).all()
     assert (found.rank[~wanted] == MISSED).all()
     assert set(found.top.ravel().tolist()) == {0, 3, 5, 8}
     assert (found.top[:, 3:] == 0).all()
-    groups = np.arange(len(task.places)) % 2
+    groups = np.arange(len(task.positions)) % 2
     by_group = recommended(
-        task.rows, task.places, score, filter_seen=False, candidates=np.stack([few, ~few]), groups=groups
+        task.rows, task.positions, score, filter_seen=False, candidates=np.stack([few, ~few]), groups=groups
     )
     assert (by_group.rank[groups == 0] == found.rank[groups == 0]).all()
     assert not set(by_group.top[groups == 1].ravel().tolist()) & {3, 5, 8}

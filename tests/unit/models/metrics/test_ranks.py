@@ -79,7 +79,7 @@ def test_the_order_of_the_catalogue_decides_nothing(scores: list[float], order: 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0])
 def test_a_model_that_says_the_same_of_all_items_hits_nothing(task: EvalTask, value: float) -> None:
     """NaN was rank 1 for everything: HR@10 = NDCG@10 = 1."""
-    found = ranks(task.rows, task.places, lambda some: torch.full((len(some), 91), value))
+    found = ranks(task.rows, task.positions, lambda some: torch.full((len(some), 91), value))
     assert (hits(found).mean(), gains(found).mean()) == (0.0, 0.0)
 
 
@@ -91,7 +91,7 @@ def test_the_harness_refuses_scores_that_are_no_numbers(task: EvalTask, value: f
         return scores
 
     with pytest.raises(DataError, match="broken: scores that are not finite numbers"):
-        recommended(task.rows, task.places, score, name="broken")
+        recommended(task.rows, task.positions, score, name="broken")
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ pytest.importorskip("surprise")
 from models.data import DataSet, generate
 from models.data.dataset import Event, dataset
 from models.data.histories import Floats
+from models.metrics.errors import drawn_errors
 from models.rating_prediction import MODELS, rating_protocol
 from models.rating_prediction.features import ITEM, NAMES, PULL, USER, Context, features, statistics
-from models.rating_prediction.library import library_predictions, trainset
-from models.rating_prediction.protocol import bootstrap
+from models.rating_prediction.library import library_predictions, training_set
 from models.rating_prediction.residual import ResidualModel
 from models.rating_prediction.table import RatingTable, folds, rating_table
 from stream.core.errors import DataError
@@ -146,7 +146,7 @@ def test_biases_and_kernels_by_hand() -> None:
 def test_the_library_does_not_know_whom_it_has_not_seen(table: RatingTable) -> None:
     train = np.flatnonzero(table.user != 0)
     test = np.flatnonzero(table.user == 0)
-    assert trainset(table, train).n_users == len(np.unique(table.user[train]))
+    assert training_set(table, train).n_users == len(np.unique(table.user[train]))
     predicted = library_predictions("user-knn", table, train, test, 0)
     np.testing.assert_allclose(predicted, table.value[train].mean())
     assert np.isfinite(library_predictions("svdpp", table, train, test, 0)).all()
@@ -214,6 +214,6 @@ def test_unknown_names_are_told(world: DataSet) -> None:
 
 def test_bootstrap_is_over_users() -> None:
     error, user = np.array([1.0, 1.0, 1.0, 3.0]), np.array([0, 0, 0, 1])
-    rmse, mae = bootstrap(error, user, 2, draws=200)
-    assert set(np.round(mae, 6)) == {1.0, 1.5, 3.0}  # both users, or one of them twice
-    assert set(np.round(rmse, 6)) == {1.0, round(3**0.5, 6), 3.0}
+    drawn = drawn_errors({"a": error[None]}, user, draws=200)["a"]
+    assert set(np.round(drawn["MAE"], 6)) == {1.0, 1.5, 3.0}  # both users, or one of them twice
+    assert set(np.round(drawn["RMSE"], 6)) == {1.0, round(3**0.5, 6), 3.0}

@@ -14,6 +14,7 @@ import torch
 
 from models.data import DataSet, generate, read
 from models.data.histories import histories
+from models.metrics.errors import error_figures
 from models.text_rating.augment import drop_words, shuffle_sentences
 from models.text_rating.corpus import Corpus, corpus, split_users
 from models.text_rating.head import HeadSettings, class_weights, fit_head, read_values
@@ -21,7 +22,6 @@ from models.text_rating.histories import read_in
 from models.text_rating.learn import Material, learn
 from models.text_rating.protocol import NAME, reading_protocol
 from models.text_rating.reading import load_reading, save_reading
-from models.text_rating.scores import figures
 from models.text_rating.tuned import TuneSettings, batches
 from stream.core.errors import DataError
 from stream.core.features import InputSpec
@@ -119,7 +119,7 @@ def test_every_text_is_in_one_batch() -> None:
 
 def test_figures_by_hand() -> None:
     errors = {"a": np.array([[3.0, -4.0, 0.0, 0.0]]), "b": np.array([[1.0, 1.0, 1.0, 1.0]])}
-    found = figures(errors, np.array([0, 0, 1, 1]), "b", draws=400)
+    found = error_figures(errors, np.array([0, 0, 1, 1]), "b", draws=400)
     assert found["a"]["RMSE"] == pytest.approx(2.5)
     assert found["a"]["MAE"] == pytest.approx(1.75)
     assert found["a"]["intervals"]["RMSE"] == pytest.approx([0.0, math.sqrt(12.5)])

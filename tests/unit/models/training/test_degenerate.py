@@ -140,7 +140,7 @@ def test_places_with_ten_items_or_fewer_are_counted(world: DataSet) -> None:
         left = rankable(task)
         owner = task.rows.owner()
         for place, found, group in zip(
-            task.places.tolist(), left.tolist(), np.asarray(task.groups).tolist(), strict=True
+            task.positions.tolist(), left.tolist(), np.asarray(task.groups).tolist(), strict=True
         ):
             seen = set(task.rows.item[task.rows.starts[owner[place]] : place].tolist())
             assert found == len(set(np.flatnonzero(np.asarray(task.candidates)[group]).tolist()) - seen - {0})
