@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class WorkerProcess:
         return self.runs() and bool(self.port()) and self.get("/readyz")[0] == 200
 
     def wait_ready(self, seconds: float = 120) -> WorkerProcess:
-        until(self.ready, seconds, lambda: f"worker {self.name} ready:\n{self.tail()}")
+        until(self.ready, seconds, partial(self.awaited, "ready"))
         return self
 
     def metric(self, name: str, **labels: str) -> float:
@@ -151,6 +152,10 @@ class WorkerProcess:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
             self._process.wait(10)
+
+    def awaited(self, what: str) -> str:
+        """What a wait for this worker was for, with the end of its log."""
+        return f"worker {self.name} {what}:\n{self.tail()}"
 
     def tail(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""

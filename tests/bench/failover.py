@@ -91,8 +91,9 @@ def _measure(made: World, plan: Plan, settings: Settings) -> Iterator[Failover]:
 
 def first_events(users: int, items: Sequence[str]) -> Iterator[Message]:
     for number in range(users):
-        body = {"user": f"user-{number}", "item": items[number % len(items)], "time": int(time.time() * 1000)}
-        yield Message(0, body["user"].encode(), json.dumps(body).encode())  # type: ignore[union-attr]
+        user = f"user-{number}"
+        body = {"user": user, "item": items[number % len(items)], "time": int(time.time() * 1000)}
+        yield Message(0, user.encode(), json.dumps(body).encode())
 
 
 def applied(worker: WorkerProcess) -> float:

@@ -230,20 +230,20 @@ def summarise(writings: list[Writing]) -> list[Summary]:
             for name, of in _RATIOS.items()
             if rate or name in ("CPU", "events/s")
         }
-        medians = (statistics.median(of(one) for one in mine) for of in _FIGURES)
-        found.append(Summary(way, rate, partitions, *medians, against))
+        medians = {name: statistics.median(of(one) for one in mine) for name, of in _FIGURES.items()}
+        found.append(Summary(way, rate, partitions, **medians, against=against))
     return found
 
 
-_FIGURES: tuple[Callable[[Writing], float], ...] = (
-    lambda one: one.ready.p50,
-    lambda one: one.ready.p99,
-    lambda one: one.due.p50,
-    lambda one: one.due.p99,
-    lambda one: one.batch,
-    lambda one: one.cpu_us,
-    lambda one: one.events_per_s,
-)
+_FIGURES: dict[str, Callable[[Writing], float]] = {
+    "ready_p50": lambda one: one.ready.p50,
+    "ready_p99": lambda one: one.ready.p99,
+    "due_p50": lambda one: one.due.p50,
+    "due_p99": lambda one: one.due.p99,
+    "batch": lambda one: one.batch,
+    "cpu_us": lambda one: one.cpu_us,
+    "events_per_s": lambda one: one.events_per_s,
+}
 _RATIOS: dict[str, Callable[[Writing], float]] = {
     "p50": lambda one: one.ready.p50,
     "p99": lambda one: one.ready.p99,

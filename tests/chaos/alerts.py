@@ -525,7 +525,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
             worker.wait_ready()
         with traffic(station.settings, folder, 0) as station.traffic:
             for worker in workers:
-                until(lambda one=worker: one.metric("freshet_events_total", outcome="applied") > RATE, 30, "all work")
+                until(partial(applied_more, worker, RATE), 30, "all work")
             targets = {worker.name: f"127.0.0.1:{worker.port()}" for worker in workers}
             with (
                 Prometheus(folder / "real", targets, RULES.read_text()) as real,
@@ -533,8 +533,8 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
             ):
                 both = {"real": real, "fast": fast}
                 for served in both.values():
-                    until(lambda one=served: one.query("count(up == 1) == 2"), 30, "both workers are scraped")
-                    until(lambda one=served: not one.firing(), 30, "both are seen")  # before, nobody was scraped
+                    until(partial(served.query, "count(up == 1) == 2"), 30, "both workers are scraped")
+                    until(served.silent, 30, "both are seen")  # before, nobody was scraped
                 start, sent = time.time(), station.events.sent
                 time.sleep(seconds)  # the calm itself
                 assert station.events.sent - sent > 0.9 * RATE * seconds

@@ -10,9 +10,9 @@ from deploy.clients import admin
 from stream.settings import Settings, load
 from tests.chaos.trial import RATE, Trial
 from tests.failing_kafka import FailingKafka
+from tests.fault_settings import SETTINGS
 from tests.worker_process import WorkerProcess, until
 
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 LEASE = 0.75  # of the session timeout
 AWAY = (75, 69)  # the lease ran out; no broker answered within startup_timeout of the next start
 
@@ -100,7 +100,10 @@ def bounces(kafka: FailingKafka, bundles: Path, folder: Path, seed: int, rounds:
         trial.draw.shuffle(hard)
         for one in hard:
             trial.pause(1, 4)
-            _ = kafka.kill() if one else kafka.stop()
+            if one:
+                kafka.kill()
+            else:
+                kafka.stop()
             trial.pause(0, 6)
             kafka.start()
             if trial.draw.random() < 0.6:  # else again while they come back

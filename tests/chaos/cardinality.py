@@ -149,7 +149,7 @@ def endings(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     draw.shuffle(names)
     for name in names:
         code, more = cases[name]
-        worker = WorkerProcess(settings, folder, name, **({"bundles": bundles, "log_level": "DEBUG"} | more)).start()
+        worker = WorkerProcess(settings, folder, name, **{"bundles": bundles, "log_level": "DEBUG", **more}).start()
         try:
             if not more:
                 worker.wait_ready()

@@ -26,9 +26,9 @@ from stream.settings import Settings, load
 from tests.chaos.trial import Trial
 from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
+from tests.fault_settings import SETTINGS
 from tests.worker_process import read_all, until
 
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 HOUR, DAY = 3600.0, 86_400.0
 WRONG = {
     "60 days behind": -60 * DAY,

@@ -59,6 +59,11 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+def removed(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    return folder
+
+
 KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "graph cut": (on_file("score.onnx", lambda content: content[: len(content) // 2]), "score.onnx: "),
     "another hash": (on_file("text.onnx", flipped), "text.onnx: its sha256 is"),
@@ -69,7 +74,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "wrong opset": (step(other_opset), "step.onnx: "),
     "NaN weights": (step(to_nan), "step.onnx: "),
     "external data with ../": (step(to_outside), "step.onnx: keeps a tensor in external data"),
-    "CURRENT names nothing": (shutil.rmtree, "not a bundle folder"),
+    "CURRENT names nothing": (removed, "not a bundle folder"),
 }  # fmt: skip
 
 
@@ -108,7 +113,7 @@ def refused(settings: Settings, bundles: Path, folder: Path, name: str) -> None:
     good = current_bundle(bundles)
     copy = folder / good.name
     shutil.copytree(good, copy, copy_function=os.link)
-    bad = change(copy) or copy
+    bad = change(copy)
     (folder / CURRENT).write_text(bad.name + "\n")
     worker = WorkerProcess(settings, folder, "refused", bundles=folder).start()
     try:

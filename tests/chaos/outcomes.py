@@ -26,7 +26,7 @@ class Outcome:
     fault: its number in docs/reliability.md; name: the scenario. events: sent; repeats: events covered by a replay slate;
     kills: processes killed by the fault; restarts: of workers, by the supervisor; unavailable: longest time in seconds in
     which one partition's users got no slate while events came; memory: most MiB that a worker had resident (0: not
-    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `code`;
+    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `running_code`;
     day: of the run, UTC.
     """
 
@@ -44,7 +44,7 @@ class Outcome:
     memory: float = 0.0
     seconds: float = 0.0
     note: str = ""
-    code: str = field(default_factory=lambda: code())
+    code: str = field(default_factory=lambda: running_code())
     day: str = field(default_factory=today)
 
     @property
@@ -53,10 +53,10 @@ class Outcome:
 
 
 @cache
-def code() -> str:
+def running_code() -> str:
     """What was running: git's hash of the folder stream/ as committed, with a + where it was changed since."""
-    if told := os.environ.get("CHAOS_CODE"):  # where the checkout came without git
-        return told
+    if given := os.environ.get("CHAOS_CODE"):  # where the checkout came without git
+        return given
     git = ["git", "-C", str(ROOT)]
     tree = subprocess.run([*git, "rev-parse", "--short=12", "HEAD:stream"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "stream"], check=False).returncode

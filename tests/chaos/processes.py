@@ -45,10 +45,14 @@ def points(settings: Settings, bundles: Path, folder: Path, seed: int, count: in
             order.write_text(point)
             if point in ("recovering", "claimed"):  # which happens at a takeover only
                 trial.kill(trial.one(), wipe=point == "recovering")
-            before = len(trial.exits)
-            until(lambda n=before: not order.exists() and len(trial.exits) > n, 60, f"a worker dies at {point}")
+            until(partial(_died, trial, order, len(trial.exits)), 60, f"a worker dies at {point}")
             trial.kills += 1
         trial.note = f"died once at each of {count} points: the last {point}"
+
+
+def _died(trial: Trial, order: Path, before: int) -> bool:
+    """The order was carried out, and the supervisor has seen one exit more."""
+    return not order.exists() and len(trial.exits) > before
 
 
 def wipes(settings: Settings, bundles: Path, folder: Path, seed: int, count: int) -> None:

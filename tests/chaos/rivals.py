@@ -138,7 +138,7 @@ def faust(settings: Settings, folder: Path, guarantee: str, commit_interval: flo
 def quix_streams(settings: Settings, folder: Path, guarantee: str, commit_interval: float) -> Contender:
     setup = _setup(settings, folder, guarantee, commit_interval)
     agent = Agent(str(QUIX_PYTHON), "tests.rivals.quix", setup, folder)
-    asked = [QUIX_PYTHON, "-c", "import importlib.metadata as m; print(m.version('quixstreams'))"]
+    asked = [str(QUIX_PYTHON), "-c", "import importlib.metadata as m; print(m.version('quixstreams'))"]
     found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     changelog = quix.changelog(settings.app_id, settings.sources[0])
     told = f"processing_guarantee {guarantee}, commit_interval {commit_interval:g} s"
@@ -170,10 +170,12 @@ class Numbered(Events):
         self.counts: Counter[str] = Counter()
         self._sends: list[Any] = []
 
-    def put(self, topic: str, message: dict[str, Any]) -> Any:
+    def put(self, topic: str, message: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         user = message["user"]
-        self._sends.append(super().put(topic, message | {"id": f"{user}-{self.counts[user]}"}))
+        sent = super().put(topic, message | {"id": f"{user}-{self.counts[user]}"}, headers)
+        self._sends.append(sent)
         self.counts[user] += 1
+        return sent
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
         return super().one(user, "click", **fields)

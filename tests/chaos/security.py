@@ -6,16 +6,18 @@ import random
 import re
 import time
 from pathlib import Path
+from typing import Any, Final
 
 from deploy.clients import admin as topics
 from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
+from tests.fault_settings import QUICK
 from tests.secured_kafka import KEY_PASSWORD, MECHANISMS, USERS, Right, SecuredKafka, password
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 0.5, "inference_timeout": 3.0}
+SECURED: Final[dict[str, Any]] = QUICK | {"heartbeat_interval": 0.5}
 PAYLOAD = "canary-payload"
 _ROW = re.compile(r"\| (\w+) \| (topic|group) (\S+) \| ([\w, ]+) \|")
 
@@ -40,7 +42,7 @@ def documented(settings: Settings) -> dict[str, list[Right]]:
 
 def prepare(kafka: SecuredKafka, name: str) -> Settings:
     """Topics of their own, and the documented rights -> the administrator's settings."""
-    settings = kafka.settings(prefix=f"{name}-", app_id=f"{name}-app", **QUICK)
+    settings = kafka.settings(prefix=f"{name}-", app_id=f"{name}-app", **SECURED)
     topics.create(settings)
     for user, rights in documented(settings).items():
         kafka.allow(user, *rights)
@@ -48,10 +50,10 @@ def prepare(kafka: SecuredKafka, name: str) -> Settings:
 
 
 def as_user(kafka: SecuredKafka, user: str, settings: Settings, mechanism: str = "SCRAM-SHA-512") -> Settings:
-    return kafka.settings(user, mechanism, prefix=settings.prefix, app_id=settings.app_id, **QUICK)
+    return kafka.settings(user, mechanism, prefix=settings.prefix, app_id=settings.app_id, **SECURED)
 
 
-def worker(kafka: SecuredKafka, settings: Settings, bundles: Path, folder: Path, **more: object) -> WorkerProcess:
+def worker(kafka: SecuredKafka, settings: Settings, bundles: Path, folder: Path, **more: Any) -> WorkerProcess:
     given = {"bundles": bundles, "secrets": kafka.secrets("worker")} | more
     return WorkerProcess(settings, folder, **given)
 
@@ -65,7 +67,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
     (wrong / "freshet_sasl_password").write_text("canary-wrong-pw")
     (wrong / "freshet_ssl_keypassword").write_text(KEY_PASSWORD)
     mechanism = MECHANISMS[seed % 3]
-    cases: list[tuple[str, dict[str, object], dict[str, object], str]] = [
+    cases: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         ("password", {}, {"secrets": wrong}, "rejected the credentials"),
         ("expired", {"certificate": "expired"}, {}, "certificate has expired"),
         ("stranger", {"certificate": "stranger"}, {}, "mismatch"),
@@ -73,7 +75,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
         ("plaintext", {"security_protocol": "PLAINTEXT"}, {"startup_timeout": 3.0}, "with PLAINTEXT"),
     ]
     for name, values, more, said in cases:
-        settings = kafka.settings("worker", mechanism, **values, prefix=admin.prefix, app_id=admin.app_id, **QUICK)  # type: ignore[arg-type]
+        settings = kafka.settings("worker", mechanism, **values, prefix=admin.prefix, app_id=admin.app_id, **SECURED)
         process = worker(kafka, settings, bundles, folder, **more)
         process.name, process.log = name, folder / f"{name}.log"
         process.start()
@@ -152,11 +154,11 @@ def revoked_at_work(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int)
     finally:
         events.close()
         process.close()
-    common = {"events": events.sent, "repeats": report.replays, "seconds": round(time.monotonic() - began, 1)}
+    common: dict[str, Any] = {"events": events.sent, "repeats": report.replays, "seconds": round(time.monotonic() - began, 1)}
     note = f"{mechanism}; {operation} on {kind} {right.name.split('-', 1)[-1]} revoked: exit 69, named; given back: all made good"
-    record(Outcome(31, "ACL revoked at work", seed, restarts=1, note=note, **common))  # type: ignore[arg-type]
+    record(Outcome(31, "ACL revoked at work", seed, restarts=1, note=note, **common))
     note = f"{mechanism}; password, token, key and payload in no log, metric, page, header or command line"
-    record(Outcome(30, "canary secrets", seed, note=note, **common))  # type: ignore[arg-type]
+    record(Outcome(30, "canary secrets", seed, note=note, **common))
 
 
 def send_poison(events: Events) -> int:

@@ -170,7 +170,7 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
             client.create_partitions(dict.fromkeys(grown, count))
         assert worker.wait(60) == 78, worker.tail()
         said = worker.lines()[-1]["message"]
-        noticed = [(f"{name} has partition ", f"{name} has {count} partitions") for name in grown]
+        noticed: list[tuple[str, ...]] = [(f"{name} has partition ", f"{name} has {count} partitions") for name in grown]
         if grown == [settings.sources[0]]:  # the others are measured by it
             noticed.append((f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}",))
         assert any(one in said for either in noticed for one in either), said
@@ -221,9 +221,9 @@ def _send(events: Events, kind: str, count: int) -> dict[int, int]:
     return placed
 
 
-def _named(found: list[dict[str, object]]) -> int:
+def _named(found: list[dict[str, Any]]) -> int:
     """Events that slates name."""
-    return sum(len(slate["events"]) for slate in found)  # type: ignore[arg-type]
+    return sum(len(slate["events"]) for slate in found)
 
 
 def _refused(worker: WorkerProcess, said: str) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from deploy.clients import admin
-from stream.settings import Settings, load
+from stream.settings import load
 from tests.chaos import life
+from tests.fault_settings import SETTINGS, World
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SEEDS = range(5)
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
-World = Callable[..., Settings]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -35,11 +35,7 @@ def few_left(settings: Settings, bundles: Path, folder: Path, seed: int) -> None
         events.producer.flush()
         trial.works(500)
         for worker in trial.workers:
-            until(
-                lambda one=worker: one.metric("freshet_catalogue_items", state="live") == 5,
-                20,
-                f"{worker.name} has 5 live items",
-            )
+            until(partial(has_live, worker, 5), 20, f"{worker.name} has 5 live items")
         for number in range(40):  # users who have had nothing
             trial.traffic.put(*events.one(user=f"new{number}", kind="click"))
         trial.works(300)
@@ -55,6 +51,10 @@ def few_left(settings: Settings, bundles: Path, folder: Path, seed: int) -> None
         assert all(abs(place["score"]) < 1e6 for place in places), places
     few = sum(lengths[length] for length in range(1, settings.slate_size))
     assert min(lengths[0], few, lengths[settings.slate_size]) > 0, lengths
+
+
+def has_live(worker: WorkerProcess, items: int) -> bool:
+    return worker.metric("freshet_catalogue_items", state="live") == items
 
 
 def padding(bundles: Path, own: Path, *, before: bool) -> None:

@@ -213,7 +213,7 @@ class Trial:
         """Every supervised worker is ready."""
         for worker in self.workers:
             if worker.name not in self.down:
-                until(partial(self.ready, worker), seconds, lambda w=worker: f"{w.name} ready:\n{w.tail()}")
+                until(partial(self.ready, worker), seconds, partial(worker.awaited, "ready"))
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum over the workers that answer."""

@@ -20,8 +20,7 @@ from deploy.clients import admin
 from deploy.embedded_kafka import EmbeddedKafka, jars
 from stream.settings import load
 from tests.chaos import gpu
-
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
+from tests.fault_settings import SETTINGS
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ from tests.worker_process import environment, until
 pytestmark = pytest.mark.integration
 
 
-def freshet(*words: str | Path, settings: Settings | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def freshet(*words: str | Path, settings: Settings | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does; nothing that it says may be a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *map(str, words)],

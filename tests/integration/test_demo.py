@@ -19,7 +19,7 @@ KEYS = [
     "source", "events", "warmup", "applied", "lost", "double", "uncovered", "p50_ms", "p99_ms", "hit10",
     "hit10_popularity", "hit10_interval",
 ]  # fmt: skip
-WORLD = {"users": 30, "items": 80, "events": 60}
+WORLD: dict[str, Any] = {"users": 30, "items": 80, "events": 60}
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from stream.core.decoder import EventDecoder
 from stream.settings import Settings
 from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
+from tests.fault_settings import QUICK
 from tests.worker_process import Events, WorkerProcess, all_committed, slates, until
 
 pytestmark = pytest.mark.integration
-QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
 def test_only_poison(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_worker_without_any_of_its_rights_is_told_which(secured: SecuredKafka,
 def without(secured: SecuredKafka, user: str, right: Right) -> BrokerError:
     """What the user's client says where it lacks the right."""
     name = right.name.split("-")[0]
-    settings = secured.settings(user, prefix=f"{name}-", app_id=f"{name}-app", **security.QUICK)
+    settings = secured.settings(user, prefix=f"{name}-", app_id=f"{name}-app", **security.SECURED)
     secured.revoke(user, right)
     try:
         with pytest.raises(BrokerError) as raised:
@@ -109,7 +109,7 @@ def use(settings: Settings, user: str, right: Right) -> None:
 @pytest.mark.parametrize("user", ["producer", "consumer", "verifier", "operator"])
 def test_every_other_client_needs_each_of_its_rights(secured: SecuredKafka, admin: Settings, user: str) -> None:
     for right in security.documented(admin)[user]:
-        settings = secured.settings(user, "SCRAM-SHA-256", prefix=admin.prefix, app_id=admin.app_id, **security.QUICK)
+        settings = secured.settings(user, "SCRAM-SHA-256", prefix=admin.prefix, app_id=admin.app_id, **security.SECURED)
         use(settings, user, right)
         error = without(secured, user, right)
         assert right.name in str(error), error

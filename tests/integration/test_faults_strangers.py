@@ -15,6 +15,7 @@ from kafka.structs import OffsetAndMetadata
 from deploy.clients.arguments import client_arguments
 from deploy.verify import run
 from stream.settings import Settings
+from tests.fault_settings import QUICK
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
 pytestmark = pytest.mark.integration
@@ -53,7 +54,7 @@ class Played:
 
 @pytest.fixture
 def played(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> Iterator[Played]:
-    quick = world(partitions=1, session_timeout=6.0, heartbeat_interval=1.0, inference_timeout=3.0)
+    quick = world(**QUICK | {"partitions": 1})
     made = Played(quick, bundles, tmp_path)
     try:
         yield made

@@ -17,6 +17,7 @@ from stream.core.errors import RecordError
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings
 from tests.chaos import input as inputs
+from tests.fault_settings import QUICK
 from tests.poison import KEY, NOW, ODD, OLDEST, POISON, body
 
 PARTITIONS = 4
@@ -28,7 +29,7 @@ SCALE = (0.5, 5.0)
 def test_poison_is_set_aside_and_everything_else_applied(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path
 ) -> None:
-    settings = world(partitions=2, session_timeout=6.0, heartbeat_interval=1.0, inference_timeout=3.0)
+    settings = world(**QUICK)
     inputs.poison(settings, bundles, tmp_path, seed=5, rounds=1, workers=1, kill=False, rate=100)
 
 

@@ -75,7 +75,9 @@ def worker(
 def test_send_an_event_and_read_the_slate(client: str, worker: tuple[Settings, WorkerProcess], tmp_path: Path) -> None:
     settings, _ = worker
     out = run(adapted(example(client), settings), tmp_path)
-    items, latency = re.fullmatch(r"(\[.*\]) (\d+) ms\n", out).groups()  # type: ignore[union-attr]
+    printed = re.fullmatch(r"(\[.*\]) (\d+) ms\n", out)
+    assert printed, out
+    items, latency = printed.groups()
     slate = ast.literal_eval(items)
     assert len(slate) == settings.slate_size
     assert len(set(slate)) == settings.slate_size
