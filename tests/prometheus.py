@@ -51,7 +51,7 @@ def faster(rules: str, factor: int) -> str:
             rule["expr"] = SECONDS.sub(lambda seconds: seconds[1] + _number(Fraction(int(seconds[2]), factor)), expr)
             if "for" in rule:
                 rule["for"] = _shorter(rule["for"], factor)
-    return yaml.safe_dump(found, sort_keys=False, width=10_000)
+    return str(yaml.safe_dump(found, sort_keys=False, width=10_000))
 
 
 def _shorter(time: str, factor: int) -> str:

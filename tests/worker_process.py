@@ -128,6 +128,18 @@ class WorkerProcess:
                 total += float(line.rsplit(" ", 1)[1])
         return total
 
+    def applied(self) -> float:
+        """How many events it has applied since its start."""
+        return self.metric("freshet_events_total", outcome="applied")
+
+    def wait_applied(self, count: int, seconds: float = 30) -> None:
+        """Wait until exactly so many events are applied since its start; it must run."""
+        until(
+            lambda: self.runs() and self.applied() == count,
+            seconds,
+            lambda: self.awaited(f"applied {self.applied():g} of {count} events"),
+        )
+
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

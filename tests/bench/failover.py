@@ -79,7 +79,7 @@ def _measure(made: World, plan: Plan, settings: Settings) -> Iterator[Failover]:
             worker.start()
         for worker in workers:
             worker.wait_ready(120)
-        until(lambda: sum(map(applied, workers)) >= plan.users, 300, "every user has a state")
+        until(lambda: sum(worker.applied() for worker in workers) >= plan.users, 300, "every user has a state")
         with steady(made, plan, settings), closing_reader(settings) as reader:
             for way in plan.ways:
                 seconds = [_round(workers, n, way, settings, reader) for n in range(plan.rounds)]
@@ -94,10 +94,6 @@ def first_events(users: int, items: Sequence[str]) -> Iterator[Message]:
         user = f"user-{number}"
         body = {"user": user, "item": items[number % len(items)], "time": int(time.time() * 1000)}
         yield Message(0, user.encode(), json.dumps(body).encode())
-
-
-def applied(worker: WorkerProcess) -> float:
-    return worker.metric("freshet_events_total", outcome="applied")
 
 
 def _round(workers: list[WorkerProcess], number: int, way: str, settings: Settings, reader: Reader) -> float:

@@ -25,7 +25,6 @@ from aiokafka.partitioner import murmur2
 from aiokafka.partitioner import murmur2 as kafka_hash
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
-from deploy.clients import admin as topics
 from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka
 from stream.core import state
@@ -33,7 +32,8 @@ from stream.core.decoder import EventDecoder
 from stream.core.fold import apply_events
 from stream.core.messages import Recommendation, Scored
 from stream.kafka.producer import Outgoing, RecordBatches
-from stream.settings import Settings, load
+from stream.settings import Settings
+from tests.settings import with_topics
 from tests.worker_process import environment
 
 MODEL = bytes(range(16))
@@ -174,8 +174,7 @@ def main() -> None:
         broker = EmbeddedKafka(options.keep or Path(folder) / "kafka")
         broker.start()
         try:
-            settings = load(brokers=broker.bootstrap, partitions=options.partitions)
-            topics.create(settings)
+            settings = with_topics(broker.bootstrap, partitions=options.partitions)
             began = time.monotonic()
             made = asyncio.run(write(settings, options.events, options.users))
             print(f"{options.events:,} events, {made.states:,} states written in {time.monotonic() - began:.0f} s")

@@ -11,22 +11,21 @@ import signal
 import subprocess
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
-from deploy.clients import admin as topics
 from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka, free_port
 from deploy.verify import run as verify
 from export.publish import build, publish
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.bundles import text_onnx, tiny_run
 from tests.chaos.gaps import Transactions
 from tests.chaos.outcomes import Outcome, record
@@ -35,6 +34,7 @@ from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
 from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
+from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, until
 
 RATE = 100  # events a second
@@ -193,7 +193,7 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
     try:
         first.wait_ready()
         with traffic(station.settings, folder, seed) as station.traffic:
-            until(lambda: first.metric("freshet_events_total", outcome="applied") > RATE, 30, "the worker works")
+            works(first)
             rules = faster(RULES.read_text(), scenario.factor)
             with Prometheus(folder / "prometheus", {}, rules) as station.prometheus:
                 station.watch("w1")
@@ -232,10 +232,12 @@ def traffic(settings: Settings, folder: Path, seed: int) -> Iterator[Traffic]:
 
 def settings_at(kafka: EmbeddedKafka, **values: Any) -> Settings:
     """Settings with topics of their own."""
-    name = uuid.uuid4().hex[:8]
-    settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=2, **values)
-    topics.create(settings)
-    return settings
+    return with_own_topics(kafka.bootstrap, partitions=2, **values)
+
+
+def works(worker: WorkerProcess, applied: float = 0) -> None:
+    """Wait until it has applied a second's events more than `applied`."""
+    until(lambda: worker.applied() > applied + RATE, 30, worker.awaited("works"))
 
 
 def idle(station: Station, *workers: WorkerProcess) -> None:
@@ -355,8 +357,7 @@ def broken(station: Station, first: WorkerProcess) -> None:
     second = station.worker("w2", "stalls").start()  # it may stop before it was ever seen ready
     until(second.stopped, 60, "the second worker stops before a write")
     until(lambda: first.metric("freshet_partitions_assigned") == 6, 30, "the first worker owns all")
-    applied = first.metric("freshet_events_total", outcome="applied")
-    until(lambda: first.metric("freshet_events_total", outcome="applied") > applied + RATE, 30, "it works")
+    works(first, first.applied())
     station.fault()
     second.send_signal(signal.SIGCONT)
     assert second.wait(20) == 75
@@ -525,7 +526,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
             worker.wait_ready()
         with traffic(station.settings, folder, 0) as station.traffic:
             for worker in workers:
-                until(partial(applied_more, worker, RATE), 30, "all work")
+                works(worker)
             targets = {worker.name: f"127.0.0.1:{worker.port()}" for worker in workers}
             with (
                 Prometheus(folder / "real", targets, RULES.read_text()) as real,

@@ -5,23 +5,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from deploy.clients import admin
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.chaos.trial import RATE, Trial
 from tests.failing_kafka import FailingKafka
-from tests.fault_settings import SETTINGS
+from tests.settings import SETTINGS, with_topics
 from tests.worker_process import WorkerProcess, until
 
 LEASE = 0.75  # of the session timeout
 AWAY = (75, 69)  # the lease ran out; no broker answered within startup_timeout of the next start
 
 
-def settings_for(kafka: FailingKafka, **values: object) -> Settings:
+def settings_for(kafka: FailingKafka, **values: Any) -> Settings:
     """Topics on a broker of the test's own -> the settings of who reaches it directly."""
-    settings = load(brokers=kafka.bootstrap, **SETTINGS | values)
-    admin.create(settings)
-    return settings
+    return with_topics(kafka.bootstrap, **SETTINGS | values)
 
 
 def stands_still(

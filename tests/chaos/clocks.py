@@ -22,11 +22,11 @@ from deploy.clients.arguments import client_arguments
 from deploy.clients.log_reader import KafkaLog
 from deploy.dead_letters.reader import opened
 from stream.catalogue.popularity import ANYONE
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
-from tests.fault_settings import SETTINGS
+from tests.settings import SETTINGS, with_topics
 from tests.worker_process import read_all, until
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -119,9 +119,7 @@ def file(folder: Path, number: int) -> Path:
 @contextmanager
 def tidy(folder: Path) -> Iterator[Settings]:
     with Tidy(folder / "kafka") as kafka:
-        settings = load(brokers=kafka.bootstrap, **SETTINGS)
-        topics.create(settings)
-        yield settings
+        yield with_topics(kafka.bootstrap, **SETTINGS)
 
 
 @contextmanager

@@ -8,31 +8,29 @@ import random
 import shutil
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
-from deploy.clients import admin as topics
 from deploy.clients.admin import admin
 from stream.core.errors import BrokerError
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.chaos.broker import AWAY, _back, _ended
 from tests.chaos.outcomes import Outcome, record
 from tests.chaos.steps import says
 from tests.chaos.trial import Trial
 from tests.failing_cluster import FailingCluster
+from tests.settings import with_topics
 from tests.worker_process import Events, WorkerProcess, slates, until
 
-SETTINGS: Final = {"partitions": 4, "session_timeout": 20.0, "heartbeat_interval": 1.0}
+SETTINGS: Final[dict[str, Any]] = {"partitions": 4, "session_timeout": 20.0, "heartbeat_interval": 1.0}
 AGAIN: Final = 60.0  # seconds from the second node's return until every worker is ready
 
 
-def settings_for(cluster: FailingCluster, **values: object) -> Settings:
+def settings_for(cluster: FailingCluster, **values: Any) -> Settings:
     """Topics on a cluster -> the settings of who reaches it directly."""
-    settings = load(brokers=cluster.bootstrap, **SETTINGS | values)
-    topics.create(settings)
-    return settings
+    return with_topics(cluster.bootstrap, **SETTINGS | values)
 
 
 def a_leader_killed(
@@ -280,5 +278,5 @@ def _applied(worker: WorkerProcess, events: Events, count: int) -> None:
     for _ in range(count):
         events.put(*events.one(kind="click"))
     events.producer.flush()
-    until(lambda: worker.metric("freshet_events_total", outcome="applied") == events.sent, 60, f"{events.sent} applied")
+    worker.wait_applied(events.sent, 60)
     until(lambda: worker.metric("freshet_lag_records") == 0, 10, "committed")

@@ -26,6 +26,7 @@ from deploy.verify.local_store import LocalStore
 from stream.core.errors import DataError
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
+from tests.chaos.steps import work
 from tests.chaos.trial import RATE, Trial
 from tests.worker_process import Events, WorkerProcess, until
 
@@ -317,13 +318,6 @@ def cut_changelog(settings: Settings, bundles: Path, folder: Path, seed: int, *,
         Outcome(15, "changelog cut off", seed, events=events.sent, restarts=refusals, repeats=after.replays,
                 seconds=round(time.monotonic() - began, 1), note=note)
     )  # fmt: skip
-
-
-def work(worker: WorkerProcess, events: Events, count: int) -> None:
-    """Send and wait until as many more are applied."""
-    before = worker.metric("freshet_events_total", outcome="applied")
-    events.send(count, rate=600)
-    until(lambda: worker.metric("freshet_events_total", outcome="applied") == before + count, 60, f"{count} applied")
 
 
 def delete_records(settings: Settings) -> int:

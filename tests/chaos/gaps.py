@@ -20,7 +20,7 @@ from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import record
 from tests.chaos.source_topics import KINDS
-from tests.chaos.steps import applied, loses_only, outcome, says
+from tests.chaos.steps import loses_only, outcome, says, send_kind
 from tests.worker_process import Events, WorkerProcess, all_committed, read_all, until
 
 SETTINGS = {"partitions": 2, "session_timeout": 40.0, "heartbeat_interval": 1.0}
@@ -46,8 +46,8 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         events.send_items()
         worker.wait_ready()
         before = draw.randrange(40, 80)
-        placed = _send(events, kind, before)
-        applied(worker, before)
+        placed = send_kind(events, kind, before)
+        worker.wait_applied(before)
         all_committed(settings)
         first = placed[partition]
         lost, left = _delete_unread(worker, events, kind, TopicPartition(topic, partition), first, draw)
@@ -85,7 +85,7 @@ def _delete_unread(
     worker.send_signal(signal.SIGSTOP)
     until(worker.stopped, 5, "the worker stands still")
     time.sleep(HELD)
-    sent = _send(events, kind, draw.randrange(150, 250))
+    sent = send_kind(events, kind, draw.randrange(150, 250))
     lost = draw.randrange(1, sent[place.partition])  # the last one stays: a state reaches to the end
     with admin(worker.settings) as client:
         client.delete_records({place: first + lost})
@@ -106,15 +106,15 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         events.send_items()
         worker.wait_ready()
         before = draw.randrange(40, 80)
-        _send(events, kind, before)
-        applied(worker, before)
+        send_kind(events, kind, before)
+        worker.wait_applied(before)
         assert worker.terminate() == 0
         read = _committed(settings)
-        missed = _send(events, kind, draw.randrange(150, 250)).total()
+        missed = send_kind(events, kind, draw.randrange(150, 250)).total()
         _configure(settings, topic, COMPACTING)
         for _ in range(3):  # each begins a segment, and what lies before the last one is compacted
             time.sleep(SEGMENT)
-            missed += _send(events, kind, 40).total()
+            missed += send_kind(events, kind, 40).total()
         until(lambda: _unread(settings, topic, read) < missed, 60, "records are compacted away")
         _configure(settings, topic, {"cleanup.policy": "delete"})
         assert worker.start().wait(60) == 76, worker.tail()
@@ -294,10 +294,3 @@ def _end(settings: Settings, topic: str, partition: int) -> int:
         return log.spans([topic])[topic, partition].end
     finally:
         log.close()
-
-
-def _send(events: Events, kind: str, count: int) -> Counter[int]:
-    """Send events of one kind -> partition: how many."""
-    futures = [events.put(*events.one(kind=kind)) for _ in range(count)]
-    events.producer.flush()
-    return Counter(future.get(10).partition for future in futures)

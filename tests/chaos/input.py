@@ -6,7 +6,8 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -158,7 +159,7 @@ def all_letters(trial: Trial, sender: Sender, seconds: float = 60) -> dict[Place
     """Wait until each bad record has a letter."""
     assert len(sender.places) == trial.bad, "every bad record was acknowledged"
     until(lambda: end_of(trial.settings) >= trial.bad, seconds, f"{trial.bad} dead letters")
-    letters = until(
+    letters: dict[Place, list[tuple[Any, dict[str, str]]]] = until(
         lambda: found if (found := letters_of(trial.settings)).keys() >= sender.places.keys() else None, seconds, "all letters"
     )  # fmt: skip
     assert letters.keys() == sender.places.keys(), "a dead letter of a record that is good"
@@ -258,7 +259,7 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
     ):
         room = LARGEST - FRAME - len(KEY)
         padded = body(pad="")
-        cases = [
+        cases: list[Callable[[], object]] = [
             lambda: sender.bad("4 MiB", Poison("clicks", KEY, b"x" * room, "decode", "malformed_json")),
             lambda: sender.bad("4 MiB of brackets", Poison("clicks", KEY, b"[" * room, "decode", "too_deep")),
             lambda: sender.good("clicks", KEY, padded[:-2] + b"x" * (room - len(padded)) + padded[-2:]),
@@ -471,7 +472,7 @@ def repeats(
                     ("time", "out_of_range"),
                 )
         if not kill:
-            counted = lambda: trial.metric("freshet_events_total", outcome="duplicate")  # noqa: E731
+            counted = partial(trial.metric, "freshet_events_total", outcome="duplicate")
             until(lambda: counted() >= trial.duplicates, 60, f"{trial.duplicates} duplicates")
             assert counted() == trial.duplicates
         until(lambda: trial.metric("freshet_late_events_total") > 0, 30, "late events are counted")

@@ -19,6 +19,17 @@ def today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
+@cache
+def running_code() -> str:
+    """What was running: git's hash of the folder stream/ as committed, with a + where it was changed since."""
+    if given := os.environ.get("CHAOS_CODE"):  # where the checkout came without git
+        return given
+    git = ["git", "-C", str(ROOT)]
+    tree = subprocess.run([*git, "rev-parse", "--short=12", "HEAD:stream"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "stream"], check=False).returncode
+    return (tree.stdout.strip() or "unknown") + ("+" if changed else "")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One fault, one seed.
@@ -44,23 +55,12 @@ class Outcome:
     memory: float = 0.0
     seconds: float = 0.0
     note: str = ""
-    code: str = field(default_factory=lambda: running_code())
+    code: str = field(default_factory=running_code)
     day: str = field(default_factory=today)
 
     @property
     def key(self) -> tuple[int, str, int]:
         return self.fault, self.name, self.seed
-
-
-@cache
-def running_code() -> str:
-    """What was running: git's hash of the folder stream/ as committed, with a + where it was changed since."""
-    if given := os.environ.get("CHAOS_CODE"):  # where the checkout came without git
-        return given
-    git = ["git", "-C", str(ROOT)]
-    tree = subprocess.run([*git, "rev-parse", "--short=12", "HEAD:stream"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "stream"], check=False).returncode
-    return (tree.stdout.strip() or "unknown") + ("+" if changed else "")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from deploy.clients.log_reader import KafkaLog
@@ -187,8 +188,8 @@ def late_writer(settings: Settings, bundles: Path, folder: Path, seed: int) -> N
         until(late.stopped, 30, "stopped before a write")
         late.command = list(COMMAND)
         until(lambda: owns_all(other), 30, "the other worker has taken over")
-        before = other.metric("freshet_events_total", outcome="applied")
-        until(lambda: other.metric("freshet_events_total", outcome="applied") > before + 200, 30, "it works")
+        before = other.applied()
+        until(lambda: other.applied() > before + 200, 30, "it works")
         trial.pause(0, 3)
         late.send_signal(signal.SIGCONT)
         until(lambda: trial.exits, 20, "the late writer ends")

@@ -12,8 +12,8 @@ from deploy.clients import admin as topics
 from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
-from tests.fault_settings import QUICK
 from tests.secured_kafka import KEY_PASSWORD, MECHANISMS, USERS, Right, SecuredKafka, password
+from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,7 +154,11 @@ def revoked_at_work(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int)
     finally:
         events.close()
         process.close()
-    common: dict[str, Any] = {"events": events.sent, "repeats": report.replays, "seconds": round(time.monotonic() - began, 1)}
+    common: dict[str, Any] = {
+        "events": events.sent,
+        "repeats": report.replays,
+        "seconds": round(time.monotonic() - began, 1),
+    }
     note = f"{mechanism}; {operation} on {kind} {right.name.split('-', 1)[-1]} revoked: exit 69, named; given back: all made good"
     record(Outcome(31, "ACL revoked at work", seed, restarts=1, note=note, **common))
     note = f"{mechanism}; password, token, key and payload in no log, metric, page, header or command line"

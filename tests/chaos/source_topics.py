@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 from kafka.structs import TopicPartition
 
@@ -15,7 +16,7 @@ from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, run
 from stream.settings import Settings
 from tests.chaos.outcomes import record
-from tests.chaos.steps import applied, loses_only, outcome, says
+from tests.chaos.steps import loses_only, outcome, says, send_kind
 from tests.worker_process import Events, WorkerProcess, slates, until
 
 KINDS = ("click", "rating", "comment")  # in the order of Settings.sources
@@ -37,15 +38,15 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         events.send_items()
         worker.wait_ready()
         for one in KINDS:
-            _send(events, one, old)
-        applied(worker, 3 * old)
+            send_kind(events, one, old)
+        worker.wait_applied(3 * old)
         shown = until(lambda: (found := slates(settings)) and _named(found) == 3 * old and found, 10, "all is shown")
         if not running:
             assert worker.terminate() == 0
         remake(settings, topic)
         events.close()
         events = Events(settings, seed=seed + 1)
-        _send(events, kind, new)
+        send_kind(events, kind, new)
         if not running:
             worker.start()
         assert worker.wait(60) == 76, worker.tail()
@@ -59,7 +60,7 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         remake(settings, settings.recommendations_topic)
         topics.create(fresh)
         again = WorkerProcess(fresh, folder, "again", bundles=bundles).start().wait_ready()
-        applied(again, 2 * old + new)
+        again.wait_applied(2 * old + new)
         assert again.terminate() == 0
         report = run(fresh, wait=30)
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
@@ -91,10 +92,10 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         events.send_items()
         worker.wait_ready()
         before = draw.randrange(60, 120)
-        placed = _send(events, kind, before)
-        applied(worker, before)
+        placed = send_kind(events, kind, before)
+        worker.wait_applied(before)
         assert worker.terminate() == 0
-        missed = _send(events, kind, draw.randrange(60, 120))
+        missed = send_kind(events, kind, draw.randrange(60, 120))
         partition = draw.choice(sorted(placed.keys() & missed.keys()))
         committed, lost = placed[partition], draw.randint(1, missed[partition])
         with admin(settings) as client:
@@ -104,7 +105,7 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         says(worker, f"{topic} partition {partition}", f"{committed} to {committed + lost - 1}")
         told.start().wait_ready()
         left = sum(missed.values()) - lost
-        applied(told, left)
+        told.wait_applied(left)
         assert told.metric("freshet_accepted_loss_records_total") == lost
         assert told.terminate() == 0
         report = loses_only(settings, TopicPartition(topic, partition), committed, lost, folder)
@@ -163,14 +164,16 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         events.send_items()
         worker.wait_ready()
         events.send(200, rate=400)
-        applied(worker, 200)
+        worker.wait_applied(200)
         report = run(settings, wait=60)  # now: once all have grown, every user has another partition
         written = _ends(settings)
         with admin(settings) as client:
             client.create_partitions(dict.fromkeys(grown, count))
         assert worker.wait(60) == 78, worker.tail()
         said = worker.lines()[-1]["message"]
-        noticed: list[tuple[str, ...]] = [(f"{name} has partition ", f"{name} has {count} partitions") for name in grown]
+        noticed: list[tuple[str, ...]] = [
+            (f"{name} has partition ", f"{name} has {count} partitions") for name in grown
+        ]
         if grown == [settings.sources[0]]:  # the others are measured by it
             noticed.append((f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}",))
         assert any(one in said for either in noticed for one in either), said
@@ -210,17 +213,6 @@ def remake(settings: Settings, topic: str) -> None:
     until(lambda: topic in topics.create(settings), 20, f"{topic} recreated")
 
 
-def _send(events: Events, kind: str, count: int) -> dict[int, int]:
-    """Send events of one kind -> partition: how many."""
-    futures = [events.put(*events.one(kind=kind)) for _ in range(count)]
-    events.producer.flush()
-    placed: dict[int, int] = {}
-    for future in futures:
-        partition = future.get(10).partition
-        placed[partition] = placed.get(partition, 0) + 1
-    return placed
-
-
 def _named(found: list[dict[str, Any]]) -> int:
     """Events that slates name."""
     return sum(len(slate["events"]) for slate in found)
@@ -241,7 +233,7 @@ def _all_is_well(settings: Settings, bundles: Path, folder: Path, seed: int) -> 
         events.send_items()
         worker.wait_ready()
         events.send(200, rate=400)
-        applied(worker, 200)
+        worker.wait_applied(200)
         assert worker.terminate() == 0
     finally:
         events.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 from kafka.structs import TopicPartition
@@ -11,22 +12,21 @@ from kafka.structs import TopicPartition
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome
-from tests.worker_process import Events, WorkerProcess, until
-
-
-def applied(worker: WorkerProcess, count: int) -> None:
-    """Wait until as many events are applied in this life of the worker."""
-    until(
-        lambda: worker.runs() and worker.metric("freshet_events_total", outcome="applied") == count, 30,
-        lambda: f"{count} events applied; {worker.metric('freshet_events_total', outcome='applied'):g} are:\n{worker.tail()}",
-    )  # fmt: skip
+from tests.worker_process import Events, WorkerProcess
 
 
 def work(worker: WorkerProcess, events: Events, count: int) -> None:
     """Send and wait until as many more are applied."""
-    before = worker.metric("freshet_events_total", outcome="applied")
+    before = int(worker.applied())
     events.send(count, rate=600)
-    applied(worker, int(before) + count)
+    worker.wait_applied(before + count, 60)
+
+
+def send_kind(events: Events, kind: str, count: int) -> Counter[int]:
+    """Send events of one kind -> partition: how many."""
+    sends = [events.put(*events.one(kind=kind)) for _ in range(count)]
+    events.producer.flush()
+    return Counter(send.get(10).partition for send in sends)
 
 
 def says(worker: WorkerProcess, *words: str) -> None:

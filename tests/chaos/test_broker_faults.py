@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos import broker, source_topics
 from tests.failing_kafka import FailingKafka
-from tests.fault_settings import SETTINGS, World
+from tests.settings import SETTINGS, World
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)

@@ -9,7 +9,7 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import cardinality
-from tests.fault_settings import QUICK, SHORT_SESSION
+from tests.settings import QUICK, SHORT_SESSION
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 SEEDS = range(5)

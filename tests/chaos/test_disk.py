@@ -9,7 +9,7 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import disk
-from tests.fault_settings import SETTINGS
+from tests.settings import SETTINGS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 SEEDS = range(5)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
-from tests.fault_settings import SETTINGS, World
+from tests.settings import SETTINGS, World
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)

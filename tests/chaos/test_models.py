@@ -10,7 +10,7 @@ import pytest
 from stream.inference import runtime
 from stream.settings import Settings
 from tests.chaos import gpu, models
-from tests.fault_settings import SETTINGS
+from tests.settings import SETTINGS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 SEEDS = range(5)

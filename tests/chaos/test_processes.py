@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import processes
-from tests.fault_settings import SETTINGS, World
 from tests.points import POINTS
+from tests.settings import SETTINGS, World
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 SEEDS = range(5)

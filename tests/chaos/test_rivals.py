@@ -13,8 +13,8 @@ from stream.settings import Settings
 from tests.chaos import rivals
 from tests.chaos.outcomes import record
 from tests.chaos.rivals import QUIX_PYTHON, Contender, Plan
-from tests.fault_settings import SETTINGS, SHORT_SESSION
 from tests.rivals import quix, stock
+from tests.settings import SETTINGS, SHORT_SESSION
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import broker, deployments, topic_changes
 from tests.failing_kafka import FailingKafka
-from tests.fault_settings import LONG_SESSION, World
+from tests.settings import LONG_SESSION, World
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)

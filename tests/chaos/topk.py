@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from stream.catalogue.popularity import ANYONE
@@ -15,7 +16,7 @@ from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.contract.test_bundle import resealed
 from tests.padding import as_exported_before, padded
-from tests.worker_process import read_all, until
+from tests.worker_process import WorkerProcess, read_all, until
 
 ITEMS = 50
 

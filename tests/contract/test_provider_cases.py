@@ -19,7 +19,7 @@ from export.publish import build, publish
 from stream.catalogue.catalogue import Catalogue
 from stream.core.fold import apply_events, rank
 from stream.inference import runtime
-from stream.inference.bundle import Bundle, current, load
+from stream.inference.bundle import Bundle, load
 from stream.inference.masking import MASKED, settle
 from stream.inference.models import CELLS, SCORED, open_models, users_at_once
 from tests.bundles import text_onnx, tiny_run
@@ -33,11 +33,6 @@ GRAPHS: dict[str, Callable[[bytes], bytes]] = {
     "as CUDA answers": padded,
     OLD: lambda score: padded(as_exported_before(score)),
 }
-
-
-@pytest.fixture(scope="module")
-def bundle(bundles: Path) -> Bundle:
-    return load(current(bundles))
 
 
 @pytest.fixture(scope="module")

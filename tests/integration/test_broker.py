@@ -117,8 +117,8 @@ def test_storage_that_cannot_be_formatted_is_named(home: Path) -> None:
 
 def test_a_download_that_fails_is_named(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), nowhere)
-    direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "")
+    proxies: dict[str, Any] = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), nowhere)
+    direct: dict[str, Any] = dict.fromkeys(("NO_PROXY", "no_proxy"), "")
     done = freshet("broker", "start", "--dir", tmp_path / "kafka", HOME=str(tmp_path), **proxies, **direct)
     refused(done, 69, "cannot be fetched", "is there a network?")
 

@@ -10,7 +10,7 @@ import pytest
 from stream.settings import Settings
 from tests.chaos import broker, source_topics
 from tests.failing_kafka import FailingKafka
-from tests.fault_settings import SETTINGS
+from tests.settings import SETTINGS
 
 pytestmark = pytest.mark.integration
 

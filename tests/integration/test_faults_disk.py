@@ -9,7 +9,7 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import disk
-from tests.fault_settings import QUICK, SETTINGS
+from tests.settings import QUICK, SETTINGS
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import gaps
-from tests.fault_settings import World
+from tests.settings import World
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import life
-from tests.fault_settings import QUICK, World
+from tests.settings import QUICK, World
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import processes
-from tests.fault_settings import QUICK, SHORT_SESSION, World
+from tests.settings import QUICK, SHORT_SESSION, World
 
 pytestmark = pytest.mark.integration
 SHORT = QUICK | SHORT_SESSION

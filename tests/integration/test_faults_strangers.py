@@ -15,7 +15,7 @@ from kafka.structs import OffsetAndMetadata
 from deploy.clients.arguments import client_arguments
 from deploy.verify import run
 from stream.settings import Settings
-from tests.fault_settings import QUICK
+from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
 pytestmark = pytest.mark.integration
@@ -38,10 +38,7 @@ class Played:
 
     def applied(self, count: int) -> None:
         """By the process that runs now."""
-        until(
-            lambda: self.worker.metric("freshet_events_total", outcome="applied") == count, 60,
-            lambda: f"{count} events applied:\n{self.worker.tail()}",
-        )  # fmt: skip
+        self.worker.wait_applied(count, 60)
 
     def last_line(self) -> str:
         (said,) = [line["message"] for line in self.worker.lines() if line["level"] == "CRITICAL"]

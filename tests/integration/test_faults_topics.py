@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import deployments, topic_changes
-from tests.fault_settings import LONG_SESSION, World
+from tests.settings import LONG_SESSION, World
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import topk
-from tests.fault_settings import QUICK
+from tests.settings import QUICK
 
 pytestmark = pytest.mark.integration
 

@@ -31,7 +31,8 @@ def as_long(user: str) -> bytes:
     return struct.pack(">q", int(user))
 
 
-CASES = {
+Encode = Callable[[str], bytes]
+CASES: dict[str, tuple[list[str], Encode, Encode, str]] = {
     # the setting, users, how the producer writes them, how another one does, and what its dead letter says
     "json": ([f"k\u00e4ufer-{n}" for n in range(USERS)], as_json, str.encode, "utf8"),
     "long": ([str((-1) ** n * n**9) for n in range(2, USERS + 2)], as_long, as_json, "json"),

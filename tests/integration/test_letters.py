@@ -197,7 +197,7 @@ def test_what_was_sent_back_and_fails_again_is_still_the_same_event(desk: Desk, 
     assert (report.applied, report.duplicates) == (1, 1)
 
 
-HOSTILE = [
+HOSTILE: list[list[tuple[str, bytes | None]]] = [
     [(ORIGINAL_RECORD_HEADER, b"")],
     [(ORIGINAL_RECORD_HEADER, None)],
     [(ORIGINAL_RECORD_HEADER, b"\xff/\x00/\x1b[31m")],
@@ -206,7 +206,7 @@ HOSTILE = [
     [(ORIGINAL_RECORD_HEADER, b"%s/0/00")],
     [(ORIGINAL_RECORD_HEADER, b"%s/0/99999999999999999999")],
     [(ORIGINAL_RECORD_HEADER, b"%s/0/0\r\n")],
-    [("x", b"y")] * 500 + [(ORIGINAL_RECORD_HEADER, b"?")],
+    [*[("x", b"y")] * 500, (ORIGINAL_RECORD_HEADER, b"?")],
     [("\u202e\x00", None), ("", b"")],
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from deploy.clients.arguments import client_arguments
 from stream.settings import Settings
 from tests.chaos.source_topics import remake
-from tests.worker_process import Events, WorkerProcess, until
+from tests.worker_process import Events, WorkerProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -27,7 +27,7 @@ def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings],
         for _ in range(20):
             events.put(*events.one(kind="click"))
         events.producer.flush()
-        until(lambda: worker.metric("freshet_events_total", outcome="applied") == 20, 30, "20 events applied")
+        worker.wait_applied(20)
         assert worker.terminate() == 0
         for _ in range(30):
             events.put(*events.one(kind="click"))
@@ -40,7 +40,7 @@ def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings],
         assert f"{clicks} partition 0" in said[0]["message"]
         assert "20 to 34" in said[0]["message"]
         told = WorkerProcess(settings, tmp_path, bundles=bundles, accept_loss=True).start().wait_ready()
-        until(lambda: told.metric("freshet_events_total", outcome="applied") == 15, 30, "the 15 events that are left")
+        told.wait_applied(15)  # those that are left
         assert told.metric("freshet_accepted_loss_records_total") == 15
         assert told.terminate() == 0
     finally:
@@ -57,7 +57,7 @@ def test_an_emptied_changelog(world: Callable[..., Settings], bundles: Path, tmp
     try:
         events.put(*events.one(kind="click"))
         events.producer.flush()
-        until(lambda: worker.metric("freshet_events_total", outcome="applied") == 1, 30, "applied")
+        worker.wait_applied(1)
         assert worker.terminate() == 0
         remake(settings, settings.changelog_topic)
         rmtree(worker.data_dir)

@@ -18,7 +18,7 @@ import pytest
 from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
-from tests.fault_settings import QUICK
+from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, all_committed, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]

@@ -17,8 +17,8 @@ from stream.core.errors import RecordError
 from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings
 from tests.chaos import input as inputs
-from tests.fault_settings import QUICK
 from tests.poison import KEY, NOW, ODD, OLDEST, POISON, body
+from tests.settings import QUICK
 
 PARTITIONS = 4
 SCALE = (0.5, 5.0)

@@ -14,8 +14,8 @@ import pytest
 from stream.settings import Settings
 from tests.chaos import rivals
 from tests.chaos.rivals import Plan
-from tests.fault_settings import QUICK
 from tests.rivals import stock
+from tests.settings import QUICK
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 

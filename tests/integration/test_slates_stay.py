@@ -12,7 +12,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from deploy.clients import admin as topics
 from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka
-from stream.settings import Settings, load
+from stream.settings import Settings
+from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, slates, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
@@ -62,8 +63,7 @@ def retention_ran(settings: Settings, events: Events) -> None:
 
 def test_slates_outlive_every_retention(bundles: Path, tmp_path: Path) -> None:
     with Expiring(tmp_path / "kafka") as kafka:
-        settings = load(brokers=kafka.bootstrap, prefix="stay-", app_id="stay", partitions=1)
-        topics.create(settings)
+        settings = with_own_topics(kafka.bootstrap, partitions=1)
         expires(settings)
         events = Events(settings, users=3)
         worker = WorkerProcess(settings, tmp_path, bundles=bundles).start()

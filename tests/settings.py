@@ -1,11 +1,13 @@
-"""Settings of the fault scenarios: sessions so short that what follows a worker's end is seen soon."""
+"""Settings for tests: topics of their own, and the fault scenarios' sessions, so short that a worker's end is noticed soon."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from stream.settings import Settings
+from deploy.clients import admin
+from stream.settings import Settings, load
 
 World = Callable[..., Settings]
 """Makes topics for the given values, as the fixture `world` does -> their settings."""
@@ -23,3 +25,16 @@ SHORT_SESSION: Final[dict[str, Any]] = {"session_timeout": 3.0, "heartbeat_inter
 """Only where workers may end with 75: a busy machine stands still for longer than this lease."""
 LONG_SESSION: Final[dict[str, Any]] = SETTINGS | {"session_timeout": 20.0}
 """Where no lease is to run out, however crowded the machine."""
+
+
+def with_topics(brokers: str, **values: Any) -> Settings:
+    """Settings whose topics are there: they are made. brokers: host:port[,host:port...]."""
+    settings = load(brokers=brokers, **values)
+    admin.create(settings)
+    return settings
+
+
+def with_own_topics(brokers: str, **values: Any) -> Settings:
+    """As `with_topics`, with a prefix and an app_id that no other test has."""
+    name = uuid.uuid4().hex[:8]
+    return with_topics(brokers, prefix=f"{name}-", app_id=f"{name}-app", **values)
