@@ -255,8 +255,8 @@ def all_committed(settings: Settings, worker: WorkerProcess | None = None, secon
         if worker is not None:
             worker.runs()
         committed = log.committed()  # before the ends: what is sent on is written before the original is committed
-        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
-        left = {place: f"{committed.get(place)} of {end}" for place, end in ends.items() if committed.get(place) != end}
+        ends = {tp: span.end for tp, span in log.spans(settings.sources).items() if span.end}
+        left = {tp: f"{committed.get(tp)} of {end}" for tp, end in ends.items() if committed.get(tp) != end}
         return not left
 
     try:

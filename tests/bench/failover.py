@@ -129,14 +129,14 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self._consumer = KafkaConsumer(enable_auto_commit=False, **client_arguments(settings))
-        self._places = [TopicPartition(settings.recommendations_topic, n) for n in range(settings.partitions)]
-        self._consumer.assign(self._places)
-        self._consumer.seek_to_end(*self._places)
-        self._times: dict[int, list[float]] = {place.partition: [] for place in self._places}
+        self._tps = [TopicPartition(settings.recommendations_topic, n) for n in range(settings.partitions)]
+        self._consumer.assign(self._tps)
+        self._consumer.seek_to_end(*self._tps)
+        self._times: dict[int, list[float]] = {tp.partition: [] for tp in self._tps}
 
     def poll(self) -> None:
-        for place, slates in self._consumer.poll(timeout_ms=200).items():
-            self._times[place.partition] += [s.timestamp / 1000 for s in slates if s.key != ANYONE.encode()]
+        for tp, slates in self._consumer.poll(timeout_ms=200).items():
+            self._times[tp.partition] += [s.timestamp / 1000 for s in slates if s.key != ANYONE.encode()]
 
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -148,7 +148,7 @@ class Station:
         self.failing.resume()
         return False
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Once everything is finished: nothing lost, nothing twice, and every dead letter one of ours."""
         report = verify(self.settings, wait=60)
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
@@ -207,7 +207,7 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
         assert scenario.fires <= found
         assert scenario.fires <= station.took.keys()
         if station.judged:
-            station.judge()
+            station.check()
     finally:
         station.close()
     took = ", ".join(
@@ -416,10 +416,10 @@ def unknown_items(station: Station, first: WorkerProcess) -> None:
 
 def short(station: Station, first: WorkerProcess) -> None:
     """Poison, events on items that nobody has announced, a worker that stands still."""
-    letters, unknown, absent = ("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")
+    dead_letters, unknown, absent = ("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")
     station.fault()
     station.poison(50)
-    station.fires(20, letters)
+    station.fires(20, dead_letters)
     station.fault()
     station.events.unknown = 0.5
     station.fires(40, unknown)
@@ -428,7 +428,7 @@ def short(station: Station, first: WorkerProcess) -> None:
     first.send_signal(signal.SIGSTOP)
     station.fires(15, absent)
     first.send_signal(signal.SIGCONT)
-    station.resolves(60, absent, letters, unknown)
+    station.resolves(60, absent, dead_letters, unknown)
 
 
 def other_bundle(folder: Path) -> Path:
@@ -439,17 +439,17 @@ def other_bundle(folder: Path) -> Path:
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[None]:
+def small_disk(folder: Path) -> Iterator[None]:
     """A file system of DISK bytes at `place`. Skips the test where mounting is not permitted."""
-    place.mkdir()
+    folder.mkdir()
     mount = shutil.which("mount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)]
+    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
     if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system is not permitted here")
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
@@ -543,7 +543,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
                 end = time.time()
                 for name, served in both.items():
                     checked(served, name, start, end)
-        station.judge()
+        station.check()
     finally:
         station.close()
     note = (

@@ -45,7 +45,7 @@ def a_leader_killed(
     is killed under traffic, and started again once the others have taken over."""
     settings = settings_for(cluster)
     with Trial(50, "leader or coordinator killed", seed, settings, bundles, folder, allowed=AWAY) as trial:
-        told = []
+        killed = []
         for what in trial.draw.sample(victims, len(victims)):
             cluster.wait_in_sync(settings)
             trial.pause(0, 2)
@@ -57,8 +57,8 @@ def a_leader_killed(
             else:
                 trial.pause(1, 6)
             cluster.restart(number)
-            told.append(f"of the {what}")
-        trial.note = f"the leader {', then '.join(told)} killed; {_ended(trial)}; {_back(trial)}"
+            killed.append(f"of the {what}")
+        trial.note = f"the leader {', then '.join(killed)} killed; {_ended(trial)}; {_back(trial)}"
 
 
 def two_of_three_down(cluster: FailingCluster, bundles: Path, folder: Path, seed: int, seconds: float = 8.0) -> None:
@@ -177,12 +177,12 @@ def _acknowledged(trial: Trial) -> int:
 def _reassign(cluster: FailingCluster, settings: Settings, draw: random.Random, count: int) -> None:
     """Give partitions of the sources and the changelog another order of copies, then the first of each as its leader; one of
     them with two copies only for a while, so that records are copied again."""
-    places = [
+    partitions = [
         (topic, number)
         for topic in (*settings.sources, settings.changelog_topic)
         for number in range(settings.partitions)
     ]
-    chosen = [TopicPartition(*place) for place in draw.sample(places, count)]
+    chosen = [TopicPartition(*partition) for partition in draw.sample(partitions, count)]
     with admin(settings) as client:
         fewer = {tp: draw.sample([1, 2, 3], 2) for tp in chosen}
         client.alter_partition_reassignments(fewer)

@@ -41,7 +41,7 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
     partition = draw.randrange(settings.partitions)
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
@@ -56,20 +56,20 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         says(worker, f"{topic} partition {partition}", gone, "--accept-loss")
         assert worker.start().wait(60) == 76, worker.tail()
         says(worker, f"{topic} partition {partition}", gone)
-        told.start().wait_ready()
+        accepting.start().wait_ready()
         all_committed(settings)  # the first worker may have applied what it had read of other partitions
-        assert told.metric("freshet_accepted_loss_records_total") == lost
+        assert accepting.metric("freshet_accepted_loss_records_total") == lost
         begin = _end(settings, topic, partition)
-        more, rest = _delete_unread(told, events, kind, TopicPartition(topic, partition), begin, draw)
+        more, rest = _delete_unread(accepting, events, kind, TopicPartition(topic, partition), begin, draw)
         all_committed(settings)
-        assert told.metric("freshet_accepted_loss_records_total") == lost + more
-        until(lambda: told.metric("freshet_lag_records") == 0, 10, "lag 0")
-        assert told.terminate() == 0
+        assert accepting.metric("freshet_accepted_loss_records_total") == lost + more
+        until(lambda: accepting.metric("freshet_lag_records") == 0, 10, "lag 0")
+        assert accepting.terminate() == 0
         report = loses_only(settings, TopicPartition(topic, partition), begin, more, folder)
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()
     note = (
         f"{lost} unread {kind}s deleted under a worker that stood still for less than its lease: 76, {gone} named, at the next "
         f"start too; accept_loss: {lost} counted at the start, {more} more while it ran, the {left + rest} left "
@@ -79,16 +79,16 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
 
 
 def _delete_unread(
-    worker: WorkerProcess, events: Events, kind: str, place: TopicPartition, first: int, draw: random.Random
+    worker: WorkerProcess, events: Events, kind: str, tp: TopicPartition, first: int, draw: random.Random
 ) -> tuple[int, int]:
     """While the worker stands still, send events and delete from `first` on -> how many were deleted, and how many were not."""
     worker.send_signal(signal.SIGSTOP)
     until(worker.stopped, 5, "the worker stands still")
     time.sleep(HELD)
     sent = send_kind(events, kind, draw.randrange(150, 250))
-    lost = draw.randrange(1, sent[place.partition])  # the last one stays: a state reaches to the end
+    lost = draw.randrange(1, sent[tp.partition])  # the last one stays: a state reaches to the end
     with admin(worker.settings) as client:
-        client.delete_records({place: first + lost})
+        client.delete_records({tp: first + lost})
     worker.send_signal(signal.SIGCONT)
     return lost, sum(sent.values()) - lost
 
@@ -101,7 +101,7 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
     topic, kind = settings.sources[number], KINDS[number]
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
@@ -120,16 +120,16 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         assert worker.start().wait(60) == 76, worker.tail()
         says(worker, f"{topic} partition", "are gone, but others around them are not", "--accept-loss")
         left = _unread(settings, topic, read)
-        told.start().wait_ready()
+        accepting.start().wait_ready()
         all_committed(settings)  # the first worker may have applied what it had read of other partitions
-        assert told.metric("freshet_accepted_loss_records_total") == missed - left
-        assert told.terminate() == 0
+        assert accepting.metric("freshet_accepted_loss_records_total") == missed - left
+        assert accepting.terminate() == 0
         report = run(settings, wait=30)
         assert (report.lost, report.double, report.uncovered) == (0, 0, 0)
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()
     note = (
         f"{kind}s topic compacted for a while: {missed - left} of {missed} unread records gone, none at the log's start: 76, "
         f"named; accept_loss: {missed - left} counted, {left} applied"

@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rival:
-    """One subject under the kills of one seed, freshet among them; judged as tests.rivals.judge says.
+    """One subject under the kills of one seed, freshet among them; judged as tests.rivals.verdict says.
 
     subject: what ran, its version and the settings that matter. events: acknowledged; kills: SIGKILLs, wipes: those with the
     data folder deleted; exits: how often it ended by itself and was started again; lost, double, unshown, users_wrong: the

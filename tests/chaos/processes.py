@@ -150,7 +150,7 @@ def before_first_commit(settings: Settings, bundles: Path, folder: Path, seed: i
 def committed(settings: Settings) -> dict[tuple[str, int], int]:
     log = KafkaLog(settings)
     try:
-        return {place: offset for place, offset in log.committed().items() if offset > 0}
+        return {tp: offset for tp, offset in log.committed().items() if offset > 0}
     finally:
         log.close()
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.clients import admin as topics
+from deploy.clients.admin import create as create_topics
 from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
@@ -43,7 +43,7 @@ def documented(settings: Settings) -> dict[str, list[Right]]:
 def prepare(kafka: SecuredKafka, name: str) -> Settings:
     """Topics of their own, and the documented rights -> the administrator's settings."""
     settings = kafka.settings(prefix=f"{name}-", app_id=f"{name}-app", **SECURED)
-    topics.create(settings)
+    create_topics(settings)
     for user, rights in documented(settings).items():
         kafka.allow(user, *rights)
     return settings
@@ -74,7 +74,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
         ("unknown", {"certificate": "unknown"}, {}, "unable to get local issuer certificate"),
         ("plaintext", {"security_protocol": "PLAINTEXT"}, {"startup_timeout": 3.0}, "with PLAINTEXT"),
     ]
-    for name, values, more, said in cases:
+    for name, values, more, message in cases:
         settings = kafka.settings("worker", mechanism, **values, prefix=admin.prefix, app_id=admin.app_id, **SECURED)
         process = worker(kafka, settings, bundles, folder, **more)
         process.name, process.log = name, folder / f"{name}.log"
@@ -85,7 +85,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
             process.close()
         lines = [line for line in process.log.read_text().splitlines() if "waiting for a Kafka broker" not in line]
         assert len(lines) == 1, f"{name}: one clear line, not {lines}"
-        assert said in lines[0], name
+        assert message in lines[0], name
         assert "canary" not in lines[0], name
     note = f"{mechanism}; wrong password, expired, wrong host, unknown authority, no TLS: each exit 69 with its reason"
     record(Outcome(31, "refused at the start", seed, seconds=round(time.monotonic() - began, 1), note=note))
@@ -194,10 +194,12 @@ def hidden(kafka: SecuredKafka, process: WorkerProcess, settings: Settings) -> N
         **{path: process.get(path)[1] for path in ("/", "/metrics", "/healthz", "/readyz", "/canary-none")},
     }
     assert shown["/metrics"]
-    letters = list(read_all(settings, settings.dead_letters_topic))
-    assert letters
-    for letter in letters:
-        shown["headers"] = shown.get("headers", "") + " ".join(f"{name}={value!r}" for name, value in letter.headers)
-    for place, text in shown.items():
+    dead_letters = list(read_all(settings, settings.dead_letters_topic))
+    assert dead_letters
+    for dead_letter in dead_letters:
+        shown["headers"] = shown.get("headers", "") + " ".join(
+            f"{name}={value!r}" for name, value in dead_letter.headers
+        )
+    for source, text in shown.items():
         for canary in canaries(kafka):
-            assert canary not in text, f"{canary[:20]}... in {place}"
+            assert canary not in text, f"{canary[:20]}... in {source}"

@@ -10,8 +10,8 @@ from typing import Any
 
 from kafka.structs import TopicPartition
 
-from deploy.clients import admin as topics
-from deploy.clients.admin import admin
+from deploy.clients.admin import admin, topics
+from deploy.clients.admin import create as create_topics
 from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, run
 from stream.settings import Settings
@@ -33,7 +33,7 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
     new = draw.choice((draw.randrange(1, old), draw.randrange(4 * old, 8 * old)))
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles, accept_loss=draw.random() < 0.5).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
@@ -53,12 +53,12 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         says(worker, topic)
         if running:  # it may have read on for the few seconds until it noticed
             shown = slates(settings)
-        assert told.start().wait(60) == 76, told.tail()
-        says(told, f"{topic} was recreated")
+        assert accepting.start().wait(60) == 76, accepting.tail()
+        says(accepting, f"{topic} was recreated")
         assert len(slates(settings)) == len(shown), "a record of the new topic is in a state"
         fresh = settings.model_copy(update={"app_id": f"{settings.app_id}-2"})
         remake(settings, settings.recommendations_topic)
-        topics.create(fresh)
+        create_topics(fresh)
         again = WorkerProcess(fresh, folder, "again", bundles=bundles).start().wait_ready()
         again.wait_applied(2 * old + new)
         assert again.terminate() == 0
@@ -67,7 +67,7 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
         assert (report.applied, report.lost, report.double, report.uncovered) == (2 * old + new, 0, 0, 0)
     finally:
         events.close()
-        for process in (worker, told):
+        for process in (worker, accepting):
             process.close()
     how = "a running" if running else "a stopped"
     note = (
@@ -87,7 +87,7 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     topic, kind = settings.sources[number], KINDS[number]
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
@@ -103,16 +103,16 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         worker.start()
         assert worker.wait(60) == 76, worker.tail()
         says(worker, f"{topic} partition {partition}", f"{committed} to {committed + lost - 1}")
-        told.start().wait_ready()
+        accepting.start().wait_ready()
         left = sum(missed.values()) - lost
-        told.wait_applied(left)
-        assert told.metric("freshet_accepted_loss_records_total") == lost
-        assert told.terminate() == 0
+        accepting.wait_applied(left)
+        assert accepting.metric("freshet_accepted_loss_records_total") == lost
+        assert accepting.terminate() == 0
         report = loses_only(settings, TopicPartition(topic, partition), committed, lost, folder)
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()
     note = (
         f"{lost} of the {sum(missed.values())} {kind}s that came while the worker was down were deleted: 76, offsets named; "
         f"accept_loss: goes on, {lost} counted, the {left} that are left applied; verify names the range as lost"
@@ -124,7 +124,7 @@ def missing_or_unlike(settings: Settings, bundles: Path, folder: Path, seed: int
     """Fault 17: a topic is missing, then has another number of partitions than it should: the worker does not start, ends with
     78 and names it. Made as it should be, all is well."""
     began, draw = time.monotonic(), random.Random(seed)
-    topic = draw.choice(topics.topics(settings))
+    topic = draw.choice(topics(settings))
     wrong = draw.choice([count for count in range(1, 7) if count != topic.partitions])
     worker = WorkerProcess(settings, folder, bundles=bundles)
     with admin(settings) as client:
@@ -156,7 +156,7 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
     began, draw = time.monotonic(), random.Random(seed)
     count = settings.partitions + draw.randint(1, 4)
     items = settings.items_topic
-    every = [topic.name for topic in topics.topics(settings) if topic.name != items]
+    every = [topic.name for topic in topics(settings) if topic.name != items]
     grown = every if to_all else [draw.choice(settings.sources)]
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
@@ -170,13 +170,13 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         with admin(settings) as client:
             client.create_partitions(dict.fromkeys(grown, count))
         assert worker.wait(60) == 78, worker.tail()
-        said = worker.lines()[-1]["message"]
+        message = worker.lines()[-1]["message"]
         noticed: list[tuple[str, ...]] = [
             (f"{name} has partition ", f"{name} has {count} partitions") for name in grown
         ]
         if grown == [settings.sources[0]]:  # the others are measured by it
             noticed.append((f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}",))
-        assert any(one in said for either in noticed for one in either), said
+        assert any(one in message for either in noticed for one in either), message
         if to_all:  # they fit together: only the states know better
             assert worker.start().wait(60) == 78, worker.tail()
             says(worker, f"the topics have {count} partitions, and had {settings.partitions}")
@@ -188,8 +188,8 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         events.close()
         worker.close()
     after = _ends(settings)
-    assert {place: after[place] for place in written} == written, "written after the growth"
-    assert not any(end for place, end in after.items() if place not in written)
+    assert {tp: after[tp] for tp in written} == written, "written after the growth"
+    assert not any(end for tp, end in after.items() if tp not in written)
     assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
     what = "every topic" if to_all else grown[0].removeprefix(settings.prefix)
     note = f"{what} grown from {settings.partitions} to {count} partitions: the running worker 78, named; at the next start 78"
@@ -201,7 +201,7 @@ def _ends(settings: Settings) -> dict[tuple[str, int], int]:
     log = KafkaLog(settings)
     try:
         outputs = (settings.changelog_topic, settings.recommendations_topic, settings.dead_letters_topic)
-        return {place: span.end for place, span in log.spans(outputs).items()}
+        return {tp: span.end for tp, span in log.spans(outputs).items()}
     finally:
         log.close()
 
@@ -210,7 +210,7 @@ def remake(settings: Settings, topic: str) -> None:
     """Delete a topic and make it as `freshet topics create` does."""
     with admin(settings) as client:
         client.delete_topics([topic])
-    until(lambda: topic in topics.create(settings), 20, f"{topic} recreated")
+    until(lambda: topic in create_topics(settings), 20, f"{topic} recreated")
 
 
 def _named(found: list[dict[str, Any]]) -> int:
@@ -218,12 +218,12 @@ def _named(found: list[dict[str, Any]]) -> int:
     return sum(len(slate["events"]) for slate in found)
 
 
-def _refused(worker: WorkerProcess, said: str) -> None:
+def _refused(worker: WorkerProcess, message: str) -> None:
     """It does not start: 78, one line that says so."""
     known = len(worker.log.read_text().splitlines()) if worker.log.exists() else 0
     assert worker.start().wait(60) == 78, worker.tail()
     (line,) = worker.log.read_text().splitlines()[known:]
-    assert said in line, line
+    assert message in line, line
 
 
 def _all_is_well(settings: Settings, bundles: Path, folder: Path, seed: int) -> Report:

@@ -37,18 +37,18 @@ def says(worker: WorkerProcess, *words: str) -> None:
         assert word in last["message"], last
 
 
-def loses_only(settings: Settings, place: TopicPartition, first: int, lost: int, folder: Path) -> Report:
+def loses_only(settings: Settings, tp: TopicPartition, first: int, lost: int, folder: Path) -> Report:
     """`freshet verify` names the range of deleted records of `place` that begins at `first`, and nothing else; a ledger in
     `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted, no worker's."""
     ledger = folder / "deleted.jsonl"
-    said = {
-        "topic": place.topic,
-        "partition": place.partition,
+    fields = {
+        "topic": tp.topic,
+        "partition": tp.partition,
         "key": "deleted",
         "sha256": "00" * 32,
         "status": "acked",
     }
-    lines = (json.dumps(said | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
+    lines = (json.dumps(fields | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
     ledger.write_text("\n".join(lines))
     report = run(settings, wait=30, scope=Scope(ledger=ledger))
     assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]

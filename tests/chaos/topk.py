@@ -44,12 +44,12 @@ def few_left(settings: Settings, bundles: Path, folder: Path, seed: int) -> None
     for record in read_all(settings, settings.recommendations_topic):
         if record.key == ANYONE.encode():
             continue
-        places = json.loads(record.value)["items"]
-        lengths[len(places)] += 1
-        names = {place["item"] for place in places}
-        assert len(names) == len(places), places
-        assert names <= {f"item-{number + 1}" for number in range(ITEMS)}, places
-        assert all(abs(place["score"]) < 1e6 for place in places), places
+        items = json.loads(record.value)["items"]
+        lengths[len(items)] += 1
+        names = {item["item"] for item in items}
+        assert len(names) == len(items), items
+        assert names <= {f"item-{number + 1}" for number in range(ITEMS)}, items
+        assert all(abs(item["score"]) < 1e6 for item in items), items
     few = sum(lengths[length] for length in range(1, settings.slate_size))
     assert min(lengths[0], few, lengths[settings.slate_size]) > 0, lengths
 

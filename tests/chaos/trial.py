@@ -281,10 +281,10 @@ class Trial:
         return Scope(ledger=self.folder / "ledger.jsonl", data_dirs=folders)
 
     def _hold(self, report: Report, acked: int) -> None:
-        said = "\n".join(str(violation) for violation in report.violations[:5])
-        assert report.kinds == self.foreign, f"expected {dict(self.foreign)}, {dict(report.kinds)}:\n{said}"
+        violations = "\n".join(str(violation) for violation in report.violations[:5])
+        assert report.kinds == self.foreign, f"expected {dict(self.foreign)}, {dict(report.kinds)}:\n{violations}"
         assert report.exit_code == (1 if self.foreign else 0), (
-            f"exit code {report.exit_code}, {dict(report.kinds)}:\n{said}"
+            f"exit code {report.exit_code}, {dict(report.kinds)}:\n{violations}"
         )
         assert (report.lost, report.double, report.uncovered, report.pending) == (0, 0, 0, 0)
         assert report.conserved

@@ -77,10 +77,10 @@ def test_the_published_bundle_loads(bundles: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
-@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
-def test_one_flipped_bit_anywhere(copy: Path, name: str, place: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_one_flipped_bit_anywhere(copy: Path, name: str, share: float) -> None:
     content = bytearray((copy / name).read_bytes())
-    content[int(place * (len(content) - 1))] ^= 1
+    content[int(share * (len(content) - 1))] ^= 1
     replace(copy / name, bytes(content))
     with pytest.raises(BundleError, match=name):
         load(copy)

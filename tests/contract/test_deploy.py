@@ -206,7 +206,7 @@ def test_prometheus_scrapes_the_port_that_the_image_listens_on() -> None:
 
 def test_image_runs_without_root_and_is_watched() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
-    final = lines[max(place for place, line in enumerate(lines) if line.startswith("FROM ")) :]
+    final = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM ")) :]
     users = [line.split()[1] for line in final if line.startswith("USER ")]
     assert users
     assert users[-1] not in ("root", "0")

@@ -203,13 +203,13 @@ def test_settings_that_do_not_fit_are_named_and_mended(world: Callable[..., Sett
              settings.changelog_topic: {"cleanup.policy": "compact,delete", "min.insync.replicas": "2"}}  # fmt: skip
     with admin.admin(settings) as client:
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, *one) for one in wrong.items()])
-    said = [
+    messages = [
         f"topic {topic} has {name}={value}, expected"
         for topic, changed in wrong.items()
         for name, value in changed.items()
         if (topic, name) != (settings.sources[0], "retention.ms")  # it counts only where the policy deletes
     ]
-    refused(freshet("topics", "check", settings=settings), 78, *said, "`freshet topics mend` sets it")
+    refused(freshet("topics", "check", settings=settings), 78, *messages, "`freshet topics mend` sets it")
     changed = json.loads(freshet("topics", "mend", "--json", settings=settings).stdout)["changed"]
     assert {line.partition(" -> ")[0] for line in changed} == {
         f"{topic} {name}: {value}" for topic, found in wrong.items() for name, value in found.items()

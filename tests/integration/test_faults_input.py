@@ -86,9 +86,9 @@ def test_misplaced_records_that_are_read_again(
             admin.close()
         else:
             consumer = KafkaConsumer(group_id=settings.app_id, enable_auto_commit=False, **client_arguments(settings))
-            places = [TopicPartition(topic, partition) for topic in settings.sources for partition in range(2)]
-            consumer.assign(places)
-            consumer.commit({place: OffsetAndMetadata(0, "", -1) for place in places})
+            tps = [TopicPartition(topic, partition) for topic in settings.sources for partition in range(2)]
+            consumer.assign(tps)
+            consumer.commit({tp: OffsetAndMetadata(0, "", -1) for tp in tps})
             consumer.close()
         worker.start().wait_ready()
         events.put(*events.one(user=user, kind="click"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from deploy.clients import admin as topics
+from deploy.clients.admin import check as check_topics
 from deploy.clients.log_reader import KafkaLog
 from deploy.clients.producer import Producer
 from deploy.clients.slate_reader import SlateReader
@@ -46,7 +46,7 @@ def test_a_right_is_revoked_at_work(secured: SecuredKafka, bundles: Path, tmp_pa
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_every_mechanism_with_both_libraries(secured: SecuredKafka, admin: Settings, mechanism: str) -> None:
     settings = security.as_user(secured, "worker", admin, mechanism)
-    assert topics.check(settings, worker=True).partitions == admin.partitions
+    assert check_topics(settings, worker=True).partitions == admin.partitions
 
     async def partitions() -> set[int]:
         consumer = AIOKafkaConsumer(settings.items_topic, **consumer_arguments(settings))
@@ -67,10 +67,10 @@ def test_a_worker_without_any_of_its_rights_is_told_which(secured: SecuredKafka,
         secured.revoke("worker", right)
         try:
             with pytest.raises(BrokerError, match=rf"{right.kind} {right.name}: .*\b{right.operation}\b"):
-                topics.check(settings, worker=True)
+                check_topics(settings, worker=True)
         finally:
             secured.allow("worker", right)
-    topics.check(settings, worker=True)
+    check_topics(settings, worker=True)
 
 
 def without(secured: SecuredKafka, user: str, right: Right) -> BrokerError:

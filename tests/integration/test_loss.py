@@ -35,14 +35,14 @@ def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings],
         admin.delete_records({TopicPartition(clicks, 0): 35})
         worker.start()
         assert worker.wait(60) == 76
-        said = [line for line in worker.lines() if line["level"] == "CRITICAL"]
-        assert len(said) == 1
-        assert f"{clicks} partition 0" in said[0]["message"]
-        assert "20 to 34" in said[0]["message"]
-        told = WorkerProcess(settings, tmp_path, bundles=bundles, accept_loss=True).start().wait_ready()
-        told.wait_applied(15)  # those that are left
-        assert told.metric("freshet_accepted_loss_records_total") == 15
-        assert told.terminate() == 0
+        criticals = [line for line in worker.lines() if line["level"] == "CRITICAL"]
+        assert len(criticals) == 1
+        assert f"{clicks} partition 0" in criticals[0]["message"]
+        assert "20 to 34" in criticals[0]["message"]
+        accepting = WorkerProcess(settings, tmp_path, bundles=bundles, accept_loss=True).start().wait_ready()
+        accepting.wait_applied(15)  # those that are left
+        assert accepting.metric("freshet_accepted_loss_records_total") == 15
+        assert accepting.terminate() == 0
     finally:
         admin.close()
         events.close()
@@ -53,7 +53,7 @@ def test_an_emptied_changelog(world: Callable[..., Settings], bundles: Path, tmp
     settings = world(partitions=1)
     worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
     events = Events(settings, seed=5)
-    told = WorkerProcess(settings, tmp_path, "told", bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, tmp_path, "accepting", bundles=bundles, accept_loss=True)
     try:
         events.put(*events.one(kind="click"))
         events.producer.flush()
@@ -63,12 +63,12 @@ def test_an_emptied_changelog(world: Callable[..., Settings], bundles: Path, tmp
         rmtree(worker.data_dir)
         worker.start()
         assert worker.wait(60) == 76
-        (said,) = [line for line in worker.lines() if line["level"] == "CRITICAL"]
-        assert f"{settings.changelog_topic} partition 0 is empty" in said["message"]
-        told.start().wait_ready()
-        assert told.metric("freshet_accepted_loss_records_total") == 1
-        assert told.terminate() == 0
+        (criticals,) = [line for line in worker.lines() if line["level"] == "CRITICAL"]
+        assert f"{settings.changelog_topic} partition 0 is empty" in criticals["message"]
+        accepting.start().wait_ready()
+        assert accepting.metric("freshet_accepted_loss_records_total") == 1
+        assert accepting.terminate() == 0
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()

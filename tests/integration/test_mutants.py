@@ -55,10 +55,10 @@ class Sending(Events):
         self.producer.flush()
         with ledger.open("a") as out:
             for name, topic, message, future in sent:
-                place = future.get(10)
+                metadata = future.get(10)
                 line = {
-                    "id": name, "topic": topic, "partition": place.partition, "offset": place.offset, "key": message["user"],
-                    "sha256": sha256(json.dumps(message).encode()).hexdigest(), "status": "acked",
+                    "id": name, "topic": topic, "partition": metadata.partition, "offset": metadata.offset,
+                    "key": message["user"], "sha256": sha256(json.dumps(message).encode()).hexdigest(), "status": "acked",
                 }  # fmt: skip
                 out.write(json.dumps(line) + "\n")
 
@@ -157,7 +157,7 @@ def test_a_mutant_is_red(
 
 
 @pytest.mark.parametrize(
-    ("mutant", "said"),
+    ("mutant", "message"),
     [
         ("forgets_seen", r"the \d+ seen items are not those of its events, which are \d+"),
         ("muddles_recent", "the recent events are not those applied last"),
@@ -165,13 +165,13 @@ def test_a_mutant_is_red(
     ids=["forgets_seen", "muddles_recent"],
 )
 def test_a_memory_that_is_wrong_is_red(
-    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, said: str
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, message: str
 ) -> None:
     """Everything else of such a state is right, and so is every slate: `state` says more than one thing, so its words count."""
     report = work(world(**SMALL_BATCHES), bundles, tmp_path, mutant)
     assert report.exit_code == 1
     assert set(report.kinds) == {"state"}, report.violations
-    assert all(re.fullmatch(said, violation.message) for violation in report.violations), report.violations
+    assert all(re.fullmatch(message, violation.message) for violation in report.violations), report.violations
 
 
 def test_rocksdb_before_the_changelog_is_red(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_mispartitioned_means_not_where_kafka_python_puts_it(world: Callable[...
     settings = world(partitions=2)
     producer = KafkaProducer(**client_arguments(settings))
     try:
-        place = producer.send(settings.sources[0], key=KEY, value=body()).get(20)
-        assert place.partition == murmur2(KEY) % settings.partitions
+        metadata = producer.send(settings.sources[0], key=KEY, value=body()).get(20)
+        assert metadata.partition == murmur2(KEY) % settings.partitions
     finally:
         producer.close()

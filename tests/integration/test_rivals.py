@@ -1,4 +1,4 @@
-"""The judge of rivals on a stock Faust agent: it sees what is there, and nothing wrong where nobody was killed.
+"""The verdict on rivals on a stock Faust agent: it sees what is there, and nothing wrong where nobody was killed.
 
 Whether Faust commits the source's end again after a kill is its own affair (some seeds never do, docs/reliability.md), so what
 the test asserts after kills holds either way.
