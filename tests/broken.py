@@ -14,12 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from stream import worker
-from stream.inference import models
+from stream.inference.models import Models
 from stream.kafka.consumer import SourceConsumer
 from stream.pipeline.pipeline import Pipeline
 from stream.worker import Worker
+from tests.patching import patch
 
-Act = Callable[[Worker], None]
+Act = Callable[[Any], None]
+"""Of a worker that is ready. Any: it reaches into what is optional before, or private to a library."""
 AHEAD = 2 * 3600.0  # seconds
 
 
@@ -32,7 +34,7 @@ def clock() -> None:
 def golden() -> None:
     """A graph does not end."""
     worker.BUNDLE_LIMIT = 3.0
-    models.Models.replay = lambda *_: time.sleep(3600)  # type: ignore[method-assign]
+    patch(Models, "check_golden", lambda *_: time.sleep(3600))
 
 
 def memory() -> None:
@@ -41,7 +43,7 @@ def memory() -> None:
     def short(*_: Any) -> Any:
         raise MemoryError
 
-    Pipeline._decode = short  # type: ignore[method-assign]
+    patch(Pipeline, "_decode", short)
 
 
 def fetch_stands() -> None:
@@ -50,7 +52,7 @@ def fetch_stands() -> None:
     async def stands(*_: Any) -> None:
         await asyncio.sleep(3600)
 
-    SourceConsumer._read = stands  # type: ignore[method-assign]
+    patch(SourceConsumer, "_read", stands)
 
 
 def commit_stands() -> None:
@@ -59,71 +61,72 @@ def commit_stands() -> None:
     async def nothing(*_: Any, **__: Any) -> bool:
         return False
 
-    SourceConsumer.force_commit = nothing  # type: ignore[method-assign]
+    patch(SourceConsumer, "force_commit", nothing)
 
 
 def encoding_stands() -> None:
     """The text of a comment is encoded for ever."""
-    Worker._encode = Worker._encode_and_read = lambda *_: time.sleep(3600)  # type: ignore[assignment, method-assign]
+    patch(Worker, "_encode", lambda *_: time.sleep(3600))
+    patch(Worker, "_encode_and_read", lambda *_: time.sleep(3600))
 
 
-def agent(one: Worker) -> None:
-    (reference,) = one._app.interest.agent._actors  # type: ignore[union-attr]
+def agent(one: Any) -> None:
+    (reference,) = one._app.interest.agent._actors
     reference.actor_task.cancel()
 
 
-def coordination(one: Worker) -> None:
-    client = one._app.consumer._client()  # type: ignore[union-attr]
-    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._coordinator._coordination_task.cancel)  # type: ignore[union-attr]
+def coordination(one: Any) -> None:
+    client = one._app.consumer._client()
+    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._coordinator._coordination_task.cancel)
 
 
-def fetching(one: Worker) -> None:
-    client = one._app.consumer._client()  # type: ignore[union-attr]
-    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._fetcher._fetch_task.cancel)  # type: ignore[union-attr]
+def fetching(one: Any) -> None:
+    client = one._app.consumer._client()
+    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._fetcher._fetch_task.cancel)
 
 
-def sending(one: Worker) -> None:
-    one._app.producer._producer._sender._sender_task.cancel()  # type: ignore[union-attr]
+def sending(one: Any) -> None:
+    one._app.producer._producer._sender._sender_task.cancel()
 
 
-def items(one: Worker) -> None:
-    one._items.task.cancel()  # type: ignore[union-attr]
+def items(one: Any) -> None:
+    one._items.task.cancel()
 
 
-def service(one: Worker) -> None:
+def service(one: Any) -> None:
     for task in asyncio.all_tasks():
         if "Recovery._restart_recovery" in task.get_name():
             task.cancel()
 
 
-def callback(one: Worker) -> None:
-    asyncio.get_running_loop().call_soon(one._comments._release, b"nobody", (None, 0.0))  # type: ignore[union-attr]
+def callback(one: Any) -> None:
+    asyncio.get_running_loop().call_soon(one._comments._release, b"nobody", (None, 0.0))
 
 
-def health(one: Worker) -> None:
-    one._health._server.shutdown()  # type: ignore[union-attr]
+def health(one: Any) -> None:
+    one._health._server.shutdown()
 
 
-def thread(one: Worker) -> None:
-    threading.Thread(target=one._comments._release, args=(b"nobody", (None, 0.0))).start()  # type: ignore[union-attr]
+def thread(one: Any) -> None:
+    threading.Thread(target=one._comments._release, args=(b"nobody", (None, 0.0))).start()
 
 
-def loop(one: Worker) -> None:
+def loop(one: Any) -> None:
     time.sleep(3600)
 
 
-def consumers_loop(one: Worker) -> None:
-    one._app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 3600)  # type: ignore[union-attr]
+def consumers_loop(one: Any) -> None:
+    one._app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 3600)
 
 
-def descriptors(one: Worker) -> None:
+def descriptors(one: Any) -> None:
     """No file can be opened any more, and no connection made; those that there are break."""
     import resource
 
     # those that are open stay so; whatever is closed, no number below 3 comes free
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    for node in list(one._app.consumer._client()._client._conns.values()):  # type: ignore[union-attr]
-        one._app.consumer._thread.thread_loop.call_soon_threadsafe(node.close)  # type: ignore[union-attr]
+    for node in list(one._app.consumer._client()._client._conns.values()):
+        one._app.consumer._thread.thread_loop.call_soon_threadsafe(node.close)
 
 
 STARTS: dict[str, Callable[[], None]] = {
@@ -149,7 +152,7 @@ def once_ready(act: Act) -> None:
             ready[0] = -1.0
             act(self)
 
-    Worker._look = looked  # type: ignore[method-assign]
+    patch(Worker, "_look", looked)
 
 
 if __name__ == "__main__":

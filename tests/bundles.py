@@ -101,4 +101,4 @@ def shallow_bundle(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(tiny_bundle(Path(sys.argv[1]), *map(int, sys.argv[2:3])))
+    print(tiny_bundle(Path(sys.argv[1]), items=int(sys.argv[2]) if len(sys.argv) > 2 else 50))

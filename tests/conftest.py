@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
 
-from stream.settings import Settings, load
+from stream.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,15 +60,9 @@ def failing_cluster(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def world(kafka: Any) -> Callable[..., Settings]:
     """Make settings with topics of their own on the shared broker: world(partitions=2, ...)."""
-    from deploy.clients import admin
+    from tests.settings import with_own_topics
 
-    def make(**values: Any) -> Settings:
-        name = uuid.uuid4().hex[:8]
-        settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **values)
-        admin.create(settings)
-        return settings
-
-    return make
+    return partial(with_own_topics, kafka.bootstrap)
 
 
 def data_folder(name: str) -> Path:

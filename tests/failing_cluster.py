@@ -28,9 +28,9 @@ class FailingNode(Breakable, Node):
         file = self.directory / "server.properties"
         properties = dict(line.split("=", 1) for line in file.read_text().splitlines())
         if self.through:
-            told = self.line.port if self.line is not None else self.through
+            advertised = self.line.port if self.line is not None else self.through
             properties["listeners"] += f",LINE://127.0.0.1:{self.through}"
-            properties["advertised.listeners"] += f",LINE://127.0.0.1:{told}"
+            properties["advertised.listeners"] += f",LINE://127.0.0.1:{advertised}"
             properties["listener.security.protocol.map"] += ",LINE:PLAINTEXT"
             properties["inter.broker.listener.name"] = "LINE"
         file.write_text("\n".join(f"{name}={value}" for name, value in properties.items()) + "\n")

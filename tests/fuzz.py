@@ -28,15 +28,15 @@ from deploy.clients.murmur2 import murmur2
 from deploy.clients.producer import Sent
 from deploy.clients.schema import parse, schema
 from deploy.clients.slate_reader import SlateReader
-from deploy.dead_letters import corrections as corrected
-from deploy.dead_letters import reader as letters
+from deploy.dead_letters import corrections as corrections_file
 from deploy.dead_letters import redrive
+from deploy.dead_letters.reader import FIELDS, Letter
 from deploy.verify.fencing import Fencing
 from deploy.verify.producer_log import ProducerLog
 from deploy.verify.validator import Accepted, Validator
 from models.data.folders import read
 from stream.core import fencing_log
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.decoder import EventDecoder
 from stream.core.errors import (
     BrokerError,
@@ -99,7 +99,7 @@ def items(data: bytes) -> None:
 def states(data: bytes) -> None:
     """A state that can be decoded is encoded as it was, and what it holds can be looked at."""
     with suppress(StateError):
-        state = interest.decode(data)
+        state = state_module.decode(data)
         list(state.recents())
         state.seen_hashes()
 
@@ -112,13 +112,13 @@ def claim(data: bytes) -> None:
 def letter(data: bytes) -> None:
     """The headers of a dead letter, from anybody who may write to the topic."""
     settings_ = load()
-    names = [f"__rec.errors.{field}" for field in letters.FIELDS]
+    names = [f"__rec.errors.{field}" for field in FIELDS]
     parts = data.split(b"|")
-    said = dict.fromkeys(letters.FIELDS, "") | {
+    fields = dict.fromkeys(FIELDS, "") | {
         name.removeprefix("__rec.errors."): part.decode(errors="replace")
         for name, part in zip(names, parts, strict=False)
     }
-    one = letters.Letter(Sent("d", 0, 1), 0, data, data, said, (("original-record", data), ("x", data)))
+    one = Letter(Sent("d", 0, 1), 0, data, data, fields, (("original-record", data), ("x", data)))
     json.dumps(one.row())
     assert one.failed_ms >= 0
     with suppress(DataError):
@@ -197,7 +197,7 @@ def ledger(data: bytes) -> None:
 def corrections(data: bytes) -> None:
     def one(path: Path) -> None:
         with suppress(DataError):
-            corrected.read(path)
+            corrections_file.read(path)
 
     _in_file("corrected", data, one)
 
@@ -280,7 +280,7 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
         b'{"user":"ann","user":"bob","item":"i","time":5.0}', b'{"user":"ann","item":"i","time":1e400}', *_JSON,
     ),
     "items": (_json(item="a", title="A", text="t", categories=["c"], available=False), *_JSON),
-    "states": (interest.encode(interest.new(b"m" * 16, 4)), b"\x01" * 200),
+    "states": (state_module.encode(state_module.new(b"m" * 16, 4)), b"\x01" * 200),
     "claim": (_json(epoch=1, worker="w", time=1, topics={"clicks": "id"}), b"9" * 30, b'{"epoch":1,"worker":"\xe3","time":1}',
               "\u0661".encode(), b"-1", *_JSON),
     "letter": (b"clicks|0|1|decode|reason|field|message|1|false", b"clicks|0|1|||||true", b"\xff|\xff"),
@@ -368,7 +368,7 @@ def _atheris(name: str, arguments: list[str]) -> None:
     import atheris
 
     atheris.instrument_func(TARGETS[name])
-    for module in (bundle, fencing_log, onnx_check, interest, security, json):
+    for module in (bundle, fencing_log, onnx_check, state_module, security, json):
         for found in vars(module).values():
             if callable(found) and getattr(found, "__module__", "") == module.__name__ and hasattr(found, "__code__"):
                 atheris.instrument_func(found)

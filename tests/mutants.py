@@ -23,14 +23,14 @@ import numpy as np
 
 from stream.catalogue import popularity
 from stream.core import fencing_log, fold
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.features import InputRows
 from stream.core.fencing_log import CLAIM_KEY
-from stream.core.fold import UserBatch
+from stream.core.fold import UserBatch, advance, apply_events, input_rows, rank
 from stream.core.messages import SourceEvent
-from stream.core.state import Interest
+from stream.core.state import Interest, is_redelivered
 from stream.inference.models import Models
 from stream.kafka.batch import MicroBatch
 from stream.kafka.lease import Lease
@@ -40,6 +40,7 @@ from stream.pipeline import pipeline
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import Settings, load
 from stream.worker import run
+from tests.patching import patch
 
 EVERY = 1000  # events
 BATCHES = 20  # micro-batches until the crash
@@ -71,7 +72,7 @@ def sets_aside(settings: Settings) -> None:
             raise RecordError("validate", "out_of_range", "item", "not liked")
         return event
 
-    EventDecoder.decode = mutant  # type: ignore[method-assign]
+    patch(EventDecoder, "decode", mutant)
 
 
 def drops(settings: Settings) -> None:
@@ -79,15 +80,15 @@ def drops(settings: Settings) -> None:
     decode, numbers = Pipeline._decode, count(1)
 
     def mutant(self: Pipeline, *batch: Any) -> Any:
-        events, letters = decode(self, *batch)
-        return [event for event in events if next(numbers) % EVERY], letters
+        events, dead_letters = decode(self, *batch)
+        return [event for event in events if next(numbers) % EVERY], dead_letters
 
-    Pipeline._decode = mutant  # type: ignore[method-assign]
+    patch(Pipeline, "_decode", mutant)
 
 
 def doubles(settings: Settings) -> None:
     """One event in a thousand is folded twice in a row."""
-    apply_events, is_redelivered, numbers = pipeline.apply_events, interest.is_redelivered, count(1)
+    numbers = count(1)
     again: list[SourceEvent] = []
 
     def mutant(
@@ -97,13 +98,12 @@ def doubles(settings: Settings) -> None:
         twice = [one for event in events for one in ((event, event) if event in again else (event,))]
         return apply_events(user, partition, record, twice, *rest)
 
-    pipeline.apply_events = mutant
-    interest.is_redelivered = lambda state, event: is_redelivered(state, event) and event not in again
+    patch(pipeline, "apply_events", mutant)
+    patch(state_module, "is_redelivered", lambda state, event: is_redelivered(state, event) and event not in again)
 
 
 def swaps(settings: Settings) -> None:
     """A user's first two events of a micro-batch change places, where they are of one topic."""
-    apply_events, is_redelivered = pipeline.apply_events, interest.is_redelivered
     late: list[SourceEvent] = []
 
     def mutant(
@@ -115,8 +115,8 @@ def swaps(settings: Settings) -> None:
             events = [events[1], events[0], *events[2:]]
         return apply_events(user, partition, record, events, *rest)
 
-    pipeline.apply_events = mutant
-    interest.is_redelivered = lambda state, event: is_redelivered(state, event) and event not in late
+    patch(pipeline, "apply_events", mutant)
+    patch(state_module, "is_redelivered", lambda state, event: is_redelivered(state, event) and event not in late)
 
 
 def on_changelog(settings: Settings, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:
@@ -128,13 +128,12 @@ def on_changelog(settings: Settings, change: Callable[[list[Outgoing]], list[Out
 
     async def mutant(self: RecordBatches, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Any:
         changed = {
-            place: change(list(records)) if place[0] == settings.changelog_topic else records
-            for place, records in lists.items()
+            tp: change(list(records)) if tp[0] == settings.changelog_topic else records for tp, records in lists.items()
         }
         ends = await send(self, changed)
-        return {place: -1 for place, records in changed.items() if not records} | ends
+        return {tp: -1 for tp, records in changed.items() if not records} | ends
 
-    RecordBatches.send = mutant  # type: ignore[method-assign,assignment]
+    patch(RecordBatches, "send", mutant)
 
 
 def states_only(records: list[Outgoing]) -> list[Outgoing]:
@@ -159,9 +158,9 @@ def forks(settings: Settings) -> None:
         more = []
         for record in states_only(records):
             if next(numbers) % 100 == 0:
-                state = interest.decode(record.value or b"")
+                state = state_module.decode(record.value or b"")
                 state.chain = bytes(reversed(state.chain))
-                more.append(record._replace(value=interest.encode(state)))
+                more.append(record._replace(value=state_module.encode(state)))
         return records + more
 
     on_changelog(settings, twice)
@@ -169,19 +168,19 @@ def forks(settings: Settings) -> None:
 
 def forgets_seen(settings: Settings) -> None:
     """After one event in a hundred its user is taken to have seen one item fewer."""
-    see, numbers = interest._see, count(1)
+    see, numbers = state_module._see, count(1)
 
     def mutant(state: Interest, item: int) -> None:
         see(state, item)
         if next(numbers) % 100 == 0:
             state.seen = state.seen[4:]
 
-    interest._see = mutant
+    patch(state_module, "_see", mutant)
 
 
 def muddles_recent(settings: Settings) -> None:
     """After one event in a hundred the last two that its user's state remembers change places."""
-    remember, numbers = interest._remember, count(1)
+    remember, numbers = state_module._remember, count(1)
 
     def mutant(state: Interest, event: SourceEvent) -> None:
         remember(state, event)
@@ -193,30 +192,29 @@ def muddles_recent(settings: Settings) -> None:
                 raw = raw[end:]
             state.recent = b"".join(entries[:-2] + entries[-2:][::-1])
 
-    interest._remember = mutant
+    patch(state_module, "_remember", mutant)
 
 
 def muddles_action(settings: Settings) -> None:
     """Of one event with an action in ten its user's state remembers another one."""
-    remember, numbers = interest._remember, count(1)
+    remember, numbers = state_module._remember, count(1)
 
     def mutant(state: Interest, event: SourceEvent) -> None:
         if event.action and next(numbers) % 10 == 0:
             event = msgspec.structs.replace(event, action=f"not {event.action}")
         remember(state, event)
 
-    interest._remember = mutant
+    patch(state_module, "_remember", mutant)
 
 
 def feeds_no_action(settings: Settings) -> None:
     """The recurrent step reads every click as one without an action."""
-    input_rows = fold.input_rows
 
     def mutant(*inputs: Any) -> tuple[InputRows, int]:
         rows, unknown = input_rows(*inputs)
         return rows._replace(action=np.zeros_like(rows.action)), unknown
 
-    fold.input_rows = mutant
+    patch(fold, "input_rows", mutant)
 
 
 def drifts(settings: Settings) -> None:
@@ -229,17 +227,16 @@ def drifts(settings: Settings) -> None:
             h = np.nextafter(h, np.float16(2))
         return h, c
 
-    Models.step = mutant  # type: ignore[method-assign]
+    patch(Models, "step", mutant)
 
 
 def misranks(settings: Settings) -> None:
     """The last item of every slate comes first."""
-    rank = pipeline.rank
 
     def mutant(*inputs: Any, **named: Any) -> Any:
         return [[*items[-1:], *items[:-1]] for items in rank(*inputs, **named)]
 
-    pipeline.rank = mutant
+    patch(pipeline, "rank", mutant)
 
 
 def on_output(topic: str, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:
@@ -248,10 +245,10 @@ def on_output(topic: str, change: Callable[[list[Outgoing]], list[Outgoing]]) ->
 
     async def mutant(self: RecordBatches, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Any:
         return await send(
-            self, {place: change(list(records)) if place[0] == topic else records for place, records in lists.items()}
+            self, {tp: change(list(records)) if tp[0] == topic else records for tp, records in lists.items()}
         )
 
-    RecordBatches.send = mutant  # type: ignore[method-assign]
+    patch(RecordBatches, "send", mutant)
 
 
 def erases(settings: Settings) -> None:
@@ -287,7 +284,7 @@ def misleads(settings: Settings) -> None:
     def mutant(*inputs: Any) -> Any:
         return popular(*inputs)[::-1]
 
-    popularity.popular_items = mutant
+    patch(popularity, "popular_items", mutant)
 
 
 def skips_republish(settings: Settings) -> None:
@@ -300,7 +297,7 @@ def skips_republish(settings: Settings) -> None:
         pairs = [(batch, slate) for batch, slate in zip(batches, slates, strict=True) if not batch.redelivered]
         return make(self, [batch for batch, _ in pairs], [slate for _, slate in pairs], *rest)
 
-    Pipeline._slates = mutant  # type: ignore[method-assign]
+    patch(Pipeline, "_slates", mutant)
 
 
 def commits_early(settings: Settings) -> None:
@@ -315,7 +312,7 @@ def commits_early(settings: Settings) -> None:
             crash(settings)
         await process(self, batch)
 
-    Pipeline.process = mutant  # type: ignore[method-assign]
+    patch(Pipeline, "process", mutant)
 
 
 def disk_first(settings: Settings) -> None:
@@ -329,7 +326,7 @@ def disk_first(settings: Settings) -> None:
             crash(settings)
         return await send(self, records, *rest)
 
-    Pipeline._send_changelog = mutant  # type: ignore[method-assign]
+    patch(Pipeline, "_send_changelog", mutant)
 
 
 def stalls(settings: Settings) -> None:
@@ -338,19 +335,19 @@ def stalls(settings: Settings) -> None:
     The users are scored meanwhile: without the limit of a model call, which would run out at the stop and end the worker first.
     """
     send, numbers = Pipeline._send_changelog, count(1)
-    Lease.check = lambda self: None  # type: ignore[method-assign]
+    patch(Lease, "check", lambda self: None)
 
     async def unlimited(self: Pipeline, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
-    Pipeline._run = unlimited  # type: ignore[method-assign]
+    patch(Pipeline, "_run", unlimited)
 
     async def mutant(self: Pipeline, records: Mapping[tuple[str, int], list[Outgoing]], *rest: Any) -> dict[Any, int]:
         if records and next(numbers) == BATCHES:
             os.kill(os.getpid(), signal.SIGSTOP)
         return await send(self, records, *rest)
 
-    Pipeline._send_changelog = mutant  # type: ignore[method-assign]
+    patch(Pipeline, "_send_changelog", mutant)
 
 
 def slowed(data_dir: Path, seconds: float) -> None:
@@ -363,7 +360,6 @@ def slowed(data_dir: Path, seconds: float) -> None:
 def slows(settings: Settings) -> None:
     """Not against the promise: each model call takes so many seconds longer as the file SLOW in the data folder says, and
     the recurrent one fails on the item POISON."""
-    advance, rank = pipeline.advance, pipeline.rank
 
     def wait() -> None:
         with suppress(FileNotFoundError):
@@ -379,7 +375,8 @@ def slows(settings: Settings) -> None:
         wait()
         return rank(*inputs, **named)
 
-    pipeline.advance, pipeline.rank = slow_advance, slow_rank
+    patch(pipeline, "advance", slow_advance)
+    patch(pipeline, "rank", slow_rank)
 
 
 def stands(settings: Settings) -> None:
@@ -391,7 +388,7 @@ def stands(settings: Settings) -> None:
             time.sleep(0.1)
         beat(self)
 
-    Health.beat = mutant  # type: ignore[method-assign]
+    patch(Health, "beat", mutant)
 
 
 MUTANTS: dict[str, Callable[[Settings], None]] = {

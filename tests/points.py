@@ -20,9 +20,10 @@ from stream.kafka import consumer
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.fencing import Fence
 from stream.kafka.producer import Outgoing, RecordBatches
-from stream.kafka.state_store import InterestStore
+from stream.kafka.state_store import InterestStore, apply_changelog
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import load
+from tests.patching import patch
 
 POINTS = {
     "recovering": "some changelog records are back in RocksDB, others are not",
@@ -55,10 +56,10 @@ def at(order: Path) -> At:
 
 
 def taking_over(here: At) -> None:
-    apply, claim = consumer.apply_changelog, Fence._claim
+    claim = Fence._claim
 
     def applied(*inputs: Any) -> Any:
-        found = apply(*inputs)
+        found = apply_changelog(*inputs)
         if found[1]:
             here("recovering")
         return found
@@ -68,8 +69,8 @@ def taking_over(here: At) -> None:
         here("claimed")
         return found
 
-    consumer.apply_changelog = applied  # type: ignore[assignment]
-    Fence._claim = claimed  # type: ignore[method-assign]
+    patch(consumer, "apply_changelog", applied)
+    patch(Fence, "_claim", claimed)
 
 
 def sending(here: At, slates: str) -> None:
@@ -87,8 +88,8 @@ def sending(here: At, slates: str) -> None:
             here("slates_acknowledged")
         return ends
 
-    Pipeline._send_changelog = acknowledged  # type: ignore[method-assign]
-    RecordBatches.send = sent  # type: ignore[method-assign]
+    patch(Pipeline, "_send_changelog", acknowledged)
+    patch(RecordBatches, "send", sent)
 
 
 def keeping(here: At) -> None:
@@ -105,8 +106,8 @@ def keeping(here: At) -> None:
         here("after_commit")
         return done
 
-    InterestStore.write = written  # type: ignore[method-assign]
-    SourceConsumer._commit = committed  # type: ignore[method-assign]
+    patch(InterestStore, "write", written)
+    patch(SourceConsumer, "_commit", committed)
 
 
 if __name__ == "__main__":

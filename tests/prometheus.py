@@ -51,11 +51,13 @@ def faster(rules: str, factor: int) -> str:
             rule["expr"] = SECONDS.sub(lambda seconds: seconds[1] + _number(Fraction(int(seconds[2]), factor)), expr)
             if "for" in rule:
                 rule["for"] = _shorter(rule["for"], factor)
-    return yaml.safe_dump(found, sort_keys=False, width=10_000)
+    return str(yaml.safe_dump(found, sort_keys=False, width=10_000))
 
 
 def _shorter(time: str, factor: int) -> str:
-    number, unit = re.fullmatch(r"(\d+)(\w+)", time).groups()  # type: ignore[union-attr]
+    read = re.fullmatch(r"(\d+)(\w+)", time)
+    assert read, f"no length of time: {time}"
+    number, unit = read.groups()
     left, rest = divmod(int(number) * MILLISECONDS[unit], factor)
     if rest:
         raise ValueError(f"{time} does not divide by {factor} into whole milliseconds")
@@ -152,6 +154,10 @@ class Prometheus:
     def firing(self) -> Firing:
         """The alerts that fire now."""
         return self._alerts(self.query('ALERTS{alertstate="firing"}'))
+
+    def silent(self) -> bool:
+        """No alert fires now."""
+        return not self.firing()
 
     def late(self, alerts: Firing) -> Firing:
         """Those of `alerts` that say that the objective is missed, where it is: by the workers' own counters over 1 % of the

@@ -99,19 +99,19 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         ends = self._pairs[task] = [writer]
-        place = self._draw.random()
+        share = self._draw.random()
         try:
             up: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_AHEAD)
             async with asyncio.TaskGroup() as group:
                 group.create_task(
-                    self._read(reader, up, place)
+                    self._read(reader, up, share)
                 )  # also in a black hole: its sender may be gone after it
                 await self._flows.wait()
                 there, onward = await asyncio.open_connection("127.0.0.1", self.target)
                 ends.append(onward)
                 down: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_AHEAD)
                 group.create_task(self._write(up, onward))
-                group.create_task(self._read(there, down, place))
+                group.create_task(self._read(there, down, share))
                 group.create_task(self._write(down, writer))
         except* (OSError, asyncio.CancelledError):
             pass  # one end is gone, or we were told to cut
@@ -121,7 +121,7 @@ class Proxy:
                 end.close()
 
     async def _read(
-        self, reader: asyncio.StreamReader, pieces: asyncio.Queue[tuple[float, bytes]], place: float
+        self, reader: asyncio.StreamReader, pieces: asyncio.Queue[tuple[float, bytes]], share: float
     ) -> None:
         """Until the sender is gone, which an empty piece says."""
         piece = b"."
@@ -131,7 +131,7 @@ class Proxy:
             except OSError:
                 piece = b""
             low, high = self.latency
-            await pieces.put((time.monotonic() + low + place * (high - low), piece))
+            await pieces.put((time.monotonic() + low + share * (high - low), piece))
 
     async def _write(self, pieces: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
         while True:

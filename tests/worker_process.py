@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class WorkerProcess:
         return self.runs() and bool(self.port()) and self.get("/readyz")[0] == 200
 
     def wait_ready(self, seconds: float = 120) -> WorkerProcess:
-        until(self.ready, seconds, lambda: f"worker {self.name} ready:\n{self.tail()}")
+        until(self.ready, seconds, partial(self.awaited, "ready"))
         return self
 
     def metric(self, name: str, **labels: str) -> float:
@@ -126,6 +127,18 @@ class WorkerProcess:
             if line.startswith((name + "{", name + " ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
                 total += float(line.rsplit(" ", 1)[1])
         return total
+
+    def applied(self) -> float:
+        """How many events it has applied since its start."""
+        return self.metric("freshet_events_total", outcome="applied")
+
+    def wait_applied(self, count: int, seconds: float = 30) -> None:
+        """Wait until exactly so many events are applied since its start; it must run."""
+        until(
+            lambda: self.runs() and self.applied() == count,
+            seconds,
+            lambda: self.awaited(f"applied {self.applied():g} of {count} events"),
+        )
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -151,6 +164,10 @@ class WorkerProcess:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
             self._process.wait(10)
+
+    def awaited(self, what: str) -> str:
+        """What a wait for this worker was for, with the end of its log."""
+        return f"worker {self.name} {what}:\n{self.tail()}"
 
     def tail(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
@@ -238,8 +255,8 @@ def all_committed(settings: Settings, worker: WorkerProcess | None = None, secon
         if worker is not None:
             worker.runs()
         committed = log.committed()  # before the ends: what is sent on is written before the original is committed
-        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
-        left = {place: f"{committed.get(place)} of {end}" for place, end in ends.items() if committed.get(place) != end}
+        ends = {tp: span.end for tp, span in log.spans(settings.sources).items() if span.end}
+        left = {tp: f"{committed.get(tp)} of {end}" for tp, end in ends.items() if committed.get(tp) != end}
         return not left
 
     try:

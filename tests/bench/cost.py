@@ -80,14 +80,14 @@ def cases(world: World) -> list[Case]:
     ]
 
 
-def measure(world: World, plan: Plan, said: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
+def measure(world: World, plan: Plan, report: Callable[[Cost], None] = lambda cost: None) -> list[Cost]:
     """Every case with every mix, in turn, `rounds` times."""
     found = []
     for number in range(plan.rounds):
         for mix in plan.mixes:
             for case in cases(world):
                 cost = one(world, case, mix, plan, plan.seed + number)
-                said(cost)
+                report(cost)
                 found.append(cost)
     return found
 

@@ -79,7 +79,7 @@ def _measure(made: World, plan: Plan, settings: Settings) -> Iterator[Failover]:
             worker.start()
         for worker in workers:
             worker.wait_ready(120)
-        until(lambda: sum(map(applied, workers)) >= plan.users, 300, "every user has a state")
+        until(lambda: sum(worker.applied() for worker in workers) >= plan.users, 300, "every user has a state")
         with steady(made, plan, settings), closing_reader(settings) as reader:
             for way in plan.ways:
                 seconds = [_round(workers, n, way, settings, reader) for n in range(plan.rounds)]
@@ -91,12 +91,9 @@ def _measure(made: World, plan: Plan, settings: Settings) -> Iterator[Failover]:
 
 def first_events(users: int, items: Sequence[str]) -> Iterator[Message]:
     for number in range(users):
-        body = {"user": f"user-{number}", "item": items[number % len(items)], "time": int(time.time() * 1000)}
-        yield Message(0, body["user"].encode(), json.dumps(body).encode())  # type: ignore[union-attr]
-
-
-def applied(worker: WorkerProcess) -> float:
-    return worker.metric("freshet_events_total", outcome="applied")
+        user = f"user-{number}"
+        body = {"user": user, "item": items[number % len(items)], "time": int(time.time() * 1000)}
+        yield Message(0, user.encode(), json.dumps(body).encode())
 
 
 def _round(workers: list[WorkerProcess], number: int, way: str, settings: Settings, reader: Reader) -> float:
@@ -132,14 +129,14 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self._consumer = KafkaConsumer(enable_auto_commit=False, **client_arguments(settings))
-        self._places = [TopicPartition(settings.recommendations_topic, n) for n in range(settings.partitions)]
-        self._consumer.assign(self._places)
-        self._consumer.seek_to_end(*self._places)
-        self._times: dict[int, list[float]] = {place.partition: [] for place in self._places}
+        self._tps = [TopicPartition(settings.recommendations_topic, n) for n in range(settings.partitions)]
+        self._consumer.assign(self._tps)
+        self._consumer.seek_to_end(*self._tps)
+        self._times: dict[int, list[float]] = {tp.partition: [] for tp in self._tps}
 
     def poll(self) -> None:
-        for place, slates in self._consumer.poll(timeout_ms=200).items():
-            self._times[place.partition] += [s.timestamp / 1000 for s in slates if s.key != ANYONE.encode()]
+        for tp, slates in self._consumer.poll(timeout_ms=200).items():
+            self._times[tp.partition] += [s.timestamp / 1000 for s in slates if s.key != ANYONE.encode()]
 
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds

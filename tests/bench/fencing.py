@@ -29,7 +29,7 @@ from tests.bench.latency import Quantiles, quantiles
 from tests.bench.machine import load_average
 from tests.bench.reading import SlateLog
 from tests.bench.world import World
-from tests.bench.writers import WAYS, Order, Told, Update, producer, run, times
+from tests.bench.writers import WAYS, Order, Update, Written, producer, run, times
 from tests.worker_process import environment, until
 
 FENCED = ("claims", "transactions")
@@ -89,7 +89,7 @@ class Fencing:
     held: float
 
 
-def measure(world: World, plan: Plan, said: Callable[[Writing | Takeover], None] = lambda one: None) -> Fencing:
+def measure(world: World, plan: Plan, report: Callable[[Writing | Takeover], None] = lambda one: None) -> Fencing:
     """Each way at every rate and number of partitions, and in full micro-batches, in turn, `rounds` times."""
     writings, takeovers = [], []
     _warm(world)
@@ -98,12 +98,12 @@ def measure(world: World, plan: Plan, said: Callable[[Writing | Takeover], None]
             for rate in (*plan.rates, 0):
                 for way in plan.ways:
                     writing = one(world, way, rate, partitions, plan, plan.seed + number)
-                    said(writing)
+                    report(writing)
                     writings.append(writing)
             for way in FENCED:
                 for stalled in (False, True):
                     takeover = taken_over(world.settings(partitions=partitions), world.scratch(), way, stalled)
-                    said(takeover)
+                    report(takeover)
                     takeovers.append(takeover)
     held = run(_held(world.settings(partitions=1), plan.timeout)) if plan.timeout else 0.0
     return Fencing(writings, takeovers, plan.timeout, held)
@@ -118,13 +118,13 @@ def one(world: World, way: str, rate: int, partitions: int, plan: Plan, seed: in
     settings = world.settings(partitions=partitions)
     load = load_average()
     if not rate:
-        told = _write(settings, Order(way, 0, plan.events, seed))
+        written = _write(settings, Order(way, 0, plan.events, seed))
         nothing = quantiles([])
         ready, due, unread, events = nothing, nothing, 0, plan.events
     else:
         events = int(rate * plan.seconds)
         with SlateLog(settings) as slates:
-            told = _write(settings, Order(way, rate, events, seed))
+            written = _write(settings, Order(way, rate, events, seed))
             until(slates.quiet, 10, "all slates are read")
         found = [(arrived, *times(value)) for arrived, _, value in slates.arrivals]
         found = [each for each in found if each[1]]
@@ -132,15 +132,15 @@ def one(world: World, way: str, rate: int, partitions: int, plan: Plan, seed: in
         due = quantiles([arrived - when * 1000 for arrived, when, _ in found])
         unread = events - len(found)
     return Writing(
-        way, rate, partitions, ready, due, unread, events / told.batches, told.cpu * 1e6 / events,
-        events / told.seconds, load,
+        way, rate, partitions, ready, due, unread, events / written.batches, written.cpu * 1e6 / events,
+        events / written.seconds, load,
     )  # fmt: skip
 
 
-def _write(settings: Settings, order: Order) -> Told:
+def _write(settings: Settings, order: Order) -> Written:
     command = [sys.executable, "-m", "tests.bench.writers", order.text()]
     done = subprocess.run(command, env=environment(settings), stdout=subprocess.PIPE, check=True)
-    return Told(**json.loads(done.stdout))
+    return Written(**json.loads(done.stdout))
 
 
 def taken_over(settings: Settings, folder: Path, way: str, stalled: bool) -> Takeover:
@@ -230,20 +230,20 @@ def summarise(writings: list[Writing]) -> list[Summary]:
             for name, of in _RATIOS.items()
             if rate or name in ("CPU", "events/s")
         }
-        medians = (statistics.median(of(one) for one in mine) for of in _FIGURES)
-        found.append(Summary(way, rate, partitions, *medians, against))
+        medians = {name: statistics.median(of(one) for one in mine) for name, of in _FIGURES.items()}
+        found.append(Summary(way, rate, partitions, **medians, against=against))
     return found
 
 
-_FIGURES: tuple[Callable[[Writing], float], ...] = (
-    lambda one: one.ready.p50,
-    lambda one: one.ready.p99,
-    lambda one: one.due.p50,
-    lambda one: one.due.p99,
-    lambda one: one.batch,
-    lambda one: one.cpu_us,
-    lambda one: one.events_per_s,
-)
+_FIGURES: dict[str, Callable[[Writing], float]] = {
+    "ready_p50": lambda one: one.ready.p50,
+    "ready_p99": lambda one: one.ready.p99,
+    "due_p50": lambda one: one.due.p50,
+    "due_p99": lambda one: one.due.p99,
+    "batch": lambda one: one.batch,
+    "cpu_us": lambda one: one.cpu_us,
+    "events_per_s": lambda one: one.events_per_s,
+}
 _RATIOS: dict[str, Callable[[Writing], float]] = {
     "p50": lambda one: one.ready.p50,
     "p99": lambda one: one.ready.p99,

@@ -73,14 +73,14 @@ class Latency:
     load: float
 
 
-def measure(world: World, plan: Plan, said: Callable[[Latency], None] = lambda latency: None) -> list[Latency]:
+def measure(world: World, plan: Plan, report: Callable[[Latency], None] = lambda latency: None) -> list[Latency]:
     """Every rate with every mix, in turn, `rounds` times."""
     found = []
     for number in range(plan.rounds):
         for rate in plan.rates:
             for mix in plan.mixes:
                 latency = one(world, rate, mix, plan, plan.seed + number)
-                said(latency)
+                report(latency)
                 found.append(latency)
     return found
 
@@ -107,8 +107,8 @@ def one(world: World, rate: int, mix: Mix, plan: Plan, seed: int) -> Latency:
 def _send(settings: Settings, order: Order) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.bench.sender", order.text()]
     done = subprocess.run(command, env=environment(settings), stdout=subprocess.PIPE, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    sent: dict[str, float] = json.loads(done.stdout)
+    return sent
 
 
 def _judge(
@@ -120,22 +120,22 @@ def _judge(
     for arrived, stamp, value in slates.arrivals:
         for topic, partition, offset in json.loads(value)["events"]:
             reached.setdefault((topic, partition, offset), (arrived, stamp))
-    told = [(known[place], *when) for place, when in reached.items() if known[place].due_ms >= begin]
-    reads = [arrived - source.append_ms for source, arrived, _ in told]
+    covered = [(known[place], *when) for place, when in reached.items() if known[place].due_ms >= begin]
+    reads = [arrived - source.append_ms for source, arrived, _ in covered]
     comments = _comment_times(known.values())
     behaviours = {
-        name: [read for read, (source, _, _) in zip(reads, told, strict=True) if source.behaviour == index]
+        name: [read for read, (source, _, _) in zip(reads, covered, strict=True) if source.behaviour == index]
         for index, name in enumerate(BEHAVIOURS)
     }
     others = [
         read
-        for read, (source, _, _) in zip(reads, told, strict=True)
+        for read, (source, _, _) in zip(reads, covered, strict=True)
         if source.behaviour == 0 and not _near(source, comments)
     ]
     return Latency(
         rate, mix.name, len(known), len(known) - len(reached), quantiles(reads),
-        quantiles([stamp - source.append_ms for source, _, stamp in told]),
-        quantiles([arrived - source.due_ms for source, arrived, _ in told]),
+        quantiles([stamp - source.append_ms for source, _, stamp in covered]),
+        quantiles([arrived - source.due_ms for source, arrived, _ in covered]),
         quantiles(others),
         {name: quantiles(found) for name, found in behaviours.items() if found},
         cpu * 1e6 / len(known), latest, load,
@@ -155,8 +155,8 @@ def _comment_times(known: Iterable[Source]) -> dict[bytes, list[int]]:
 def _near(source: Source, comments: dict[bytes, list[int]]) -> bool:
     """Its user commented within the last NEAR_MS."""
     times = comments.get(source.user, [])
-    place = bisect_left(times, source.append_ms - NEAR_MS)
-    return place < len(times) and times[place] <= source.append_ms
+    index = bisect_left(times, source.append_ms - NEAR_MS)
+    return index < len(times) and times[index] <= source.append_ms
 
 
 def quantiles(values: Sequence[float]) -> Quantiles:

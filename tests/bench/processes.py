@@ -59,8 +59,8 @@ class Freshet:
 
     def read_back(self) -> ReadBack:
         """As the worker told when it was ready."""
-        told = next(line for line in self.worker.lines() if line["message"] == "worker is ready")
-        return ReadBack(told["recovered"], told["recovery_seconds"])
+        ready = next(line for line in self.worker.lines() if line["message"] == "worker is ready")
+        return ReadBack(ready["recovered"], ready["recovery_seconds"])
 
     def close(self) -> None:
         self.worker.close()

@@ -25,9 +25,9 @@ def _consumer(settings: Settings) -> Consumer:
 def _assign(consumer: Consumer, topics: list[str]) -> dict[tuple[str, int], int]:
     """From the beginning of every partition -> where each ends now."""
     known = consumer.list_topics(timeout=10).topics
-    places = [TopicPartition(topic, number, 0) for topic in topics for number in known[topic].partitions]
-    consumer.assign(places)
-    return {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=10)[1] for p in places}
+    tps = [TopicPartition(topic, number, 0) for topic in topics for number in known[topic].partitions]
+    consumer.assign(tps)
+    return {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=10)[1] for p in tps}
 
 
 class SlateLog:

@@ -68,7 +68,7 @@ class Recovery:
     load: float
 
 
-def measure(world: World, plan: Plan, said: Callable[[Recovery], None] = lambda recovery: None) -> list[Recovery]:
+def measure(world: World, plan: Plan, report: Callable[[Recovery], None] = lambda recovery: None) -> list[Recovery]:
     settings = world.settings(session_timeout=plan.session_timeout, inference_timeout=plan.session_timeout / 2)
     send_items(settings, world.real.items)
     freshet = Freshet(settings, world.scratch(), world.real.folder)
@@ -99,7 +99,7 @@ def measure(world: World, plan: Plan, said: Callable[[Recovery], None] = lambda 
             on_disk / len(sizes), records, empty, with_data, wiped, after_kill, settings.session_timeout,
             back.records, back.rate, stock_wiped, stock_back.records, stock_back.rate, idle, rss, load,
         )  # fmt: skip
-        said(found)
+        report(found)
         return [found]
     finally:
         freshet.close()

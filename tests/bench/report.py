@@ -59,18 +59,18 @@ def latency_table(latencies: list[Latency]) -> Table:
     for one in latencies:
         groups.setdefault((one.rate, one.mix), []).append(one)
     for (rate, mix), found in groups.items():
-        told = [
+        medians = [
             _median(found, lambda one: one.all.p50), _median(found, lambda one: one.all.p99),
             _median(found, lambda one: one.behaviours["click"].p50),
             _median(found, lambda one: one.behaviours["click"].p99), _median(found, lambda one: one.others.p99),
         ]  # fmt: skip
         with_comments = [one for one in found if "comment" in one.behaviours]
         if with_comments:
-            told += [
+            medians += [
                 _median(with_comments, lambda one: one.behaviours["comment"].p50),
                 _median(with_comments, lambda one: one.behaviours["comment"].p99),
             ]
-        cells = [f"{value:.1f}" for value in told] + [""] * (7 - len(told))
+        cells = [f"{value:.1f}" for value in medians] + [""] * (7 - len(medians))
         table.add_row(str(rate), mix, *cells, f"{_median(found, lambda one: one.cpu_us):.0f}")
     return table
 
@@ -109,9 +109,11 @@ def fencing_line(one: Writing | Takeover) -> str:
     if isinstance(one, Takeover):
         old = "stalled amid a write" if one.stalled else "at rest"
         return f"{one.partitions:2} partitions {one.way:15} takes over in {one.ms:.1f} ms, the old owner {old}"
-    told = f"{one.rate:5}/s p50 {one.ready.p50:.1f} p99 {one.ready.p99:.1f} ms;" if one.rate else "full micro-batches;"
+    latency = (
+        f"{one.rate:5}/s p50 {one.ready.p50:.1f} p99 {one.ready.p99:.1f} ms;" if one.rate else "full micro-batches;"
+    )
     return (
-        f"{one.partitions:2} partitions {one.way:15} {told} CPU {one.cpu_us:.0f} us/event; {one.events_per_s:,.0f} events/s; "
+        f"{one.partitions:2} partitions {one.way:15} {latency} CPU {one.cpu_us:.0f} us/event; {one.events_per_s:,.0f} events/s; "
         f"unread {one.unread}; load {one.load:.1f}"
     )
 

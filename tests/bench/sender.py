@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stream.inference.bundle import current, load
 from stream.settings import load as load_settings
@@ -25,7 +26,7 @@ class Order:
     seconds: float
     seed: int
     users: int
-    mix: dict[str, float | str]
+    mix: dict[str, Any]
     bundles: str
 
     def text(self) -> str:
@@ -35,7 +36,7 @@ class Order:
 def send(order: Order) -> dict[str, float]:
     settings = load_settings()
     items = load(current(Path(order.bundles))).item_ids
-    traffic = Traffic(Mix(**order.mix), order.seed, order.users, items)  # type: ignore[arg-type]
+    traffic = Traffic(Mix(**order.mix), order.seed, order.users, items)
     out = producer(settings, **{"linger.ms": 1})
     out.list_topics(timeout=10)
     count = int(order.rate * order.seconds)

@@ -91,7 +91,7 @@ class Progress:
 def trivial(app: faust.App, settings: Settings, progress: Progress) -> None:
     source = app.topic(*settings.sources, key_type=bytes, value_type=bytes)
 
-    @app.agent(source, name="trivial")  # type: ignore[untyped-decorator]
+    @app.agent(source, name="trivial")
     async def consume(events: Any) -> None:
         async for _ in events:
             progress.done += 1
@@ -107,7 +107,7 @@ def with_table(app: faust.App, settings: Settings, progress: Progress, state: in
     noise = os.urandom(state)
     answer = os.urandom(output)
 
-    @app.agent(source, name="table")  # type: ignore[untyped-decorator]
+    @app.agent(source, name="table")
     async def consume(events: Any) -> None:
         async for event in events.events():
             before = table.get(event.key)

@@ -25,7 +25,6 @@ from aiokafka.partitioner import murmur2
 from aiokafka.partitioner import murmur2 as kafka_hash
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
-from deploy.clients import admin as topics
 from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka
 from stream.core import state
@@ -33,7 +32,8 @@ from stream.core.decoder import EventDecoder
 from stream.core.fold import apply_events
 from stream.core.messages import Recommendation, Scored
 from stream.kafka.producer import Outgoing, RecordBatches
-from stream.settings import Settings, load
+from stream.settings import Settings
+from tests.settings import with_topics
 from tests.worker_process import environment
 
 MODEL = bytes(range(16))
@@ -73,11 +73,11 @@ class MadeUp:
             body = {"user": user.decode(), "item": f"item-{draw.randrange(20_000)}", "time": now}
             body |= ({"scene": "home"}, {"value": draw.randrange(1, 11) / 2}, {"text": "a good one, " * 4})[behaviour]
             partition = (murmur2(user) & 0x7FFFFFFF) % settings.partitions
-            place = settings.sources[behaviour], partition
-            offset = self.ends.get(place, 0)
-            self.ends[place] = offset + 1
+            tp = settings.sources[behaviour], partition
+            offset = self.ends.get(tp, 0)
+            self.ends[tp] = offset + 1
             value = json.dumps(body).encode()
-            sources.setdefault(place, []).append(Outgoing(user, value))
+            sources.setdefault(tp, []).append(Outgoing(user, value))
             event = self._decoder.decode(behaviour, partition, offset, now, user, value)
             groups.setdefault(user, []).append(event)
         states: Lists = {}
@@ -103,7 +103,7 @@ class MadeUp:
             slate=f"{chain[:16]}-{self._slates:x}",
             seq=batch.state.seq,
             chain=chain,
-            items=[Scored(f"item-{first + place}", round(9 - place * 0.37, 5)) for place in range(10)],
+            items=[Scored(f"item-{first + rank}", round(9 - rank * 0.37, 5)) for rank in range(10)],
             time=now,
             latency_ms=7,
             events=[(topics[event.behaviour], event.partition, event.offset) for event in batch.folded],
@@ -134,14 +134,14 @@ async def write(settings: Settings, events: int, users: int, seed: int = 1) -> M
     finally:
         await producer.stop()
     consumer = KafkaConsumer(group_id=settings.app_id, enable_auto_commit=False, **client_arguments(settings))
-    ends = {TopicPartition(*place): OffsetAndMetadata(end, "", -1) for place, end in made.ends.items()}
+    ends = {TopicPartition(*tp): OffsetAndMetadata(end, "", -1) for tp, end in made.ends.items()}
     consumer.assign(list(ends))
     consumer.commit(ends)
     consumer.close()
     return made
 
 
-def judge(settings: Settings, arguments: list[str]) -> dict[str, Any]:
+def run_verify(settings: Settings, arguments: list[str]) -> dict[str, Any]:
     """The report of `freshet verify`, with wall and CPU seconds and the peak memory of the process in MiB."""
     began = time.monotonic()
     read, out = os.pipe()
@@ -174,12 +174,11 @@ def main() -> None:
         broker = EmbeddedKafka(options.keep or Path(folder) / "kafka")
         broker.start()
         try:
-            settings = load(brokers=broker.bootstrap, partitions=options.partitions)
-            topics.create(settings)
+            settings = with_topics(broker.bootstrap, partitions=options.partitions)
             began = time.monotonic()
             made = asyncio.run(write(settings, options.events, options.users))
             print(f"{options.events:,} events, {made.states:,} states written in {time.monotonic() - began:.0f} s")
-            report = judge(settings, options.verify)
+            report = run_verify(settings, options.verify)
         finally:
             if not options.keep:
                 broker.stop()

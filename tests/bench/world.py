@@ -10,15 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deploy.clients import admin
 from deploy.embedded_kafka import EmbeddedKafka
 from export.publish import build, publish
 from models.network.blend import Blend
 from models.training.run import Run
 from stream.inference.bundle import current, load
 from stream.settings import Settings
-from stream.settings import load as load_settings
 from tests.bundles import text_onnx, tiny_run
+from tests.settings import with_own_topics
 
 PARTITIONS = 4
 
@@ -44,11 +43,7 @@ class World:
 
     def settings(self, **values: Any) -> Settings:
         """Settings with topics of their own, which are made."""
-        name = f"bench-{uuid.uuid4().hex[:8]}"
-        values = {"partitions": PARTITIONS} | values
-        made = load_settings(brokers=self.brokers, prefix=f"{name}-", app_id=f"{name}-app", **values)
-        admin.create(made)
-        return made
+        return with_own_topics(self.brokers, **{"partitions": PARTITIONS} | values)
 
     def scratch(self) -> Path:
         """A new empty folder."""

@@ -249,7 +249,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Told:
+class Written:
     """What the process says of itself. cpu: seconds, all threads; seconds: wall clock."""
 
     batches: int
@@ -257,7 +257,7 @@ class Told:
     seconds: float
 
 
-async def write(settings: Settings, order: Order, folder: Path) -> Told:
+async def write(settings: Settings, order: Order, folder: Path) -> Written:
     writer = WAYS[order.way](settings, folder)
     await writer.open()
     await writer.take_over()
@@ -268,9 +268,9 @@ async def write(settings: Settings, order: Order, folder: Path) -> Told:
     batches = (
         await _write_at(writer, updates, settings, order) if order.rate else await _write_full(writer, updates, order)
     )
-    told = Told(batches, time.process_time() - cpu, time.perf_counter() - began)
+    written = Written(batches, time.process_time() - cpu, time.perf_counter() - began)
     await writer.close()
-    return told
+    return written
 
 
 async def _write_full(writer: Writer, updates: Updates, order: Order) -> int:

@@ -11,22 +11,21 @@ import signal
 import subprocess
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
-from deploy.clients import admin as topics
 from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka, free_port
 from deploy.verify import run as verify
 from export.publish import build, publish
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.bundles import text_onnx, tiny_run
 from tests.chaos.gaps import Transactions
 from tests.chaos.outcomes import Outcome, record
@@ -35,6 +34,7 @@ from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
 from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
+from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, until
 
 RATE = 100  # events a second
@@ -148,7 +148,7 @@ class Station:
         self.failing.resume()
         return False
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Once everything is finished: nothing lost, nothing twice, and every dead letter one of ours."""
         report = verify(self.settings, wait=60)
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
@@ -193,7 +193,7 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
     try:
         first.wait_ready()
         with traffic(station.settings, folder, seed) as station.traffic:
-            until(lambda: first.metric("freshet_events_total", outcome="applied") > RATE, 30, "the worker works")
+            works(first)
             rules = faster(RULES.read_text(), scenario.factor)
             with Prometheus(folder / "prometheus", {}, rules) as station.prometheus:
                 station.watch("w1")
@@ -207,7 +207,7 @@ def played(name: str, kafka: EmbeddedKafka, bundles: Path, folder: Path, seed: i
         assert scenario.fires <= found
         assert scenario.fires <= station.took.keys()
         if station.judged:
-            station.judge()
+            station.check()
     finally:
         station.close()
     took = ", ".join(
@@ -232,10 +232,12 @@ def traffic(settings: Settings, folder: Path, seed: int) -> Iterator[Traffic]:
 
 def settings_at(kafka: EmbeddedKafka, **values: Any) -> Settings:
     """Settings with topics of their own."""
-    name = uuid.uuid4().hex[:8]
-    settings = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=2, **values)
-    topics.create(settings)
-    return settings
+    return with_own_topics(kafka.bootstrap, partitions=2, **values)
+
+
+def works(worker: WorkerProcess, applied: float = 0) -> None:
+    """Wait until it has applied a second's events more than `applied`."""
+    until(lambda: worker.applied() > applied + RATE, 30, worker.awaited("works"))
 
 
 def idle(station: Station, *workers: WorkerProcess) -> None:
@@ -355,8 +357,7 @@ def broken(station: Station, first: WorkerProcess) -> None:
     second = station.worker("w2", "stalls").start()  # it may stop before it was ever seen ready
     until(second.stopped, 60, "the second worker stops before a write")
     until(lambda: first.metric("freshet_partitions_assigned") == 6, 30, "the first worker owns all")
-    applied = first.metric("freshet_events_total", outcome="applied")
-    until(lambda: first.metric("freshet_events_total", outcome="applied") > applied + RATE, 30, "it works")
+    works(first, first.applied())
     station.fault()
     second.send_signal(signal.SIGCONT)
     assert second.wait(20) == 75
@@ -415,10 +416,10 @@ def unknown_items(station: Station, first: WorkerProcess) -> None:
 
 def short(station: Station, first: WorkerProcess) -> None:
     """Poison, events on items that nobody has announced, a worker that stands still."""
-    letters, unknown, absent = ("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")
+    dead_letters, unknown, absent = ("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")
     station.fault()
     station.poison(50)
-    station.fires(20, letters)
+    station.fires(20, dead_letters)
     station.fault()
     station.events.unknown = 0.5
     station.fires(40, unknown)
@@ -427,7 +428,7 @@ def short(station: Station, first: WorkerProcess) -> None:
     first.send_signal(signal.SIGSTOP)
     station.fires(15, absent)
     first.send_signal(signal.SIGCONT)
-    station.resolves(60, absent, letters, unknown)
+    station.resolves(60, absent, dead_letters, unknown)
 
 
 def other_bundle(folder: Path) -> Path:
@@ -438,17 +439,17 @@ def other_bundle(folder: Path) -> Path:
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[None]:
+def small_disk(folder: Path) -> Iterator[None]:
     """A file system of DISK bytes at `place`. Skips the test where mounting is not permitted."""
-    place.mkdir()
+    folder.mkdir()
     mount = shutil.which("mount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)]
+    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
     if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system is not permitted here")
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
@@ -525,7 +526,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
             worker.wait_ready()
         with traffic(station.settings, folder, 0) as station.traffic:
             for worker in workers:
-                until(lambda one=worker: one.metric("freshet_events_total", outcome="applied") > RATE, 30, "all work")
+                works(worker)
             targets = {worker.name: f"127.0.0.1:{worker.port()}" for worker in workers}
             with (
                 Prometheus(folder / "real", targets, RULES.read_text()) as real,
@@ -533,8 +534,8 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
             ):
                 both = {"real": real, "fast": fast}
                 for served in both.values():
-                    until(lambda one=served: one.query("count(up == 1) == 2"), 30, "both workers are scraped")
-                    until(lambda one=served: not one.firing(), 30, "both are seen")  # before, nobody was scraped
+                    until(partial(served.query, "count(up == 1) == 2"), 30, "both workers are scraped")
+                    until(served.silent, 30, "both are seen")  # before, nobody was scraped
                 start, sent = time.time(), station.events.sent
                 time.sleep(seconds)  # the calm itself
                 assert station.events.sent - sent > 0.9 * RATE * seconds
@@ -542,7 +543,7 @@ def calm(kafka: EmbeddedKafka, bundles: Path, folder: Path, seconds: float) -> N
                 end = time.time()
                 for name, served in both.items():
                     checked(served, name, start, end)
-        station.judge()
+        station.check()
     finally:
         station.close()
     note = (

@@ -5,23 +5,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from deploy.clients import admin
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.chaos.trial import RATE, Trial
 from tests.failing_kafka import FailingKafka
+from tests.settings import SETTINGS, with_topics
 from tests.worker_process import WorkerProcess, until
 
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 LEASE = 0.75  # of the session timeout
 AWAY = (75, 69)  # the lease ran out; no broker answered within startup_timeout of the next start
 
 
-def settings_for(kafka: FailingKafka, **values: object) -> Settings:
+def settings_for(kafka: FailingKafka, **values: Any) -> Settings:
     """Topics on a broker of the test's own -> the settings of who reaches it directly."""
-    settings = load(brokers=kafka.bootstrap, **SETTINGS | values)
-    admin.create(settings)
-    return settings
+    return with_topics(kafka.bootstrap, **SETTINGS | values)
 
 
 def stands_still(
@@ -100,7 +98,10 @@ def bounces(kafka: FailingKafka, bundles: Path, folder: Path, seed: int, rounds:
         trial.draw.shuffle(hard)
         for one in hard:
             trial.pause(1, 4)
-            _ = kafka.kill() if one else kafka.stop()
+            if one:
+                kafka.kill()
+            else:
+                kafka.stop()
             trial.pause(0, 6)
             kafka.start()
             if trial.draw.random() < 0.6:  # else again while they come back

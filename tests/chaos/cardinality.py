@@ -113,8 +113,8 @@ def hostile(settings: Settings, bundles: Path, folder: Path, seed: int, rounds: 
         until(lambda: finished(worker, events), 120, "everything finished")
         check_log(worker)
         for letter in read_all(settings, settings.dead_letters_topic):
-            said = {name: value.decode() for name, value in letter.headers if name.startswith("__rec.errors.")}
-            assert all(value.isprintable() for value in said.values()), said
+            fields = {name: value.decode() for name, value in letter.headers if name.startswith("__rec.errors.")}
+            assert all(value.isprintable() for value in fields.values()), fields
         for line in worker.get("/metrics")[1].splitlines():
             assert line.isprintable()
         until(lambda: worker.get("/readyz")[0] == 200, 60, "ready")
@@ -149,7 +149,7 @@ def endings(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     draw.shuffle(names)
     for name in names:
         code, more = cases[name]
-        worker = WorkerProcess(settings, folder, name, **({"bundles": bundles, "log_level": "DEBUG"} | more)).start()
+        worker = WorkerProcess(settings, folder, name, **{"bundles": bundles, "log_level": "DEBUG", **more}).start()
         try:
             if not more:
                 worker.wait_ready()
@@ -197,7 +197,7 @@ def check_log(worker: WorkerProcess) -> None:
     raw = worker.log.read_bytes()
     for line in raw.split(b"\n")[:-1]:
         assert all(32 <= byte < 127 for byte in line), line
-        said = json.loads(line)
-        assert isinstance(said, dict), line
-        assert {"time", "level", "logger", "message"} <= said.keys(), line
-        assert said["level"] != "FATAL", line
+        fields = json.loads(line)
+        assert isinstance(fields, dict), line
+        assert {"time", "level", "logger", "message"} <= fields.keys(), line
+        assert fields["level"] != "FATAL", line

@@ -17,18 +17,18 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from deploy.clients import admin as topics
+from deploy.clients.admin import admin
 from deploy.clients.arguments import client_arguments
 from deploy.clients.log_reader import KafkaLog
 from deploy.dead_letters.reader import opened
 from stream.catalogue.popularity import ANYONE
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
+from tests.settings import SETTINGS, with_topics
 from tests.worker_process import read_all, until
 
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 HOUR, DAY = 3600.0, 86_400.0
 WRONG = {
     "60 days behind": -60 * DAY,
@@ -61,8 +61,8 @@ def wrong_clock(folder: Path, bundles: Path, seed: int, name: str) -> None:
             kept = all_kept(settings, trial)
             shown = trial.workers[0].metric("freshet_clock_offset_seconds")
             assert abs(shown + WRONG[name]) < NEAR, f"the metric says {shown:g} s"
-            said = [line for line in trial.workers[0].lines() if "clock differs" in line["message"]]
-            assert len(said) == 1, said
+            warnings = [line for line in trial.workers[0].lines() if "clock differs" in line["message"]]
+            assert len(warnings) == 1, warnings
             trial.note = f"{kept} nothing of it deleted; freshet_clock_offset_seconds {shown:,.0f}, one line in the log"
 
 
@@ -98,8 +98,8 @@ def old_records(folder: Path, bundles: Path, seed: int) -> None:
             trial.works(200)
             kept = all_kept(settings, trial)
             with opened(settings) as box:
-                said = {letter.appended_ms for letter in box.read()}
-            assert said >= set(old[:2]), said
+                appended = {letter.appended_ms for letter in box.read()}
+            assert appended >= set(old[:2]), appended
             trial.note = f"{kept} those of records appended 60 days ago and in 1970 among them, and say so"
 
 
@@ -119,9 +119,7 @@ def file(folder: Path, number: int) -> Path:
 @contextmanager
 def tidy(folder: Path) -> Iterator[Settings]:
     with Tidy(folder / "kafka") as kafka:
-        settings = load(brokers=kafka.bootstrap, **SETTINGS)
-        topics.create(settings)
-        yield settings
+        yield with_topics(kafka.bootstrap, **SETTINGS)
 
 
 @contextmanager
@@ -135,8 +133,8 @@ def producer(settings: Settings) -> Iterator[Any]:
 
 
 def change(settings: Settings, topic: str, values: dict[str, str]) -> None:
-    with topics.admin(settings) as admin:
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, values)])
+    with admin(settings) as client:
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, values)])
 
 
 def poison(trial: Trial, count: int) -> None:
@@ -156,7 +154,7 @@ def all_kept(settings: Settings, trial: Trial) -> str:
     log = KafkaLog(settings)
     try:
         outputs = (settings.recommendations_topic, settings.changelog_topic, settings.dead_letters_topic)
-        starts = {place: span.start for place, span in log.spans(outputs).items() if span.start}
+        starts = {tp: span.start for tp, span in log.spans(outputs).items() if span.start}
     finally:
         log.close()
     assert not starts, f"deleted up to {starts}"
@@ -179,9 +177,9 @@ def swept(settings: Settings) -> None:
     """The broker has deleted what is too old, twice, since this was called."""
     for number in range(2):
         name = f"control-{number}"
-        with topics.admin(settings) as admin:
+        with admin(settings) as client:
             new = {"num_partitions": 1, "replication_factor": 1, "configs": {"retention.ms": "86400000"}}
-            admin.create_topics({name: new}, wait_for_metadata=True)
+            client.create_topics({name: new}, wait_for_metadata=True)
         with producer(settings) as sender:
             sender.send(name, value=b"old", timestamp_ms=int((time.time() - 10 * DAY) * 1000))
         until(partial(begins_at, settings, name, 1), 60, "the broker deletes the control")

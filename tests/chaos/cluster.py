@@ -8,31 +8,29 @@ import random
 import shutil
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
-from deploy.clients import admin as topics
 from deploy.clients.admin import admin
 from stream.core.errors import BrokerError
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.chaos.broker import AWAY, _back, _ended
 from tests.chaos.outcomes import Outcome, record
 from tests.chaos.steps import says
 from tests.chaos.trial import Trial
 from tests.failing_cluster import FailingCluster
+from tests.settings import with_topics
 from tests.worker_process import Events, WorkerProcess, slates, until
 
-SETTINGS: Final = {"partitions": 4, "session_timeout": 20.0, "heartbeat_interval": 1.0}
+SETTINGS: Final[dict[str, Any]] = {"partitions": 4, "session_timeout": 20.0, "heartbeat_interval": 1.0}
 AGAIN: Final = 60.0  # seconds from the second node's return until every worker is ready
 
 
-def settings_for(cluster: FailingCluster, **values: object) -> Settings:
+def settings_for(cluster: FailingCluster, **values: Any) -> Settings:
     """Topics on a cluster -> the settings of who reaches it directly."""
-    settings = load(brokers=cluster.bootstrap, **SETTINGS | values)
-    topics.create(settings)
-    return settings
+    return with_topics(cluster.bootstrap, **SETTINGS | values)
 
 
 def a_leader_killed(
@@ -47,7 +45,7 @@ def a_leader_killed(
     is killed under traffic, and started again once the others have taken over."""
     settings = settings_for(cluster)
     with Trial(50, "leader or coordinator killed", seed, settings, bundles, folder, allowed=AWAY) as trial:
-        told = []
+        killed = []
         for what in trial.draw.sample(victims, len(victims)):
             cluster.wait_in_sync(settings)
             trial.pause(0, 2)
@@ -59,8 +57,8 @@ def a_leader_killed(
             else:
                 trial.pause(1, 6)
             cluster.restart(number)
-            told.append(f"of the {what}")
-        trial.note = f"the leader {', then '.join(told)} killed; {_ended(trial)}; {_back(trial)}"
+            killed.append(f"of the {what}")
+        trial.note = f"the leader {', then '.join(killed)} killed; {_ended(trial)}; {_back(trial)}"
 
 
 def two_of_three_down(cluster: FailingCluster, bundles: Path, folder: Path, seed: int, seconds: float = 8.0) -> None:
@@ -179,12 +177,12 @@ def _acknowledged(trial: Trial) -> int:
 def _reassign(cluster: FailingCluster, settings: Settings, draw: random.Random, count: int) -> None:
     """Give partitions of the sources and the changelog another order of copies, then the first of each as its leader; one of
     them with two copies only for a while, so that records are copied again."""
-    places = [
+    partitions = [
         (topic, number)
         for topic in (*settings.sources, settings.changelog_topic)
         for number in range(settings.partitions)
     ]
-    chosen = [TopicPartition(*place) for place in draw.sample(places, count)]
+    chosen = [TopicPartition(*partition) for partition in draw.sample(partitions, count)]
     with admin(settings) as client:
         fewer = {tp: draw.sample([1, 2, 3], 2) for tp in chosen}
         client.alter_partition_reassignments(fewer)
@@ -280,5 +278,5 @@ def _applied(worker: WorkerProcess, events: Events, count: int) -> None:
     for _ in range(count):
         events.put(*events.one(kind="click"))
     events.producer.flush()
-    until(lambda: worker.metric("freshet_events_total", outcome="applied") == events.sent, 60, f"{events.sent} applied")
+    worker.wait_applied(events.sent, 60)
     until(lambda: worker.metric("freshet_lag_records") == 0, 10, "committed")

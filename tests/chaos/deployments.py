@@ -33,9 +33,9 @@ def same_app_id(settings: Settings, bundles: Path, folder: Path, seed: int, *, r
             assert worker.terminate() == 0
         theirs.send(strange)
         assert stranger.start().wait(60) == 78, stranger.tail()
-        said = stranger.tail(1)
+        last_line = stranger.tail(1)
         for name in (settings.sources[0], other.sources[0], settings.app_id):
-            assert name in said, said
+            assert name in last_line, last_line
         assert not slates(other), "events of other topics are in states"
         if running:
             assert worker.runs()

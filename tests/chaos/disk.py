@@ -26,6 +26,7 @@ from deploy.verify.local_store import LocalStore
 from stream.core.errors import DataError
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
+from tests.chaos.steps import work
 from tests.chaos.trial import RATE, Trial
 from tests.worker_process import Events, WorkerProcess, until
 
@@ -111,8 +112,8 @@ def last_words(worker: WorkerProcess) -> str:
 
 def criticals(worker: WorkerProcess) -> list[str]:
     """Last words of all runs so far."""
-    said = worker.log.read_text(errors="replace").splitlines()
-    return [line for line in said if '"CRITICAL"' in line or line.startswith("freshet: ")]
+    lines = worker.log.read_text(errors="replace").splitlines()
+    return [line for line in lines if '"CRITICAL"' in line or line.startswith("freshet: ")]
 
 
 # 13 and 14
@@ -168,7 +169,7 @@ def bit_flip(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate
         with_files(trial, worker)
         file = trial.draw.choice([file for path in databases(worker) for file in sorted(path.glob("*.sst"))])
         where_it_is = f"{file.parent.name}/{file.name} ({file.stat().st_size} bytes)"
-        place = flip(file, trial.draw)
+        bit = flip(file, trial.draw)
         trial.start(worker)
         until(lambda: trial.exits or trial.ready(worker), 60, "the worker is ready, or has ended")
         trial.wait_ready()
@@ -180,16 +181,16 @@ def bit_flip(settings: Settings, bundles: Path, folder: Path, seed: int, *, rate
             trial.start(worker)
             trial.works(100)
         damage_at_work_only(worker)
-        trial.note = f"bit {place % 8} of byte {place // 8} of {where_it_is} flipped; noticed {where}"
+        trial.note = f"bit {bit % 8} of byte {bit // 8} of {where_it_is} flipped; noticed {where}"
 
 
 def flip(file: Path, draw: random.Random) -> int:
     """Flip a seeded bit -> which one."""
     content = bytearray(file.read_bytes())
-    place = draw.randrange(8 * len(content))
-    content[place // 8] ^= 1 << place % 8
+    bit = draw.randrange(8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
     file.write_bytes(content)
-    return place
+    return bit
 
 
 def by_verify(settings: Settings, worker: WorkerProcess) -> str:
@@ -229,10 +230,10 @@ def cut_log(path: Path, draw: random.Random) -> str:
     size = file.stat().st_size
     number = int(path.stem.rpartition("-")[2])
     before = LocalStore(path, number).offset
-    said = cut(file, draw.randrange(size // 4, size), size)
+    what = cut(file, draw.randrange(size // 4, size), size)
     after = LocalStore(path, number).offset
     assert after < before, f"the log was cut, the offset is still {after}"
-    return f"{said}, its changelog offset {before} -> {after}"
+    return f"{what}, its changelog offset {before} -> {after}"
 
 
 def cut(file: Path, to: int, size: int) -> str:
@@ -254,7 +255,7 @@ def lost_files(settings: Settings, bundles: Path, folder: Path, seed: int, *, ra
         worker = trial.workers[0]
         with_files(trial, worker)
         paths = databases(worker)
-        kinds = [KINDS[(seed + place) % len(KINDS)] for place in range(len(paths))]
+        kinds = [KINDS[(seed + index) % len(KINDS)] for index in range(len(paths))]
         done = [kind(path, trial.draw) for kind, path in zip(kinds, paths, strict=True)]
         trial.start(worker)
         trial.wait_ready()
@@ -276,7 +277,7 @@ def cut_changelog(settings: Settings, bundles: Path, folder: Path, seed: int, *,
     draw = random.Random(seed)
     events = Events(settings, seed=seed, users=USERS)
     worker = WorkerProcess(settings, folder, bundles=bundles)
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     older = folder / "older"
     try:
         events.send_items()
@@ -287,7 +288,7 @@ def cut_changelog(settings: Settings, bundles: Path, folder: Path, seed: int, *,
         assert worker.terminate() == 0
         deleted = delete_records(settings)
         work(worker.start().wait_ready(), events, draw.randrange(200, 500))
-        kept = judge(settings)
+        kept = unverifiable_report(settings)
         assert kept.exit_code == 3, [str(one) for one in kept.violations[:5]]
         assert worker.terminate() == 0
         refusals = 0
@@ -297,17 +298,17 @@ def cut_changelog(settings: Settings, bundles: Path, folder: Path, seed: int, *,
                 shutil.copytree(folder_then, worker.data_dir)
             refuses(worker, settings)
             refusals += 1
-        work(told.start().wait_ready(), events, draw.randrange(200, 500))
-        lost = told.metric("freshet_accepted_loss_records_total")
+        work(accepting.start().wait_ready(), events, draw.randrange(200, 500))
+        lost = accepting.metric("freshet_accepted_loss_records_total")
         assert lost > 0
-        said = [line for line in told.lines() if "going on, since accept_loss is set" in line["message"]]
-        assert said
-        assert told.terminate() == 0
-        after = judge(settings)
+        warnings = [line for line in accepting.lines() if "going on, since accept_loss is set" in line["message"]]
+        assert warnings
+        assert accepting.terminate() == 0
+        after = unverifiable_report(settings)
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()
     note = (
         f"{deleted} changelog records deleted: went on with the folder kept (verify: exit {kept.exit_code}, "
         f"{kept.unverifiable} unverifiable); folder behind and gone: exit 76 both times; told to go on, it said that "
@@ -319,22 +320,15 @@ def cut_changelog(settings: Settings, bundles: Path, folder: Path, seed: int, *,
     )  # fmt: skip
 
 
-def work(worker: WorkerProcess, events: Events, count: int) -> None:
-    """Send and wait until as many more are applied."""
-    before = worker.metric("freshet_events_total", outcome="applied")
-    events.send(count, rate=600)
-    until(lambda: worker.metric("freshet_events_total", outcome="applied") == before + count, 60, f"{count} applied")
-
-
 def delete_records(settings: Settings) -> int:
     """All records of the changelog as of now -> how many. The broker refuses it while the topic is compacted only."""
     admin = KafkaAdminClient(**client_arguments(settings))
     try:
         keep(admin, settings, "delete")
-        places = [TopicPartition(settings.changelog_topic, number) for number in range(settings.partitions)]
-        done = admin.delete_records(dict.fromkeys(places, -1))
+        tps = [TopicPartition(settings.changelog_topic, number) for number in range(settings.partitions)]
+        done = admin.delete_records(dict.fromkeys(tps, -1))
         keep(admin, settings, "compact")
-        return sum(low_watermark(done[place]) for place in places)
+        return sum(low_watermark(done[tp]) for tp in tps)
     finally:
         admin.close()
 
@@ -348,7 +342,7 @@ def low_watermark(result: Any) -> int:
     return int(result["low_watermark"] if isinstance(result, dict) else result)
 
 
-def judge(settings: Settings) -> Report:
+def unverifiable_report(settings: Settings) -> Report:
     """Deleted records cannot be judged: never 0."""
     report = run(settings, wait=60)
     assert report.exit_code != 0, report

@@ -40,7 +40,7 @@ def comments(settings: Settings, bundles: Path, folder: Path, seed: int, *, coun
         flooder = f"flood{seed}"
         for number in range(count):
             put(trial, flooder, "comment", text=text(trial, number))
-        judge(trial, flooder, f"{count} comments of one user")
+        measure(trial, flooder, f"{count} comments of one user")
 
 
 def clicks(settings: Settings, bundles: Path, folder: Path, seed: int, *, count: int = 3000) -> None:
@@ -53,7 +53,7 @@ def clicks(settings: Settings, bundles: Path, folder: Path, seed: int, *, count:
             put(trial, flooder, "comment", text=text(trial, number))
         for _ in range(count):
             put(trial, flooder, "click")
-        judge(trial, flooder, f"{2 * LIMIT} comments and {count} clicks of one user", apart=True)
+        measure(trial, flooder, f"{2 * LIMIT} comments and {count} clicks of one user", apart=True)
 
 
 def watched(name: str, settings: Settings, bundles: Path, folder: Path, seed: int) -> Trial:
@@ -76,7 +76,7 @@ def put(trial: Trial, user: str, kind: str, **fields: Any) -> None:
     trial.traffic.put(*trial.traffic.events.one(user=user, kind=kind, **fields))
 
 
-def judge(trial: Trial, flooder: str, what: str, *, apart: bool = False) -> None:
+def measure(trial: Trial, flooder: str, what: str, *, apart: bool = False) -> None:
     """The others' events during the flood, beside those of the calm before it. apart: without the flooder's partition."""
     most = 0.0
 

@@ -40,7 +40,7 @@ def forgeries(
         for forge in kinds:
             forge(forger)
             trial.pause(0.05, 0.4)
-        until(partial(forger.told, trial), 60, "every forged claim is named in a log")
+        until(partial(forger.all_named, trial), 60, "every forged claim is named in a log")
         if near:
             before = len(trial.exits)
             forger.near()
@@ -123,7 +123,7 @@ class Forger:
         self._producer.send(topic, key=key, value=value, headers=headers, partition=home).get(30)
         self._trial.foreign["slate"] += 1
 
-    def told(self, trial: Trial) -> bool:
+    def all_named(self, trial: Trial) -> bool:
         """Each forged claim is in a log. One that is read again after a restart is told again."""
         lines = [line for worker in trial.workers for line in worker.lines() if line["message"].startswith(LEFT_OUT)]
         return len({(line["partition"], line["offset"]) for line in lines}) >= self.claims
@@ -150,10 +150,10 @@ class Forger:
 
     def _last_claim(self, partition: int) -> Any:
         """The last one that a worker wrote; looked for among the last records first."""
-        place = self._settings.changelog_topic, partition
-        end = self._log.spans([place[0]])[place].end
+        tp = self._settings.changelog_topic, partition
+        end = self._log.spans([tp[0]])[tp].end
         for back in (500, 5000, end):
-            records = self._log.records(place[0], {place: Span(max(0, end - back), end)})
+            records = self._log.records(tp[0], {tp: Span(max(0, end - back), end)})
             claims = [one for one in records if one.key == CLAIM_KEY and STRANGER not in (one.value or b"").decode()]
             claims = [one for one in claims if b"evil" not in (one.value or b"")]
             if claims:

@@ -20,7 +20,7 @@ from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import record
 from tests.chaos.source_topics import KINDS
-from tests.chaos.steps import applied, loses_only, outcome, says
+from tests.chaos.steps import loses_only, outcome, says, send_kind
 from tests.worker_process import Events, WorkerProcess, all_committed, read_all, until
 
 SETTINGS = {"partitions": 2, "session_timeout": 40.0, "heartbeat_interval": 1.0}
@@ -41,13 +41,13 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
     partition = draw.randrange(settings.partitions)
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
         before = draw.randrange(40, 80)
-        placed = _send(events, kind, before)
-        applied(worker, before)
+        placed = send_kind(events, kind, before)
+        worker.wait_applied(before)
         all_committed(settings)
         first = placed[partition]
         lost, left = _delete_unread(worker, events, kind, TopicPartition(topic, partition), first, draw)
@@ -56,20 +56,20 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
         says(worker, f"{topic} partition {partition}", gone, "--accept-loss")
         assert worker.start().wait(60) == 76, worker.tail()
         says(worker, f"{topic} partition {partition}", gone)
-        told.start().wait_ready()
+        accepting.start().wait_ready()
         all_committed(settings)  # the first worker may have applied what it had read of other partitions
-        assert told.metric("freshet_accepted_loss_records_total") == lost
+        assert accepting.metric("freshet_accepted_loss_records_total") == lost
         begin = _end(settings, topic, partition)
-        more, rest = _delete_unread(told, events, kind, TopicPartition(topic, partition), begin, draw)
+        more, rest = _delete_unread(accepting, events, kind, TopicPartition(topic, partition), begin, draw)
         all_committed(settings)
-        assert told.metric("freshet_accepted_loss_records_total") == lost + more
-        until(lambda: told.metric("freshet_lag_records") == 0, 10, "lag 0")
-        assert told.terminate() == 0
+        assert accepting.metric("freshet_accepted_loss_records_total") == lost + more
+        until(lambda: accepting.metric("freshet_lag_records") == 0, 10, "lag 0")
+        assert accepting.terminate() == 0
         report = loses_only(settings, TopicPartition(topic, partition), begin, more, folder)
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()
     note = (
         f"{lost} unread {kind}s deleted under a worker that stood still for less than its lease: 76, {gone} named, at the next "
         f"start too; accept_loss: {lost} counted at the start, {more} more while it ran, the {left + rest} left "
@@ -79,16 +79,16 @@ def deleted_unread(settings: Settings, bundles: Path, folder: Path, seed: int) -
 
 
 def _delete_unread(
-    worker: WorkerProcess, events: Events, kind: str, place: TopicPartition, first: int, draw: random.Random
+    worker: WorkerProcess, events: Events, kind: str, tp: TopicPartition, first: int, draw: random.Random
 ) -> tuple[int, int]:
     """While the worker stands still, send events and delete from `first` on -> how many were deleted, and how many were not."""
     worker.send_signal(signal.SIGSTOP)
     until(worker.stopped, 5, "the worker stands still")
     time.sleep(HELD)
-    sent = _send(events, kind, draw.randrange(150, 250))
-    lost = draw.randrange(1, sent[place.partition])  # the last one stays: a state reaches to the end
+    sent = send_kind(events, kind, draw.randrange(150, 250))
+    lost = draw.randrange(1, sent[tp.partition])  # the last one stays: a state reaches to the end
     with admin(worker.settings) as client:
-        client.delete_records({place: first + lost})
+        client.delete_records({tp: first + lost})
     worker.send_signal(signal.SIGCONT)
     return lost, sum(sent.values()) - lost
 
@@ -101,35 +101,35 @@ def compacted(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
     topic, kind = settings.sources[number], KINDS[number]
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
         before = draw.randrange(40, 80)
-        _send(events, kind, before)
-        applied(worker, before)
+        send_kind(events, kind, before)
+        worker.wait_applied(before)
         assert worker.terminate() == 0
         read = _committed(settings)
-        missed = _send(events, kind, draw.randrange(150, 250)).total()
+        missed = send_kind(events, kind, draw.randrange(150, 250)).total()
         _configure(settings, topic, COMPACTING)
         for _ in range(3):  # each begins a segment, and what lies before the last one is compacted
             time.sleep(SEGMENT)
-            missed += _send(events, kind, 40).total()
+            missed += send_kind(events, kind, 40).total()
         until(lambda: _unread(settings, topic, read) < missed, 60, "records are compacted away")
         _configure(settings, topic, {"cleanup.policy": "delete"})
         assert worker.start().wait(60) == 76, worker.tail()
         says(worker, f"{topic} partition", "are gone, but others around them are not", "--accept-loss")
         left = _unread(settings, topic, read)
-        told.start().wait_ready()
+        accepting.start().wait_ready()
         all_committed(settings)  # the first worker may have applied what it had read of other partitions
-        assert told.metric("freshet_accepted_loss_records_total") == missed - left
-        assert told.terminate() == 0
+        assert accepting.metric("freshet_accepted_loss_records_total") == missed - left
+        assert accepting.terminate() == 0
         report = run(settings, wait=30)
         assert (report.lost, report.double, report.uncovered) == (0, 0, 0)
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()
     note = (
         f"{kind}s topic compacted for a while: {missed - left} of {missed} unread records gone, none at the log's start: 76, "
         f"named; accept_loss: {missed - left} counted, {left} applied"
@@ -294,10 +294,3 @@ def _end(settings: Settings, topic: str, partition: int) -> int:
         return log.spans([topic])[topic, partition].end
     finally:
         log.close()
-
-
-def _send(events: Events, kind: str, count: int) -> Counter[int]:
-    """Send events of one kind -> partition: how many."""
-    futures = [events.put(*events.one(kind=kind)) for _ in range(count)]
-    events.producer.flush()
-    return Counter(future.get(10).partition for future in futures)

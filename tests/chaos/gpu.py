@@ -21,16 +21,16 @@ MEMORY = 4000.0  # MiB that a worker may have resident: CUDA's libraries are mos
 
 HOG = """
 import select, sys, torch
-held, told = [], False
-while not told or not select.select([sys.stdin], [], [], 0.02)[0]:
+held, full = [], False
+while not full or not select.select([sys.stdin], [], [], 0.02)[0]:
     size = 1 << 30
     while size >= 1 << 20:
         try:
             held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             size >>= 1
-    if not told:
-        told = True
+    if not full:
+        full = True
         print(sum(map(len, held)) >> 20, flush=True)
 """
 
@@ -88,8 +88,8 @@ def no_memory(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
                 trial.start(worker)
             ended = lambda: any(name == dies.name for name, _ in trial.exits)  # noqa: E731
             until(ended, 60, lambda: f"it ends for want of the GPU's memory:\n{dies.tail()}")
-            said = last_words(dies)
-            assert "out of memory" in said or "the accelerator fails" in said, said
+            last_message = last_words(dies)
+            assert "out of memory" in last_message or "the accelerator fails" in last_message, last_message
             until(lambda: trial.ready(falls_back), 60, lambda: f"auto works on the CPU:\n{falls_back.tail()}")
             assert falls_back.metric("freshet_provider_info", provider="cpu", policy="auto") == 1
             trial.works(300)
@@ -102,7 +102,7 @@ def no_memory(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         worked = "" if any(name == stays.name for name, _ in trial.exits) else f"; {stays.name} worked on"
         trial.note = (
             f"{hog.held} MiB taken; ends: {', '.join(f'{one} ({times}x)' for one, times in sorted(ends.items()))}; "
-            f"{said[:110]}...; auto: on the CPU{worked}"
+            f"{last_message[:110]}...; auto: on the CPU{worked}"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.settings import Settings
-from tests.chaos.input import Sender, all_letters
+from tests.chaos.input import Sender, all_dead_letters
 from tests.chaos.trial import Trial
 from tests.poison import NOW, Poison
 
@@ -36,7 +36,7 @@ def places(
                 trial.kill(trial.one())
             trial.pause(0, 0.1)
         sender.flush()
-        all_letters(trial, sender)
+        all_dead_letters(trial, sender)
         trial.note = (
             f"{users} users gave {EACH * users} places of their own records as ids, twice each, with `id:` before them, and in "
             f"the header `original-record`: {trial.duplicates} duplicates, everything else applied"

@@ -6,7 +6,8 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,8 +19,8 @@ from kafka.errors import MessageSizeTooLargeError
 from deploy.clients.arguments import client_arguments
 from deploy.clients.murmur2 import murmur2
 from deploy.verify import Report
-from stream.core import state as interest
 from stream.core.messages import MAX_TEXT
+from stream.core.state import MAX_RECENT, MAX_SEEN, Interest, decode, encode
 from stream.settings import Settings
 from tests.bench.processes import resident_mib
 from tests.chaos.cardinality import check_log, series
@@ -100,28 +101,28 @@ def poison(
             if kill and number == middle:
                 trial.kill(trial.one())
         sender.flush()
-        letters = all_letters(trial, sender)
+        dead_letters = all_dead_letters(trial, sender)
         for place, name in sender.places.items():
-            for record, said in letters[place]:
-                check_letter(name, POISON[name], record, said)
-        repeats = sum(map(len, letters.values())) - len(letters)
+            for record, headers in dead_letters[place]:
+                check_letter(name, POISON[name], record, headers)
+        repeats = sum(map(len, dead_letters.values())) - len(dead_letters)
         if not kill:
             assert repeats == 0
             check_counts(trial, sender)
         for worker in trial.workers:
             check_log(worker)
         trial.note = (
-            f"{len(POISON)} kinds of poison and {len(ODD)} odd records, {rounds} times in seeded order: {len(letters)} dead "
+            f"{len(POISON)} kinds of poison and {len(ODD)} odd records, {rounds} times in seeded order: {len(dead_letters)} dead "
             f"letters with stage, reason and field, {repeats} written again, the odd ones applied"
         )
 
 
-def check_letter(name: str, one: Poison, record: Any, said: dict[str, str]) -> None:
+def check_letter(name: str, one: Poison, record: Any, headers: dict[str, str]) -> None:
     """A dead letter names what is wrong and holds what was received."""
-    assert (said["stage"], said["reason"], said["field"]) == (one.stage, one.reason, one.field), name
-    assert (record.key, record.value, said["truncated"]) == (one.key, one.value, "false"), name
-    assert said["message"].isprintable(), name
-    assert len(said["message"]) <= 512, name
+    assert (headers["stage"], headers["reason"], headers["field"]) == (one.stage, one.reason, one.field), name
+    assert (record.key, record.value, headers["truncated"]) == (one.key, one.value, "false"), name
+    assert headers["message"].isprintable(), name
+    assert len(headers["message"]) <= 512, name
     own = [pair for pair in record.headers if not pair[0].startswith("__rec.errors.")]
     sent = [pair for pair in one.headers if not pair[0].startswith("__rec.errors.")]
     if name == "header of 1 MiB":
@@ -145,24 +146,35 @@ def check_counts(trial: Trial, sender: Sender) -> None:
         assert found == count, f"{topic} {stage} {reason}: {found:g} counted, {count} sent"
 
 
-def letters_of(settings: Settings) -> dict[Place, list[tuple[Any, dict[str, str]]]]:
+def dead_letters_by_place(settings: Settings) -> dict[Place, list[tuple[Any, dict[str, str]]]]:
     """Source place -> its dead letters with their headers, without the prefix of the names."""
     found: dict[Place, list[tuple[Any, dict[str, str]]]] = {}
     for record in read_all(settings, settings.dead_letters_topic):
-        said = {n.removeprefix("__rec.errors."): v.decode() for n, v in record.headers if n.startswith("__rec.errors.")}
-        found.setdefault((said["topic"], int(said["partition"]), int(said["offset"])), []).append((record, said))
+        headers = {
+            n.removeprefix("__rec.errors."): v.decode() for n, v in record.headers if n.startswith("__rec.errors.")
+        }
+        found.setdefault((headers["topic"], int(headers["partition"]), int(headers["offset"])), []).append(
+            (record, headers)
+        )
     return found
 
 
-def all_letters(trial: Trial, sender: Sender, seconds: float = 60) -> dict[Place, list[tuple[Any, dict[str, str]]]]:
+def all_dead_letters(
+    trial: Trial, sender: Sender, seconds: float = 60
+) -> dict[Place, list[tuple[Any, dict[str, str]]]]:
     """Wait until each bad record has a letter."""
     assert len(sender.places) == trial.bad, "every bad record was acknowledged"
     until(lambda: end_of(trial.settings) >= trial.bad, seconds, f"{trial.bad} dead letters")
-    letters = until(
-        lambda: found if (found := letters_of(trial.settings)).keys() >= sender.places.keys() else None, seconds, "all letters"
-    )  # fmt: skip
-    assert letters.keys() == sender.places.keys(), "a dead letter of a record that is good"
-    return letters
+    dead_letters: dict[Place, list[tuple[Any, dict[str, str]]]] = {}
+
+    def complete() -> bool:
+        nonlocal dead_letters
+        dead_letters = dead_letters_by_place(trial.settings)
+        return dead_letters.keys() >= sender.places.keys()
+
+    until(complete, seconds, "all dead letters")
+    assert dead_letters.keys() == sender.places.keys(), "a dead letter of a record that is good"
+    return dead_letters
 
 
 def end_of(settings: Settings) -> int:
@@ -210,8 +222,8 @@ def only_poison(
         trial.traffic.paused.clear()  # good events again
         trial.wait_ready()
         trial.works(100)
-        letters = all_letters(trial, sender)
-        repeats = sum(map(len, letters.values())) - len(letters)
+        dead_letters = all_dead_letters(trial, sender)
+        repeats = sum(map(len, dead_letters.values())) - len(dead_letters)
         grown = max(
             resident_mib(worker.process.pid) - before for worker, before in zip(trial.workers, held, strict=True)
         )
@@ -221,7 +233,7 @@ def only_poison(
             assert [series(worker) for worker in trial.workers] == lines, "as many metric series as before"
             assert grown < 300, f"{grown:.0f} MiB more than before"
         trial.note = (
-            f"{number} records of poison alone in {seconds:g} s, ready meanwhile: {len(letters)} dead letters, "
+            f"{number} records of poison alone in {seconds:g} s, ready meanwhile: {len(dead_letters)} dead letters, "
             f"{repeats} written again, memory {grown:+.0f} MiB; then good events were applied"
         )
 
@@ -231,13 +243,13 @@ def misplaced(
 ) -> None:
     """Fault 56: a client places keys as librdkafka does by default, by CRC-32; workers are killed while they send records on."""
 
-    def told(report: Report) -> None:
+    def count_forwarded(report: Report) -> None:
         trial.note = (
             f"{kills} kills; {report.forwarded} records sent on, {report.duplicates} of them twice: each counts once"
         )
 
     name = "records on wrong partitions"
-    trial = Trial(56, name, seed, settings, bundles, folder, workers=workers, rate=rate, also=told)
+    trial = Trial(56, name, seed, settings, bundles, folder, workers=workers, rate=rate, also=count_forwarded)
     trial.misplaces = True
     trial.traffic.events.partition = lambda key: crc32(key) % settings.partitions
     with trial:
@@ -258,7 +270,7 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
     ):
         room = LARGEST - FRAME - len(KEY)
         padded = body(pad="")
-        cases = [
+        cases: list[Callable[[], object]] = [
             lambda: sender.bad("4 MiB", Poison("clicks", KEY, b"x" * room, "decode", "malformed_json")),
             lambda: sender.bad("4 MiB of brackets", Poison("clicks", KEY, b"[" * room, "decode", "too_deep")),
             lambda: sender.good("clicks", KEY, padded[:-2] + b"x" * (room - len(padded)) + padded[-2:]),
@@ -280,9 +292,9 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
             case()
             trial.pause(0, 0.3)
         sender.flush()
-        for place, found in all_letters(trial, sender).items():
-            for record, said in found:
-                assert said["truncated"] == "false", sender.places[place]
+        for place, found in all_dead_letters(trial, sender).items():
+            for record, headers in found:
+                assert headers["truncated"] == "false", sender.places[place]
                 assert len(record.key or b"") + len(record.value or b"") > MAX_TEXT, sender.places[place]
         largest = grow(trial, sender, f"giant{seed}")
         trial.note = (
@@ -346,27 +358,27 @@ class _Lies:
 
 def grow(trial: Trial, sender: Sender, user: str) -> int:
     """One user's state as large as a state can be -> bytes of its record."""
-    name = (user + "\U0001f600" * interest.MAX_RECENT * 4)[:256]
+    name = (user + "\U0001f600" * MAX_RECENT * 4)[:256]
     key = name.encode()
-    for number in range(interest.MAX_SEEN + 100):
+    for number in range(MAX_SEEN + 100):
         text = f"{number}" + "\U0001f600" * 250
-        more = {"scene": text, "id": text} if number >= interest.MAX_SEEN else {}
+        more = {"scene": text, "id": text} if number >= MAX_SEEN else {}
         event = {"user": name, "item": text if more else f"n{number}", "time": NOW} | more
         sender.good("clicks", key, json.dumps(event, ensure_ascii=False).encode())
     sender.flush()
 
-    def state() -> interest.Interest | None:
+    def state() -> Interest | None:
         last = None
         for record in read_all(trial.settings, trial.settings.changelog_topic):
             if record.key == key:
                 last = record.value
-        found = interest.decode(last) if last else None
-        return found if found and found.seq == interest.MAX_SEEN + 100 else None
+        found = decode(last) if last else None
+        return found if found and found.seq == MAX_SEEN + 100 else None
 
-    found: interest.Interest = until(state, 60, "the largest state is in the changelog")
-    assert (len(found.seen_hashes()), found.recent_count) == (interest.MAX_SEEN, interest.MAX_RECENT)
-    size = len(interest.encode(found))
-    assert size > interest.MAX_RECENT * 3 * 1000 + 4 * interest.MAX_SEEN
+    found: Interest = until(state, 60, "the largest state is in the changelog")
+    assert (len(found.seen_hashes()), found.recent_count) == (MAX_SEEN, MAX_RECENT)
+    size = len(encode(found))
+    assert size > MAX_RECENT * 3 * 1000 + 4 * MAX_SEEN
     return size
 
 
@@ -462,22 +474,22 @@ def repeats(
             if steps % 40 == 0:
                 trial.pause(0, 0.05)
         sender.flush()
-        letters = all_letters(trial, sender)
-        for found in letters.values():
-            for _, said in found:
-                assert (said["field"], said["reason"]) in (
+        dead_letters = all_dead_letters(trial, sender)
+        for found in dead_letters.values():
+            for _, headers in found:
+                assert (headers["field"], headers["reason"]) in (
                     ("time", "far_future"),
                     ("time", "far_past"),
                     ("time", "out_of_range"),
                 )
         if not kill:
-            counted = lambda: trial.metric("freshet_events_total", outcome="duplicate")  # noqa: E731
+            counted = partial(trial.metric, "freshet_events_total", outcome="duplicate")
             until(lambda: counted() >= trial.duplicates, 60, f"{trial.duplicates} duplicates")
             assert counted() == trial.duplicates
         until(lambda: trial.metric("freshet_late_events_total") > 0, 30, "late events are counted")
         trial.note = (
             f"{trial.duplicates} ids that came again within 64 events, in one topic and across, counted as duplicates, "
-            f"{users} later ones applied; {len(letters)} dead letters of times -1, 1970, in seconds, +10 years; "
+            f"{users} later ones applied; {len(dead_letters)} dead letters of times -1, 1970, in seconds, +10 years; "
             "late ones applied"
         )
 
@@ -492,12 +504,12 @@ def script(trial: Trial, sender: Sender, user: str, draw: random.Random) -> Iter
         sent += 1
         return odd_time(draw, user=user, item=f"item-{1 + sent % 50}", **fields)
 
-    for place in range(64):
-        sender.good("clicks", key, event(id=f"{user}/{place}"))
-        yield place
-    for place in draw.sample(range(64), 5):  # all of them are among the last 64
-        sender.again("clicks", key, event(id=f"{user}/{place}"))
-        yield place
+    for index in range(64):
+        sender.good("clicks", key, event(id=f"{user}/{index}"))
+        yield index
+    for index in draw.sample(range(64), 5):  # all of them are among the last 64
+        sender.again("clicks", key, event(id=f"{user}/{index}"))
+        yield index
     sender.good("clicks", key, event(id=f"{user}/new"))  # pushes out the first one
     sender.good("clicks", key, event(id=f"{user}/0"))  # an event again, and pushes out the second one
     sender.again("clicks", key, event(id=f"{user}/2"))
@@ -517,13 +529,13 @@ def across(sender: Sender, user: str, draw: random.Random) -> Iterator[int]:
 
     20 ids, so all are among the last 64 however the topics are read, one far ahead of another after a kill.
     """
-    for place in range(20):
+    for index in range(20):
         topics = ["clicks", "ratings", "comments"]
         draw.shuffle(topics)
         for number, topic in enumerate(topics):
-            value = odd_time(draw, user=user, item=f"item-{1 + place}", id=f"{user}/{place}", value=4.0, text="good")
+            value = odd_time(draw, user=user, item=f"item-{1 + index}", id=f"{user}/{index}", value=4.0, text="good")
             (sender.again if number else sender.good)(topic, user.encode(), value)
-        yield place
+        yield index
 
 
 def odd_time(draw: random.Random, **fields: Any) -> bytes:

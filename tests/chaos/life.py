@@ -71,7 +71,7 @@ def last_words(settings: Settings, bundles: Path, folder: Path, seed: int, kafka
     with Trial(45, "last words", seed, settings, bundles, folder, workers=1, allowed=(75, 69)) as trial:
         for name in trial.draw.sample(list(WORDS), len(WORDS)):
             ended(trial, name, *WORDS[name])
-        said = ""
+        broker_note = ""
         if kafka is not None:
             trial.pause(0.5, 2)
             (worker,) = trial.workers
@@ -84,9 +84,11 @@ def last_words(settings: Settings, bundles: Path, folder: Path, seed: int, kafka
             assert "another worker" not in found[end]["message"]
             since = [line for line in found[:end] if line["level"] in ("WARNING", "ERROR")]
             assert len(since) < 60, f"{len(since)} lines"
-            said = f"; after the broker was killed {len(since)} warnings and errors, then: {found[end]['message']}"
+            broker_note = (
+                f"; after the broker was killed {len(since)} warnings and errors, then: {found[end]['message']}"
+            )
             kafka.start()
-        trial.note = f"each named, and nothing after it: {', '.join(sorted(WORDS))}{said}"
+        trial.note = f"each named, and nothing after it: {', '.join(sorted(WORDS))}{broker_note}"
 
 
 def broken(trial: Trial, name: str) -> WorkerProcess:

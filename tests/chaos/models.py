@@ -59,6 +59,11 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+def removed(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    return folder
+
+
 KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "graph cut": (on_file("score.onnx", lambda content: content[: len(content) // 2]), "score.onnx: "),
     "another hash": (on_file("text.onnx", flipped), "text.onnx: its sha256 is"),
@@ -69,7 +74,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "wrong opset": (step(other_opset), "step.onnx: "),
     "NaN weights": (step(to_nan), "step.onnx: "),
     "external data with ../": (step(to_outside), "step.onnx: keeps a tensor in external data"),
-    "CURRENT names nothing": (shutil.rmtree, "not a bundle folder"),
+    "CURRENT names nothing": (removed, "not a bundle folder"),
 }  # fmt: skip
 
 
@@ -104,11 +109,11 @@ def damaged_bundle(settings: Settings, bundles: Path, folder: Path, seed: int, *
 
 def refused(settings: Settings, bundles: Path, folder: Path, name: str) -> None:
     """A worker on a bundle that is damaged in this way ends with 65 and one line that names the file."""
-    change, said = KINDS[name]
+    change, message = KINDS[name]
     good = current_bundle(bundles)
     copy = folder / good.name
     shutil.copytree(good, copy, copy_function=os.link)
-    bad = change(copy) or copy
+    bad = change(copy)
     (folder / CURRENT).write_text(bad.name + "\n")
     worker = WorkerProcess(settings, folder, "refused", bundles=folder).start()
     try:
@@ -117,7 +122,7 @@ def refused(settings: Settings, bundles: Path, folder: Path, name: str) -> None:
         worker.close()
     lines = worker.log.read_text().splitlines()
     assert len(lines) == 1, f"{name}: {lines}"
-    assert said in json.loads(lines[0])["message"], f"{name}: {lines[0]}"
+    assert message in json.loads(lines[0])["message"], f"{name}: {lines[0]}"
 
 
 # 25
@@ -225,11 +230,11 @@ def stuck_model(settings: Settings, bundles: Path, folder: Path, seed: int) -> N
         slow_down(trial, 0)
         trial.wait_ready()
         trial.works(300, 60)
-        said = [
+        criticals = [
             line for worker in trial.workers for line in worker.log.read_text().splitlines() if '"CRITICAL"' in line
         ]
-        assert said
-        assert all("a model call took longer than" in line for line in said), said
+        assert criticals
+        assert all("a model call took longer than" in line for line in criticals), criticals
         trial.note = (
             f"calls of {3 * settings.inference_timeout:g} s: {len(trial.exits)} times exit 70, named; then it went on"
         )

@@ -19,6 +19,17 @@ def today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
+@cache
+def running_code() -> str:
+    """What was running: git's hash of the folder stream/ as committed, with a + where it was changed since."""
+    if given := os.environ.get("CHAOS_CODE"):  # where the checkout came without git
+        return given
+    git = ["git", "-C", str(ROOT)]
+    tree = subprocess.run([*git, "rev-parse", "--short=12", "HEAD:stream"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "stream"], check=False).returncode
+    return (tree.stdout.strip() or "unknown") + ("+" if changed else "")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One fault, one seed.
@@ -26,7 +37,7 @@ class Outcome:
     fault: its number in docs/reliability.md; name: the scenario. events: sent; repeats: events covered by a replay slate;
     kills: processes killed by the fault; restarts: of workers, by the supervisor; unavailable: longest time in seconds in
     which one partition's users got no slate while events came; memory: most MiB that a worker had resident (0: not
-    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `code`;
+    measured); seconds: the whole check; note: what else is worth telling, one sentence; code: see `running_code`;
     day: of the run, UTC.
     """
 
@@ -44,7 +55,7 @@ class Outcome:
     memory: float = 0.0
     seconds: float = 0.0
     note: str = ""
-    code: str = field(default_factory=lambda: code())
+    code: str = field(default_factory=running_code)
     day: str = field(default_factory=today)
 
     @property
@@ -52,20 +63,9 @@ class Outcome:
         return self.fault, self.name, self.seed
 
 
-@cache
-def code() -> str:
-    """What was running: git's hash of the folder stream/ as committed, with a + where it was changed since."""
-    if told := os.environ.get("CHAOS_CODE"):  # where the checkout came without git
-        return told
-    git = ["git", "-C", str(ROOT)]
-    tree = subprocess.run([*git, "rev-parse", "--short=12", "HEAD:stream"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "stream"], check=False).returncode
-    return (tree.stdout.strip() or "unknown") + ("+" if changed else "")
-
-
 @dataclass(frozen=True)
 class Rival:
-    """One subject under the kills of one seed, freshet among them; judged as tests.rivals.judge says.
+    """One subject under the kills of one seed, freshet among them; judged as tests.rivals.verdict says.
 
     subject: what ran, its version and the settings that matter. events: acknowledged; kills: SIGKILLs, wipes: those with the
     data folder deleted; exits: how often it ended by itself and was started again; lost, double, unshown, users_wrong: the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from deploy.clients.log_reader import KafkaLog
@@ -45,10 +46,14 @@ def points(settings: Settings, bundles: Path, folder: Path, seed: int, count: in
             order.write_text(point)
             if point in ("recovering", "claimed"):  # which happens at a takeover only
                 trial.kill(trial.one(), wipe=point == "recovering")
-            before = len(trial.exits)
-            until(lambda n=before: not order.exists() and len(trial.exits) > n, 60, f"a worker dies at {point}")
+            until(partial(_died, trial, order, len(trial.exits)), 60, f"a worker dies at {point}")
             trial.kills += 1
         trial.note = f"died once at each of {count} points: the last {point}"
+
+
+def _died(trial: Trial, order: Path, before: int) -> bool:
+    """The order was carried out, and the supervisor has seen one exit more."""
+    return not order.exists() and len(trial.exits) > before
 
 
 def wipes(settings: Settings, bundles: Path, folder: Path, seed: int, count: int) -> None:
@@ -145,7 +150,7 @@ def before_first_commit(settings: Settings, bundles: Path, folder: Path, seed: i
 def committed(settings: Settings) -> dict[tuple[str, int], int]:
     log = KafkaLog(settings)
     try:
-        return {place: offset for place, offset in log.committed().items() if offset > 0}
+        return {tp: offset for tp, offset in log.committed().items() if offset > 0}
     finally:
         log.close()
 
@@ -183,8 +188,8 @@ def late_writer(settings: Settings, bundles: Path, folder: Path, seed: int) -> N
         until(late.stopped, 30, "stopped before a write")
         late.command = list(COMMAND)
         until(lambda: owns_all(other), 30, "the other worker has taken over")
-        before = other.metric("freshet_events_total", outcome="applied")
-        until(lambda: other.metric("freshet_events_total", outcome="applied") > before + 200, 30, "it works")
+        before = other.applied()
+        until(lambda: other.applied() > before + 200, 30, "it works")
         trial.pause(0, 3)
         late.send_signal(signal.SIGCONT)
         until(lambda: trial.exits, 20, "the late writer ends")

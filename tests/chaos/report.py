@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,7 +120,7 @@ def main() -> None:
 
 def kept(page: Path, read: Callable[[Path], Iterator[Row]]) -> list[Row]:
     """What was recorded before and since; from now on it lies in `page`."""
-    found = latest([*read(page), *read(outcomes.file(page.stem))])
+    found = latest(chain(read(page), read(outcomes.file(page.stem))))
     page.write_text("".join(json.dumps(asdict(one)) + "\n" for one in found), "utf-8")
     return found
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -26,8 +26,8 @@ from stream.core.fencing_log import CLAIM_KEY
 from stream.settings import Settings
 from tests.chaos.outcomes import ROOT, Rival
 from tests.rivals import quix, stock
-from tests.rivals.judge import Progress, UserOf, Verdict, judge, outputs, states
 from tests.rivals.setup import Setup
+from tests.rivals.verdict import Progress, UserOf, Verdict, outputs, states, verdict_of
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
 QUIX_PYTHON = ROOT / ".rivals" / "bin" / "python"
@@ -105,7 +105,7 @@ class Contender:
 
     name: str
     version: str
-    told: str
+    description: str
     subject: Subject
     changelog: str
     judged: Callable[[dict[str, int]], Verdict]
@@ -122,30 +122,30 @@ def freshet(settings: Settings, bundles: Path, folder: Path) -> Contender:
         return Verdict(report.lost, report.double, report.uncovered, wrong)
 
     worker = WorkerProcess(settings, folder, bundles=bundles)
-    told = f"commit_interval {settings.commit_interval:g} s"
-    return Contender("freshet", version("freshet"), told, worker, settings.changelog_topic, judged)
+    description = f"commit_interval {settings.commit_interval:g} s"
+    return Contender("freshet", version("freshet"), description, worker, settings.changelog_topic, judged)
 
 
 def faust(settings: Settings, folder: Path, guarantee: str, commit_interval: float) -> Contender:
     setup = _setup(settings, folder, guarantee, commit_interval)
     agent = Agent(sys.executable, "tests.rivals.stock", setup, folder)
     changelog = stock.changelog(settings.app_id)
-    told = f"processing_guarantee {guarantee.replace('-', '_')}, broker_commit_interval {commit_interval:g} s"
+    description = f"processing_guarantee {guarantee.replace('-', '_')}, broker_commit_interval {commit_interval:g} s"
     judged = _read(settings, changelog, stock.user_of)
-    return Contender("Faust, a table", version("faust-streaming"), told, agent, changelog, judged)
+    return Contender("Faust, a table", version("faust-streaming"), description, agent, changelog, judged)
 
 
 def quix_streams(settings: Settings, folder: Path, guarantee: str, commit_interval: float) -> Contender:
     setup = _setup(settings, folder, guarantee, commit_interval)
     agent = Agent(str(QUIX_PYTHON), "tests.rivals.quix", setup, folder)
-    asked = [QUIX_PYTHON, "-c", "import importlib.metadata as m; print(m.version('quixstreams'))"]
+    asked = [str(QUIX_PYTHON), "-c", "import importlib.metadata as m; print(m.version('quixstreams'))"]
     found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     changelog = quix.changelog(settings.app_id, settings.sources[0])
-    told = f"processing_guarantee {guarantee}, commit_interval {commit_interval:g} s"
+    description = f"processing_guarantee {guarantee}, commit_interval {commit_interval:g} s"
     if guarantee == "exactly-once":
-        told += f", transaction.timeout.ms {quix.TRANSACTION_TIMEOUT * 1000:.0f}"
+        description += f", transaction.timeout.ms {quix.TRANSACTION_TIMEOUT * 1000:.0f}"
     judged = _read(settings, changelog, quix.user_of)
-    return Contender("Quix Streams, state", found, told, agent, changelog, judged)
+    return Contender("Quix Streams, state", found, description, agent, changelog, judged)
 
 
 def _setup(settings: Settings, folder: Path, guarantee: str, commit_interval: float) -> Setup:
@@ -157,7 +157,7 @@ def _setup(settings: Settings, folder: Path, guarantee: str, commit_interval: fl
 
 def _read(settings: Settings, changelog: str, user_of: UserOf) -> Callable[[dict[str, int]], Verdict]:
     def judged(sent: dict[str, int]) -> Verdict:
-        return judge(sent, states(settings, changelog, user_of), outputs(settings, settings.recommendations_topic))
+        return verdict_of(sent, states(settings, changelog, user_of), outputs(settings, settings.recommendations_topic))
 
     return judged
 
@@ -170,10 +170,12 @@ class Numbered(Events):
         self.counts: Counter[str] = Counter()
         self._sends: list[Any] = []
 
-    def put(self, topic: str, message: dict[str, Any]) -> Any:
+    def put(self, topic: str, message: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         user = message["user"]
-        self._sends.append(super().put(topic, message | {"id": f"{user}-{self.counts[user]}"}))
+        sent = super().put(topic, message | {"id": f"{user}-{self.counts[user]}"}, headers)
+        self._sends.append(sent)
         self.counts[user] += 1
+        return sent
 
     def one(self, user: str | None = None, kind: str | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
         return super().one(user, "click", **fields)
@@ -243,7 +245,7 @@ def run(settings: Settings, contender: Contender, plan: Plan) -> Rival:
         events.close()
         progress.close()
     return Rival(
-        contender.name, contender.version, contender.told, plan.seed, sum(sent.values()), plan.kills, plan.wipes,
+        contender.name, contender.version, contender.description, plan.seed, sum(sent.values()), plan.kills, plan.wipes,
         supervisor.exits, verdict.lost, verdict.double, verdict.unshown, len(sent), verdict.users_wrong, caught_up,
         round(time.monotonic() - began, 1),
     )  # fmt: skip

@@ -6,16 +6,18 @@ import random
 import re
 import time
 from pathlib import Path
+from typing import Any, Final
 
-from deploy.clients import admin as topics
+from deploy.clients.admin import create as create_topics
 from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
 from tests.secured_kafka import KEY_PASSWORD, MECHANISMS, USERS, Right, SecuredKafka, password
+from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, read_all, until
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 0.5, "inference_timeout": 3.0}
+SECURED: Final[dict[str, Any]] = QUICK | {"heartbeat_interval": 0.5}
 PAYLOAD = "canary-payload"
 _ROW = re.compile(r"\| (\w+) \| (topic|group) (\S+) \| ([\w, ]+) \|")
 
@@ -40,18 +42,18 @@ def documented(settings: Settings) -> dict[str, list[Right]]:
 
 def prepare(kafka: SecuredKafka, name: str) -> Settings:
     """Topics of their own, and the documented rights -> the administrator's settings."""
-    settings = kafka.settings(prefix=f"{name}-", app_id=f"{name}-app", **QUICK)
-    topics.create(settings)
+    settings = kafka.settings(prefix=f"{name}-", app_id=f"{name}-app", **SECURED)
+    create_topics(settings)
     for user, rights in documented(settings).items():
         kafka.allow(user, *rights)
     return settings
 
 
 def as_user(kafka: SecuredKafka, user: str, settings: Settings, mechanism: str = "SCRAM-SHA-512") -> Settings:
-    return kafka.settings(user, mechanism, prefix=settings.prefix, app_id=settings.app_id, **QUICK)
+    return kafka.settings(user, mechanism, prefix=settings.prefix, app_id=settings.app_id, **SECURED)
 
 
-def worker(kafka: SecuredKafka, settings: Settings, bundles: Path, folder: Path, **more: object) -> WorkerProcess:
+def worker(kafka: SecuredKafka, settings: Settings, bundles: Path, folder: Path, **more: Any) -> WorkerProcess:
     given = {"bundles": bundles, "secrets": kafka.secrets("worker")} | more
     return WorkerProcess(settings, folder, **given)
 
@@ -65,15 +67,15 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
     (wrong / "freshet_sasl_password").write_text("canary-wrong-pw")
     (wrong / "freshet_ssl_keypassword").write_text(KEY_PASSWORD)
     mechanism = MECHANISMS[seed % 3]
-    cases: list[tuple[str, dict[str, object], dict[str, object], str]] = [
+    cases: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         ("password", {}, {"secrets": wrong}, "rejected the credentials"),
         ("expired", {"certificate": "expired"}, {}, "certificate has expired"),
         ("stranger", {"certificate": "stranger"}, {}, "mismatch"),
         ("unknown", {"certificate": "unknown"}, {}, "unable to get local issuer certificate"),
         ("plaintext", {"security_protocol": "PLAINTEXT"}, {"startup_timeout": 3.0}, "with PLAINTEXT"),
     ]
-    for name, values, more, said in cases:
-        settings = kafka.settings("worker", mechanism, **values, prefix=admin.prefix, app_id=admin.app_id, **QUICK)  # type: ignore[arg-type]
+    for name, values, more, message in cases:
+        settings = kafka.settings("worker", mechanism, **values, prefix=admin.prefix, app_id=admin.app_id, **SECURED)
         process = worker(kafka, settings, bundles, folder, **more)
         process.name, process.log = name, folder / f"{name}.log"
         process.start()
@@ -83,7 +85,7 @@ def refused_at_start(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int
             process.close()
         lines = [line for line in process.log.read_text().splitlines() if "waiting for a Kafka broker" not in line]
         assert len(lines) == 1, f"{name}: one clear line, not {lines}"
-        assert said in lines[0], name
+        assert message in lines[0], name
         assert "canary" not in lines[0], name
     note = f"{mechanism}; wrong password, expired, wrong host, unknown authority, no TLS: each exit 69 with its reason"
     record(Outcome(31, "refused at the start", seed, seconds=round(time.monotonic() - began, 1), note=note))
@@ -152,11 +154,15 @@ def revoked_at_work(kafka: SecuredKafka, bundles: Path, folder: Path, seed: int)
     finally:
         events.close()
         process.close()
-    common = {"events": events.sent, "repeats": report.replays, "seconds": round(time.monotonic() - began, 1)}
+    common: dict[str, Any] = {
+        "events": events.sent,
+        "repeats": report.replays,
+        "seconds": round(time.monotonic() - began, 1),
+    }
     note = f"{mechanism}; {operation} on {kind} {right.name.split('-', 1)[-1]} revoked: exit 69, named; given back: all made good"
-    record(Outcome(31, "ACL revoked at work", seed, restarts=1, note=note, **common))  # type: ignore[arg-type]
+    record(Outcome(31, "ACL revoked at work", seed, restarts=1, note=note, **common))
     note = f"{mechanism}; password, token, key and payload in no log, metric, page, header or command line"
-    record(Outcome(30, "canary secrets", seed, note=note, **common))  # type: ignore[arg-type]
+    record(Outcome(30, "canary secrets", seed, note=note, **common))
 
 
 def send_poison(events: Events) -> int:
@@ -188,10 +194,12 @@ def hidden(kafka: SecuredKafka, process: WorkerProcess, settings: Settings) -> N
         **{path: process.get(path)[1] for path in ("/", "/metrics", "/healthz", "/readyz", "/canary-none")},
     }
     assert shown["/metrics"]
-    letters = list(read_all(settings, settings.dead_letters_topic))
-    assert letters
-    for letter in letters:
-        shown["headers"] = shown.get("headers", "") + " ".join(f"{name}={value!r}" for name, value in letter.headers)
-    for place, text in shown.items():
+    dead_letters = list(read_all(settings, settings.dead_letters_topic))
+    assert dead_letters
+    for dead_letter in dead_letters:
+        shown["headers"] = shown.get("headers", "") + " ".join(
+            f"{name}={value!r}" for name, value in dead_letter.headers
+        )
+    for source, text in shown.items():
         for canary in canaries(kafka):
-            assert canary not in text, f"{canary[:20]}... in {place}"
+            assert canary not in text, f"{canary[:20]}... in {source}"

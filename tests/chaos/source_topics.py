@@ -6,16 +6,17 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 from kafka.structs import TopicPartition
 
-from deploy.clients import admin as topics
-from deploy.clients.admin import admin
+from deploy.clients.admin import admin, topics
+from deploy.clients.admin import create as create_topics
 from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, run
 from stream.settings import Settings
 from tests.chaos.outcomes import record
-from tests.chaos.steps import applied, loses_only, outcome, says
+from tests.chaos.steps import loses_only, outcome, says, send_kind
 from tests.worker_process import Events, WorkerProcess, slates, until
 
 KINDS = ("click", "rating", "comment")  # in the order of Settings.sources
@@ -32,41 +33,41 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int, *, run
     new = draw.choice((draw.randrange(1, old), draw.randrange(4 * old, 8 * old)))
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles, accept_loss=draw.random() < 0.5).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
         for one in KINDS:
-            _send(events, one, old)
-        applied(worker, 3 * old)
+            send_kind(events, one, old)
+        worker.wait_applied(3 * old)
         shown = until(lambda: (found := slates(settings)) and _named(found) == 3 * old and found, 10, "all is shown")
         if not running:
             assert worker.terminate() == 0
         remake(settings, topic)
         events.close()
         events = Events(settings, seed=seed + 1)
-        _send(events, kind, new)
+        send_kind(events, kind, new)
         if not running:
             worker.start()
         assert worker.wait(60) == 76, worker.tail()
         says(worker, topic)
         if running:  # it may have read on for the few seconds until it noticed
             shown = slates(settings)
-        assert told.start().wait(60) == 76, told.tail()
-        says(told, f"{topic} was recreated")
+        assert accepting.start().wait(60) == 76, accepting.tail()
+        says(accepting, f"{topic} was recreated")
         assert len(slates(settings)) == len(shown), "a record of the new topic is in a state"
         fresh = settings.model_copy(update={"app_id": f"{settings.app_id}-2"})
         remake(settings, settings.recommendations_topic)
-        topics.create(fresh)
+        create_topics(fresh)
         again = WorkerProcess(fresh, folder, "again", bundles=bundles).start().wait_ready()
-        applied(again, 2 * old + new)
+        again.wait_applied(2 * old + new)
         assert again.terminate() == 0
         report = run(fresh, wait=30)
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
         assert (report.applied, report.lost, report.double, report.uncovered) == (2 * old + new, 0, 0, 0)
     finally:
         events.close()
-        for process in (worker, told):
+        for process in (worker, accepting):
             process.close()
     how = "a running" if running else "a stopped"
     note = (
@@ -86,15 +87,15 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
     topic, kind = settings.sources[number], KINDS[number]
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         worker.wait_ready()
         before = draw.randrange(60, 120)
-        placed = _send(events, kind, before)
-        applied(worker, before)
+        placed = send_kind(events, kind, before)
+        worker.wait_applied(before)
         assert worker.terminate() == 0
-        missed = _send(events, kind, draw.randrange(60, 120))
+        missed = send_kind(events, kind, draw.randrange(60, 120))
         partition = draw.choice(sorted(placed.keys() & missed.keys()))
         committed, lost = placed[partition], draw.randint(1, missed[partition])
         with admin(settings) as client:
@@ -102,16 +103,16 @@ def expired(settings: Settings, bundles: Path, folder: Path, seed: int) -> None:
         worker.start()
         assert worker.wait(60) == 76, worker.tail()
         says(worker, f"{topic} partition {partition}", f"{committed} to {committed + lost - 1}")
-        told.start().wait_ready()
+        accepting.start().wait_ready()
         left = sum(missed.values()) - lost
-        applied(told, left)
-        assert told.metric("freshet_accepted_loss_records_total") == lost
-        assert told.terminate() == 0
+        accepting.wait_applied(left)
+        assert accepting.metric("freshet_accepted_loss_records_total") == lost
+        assert accepting.terminate() == 0
         report = loses_only(settings, TopicPartition(topic, partition), committed, lost, folder)
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()
     note = (
         f"{lost} of the {sum(missed.values())} {kind}s that came while the worker was down were deleted: 76, offsets named; "
         f"accept_loss: goes on, {lost} counted, the {left} that are left applied; verify names the range as lost"
@@ -123,7 +124,7 @@ def missing_or_unlike(settings: Settings, bundles: Path, folder: Path, seed: int
     """Fault 17: a topic is missing, then has another number of partitions than it should: the worker does not start, ends with
     78 and names it. Made as it should be, all is well."""
     began, draw = time.monotonic(), random.Random(seed)
-    topic = draw.choice(topics.topics(settings))
+    topic = draw.choice(topics(settings))
     wrong = draw.choice([count for count in range(1, 7) if count != topic.partitions])
     worker = WorkerProcess(settings, folder, bundles=bundles)
     with admin(settings) as client:
@@ -155,7 +156,7 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
     began, draw = time.monotonic(), random.Random(seed)
     count = settings.partitions + draw.randint(1, 4)
     items = settings.items_topic
-    every = [topic.name for topic in topics.topics(settings) if topic.name != items]
+    every = [topic.name for topic in topics(settings) if topic.name != items]
     grown = every if to_all else [draw.choice(settings.sources)]
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
@@ -163,17 +164,19 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         events.send_items()
         worker.wait_ready()
         events.send(200, rate=400)
-        applied(worker, 200)
+        worker.wait_applied(200)
         report = run(settings, wait=60)  # now: once all have grown, every user has another partition
         written = _ends(settings)
         with admin(settings) as client:
             client.create_partitions(dict.fromkeys(grown, count))
         assert worker.wait(60) == 78, worker.tail()
-        said = worker.lines()[-1]["message"]
-        noticed = [(f"{name} has partition ", f"{name} has {count} partitions") for name in grown]
+        message = worker.lines()[-1]["message"]
+        noticed: list[tuple[str, ...]] = [
+            (f"{name} has partition ", f"{name} has {count} partitions") for name in grown
+        ]
         if grown == [settings.sources[0]]:  # the others are measured by it
             noticed.append((f"{settings.sources[1]} has {settings.partitions} partitions, expected {count}",))
-        assert any(one in said for either in noticed for one in either), said
+        assert any(one in message for either in noticed for one in either), message
         if to_all:  # they fit together: only the states know better
             assert worker.start().wait(60) == 78, worker.tail()
             says(worker, f"the topics have {count} partitions, and had {settings.partitions}")
@@ -185,8 +188,8 @@ def partitions_added(settings: Settings, bundles: Path, folder: Path, seed: int,
         events.close()
         worker.close()
     after = _ends(settings)
-    assert {place: after[place] for place in written} == written, "written after the growth"
-    assert not any(end for place, end in after.items() if place not in written)
+    assert {tp: after[tp] for tp in written} == written, "written after the growth"
+    assert not any(end for tp, end in after.items() if tp not in written)
     assert (report.lost, report.double, report.uncovered, report.applied) == (0, 0, 0, 200)
     what = "every topic" if to_all else grown[0].removeprefix(settings.prefix)
     note = f"{what} grown from {settings.partitions} to {count} partitions: the running worker 78, named; at the next start 78"
@@ -198,7 +201,7 @@ def _ends(settings: Settings) -> dict[tuple[str, int], int]:
     log = KafkaLog(settings)
     try:
         outputs = (settings.changelog_topic, settings.recommendations_topic, settings.dead_letters_topic)
-        return {place: span.end for place, span in log.spans(outputs).items()}
+        return {tp: span.end for tp, span in log.spans(outputs).items()}
     finally:
         log.close()
 
@@ -207,31 +210,20 @@ def remake(settings: Settings, topic: str) -> None:
     """Delete a topic and make it as `freshet topics create` does."""
     with admin(settings) as client:
         client.delete_topics([topic])
-    until(lambda: topic in topics.create(settings), 20, f"{topic} recreated")
+    until(lambda: topic in create_topics(settings), 20, f"{topic} recreated")
 
 
-def _send(events: Events, kind: str, count: int) -> dict[int, int]:
-    """Send events of one kind -> partition: how many."""
-    futures = [events.put(*events.one(kind=kind)) for _ in range(count)]
-    events.producer.flush()
-    placed: dict[int, int] = {}
-    for future in futures:
-        partition = future.get(10).partition
-        placed[partition] = placed.get(partition, 0) + 1
-    return placed
-
-
-def _named(found: list[dict[str, object]]) -> int:
+def _named(found: list[dict[str, Any]]) -> int:
     """Events that slates name."""
-    return sum(len(slate["events"]) for slate in found)  # type: ignore[arg-type]
+    return sum(len(slate["events"]) for slate in found)
 
 
-def _refused(worker: WorkerProcess, said: str) -> None:
+def _refused(worker: WorkerProcess, message: str) -> None:
     """It does not start: 78, one line that says so."""
     known = len(worker.log.read_text().splitlines()) if worker.log.exists() else 0
     assert worker.start().wait(60) == 78, worker.tail()
     (line,) = worker.log.read_text().splitlines()[known:]
-    assert said in line, line
+    assert message in line, line
 
 
 def _all_is_well(settings: Settings, bundles: Path, folder: Path, seed: int) -> Report:
@@ -241,7 +233,7 @@ def _all_is_well(settings: Settings, bundles: Path, folder: Path, seed: int) -> 
         events.send_items()
         worker.wait_ready()
         events.send(200, rate=400)
-        applied(worker, 200)
+        worker.wait_applied(200)
         assert worker.terminate() == 0
     finally:
         events.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 from kafka.structs import TopicPartition
@@ -11,22 +12,21 @@ from kafka.structs import TopicPartition
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome
-from tests.worker_process import Events, WorkerProcess, until
-
-
-def applied(worker: WorkerProcess, count: int) -> None:
-    """Wait until as many events are applied in this life of the worker."""
-    until(
-        lambda: worker.runs() and worker.metric("freshet_events_total", outcome="applied") == count, 30,
-        lambda: f"{count} events applied; {worker.metric('freshet_events_total', outcome='applied'):g} are:\n{worker.tail()}",
-    )  # fmt: skip
+from tests.worker_process import Events, WorkerProcess
 
 
 def work(worker: WorkerProcess, events: Events, count: int) -> None:
     """Send and wait until as many more are applied."""
-    before = worker.metric("freshet_events_total", outcome="applied")
+    before = int(worker.applied())
     events.send(count, rate=600)
-    applied(worker, int(before) + count)
+    worker.wait_applied(before + count, 60)
+
+
+def send_kind(events: Events, kind: str, count: int) -> Counter[int]:
+    """Send events of one kind -> partition: how many."""
+    sends = [events.put(*events.one(kind=kind)) for _ in range(count)]
+    events.producer.flush()
+    return Counter(send.get(10).partition for send in sends)
 
 
 def says(worker: WorkerProcess, *words: str) -> None:
@@ -37,18 +37,18 @@ def says(worker: WorkerProcess, *words: str) -> None:
         assert word in last["message"], last
 
 
-def loses_only(settings: Settings, place: TopicPartition, first: int, lost: int, folder: Path) -> Report:
+def loses_only(settings: Settings, tp: TopicPartition, first: int, lost: int, folder: Path) -> Report:
     """`freshet verify` names the range of deleted records of `place` that begins at `first`, and nothing else; a ledger in
     `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted, no worker's."""
     ledger = folder / "deleted.jsonl"
-    said = {
-        "topic": place.topic,
-        "partition": place.partition,
+    fields = {
+        "topic": tp.topic,
+        "partition": tp.partition,
         "key": "deleted",
         "sha256": "00" * 32,
         "status": "acked",
     }
-    lines = (json.dumps(said | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
+    lines = (json.dumps(fields | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
     ledger.write_text("\n".join(lines))
     report = run(settings, wait=30, scope=Scope(ledger=ledger))
     assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]

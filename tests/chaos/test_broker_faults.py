@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import broker, source_topics
 from tests.failing_kafka import FailingKafka
+from tests.settings import SETTINGS, World
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)
 Failing = Callable[..., FailingKafka]
-World = Callable[..., Settings]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -66,20 +65,20 @@ def test_bad_lines(failing: Failing, bundles: Path, tmp_path: Path, seed: int) -
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("running", [False, True])
 def test_a_source_recreated(world: World, bundles: Path, tmp_path: Path, seed: int, running: bool) -> None:
-    source_topics.recreated(world(**broker.SETTINGS), bundles, tmp_path, seed, running=running)
+    source_topics.recreated(world(**SETTINGS), bundles, tmp_path, seed, running=running)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_source_records_expired(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    source_topics.expired(world(**broker.SETTINGS), bundles, tmp_path, seed)
+    source_topics.expired(world(**SETTINGS), bundles, tmp_path, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_topic_missing_or_unlike_the_others(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    source_topics.missing_or_unlike(world(**broker.SETTINGS), bundles, tmp_path, seed)
+    source_topics.missing_or_unlike(world(**SETTINGS), bundles, tmp_path, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("to_all", [False, True])
 def test_partitions_added_live(world: World, bundles: Path, tmp_path: Path, seed: int, to_all: bool) -> None:
-    source_topics.partitions_added(world(**broker.SETTINGS), bundles, tmp_path, seed, to_all=to_all)
+    source_topics.partitions_added(world(**SETTINGS), bundles, tmp_path, seed, to_all=to_all)

@@ -9,6 +9,7 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import cardinality
+from tests.settings import QUICK, SHORT_SESSION
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 SEEDS = range(5)
@@ -26,5 +27,5 @@ def test_hostile_text(world: Callable[..., Settings], bundles: Path, tmp_path: P
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_last_words(world: Callable[..., Settings], bundles: Path, tmp_path: Path, seed: int) -> None:
-    settings = world(partitions=2, session_timeout=3.0, heartbeat_interval=0.5, inference_timeout=1.5)
+    settings = world(**QUICK | SHORT_SESSION)
     cardinality.endings(settings, bundles, tmp_path, seed)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import gaps
+from tests.settings import World
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)
-World = Callable[..., Settings]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

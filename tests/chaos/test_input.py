@@ -3,20 +3,16 @@ places, forgeries, records on wrong partitions. `make chaos`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
+from tests.settings import SETTINGS, World
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
-
-World = Callable[..., Settings]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

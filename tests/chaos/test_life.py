@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from deploy.clients import admin
-from stream.settings import Settings, load
 from tests.chaos import life
+from tests.settings import SETTINGS, World, with_topics
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 SEEDS = range(5)
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
-World = Callable[..., Settings]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -36,6 +33,5 @@ def test_stops_during_start(world: World, bundles: Path, tmp_path: Path, seed: i
 @pytest.mark.parametrize("seed", SEEDS)
 def test_last_words(failing: Callable[..., Any], bundles: Path, tmp_path: Path, seed: int) -> None:
     kafka = failing()
-    settings = load(brokers=kafka.bootstrap, **SETTINGS)
-    admin.create(settings)
+    settings = with_topics(kafka.bootstrap, **SETTINGS)
     life.last_words(settings, bundles, tmp_path, seed, kafka)

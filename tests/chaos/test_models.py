@@ -10,10 +10,10 @@ import pytest
 from stream.inference import runtime
 from stream.settings import Settings
 from tests.chaos import gpu, models
+from tests.settings import SETTINGS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 SEEDS = range(5)
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 SCENARIOS = (
     models.damaged_bundle,
     models.no_gpu,

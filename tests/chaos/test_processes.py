@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import processes
 from tests.points import POINTS
+from tests.settings import SETTINGS, World
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 SEEDS = range(5)
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
-World = Callable[..., Settings]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -14,10 +14,10 @@ from tests.chaos import rivals
 from tests.chaos.outcomes import record
 from tests.chaos.rivals import QUIX_PYTHON, Contender, Plan
 from tests.rivals import quix, stock
+from tests.settings import SETTINGS, SHORT_SESSION
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)
-SETTINGS = {"partitions": 4, "session_timeout": 3.0, "heartbeat_interval": 0.5, "inference_timeout": 1.5}
 OFTEN = 0.5  # seconds: as often as freshet commits
 RIVALS = {
     "faust": partial(rivals.faust, guarantee="at-least-once", commit_interval=stock.DEFAULT_COMMIT_INTERVAL),
@@ -38,7 +38,7 @@ RIVALS = {
 def test_the_same_kills(world: Callable[..., Settings], bundles: Path, tmp_path: Path, seed: int, name: str) -> None:
     if name.startswith("quix") and not QUIX_PYTHON.exists():
         pytest.skip("no Quix Streams here; `make rivals` installs it")
-    settings = world(**SETTINGS)
+    settings = world(**SETTINGS | SHORT_SESSION)
     found = rivals.run(settings, _contender(name, settings, bundles, tmp_path), Plan(seed))
     record(found)
     if name == "freshet":

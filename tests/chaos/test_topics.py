@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import broker, deployments, topic_changes
 from tests.failing_kafka import FailingKafka
+from tests.settings import LONG_SESSION, World
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(5)
 Failing = Callable[..., FailingKafka]
-World = Callable[..., Settings]
-SETTINGS = broker.SETTINGS | {"session_timeout": 20.0}  # no lease is to run out here, however crowded the machine
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -23,34 +21,34 @@ SETTINGS = broker.SETTINGS | {"session_timeout": 20.0}  # no lease is to run out
 def test_another_prefix_with_the_same_app_id(
     world: World, bundles: Path, tmp_path: Path, seed: int, running: bool
 ) -> None:
-    deployments.same_app_id(world(**SETTINGS), bundles, tmp_path, seed, running=running)
+    deployments.same_app_id(world(**LONG_SESSION), bundles, tmp_path, seed, running=running)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_data_folder_of_another_cluster(
     world: World, failing: Failing, bundles: Path, tmp_path: Path, seed: int
 ) -> None:
-    settings = world(**SETTINGS)
-    other = broker.settings_for(failing(), **SETTINGS, prefix=settings.prefix, app_id=settings.app_id)
+    settings = world(**LONG_SESSION)
+    other = broker.settings_for(failing(), **LONG_SESSION, prefix=settings.prefix, app_id=settings.app_id)
     deployments.folder_of_another_cluster(settings, other, bundles, tmp_path, seed, killed=seed % 2 == 1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_data_folder_of_another_app_id(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    settings, other = world(**SETTINGS), world(**SETTINGS)
+    settings, other = world(**LONG_SESSION), world(**LONG_SESSION)
     deployments.folder_of_another_cluster(settings, other, bundles, tmp_path, seed, killed=seed % 2 == 1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_topic_of_the_worker_recreated(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    topic_changes.recreated(world(**SETTINGS), bundles, tmp_path, seed)
+    topic_changes.recreated(world(**LONG_SESSION), bundles, tmp_path, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_topic_of_the_worker_deleted(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    topic_changes.deleted(world(**SETTINGS), bundles, tmp_path, seed)
+    topic_changes.deleted(world(**LONG_SESSION), bundles, tmp_path, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_settings_of_topics_changed(world: World, bundles: Path, tmp_path: Path, seed: int) -> None:
-    topic_changes.settings_changed(world(**SETTINGS), bundles, tmp_path, seed)
+    topic_changes.settings_changed(world(**LONG_SESSION), bundles, tmp_path, seed)

@@ -9,9 +9,9 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import topk
+from tests.settings import SETTINGS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from deploy.clients import admin as topics
 from deploy.clients.admin import admin
+from deploy.clients.admin import mend as mend_topics
 from deploy.verify import run
 from stream.settings import Settings
 from tests.chaos.outcomes import Outcome, record
@@ -38,7 +38,7 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
     count = draw.randrange(100, 200)
     events = Events(settings, seed=seed)
     worker = WorkerProcess(settings, folder, bundles=bundles).start()
-    told = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, folder, bundles=bundles, accept_loss=True)
     try:
         events.send_items()
         work(worker.wait_ready(), events, count)
@@ -51,7 +51,7 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         if topic == settings.changelog_topic:
             assert worker.start().wait(60) == 76, worker.tail()
             says(worker, topic, "--accept-loss")
-            after = told
+            after = accepting
         if topic == settings.items_topic:
             events.send_items(ITEMS)
         known = {(slate["user"], slate["seq"]) for slate in slates(settings)}
@@ -64,7 +64,7 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         assert after.terminate() == 0
     finally:
         events.close()
-        for process in (worker, told):
+        for process in (worker, accepting):
             process.close()
     report = run(settings, wait=30)
     name = topic.removeprefix(settings.prefix)
@@ -136,15 +136,15 @@ def settings_changed(settings: Settings, bundles: Path, folder: Path, seed: int)
         events.send_items()
         work(worker.wait_ready(), events, count)
         changed = time.monotonic()
-        said = _change(settings, live)
+        message = _change(settings, live)
         assert worker.wait(NOTICED) == 78, worker.tail()
         noticed = time.monotonic() - changed
-        says(worker, said, "expected", "freshet topics mend")
+        says(worker, message, "expected", "freshet topics mend")
         also = _change(settings, before)
         assert worker.start().wait(60) == 78, worker.tail()
-        for one in (said, also):
+        for one in (message, also):
             assert one in worker.tail(1), worker.tail()
-        assert len(topics.mend(settings)) == 2
+        assert len(mend_topics(settings)) == 2
         work(worker.start().wait_ready(), events, count)
         assert worker.terminate() == 0
     finally:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from stream.catalogue.popularity import ANYONE
@@ -15,7 +16,7 @@ from stream.settings import Settings
 from tests.chaos.trial import Trial
 from tests.contract.test_bundle import resealed
 from tests.padding import as_exported_before, padded
-from tests.worker_process import read_all, until
+from tests.worker_process import WorkerProcess, read_all, until
 
 ITEMS = 50
 
@@ -35,11 +36,7 @@ def few_left(settings: Settings, bundles: Path, folder: Path, seed: int) -> None
         events.producer.flush()
         trial.works(500)
         for worker in trial.workers:
-            until(
-                lambda one=worker: one.metric("freshet_catalogue_items", state="live") == 5,
-                20,
-                f"{worker.name} has 5 live items",
-            )
+            until(partial(has_live, worker, 5), 20, f"{worker.name} has 5 live items")
         for number in range(40):  # users who have had nothing
             trial.traffic.put(*events.one(user=f"new{number}", kind="click"))
         trial.works(300)
@@ -47,14 +44,18 @@ def few_left(settings: Settings, bundles: Path, folder: Path, seed: int) -> None
     for record in read_all(settings, settings.recommendations_topic):
         if record.key == ANYONE.encode():
             continue
-        places = json.loads(record.value)["items"]
-        lengths[len(places)] += 1
-        names = {place["item"] for place in places}
-        assert len(names) == len(places), places
-        assert names <= {f"item-{number + 1}" for number in range(ITEMS)}, places
-        assert all(abs(place["score"]) < 1e6 for place in places), places
+        items = json.loads(record.value)["items"]
+        lengths[len(items)] += 1
+        names = {item["item"] for item in items}
+        assert len(names) == len(items), items
+        assert names <= {f"item-{number + 1}" for number in range(ITEMS)}, items
+        assert all(abs(item["score"]) < 1e6 for item in items), items
     few = sum(lengths[length] for length in range(1, settings.slate_size))
     assert min(lengths[0], few, lengths[settings.slate_size]) > 0, lengths
+
+
+def has_live(worker: WorkerProcess, items: int) -> bool:
+    return worker.metric("freshet_catalogue_items", state="live") == items
 
 
 def padding(bundles: Path, own: Path, *, before: bool) -> None:

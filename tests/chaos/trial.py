@@ -213,7 +213,7 @@ class Trial:
         """Every supervised worker is ready."""
         for worker in self.workers:
             if worker.name not in self.down:
-                until(partial(self.ready, worker), seconds, lambda w=worker: f"{w.name} ready:\n{w.tail()}")
+                until(partial(self.ready, worker), seconds, partial(worker.awaited, "ready"))
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum over the workers that answer."""
@@ -281,10 +281,10 @@ class Trial:
         return Scope(ledger=self.folder / "ledger.jsonl", data_dirs=folders)
 
     def _hold(self, report: Report, acked: int) -> None:
-        said = "\n".join(str(violation) for violation in report.violations[:5])
-        assert report.kinds == self.foreign, f"expected {dict(self.foreign)}, {dict(report.kinds)}:\n{said}"
+        violations = "\n".join(str(violation) for violation in report.violations[:5])
+        assert report.kinds == self.foreign, f"expected {dict(self.foreign)}, {dict(report.kinds)}:\n{violations}"
         assert report.exit_code == (1 if self.foreign else 0), (
-            f"exit code {report.exit_code}, {dict(report.kinds)}:\n{said}"
+            f"exit code {report.exit_code}, {dict(report.kinds)}:\n{violations}"
         )
         assert (report.lost, report.double, report.uncovered, report.pending) == (0, 0, 0, 0)
         assert report.conserved

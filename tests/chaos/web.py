@@ -9,7 +9,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def abuse(settings: Settings, bundles: Path, folder: Path, seed: int, connection
         worker = trial.workers[0]
         address = ("127.0.0.1", worker.port())
         before = resident_mib(worker.process.pid)
-        kinds = [
+        kinds: list[Callable[[], None]] = [
             lambda: bodies(address, megabytes),
             lambda: long_heads(address),
             lambda: verbs_and_paths(address, trial.draw),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +16,10 @@ import pytest
 from confluent_kafka import Producer
 from kafka import KafkaProducer
 
-from deploy.clients import admin
 from deploy.clients.murmur2 import murmur2
 from deploy.verify import run
-from stream.settings import Settings, load
+from stream.settings import Settings
+from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.xdist_group("clients")]
@@ -74,10 +73,7 @@ CLIENTS: Final[dict[str, Callable[[Settings, Lines], None]]] = {
 
 @pytest.fixture(scope="module")
 def settings(kafka: Any) -> Settings:
-    name = uuid.uuid4().hex[:8]
-    made = load(brokers=kafka.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", partitions=PARTITIONS)
-    admin.create(made)
-    return made
+    return with_own_topics(kafka.bootstrap, partitions=PARTITIONS)
 
 
 @pytest.fixture(scope="module")

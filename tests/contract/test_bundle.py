@@ -39,7 +39,7 @@ def replace(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def resealed(folder: Path, change: Callable[[dict[str, Any]], None] | None = None, **files: bytes) -> Path:
+def resealed(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None, /, **files: bytes) -> Path:
     """Another valid-looking bundle: files replaced (`step_onnx=...`) and the manifest made to fit them."""
     manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
     for name, content in files.items():
@@ -77,10 +77,10 @@ def test_the_published_bundle_loads(bundles: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
-@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
-def test_one_flipped_bit_anywhere(copy: Path, name: str, place: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_one_flipped_bit_anywhere(copy: Path, name: str, share: float) -> None:
     content = bytearray((copy / name).read_bytes())
-    content[int(place * (len(content) - 1))] ^= 1
+    content[int(share * (len(content) - 1))] ^= 1
     replace(copy / name, bytes(content))
     with pytest.raises(BundleError, match=name):
         load(copy)
@@ -284,7 +284,7 @@ def test_manifests_that_do_not_fit(copy: Path, change: Callable[[dict[str, Any]]
 
 def test_golden_vectors_that_do_not_fit(copy: Path) -> None:
     file = io.BytesIO()
-    np.savez(file, **{"step.h": np.zeros(3)})
+    np.savez(file, allow_pickle=False, **{"step.h": np.zeros(3)})
     with pytest.raises(BundleError, match=r"golden.npz: does not fit"):
         opened(resealed(copy, golden_npz=file.getvalue()))
 

@@ -84,4 +84,5 @@ def models_query(served: tuple[Bundle, Models, Catalogue], batch: UserBatch) -> 
     bias[len(bundle.items) :] = 0
     none = np.empty((0, 2), np.int64), np.empty((0, 3), np.int64)
     scores, rows = models.score(batch.state.h[None], items, bias, *none, np.ones(1, np.int64), bundle.item_dim)
-    return scores[0][np.argsort(rows[0])]
+    query: np.ndarray = scores[0][np.argsort(rows[0])]
+    return query

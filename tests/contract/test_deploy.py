@@ -206,7 +206,7 @@ def test_prometheus_scrapes_the_port_that_the_image_listens_on() -> None:
 
 def test_image_runs_without_root_and_is_watched() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
-    final = lines[max(place for place, line in enumerate(lines) if line.startswith("FROM ")) :]
+    final = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM ")) :]
     users = [line.split()[1] for line in final if line.startswith("USER ")]
     assert users
     assert users[-1] not in ("root", "0")
@@ -230,7 +230,7 @@ def test_serving_lock_is_the_part_of_the_lock_that_serving_needs() -> None:
     heavy = {"torch", "transformers", "onnx", "onnxscript", "polars", "triton", "matplotlib", "pytest"}
     assert not heavy & set(serving)
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted = {name[0] for one in declared if (name := re.match(r"[A-Za-z0-9._-]+", one))}
+    wanted = {found[0] for one in declared if (found := re.match(r"[A-Za-z0-9._-]+", one))}
     assert wanted - set(serving) == set(), "run the uv command in docs/operations.md again"
     blocks = (DEPLOY / "serving.lock").read_text().split("\n")
     assert not [line for line in blocks if line.startswith(("--index", "--find", "-i "))]

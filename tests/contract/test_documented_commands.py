@@ -30,7 +30,7 @@ def lines() -> set[str]:
 def test_command_exists(line: str) -> None:
     words = shlex.split(line)[1:]
     command: Any = typer.main.get_command(app)
-    used = []
+    used: list[str] = []
     while hasattr(command, "commands") and words:
         name = words.pop(0)
         if name not in command.commands:

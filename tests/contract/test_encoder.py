@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from models.network.text import TextEncoder
-from stream.inference.bundle import Bundle, current, load
-from stream.inference.text_encoder import Encoder, open_encoder
+from stream.inference.bundle import Bundle
+from stream.inference.text_encoder import Encoder
 from tests.bundles import tiny_run
 
 TEXTS = (
@@ -23,16 +21,6 @@ TEXTS = (
     " \t\n",
     "\x00\x01 control \u200b characters",
 )
-
-
-@pytest.fixture(scope="module")
-def bundle(bundles: Path) -> Bundle:
-    return load(current(bundles))
-
-
-@pytest.fixture(scope="module")
-def encoder(bundle: Bundle) -> Encoder:
-    return open_encoder(bundle, "cpu")
 
 
 def test_vectors_are_those_that_training_saw(encoder: Encoder) -> None:

@@ -19,7 +19,7 @@ from export.publish import build, publish
 from stream.catalogue.catalogue import Catalogue
 from stream.core.fold import apply_events, rank
 from stream.inference import runtime
-from stream.inference.bundle import Bundle, current, load
+from stream.inference.bundle import Bundle, load
 from stream.inference.masking import MASKED, settle
 from stream.inference.models import CELLS, SCORED, open_models, users_at_once
 from tests.bundles import text_onnx, tiny_run
@@ -33,11 +33,6 @@ GRAPHS: dict[str, Callable[[bytes], bytes]] = {
     "as CUDA answers": padded,
     OLD: lambda score: padded(as_exported_before(score)),
 }
-
-
-@pytest.fixture(scope="module")
-def bundle(bundles: Path) -> Bundle:
-    return load(current(bundles))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +93,7 @@ def test_padding_is_no_recommendation(bundle: Bundle) -> None:
     snapshot = Catalogue(bundle, lambda _: np.empty((0, bundle.item_dim), np.float32)).snapshot
     batch = apply_events(b"u", 0, None, [], ("clicks", "ratings", "comments"), bundle.state_model, bundle.hidden)
     (slate,) = rank([batch], models, snapshot, 8, filter_seen=True)
-    assert [(place.item, place.score) for place in slate] == [("item-7", 1.5), ("item-3", 0.25)]
+    assert [(scored.item, scored.score) for scored in slate] == [("item-7", 1.5), ("item-3", 0.25)]
 
 
 @pytest.mark.parametrize(
@@ -147,18 +142,18 @@ sys.exit(__main__.main())
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "last_line"),
     [
         (["nobody"], 0, "1 passed, 0 failed on cpu"),
         (["nobody", "fails"], 1, "one that fails: as it should\n1 passed, 1 failed on cpu"),
         (["no such case"], 1, "0 passed, 0 failed on cpu"),
     ],
 )
-def test_the_script_needs_only_what_serves(bundle: Bundle, words: list[str], code: int, said: str) -> None:
+def test_the_script_needs_only_what_serves(bundle: Bundle, words: list[str], code: int, last_line: str) -> None:
     command = [sys.executable, "-c", BARE, "--provider", "cpu", "--bundle", str(bundle.folder), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout.endswith(said + "\n")
+    assert done.stdout.endswith(last_line + "\n")
     assert done.stdout.startswith("provider cpu, the processor, ONNX Runtime ")
 
 

@@ -148,8 +148,8 @@ def test_the_same_states_as_in_training(world: World) -> None:
         return {batch.user.decode(): batch.state for batch in batches}
 
     found = fold(own)
-    for place, user in enumerate(rows.users):
-        assert np.abs(found[user].h.astype(np.float32) - expected[place]).max() < 4e-3
+    for row, user in enumerate(rows.users):
+        assert np.abs(found[user].h.astype(np.float32) - expected[row]).max() < 4e-3
         comments = [recent for recent in found[user].recents() if recent.behaviour == 2]
         assert all(math.isnan(recent.value) for recent in comments), "the record keeps what was sent, not what was read"
     for mine in own.values():
@@ -170,7 +170,7 @@ def test_the_run_keeps_its_reader(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda about: about.pop("reading"), r"extra \['rating.onnx'\]"),
         (lambda about: about["files"].pop(RATING), r"missing \['rating.onnx'\]"),
@@ -178,7 +178,7 @@ def test_the_run_keeps_its_reader(world: World, tmp_path: Path) -> None:
     ],
 )
 def test_half_a_reader_is_refused(
-    world: World, tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
+    world: World, tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     import json
     from hashlib import sha256
@@ -189,7 +189,7 @@ def test_half_a_reader_is_refused(
     folder = tmp_path / sha256(raw).hexdigest()
     folder.mkdir()
     (folder / MANIFEST).write_bytes(raw)
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         load(folder)
 
 

@@ -83,9 +83,9 @@ def test_movielens_served_as_trained(movielens: Path, tmp_path: Path) -> None:
     slates = dict(zip(own, rank(batches, models, catalogue.snapshot, TOP, filter_seen=True), strict=True))
 
     shared = 0
-    for place, user in enumerate(rows.users):
-        line = scores[place]
-        line[rows.item[rows.starts[place] : rows.starts[place + 1]]] = -np.inf
+    for index, user in enumerate(rows.users):
+        line = scores[index]
+        line[rows.item[rows.starts[index] : rows.starts[index + 1]]] = -np.inf
         best = np.argsort(-line, kind="stable")[:TOP]
         slate = slates[user.encode()]
         assert [one.score for one in slate] == pytest.approx(line[best].tolist(), abs=5e-2)

@@ -54,7 +54,7 @@ class World(NamedTuple):
 def acting(data: DataSet) -> DataSet:
     """Two clicks in three say what the user did, one of them a thing that the network does not know."""
     names = ("purchase", "", "skip", "share", "")
-    drawn = [names[(7 * place) % 5] for place in range(len(data.events))]
+    drawn = [names[(7 * row) % 5] for row in range(len(data.events))]
     clicked = pl.when(pl.col("behaviour") == CLICK).then(pl.Series("action", drawn)).otherwise(pl.lit(""))
     return replace(data, events=data.events.with_columns(action=clicked))
 
@@ -135,12 +135,12 @@ def test_the_same_states_and_slates(world: World) -> None:
     found = served(world)
     assert set(found) == set(rows.users)
     shared = 0
-    for place, user in enumerate(rows.users):
+    for index, user in enumerate(rows.users):
         batch, slate = found[user]
-        own = scores[place].copy()
-        own[rows.item[rows.starts[place] : rows.starts[place + 1]]] = -math.inf
+        own = scores[index].copy()
+        own[rows.item[rows.starts[index] : rows.starts[index + 1]]] = -math.inf
         best: Any = np.argsort(-own, kind="stable")[:TOP]
-        expected_h = h[place].numpy()
+        expected_h = h[index].numpy()
         assert np.abs(batch.state.h.astype(np.float32) - expected_h).max() < 4e-3, "float16 after each event, no more"
         assert [one.score for one in slate] == pytest.approx(own[best].tolist(), abs=2e-2)
         shared += len({ids[row - 1] for row in best} & {one.item for one in slate})

@@ -65,14 +65,14 @@ def test_a_row_gives_the_same_bits_in_any_batch_and_place(bundle: Bundle, models
     total = 300
     rows, h, c = some_rows(bundle, total)
     alone = [
-        models.step(InputRows(*(part[i : i + 1] for part in rows)), h[i : i + 1], c[i : i + 1]) for i in range(total)
+        models.step(InputRows._make(part[i : i + 1] for part in rows), h[i : i + 1], c[i : i + 1]) for i in range(total)
     ]
     h_alone = np.concatenate([pair[0] for pair in alone]).view(np.uint16)
     c_alone = np.concatenate([pair[1] for pair in alone]).view(np.uint16)
     random = np.random.default_rng(1)
     for size in range(1, total + 1):
         chosen = random.permutation(total)[:size]
-        h_next, c_next = models.step(InputRows(*(part[chosen] for part in rows)), h[chosen], c[chosen])
+        h_next, c_next = models.step(InputRows._make(part[chosen] for part in rows), h[chosen], c[chosen])
         assert np.array_equal(h_next.view(np.uint16), h_alone[chosen]), size
         assert np.array_equal(c_next.view(np.uint16), c_alone[chosen]), size
 
@@ -85,7 +85,7 @@ def test_long_histories_stay_equal_in_batches_and_alone(bundle: Bundle, models: 
         rows, _, _ = some_rows(bundle, users, seed=event)
         h, c = models.step(rows, h, c)
         for user in range(users):
-            singles[user] = models.step(InputRows(*(part[user : user + 1] for part in rows)), *singles[user])
+            singles[user] = models.step(InputRows._make(part[user : user + 1] for part in rows), *singles[user])
     assert np.array_equal(h, np.concatenate([single[0] for single in singles]))
     assert np.array_equal(c, np.concatenate([single[1] for single in singles]))
     assert np.abs(h).max() > 0.01
@@ -165,7 +165,8 @@ def test_a_score_does_not_depend_on_the_batch(bundle: Bundle, models: Models) ->
         mine = recent[recent[:, 0] == user] * (0, 1, 1)
         pairs = hidden[user : user + 1] * (0, 1)
         alone = models.score(h[user : user + 1], bundle.items, bias, pairs, mine, count[user : user + 1], 10)
-        assert slates_apart(*alone, *(part[user : user + 1] for part in together)) < 1e-5
+        scores, rows = together
+        assert slates_apart(*alone, scores[user : user + 1], rows[user : user + 1]) < 1e-5
 
 
 def test_odd_requests_never_raise(bundle: Bundle, models: Models) -> None:

@@ -35,9 +35,9 @@ def test_a_test_is_run_by_one_target(marked: tuple[str, ...], target: str) -> No
 def test_faults_are_not_among_the_tests_of_every_change() -> None:
     """By pytest's own choice of the modules that break something."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", expressions()["test"], "tests/integration"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200).stdout
-    assert "test_worker.py::" in said
-    assert not re.findall(r"test_(?:faults_\w+|mutants|alerts|rivals|loss)\.py::", said)
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200).stdout
+    assert "test_worker.py::" in listed
+    assert not re.findall(r"test_(?:faults_\w+|mutants|alerts|rivals|loss)\.py::", listed)
 
 
 # What stands in for make: the targets' names as they are called, and a closing line of pytest for the two with tests.

@@ -14,21 +14,21 @@ from models.training.run import load_run
 
 CHECK = """
 import torch
-from torch import distributed, nn
-from models.training import distributed as devices
-with devices.together() as writes:
-    torch.manual_seed(devices.rank())
+from torch import nn
+from models.training import distributed
+with distributed.together() as writes:
+    torch.manual_seed(distributed.rank())
     network, rows = nn.Linear(3, 1), torch.arange(18.0).reshape(6, 3) ** 0.5
     with torch.no_grad():
         [parameter.fill_(0.5) for parameter in network.parameters()]
     own = rows[:2] if writes else rows[2:]
     network(own).square().mean().backward()
-    devices.share_gradients(network, len(own))
+    distributed.share_gradients(network, len(own))
     shared = network.weight.grad.clone()
     network.zero_grad()
     network(rows).square().mean().backward()
     torch.testing.assert_close(shared, network.weight.grad)
-    assert devices.agreed(devices.rank() + 7) == 7
+    assert distributed.agreed(distributed.rank() + 7) == 7
 """
 
 

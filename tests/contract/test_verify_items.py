@@ -5,26 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy.verify.recompute import Items
 from stream.catalogue.catalogue import Catalogue
-from stream.inference.bundle import Bundle, current, load
-from stream.inference.text_encoder import Encoder, open_encoder
+from stream.inference.bundle import Bundle
+from stream.inference.text_encoder import Encoder
 from tests.unit.synthetic import NOW, Row
-
-
-@pytest.fixture(scope="module")
-def bundle(bundles: Path) -> Bundle:
-    return load(current(bundles))
-
-
-@pytest.fixture(scope="module")
-def encoder(bundle: Bundle) -> Encoder:
-    return open_encoder(bundle, "cpu")
 
 
 def records(seed: int) -> Iterator[Row]:

@@ -13,15 +13,11 @@ import sys
 import tempfile
 import time
 import traceback
-import uuid
 from pathlib import Path
 
-from deploy.clients import admin
 from deploy.embedded_kafka import EmbeddedKafka, jars
-from stream.settings import load
 from tests.chaos import gpu
-
-SETTINGS = {"partitions": 4, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
+from tests.settings import SETTINGS, with_own_topics
 
 
 def main() -> int:
@@ -42,19 +38,17 @@ def main() -> int:
     ):
         for seed in chosen.seeds:
             for scenario in wanted:
-                name = uuid.uuid4().hex[:8]
-                settings = load(brokers=broker.bootstrap, prefix=f"{name}-", app_id=f"{name}-app", **SETTINGS)
-                admin.create(settings)
-                folder = Path(below) / name
+                settings = with_own_topics(broker.bootstrap, **SETTINGS)
+                folder = Path(below) / settings.app_id
                 folder.mkdir()
                 began = time.monotonic()
                 try:
                     scenario(settings, chosen.bundles, folder, seed)
-                    said = "pass"
+                    result = "pass"
                 except Exception:
                     traceback.print_exc()
-                    failed, said = failed + 1, "FAIL"
-                print(f"{said} {time.monotonic() - began:5.1f} s  {scenario.__name__} seed {seed}", flush=True)
+                    failed, result = failed + 1, "FAIL"
+                print(f"{result} {time.monotonic() - began:5.1f} s  {scenario.__name__} seed {seed}", flush=True)
     return 1 if failed else 0
 
 

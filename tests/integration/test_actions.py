@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, Scope, run
 from stream.core.state import Interest, decode
 from stream.settings import Settings
 from tests.bundles import tiny_bundle
-from tests.worker_process import Events, WorkerProcess, environment, read_all, until
+from tests.worker_process import Events, WorkerProcess, all_committed, environment, read_all
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 READ = ("purchase", "skip")
-SAID = ("purchase", None, "skip", "share", None)
+ACTIONS = ("purchase", None, "skip", "share", None)
 """What clicks say in turn; the bundle does not know `share`."""
 EVENTS = 300
 USERS = 10
@@ -38,21 +37,18 @@ def served(settings: Settings, bundles: Path, folder: Path, mutant: str = "") ->
     """Have a worker take in EVENTS clicks and ratings, and stop it."""
     worker = WorkerProcess(settings, folder, bundles=bundles, mutant=mutant)
     events = Events(settings, seed=1, users=USERS)
-    log = KafkaLog(settings)
     try:
         events.send_items()
         for number in range(EVENTS):
-            said = SAID[number % len(SAID)]
+            action = ACTIONS[number % len(ACTIONS)]
             rated = number % 7 == 0
-            fields = {} if rated or said is None else {"action": said}
+            fields = {} if rated or action is None else {"action": action}
             events.put(*events.one(kind="rating" if rated else "click", **fields))
         events.producer.flush()
         worker.start()
-        ends = {place: span.end for place, span in log.spans(settings.sources).items() if span.end}
-        until(lambda: worker.runs() and ends.items() <= log.committed().items(), 240, "everything committed")
+        all_committed(settings, worker, 240)
         assert worker.terminate() == 0
     finally:
-        log.close()
         worker.close()
         events.close()
     return worker

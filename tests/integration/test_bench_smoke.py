@@ -106,7 +106,7 @@ def test_both_fences_refuse_a_late_write(
 def test_the_log_that_verify_is_measured_on(world: Callable[..., Settings]) -> None:
     settings = world(partitions=2)
     made = asyncio.run(verify.write(settings, 2000, users=50))
-    found = verify.judge(settings, [])
+    found = verify.run_verify(settings, [])
     assert (found["exit_code"], found["applied"], found["states"]) == (0, 2000, made.states)
     assert found["wall_seconds"] > 0
     assert found["peak_mib"] > 10

@@ -27,7 +27,7 @@ from tests.worker_process import environment, until
 pytestmark = pytest.mark.integration
 
 
-def freshet(*words: str | Path, settings: Settings | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def freshet(*words: str | Path, settings: Settings | None = None, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does; nothing that it says may be a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *map(str, words)],
@@ -117,8 +117,8 @@ def test_storage_that_cannot_be_formatted_is_named(home: Path) -> None:
 
 def test_a_download_that_fails_is_named(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), nowhere)
-    direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "")
+    proxies: dict[str, Any] = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), nowhere)
+    direct: dict[str, Any] = dict.fromkeys(("NO_PROXY", "no_proxy"), "")
     done = freshet("broker", "start", "--dir", tmp_path / "kafka", HOME=str(tmp_path), **proxies, **direct)
     refused(done, 69, "cannot be fetched", "is there a network?")
 
@@ -230,13 +230,13 @@ def test_settings_that_do_not_fit_are_named_and_mended(world: Callable[..., Sett
              settings.changelog_topic: {"cleanup.policy": "compact,delete", "min.insync.replicas": "2"}}  # fmt: skip
     with admin.admin(settings) as client:
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, *one) for one in wrong.items()])
-    said = [
+    messages = [
         f"topic {topic} has {name}={value}, expected"
         for topic, changed in wrong.items()
         for name, value in changed.items()
         if (topic, name) != (settings.sources[0], "retention.ms")  # it counts only where the policy deletes
     ]
-    refused(freshet("topics", "check", settings=settings), 78, *said, "`freshet topics mend` sets it")
+    refused(freshet("topics", "check", settings=settings), 78, *messages, "`freshet topics mend` sets it")
     changed = json.loads(freshet("topics", "mend", "--json", settings=settings).stdout)["changed"]
     assert {line.partition(" -> ")[0] for line in changed} == {
         f"{topic} {name}: {value}" for topic, found in wrong.items() for name, value in found.items()

@@ -63,9 +63,9 @@ def test_of_two_starts_at_once_one_runs_and_the_other_says_so(kafka: Any, tmp_pa
     home = tmp_path / "kafka"
     both = [begin(home), begin(home)]
     try:
-        said = [one.communicate(timeout=120) for one in both]
+        outputs = [one.communicate(timeout=120) for one in both]
         assert sorted(one.returncode for one in both) == [0, 69]
-        (refusal,) = [err for one, (_, err) in zip(both, said, strict=True) if one.returncode]
+        (refusal,) = [err for one, (_, err) in zip(both, outputs, strict=True) if one.returncode]
         assert refusal.startswith("freshet: ")
         assert refusal.count("\n") == 1
         assert "is currently starting a broker in" in refusal or "is already running" in refusal

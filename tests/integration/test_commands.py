@@ -92,8 +92,8 @@ def test_a_dead_letter_is_corrected_and_sent_back(command: Command, worker: Work
     report = command.json("verify", "--wait", "30")
     assert (report["ok"], report["input"], report["dead_letters"], report["applied"]) == (True, 2, 2, 0)
 
-    letters = command.json("deadletters", "list")["letters"]
-    assert {(letter["stage"], letter["reason"], letter["field"]) for letter in letters} == {
+    dead_letters = command.json("deadletters", "list")["letters"]
+    assert {(dead_letter["stage"], dead_letter["reason"], dead_letter["field"]) for dead_letter in dead_letters} == {
         ("validate", "wrong_type", "value"),
         ("key", "null_key", "user"),
     }
@@ -140,26 +140,26 @@ def test_a_data_folder_as_traffic(command: Command, settings: Settings, tmp_path
         )
     )
     (folder / "items.jsonl").write_text('{"item": "i1", "title": "One"}\n')
-    said = command.json("replay", str(folder), "--limit", "15", "--rate", "100")
-    assert (said["items"], said["events"]) == (1, 15)
-    assert said["seconds"] >= 0.13
+    replayed = command.json("replay", str(folder), "--limit", "15", "--rate", "100")
+    assert (replayed["items"], replayed["events"]) == (1, 15)
+    assert replayed["seconds"] >= 0.13
     records = list(read_all(settings, settings.sources[0]))
     assert len(records) == 15
     assert all(json.loads(record.value)["user"].encode() == record.key for record in records)
     report = command.json("verify", code=3)  # no worker has run: nothing can be said yet
     assert report["pending"] == 15
-    said = command.json("replay", str(folder))  # the rest of it, and nothing twice
-    assert (said["events"], said["already"]) == (5, 15)
+    replayed = command.json("replay", str(folder))  # the rest of it, and nothing twice
+    assert (replayed["events"], replayed["already"]) == (5, 15)
     assert command.json("replay", str(folder))["events"] == 0
     records = list(read_all(settings, settings.sources[0]))
     assert sorted(json.loads(record.value)["item"] for record in records) == sorted(f"i{n}" for n in range(20))
     command.run("send", "item", "--item", "i1", "--remove")
-    said = command.json("replay", str(folder))
-    assert (said["items"], said["items_otherwise"]) == (0, {"i1": "removed"})
+    replayed = command.json("replay", str(folder))
+    assert (replayed["items"], replayed["items_otherwise"]) == (0, {"i1": "removed"})
     assert "1 item was there already; 1 of them is removed" in command.run("replay", str(folder)).stdout
     assert [record.value for record in read_all(settings, settings.items_topic) if record.key == b"i1"][-1] is None
-    said = command.json("replay", str(folder), "--again")
-    assert (said["items"], said["events"]) == (1, 20)
+    replayed = command.json("replay", str(folder), "--again")
+    assert (replayed["items"], replayed["events"]) == (1, 20)
 
 
 def test_a_file_with_one_bad_line_sends_nothing(command: Command, settings: Settings, tmp_path: Path) -> None:

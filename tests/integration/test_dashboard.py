@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from stream.settings import load
 from tests.prometheus import DEPLOY, RULES, Prometheus, binary
+from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, until
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "freshet.json").read_text())
@@ -35,11 +35,8 @@ QUERIES = [
 @pytest.fixture(scope="module")
 def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with half a minute of a worker's life in it: clicks, ratings, comments and dead letters."""
-    from deploy.clients import admin
-
     binary()
-    settings = load(brokers=kafka.bootstrap, prefix="dashboard-", app_id="dashboard-app", bundles=bundles)
-    admin.create(settings)
+    settings = with_own_topics(kafka.bootstrap, bundles=bundles)
     events = Events(settings)
     events.send_items([*(f"item-{number}" for number in range(1, 51)), *(f"i{number}" for number in range(25))])
     events.producer.send(settings.items_topic, key=b"bad", value=b"{")
@@ -57,7 +54,7 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
             events.producer.send(settings.sources[0], key=b"x", value=b"not json")
         events.producer.flush()
         sent = events.sent
-        until(lambda: worker.metric("freshet_events_total", outcome="applied") == sent, 60, "all events are applied")
+        worker.wait_applied(sent, 60)
         until(
             lambda: (
                 sum(float(one["value"][1]) for one in served.query('freshet_events_total{outcome="applied"}')) == sent

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ KEYS = [
     "source", "events", "warmup", "applied", "lost", "double", "uncovered", "p50_ms", "p99_ms", "hit10",
     "hit10_popularity", "hit10_interval",
 ]  # fmt: skip
-WORLD = {"users": 30, "items": 80, "events": 60}
+WORLD: dict[str, Any] = {"users": 30, "items": 80, "events": 60}
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,9 @@ def stopped(home: Path) -> bool:
 @pytest.mark.timeout(240)
 def test_from_data_to_the_last_line(data: Path, home: Path) -> None:
     process = demo(data, home)
-    said, _ = process.communicate(timeout=220)
-    assert process.returncode == 0, said
-    name, _, last = said.splitlines()[-1].partition(" ")
+    output, _ = process.communicate(timeout=220)
+    assert process.returncode == 0, output
+    name, _, last = output.splitlines()[-1].partition(" ")
     assert name == "demo:"
     found = json.loads(last)
     split = split_last(generate(**WORLD))
@@ -93,9 +94,9 @@ def test_whoever_leaves_in_the_middle_leaves_nothing_behind(
         if line.startswith("warm-up"):
             process.send_signal(number)
             break
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == code, said
-    assert "Traceback" not in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
     assert stopped(home)
 
 
@@ -108,11 +109,11 @@ def test_worker_that_dies_ends_the_demo_with_one_line(data: Path, home: Path) ->
         if line.startswith("warm-up"):
             os.kill(worker(process.pid), signal.SIGKILL)
             break
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 70, said
-    assert "freshet: the worker ended with exit code -9" in said
-    assert "Traceback" not in said
-    assert "demo: {" not in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 70, output
+    assert "freshet: the worker ended with exit code -9" in output
+    assert "Traceback" not in output
+    assert "demo: {" not in output
     assert not EmbeddedKafka(run_folder(home) / "kafka").pid
 
 

@@ -10,6 +10,7 @@ import pytest
 from stream.settings import Settings
 from tests.chaos import broker, source_topics
 from tests.failing_kafka import FailingKafka
+from tests.settings import SETTINGS
 
 pytestmark = pytest.mark.integration
 
@@ -23,8 +24,8 @@ def test_the_broker_stands_still_for_longer_than_the_lease(
 def test_a_source_is_recreated_under_a_running_worker(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path
 ) -> None:
-    source_topics.recreated(world(**broker.SETTINGS), bundles, tmp_path, 1, running=True)
+    source_topics.recreated(world(**SETTINGS), bundles, tmp_path, 1, running=True)
 
 
 def test_every_topic_gets_more_partitions(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
-    source_topics.partitions_added(world(**broker.SETTINGS), bundles, tmp_path, 1, to_all=True)
+    source_topics.partitions_added(world(**SETTINGS), bundles, tmp_path, 1, to_all=True)

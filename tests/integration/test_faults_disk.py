@@ -9,14 +9,14 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import disk
+from tests.settings import QUICK, SETTINGS
 
 pytestmark = pytest.mark.integration
-QUICK = {"session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
 def test_cut_and_missing_files(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
-    disk.lost_files(world(partitions=4, **QUICK), bundles, tmp_path, seed=0)
+    disk.lost_files(world(**SETTINGS), bundles, tmp_path, seed=0)
 
 
 def test_changelog_cut_off(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
-    disk.cut_changelog(world(partitions=2, **QUICK), bundles, tmp_path, seed=0, count=600)
+    disk.cut_changelog(world(**QUICK), bundles, tmp_path, seed=0, count=600)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import gaps
+from tests.settings import World
 
 pytestmark = pytest.mark.integration
-World = Callable[..., Settings]
 
 
 def test_unread_records_are_deleted_under_a_running_worker(world: World, bundles: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import confluent_kafka as confluent
@@ -17,10 +18,10 @@ from stream.core.decoder import EventDecoder
 from stream.settings import Settings
 from tests.chaos import forgeries, identities
 from tests.chaos import input as inputs
+from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, all_committed, slates, until
 
 pytestmark = pytest.mark.integration
-QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
 def test_only_poison(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
@@ -47,6 +48,17 @@ def test_misplaced(world: Callable[..., Settings], bundles: Path, tmp_path: Path
     inputs.misplaced(world(**QUICK), bundles, tmp_path, seed=0, kills=1, workers=1, rate=50)
 
 
+def placed_on(partition: int, key: bytes) -> int:
+    """Wherever the key belongs."""
+    return partition
+
+
+def verified(settings: Settings, worker: WorkerProcess) -> bool:
+    """All is committed, and `freshet verify` finds nothing wrong."""
+    all_committed(settings, worker)
+    return run(settings).exit_code == 0
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_misplaced_records_that_are_read_again(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path, gone: bool
@@ -60,12 +72,12 @@ def test_misplaced_records_that_are_read_again(
     worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
     try:
         for partition, count in ((1 - home, 3), (home, 100)):
-            events.partition = lambda key, partition=partition: partition  # type: ignore[misc]
+            events.partition = partial(placed_on, partition)
             for _ in range(count):
                 events.put(*events.one(user=user, kind="click"))
             events.producer.flush()
             all_committed(settings, worker)
-        until(lambda: all_committed(settings, worker) is None and run(settings).exit_code == 0, 60, worker.tail)
+        until(partial(verified, settings, worker), 60, worker.tail)
         assert max(slate["seq"] for slate in slates(settings, user)) == 103
         assert worker.terminate() == 0
         if gone:
@@ -74,9 +86,9 @@ def test_misplaced_records_that_are_read_again(
             admin.close()
         else:
             consumer = KafkaConsumer(group_id=settings.app_id, enable_auto_commit=False, **client_arguments(settings))
-            places = [TopicPartition(topic, partition) for topic in settings.sources for partition in range(2)]
-            consumer.assign(places)
-            consumer.commit({place: OffsetAndMetadata(0, "", -1) for place in places})
+            tps = [TopicPartition(topic, partition) for topic in settings.sources for partition in range(2)]
+            consumer.assign(tps)
+            consumer.commit({tp: OffsetAndMetadata(0, "", -1) for tp in tps})
             consumer.close()
         worker.start().wait_ready()
         events.put(*events.one(user=user, kind="click"))

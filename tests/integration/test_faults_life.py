@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stream.settings import Settings
 from tests.chaos import life
+from tests.settings import QUICK, World
 
 pytestmark = pytest.mark.integration
-QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
-World = Callable[..., Settings]
 
 
 def test_nothing_stands(world: World, bundles: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from stream.settings import Settings
 from tests.chaos import models
+from tests.settings import QUICK
 
 pytestmark = pytest.mark.integration
-QUICK = {"partitions": 2, "session_timeout": 6.0, "heartbeat_interval": 1.0, "inference_timeout": 3.0}
 
 
 def test_damaged_bundle(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:

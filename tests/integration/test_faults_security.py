@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from deploy.clients import admin as topics
+from deploy.clients.admin import check as check_topics
 from deploy.clients.log_reader import KafkaLog
 from deploy.clients.producer import Producer
 from deploy.clients.slate_reader import SlateReader
@@ -46,7 +46,7 @@ def test_a_right_is_revoked_at_work(secured: SecuredKafka, bundles: Path, tmp_pa
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_every_mechanism_with_both_libraries(secured: SecuredKafka, admin: Settings, mechanism: str) -> None:
     settings = security.as_user(secured, "worker", admin, mechanism)
-    assert topics.check(settings, worker=True).partitions == admin.partitions
+    assert check_topics(settings, worker=True).partitions == admin.partitions
 
     async def partitions() -> set[int]:
         consumer = AIOKafkaConsumer(settings.items_topic, **consumer_arguments(settings))
@@ -67,16 +67,16 @@ def test_a_worker_without_any_of_its_rights_is_told_which(secured: SecuredKafka,
         secured.revoke("worker", right)
         try:
             with pytest.raises(BrokerError, match=rf"{right.kind} {right.name}: .*\b{right.operation}\b"):
-                topics.check(settings, worker=True)
+                check_topics(settings, worker=True)
         finally:
             secured.allow("worker", right)
-    topics.check(settings, worker=True)
+    check_topics(settings, worker=True)
 
 
 def without(secured: SecuredKafka, user: str, right: Right) -> BrokerError:
     """What the user's client says where it lacks the right."""
     name = right.name.split("-")[0]
-    settings = secured.settings(user, prefix=f"{name}-", app_id=f"{name}-app", **security.QUICK)
+    settings = secured.settings(user, prefix=f"{name}-", app_id=f"{name}-app", **security.SECURED)
     secured.revoke(user, right)
     try:
         with pytest.raises(BrokerError) as raised:
@@ -109,7 +109,7 @@ def use(settings: Settings, user: str, right: Right) -> None:
 @pytest.mark.parametrize("user", ["producer", "consumer", "verifier", "operator"])
 def test_every_other_client_needs_each_of_its_rights(secured: SecuredKafka, admin: Settings, user: str) -> None:
     for right in security.documented(admin)[user]:
-        settings = secured.settings(user, "SCRAM-SHA-256", prefix=admin.prefix, app_id=admin.app_id, **security.QUICK)
+        settings = secured.settings(user, "SCRAM-SHA-256", prefix=admin.prefix, app_id=admin.app_id, **security.SECURED)
         use(settings, user, right)
         error = without(secured, user, right)
         assert right.name in str(error), error

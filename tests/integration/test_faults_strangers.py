@@ -15,6 +15,7 @@ from kafka.structs import OffsetAndMetadata
 from deploy.clients.arguments import client_arguments
 from deploy.verify import run
 from stream.settings import Settings
+from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
 pytestmark = pytest.mark.integration
@@ -28,7 +29,7 @@ class Played:
         self.events = Events(settings, seed=7)
         self.events.send_items()
         self.worker = WorkerProcess(settings, folder, bundles=bundles)
-        self.place = TopicPartition(settings.sources[0], 0)
+        self.tp = TopicPartition(settings.sources[0], 0)
 
     def clicks(self, count: int, user: str = "ada") -> None:
         for _ in range(count):
@@ -37,14 +38,11 @@ class Played:
 
     def applied(self, count: int) -> None:
         """By the process that runs now."""
-        until(
-            lambda: self.worker.metric("freshet_events_total", outcome="applied") == count, 60,
-            lambda: f"{count} events applied:\n{self.worker.tail()}",
-        )  # fmt: skip
+        self.worker.wait_applied(count, 60)
 
     def last_line(self) -> str:
-        (said,) = [line["message"] for line in self.worker.lines() if line["level"] == "CRITICAL"]
-        return str(said)
+        (message,) = [line["message"] for line in self.worker.lines() if line["level"] == "CRITICAL"]
+        return str(message)
 
     def warned(self, what: str) -> bool:
         self.worker.runs()
@@ -53,7 +51,7 @@ class Played:
 
 @pytest.fixture
 def played(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> Iterator[Played]:
-    quick = world(partitions=1, session_timeout=6.0, heartbeat_interval=1.0, inference_timeout=3.0)
+    quick = world(**QUICK | {"partitions": 1})
     made = Played(quick, bundles, tmp_path)
     try:
         yield made
@@ -110,16 +108,16 @@ def test_offsets_that_somebody_moved_are_refused_and_nothing_is_lost(played: Pla
     assert worker.terminate() == 0
     played.clicks(20)
     with admin_of(settings) as admin:
-        admin.alter_group_offsets(settings.app_id, {played.place: OffsetAndMetadata(25, "")})
+        admin.alter_group_offsets(settings.app_id, {played.tp: OffsetAndMetadata(25, "")})
         worker.start()
         assert worker.wait(60) == 76
-        said = played.last_line()
+        message = played.last_line()
         assert (
-            f"{played.place.topic} partition 0: offset 25 of the group {settings.app_id} was not committed by a worker"
-            in said
+            f"{played.tp.topic} partition 0: offset 25 of the group {settings.app_id} was not committed by a worker"
+            in message
         )
         # as long as the worker's session lasts the group counts as subscribed
-        until(lambda: _deleted(admin, settings, played.place), 60, "the group's offsets of the topic are deleted")
+        until(lambda: _deleted(admin, settings, played.tp), 60, "the group's offsets of the topic are deleted")
     worker.start().wait_ready()
     played.applied(20)
     report = run(settings, wait=30)
@@ -127,9 +125,9 @@ def test_offsets_that_somebody_moved_are_refused_and_nothing_is_lost(played: Pla
     assert worker.terminate() == 0
 
 
-def _deleted(admin: KafkaAdminClient, settings: Settings, place: TopicPartition) -> bool:
-    found = admin.delete_group_offsets(settings.app_id, [place])
-    return bool(found[place] is NoError)
+def _deleted(admin: KafkaAdminClient, settings: Settings, tp: TopicPartition) -> bool:
+    found = admin.delete_group_offsets(settings.app_id, [tp])
+    return bool(found[tp] is NoError)
 
 
 def test_a_stranger_in_the_group_is_named_and_the_worker_joins_once_it_is_gone(played: Played) -> None:
@@ -142,7 +140,7 @@ def test_a_stranger_in_the_group_is_named_and_the_worker_joins_once_it_is_gone(p
         }
     )  # fmt: skip
     try:
-        stranger.subscribe([played.place.topic])
+        stranger.subscribe([played.tp.topic])
         until(lambda: stranger.poll(0.2) or stranger.assignment(), 60, "the stranger has the group")
         worker.start()
         until(

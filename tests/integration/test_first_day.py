@@ -103,7 +103,7 @@ class Folder:
 
     def ready(self, log: Path) -> bool:
         assert all(worker.poll() is None for worker in self.workers), log.read_text()
-        return any(line.get("message") == "worker is ready" for line in said(log))
+        return any(line.get("message") == "worker is ready" for line in log_lines(log))
 
     def close(self) -> None:
         for worker in self.workers:
@@ -113,7 +113,7 @@ class Folder:
         )
 
 
-def said(log: Path) -> list[dict[str, str]]:
+def log_lines(log: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
@@ -157,7 +157,7 @@ def test_from_an_empty_folder_to_a_slate(folder: Folder) -> None:
     takes = [
         line["message"]
         for log in logs
-        for line in said(log)
+        for line in log_lines(log)
         if " taken" in line["message"] or "; this one uses " in line["message"]
     ]
     assert any("uses data/worker-2" in one for one in takes), takes

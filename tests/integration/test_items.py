@@ -18,7 +18,7 @@ from stream.core.errors import BrokerError, TopologyError
 from stream.inference.bundle import current, load
 from stream.inference.text_encoder import Encoder, open_encoder
 from stream.settings import Settings
-from stream.settings import load as settings_of
+from stream.settings import load as load_settings
 
 pytestmark = pytest.mark.integration
 WAIT = 20.0
@@ -166,7 +166,7 @@ def test_a_missing_topic_is_named(world: Callable[..., Settings], bundles: Path,
 
 def test_a_broker_that_does_not_answer(bundles: Path, encoder: Encoder) -> None:
     async def follow() -> None:
-        await ItemsFollower(settings_of(brokers="127.0.0.1:1"), catalogue_of(bundles, encoder)).start()
+        await ItemsFollower(load_settings(brokers="127.0.0.1:1"), catalogue_of(bundles, encoder)).start()
 
     with pytest.raises(BrokerError):
         asyncio.run(follow())

@@ -31,7 +31,8 @@ def as_long(user: str) -> bytes:
     return struct.pack(">q", int(user))
 
 
-CASES = {
+Encode = Callable[[str], bytes]
+CASES: dict[str, tuple[list[str], Encode, Encode, str]] = {
     # the setting, users, how the producer writes them, how another one does, and what its dead letter says
     "json": ([f"k\u00e4ufer-{n}" for n in range(USERS)], as_json, str.encode, "utf8"),
     "long": ([str((-1) ** n * n**9) for n in range(2, USERS + 2)], as_long, as_json, "json"),
@@ -81,9 +82,9 @@ def test_from_such_keys_to_verified_slates(
             found = {(record.key, record.partition) for record in read_all(settings, topic)}
             assert {(serializer(user), homes[user]) for user in users} <= found
 
-        (letter,) = command.json("deadletters", "list")["letters"]
-        assert letter["reason"] == "key_mismatch"
-        assert f'set key = "{named}" (FRESHET_KEY)' in letter["message"]
+        (dead_letter,) = command.json("deadletters", "list")["letters"]
+        assert dead_letter["reason"] == "key_mismatch"
+        assert f'set key = "{named}" (FRESHET_KEY)' in dead_letter["message"]
         fixed = tmp_path / "fix.jsonl"
         assert command.json("deadletters", "fix", str(fixed), "--all", "--key-from-user")["refused"] == 0
         assert command.json("deadletters", "redrive", "--corrected", str(fixed))["sent"] == 1
@@ -99,13 +100,13 @@ def test_from_such_keys_to_verified_slates(
 
 def is_refused_with_another_setting(settings: Settings, bundles: Path, folder: Path, stack: ExitStack) -> None:
     """A worker with an empty folder reads the states back, is refused, and holds all of them once its setting is right."""
-    said = f'key: found "utf8", expected "{settings.key}"'
+    message = f'key: found "utf8", expected "{settings.key}"'
     wrong = WorkerProcess(settings, folder, "w2", bundles=bundles, key="utf8").start()
     stack.callback(wrong.close)
     assert wrong.wait(120) == 78, wrong.tail()
-    assert said in wrong.lines()[-1]["message"]
+    assert message in wrong.lines()[-1]["message"]
     assert f"FRESHET_KEY={settings.key}" in wrong.lines()[-1]["message"]
-    assert said in Command(settings.model_copy(update={"key": "utf8"})).run("verify", code=78).stderr
+    assert message in Command(settings.model_copy(update={"key": "utf8"})).run("verify", code=78).stderr
     right = WorkerProcess(settings, folder, "w2", bundles=bundles).start()
     stack.callback(right.close)
     right.wait_ready()

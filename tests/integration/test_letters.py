@@ -13,8 +13,8 @@ from confluent_kafka import Message, Producer  # it sends null headers, which ka
 
 from deploy.clients.murmur2 import murmur2
 from deploy.verify import run
-from stream.core import state as interest
 from stream.core.origin import ORIGINAL_RECORD_HEADER
+from stream.core.state import Interest, decode
 from stream.settings import Settings
 from tests.integration.test_commands import Command
 from tests.worker_process import Events, WorkerProcess, environment, read_all, slates, until
@@ -64,21 +64,21 @@ class Desk:
         assert report.exit_code == 0, [str(violation) for violation in report.violations[:5]]
         return report
 
-    def state(self, user: str) -> interest.Interest:
+    def state(self, user: str) -> Interest:
         """The user's newest durable state."""
         found = [
             record.value
             for record in read_all(self.settings, self.settings.changelog_topic)
             if record.key == user.encode()
         ]
-        return interest.decode(found[-1])
+        return decode(found[-1])
 
     def statuses(self, *words: str, code: int = 0) -> dict[str, str]:
         """Source -> what `redrive` says of it."""
-        said = self.command.json("deadletters", "redrive", *words, code=code)
-        return {letter["source"]: letter["status"] for letter in said["letters"]}
+        report = self.command.json("deadletters", "redrive", *words, code=code)
+        return {dead_letter["source"]: dead_letter["status"] for dead_letter in report["letters"]}
 
-    def letters(self, *words: str) -> list[Body]:
+    def dead_letters(self, *words: str) -> list[Body]:
         found: list[Body] = self.command.json("deadletters", "list", *words)["letters"]
         return found
 
@@ -90,7 +90,7 @@ def desk(settings: Settings, worker: WorkerProcess) -> Desk:
     return made
 
 
-def identity(state: interest.Interest) -> tuple[int, bytes, bytes, bytes, bytes]:
+def identity(state: Interest) -> tuple[int, bytes, bytes, bytes, bytes]:
     """All of a state but its fence, which a duplicate moves."""
     return state.seq, state.chain, state.h.tobytes(), state.c.tobytes(), state.recent
 
@@ -108,15 +108,15 @@ def test_from_poison_to_slate_and_never_twice(desk: Desk, tmp_path: Path) -> Non
     assert (before.applied, before.dead_letters) == (1, 5)
 
     # list, count, show
-    rows = desk.letters()
+    rows = desk.dead_letters()
     assert {"/".join(row[name] for name in ("topic", "partition", "offset")) for row in rows} == {
         *places,
         keyless,
         hopeless,
     }
-    assert len(desk.letters("--reason", "missing_field", "--limit", "2")) == 2
-    assert desk.letters("--until", "1h") == []
-    assert len(desk.letters("--since", "1h", "--oldest")) == 5
+    assert len(desk.dead_letters("--reason", "missing_field", "--limit", "2")) == 2
+    assert desk.dead_letters("--until", "1h") == []
+    assert len(desk.dead_letters("--since", "1h", "--oldest")) == 5
     summary = desk.command.json("deadletters", "list", "--summary")
     assert {(kind["reason"], kind["letters"]) for kind in summary["kinds"]} == {
         ("missing_field", 3), ("null_key", 1), ("malformed_json", 1),
@@ -134,8 +134,8 @@ def test_from_poison_to_slate_and_never_twice(desk: Desk, tmp_path: Path) -> Non
 
     # fix and replay
     file = tmp_path / "fix.jsonl"
-    said = desk.command.json("deadletters", "fix", str(file), "--reason", "missing_field", "--rename", "movie=item")
-    assert (said["letters"], said["refused"]) == (3, 0)
+    report = desk.command.json("deadletters", "fix", str(file), "--reason", "missing_field", "--rename", "movie=item")
+    assert (report["letters"], report["refused"]) == (3, 0)
     assert file.stat().st_mode & 0o077 == 0
     desk.command.run("deadletters", "fix", str(file), "--all", code=2)  # it may hold corrections
     corrected = ("--corrected", str(file))
@@ -181,7 +181,7 @@ def test_what_was_sent_back_and_fails_again_is_still_the_same_event(desk: Desk, 
     wider.run("deadletters", "redrive", "--corrected", str(file))
     report = desk.settled()
     assert (report.applied, report.dead_letters) == (0, 2)
-    second = next(row for row in desk.letters() if row["offset"] != first.rpartition("/")[2])
+    second = next(row for row in desk.dead_letters() if row["offset"] != first.rpartition("/")[2])
     place = "/".join(second[name] for name in ("topic", "partition", "offset"))
     assert desk.command.json("deadletters", "show", place)["origin"] == first
     right = tmp_path / "right.jsonl"
@@ -197,7 +197,7 @@ def test_what_was_sent_back_and_fails_again_is_still_the_same_event(desk: Desk, 
     assert (report.applied, report.duplicates) == (1, 1)
 
 
-HOSTILE = [
+HOSTILE: list[list[tuple[str, bytes | None]]] = [
     [(ORIGINAL_RECORD_HEADER, b"")],
     [(ORIGINAL_RECORD_HEADER, None)],
     [(ORIGINAL_RECORD_HEADER, b"\xff/\x00/\x1b[31m")],
@@ -206,7 +206,7 @@ HOSTILE = [
     [(ORIGINAL_RECORD_HEADER, b"%s/0/00")],
     [(ORIGINAL_RECORD_HEADER, b"%s/0/99999999999999999999")],
     [(ORIGINAL_RECORD_HEADER, b"%s/0/0\r\n")],
-    [("x", b"y")] * 500 + [(ORIGINAL_RECORD_HEADER, b"?")],
+    [*[("x", b"y")] * 500, (ORIGINAL_RECORD_HEADER, b"?")],
     [("\u202e\x00", None), ("", b"")],
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from deploy.clients.arguments import client_arguments
 from stream.settings import Settings
 from tests.chaos.source_topics import remake
-from tests.worker_process import Events, WorkerProcess, until
+from tests.worker_process import Events, WorkerProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -27,7 +27,7 @@ def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings],
         for _ in range(20):
             events.put(*events.one(kind="click"))
         events.producer.flush()
-        until(lambda: worker.metric("freshet_events_total", outcome="applied") == 20, 30, "20 events applied")
+        worker.wait_applied(20)
         assert worker.terminate() == 0
         for _ in range(30):
             events.put(*events.one(kind="click"))
@@ -35,14 +35,14 @@ def test_a_committed_offset_below_the_logs_start(world: Callable[..., Settings],
         admin.delete_records({TopicPartition(clicks, 0): 35})
         worker.start()
         assert worker.wait(60) == 76
-        said = [line for line in worker.lines() if line["level"] == "CRITICAL"]
-        assert len(said) == 1
-        assert f"{clicks} partition 0" in said[0]["message"]
-        assert "20 to 34" in said[0]["message"]
-        told = WorkerProcess(settings, tmp_path, bundles=bundles, accept_loss=True).start().wait_ready()
-        until(lambda: told.metric("freshet_events_total", outcome="applied") == 15, 30, "the 15 events that are left")
-        assert told.metric("freshet_accepted_loss_records_total") == 15
-        assert told.terminate() == 0
+        criticals = [line for line in worker.lines() if line["level"] == "CRITICAL"]
+        assert len(criticals) == 1
+        assert f"{clicks} partition 0" in criticals[0]["message"]
+        assert "20 to 34" in criticals[0]["message"]
+        accepting = WorkerProcess(settings, tmp_path, bundles=bundles, accept_loss=True).start().wait_ready()
+        accepting.wait_applied(15)  # those that are left
+        assert accepting.metric("freshet_accepted_loss_records_total") == 15
+        assert accepting.terminate() == 0
     finally:
         admin.close()
         events.close()
@@ -53,22 +53,22 @@ def test_an_emptied_changelog(world: Callable[..., Settings], bundles: Path, tmp
     settings = world(partitions=1)
     worker = WorkerProcess(settings, tmp_path, bundles=bundles).start().wait_ready()
     events = Events(settings, seed=5)
-    told = WorkerProcess(settings, tmp_path, "told", bundles=bundles, accept_loss=True)
+    accepting = WorkerProcess(settings, tmp_path, "accepting", bundles=bundles, accept_loss=True)
     try:
         events.put(*events.one(kind="click"))
         events.producer.flush()
-        until(lambda: worker.metric("freshet_events_total", outcome="applied") == 1, 30, "applied")
+        worker.wait_applied(1)
         assert worker.terminate() == 0
         remake(settings, settings.changelog_topic)
         rmtree(worker.data_dir)
         worker.start()
         assert worker.wait(60) == 76
-        (said,) = [line for line in worker.lines() if line["level"] == "CRITICAL"]
-        assert f"{settings.changelog_topic} partition 0 is empty" in said["message"]
-        told.start().wait_ready()
-        assert told.metric("freshet_accepted_loss_records_total") == 1
-        assert told.terminate() == 0
+        (criticals,) = [line for line in worker.lines() if line["level"] == "CRITICAL"]
+        assert f"{settings.changelog_topic} partition 0 is empty" in criticals["message"]
+        accepting.start().wait_ready()
+        assert accepting.metric("freshet_accepted_loss_records_total") == 1
+        assert accepting.terminate() == 0
     finally:
         events.close()
         worker.close()
-        told.close()
+        accepting.close()

@@ -18,16 +18,11 @@ import pytest
 from deploy.clients.log_reader import KafkaLog
 from deploy.verify import Report, Scope, run
 from stream.settings import Settings
+from tests.settings import QUICK
 from tests.worker_process import Events, WorkerProcess, all_committed, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
-QUICK = {
-    "partitions": 2,
-    "session_timeout": 6.0,  # nobody starts a worker again that ends because the machine stood still for longer
-    "heartbeat_interval": 1.0,
-    "inference_timeout": 3.0,
-    "micro_batch": 64,
-}
+SMALL_BATCHES = QUICK | {"micro_batch": 64}
 EVENTS = 2500
 USERS = 30
 NEWCOMER = "newcomer"  # an item that the bundle does not know: its vector comes from its text
@@ -60,10 +55,10 @@ class Sending(Events):
         self.producer.flush()
         with ledger.open("a") as out:
             for name, topic, message, future in sent:
-                place = future.get(10)
+                metadata = future.get(10)
                 line = {
-                    "id": name, "topic": topic, "partition": place.partition, "offset": place.offset, "key": message["user"],
-                    "sha256": sha256(json.dumps(message).encode()).hexdigest(), "status": "acked",
+                    "id": name, "topic": topic, "partition": metadata.partition, "offset": metadata.offset,
+                    "key": message["user"], "sha256": sha256(json.dumps(message).encode()).hexdigest(), "status": "acked",
                 }  # fmt: skip
                 out.write(json.dumps(line) + "\n")
 
@@ -102,7 +97,7 @@ def work(
 
 
 def test_the_unmutated_worker_is_green(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
-    settings = world(**QUICK)
+    settings = world(**SMALL_BATCHES)
     report = work(settings, bundles, tmp_path, "unmutated")
     assert report.violations == []
     assert report.exit_code == 0
@@ -155,14 +150,14 @@ def _parts_are_green(settings: Settings) -> None:
 def test_a_mutant_is_red(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, kind: str, crashes: bool
 ) -> None:
-    report = work(world(**QUICK), bundles, tmp_path, mutant, crashes=crashes)
+    report = work(world(**SMALL_BATCHES), bundles, tmp_path, mutant, crashes=crashes)
     assert report.exit_code == 1
     assert kind in report.kinds, report.violations
     assert set(report.kinds) <= CONSEQUENCES | {kind, "store"} | BESIDES.get(mutant, set()), report.violations
 
 
 @pytest.mark.parametrize(
-    ("mutant", "said"),
+    ("mutant", "message"),
     [
         ("forgets_seen", r"the \d+ seen items are not those of its events, which are \d+"),
         ("muddles_recent", "the recent events are not those applied last"),
@@ -170,17 +165,17 @@ def test_a_mutant_is_red(
     ids=["forgets_seen", "muddles_recent"],
 )
 def test_a_memory_that_is_wrong_is_red(
-    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, said: str
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, message: str
 ) -> None:
     """Everything else of such a state is right, and so is every slate: `state` says more than one thing, so its words count."""
-    report = work(world(**QUICK), bundles, tmp_path, mutant)
+    report = work(world(**SMALL_BATCHES), bundles, tmp_path, mutant)
     assert report.exit_code == 1
     assert set(report.kinds) == {"state"}, report.violations
-    assert all(re.fullmatch(said, violation.message) for violation in report.violations), report.violations
+    assert all(re.fullmatch(message, violation.message) for violation in report.violations), report.violations
 
 
 def test_rocksdb_before_the_changelog_is_red(world: Callable[..., Settings], bundles: Path, tmp_path: Path) -> None:
     """Killed between, it goes on from a state that nobody else can ever read; when the disk is lost, that is lost with it."""
-    report = work(world(**QUICK), bundles, tmp_path, "disk_first", crashes=True, loses_disk=True)
+    report = work(world(**SMALL_BATCHES), bundles, tmp_path, "disk_first", crashes=True, loses_disk=True)
     assert report.exit_code == 1
     assert {"slate-state", "lost"} & set(report.kinds), report.violations

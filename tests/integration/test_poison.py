@@ -18,6 +18,7 @@ from stream.core.messages import SOURCE_TOPICS
 from stream.settings import Settings
 from tests.chaos import input as inputs
 from tests.poison import KEY, NOW, ODD, OLDEST, POISON, body
+from tests.settings import QUICK
 
 PARTITIONS = 4
 SCALE = (0.5, 5.0)
@@ -28,7 +29,7 @@ SCALE = (0.5, 5.0)
 def test_poison_is_set_aside_and_everything_else_applied(
     world: Callable[..., Settings], bundles: Path, tmp_path: Path
 ) -> None:
-    settings = world(partitions=2, session_timeout=6.0, heartbeat_interval=1.0, inference_timeout=3.0)
+    settings = world(**QUICK)
     inputs.poison(settings, bundles, tmp_path, seed=5, rounds=1, workers=1, kill=False, rate=100)
 
 
@@ -65,7 +66,7 @@ def test_mispartitioned_means_not_where_kafka_python_puts_it(world: Callable[...
     settings = world(partitions=2)
     producer = KafkaProducer(**client_arguments(settings))
     try:
-        place = producer.send(settings.sources[0], key=KEY, value=body()).get(20)
-        assert place.partition == murmur2(KEY) % settings.partitions
+        metadata = producer.send(settings.sources[0], key=KEY, value=body()).get(20)
+        assert metadata.partition == murmur2(KEY) % settings.partitions
     finally:
         producer.close()

@@ -19,6 +19,7 @@ import pytest
 
 from deploy.verify import run as verify
 from stream.settings import Settings
+from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, until
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +56,7 @@ def worker(
     kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Settings, WorkerProcess]]:
     """One ready worker, items item-1 to item-50 live."""
-    from deploy.clients import admin
-    from stream.settings import load
-
-    settings = load(brokers=kafka.bootstrap, prefix="readme-", app_id="readme-app", bundles=bundles)
-    admin.create(settings)
+    settings = with_own_topics(kafka.bootstrap, bundles=bundles)
     events = Events(settings)
     events.send_items(f"item-{number}" for number in range(1, 51))
     events.close()
@@ -75,7 +72,9 @@ def worker(
 def test_send_an_event_and_read_the_slate(client: str, worker: tuple[Settings, WorkerProcess], tmp_path: Path) -> None:
     settings, _ = worker
     out = run(adapted(example(client), settings), tmp_path)
-    items, latency = re.fullmatch(r"(\[.*\]) (\d+) ms\n", out).groups()  # type: ignore[union-attr]
+    printed = re.fullmatch(r"(\[.*\]) (\d+) ms\n", out)
+    assert printed, out
+    items, latency = printed.groups()
     slate = ast.literal_eval(items)
     assert len(slate) == settings.slate_size
     assert len(set(slate)) == settings.slate_size

@@ -42,9 +42,9 @@ def test_the_worker_hits_as_often_as_the_harness_says(data: DataSet, tmp_path: P
     assert code == 0
 
     (folder,) = tmp_path.glob("trained-*")
-    said = evaluate(data, Question(run=load_run(folder)), TextEncoder())
-    evaluated = said["models"]["freshet"]["test"]["HR@10"]
-    print(f"HR@10 of {said['judged']} choices: served {served.hit10:.5f}, evaluated {evaluated:.5f}")
-    assert said["judged"] == served.events > 1000
+    report = evaluate(data, Question(run=load_run(folder)), TextEncoder())
+    evaluated = report["models"]["freshet"]["test"]["HR@10"]
+    print(f"HR@10 of {report['judged']} choices: served {served.hit10:.5f}, evaluated {evaluated:.5f}")
+    assert report["judged"] == served.events > 1000
     assert served.hit10 > served.hit10_popularity
     assert served.hit10 == pytest.approx(evaluated, abs=1e-3)

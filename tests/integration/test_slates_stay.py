@@ -9,10 +9,11 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from deploy.clients import admin as topics
+from deploy.clients.admin import admin
 from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka
-from stream.settings import Settings, load
+from stream.settings import Settings
+from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, slates, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
@@ -36,23 +37,23 @@ class Expiring(EmbeddedKafka):
 
 def expires(settings: Settings) -> None:
     """Everything that a worker lets expire does, within a second; and so does a topic that is looked at to know that it did."""
-    with topics.admin(settings) as admin:
+    with admin(settings) as client:
         control = {"num_partitions": 1, "replication_factor": 1, "configs": EXPIRES | {"cleanup.policy": "delete"}}
-        admin.create_topics({CONTROL: control})
+        client.create_topics({CONTROL: control})
         for topic in (settings.recommendations_topic, settings.items_topic, settings.changelog_topic):
-            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, EXPIRES)])
+            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, EXPIRES)])
 
 
 def retention_ran(settings: Settings, events: Events) -> None:
     """What was written to the control topic as of now is gone."""
-    place = TopicPartition(CONTROL, 0)
+    tp = TopicPartition(CONTROL, 0)
     end = events.producer.send(CONTROL, b"x").get(30).offset
     consumer = KafkaConsumer(**client_arguments(settings))
 
     def gone() -> bool:
         events.producer.send(CONTROL, b"x").get(30)  # the segment that is written to never expires: this begins another
         events.send(1)
-        return bool(consumer.beginning_offsets([place])[place] > end)
+        return bool(consumer.beginning_offsets([tp])[tp] > end)
 
     try:
         until(gone, 60, "retention has deleted what was there")
@@ -62,8 +63,7 @@ def retention_ran(settings: Settings, events: Events) -> None:
 
 def test_slates_outlive_every_retention(bundles: Path, tmp_path: Path) -> None:
     with Expiring(tmp_path / "kafka") as kafka:
-        settings = load(brokers=kafka.bootstrap, prefix="stay-", app_id="stay", partitions=1)
-        topics.create(settings)
+        settings = with_own_topics(kafka.bootstrap, partitions=1)
         expires(settings)
         events = Events(settings, users=3)
         worker = WorkerProcess(settings, tmp_path, bundles=bundles).start()

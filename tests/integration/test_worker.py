@@ -14,10 +14,10 @@ from aiokafka.partitioner import murmur2 as kafka_hash
 
 from deploy.verify import run
 from stream.catalogue.catalogue import Catalogue
-from stream.core import state as interest
 from stream.core.decoder import EventDecoder
 from stream.core.fencing_log import CLAIM_KEY
 from stream.core.fold import advance, apply_events
+from stream.core.state import decode, encode
 from stream.inference.bundle import current, load
 from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
@@ -94,8 +94,8 @@ def test_the_status_page_and_a_metric_name_the_bundle(
     bundle = load(current(bundles))
     status, page = worker.get("/")
     assert status == 200
-    for said in ("ready", bundle.id, bundle.card.protocol, "Apache-2.0", "0.2500", "0.2000 to 0.3000"):
-        assert said in page
+    for text in ("ready", bundle.id, bundle.card.protocol, "Apache-2.0", "0.2500", "0.2000 to 0.3000"):
+        assert text in page
     assert worker.metric("freshet_bundle_info", bundle=bundle.id, data="tiny", ndcg10="0.2500") == 1
 
 
@@ -147,7 +147,7 @@ def test_states_equal_the_same_events_folded_one_at_a_time(
     for record in read_all(settings, settings.changelog_topic):
         if record.key == CLAIM_KEY:
             continue
-        state = interest.decode(record.value)
+        state = decode(record.value)
         for behaviour, offset in state.folded:
             event = source.pop((behaviour, record.partition, offset))
             batch = apply_events(
@@ -155,8 +155,8 @@ def test_states_equal_the_same_events_folded_one_at_a_time(
                 bundle.hidden,
             )  # fmt: skip
             advance([batch], models, snapshot, bundle.spec)
-            alone[record.key] = interest.encode(batch.state)
-        mine = interest.decode(alone[record.key])
+            alone[record.key] = encode(batch.state)
+        mine = decode(alone[record.key])
         assert (mine.h.tobytes(), mine.c.tobytes(), mine.chain) == (state.h.tobytes(), state.c.tobytes(), state.chain)
     assert source == {}
 

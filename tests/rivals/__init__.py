@@ -1,8 +1,8 @@
-"""Other stream processors in freshet's place, and a judge of what they hold after kills. Their settings are the documented
+"""Other stream processors in freshet's place, and a verdict on what they hold after kills. Their settings are the documented
 ones; docs/benchmarks.md names them.
 
-    setup   what an agent is told, plain enough for an environment of its own
+    setup   what an agent is given, plain enough for an environment of its own
     stock   a Faust agent with a table
     quix    a Quix Streams application with state (.rivals, `make rivals`)
-    judge   states and outputs against what was sent
+    verdict states and outputs against what was sent
 """

@@ -1,4 +1,4 @@
-"""What an agent is told on its command line. Standard library only: Quix Streams has an environment of its own."""
+"""What an agent is given on its command line. Standard library only: Quix Streams has an environment of its own."""
 
 from __future__ import annotations
 

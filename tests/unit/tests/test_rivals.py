@@ -1,4 +1,4 @@
-"""The judge of rivals: losses and doubles are counted event by event, so that they do not cancel each other."""
+"""The verdict on rivals: losses and doubles are counted event by event, so that they do not cancel each other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from tests.chaos import outcomes
 from tests.chaos.outcomes import Rival
 from tests.rivals import quix, stock
-from tests.rivals.judge import Verdict, judge
 from tests.rivals.setup import Setup, number, parse, take
+from tests.rivals.verdict import Verdict, verdict_of
 
 
 def all_shown(sent: dict[str, int]) -> set[tuple[str, int]]:
@@ -31,12 +31,12 @@ def all_shown(sent: dict[str, int]) -> set[tuple[str, int]]:
 )
 def test_lost_and_double(applied: dict[str, list[int]], expected: Verdict) -> None:
     sent = {"a": 3, "b": 2}
-    assert judge(sent, applied, all_shown(sent)) == expected
+    assert verdict_of(sent, applied, all_shown(sent)) == expected
 
 
 def test_an_event_that_no_output_names_is_unshown() -> None:
     sent = {"a": 3}
-    assert judge(sent, {"a": [1, 1, 1]}, {("a", 0), ("a", 2), ("z", 1)}) == Verdict(unshown=1)
+    assert verdict_of(sent, {"a": [1, 1, 1]}, {("a", 0), ("a", 2), ("z", 1)}) == Verdict(unshown=1)
 
 
 def test_the_state_counts_every_event_number_apart() -> None:

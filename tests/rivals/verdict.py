@@ -32,7 +32,7 @@ class Verdict:
     users_wrong: int = 0
 
 
-def judge(
+def verdict_of(
     sent: Mapping[str, int], applied: Mapping[str, Sequence[int]], shown: AbstractSet[tuple[str, int]]
 ) -> Verdict:
     """sent: user -> how many events were acknowledged; applied: user -> how often each of them; shown: (user, number)."""
