@@ -12,7 +12,7 @@ from typing import Protocol
 from deploy.clients.log_reader import Log, Place, Record, Span
 from deploy.clients.murmur2 import murmur2
 from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, UNCLAIMED, Fencing
-from deploy.verify.report import Report, Violation
+from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import (
     ABSENT,
     ACCEPTED,
@@ -527,11 +527,11 @@ class Changelog:
         user.last_time = state.last_time
         user.row = row
 
-    def _blame(self, kind: str, message: str, record: Record, key: bytes | None, seq: int = -1) -> None:
+    def _blame(self, kind: Kind, message: str, record: Record, key: bytes | None, seq: int = -1) -> None:
         name = self._keys.name(key)
         self._report.add(Violation(kind, message, name, seq, self._topic, record.partition, record.offset))
 
-    def _accuse(self, kind: str, message: str, user: User, topic: int, offset: int, seq: int) -> None:
+    def _accuse(self, kind: Kind, message: str, user: User, topic: int, offset: int, seq: int) -> None:
         place = self._source_index.topics[topic]
         self._report.add(Violation(kind, message, user.name, seq, place, self._source_index.partition, offset))
 

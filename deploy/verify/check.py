@@ -27,7 +27,7 @@ from deploy.verify.keys import Keys
 from deploy.verify.local_store import local_stores
 from deploy.verify.moved_records import Moves
 from deploy.verify.producer_log import ProducerLog, refuse_unreadable
-from deploy.verify.report import Report, Violation
+from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.scope import MARGIN_MS, Scope
 from deploy.verify.slates import Slates
 from deploy.verify.source_index import (
@@ -290,7 +290,7 @@ def _settle(
     source_index = read.source_index
     state, flags = source.state[index], source.flags[index]
 
-    def blame(kind: str, message: str, seq: int = -1) -> None:
+    def blame(kind: Kind, message: str, seq: int = -1) -> None:
         number = source.user[index]
         name = source_index.users[number].name if number != NONE else ""
         report.add(Violation(kind, message, name, seq, source.topic, source.partition, offset))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from deploy.clients.log_reader import Record
 from deploy.clients.schema import parse
 from deploy.verify.keys import TEXT, Keys
+from deploy.verify.report import Kind
 from stream.core.errors import TopologyError
 
 CLAIM = b"\xffwriter"
@@ -31,7 +32,7 @@ _WORKER = re.compile(r"[0-9a-f]{32}")
 class Wrong(NamedTuple):
     """What is wrong with a claim. `kind` is the kind of the violation."""
 
-    kind: str
+    kind: Kind
     message: str
 
 

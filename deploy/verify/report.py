@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 KEPT = 100
 """Violations kept in full; the others are counted only."""
+
+Kind = Literal[
+    "applied", "chain", "claim", "commit", "dead-letter", "double", "foreign", "forged-claim", "fork", "gap",
+    "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "slate", "slate-applied",
+    "slate-chain", "slate-events", "slate-state", "stale", "state", "store", "uncovered", "unreported",
+    "valid-dead-letter",
+]  # fmt: skip
+"""Which promise is broken. docs/verify.md says what each means."""
+
+NoteKind = Literal["deleted", "exposed", "other-model", "outside", "quiet", "undecided"]
+"""What is shown although it breaks no promise."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +28,7 @@ class Violation:
     `kind` is a fixed code. The fields after `message` show where it was found; -1 and "" mean that this is not known.
     """
 
-    kind: str
+    kind: Kind | NoteKind
     message: str
     user: str = ""
     seq: int = -1

@@ -15,7 +15,7 @@ from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
-from deploy.verify.report import Report, Violation
+from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import APPLIED, NAMED, NONE, SourceIndex, User
 
 ANYONE = b"*"
@@ -218,7 +218,7 @@ class Slates:
             else:
                 source.flags[index] |= NAMED
 
-    def _blame(self, kind: str, message: str, record: Record, slate: dict[str, Any] | None = None) -> None:
+    def _blame(self, kind: Kind, message: str, record: Record, slate: dict[str, Any] | None = None) -> None:
         name = self._keys.name(record.key)
         seq = int(slate["seq"]) if slate else -1
         self._report.add(Violation(kind, message, name, seq, self._topic, record.partition, record.offset))

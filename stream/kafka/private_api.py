@@ -56,7 +56,7 @@ ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
     (Recovery, "buffers"),
 )
 
-_SOURCES: Final[dict[str, tuple[str, ...]]] = {
+SOURCES: Final[dict[str, tuple[str, ...]]] = {
     "aiokafka.consumer.consumer": (
         "self._fetch_max_wait_ms",
         "self._isolation_level",
@@ -95,7 +95,7 @@ def missing_names() -> list[str]:
     """Return the names that freshet relies on and the installed libraries lack; empty if there are none."""
     lost = [f"{owner.__qualname__}.{name}()" for owner, name in METHODS if not callable(getattr(owner, name, None))]
     lost += [f"{owner.__qualname__}.{name}" for owner, name in ATTRIBUTES if not _has(owner, name)]
-    for module, names in _SOURCES.items():
+    for module, names in SOURCES.items():
         text = inspect.getsource(__import__(module, fromlist=["_"]))
         lost += [f"{module}: {name}" for name in names if name not in text]
     return lost

@@ -43,7 +43,7 @@ def test_an_untested_version_stops_the_start(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_private_names_are_used_in_stream_kafka_and_supervision_only() -> None:
     private = {name for _, name in (*private_api.METHODS, *private_api.ATTRIBUTES) if name.startswith("_")}
-    private |= {text.removeprefix("self.") for texts in private_api._SOURCES.values() for text in texts}
+    private |= {text.removeprefix("self.") for texts in private_api.SOURCES.values() for text in texts}
     outside = [
         f"{path}:{node.lineno} .{node.attr}"
         for room in ("stream", "deploy", "models", "export")
@@ -60,7 +60,7 @@ def test_private_names_are_used_in_stream_kafka_and_supervision_only() -> None:
 def test_every_private_name_in_use_is_listed() -> None:
     listed = {name for _, name in (*private_api.METHODS, *private_api.ATTRIBUTES)}
     listed |= {
-        text.removeprefix("self.").removesuffix(" = ") for texts in private_api._SOURCES.values() for text in texts
+        text.removeprefix("self.").removesuffix(" = ") for texts in private_api.SOURCES.values() for text in texts
     }
     own = {
         node.attr
