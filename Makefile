@@ -40,13 +40,13 @@ demo: $(MADE) ## send real events through a real Kafka, live in the terminal; DA
 	$(BIN)/freshet demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(MADE) ## run unit, contract and integration tests (starts a real broker)
-	$(BIN)/python -m pytest -m "not slow and not chaos and not faults" $(PARALLEL) loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not chaos and not faults and not long" $(PARALLEL) loadfile --no-loadscope-reorder $(ARGS)
 
 first-day: $(MADE) ## run and time the README's "Use it" in an empty folder and a new virtual environment
 	FIRST_DAY=fresh $(BIN)/python -m pytest tests/integration/test_first_day.py -rP $(ARGS)
 
-test-faults: $(MADE) ## run faults, mutants, alerts and rivals in their short form, one seed each, on a real broker
-	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m faults $(PARALLEL) worksteal $(ARGS)
+test-faults: $(MADE) ## run faults, mutants, alerts and rivals in their short form, one seed each, and the longest tests
+	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m "faults or long" $(PARALLEL) worksteal $(ARGS)
 
 lint: $(MADE) ## check ruff, format, strict types, import contracts, and that generated pages and schemas are current
 	$(BIN)/ruff check .

@@ -5,13 +5,13 @@ python -m tests.bundles FOLDER [ITEMS]      writes a bundles folder with CURRENT
 
 from __future__ import annotations
 
-import os
 import sys
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from export.graphs import serialise, text_graph
 from export.publish import build, publish
@@ -79,11 +79,12 @@ def text_onnx() -> bytes:
     """text.onnx of the real BERT, exported once per version of torch and of the exporting code."""
     code = (Path(__file__).parent.parent / "export" / "graphs.py").read_bytes()
     path = CACHE / f"text-{sha256(code + torch.__version__.encode()).hexdigest()[:16]}.onnx"
-    if not path.is_file():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(serialise(text_graph(load_bert())))
-        partial.replace(path)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # test processes run side by side
+        if not path.is_file():
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(serialise(text_graph(load_bert())))
+            partial.replace(path)
     return path.read_bytes()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MARKERS = ("slow", "chaos", "faults")
+MARKERS = ("slow", "chaos", "faults", "long")
 
 
 def expressions() -> dict[str, str]:
@@ -23,7 +23,8 @@ def expressions() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("marked", "target"), [((), "test"), (("faults",), "test-faults"), (("chaos",), "chaos"), (("slow",), "")]
+    ("marked", "target"),
+    [((), "test"), (("faults",), "test-faults"), (("long",), "test-faults"), (("chaos",), "chaos"), (("slow",), "")],
 )
 def test_a_test_is_run_by_one_target(marked: tuple[str, ...], target: str) -> None:
     """A `slow` one by hand."""

@@ -46,6 +46,7 @@ def test_shared_gradients_are_those_of_all_states(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_two_processes_train_and_one_writes(tmp_path: Path) -> None:
     arguments = ("train", "generated", "--out", "run", "--epochs", "2", "--preset", "dense", "--json")

@@ -19,7 +19,7 @@ from tests.bench.world import World, bundles
 from tests.bundles import text_onnx, tiny_run
 from tests.worker_process import read_all
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,6 @@ def test_latency_covers_every_event(made: World) -> None:
     assert report.latency_table([one]).row_count == 1
 
 
-@pytest.mark.faults
 def test_recovery_reads_every_state_back(made: World) -> None:
     (one,) = recovery.measure(made, recovery.Plan(events=600, users=40, parts=2, session_timeout=4, idle=1))
     assert (one.users, one.events) == (40, 600)
@@ -74,7 +73,6 @@ def test_recovery_reads_every_state_back(made: World) -> None:
     assert report.recovery_table([one]).row_count == 14
 
 
-@pytest.mark.faults
 def test_fencing_compares_claims_and_transactions(made: World) -> None:
     plan = fencing.Plan(fencing.FENCED, rates=(100,), partitions=(2,), seconds=1, events=1000, rounds=1, timeout=0)
     found = fencing.measure(made, plan)
@@ -88,7 +86,6 @@ def test_fencing_compares_claims_and_transactions(made: World) -> None:
     assert report.takeover_table(found).row_count == 2
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("stalled", [False, True])
 @pytest.mark.parametrize("way", fencing.FENCED)
 def test_both_fences_refuse_a_late_write(

@@ -18,7 +18,7 @@ from stream.settings import load
 from tests.integration.test_broker import freshet, refused
 from tests.worker_process import until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 
 @pytest.fixture

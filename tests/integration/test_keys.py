@@ -17,7 +17,7 @@ from stream.settings import Settings
 from tests.integration.test_commands import Command
 from tests.worker_process import Events, WorkerProcess, read_all
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 USERS = 20
 PARTITIONS = 4

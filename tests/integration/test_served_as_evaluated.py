@@ -18,7 +18,7 @@ from models.training.train import TrainSettings
 from stream.core.messages import RATING
 from stream.settings import load
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 USERS = 250
 
 

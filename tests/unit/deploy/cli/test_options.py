@@ -14,7 +14,7 @@ from deploy.cli import main as cli
 from deploy.clients import connect
 from stream.core.errors import BrokerError
 
-pytestmark = pytest.mark.faults  # a minute
+pytestmark = pytest.mark.long
 
 STARTS = {"broker start", "broker stop", "demo", "worker"}
 """Commands that start or stop processes; the worker's own settings are tests/unit/stream/settings/test_settings.py's."""
