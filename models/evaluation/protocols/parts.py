@@ -127,7 +127,7 @@ def share_of(values: Rows, share: float, seed: int) -> Rows:
 def with_validation(order: Ordered, trained: Flags) -> tuple[Flags, Flags]:
     """Return use and watched, bool [E] each.
 
-    Of the events `kept` for training, each user's last choice is for validation if the user has three choices or more.
+    Of the events in `trained`, each user's last choice is for validation if the user has three choices or more.
     The other users are trained on whole.
     """
     chosen = order.choice & trained

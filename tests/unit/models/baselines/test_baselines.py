@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from stream.core.messages import CLICK, RATING, Item  # noqa: E402
 TEXT = 8
 
 
-def nothing_read(texts: list[str]) -> Floats:
+def nothing_read(texts: Sequence[str]) -> Floats:
     return np.zeros((len(texts), TEXT), np.float32)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -24,7 +24,7 @@ from stream.core.messages import CLICK, COMMENT, RATING, Item
 from tests.conftest import data_folder
 
 
-def encode(texts: list[str], progress: Any = None) -> Floats:
+def encode(texts: Sequence[str], progress: Any = None) -> Floats:
     """A vector of its own for every text, zeros for none."""
     out = np.zeros((len(texts), TEXT_DIM), np.float32)
     for row, text in zip(out, texts, strict=True):

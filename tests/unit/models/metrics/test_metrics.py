@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_differences_are_paired() -> None:
 
 @pytest.fixture(scope="module")
 def task() -> EvalTask:
-    def encode(texts: list[str]) -> Floats:
+    def encode(texts: Sequence[str]) -> Floats:
         return np.zeros((len(texts), TEXT_DIM), np.float32)
 
     return make_tasks("leave-one-out", generate(users=80, items=90, events=24), encode)[0]

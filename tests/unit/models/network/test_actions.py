@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ QUICK = {"epochs": 8, "length": 24, "states": 128, "rate": 1e-2, "patience": 8}
 SMALL = {"item": 16, "width": 16, "dropout": 0.0, "item_dropout": 0.0}
 
 
-def fake_vectors(texts: list[str]) -> Any:
+def fake_vectors(texts: Sequence[str]) -> Any:
     return np.array([[float(len(text) % (at + 2)) for at in range(WIDTH)] for text in texts], np.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ WIDTH = 12
 SPEC = InputSpec((0.5, 5.0), (), WIDTH)
 
 
-def fake_vectors(texts: list[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def fake_vectors(texts: Sequence[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Any fixed vectors will do where BERT is not the matter; the empty text has zeros."""
     return np.array([[float(len(text) % (at + 2)) for at in range(WIDTH)] for text in texts], np.float32)
 
