@@ -21,8 +21,8 @@ from deploy.clients.murmur2 import murmur2
 from deploy.embedded_kafka import EmbeddedKafka
 from deploy.verify import run
 from stream.core.messages import Click
-from stream.settings import Settings, load
-from tests.settings import with_own_topics
+from stream.settings import Settings
+from tests.settings import with_own_topics, with_topics
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.xdist_group("clients")]
@@ -130,9 +130,7 @@ def unprefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Topics without a prefix, as the examples name them, on a broker of their own."""
     broker = EmbeddedKafka(tmp_path_factory.mktemp("unprefixed"))
     broker.start()
-    settings = load(brokers=broker.bootstrap, partitions=PARTITIONS)
-    admin.create(settings)
-    yield settings
+    yield with_topics(broker.bootstrap, partitions=PARTITIONS)
     broker.stop()
 
 

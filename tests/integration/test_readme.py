@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from deploy.clients import admin
 from deploy.verify import run as verify
-from stream.settings import Settings, load
+from stream.settings import Settings
 from tests.conftest import ROOT
+from tests.settings import with_topics
 from tests.worker_process import Events, WorkerProcess, until
 
 EXAMPLES = ROOT / "examples"
@@ -44,8 +44,7 @@ def worker(
     kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Settings, WorkerProcess]]:
     """One ready worker, items item-1 to item-50 live."""
-    settings = load(brokers=kafka.bootstrap, app_id="readme-app", bundles=bundles)
-    admin.create(settings)
+    settings = with_topics(kafka.bootstrap, app_id="readme-app", bundles=bundles)
     events = Events(settings)
     events.send_items(f"item-{number}" for number in range(1, 51))
     events.close()
