@@ -1,4 +1,5 @@
-"""Build the clients into FOLDER/bin: `python -m tests.clients.setup FOLDER` (`make clients`).
+"""Build the clients, and the programs of examples/ that are not in Python, into FOLDER/bin: `python -m tests.clients.setup
+FOLDER` (`make clients`).
 
 Each needs its language's own tools (node and npm, go, cargo, javac), and kcat is Debian's. What cannot be built is named with
 the reason, and its test skips; the exit code is 0.
@@ -17,21 +18,28 @@ from typing import Final
 from deploy.embedded_kafka.jars import classpath
 
 HERE: Final = Path(__file__).parent
+EXAMPLES: Final = HERE.parents[1] / "examples"
 LIMIT: Final = 1200  # seconds for one build
 
 
 def build_kafkajs(folder: Path) -> None:
-    """npm: kafkajs beside its program."""
+    """npm: kafkajs beside its programs."""
     target = folder / "node"
     shutil.copytree(HERE / "node", target, dirs_exist_ok=True)
+    shutil.copy(EXAMPLES / "send_event.js", target)
     _run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", cwd=target)
     _script(folder / "bin" / "kafkajs", f'exec node "{target}/kafkajs.js" "$@"')
+    _script(folder / "bin" / "example-node", f'exec node "{target}/send_event.js" "$@"')
 
 
 def build_go(folder: Path) -> None:
     """go: franz-go, sarama, segmentio/kafka-go."""
-    for name in ("franz", "sarama", "segmentio"):
-        _run("go", "build", "-mod=readonly", "-o", str(folder / "bin" / name), f"./{name}", cwd=HERE / "go")
+    target = folder / "go"  # outside the checkout: the example becomes a package of its own
+    shutil.copytree(HERE / "go", target, dirs_exist_ok=True)
+    (target / "example-go").mkdir(exist_ok=True)
+    shutil.copy(EXAMPLES / "send_event.go", target / "example-go")
+    for name in ("franz", "sarama", "segmentio", "example-go"):
+        _run("go", "build", "-mod=readonly", "-o", str(folder / "bin" / name), f"./{name}", cwd=target)
 
 
 def build_rdkafka(folder: Path) -> None:
@@ -39,8 +47,10 @@ def build_rdkafka(folder: Path) -> None:
     # Outside the checkout: cargo writes Cargo.lock beside what it builds.
     target = folder / "rust"
     shutil.copytree(HERE / "rust", target, dirs_exist_ok=True)
+    shutil.copy(EXAMPLES / "send_event.rs", target)
     _run("cargo", "build", "--release", cwd=target)
-    shutil.copy(target / "target" / "release" / "rdkafka-client", folder / "bin" / "rdkafka")
+    for program, name in (("rdkafka-client", "rdkafka"), ("example", "example-rust")):
+        shutil.copy(target / "target" / "release" / program, folder / "bin" / name)
 
 
 def build_java(folder: Path) -> None:
@@ -48,8 +58,10 @@ def build_java(folder: Path) -> None:
     from deploy.embedded_kafka.jars import java
 
     jars = ":".join(map(str, classpath()))
-    _run("javac", "--release", "17", "-d", str(folder / "java"), "-cp", jars, str(HERE / "java" / "Send.java"))
-    _script(folder / "bin" / "java-client", f'exec "{java()}" -cp "{folder}/java:{jars}" Send "$@"')
+    sources = [str(HERE / "java" / "Send.java"), str(EXAMPLES / "SendEvent.java")]
+    _run("javac", "--release", "17", "-d", str(folder / "java"), "-cp", jars, *sources)
+    for program, name in (("Send", "java-client"), ("SendEvent", "example-java")):
+        _script(folder / "bin" / name, f'exec "{java()}" -cp "{folder}/java:{jars}" {program} "$@"')
 
 
 def build_kcat(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Eight Kafka clients with their defaults, 20 clicks of 20 users each, on a broker of four partitions: wherever a client puts
 them, a worker takes in each of them once, and `freshet verify` is green. `make clients` builds the clients.
 
-docs/clients.md has the table that this prints (`-s`)."""
+docs/clients.md has the table that this prints (`-s`). The programs of examples/ that docs/send.md shows run here, too."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import Producer
 from kafka import KafkaProducer
+from msgspec.json import decode
 
 from deploy.clients.murmur2 import murmur2
+from deploy.embedded_kafka import EmbeddedKafka
 from deploy.verify import run
+from stream.core.messages import Click
 from stream.settings import Settings
-from tests.settings import with_own_topics
+from tests.settings import with_own_topics, with_topics
 from tests.worker_process import Events, WorkerProcess, read_all, slates, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.xdist_group("clients")]
@@ -117,3 +120,31 @@ def test_every_click_counts_once(settings: Settings, worker: WorkerProcess, clie
     report = run(settings, wait=60)
     assert not report.violations, report
     assert report.pending == 0
+
+
+EXAMPLES: Final = ("example-java", "example-go", "example-node", "example-rust")
+
+
+@pytest.fixture(scope="module")
+def unprefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Topics without a prefix, as the examples name them, on a broker of their own."""
+    broker = EmbeddedKafka(tmp_path_factory.mktemp("unprefixed"))
+    broker.start()
+    yield with_topics(broker.bootstrap, partitions=PARTITIONS)
+    broker.stop()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_sends_a_click(unprefixed: Settings, name: str) -> None:
+    """It is on the right partition, an acceptable event, and the example prints its place."""
+    if not (BUILT / name).exists():
+        pytest.skip(f"{name} is not built: make clients")
+    command = [str(BUILT / name), unprefixed.brokers, name, "item-1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (record,) = [record for record in read_all(unprefixed, "clicks") if record.key == name.encode()]
+    assert record.partition == murmur2(record.key) % PARTITIONS
+    click = decode(record.value, type=Click)
+    assert (click.user, click.item) == (name, "item-1")
+    assert abs(click.time - record.timestamp) < 60_000
+    assert f"clicks-{record.partition}@{record.offset}" in done.stdout

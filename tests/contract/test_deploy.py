@@ -231,7 +231,7 @@ def test_serving_lock_is_the_part_of_the_lock_that_serving_needs() -> None:
     assert not heavy & set(serving)
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     wanted = {found[0] for one in declared if (found := re.match(r"[A-Za-z0-9._-]+", one))}
-    assert wanted - set(serving) == set(), "run the uv command in docs/operations.md again"
+    assert wanted - set(serving) == set(), "run the uv command in docs/deploy.md again"
     blocks = (DEPLOY / "serving.lock").read_text().split("\n")
     assert not [line for line in blocks if line.startswith(("--index", "--find", "-i "))]
     assert (DEPLOY / "serving.lock").read_text().count("--hash=sha256:") > len(serving)

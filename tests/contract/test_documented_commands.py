@@ -1,4 +1,4 @@
-"""Every `freshet ...` line in README and docs is a command that exists, with options that it has."""
+"""Every `freshet ...` line in README, docs and templates is a command that exists, with options that it has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ import typer.main
 from deploy.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(path for path in (ROOT / ".github").rglob("*") if path.is_file()),
+]
 
 
 def lines() -> set[str]:
@@ -31,7 +36,7 @@ def test_command_exists(line: str) -> None:
     words = shlex.split(line)[1:]
     command: Any = typer.main.get_command(app)
     used: list[str] = []
-    while hasattr(command, "commands") and words:
+    while hasattr(command, "commands") and not all(word.startswith("--") for word in words):
         name = words.pop(0)
         if name not in command.commands:
             pytest.fail(f"{' '.join(['freshet', *used])} has no command {name}")

@@ -1,4 +1,4 @@
-"""What the Makefile runs before anything is installed: pip's configuration carried to uv, pinned downloads."""
+"""What the Makefile runs before anything is installed: pip's configuration carried to uv, pinned downloads. And the hooks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts import environment, kubernetes, prometheus
 from scripts.prometheus import Archive, Unavailable, WrongHash
@@ -53,6 +54,15 @@ def test_uv_is_pinned_by_hash() -> None:
     lines = [line for line in environment.UV_LOCK.read_text().splitlines() if not line.startswith("#")]
     assert lines[0].startswith("uv==")
     assert all(line.strip().startswith("--hash=sha256:") for line in lines[1:])
+
+
+def test_the_hooks_before_a_commit_are_the_commands_of_make_lint() -> None:
+    recipe = (ROOT / "Makefile").read_text().split("\nlint:")[1].split("\n\n")[0].splitlines()[1:]
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = repository["hooks"]
+    assert [hook["entry"] for hook in hooks] == [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe]
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in hooks} == {"system"}, "others are downloaded"
 
 
 @pytest.fixture
