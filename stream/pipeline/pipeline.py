@@ -79,55 +79,66 @@ class Serving:
     models: InterestModels
 
 
-class Pipeline:
-    """Processes micro-batches one at a time, in the steps of the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class PipelineParts:
+    """What a pipeline works with.
 
-    Args:
-        consumer: Returns the consumer. It is called at each use, because Faust creates the consumer when the app
-            starts.
+    Attributes:
+        settings: The worker's settings.
+        serving: The models.
+        consumer: Returns the consumer. It is called at each use, because Faust creates the consumer after the pipeline.
         batches: Returns the object that sends record batches, likewise at each use.
+        fence: Claims and checks partitions of the changelog.
+        store: The table's partitions.
+        decoder: Decodes the source records.
+        comments: Holds back events behind comments to be encoded.
+        dead_letters: Creates dead letters.
         misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
         sent_before: Knows which of them have been forwarded. None: no check.
         catalogue: Returns the current snapshot.
         executor: Runs the models, one call at a time.
+        metrics: Counts and times the steps.
+        clock: The brokers' clock.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        serving: Serving,
-        *,
-        consumer: Callable[[], SourceConsumer],
-        batches: Callable[[], RecordBatches],
-        fence: Callable[[], Fence],
-        store: InterestStore,
-        decoder: EventDecoder,
-        comments: CommentStage,
-        dead_letters: DeadLetters,
-        misplaced: Misplaced | None,
-        sent_before: SentBefore | None = None,
-        catalogue: Callable[[], Catalogue],
-        executor: Executor,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> None:
-        self._settings = settings
-        self._topics = settings.sources
-        self._user_of = FORMS[settings.key].read
-        self._serving = serving
-        self._consumer = consumer
-        self._batches = batches
-        self._fence = fence
-        self._store = store
-        self._decoder = decoder
-        self._comments = comments
-        self._dead_letters = dead_letters
-        self._misplaced = misplaced
-        self._sent_before = sent_before
-        self._catalogue = catalogue
-        self._executor = executor
-        self._metrics = metrics
-        self._clock = clock
+    settings: Settings
+    serving: Serving
+    consumer: Callable[[], SourceConsumer]
+    batches: Callable[[], RecordBatches]
+    fence: Fence
+    store: InterestStore
+    decoder: EventDecoder
+    comments: CommentStage
+    dead_letters: DeadLetters
+    misplaced: Misplaced | None
+    sent_before: SentBefore | None
+    catalogue: Callable[[], Catalogue]
+    executor: Executor
+    metrics: Metrics
+    clock: Clock
+
+
+class Pipeline:
+    """Processes micro-batches one at a time, in the steps of the module's docstring."""
+
+    def __init__(self, parts: PipelineParts) -> None:
+        self._settings = parts.settings
+        self._topics = parts.settings.sources
+        self._user_of = FORMS[parts.settings.key].read
+        self._serving = parts.serving
+        self._consumer = parts.consumer
+        self._batches = parts.batches
+        self._fence = parts.fence
+        self._store = parts.store
+        self._decoder = parts.decoder
+        self._comments = parts.comments
+        self._dead_letters = parts.dead_letters
+        self._misplaced = parts.misplaced
+        self._sent_before = parts.sent_before
+        self._catalogue = parts.catalogue
+        self._executor = parts.executor
+        self._metrics = parts.metrics
+        self._clock = parts.clock
         self._wrong_times = WrongTimes()
         self._encoder = msgspec.json.Encoder()
         self._next: dict[TP, int] = {}  # first offset not yet read
@@ -232,7 +243,7 @@ class Pipeline:
         left_out: dict[str, int] = {}
         if self._sent_before is not None:
             consumer = self._consumer()
-            found = await self._sent_before.leave_out(batch.parts, copies, lambda: consumer.epoch == batch.epoch)
+            found = await self._sent_before.leave_out(batch.parts, copies, lambda: consumer.is_current(batch))
             if found is None:
                 return False
             left_out = found
@@ -282,7 +293,7 @@ class Pipeline:
     async def _confirm(self, records: Mapping[Place, list[Outgoing]], ends: dict[Place, int]) -> None:
         """Raise FencedError if another worker has taken over these partitions of the changelog meanwhile."""
         sent = {partition: written for (_, partition), written in records.items()}
-        settled = await self._fence().confirm(sent, {place[1]: ends[place] for place in records})
+        settled = await self._fence.confirm(sent, {place[1]: ends[place] for place in records})
         ends.update((place, settled[place[1]]) for place in records)
 
     def _order(self, found: Sequence[SourceEvent]) -> dict[bytes, list[SourceEvent]]:
@@ -318,9 +329,10 @@ class Pipeline:
         """Return one changelog record per changed state."""
         records: dict[Place, list[Outgoing]] = {}
         topic = self._store.changelog_topic
-        fence = self._fence()
         stamps = {
-            user_batch.partition: fence.stamp(user_batch.partition) for user_batch in user_batches if user_batch.changed
+            user_batch.partition: self._fence.stamp(user_batch.partition)
+            for user_batch in user_batches
+            if user_batch.changed
         }
         for user_batch in user_batches:
             if user_batch.changed:

@@ -15,7 +15,9 @@ from stream.catalogue import consumer as items
 from stream.catalogue.catalogue import Catalogue
 from stream.kafka import fencing
 from stream.kafka.clients import absent, consumer_tasks, reached, unread
+from stream.kafka.losses import Losses
 from stream.settings import Settings
+from tests.source_consumer import Owner
 from tests.unit.stream.catalogue.test_catalogue import Tower, bundle
 
 
@@ -25,6 +27,8 @@ class MadeError(Exception):
 
 async def of_the_sources(settings: Settings) -> None:
     app = InterestApp(settings)
+    membership: Any = None
+    app.use(membership, {}, Owner(), Losses(False, lambda records: None))
     transport = app._new_transport()
 
     async def nothing(*_: Any) -> None: ...
