@@ -200,13 +200,13 @@ class Fence:
 
         Users without a state are skipped, because they have none to lose.
         """
-        place, count = (self._store.changelog_topic, partition), 0
+        tp, count = (self._store.changelog_topic, partition), 0
         while (users := self._store.exposed(partition, CHUNK)) and not stopping.asked:
             states = zip(users, self._store.read(partition, users), strict=True)
             again = [Outgoing(user, value, self.stamp(partition)) for user, value in states if value is not None]
             if again:
-                ends = await self._batches().send({place: again})
-                await self.confirm({partition: again}, {partition: ends[place]})
+                ends = await self._batches().send({tp: again})
+                await self.confirm({partition: again}, {partition: ends[tp]})
             self._store.write(partition, [], self._ends[partition], settled_users=users)
             count += len(again)
         if count:
@@ -265,8 +265,8 @@ class Fence:
                 return self._settled(partition, stale, at)
             _log_again(partition, len(again))
             ours.update((record.key, record.value) for record in again)
-            place = (self._store.changelog_topic, partition)
-            end = (await self._batches().send({place: again}))[place]
+            tp = (self._store.changelog_topic, partition)
+            end = (await self._batches().send({tp: again}))[tp]
             if end == at + len(again):
                 return self._settled(partition, stale, end)
         raise BrokerError(
@@ -339,9 +339,9 @@ class Fence:
     async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
         """Write a claim. Return it once it is acknowledged, and its offset; -1 if the broker did not report it."""
         claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics, self._partitions, self._key)
-        place = (self._store.changelog_topic, partition)
-        ends = await self._batches().send({place: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
-        return claim, ends[place]
+        tp = (self._store.changelog_topic, partition)
+        ends = await self._batches().send({tp: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
+        return claim, ends[tp]
 
     async def _between(self, partition: int, last: int, claim: Claim, at: int) -> list[LogRecord]:
         """Return everything after `last` up to our claim at `at`, inclusive. Raises LossError if `at` is not after `last`."""
@@ -358,7 +358,7 @@ def _log_again(partition: int, count: int) -> None:
 
 
 @asynccontextmanager
-async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
+async def _reading(settings: Settings, tp: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
     """Create a separate client for each use. The log is read only after a takeover in a race or of a new partition."""
     consumer = AIOKafkaConsumer(
         **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
@@ -366,12 +366,12 @@ async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[A
     )  # fmt: skip
     await consumer.start()
     try:
-        consumer.assign([place])
+        consumer.assign([tp])
         yield consumer
     except OffsetOutOfRangeError as error:
         (offset,) = error.args[0].values()
         raise LossError(
-            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: was it deleted, or the "
+            f"{tp.topic} partition {tp.partition}: record {offset} is gone, and with it states: was it deleted, or the "
             "topic recreated?"
         ) from None
     finally:
@@ -392,32 +392,32 @@ class ChangelogReader:
 
     async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
         """Return the records from offset `first` to `last`."""
-        place = TopicPartition(self._topic, partition)
+        tp = TopicPartition(self._topic, partition)
         found: list[LogRecord] = []
-        async with _reading(self._settings, place) as consumer:
-            consumer.seek(place, first)
-            async for records in self._until(consumer, place, last + 1):
+        async with _reading(self._settings, tp) as consumer:
+            consumer.seek(tp, first)
+            async for records in self._until(consumer, tp, last + 1):
                 found += [record for record in records if record.offset <= last]
         return found
 
     async def find(self, partition: int) -> Claim:
         """Return the claim in force at the end of a partition. Reads the whole partition."""
-        place = TopicPartition(self._topic, partition)
+        tp = TopicPartition(self._topic, partition)
         claim = NO_CLAIM
-        async with _reading(self._settings, place) as consumer:
-            end = (await consumer.end_offsets([place]))[place]
-            consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
-            async for records in self._until(consumer, place, end):
+        async with _reading(self._settings, tp) as consumer:
+            end = (await consumer.end_offsets([tp]))[tp]
+            consumer.seek(tp, (await consumer.beginning_offsets([tp]))[tp])
+            async for records in self._until(consumer, tp, end):
                 claim = sift((record for record in records if record.key == CLAIM_KEY), claim).claim
         return claim
 
     async def _until(
-        self, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, end: int
     ) -> AsyncIterator[Sequence[LogRecord]]:
         try:
-            while await consumer.position(place) < end:
-                records = (await consumer.getmany(timeout_ms=POLL_MS)).get(place, ())
-                self.held = "" if records else undecided(consumer, [place.topic])
+            while await consumer.position(tp) < end:
+                records = (await consumer.getmany(timeout_ms=POLL_MS)).get(tp, ())
+                self.held = "" if records else undecided(consumer, [tp.topic])
                 yield records
         finally:
             self.held = ""

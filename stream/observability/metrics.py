@@ -145,10 +145,10 @@ class Buckets(Collector):
         array = np.asarray(values, np.float64)
         if not array.size:
             return
-        places = np.bincount(np.searchsorted(self._bounds, array), minlength=self._counts.shape[1])
+        buckets = np.bincount(np.searchsorted(self._bounds, array), minlength=self._counts.shape[1])
         total = float(array.sum())
         with self._lock:  # a scrape sees buckets and sum of the same batches
-            self._counts[row] += places
+            self._counts[row] += buckets
             self._sums[row] += total
 
     def describe(self) -> Iterable[Metric]:

@@ -29,13 +29,13 @@ from typing import Final, TypeVar
 import msgspec
 from faust.types import TP
 
-from stream.core import state as interest
 from stream.core.decoder import EventDecoder
 from stream.core.errors import FreshetError, RecordError
 from stream.core.features import InputSpec
 from stream.core.fold import Catalogue, InterestModels, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
+from stream.core.state import encode
 from stream.kafka.batch import MicroBatch, Record
 from stream.kafka.broker_clock import Clock
 from stream.kafka.consumer import SourceConsumer
@@ -53,7 +53,7 @@ from stream.pipeline.wrong_times import WrongTimes
 from stream.settings import Settings
 
 Result = TypeVar("Result")
-Place = tuple[str, int]
+Target = tuple[str, int]
 MISPLACED: Final = "mispartitioned"
 """The reason of a record that is valid except for its partition."""
 SLICE: Final = 0.25
@@ -201,9 +201,9 @@ class Pipeline:
 
     def _decode(
         self, batch: MicroBatch, figures: BatchFigures
-    ) -> tuple[list[SourceEvent], dict[Place, list[Outgoing]]]:
+    ) -> tuple[list[SourceEvent], dict[Target, list[Outgoing]]]:
         events: list[SourceEvent] = []
-        letters: dict[Place, list[Outgoing]] = {}
+        letters: dict[Target, list[Outgoing]] = {}
         decode = self._decoder.decode
         for behaviour, topic in enumerate(self._topics):
             for tp, records in batch.parts.items():
@@ -219,8 +219,8 @@ class Pipeline:
                         )  # fmt: skip
                     except RecordError as error:
                         if (sent_on := self._sent_on(topic, tp.partition, record, error)) is not None:
-                            place, copy = sent_on
-                            letters.setdefault(place, []).append(copy)
+                            target, copy = sent_on
+                            letters.setdefault(target, []).append(copy)
                             continue
                         letter = self._dead_letters.letter(topic, tp.partition, record, error)
                         letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
@@ -228,16 +228,18 @@ class Pipeline:
                         self._wrong_times.see(topic, error)
         return events, letters
 
-    def _sent_on(self, topic: str, partition: int, record: Record, error: RecordError) -> tuple[Place, Outgoing] | None:
+    def _sent_on(
+        self, topic: str, partition: int, record: Record, error: RecordError
+    ) -> tuple[Target, Outgoing] | None:
         """Return the right place and the copy of a record that is valid except for its partition. None for any other."""
         if self._misplaced is None or error.reason != MISPLACED or record.key is None:
             return None
         copy = self._misplaced.copy(topic, partition, record)
         return None if copy is None else ((topic, self._decoder.partition(record.key)), copy)
 
-    async def _leave_out(self, batch: MicroBatch, letters: dict[Place, list[Outgoing]], figures: BatchFigures) -> bool:
+    async def _leave_out(self, batch: MicroBatch, letters: dict[Target, list[Outgoing]], figures: BatchFigures) -> bool:
         """Leave out the copies that were forwarded before, and count both. Return False if the assignment has ended."""
-        copies = {place: sent for place, sent in letters.items() if place[0] in self._topics}
+        copies = {target: sent for target, sent in letters.items() if target[0] in self._topics}
         if not copies:
             return True
         left_out: dict[str, int] = {}
@@ -249,11 +251,11 @@ class Pipeline:
             left_out = found
         for topic, records in left_out.items():
             figures.outcome(self._topics.index(topic), "redelivered", records)
-        for place, sent in copies.items():
+        for target, sent in copies.items():
             if sent:
-                figures.outcome(self._topics.index(place[0]), "forwarded", len(sent))
+                figures.outcome(self._topics.index(target[0]), "forwarded", len(sent))
             else:
-                del letters[place]
+                del letters[target]
         return True
 
     def _advance(self, user_batches: Sequence[UserBatch], catalogue: Catalogue) -> int:
@@ -278,7 +280,7 @@ class Pipeline:
         self,
         poison_events: Sequence[tuple[SourceEvent, Exception]],
         batch: MicroBatch,
-        letters: dict[Place, list[Outgoing]],
+        letters: dict[Target, list[Outgoing]],
         figures: BatchFigures,
     ) -> None:
         for event, error in poison_events:
@@ -290,11 +292,11 @@ class Pipeline:
             letters.setdefault((self._settings.dead_letters_topic, event.partition), []).append(letter)
             figures.dead_letter(event.behaviour, topic, refusal.stage, refusal.reason)
 
-    async def _confirm(self, records: Mapping[Place, list[Outgoing]], ends: dict[Place, int]) -> None:
+    async def _confirm(self, records: Mapping[Target, list[Outgoing]], ends: dict[Target, int]) -> None:
         """Raise FencedError if another worker has taken over these partitions of the changelog meanwhile."""
         sent = {partition: written for (_, partition), written in records.items()}
-        settled = await self._fence.confirm(sent, {place[1]: ends[place] for place in records})
-        ends.update((place, settled[place[1]]) for place in records)
+        settled = await self._fence.confirm(sent, {target[1]: ends[target] for target in records})
+        ends.update((target, settled[target[1]]) for target in records)
 
     def _order(self, found: Sequence[SourceEvent]) -> dict[bytes, list[SourceEvent]]:
         """Return the events that may be folded now by user, in order. Those released by the comment stage come first."""
@@ -325,9 +327,9 @@ class Pipeline:
         models = self._serving.models
         return await in_time(self._executor, call, lambda: models.ended, self._settings.inference_timeout)
 
-    def _records(self, user_batches: Sequence[UserBatch], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
+    def _records(self, user_batches: Sequence[UserBatch], figures: BatchFigures) -> dict[Target, list[Outgoing]]:
         """Return one changelog record per changed state."""
-        records: dict[Place, list[Outgoing]] = {}
+        records: dict[Target, list[Outgoing]] = {}
         topic = self._store.changelog_topic
         stamps = {
             user_batch.partition: self._fence.stamp(user_batch.partition)
@@ -336,7 +338,7 @@ class Pipeline:
         }
         for user_batch in user_batches:
             if user_batch.changed:
-                record = interest.encode(user_batch.state)
+                record = encode(user_batch.state)
                 records.setdefault((topic, user_batch.partition), []).append(
                     Outgoing(user_batch.user, record, stamps[user_batch.partition])
                 )
@@ -346,8 +348,8 @@ class Pipeline:
         return records
 
     async def _send_changelog(
-        self, records: Mapping[Place, list[Outgoing]], letters: Mapping[Place, list[Outgoing]], figures: BatchFigures
-    ) -> dict[Place, int]:
+        self, records: Mapping[Target, list[Outgoing]], letters: Mapping[Target, list[Outgoing]], figures: BatchFigures
+    ) -> dict[Target, int]:
         with figures.stage("changelog"):
             return await self._batches().send({**records, **letters})
 
@@ -357,9 +359,9 @@ class Pipeline:
         slates: Sequence[list[Scored]],
         catalogue: Catalogue,
         figures: BatchFigures,
-    ) -> dict[Place, list[Outgoing]]:
+    ) -> dict[Target, list[Outgoing]]:
         """Return one slate per affected user. It is flagged `replay` if the user had an event that was folded before."""
-        lists: dict[Place, list[Outgoing]] = {}
+        lists: dict[Target, list[Outgoing]] = {}
         now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
         for user_batch, items in zip(user_batches, slates, strict=True):
