@@ -13,9 +13,10 @@ from stream.inference.bundle import Bundle
 from stream.inference.models import Models
 from stream.inference.serving import Opened, Threads
 from stream.inference.text_encoder import Encoder, Vectors
+from stream.kafka.changelog_reader import ChangelogReader
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.decoding import decoder_of
-from stream.kafka.fencing import ChangelogReader, Fence
+from stream.kafka.fencing import Fence
 from stream.kafka.losses import Losses
 from stream.kafka.membership import Membership
 from stream.kafka.store_identity import Changelog, FolderCheck
@@ -23,7 +24,8 @@ from stream.observability.metrics import Metrics
 from stream.pipeline.comments import CommentStage
 from stream.pipeline.dead_letter import DeadLetters
 from stream.pipeline.misplaced import Misplaced
-from stream.pipeline.pipeline import Pipeline, PipelineParts, Serving
+from stream.pipeline.parts import PipelineParts, Serving
+from stream.pipeline.pipeline import Pipeline
 from stream.pipeline.sent_before import SentBefore, since_reader
 from stream.settings import Settings
 

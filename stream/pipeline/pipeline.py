@@ -21,101 +21,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from heapq import merge
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from faust.types import TP
 
-from stream.core.decoder import EventDecoder
-from stream.core.errors import FreshetError, RecordError
-from stream.core.features import InputSpec
-from stream.core.fold import Catalogue, InterestModels, UserBatch, advance, apply_events, rank
+from stream.core.errors import RecordError
+from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
 from stream.core.state import encode
 from stream.kafka.batch import MicroBatch, Record
-from stream.kafka.broker_clock import Clock
-from stream.kafka.consumer import SourceConsumer
-from stream.kafka.fencing import Fence
-from stream.kafka.producer import Outgoing, RecordBatches
-from stream.kafka.state_store import InterestStore
-from stream.observability.metrics import BatchFigures, Metrics
+from stream.kafka.producer import Outgoing
+from stream.observability.metrics import BatchFigures
 from stream.pipeline import held_partitions
-from stream.pipeline.comments import CommentStage
-from stream.pipeline.dead_letter import DeadLetters
-from stream.pipeline.misplaced import Misplaced
+from stream.pipeline.model_calls import Result, in_time
+from stream.pipeline.parts import PipelineParts
 from stream.pipeline.poison import BufferedRecord, advance_isolating
-from stream.pipeline.sent_before import SentBefore
 from stream.pipeline.wrong_times import WrongTimes
-from stream.settings import Settings
 
-Result = TypeVar("Result")
 Target = tuple[str, int]
 MISPLACED: Final = "mispartitioned"
 """The reason of a record that is valid except for its partition."""
-SLICE: Final = 0.25
-"""Seconds between two checks of a running model call."""
-
-
-@dataclass(frozen=True)
-class Serving:
-    """The models of one bundle.
-
-    Attributes:
-        bundle: Hex id of the bundle.
-        state_model: 16 bytes that mark every state.
-        hidden: Width of h and c.
-        spec: The form of the models' inputs.
-        models: The models.
-    """
-
-    bundle: str
-    state_model: bytes
-    hidden: int
-    spec: InputSpec
-    models: InterestModels
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineParts:
-    """What a pipeline works with.
-
-    Attributes:
-        settings: The worker's settings.
-        serving: The models.
-        consumer: Returns the consumer. It is called at each use, because Faust creates the consumer after the pipeline.
-        batches: Returns the object that sends record batches, likewise at each use.
-        fence: Claims and checks partitions of the changelog.
-        store: The table's partitions.
-        decoder: Decodes the source records.
-        comments: Holds back events behind comments to be encoded.
-        dead_letters: Creates dead letters.
-        misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
-        sent_before: Knows which of them have been forwarded. None: no check.
-        catalogue: Returns the current snapshot.
-        executor: Runs the models, one call at a time.
-        metrics: Counts and times the steps.
-        clock: The brokers' clock.
-    """
-
-    settings: Settings
-    serving: Serving
-    consumer: Callable[[], SourceConsumer]
-    batches: Callable[[], RecordBatches]
-    fence: Fence
-    store: InterestStore
-    decoder: EventDecoder
-    comments: CommentStage
-    dead_letters: DeadLetters
-    misplaced: Misplaced | None
-    sent_before: SentBefore | None
-    catalogue: Callable[[], Catalogue]
-    executor: Executor
-    metrics: Metrics
-    clock: Clock
 
 
 class Pipeline:
@@ -426,30 +354,6 @@ class Pipeline:
         figures.held = held
         figures.seconds = time.perf_counter() - began
         self._metrics.observe_batch(figures)
-
-
-async def in_time(executor: Executor, call: Callable[[], Result], ended: Callable[[], int], limit: float) -> Result:
-    """Run `call` in the executor. Raises FreshetError if one of its graph calls takes longer than `limit` seconds.
-
-    `ended` returns how many graph calls have ended. After each the time starts again, because a micro-batch may need
-    any number of them. The time is counted in slices, each at most at its nominal length, because a process that was
-    stopped had no time to compute.
-    """
-    future = asyncio.get_running_loop().run_in_executor(executor, call)
-    slice_ = min(SLICE, limit / 4)
-    try:
-        spent, before = 0.0, ended()
-        while not future.done():
-            began = time.monotonic()
-            await asyncio.wait((future,), timeout=slice_)
-            spent += min(time.monotonic() - began, slice_)
-            if (now := ended()) != before:
-                spent, before = 0.0, now
-            if spent >= limit and not future.done():
-                raise FreshetError(f"a model call took longer than {limit:g} s")
-        return future.result()
-    finally:
-        future.cancel()
 
 
 def in_append_order(events: list[SourceEvent]) -> list[SourceEvent]:

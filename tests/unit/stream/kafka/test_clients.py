@@ -13,7 +13,7 @@ from aiokafka.consumer import fetcher
 from stream.app import InterestApp
 from stream.catalogue import consumer as items
 from stream.catalogue.catalogue import Catalogue
-from stream.kafka import fencing
+from stream.kafka import changelog_reader
 from stream.kafka.clients import absent, consumer_tasks, reached, unread
 from stream.kafka.losses import Losses
 from stream.settings import Settings
@@ -42,7 +42,7 @@ async def of_the_items(settings: Settings) -> None:
 
 
 async def of_a_takeover(settings: Settings) -> None:
-    await fencing.ChangelogReader(settings, "changelog").read(0, 0, 9)
+    await changelog_reader.ChangelogReader(settings, "changelog").read(0, 0, 9)
 
 
 @pytest.mark.parametrize("make", [of_the_sources, of_the_items, of_a_takeover])
@@ -57,7 +57,7 @@ def test_no_client_of_a_worker_moves_on_by_itself_where_records_are_gone(
         raise MadeError
 
     monkeypatch.setattr("aiokafka.AIOKafkaConsumer", made)
-    for module in (items, fencing):
+    for module in (items, changelog_reader):
         monkeypatch.setattr(module, "AIOKafkaConsumer", made)
     with pytest.raises(MadeError):
         asyncio.run(make(Settings()))  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError, SettingsError
 from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
 from stream.core.messages import CLICK, SourceEvent
-from stream.pipeline.pipeline import Pipeline, PipelineParts
+from stream.pipeline.parts import PipelineParts
+from stream.pipeline.pipeline import Pipeline
 from stream.settings import load
 from tests.unit.synthetic import NOW
 
