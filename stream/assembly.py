@@ -185,7 +185,7 @@ def assemble(inputs: Inputs, catalogue: Catalogue, metrics: Metrics) -> Parts:
     fence = _fence(inputs, app, changelog, metrics)
     sent_before = None
     if settings.misplaced == "forward":
-        sent_before = SentBefore(lambda: app.consumer.starts.lay, since_reader(settings))
+        sent_before = SentBefore(lambda: app.consumer.starts.at_start, since_reader(settings))
     pipeline = Pipeline(_pipeline_parts(inputs, app, fence, comments, sent_before, catalogue, metrics))
     losses = Losses(settings.accept_loss, metrics.accepted_loss.inc)
     folder = FolderCheck(app.store, inputs.changelog(), inputs.source_ids(), metrics.damaged.inc, losses.lose)

@@ -29,7 +29,7 @@ class StartOffsets:
         group_id: The group's id.
         changelog: Partition number -> that partition of the changelog.
     Attributes:
-        lay: By source partition, the offsets that were there when this assignment began. A worker may have read them
+        at_start: By source partition, the offsets that were there when this assignment began. A worker may have read them
             before. Partitions that no worker has owned are left out.
     """
 
@@ -53,7 +53,7 @@ class StartOffsets:
         self._committed = committed
         self._group_id = group_id
         self._changelog = changelog
-        self.lay: Mapping[TP, range] = {}
+        self.at_start: Mapping[TP, range] = {}
 
     async def begin(self, sources: Sequence[TP]) -> dict[TP, int]:
         """Seek to the start position in each source partition, check it, and commit it where it is new.
@@ -103,7 +103,7 @@ class StartOffsets:
         wanted = {tp: offset for tp, offset in starts.items() if not offset or offset != committed[tp]}
         if wanted:
             await self._thread.seek_wait(wanted)
-        self.lay = {
+        self.at_start = {
             tp: range(starts[tp], log.stop) for tp, log in logs.items() if self._listener.is_claimed(tp.partition)
         }
         return starts

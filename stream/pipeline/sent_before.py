@@ -37,12 +37,12 @@ class SentBefore:
     """Knows which copies exist already.
 
     Args:
-        lay: Returns source partition -> the offsets that were there when we got it, a new mapping for each assignment.
+        at_start: Returns source partition -> the offsets that were there when we got it, a new mapping for each assignment.
         read: Reads a source partition's records.
     """
 
-    def __init__(self, lay: Callable[[], Mapping[TP, range]], read: ReadSince) -> None:
-        self._lay = lay
+    def __init__(self, at_start: Callable[[], Mapping[TP, range]], read: ReadSince) -> None:
+        self._at_start = at_start
         self._read = read
         self._known: Mapping[TP, range] = {}  # the assignment to which the other fields belong
         self._since: dict[TP, int] = {}  # by right partition, the append time from which it was read
@@ -65,7 +65,7 @@ class SentBefore:
         Returns:
             The number of removed copies by topic; None if another worker has taken our partitions meanwhile.
         """
-        known = self._lay()
+        known = self._at_start()
         if known is not self._known:
             self._known = known
             self._since.clear()

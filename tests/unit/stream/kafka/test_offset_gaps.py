@@ -394,4 +394,4 @@ def test_what_lay_there_when_a_partition_was_given_may_have_been_read_if_a_worke
     for offset, first in ((None, 0), (0, 0), (15, 15), (20, 20)):
         consumer = worker(Thread(0, 20), offset, owner=owner(claimed))
         assert asyncio.run(consumer.starts.seek([CLICKS])) == {CLICKS: first}
-        assert consumer.starts.lay == ({CLICKS: range(first, 20)} if claimed else {})
+        assert consumer.starts.at_start == ({CLICKS: range(first, 20)} if claimed else {})
