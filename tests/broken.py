@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from stream import worker
+from stream.assembly import CountingEncoder
 from stream.inference.models import Models
 from stream.kafka.consumer import SourceConsumer
+from stream.kafka.source_fetcher import SourceFetcher
 from stream.pipeline.pipeline import Pipeline
 from stream.worker import Worker
 from tests.patching import patch
@@ -52,7 +54,7 @@ def fetch_stands() -> None:
     async def stands(*_: Any) -> None:
         await asyncio.sleep(3600)
 
-    patch(SourceConsumer, "_read", stands)
+    patch(SourceFetcher, "_read", stands)
 
 
 def commit_stands() -> None:
@@ -66,27 +68,27 @@ def commit_stands() -> None:
 
 def encoding_stands() -> None:
     """The text of a comment is encoded for ever."""
-    patch(Worker, "_encode", lambda *_: time.sleep(3600))
-    patch(Worker, "_encode_and_read", lambda *_: time.sleep(3600))
+    patch(CountingEncoder, "encode", lambda *_: time.sleep(3600))
+    patch(CountingEncoder, "encode_and_read", lambda *_: time.sleep(3600))
 
 
 def agent(one: Any) -> None:
-    (reference,) = one._app.interest.agent._actors
+    (reference,) = one._parts.app.interest.agent._actors
     reference.actor_task.cancel()
 
 
 def coordination(one: Any) -> None:
-    client = one._app.consumer._client()
-    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._coordinator._coordination_task.cancel)
+    client = one._parts.consumer._thread.client()
+    one._parts.consumer._thread.thread_loop.call_soon_threadsafe(client._coordinator._coordination_task.cancel)
 
 
 def fetching(one: Any) -> None:
-    client = one._app.consumer._client()
-    one._app.consumer._thread.thread_loop.call_soon_threadsafe(client._fetcher._fetch_task.cancel)
+    client = one._parts.consumer._thread.client()
+    one._parts.consumer._thread.thread_loop.call_soon_threadsafe(client._fetcher._fetch_task.cancel)
 
 
 def sending(one: Any) -> None:
-    one._app.producer._producer._sender._sender_task.cancel()
+    one._parts.app.producer._producer._sender._sender_task.cancel()
 
 
 def items(one: Any) -> None:
@@ -100,7 +102,7 @@ def service(one: Any) -> None:
 
 
 def callback(one: Any) -> None:
-    asyncio.get_running_loop().call_soon(one._comments._release, b"nobody", (None, 0.0))
+    asyncio.get_running_loop().call_soon(one._parts.comments._release, b"nobody", (None, 0.0))
 
 
 def health(one: Any) -> None:
@@ -108,7 +110,7 @@ def health(one: Any) -> None:
 
 
 def thread(one: Any) -> None:
-    threading.Thread(target=one._comments._release, args=(b"nobody", (None, 0.0))).start()
+    threading.Thread(target=one._parts.comments._release, args=(b"nobody", (None, 0.0))).start()
 
 
 def loop(one: Any) -> None:
@@ -116,7 +118,7 @@ def loop(one: Any) -> None:
 
 
 def consumers_loop(one: Any) -> None:
-    one._app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 3600)
+    one._parts.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 3600)
 
 
 def descriptors(one: Any) -> None:
@@ -125,8 +127,8 @@ def descriptors(one: Any) -> None:
 
     # those that are open stay so; whatever is closed, no number below 3 comes free
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    for node in list(one._app.consumer._client()._client._conns.values()):
-        one._app.consumer._thread.thread_loop.call_soon_threadsafe(node.close)
+    for node in list(one._parts.consumer._thread.client()._client._conns.values()):
+        one._parts.consumer._thread.thread_loop.call_soon_threadsafe(node.close)
 
 
 STARTS: dict[str, Callable[[], None]] = {
@@ -146,7 +148,7 @@ def once_ready(act: Act) -> None:
 
     def looked(self: Worker, *rest: Any) -> None:
         look(self, *rest)
-        if ready[0] == 0.0 and self._app is not None and not self._health.missing():
+        if ready[0] == 0.0 and self._parts is not None and not self._health.missing():
             ready[0] = time.monotonic()
         if ready[0] > 0.0 and time.monotonic() - ready[0] > 1.0:
             ready[0] = -1.0

@@ -99,7 +99,7 @@ def doubles(settings: Settings) -> None:
         return apply_events(user, partition, record, twice, *rest)
 
     patch(pipeline, "apply_events", mutant)
-    patch(state_module, "is_redelivered", lambda state, event: is_redelivered(state, event) and event not in again)
+    patch(fold, "is_redelivered", lambda state, event: is_redelivered(state, event) and event not in again)
 
 
 def swaps(settings: Settings) -> None:
@@ -116,7 +116,7 @@ def swaps(settings: Settings) -> None:
         return apply_events(user, partition, record, events, *rest)
 
     patch(pipeline, "apply_events", mutant)
-    patch(state_module, "is_redelivered", lambda state, event: is_redelivered(state, event) and event not in late)
+    patch(fold, "is_redelivered", lambda state, event: is_redelivered(state, event) and event not in late)
 
 
 def on_changelog(settings: Settings, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:

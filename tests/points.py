@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.catalogue.popularity import ANYONE
-from stream.kafka import consumer
+from stream.kafka import read_back
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.fencing import Fence
 from stream.kafka.producer import Outgoing, RecordBatches
@@ -69,7 +69,7 @@ def taking_over(here: At) -> None:
         here("claimed")
         return found
 
-    patch(consumer, "apply_changelog", applied)
+    patch(read_back, "apply_changelog", applied)
     patch(Fence, "_claim", claimed)
 
 

@@ -173,8 +173,8 @@ def _end(error: FreshetError, code: int) -> NoReturn:
         from stream.process import fatal
 
         if fatal.prepared():
-            fatal.leave(code, f"worker stops: {fatal.said(fatal.meaning(error))}")
-        log.critical("worker stops: %s", fatal.said(error))
+            fatal.leave(code, f"worker stops: {fatal.one_line(fatal.meaning(error))}")
+        log.critical("worker stops: %s", fatal.one_line(error))
     else:
         print(_broken(f"freshet: {printable(str(error))}"), file=sys.stderr)
     sys.exit(code)
@@ -195,7 +195,7 @@ def _end_as_bug(error: Exception) -> NoReturn:
 
         if fatal.prepared():
             fatal.fatal(error)
-        log.critical("worker stops: %s", fatal.said(error), exc_info=error)
+        log.critical("worker stops: %s", fatal.one_line(error), exc_info=error)
     else:
         traceback.print_exception(error)
     sys.exit(70)

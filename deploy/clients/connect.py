@@ -116,7 +116,7 @@ def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
             if time.monotonic() >= end:
                 raise BrokerError(
                     f"no Kafka broker answers at {settings.brokers} with {settings.security_protocol} "
-                    f"({type(error).__name__}); `freshet broker start` runs one here ({toml_file.told()})"
+                    f"({type(error).__name__}); `freshet broker start` runs one here ({toml_file.description()})"
                 ) from None
         time.sleep(PAUSE)
         tries += 1

@@ -225,8 +225,8 @@ class Catalogue:
         order = np.argsort(hashes, kind="stable")
         hashes, rows = hashes[order], order.astype(np.int64) + first
         if first > 1:
-            places = np.searchsorted(self._hashes, hashes, "right")
-            hashes, rows = np.insert(self._hashes, places, hashes), np.insert(self._hash_rows, places, rows)
+            positions = np.searchsorted(self._hashes, hashes, "right")
+            hashes, rows = np.insert(self._hashes, positions, hashes), np.insert(self._hash_rows, positions, rows)
         self._hashes, self._hash_rows = hashes, rows
 
     def _snap(self) -> Snapshot:

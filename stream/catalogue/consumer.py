@@ -185,12 +185,12 @@ class ItemsFollower:
                 self._on_rejected(*refused)
         return True
 
-    async def _on_cut(self, place: TopicPartition, end: int, read: int) -> None:
+    async def _on_cut(self, tp: TopicPartition, end: int, read: int) -> None:
         """Note that the catalogue shows items whose records no longer exist.
 
         `_take` raises the error, because this is called within a fetch of the client.
         """
-        self._cut = items_cut(place.topic, place.partition, end, read)
+        self._cut = items_cut(tp.topic, tp.partition, end, read)
 
     def _report(self) -> None:
         if self._on_snapshot is not None:

@@ -73,21 +73,21 @@ class EventDecoder:
     ) -> SourceEvent:
         """Return the event in one record. Raises RecordError if the record is a dead letter."""
         if key is None:
-            raise RecordError("key", "null_key", "user", f"the key is null; expected the user id {self._form.said}")
+            raise RecordError("key", "null_key", "user", f"the key is null; expected the user id {self._form.wording}")
         rating = NAN
         text = action = named = ""
         try:
-            said = text_of(value)
+            body = text_of(value)
             if self._envelope != NONE:
-                said, named = unwrap(said, self._envelope)
+                body, named = unwrap(body, self._envelope)
             if behaviour == CLICK:
-                event: Click | Rating | Comment = (click := self._click.read(said))
+                event: Click | Rating | Comment = (click := self._click.read(body))
                 action = click.action or ""
             elif behaviour == RATING:
-                event = scored = self._rating.read(said)
+                event = scored = self._rating.read(body)
                 rating = self._rules.rating(scored.value)
             else:
-                event = comment = self._comment.read(said)
+                event = comment = self._comment.read(body)
                 text = comment.text
                 if comment.value is not None:
                     rating = self._rules.rating(comment.value)
@@ -117,6 +117,6 @@ class EventDecoder:
 
     def _explained(self, error: RecordError, value: bytes | None, headers: Headers) -> RecordError:
         """Return the error, with what the value looks like if it is in a form that freshet does not read."""
-        if value and error.reason in UNREAD and (told := looks_like(value, self._envelope, headers)):
-            return RecordError(error.stage, error.reason, error.field, f"{error}; {told}", error.unit)
+        if value and error.reason in UNREAD and (form := looks_like(value, self._envelope, headers)):
+            return RecordError(error.stage, error.reason, error.field, f"{error}; {form}", error.unit)
         return error

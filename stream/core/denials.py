@@ -28,9 +28,9 @@ def refusal(error: BaseException, name: str = "", operation: str = "") -> Broker
     """
     kind = type(error).__name__
     if kind in DENIED:
-        said = name or ", ".join(str(part) for part in _flat(error.args) if part) or "?"
+        resource = name or ", ".join(str(part) for part in _flat(error.args) if part) or "?"
         what = f" ({operation})" if operation else ""
-        return BrokerError(f"the broker denies access: {DENIED[kind]} {said}{what}; an ACL is missing")
+        return BrokerError(f"the broker denies access: {DENIED[kind]} {resource}{what}; an ACL is missing")
     if kind in REFUSED:
         return BrokerError(f"the broker rejected the credentials: {_short(error)}")
     return None

@@ -59,21 +59,21 @@ def unwrap(text: str, envelope: str) -> Inner:
         found = (_parts(text) or {}) if envelope == DEBEZIUM else {}
     if envelope == DEBEZIUM and found.get("op") and (found["before"] or found["after"] or found["source"]):
         if _value(found["op"]) == "d" or found["after"] in ("", "null"):
-            said = (
+            message = (
                 "the row was deleted: deletes of events cannot be applied, since a state keeps the events that it has applied; "
                 "skip them in the connector (skipped.operations=d,t) or leave this letter"
             )
-            raise RecordError("validate", "deleted", within + "after", said)
+            raise RecordError("validate", "deleted", within + "after", message)
         return Inner(found["after"])
     return Inner(text)
 
 
 def _cloud_event(found: dict[str, str], text: str) -> Inner:
     if not found["data"]:
-        said = "missing, expected the event as a JSON object"
+        message = "missing, expected the event as a JSON object"
         if found["data_base64"]:
-            said += " in data, not data_base64: set datacontenttype to application/json"
-        raise RecordError("validate", "missing_field", "data", said)
+            message += " in data, not data_base64: set datacontenttype to application/json"
+        raise RecordError("validate", "missing_field", "data", message)
     source, own = _value(found["source"]), _value(found["id"])
     named = f"{source} {own}" if isinstance(source, str) and isinstance(own, str) and source and own else ""
     return Inner(found["data"], named if len(named) <= MAX_ID else "")
@@ -126,8 +126,8 @@ def looks_like(value: bytes, envelope: str, headers: Sequence[tuple[str, bytes |
             )
     if _XML.match(value.removeprefix(b"\xef\xbb\xbf")):
         return f"it looks like XML. {_PLAIN}: convert it before it is sent"
-    if told := _json_told(value, envelope):
-        return told
+    if form := _json_form(value, envelope):
+        return form
     if value[:1] and (0x80 <= value[0] <= 0x8F or value[0] in (0xDE, 0xDF)) and _is_messagepack(value):
         return f"it looks like MessagePack. {_PLAIN}: give the producer a JSON serializer"
     if _is_protobuf(value):
@@ -142,17 +142,17 @@ def looks_like(value: bytes, envelope: str, headers: Sequence[tuple[str, bytes |
 
 def explained_item(error: RecordError, value: bytes) -> RecordError:
     """Return the error of an item. If its value is in an envelope, the error says that items are never unwrapped."""
-    if error.reason not in UNREAD or not (told := _json_told(value, "")):
+    if error.reason not in UNREAD or not (form := _json_form(value, "")):
         return error
-    kind = told.split(":")[0].removeprefix("it ")
-    said = (
+    kind = form.split(":")[0].removeprefix("it ")
+    message = (
         f"{error}; it {kind}, but items are never taken out of an envelope, whatever the setting `envelope` says: send the "
         "item itself"
     )
-    return RecordError(error.stage, error.reason, error.field, said, error.unit)
+    return RecordError(error.stage, error.reason, error.field, message, error.unit)
 
 
-def _json_told(value: bytes, envelope: str) -> str:
+def _json_form(value: bytes, envelope: str) -> str:
     try:
         found = _parts(str(value, "utf-8"))
     except UnicodeDecodeError:
@@ -216,8 +216,8 @@ def _is_protobuf(value: bytes) -> bool:
 def _varint(value: bytes, at: int) -> tuple[int, int]:
     """Return (number, where it ends); the end is -1 if there is no number."""
     number = 0
-    for place, byte in enumerate(value[at : at + 10]):
-        number |= (byte & 0x7F) << (7 * place)
+    for index, byte in enumerate(value[at : at + 10]):
+        number |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return number, at + place + 1
+            return number, at + index + 1
     return 0, -1

@@ -14,11 +14,22 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core import state as interest
 from stream.core.errors import StateError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows, InputSpec
 from stream.core.messages import COMMENT, Scored, SourceEvent
-from stream.core.state import MAX_SEEN, NO_TIME, Half, Interest
+from stream.core.state import (
+    MAX_SEEN,
+    NO_TIME,
+    Half,
+    Interest,
+    decode,
+    fold,
+    is_duplicate,
+    is_redelivered,
+    item_hash,
+    new,
+    pass_over,
+)
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -135,7 +146,7 @@ def apply_events(
         StateError: The record is damaged; the message names the user.
     """
     try:
-        state = interest.new(model, hidden) if record is None else interest.decode(record)
+        state = new(model, hidden) if record is None else decode(record)
         state.folded = []
         user_batch = UserBatch(user, partition, state, events)
         if state.model != model:
@@ -154,19 +165,19 @@ def _fold(user_batch: UserBatch, topics: Sequence[str], refused: Collection[Sour
     """Fold the bookkeeping of the batch's events."""
     state = user_batch.state
     for event in user_batch.events:
-        if interest.is_redelivered(state, event):
+        if is_redelivered(state, event):
             user_batch.redelivered += 1
             user_batch.passed.append((event.behaviour, "redelivered"))
-        elif interest.is_duplicate(state, event):
-            interest.pass_over(state, event)
+        elif is_duplicate(state, event):
+            pass_over(state, event)
             user_batch.duplicates += 1
             user_batch.passed.append((event.behaviour, "duplicate"))
         elif any(event is one for one in refused):
-            interest.pass_over(state, event)
+            pass_over(state, event)
             user_batch.refused += 1
         else:
             user_batch.late += event.time < state.last_time
-            gap = interest.fold(state, event, topics[event.behaviour])
+            gap = fold(state, event, topics[event.behaviour])
             user_batch.folded.append(event)
             value = event.read if math.isnan(event.value) else event.value
             user_batch.inputs.append(
@@ -210,8 +221,8 @@ def advance(user_batches: Sequence[UserBatch], models: InterestModels, catalogue
             h[:n], c[:n] = models.step(rows, h[:n], c[:n])
         if not (np.isfinite(h).all() and np.isfinite(c).all()):
             raise FloatingPointError("h or c is not finite")
-        for place, user_batch in enumerate(moving):
-            user_batch.state.h, user_batch.state.c = h[place], c[place]
+        for row, user_batch in enumerate(moving):
+            user_batch.state.h, user_batch.state.c = h[row], c[row]
     for user_batch in user_batches:
         if user_batch.changed:
             user_batch.state.catalogue = catalogue.offset
@@ -223,21 +234,21 @@ def input_rows(inputs: Sequence[StepInput], catalogue: Catalogue, spec: InputSpe
     size = len(inputs)
     numbers = np.empty((size, NUMBERS), np.float32)
     comment = np.zeros((size, spec.text_dim), np.float32)
-    places = np.empty(size, np.int64)
+    item_rows = np.empty(size, np.int64)
     for at, one in enumerate(inputs):
-        places[at] = catalogue.row(one.item)
+        item_rows[at] = catalogue.row(one.item)
         numbers[at] = spec.numbers(one.value, one.gap_ms)
         if one.vector is not None:
             comment[at] = one.vector
     rows = InputRows(
-        item=catalogue.items[places],
+        item=catalogue.items[item_rows],
         behaviour=np.fromiter((one.behaviour for one in inputs), np.int64, size),
         scene=np.fromiter((spec.scene(one.scene) for one in inputs), np.int64, size),
         action=np.fromiter((spec.action(one.action) for one in inputs), np.int64, size),
         numbers=numbers,
         comment=comment,
     )
-    return rows, int((places == UNKNOWN).sum())
+    return rows, int((item_rows == UNKNOWN).sum())
 
 
 def rank(
@@ -305,14 +316,14 @@ def recent_choices(
 def _hidden(user_batches: Sequence[UserBatch], catalogue: Catalogue) -> Rows:
     """Return int64 [S, 2]: (index of the batch, item row) of every item that the batch's user has interacted with."""
     pairs = []
-    for place, user_batch in enumerate(user_batches):
+    for index, user_batch in enumerate(user_batches):
         hashes = user_batch.state.seen_hashes()
         if len(hashes) >= MAX_SEEN:  # full: only `recent` knows the latest items
-            late = {interest.item_hash(recent.item) for recent in user_batch.state.recents()}
+            late = {item_hash(recent.item) for recent in user_batch.state.recents()}
             hashes = np.union1d(hashes, np.fromiter(late, np.uint32, len(late)))
         rows = catalogue.hidden_rows(hashes)
         pair = np.empty((len(rows), 2), np.int64)
-        pair[:, 0] = place
+        pair[:, 0] = index
         pair[:, 1] = rows
         pairs.append(pair)
     return np.concatenate(pairs)

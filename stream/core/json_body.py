@@ -95,8 +95,8 @@ class JsonDecoder(Generic[Message]):
         try:
             fields = self._fields.decode(text)
             raws = {name: raw for name in self._message.__struct_fields__ if (raw := bytes(getattr(fields, name)))}
-            said = {name: msgspec.json.decode(raw) for name, raw in raws.items()}
-            return msgspec.convert(integral(said, self._ints), self._message)
+            values = {name: msgspec.json.decode(raw) for name, raw in raws.items()}
+            return msgspec.convert(integral(values, self._ints), self._message)
         except msgspec.ValidationError as second:
             if "out of range" not in str(second):  # 1e400 in a known field: the first error names the field
                 error = second
@@ -118,7 +118,7 @@ def convert(fields: dict[str, object], message: type[Message]) -> Message:
 def _refuse(
     error: msgspec.ValidationError,
     kind: type[Struct],
-    said: Mapping[str, object],
+    fields: Mapping[str, object],
     text: str = "",
     *,
     texts: bool = True,
@@ -128,37 +128,40 @@ def _refuse(
     Args:
         error: msgspec's error.
         kind: The message type.
-        said: The fields, for the values that msgspec does not repeat.
+        fields: The fields, for the values that msgspec does not repeat.
         text: The text of the whole message, for the names of fields that no message has.
         texts: As in stream.core.refusals.found.
     """
     message = str(error)
     if missing := _MISSING.search(message):
         raise RecordError(
-            "validate", "missing_field", missing[1], f"`{missing[1]}` is missing; {fields_found(_names(text) or said)}"
+            "validate",
+            "missing_field",
+            missing[1],
+            f"`{missing[1]}` is missing; {fields_found(_names(text) or fields)}",
         )
-    place = _FIELD.search(message)
-    name = place[1] if place else ""
+    named = _FIELD.search(message)
+    name = named[1] if named else ""
     field = re.split(r"[.\[]", name)[0]
     if not field:
         got = _GOT.search(message)
         many = ": send one event per record" if got and got[1] == "array" else ""
         wrong = f"found {kind_of(got[1])}, expected a JSON object{many}" if got else message
         raise RecordError("validate", "wrong_type" if got else "out_of_range", name, wrong)
-    value = said.get(field)
-    told = f"found {found(value, texts=texts)}, expected " if field in said else "expected "
+    value = fields.get(field)
+    detail = f"found {found(value, texts=texts)}, expected " if field in fields else "expected "
     if "regex" in message:
-        raise RecordError("validate", "out_of_range", name, told + USER)
-    told += expected(kind, field)
+        raise RecordError("validate", "out_of_range", name, detail + USER)
+    detail += expected(kind, field)
     if "length" in message:
         short = "length >=" in message
-        raise RecordError("validate", "out_of_range" if short else "too_large", name, told)
+        raise RecordError("validate", "out_of_range" if short else "too_large", name, detail)
     wrong = "wrong_type" if "got `" in message else "out_of_range"
     if field != "time":
-        raise RecordError("validate", wrong, name, told)
+        raise RecordError("validate", wrong, name, detail)
     advice = time_advice(value)
     likely = unit(value) if wrong == "out_of_range" and isinstance(value, int) else ""
-    raise RecordError("validate", wrong, name, told + (f"; {advice}" if advice else ""), likely)
+    raise RecordError("validate", wrong, name, detail + (f"; {advice}" if advice else ""), likely)
 
 
 def _value(raw: bytes) -> object:

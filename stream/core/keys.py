@@ -38,14 +38,14 @@ class Form(NamedTuple):
         name: The value of the setting `key`.
         write: User id -> key; None if the form has no key for the id.
         read: Key -> user id; raises ValueError if it is not a user's key.
-        said: The form in words.
+        wording: The form in words.
         cure: Which serializer a producer needs.
     """
 
     name: str
     write: Callable[[str], bytes | None]
     read: Callable[[bytes], str]
-    said: str
+    wording: str
     cure: str
 
 
@@ -127,9 +127,9 @@ def mismatch(key: bytes, user: str, form: str) -> str:
 
     It goes into a header and the log, so it repeats neither the key nor the user.
     """
-    told = _looks_like(key, user, FORMS[form])
+    likeness = _looks_like(key, user, FORMS[form])
     both = f"found a key of {len(key)} bytes that is another user's or no user's"
-    return f"the key is not the body's user {FORMS[form].said}; {told or both}"
+    return f"the key is not the body's user {FORMS[form].wording}; {likeness or both}"
 
 
 def _looks_like(key: bytes, user: str, form: Form) -> str:
@@ -137,8 +137,8 @@ def _looks_like(key: bytes, user: str, form: Form) -> str:
     for other in FORMS.values():
         if other.name != form.name and other.write(user) == key:
             return f"the key is {_NAMED[other.name]}: {_set(other.name)}, or {form.cure}"
-    if told := _looks_like_number(key, user, form) or _looks_like_json(key, user, form):
-        return told
+    if likeness := _looks_like_number(key, user, form) or _looks_like_json(key, user, form):
+        return likeness
     if len(key) == 8 and form.name == LONG:
         return "the key is another number than the body's user, which must be that number in plain decimal"
     if key[:1] == b"\x00" and len(key) > 5 and int.from_bytes(key[1:5]):

@@ -71,11 +71,11 @@ def found(value: object, *, texts: bool = True) -> str:
 
 def fields_found(names: Iterable[str]) -> str:
     """Return the names of a message's fields, cut, for the error about a missing one."""
-    said = [repr(name[:_SHOWN])[1:-1] for name in names]
-    if not said:
+    shown = [repr(name[:_SHOWN])[1:-1] for name in names]
+    if not shown:
         return "found no fields"
-    more = f" and {len(said) - NAMES} more" if len(said) > NAMES else ""
-    return f"found the fields {', '.join(said[:NAMES])}{more}"
+    more = f" and {len(shown) - NAMES} more" if len(shown) > NAMES else ""
+    return f"found the fields {', '.join(shown[:NAMES])}{more}"
 
 
 @cache
@@ -131,8 +131,8 @@ def time_advice(value: object) -> str:
         more = hint(int(value))
         return "write it without quotes" + (f"; {more}" if more else "")
     if isinstance(value, int | float) and abs(value) < 2**63:
-        if said := hint(int(value)):
-            return said
+        if message := hint(int(value)):
+            return message
         return "" if float(value).is_integer() else "leave the fraction out"
     return ""
 

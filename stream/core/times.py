@@ -41,15 +41,15 @@ def hint(time: int, expected: str = "milliseconds") -> str:
 
 def with_hint(time: int, expected: str = "milliseconds") -> str:
     """Return the hint as the end of another message."""
-    return f"; {said}" if (said := hint(time, expected)) else ""
+    return f"; {message}" if (message := hint(time, expected)) else ""
 
 
-def parse(said: str) -> int:
+def parse(text: str) -> int:
     """Return the setting `min_time` in epoch ms: what `moment` reads, or 0 for `off`. Raises ValueError."""
-    return 0 if said == "off" else moment(said, EXPECTED)
+    return 0 if text == "off" else moment(text, EXPECTED)
 
 
-def moment(said: str, expected: str = EXPECTED_MOMENT) -> int:
+def moment(text: str, expected: str = EXPECTED_MOMENT) -> int:
     """Return a time that a person wrote, in epoch ms.
 
     It may be an ISO date or time (UTC if it names no zone), a year (its first day), epoch ms, or 0. A number must be
@@ -57,16 +57,16 @@ def moment(said: str, expected: str = EXPECTED_MOMENT) -> int:
     switch off what uses it. A date may be older.
 
     Args:
-        said: The text.
+        text: The text.
         expected: The error message if it is none of these.
 
     Raises:
         ValueError: It is not a time; the message has the likely reading.
     """
-    if said.isascii() and said.isdecimal() and len(said) not in (4, 8):  # 1996 is a year, 20000101 a date
-        return _number(said, expected)
+    if text.isascii() and text.isdecimal() and len(text) not in (4, 8):  # 1996 is a year, 20000101 a date
+        return _number(text, expected)
     try:
-        moment = datetime.fromisoformat(f"{said}-01-01" if _YEAR.fullmatch(said) else said)
+        moment = datetime.fromisoformat(f"{text}-01-01" if _YEAR.fullmatch(text) else text)
         found = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise ValueError(expected) from None
@@ -75,9 +75,9 @@ def moment(said: str, expected: str = EXPECTED_MOMENT) -> int:
     return found
 
 
-def _number(said: str, expected: str) -> int:
+def _number(text: str, expected: str) -> int:
     """Return a number written in digits as epoch ms. Raises ValueError."""
-    found = int(said) if len(said) <= _DIGITS else LATEST_MS + 1
+    found = int(text) if len(text) <= _DIGITS else LATEST_MS + 1
     low, high = (end // UNITS["milliseconds"] for end in PLAUSIBLE)
     if not found or low <= found <= high:
         return found
@@ -85,9 +85,9 @@ def _number(said: str, expected: str) -> int:
         raise ValueError(likely)
     if found > LATEST_MS:
         raise ValueError(expected)
-    meant = f"{said[:4]}-{said[4:]}-01" if _MONTH.fullmatch(said) else "2000-01-01"
+    meant = f"{text[:4]}-{text[4:]}-01" if _MONTH.fullmatch(text) else "2000-01-01"
     raise ValueError(
-        f"found {said}, which is {date(found)} as epoch milliseconds; {expected}; milliseconds must be from 1980 to 2100; "
+        f"found {text}, which is {date(found)} as epoch milliseconds; {expected}; milliseconds must be from 1980 to 2100; "
         f"write the date ({meant}) if you mean one"
     )
 

@@ -220,7 +220,7 @@ def current(bundles: Path) -> Path:
         folder = bundles.absolute()
         raise BundleError(
             f"bundles: {folder / CURRENT} does not exist: no bundle yet; `freshet export RUN --out {folder}` creates one "
-            f"({toml_file.told()})"
+            f"({toml_file.description()})"
         )
     name = str(_read(bundles / CURRENT, 1024), "utf-8", "replace").strip()
     if not _ID.fullmatch(name):

@@ -25,10 +25,10 @@ def machine_fails(error: BaseException) -> str:
     text = " ".join(str(error).split())
     accelerator = any(sign in text.lower() for sign in ACCELERATOR)
     if no_memory(error):
-        said = (  # the arena's message is the same for the process and a GPU
+        message = (  # the arena's message is the same for the process and a GPU
             NO_GPU_MEMORY
             if accelerator
             else "out of memory: give the process (or the GPU) more, or lower micro_batch, held_events or comment_cache"
         )
-        return f"{said} ({text})" if text else said
+        return f"{message} ({text})" if text else message
     return f"the accelerator fails: {text}" if accelerator else ""

@@ -204,8 +204,8 @@ class Models:
             golden = self._bundle.golden("score")
             items = np.concatenate((self._bundle.items, golden["later"]))
             h, bias, hidden, recent, count = (golden[name] for name in ("h", "bias", "hidden", "recent", "count"))
-            scores, places = self.score(h, items, bias, hidden, recent, count, golden["scores"].shape[1])
-            agree("score", slates_apart(scores, places, golden["scores"], golden["rows"]), self._bundle)
+            scores, best = self.score(h, items, bias, hidden, recent, count, golden["scores"].shape[1])
+            agree("score", slates_apart(scores, best, golden["scores"], golden["rows"]), self._bundle)
         except (KeyError, ValueError, IndexError, TypeError, InvalidArgument) as error:
             text = " ".join(str(error).split())
             raise BundleError(f"golden.npz: does not fit the graphs ({type(error).__name__}: {text})") from None

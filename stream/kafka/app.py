@@ -19,7 +19,9 @@ from stream.kafka.clients import producer_tasks
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.credentials import token_provider
 from stream.kafka.lease import Lease
+from stream.kafka.losses import Losses
 from stream.kafka.membership import Membership
+from stream.kafka.partition_listener import PartitionListener
 from stream.kafka.producer import MAX_REQUEST, SourceProducer
 from stream.process.fatal import fatal
 from stream.process.supervision import Task
@@ -66,6 +68,8 @@ class SourceApp(faust.App):
         self.on_send_error: Callable[[str], None] = lambda topic: None
         self.membership: Membership
         self.room: Mapping[str, int] = {}
+        self.listener: PartitionListener | None = None
+        self.losses: Losses
         super().__init__(
             settings.app_id,
             broker=[f"kafka://{address}" for address in settings.brokers.split(",")],
@@ -101,15 +105,19 @@ class SourceApp(faust.App):
         )
         self.micro_batches = MicroBatchChannel(self)
 
-    def use(self, membership: Membership, room: Mapping[str, int]) -> None:
-        """Set what the app needs before it starts.
+    def use(self, membership: Membership, room: Mapping[str, int], listener: PartitionListener, losses: Losses) -> None:
+        """Set what the app needs before it has a consumer.
 
         Args:
             membership: This worker's place in its group.
             room: Source topic -> maximum bytes of a record batch there.
+            listener: The owner of the states.
+            losses: Decides whether a loss ends the worker.
         """
         self.membership = membership
         self.room = room
+        self.listener = listener
+        self.losses = losses
 
     def changelog(self, partition: int) -> TP:
         """Return the changelog partition that belongs to a source partition."""

@@ -73,8 +73,8 @@ class Difference:
         differs = abs(offset) > WRONG
         if differs != self._differs:
             self._differs = differs
-            said = {"offset_seconds": round(offset, 3)}
+            fields = {"offset_seconds": round(offset, 3)}
             if differs:
-                log.warning("this machine's clock differs from the brokers'", extra=said)
+                log.warning("this machine's clock differs from the brokers'", extra=fields)
             else:
-                log.info("this machine's clock agrees with the brokers' again", extra=said)
+                log.info("this machine's clock agrees with the brokers' again", extra=fields)

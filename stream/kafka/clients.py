@@ -45,19 +45,19 @@ def producer_tasks(name: str, producer: Any) -> Iterator[tuple[str, Task | None]
     yield f"{name}: sending", getattr(getattr(producer, "_sender", None), "_sender_task", None)
 
 
-def absent(consumer: Any, places: Iterable[tuple[str, int]] = (), *, group: bool = False) -> str:
+def absent(consumer: Any, partitions: Iterable[tuple[str, int]] = (), *, group: bool = False) -> str:
     """Return which part of the cluster an AIOKafkaConsumer cannot reach, in words; "" if it reaches all of it.
 
     Args:
         consumer: An AIOKafkaConsumer.
-        places: Partitions that must have a leader.
+        partitions: Partitions that must have a leader.
         group: Whether it must have found its group's coordinator.
     """
     cluster = consumer._client.cluster
     silent = _silent(cluster)
     if silent > AWAY:
         return f"a broker: none has answered for {silent:.0f} s"
-    for topic, partition in places:
+    for topic, partition in partitions:
         if cluster.leader_for_partition(TopicPartition(topic, partition)) == -1:
             return f"a broker: {topic} partition {partition} has no leader"
     coordinator = consumer._coordinator  # None before the client has started

@@ -12,17 +12,12 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 
 from stream.core.errors import BrokerError, FencedError, LossError, TopologyError
 from stream.core.fencing_log import (
     CLAIM_KEY,
     FIRST,
-    NO_CLAIM,
     Claim,
     Forged,
     LeftOut,
@@ -34,23 +29,19 @@ from stream.core.fencing_log import (
     log_forged,
     of_nobody,
     of_user,
-    sift,
     stamp,
 )
 from stream.core.keys import UTF8
-from stream.kafka.clients import consumer_arguments, undecided
 from stream.kafka.producer import Outgoing, RecordBatches
 from stream.kafka.state_store import InterestStore
 from stream.kafka.truncation import changelog_cut
 from stream.process.stopping import stopping
-from stream.settings import Settings
 
 log = logging.getLogger("freshet.fencing")
 
 ReadRange = Callable[[int, int, int], Awaitable[list[LogRecord]]]
 FindClaim = Callable[[int], Awaitable[Claim]]
 ATTEMPTS = 10
-POLL_MS = 500
 CHUNK = 256  # states that a takeover writes again in one batch
 
 
@@ -200,13 +191,13 @@ class Fence:
 
         Users without a state are skipped, because they have none to lose.
         """
-        place, count = (self._store.changelog_topic, partition), 0
+        tp, count = (self._store.changelog_topic, partition), 0
         while (users := self._store.exposed(partition, CHUNK)) and not stopping.asked:
             states = zip(users, self._store.read(partition, users), strict=True)
             again = [Outgoing(user, value, self.stamp(partition)) for user, value in states if value is not None]
             if again:
-                ends = await self._batches().send({place: again})
-                await self.confirm({partition: again}, {partition: ends[place]})
+                ends = await self._batches().send({tp: again})
+                await self.confirm({partition: again}, {partition: ends[tp]})
             self._store.write(partition, [], self._ends[partition], settled_users=users)
             count += len(again)
         if count:
@@ -265,8 +256,8 @@ class Fence:
                 return self._settled(partition, stale, at)
             _log_again(partition, len(again))
             ours.update((record.key, record.value) for record in again)
-            place = (self._store.changelog_topic, partition)
-            end = (await self._batches().send({place: again}))[place]
+            tp = (self._store.changelog_topic, partition)
+            end = (await self._batches().send({tp: again}))[tp]
             if end == at + len(again):
                 return self._settled(partition, stale, end)
         raise BrokerError(
@@ -339,9 +330,9 @@ class Fence:
     async def _claim(self, partition: int, epoch: int) -> tuple[Claim, int]:
         """Write a claim. Return it once it is acknowledged, and its offset; -1 if the broker did not report it."""
         claim = Claim(epoch, self._worker, int(time.time() * 1000), self._topics, self._partitions, self._key)
-        place = (self._store.changelog_topic, partition)
-        ends = await self._batches().send({place: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
-        return claim, ends[place]
+        tp = (self._store.changelog_topic, partition)
+        ends = await self._batches().send({tp: [Outgoing(CLAIM_KEY, encode(claim), stamp(epoch))]})
+        return claim, ends[tp]
 
     async def _between(self, partition: int, last: int, claim: Claim, at: int) -> list[LogRecord]:
         """Return everything after `last` up to our claim at `at`, inclusive. Raises LossError if `at` is not after `last`."""
@@ -355,69 +346,3 @@ def _log_again(partition: int, count: int) -> None:
     log.warning(
         "states written again: another writer had overwritten them", extra={"partition": partition, "states": count}
     )  # fmt: skip
-
-
-@asynccontextmanager
-async def _reading(settings: Settings, place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
-    """Create a separate client for each use. The log is read only after a takeover in a race or of a new partition."""
-    consumer = AIOKafkaConsumer(
-        **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
-        isolation_level="read_committed",
-    )  # fmt: skip
-    await consumer.start()
-    try:
-        consumer.assign([place])
-        yield consumer
-    except OffsetOutOfRangeError as error:
-        (offset,) = error.args[0].values()
-        raise LossError(
-            f"{place.topic} partition {place.partition}: record {offset} is gone, and with it states: was it deleted, or the "
-            "topic recreated?"
-        ) from None
-    finally:
-        await consumer.stop()
-
-
-class ChangelogReader:
-    """Reads the changelog for a takeover.
-
-    Attributes:
-        held: Which open transaction keeps it from reading on; "" for none.
-    """
-
-    def __init__(self, settings: Settings, topic: str) -> None:
-        self._settings = settings
-        self._topic = topic
-        self.held = ""
-
-    async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
-        """Return the records from offset `first` to `last`."""
-        place = TopicPartition(self._topic, partition)
-        found: list[LogRecord] = []
-        async with _reading(self._settings, place) as consumer:
-            consumer.seek(place, first)
-            async for records in self._until(consumer, place, last + 1):
-                found += [record for record in records if record.offset <= last]
-        return found
-
-    async def find(self, partition: int) -> Claim:
-        """Return the claim in force at the end of a partition. Reads the whole partition."""
-        place = TopicPartition(self._topic, partition)
-        claim = NO_CLAIM
-        async with _reading(self._settings, place) as consumer:
-            end = (await consumer.end_offsets([place]))[place]
-            consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
-            async for records in self._until(consumer, place, end):
-                claim = sift((record for record in records if record.key == CLAIM_KEY), claim).claim
-        return claim
-
-    async def _until(
-        self, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
-    ) -> AsyncIterator[Sequence[LogRecord]]:
-        try:
-            while await consumer.position(place) < end:
-                records = (await consumer.getmany(timeout_ms=POLL_MS)).get(place, ())
-                self.held = "" if records else undecided(consumer, [place.topic])
-                yield records
-        finally:
-            self.held = ""

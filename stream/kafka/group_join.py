@@ -84,9 +84,9 @@ class Joining:
         except KafkaError as error:
             return f"the broker does not list them ({error!r})"
         members = [member for _, *_, members in (group[:6] for group in answer.groups) for member in members]
-        said = [f"client {client} at {host.lstrip('/')} (member {member})" for member, client, host, *_ in members]
-        more = [f"{len(said) - NAMED} more"] if len(said) > NAMED else []
-        return ", ".join(said[:NAMED] + more) or "the broker does not list them"
+        named = [f"client {client} at {host.lstrip('/')} (member {member})" for member, client, host, *_ in members]
+        more = [f"{len(named) - NAMED} more"] if len(named) > NAMED else []
+        return ", ".join(named[:NAMED] + more) or "the broker does not list them"
 
     def _meaning(self, error: Exception, group: str) -> Exception:
         if isinstance(error, InvalidSessionTimeoutError):

@@ -97,17 +97,17 @@ class Epochs:
         self._began.clear()
         self._reached.clear()
 
-    def keep_from(self, place: TopicPartition, offset: int) -> None:
+    def keep_from(self, tp: TopicPartition, offset: int) -> None:
         """Note that a partition is ours again from `offset` on. What was fetched since stays known."""
-        self._began[place] = [one for one in self._began.get(place, []) if one[0] >= offset]
+        self._began[tp] = [one for one in self._began.get(tp, []) if one[0] >= offset]
 
-    def reached(self, place: TopicPartition) -> int:
+    def reached(self, tp: TopicPartition) -> int:
         """Return the offset up to which a partition was read, -1 if it was not."""
-        return self._reached.get(place, -1)
+        return self._reached.get(tp, -1)
 
-    def before(self, place: TopicPartition, offset: int) -> int:
+    def before(self, tp: TopicPartition, offset: int) -> int:
         """Return the epoch of the record before `offset`; -1 if it was not read here."""
-        began = self._began.get(place, [])
+        began = self._began.get(tp, [])
         number = bisect_left(began, (offset, -1)) - 1
         return began[number][1] if number >= 0 else -1
 
@@ -126,15 +126,15 @@ class Epochs:
         if not epochs:
             return {}
         response = await self._client.send(node, _EndsRequest(epochs))
-        said = {
+        answers = {
             TopicPartition(topic, partition): (for_code(code), end)
             for topic, partitions in response.topics
             for code, partition, _, end in partitions
         }
         found: dict[TopicPartition, int | KafkaError] = {}
-        for place in epochs:
-            error, end = said.get(place, (UnknownTopicOrPartitionError, -1))
-            found[place] = int(end) if error is NoError else error()
+        for tp in epochs:
+            error, end = answers.get(tp, (UnknownTopicOrPartitionError, -1))
+            found[tp] = int(end) if error is NoError else error()
         return found
 
     async def _look(self, node: int, request: Any, response: Any) -> None:
@@ -149,27 +149,27 @@ class Epochs:
         fetched: dict[TopicPartition, list[tuple[int, int]]] = {}
         for topic, partitions in response.topics if positions else ():
             for partition, code, _, *_, data in partitions:
-                place = TopicPartition(topic, partition)
-                if place not in positions:
+                tp = TopicPartition(topic, partition)
+                if tp not in positions:
                     continue
-                known = self.before(place, positions[place])
+                known = self.before(tp, positions[tp])
                 if not code and data:
-                    fetched[place] = found = list(_batches(data))
+                    fetched[tp] = found = list(_batches(data))
                     # later batches come from the same log as the first
                     doubted = bool(found) and found[0][1] > known
                 else:
                     doubted = code == OffsetOutOfRangeError.errno  # before the fetcher restarts somewhere else
                 if doubted and known >= 0:
-                    doubts[place] = known
+                    doubts[tp] = known
         await self._compare(node, doubts, positions)
-        for place, found in fetched.items():
-            self._note_fetched(place, positions[place], found)
+        for tp, found in fetched.items():
+            self._note_fetched(tp, positions[tp], found)
 
-    def _note_fetched(self, place: TopicPartition, position: int, found: Iterable[tuple[int, int]]) -> None:
-        known = self.before(place, position)
+    def _note_fetched(self, tp: TopicPartition, position: int, found: Iterable[tuple[int, int]]) -> None:
+        known = self.before(tp, position)
         for first, epoch in found:
             if known != epoch:
-                self.note(place, max(position, first), epoch)
+                self.note(tp, max(position, first), epoch)
                 known = epoch
 
     async def _compare(
@@ -181,22 +181,22 @@ class Epochs:
         reported only once.
         """
         ends: dict[TopicPartition, int] = {}
-        for place, end in (await self.ends(node, epochs)).items():
+        for tp, end in (await self.ends(node, epochs)).items():
             if isinstance(end, KafkaError):
                 raise end
-            ends[place] = end
-        for place, end in ends.items():
-            if 0 <= end < positions[place]:
-                await self._cut(place, end, positions[place])
+            ends[tp] = end
+        for tp, end in ends.items():
+            if 0 <= end < positions[tp]:
+                await self._cut(tp, end, positions[tp])
 
-    def note_committed(self, place: TopicPartition, offset: int, epoch: int) -> None:
+    def note_committed(self, tp: TopicPartition, offset: int, epoch: int) -> None:
         """Note that according to the commit, the record at `offset` has `epoch`. What was fetched meanwhile stays known."""
-        began = self._began.setdefault(place, [])
+        began = self._began.setdefault(tp, [])
         began.insert(bisect_left(began, (offset, -1)), (offset, epoch))
 
-    def note(self, place: TopicPartition, offset: int, epoch: int) -> None:
+    def note(self, tp: TopicPartition, offset: int, epoch: int) -> None:
         """Note that records from `offset` on have `epoch`, up to the next ones known to have another epoch."""
-        began = self._began.setdefault(place, [])
+        began = self._began.setdefault(tp, [])
         number = bisect_left(began, (offset, -1))
         if number < len(began) and began[number][1] == epoch:  # read again from further back
             began[number] = (offset, epoch)

@@ -58,8 +58,8 @@ class Membership:
             self._file.seek(0)
             self.former = self._file.read(MAX_ID).decode(errors="replace")
         except BlockingIOError:
-            said = f"data_dir: {folder} is in use by another worker; each worker needs its own folder"
-            raise FolderInUseError(f"{said}: set --data-dir or FRESHET_DATA_DIR") from None
+            message = f"data_dir: {folder} is in use by another worker; each worker needs its own folder"
+            raise FolderInUseError(f"{message}: set --data-dir or FRESHET_DATA_DIR") from None
         except OSError as error:
             raise DiskError(f"data_dir: {path} cannot be used: {error}") from None
         self._known = self.former

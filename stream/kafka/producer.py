@@ -98,14 +98,14 @@ class RecordBatches:
         try:
             async with asyncio.timeout(self._timeout):
                 ends = await asyncio.gather(
-                    *(self._send_partition(place, records) for place, records in lists.items() if records)
+                    *(self._send_partition(tp, records) for tp, records in lists.items() if records)
                 )
         except TimeoutError:
             raise BrokerError(f"no acknowledgement of produced records within {self._timeout:g} s") from None
         return dict(ends)
 
-    async def _send_partition(self, place: tuple[str, int], records: Sequence[Outgoing]) -> tuple[tuple[str, int], int]:
-        topic, partition = place
+    async def _send_partition(self, tp: tuple[str, int], records: Sequence[Outgoing]) -> tuple[tuple[str, int], int]:
+        topic, partition = tp
         room = self._room.get(topic, 0)
         began, now = self._clock.steady(), self._clock.now_ms()
         sent: list[tuple[asyncio.Future[Any], int]] = []
@@ -132,7 +132,7 @@ class RecordBatches:
                 self._clock.learn(began, metadata.timestamp)
             if metadata.offset >= 0:  # -1: a duplicate sequence number, so the offset is unknown
                 last = max(last, metadata.offset + count - 1)
-        return place, last
+        return tp, last
 
     @staticmethod
     def _append(batch: Any, record: Outgoing, stamp: int) -> bool:

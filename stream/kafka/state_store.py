@@ -22,7 +22,7 @@ import rocksdict
 from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LeftOut, LogRecord
-from stream.kafka import fenced_users as exposed
+from stream.kafka import fenced_users
 
 log = logging.getLogger("freshet.store")
 
@@ -167,8 +167,8 @@ class InterestStore:
             batch.put(key, value)
         if claim is not None:
             batch.put(CLAIM_KEY, fencing_log.encode(claim))
-        exposed.note(batch, exposed_users)
-        exposed.forget(batch, self._open(partition), settled_users)
+        fenced_users.note(batch, exposed_users)
+        fenced_users.forget(batch, self._open(partition), settled_users)
         if changelog_offset >= 0:
             batch.put(store.offset_key, b"%d" % changelog_offset)
         self._commit(partition, batch)
@@ -192,7 +192,7 @@ class InterestStore:
     def exposed(self, partition: int, count: int) -> list[bytes]:
         """Return at most the first `count` users whose last changelog record is fenced (stream.kafka.fenced_users)."""
         try:
-            return exposed.first(self._open(partition), count)
+            return fenced_users.first(self._open(partition), count)
         except FreshetError:
             raise
         except Exception as error:
@@ -235,12 +235,12 @@ def _damage(error: Exception) -> bool:
 
     RocksDB's binding has only one type of exception, so only the text distinguishes damage from a full disk or a lock.
     """
-    said = str(error)
+    text = str(error)
     return (
         isinstance(error, DamageError)
-        or said.startswith("Corruption")
-        or "No such file" in said
-        or "does not exist" in said
+        or text.startswith("Corruption")
+        or "No such file" in text
+        or "does not exist" in text
     )
 
 
@@ -266,8 +266,8 @@ def _batch(partition: int, records: Iterable[LogRecord], database: Any) -> tuple
     states = dict(sifted.states)  # only each user's last state: with many states per user, this halves the writes
     for key, value in states.items():
         batch.put(key, value)
-    exposed.note(batch, sifted.exposed)
-    exposed.forget(batch, database, [key for key in states if key not in sifted.exposed])
+    fenced_users.note(batch, sifted.exposed)
+    fenced_users.forget(batch, database, [key for key in states if key not in sifted.exposed])
     if sifted.claim is not claim:
         batch.put(CLAIM_KEY, fencing_log.encode(sifted.claim))
     for forged in sifted.forged:

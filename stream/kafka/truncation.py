@@ -154,8 +154,8 @@ class Cuts:
         self._epochs.forget()
 
     async def _commit_beside(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        await self._commit({place: self._beside(place, one.offset) for place, one in offsets.items()})
-        self._offsets.update((place, one.offset) for place, one in offsets.items())
+        await self._commit({tp: self._beside(tp, one.offset) for tp, one in offsets.items()})
+        self._offsets.update((tp, one.offset) for tp, one in offsets.items())
 
     async def commit(self, offsets: Mapping[Any, tuple[int, Beside]]) -> None:
         """Commit the given metadata with these offsets, instead of what is known here."""
@@ -163,29 +163,27 @@ class Cuts:
             TopicPartition(*tp): OffsetAndMetadata(offset, encode(beside)) for tp, (offset, beside) in offsets.items()
         }
         await self._commit(made)
-        self._offsets.update((place, one.offset) for place, one in made.items())
+        self._offsets.update((tp, one.offset) for tp, one in made.items())
 
-    def _beside(self, place: TopicPartition, offset: int) -> OffsetAndMetadata:
-        read = max(offset, self._epochs.reached(place))
-        beside = Beside(read, self._epochs.before(place, read), self._written(place.partition))
+    def _beside(self, tp: TopicPartition, offset: int) -> OffsetAndMetadata:
+        read = max(offset, self._epochs.reached(tp))
+        beside = Beside(read, self._epochs.before(tp, read), self._written(tp.partition))
         return OffsetAndMetadata(offset, encode(beside))
 
     async def take_over(self, tps: Iterable[tuple[str, int]]) -> dict[TopicPartition, Found]:
         """Return what was committed for source partitions that are ours now. Waits for their leaders."""
         self._offsets.clear()
-        places = [TopicPartition(*tp) for tp in tps]
-        committed = await self._consumer._coordinator.fetch_committed_offsets(places) if places else {}
-        known = {
-            place: (one.offset, decode(one.metadata, one.offset)) for place, one in committed.items() if one.offset >= 0
-        }
-        self._offsets.update((place, offset) for place, (offset, _) in known.items())
-        ends = await self._ends({place: beside.epoch for place, (_, beside) in known.items() if beside.epoch >= 0})
+        partitions = [TopicPartition(*tp) for tp in tps]
+        committed = await self._consumer._coordinator.fetch_committed_offsets(partitions) if partitions else {}
+        known = {tp: (one.offset, decode(one.metadata, one.offset)) for tp, one in committed.items() if one.offset >= 0}
+        self._offsets.update((tp, offset) for tp, (offset, _) in known.items())
+        ends = await self._ends({tp: beside.epoch for tp, (_, beside) in known.items() if beside.epoch >= 0})
         found = {}
-        for place, (offset, beside) in known.items():
-            found[place] = Found(offset, beside, ends.get(place, -1), committed[place].metadata)
-            self._epochs.keep_from(place, offset)
-            if beside.epoch >= 0 and offset and found[place].cut() < 0:  # report a truncation only once
-                self._epochs.note_committed(place, offset - 1, beside.epoch)
+        for tp, (offset, beside) in known.items():
+            found[tp] = Found(offset, beside, ends.get(tp, -1), committed[tp].metadata)
+            self._epochs.keep_from(tp, offset)
+            if beside.epoch >= 0 and offset and found[tp].cut() < 0:  # report a truncation only once
+                self._epochs.note_committed(tp, offset - 1, beside.epoch)
         return found
 
     async def _ends(self, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
@@ -197,10 +195,10 @@ class Cuts:
         ends: dict[TopicPartition, int] = {}
         while True:
             wanted: dict[int, dict[TopicPartition, int]] = {}
-            for place in epochs.keys() - ends.keys():
-                leader = client.cluster.leader_for_partition(place)
+            for tp in epochs.keys() - ends.keys():
+                leader = client.cluster.leader_for_partition(tp)
                 if leader is not None and leader >= 0:
-                    wanted.setdefault(leader, {})[place] = epochs[place]
+                    wanted.setdefault(leader, {})[tp] = epochs[tp]
             for found in await asyncio.gather(*(self._asked(node, some) for node, some in wanted.items())):
                 ends |= found
             if len(ends) == len(epochs):
@@ -212,25 +210,25 @@ class Cuts:
         """Return the answers of one leader. Partitions without an answer are requested again."""
         with suppress(KafkaError):
             found = await self._epochs.ends(node, epochs)
-            return {place: end for place, end in found.items() if not isinstance(end, KafkaError)}
+            return {tp: end for tp, end in found.items() if not isinstance(end, KafkaError)}
         return {}
 
-    async def _on_cut(self, place: TopicPartition, end: int, read: int) -> None:
-        error = source_cut(place.topic, place.partition, end, read)
+    async def _on_cut(self, tp: TopicPartition, end: int, read: int) -> None:
+        error = source_cut(tp.topic, tp.partition, end, read)
         try:
             self._lose(error, read - end)
         except LossError:
-            await self._remember(place, end, read)
+            await self._remember(tp, end, read)
             fatal(error)
 
-    async def _remember(self, place: TopicPartition, end: int, read: int) -> None:
+    async def _remember(self, tp: TopicPartition, end: int, read: int) -> None:
         """Commit where the log was truncated.
 
         The committed offset may be before that point although states contain more, so a later owner could not notice
         it.
         """
-        if (offset := self._offsets.get(place)) is not None:
+        if (offset := self._offsets.get(tp)) is not None:
             with suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(PATIENCE):
                     beside = Beside(read=read, cut=end)
-                    await self._commit({place: OffsetAndMetadata(offset, encode(beside))})
+                    await self._commit({tp: OffsetAndMetadata(offset, encode(beside))})

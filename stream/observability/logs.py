@@ -62,20 +62,20 @@ class Repeats(logging.Filter):
         super().__init__()
         self._every = every
         self._clock = clock
-        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}  # when it was logged, how often it came since
+        self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}  # when it was logged, how often it came since
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.CRITICAL or not record.name.startswith(LIBRARIES):
             return True
         template = str(record.msg)[:100]
         key, now = (record.name, record.levelno, template), self._clock()
-        last, left_out = self._said.get(key, (-math.inf, 0))
+        last, left_out = self._seen.get(key, (-math.inf, 0))
         if now - last < self._every:
-            self._said[key] = last, left_out + 1
+            self._seen[key] = last, left_out + 1
             return False
-        if len(self._said) >= MOST:
-            self._said.clear()
-        self._said[key] = now, 0
+        if len(self._seen) >= MOST:
+            self._seen.clear()
+        self._seen[key] = now, 0
         if left_out:
             record.repeated = left_out
         return True
@@ -138,9 +138,9 @@ def configured() -> bool:
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     """Log what Python would print itself: an exception that ends a thread, or that cannot be raised to any caller."""
-    told = error or kind()
-    if not isinstance(told, (KeyboardInterrupt, SystemExit)):
-        log.error("uncaught %s: %s", kind.__name__, told, exc_info=(kind, told, trace))
+    raised = error or kind()
+    if not isinstance(raised, (KeyboardInterrupt, SystemExit)):
+        log.error("uncaught %s: %s", kind.__name__, raised, exc_info=(kind, raised, trace))
 
 
 def _plain(text: str) -> str:

@@ -145,10 +145,10 @@ class Buckets(Collector):
         array = np.asarray(values, np.float64)
         if not array.size:
             return
-        places = np.bincount(np.searchsorted(self._bounds, array), minlength=self._counts.shape[1])
+        buckets = np.bincount(np.searchsorted(self._bounds, array), minlength=self._counts.shape[1])
         total = float(array.sum())
         with self._lock:  # a scrape sees buckets and sum of the same batches
-            self._counts[row] += places
+            self._counts[row] += buckets
             self._sums[row] += total
 
     def describe(self) -> Iterable[Metric]:
@@ -176,106 +176,126 @@ class Metrics:
     def __init__(
         self, topics: Sequence[str] = (), registry: CollectorRegistry | None = None, data_dir: Path | None = None
     ) -> None:
-        self.registry = registry = registry or CollectorRegistry()
-        ProcessCollector(registry=registry)
+        self.registry = registry or CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series double the number of counters and say nothing here
         self._topics = tuple(topics)
+        self._add_events()
+        self._add_micro_batches()
+        self._add_input()
+        self._add_group()
+        self._add_state(data_dir)
+        self._add_models()
+        self._add_process()
+        self._start_at_zero()
 
-        def counter(name: str, documentation: str, *labels: str) -> Counter:
-            return Counter(f"freshet_{name}", documentation, labels, registry=registry)
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"freshet_{name}", documentation, labels, registry=self.registry)
 
-        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
-            return Gauge(f"freshet_{name}", documentation, labels, registry=registry)
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(f"freshet_{name}", documentation, labels, registry=self.registry)
 
-        # events and slates
-        self.events = counter("events", "Finished source records, by their outcome", "behaviour", "outcome")
-        self.dead_letters = counter("dead_letters", "Acknowledged dead letters", "topic", "stage", "reason")
-        self.wrong_units = counter(
+    def _add_events(self) -> None:
+        self.events = self._counter("events", "Finished source records, by their outcome", "behaviour", "outcome")
+        self.dead_letters = self._counter("dead_letters", "Acknowledged dead letters", "topic", "stage", "reason")
+        self.wrong_units = self._counter(
             "wrong_unit_records", "Dead letters whose time is probably not in milliseconds, by its likely unit", "unit"
         )
-        self.slates = counter("slates", "Acknowledged slates", "strategy", "replay")
+        self.slates = self._counter("slates", "Acknowledged slates", "strategy", "replay")
         self.event_to_slate = Buckets(
-            registry, "freshet_event_to_slate_seconds",
+            self.registry, "freshet_event_to_slate_seconds",
             "Time from the append of an event until its slate was acknowledged, without replays",
             SECONDS, "behaviour", BEHAVIOURS,
         )  # fmt: skip
-        self.late_events = counter("late_events", "Events older than the newest event of their user")
-        self.unknown_items = counter("unknown_items", "Events folded with the UNKNOWN item row")
+        self.late_events = self._counter("late_events", "Events older than the newest event of their user")
+        self.unknown_items = self._counter("unknown_items", "Events folded with the UNKNOWN item row")
 
-        # micro-batches
+    def _add_micro_batches(self) -> None:
         self.micro_batch_seconds = Buckets(
-            registry, "freshet_micro_batch_seconds", "Time for one micro-batch, from decoded to stored", SECONDS
+            self.registry, "freshet_micro_batch_seconds", "Time for one micro-batch, from decoded to stored", SECONDS
         )
         self.micro_batch_events = Buckets(
-            registry, "freshet_micro_batch_events", "Source records in one micro-batch", EVENTS
+            self.registry, "freshet_micro_batch_events", "Source records in one micro-batch", EVENTS
         )
-        self.stage_seconds = counter("stage_seconds", "Time spent in each step of the micro-batches", "stage")
-        self.comments_encoded = counter("comments_encoded", "Comment texts encoded by BERT")
-        self.comment_cache_hits = counter("comment_cache_hits", "Comment texts whose vector was already known")
-        self.ratings_read = counter("ratings_read", "Comments without a value whose rating was read from the text")
-        self.held_events = gauge("held_events", "Events waiting behind a comment of their user")
+        self.stage_seconds = self._counter("stage_seconds", "Time spent in each step of the micro-batches", "stage")
+        self.comments_encoded = self._counter("comments_encoded", "Comment texts encoded by BERT")
+        self.comment_cache_hits = self._counter("comment_cache_hits", "Comment texts whose vector was already known")
+        self.ratings_read = self._counter(
+            "ratings_read", "Comments without a value whose rating was read from the text"
+        )
+        self.held_events = self._gauge("held_events", "Events waiting behind a comment of their user")
 
-        # input
-        self.lag_records = gauge("lag_records", "Records of the assigned partitions not yet finished", "topic")
-        self.lag_seconds = gauge(
+    def _add_input(self) -> None:
+        self.lag_records = self._gauge("lag_records", "Records of the assigned partitions not yet finished", "topic")
+        self.lag_seconds = self._gauge(
             "lag_seconds", "Age of the oldest record not yet finished; 0 if there is none", "topic"
         )
-        self.undecided_records = gauge(
+        self.undecided_records = self._gauge(
             "undecided_records", "Records that cannot be read until a producer's open transaction ends", "topic"
         )
 
-        # group
-        self.commits = counter("commits", "Acknowledged offset commits")
-        self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last acknowledged offset commit")
-        self.rebalances = counter("rebalances", "Group rebalances that this worker took part in")
-        self.partitions_assigned = gauge("partitions_assigned", "Source partitions assigned to this worker")
-        self.fenced = counter(
+    def _add_group(self) -> None:
+        self.commits = self._counter("commits", "Acknowledged offset commits")
+        self.last_commit = self._gauge(
+            "last_commit_timestamp_seconds", "Unix time of the last acknowledged offset commit"
+        )
+        self.rebalances = self._counter("rebalances", "Group rebalances that this worker took part in")
+        self.partitions_assigned = self._gauge("partitions_assigned", "Source partitions assigned to this worker")
+        self.fenced = self._counter(
             "fenced_records",
             "Changelog records that are not part of any state: a worker that had lost its partition wrote them, or no worker",
         )
-        self.forged = counter(
+        self.forged = self._counter(
             "forged_claims",
             "Those of the fenced_records that no worker can have written: claims, and records under a key of no user",
         )
-        self.damaged = counter(
+        self.damaged = self._counter(
             "damaged_partitions", "RocksDB partitions that were damaged, and so deleted and read back"
         )
-        self.accepted_loss = counter(
+        self.accepted_loss = self._counter(
             "accepted_loss_records", "Records deleted before they were read, and accepted as lost (accept_loss)"
         )
 
-        # state
-        self.states_written = counter("state_writes", "State records written to the store")
-        self.state_bytes = counter("state_bytes", "Size of the state records written to the store")
-        self.changelog_bytes = counter("changelog_bytes", "Keys and values sent to the changelog")
-        self.send_errors = counter("send_errors", "Sends that the broker rejected or did not acknowledge", "output")
-        self.recovered_records = counter("recovered_records", "Changelog records read back into the store")
-        self.recovery_remaining = gauge(
+    def _add_state(self, data_dir: Path | None) -> None:
+        self.states_written = self._counter("state_writes", "State records written to the store")
+        self.state_bytes = self._counter("state_bytes", "Size of the state records written to the store")
+        self.changelog_bytes = self._counter("changelog_bytes", "Keys and values sent to the changelog")
+        self.send_errors = self._counter(
+            "send_errors", "Sends that the broker rejected or did not acknowledge", "output"
+        )
+        self.recovered_records = self._counter("recovered_records", "Changelog records read back into the store")
+        self.recovery_remaining = self._gauge(
             "recovery_remaining_records", "Changelog records still to be read back; -1: not known yet"
         )
-        self.refolded_states = counter("refolded_states", "States rebuilt from their recent events")
-        self.disk_free = gauge("data_disk_free_bytes", "Free space on the disk of the store")
+        self.refolded_states = self._counter("refolded_states", "States rebuilt from their recent events")
+        self.disk_free = self._gauge("data_disk_free_bytes", "Free space on the disk of the store")
         self.disk_free.set(float("nan"))
         if data_dir is not None:
             self.disk_free.set_function(_free_space(data_dir))
 
-        # models and catalogue
-        self.catalogue_items = gauge(
+    def _add_models(self) -> None:
+        self.catalogue_items = self._gauge(
             "catalogue_items", "Items: live ones can be recommended, known ones have a vector", "state"
         )
-        self.catalogue_offset = gauge("catalogue_offset", "Offset of the items topic that the catalogue has reached")
-        self.items_rejected = counter("items_rejected", "Records of the items topic that were not acceptable", "reason")
-        self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10")
-        self.provider_info = gauge("provider_info", "1 for the execution provider in use", "provider", "policy")
+        self.catalogue_offset = self._gauge(
+            "catalogue_offset", "Offset of the items topic that the catalogue has reached"
+        )
+        self.items_rejected = self._counter(
+            "items_rejected", "Records of the items topic that were not acceptable", "reason"
+        )
+        self.bundle_info = self._gauge(
+            "bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10"
+        )
+        self.provider_info = self._gauge("provider_info", "1 for the execution provider in use", "provider", "policy")
 
-        # the process
-        self.ready = gauge("ready", "1 if joined, recovered, and catalogue and bundle loaded")
-        self.clock_offset = gauge("clock_offset_seconds", "The brokers' time minus the time of this machine's clock")
-        self.heartbeat_age = gauge("heartbeat_age_seconds", "Time since the event loop last turned")
-        self.standing = gauge("standing_seconds", "Time for which there was work and nothing moved")
-        self.build_info = gauge("build_info", "1 for the running version", "version")
-
-        self._start_at_zero()
+    def _add_process(self) -> None:
+        self.ready = self._gauge("ready", "1 if joined, recovered, and catalogue and bundle loaded")
+        self.clock_offset = self._gauge(
+            "clock_offset_seconds", "The brokers' time minus the time of this machine's clock"
+        )
+        self.heartbeat_age = self._gauge("heartbeat_age_seconds", "Time since the event loop last turned")
+        self.standing = self._gauge("standing_seconds", "Time for which there was work and nothing moved")
+        self.build_info = self._gauge("build_info", "1 for the running version", "version")
 
     def observe_batch(self, figures: BatchFigures) -> None:
         """Add one micro-batch to all of its metrics. It takes about 50 microseconds for 512 events."""

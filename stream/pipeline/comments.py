@@ -99,11 +99,11 @@ class CommentStage:
         if queue is not None:
             queue.extend(events)
             return []
-        for place, event in enumerate(events):
+        for index, event in enumerate(events):
             if not self._attach(event):
-                self._waiting[user] = deque(events[place:])
+                self._waiting[user] = deque(events[index:])
                 self._ask(user, event)
-                return events[:place]
+                return events[:index]
         return events
 
     def take_ready(self) -> list[SourceEvent]:

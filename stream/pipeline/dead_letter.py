@@ -40,7 +40,7 @@ class DeadLetters:
         key = record.key and record.key[:MAX_VALUE]
         room = MAX_VALUE - len(key or b"")
         cut = len(value) > room or key != record.key
-        said = {
+        fields = {
             "topic": topic,
             "partition": str(partition),
             "offset": str(record.offset),
@@ -56,7 +56,7 @@ class DeadLetters:
             "truncated": "true" if cut else "false",
             **self._fixed,
         }
-        headers = [(_NAMES[name], text.encode()) for name, text in said.items()]
+        headers = [(_NAMES[name], text.encode()) for name, text in fields.items()]
         headers += _received(record)
         return Outgoing(key, record.value and record.value[:room], headers)
 

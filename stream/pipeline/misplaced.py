@@ -49,28 +49,30 @@ class Misplaced:
         self._topics = tuple(topics)
         self._room = room
         self._now = now
-        self._told: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
+        self._logged: dict[str, float] = {}
+        self._unlogged: dict[str, int] = {}
 
     def copy(self, topic: str, partition: int, record: Record) -> Outgoing | None:
         """Return the copy of the record to send. None: with the added headers it may be too large for the topic."""
-        place = f"{topic}/{partition}/{record.offset}".encode()
+        original = f"{topic}/{partition}/{record.offset}".encode()
         headers = list(record.headers or ())
         size = len(record.key or b"") + len(record.value or b"")
         size += sum(len(name.encode()) + len(value or b"") for name, value in headers)
         if size + ROOM > self._room.get(topic, 0):
             return None
         if not origin(headers, self._topics):
-            headers = [one for one in headers if one[0] != ORIGINAL_RECORD_HEADER] + [(ORIGINAL_RECORD_HEADER, place)]
-        headers = [one for one in headers if one[0] != FORWARDED] + [(FORWARDED, place)]
-        self._tell(topic)
+            headers = [one for one in headers if one[0] != ORIGINAL_RECORD_HEADER] + [
+                (ORIGINAL_RECORD_HEADER, original)
+            ]
+        headers = [one for one in headers if one[0] != FORWARDED] + [(FORWARDED, original)]
+        self._log(topic)
         return Outgoing(record.key, record.value, headers)
 
-    def _tell(self, topic: str) -> None:
-        self._untold[topic] = self._untold.get(topic, 0) + 1
+    def _log(self, topic: str) -> None:
+        self._unlogged[topic] = self._unlogged.get(topic, 0) + 1
         now = self._now()
-        if now - self._told.get(topic, now - EVERY) >= EVERY:
-            said = "records of %s are on wrong partitions and are forwarded: %s"
-            log.warning(said, topic, CURE, extra={"records": self._untold[topic]})
-            self._told[topic] = now
-            self._untold[topic] = 0
+        if now - self._logged.get(topic, now - EVERY) >= EVERY:
+            message = "records of %s are on wrong partitions and are forwarded: %s"
+            log.warning(message, topic, CURE, extra={"records": self._unlogged[topic]})
+            self._logged[topic] = now
+            self._unlogged[topic] = 0

@@ -21,113 +21,52 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from heapq import merge
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from faust.types import TP
 
-from stream.core import state as interest
-from stream.core.decoder import EventDecoder
-from stream.core.errors import FreshetError, RecordError
-from stream.core.features import InputSpec
-from stream.core.fold import Catalogue, InterestModels, UserBatch, advance, apply_events, rank
+from stream.core.errors import RecordError
+from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
+from stream.core.state import encode
 from stream.kafka.batch import MicroBatch, Record
-from stream.kafka.broker_clock import Clock
-from stream.kafka.consumer import SourceConsumer
-from stream.kafka.fencing import Fence
-from stream.kafka.producer import Outgoing, RecordBatches
-from stream.kafka.state_store import InterestStore
-from stream.observability.metrics import BatchFigures, Metrics
+from stream.kafka.producer import Outgoing
+from stream.observability.metrics import BatchFigures
 from stream.pipeline import held_partitions
-from stream.pipeline.comments import CommentStage
-from stream.pipeline.dead_letter import DeadLetters
-from stream.pipeline.misplaced import Misplaced
+from stream.pipeline.model_calls import Result, in_time
+from stream.pipeline.parts import PipelineParts
 from stream.pipeline.poison import BufferedRecord, advance_isolating
-from stream.pipeline.sent_before import SentBefore
 from stream.pipeline.wrong_times import WrongTimes
-from stream.settings import Settings
 
-Result = TypeVar("Result")
-Place = tuple[str, int]
+Target = tuple[str, int]
 MISPLACED: Final = "mispartitioned"
 """The reason of a record that is valid except for its partition."""
-SLICE: Final = 0.25
-"""Seconds between two checks of a running model call."""
-
-
-@dataclass(frozen=True)
-class Serving:
-    """The models of one bundle.
-
-    Attributes:
-        bundle: Hex id of the bundle.
-        state_model: 16 bytes that mark every state.
-        hidden: Width of h and c.
-        spec: The form of the models' inputs.
-        models: The models.
-    """
-
-    bundle: str
-    state_model: bytes
-    hidden: int
-    spec: InputSpec
-    models: InterestModels
 
 
 class Pipeline:
-    """Processes micro-batches one at a time, in the steps of the module's docstring.
+    """Processes micro-batches one at a time, in the steps of the module's docstring."""
 
-    Args:
-        consumer: Returns the consumer. It is called at each use, because Faust creates the consumer when the app
-            starts.
-        batches: Returns the object that sends record batches, likewise at each use.
-        misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
-        sent_before: Knows which of them have been forwarded. None: no check.
-        catalogue: Returns the current snapshot.
-        executor: Runs the models, one call at a time.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        serving: Serving,
-        *,
-        consumer: Callable[[], SourceConsumer],
-        batches: Callable[[], RecordBatches],
-        fence: Callable[[], Fence],
-        store: InterestStore,
-        decoder: EventDecoder,
-        comments: CommentStage,
-        dead_letters: DeadLetters,
-        misplaced: Misplaced | None,
-        sent_before: SentBefore | None = None,
-        catalogue: Callable[[], Catalogue],
-        executor: Executor,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> None:
-        self._settings = settings
-        self._topics = settings.sources
-        self._user_of = FORMS[settings.key].read
-        self._serving = serving
-        self._consumer = consumer
-        self._batches = batches
-        self._fence = fence
-        self._store = store
-        self._decoder = decoder
-        self._comments = comments
-        self._dead_letters = dead_letters
-        self._misplaced = misplaced
-        self._sent_before = sent_before
-        self._catalogue = catalogue
-        self._executor = executor
-        self._metrics = metrics
-        self._clock = clock
+    def __init__(self, parts: PipelineParts) -> None:
+        self._settings = parts.settings
+        self._topics = parts.settings.sources
+        self._user_of = FORMS[parts.settings.key].read
+        self._serving = parts.serving
+        self._consumer = parts.consumer
+        self._batches = parts.batches
+        self._fence = parts.fence
+        self._store = parts.store
+        self._decoder = parts.decoder
+        self._comments = parts.comments
+        self._dead_letters = parts.dead_letters
+        self._misplaced = parts.misplaced
+        self._sent_before = parts.sent_before
+        self._catalogue = parts.catalogue
+        self._executor = parts.executor
+        self._metrics = parts.metrics
+        self._clock = parts.clock
         self._wrong_times = WrongTimes()
         self._encoder = msgspec.json.Encoder()
         self._next: dict[TP, int] = {}  # first offset not yet read
@@ -190,9 +129,9 @@ class Pipeline:
 
     def _decode(
         self, batch: MicroBatch, figures: BatchFigures
-    ) -> tuple[list[SourceEvent], dict[Place, list[Outgoing]]]:
+    ) -> tuple[list[SourceEvent], dict[Target, list[Outgoing]]]:
         events: list[SourceEvent] = []
-        letters: dict[Place, list[Outgoing]] = {}
+        letters: dict[Target, list[Outgoing]] = {}
         decode = self._decoder.decode
         for behaviour, topic in enumerate(self._topics):
             for tp, records in batch.parts.items():
@@ -208,8 +147,8 @@ class Pipeline:
                         )  # fmt: skip
                     except RecordError as error:
                         if (sent_on := self._sent_on(topic, tp.partition, record, error)) is not None:
-                            place, copy = sent_on
-                            letters.setdefault(place, []).append(copy)
+                            target, copy = sent_on
+                            letters.setdefault(target, []).append(copy)
                             continue
                         letter = self._dead_letters.letter(topic, tp.partition, record, error)
                         letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
@@ -217,32 +156,34 @@ class Pipeline:
                         self._wrong_times.see(topic, error)
         return events, letters
 
-    def _sent_on(self, topic: str, partition: int, record: Record, error: RecordError) -> tuple[Place, Outgoing] | None:
+    def _sent_on(
+        self, topic: str, partition: int, record: Record, error: RecordError
+    ) -> tuple[Target, Outgoing] | None:
         """Return the right place and the copy of a record that is valid except for its partition. None for any other."""
         if self._misplaced is None or error.reason != MISPLACED or record.key is None:
             return None
         copy = self._misplaced.copy(topic, partition, record)
         return None if copy is None else ((topic, self._decoder.partition(record.key)), copy)
 
-    async def _leave_out(self, batch: MicroBatch, letters: dict[Place, list[Outgoing]], figures: BatchFigures) -> bool:
+    async def _leave_out(self, batch: MicroBatch, letters: dict[Target, list[Outgoing]], figures: BatchFigures) -> bool:
         """Leave out the copies that were forwarded before, and count both. Return False if the assignment has ended."""
-        copies = {place: sent for place, sent in letters.items() if place[0] in self._topics}
+        copies = {target: sent for target, sent in letters.items() if target[0] in self._topics}
         if not copies:
             return True
         left_out: dict[str, int] = {}
         if self._sent_before is not None:
             consumer = self._consumer()
-            found = await self._sent_before.leave_out(batch.parts, copies, lambda: consumer.epoch == batch.epoch)
+            found = await self._sent_before.leave_out(batch.parts, copies, lambda: consumer.is_current(batch))
             if found is None:
                 return False
             left_out = found
         for topic, records in left_out.items():
             figures.outcome(self._topics.index(topic), "redelivered", records)
-        for place, sent in copies.items():
+        for target, sent in copies.items():
             if sent:
-                figures.outcome(self._topics.index(place[0]), "forwarded", len(sent))
+                figures.outcome(self._topics.index(target[0]), "forwarded", len(sent))
             else:
-                del letters[place]
+                del letters[target]
         return True
 
     def _advance(self, user_batches: Sequence[UserBatch], catalogue: Catalogue) -> int:
@@ -267,7 +208,7 @@ class Pipeline:
         self,
         poison_events: Sequence[tuple[SourceEvent, Exception]],
         batch: MicroBatch,
-        letters: dict[Place, list[Outgoing]],
+        letters: dict[Target, list[Outgoing]],
         figures: BatchFigures,
     ) -> None:
         for event, error in poison_events:
@@ -279,11 +220,11 @@ class Pipeline:
             letters.setdefault((self._settings.dead_letters_topic, event.partition), []).append(letter)
             figures.dead_letter(event.behaviour, topic, refusal.stage, refusal.reason)
 
-    async def _confirm(self, records: Mapping[Place, list[Outgoing]], ends: dict[Place, int]) -> None:
+    async def _confirm(self, records: Mapping[Target, list[Outgoing]], ends: dict[Target, int]) -> None:
         """Raise FencedError if another worker has taken over these partitions of the changelog meanwhile."""
         sent = {partition: written for (_, partition), written in records.items()}
-        settled = await self._fence().confirm(sent, {place[1]: ends[place] for place in records})
-        ends.update((place, settled[place[1]]) for place in records)
+        settled = await self._fence.confirm(sent, {target[1]: ends[target] for target in records})
+        ends.update((target, settled[target[1]]) for target in records)
 
     def _order(self, found: Sequence[SourceEvent]) -> dict[bytes, list[SourceEvent]]:
         """Return the events that may be folded now by user, in order. Those released by the comment stage come first."""
@@ -314,17 +255,18 @@ class Pipeline:
         models = self._serving.models
         return await in_time(self._executor, call, lambda: models.ended, self._settings.inference_timeout)
 
-    def _records(self, user_batches: Sequence[UserBatch], figures: BatchFigures) -> dict[Place, list[Outgoing]]:
+    def _records(self, user_batches: Sequence[UserBatch], figures: BatchFigures) -> dict[Target, list[Outgoing]]:
         """Return one changelog record per changed state."""
-        records: dict[Place, list[Outgoing]] = {}
+        records: dict[Target, list[Outgoing]] = {}
         topic = self._store.changelog_topic
-        fence = self._fence()
         stamps = {
-            user_batch.partition: fence.stamp(user_batch.partition) for user_batch in user_batches if user_batch.changed
+            user_batch.partition: self._fence.stamp(user_batch.partition)
+            for user_batch in user_batches
+            if user_batch.changed
         }
         for user_batch in user_batches:
             if user_batch.changed:
-                record = interest.encode(user_batch.state)
+                record = encode(user_batch.state)
                 records.setdefault((topic, user_batch.partition), []).append(
                     Outgoing(user_batch.user, record, stamps[user_batch.partition])
                 )
@@ -334,8 +276,8 @@ class Pipeline:
         return records
 
     async def _send_changelog(
-        self, records: Mapping[Place, list[Outgoing]], letters: Mapping[Place, list[Outgoing]], figures: BatchFigures
-    ) -> dict[Place, int]:
+        self, records: Mapping[Target, list[Outgoing]], letters: Mapping[Target, list[Outgoing]], figures: BatchFigures
+    ) -> dict[Target, int]:
         with figures.stage("changelog"):
             return await self._batches().send({**records, **letters})
 
@@ -345,9 +287,9 @@ class Pipeline:
         slates: Sequence[list[Scored]],
         catalogue: Catalogue,
         figures: BatchFigures,
-    ) -> dict[Place, list[Outgoing]]:
+    ) -> dict[Target, list[Outgoing]]:
         """Return one slate per affected user. It is flagged `replay` if the user had an event that was folded before."""
-        lists: dict[Place, list[Outgoing]] = {}
+        lists: dict[Target, list[Outgoing]] = {}
         now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
         for user_batch, items in zip(user_batches, slates, strict=True):
@@ -412,30 +354,6 @@ class Pipeline:
         figures.held = held
         figures.seconds = time.perf_counter() - began
         self._metrics.observe_batch(figures)
-
-
-async def in_time(executor: Executor, call: Callable[[], Result], ended: Callable[[], int], limit: float) -> Result:
-    """Run `call` in the executor. Raises FreshetError if one of its graph calls takes longer than `limit` seconds.
-
-    `ended` returns how many graph calls have ended. After each the time starts again, because a micro-batch may need
-    any number of them. The time is counted in slices, each at most at its nominal length, because a process that was
-    stopped had no time to compute.
-    """
-    future = asyncio.get_running_loop().run_in_executor(executor, call)
-    slice_ = min(SLICE, limit / 4)
-    try:
-        spent, before = 0.0, ended()
-        while not future.done():
-            began = time.monotonic()
-            await asyncio.wait((future,), timeout=slice_)
-            spent += min(time.monotonic() - began, slice_)
-            if (now := ended()) != before:
-                spent, before = 0.0, now
-            if spent >= limit and not future.done():
-                raise FreshetError(f"a model call took longer than {limit:g} s")
-        return future.result()
-    finally:
-        future.cancel()
 
 
 def in_append_order(events: list[SourceEvent]) -> list[SourceEvent]:

@@ -37,12 +37,12 @@ class SentBefore:
     """Knows which copies exist already.
 
     Args:
-        lay: Returns source partition -> the offsets that were there when we got it, a new mapping for each assignment.
+        at_start: Returns source partition -> the offsets that were there when we got it, a new mapping for each assignment.
         read: Reads a source partition's records.
     """
 
-    def __init__(self, lay: Callable[[], Mapping[TP, range]], read: ReadSince) -> None:
-        self._lay = lay
+    def __init__(self, at_start: Callable[[], Mapping[TP, range]], read: ReadSince) -> None:
+        self._at_start = at_start
         self._read = read
         self._known: Mapping[TP, range] = {}  # the assignment to which the other fields belong
         self._since: dict[TP, int] = {}  # by right partition, the append time from which it was read
@@ -65,7 +65,7 @@ class SentBefore:
         Returns:
             The number of removed copies by topic; None if another worker has taken our partitions meanwhile.
         """
-        known = self._lay()
+        known = self._at_start()
         if known is not self._known:
             self._known = known
             self._since.clear()
@@ -82,8 +82,10 @@ class SentBefore:
                 del sent[at]
             if again:
                 left_out[topic] = left_out.get(topic, 0) + len(again)
-                said = "records of %s on wrong partitions are read again but were forwarded before: not forwarded twice"
-                log.info(said, topic, extra={"records": len(again)})
+                message = (
+                    "records of %s on wrong partitions are read again but were forwarded before: not forwarded twice"
+                )
+                log.info(message, topic, extra={"records": len(again)})
         return left_out
 
     def _doubted(self, topic: str, copy: Outgoing, parts: Mapping[TP, Sequence[Record]]) -> int:
@@ -118,9 +120,9 @@ def _place(record: Record | Outgoing) -> bytes:
 
 def _copies(record: Record, topic: str, known: Mapping[TP, range]) -> bool:
     """Return whether its header claims that it copies a record in these partitions. The header can hold anything."""
-    said, _, rest = _place(record).decode("ascii", "replace").rpartition(f"{topic}/")
+    before, _, rest = _place(record).decode("ascii", "replace").rpartition(f"{topic}/")
     partition, _, offset = rest.partition("/")
-    if said or not (partition.isdecimal() and offset.isdecimal() and len(partition) < 11 and len(offset) < 20):
+    if before or not (partition.isdecimal() and offset.isdecimal() and len(partition) < 11 and len(offset) < 20):
         return False
     return int(offset) in known.get(TP(topic, int(partition)), ())
 
@@ -138,21 +140,21 @@ def since_reader(settings: Settings) -> ReadSince:
     """
 
     async def read(tp: TP, since: int) -> AsyncGenerator[Sequence[Record], None]:
-        place = TopicPartition(tp.topic, tp.partition)
+        partition = TopicPartition(tp.topic, tp.partition)
         consumer = AIOKafkaConsumer(
             **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
             isolation_level="read_uncommitted",
         )  # fmt: skip
         await consumer.start()
         try:
-            consumer.assign([place])
-            begin = (await consumer.offsets_for_times({place: since}))[place]
-            end = (await consumer.end_offsets([place]))[place]
+            consumer.assign([partition])
+            begin = (await consumer.offsets_for_times({partition: since}))[partition]
+            end = (await consumer.end_offsets([partition]))[partition]
             if begin is None:
                 return
-            consumer.seek(place, begin.offset)
-            while await consumer.position(place) < end:
-                yield (await consumer.getmany(timeout_ms=500)).get(place, ())
+            consumer.seek(partition, begin.offset)
+            while await consumer.position(partition) < end:
+                yield (await consumer.getmany(timeout_ms=500)).get(partition, ())
         finally:
             await consumer.stop()
 

@@ -20,16 +20,16 @@ class WrongTimes:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._told: float | None = None
-        self._untold = 0
+        self._logged: float | None = None
+        self._unlogged = 0
 
     def see(self, topic: str, error: RecordError) -> None:
         """Note that a record of `topic` was refused. Refusals for other reasons than times are ignored."""
         if not error.unit and error.reason != "far_past":
             return
-        self._untold += 1
+        self._unlogged += 1
         now = self._now()
-        if self._told is None or now - self._told >= EVERY:
-            said = "records of %s become dead letters because of their time: %s"
-            log.warning(said, topic, error, extra={"records": self._untold, "unit": error.unit})
-            self._told, self._untold = now, 0
+        if self._logged is None or now - self._logged >= EVERY:
+            message = "records of %s become dead letters because of their time: %s"
+            log.warning(message, topic, error, extra={"records": self._unlogged, "unit": error.unit})
+            self._logged, self._unlogged = now, 0

@@ -112,7 +112,7 @@ def exhausted(error: BaseException) -> str:
     )
 
 
-def said(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error as one line that is never empty.
 
     For a FreshetError it is the text. For any other error it is the type and the text, or the type and where it was
@@ -134,7 +134,7 @@ def fatal(error: BaseException) -> NoReturn:
     error = meaning(error)
     known = isinstance(error, FreshetError)
     code = error.exit_code if isinstance(error, FreshetError) else 70
-    leave(code, f"worker stops: {said(error)}", None if known else error)
+    leave(code, f"worker stops: {one_line(error)}", None if known else error)
 
 
 def leave(code: int, message: str = "", error: BaseException | None = None, level: int = logging.CRITICAL) -> NoReturn:

@@ -47,11 +47,11 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
         return None
     password = settings.ssl_keypassword.get_secret_value()
     files = [one and one.absolute() for one in (settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile)]
-    place = (*files, password)
+    key = (*files, password)
     try:
         context = _context(settings)
     except SettingsError as error:
-        last = _last.get(place)
+        last = _last.get(key)
         if last is None:
             raise
         now = monotonic()
@@ -62,9 +62,9 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
             log.warning(
                 "waiting up to %g s for the TLS files to be replaced, and using the former ones: %s", GRACE, error
             )
-            _last[place] = last._replace(failed=now)
+            _last[key] = last._replace(failed=now)
         return last.context
-    _last[place] = _Last(context)
+    _last[key] = _Last(context)
     return context
 
 

@@ -184,9 +184,9 @@ class Settings(BaseSettings):
 
     @field_validator("min_time", mode="before")
     @classmethod
-    def _min_time(cls, said: object) -> str:
+    def _min_time(cls, value: object) -> str:
         """Return the value as text: TOML may give a date or a number."""
-        text = said.isoformat() if isinstance(said, date) else "" if isinstance(said, bool) else str(said)
+        text = value.isoformat() if isinstance(value, date) else "" if isinstance(value, bool) else str(value)
         times.parse(text)
         return text
 
@@ -316,7 +316,7 @@ def load(**values: Any) -> Settings:
         return Settings(_secrets_dir=secrets, **values)  # type: ignore[call-arg]
     except ValidationError as error:
         problems = error.errors(include_input=False)
-        raise SettingsError("; ".join(_said(one["loc"], one["type"], one["msg"]) for one in problems)) from None
+        raise SettingsError("; ".join(_problem(one["loc"], one["type"], one["msg"]) for one in problems)) from None
     except UnreadableError as error:  # a list or object in the environment that is not JSON
         named = re.search(r'field "(\w+)"', str(error))
         name = named[1] if named else "settings"
@@ -331,9 +331,9 @@ def load(**values: Any) -> Settings:
         raise SettingsError(f"config: {error}") from None
 
 
-def _said(place: Sequence[int | str], kind: str, message: str) -> str:
+def _problem(location: Sequence[int | str], kind: str, message: str) -> str:
     """Return the field and what is wrong with it, never its value, which may be a secret under a wrong name."""
-    name = ".".join(map(str, place)) or "settings"
+    name = ".".join(map(str, location)) or "settings"
     if kind == "extra_forbidden":
         return f"{name}: {no_setting(name)}"
     if kind in ("tuple_type", "list_type"):

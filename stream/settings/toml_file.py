@@ -17,7 +17,7 @@ def path() -> Path:
     return Path(os.environ.get("FRESHET_CONFIG", NAME))
 
 
-def told() -> str:
+def description() -> str:
     """Return which file was read, or that there was none: the end of an error that a wrong folder may have caused."""
     file = path().absolute()
     if file.is_file():

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import uvloop
 from aiokafka import AIOKafkaProducer
 
-from stream.kafka.fencing import ChangelogReader, Fence
+from stream.kafka.changelog_reader import ChangelogReader
+from stream.kafka.fencing import Fence
 from stream.kafka.producer import MAX_REQUEST, Outgoing, RecordBatches
 from stream.settings import Settings
 from stream.settings import load as load_settings

@@ -131,7 +131,7 @@ def test_a_mismatch_says_what_the_key_looks_like_and_what_to_set(
     form: str, key: bytes, user: str, parts: list[str]
 ) -> None:
     said = mismatch(key, user, form)
-    assert said.startswith(f"the key is not the body's user {FORMS[form].said}")
+    assert said.startswith(f"the key is not the body's user {FORMS[form].wording}")
     assert all(part in said for part in parts), said
     assert len(said) <= MOST
 

@@ -13,9 +13,11 @@ from aiokafka.consumer import fetcher
 from stream.app import InterestApp
 from stream.catalogue import consumer as items
 from stream.catalogue.catalogue import Catalogue
-from stream.kafka import fencing
+from stream.kafka import changelog_reader
 from stream.kafka.clients import absent, consumer_tasks, reached, unread
+from stream.kafka.losses import Losses
 from stream.settings import Settings
+from tests.source_consumer import Owner
 from tests.unit.stream.catalogue.test_catalogue import Tower, bundle
 
 
@@ -25,6 +27,8 @@ class MadeError(Exception):
 
 async def of_the_sources(settings: Settings) -> None:
     app = InterestApp(settings)
+    membership: Any = None
+    app.use(membership, {}, Owner(), Losses(False, lambda records: None))
     transport = app._new_transport()
 
     async def nothing(*_: Any) -> None: ...
@@ -38,7 +42,7 @@ async def of_the_items(settings: Settings) -> None:
 
 
 async def of_a_takeover(settings: Settings) -> None:
-    await fencing.ChangelogReader(settings, "changelog").read(0, 0, 9)
+    await changelog_reader.ChangelogReader(settings, "changelog").read(0, 0, 9)
 
 
 @pytest.mark.parametrize("make", [of_the_sources, of_the_items, of_a_takeover])
@@ -53,7 +57,7 @@ def test_no_client_of_a_worker_moves_on_by_itself_where_records_are_gone(
         raise MadeError
 
     monkeypatch.setattr("aiokafka.AIOKafkaConsumer", made)
-    for module in (items, fencing):
+    for module in (items, changelog_reader):
         monkeypatch.setattr(module, "AIOKafkaConsumer", made)
     with pytest.raises(MadeError):
         asyncio.run(make(Settings()))  # type: ignore[arg-type]

@@ -15,9 +15,9 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from stream.kafka.consumer import Fetched, SourceThread
 from stream.kafka.lenient_records import Records
 from stream.kafka.offset_gaps import Passed
+from stream.kafka.source_thread import Fetched, SourceThread
 from tests.unit.stream.kafka.test_offset_gaps import batch
 
 FLOOD, QUIET, RARE, SECOND = TP("comments", 0), TP("clicks", 0), TP("ratings", 1), TP("comments", 1)

@@ -13,8 +13,10 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import JoinGroupRequest
 
 from stream.app import InterestApp
-from stream.kafka.consumer import SourceThread
+from stream.kafka.losses import Losses
+from stream.kafka.source_thread import SourceThread
 from stream.settings import Settings
+from tests.source_consumer import Owner
 
 DAY = 86_400.0
 BEATS = 5
@@ -23,9 +25,11 @@ BEATS = 5
 def consumer_of(folder: Path) -> Any:
     """aiokafka's consumer as a worker makes it; not started."""
     app = InterestApp(Settings(data_dir=folder))
+    membership: Any = None
+    app.use(membership, {}, Owner(), Losses(False, lambda records: None))
     thread: Any = SourceThread.__new__(SourceThread)
     thread.app, thread.transport = app, app.transport
-    thread.consumer = SimpleNamespace(in_transaction=False, cuts=lambda consumer: SimpleNamespace(watch=lambda: None))
+    thread.consumer = SimpleNamespace(in_transaction=False)
     return thread._create_worker_consumer(app.transport)
 
 

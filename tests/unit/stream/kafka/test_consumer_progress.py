@@ -9,11 +9,12 @@ import pytest
 from faust.types import TP
 
 from stream.core.errors import FreshetError
-from stream.kafka import consumer
-from stream.kafka.consumer import SourceConsumer
+from stream.kafka import pending_work
 from stream.process.progress import STEP, Progress
+from tests.source_consumer import CHANGELOG as LOG
+from tests.source_consumer import Owner, Thread, consumer_of
 
-CLICKS, CHANGELOG = TP("clicks", 0), TP("app-interest-changelog", 0)
+CLICKS, CHANGELOG = TP("clicks", 0), TP(LOG, 0)
 LIMIT = 10.0
 
 
@@ -22,16 +23,8 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, unread: int = 5_000) -> None:
         self.unread = unread
-        self.calls = 0  # of the models, that have ended
         self.positions = {CLICKS: 0, CHANGELOG: 0}
-        self.consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        recovery = SimpleNamespace(active_remaining_total=lambda: self.unread)
-        app = SimpleNamespace(
-            conf=SimpleNamespace(id="app"), settings=SimpleNamespace(changelog_topic=CHANGELOG.topic), in_recovery=True,
-            tables=SimpleNamespace(recovery=recovery), changelog=lambda partition: TP(CHANGELOG.topic, partition),
-        )  # fmt: skip
         self.ends: tuple[int | None, int | None] = (None, None)  # of the changelog: of what can be read, and of all
-        self.held = ""  # what keeps a takeover from reading
 
         def state(tp: TP) -> Any:
             lso, highwater = self.ends if tp == CHANGELOG else (None, None)
@@ -43,13 +36,15 @@ class Watched:
         client = SimpleNamespace(
             _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)), _coordinator=None
         )
-        vars(self.consumer).update(
-            app=app, sources=frozenset({CLICKS.topic}), _thread=SimpleNamespace(_consumer=client), joined=True, rebalances=1,
-            recovered=0, assignment=lambda: set(), _held=frozenset(), _pending=None, _running=None, _next={CLICKS: 0}, _safe={},
-            _committed_offset={}, calls=lambda: self.calls, held_up=lambda: self.held,
-        )  # fmt: skip
-        monkeypatch.setattr(consumer, "absent", lambda *arguments, **named: "")
-        monkeypatch.setattr(consumer, "unread", lambda *arguments: self.unread)
+        self.owner = Owner()
+        self.consumer = consumer_of(Thread(aiokafka=client), self.owner)
+        self.consumer.group.joined, self.consumer.group.rebalances = True, 1
+        self.consumer.positions.next[CLICKS] = 0
+        app = self.consumer.app
+        app.in_recovery = True
+        monkeypatch.setattr(app.tables, "_recovery", SimpleNamespace(active_remaining_total=lambda: self.unread))
+        monkeypatch.setattr(pending_work, "absent", lambda *arguments, **named: "")
+        monkeypatch.setattr(pending_work, "unread", lambda *arguments: self.unread)
         self._now = 0.0
         self._progress = Progress(LIMIT, lambda: self._now)
 
@@ -60,7 +55,7 @@ class Watched:
     def stands(self, recovered: bool = True, read: int = 0) -> None:
         """read: source records between two looks."""
         for _ in range(int(LIMIT)):
-            self.consumer._next[CLICKS] += read
+            self.consumer.positions.next[CLICKS] += read
             self.positions[CLICKS] += read
             self.look(recovered)
 
@@ -82,25 +77,25 @@ def test_source_records_that_nobody_reads_are_a_stall(watched: Watched) -> None:
         watched.stands()
 
 
-@pytest.mark.parametrize("where", ["_pending", "_running"])
+@pytest.mark.parametrize("where", ["pending", "running"])
 def test_a_micro_batch_that_stands_is_a_stall_however_far_is_read_on(watched: Watched, where: str) -> None:
-    setattr(watched.consumer, where, object())
+    setattr(watched.consumer.hand_over, where, object())
     with pytest.raises(FreshetError, match=r"nothing has moved .*: waits for source records to be processed"):
         watched.stands(read=100)
 
 
 def test_micro_batches_that_end_are_movement(watched: Watched) -> None:
-    watched.consumer._running = object()
+    watched.consumer.hand_over.running = object()
     for _ in range(20):
-        watched.consumer.finished += 1
+        watched.consumer.hand_over.finished += 1
         watched.look()
 
 
 def test_model_calls_that_end_are_movement(watched: Watched) -> None:
     """A micro-batch may need any number of them, each for as long as inference_timeout: together longer than work may stand."""
-    watched.consumer._running = object()
+    watched.consumer.hand_over.running = object()
     for _ in range(20):
-        watched.calls += 1
+        watched.owner.calls += 1
         watched.look()
 
 
@@ -121,11 +116,11 @@ def test_an_open_transaction_on_the_changelog_is_named_soon_and_at_the_end(
     """A recovery reads up to it and no further."""
     watched.positions[CHANGELOG] = 7
     watched.ends = 7, 9
-    held = "an open transaction of another producer on app-interest-changelog/0 since offset 7 holds it up"
+    held = "an open transaction of another producer on freshet-interest-changelog/0 since offset 7 holds it up"
     for _ in range(4):
         watched.look(recovered=False)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        f"the worker waits for states to be read back and claimed: 5000 records of app-interest-changelog remain: {held}"
+        f"the worker waits for states to be read back and claimed: 5000 records of freshet-interest-changelog remain: {held}"
     ]
     with pytest.raises(FreshetError, match=f"nothing has moved for 10 s .*: {held}$") as raised:
         watched.stands(recovered=False)
@@ -141,10 +136,10 @@ def test_where_there_is_something_to_read_no_transaction_is_named(
     assert watched.consumer.work(False)["recovery"].held == ""
 
 
-@pytest.mark.parametrize("where", ["_pending", "_running"])
+@pytest.mark.parametrize("where", ["pending", "running"])
 def test_what_keeps_a_micro_batch_from_looking_at_the_changelog_is_named(watched: Watched, where: str) -> None:
-    setattr(watched.consumer, where, object())
-    watched.held = "an open transaction holds it up"
+    setattr(watched.consumer.hand_over, where, object())
+    watched.owner.held = "an open transaction holds it up"
     watched.unread = 0
     with pytest.raises(
         FreshetError, match="source records to be processed, 0 of them not read yet: an open transaction holds"
@@ -153,5 +148,5 @@ def test_what_keeps_a_micro_batch_from_looking_at_the_changelog_is_named(watched
 
 
 def test_what_keeps_a_takeover_from_reading_is_named(watched: Watched) -> None:
-    watched.held = "an open transaction holds it up"
-    assert watched.consumer.work(False)["recovery"].held == watched.held
+    watched.owner.held = "an open transaction holds it up"
+    assert watched.consumer.work(False)["recovery"].held == watched.owner.held

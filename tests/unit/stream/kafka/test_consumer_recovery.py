@@ -7,33 +7,30 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.core.fencing_log import LeftOut
-from stream.kafka.consumer import SourceConsumer, driver
+from tests.source_consumer import Thread, consumer_of
 
 LOG = TP("app-interest-changelog", 0)
 
 
 def consumer(
-    monkeypatch: pytest.MonkeyPatch, have: dict[TP, int], **after: Any
-) -> tuple[SourceConsumer, dict[TP, int]]:
-    """A consumer to which `after` happens while it waits for records, and what it seeks."""
-    made = SourceConsumer.__new__(SourceConsumer)
-    sought: dict[TP, int] = {}
+    monkeypatch: pytest.MonkeyPatch, have: dict[TP, int], epoch: int = 1, flow_active: bool = True
+) -> tuple[Any, dict[TP, int]]:
+    """A consumer that gets this epoch and flow while it waits for records, and what it seeks."""
+    thread = Thread()
+    made = consumer_of(thread)
 
     async def getmany(self: Any, tps: set[TP], timeout: float) -> Any:
-        vars(made).update(after)
+        made.group.epoch, made.flow_active = epoch, flow_active
         return {LOG: [SimpleNamespace(offset=7)]}
 
-    async def seek(positions: dict[TP, int]) -> None:
-        sought.update(positions)
-
     monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
-    vars(made).update(
-        sources=frozenset({"clicks"}), epoch=1, flow_active=True, _have=have, _stopping=False, seek_wait=seek
-    )
-    return made, sought
+    made.group.epoch = 1
+    made.read_back.last.update(have)
+    return made, thread.sought
 
 
 @pytest.mark.parametrize("after", [{"epoch": 2}, {"flow_active": False}, {"epoch": 2, "flow_active": False}])
@@ -66,11 +63,8 @@ def test_a_changelog_that_ends_with_a_marker_is_read_to_its_end(
     assignment = SimpleNamespace(tps={LOG}, state_value=lambda tp: state)
     client = SimpleNamespace(_subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)))
     recovery = SimpleNamespace(active_tps={LOG} if active else set(), active_offsets={LOG: 7})
-    monkeypatch.setattr("stream.kafka.consumer.apply_changelog", lambda recovery, records: (records, 0, LeftOut()))
-    vars(made).update(
-        app=SimpleNamespace(tables=SimpleNamespace(recovery=recovery)),
-        _thread=SimpleNamespace(_consumer=client),
-        recovered=0,
-    )
+    monkeypatch.setattr("stream.kafka.read_back.apply_changelog", lambda recovery, records: (records, 0, LeftOut()))
+    monkeypatch.setattr(made.app.tables, "_recovery", recovery)
+    made._thread._consumer = client
     asyncio.run(made._getmany({LOG}, 1.0))
     assert recovery.active_offsets == {LOG: ends}

@@ -9,8 +9,8 @@ from typing import Any
 from faust.types import TP
 
 from stream.kafka.batch import MicroBatch
-from stream.kafka.consumer import SourceConsumer
-from tests.unit.stream.kafka.test_offset_gaps import CLICKS, Broker, consumer_of
+from tests.source_consumer import Thread, consumer_of
+from tests.unit.stream.kafka.test_offset_gaps import CLICKS
 
 
 class Stage:
@@ -18,8 +18,7 @@ class Stage:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        consumer.drained = self.drained
-        consumer._changed, consumer._running, consumer._assigning = asyncio.Event(), None, False
+        consumer.owner.drained = self.drained
 
     async def drained(self, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
@@ -31,9 +30,9 @@ class Stage:
 
 def test_what_got_ready_while_a_micro_batch_lingered_is_finished_though_that_one_is_dropped() -> None:
     async def run() -> None:
-        consumer = consumer_of(Broker(0, 20), _guard=lambda: None)
+        consumer = consumer_of(Thread(0, 20))
         Stage(consumer)
-        lingering = consumer._pending = MicroBatch(consumer.epoch)
+        lingering = consumer.hand_over.pending = MicroBatch(consumer.group.epoch)
         lingering.add(CLICKS, [])
         consumer.wake()  # a comment is encoded: it counts on the one that lingers
         assert not consumer.sent
@@ -45,13 +44,13 @@ def test_what_got_ready_while_a_micro_batch_lingered_is_finished_though_that_one
 
 def test_without_one_that_lingers_nothing_more_comes() -> None:
     async def run() -> None:
-        consumer = consumer_of(Broker(0, 20))
+        consumer = consumer_of(Thread(0, 20))
         Stage(consumer)
 
         async def nothing(seconds: float) -> bool:
             return False
 
-        consumer.drained = nothing
+        consumer.owner.drained = nothing
         assert not await consumer.settle(1.0)
         assert consumer.sent == []
 
@@ -62,10 +61,7 @@ def test_the_last_commit_is_not_one_that_began_before_the_last_micro_batch_ended
     """Faust's `commit` joins the commit under way: at a stop or a rebalance that would leave the newest offsets out."""
 
     async def check() -> None:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        consumer.app = SimpleNamespace(client_only=False)
-        consumer._commit_fut = None
-        consumer.loop = asyncio.get_running_loop()
+        consumer = consumer_of(Thread())
         finished, committed = [1], []
         answer = asyncio.Event()
 
@@ -92,23 +88,15 @@ def test_a_micro_batch_that_lingers_is_sent_when_fetching_pauses() -> None:
     """Else nothing would call the pipeline any more: `wake` relies on the micro-batch that is on its way."""
 
     async def check() -> None:
-        sent: list[MicroBatch] = []
-
-        async def put(batch: MicroBatch) -> None:
-            sent.append(batch)
-
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        vars(consumer).update(
-            app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
-            epoch=1, _max=500, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False,
-            _pending=MicroBatch(1), _next={TP("clicks", 0): 0}, _get_active_partitions=lambda: {TP("clicks", 0)},
-        )  # fmt: skip
-        lingering = consumer._pending
+        consumer = consumer_of(Thread())
+        consumer.positions.begin({TP("clicks", 0): 0})
+        consumer._set_active_tps({TP("clicks", 0)})
+        lingering = consumer.hand_over.pending = MicroBatch(0)
         consumer.finish({}, hold={TP("clicks", 0)})
         consumer.wake()
-        assert not sent
-        await consumer._fetch_once()
-        assert sent == [lingering]
+        assert not consumer.sent
+        await consumer._fetcher.fetch_once()
+        assert consumer.sent == [lingering]
         assert lingering.sent
 
     asyncio.run(check())
@@ -118,19 +106,9 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
     """A micro-batch that was handed over is finished, then the rest of the time is the pipeline's; a lingering one is let go."""
 
     async def check() -> None:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        batch = MicroBatch(1)
+        consumer = consumer_of(Thread())
+        batch = consumer.hand_over.pending = MicroBatch(0)
         batch.sent = True
-        sent: list[MicroBatch] = []
-
-        async def put(batch: MicroBatch) -> None:
-            sent.append(batch)
-
-        vars(consumer).update(
-            app=SimpleNamespace(micro_batches=SimpleNamespace(put=put)),
-            epoch=1, _changed=asyncio.Event(), _safe={}, _running=None, _assigning=False, _pending=batch,
-        )  # fmt: skip
-        consumer._guard = lambda: None
         steps: list[str] = []
 
         async def drained(seconds: float) -> bool:
@@ -145,14 +123,14 @@ def test_a_rebalance_waits_for_what_is_held_back() -> None:
             steps.append("finished")
             consumer.finish({}, hold=set())
 
-        consumer.drained = drained
+        consumer.owner.drained = drained
         await asyncio.gather(consumer.settle(5), work())
         assert steps == ["finished", "drained"]
-        lingering = consumer._pending = MicroBatch(1)
+        lingering = consumer.hand_over.pending = MicroBatch(0)
         await consumer.settle(5)
         await asyncio.sleep(0)
-        assert sent  # an empty one, which calls the pipeline
-        assert lingering not in sent
+        assert consumer.sent  # an empty one, which calls the pipeline
+        assert lingering not in consumer.sent
 
     asyncio.run(check())
 
@@ -163,8 +141,8 @@ def test_nothing_is_begun_in_a_rebalance_while_the_worker_stops() -> None:
     def asked(partition: int) -> int:
         raise AssertionError("a partition is opened")
 
-    consumer: Any = SourceConsumer.__new__(SourceConsumer)
-    consumer.prepare = asked
+    consumer = consumer_of(Thread())
+    consumer.owner.open_partition = asked
     consumer.hold()
-    consumer.app = SimpleNamespace()  # without a lease that could be granted
+    consumer.app.lease = SimpleNamespace()  # that cannot be granted
     asyncio.run(consumer.on_partitions_assigned({TP("x-changelog", 0)}))

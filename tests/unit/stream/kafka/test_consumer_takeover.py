@@ -9,25 +9,20 @@ from typing import Any
 import pytest
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.core.errors import FreshetError, LossError
-from stream.kafka.consumer import SourceConsumer
 from stream.kafka.truncation import Beside, decode, encode
+from tests.source_consumer import CHANGELOG, Thread, consumer_of, watch_cuts
 
 
-def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment() -> None:
     """Faust may call the recovery of a former assignment complete: its claims are cleared under the micro-batch."""
 
     async def check() -> None:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        app = SimpleNamespace(tables=SimpleNamespace(actives_ready=True), rebalancing=False, should_stop=False)
-        vars(consumer).update(
-            app=app, sources=frozenset(), assignment=set, on_revoked=lambda: None, epoch=1, flow_active=True, _drainer=None,
-            _changed=asyncio.Event(), _claimed=-1, _stopping=False, _fetch=None, _running=None, _pending=None, _next={},
-            _handed={}, _safe={},
-        )  # fmt: skip
+        consumer = consumer_of(Thread())
+        consumer.app.tables.actives_ready = True
+        consumer.group.epoch = 1
         calls: list[set[int]] = []
 
         async def overtaken(partitions: set[int]) -> None:
@@ -37,71 +32,51 @@ def test_nothing_is_fetched_before_the_takeover_of_this_very_assignment(monkeypa
         async def in_peace(partitions: set[int]) -> None:
             calls.append(partitions)
 
-        assert not consumer._open()
-        consumer.take_over = overtaken
+        assert not consumer.flows()
+        consumer.owner.claim = overtaken
         await consumer.perform_seek()
-        assert not consumer._open()
-        consumer.take_over = in_peace
+        assert not consumer.flows()
+        consumer.owner.claim = in_peace
         await consumer.perform_seek()
-        assert consumer._open()
+        assert consumer.flows()
         await consumer.quiesce()
-        assert not consumer._open()
+        assert not consumer.flows()
         assert len(calls) == 2
 
-    async def sought(consumer: Any) -> None:
-        pass
-
-    async def nothing_lost(consumer: Any, tps: Any) -> dict[TP, int]:
-        return {}
-
-    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
-    monkeypatch.setattr(SourceConsumer, "_begin", nothing_lost)
-    monkeypatch.setattr(SourceConsumer, "_refuse_empty", nothing_lost)
-    monkeypatch.setattr(SourceConsumer, "should_stop", False)
     asyncio.run(check())
 
 
 @pytest.mark.parametrize("rebalanced", [False, True])
-def test_where_a_partition_begins_is_committed_before_it_is_claimed(
-    monkeypatch: pytest.MonkeyPatch, rebalanced: bool
-) -> None:
+def test_where_a_partition_begins_is_committed_before_it_is_claimed(rebalanced: bool) -> None:
     """A claim without a commit says that the commit has expired: no crash may leave one. And no commit, no claim."""
     fresh, known = TP("clicks", 0), TP("ratings", 0)
     steps: list[Any] = []
-
-    async def sought(consumer: Any) -> None:
-        consumer._read_offset.update({fresh: None, known: 9})
 
     async def commit(offsets: Any) -> None:
         steps.append({TP(*place): one.offset for place, one in offsets.items()})
         if rebalanced:
             raise CommitFailedError
 
+    async def committed(places: Any) -> Any:
+        return {one: OffsetAndMetadata(9, encode(Beside(9))) for one in places}
+
     async def claim(partitions: set[int]) -> None:
         steps.append(partitions)
 
-    async def ends(*tps: TP) -> dict[TP, int]:
-        return dict.fromkeys(tps, 9)
-
     async def check() -> None:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-
-        async def seek(offsets: dict[TP, int]) -> None:
-            pass
-
-        vars(consumer).update(
-            app=SimpleNamespace(), sources=frozenset({"clicks", "ratings"}), assignment=lambda: {fresh, known}, epoch=1,
-            _drainer=None, _stopping=False, _claimed=-1, _next={}, _handed={}, _safe={}, _read_offset={},
-            _committed_offset={}, claimed=lambda partition: False, take_over=claim, seek_wait=seek, _asked_ends=ends,
-            _asked_beginnings=lambda *tps: ends(*tps),
-        )  # fmt: skip
-        aiokafka = SimpleNamespace(_client=None, commit=commit)
-        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        thread = Thread(9, 9)
+        thread.assigned, thread.committed = {fresh, known}, {fresh: None, known: 9}
+        consumer = consumer_of(thread)
+        consumer.owner.claim = claim
+        consumer.group.epoch = 1
+        aiokafka = SimpleNamespace(
+            _client=None, commit=commit, _coordinator=SimpleNamespace(fetch_committed_offsets=committed)
+        )
+        watch_cuts(consumer, aiokafka)
         await consumer.perform_seek()
         assert steps == ([{fresh: 9}] if rebalanced else [{fresh: 9}, {0}])
-        assert consumer._claimed == (-1 if rebalanced else 1)
+        assert consumer.group.claimed == (-1 if rebalanced else 1)
 
-    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     asyncio.run(check())
 
 
@@ -114,36 +89,23 @@ def test_what_a_takeover_finds_that_a_rebalance_has_overtaken_ends_no_worker(
     closed = FreshetError("partition 0 of the table is not open here: this is a bug")
     told: list[BaseException] = []
 
-    async def sought(consumer: Any) -> None:
-        consumer._read_offset[ours] = None
-
     async def check() -> None:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
+        thread = Thread()
+        thread.assigned, thread.committed = {ours}, {ours: None}
+        consumer = consumer_of(thread)
 
         async def claim(partitions: set[int]) -> None:
-            consumer.epoch += overtaken
+            consumer.group.epoch += overtaken
             raise closed
-
-        async def ends(*tps: TP) -> dict[TP, int]:
-            return dict.fromkeys(tps, 0)
 
         async def commit(offsets: Any) -> None:
             pass
 
-        async def seek(offsets: dict[TP, int]) -> None:
-            pass
-
-        vars(consumer).update(
-            app=SimpleNamespace(), sources=frozenset({"clicks"}), assignment=lambda: {ours}, epoch=1, _drainer=None,
-            _stopping=False, _claimed=-1, _next={}, _handed={}, _safe={}, _read_offset={}, _committed_offset={},
-            claimed=lambda partition: False, take_over=claim, _asked_ends=ends, _asked_beginnings=ends, seek_wait=seek,
-        )  # fmt: skip
-        aiokafka = SimpleNamespace(_client=None, commit=commit)
-        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        consumer.owner.claim = claim
+        watch_cuts(consumer, SimpleNamespace(_client=None, commit=commit))
         await consumer.perform_seek()
-        assert consumer._claimed == -1
+        assert consumer.group.claimed == -1
 
-    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     monkeypatch.setattr("stream.kafka.consumer.fatal", told.append)
     asyncio.run(check())
     assert told == ([] if overtaken else [closed])
@@ -164,49 +126,32 @@ def test_a_cut_that_is_accepted_is_told_once(
     place = TopicPartition("ratings", 0)
     group = {place: OffsetAndMetadata(40, encode(idle))}
 
-    async def sought(consumer: Any) -> None:
-        consumer._read_offset, consumer._committed_offset = {TP(*place): 40}, {TP(*place): 40}
-
     async def commit(offsets: Any) -> None:
         group.update(offsets)
 
     async def committed(places: Any) -> Any:
         return {one: group[one] for one in places}
 
-    async def claim(partitions: set[int]) -> None:
-        pass
-
     async def start(accept: bool, end: int) -> list[int]:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        counted: list[int] = []
+        thread = Thread(0, 40)
+        thread.assigned, thread.committed = {TP(*place)}, {TP(*place): 40}
 
         async def ends(*tps: TP) -> dict[TP, int]:
-            return {tp: end if tp.topic == "changelog" else 40 for tp in tps}
+            return {tp: end if tp.topic == CHANGELOG else 40 for tp in tps}
 
-        async def starts(*tps: TP) -> dict[TP, int]:
-            return dict.fromkeys(tps, 0)
-
-        app = SimpleNamespace(
-            changelog=lambda partition: TP("changelog", partition),
-            settings=SimpleNamespace(accept_loss=accept, request_timeout=1),
-        )
-        vars(consumer).update(
-            app=app, sources=frozenset({"ratings"}), assignment=lambda: {TP(*place)}, epoch=1, _drainer=None,
-            _stopping=False, _next={}, _handed={}, _safe={}, take_over=claim, _asked_ends=ends, _asked_beginnings=starts,
-            claimed=lambda partition: True,
-            log=SimpleNamespace(error=lambda *said: None), on_accepted_loss=counted.append,
-        )  # fmt: skip
+        thread.highwaters = ends  # type: ignore[method-assign]
+        consumer = consumer_of(thread, accept_loss=accept)
+        consumer.owner.claimed = True
         aiokafka = SimpleNamespace(
             _client=None, commit=commit, _coordinator=SimpleNamespace(fetch_committed_offsets=committed)
         )
-        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        watch_cuts(consumer, aiokafka)
         await consumer.perform_seek()
-        return counted
+        return list(consumer.lost)
 
     def fail(error: BaseException) -> None:
         raise error
 
-    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     monkeypatch.setattr("stream.kafka.consumer.fatal", fail)
     with pytest.raises(LossError):
         asyncio.run(start(False, end))
@@ -226,9 +171,6 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
     group = {TopicPartition(*place): OffsetAndMetadata(40, metadata)}
     steps: list[str] = []
 
-    async def sought(consumer: Any) -> None:
-        consumer._read_offset, consumer._committed_offset = {place: 40}, {place: 40}
-
     async def commit(offsets: Any) -> None:
         steps.append("commit")
         group.update(offsets)
@@ -240,37 +182,26 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
         steps.append("claim")
 
     async def start(accept: bool, claimed: bool) -> list[int]:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        counted: list[int] = []
+        thread = Thread(0, 90)
+        thread.assigned, thread.committed = {place}, {place: 40}
 
         async def ends(*tps: TP) -> dict[TP, int]:
-            return {tp: 500 if tp.topic == "changelog" else 90 for tp in tps}
+            return {tp: 500 if tp.topic == CHANGELOG else 90 for tp in tps}
 
-        async def starts(*tps: TP) -> dict[TP, int]:
-            return dict.fromkeys(tps, 0)
-
-        app = SimpleNamespace(
-            changelog=lambda partition: TP("changelog", partition), conf=SimpleNamespace(id="an-app"),
-            settings=SimpleNamespace(accept_loss=accept, request_timeout=1),
-        )  # fmt: skip
-        vars(consumer).update(
-            app=app, sources=frozenset({"ratings"}), assignment=lambda: {place}, epoch=1, _drainer=None,
-            _stopping=False, _next={}, _handed={}, _safe={}, take_over=claim, _asked_ends=ends, _asked_beginnings=starts,
-            log=SimpleNamespace(error=lambda *said: None), on_accepted_loss=counted.append,
-            claimed=lambda partition: claimed and partition == 0,
-        )  # fmt: skip
+        thread.highwaters = ends  # type: ignore[method-assign]
+        consumer = consumer_of(thread, accept_loss=accept, app_id="an-app")
+        consumer.owner.claim, consumer.owner.is_claimed = claim, lambda partition: claimed and partition == 0
         aiokafka = SimpleNamespace(
             _client=None, commit=commit, _coordinator=SimpleNamespace(fetch_committed_offsets=committed)
         )
-        consumer._thread = SimpleNamespace(cuts=consumer.cuts(aiokafka), thread_loop=asyncio.get_running_loop())
+        watch_cuts(consumer, aiokafka)
         await consumer.perform_seek()
-        assert consumer._next == {place: 40}
-        return counted
+        assert consumer.positions.next == {place: 40}
+        return list(consumer.lost)
 
     def fail(error: BaseException) -> None:
         raise error
 
-    monkeypatch.setattr(driver.Consumer, "perform_seek", sought)
     monkeypatch.setattr("stream.kafka.consumer.fatal", fail)
     foreign = dict(group)
     said = "ratings partition 0: offset 40 of the group an-app was not committed by a worker.*delete-offsets.*--accept-loss"

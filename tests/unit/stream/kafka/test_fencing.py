@@ -13,8 +13,8 @@ from aiokafka import TopicPartition
 
 from stream.core.errors import FencedError, LossError, TopologyError
 from stream.core.fencing_log import CLAIM_KEY, LeftOut, Written, decode, epoch_of, stamp
-from stream.kafka import fencing
-from stream.kafka.fencing import ChangelogReader
+from stream.kafka import changelog_reader, fencing
+from stream.kafka.changelog_reader import ChangelogReader
 from stream.kafka.producer import Outgoing
 from stream.settings import Settings
 from tests.unit.stream.kafka.changelogs import Log, Writer
@@ -359,7 +359,7 @@ class Held:
 
 def test_a_reader_says_which_open_transaction_holds_it_up_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = Held()
-    monkeypatch.setattr(fencing, "AIOKafkaConsumer", lambda **arguments: consumer)
+    monkeypatch.setattr(changelog_reader, "AIOKafkaConsumer", lambda **arguments: consumer)
     reader = consumer.reader = ChangelogReader(Settings(), "log")
     found = asyncio.run(reader.read(0, 0, 4))
     assert [record.offset for record in found] == [0, 1, 2, 3, 4]

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.core.errors import LossError
-from stream.kafka.consumer import Fetched, SourceConsumer
 from stream.kafka.lenient_records import Records
 from stream.kafka.offset_gaps import Passed
+from stream.kafka.source_thread import Fetched
+from tests.source_consumer import Owner, Thread, consumer_of
 
 CLICKS = TP("clicks", 0)
 COMMIT, ABORT = b"\0\0\0\1", b"\0\0\0\0"
@@ -33,7 +34,7 @@ def batch(base: int, *offsets: int, writer: int = -1, marker: bytes = b"") -> by
     for offset in offsets:
         builder.append(offset - base, 5, marker or b"k", b"\0" * 6 if marker else b"v", [])
     made = bytearray(builder.build())
-    made[:8] = base.to_bytes(8, "big")  # as the broker sets it
+    made[:8] = base.to_bytes(8, "big")  # as the thread sets it
     if marker:
         made[22] |= 0x20
     return bytes(made)
@@ -180,44 +181,19 @@ def test_many_holes_and_many_markers_take_no_longer_than_reading_them() -> None:
 # the consumer
 
 
-class Broker:
-    """The consumer's seam to its thread: what the log holds, and where we have sought."""
-
-    def __init__(self, start: int, end: int) -> None:
-        self.log = range(start, end)
-        self.sought: dict[TP, int] = {}
-
-    async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
-        return dict.fromkeys(tps, self.log.start)
-
-    async def highwaters(self, *tps: TP) -> dict[TP, int]:
-        return dict.fromkeys(tps, self.log.stop)
-
-    async def seek_wait(self, offsets: dict[TP, int]) -> None:
-        self.sought.update(offsets)
-
-
-def consumer_of(broker: Broker, accept_loss: bool = False, **more: Any) -> Any:
-    consumer: Any = SourceConsumer.__new__(SourceConsumer)
-    sent: list[Any] = []
-
-    async def put(one: Any) -> None:
-        sent.append(one)
-
-    app = SimpleNamespace(
-        settings=SimpleNamespace(accept_loss=accept_loss),
-        monitor=SimpleNamespace(stream_inbound_time={}),
-        micro_batches=SimpleNamespace(put=put),
-    )
-    lost: list[int] = []
-    vars(consumer).update(
-        app=app, epoch=1, _asked_beginnings=broker.earliest_offsets, _asked_ends=broker.highwaters, seek_wait=broker.seek_wait,
-        on_accepted_loss=lost.append, lost=lost, log=SimpleNamespace(error=lambda *said: None), passed=Passed({"clicks"}),
-        _next={CLICKS: 10}, _handed={CLICKS: 10}, _safe={CLICKS: 10}, _have={}, _read_offset={}, _pending=None, _linger=0,
-        sent=sent, claimed=lambda partition: False,
-    )  # fmt: skip
-    vars(consumer).update(more)
+def worker(thread: Thread, offset: int | None = 10, **more: Any) -> Any:
+    """A consumer that has begun at offset 10 of CLICKS, where `offset` is committed."""
+    consumer = consumer_of(thread, linger_ms=0, **more)
+    consumer.group.epoch = 1
+    consumer.positions.begin({CLICKS: 10})
+    consumer._read_offset[CLICKS] = offset
     return consumer
+
+
+def owner(claimed: bool) -> Owner:
+    made = Owner()
+    made.claimed = claimed
+    return made
 
 
 def fetch(before: int, after: int, *offsets: int) -> Fetched:
@@ -226,55 +202,55 @@ def fetch(before: int, after: int, *offsets: int) -> Fetched:
 
 
 def test_a_gap_that_no_batch_explains_stops_the_worker() -> None:
-    consumer = consumer_of(Broker(0, 20))
+    consumer = worker(Thread(0, 20))
     with pytest.raises(LossError, match="clicks partition 0: source records 12 to 14 are gone"):
-        asyncio.run(consumer._hand_over(fetch(10, 16, 10, 11, 15)))
+        asyncio.run(consumer._fetcher._pass_on(fetch(10, 16, 10, 11, 15)))
     assert not consumer.sent
 
 
 def test_a_gap_that_is_accepted_is_counted_once() -> None:
-    consumer = consumer_of(Broker(0, 20), accept_loss=True)
-    asyncio.run(consumer._hand_over(fetch(10, 16, 10, 11, 15)))
+    consumer = worker(Thread(0, 20), accept_loss=True)
+    asyncio.run(consumer._fetcher._pass_on(fetch(10, 16, 10, 11, 15)))
     assert consumer.lost == [3]
     assert [[record.offset for record in part.parts[CLICKS]] for part in consumer.sent] == [[10, 11, 15]]
-    assert consumer._next == {CLICKS: 16}
+    assert consumer.positions.next == {CLICKS: 16}
 
 
 def test_holes_of_one_fetch_are_one_line() -> None:
-    consumer = consumer_of(Broker(0, 20))
+    consumer = worker(Thread(0, 20))
     with pytest.raises(LossError, match="source records 11 to 15, 4 of them, are gone"):
-        asyncio.run(consumer._hand_over(fetch(10, 17, 10, 13, 16)))
+        asyncio.run(consumer._fetcher._pass_on(fetch(10, 17, 10, 13, 16)))
 
 
 def test_what_an_earlier_fetch_found_and_was_not_handed_over_is_read_again() -> None:
-    broker = Broker(0, 30)
-    consumer = consumer_of(broker)
-    asyncio.run(consumer._hand_over(fetch(15, 17, 15, 16)))
-    assert broker.sought == {CLICKS: 10}
+    thread = Thread(0, 30)
+    consumer = worker(thread)
+    asyncio.run(consumer._fetcher._pass_on(fetch(15, 17, 15, 16)))
+    assert thread.sought == {CLICKS: 10}
     assert not consumer.sent
-    assert consumer._next == {CLICKS: 10}
+    assert consumer.positions.next == {CLICKS: 10}
 
 
 def test_a_fetch_from_before_our_place_gives_only_what_is_new() -> None:
-    consumer = consumer_of(Broker(0, 30))
-    asyncio.run(consumer._hand_over(fetch(8, 12, 8, 9, 10, 11)))
+    consumer = worker(Thread(0, 30))
+    asyncio.run(consumer._fetcher._pass_on(fetch(8, 12, 8, 9, 10, 11)))
     assert [record.offset for record in consumer.sent[0].parts[CLICKS]] == [10, 11]
 
 
 def test_what_is_deleted_before_our_position_stops_the_worker() -> None:
-    consumer = consumer_of(Broker(210, 230))
+    consumer = worker(Thread(210, 230))
     error = OffsetOutOfRangeError({CLICKS: 10})
     with pytest.raises(LossError, match="clicks partition 0: source records are gone: 10 to 209; see --accept-loss"):
-        asyncio.run(consumer._beyond_source(error.args[0]))
+        asyncio.run(consumer._fetcher._seek_into_log(error.args[0]))
 
 
 def test_what_is_deleted_before_our_position_and_accepted() -> None:
-    broker = Broker(210, 230)
-    consumer = consumer_of(broker, accept_loss=True)
-    asyncio.run(consumer._beyond_source({CLICKS: 10}))
+    thread = Thread(210, 230)
+    consumer = worker(thread, accept_loss=True)
+    asyncio.run(consumer._fetcher._seek_into_log({CLICKS: 10}))
     assert consumer.lost == [200]
-    assert broker.sought == consumer._next == {CLICKS: 210}
-    asyncio.run(consumer._beyond_source({CLICKS: 10}))  # of a position that we have left
+    assert thread.sought == consumer.positions.next == {CLICKS: 210}
+    asyncio.run(consumer._fetcher._seek_into_log({CLICKS: 10}))  # of a position that we have left
     assert consumer.lost == [200]
 
 
@@ -282,74 +258,75 @@ def test_what_is_deleted_before_our_position_and_accepted() -> None:
 def test_a_position_out_of_range_that_is_not_our_place_is_read_again_from_there(position: int) -> None:
     """Behind our place: what an earlier fetch found was not handed over. Before it: somebody sought what was committed. Whether
     our place itself is gone the next fetch says."""
-    broker = Broker(0, 12)
-    consumer = consumer_of(broker)
-    asyncio.run(consumer._beyond_source({TopicPartition(*CLICKS): position}))
-    assert broker.sought == consumer._next == {CLICKS: 10}
+    thread = Thread(0, 12)
+    consumer = worker(thread)
+    asyncio.run(consumer._fetcher._seek_into_log({TopicPartition(*CLICKS): position}))
+    assert thread.sought == consumer.positions.next == {CLICKS: 10}
     assert consumer.lost == []
 
 
 def test_every_partition_of_an_answer_out_of_range_is_explained_or_read_again() -> None:
     ours, dropped, strange = CLICKS, TP("ratings", 1), TP("comments", 2)
-    broker = Broker(210, 400)
-    consumer = consumer_of(broker, accept_loss=True, _next={ours: 10, dropped: 300})
-    asyncio.run(consumer._beyond_source({ours: 10, dropped: 500, strange: 3}))
-    assert broker.sought == consumer._next == {ours: 210, dropped: 300}  # what is not ours its owner seeks
+    thread = Thread(210, 400)
+    consumer = worker(thread, accept_loss=True)
+    consumer.positions.begin({dropped: 300})
+    asyncio.run(consumer._fetcher._seek_into_log({ours: 10, dropped: 500, strange: 3}))
+    assert thread.sought == consumer.positions.next == {ours: 210, dropped: 300}  # what is not ours its owner seeks
     assert consumer.lost == [200]
 
 
 def test_nothing_is_sought_for_partitions_that_a_rebalance_has_taken() -> None:
-    broker = Broker(0, 12)
-    consumer = consumer_of(broker)
+    thread = Thread(0, 12)
+    consumer = worker(thread)
 
     async def rebalance(*tps: TP) -> dict[TP, int]:
-        consumer.epoch += 1
+        consumer.group.epoch += 1
         return dict.fromkeys(tps, 0)
 
-    consumer._asked_beginnings = rebalance
-    consumer._next[TP("ratings", 1)] = 10
-    asyncio.run(consumer._beyond_source({CLICKS: 15, TP("ratings", 1): 10}))
-    assert broker.sought == {}
+    thread.earliest_offsets = rebalance  # type: ignore[method-assign]
+    consumer.positions.next[TP("ratings", 1)] = 10
+    asyncio.run(consumer._fetcher._seek_into_log({CLICKS: 15, TP("ratings", 1): 10}))
+    assert thread.sought == {}
 
 
 @pytest.mark.parametrize(("end", "said"), [(5, "beyond the log's end 5, read up to 10"), (40, "cut off before 10")])
 def test_a_log_that_was_cut_off_stops_the_worker_whatever_is_accepted(end: int, said: str) -> None:
     """An unclean election, or a recreated topic: also where the log has grown beyond our position again."""
-    consumer = consumer_of(Broker(0, end), accept_loss=True)
+    consumer = worker(Thread(0, end), accept_loss=True)
     with pytest.raises(LossError, match=said):
-        asyncio.run(consumer._beyond_source({CLICKS: 10}))
+        asyncio.run(consumer._fetcher._seek_into_log({CLICKS: 10}))
 
 
 def test_a_commit_of_0_is_a_commit() -> None:
     """What came to a partition that was empty, and was deleted while the worker was away."""
-    consumer = consumer_of(Broker(200, 230), _read_offset={CLICKS: 0})
+    consumer = worker(Thread(200, 230), offset=0)
     with pytest.raises(LossError, match="0 to 199"):
-        asyncio.run(consumer._begin([CLICKS]))
+        asyncio.run(consumer.starts.seek([CLICKS]))
 
 
 def test_what_was_never_committed_begins_at_the_logs_start() -> None:
-    broker = Broker(200, 230)
-    assert asyncio.run(consumer_of(broker, _read_offset={CLICKS: None})._begin([CLICKS])) == {CLICKS: 200}
-    assert broker.sought == {CLICKS: 200}
+    thread = Thread(200, 230)
+    assert asyncio.run(worker(thread, offset=None).starts.seek([CLICKS])) == {CLICKS: 200}
+    assert thread.sought == {CLICKS: 200}
 
 
 @pytest.mark.parametrize(("start", "claimed"), [(200, False), (0, True)])
 def test_where_nobody_has_begun_or_nothing_is_deleted_no_commit_is_missed(start: int, claimed: bool) -> None:
-    consumer = consumer_of(Broker(start, 230), claimed=lambda partition: claimed)
-    assert asyncio.run(consumer._begin([CLICKS])) == {CLICKS: start}
+    consumer = worker(Thread(start, 230), None, owner=owner(claimed))
+    assert asyncio.run(consumer.starts.seek([CLICKS])) == {CLICKS: start}
 
 
 def test_a_commit_that_expired_while_records_were_deleted_stops_the_worker() -> None:
     """All workers down for longer than offsets.retention.minutes: what was read by then nobody knows."""
-    consumer = consumer_of(Broker(200, 230), claimed=lambda partition: partition == 0)
+    consumer = worker(Thread(200, 230), None, owner=owner(True))
     said = "clicks partition 0: the group's offsets are gone .* records before 200, which may never have been read"
     with pytest.raises(LossError, match=said):
-        asyncio.run(consumer._begin([CLICKS]))
+        asyncio.run(consumer.starts.seek([CLICKS]))
 
 
 def test_a_commit_that_expired_and_is_accepted_is_counted() -> None:
-    consumer = consumer_of(Broker(200, 230), accept_loss=True, claimed=lambda partition: True)
-    assert asyncio.run(consumer._begin([CLICKS])) == {CLICKS: 200}
+    consumer = worker(Thread(200, 230), None, owner=owner(True), accept_loss=True)
+    assert asyncio.run(consumer.starts.seek([CLICKS])) == {CLICKS: 200}
     assert consumer.lost == [1]
 
 
@@ -358,35 +335,34 @@ def test_a_commit_that_expired_and_is_accepted_is_counted() -> None:
 
 def behind(consumer: Any, stable: int) -> tuple[int, dict[TP, int]]:
     """Lag, and what would be committed."""
-    consumer._thread = SimpleNamespace(_ensure_consumer=lambda: SimpleNamespace(last_stable_offset=lambda tp: stable))
-    consumer._committed_offset = {CLICKS: None}
+    consumer._thread.stable_end = lambda tp: stable
     return consumer.lag()[CLICKS], consumer._filter_committable_offsets(())
 
 
 def test_a_marker_behind_everything_is_no_lag_and_is_committed() -> None:
-    consumer = consumer_of(Broker(0, 30))
-    consumer.passed._known = {CLICKS: {12: 13}}
-    asyncio.run(consumer._hand_over(fetch(10, 13, 10, 11)))
+    consumer = worker(Thread(0, 30))
+    consumer._thread.passed._known = {CLICKS: {12: 13}}
+    asyncio.run(consumer._fetcher._pass_on(fetch(10, 13, 10, 11)))
     assert behind(consumer, 13) == (3, {CLICKS: 10})
-    consumer._safe[CLICKS] = 12
+    consumer.positions.safe[CLICKS] = 12
     assert behind(consumer, 13) == (0, {CLICKS: 13})
-    consumer.passed._known = {CLICKS: {13: 17}}
-    asyncio.run(consumer._hand_over(fetch(13, 17)))  # another, behind what it aborted
+    consumer._thread.passed._known = {CLICKS: {13: 17}}
+    asyncio.run(consumer._fetcher._pass_on(fetch(13, 17)))  # another, behind what it aborted
     assert behind(consumer, 17) == (0, {CLICKS: 17})
 
 
 def test_a_comment_that_waits_keeps_markers_behind_it_uncommitted() -> None:
-    consumer = consumer_of(Broker(0, 30))
-    consumer.passed._known = {CLICKS: {12: 13}}
-    asyncio.run(consumer._hand_over(fetch(10, 13, 10, 11)))
-    consumer._safe[CLICKS] = 11
+    consumer = worker(Thread(0, 30))
+    consumer._thread.passed._known = {CLICKS: {12: 13}}
+    asyncio.run(consumer._fetcher._pass_on(fetch(10, 13, 10, 11)))
+    consumer.positions.safe[CLICKS] = 11
     assert behind(consumer, 13) == (2, {CLICKS: 11})
 
 
 def test_nothing_but_markers_since_we_began() -> None:
-    consumer = consumer_of(Broker(0, 30))
-    consumer.passed._known = {CLICKS: {10: 12}}
-    asyncio.run(consumer._hand_over(fetch(10, 12)))
+    consumer = worker(Thread(0, 30))
+    consumer._thread.passed._known = {CLICKS: {10: 12}}
+    asyncio.run(consumer._fetcher._pass_on(fetch(10, 12)))
     assert not consumer.sent
     assert behind(consumer, 12) == (0, {CLICKS: 12})
 
@@ -396,24 +372,26 @@ def test_nothing_but_markers_since_we_began() -> None:
 
 def test_a_changelog_that_is_deleted_before_what_we_have_read_back() -> None:
     tp = TP("changelog", 0)
-    consumer = consumer_of(Broker(50, 90), accept_loss=True, _have={tp: 9})
-    asyncio.run(consumer._beyond_changelog({tp: 10}))
+    consumer = worker(Thread(50, 90), accept_loss=True)
+    consumer.read_back.last[tp] = 9
+    asyncio.run(consumer.read_back.seek_into_log({tp: 10}))
     assert consumer.lost == [40]
-    assert consumer._have[tp] == 49
+    assert consumer.read_back.last[tp] == 49
 
 
 def test_a_changelog_whose_record_that_we_have_is_gone() -> None:
     """Faust seeks to the last record that it has, not behind it."""
-    tp, broker = TP("changelog", 0), Broker(50, 90)
-    consumer = consumer_of(broker, _have={tp: 49})
-    asyncio.run(consumer._beyond_changelog({tp: 49}))
+    tp, thread = TP("changelog", 0), Thread(50, 90)
+    consumer = worker(thread)
+    consumer.read_back.last[tp] = 49
+    asyncio.run(consumer.read_back.seek_into_log({tp: 49}))
     assert consumer.lost == []
-    assert broker.sought == {tp: 50}
+    assert thread.sought == {tp: 50}
 
 
 @pytest.mark.parametrize("claimed", [False, True])
 def test_what_lay_there_when_a_partition_was_given_may_have_been_read_if_a_worker_owned_it(claimed: bool) -> None:
     for offset, first in ((None, 0), (0, 0), (15, 15), (20, 20)):
-        consumer = consumer_of(Broker(0, 20), claimed=lambda partition: claimed, _read_offset={CLICKS: offset})
-        assert asyncio.run(consumer._begin([CLICKS])) == {CLICKS: first}
-        assert consumer.lay == ({CLICKS: range(first, 20)} if claimed else {})
+        consumer = worker(Thread(0, 20), offset, owner=owner(claimed))
+        assert asyncio.run(consumer.starts.seek([CLICKS])) == {CLICKS: first}
+        assert consumer.starts.at_start == ({CLICKS: range(first, 20)} if claimed else {})

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 from faust.types import TP
 
 from stream.core.messages import CLICK, COMMENT, NAN, SourceEvent
-from stream.kafka.batch import MicroBatch
-from stream.kafka.consumer import SourceConsumer
 from stream.pipeline import held_partitions
+from tests.source_consumer import Thread, consumer_of
 
 TOPICS = ("clicks", "ratings", "comments")
 OURS = {TP(topic, partition) for topic in TOPICS for partition in range(3)}
@@ -69,26 +66,19 @@ def fetched(hold: set[TP]) -> list[set[TP]]:
     """The partitions that are read in one fetch after a micro-batch that ended with `hold`."""
 
     async def check() -> list[set[TP]]:
-        consumer: Any = SourceConsumer.__new__(SourceConsumer)
-        consumer.epoch = 0
-        consumer.sources = frozenset(TOPICS)
-        consumer._max = 512
-        consumer._pending, consumer._running = None, MicroBatch(0)
-        consumer._safe = {}
-        consumer._next = dict.fromkeys(OURS, 0)
-        consumer._changed = asyncio.Event()
-        consumer.app = SimpleNamespace()
-        consumer._get_active_partitions = lambda: OURS
+        consumer = consumer_of(Thread())
+        consumer.positions.begin(dict.fromkeys(OURS, 0))
+        consumer._set_active_tps(OURS)
         asked: list[set[TP]] = []
 
         async def read(tps: set[TP], timeout: float, room: int) -> None:
             asked.append(tps)
 
-        consumer._read = read
+        consumer._fetcher._read = read
         consumer.finish({}, hold)
-        consumer._changed.set()
+        consumer.hand_over.notify()
         async with asyncio.timeout(5):
-            await consumer._fetch_once()
+            await consumer._fetcher.fetch_once()
         return asked
 
     return asyncio.run(check())

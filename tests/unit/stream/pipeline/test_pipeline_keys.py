@@ -13,6 +13,7 @@ from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError, SettingsError
 from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
 from stream.core.messages import CLICK, SourceEvent
+from stream.pipeline.parts import PipelineParts
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import load
 from tests.unit.synthetic import NOW
@@ -95,11 +96,11 @@ def test_a_record_on_a_wrong_partition_is_told_by_its_own_keys_hash(form: str) -
 @pytest.mark.parametrize("form", FORMS)
 def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     parts: dict[str, Any] = dict.fromkeys(
-        ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced", "catalogue", "executor",
-         "metrics", "clock")
+        ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced", "sent_before",
+         "catalogue", "executor", "metrics", "clock")
     )  # fmt: skip
     serving: Any = SimpleNamespace(bundle="b")
-    pipeline = Pipeline(load(key=form), serving, **parts)
+    pipeline = Pipeline(PipelineParts(settings=load(key=form), serving=serving, **parts))
     state = SimpleNamespace(chain=bytes(16), seq=1, applied=(3, -1, -1))
     event = decode(form, key_of("42", form), "42")
     batch: Any = SimpleNamespace(user=event.user, partition=event.partition, state=state, folded=[event])

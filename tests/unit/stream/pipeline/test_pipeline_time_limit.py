@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stream.core.errors import FreshetError
-from stream.pipeline.pipeline import in_time
+from stream.pipeline.model_calls import in_time
 
 
 class Parts:

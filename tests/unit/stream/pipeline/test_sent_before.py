@@ -80,7 +80,7 @@ def sent_on(right: Right, *rows: Row, lay: range = range(3), epoch: int = 1) -> 
     pipeline._sent_before = SentBefore(lambda: known, right.read)
     pipeline._decoder = EventDecoder(kafka_hash, PARTITIONS, given.rating_scale, given.sources)
     pipeline._wrong_times = WrongTimes()
-    pipeline._consumer = lambda: SimpleNamespace(epoch=epoch)  # type: ignore[assignment,return-value]
+    pipeline._consumer = lambda: SimpleNamespace(is_current=lambda batch: batch.epoch == epoch)  # type: ignore[assignment,return-value]
     figures = BatchFigures()
     events, letters = pipeline._decode(batch(*rows), figures)
     assert events == []

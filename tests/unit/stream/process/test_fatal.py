@@ -16,7 +16,7 @@ import pytest
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError, TopicAuthorizationFailedError
 
 from stream.core.errors import BrokerError, DiskError, FreshetError, LossError
-from stream.process.fatal import meaning, said
+from stream.process.fatal import meaning, one_line
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_an_error_without_a_text_is_told_by_its_type_and_place() -> None:
 
     with pytest.raises(TimeoutError) as raised:
         deep()
-    assert re.fullmatch(r"TimeoutError in deep, test_fatal.py line \d+", said(raised.value))
-    assert said(KeyError("user")) == "KeyError: 'user'"
-    assert said(LossError("gone")) == "gone"
+    assert re.fullmatch(r"TimeoutError in deep, test_fatal.py line \d+", one_line(raised.value))
+    assert one_line(KeyError("user")) == "KeyError: 'user'"
+    assert one_line(LossError("gone")) == "gone"
 
 
 def test_a_refused_timestamp_names_the_clock() -> None:
@@ -56,18 +56,20 @@ def test_a_refused_timestamp_names_the_clock() -> None:
 
 def test_descriptors_that_run_out_are_named_whoever_says_it() -> None:
     told = "partition 0 of the table cannot be used: IO error: While open a file for appending: 000010.log: Too many open files"
-    assert said(meaning(DiskError(told))).startswith("too many open files (this process may have ")
+    assert one_line(meaning(DiskError(told))).startswith("too many open files (this process may have ")
     full = DiskError("partition 0 of the table cannot be used: IO error: No space left on device")
     assert meaning(full) is full
 
 
 def test_memory_that_runs_out_is_named() -> None:
-    assert said(meaning(MemoryError())).startswith("out of memory: ")
-    assert said(meaning(RuntimeError("Failed to allocate memory for requested buffer"))).startswith("out of memory: ")
-    assert said(meaning(RuntimeError("CUDA failure 700: an illegal memory access"))).startswith(
+    assert one_line(meaning(MemoryError())).startswith("out of memory: ")
+    assert one_line(meaning(RuntimeError("Failed to allocate memory for requested buffer"))).startswith(
+        "out of memory: "
+    )
+    assert one_line(meaning(RuntimeError("CUDA failure 700: an illegal memory access"))).startswith(
         "the accelerator fails: "
     )
-    assert said(meaning(RuntimeError("CUDA failure 2: out of memory"))).startswith("the GPU is out of memory: ")
+    assert one_line(meaning(RuntimeError("CUDA failure 2: out of memory"))).startswith("the GPU is out of memory: ")
     known = FreshetError("the CUDA failure of before")
     assert meaning(known) is known
 
