@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from stream.core.errors import DataError
 DATA = generate(users=40, items=50, events=14)
 
 
-def no_text(texts: list[str]) -> Floats:
+def no_text(texts: Sequence[str]) -> Floats:
     return np.zeros((len(texts), TEXT_DIM), np.float32)
 
 
@@ -210,7 +210,7 @@ def test_nothing_to_compare_is_said(task: EvalTask) -> None:
 class NoTexts:
     """Stands for models.network.text.TextEncoder where texts do not matter."""
 
-    def encode(self, texts: list[str], progress: Any = None) -> Floats:
+    def encode(self, texts: Sequence[str], progress: Any = None) -> Floats:
         return no_text(texts)
 
 

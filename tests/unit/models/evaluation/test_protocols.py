@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -24,7 +24,7 @@ from stream.core.messages import CLICK, COMMENT, RATING, Item
 from tests.conftest import data_folder
 
 
-def encode(texts: list[str], progress: Any = None) -> Floats:
+def encode(texts: Sequence[str], progress: Any = None) -> Floats:
     """A vector of its own for every text, zeros for none."""
     out = np.zeros((len(texts), TEXT_DIM), np.float32)
     for row, text in zip(out, texts, strict=True):
@@ -106,7 +106,9 @@ def test_cold_items_are_nowhere_in_training(world: DataSet) -> None:
         == (cold[among_cold.rows.item] & among_cold.rows.choice & ~among_cold.rows.first()).sum()
     )
     assert len(among_cold.rows.item) == len(world.events)
-    assert not (make_tasks("cold-items", world, encode, seed=1)[0].candidates == cold).all()
+    other = make_tasks("cold-items", world, encode, seed=1)[0].candidates
+    assert other is not None
+    assert not (other == cold).all()
 
 
 def test_cold_users_are_judged_after_so_many_events() -> None:

@@ -27,7 +27,7 @@ SCORE = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 2.0]), st.floats(width=32))
 """Few values, so that many are equal; and any float: NaN, the infinities, the smallest."""
 
 
-def encode(texts: list[str]) -> Floats:
+def encode(texts: Sequence[str]) -> Floats:
     return np.zeros((len(texts), TEXT_DIM), np.float32)
 
 

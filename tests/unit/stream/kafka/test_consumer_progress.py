@@ -43,7 +43,7 @@ class Watched:
         client = SimpleNamespace(
             _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)), _coordinator=None
         )
-        vars(self.consumer).update(
+        self.consumer.__dict__.update(
             app=app, sources=frozenset({CLICKS.topic}), _thread=SimpleNamespace(_consumer=client), joined=True, rebalances=1,
             recovered=0, assignment=lambda: set(), _held=frozenset(), _pending=None, _running=None, _next={CLICKS: 0}, _safe={},
             _committed_offset={}, calls=lambda: self.calls, held_up=lambda: self.held,

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.core.fencing_log import LeftOut
-from stream.kafka.consumer import SourceConsumer, driver
+from stream.kafka.consumer import SourceConsumer
 
 LOG = TP("app-interest-changelog", 0)
 
@@ -23,14 +24,14 @@ def consumer(
     sought: dict[TP, int] = {}
 
     async def getmany(self: Any, tps: set[TP], timeout: float) -> Any:
-        vars(made).update(after)
+        made.__dict__.update(after)
         return {LOG: [SimpleNamespace(offset=7)]}
 
     async def seek(positions: dict[TP, int]) -> None:
         sought.update(positions)
 
     monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
-    vars(made).update(
+    made.__dict__.update(
         sources=frozenset({"clicks"}), epoch=1, flow_active=True, _have=have, _stopping=False, seek_wait=seek
     )
     return made, sought
@@ -67,7 +68,7 @@ def test_a_changelog_that_ends_with_a_marker_is_read_to_its_end(
     client = SimpleNamespace(_subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)))
     recovery = SimpleNamespace(active_tps={LOG} if active else set(), active_offsets={LOG: 7})
     monkeypatch.setattr("stream.kafka.consumer.apply_changelog", lambda recovery, records: (records, 0, LeftOut()))
-    vars(made).update(
+    made.__dict__.update(
         app=SimpleNamespace(tables=SimpleNamespace(recovery=recovery)),
         _thread=SimpleNamespace(_consumer=client),
         recovered=0,
