@@ -313,7 +313,7 @@ def load(**values: Any) -> Settings:
     _check_files(toml_file.path(), Path(secrets) if secrets else None)
     _check_names()
     try:
-        return Settings(_secrets_dir=secrets, **values)  # type: ignore[call-arg]
+        return Settings(_secrets_dir=secrets, **values)
     except ValidationError as error:
         problems = error.errors(include_input=False)
         raise SettingsError("; ".join(_problem(one["loc"], one["type"], one["msg"]) for one in problems)) from None

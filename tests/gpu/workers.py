@@ -17,6 +17,7 @@ from pathlib import Path
 
 from deploy.embedded_kafka import EmbeddedKafka, jars
 from tests.chaos import gpu
+from tests.patching import patch
 from tests.settings import SETTINGS, with_own_topics
 
 
@@ -29,7 +30,8 @@ def main() -> int:
     parser.add_argument("--only", choices=["killed", "no_memory"])
     chosen = parser.parse_args()
     if chosen.jars:
-        jars._resolve = lambda: sorted(chosen.jars.rglob("*.jar"))  # their hashes are looked at as ever
+        found = sorted(chosen.jars.rglob("*.jar"))
+        patch(jars, "_resolve", lambda *, update=False: found)  # their hashes are looked at as ever
     wanted = [one for one in (gpu.killed, gpu.no_memory) if chosen.only in (None, one.__name__)]
     failed = 0
     with (

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from deploy.cli import main as cli
+from deploy.cli import signals
 from deploy.clients import connect
 from stream.core.errors import BrokerError
 
@@ -57,7 +58,7 @@ def test_no_value_of_an_option_ends_in_a_traceback(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signals, "release", lambda: None)  # the signals of this process are pytest's
+    monkeypatch.setattr(signals, "release", lambda: None)  # the signals of this process are pytest's
     monkeypatch.setattr(connect, "_connected", no_broker)  # what is acceptable finds none, at once
     for name, value in ODD.items():
         monkeypatch.setattr(

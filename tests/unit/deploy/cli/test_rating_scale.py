@@ -101,8 +101,9 @@ def published(name: str, folder: Path) -> Path:
     return folder
 
 
-WRITTEN: dict[str, Callable[[Path], Path]] = {one.name: one.write for one in DATA} | {
-    name: partial(published, name) for name in PUBLISHED
+WRITTEN: dict[str, Callable[[Path], Path]] = {
+    **{one.name: one.write for one in DATA},
+    **{name: partial(published, name) for name in PUBLISHED},
 }
 """A sample of every form -> what writes it into a folder."""
 

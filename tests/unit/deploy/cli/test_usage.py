@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import main as cli
+from deploy.cli import signals
 from deploy.cli.output_paths import require_file, require_folder
 from deploy.verify.check import check
 from deploy.verify.scope import Scope
@@ -153,7 +154,7 @@ def test_an_item_without_an_envelope_keeps_its_error() -> None:
 def test_usage_errors_show_no_direction_controls(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli.signals, "release", lambda: None)
+    monkeypatch.setattr(signals, "release", lambda: None)
     monkeypatch.setattr(sys, "argv", ["freshet", *words])
     with pytest.raises(SystemExit) as raised:
         cli.main()

@@ -196,8 +196,8 @@ def test_the_key_from_the_user_is_of_this_form_and_goes_back_once(form: str, tmp
     file.write_text(json.dumps(row) + "\n")
 
     class Sender:
-        def send(self, topic: str, key: bytes, value: bytes, headers: Any) -> Any:
-            return log.append(topic, murmur2(key) % 2, key, value, tuple(headers), NOW)
+        def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> Any:
+            return log.append(topic, murmur2(key or b"") % 2, key, value, tuple(headers), NOW)
 
         def place(self, future: Any) -> Any:
             return ("clicks", 0, future)

@@ -59,7 +59,7 @@ class Never:
 
 
 def test_a_look_that_takes_too_long_is_given_up() -> None:
-    log = Never()
+    log: Any = Never()
     look = missing_items.Look(SETTINGS, {"x"}, lambda settings: log)
     assert look.warning(0.05) == ""
     log.over.set()
@@ -104,7 +104,8 @@ def delivered(monkeypatch: pytest.MonkeyPatch) -> Lists:
 def test_send_warns_of_an_item_that_is_not_in_the_catalogue(
     delivered: Lists, capsys: pytest.CaptureFixture[str], kind: str, as_json: bool
 ) -> None:
-    more = {"click": {}, "rating": {"value": 3.0}, "comment": {"text": "good"}}[kind]
+    fields_of: dict[str, dict[str, Any]] = {"click": {}, "rating": {"value": 3.0}, "comment": {"text": "good"}}
+    more = fields_of[kind]
     send._send(SETTINGS, kind, {"user": "ada", "item": "lost\x1b[1m", **more}, None, as_json)
     out, err = capsys.readouterr()
     assert f"{kind}s" in out

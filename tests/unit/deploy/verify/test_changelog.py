@@ -201,7 +201,9 @@ def muddles_value(world: World) -> None:
 
 def swaps_recent(world: World) -> None:
     def swap(state: interest.Interest) -> None:
-        first, second, *others = split(state.recent) or ()
+        events = split(state.recent)
+        assert events is not None
+        first, second, *others = events
         state.recent = b"".join(len(one).to_bytes(2, "little") + one for one in (second, first, *others))
 
     change_state(world, 1, swap)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -16,6 +17,7 @@ from deploy.verify.changelog import split
 from deploy.verify.validator import Accepted
 from stream.core import state as interest
 from stream.core.decoder import EventDecoder
+from stream.core.errors import StateError
 from stream.core.messages import SourceEvent
 from tests.unit.synthetic import NOW, PARTITIONS, Row, World, partition_of
 
@@ -169,7 +171,7 @@ def test_what_is_decoded_can_be_read_and_written(said: dict[str, int]) -> None:
     """What a worker does with a state: look at all of it, and write it again. Recent events are `split` by the check only."""
     try:
         state = interest.decode(with_fields(**said))
-    except interest.StateError:
+    except StateError:
         return
     if split(state.recent) is None:
         return
@@ -210,7 +212,7 @@ def test_what_a_right_worker_remembers_is_what_the_check_expects(
 ) -> None:
     made = Decoded()
     for number, (behaviour, body, replay) in enumerate(drawn):
-        said = {name: value for name, value in body.items() if behaviour or name != "value"}
+        said: dict[str, Any] = {name: value for name, value in body.items() if behaviour or name != "value"}
         headers = (("original-record", replay),) if replay else ()
         made.send(behaviour, ALICE, headers=headers, **said)
         if number % every == 0:

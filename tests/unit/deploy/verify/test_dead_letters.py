@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -66,7 +67,7 @@ def test_any_headers_are_kept_as_the_check_expects(headers: list[tuple[str, byte
     assert verify(lettered(USER.encode(), b"{", tuple(headers))).violations == []
 
 
-def change(world: World, **fields: object) -> None:
+def change(world: World, **fields: Any) -> None:
     rows = world.log.topics["dead-letters"][HOME]
     rows[0] = rows[0]._replace(**fields)
 

@@ -6,6 +6,7 @@ import json
 import random
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,8 @@ def skipped(ids: bool = False, count: int = 200, hole: bool = False) -> Trimmed:
     world = Trimmed()
 
     def click(number: int) -> None:
-        world.send(0, ALICE, f"i{number % 9}", **({"id": f"e{number}"} if ids else {}))
+        fields: dict[str, Any] = {"id": f"e{number}"} if ids else {}
+        world.send(0, ALICE, f"i{number % 9}", **fields)
 
     for number in range(40):
         click(number)
@@ -151,7 +153,7 @@ def test_what_was_processed_and_then_deleted_is_no_alarm(seed: int) -> None:
         if chance.random() < 0.1:
             world.send_raw(behaviour, user.encode(), b"{", partition_of(user))
         else:
-            fields = {"id": f"e{chance.randrange(10)}"} if chance.random() < 0.5 else {}
+            fields: dict[str, Any] = {"id": f"e{chance.randrange(10)}"} if chance.random() < 0.5 else {}
             world.send(behaviour, user, f"i{chance.randrange(9)}", time=NOW, **fields)
         if chance.random() < 0.1:
             world.work()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -371,7 +372,7 @@ EPOCHS = st.one_of(
 )
 NAMES = st.sampled_from([EVIL, "a" * 32, "w", EVIL + "0"])
 FIELDS = st.sampled_from(["epoch", "worker", "time", "topics", "partitions", "more"])
-ODD = st.sampled_from([None, True, 1.0, 1.5, "1", {"a": 1}, {"a": "b"}, [], 10**25])
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 1.0, 1.5, "1", {"a": 1}, {"a": "b"}, [], 10**25])
 VALUES = st.one_of(
     st.builds(lambda epoch, worker: encode(Claim(epoch, worker, NOW)), EPOCHS, NAMES),
     st.dictionaries(FIELDS, ODD, max_size=2).map(

@@ -18,7 +18,10 @@ from tests.unit.synthetic import World, partition_of
 
 
 def stored(
-    world: World, folder: Path, offset: int | None = None, change: Callable[[dict[bytes, bytes]], None] = dict
+    world: World,
+    folder: Path,
+    offset: int | None = None,
+    change: Callable[[dict[bytes, bytes]], object] = lambda values: None,
 ) -> Report:
     """RocksDB as a worker leaves it: the changelog's values up to an offset (all), then changed."""
     for partition, found in enumerate(world.log.topics[world.settings.changelog_topic]):

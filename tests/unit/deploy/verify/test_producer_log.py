@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.unit.deploy.verify.worlds import ALICE, eventful, small
 from tests.unit.synthetic import PARTITIONS, World, partition_of
 
 
-def line(world: World, topic: str, partition: int, offset: int, status: str = "acked", /, **fields: object) -> str:
+def line(world: World, topic: str, partition: int, offset: int, status: str = "acked", /, **fields: Any) -> str:
     row = world.log.topics[topic][partition][offset]
     said: dict[str, object] = {
         "id": f"{topic}-{partition}-{offset}", "topic": topic, "partition": partition, "offset": offset,
@@ -29,9 +30,9 @@ def sends(world: World, folder: Path, *lines: str) -> Report:
     return check(world.log, world.settings, scope=Scope(ledger=file))
 
 
-def everything(world: World, **fields: object) -> list[str]:
+def everything(world: World, **fields: Any) -> list[str]:
     return [
-        line(world, topic, partition, row.offset, **fields)  # type: ignore[arg-type]
+        line(world, topic, partition, row.offset, **fields)
         for topic in world.settings.sources
         for partition in range(PARTITIONS)
         for row in world.log.topics[topic][partition]
@@ -95,7 +96,7 @@ def test_a_send_is_known_by_its_header(tmp_path: Path) -> None:
 )
 def test_an_acked_send_that_is_not_there(tmp_path: Path, fields: dict[str, object], says: str) -> None:
     world = small()
-    report = sends(world, tmp_path, line(world, "clicks", partition_of(ALICE), 0, **fields))  # type: ignore[arg-type]
+    report = sends(world, tmp_path, line(world, "clicks", partition_of(ALICE), 0, **fields))
     assert report.kinds == {"ledger": 1}
     assert says in report.violations[0].message
     assert f"send clicks-{partition_of(ALICE)}-0" in report.violations[0].message

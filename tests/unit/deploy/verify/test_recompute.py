@@ -17,6 +17,7 @@ import pytest
 
 from deploy.verify import Report, Scope, check, recompute
 from stream.core import state as interest
+from stream.core.features import NUMBERS
 from stream.core.messages import SourceEvent
 from tests.unit.synthetic import World, partition_of
 
@@ -64,7 +65,7 @@ class Models:
 def bundle(name: str) -> Any:
     spec = SimpleNamespace(
         rating_scale=SCALE, text_dim=4, scene=lambda scene: 0, action=place_of,
-        numbers=lambda value, gap: [0.0] * recompute.NUMBERS,
+        numbers=lambda value, gap: [0.0] * NUMBERS,
     )  # fmt: skip
     names = tuple(f"item-{row}" for row in range(1, ITEMS + 1))
     return SimpleNamespace(
@@ -115,7 +116,7 @@ class Worker(World):
             user, HOME, redelivered or not state.folded, items=items, catalogue=ITEMS - 1, bundle=self.bundle,
         )  # fmt: skip
 
-    def click(self, item: str, **fields: object) -> None:
+    def click(self, item: str, **fields: Any) -> None:
         self.send(0, ALICE, item, **fields)
         self.work()
 

@@ -84,7 +84,7 @@ def test_a_copy_of_a_misplaced_record_may_lie_behind_one_on_its_topic() -> None:
     world.log.topics[world.settings.dead_letters_topic][row.partition].clear()
     sent = copy(row)
     assert sent is not None
-    world.send_raw(0, sent.key, sent.value, partition_of("ann"), tuple(sent.headers))  # type: ignore[arg-type]
+    world.send_raw(0, sent.key, sent.value, partition_of("ann"), tuple(sent.headers))
     world.log.open["clicks", partition_of("ann")] = 0
     report = check(world.log, world.settings)
     assert (report.violations, report.exit_code, report.pending) == ([], 3, 1)

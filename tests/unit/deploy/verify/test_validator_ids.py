@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from aiokafka.partitioner import murmur2 as kafka_hash
 from hypothesis import given, settings
@@ -66,7 +68,7 @@ def test_a_producers_id_does_not_stand_in_the_way_of_a_letter_that_is_sent_back(
     world = Served()
     world.send_raw(0, ALICE.encode(), b"{", HOME)
     world.work()
-    sends = [
+    sends: list[Callable[[], object]] = [
         lambda: world.send(0, ALICE, headers=(("original-record", place(0).encode()),)),
         lambda: world.send(0, ALICE, id=place(0)),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
 from deploy.verify import Report, check
 from stream.core import state as interest
@@ -15,7 +16,7 @@ ALICE, BOB = "alice", "bob"
 HOME = partition_of("*")
 
 
-def verify(world: World, **arguments: float) -> Report:
+def verify(world: World, **arguments: Any) -> Report:
     return check(world.log, world.settings, **arguments)
 
 
@@ -26,7 +27,7 @@ def eventful(seed: int = 1) -> World:
     for _ in range(300):
         user = f"u{chance.randrange(12)}"
         behaviour = chance.choice((0, 0, 0, 1, 2))
-        fields = {"id": f"e{chance.randrange(60)}"} if chance.random() < 0.3 else {}
+        fields: dict[str, Any] = {"id": f"e{chance.randrange(60)}"} if chance.random() < 0.3 else {}
         if chance.random() < 0.05:
             world.send_raw(behaviour, user.encode(), b'{"user": 1}', partition_of(user))
         else:

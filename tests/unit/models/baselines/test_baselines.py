@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -240,7 +241,7 @@ def test_search_keeps_what_validation_prefers(training: TrainingData) -> None:
         def scorer(self, rows: Histories):  # type: ignore[no-untyped-def]
             return lambda places: torch.from_numpy(self.sign * counts).expand(len(places), -1)
 
-    changes = [{"sign": 1.0}, {"sign": -1.0}, {"sign": 2.0}, *({"other": n} for n in range(20))]
+    changes: list[dict[str, Any]] = [{"sign": 1.0}, {"sign": -1.0}, {"sign": 2.0}, *({"other": n} for n in range(20))]
     chosen = search(training, {"sign": -1.0}, changes, lambda settings: Signed(settings["sign"]))
     gains = [gain for _, gain in chosen.tried]
     assert len(gains) <= TRIES

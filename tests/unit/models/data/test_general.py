@@ -9,6 +9,7 @@ import re
 import textwrap
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -196,9 +197,8 @@ def test_every_command_that_reads_data_has_the_same_options() -> None:
 
 def test_the_weights_of_actions_and_their_column_name_each_other() -> None:
     for name in READERS:
-        helps = {
-            option: parameter.help for parameter in get_command(app).commands[name].params for option in parameter.opts
-        }  # type: ignore[attr-defined]
+        command: Any = get_command(app)
+        helps = {option: parameter.help for parameter in command.commands[name].params for option in parameter.opts}
         assert "weight" in helps["--action-column"], name
         if name in ("train", "evaluate"):
             assert "--action-column" in helps["--action"], name

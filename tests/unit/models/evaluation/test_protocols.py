@@ -106,7 +106,9 @@ def test_cold_items_are_nowhere_in_training(world: DataSet) -> None:
         == (cold[among_cold.rows.item] & among_cold.rows.choice & ~among_cold.rows.first()).sum()
     )
     assert len(among_cold.rows.item) == len(world.events)
-    assert not (make_tasks("cold-items", world, encode, seed=1)[0].candidates == cold).all()
+    other = make_tasks("cold-items", world, encode, seed=1)[0].candidates
+    assert other is not None
+    assert not (other == cold).all()
 
 
 def test_cold_users_are_judged_after_so_many_events() -> None:

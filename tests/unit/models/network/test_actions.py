@@ -15,7 +15,7 @@ import torch
 from models.data import DataSet
 from models.data.actions import often
 from models.data.dataset import Event, dataset
-from models.data.histories import histories
+from models.data.histories import Floats, histories
 from models.evaluation.ablation import Changed
 from models.interfaces import TrainingData
 from models.network.network import FEATURES, InterestNetwork, NetworkSize
@@ -225,8 +225,8 @@ def test_unrolled_and_stepped_read_the_same_actions(training: TrainingData, netw
     for at in places.tolist():
         one = slice(at, at + 1)
         read = network.inputs(
-            items[rows.item[one]], *(torch.from_numpy(part[one]) for part in (rows.behaviour, rows.scene, rows.numbers)),
-            None, torch.from_numpy(rows.action[one]),
+            items[rows.item[one]], torch.from_numpy(rows.behaviour[one]), torch.from_numpy(rows.scene[one]),
+            torch.from_numpy(rows.numbers[one]), None, torch.from_numpy(rows.action[one]),
         )  # fmt: skip
         h, c = network.step(read, h, c)
     torch.testing.assert_close(h_last, h, rtol=1e-5, atol=1e-5)

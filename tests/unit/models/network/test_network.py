@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from models.data import generate, split_last
-from models.data.histories import Histories, histories
+from models.data.histories import Floats, Histories, histories
 from models.metrics.ranks import MISSED, gains, hits, popularity_ranks, ranks
 from models.network.blocks import RECURRENT
 from models.network.network import InterestNetwork, NetworkSize
@@ -138,7 +138,7 @@ def test_rows_hold_what_the_worker_feeds(rows: Histories) -> None:
         assert rows.item[place] == known.get(item, 0)
         assert rows.behaviour[place] == behaviour
         assert rows.scene[place] == spec.scene(scene) > 0
-        assert rows.numbers[place].tolist() == np.float32(spec.numbers(value, gap)).tolist()
+        assert rows.numbers[place].tolist() == np.array(spec.numbers(value, gap), np.float32).tolist()
         assert (rows.vectors[rows.comment[place]] == fake_vectors([text])[0]).all()
         assert bool(rows.comment[place]) == (behaviour == COMMENT)
         assert not math.isnan(rows.numbers[place].sum())

@@ -97,7 +97,7 @@ def test_a_training_rating_is_not_among_its_own_features(table: RatingTable) -> 
             statistics(of, train), mean=3.0
         )  # one rating moves the mean of all by its share: held still here
         x = of.value - 3.0
-        total = np.bincount(of.item[train], x[train], of.items)
+        total = np.bincount(of.item[train], x[train], of.items).astype(np.float64)
         x = x - (total / (made.count + ITEM))[of.item]
         rows.append(features(of, replace(made, total=total, x=x), np.array([at]), context)[1][0])
     kept = [

@@ -184,7 +184,7 @@ def test_any_history_gives_what_a_dictionary_gives(batches: list[list[tuple[str,
     kept: list[tuple[Snapshot, Any, Any, dict[str, int]]] = []
     offset = 0
     for batch in batches:
-        sent = []
+        sent: list[tuple[int, bytes, bytes | None]] = []
         for item, text, kind in batch:
             key, value = message(item, text, available=kind == "live")
             if kind == "tombstone":

@@ -280,10 +280,10 @@ def records(draw: st.DrawFn) -> tuple[int, bytes]:
     behaviour = draw(st.sampled_from([CLICK, RATING, COMMENT]))
     pairs = [(f'"{name}"', json.dumps(value)) for name, value in GOOD[behaviour].items()]
     for name, value in draw(st.lists(st.tuples(NAMES, VALUES), max_size=3)):
-        places = [place for place, pair in enumerate(pairs) if pair[0] == f'"{name}"']
-        if places and draw(st.booleans()):
-            pairs[places[0]] = (f'"{name}"', value)
-        elif places and draw(st.booleans()):
+        found = [index for index, pair in enumerate(pairs) if pair[0] == f'"{name}"']
+        if bool(found) and draw(st.booleans()):
+            pairs[found[0]] = (f'"{name}"', value)
+        elif bool(found) and draw(st.booleans()):
             pairs.insert(0, (f'"{name}"', value))
         else:
             pairs.append((f'"{name}"', value))

@@ -126,7 +126,7 @@ def test_what_is_in_an_envelope_and_is_no_event(
 
 
 NAMES = ("schema", "payload", "op", "before", "after", "source", "specversion", "data", "id", "user", "item", "time")
-LEAVES = (None, "d", "u1", NOW, EVENT, 2.0, [], "\u0000")
+LEAVES: tuple[Any, ...] = (None, "d", "u1", NOW, EVENT, 2.0, [], "\u0000")
 JUNK = (b"", b"", b"\xff", b"NaN", b"}", b'"', b"\\ud800", b"1e400")
 
 

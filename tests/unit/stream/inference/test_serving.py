@@ -68,6 +68,8 @@ def test_a_broken_bundle_is_no_reason_to_take_the_cpu(opened: dict[str, Any]) ->
 
 def test_every_thread_that_will_call_them_has_proved_them(opened: dict[str, Any]) -> None:
     found = open_for(BUNDLE, "auto", Threads())
-    assert found.models.threads == ["models"]
-    assert found.encoder.threads == ["texts", "urgent-texts"]
+    models: Any = found.models
+    encoder: Any = found.encoder
+    assert models.threads == ["models"]
+    assert encoder.threads == ["texts", "urgent-texts"]
     assert found.why_cpu == ""

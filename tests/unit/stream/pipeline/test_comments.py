@@ -8,7 +8,9 @@ import math
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +23,10 @@ class Later:
     """An executor that runs nothing until told."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[Future, object, tuple[object, ...]]] = []
+        self.jobs: list[tuple[Future[Any], Callable[..., Any], tuple[object, ...]]] = []
 
-    def submit(self, call: object, *given: object) -> Future:  # type: ignore[type-arg]
-        future: Future = Future()
+    def submit(self, call: Callable[..., Any], *given: object) -> Future[Any]:
+        future: Future[Any] = Future()
         self.jobs.append((future, call, given))
         return future
 
@@ -32,7 +34,7 @@ class Later:
         jobs, self.jobs = self.jobs, []
         for future, call, given in jobs:
             if future.set_running_or_notify_cancel():
-                future.set_result(call(*given))  # type: ignore[operator]
+                future.set_result(call(*given))
 
 
 def event(user: bytes, offset: int, text: str = "") -> SourceEvent:

@@ -201,7 +201,7 @@ def test_copies_near_each_other_that_are_both_applied_are_blamed_once() -> None:
     sent = copy(record(offset=offset))
     assert sent is not None
     for number in range(2):
-        world.send_raw(CLICK, USER.encode(), click(), RIGHT, tuple(sent.headers))  # type: ignore[arg-type]
+        world.send_raw(CLICK, USER.encode(), click(), RIGHT, tuple(sent.headers))
         if number:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("stream.core.state.is_duplicate", lambda *_: False)

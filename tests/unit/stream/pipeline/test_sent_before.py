@@ -47,7 +47,7 @@ def copy(row: Row) -> Outgoing:
 def sent(row: Row, **other: Any) -> Row:
     """The copy as it lies on the right partition, a second later."""
     made = copy(row)
-    there = Row(RIGHT.partition, row.offset, row.timestamp + 1000, made.key, made.value, tuple(made.headers))  # type: ignore[arg-type]
+    there = Row(RIGHT.partition, row.offset, row.timestamp + 1000, made.key, made.value, tuple(made.headers))
     return there._replace(**other)
 
 
@@ -145,7 +145,7 @@ def test_each_partition_is_read_once_from_the_oldest_record_on_and_again_after_a
 
     def leave_out(offset: int) -> dict[str, int] | None:
         copies = {tuple(RIGHT): [copy(ROWS[offset])]}
-        return asyncio.run(before.leave_out({WRONG: [ROWS[offset]]}, copies, lambda: True))  # type: ignore[arg-type]
+        return asyncio.run(before.leave_out({WRONG: [ROWS[offset]]}, copies, lambda: True))
 
     assert [leave_out(offset) for offset in (1, 2, 0, 1)] == [{CLICKS: 1}] * 4
     assert right.asked == [(RIGHT, NOW + 1000 - MARGIN), (RIGHT, NOW - MARGIN)]

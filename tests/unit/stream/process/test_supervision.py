@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,9 +14,11 @@ from mode import Service
 from stream.core.errors import FreshetError
 from stream.process import supervision
 
+EMPTY: dict[str, object] = {}
+
 
 @pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     found: list[BaseException] = []
 
     def fatal(error: BaseException) -> None:
@@ -131,7 +133,7 @@ def test_a_thread_that_has_ended_ends_it(ends: list[BaseException]) -> None:
 
 def test_an_exception_in_a_thread_ends_it(ends: list[BaseException]) -> None:
     supervision.guard_threads(lambda: False)
-    thread = threading.Thread(target=lambda: {}["x"])
+    thread = threading.Thread(target=lambda: EMPTY["x"])
     thread.start()
     thread.join()
     assert [repr(error) for error in ends] == ["KeyError('x')"]
@@ -148,7 +150,7 @@ def in_a_loop(act: Callable[[asyncio.AbstractEventLoop], object]) -> None:
 
 
 def test_an_exception_in_a_callback_ends_it(ends: list[BaseException]) -> None:
-    in_a_loop(lambda loop: loop.call_soon(lambda: {}["x"]))
+    in_a_loop(lambda loop: loop.call_soon(lambda: EMPTY["x"]))
     assert [repr(error) for error in ends] == ["KeyError('x')"]
 
 

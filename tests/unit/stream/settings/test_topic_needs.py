@@ -15,7 +15,7 @@ CHANGELOG, CLICKS, ITEMS = SETTINGS.changelog_topic, SETTINGS.sources[0], SETTIN
 LETTERS, SLATES = SETTINGS.dead_letters_topic, SETTINGS.recommendations_topic
 
 
-def made(topic: str, replication: int = 1, **changed: str) -> Found:
+def made(topic: str, replication: int = 1, /, **changed: str) -> Found:
     """A topic as it is made, then changed."""
     config = BROKER | kind_of(SETTINGS, topic).config(replication)
     return Found(config | {name.replace("_", "."): value for name, value in changed.items()}, replication)

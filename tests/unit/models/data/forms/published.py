@@ -44,7 +44,8 @@ def sample(folder: Path, name: str) -> Path:
 
 
 def read(path: Path, name: str) -> DataSet:
-    return FORMS[FORM_OF[name]].read(source(path))
+    data: DataSet = FORMS[FORM_OF[name]].read(source(path))
+    return data
 
 
 def rows(data: DataSet) -> list[tuple[Any, ...]]:

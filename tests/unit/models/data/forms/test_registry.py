@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import pkgutil
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -23,10 +25,8 @@ BY_NAME = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.n
 
 
 @BY_NAME
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
-def test_every_form_reads_its_sample(tmp_path: Path, sample: Sample, pack: object) -> None:
-    assert callable(pack)
-    end = {gzip.compress: ".gz", zstandard.compress: ".zst"}.get(pack, "")
+@pytest.mark.parametrize(("pack", "end"), [(bytes, ""), (gzip.compress, ".gz"), (zstandard.compress, ".zst")])
+def test_every_form_reads_its_sample(tmp_path: Path, sample: Sample, pack: Callable[[bytes], bytes], end: str) -> None:
     packed = {name + end: pack(content) for name, content in sample.files.items()}
     data = read(sample._replace(files=packed, alone=sample.alone and sample.alone + end).write(tmp_path))
     assert data.form == sample.form
@@ -43,7 +43,7 @@ def test_every_sample_fits_one_form_only(tmp_path: Path, sample: Sample) -> None
 
 
 def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
-    listed = []
+    listed: list[Any] = []
     for module in pkgutil.iter_modules(forms.__path__):
         listed += (
             getattr(import_module(f"models.data.forms.{module.name}"), "FORMS", ()) if module.name != "registry" else ()
