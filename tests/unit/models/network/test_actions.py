@@ -15,7 +15,7 @@ import torch
 from models.data import DataSet
 from models.data.actions import often
 from models.data.dataset import Event, dataset
-from models.data.histories import Floats, histories
+from models.data.histories import histories
 from models.evaluation.ablation import Changed
 from models.interfaces import TrainingData
 from models.network.network import FEATURES, InterestNetwork, NetworkSize

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from models.data import generate, split_last
-from models.data.histories import Floats, Histories, histories
+from models.data.histories import Histories, histories
 from models.metrics.ranks import MISSED, gains, hits, popularity_ranks, ranks
 from models.network.blocks import RECURRENT
 from models.network.network import InterestNetwork, NetworkSize
