@@ -13,7 +13,7 @@ from stream.core.denials import refusal
 from stream.core.errors import BrokerError, TopologyError
 from stream.settings import Settings
 
-Place = tuple[str, int]
+TopicPartition = tuple[str, int]
 """(topic, partition)"""
 
 
@@ -44,26 +44,26 @@ class Span(NamedTuple):
 class Log(Protocol):
     """A set of topics that can be read from the beginning."""
 
-    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+    def spans(self, topics: Sequence[str]) -> dict[TopicPartition, Span]:
         """Return the current offsets of every partition. Raises TopologyError if a topic is missing."""
         ...
 
-    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+    def tops(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         """Return the current offset after the last record of every partition.
 
         It counts records of open transactions, too; `spans` ends before these.
         """
         ...
 
-    def committed(self) -> dict[Place, int]:
+    def committed(self) -> dict[TopicPartition, int]:
         """Return the worker group's committed offsets."""
         ...
 
-    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+    def at(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Return the first offset whose record is not older than a time (epoch ms); the end if all are older."""
         ...
 
-    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+    def records(self, topic: str, spans: dict[TopicPartition, Span]) -> Iterator[Record]:
         """Yield all committed records of a topic within the spans; those of one partition in offset order."""
         ...
 
@@ -108,7 +108,7 @@ class KafkaLog:
             places += [self._kafka.TopicPartition(topic, partition) for partition in sorted(partitions)]
         return places
 
-    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+    def tops(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         try:
             asked = dict.fromkeys(self._places(topics), self._kafka.admin.OffsetSpec.LATEST)
             admin = self._kafka.KafkaAdminClient(**self._arguments)
@@ -121,7 +121,7 @@ class KafkaLog:
             raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
         return {(place.topic, place.partition): answer.offset for place, answer in found.items()}
 
-    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+    def spans(self, topics: Sequence[str]) -> dict[TopicPartition, Span]:
         try:
             places = self._places(topics)
             starts = self._client.beginning_offsets(places)
@@ -131,7 +131,7 @@ class KafkaLog:
             raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
         return {(place.topic, place.partition): Span(starts[place], ends[place]) for place in places}
 
-    def committed(self) -> dict[Place, int]:
+    def committed(self) -> dict[TopicPartition, int]:
         try:
             admin = self._kafka.KafkaAdminClient(**self._arguments)
             try:
@@ -144,7 +144,7 @@ class KafkaLog:
             raise refused or BrokerError(f"committed offsets of {name} cannot be read: {error}") from None
         return {(place.topic, place.partition): entry.offset for place, entry in found.items() if entry.offset >= 0}
 
-    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+    def at(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         asked = {self._kafka.TopicPartition(*place): when for place, when in times.items()}
         try:
             found = self._client.offsets_for_times(asked)
@@ -176,7 +176,7 @@ class KafkaLog:
                     raise
                 time.sleep(0.2)
 
-    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+    def records(self, topic: str, spans: dict[TopicPartition, Span]) -> Iterator[Record]:
         left = {
             self._kafka.TopicPartition(*place): span
             for place, span in spans.items()
@@ -213,7 +213,7 @@ class KafkaLog:
         finally:
             consumer.unsubscribe()
 
-    def tail(self, topic: str, starts: dict[Place, int]) -> Iterator[Record]:
+    def tail(self, topic: str, starts: dict[TopicPartition, int]) -> Iterator[Record]:
         """Yield records from these offsets on. Never ends."""
         with self._reading(topic, starts) as consumer:
             while True:
@@ -221,7 +221,7 @@ class KafkaLog:
                     yield from records
 
     @contextmanager
-    def _reading(self, topic: str, starts: dict[Place, int]) -> Iterator[Any]:
+    def _reading(self, topic: str, starts: dict[TopicPartition, int]) -> Iterator[Any]:
         """Open a consumer at these offsets."""
         places = {self._kafka.TopicPartition(*place): start for place, start in starts.items()}
         try:

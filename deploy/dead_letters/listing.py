@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any
 
-from deploy.clients.log_reader import Place
+from deploy.clients.log_reader import TopicPartition
 from deploy.clients.printable import counted
 from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter, epoch_ms, iso
 from deploy.dead_letters.render import table
@@ -63,7 +63,7 @@ class Lists:
         self._counts: Counter[State | None] = Counter()
 
     @property
-    def unseen(self) -> list[Place]:
+    def unseen(self) -> list[TopicPartition]:
         """Source partitions from which records that were sent back may be deleted by now."""
         return self._standing.unseen if self._standing else []
 

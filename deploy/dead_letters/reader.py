@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy.clients.dead_letter_headers import HEADER, headers
-from deploy.clients.log_reader import KafkaLog, Log, Place, Span
+from deploy.clients.log_reader import KafkaLog, Log, Span, TopicPartition
 from deploy.clients.log_reader import Record as LogRecord
 from deploy.clients.producer import Sent
 from stream.core import times
@@ -162,7 +162,7 @@ class DeadLetterReader:
             raise DataError(f"no dead letter is at {topic}/{partition}/{offset} or came from there")
         return found
 
-    def _where(self, partition: int | None) -> dict[Place, Span]:
+    def _where(self, partition: int | None) -> dict[TopicPartition, Span]:
         """Return the spans to read. A letter is on the partition with the number of its source record's partition."""
         only = {place: span for place, span in self._spans.items() if place[1] == partition}
         return only or dict(sorted(self._spans.items()))

@@ -20,7 +20,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
-from deploy.clients.log_reader import Log, Place, Span
+from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.producer import Sent
 from deploy.dead_letters.corrections import Acceptance, Correction, Problem, corrected
@@ -96,7 +96,7 @@ class Plan:
 
     newest: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
     back: dict[bytes, Sent] = field(default_factory=dict)
-    unseen: list[Place] = field(default_factory=list)
+    unseen: list[TopicPartition] = field(default_factory=list)
     chosen: int = 0
 
     @property
@@ -135,7 +135,7 @@ class Redrive:
         """Do the first two passes. They send nothing."""
         plan = Plan()
         failed: set[bytes] = set()  # records that were sent back and are dead letters again
-        starts: dict[Place, int] = {}
+        starts: dict[TopicPartition, int] = {}
         for letter in self._box.read():
             if letter.origin(self._settings) != "/".join(letter.source):
                 failed.add(place_mark("/".join(letter.source), b""))
@@ -207,7 +207,7 @@ class Redrive:
     def _mark(self, letter: Letter, out: Outgoing) -> bytes:
         return place_mark(letter.origin(self._settings), out.key or b"")
 
-    def _look(self, plan: Plan, starts: dict[Place, int], failed: set[bytes]) -> None:
+    def _look(self, plan: Plan, starts: dict[TopicPartition, int], failed: set[bytes]) -> None:
         """Find what was already sent back, in the source topics from `starts` (append times, epoch ms) on."""
         for first, key, landed in carried(self._settings, self._box.log, starts, failed, plan.unseen):
             found = place_mark(first, key)
@@ -216,7 +216,7 @@ class Redrive:
 
 
 def carried(
-    settings: Settings, log: Log, starts: Mapping[Place, int], failed: set[bytes], unseen: list[Place]
+    settings: Settings, log: Log, starts: Mapping[TopicPartition, int], failed: set[bytes], unseen: list[TopicPartition]
 ) -> Iterator[tuple[str, bytes, Sent]]:
     """Yield (first place, key, current place) of every record in the source partitions that was sent back.
 

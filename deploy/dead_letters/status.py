@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from deploy.clients.log_reader import Place
+from deploy.clients.log_reader import TopicPartition
 from deploy.clients.producer import Sent
 from deploy.clients.schema import parse
 from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter
@@ -61,7 +61,7 @@ class Standing:
         self._newest: dict[bytes, tuple[int, int, int]] = {}
         self._back: dict[bytes, Sent] = {}  # by mark of (origin, key)
         self._any: dict[bytes, Sent] = {}  # by mark of (origin, ""): under any key
-        self.unseen: list[Place] = []
+        self.unseen: list[TopicPartition] = []
         self._look(box, choice)
 
     def of(self, letter: Letter) -> Stand:

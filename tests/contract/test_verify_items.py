@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.verify.recompute import Items
+from deploy.verify.recompute.items import Items
 from stream.catalogue.catalogue import Catalogue
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.text_encoder import Encoder, open_encoder

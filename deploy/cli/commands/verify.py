@@ -86,10 +86,11 @@ def verify(
         list[str] | None,
         typer.Option(help="First event to judge on a partition: topic/partition/offset. May be repeated."),
     ] = None,
-    ledger: Annotated[
+    producer_log: Annotated[
         Path | None,
         typer.Option(
-            help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}."
+            "--ledger",
+            help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}.",
         ),
     ] = None,
     data_dir: Annotated[
@@ -143,7 +144,7 @@ def verify(
     if begin is not None and end is not None and begin >= end:
         raise typer.BadParameter(printable(f"--since {since} --until {until}: expected --since before --until"))
     scope = Scope(
-        wait, begin, end, starts, ledger, tuple(data_dir or ()), bundle, numbers,
+        wait, begin, end, starts, producer_log, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
         tuple(envelope_before or ()),
     )  # fmt: skip
@@ -156,28 +157,28 @@ def verify(
         raise typer.Exit(report.exit_code)
 
 
-def time_of(said: str | None, option: str = "") -> int | None:
+def time_of(text: str | None, option: str = "") -> int | None:
     """Return a time in epoch ms, or None if none was given.
 
     Args:
-        said: The time, in a form that `stream.core.times.moment` reads.
+        text: The time, in a form that `stream.core.times.moment` reads.
         option: Name of the option, for the error message.
 
     Raises:
         typer.BadParameter: It is not a time.
     """
     try:
-        return None if said is None else times.moment(said)
+        return None if text is None else times.moment(text)
     except ValueError as error:
-        raise typer.BadParameter(printable(f"{option} {said}: {error}".strip())) from None
+        raise typer.BadParameter(printable(f"{option} {text}: {error}".strip())) from None
 
 
-def start_of(said: str) -> tuple[tuple[str, int], int]:
+def start_of(text: str) -> tuple[tuple[str, int], int]:
     """Parse topic/partition/offset -> ((topic, partition), offset). Raises typer.BadParameter."""
-    topic, _, rest = said.partition("/")
+    topic, _, rest = text.partition("/")
     partition, _, offset = rest.partition("/")
     if not (topic and rest.isascii() and partition.isdecimal() and offset.isdecimal()):
-        raise typer.BadParameter(printable(f"{said}: expected topic/partition/offset"))
+        raise typer.BadParameter(printable(f"{text}: expected topic/partition/offset"))
     return (topic, int(partition)), int(offset)
 
 
