@@ -227,9 +227,9 @@ def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[di
             missing.append((f"group {settings.app_id}", {"READ"}))
         except KafkaError:
             pass  # no coordinator yet: the first member of the first group creates its topic
-    said = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]
-    if said:
-        raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(said)}")
+    lacking = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]
+    if lacking:
+        raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(lacking)}")
 
 
 def workers(settings: Settings) -> int | None:
@@ -251,7 +251,7 @@ def _refuse_another(client: KafkaAdminClient, settings: Settings) -> None:
         committed = client.list_group_offsets(settings.app_id).get(settings.app_id, {})
     except KafkaError:
         return  # no coordinator yet, so nothing has been committed
-    others = {place.topic for place in committed if place.topic.endswith(SOURCE_TOPICS)} - set(settings.sources)
+    others = {tp.topic for tp in committed if tp.topic.endswith(SOURCE_TOPICS)} - set(settings.sources)
     if others:
         raise TopologyError(
             f"app_id: the group {settings.app_id} reads {', '.join(sorted(others))}, but this worker's topics are "

@@ -83,7 +83,7 @@ def _difference(found: Item | None, expected: Item) -> str:
     return UNAVAILABLE if expected.available and not found.available else CHANGED
 
 
-def told(there: Mapping[str, str]) -> str:
+def notice(there: Mapping[str, str]) -> str:
     """Return one line for the terminal about what `items_there` found; "" if it found nothing."""
     if not there:
         return ""

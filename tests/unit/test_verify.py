@@ -1442,8 +1442,8 @@ def test_states_are_found_whatever_order_slates_come_in(seed: int) -> None:
 
 def test_every_kind_of_violation_is_documented() -> None:
     """docs/verify.md tells what each means."""
-    code = "".join(path.read_text("utf-8") for path in Path(scope.__file__).parent.glob("*.py"))
-    kinds = set(re.findall(r"(?:_blame|_accuse|blame|Violation)\(\s*\"([a-z-]+)\"", code)) | {
+    code = "".join(path.read_text("utf-8") for path in Path(scope.__file__).parent.rglob("*.py"))
+    kinds = set(re.findall(r"(?:_blame|\badd|_add|add_event|Violation|kind, message =)\(?\s*\"([a-z-]+)\"", code)) | {
         "dead-letter",
         "store",
         "ledger",

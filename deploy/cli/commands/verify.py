@@ -61,6 +61,70 @@ ALWAYS = {name for name, _ in ROWS[:15]} - {"inference", "forwarded", "unshown",
 BAD = ("lost", "unreported", "double", "uncovered")
 
 
+Wait = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=bounds.SECONDS,
+        callback=bounds.number,
+        help="Maximum seconds to wait until the worker has committed everything that is there now.",
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Judge events appended at or after this time: ISO 8601 (UTC without a zone) or epoch ms."),
+]
+Until = Annotated[str | None, typer.Option(help="Judge events appended before this time.")]
+FromOffset = Annotated[
+    list[str] | None,
+    typer.Option(help="First event to judge on a partition: topic/partition/offset. May be repeated."),
+]
+ProducerLog = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}.",
+    ),
+]
+DataDir = Annotated[
+    list[Path] | None,
+    typer.Option(help="Compare the RocksDB of a STOPPED worker with the head of the changelog. May be repeated."),
+]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(help="Recompute states and slates with this bundle, or with the CURRENT one of a folder."),
+]
+Numbers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=bounds.EVENTS,
+        help="With --bundle: number of users to recompute; 0: all, which takes a long time.",
+    ),
+]
+MinTime = Annotated[
+    str | None,
+    typer.Option(help="min_time of the workers, if it differs from this command's setting: a date, epoch ms, off."),
+]
+MinTimeBefore = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="min_time before a change: PLACE=VALUE. PLACE: topic/partition/offset, or a time for all. May be repeated."
+    ),
+]
+RatingScale = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="rating_scale of the workers, if it is neither this command's setting nor that of --bundle."),
+]
+RatingScaleBefore = Annotated[
+    list[str] | None, typer.Option(help="rating_scale before a change: PLACE=LOW,HIGH, like --min-time-before.")
+]
+EnvelopeBefore = Annotated[
+    list[str] | None, typer.Option(help="envelope before a change: PLACE=ENVELOPE, like --min-time-before.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command("verify")(verify)
@@ -68,68 +132,20 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     context: typer.Context,
-    wait: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=bounds.SECONDS,
-            callback=bounds.number,
-            help="Maximum seconds to wait until the worker has committed everything that is there now.",
-        ),
-    ] = 0.0,
-    since: Annotated[
-        str | None,
-        typer.Option(help="Judge events appended at or after this time: ISO 8601 (UTC without a zone) or epoch ms."),
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Judge events appended before this time.")] = None,
-    from_offset: Annotated[
-        list[str] | None,
-        typer.Option(help="First event to judge on a partition: topic/partition/offset. May be repeated."),
-    ] = None,
-    producer_log: Annotated[
-        Path | None,
-        typer.Option(
-            "--ledger",
-            help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}.",
-        ),
-    ] = None,
-    data_dir: Annotated[
-        list[Path] | None,
-        typer.Option(help="Compare the RocksDB of a STOPPED worker with the head of the changelog. May be repeated."),
-    ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="Recompute states and slates with this bundle, or with the CURRENT one of a folder."),
-    ] = None,
-    numbers: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=bounds.EVENTS,
-            help="With --bundle: number of users to recompute; 0: all, which takes a long time.",
-        ),
-    ] = 20,
-    min_time: Annotated[
-        str | None,
-        typer.Option(help="min_time of the workers, if it differs from this command's setting: a date, epoch ms, off."),
-    ] = None,
-    min_time_before: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="min_time before a change: PLACE=VALUE. PLACE: topic/partition/offset, or a time for all. May be repeated."
-        ),
-    ] = None,
-    rating_scale: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="rating_scale of the workers, if it is neither this command's setting nor that of --bundle."),
-    ] = None,
-    rating_scale_before: Annotated[
-        list[str] | None, typer.Option(help="rating_scale before a change: PLACE=LOW,HIGH, like --min-time-before.")
-    ] = None,
-    envelope_before: Annotated[
-        list[str] | None, typer.Option(help="envelope before a change: PLACE=ENVELOPE, like --min-time-before.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    wait: Wait = 0.0,
+    since: Since = None,
+    until: Until = None,
+    from_offset: FromOffset = None,
+    producer_log: ProducerLog = None,
+    data_dir: DataDir = None,
+    bundle: Bundle = None,
+    numbers: Numbers = 20,
+    min_time: MinTime = None,
+    min_time_before: MinTimeBefore = None,
+    rating_scale: RatingScale = None,
+    rating_scale_before: RatingScaleBefore = None,
+    envelope_before: EnvelopeBefore = None,
+    as_json: AsJson = False,
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
 
