@@ -43,7 +43,7 @@ class Topic(Lists):
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> Sent:
         return Sent(topic, 0, self.append(topic, 0, key, value))
 
-    def place(self, future: Sent) -> Sent:
+    def position(self, future: Sent) -> Sent:
         return future
 
     def close(self) -> None:
