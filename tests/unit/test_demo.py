@@ -183,7 +183,7 @@ class TestSource:
             download(tmp_path, "http://127.0.0.1:1/good.zip")
 
     def test_without_data_and_network_a_generated_world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("deploy.demo.source.places", lambda kept: iter(()))
+        monkeypatch.setattr("deploy.demo.source.candidates", lambda kept: iter(()))
         monkeypatch.setattr("deploy.demo.source.download", _unreachable)
         said: list[str] = []
         assert find(None, tmp_path, said.append).name == "generated"
