@@ -118,7 +118,7 @@ def letter(data: bytes) -> None:
         name.removeprefix("__rec.errors."): part.decode(errors="replace")
         for name, part in zip(names, parts, strict=False)
     }
-    one = Letter(Sent("d", 0, 1), 0, data, data, fields, (("original-record", data), ("x", data)))
+    one = letters.DeadLetter(Sent("d", 0, 1), 0, data, data, said, (("original-record", data), ("x", data)))
     json.dumps(one.row())
     assert one.failed_ms >= 0
     with suppress(DataError):

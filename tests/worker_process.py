@@ -21,7 +21,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
 from deploy.clients.arguments import client_arguments
-from deploy.clients.log_reader import KafkaLog, Place
+from deploy.clients.log_reader import KafkaLog
 from stream.settings import Settings
 
 
@@ -248,7 +248,7 @@ def all_committed(settings: Settings, worker: WorkerProcess | None = None, secon
     """Wait until the group has committed all that is in the source topics, right or wrong; what workers send on themselves while
     this waits is included. Raises AssertionError with what is left, and at once where `worker` has ended."""
     log = KafkaLog(settings)
-    left: dict[Place, str] = {}
+    left: dict[tuple[str, int], str] = {}
 
     def finished() -> bool:
         nonlocal left

@@ -39,26 +39,26 @@ RatingScale = Annotated[
 ]
 
 
-def scale_of(said: tuple[float, float] | None) -> tuple[float, float] | None:
+def scale_of(scale: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return --rating-scale if it is a valid scale. Otherwise raise typer.BadParameter."""
-    if said is not None and not -MOST <= said[0] < said[1] <= MOST:
+    if scale is not None and not -MOST <= scale[0] < scale[1] <= MOST:
         raise typer.BadParameter(
-            f"--rating-scale {said[0]:g} {said[1]:g}: expected the smallest rating below the largest, both within {MOST:g}"
+            f"--rating-scale {scale[0]:g} {scale[1]:g}: expected the smallest rating below the largest, both within {MOST:g}"
         )
-    return said
+    return scale
 
 
-def oldest(said: str | None, settings: Settings) -> int:
+def oldest(text: str | None, settings: Settings) -> int:
     """Return --min-time in epoch ms, by default the setting's value. 0 allows any time. Raises typer.BadParameter."""
-    if said is None:
+    if text is None:
         return settings.oldest
     try:
-        return times.parse(said)
+        return times.parse(text)
     except ValueError as error:
-        raise typer.BadParameter(printable(f"--min-time {said}: {error}")) from None
+        raise typer.BadParameter(printable(f"--min-time {text}: {error}")) from None
 
 
-def tell(data: DataSet, settings: Settings) -> None:
+def note_times(data: DataSet, settings: Settings) -> None:
     """Print a note on standard error if a worker with these settings would not accept the times of the data."""
     from models.data.checked import require_accepted
 
@@ -68,7 +68,7 @@ def tell(data: DataSet, settings: Settings) -> None:
         typer.echo(printable(f"note: {error}"), err=True)
 
 
-def tell_actions(data: DataSet, given: Sequence[str]) -> None:
+def note_actions(data: DataSet, given: Sequence[str]) -> None:
     """Print a note on standard error if --action names an action that no event has. given: NAME=WEIGHT each."""
     from models.data.choices import unmet
 
@@ -111,9 +111,9 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
             f"{field}_column",
             parameters[at].kind,
             default="",
-            annotation=Annotated[str, typer.Option(*_options(field), help=said, rich_help_panel=PANEL)],
+            annotation=Annotated[str, typer.Option(*_options(field), help=text, rich_help_panel=PANEL)],
         )
-        for field, said in COLUMNS.items()
+        for field, text in COLUMNS.items()
     ]
 
     @wraps(command)

@@ -31,6 +31,6 @@ def _printable() -> Iterator[None]:
     try:
         yield
     except TyperException as error:
-        if isinstance(said := vars(error).get("message"), str):
-            vars(error)["message"] = "\n".join(map(printable, said.split("\n")))
+        if isinstance(text := vars(error).get("message"), str):
+            vars(error)["message"] = "\n".join(map(printable, text.split("\n")))
         raise

@@ -175,36 +175,43 @@ def _there(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _topology(client: KafkaAdminClient, settings: Settings, answers: Sequence[dict[str, Any]]) -> Topology:
     described = _there(answers)
     counts = {topic["name"]: len(topic["partitions"]) for topic in described}
-    expected = topics(settings)
-    wrong = []
-    first = expected[0].name
-    if first in counts:
-        for topic in expected[1:]:
-            needed = 1 if topic_needs.kind_of(settings, topic.name).single else counts[first]
-            if counts.get(topic.name, needed) != needed:
-                wrong.append(
-                    f"topic {topic.name} has {counts[topic.name]} partitions, expected {needed}"
-                    + ("" if needed == 1 else f", as {first}")
-                )
-    room = {}
-    for name, found in _found(client, described).items():
-        if name in settings.sources:
-            room[name] = int(found.settings.get("max.message.bytes", 0))
-        wrong += [
-            f"topic {name} has {need.setting}={value}, expected {need.expected} ({need.why.rstrip('.')}): "
-            "`freshet topics mend` sets it"
-            for need, value in topic_needs.wrong(settings, name, found)
-        ]
+    found = _found(client, described)
     return Topology(
-        counts.get(first, 0),
+        counts.get(topics(settings)[0].name, 0),
         {topic["name"]: str(topic["topic_id"]) for topic in described},
         tuple(
             topic["name"] for topic in answers if topic["error_code"] not in (0, TopicAuthorizationFailedError.errno)
         ),
-        tuple(wrong),
+        (*_wrong_counts(settings, counts), *_wrong_settings(settings, found)),
         str(client.describe_cluster().get("cluster_id") or ""),
-        room,
+        {
+            name: int(one.settings.get("max.message.bytes", 0))
+            for name, one in found.items()
+            if name in settings.sources
+        },
     )
+
+
+def _wrong_counts(settings: Settings, counts: dict[str, int]) -> Iterator[str]:
+    """Yield a clause for each topic with another number of partitions than it needs. counts: Topic -> its partitions."""
+    first, *others = (topic.name for topic in topics(settings))
+    if first not in counts:
+        return
+    for name in others:
+        needed = 1 if topic_needs.kind_of(settings, name).single else counts[first]
+        if counts.get(name, needed) != needed:
+            reason = "" if needed == 1 else f", as {first}"
+            yield f"topic {name} has {counts[name]} partitions, expected {needed}{reason}"
+
+
+def _wrong_settings(settings: Settings, found: dict[str, topic_needs.Found]) -> Iterator[str]:
+    """Yield a clause for each topic setting that is not as it must be."""
+    for name, one in found.items():
+        for need, value in topic_needs.wrong(settings, name, one):
+            yield (
+                f"topic {name} has {need.setting}={value}, expected {need.expected} ({need.why.rstrip('.')}): "
+                "`freshet topics mend` sets it"
+            )
 
 
 def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[dict[str, Any]], worker: bool) -> None:
@@ -227,9 +234,9 @@ def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[di
             missing.append((f"group {settings.app_id}", {"READ"}))
         except KafkaError:
             pass  # no coordinator yet: the first member of the first group creates its topic
-    said = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]
-    if said:
-        raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(said)}")
+    lacking = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]
+    if lacking:
+        raise BrokerError(f"ACLs are missing at {settings.brokers}: {'; '.join(lacking)}")
 
 
 def workers(settings: Settings) -> int | None:
@@ -251,7 +258,7 @@ def _refuse_another(client: KafkaAdminClient, settings: Settings) -> None:
         committed = client.list_group_offsets(settings.app_id).get(settings.app_id, {})
     except KafkaError:
         return  # no coordinator yet, so nothing has been committed
-    others = {place.topic for place in committed if place.topic.endswith(SOURCE_TOPICS)} - set(settings.sources)
+    others = {tp.topic for tp in committed if tp.topic.endswith(SOURCE_TOPICS)} - set(settings.sources)
     if others:
         raise TopologyError(
             f"app_id: the group {settings.app_id} reads {', '.join(sorted(others))}, but this worker's topics are "

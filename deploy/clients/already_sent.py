@@ -61,8 +61,8 @@ def _names(events: pl.DataFrame) -> Iterator[tuple[bytes, ...]]:
 
     for row in events.iter_rows():
         event = Event(*row)
-        said = _name(event.user, event_id(event))
-        yield (said, _name(event.user, event.id)) if event.id else (said,)
+        name = _name(event.user, event_id(event))
+        yield (name, _name(event.user, event.id)) if event.id else (name,)
 
 
 def _name_of(record: Record, behaviour: int, decoder: EventDecoder, read: Callable[[bytes], str]) -> bytes | None:

@@ -52,7 +52,7 @@ def connect(settings: Settings, make: Callable[[int], Client]) -> Client:
     """
     DefaultRecordBatch._read_msg = _read_record
     decompression.bound(default_records, legacy_records)
-    with _told(settings):
+    with _announced(settings):
         return _connected(settings, make)
 
 
@@ -63,40 +63,40 @@ class _Waiting:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
-    def first(self, said: str) -> bool:
+    def first(self, message: str) -> bool:
         with self._lock:
-            self._counts[said] += 1
-            return self._counts[said] == 1
+            self._counts[message] += 1
+            return self._counts[message] == 1
 
-    def leave(self, said: str) -> None:
+    def leave(self, message: str) -> None:
         with self._lock:
-            self._counts[said] -= 1
+            self._counts[message] -= 1
 
 
 _waiting = _Waiting()
 
 
 @contextmanager
-def _told(settings: Settings) -> Iterator[None]:
+def _announced(settings: Settings) -> Iterator[None]:
     """Report the wait for a broker before the program looks as if it hangs."""
     seconds = settings.startup_timeout
-    said = f"waiting for a Kafka broker at {settings.brokers}, up to {seconds:g} s"
-    timer = threading.Timer(SILENT, _tell, [said])
+    message = f"waiting for a Kafka broker at {settings.brokers}, up to {seconds:g} s"
+    timer = threading.Timer(SILENT, _print, [message])
     timer.daemon = True
-    if _waiting.first(said) and seconds > SILENT:
+    if _waiting.first(message) and seconds > SILENT:
         timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        _waiting.leave(said)
+        _waiting.leave(message)
 
 
-def _tell(said: str) -> None:
+def _print(message: str) -> None:
     if logs.configured():
-        log.info(said)
+        log.info(message)
     else:
-        sys.stderr.write(f"freshet: {said}\n")
+        sys.stderr.write(f"freshet: {message}\n")
 
 
 def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
@@ -108,8 +108,8 @@ def _connected(settings: Settings, make: Callable[[int], Client]) -> Client:
             with _Listening() as heard:
                 return make(max(SHORTEST_MS, min(attempt, int(1000 * (end - time.monotonic())))) if tries else attempt)
         except (KafkaError, OSError) as error:
-            for said in (error, *heard.errors):
-                if refused := refusal(said):
+            for failure in (error, *heard.errors):
+                if refused := refusal(failure):
                     raise BrokerError(f"{settings.brokers}: {refused}") from None
             if problem := certificate_problem(settings):
                 raise BrokerError(problem) from None

@@ -44,9 +44,9 @@ def changed(settings: Settings, log: Log, given: Mapping[str, Any]) -> Body | No
     try:
         body = _body(record.value, item)
     except RecordError as error:
-        said = f"{error.field}: {error}" if error.field else f"{error}"
+        reason = f"{error.field}: {error}" if error.field else f"{error}"
         raise DataError(
-            f"the newest record of {item!r}, {topic}/{record.partition}/{record.offset}, is not an item: {said}; nothing was "
+            f"the newest record of {item!r}, {topic}/{record.partition}/{record.offset}, is not an item: {reason}; nothing was "
             "sent: --replace sends the whole item"
         ) from None
     return cleared({**body, **given})

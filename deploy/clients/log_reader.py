@@ -13,7 +13,7 @@ from stream.core.denials import refusal
 from stream.core.errors import BrokerError, TopologyError
 from stream.settings import Settings
 
-Place = tuple[str, int]
+TopicPartition = tuple[str, int]
 """(topic, partition)"""
 
 
@@ -44,26 +44,26 @@ class Span(NamedTuple):
 class Log(Protocol):
     """A set of topics that can be read from the beginning."""
 
-    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+    def spans(self, topics: Sequence[str]) -> dict[TopicPartition, Span]:
         """Return the current offsets of every partition. Raises TopologyError if a topic is missing."""
         ...
 
-    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+    def tops(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         """Return the current offset after the last record of every partition.
 
         It counts records of open transactions, too; `spans` ends before these.
         """
         ...
 
-    def committed(self) -> dict[Place, int]:
+    def committed(self) -> dict[TopicPartition, int]:
         """Return the worker group's committed offsets."""
         ...
 
-    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+    def at(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Return the first offset whose record is not older than a time (epoch ms); the end if all are older."""
         ...
 
-    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+    def records(self, topic: str, spans: dict[TopicPartition, Span]) -> Iterator[Record]:
         """Yield all committed records of a topic within the spans; those of one partition in offset order."""
         ...
 
@@ -98,19 +98,19 @@ class KafkaLog:
     def close(self) -> None:
         self._client.close()
 
-    def _places(self, topics: Sequence[str]) -> list[Any]:
-        places = []
+    def _topic_partitions(self, topics: Sequence[str]) -> list[Any]:
+        tps = []
         for topic in topics:
             partitions = self._client.partitions_for_topic(topic)
             if not partitions:
                 self._check_allowed(topic)
                 raise TopologyError(f"topic {topic} is missing; create it with: freshet topics create")
-            places += [self._kafka.TopicPartition(topic, partition) for partition in sorted(partitions)]
-        return places
+            tps += [self._kafka.TopicPartition(topic, partition) for partition in sorted(partitions)]
+        return tps
 
-    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+    def tops(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         try:
-            asked = dict.fromkeys(self._places(topics), self._kafka.admin.OffsetSpec.LATEST)
+            asked = dict.fromkeys(self._topic_partitions(topics), self._kafka.admin.OffsetSpec.LATEST)
             admin = self._kafka.KafkaAdminClient(**self._arguments)
             try:
                 found = self._retry(lambda: admin.list_partition_offsets(asked))
@@ -119,19 +119,19 @@ class KafkaLog:
         except self._error as error:
             refused = refusal(error, operation="Describe")
             raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
-        return {(place.topic, place.partition): answer.offset for place, answer in found.items()}
+        return {(tp.topic, tp.partition): answer.offset for tp, answer in found.items()}
 
-    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+    def spans(self, topics: Sequence[str]) -> dict[TopicPartition, Span]:
         try:
-            places = self._places(topics)
-            starts = self._client.beginning_offsets(places)
-            ends = self._client.end_offsets(places)
+            tps = self._topic_partitions(topics)
+            starts = self._client.beginning_offsets(tps)
+            ends = self._client.end_offsets(tps)
         except self._error as error:
             refused = refusal(error, operation="Describe")
             raise refused or BrokerError(f"offsets cannot be read from {self._settings.brokers}: {error}") from None
-        return {(place.topic, place.partition): Span(starts[place], ends[place]) for place in places}
+        return {(tp.topic, tp.partition): Span(starts[tp], ends[tp]) for tp in tps}
 
-    def committed(self) -> dict[Place, int]:
+    def committed(self) -> dict[TopicPartition, int]:
         try:
             admin = self._kafka.KafkaAdminClient(**self._arguments)
             try:
@@ -142,10 +142,10 @@ class KafkaLog:
             name = self._settings.app_id
             refused = refusal(error, name, "Describe")
             raise refused or BrokerError(f"committed offsets of {name} cannot be read: {error}") from None
-        return {(place.topic, place.partition): entry.offset for place, entry in found.items() if entry.offset >= 0}
+        return {(tp.topic, tp.partition): entry.offset for tp, entry in found.items() if entry.offset >= 0}
 
-    def at(self, times: dict[Place, int]) -> dict[Place, int]:
-        asked = {self._kafka.TopicPartition(*place): when for place, when in times.items()}
+    def at(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        asked = {self._kafka.TopicPartition(*tp): when for tp, when in times.items()}
         try:
             found = self._client.offsets_for_times(asked)
             ends = self._client.end_offsets(list(asked))
@@ -176,11 +176,11 @@ class KafkaLog:
                     raise
                 time.sleep(0.2)
 
-    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Record]:
+    def records(self, topic: str, spans: dict[TopicPartition, Span]) -> Iterator[Record]:
         left = {
-            self._kafka.TopicPartition(*place): span
-            for place, span in spans.items()
-            if place[0] == topic and span.end > span.start
+            self._kafka.TopicPartition(*tp): span
+            for tp, span in spans.items()
+            if tp[0] == topic and span.end > span.start
         }
         if not left:
             return
@@ -188,32 +188,32 @@ class KafkaLog:
         moved = time.monotonic()
         try:
             consumer.assign(list(left))
-            for place, span in left.items():
-                consumer.seek(place, span.start)
+            for tp, span in left.items():
+                consumer.seek(tp, span.start)
             while left:
                 batches = consumer.poll(timeout_ms=500)
-                for place, records in batches.items():
-                    end = left[place].end
+                for tp, records in batches.items():
+                    end = left[tp].end
                     if records[-1].offset < end:
                         yield from records
                     else:
                         yield from (record for record in records if record.offset < end)
-                for place in [place for place, span in left.items() if consumer.position(place) >= span.end]:
-                    del left[place]
-                    consumer.pause(place)
+                for tp in [tp for tp, span in left.items() if consumer.position(tp) >= span.end]:
+                    del left[tp]
+                    consumer.pause(tp)
                 if batches:
                     moved = time.monotonic()
                 elif left and time.monotonic() - moved > self._timeout:
-                    place, span = next(iter(left.items()))
+                    tp, span = next(iter(left.items()))
                     raise BrokerError(
-                        f"{topic}/{place.partition} gave no record for {self._timeout:g} s before offset {span.end}"
+                        f"{topic}/{tp.partition} gave no record for {self._timeout:g} s before offset {span.end}"
                     )
         except self._error as error:
             raise refusal(error, topic, "Read") or BrokerError(f"{topic} cannot be read: {error}") from None
         finally:
             consumer.unsubscribe()
 
-    def tail(self, topic: str, starts: dict[Place, int]) -> Iterator[Record]:
+    def tail(self, topic: str, starts: dict[TopicPartition, int]) -> Iterator[Record]:
         """Yield records from these offsets on. Never ends."""
         with self._reading(topic, starts) as consumer:
             while True:
@@ -221,15 +221,15 @@ class KafkaLog:
                     yield from records
 
     @contextmanager
-    def _reading(self, topic: str, starts: dict[Place, int]) -> Iterator[Any]:
+    def _reading(self, topic: str, starts: dict[TopicPartition, int]) -> Iterator[Any]:
         """Open a consumer at these offsets."""
-        places = {self._kafka.TopicPartition(*place): start for place, start in starts.items()}
+        tps = {self._kafka.TopicPartition(*tp): start for tp, start in starts.items()}
         try:
             consumer = self._consumer()
             try:
-                consumer.assign(list(places))
-                for place, start in places.items():
-                    consumer.seek(place, start)
+                consumer.assign(list(tps))
+                for tp, start in tps.items():
+                    consumer.seek(tp, start)
                 yield consumer
             finally:
                 consumer.close()

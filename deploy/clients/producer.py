@@ -77,7 +77,7 @@ class Producer:
         headers: Sequence[tuple[str, bytes]] = (),
         partition: int | None = None,
     ) -> Any:
-        """Start to send one record. Return a future for `place`. partition: None for that of the key."""
+        """Start to send one record. Return a future for `position`. partition: None for that of the key."""
         try:
             if topic not in self._known:
                 self._find(topic)
@@ -107,7 +107,7 @@ class Producer:
         if answer["error_code"] == TopicAuthorizationFailedError.errno:
             raise TopicAuthorizationFailedError(topic)
 
-    def place(self, future: Any) -> Sent:
+    def position(self, future: Any) -> Sent:
         """Wait until the record is acknowledged. Return where it was written."""
         try:
             landed = future.get()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
-from deploy.clients.log_reader import Log, Place, Span
+from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.clients.printable import printable
 from stream.core.errors import RecordError
 from stream.core.json_body import JsonDecoder
@@ -22,7 +22,7 @@ CHANGED: Final = "changed"
 
 
 def catalogued(
-    log: Log, topic: str, spans: Mapping[Place, Span], wanted: Collection[bytes] | None = None
+    log: Log, topic: str, spans: Mapping[TopicPartition, Span], wanted: Collection[bytes] | None = None
 ) -> dict[str, Item | None]:
     """Return item id -> its newest acceptable record within the spans, or None if that is a tombstone.
 
@@ -83,7 +83,7 @@ def _difference(found: Item | None, expected: Item) -> str:
     return UNAVAILABLE if expected.available and not found.available else CHANGED
 
 
-def told(there: Mapping[str, str]) -> str:
+def notice(there: Mapping[str, str]) -> str:
     """Return one line for the terminal about what `items_there` found; "" if it found nothing."""
     if not there:
         return ""

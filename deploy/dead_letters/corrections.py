@@ -15,7 +15,7 @@ import jsonschema_rs
 
 from deploy.clients.envelopes import event_at, find, replaced
 from deploy.clients.schema import parse, schema
-from deploy.dead_letters.reader import Letter, Source
+from deploy.dead_letters.reader import DeadLetter, Source
 from scripts.reference import type_name
 from stream.core.envelopes import looks_like
 from stream.core.errors import DataError, RecordError
@@ -70,8 +70,8 @@ class Acceptance:
             return [Problem("", f"it came from {topic[:100]!r}, which is not a source topic")]
         behaviour = self._topics.index(topic)
         found = self._against_schema(behaviour, value) if value else []
-        if found and value and (told := looks_like(value, self._envelope)):
-            found.insert(0, Problem("", told))
+        if found and value and (message := looks_like(value, self._envelope)):
+            found.insert(0, Problem("", message))
         if not found:
             partition = self._decoder.partition(key) if key is not None else 0
             try:
@@ -91,14 +91,16 @@ class Acceptance:
         if path is None:
             return []
         body = event_at(body, path)
-        return [self._said(self._topics[behaviour], error) for error in self._validators[behaviour].iter_errors(body)]
+        return [
+            self._problem(self._topics[behaviour], error) for error in self._validators[behaviour].iter_errors(body)
+        ]
 
     def path(self, value: Any) -> tuple[str, ...] | None:
         """Return the field names that lead from a parsed value to the event in its envelope; None without an event."""
         found = find(value, self._envelope)
         return None if isinstance(found, str) else found.path
 
-    def _said(self, topic: str, error: Any) -> Problem:
+    def _problem(self, topic: str, error: Any) -> Problem:
         absent = isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required)
         field = str(error.kind.property if absent else next(iter(error.instance_path), ""))
         expected = self.expected(topic, field)
@@ -117,8 +119,8 @@ class Acceptance:
         if found is None:
             return ""
         needed = field in _definition(BEHAVIOURS[self._topics.index(topic)])["required"]
-        said = next((one["description"] for one in (found, *found.get("anyOf", ())) if "description" in one), "")
-        return type_name(found) + ("" if needed else ", optional") + (f"; {said}" if said else "")
+        description = next((one["description"] for one in (found, *found.get("anyOf", ())) if "description" in one), "")
+        return type_name(found) + ("" if needed else ", optional") + (f"; {description}" if description else "")
 
     def is_text(self, topic: str, field: str) -> bool:
         """Return whether a field holds text, so that `42` means the text "42"."""
@@ -134,7 +136,7 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class Edits:
-    """Simple edits that apply to every letter of a choice, in this order.
+    """Simple edits that apply to every dead letter of a choice, in this order.
 
     Attributes:
         rename: (old, new) names of fields. An existing field `new` is overwritten, as with `mv`.
@@ -172,19 +174,19 @@ class Edits:
         return key, replaced(value, path, body)
 
 
-def line(acceptance: Acceptance, letter: Letter, edits: Edits) -> dict[str, Any]:
-    """Return one line of the file: the letter's source, why it failed, what is still wrong, key and value to edit."""
-    topic, partition, offset = letter.source
-    key, value = edits.apply(acceptance, topic, letter.key, _editable(letter.value))
+def line(acceptance: Acceptance, dead_letter: DeadLetter, edits: Edits) -> dict[str, Any]:
+    """Return one line of the file: the dead letter's source, why it failed, what is still wrong, key and value to edit."""
+    topic, partition, offset = dead_letter.source
+    key, value = edits.apply(acceptance, topic, dead_letter.key, _editable(dead_letter.value))
     record = {"key": as_text(key), "value": value}
     wrong = acceptance.problems(topic, key, as_bytes(value))
-    if letter.said["truncated"] == "true":
+    if dead_letter.fields["truncated"] == "true":
         wrong.insert(0, Problem("", "truncated: provide the whole value"))
     return {
         "topic": topic,
         "partition": int(partition) if partition.isascii() and partition.isdecimal() else partition,
         "offset": int(offset) if offset.isascii() and offset.isdecimal() else offset,
-        "reason": letter.said["reason"],
+        "reason": dead_letter.fields["reason"],
         "wrong": [str(problem) for problem in wrong],
         **record,
     }
@@ -230,14 +232,14 @@ def _parsed(file: Path, number: int, raw: bytes) -> Any:
         ) from None
 
 
-def corrected(letter: Letter, correction: Correction | None) -> tuple[bytes | None, bytes | None]:
-    """Return key and value to send. A value that equals the letter's as JSON is sent as received, byte for byte."""
+def corrected(dead_letter: DeadLetter, correction: Correction | None) -> tuple[bytes | None, bytes | None]:
+    """Return key and value to send. A value that equals the dead letter's as JSON is sent as received, byte for byte."""
     if correction is None:
-        return letter.key, letter.value
-    key = letter.key if correction.key is None else correction.key
+        return dead_letter.key, dead_letter.value
+    key = dead_letter.key if correction.key is None else correction.key
     value = correction.value
-    if value is None or value == as_bytes(_editable(letter.value)):
-        value = letter.value
+    if value is None or value == as_bytes(_editable(dead_letter.value)):
+        value = dead_letter.value
     return key, value
 
 

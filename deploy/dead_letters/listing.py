@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any
 
-from deploy.clients.log_reader import Place
+from deploy.clients.log_reader import TopicPartition
 from deploy.clients.printable import counted
-from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter, epoch_ms, iso
+from deploy.dead_letters.reader import Choice, DeadLetter, DeadLetterReader, epoch_ms, iso
 from deploy.dead_letters.render import table
 from deploy.dead_letters.status import Stand, Standing, State
 from stream.settings import Settings
@@ -22,61 +22,67 @@ KINDS = 1000
 HEADINGS = ("set aside", "source", "stage", "field", "reason", "message")
 
 LANDED = (State.ELSEWHERE, State.BACK)
-"""States whose lists also show the place of the record that was sent back."""
+"""States whose lists also show the position of the record that was sent back."""
 
 Entry = tuple[tuple[int, int, int], dict[str, Any]]
-"""The sort key of a letter (later is larger), and what the list shows of it."""
+"""The sort key of a dead letter (later is larger), and what the list shows of it."""
 
 
 class Shown(StrEnum):
-    """Which letters a list shows. All letters are counted."""
+    """Which dead letters a list shows. All of them are counted."""
 
     OPEN = "open"
     BACK = "sent back"
     ALL = "all"
 
     def has(self, state: State) -> bool:
-        """Return whether a letter in this state is shown."""
+        """Return whether a dead letter in this state is shown."""
         return self is Shown.ALL or state.open == (self is Shown.OPEN)
 
 
 class Lists:
-    """Lists and counts the letters of a choice.
+    """Lists and counts the dead letters of a choice.
 
     Args:
         settings: Settings of the deployment.
-        box: Reader of the dead letters.
-        choice: Which letters to read.
+        reader: Reader of the dead letters.
+        choice: Which dead letters to read.
         shown: Which of them to show.
-        status: Check which letters were sent back. If False, all letters count as one kind.
+        status: Check which dead letters were sent back. If False, all of them count as one kind.
 
     Raises:
         BrokerError: The topics cannot be read.
         TopologyError: A topic is missing.
     """
 
-    def __init__(self, settings: Settings, box: DeadLetterReader, choice: Choice, shown: Shown, status: bool) -> None:
-        self._box = box
+    def __init__(
+        self, settings: Settings, reader: DeadLetterReader, choice: Choice, shown: Shown, status: bool
+    ) -> None:
+        self._reader = reader
         self._choice = choice
         self._shown = shown
-        self._standing = Standing(settings, box, choice) if status else None
+        self._standing = Standing(settings, reader, choice) if status else None
         self._counts: Counter[State | None] = Counter()
 
     @property
-    def unseen(self) -> list[Place]:
+    def unseen(self) -> list[TopicPartition]:
         """Source partitions from which records that were sent back may be deleted by now."""
         return self._standing.unseen if self._standing else []
 
     def show(self, limit: int, oldest: bool, as_json: bool) -> None:
-        """Print at most `limit` letters per status."""
+        """Print at most `limit` dead letters per status."""
         heaps: dict[State | None, list[Entry]] = {}
         sign = -1 if oldest else 1
-        for letter, stand in self._read():
+        for dead_letter, stand in self._read():
             heap = heaps.setdefault(stand and stand.state, [])
-            order = (sign * letter.failed_ms, sign * letter.place.partition, sign * letter.place.offset)
+            order = (
+                sign * dead_letter.failed_ms,
+                sign * dead_letter.position.partition,
+                sign * dead_letter.position.offset,
+            )
             if len(heap) >= limit and order < heap[0][0]:
                 continue
-            (heapq.heappush if len(heap) < limit else heapq.heapreplace)(heap, (order, _row(letter, stand)))
+            (heapq.heappush if len(heap) < limit else heapq.heapreplace)(heap, (order, _row(dead_letter, stand)))
         sections = {state: [row for _, row in sorted(heaps[state], reverse=True)] for state in _in_order(heaps)}
         if as_json:
             rows = [row for section in sections.values() for row in section]
@@ -84,37 +90,37 @@ class Lists:
             return
         for state, rows in sections.items():
             count = self._counts[state]
-            said = f" {state}" if state else ""
+            suffix = f" {state}" if state else ""
             table(
-                f"{len(rows):,} of {counted(count, 'dead letter')}{said}, the {'oldest' if oldest else 'newest'} first",
+                f"{len(rows):,} of {counted(count, 'dead letter')}{suffix}, the {'oldest' if oldest else 'newest'} first",
                 HEADINGS + (("landed",) if state in LANDED else ()),
                 (_cells(row) for row in rows),
             )
         print(self._counted())
 
     def summarise(self, as_json: bool) -> None:
-        """Print the number of letters per topic, stage and reason."""
+        """Print the number of dead letters per topic, stage and reason."""
         kinds: dict[tuple[str, str, str], Kind] = {}
-        for letter, stand in self._read():
-            name = (letter.said["topic"], letter.said["stage"], letter.said["reason"])
+        for dead_letter, stand in self._read():
+            name = (dead_letter.fields["topic"], dead_letter.fields["stage"], dead_letter.fields["reason"])
             if name not in kinds and len(kinds) >= KINDS:
                 name = ("other", "", "")
-            kinds.setdefault(name, Kind(letter.failed_ms, letter.failed_ms)).take(letter, stand)
-        rows = sorted(kinds.items(), key=lambda row: (-row[1].letters, row[0]))
+            kinds.setdefault(name, Kind(dead_letter.failed_ms, dead_letter.failed_ms)).take(dead_letter, stand)
+        rows = sorted(kinds.items(), key=lambda row: (-row[1].count, row[0]))
         if as_json:
-            told = [
-                {"topic": topic, "stage": stage, "reason": reason, "letters": kind.letters,
+            entries = [
+                {"topic": topic, "stage": stage, "reason": reason, "letters": kind.count,
                  **({"open": kind.open} if self._standing else {}), "first": kind.first, "last": kind.last}
                 for (topic, stage, reason), kind in rows
             ]  # fmt: skip
-            print(json.dumps({**self._totals(), "kinds": told}))
+            print(json.dumps({**self._totals(), "kinds": entries}))
             return
         table(
             self._counted(),
             ("letters", *(["open"] if self._standing else []), "topic", "stage", "reason", "first", "last"),
             (
                 (
-                    f"{kind.letters:,}",
+                    f"{kind.count:,}",
                     *([f"{kind.open:,}"] if self._standing else []),
                     *name,
                     iso(kind.first),
@@ -124,13 +130,13 @@ class Lists:
             ),
         )
 
-    def _read(self) -> Iterator[tuple[Letter, Stand | None]]:
-        """Count all letters of the choice, and yield those to show."""
-        for letter in self._box.read(self._choice):
-            stand = self._standing.of(letter) if self._standing else None
+    def _read(self) -> Iterator[tuple[DeadLetter, Stand | None]]:
+        """Count all dead letters of the choice, and yield those to show."""
+        for dead_letter in self._reader.read(self._choice):
+            stand = self._standing.of(dead_letter) if self._standing else None
             self._counts[stand and stand.state] += 1
             if stand is None or self._shown.has(stand.state):
-                yield letter, stand
+                yield dead_letter, stand
 
     def _totals(self) -> dict[str, Any]:
         counts = {state: self._counts[state] for state in _in_order(self._counts)} if self._standing else None
@@ -143,28 +149,28 @@ class Lists:
 
 
 class Kind:
-    """Counts of the letters of one topic, stage and reason. first, last: when they were set aside, epoch ms."""
+    """Counts of the dead letters of one topic, stage and reason. first, last: when they were set aside, epoch ms."""
 
     def __init__(self, first: int, last: int) -> None:
         self.first = first
         self.last = last
-        self.letters = 0
+        self.count = 0
         self.open = 0
 
-    def take(self, letter: Letter, stand: Stand | None) -> None:
-        """Count one more letter."""
-        self.letters += 1
+    def take(self, dead_letter: DeadLetter, stand: Stand | None) -> None:
+        """Count one more dead letter."""
+        self.count += 1
         self.open += stand is not None and stand.state.open
-        self.first = min(self.first, letter.failed_ms)
-        self.last = max(self.last, letter.failed_ms)
+        self.first = min(self.first, dead_letter.failed_ms)
+        self.last = max(self.last, dead_letter.failed_ms)
 
 
 def _in_order(states: Iterable[State | None]) -> list[State | None]:
     return [state for state in (None, *State) if state in set(states)]
 
 
-def _row(letter: Letter, stand: Stand | None) -> dict[str, Any]:
-    row = letter.row()
+def _row(dead_letter: DeadLetter, stand: Stand | None) -> dict[str, Any]:
+    row = dead_letter.row()
     if stand is not None:
         row |= {"status": stand.state, "landed": None if stand.landed is None else list(stand.landed)}
     return row

@@ -1,4 +1,4 @@
-"""Read dead letters: all of a choice, or one by its place, in bounded memory."""
+"""Read dead letters: all of a choice, or one by its position, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy.clients.dead_letter_headers import HEADER, headers
-from deploy.clients.log_reader import KafkaLog, Log, Place, Span
+from deploy.clients.log_reader import KafkaLog, Log, Span, TopicPartition
 from deploy.clients.log_reader import Record as LogRecord
 from deploy.clients.producer import Sent
 from stream.core import times
@@ -30,27 +30,27 @@ Source = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """One dead letter.
 
     Attributes:
-        place: Its place in the dead-letters topic.
+        position: Where it is in the dead-letters topic.
         appended_ms: When the refused record was appended to its topic, epoch ms.
         key: Key as received.
         value: Value as received.
-        said: Its `__rec.errors.` headers, without that prefix.
-        rest: Its other headers, as received.
+        fields: Its `__rec.errors.` headers, without that prefix.
+        headers: Its other headers, as received.
     """
 
-    place: Sent
+    position: Sent
     appended_ms: int
     key: bytes | None
     value: bytes | None
-    said: dict[str, str]
-    rest: tuple[tuple[str, bytes | None], ...]
+    fields: dict[str, str]
+    headers: tuple[tuple[str, bytes | None], ...]
 
     @classmethod
-    def of(cls, topic: str, record: LogRecord) -> Letter:
+    def of(cls, topic: str, record: LogRecord) -> DeadLetter:
         named = {name.removeprefix(HEADER): text for name, text in headers(record).items()}
         return cls(
             Sent(topic, record.partition, record.offset),
@@ -64,22 +64,22 @@ class Letter:
     @property
     def source(self) -> Source:
         """The record that was not accepted."""
-        return self.said["topic"], self.said["partition"], self.said["offset"]
+        return self.fields["topic"], self.fields["partition"], self.fields["offset"]
 
     @property
     def failed_ms(self) -> int:
-        """When it was set aside, epoch ms; 0 if the letter does not state it."""
-        return epoch_ms(self.said["failed.at"])
+        """When it was set aside, epoch ms; 0 if it does not state it."""
+        return epoch_ms(self.fields["failed.at"])
 
     def origin(self, settings: Settings) -> str:
-        """Return the place of the first record that failed: this letter's source, unless that was itself sent back."""
-        return origin(self.rest, settings.sources) or "/".join(self.source)
+        """Return the position of the first record that failed: the source, unless that was itself sent back."""
+        return origin(self.headers, settings.sources) or "/".join(self.source)
 
     def row(self) -> dict[str, Any]:
         """Return what a list shows of it, as JSON types. A long value is cut."""
         return {
-            "letter": list(self.place),
-            **{name: self.said[name] for name in FIELDS},
+            "letter": list(self.position),
+            **{name: self.fields[name] for name in FIELDS},
             "key": None if self.key is None else self.key.decode(errors="replace"),
             "value": None if self.value is None else self.value[: 4 * PREVIEW].decode(errors="replace")[:PREVIEW],
         }
@@ -90,12 +90,12 @@ def epoch_ms(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
-def _appended(said: str, timestamp: int) -> int:
-    """Return when the record was appended, epoch ms: never later than the letter itself.
+def _appended(text: str, timestamp: int) -> int:
+    """Return when the record was appended, epoch ms: never later than the dead letter itself.
 
-    Letters of older versions do not state it, but have the timestamp of the record.
+    Dead letters of older versions do not state it, but have the timestamp of the record.
     """
-    return min(epoch_ms(said) or timestamp, timestamp)
+    return min(epoch_ms(text) or timestamp, timestamp)
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,16 @@ class Choice:
     def everything(self) -> bool:
         return self == Choice()
 
-    def has(self, letter: Letter) -> bool:
-        said = letter.said
+    def has(self, dead_letter: DeadLetter) -> bool:
+        fields = dead_letter.fields
         return (
-            (self.topic is None or said["topic"] == self.topic)
-            and (self.partition is None or said["partition"] == str(self.partition))
-            and (self.offset is None or said["offset"] == str(self.offset))
-            and (self.stage is None or said["stage"] == self.stage)
-            and (self.reason is None or said["reason"] == self.reason)
-            and (self.since is None or letter.failed_ms >= self.since)
-            and (self.until is None or letter.failed_ms < self.until)
+            (self.topic is None or fields["topic"] == self.topic)
+            and (self.partition is None or fields["partition"] == str(self.partition))
+            and (self.offset is None or fields["offset"] == str(self.offset))
+            and (self.stage is None or fields["stage"] == self.stage)
+            and (self.reason is None or fields["reason"] == self.reason)
+            and (self.since is None or dead_letter.failed_ms >= self.since)
+            and (self.until is None or dead_letter.failed_ms < self.until)
         )
 
 
@@ -138,33 +138,35 @@ class DeadLetterReader:
         self._topic = settings.dead_letters_topic
         self._spans = log.spans([self._topic])
 
-    def read(self, choice: Choice = Choice()) -> Iterator[Letter]:
-        """Yield the chosen letters, partition by partition, each in order. Memory holds one letter at a time."""
-        for place, span in self._where(choice.partition).items():
-            for record in self.log.records(self._topic, {place: span}):
-                letter = Letter.of(self._topic, record)
-                if choice.has(letter):
-                    yield letter
+    def read(self, choice: Choice = Choice()) -> Iterator[DeadLetter]:
+        """Yield the chosen dead letters, partition by partition, each in order. Memory holds one at a time."""
+        for tp, span in self._where(choice.partition).items():
+            for record in self.log.records(self._topic, {tp: span}):
+                dead_letter = DeadLetter.of(self._topic, record)
+                if choice.has(dead_letter):
+                    yield dead_letter
 
-    def find(self, place: tuple[str, int, int]) -> Letter:
-        """Return the letter at `place`, or else the newest one whose source record was there.
+    def find(self, position: tuple[str, int, int]) -> DeadLetter:
+        """Return the dead letter at `position`, or else the newest one whose source record was there.
 
         Raises DataError if there is none.
         """
-        topic, partition, offset = place
+        topic, partition, offset = position
         if topic == self._topic:
             span = self._spans.get((topic, partition))
             if span and span.start <= offset < span.end:
                 for record in self.log.records(topic, {(topic, partition): Span(offset, offset + 1)}):
-                    return Letter.of(topic, record)
-        found = max(self.read(Choice(topic, partition, offset)), key=lambda letter: letter.failed_ms, default=None)
+                    return DeadLetter.of(topic, record)
+        found = max(
+            self.read(Choice(topic, partition, offset)), key=lambda dead_letter: dead_letter.failed_ms, default=None
+        )
         if found is None:
             raise DataError(f"no dead letter is at {topic}/{partition}/{offset} or came from there")
         return found
 
-    def _where(self, partition: int | None) -> dict[Place, Span]:
-        """Return the spans to read. A letter is on the partition with the number of its source record's partition."""
-        only = {place: span for place, span in self._spans.items() if place[1] == partition}
+    def _where(self, partition: int | None) -> dict[TopicPartition, Span]:
+        """Return the spans to read. A dead letter is on the partition with the number of its source record's partition."""
+        only = {tp: span for tp, span in self._spans.items() if tp[1] == partition}
         return only or dict(sorted(self._spans.items()))
 
 

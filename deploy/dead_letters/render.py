@@ -1,4 +1,4 @@
-"""Text output for dead letters: tables, one letter in full, and what became of the letters that were sent back."""
+"""Text output for dead letters: tables, one dead letter in full, and what became of the dead letters that were sent back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from deploy.clients.printable import counted, printable
 from deploy.clients.schema import parse
 from deploy.dead_letters.corrections import Acceptance, as_text
-from deploy.dead_letters.reader import Letter, iso
+from deploy.dead_letters.reader import DeadLetter, iso
 from deploy.dead_letters.redrive import REFUSED, Outcome, Plan, Status
 from stream.core.errors import REASONS
 from stream.settings import Settings
@@ -24,15 +24,15 @@ NUMBERS = ("letters", "open")
 
 
 def report(settings: Settings, outcomes: Iterator[Outcome], plan: Plan, as_json: bool) -> int:
-    """Print every letter's outcome as it arrives, then the counts. Return how many letters were refused."""
+    """Print every dead letter's outcome as it arrives, then the counts. Return how many were refused."""
     counts: Counter[Status] = Counter()
     rows = []
-    for letter, status, landed, problems in outcomes:
+    for dead_letter, status, landed, problems in outcomes:
         counts[status] += 1
-        source, origin = "/".join(letter.source), letter.origin(settings)
+        source, origin = "/".join(dead_letter.source), dead_letter.origin(settings)
         if as_json:
             rows.append(
-                {"source": source, "origin": origin, "letter": list(letter.place), "status": status,
+                {"source": source, "origin": origin, "letter": list(dead_letter.position), "status": status,
                  "landed": None if landed is None else list(landed), "wrong": [one._asdict() for one in problems]}
             )  # fmt: skip
             continue
@@ -48,45 +48,48 @@ def report(settings: Settings, outcomes: Iterator[Outcome], plan: Plan, as_json:
             )
         )  # fmt: skip
     else:
-        said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-        print(f"{counted(plan.chosen, 'dead letter')} chosen" + (f": {said}" if said else ""))
+        statuses = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+        print(f"{counted(plan.chosen, 'dead letter')} chosen" + (f": {statuses}" if statuses else ""))
     return sum(counts[status] for status in REFUSED)
 
 
-def whole(settings: Settings, letter: Letter) -> dict[str, Any]:
-    """Return the whole letter as JSON types."""
+def whole(settings: Settings, dead_letter: DeadLetter) -> dict[str, Any]:
+    """Return the whole dead letter as JSON types."""
     return {
-        "letter": list(letter.place),
-        "origin": letter.origin(settings),
-        **letter.said,
-        "time": letter.appended_ms,
-        "headers": [[name, as_text(value)] for name, value in letter.rest],
-        "key": as_text(letter.key),
-        "value": as_text(letter.value),
+        "letter": list(dead_letter.position),
+        "origin": dead_letter.origin(settings),
+        **dead_letter.fields,
+        "time": dead_letter.appended_ms,
+        "headers": [[name, as_text(value)] for name, value in dead_letter.headers],
+        "key": as_text(dead_letter.key),
+        "value": as_text(dead_letter.value),
     }
 
 
-def lines(settings: Settings, letter: Letter) -> Iterator[str]:
+def lines(settings: Settings, dead_letter: DeadLetter) -> Iterator[str]:
     """Yield the lines that `freshet deadletters show` prints."""
 
-    said = letter.said
-    origin, source = letter.origin(settings), "/".join(letter.source)
-    expected = Acceptance(settings).expected(said["topic"], said["field"])
+    fields = dead_letter.fields
+    origin, source = dead_letter.origin(settings), "/".join(dead_letter.source)
+    expected = Acceptance(settings).expected(fields["topic"], fields["field"])
     sent_back = f" (sent back; first {origin})" if origin != source else ""
-    yield f"source    {source}{sent_back}, appended {iso(letter.appended_ms)}"
-    yield f"letter    {'/'.join(map(str, letter.place))}, set aside {iso(letter.failed_ms)} by {said.get('host', '')}"
-    yield f"reason    {said['reason']} at stage {said['stage']}" + (f", field {said['field']}" if said["field"] else "")
-    yield f"          {REASONS.get(said['reason'], 'This version does not know this reason.')}"
-    yield f"message   {said['message']}"
+    yield f"source    {source}{sent_back}, appended {iso(dead_letter.appended_ms)}"
+    position = "/".join(map(str, dead_letter.position))
+    yield f"letter    {position}, set aside {iso(dead_letter.failed_ms)} by {fields.get('host', '')}"
+    yield f"reason    {fields['reason']} at stage {fields['stage']}" + (
+        f", field {fields['field']}" if fields["field"] else ""
+    )
+    yield f"          {REASONS.get(fields['reason'], 'This version does not know this reason.')}"
+    yield f"message   {fields['message']}"
     if expected:
-        yield f"expected  {said['field']}: {expected}"
-    truncated = "; only the first part was kept" if said["truncated"] == "true" else ""
-    yield f"version   {said.get('app.version', '')}, bundle {said.get('model.sha256', '')[:12]}"
-    yield "headers   " + ("" if letter.rest else "none")
-    yield from (f"  {name}: {_bytes_told(value)}" for name, value in letter.rest)
-    yield f"key       {_bytes_told(letter.key)}"
-    yield f"value     {len(letter.value or b''):,} bytes{truncated}"
-    yield from _pretty(letter.value).split("\n")
+        yield f"expected  {fields['field']}: {expected}"
+    truncated = "; only the first part was kept" if fields["truncated"] == "true" else ""
+    yield f"version   {fields.get('app.version', '')}, bundle {fields.get('model.sha256', '')[:12]}"
+    yield "headers   " + ("" if dead_letter.headers else "none")
+    yield from (f"  {name}: {_text_of(value)}" for name, value in dead_letter.headers)
+    yield f"key       {_text_of(dead_letter.key)}"
+    yield f"value     {len(dead_letter.value or b''):,} bytes{truncated}"
+    yield from _pretty(dead_letter.value).split("\n")
 
 
 def table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -103,7 +106,7 @@ def table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]
     Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)
 
 
-def _bytes_told(part: bytes | None) -> str:
+def _text_of(part: bytes | None) -> str:
     if part is None:
         return "null"
     try:
@@ -117,4 +120,4 @@ def _pretty(value: bytes | None) -> str:
     try:
         return json.dumps(parse(value or b""), indent=2, ensure_ascii=False)
     except ValueError:
-        return _bytes_told(value)
+        return _text_of(value)

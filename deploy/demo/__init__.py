@@ -8,7 +8,7 @@ client       send events and read slates, like any client of freshet
 warmup       send every user's history except the last choices
 closed_loop  choose the held-out event to send next (closed loop per user). Pure
 holdout      describe the held-out events
-replay       send the held-out events, measure and judge them
+replay       send the held-out events, measure them and count the hits
 hit_rate     compute the hit rate and compare it with popularity. Pure
 progress     hold what is shown; terminal draws it on a terminal
 watch        show new slates after the replay until the user leaves

@@ -70,11 +70,11 @@ class Feed:
             raise BrokerError(f"slates cannot be read from {settings.brokers}: {error}") from None
 
     def send_bulk(self, message: Message) -> Any:
-        """Queue one of many messages for sending -> a future for `place`."""
+        """Queue one of many messages for sending -> a future for `position`."""
         return self._bulk.send(*self._record(message))
 
     def send(self, message: Message) -> Any:
-        """Send one message immediately -> a future for `place`."""
+        """Send one message immediately -> a future for `position`."""
         return self._single.send(*self._record(message))
 
     def _record(self, message: Message) -> tuple[str, bytes, bytes]:
@@ -82,9 +82,9 @@ class Feed:
         _, key, value = keyed(message, self._settings.key)
         return self._settings.prefix + message.topic, key, value
 
-    def place(self, future: Any) -> Sent:
-        """Wait until a message is acknowledged -> its place."""
-        return self._single.place(future)
+    def position(self, future: Any) -> Sent:
+        """Wait until a message is acknowledged -> its position in Kafka."""
+        return self._single.position(future)
 
     def slates(self, wait: float) -> list[Slate]:
         """Return the slates that have arrived since the last call, each user's in order.
@@ -100,9 +100,9 @@ class Feed:
             for record in records:
                 if record.value is None or record.key == ANYONE.encode():
                     continue
-                said = self._decoder.decode(record.value)
-                items = tuple(scored.item for scored in said.items)
-                found.append(Slate(said.user, said.seq, items, said.applied, said.latency_ms, said.replay))
+                slate = self._decoder.decode(record.value)
+                items = tuple(scored.item for scored in slate.items)
+                found.append(Slate(slate.user, slate.seq, items, slate.applied, slate.latency_ms, slate.replay))
         return found
 
     def close(self) -> None:

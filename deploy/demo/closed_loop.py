@@ -15,14 +15,14 @@ class Held(NamedTuple):
     Attributes:
         user: The user's id.
         item: The item's id.
-        judged: The item counts for the hit rate.
+        counted: The item counts for the hit rate.
         message: The message to send.
         words: The event in words, for people.
     """
 
     user: str
     item: str
-    judged: bool
+    counted: bool
     message: Message
     words: str
 
@@ -51,7 +51,7 @@ class ClosedLoop:
         self._ready = deque(order[:width])
         self._waiting = deque(order[width:])
         self._under_way: dict[str, Held] = {}
-        self._places: dict[str, tuple[str, int]] = {}
+        self._positions: dict[str, tuple[str, int]] = {}
 
     @property
     def under_way(self) -> int:
@@ -78,15 +78,15 @@ class ClosedLoop:
         return taken
 
     def landed(self, user: str, topic: str, partition: int, offset: int) -> None:
-        """Record the place in Kafka of the user's event in flight."""
-        self._places[user] = (f"{topic}/{partition}", offset)
+        """Record the position in Kafka of the user's event in flight."""
+        self._positions[user] = (f"{topic}/{partition}", offset)
 
     def shown(self, user: str, applied: Mapping[str, int]) -> Held | None:
         """Handle a slate of `user` -> the event in flight if the slate covers it, else None."""
-        place = self._places.get(user)
-        if place is None or applied.get(place[0], -1) < place[1]:
+        position = self._positions.get(user)
+        if position is None or applied.get(position[0], -1) < position[1]:
             return None
-        del self._places[user]
+        del self._positions[user]
         event = self._under_way.pop(user)
         self.done += 1
         self._slow_done += user == self._slow

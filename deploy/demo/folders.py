@@ -21,7 +21,7 @@ def run_folder(home: Path) -> Iterator[Path]:
     """Create a new folder below home/runs.
 
     Earlier runs are removed first, and their brokers are stopped if they still run. A run that is in progress in
-    another terminal holds its lock and is not touched. The new folder is kept afterwards so that its logs can be read.
+    another terminal holds its lock and is not touched. The new folder stays afterwards so that its logs can be read.
     """
     runs = home.absolute() / "runs"
     runs.mkdir(parents=True, exist_ok=True)

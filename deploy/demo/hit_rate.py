@@ -38,17 +38,17 @@ class Seen:
 
 
 class HitRate(NamedTuple):
-    """Shares of judged events whose item was in the slate.
+    """Shares of counted events whose item was in the slate.
 
     Attributes:
-        judged: Number of judged events.
+        counted: Number of counted events.
         freshet: Share of hits in freshet's slates.
         popularity: Share of hits in the slates of popularity.
         low: Lower end of the 95 % interval of `freshet - popularity`.
         high: Upper end of that interval.
     """
 
-    judged: int
+    counted: int
     freshet: float
     popularity: float
     low: float
@@ -67,7 +67,7 @@ class HitCounter:
         self._floor: list[bool] = []
 
     def had(self, user: str, item: str) -> None:
-        """Record an event of the user, judged or not. Popularity will not show the item again."""
+        """Record an event of the user, counted or not. Popularity will not show the item again."""
         self._seen.setdefault(user, Seen()).add(item)
 
     def popular_slate(self, user: str) -> list[str]:
@@ -104,4 +104,4 @@ class HitCounter:
 def by_count(items: Sequence[str], counts: Sequence[float]) -> list[str]:
     """Sort items by falling count; items with equal counts keep their order. counts: as long as `items`."""
     order = np.argsort(-np.asarray(counts, np.float64), kind="stable")
-    return [items[place] for place in order]
+    return [items[row] for row in order]

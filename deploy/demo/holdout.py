@@ -13,11 +13,11 @@ SAID = 60  # characters of a comment that are shown
 
 
 def held_events(data: DataSet, split: Split) -> list[Held]:
-    """Return the held-out events in time order. Only events that count as choices (models.data.choices) are judged."""
+    """Return the held-out events in time order. Only choices (models.data.choices) are counted for the hit rate."""
     titles = {item.item: item.title for item in data.items}
     return [
-        Held(row["user"], row["item"], judged, message, words(row, titles.get(row["item"]) or row["item"]))
-        for row, judged, message in zip(
+        Held(row["user"], row["item"], counted, message, words(row, titles.get(row["item"]) or row["item"]))
+        for row, counted, message in zip(
             split.held.iter_rows(named=True),
             choices(split.held, data.choices, data.weights).to_list(),
             event_messages(split.held),

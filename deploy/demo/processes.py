@@ -25,9 +25,9 @@ STOP_LIMIT: Final = 35.0
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the environment that gives a child process exactly these settings. It contains no secrets."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("FRESHET_")}
     values: dict[str, Any] = {name: getattr(settings, name) for name in type(settings).model_fields}
-    return kept | {
+    return variables | {
         f"FRESHET_{name.upper()}": json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
         for name, value in values.items()
         if value is not None and not isinstance(value, SecretStr)

@@ -36,7 +36,7 @@ class Figures:
         p50_ms: Median time from the append of an event to its slate, as the worker reports it in each slate.
         p99_ms: 99 % quantile of that time.
         round_ms: The same two quantiles as a client sees them, from send to read.
-        hits: Hit rate; None before the first judged event.
+        hits: Hit rate; None before the first counted event.
     """
 
     done: int
@@ -56,8 +56,8 @@ class Spot:
         user: The user's id.
         number: Number of the event among the user's.
         of: How many events the user has.
-        said: The event in words.
-        rank: Place of its item in the slate before it, from 0; -1 if it was not there.
+        words: The event in words.
+        rank: Rank of its item in the slate before it, from 0; -1 if it was not there.
         before: Titles of the slate before it, best first.
         now: Titles of the slate after it, best first.
     """
@@ -65,7 +65,7 @@ class Spot:
     user: str
     number: int
     of: int
-    said: str
+    words: str
     rank: int
     before: tuple[str, ...]
     now: tuple[str, ...]
@@ -77,36 +77,36 @@ def silent(line: str) -> None:
 
 @dataclass
 class Board:
-    """The current view of the demo. tell: receives a line for each step that begins or ends, and notes in between."""
+    """The current view of the demo. print_line: receives a line for each step that begins or ends, and notes in between."""
 
-    tell: Callable[[str], None] = silent
+    print_line: Callable[[str], None] = silent
     title: str = ""
     hint: str = ""
     steps: list[Step] = field(default_factory=list)
     figures: Figures | None = None
     spot: Spot | None = None
-    _told: float = 0.0
+    _printed: float = 0.0
 
     def begin(self, name: str, text: str = "") -> None:
         self.steps.append(Step(name, text, time.monotonic()))
-        self._told = time.monotonic()
-        self.tell(f"{name}: {text}" if text else f"{name} ...")
+        self._printed = time.monotonic()
+        self.print_line(f"{name}: {text}" if text else f"{name} ...")
 
     def note(self, text: str) -> None:
         """Update the progress of the step. It is printed as a line at most every QUIET seconds."""
         step = self.steps[-1]
         step.text = text
-        if time.monotonic() - self._told >= QUIET:
+        if time.monotonic() - self._printed >= QUIET:
             self.line(text)
 
     def line(self, text: str) -> None:
         """Show a remark that is always printed."""
         self.steps[-1].text = text
-        self._told = time.monotonic()
-        self.tell(f"{self.steps[-1].name}: {text}")
+        self._printed = time.monotonic()
+        self.print_line(f"{self.steps[-1].name}: {text}")
 
     def done(self, text: str) -> None:
         step = self.steps[-1]
         step.text = text
         step.seconds = time.monotonic() - step.began
-        self.tell(f"{step.name}: {text} ({step.seconds:.1f} s)")
+        self.print_line(f"{step.name}: {text} ({step.seconds:.1f} s)")

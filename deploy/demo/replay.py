@@ -1,4 +1,4 @@
-"""Replay the held-out events, closed loop per user: send, measure the time to the slate, judge the slate before."""
+"""Replay the held-out events, closed loop per user: send, measure the time to the slate, look the item up in the slate before."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Replay:
         self._spot_events = 0
         self._rate = rate
         self._sent_at: dict[str, float] = {}
-        self._said: list[float] = []  # ms, as the slates report
+        self._reported: list[float] = []  # ms, as the slates report
         self._seen: list[float] = []  # ms, as this client measures
         self._lately: deque[tuple[float, int]] = deque()
 
@@ -94,17 +94,17 @@ class Replay:
         return found
 
     def _send(self, events: Sequence[Held]) -> int:
-        """Send all events together, then wait for their places. A slate may arrive before the place is known."""
+        """Send all events together, then wait for their positions. A slate may arrive before the position is known."""
         futures: list[tuple[Held, Any]] = []
         for event in events:
             slate = self._newest.get(event.user)
-            if event.judged:
+            if event.counted:
                 self._hits.count(event.user, event.item, slate.items if slate else ())
             self._hits.had(event.user, event.item)
             self._sent_at[event.user] = time.monotonic()
             futures.append((event, self._feed.send(event.message)))
         for event, future in futures:
-            self._loop.landed(event.user, *self._feed.place(future))
+            self._loop.landed(event.user, *self._feed.position(future))
         return len(futures)
 
     def _take(self, slate: Slate, now: float, spots: int) -> None:
@@ -117,7 +117,7 @@ class Replay:
             return
         self._seen.append(1000 * (now - self._sent_at.pop(slate.user)))
         if not slate.replay:
-            self._said.append(slate.latency_ms)
+            self._reported.append(slate.latency_ms)
         if slate.user == self._spot:
             self._spot_events += 1
             self._board.spot = self._show(event, before, slate, spots)
@@ -137,7 +137,7 @@ class Replay:
         return newest.items[0] if newest and newest.items else next(iter(self._titles), "1")
 
     def follow(self, wait: float) -> None:
-        """Show the newest slate of any user who gets one, without judging it."""
+        """Show the newest slate of any user who gets one, without counting it."""
         for slate in self._feed.slates(wait):
             before = self._newest.get(slate.user)
             if before is not None and slate.seq < before.seq:
@@ -162,10 +162,10 @@ class Replay:
         then, done = self._lately[0]
         seconds = overall or max(now - then, LOOK)
         rate = (self._loop.done - (0 if overall else done)) / seconds
-        p50, p99 = _quantiles(self._said)
+        p50, p99 = _quantiles(self._reported)
         hits = self._hits.rate(draws)
         return Figures(
-            self._loop.done, self._loop.total, rate, p50, p99, _quantiles(self._seen), hits if hits.judged else None
+            self._loop.done, self._loop.total, rate, p50, p99, _quantiles(self._seen), hits if hits.counted else None
         )
 
 

@@ -23,13 +23,13 @@ SECONDS: Final = 20.0  # maximum wait for an answer
 GENERATED: Final = "generated"
 
 
-def find(named: str | None, kept: Path, say: Callable[[str], None]) -> DataSet:
-    """Return the data to use. If a download fails, a small generated data set is used, and `say` reports it.
+def find(named: str | None, downloads: Path, report: Callable[[str], None]) -> DataSet:
+    """Return the data to use. If a download fails, a small generated data set is used, and `report` receives a line about it.
 
     Args:
         named: A folder, `generated`, or None to look for the data.
-        kept: Folder for a download.
-        say: Receives lines for people.
+        downloads: Folder for a download.
+        report: Receives lines for people.
 
     Raises:
         DataError: The named folder is not in a known form.
@@ -38,31 +38,31 @@ def find(named: str | None, kept: Path, say: Callable[[str], None]) -> DataSet:
         return generate()
     if named:
         return read(Path(named))
-    for folder in places(kept):
+    for folder in candidates(downloads):
         if (folder / "ratings.csv").is_file():
             return read(folder)
-    say(f"{NAME} not found; downloading {ORIGINAL}")
+    report(f"{NAME} not found; downloading {ORIGINAL}")
     try:
-        return read(download(kept))
+        return read(download(downloads))
     except DownloadError as error:
-        say(f"{error}: continuing with a small generated data set; use DATA=folder to run on your own data")
+        report(f"{error}: continuing with a small generated data set; use DATA=folder to run on your own data")
         return generate()
 
 
-def places(kept: Path) -> Iterator[Path]:
-    """Yield the places where the data set may be; the first match is used. FRESHET_DATA is a folder of data sets."""
+def candidates(downloads: Path) -> Iterator[Path]:
+    """Yield the folders where the data set may be; the first match is used. FRESHET_DATA is a folder of data sets."""
     if below := os.environ.get("FRESHET_DATA"):
         yield Path(below) / NAME
     yield Path(__file__).resolve().parents[3] / "shared" / "data" / NAME  # next to the checkout
-    yield kept / NAME
+    yield downloads / NAME
 
 
-def download(kept: Path, address: str = ORIGINAL) -> Path:
-    """Download the public original and unpack it below `kept` -> its folder. Raises DownloadError.
+def download(downloads: Path, address: str = ORIGINAL) -> Path:
+    """Download the public original and unpack it below `downloads` -> its folder. Raises DownloadError.
 
     The original is a development data set without a published checksum. Instead, its reader checks every line.
     """
-    folder = kept / NAME
+    folder = downloads / NAME
     try:
         with urllib.request.urlopen(address, timeout=SECONDS) as answer:  # noqa: S310 - a fixed https address
             content = answer.read(LIMIT + 1)
@@ -73,7 +73,7 @@ def download(kept: Path, address: str = ORIGINAL) -> Path:
             missing = [name for name in FILES[:2] if name not in found]
             if missing:
                 raise DownloadError(f"{address} has no {' and no '.join(missing)}")
-            partial = kept / f".{NAME}-{os.getpid()}"
+            partial = downloads / f".{NAME}-{os.getpid()}"
             partial.mkdir(parents=True, exist_ok=True)
             for name in FILES:
                 if name in found:

@@ -18,10 +18,10 @@ from deploy.demo.progress import Board, Figures, Spot, Step
 
 TALL: Final = 34  # lines; on a smaller terminal, completed steps make room for the slate
 FONTS: Final = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # rich would load fonts from another site
-LEAST: Final = 3  # places of the slate that are shown on the smallest terminal
+LEAST: Final = 3  # items of the slate that are shown on the smallest terminal
 WIDTH: Final = 110  # columns of the picture
 BAR: Final = 24
-FRAME: Final = 4  # lines of the slate's panel in addition to its places
+FRAME: Final = 4  # lines of the slate's panel in addition to its items
 
 
 class View:
@@ -89,28 +89,28 @@ def _hits(table: Table, hits: HitRate) -> None:
     most = max(hits.freshet, hits.popularity, 1e-9)
     for name, value, colour in (("hit rate @10", hits.freshet, "green"), ("popularity", hits.popularity, "yellow")):
         bar = Text("█" * max(1, round(BAR * value / most)) if value else "", colour)
-        table.add_row(name, bar, _line(f"{value:.4f} of {hits.judged:,} next items"))
+        table.add_row(name, bar, _line(f"{value:.4f} of {hits.counted:,} next items"))
     over = hits.freshet - hits.popularity
     sure = "green" if hits.low > 0 else "yellow"
     range_ = f"95 %: {hits.low:+.4f} to {hits.high:+.4f}, paired, over users"
     table.add_row("difference", Text(f"{over:+.4f}", sure), _line(range_, "dim"))
 
 
-def _slate(spot: Spot, places: int) -> RenderableType:
+def _slate(spot: Spot, count: int) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     table.add_column(width=2, justify="right", style="dim", no_wrap=True)
     table.add_column(width=5, justify="right", no_wrap=True)
     table.add_column(ratio=1)
-    for place, title in enumerate(spot.now[:places]):
-        table.add_row(str(place + 1), _move(spot.before, title, place), _line(title))
-    said = Text(f"event {spot.number} of {spot.of}: ", style="dim", no_wrap=True, overflow="ellipsis")
-    said.append(spot.said, "not dim bold")
+    for rank, title in enumerate(spot.now[:count]):
+        table.add_row(str(rank + 1), _move(spot.before, title, rank), _line(title))
+    line = Text(f"event {spot.number} of {spot.of}: ", style="dim", no_wrap=True, overflow="ellipsis")
+    line.append(spot.words, "not dim bold")
     if spot.rank >= 0:
-        said.append(f"  was at place {spot.rank + 1}", "not dim green")
+        line.append(f"  was at place {spot.rank + 1}", "not dim green")
     else:
-        said.append("  was not in the slate")
+        line.append("  was not in the slate")
     heading = Text.assemble(" the slate of user ", (spot.user, "bold"), " changes with each event ")
-    return Panel(Group(said, Text(), table), title=heading, title_align="left", border_style="magenta")
+    return Panel(Group(line, Text(), table), title=heading, title_align="left", border_style="magenta")
 
 
 def _move(before: tuple[str, ...], title: str, now: int) -> Text:

@@ -22,7 +22,7 @@ def send_all(feed: Feed, messages: Iterable[Message]) -> int:
     """Send the messages and wait until all are acknowledged -> their number."""
     futures = [feed.send_bulk(message) for message in messages]
     for future in futures:
-        feed.place(future)
+        feed.position(future)
     return len(futures)
 
 
@@ -62,7 +62,7 @@ def warm_up(
             look(0.0)
     ends: dict[str, dict[str, int]] = {}
     for user, future in futures:
-        sent = feed.place(future)
+        sent = feed.position(future)
         ends.setdefault(user, {})[f"{sent.topic}/{sent.partition}"] = sent.offset
     moved = time.monotonic()
     while waiting := [user for user, end in ends.items() if not _covers(newest.get(user), end)]:
@@ -75,4 +75,4 @@ def warm_up(
 
 
 def _covers(slate: Slate | None, end: dict[str, int]) -> bool:
-    return slate is not None and all(slate.applied.get(place, -1) >= offset for place, offset in end.items())
+    return slate is not None and all(slate.applied.get(position, -1) >= offset for position, offset in end.items())

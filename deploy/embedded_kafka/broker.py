@@ -181,11 +181,13 @@ class EmbeddedKafka:
         self._file.unlink(missing_ok=True)
 
     def _write(self, port: int) -> None:
-        properties = _PROPERTIES.format(port=port, data=self.directory / "data", message=MAX_MESSAGE, **self._place())
+        properties = _PROPERTIES.format(
+            port=port, data=self.directory / "data", message=MAX_MESSAGE, **self._node_properties()
+        )
         (self.directory / "server.properties").write_text(properties)
         (self.directory / "log4j2.yaml").write_text(_LOGGING)
 
-    def _place(self) -> dict[str, object]:
+    def _node_properties(self) -> dict[str, object]:
         """Return the node's number, controller port and quorum, and the numbers of copies for topics created there."""
         controller = free_port()
         voters = f"1@127.0.0.1:{controller}"
@@ -229,9 +231,9 @@ class EmbeddedKafka:
         end = time.monotonic() + START_LIMIT
         while time.monotonic() < end:
             if self._child is not None and self._child.poll() is not None:
-                said = _last(self._log.read_bytes())
+                last = _last(self._log.read_bytes())
                 raise BrokerError(
-                    f"the broker died during startup (exit code {self._child.returncode}): {said}; see {self._log}"
+                    f"the broker died during startup (exit code {self._child.returncode}): {last}; see {self._log}"
                 )
             if _answers(port):
                 return

@@ -44,7 +44,7 @@ class Node(EmbeddedKafka):
         super().start()
         return self
 
-    def _place(self) -> dict[str, object]:
+    def _node_properties(self) -> dict[str, object]:
         return {
             "node": self.number,
             "controller": self._ports[self.number - 1].controller,
@@ -137,7 +137,7 @@ class KafkaCluster:
         if any(node.pid for node in self.nodes):
             return  # the running nodes know the ports of the missing ones
         count = len(known[1]) if known is not None else self._count
-        brokers = [self._port + place if self._port else self._draw() for place in range(count)]
+        brokers = [self._port + number if self._port else self._draw() for number in range(count)]
         identity = known[0] if known is not None else cluster_id(uuid.uuid4())
         self._take(identity, [Ports(port, self._draw()) for port in brokers])
         state = {"cluster": identity, "nodes": [node._ports[node.number - 1]._asdict() for node in self.nodes]}

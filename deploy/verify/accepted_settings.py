@@ -1,7 +1,7 @@
 """What a worker accepted, record by record. The settings that decide this may have been changed while the log grew.
 
-A change is given as PLACE=VALUE. VALUE held before PLACE. PLACE belongs to the first record that was judged by the next value:
-its topic/partition/offset, or the time when it was appended. A time holds for every partition for which no offset is given.
+A change is given as PLACE=VALUE. VALUE held before PLACE, which is the topic/partition/offset of the first record for which the
+next value held, or the time when it was appended. A time holds for every partition for which no offset is given.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from deploy.clients.log_reader import Place
+from deploy.clients.log_reader import TopicPartition
 from stream.core import times
 from stream.core.errors import DataError
 
@@ -23,19 +23,19 @@ class Setting(Generic[Value]):
 
     Attributes:
         now: The value since the last change.
-        places: (behaviour, partition) -> (offset, value before it), ascending.
+        offsets: (behaviour, partition) -> (offset, value before it), ascending.
         times: (epoch ms, value before it), ascending, for the other partitions.
     """
 
     now: Value
-    places: dict[tuple[int, int], list[tuple[int, Value]]] = field(default_factory=dict)
+    offsets: dict[tuple[int, int], list[tuple[int, Value]]] = field(default_factory=dict)
     times: list[tuple[int, Value]] = field(default_factory=list)
 
     def at(self, behaviour: int, partition: int, offset: int, append_ms: int) -> Value:
-        """Return the value that held when a worker judged this record."""
-        if not self.places and not self.times:
+        """Return the value that held when a worker read this record."""
+        if not self.offsets and not self.times:
             return self.now
-        changes = self.places.get((behaviour, partition))
+        changes = self.offsets.get((behaviour, partition))
         where = append_ms if changes is None else offset
         return next((value for until, value in changes or self.times if where < until), self.now)
 
@@ -61,7 +61,7 @@ def setting(
     before: Sequence[str],
     parse: Callable[[str], Value],
     topics: Sequence[str],
-    places: Collection[Place],
+    partitions: Collection[TopicPartition],
 ) -> Setting[Value]:
     """Read a setting's changes from the command line.
 
@@ -71,38 +71,38 @@ def setting(
         before: PLACE=VALUE of each earlier value, see above.
         parse: Reads a VALUE; raises ValueError.
         topics: The source topics.
-        places: All partitions of these topics.
+        partitions: All partitions of these topics.
 
     Raises:
         DataError: A change is malformed.
     """
     found: Setting[Value] = Setting(now)
-    for said in before:
-        place, equals, text = said.partition("=")
+    for change in before:
+        position, equals, text = change.partition("=")
         if not equals:
-            raise DataError(f"{option} {said}: expected PLACE=VALUE, such as {topics[0]}/0/1234=VALUE")
+            raise DataError(f"{option} {change}: expected PLACE=VALUE, such as {topics[0]}/0/1234=VALUE")
         try:
             value = parse(text)
         except ValueError as error:
-            raise DataError(f"{option} {said}: {error}") from None
-        topic, _, rest = place.rpartition("/")[0].rpartition("/")
-        offset = place.rpartition("/")[2]
+            raise DataError(f"{option} {change}: {error}") from None
+        topic, _, rest = position.rpartition("/")[0].rpartition("/")
+        offset = position.rpartition("/")[2]
         if topic and f"{rest}{offset}".isascii() and rest.isdecimal() and offset.isdecimal():
-            if (topic, int(rest)) not in places:
-                raise DataError(f"{option} {said}: not a partition of a source topic")
-            found.places.setdefault((topics.index(topic), int(rest)), []).append((int(offset), value))
+            if (topic, int(rest)) not in partitions:
+                raise DataError(f"{option} {change}: not a partition of a source topic")
+            found.offsets.setdefault((topics.index(topic), int(rest)), []).append((int(offset), value))
         else:
-            found.times.append((_moment(f"{option} {said}", place), value))
-    for changes in (*found.places.values(), found.times):
-        changes.sort(key=lambda change: change[0])
+            found.times.append((_moment(f"{option} {change}", position), value))
+    for changes in (*found.offsets.values(), found.times):
+        changes.sort(key=lambda one: one[0])
     return found
 
 
-def _moment(said: str, text: str) -> int:
+def _moment(option: str, text: str) -> int:
     """Return a time as epoch ms.
 
     Args:
-        said: The whole option, for error messages.
+        option: The whole option, for error messages.
         text: The time.
 
     Raises:
@@ -111,4 +111,4 @@ def _moment(said: str, text: str) -> int:
     try:
         return times.moment(text, "expected topic/partition/offset, or a time (ISO 8601 or epoch ms), before the =")
     except ValueError as error:
-        raise DataError(f"{said}: {error}") from None
+        raise DataError(f"{option}: {error}") from None

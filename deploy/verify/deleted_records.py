@@ -1,7 +1,7 @@
 """Decides whether deleted source records had been read.
 
 Records before the log's first offset are proven lost if nothing that the worker wrote reaches them, if later records are
-finished, and if a producer's ledger has sends there. The ledger is needed because the log alone does not show whether its
+finished, and if a producer log has sends there. The producer log is needed because the log alone does not show whether its
 deleted offsets were records, or markers of transactions and aborted records.
 """
 
@@ -14,7 +14,8 @@ from deploy.verify.dead_letters import DeadLetters
 from deploy.verify.producer_log import ProducerLog
 from deploy.verify.report import Report, Violation
 from deploy.verify.slates import Slates
-from deploy.verify.source_index import ABSENT, SourceIndex, SourcePartition
+from deploy.verify.source_index import SourceIndex
+from deploy.verify.source_partition import ABSENT, SourcePartition
 from stream.core.state import MAX_RECENT
 
 
@@ -50,14 +51,14 @@ def deleted_unread(topic: int, source: SourcePartition, committed: int, due: int
     count = begin - reached
     sent = read.producer_log.acked(source.topic, reached, begin) if read.producer_log is not None else 0
     doubt = _doubt(topic, source, due, count, sent, read)
-    said = f"records {reached} to {begin - 1} were deleted, and no state and no dead letter accounts for any of them"
-    place = source.topic, source.partition, reached
+    what = f"records {reached} to {begin - 1} were deleted, and no state and no dead letter accounts for any of them"
+    position = source.topic, source.partition, reached
     if doubt:
-        report.note(Violation("deleted", f"{said}; {doubt}", "", -1, *place))
+        report.note(Violation("deleted", f"{what}; {doubt}", "", -1, *position))
         return 0
     report.lost += sent
-    message = f"{said}: the ledger has {sent} sends there, which were never read"
-    report.add(Violation("lost", message, "", -1, *place))
+    message = f"{what}: the ledger has {sent} sends there, which were never read"
+    report.add(Violation("lost", message, "", -1, *position))
     return sent
 
 

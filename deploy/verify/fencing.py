@@ -37,7 +37,7 @@ class Wrong(NamedTuple):
 
 
 class Fencing:
-    """Judges the writers of one changelog partition, which is read in order. keys: The form of the users' keys."""
+    """Checks the writers of one changelog partition, which is read in order. keys: The form of the users' keys."""
 
     def __init__(self, keys: Keys = TEXT) -> None:
         self._keys = keys
@@ -49,13 +49,13 @@ class Fencing:
 
         Raises TopologyError if a claim that holds names another form of the users' keys: the settings are not the workers'.
         """
-        said = epoch(record)
+        named = epoch(record)
         value = _parsed(record.value or b"")
         if value is None:
             return Wrong("claim", "it is not JSON of the form {epoch, worker, time, topics, partitions, key}")
         claimed, worker = value["epoch"], value["worker"]
-        if said != claimed:
-            return Wrong("forged-claim", f"it names epoch {_short(claimed)}, but its header names {said}")
+        if named != claimed:
+            return Wrong("forged-claim", f"it names epoch {_short(claimed)}, but its header names {named}")
         if not _WORKER.fullmatch(worker):
             return Wrong("forged-claim", f"it names worker {worker[:40]!r}, expected 32 hex digits")
         if claimed > self._limit():
@@ -78,7 +78,7 @@ class Fencing:
             )
 
     def check(self, record: Record) -> str:
-        """Judge a state record by its key and epoch.
+        """Check a state record by its key and epoch.
 
         Returns:
             NOBODYS if no user has its key; its epoch then proves nothing. FENCED if its epoch is over. FORGED if its epoch is

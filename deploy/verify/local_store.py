@@ -14,8 +14,9 @@ from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import CLAIM
 from deploy.verify.report import Report, Violation
 from deploy.verify.source_index import SourceIndex
+from deploy.verify.users import User
 from stream.core.errors import DataError, StateError
-from stream.core.state import decode
+from stream.core.state import Interest, decode
 
 OFFSET_KEY = b"__faust\0offset__"
 """The key under which Faust keeps the offset of the last changelog record that the folder holds."""
@@ -60,12 +61,12 @@ class LocalStore:
         A later one is right if the broker did not report how far a write reached: the next start reads it again.
         """
 
-        def blame(message: str, key: bytes, seq: int = -1) -> None:
+        def add(message: str, key: bytes, seq: int = -1) -> None:
             name = source_index.keys.name(key)
             report.add(Violation("store", f"{self.path}: {message}", name, seq, topic, self.partition, self.offset))
 
         if self.offset >= changelog.end:
-            blame(f"the folder goes up to changelog offset {self.offset}, but the log ends at {changelog.end}", b"")
+            add(f"the folder goes up to changelog offset {self.offset}, but the log ends at {changelog.end}", b"")
         database = self._open()
         missing = dict(self._heads)
         try:
@@ -76,31 +77,40 @@ class LocalStore:
                 head = missing.pop(key, b"")
                 if head == blake2b(value, digest_size=8).digest():
                     continue
-                number = source_index.find(key)
                 try:
                     state = decode(value)
                 except StateError as error:
-                    blame(str(error), key)
+                    add(str(error), key)
                     continue
-                rows = [] if number is None else changelog.rows(source_index.users[number], state.seq)
-                known = any(changelog.chain(r) == state.chain and changelog.has_applied(r, state.applied) for r in rows)
-                if known and changelog.offset(rows[0]) > self.offset:
-                    report.stored_ahead += 1
-                elif changelog.gone and not head:
-                    report.unverifiable += 1
-                elif known:
-                    blame("its state is older than the changelog's last one up to there", key, state.seq)
-                else:
-                    blame("it has a state that the changelog does not have", key, state.seq)
+                if wrong := self._wrong(source_index.find(key), state, bool(head), changelog, report):
+                    add(wrong, key, state.seq)
             # At a damaged block an iterator ends early. Only `get` raises the reason.
             for key in missing:
                 if database.get(key) is not None:
                     raise DataError("its index does not find a state that is in it")
-                blame("it lacks a state of the changelog", key)
+                add("it lacks a state of the changelog", key)
         except Exception as error:
             raise DataError(f"{self.path} cannot be read: {error}") from None
         finally:
             database.close()
+
+    def _wrong(self, user: User | None, state: Interest, headed: bool, changelog: Changelog, report: Report) -> str:
+        """Return what is wrong with a state that is not its user's last one up to `offset`; "" if nothing is.
+
+        headed: Whether the changelog has a state of the user up to `offset`.
+        """
+        rows = changelog.rows
+        found = [] if user is None else rows.find(user, state.seq)
+        known = any(rows.chain(row) == state.chain and rows.has_applied(row, state.applied) for row in found)
+        if known and rows.offset(found[0]) > self.offset:
+            report.stored_ahead += 1
+        elif changelog.gone and not headed:
+            report.unverifiable += 1
+        elif known:
+            return "its state is older than the changelog's last one up to there"
+        else:
+            return "it has a state that the changelog does not have"
+        return ""
 
     def _open(self) -> Any:
         import rocksdict

@@ -1,6 +1,6 @@
 """Records that lay on a wrong partition and have no dead letter. Each must have a copy on the right partition, and count once.
 
-The copy is a source record like any other there. A header names the place that it comes from, and it has the same key and value.
+The copy is a source record like any other there. A header names the position of the original, and it has the same key and value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from deploy.verify.report import Report, Violation
-from deploy.verify.source_index import APPLIED, TWICE, SourceIndex, SourcePartition
+from deploy.verify.source_index import SourceIndex
+from deploy.verify.source_partition import APPLIED, TWICE, SourcePartition
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Move:
         digest: Fingerprint of its key and value.
         reason: Why it is not acceptable.
         due: Whether it must be finished.
-        judged: Whether a missing dead letter can be noticed.
+        noticeable: Whether a missing dead letter would be noticed.
     """
 
     topic: str
@@ -29,18 +30,18 @@ class Move:
     digest: bytes
     reason: str
     due: bool
-    judged: bool
+    noticeable: bool
 
 
 class Copy(NamedTuple):
-    """A copy that was applied to a state, as event number `seq` of its user. `told`: It was reported as `double` already."""
+    """A copy that was applied to a state, as event number `seq` of its user. `reported`: As `double`, already."""
 
     user: str
     seq: int
     topic: str
     partition: int
     offset: int
-    told: bool
+    reported: bool
 
 
 @dataclass
@@ -49,10 +50,10 @@ class Moves:
 
     Attributes:
         hidden: Topics of which an open transaction hides a part.
-        copies: Place that a copy's header names -> fingerprints of those copies, over all partitions.
+        copies: Position that a copy's header names -> fingerprints of those copies, over all partitions.
         moves: Misplaced records without a dead letter.
-        several: (place, fingerprint) -> the applied copies, if there is more than one.
-        originals: Place of a misplaced record -> its fingerprint.
+        several: (position, fingerprint) -> the applied copies, if there is more than one.
+        originals: Position of a misplaced record -> its fingerprint.
         seen: The offsets that were read, per source partition.
     """
 
@@ -69,15 +70,17 @@ class Moves:
             self.seen[source.topic, source.partition] = range(source.start, source.end)
         for topic, index in source_index.moved:
             source = source_index.sources[topic]
-            self.originals[_place(source, index)] = bytes(source.digest[16 * index : 16 * index + 16])
-        for place, found in source_index.copies.items():
-            self.copies.setdefault(place, set()).update(found)
-            for digest, places in found.items():
+            self.originals[_position(source, index)] = bytes(source.digest[16 * index : 16 * index + 16])
+        for position, found in source_index.copies.items():
+            self.copies.setdefault(position, set()).update(found)
+            for digest, records in found.items():
                 applied = [
-                    _copy(source_index, *one) for one in places if source_index.sources[one[0]].state[one[1]] == APPLIED
+                    _copy(source_index, *one)
+                    for one in records
+                    if source_index.sources[one[0]].state[one[1]] == APPLIED
                 ]
                 if len(applied) > 1:
-                    self.several[place, digest] = applied
+                    self.several[position, digest] = applied
 
     def add(self, source: SourcePartition, index: int, offset: int, due: int, gone: bool) -> None:
         """Add a misplaced record without a dead letter.
@@ -100,7 +103,7 @@ class Moves:
                 report.forwarded += 1
             elif not move.due or move.topic in self.hidden:
                 report.pending += 1
-            elif ranged or not move.judged:
+            elif ranged or not move.noticeable:
                 report.unverifiable += 1
             else:
                 report.unreported += 1
@@ -114,32 +117,34 @@ class Moves:
         If the original can be read and differs from the copies, the worker did not write their header, and each is a record
         in its own right.
         """
-        for (place, digest), copies in self.several.items():
-            if self._forged(place, digest):
+        for (position, digest), copies in self.several.items():
+            if self._forged(position, digest):
                 continue
             first = copies[0]
             for copy in copies[1:]:
-                if copy.told:
+                if copy.reported:
                     continue
                 report.double += 1
-                message = f"a copy of {place}, which was applied before: {first.topic}/{first.partition}/{first.offset}"
+                message = (
+                    f"a copy of {position}, which was applied before: {first.topic}/{first.partition}/{first.offset}"
+                )
                 message += f", seq {first.seq}, is a copy of it as well"
                 report.add(Violation("double", message, copy.user, copy.seq, *copy[2:5]))
 
-    def _forged(self, place: str, digest: bytes) -> bool:
-        topic, partition, offset = place.rsplit("/", 2)
+    def _forged(self, position: str, digest: bytes) -> bool:
+        topic, partition, offset = position.rsplit("/", 2)
         seen = self.seen.get((topic, int(partition)))
         if seen is None or int(offset) >= seen.stop:
-            return True  # there is no such place
-        return int(offset) in seen and self.originals.get(place) != digest
+            return True  # there is no such position
+        return int(offset) in seen and self.originals.get(position) != digest
 
 
-def _place(source: SourcePartition, index: int) -> str:
+def _position(source: SourcePartition, index: int) -> str:
     return f"{source.topic}/{source.partition}/{source.start + index}"
 
 
 def _copy(source_index: SourceIndex, topic: int, index: int) -> Copy:
     source = source_index.sources[topic]
     user = source_index.users[source.user[index]].name
-    told = bool(source.flags[index] & TWICE)
-    return Copy(user, source.seq[index], source.topic, source.partition, source.start + index, told)
+    reported = bool(source.flags[index] & TWICE)
+    return Copy(user, source.seq[index], source.topic, source.partition, source.start + index, reported)

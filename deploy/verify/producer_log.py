@@ -1,6 +1,6 @@
-"""Checks the producer's ledger, which notes every send, against what the source topics hold.
+"""Checks the producer log, which notes every send, against what the source topics hold.
 
-The ledger has one JSON object per line: {"id": chosen by the sender, "topic", "partition"?, "offset"?, "key": the user,
+The producer log has one JSON object per line: {"id": chosen by the sender, "topic", "partition"?, "offset"?, "key": the user,
 "sha256": of the value, in hex, "status": "acked" | "failed" | "indeterminate"}. An acked send must lie where the broker placed
 it; if the line does not say where, it may lie anywhere in its partition. The other sends are looked up by the record header
 `send-id`, or else by key and sha256.
@@ -20,6 +20,7 @@ from deploy.clients.schema import parse
 from deploy.verify.keys import TEXT, Keys
 from deploy.verify.report import Report, Violation
 from deploy.verify.source_index import SourceIndex
+from deploy.verify.source_partition import ABSENT
 from stream.core.errors import DataError
 
 SEND_ID = "send-id"
@@ -30,7 +31,7 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class Send(NamedTuple):
-    """One line of the ledger.
+    """One line of the producer log.
 
     Attributes:
         id: Chosen by the sender.
@@ -55,7 +56,7 @@ class Send(NamedTuple):
 
 
 class ProducerLog:
-    """The part of a ledger file that belongs to one partition. Lines with a place are read again when judged, never kept."""
+    """The part of the file that belongs to one partition. Lines with an offset are read again for the check, never stored."""
 
     def __init__(self, file: Path, topics: tuple[str, ...], partition: int, partitions: int, keys: Keys = TEXT) -> None:
         self._file = file
@@ -63,7 +64,7 @@ class ProducerLog:
         self._keys = keys
         self._partition = partition
         self._partitions = partitions
-        self._wanted: dict[bytes, list[tuple[str, int]]] = {}  # digest -> places where it was found
+        self._wanted: dict[bytes, list[tuple[str, int]]] = {}  # digest -> (topic, offset) where it was found
         self._wanted_ids: dict[str, list[tuple[str, int]]] = {}
         for send in self._lines():
             if not send.placed:
@@ -71,7 +72,7 @@ class ProducerLog:
                 self._wanted_ids[send.id] = []
 
     def see(self, topic: str, record: Record, hashed: bytes) -> None:
-        """Note a source record if a send without a place may be it. hashed: The sha256 of its value."""
+        """Note a source record if a send without an offset may be it. hashed: The sha256 of its value."""
         if not self._wanted:
             return
         found = self._wanted.get(_digest(topic, record.key, hashed))
@@ -80,9 +81,9 @@ class ProducerLog:
         for name, value in record.headers:
             if (
                 name == SEND_ID
-                and (places := self._wanted_ids.get((value or b"").decode("utf-8", "replace"))) is not None
+                and (found := self._wanted_ids.get((value or b"").decode("utf-8", "replace"))) is not None
             ):
-                places.append((topic, record.offset))
+                found.append((topic, record.offset))
 
     def acked(self, topic: str, start: int, end: int) -> int:
         """Return how many offsets from `start` to `end` (exclusive) hold an acknowledged send: they were records."""
@@ -92,7 +93,7 @@ class ProducerLog:
 
     def check(self, source_index: SourceIndex, ends: dict[tuple[str, int], int], report: Report) -> None:
         """Count every send, and report those that were acked but are not there. ends: The current ends of the topics."""
-        candidates = {place for places in self._wanted.values() for place in places}
+        candidates = {one for found in self._wanted.values() for one in found}
         taken = set()
         for send in self._lines():
             if send.placed:
@@ -103,12 +104,12 @@ class ProducerLog:
         for send in self._lines():
             if send.placed:
                 continue
-            place = self._find(send, taken)
-            if place:
-                taken.add(place)
+            found = self._find(send, taken)
+            if found:
+                taken.add(found)
             if send.status == ACKED:
                 report.acked += 1
-                if not place:
+                if not found:
                     narrowed = any(source.narrowed or source.first for source in source_index.sources)
                     if narrowed:
                         report.unverifiable += 1
@@ -116,10 +117,10 @@ class ProducerLog:
                         self._blame(send, "it was acked, but is nowhere in the topic", report)
             elif send.status == FAILED:
                 report.failed += 1
-                report.failed_found += place is not None
+                report.failed_found += found is not None
             else:
                 report.indeterminate += 1
-                report.indeterminate_found += place is not None
+                report.indeterminate_found += found is not None
 
     def _check(self, send: Send, source_index: SourceIndex, ends: dict[tuple[str, int], int], report: Report) -> None:
         source = source_index.sources[source_index.topic_index(send.topic)]
@@ -130,14 +131,14 @@ class ProducerLog:
             report.unverifiable += 1
         elif not 0 <= index < len(source.state):
             return  # it came while the check ran, or lies before what is read
-        elif source.state[index] == 0:
+        elif source.state[index] == ABSENT:
             self._blame(send, "it was acked, but there is no record at this offset", report)
         elif source.sent[8 * index : 8 * index + 8] != send.sha256[:8]:
             self._blame(send, "it was acked, but the record at this offset has another value", report)
 
     def _find(self, send: Send, taken: set[tuple[str, int]]) -> tuple[str, int] | None:
-        places = self._wanted_ids.get(send.id) or self._wanted[_digest(send.topic, send.key, send.sha256)]
-        return next((place for place in places if place not in taken), None)
+        found = self._wanted_ids.get(send.id) or self._wanted[_digest(send.topic, send.key, send.sha256)]
+        return next((one for one in found if one not in taken), None)
 
     def _blame(self, send: Send, message: str, report: Report) -> None:
         user = self._keys.name(send.key)
@@ -181,7 +182,7 @@ def _read(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 class Form:
-    """Checks and reads the lines of a ledger, field by field. keys: The form of the users' keys."""
+    """Checks and reads the lines of the file, field by field. keys: The form of the users' keys."""
 
     def __init__(self, file: Path, topics: tuple[str, ...], partitions: int, keys: Keys = TEXT) -> None:
         self._keys = keys
@@ -193,16 +194,16 @@ class Form:
         """Read one line. Raises DataError if it is malformed."""
 
         def field(name: str, fits: Callable[[Any], bool], expected: str) -> Any:
-            value = said.get(name)
+            value = fields.get(name)
             if not fits(value):
                 raise self._refused(number, name, value, expected)
             return value
 
         try:
-            said = parse(line)
+            fields = parse(line)
         except ValueError:
-            said = None
-        if not isinstance(said, dict):
+            fields = None
+        if not isinstance(fields, dict):
             raise self._refused(number, "", line.decode("utf-8", "replace").strip(), "one JSON object")
         name = field("id", lambda v: type(v) in (str, int), "text or a whole number")
         topic = field("topic", lambda v: v in self._topics, f"one of {', '.join(self._topics)}")

@@ -1,21 +1,21 @@
-"""Checks that the requested range held something to judge. A typo in a date or an offset must not look like a promise kept."""
+"""Checks that the requested range held something to check. A typo in a date or an offset must not look like a promise kept."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 
-from deploy.clients.log_reader import Log, Place, Span
+from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.verify.report import Report, Violation
 from deploy.verify.scope import Scope
 from stream.core.times import date
 
 
-def tell(log: Log, scope: Scope, spans: Mapping[Place, Span], report: Report) -> None:
+def note(log: Log, scope: Scope, spans: Mapping[TopicPartition, Span], report: Report) -> None:
     """Note in the report if the range lies outside the log, or holds no source record.
 
-    The range is `outside` if a start is beyond its partition's end. It is also `outside` if nothing was judged, and the range
-    begins in the future, or ends before records that are there. It is `quiet` if nothing was judged, and the range ends after
+    The range is `outside` if a start is beyond its partition's end. It is also `outside` if nothing was checked, and the range
+    begins in the future, or ends before records that are there. It is `quiet` if nothing was checked, and the range ends after
     the newest record, so nothing has come since.
 
     Args:
@@ -24,14 +24,14 @@ def tell(log: Log, scope: Scope, spans: Mapping[Place, Span], report: Report) ->
         spans: The offsets of the sources.
         report: Where to note it.
     """
-    for place, start in scope.starts.items():
-        if start > spans[place].end:
-            end = spans[place].end
-            said = (
+    for tp, start in scope.starts.items():
+        if start > spans[tp].end:
+            end = spans[tp].end
+            message = (
                 f"--from-offset: found {start}, expected at most {end}, where the log ends: there is nothing to judge"
             )
             report.outside = True
-            report.note(Violation("outside", said, topic=place[0], partition=place[1], offset=start))
+            report.note(Violation("outside", message, topic=tp[0], partition=tp[1], offset=start))
     ranged = scope.ranged or scope.until is not None
     if report.input or report.outside or not ranged:
         return
@@ -43,14 +43,14 @@ def tell(log: Log, scope: Scope, spans: Mapping[Place, Span], report: Report) ->
         report.note(Violation("quiet", "no event came in this range; all events came before it"))
 
 
-def _outside(log: Log, scope: Scope, spans: Mapping[Place, Span]) -> str:
-    """Return why nothing could be judged; "" if no event has come since the range began."""
+def _outside(log: Log, scope: Scope, spans: Mapping[TopicPartition, Span]) -> str:
+    """Return why nothing could be checked; "" if no event has come since the range began."""
     if scope.since is not None and scope.since > time.time() * 1000:
         return f"--since: found {date(scope.since)}, expected a time in the past: nothing can have come since then"
     if scope.until is None:
         return ""
     ends = log.at(dict.fromkeys(spans, scope.until))
-    if all(ends[place] >= span.end for place, span in spans.items() if span.end > span.start):
+    if all(ends[tp] >= span.end for tp, span in spans.items() if span.end > span.start):
         return ""
     return (
         f"--until: no event came in the range that ends at {date(scope.until)}, but events came later: give a range that "

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-KEPT = 100
-"""Violations kept in full; the others are counted only."""
+MOST_LISTED = 100
+"""Violations listed in full; the others are counted only."""
 
 Kind = Literal[
     "applied", "chain", "claim", "commit", "dead-letter", "double", "foreign", "forged-claim", "fork", "gap",
@@ -50,7 +50,7 @@ class Report:
     """The counts of one check.
 
     Attributes:
-        input: Source records that were judged.
+        input: Source records that were checked.
         accepted: Acceptable ones among them.
         applied: Records that are in a state.
         duplicates: Records whose `id` was used before.
@@ -75,7 +75,7 @@ class Report:
         slates: Slates that were read.
         replays: Slates flagged as replays.
         repeated: Records written twice by a client's retry, which is harmless.
-        acked, failed, indeterminate: Sends of the ledger, by status.
+        acked, failed, indeterminate: Sends of the producer log, by status.
         failed_found, indeterminate_found: Those of them that are in the topic.
         stored: Values in workers' RocksDB.
         stored_ahead: Those of them that are later than the offset that their folder names.
@@ -87,8 +87,8 @@ class Report:
         quiet: The range holds no source record, and there is no later one.
         seconds: Duration of the check.
         kinds: Number of violations of each kind.
-        violations: The first violations, KEPT at most.
-        notes: Findings that break no promise, KEPT at most.
+        violations: The first violations, MOST_LISTED at most.
+        notes: Findings that break no promise, MOST_LISTED at most.
     """
 
     input: int = 0
@@ -135,12 +135,12 @@ class Report:
 
     def add(self, violation: Violation) -> None:
         self.kinds[violation.kind] += 1
-        if len(self.violations) < KEPT:
+        if len(self.violations) < MOST_LISTED:
             self.violations.append(violation)
 
     def note(self, found: Violation) -> None:
-        """Keep a finding that breaks no promise, but should be shown."""
-        if len(self.notes) < KEPT:
+        """List a finding that breaks no promise, but should be shown."""
+        if len(self.notes) < MOST_LISTED:
             self.notes.append(found)
 
     @property

@@ -1,4 +1,4 @@
-"""What a check judges, and which offsets that covers."""
+"""What a check covers, and which offsets that covers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.clients.envelopes import ENVELOPES
-from deploy.clients.log_reader import Log, Place, Span
+from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.verify.accepted_settings import Accepts, setting
 from stream.core import times
 from stream.core.errors import DataError, SettingsError
@@ -16,25 +16,25 @@ from stream.settings import Settings
 from stream.settings.settings import MOST_RATING
 
 RUN_IN = 20_000
-"""How many records are read before the first one that is judged, per topic-partition.
+"""How many records are read before the first one to check, per topic-partition.
 
-A state that folded some events from before the range and some in it can then be judged like any other. This is more than a
+A state that folded some events from before the range and some in it can then be checked like any other. This is more than a
 micro-batch and all events held behind comments."""
 
 MARGIN_MS = 600_000
-"""How long before the oldest judged record the reading of slates and letters begins. Clocks differ."""
+"""How long before the oldest record to check the reading of slates and dead letters begins. Clocks differ."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What to judge, and by what.
+    """What to check, and by what.
 
     Attributes:
         wait: Seconds within which the group must have committed what is there now.
-        since: Judge records appended at or after this time (epoch ms).
-        until: Judge records appended before this time (epoch ms).
-        starts: The first offset to judge, of the partitions for which one is given.
-        ledger: The producer's ledger.
+        since: Check records appended at or after this time (epoch ms).
+        until: Check records appended before this time (epoch ms).
+        starts: The first offset to check, of the partitions for which one is given.
+        producer_log: File in which a producer records its sends.
         data_dirs: Data folders of stopped workers.
         bundle: A bundle's folder, or a folder of bundles with CURRENT. Its models compute states again.
         users: Number of users whose states are computed again; 0: all users.
@@ -48,8 +48,8 @@ class Scope:
     wait: float = 0.0
     since: int | None = None
     until: int | None = None
-    starts: dict[Place, int] = field(default_factory=dict)
-    ledger: Path | None = None
+    starts: dict[TopicPartition, int] = field(default_factory=dict)
+    producer_log: Path | None = None
     data_dirs: tuple[Path, ...] = ()
     bundle: Path | None = None
     users: int = 20
@@ -64,13 +64,13 @@ class Scope:
         return self.since is not None or bool(self.starts)
 
     def accepts(
-        self, settings: Settings, places: Collection[Place], bundled: tuple[float, float] | None = None
+        self, settings: Settings, partitions: Collection[TopicPartition], bundled: tuple[float, float] | None = None
     ) -> Accepts:
         """Return the settings by which the workers accepted each record.
 
         Args:
             settings: Settings of the deployment.
-            places: All source partitions.
+            partitions: All source partitions.
             bundled: The bundle's rating scale. It holds unless another one is set.
 
         Raises:
@@ -89,51 +89,53 @@ class Scope:
                 )
             scale = bundled
         return Accepts(
-            setting("--rating-scale-before", scale, self.rating_scale_before, _scale, topics, places),
-            setting("--min-time-before", oldest, self.min_time_before, times.parse, topics, places),
-            setting("--envelope-before", settings.envelope, self.envelope_before, _envelope, topics, places),
+            setting("--rating-scale-before", scale, self.rating_scale_before, _scale, topics, partitions),
+            setting("--min-time-before", oldest, self.min_time_before, times.parse, topics, partitions),
+            setting("--envelope-before", settings.envelope, self.envelope_before, _envelope, topics, partitions),
         )
 
-    def due(self, log: Log, spans: dict[Place, Span]) -> dict[Place, tuple[int, int]]:
-        """Return (from, to) of the source records to judge, within `spans`.
+    def due(self, log: Log, spans: dict[TopicPartition, Span]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return (from, to) of the source records to check, within `spans`.
 
         Raises DataError if a start does not name a source partition.
         """
-        for place in self.starts:
-            if place not in spans:
-                raise DataError(f"--from-offset {place[0]}/{place[1]}: not a partition of a source topic")
+        for tp in self.starts:
+            if tp not in spans:
+                raise DataError(f"--from-offset {tp[0]}/{tp[1]}: not a partition of a source topic")
         since = log.at(dict.fromkeys(spans, self.since)) if self.since is not None else {}
         until = log.at(dict.fromkeys(spans, self.until)) if self.until is not None else {}
         found = {}
-        for place, span in spans.items():
-            begin = max(span.start, self.starts.get(place, since.get(place, span.start)))
-            end = min(span.end, until.get(place, span.end))
-            found[place] = min(begin, span.end), max(end, min(begin, span.end))
+        for tp, span in spans.items():
+            begin = max(span.start, self.starts.get(tp, since.get(tp, span.start)))
+            end = min(span.end, until.get(tp, span.end))
+            found[tp] = min(begin, span.end), max(end, min(begin, span.end))
         return found
 
-    def view(self, due: dict[Place, tuple[int, int]], spans: dict[Place, Span]) -> dict[Place, Span]:
-        """Return what to read of the sources: from a little before the first record to judge, to the end."""
-        return {place: Span(max(span.start, due[place][0] - RUN_IN), span.end) for place, span in spans.items()}
+    def view(
+        self, due: dict[TopicPartition, tuple[int, int]], spans: dict[TopicPartition, Span]
+    ) -> dict[TopicPartition, Span]:
+        """Return what to read of the sources: from a little before the first record to check, to the end."""
+        return {tp: Span(max(span.start, due[tp][0] - RUN_IN), span.end) for tp, span in spans.items()}
 
 
-def _oldest(said: str) -> int:
+def _oldest(text: str) -> int:
     try:
-        return times.parse(said)
+        return times.parse(text)
     except ValueError as error:
-        raise DataError(f"--min-time {said}: {error}") from None
+        raise DataError(f"--min-time {text}: {error}") from None
 
 
-def _envelope(said: str) -> str:
+def _envelope(text: str) -> str:
     """Read a value of `envelope`. Raises ValueError."""
-    if said not in ENVELOPES:
+    if text not in ENVELOPES:
         raise ValueError(f"expected one of {', '.join(ENVELOPES)}")
-    return said
+    return text
 
 
-def _scale(said: str) -> tuple[float, float]:
+def _scale(text: str) -> tuple[float, float]:
     """Read LOW,HIGH or LOW HIGH. Raises ValueError."""
     try:
-        low, high = map(float, said.replace(",", " ").split())
+        low, high = map(float, text.replace(",", " ").split())
     except ValueError:
         low = high = 0.0
     if not -MOST_RATING <= low < high <= MOST_RATING:

@@ -10,13 +10,15 @@ from typing import Any
 
 import jsonschema_rs
 
-from deploy.clients.log_reader import Log, Place, Record, Span
+from deploy.clients.log_reader import Log, Record, Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
-from deploy.verify.report import Kind, Report, Violation
-from deploy.verify.source_index import APPLIED, NAMED, NONE, SourceIndex, User
+from deploy.verify.report import Report, Violation
+from deploy.verify.source_index import SourceIndex
+from deploy.verify.source_partition import APPLIED, NAMED, NONE
+from deploy.verify.users import User
 
 ANYONE = b"*"
 POPULAR = {
@@ -59,7 +61,7 @@ class Slates:
         self.hidden = False  # more slates lie behind an open transaction of another producer
         self.gone = False  # slates may have been compacted away or deleted
 
-    def read(self, log: Log, spans: dict[Place, Span]) -> None:
+    def read(self, log: Log, spans: dict[TopicPartition, Span]) -> None:
         """Read and check this partition's slates within its span."""
         expected, end = spans[self._topic, self._source_index.partition]
         self.gone = expected > 0 and not any(source.narrowed for source in self._source_index.sources)
@@ -97,8 +99,8 @@ class Slates:
             self._blame("slate", wrong, record, slate)
         if slate["strategy"] != "interest":
             self._blame("slate", f"strategy {slate['strategy'][:40]!r}, expected 'interest' for a user", record, slate)
-        number = self._source_index.find(key)
-        if number is None:
+        user = self._source_index.find(key)
+        if user is None:
             if murmur2(key) % self._partitions != record.partition:
                 self._blame("slate", "it is on a partition that is not its user's", record, slate)
             elif self._changelog.gone or self._changelog.hidden:
@@ -106,15 +108,14 @@ class Slates:
             else:
                 self._blame("slate-state", "its user has no state", record, slate)
             return
-        user = self._source_index.users[number]
         digest = blake2b(value, digest_size=16).digest()
         if digest == user.slate:
             self._report.repeated += 1
             return
         user.slate = digest
-        row = self._row(number, user, slate, record)
+        row = self._row(user, slate, record)
         if row != NONE:
-            self._check_events(number, user, slate, row, record)
+            self._check_events(user, slate, row, record)
         if slate["replay"]:
             self._report.replays += 1
             user.flagged = max(user.flagged, slate["seq"])
@@ -129,26 +130,26 @@ class Slates:
         elif any(slate[name] != value for name, value in POPULAR.items()) or not _POPULAR.fullmatch(slate["slate"]):
             self._blame("slate", "it does not have the form of a slate for anyone unknown", record, slate)
         elif not self._written(record):
-            said = "an epoch that nobody claimed" if epoch(record) is not None else "no writer, but those before it do"
-            self._blame("slate", f"a slate for anyone unknown that no worker wrote: it names {said}", record, slate)
+            what = "an epoch that nobody claimed" if epoch(record) is not None else "no writer, but those before it do"
+            self._blame("slate", f"a slate for anyone unknown that no worker wrote: it names {what}", record, slate)
 
     def _written(self, record: Record) -> bool:
-        said = epoch(record)
-        if said is None:
+        named = epoch(record)
+        if named is None:
             return not self._stamped
         self._stamped = True
-        return self._changelog.claimed(said)
+        return self._changelog.claimed(named)
 
-    def _row(self, number: int, user: User, slate: dict[str, Any], record: Record) -> int:
+    def _row(self, user: User, slate: dict[str, Any], record: Record) -> int:
         """Return the row of the durable state that the slate shows. If there is none, report it and return NONE."""
-        rows = self._changelog.rows(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
+        rows = self._changelog.rows.find(user, int(slate["seq"])) if 0 <= slate["seq"] < 1 << 40 else []
         if not rows:
             if self._changelog.gone or self._changelog.hidden:
                 self._report.unverifiable += 1
             else:
                 self._blame("slate-state", "it shows a state that is not in the changelog", record, slate)
             return NONE
-        if slate["chain"] != self._changelog.chain(rows[0]).hex():
+        if slate["chain"] != self._changelog.rows.chain(rows[0]).hex():
             self._blame("slate-chain", "its chain is not that of the state with this seq", record, slate)
             return NONE
         applied = [
@@ -157,7 +158,7 @@ class Slates:
         others = len(slate["applied"]) - sum(
             f"{t}/{self._source_index.partition}" in slate["applied"] for t in self._source_index.topics
         )
-        fitting = [row for row in rows if self._changelog.has_applied(row, applied)]
+        fitting = [row for row in rows if self._changelog.rows.has_applied(row, applied)]
         if fitting and not others:
             return fitting[-1] if slate["events"] else fitting[0]
         if not fitting and (self._changelog.gone or self._changelog.hidden):
@@ -171,8 +172,8 @@ class Slates:
             )
         return rows[-1]
 
-    def _check_events(self, number: int, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
-        before = self._changelog.before(row)
+    def _check_events(self, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
+        before = self._changelog.rows.before(row)
         events = slate["events"]
         if slate["replay"] and events and row == user.oldest and not before and not self._changelog.gone:
             self._blame("slate-events", "it is flagged as a replay, but shows its user's first state", record, slate)
@@ -188,35 +189,34 @@ class Slates:
                 slate,
             )
         for topic, partition, offset in events:
-            behaviour = self._source_index.topic_index(topic)
-            source = self._source_index.sources[behaviour]
-            index = int(offset) - source.start
-            if behaviour != NONE and partition == self._source_index.partition and index < 0:
-                self._report.unverifiable += not source.narrowed
-                continue
-            if (
-                behaviour == NONE
-                or partition != self._source_index.partition
-                or index >= len(source.state)
-                or source.state[index] != APPLIED
-                or source.user[index] != number
-                or not before < source.seq[index] <= slate["seq"]
-            ):
-                self._blame(
-                    "slate-events",
-                    f"it names {topic}/{partition}/{offset}, which was not applied to its state",
-                    record,
-                    slate,
-                )
-            elif source.flags[index] & NAMED:
-                self._blame(
-                    "slate-events",
-                    f"it names {topic}/{partition}/{offset} as new, but that was named before",
-                    record,
-                    slate,
-                )
-            else:
-                source.flags[index] |= NAMED
+            wrong = self._name(user, topic, partition, int(offset), before, slate["seq"])
+            if wrong:
+                self._blame("slate-events", f"it names {topic}/{partition}/{offset}{wrong}", record, slate)
+
+    def _name(self, user: User, topic: str, partition: int, offset: int, before: int, seq: int) -> str:
+        """Mark an event as named by a slate. Return what is wrong with that; "" if nothing is.
+
+        The event must have been applied after `before` events of its user, and to the state with `seq`.
+        """
+        behaviour = self._source_index.topic_index(topic)
+        source = self._source_index.sources[behaviour]
+        index = offset - source.start
+        if behaviour != NONE and partition == self._source_index.partition and index < 0:
+            self._report.unverifiable += not source.narrowed
+            return ""
+        if (
+            behaviour == NONE
+            or partition != self._source_index.partition
+            or index >= len(source.state)
+            or source.state[index] != APPLIED
+            or source.user[index] != user.number
+            or not before < source.seq[index] <= seq
+        ):
+            return ", which was not applied to its state"
+        if source.flags[index] & NAMED:
+            return " as new, but that was named before"
+        source.flags[index] |= NAMED
+        return ""
 
     def _blame(self, kind: Kind, message: str, record: Record, slate: dict[str, Any] | None = None) -> None:
         name = self._keys.name(record.key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from deploy.clients.log_reader import Log, Place, Span
+from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.verify.report import Report, Violation
 
 
@@ -18,24 +18,24 @@ from deploy.verify.report import Report, Violation
 class Undecided:
     """Notes partitions with an open transaction. `hidden` maps each to the offsets that cannot be read yet."""
 
-    hidden: dict[Place, Span] = field(default_factory=dict)
+    hidden: dict[TopicPartition, Span] = field(default_factory=dict)
 
-    def spans(self, log: Log, topics: Sequence[str]) -> dict[Place, Span]:
+    def spans(self, log: Log, topics: Sequence[str]) -> dict[TopicPartition, Span]:
         """Return `log.spans`, and note each partition whose end hides records that were there before."""
         tops = log.tops(topics)  # read first: records that come in between do not mean a transaction
         spans = log.spans(topics)
-        for place, span in spans.items():
-            if tops[place] > span.end:
-                self.hidden[place] = Span(span.end, tops[place])
+        for tp, span in spans.items():
+            if tops[tp] > span.end:
+                self.hidden[tp] = Span(span.end, tops[tp])
         return spans
 
-    def tell(self, outputs: dict[Place, Span], report: Report) -> None:
+    def note(self, outputs: dict[TopicPartition, Span], report: Report) -> None:
         """Count and note the transactions that hide a worker's output. outputs: The spans of the output partitions."""
-        for place, span in sorted(self.hidden.items()):
-            if place in outputs:
+        for tp, span in sorted(self.hidden.items()):
+            if tp in outputs:
                 report.undecided += span.end - span.start
                 message = (
                     f"open transaction of another producer from offset {span.start}: {span.end - span.start} offsets behind it "
                     "cannot be judged before it ends"
                 )
-                report.note(Violation("undecided", message, "", -1, *place, span.start))
+                report.note(Violation("undecided", message, "", -1, *tp, span.start))

@@ -50,7 +50,7 @@ def loses_only(settings: Settings, tp: TopicPartition, first: int, lost: int, fo
     }
     lines = (json.dumps(fields | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
     ledger.write_text("\n".join(lines))
-    report = run(settings, wait=30, scope=Scope(ledger=ledger))
+    report = run(settings, wait=30, scope=Scope(producer_log=ledger))
     assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]
     assert f"records {first} to {first + lost - 1} were deleted" in report.violations[0].message
     assert (report.lost, report.double, report.uncovered) == (lost, 0, 0)

@@ -278,7 +278,7 @@ class Trial:
 
     def _scope(self) -> Scope:
         folders = tuple(worker.data_dir for worker in self.workers if worker.data_dir.is_dir())
-        return Scope(ledger=self.folder / "ledger.jsonl", data_dirs=folders)
+        return Scope(producer_log=self.folder / "ledger.jsonl", data_dirs=folders)
 
     def _hold(self, report: Report, acked: int) -> None:
         violations = "\n".join(str(violation) for violation in report.violations[:5])

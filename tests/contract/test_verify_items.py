@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from deploy.verify.recompute import Items
+from deploy.verify.recompute.items import Items
 from stream.catalogue.catalogue import Catalogue
 from stream.inference.bundle import Bundle
 from stream.inference.text_encoder import Encoder

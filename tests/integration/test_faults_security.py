@@ -90,7 +90,7 @@ def use(settings: Settings, user: str, right: Right) -> None:
     """Do what the right is for, by the client that has it."""
     if right.operation == "Write":
         with Producer(settings) as producer:
-            producer.place(producer.send(right.name, b"k", b"{}"))
+            producer.position(producer.send(right.name, b"k", b"{}"))
     elif right.kind == "group":
         log = KafkaLog(settings)
         log.committed()

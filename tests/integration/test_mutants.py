@@ -90,7 +90,9 @@ def work(
         all_committed(settings, worker)
         assert worker.terminate() == 0
         numbers = bundles if mutant in ("unmutated", "drifts", "misranks", "misleads") else None
-        return run(settings, scope=Scope(ledger=folder / "ledger.jsonl", data_dirs=(worker.data_dir,), bundle=numbers))
+        return run(
+            settings, scope=Scope(producer_log=folder / "ledger.jsonl", data_dirs=(worker.data_dir,), bundle=numbers)
+        )
     finally:
         worker.close()
         events.close()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deploy.clients.log_reader import Place, Span
+from deploy.clients.log_reader import Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
 from deploy.verify.fencing import CLAIM
 from deploy.verify.validator import Accepted, Validator
@@ -50,9 +50,9 @@ class Lists:
 
     def __init__(self, topics: Sequence[str], partitions: int = PARTITIONS) -> None:
         self.topics: dict[str, list[list[Row]]] = {topic: [[] for _ in range(partitions)] for topic in topics}
-        self.offsets: dict[Place, int] = {}
-        self.first: dict[Place, int] = {}
-        self.open: dict[Place, int] = {}
+        self.offsets: dict[TopicPartition, int] = {}
+        self.first: dict[TopicPartition, int] = {}
+        self.open: dict[TopicPartition, int] = {}
 
     def append(
         self,
@@ -78,7 +78,7 @@ class Lists:
 
     # the Log protocol
 
-    def spans(self, topics: Sequence[str]) -> dict[Place, Span]:
+    def spans(self, topics: Sequence[str]) -> dict[TopicPartition, Span]:
         found = {}
         for topic in topics:
             if topic not in self.topics:
@@ -89,7 +89,7 @@ class Lists:
                 found[topic, partition] = Span(start, min(end, self.open.get((topic, partition), end)))
         return found
 
-    def tops(self, topics: Sequence[str]) -> dict[Place, int]:
+    def tops(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         if missing := set(topics) - set(self.topics):
             raise TopologyError(f"topic {min(missing)} is missing")
         return {
@@ -98,10 +98,10 @@ class Lists:
             for partition, rows in enumerate(self.topics[topic])
         }
 
-    def committed(self) -> dict[Place, int]:
+    def committed(self) -> dict[TopicPartition, int]:
         return dict(self.offsets)
 
-    def at(self, times: dict[Place, int]) -> dict[Place, int]:
+    def at(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         ends = {place: span.end for place, span in self.spans(sorted({topic for topic, _ in times})).items()}
         return {
             (topic, partition): next(
@@ -110,7 +110,7 @@ class Lists:
             for (topic, partition), when in times.items()
         }
 
-    def records(self, topic: str, spans: dict[Place, Span]) -> Iterator[Row]:
+    def records(self, topic: str, spans: dict[TopicPartition, Span]) -> Iterator[Row]:
         for partition, rows in enumerate(self.topics[topic]):
             span = spans.get((topic, partition), Span(0, 0))
             yield from (row for row in rows if span.start <= row.offset < span.end)
@@ -133,7 +133,7 @@ class World:
         self.log = Lists([*names.sources, names.changelog_topic, names.recommendations_topic, names.dead_letters_topic])
         self.states: dict[bytes, Interest] = {}
         self._validator = Validator(PARTITIONS, names.rating_scale, envelope=names.envelope, key=names.key)
-        self._read: dict[Place, int] = {}
+        self._read: dict[TopicPartition, int] = {}
         self._slates = 0
         self._epochs: dict[int, int] = {}
         self.now = NOW

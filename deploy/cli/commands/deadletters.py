@@ -19,7 +19,7 @@ from stream.core.keys import key_of
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from deploy.dead_letters.corrections import Correction, Edits
+    from deploy.dead_letters.corrections import Acceptance, Correction, Edits
     from deploy.dead_letters.reader import Choice, DeadLetterReader, Source
 
 group = typer.Typer(no_args_is_help=True, help="Show dead letters, correct them, and send them back to their topics.")
@@ -42,6 +42,36 @@ Since = Annotated[
 Until = Annotated[
     str | None,
     typer.Option(help="Only letters set aside before this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."),
+]
+All = Annotated[bool, typer.Option("--all", help="Choose all letters. Required if no other option narrows the choice.")]
+Assign = Annotated[
+    list[str] | None, typer.Option("--set", help="Set a field in every letter: field=value. May be repeated.")
+]
+Rename = Annotated[
+    list[str] | None, typer.Option("--rename", help="Rename a field in every letter: old=new. May be repeated.")
+]
+Remove = Annotated[
+    list[str] | None, typer.Option("--remove", help="Drop this field from every letter. May be repeated.")
+]
+KeyFromUser = Annotated[
+    bool,
+    typer.Option("--key-from-user", help="Use the body's `user` as the key: for null_key, bad_key, key_mismatch."),
+]
+Key = Annotated[
+    str | None, typer.Option(help="Send the key of this user instead. Requires a choice of exactly one letter.")
+]
+Value = Annotated[str | None, typer.Option(help="Send this value instead. Requires a choice of exactly one letter.")]
+Corrected = Annotated[
+    Path | None,
+    typer.Option(
+        help="Send only the letters of this JSONL file from `fix`: {topic, partition, offset, key?, value?} per line."
+    ),
+]
+Rate = Annotated[
+    float,
+    typer.Option(
+        min=0, max=bounds.RATE, callback=bounds.number, help="Maximum number of records per second; 0: no limit."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -78,16 +108,17 @@ def list_(
     find out, the command reads the source topics from the oldest letter's time on. Use --no-status if that takes too
     long or if you have no permission to read them. Exit codes: 69 no broker, 78 topic missing.
     """
-    from deploy.dead_letters import listing, reader
+    from deploy.dead_letters.listing import Lists, Shown
+    from deploy.dead_letters.reader import opened
 
     if sum((open_, sent_back, everything)) > 1:
         raise typer.BadParameter("expected one of --open, --sent-back, --all")
     if not status and (open_ or sent_back):
         raise typer.BadParameter("--no-status does not check what was sent back: omit --open and --sent-back")
     choice = _choice(topic, partition, offset, stage, reason, since, until)
-    shown = listing.Shown.OPEN if open_ else listing.Shown.BACK if sent_back else listing.Shown.ALL
-    with reader.opened(context.obj) as box:
-        found = listing.Lists(context.obj, box, choice, shown, status)
+    shown = Shown.OPEN if open_ else Shown.BACK if sent_back else Shown.ALL
+    with opened(context.obj) as reader:
+        found = Lists(context.obj, reader, choice, shown, status)
         _warn(found.unseen)
         if summary:
             found.summarise(as_json)
@@ -96,9 +127,9 @@ def list_(
 
 
 def _warn(unseen: Iterable[tuple[str, int]]) -> None:
-    for place in unseen:
+    for tp in unseen:
         print(
-            f"freshet: records that were sent back to {'/'.join(map(str, place))} may be deleted by now",
+            f"freshet: records that were sent back to {'/'.join(map(str, tp))} may be deleted by now",
             file=sys.stderr,
         )
 
@@ -106,8 +137,11 @@ def _warn(unseen: Iterable[tuple[str, int]]) -> None:
 @group.command()
 def show(
     context: typer.Context,
-    place: Annotated[
-        str, typer.Argument(help="Place of the source record or of the letter itself: topic/partition/offset.")
+    position: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLACE", help="Place of the source record or of the letter itself: topic/partition/offset."
+        ),
     ],
     as_json: Json = False,
 ) -> None:
@@ -115,21 +149,23 @@ def show(
 
     Exit codes: 65 no letter there, 69 no broker, 78 topic missing.
     """
-    from deploy.dead_letters import reader, render
+    from deploy.dead_letters import render
     from deploy.dead_letters.corrections import Acceptance
+    from deploy.dead_letters.reader import opened
 
     settings: Settings = context.obj
-    topic, _, rest = place.rpartition("/")[0].rpartition("/")
-    number, offset = rest, place.rpartition("/")[2]
+    topic, _, number = position.rpartition("/")[0].rpartition("/")
+    offset = position.rpartition("/")[2]
     if not (topic and f"{number}{offset}".isascii() and number.isdecimal() and offset.isdecimal()):
-        raise typer.BadParameter(printable(f"{place}: expected topic/partition/offset"))
-    with reader.opened(settings) as box:
-        letter = box.find((topic, int(number), int(offset)))
-    problems = Acceptance(settings).problems(letter.said["topic"], letter.key, letter.value, letter.appended_ms)
+        raise typer.BadParameter(printable(f"{position}: expected topic/partition/offset"))
+    with opened(settings) as reader:
+        dead_letter = reader.find((topic, int(number), int(offset)))
+    source_topic, key, value = dead_letter.fields["topic"], dead_letter.key, dead_letter.value
+    problems = Acceptance(settings).problems(source_topic, key, value, dead_letter.appended_ms)
     if as_json:
-        print(json.dumps(render.whole(settings, letter) | {"wrong": [problem._asdict() for problem in problems]}))
+        print(json.dumps(render.whole(settings, dead_letter) | {"wrong": [problem._asdict() for problem in problems]}))
         return
-    for line in render.lines(settings, letter):
+    for line in render.lines(settings, dead_letter):
         print(printable(line))
 
 
@@ -144,22 +180,11 @@ def fix(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Choose all letters. Required if no other option narrows the choice.")
-    ] = False,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", help="Set a field in every letter: field=value. May be repeated.")
-    ] = None,
-    rename: Annotated[
-        list[str] | None, typer.Option("--rename", help="Rename a field in every letter: old=new. May be repeated.")
-    ] = None,
-    remove: Annotated[
-        list[str] | None, typer.Option("--remove", help="Drop this field from every letter. May be repeated.")
-    ] = None,
-    key_from_user: Annotated[
-        bool,
-        typer.Option("--key-from-user", help="Use the body's `user` as the key: for null_key, bad_key, key_mismatch."),
-    ] = False,
+    everything: All = False,
+    assign: Assign = None,
+    rename: Rename = None,
+    remove: Remove = None,
+    key_from_user: KeyFromUser = False,
     edit: Annotated[bool, typer.Option("--edit", help="Open the file in $VISUAL or $EDITOR.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: Json = False,
@@ -172,26 +197,42 @@ def fix(
     """
     import click
 
-    from deploy.dead_letters import corrections, reader
+    from deploy.dead_letters.corrections import Acceptance
 
     choice = _choice(topic, partition, offset, stage, reason, since, until)
     if choice.everything and not everything:
         raise typer.BadParameter("choose what to correct (--topic, --reason, ...), or use --all")
     edits = _edits(assign, rename, remove, key_from_user)
-    acceptance = corrections.Acceptance(context.obj)
-    seen: set[int] = set()
-    with reader.opened(context.obj) as box, _new(file, overwrite) as out:
-        for letter in box.read(choice):
-            if (
-                mark := hash(letter.source)
-            ) not in seen:  # after a crash, one record can have two letters: write one line
-                seen.add(mark)
-                out.write(json.dumps(corrections.line(acceptance, letter, edits), ensure_ascii=False).encode() + b"\n")
+    acceptance = Acceptance(context.obj)
+    _write(context.obj, acceptance, choice, edits, file, overwrite)
     if edit:
         click.edit(filename=str(file))
+    _show_problems(acceptance, file, as_json)
+
+
+def _write(
+    settings: Settings, acceptance: Acceptance, choice: Choice, edits: Edits, file: Path, overwrite: bool
+) -> None:
+    """Write the chosen dead letters to a file, one line per source record."""
+    from deploy.dead_letters.corrections import line
+    from deploy.dead_letters.reader import opened
+
+    seen: set[int] = set()
+    with opened(settings) as reader, _new(file, overwrite) as out:
+        for dead_letter in reader.read(choice):
+            mark = hash(dead_letter.source)
+            if mark not in seen:  # after a crash, one record can have two dead letters: write one line
+                seen.add(mark)
+                out.write(json.dumps(line(acceptance, dead_letter, edits), ensure_ascii=False).encode() + b"\n")
+
+
+def _show_problems(acceptance: Acceptance, file: Path, as_json: bool) -> None:
+    """Print how many lines of the file the worker would accept now, and what is wrong with the others."""
+    from deploy.dead_letters.corrections import still_wrong
+
     wrong: Counter[str] = Counter()
     lines = refused = 0
-    for _, problems in corrections.still_wrong(acceptance, file):
+    for _, problems in still_wrong(acceptance, file):
         lines += 1
         refused += bool(problems)
         wrong.update(str(problem) for problem in problems)
@@ -216,28 +257,12 @@ def redrive(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    key: Annotated[
-        str | None, typer.Option(help="Send the key of this user instead. Requires a choice of exactly one letter.")
-    ] = None,
-    value: Annotated[
-        str | None, typer.Option(help="Send this value instead. Requires a choice of exactly one letter.")
-    ] = None,
-    corrected: Annotated[
-        Path | None,
-        typer.Option(
-            help="Send only the letters of this JSONL file from `fix`: {topic, partition, offset, key?, value?} per line."
-        ),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Choose all letters. Required if no other option narrows the choice.")
-    ] = False,
+    key: Key = None,
+    value: Value = None,
+    corrected: Corrected = None,
+    everything: All = False,
     again: Annotated[bool, typer.Option("--again", help="Also send letters that were already sent back.")] = False,
-    rate: Annotated[
-        float,
-        typer.Option(
-            min=0, max=bounds.RATE, callback=bounds.number, help="Maximum number of records per second; 0: no limit."
-        ),
-    ] = 0.0,
+    rate: Rate = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, but send nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -248,20 +273,22 @@ def redrive(
     truncated (the others are sent), 69 no broker, 78 topic missing.
     """
     from deploy.clients.producer import Producer
-    from deploy.dead_letters import reader, redrive, render
-    from deploy.dead_letters.corrections import read as read_corrections
+    from deploy.dead_letters import render
+    from deploy.dead_letters.corrections import read
+    from deploy.dead_letters.reader import opened
+    from deploy.dead_letters.redrive import Redrive
 
     settings: Settings = context.obj
     choice = _choice(topic, partition, offset, stage, reason, since, until)
     if not everything and corrected is None and choice.everything:
         raise typer.BadParameter("choose what to send (--topic, --reason, ...), or use --all")
-    fixed = read_corrections(corrected) if corrected else None
-    with reader.opened(settings) as box:
+    corrections = read(corrected) if corrected else None
+    with opened(settings) as reader:
         if key is not None or value is not None:
-            fixed = _single(settings.key, box, choice, fixed, key, value)
-        if corrected and fixed:
-            _all_there(box, fixed, corrected)
-        task = redrive.Redrive(settings, box, choice, fixed, again)
+            corrections = _single(settings.key, reader, choice, corrections, key, value)
+        if corrected and corrections:
+            _all_there(reader, corrections, corrected)
+        task = Redrive(settings, reader, choice, corrections, again)
         plan = task.plan()
         _warn(plan.unseen)
         if dry_run or not plan.anything:
@@ -275,19 +302,19 @@ def redrive(
 
 def _single(
     form: str,
-    box: DeadLetterReader,
+    reader: DeadLetterReader,
     choice: Choice,
-    fixed: dict[Source, Correction] | None,
+    corrections: dict[Source, Correction] | None,
     key: str | None,
     value: str | None,
 ) -> dict[Source, Correction]:
-    """Return the correction of the single chosen letter. form: form of keys, as in the setting `key`."""
+    """Return the correction of the single chosen dead letter. form: form of keys, as in the setting `key`."""
     from deploy.dead_letters.corrections import Correction
 
     sources = set()
-    for letter in box.read(choice):
-        if fixed is None or letter.source in fixed:
-            sources.add(letter.source)
+    for dead_letter in reader.read(choice):
+        if corrections is None or dead_letter.source in corrections:
+            sources.add(dead_letter.source)
             if len(sources) > 1:
                 break
     if len(sources) != 1:
@@ -300,10 +327,10 @@ def _single(
     return {sources.pop(): Correction(named, None if value is None else value.encode())}
 
 
-def _all_there(box: DeadLetterReader, fixed: dict[Source, Correction], file: Path) -> None:
-    missing = set(fixed)
-    for letter in box.read():
-        missing.discard(letter.source)
+def _all_there(reader: DeadLetterReader, corrections: dict[Source, Correction], file: Path) -> None:
+    missing = set(corrections)
+    for dead_letter in reader.read():
+        missing.discard(dead_letter.source)
     if missing:
         raise DataError(f"{file}: no dead letter came from {'/'.join(min(missing))}")
 

@@ -15,6 +15,26 @@ from deploy.cli.output_paths import require_file
 from deploy.clients.printable import printable
 from stream.settings import Settings
 
+Data = Annotated[
+    str | None,
+    typer.Option(envvar="DATA", help="Data folder, or `generated`. Default: ml-latest-small, downloaded if necessary."),
+]
+Home = Annotated[Path, typer.Option(help="Folder for the broker, the run, the state and the logs.")]
+Rate = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=bounds.RATE,
+        callback=bounds.number,
+        help="Maximum number of replayed events per second; 0: as fast as slates arrive.",
+    ),
+]
+Users = Annotated[int, typer.Option(min=1, max=10_000, help="Number of concurrent users in the replay.")]
+MaxMinutes = Annotated[
+    float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Maximum training time.")
+]
+Svg = Annotated[Path | None, typer.Option(help="Write the last view to this file.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -23,29 +43,12 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     context: typer.Context,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            envvar="DATA", help="Data folder, or `generated`. Default: ml-latest-small, downloaded if necessary."
-        ),
-    ] = None,
-    home: Annotated[Path, typer.Option(help="Folder for the broker, the run, the state and the logs.")] = Path(
-        ".freshet/demo"
-    ),
-    rate: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=bounds.RATE,
-            callback=bounds.number,
-            help="Maximum number of replayed events per second; 0: as fast as slates arrive.",
-        ),
-    ] = 250.0,
-    users: Annotated[int, typer.Option(min=1, max=10_000, help="Number of concurrent users in the replay.")] = 32,
-    max_minutes: Annotated[
-        float, typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Maximum training time.")
-    ] = 3.0,
-    svg: Annotated[Path | None, typer.Option(help="Write the last view to this file.")] = None,
+    data: Data = None,
+    home: Home = Path(".freshet/demo"),
+    rate: Rate = 250.0,
+    users: Users = 32,
+    max_minutes: MaxMinutes = 3.0,
+    svg: Svg = None,
 ) -> None:
     """Train on real data, start Kafka and a worker, replay what training has not seen, and watch slates follow events.
 
@@ -71,7 +74,7 @@ def demo(
         signal.signal(number, _terminated)
     settings: Settings = context.obj
     live = sys.stdout.isatty()
-    board = Board() if live else Board(tell=_tell)
+    board = Board() if live else Board(print_line=_print)
     options = Options(home, rate, users)
     training = TrainSettings(max_minutes=max_minutes)
     with Live(View(board), refresh_per_second=6) if live else nullcontext(), keys() as pressed:
@@ -89,7 +92,7 @@ def demo(
         raise typer.Exit(code)
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(printable(line), flush=True)
 
 

@@ -70,8 +70,10 @@ def recommendations(
                     _show(_marked(newer, now if changed else None), now if titles else None, as_json)
                     shown += 1
             except KeyboardInterrupt:
-                said = f"interrupted: {counted(shown, 'slate')} shown; run the same command to continue from the newest"
-                raise Interrupted(said) from None
+                message = (
+                    f"interrupted: {counted(shown, 'slate')} shown; run the same command to continue from the newest"
+                )
+                raise Interrupted(message) from None
     finally:
         reader.close()
 

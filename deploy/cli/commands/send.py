@@ -93,11 +93,11 @@ def click(
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
-    said = {
+    fields = {
         "user": user, "item": item, "time": time, "scene": scene, "slate": slate, "rank": rank, "dwell_ms": dwell_ms,
         "id": event, "action": action,
     }  # fmt: skip
-    _send(context.obj, "click", said, file, as_json)
+    _send(context.obj, "click", fields, file, as_json)
 
 
 @group.command()
@@ -117,10 +117,10 @@ def rating(
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
-    said = {
+    fields = {
         "user": user, "item": item, "time": time, "value": value, "scene": scene, "slate": slate, "id": event,
     }  # fmt: skip
-    _send(context.obj, "rating", said, file, as_json)
+    _send(context.obj, "rating", fields, file, as_json)
 
 
 @group.command()
@@ -141,11 +141,11 @@ def comment(
 
     Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
     """
-    said = {
+    fields = {
         "user": user, "item": item, "time": time, "text": text, "value": value, "scene": scene, "slate": slate,
         "id": event,
     }  # fmt: skip
-    _send(context.obj, "comment", said, file, as_json)
+    _send(context.obj, "comment", fields, file, as_json)
 
 
 @group.command("item")
@@ -183,20 +183,19 @@ def item_(
             raise typer.BadParameter("--remove needs --item")
         _deliver(context.obj, context.obj.items_topic, iter([(item.encode(), None)]), as_json)
         return
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "item": item, "title": title, "text": text, "categories": category, "scenes": scene, "available": available,
     }  # fmt: skip
     if file is None and item is not None:
-        said = _whole_item(
-            context.obj, item, {name: value for name, value in said.items() if value is not None}, replace
-        )
-    _send(context.obj, "item", said, file, as_json)
+        given = {name: value for name, value in fields.items() if value is not None}
+        fields = _whole_item(context.obj, item, given, replace)
+    _send(context.obj, "item", fields, file, as_json)
 
 
 def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: bool) -> dict[str, Any]:
     """Return the item's fields to send: those of its newest record, changed by the given ones."""
-    from deploy.clients import log_reader as logs
     from deploy.clients.item_change import changed, cleared
+    from deploy.clients.log_reader import KafkaLog
 
     for name, empty in (("text", ""), ("categories", [""]), ("scenes", [""])):
         if given.get(name) == empty:
@@ -206,7 +205,7 @@ def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: b
         return whole
     # before anything is read: refuse what no worker would accept
     list(_checked("item", settings, iter([("", json.dumps({"title": ""} | whole).encode())])))
-    log = logs.KafkaLog(settings)
+    log = KafkaLog(settings)
     try:
         found = changed(settings, log, given)
     finally:
@@ -216,8 +215,8 @@ def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: b
     return whole if found is None else found
 
 
-def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None, as_json: bool) -> None:
-    given = {name: value for name, value in said.items() if value is not None}
+def _send(settings: Settings, kind: str, fields: dict[str, Any], file: Path | None, as_json: bool) -> None:
+    given = {name: value for name, value in fields.items() if value is not None}
     if file is not None and given:
         raise typer.BadParameter(f"--file contains whole messages; omit {', '.join(given)}")
     if file is None:
@@ -240,7 +239,7 @@ def _send(settings: Settings, kind: str, said: dict[str, Any], file: Path | None
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield each line of a JSONL file as (its place, in words for people; the line)."""
+    """Yield each line of a JSONL file as (where it is, in words for people; the line)."""
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
@@ -265,7 +264,7 @@ def _checked(
 
     decoder: JsonDecoder[Any] = JsonDecoder(MESSAGES[kind])
     rules = Rules(settings.rating_scale, settings.oldest)
-    for place, line in lines:
+    for where, line in lines:
         try:
             message = decoder.decode(line)
             if kind == "item":
@@ -276,8 +275,8 @@ def _checked(
         except RecordError as error:
             if kind == "item":
                 error = explained_item(error, line)
-            expected = f"; {_expected(kind)}" if place and not error.field else ""
-            raise RecordError(error.stage, error.reason, error.field, f"{place}{error.named}{expected}") from None
+            expected = f"; {_expected(kind)}" if where and not error.field else ""
+            raise RecordError(error.stage, error.reason, error.field, f"{where}{error.named}{expected}") from None
         if items is not None:
             items.add(message.item)
         yield key, line
@@ -285,13 +284,13 @@ def _checked(
 
 def _expected(kind: str) -> str:
     """Return the end of an error about a line that is not a JSON object: what is expected, and how to send a CSV."""
-    said = f"expected JSON lines, one {kind} per line as in docs/schemas/{kind}.json; "
+    expected = f"expected JSON lines, one {kind} per line as in docs/schemas/{kind}.json; "
     if kind == "item":
         return (
-            f"{said}to send a CSV of items, use `freshet replay FOLDER` with items.csv and the events (clicks.csv, "
+            f"{expected}to send a CSV of items, use `freshet replay FOLDER` with items.csv and the events (clicks.csv, "
             "ratings.csv or comments.csv) in the folder; --limit 0 sends only the items"
         )
-    return f"{said}to send a CSV, use `freshet replay FOLDER` with {kind}s.csv in the folder"
+    return f"{expected}to send a CSV, use `freshet replay FOLDER` with {kind}s.csv in the folder"
 
 
 def _check(message: Any, rules: Rules) -> None:
@@ -316,12 +315,12 @@ def _deliver(
     look = Look(settings, items) if items else None
     with Producer(settings, linger_ms=5) as producer:
         futures = [producer.send(topic, key, value) for key, value in checked]
-        places = [producer.place(future) for future in futures]
+        positions = [producer.position(future) for future in futures]
     if as_json:
-        print(json.dumps({"sent": len(places), "records": [place._asdict() for place in places]}))
-    elif len(places) == 1:
-        print("{}/{}/{}".format(*places[0]))
+        print(json.dumps({"sent": len(positions), "records": [position._asdict() for position in positions]}))
+    elif len(positions) == 1:
+        print("{}/{}/{}".format(*positions[0]))
     else:
-        print(f"{counted(len(places), 'record')} sent to {topic}")
+        print(f"{counted(len(positions), 'record')} sent to {topic}")
     if look is not None and (warning := look.warning()):
         print(f"freshet: {warning}", file=sys.stderr, flush=True)

@@ -61,6 +61,70 @@ ALWAYS = {name for name, _ in ROWS[:15]} - {"inference", "forwarded", "unshown",
 BAD = ("lost", "unreported", "double", "uncovered")
 
 
+Wait = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=bounds.SECONDS,
+        callback=bounds.number,
+        help="Maximum seconds to wait until the worker has committed everything that is there now.",
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Judge events appended at or after this time: ISO 8601 (UTC without a zone) or epoch ms."),
+]
+Until = Annotated[str | None, typer.Option(help="Judge events appended before this time.")]
+FromOffset = Annotated[
+    list[str] | None,
+    typer.Option(help="First event to judge on a partition: topic/partition/offset. May be repeated."),
+]
+ProducerLog = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}.",
+    ),
+]
+DataDir = Annotated[
+    list[Path] | None,
+    typer.Option(help="Compare the RocksDB of a STOPPED worker with the head of the changelog. May be repeated."),
+]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(help="Recompute states and slates with this bundle, or with the CURRENT one of a folder."),
+]
+Numbers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=bounds.EVENTS,
+        help="With --bundle: number of users to recompute; 0: all, which takes a long time.",
+    ),
+]
+MinTime = Annotated[
+    str | None,
+    typer.Option(help="min_time of the workers, if it differs from this command's setting: a date, epoch ms, off."),
+]
+MinTimeBefore = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="min_time before a change: PLACE=VALUE. PLACE: topic/partition/offset, or a time for all. May be repeated."
+    ),
+]
+RatingScale = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="rating_scale of the workers, if it is neither this command's setting nor that of --bundle."),
+]
+RatingScaleBefore = Annotated[
+    list[str] | None, typer.Option(help="rating_scale before a change: PLACE=LOW,HIGH, like --min-time-before.")
+]
+EnvelopeBefore = Annotated[
+    list[str] | None, typer.Option(help="envelope before a change: PLACE=ENVELOPE, like --min-time-before.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command("verify")(verify)
@@ -68,67 +132,20 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     context: typer.Context,
-    wait: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=bounds.SECONDS,
-            callback=bounds.number,
-            help="Maximum seconds to wait until the worker has committed everything that is there now.",
-        ),
-    ] = 0.0,
-    since: Annotated[
-        str | None,
-        typer.Option(help="Judge events appended at or after this time: ISO 8601 (UTC without a zone) or epoch ms."),
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Judge events appended before this time.")] = None,
-    from_offset: Annotated[
-        list[str] | None,
-        typer.Option(help="First event to judge on a partition: topic/partition/offset. May be repeated."),
-    ] = None,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(
-            help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}."
-        ),
-    ] = None,
-    data_dir: Annotated[
-        list[Path] | None,
-        typer.Option(help="Compare the RocksDB of a STOPPED worker with the head of the changelog. May be repeated."),
-    ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="Recompute states and slates with this bundle, or with the CURRENT one of a folder."),
-    ] = None,
-    numbers: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=bounds.EVENTS,
-            help="With --bundle: number of users to recompute; 0: all, which takes a long time.",
-        ),
-    ] = 20,
-    min_time: Annotated[
-        str | None,
-        typer.Option(help="min_time of the workers, if it differs from this command's setting: a date, epoch ms, off."),
-    ] = None,
-    min_time_before: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="min_time before a change: PLACE=VALUE. PLACE: topic/partition/offset, or a time for all. May be repeated."
-        ),
-    ] = None,
-    rating_scale: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="rating_scale of the workers, if it is neither this command's setting nor that of --bundle."),
-    ] = None,
-    rating_scale_before: Annotated[
-        list[str] | None, typer.Option(help="rating_scale before a change: PLACE=LOW,HIGH, like --min-time-before.")
-    ] = None,
-    envelope_before: Annotated[
-        list[str] | None, typer.Option(help="envelope before a change: PLACE=ENVELOPE, like --min-time-before.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    wait: Wait = 0.0,
+    since: Since = None,
+    until: Until = None,
+    from_offset: FromOffset = None,
+    producer_log: ProducerLog = None,
+    data_dir: DataDir = None,
+    bundle: Bundle = None,
+    numbers: Numbers = 20,
+    min_time: MinTime = None,
+    min_time_before: MinTimeBefore = None,
+    rating_scale: RatingScale = None,
+    rating_scale_before: RatingScaleBefore = None,
+    envelope_before: EnvelopeBefore = None,
+    as_json: AsJson = False,
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
 
@@ -143,7 +160,7 @@ def verify(
     if begin is not None and end is not None and begin >= end:
         raise typer.BadParameter(printable(f"--since {since} --until {until}: expected --since before --until"))
     scope = Scope(
-        wait, begin, end, starts, ledger, tuple(data_dir or ()), bundle, numbers,
+        wait, begin, end, starts, producer_log, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
         tuple(envelope_before or ()),
     )  # fmt: skip
@@ -156,28 +173,28 @@ def verify(
         raise typer.Exit(report.exit_code)
 
 
-def time_of(said: str | None, option: str = "") -> int | None:
+def time_of(text: str | None, option: str = "") -> int | None:
     """Return a time in epoch ms, or None if none was given.
 
     Args:
-        said: The time, in a form that `stream.core.times.moment` reads.
+        text: The time, in a form that `stream.core.times.moment` reads.
         option: Name of the option, for the error message.
 
     Raises:
         typer.BadParameter: It is not a time.
     """
     try:
-        return None if said is None else times.moment(said)
+        return None if text is None else times.moment(text)
     except ValueError as error:
-        raise typer.BadParameter(printable(f"{option} {said}: {error}".strip())) from None
+        raise typer.BadParameter(printable(f"{option} {text}: {error}".strip())) from None
 
 
-def start_of(said: str) -> tuple[tuple[str, int], int]:
+def start_of(text: str) -> tuple[tuple[str, int], int]:
     """Parse topic/partition/offset -> ((topic, partition), offset). Raises typer.BadParameter."""
-    topic, _, rest = said.partition("/")
+    topic, _, rest = text.partition("/")
     partition, _, offset = rest.partition("/")
     if not (topic and rest.isascii() and partition.isdecimal() and offset.isdecimal()):
-        raise typer.BadParameter(printable(f"{said}: expected topic/partition/offset"))
+        raise typer.BadParameter(printable(f"{text}: expected topic/partition/offset"))
     return (topic, int(partition)), int(offset)
 
 

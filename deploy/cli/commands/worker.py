@@ -41,7 +41,7 @@ def worker(
     fatal.prepare()
     from deploy.clients.admin import check
     from deploy.clients.topic_monitor import TopicWatch
-    from stream import worker as process
+    from stream.worker import run
 
     settings: Settings = context.obj
     given = {
@@ -57,4 +57,4 @@ def worker(
     topology = check(settings, worker=True)
     settings = settings.model_copy(update={"partitions": topology.partitions})
     TopicWatch(settings, topology.ids).start()
-    process.run(settings, topology.ids, topology.cluster, topology.room)
+    run(settings, topology.ids, topology.cluster, topology.room)

@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from deploy.clients.log_reader import Place, Span
+from deploy.clients.log_reader import Span, TopicPartition
 from stream.settings import Settings
 from tests import worker_process
 from tests.worker_process import WorkerProcess, all_committed
 
-CLICKS: Place = ("clicks", 0)
-RATINGS: Place = ("ratings", 1)
+CLICKS: TopicPartition = ("clicks", 0)
+RATINGS: TopicPartition = ("ratings", 1)
 
 
 class Log:
     """Looks: (committed, ends) at each look, the last one for ever."""
 
-    def __init__(self, *looks: tuple[dict[Place, int], dict[Place, int]]) -> None:
+    def __init__(self, *looks: tuple[dict[TopicPartition, int], dict[TopicPartition, int]]) -> None:
         self.looks, self.closed = list(looks), 0
 
     def __call__(self, settings: Settings) -> Log:
         return self
 
-    def committed(self) -> dict[Place, int]:
+    def committed(self) -> dict[TopicPartition, int]:
         return self.looks[0][0]
 
-    def spans(self, topics: object) -> dict[Place, Span]:
+    def spans(self, topics: object) -> dict[TopicPartition, Span]:
         _, ends = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         return {place: Span(0, end) for place, end in ends.items()}
 

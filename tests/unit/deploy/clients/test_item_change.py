@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.log_reader import Place, Span
+from deploy.clients.log_reader import Span, TopicPartition
 from deploy.clients.producer import Sent
 from stream.core.errors import BrokerError
 from tests.unit.synthetic import Lists, Row
@@ -32,7 +32,7 @@ class Topic(Lists):
         raw = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
         self.append("items", 0, item.encode(), raw)
 
-    def records(self, topic: str, spans: dict[Place, Span]) -> Any:
+    def records(self, topic: str, spans: dict[TopicPartition, Span]) -> Any:
         if self.error:
             raise self.error
         self.read += spans.values()
@@ -41,7 +41,7 @@ class Topic(Lists):
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> Sent:
         return Sent(topic, 0, self.append(topic, 0, key, value))
 
-    def place(self, future: Sent) -> Sent:
+    def position(self, future: Sent) -> Sent:
         return future
 
     def close(self) -> None:

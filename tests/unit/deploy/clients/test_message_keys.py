@@ -19,7 +19,7 @@ from deploy.clients.message_keys import keyed, require_keys
 from deploy.clients.murmur2 import murmur2
 from deploy.dead_letters import corrections
 from deploy.dead_letters.corrections import Acceptance, Edits
-from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter
+from deploy.dead_letters.reader import Choice, DeadLetter, DeadLetterReader
 from deploy.dead_letters.redrive import Redrive, Status
 from deploy.dead_letters.status import Standing, State
 from models.data import Message
@@ -91,7 +91,7 @@ def test_replay_sends_events_under_such_keys_or_nothing(
         def send(self, topic: str, key: bytes, value: bytes) -> None:
             sent.append((topic, key))
 
-        def place(self, future: Any) -> None: ...
+        def position(self, future: Any) -> None: ...
 
     monkeypatch.setattr("deploy.clients.producer.Producer", Sender)
     words = ["--set", f"key={form}", "replay", str(tmp_path), "--again"]
@@ -166,7 +166,7 @@ def test_a_user_that_has_no_key_is_told_before_anything_is_read() -> None:
 # dead letters
 
 
-def world_of_letters(given: Settings, key: bytes, body: Any = BODY) -> tuple[Lists, DeadLetterReader, Letter]:
+def world_of_letters(given: Settings, key: bytes, body: Any = BODY) -> tuple[Lists, DeadLetterReader, DeadLetter]:
     """A log with one record that no worker of these settings takes, and its letter."""
     clicks = given.sources[CLICK]
     log = Lists([*given.sources, given.dead_letters_topic], 2)
@@ -199,7 +199,7 @@ def test_the_key_from_the_user_is_of_this_form_and_goes_back_once(form: str, tmp
         def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> Any:
             return log.append(topic, murmur2(key or b"") % 2, key, value, tuple(headers), NOW)
 
-        def place(self, future: Any) -> Any:
+        def position(self, future: Any) -> Any:
             return ("clicks", 0, future)
 
     assert Standing(given, reader, Choice()).of(letter).state is State.OPEN

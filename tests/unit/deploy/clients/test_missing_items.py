@@ -87,7 +87,7 @@ class Takes:
     def send(self, topic: str, key: bytes, value: bytes) -> Any:
         return Sent(topic, 0, 4)
 
-    def place(self, future: Sent) -> Sent:
+    def position(self, future: Sent) -> Sent:
         return future
 
 

@@ -18,7 +18,7 @@ SAFE = {"printable", "marked", "counted", "escape", "shown", "len", "round"}
 """Calls whose result a terminal may show."""
 OURS = {
     "broker.py": {"brokers", "some", "up[0].pid", "numbers"},
-    "deadletters.py": {"'/'.join(map(str, place))"},  # a topic of the settings and numbers
+    "deadletters.py": {"'/'.join(map(str, tp))"},  # a topic of the settings and numbers
     "evaluate.py": {"name", "stage.removesuffix(': validation')", "text"},  # models by name
     "export.py": {"parity.unit"},
     "read_ratings.py": {"stage", "text"},
@@ -26,7 +26,7 @@ OURS = {
     "replay.py": {"were", "them"},
     "send.py": {"topic", "warning"},
     "topics.py": {"name", "partitions"},
-    "train.py": {"figures['seconds']", "trained.reason", "name"},
+    "train.py": {"figures['epochs']", "figures['seconds']", "figures['ended']", "name"},
     "verify.py": {"verdict(report)", "kind"},
 }
 """File -> what it prints that freshet itself has written: words of the program, numbers, names of topics."""

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli.main import app
 from deploy.clients import slate_items, slate_reader
-from deploy.clients.log_reader import Place
+from deploy.clients.log_reader import TopicPartition
 from deploy.clients.murmur2 import murmur2
 from stream.core.errors import BrokerError
 from stream.settings import load
@@ -33,7 +33,7 @@ class Broker(Lists):
         value = None if body is None else json.dumps({"item": name} | body).encode()
         self.append(SETTINGS.items_topic, 0, name.encode(), value)
 
-    def tail(self, topic: str, starts: dict[Place, int]) -> Iterator[Row]:
+    def tail(self, topic: str, starts: dict[TopicPartition, int]) -> Iterator[Row]:
         for offset, value in enumerate(self.later):
             yield Row(murmur2(b"ann") % 1, offset, NOW, b"ann", value)
 

@@ -15,7 +15,7 @@ from deploy.clients.printable import printable
 from deploy.clients.producer import Sent
 from deploy.dead_letters import corrections
 from deploy.dead_letters.corrections import Acceptance, Correction, Edits
-from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter, moment
+from deploy.dead_letters.reader import Choice, DeadLetter, DeadLetterReader, moment
 from deploy.dead_letters.redrive import CLOCKS_MS, Pace, Redrive, Status
 from stream.core.decoder import EventDecoder
 from stream.core.errors import REASONS, DataError, RecordError
@@ -68,7 +68,7 @@ class World:
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> Any:
         return self.put(topic, key, value, tuple(headers))
 
-    def place(self, future: Any) -> Sent:
+    def position(self, future: Any) -> Sent:
         assert isinstance(future, Sent)
         return future
 
@@ -82,7 +82,7 @@ class World:
         dry: bool = False,
     ) -> list[tuple[str, Status]]:
         task = Redrive(SETTINGS, self.box(), Choice(), fixed, again)
-        return [("/".join(one.letter.source), one.status) for one in task.run(task.plan(), None if dry else self)]
+        return [("/".join(one.dead_letter.source), one.status) for one in task.run(task.plan(), None if dry else self)]
 
 
 def source(place: Sent) -> tuple[str, str, str]:
@@ -143,7 +143,7 @@ def test_a_letter_of_an_older_version_has_the_records_time_as_its_own(world: Wor
         ((*old, ("__rec.errors.appended.at", b"-1")), NOW - 5, NOW - 5),
         ((*old, ("__rec.errors.appended.at", b"%d" % (NOW + 10**9))), NOW, NOW),  # never after the letter itself
     ):
-        letter = Letter.of("d", row._replace(headers=headers, timestamp=timestamp))
+        letter = DeadLetter.of("d", row._replace(headers=headers, timestamp=timestamp))
         assert letter.appended_ms == appended
 
 
@@ -287,7 +287,7 @@ def test_one_letter_by_its_place_or_its_sources(world: World) -> None:
     box = world.box()
     found = box.find((bad.topic, bad.partition, bad.offset))
     assert found.source == source(bad)
-    assert box.find((found.place.topic, found.place.partition, found.place.offset)) == found
+    assert box.find(tuple(found.position)) == found
     with pytest.raises(DataError, match="no dead letter"):
         box.find((RATINGS, 1, 99))
 
@@ -299,11 +299,11 @@ def test_what_a_terminal_shows_is_harmless() -> None:
 # correcting
 
 
-def line_of(letter: Letter, edits: Edits | None = None) -> dict[str, Any]:
+def line_of(letter: DeadLetter, edits: Edits | None = None) -> dict[str, Any]:
     return corrections.line(ACCEPTANCE, letter, edits or Edits())
 
 
-def only(world: World) -> Letter:
+def only(world: World) -> DeadLetter:
     (letter,) = world.box().read()
     return letter
 

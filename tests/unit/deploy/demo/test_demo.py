@@ -107,7 +107,7 @@ class TestJudge:
         assert not hits.count("b", "p9", slate)  # popularity's hit
         assert not hits.count("b", "p10", ())
         found = hits.rate()
-        assert (found.judged, found.freshet, found.popularity) == (4, 0.25, 0.25)
+        assert (found.counted, found.freshet, found.popularity) == (4, 0.25, 0.25)
 
     def test_interval_is_paired_and_by_user(self) -> None:
         hits = HitCounter([f"p{n}" for n in range(10)])
@@ -128,7 +128,7 @@ class TestJudge:
         assert hits.rate() == found  # seeded
 
     def test_nothing_judged_yet(self) -> None:
-        assert HitCounter(["a"]).rate().judged == 0
+        assert HitCounter(["a"]).rate().counted == 0
 
     def test_seen_as_a_state_record_remembers(self) -> None:
         seen = Seen()
@@ -149,7 +149,7 @@ class TestHeld:
         split = split_last(data)
         events = held_events(data, split)
         assert [event.user for event in events] == split.held["user"].to_list()
-        assert sum(event.judged for event in events) == 8 * split.held["user"].n_unique()
+        assert sum(event.counted for event in events) == 8 * split.held["user"].n_unique()
         title = {item.item: item.title for item in data.items}
         assert all(title[event.item] in event.words for event in events)
         assert spot_user(split) in {event.user for event in events}
@@ -183,7 +183,7 @@ class TestSource:
             download(tmp_path, "http://127.0.0.1:1/good.zip")
 
     def test_without_data_and_network_a_generated_world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("deploy.demo.source.places", lambda kept: iter(()))
+        monkeypatch.setattr("deploy.demo.source.candidates", lambda kept: iter(()))
         monkeypatch.setattr("deploy.demo.source.download", _unreachable)
         said: list[str] = []
         assert find(None, tmp_path, said.append).name == "generated"
@@ -249,7 +249,7 @@ class TestView:
 
     def test_lines_for_who_cannot_watch(self) -> None:
         said: list[str] = []
-        board = Board(tell=said.append)
+        board = Board(print_line=said.append)
         board.begin("train")
         board.note("epoch 1")  # too soon after the last line
         board.line("HR@10 0.1")

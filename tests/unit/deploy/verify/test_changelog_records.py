@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.verify import Report, check
-from deploy.verify.changelog import split
+from deploy.verify.recent_events import split
 from deploy.verify.validator import Accepted
 from stream.core import state as interest
 from stream.core.decoder import EventDecoder

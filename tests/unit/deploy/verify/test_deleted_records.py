@@ -82,7 +82,7 @@ def ledger(folder: Path, *offsets: int) -> Scope:
     ]  # fmt: skip
     file = folder / "ledger.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return Scope(ledger=file)
+    return Scope(producer_log=file)
 
 
 @pytest.mark.parametrize("hole", [False, True])

@@ -206,10 +206,10 @@ def test_a_ledgers_key_is_the_user_in_each_form(form: str, tmp_path: Path) -> No
         lines.append(said | {"sha256": sha256(row.value or b"").hexdigest()})
     file = tmp_path / "sends.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    report = check(made.log, load(app_id="t", key=form), scope=Scope(ledger=file))
+    report = check(made.log, load(app_id="t", key=form), scope=Scope(producer_log=file))
     assert (report.acked, report.violations) == (3, [])
     file.write_text(json.dumps(lines[0] | {"sha256": "0" * 64}) + "\n")
-    report = check(made.log, load(app_id="t", key=form), scope=Scope(ledger=file))
+    report = check(made.log, load(app_id="t", key=form), scope=Scope(producer_log=file))
     assert [(one.kind, one.user) for one in report.violations] == [("ledger", lines[0]["key"])]
 
 
@@ -220,7 +220,7 @@ def test_a_ledger_of_users_that_have_no_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="line 1, key: found 'alice', expected a whole number of 64 bits as text, or none"
     ):
-        check(world(LONG).log, load(app_id="t", key=LONG), scope=Scope(ledger=file))
+        check(world(LONG).log, load(app_id="t", key=LONG), scope=Scope(producer_log=file))
 
 
 def test_ratings_count_as_clicks_do() -> None:

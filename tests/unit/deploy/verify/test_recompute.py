@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.verify import Report, Scope, check, recompute
+from deploy.verify import Report, Scope, check
+from deploy.verify.recompute import recomputation
 from stream.core import state as interest
 from stream.core.features import NUMBERS
 from stream.core.messages import SourceEvent
@@ -124,9 +125,9 @@ class Worker(World):
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Worker, str], Report]:
     """(world, bundle) -> the report of `freshet verify --bundle` with that bundle."""
-    monkeypatch.setattr(recompute, "load", lambda path: bundle(path.name))
-    monkeypatch.setattr(recompute, "open_models", lambda one, provider: Models(one.id))
-    monkeypatch.setattr(recompute, "open_encoder", lambda one, provider: SimpleNamespace(reads=False))
+    monkeypatch.setattr(recomputation, "load", lambda path: bundle(path.name))
+    monkeypatch.setattr(recomputation, "open_models", lambda one, provider: Models(one.id))
+    monkeypatch.setattr(recomputation, "open_encoder", lambda one, provider: SimpleNamespace(reads=False))
 
     def judge(world: Worker, name: str) -> Report:
         return check(world.log, world.settings, scope=Scope(bundle=Path(name), users=0))
@@ -147,7 +148,7 @@ def test_with_a_bundle_ratings_are_judged_by_its_scale(
     assert judged(world, "A").kinds == {}
     wide = bundle("A")
     wide.spec.rating_scale = (1.0, 10.0)
-    monkeypatch.setattr(recompute, "load", lambda path: wide)
+    monkeypatch.setattr(recomputation, "load", lambda path: wide)
     assert "valid-dead-letter" in judged(world, "A").kinds
 
 

@@ -16,7 +16,7 @@ from aiokafka.partitioner import murmur2 as kafka_hash
 from deploy.clients.murmur2 import murmur2
 from deploy.dead_letters import corrections
 from deploy.dead_letters.corrections import Acceptance, Correction, Edits
-from deploy.dead_letters.reader import Choice, DeadLetterReader, Letter
+from deploy.dead_letters.reader import Choice, DeadLetter, DeadLetterReader
 from deploy.dead_letters.redrive import Redrive, Status
 from deploy.verify import Scope, check
 from deploy.verify.validator import Accepted, Validator
@@ -265,7 +265,7 @@ SETTINGS = load(partitions=1, envelope="debezium")
 CLICKS = SETTINGS.sources[0]
 
 
-def lettered(value: bytes) -> tuple[Lists, Letter]:
+def lettered(value: bytes) -> tuple[Lists, DeadLetter]:
     """A log with one bad record and its dead letter."""
     log = Lists([*SETTINGS.sources, SETTINGS.dead_letters_topic], 1)
     log.append(CLICKS, 0, b"u1", value, (), NOW)
@@ -295,7 +295,7 @@ def test_edits_are_of_the_event_and_what_goes_back_has_its_envelope(wrap: Any, t
             sent.append((topic, key, value))
             return len(sent)
 
-        def place(self, future: Any) -> Any:
+        def position(self, future: Any) -> Any:
             return (CLICKS, 0, future)
 
     task = Redrive(SETTINGS, box, Choice(), corrections.read(file))

@@ -30,7 +30,7 @@ class Broker(Lists):
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> Sent:
         return Sent(topic, 0, self.append(topic, 0, key, value))
 
-    def place(self, future: Sent) -> Sent:
+    def position(self, future: Sent) -> Sent:
         return future
 
     def close(self) -> None: ...

@@ -1,0 +1,56 @@
+"""What the checks of states and slates both use: the bundle, the items, and where to report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deploy.verify.keys import Keys
+from deploy.verify.recompute.items import Items
+from deploy.verify.report import Report, Violation
+from stream.core.state import Interest
+from stream.inference.bundle import Bundle
+from stream.inference.models import Models
+from stream.inference.text_encoder import Encoder
+from stream.settings import Settings
+
+
+@dataclass
+class Context:
+    """One bundle and one deployment.
+
+    Attributes:
+        bundle: The bundle.
+        models: Its step and score graphs.
+        encoder: Its text encoder.
+        items: The items, which follow the items topic.
+        settings: Settings of the deployment.
+        report: Where to add what was found.
+        other_states: Number of states of another step model.
+        other_slates: Number of slates of another bundle.
+    """
+
+    bundle: Bundle
+    models: Models
+    encoder: Encoder
+    items: Items
+    settings: Settings
+    report: Report
+    other_states: int = 0
+    other_slates: int = 0
+
+    def fits(self, state: Interest) -> bool:
+        """Return whether h and c have the bundle's size."""
+        return len(state.h) == self.bundle.hidden
+
+    def add(self, kind: str, message: str, key: bytes, seq: int, position: tuple[str, int, int]) -> None:
+        """Report a violation. position: (topic, partition, offset) of the record."""
+        self.report.add(Violation(kind, message, Keys(self.settings.key).name(key), seq, *position))
+
+    def note_others(self) -> None:
+        """Note how many states and slates were left out."""
+        if self.other_states or self.other_slates:
+            message = (
+                f"{self.other_states} states and {self.other_slates} slates come from another model or bundle than bundle "
+                f"{self.bundle.id[:12]} and were left out; judge them with their own bundle"
+            )
+            self.report.note(Violation("other-model", message))

@@ -1,0 +1,159 @@
+"""Slates scored again from the states that they show."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from deploy.verify.recent_events import recents
+from deploy.verify.recompute.context import Context
+from deploy.verify.recompute.events import COMMENT
+from deploy.verify.recompute.items import LiveItems
+from deploy.verify.recompute.sample import SampledUser, Slate
+from deploy.verify.slates import ANYONE
+from stream.core.features import UNKNOWN
+from stream.core.state import MAX_SEEN, Interest, Recent
+
+NEAR = 1e-3
+"""Scores closer than this count as equal."""
+
+ENOUGH = 20
+"""Times the slate's size: more items are scored only if one of the slate is not found."""
+
+
+class Slates:
+    """Scores all items by a state, and compares the best ones with a slate."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._report = context.report
+
+    def check(
+        self,
+        user: SampledUser,
+        states: list[tuple[int, Interest]],
+        slates: list[tuple[int, Slate]],
+        live: dict[int, LiveItems],
+    ) -> None:
+        """Check each slate of a user by the states of its chain and of this bundle's model.
+
+        After a change of the bundle and back there may be several such states, each with other numbers. Those with the slate's
+        `applied` are preferred, and the slate is right if it fits one of them.
+        """
+        by_chain: dict[str, list[Interest]] = {}
+        for _, state in states:
+            by_chain.setdefault(state.chain.hex(), []).append(state)
+        for offset, slate in slates:
+            known = by_chain.get(slate["chain"])
+            if known is None or slate["strategy"] != "interest":
+                continue  # deploy.verify.slates reports it
+            if slate["bundle"] != self._context.bundle.id:
+                self._leave_out()
+                continue
+            shown = self._shown(known, slate)
+            if not shown:
+                self._report.numbers_unverifiable += 1
+                continue
+            self._report.ranked += 1
+            items = live[slate["catalogue"]]
+            wrong = ""
+            for state in shown:
+                wrong = self._misranked(state, items, slate["items"])
+                if not wrong:
+                    break
+            mixed = len({state.model for state in known}) > 1
+            if wrong and (not items.whole or (mixed and user.holes)):  # the slate's own state may be gone
+                self._report.numbers_unverifiable += 1
+            elif wrong:
+                self._add(wrong, user.key, slate["seq"], user.partition, offset)
+
+    def check_anyone(self, partition: int, offset: int, slate: Slate, live: LiveItems) -> None:
+        """Check the slate for anyone unknown: it holds the live items with the most interactions, each with its count."""
+        bundle, items = self._context.bundle, self._context.items
+        if slate["bundle"] != bundle.id:
+            self._leave_out()
+            return
+        self._report.ranked += 1
+        counts = np.zeros(len(live.bias), np.float32)
+        counts[: len(bundle.popularity)] = bundle.popularity[: len(counts)]
+        best = np.sort(counts[live.bias == 0])[::-1][: self._context.settings.slate_size]
+        scored = [(items.row(live, one["item"]), one["score"]) for one in slate["items"]]
+        right = all(live.bias[row] == 0 and counts[row] == score for row, score in scored)
+        if right and [score for _, score in scored] == best.tolist():
+            return
+        if not live.whole:
+            self._report.numbers_unverifiable += 1
+            return
+        message = "the items are not the most popular live ones with their counts"
+        self._add(message, ANYONE, 0, partition, offset)
+
+    def _leave_out(self) -> None:
+        self._context.other_slates += 1
+        self._report.numbers_unverifiable += 1
+
+    def _shown(self, known: list[Interest], slate: Slate) -> list[Interest]:
+        """Return those of the states with the slate's chain that it may show."""
+        mine = [state for state in known if state.model == self._context.bundle.state_model]
+        applied = sorted(offset for offset in slate["applied"].values() if offset >= 0)
+        exact = [state for state in mine if sorted(offset for offset in state.applied if offset >= 0) == applied]
+        return [state for state in exact or mine if self._context.fits(state)]
+
+    def _misranked(self, state: Interest, live: LiveItems, items: list[dict[str, Any]]) -> str:
+        """Return what is wrong with a slate; "" if nothing is."""
+        feed = self._feed(state, live)
+        size = self._context.settings.slate_size
+        best: dict[str, float] = {}
+        for k in (ENOUGH * size, len(live.matrix)):
+            best = self._best(state, live, feed, min(k, len(live.matrix)))
+            if all(scored["item"] in best for scored in items):
+                break
+        top = list(best.values())[:size]
+        if len(items) != len(top):
+            return f"the slate has {len(items)} items, expected {len(top)}"
+        for rank, (scored, expected) in enumerate(zip(items, top, strict=True)):
+            name, score = scored["item"][:100], scored["score"]
+            mine = best.get(scored["item"])
+            if mine is None:
+                return f"item {name!r} is not live, or the user has seen it"
+            if abs(mine - expected) > NEAR or abs(mine - score) > NEAR:
+                return f"place {rank}: {name!r} at {score:g}, but it scores {mine:g}; expected {expected:g}"
+        return ""
+
+    def _feed(self, state: Interest, live: LiveItems) -> tuple[Any, Any, Any]:
+        """Return what the score graph reads besides h and the items: seen rows, recent rows, and the number of events."""
+        recent = recents(state.recent)
+        seen = np.frombuffer(state.seen, np.uint32)
+        if len(seen) >= MAX_SEEN:
+            seen = np.union1d(seen, np.array([crc32(event.item.encode()) for event in recent], np.uint32))
+        hidden = self._context.items.named(seen, len(live.matrix)) if self._context.settings.filter_seen else []
+        chosen = self._chosen(recent, live)
+        return (
+            np.array([(0, row) for row in hidden], np.int64).reshape(-1, 2),
+            np.array([(0, row, age) for age, row in enumerate(chosen)], np.int64).reshape(-1, 3),
+            np.array([state.seq], np.int64),
+        )
+
+    def _chosen(self, recent: list[Recent], live: LiveItems) -> list[int]:
+        """Return the rows of the items that the user chose last, the newest first."""
+        models = self._context.models
+        return [
+            row
+            for event in reversed(recent)
+            if event.behaviour in models.choices
+            and event.action not in models.refused
+            and (event.behaviour != COMMENT or not math.isnan(event.value))
+            and (row := self._context.items.row(live, event.item)) != UNKNOWN
+        ][: models.last]
+
+    def _best(self, state: Interest, live: LiveItems, feed: tuple[Any, Any, Any], k: int) -> dict[str, float]:
+        """Return the k best items -> their scores, best first."""
+        scores, order = self._context.models.score(state.h[None], live.matrix, live.bias, *feed, k)
+        pairs = zip(order[0].tolist(), scores[0].tolist(), strict=True)
+        return {self._context.items.names[row]: score for row, score in pairs if not math.isinf(score)}
+
+    def _add(self, message: str, key: bytes, seq: int, partition: int, offset: int) -> None:
+        position = self._context.settings.recommendations_topic, partition, offset
+        self._context.add("ranking", message, key, seq, position)
