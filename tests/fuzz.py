@@ -30,7 +30,7 @@ from deploy.clients.schema import parse, schema
 from deploy.clients.slate_reader import SlateReader
 from deploy.dead_letters import corrections as corrections_file
 from deploy.dead_letters import redrive
-from deploy.dead_letters.reader import FIELDS, Letter
+from deploy.dead_letters.reader import FIELDS, DeadLetter
 from deploy.verify.fencing import Fencing
 from deploy.verify.producer_log import ProducerLog
 from deploy.verify.validator import Accepted, Validator
@@ -118,7 +118,7 @@ def letter(data: bytes) -> None:
         name.removeprefix("__rec.errors."): part.decode(errors="replace")
         for name, part in zip(names, parts, strict=False)
     }
-    one = letters.DeadLetter(Sent("d", 0, 1), 0, data, data, said, (("original-record", data), ("x", data)))
+    one = DeadLetter(Sent("d", 0, 1), 0, data, data, fields, (("original-record", data), ("x", data)))
     json.dumps(one.row())
     assert one.failed_ms >= 0
     with suppress(DataError):

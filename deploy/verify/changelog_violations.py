@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.clients.log_reader import Record
-from deploy.verify.report import Report, Violation
+from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.users import User
 
@@ -22,12 +22,12 @@ class ChangelogViolations:
         self._topic = topic
         self._report = report
 
-    def add(self, kind: str, message: str, record: Record, key: bytes | None, seq: int = -1) -> None:
+    def add(self, kind: Kind, message: str, record: Record, key: bytes | None, seq: int = -1) -> None:
         """Report a changelog record. key: The key of its user; None for none."""
         name = self._source_index.keys.name(key)
         self._report.add(Violation(kind, message, name, seq, self._topic, record.partition, record.offset))
 
-    def add_event(self, kind: str, message: str, user: User, topic: int, offset: int, seq: int) -> None:
+    def add_event(self, kind: Kind, message: str, user: User, topic: int, offset: int, seq: int) -> None:
         """Report the source record at `offset` of the topic with index `topic`, which a state names."""
         source_topic = self._source_index.topics[topic]
         self._report.add(Violation(kind, message, user.name, seq, source_topic, self._source_index.partition, offset))

@@ -10,7 +10,7 @@ from deploy.clients.log_reader import Record
 from deploy.verify.changelog_violations import ChangelogViolations
 from deploy.verify.duplicates import Duplicates
 from deploy.verify.recent_and_seen import RecentAndSeen
-from deploy.verify.report import Report
+from deploy.verify.report import Kind, Report
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import (
     ABSENT,
@@ -185,6 +185,7 @@ class FoldedEvents:
         """Return whether this event may be folded now. If not, report why."""
         source = self._source_index.sources[topic]
         offset = index + source.start
+        kind: Kind
         found = source.state[index] if index < len(source.state) else ABSENT
         if found == ABSENT:
             self._violations.add_phantom(user, topic, offset, seq)

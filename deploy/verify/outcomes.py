@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.verify.deleted_records import Read
 from deploy.verify.moved_records import Moves
-from deploy.verify.report import Report, Violation
+from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_partition import (
     ABSENT,
     ACCEPTED,
@@ -108,7 +108,7 @@ class Outcomes:
             state in (ACCEPTED, SKIPPED) and read.dead_letters.hidden
         )
 
-    def _add(self, kind: str, message: str, source: SourcePartition, index: int, seq: int = -1) -> None:
+    def _add(self, kind: Kind, message: str, source: SourcePartition, index: int, seq: int = -1) -> None:
         number = source.user[index]
         name = self._read.source_index.users[number].name if number != NONE else ""
         position = source.topic, source.partition, source.start + index

@@ -15,7 +15,7 @@ from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
-from deploy.verify.report import Report, Violation
+from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import APPLIED, NAMED, NONE
 from deploy.verify.users import User

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from deploy.verify.keys import Keys
 from deploy.verify.recompute.items import Items
-from deploy.verify.report import Report, Violation
+from deploy.verify.report import Kind, Report, Violation
 from stream.core.state import Interest
 from stream.inference.bundle import Bundle
 from stream.inference.models import Models
@@ -42,7 +42,7 @@ class Context:
         """Return whether h and c have the bundle's size."""
         return len(state.h) == self.bundle.hidden
 
-    def add(self, kind: str, message: str, key: bytes, seq: int, position: tuple[str, int, int]) -> None:
+    def add(self, kind: Kind, message: str, key: bytes, seq: int, position: tuple[str, int, int]) -> None:
         """Report a violation. position: (topic, partition, offset) of the record."""
         self.report.add(Violation(kind, message, Keys(self.settings.key).name(key), seq, *position))
 

@@ -287,7 +287,7 @@ def test_one_letter_by_its_place_or_its_sources(world: World) -> None:
     box = world.box()
     found = box.find((bad.topic, bad.partition, bad.offset))
     assert found.source == source(bad)
-    assert box.find(tuple(found.position)) == found
+    assert box.find((found.position.topic, found.position.partition, found.position.offset)) == found
     with pytest.raises(DataError, match="no dead letter"):
         box.find((RATINGS, 1, 99))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deploy.verify.changelog import split
+from deploy.verify.recent_events import split
 from deploy.verify.validator import Accepted, Validator
 from stream.core import state as interest
 from tests.unit.deploy.verify.worlds import (

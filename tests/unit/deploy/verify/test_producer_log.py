@@ -27,7 +27,7 @@ def line(world: World, topic: str, partition: int, offset: int, status: str = "a
 def sends(world: World, folder: Path, *lines: str) -> Report:
     file = folder / "ledger.jsonl"
     file.write_text("\n".join(lines))
-    return check(world.log, world.settings, scope=Scope(ledger=file))
+    return check(world.log, world.settings, scope=Scope(producer_log=file))
 
 
 def everything(world: World, **fields: Any) -> list[str]:
@@ -141,7 +141,7 @@ def test_a_ledger_that_cannot_be_read(tmp_path: Path, fields: dict[str, object] 
     file = tmp_path / "ledger.jsonl"
     file.write_bytes(good.encode() + b"\n" + bad)
     with pytest.raises(DataError) as refused:
-        check(world.log, world.settings, scope=Scope(ledger=file))
+        check(world.log, world.settings, scope=Scope(producer_log=file))
     assert says in str(refused.value)
     assert str(refused.value).startswith(f"{file}, line 2")
     assert len(str(refused.value)) < 400
@@ -172,4 +172,4 @@ def test_a_ledgers_line_is_of_the_partition_that_it_names_itself(tmp_path: Path)
 
 def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl cannot be read"):
-        check(small().log, small().settings, scope=Scope(ledger=tmp_path / "none.jsonl"))
+        check(small().log, small().settings, scope=Scope(producer_log=tmp_path / "none.jsonl"))
