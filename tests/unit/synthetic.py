@@ -17,7 +17,7 @@ from deploy.clients.log_reader import Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
 from deploy.verify.fencing import CLAIM
 from deploy.verify.validator import Accepted, Validator
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.errors import TopologyError
 from stream.core.keys import FORMS, key_of
 from stream.core.messages import SourceEvent
@@ -182,20 +182,20 @@ class World:
         self.log.offsets.update(self._read)
 
     def _fold(self, user: bytes, events: list[SourceEvent]) -> None:
-        state = self.states.setdefault(user, interest.new(MODEL, HIDDEN))
+        state = self.states.setdefault(user, state_module.new(MODEL, HIDDEN))
         state.folded = []
         redelivered = passed = False
         for one in events:
-            if interest.is_redelivered(state, one):
+            if state_module.is_redelivered(state, one):
                 redelivered = True
-            elif interest.is_duplicate(state, one):
-                interest.pass_over(state, one)
+            elif state_module.is_duplicate(state, one):
+                state_module.pass_over(state, one)
                 passed = True
             else:
-                interest.fold(state, one, self.settings.sources[one.behaviour])
+                state_module.fold(state, one, self.settings.sources[one.behaviour])
         if state.folded or passed:
             state.h = np.full(HIDDEN, state.seq % 7, np.float16)
-            self.write(user, events[0].partition, interest.encode(state))
+            self.write(user, events[0].partition, state_module.encode(state))
         self.slate(user, events[0].partition, redelivered or not state.folded)
 
     def claim(self, partition: int, epoch: int) -> int:
@@ -250,21 +250,21 @@ class World:
         )
 
     def letter(self, topic: str, row: Row, why: str, stage: str = "decode") -> None:
-        said = {
+        errors = {
             "topic": topic, "partition": row.partition, "offset": row.offset, "stage": stage, "reason": "out_of_range",
             "field": "", "exception": "RecordError", "message": why, "attempt": 1, "app.version": "0",
             "model.sha256": "", "host": "h", "failed.at": NOW, "payload.sha256": sha256(row.value or b"").hexdigest(),
             "truncated": "false",
         }  # fmt: skip
-        headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in said.items()) + row.headers
+        headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in errors.items()) + row.headers
         self.log.append(self.settings.dead_letters_topic, row.partition, row.key, row.value, headers, row.timestamp)
 
 
-def event(behaviour: int, row: Row, said: Accepted) -> SourceEvent:
+def event(behaviour: int, row: Row, accepted: Accepted) -> SourceEvent:
     return SourceEvent(
-        behaviour, row.partition, row.offset, row.timestamp, said.user, said.item, said.time, said.value, said.scene, "",
-        said.id or dict(row.headers).get("original-record", b"").decode(),
+        behaviour, row.partition, row.offset, row.timestamp, accepted.user, accepted.item, accepted.time, accepted.value,
+        accepted.scene, "", accepted.id or dict(row.headers).get("original-record", b"").decode(),
         row.value or b"",
-        mark=mark(said.id),
-        action=said.action,
+        mark=mark(accepted.id),
+        action=accepted.action,
     )  # fmt: skip

@@ -134,7 +134,7 @@ WRONG = (
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What lint-imports says of a copy with all of WRONG in it, and a package that has no layer."""
     folder = tmp_path_factory.mktemp("packages")
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -151,9 +151,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(("module", "line", "expected"), WRONG)
-def test_a_wrong_import_is_found(said: str, module: str, line: str, expected: str) -> None:
-    assert expected in said
+def test_a_wrong_import_is_found(output: str, module: str, line: str, expected: str) -> None:
+    assert expected in output
 
 
-def test_a_package_without_a_layer_is_found(said: str) -> None:
-    assert "stream.unplaced" in said
+def test_a_package_without_a_layer_is_found(output: str) -> None:
+    assert "stream.unplaced" in output

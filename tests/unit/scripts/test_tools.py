@@ -22,8 +22,8 @@ def test_the_environment_wins_over_install_and_that_over_global() -> None:
 
 def test_uv_is_told_what_pip_was_told() -> None:
     settings = {"index-url": "https://a/simple", "find-links": "/x /y", "cert": "/pem", "quiet": "1"}
-    told = environment.uv_environment(settings, {"PATH": "/bin"})
-    assert told == {
+    variables = environment.uv_environment(settings, {"PATH": "/bin"})
+    assert variables == {
         "PATH": "/bin",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_DEFAULT_INDEX": "https://a/simple",
@@ -33,8 +33,8 @@ def test_uv_is_told_what_pip_was_told() -> None:
 
 
 def test_what_is_said_to_uv_itself_stays() -> None:
-    told = environment.uv_environment({"index-url": "https://a/simple"}, {"UV_DEFAULT_INDEX": "https://b/simple"})
-    assert told["UV_DEFAULT_INDEX"] == "https://b/simple"
+    variables = environment.uv_environment({"index-url": "https://a/simple"}, {"UV_DEFAULT_INDEX": "https://b/simple"})
+    assert variables["UV_DEFAULT_INDEX"] == "https://b/simple"
 
 
 def test_the_lock_without_torch_lacks_torch_and_cuda_and_nothing_else() -> None:
@@ -148,13 +148,13 @@ def test_the_operators_definitions_are_pinned_and_their_absence_is_named(
     assert kubernetes.bring_definitions(tmp_path / "tools") == "crds: go is not installed"
     go, module = tmp_path / "go", tmp_path / "module" / "example" / "prometheus-operator-crd"
     monkeypatch.setattr("shutil.which", lambda name: str(go))
-    for said, told in (
+    for output, message in (
         ("""echo '{"Error": "no such host"}'; exit 1""", "go mod download ended with 1: no such host"),
         ("echo 'go: a broken setting' >&2; exit 2", "go mod download ended with 2: go: a broken setting"),
     ):
-        go.write_text(f"#!/bin/sh\n{said}\n")
+        go.write_text(f"#!/bin/sh\n{output}\n")
         go.chmod(0o755)
-        assert kubernetes.bring_definitions(tmp_path / "tools") == f"crds: {told}"
+        assert kubernetes.bring_definitions(tmp_path / "tools") == f"crds: {message}"
     module.mkdir(parents=True)
     for name in kubernetes.CRDS:
         (module / name).write_text(f"spec of {name}\n")

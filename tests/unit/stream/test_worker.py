@@ -50,12 +50,12 @@ def test_another_scale_than_the_bundles_is_refused_and_both_are_named(scale: tup
     assert "FRESHET_RATING_SCALE='[1.0, 5.0]'" in text
 
 
-@pytest.mark.parametrize(("scale", "code", "said"), [((0.5, 5.0), 78, "rating_scale: "), ((1.0, 5.0), 3, "models ")])
-def test_a_worker_looks_before_it_opens_the_models(scale: tuple[float, float], code: int, said: str) -> None:
+@pytest.mark.parametrize(("scale", "code", "message"), [((0.5, 5.0), 78, "rating_scale: "), ((1.0, 5.0), 3, "models ")])
+def test_a_worker_looks_before_it_opens_the_models(scale: tuple[float, float], code: int, message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", START % (scale,)], capture_output=True, text=True, timeout=120, check=False
     )
-    assert (done.returncode, done.stdout[: len(said)]) == (code, said), done.stderr
+    assert (done.returncode, done.stdout[: len(message)]) == (code, message), done.stderr
 
 
 GOLDEN = """
@@ -73,5 +73,5 @@ worker.run(settings.load(rating_scale=(1, 5)))
 def test_golden_vectors_that_never_end_are_refused_in_time() -> None:
     done = subprocess.run([sys.executable, "-c", GOLDEN], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 65, f"{done.returncode}: {done.stderr}"
-    said = json.loads(done.stderr.splitlines()[-1])["message"]
-    assert said == "worker stops: golden.npz: not computed within 1 s: a graph does not end"
+    report = json.loads(done.stderr.splitlines()[-1])["message"]
+    assert report == "worker stops: golden.npz: not computed within 1 s: a graph does not end"

@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 LONG = "log.csv, line 1: no known form; " + "; ".join(f"form {n} has a file part-{n}.csv" for n in range(40))
 
 
-def said(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, error: str) -> str:
+def printed(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, error: str) -> str:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "stderr", stream)
     with pytest.raises(SystemExit) as raised:
@@ -34,19 +34,19 @@ def said(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, error: str) -> st
 
 
 def test_a_long_error_is_broken_on_a_terminal_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = said(monkeypatch, Terminal(), LONG).splitlines()
+    lines = printed(monkeypatch, Terminal(), LONG).splitlines()
     assert max(map(len, lines)) <= 100
     assert len(lines) > 5
     assert " ".join(line.strip() for line in lines) == f"freshet: {LONG}"
 
 
 def test_elsewhere_and_where_it_is_short_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said(monkeypatch, io.StringIO(), LONG) == f"freshet: {LONG}\n"
-    assert said(monkeypatch, Terminal(), "short") == "freshet: short\n"
+    assert printed(monkeypatch, io.StringIO(), LONG) == f"freshet: {LONG}\n"
+    assert printed(monkeypatch, Terminal(), "short") == "freshet: short\n"
 
 
 def test_a_terminal_still_gets_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "\x1b" not in said(monkeypatch, Terminal(), LONG + "\x1b[31m")
+    assert "\x1b" not in printed(monkeypatch, Terminal(), LONG + "\x1b[31m")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_what_is_no_time_says_what_is_expected(text: str) -> None:
 def test_one_folder_is_taken() -> None:
     done = CliRunner().invoke(deploy.cli.main.app, ["train", "msgs", "m_dis", "--out", "x"])
     assert done.exit_code == 2
-    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.output).split())
-    assert "found 'm_dis' in addition to 'msgs', expected one file or folder" in said
-    assert "into one folder" in said
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.output).split())
+    assert "found 'm_dis' in addition to 'msgs', expected one file or folder" in text
+    assert "into one folder" in text
 
 
 def test_an_option_that_is_not_there_is_still_refused() -> None:

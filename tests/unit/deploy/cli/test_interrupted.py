@@ -13,7 +13,7 @@ from deploy.cli.main import app
 from models.training.train import CutOff
 
 
-def said(*words: str) -> str:
+def output(*words: str) -> str:
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, Interrupted), (done.exception, done.output)
     assert done.exception.exit_code == 130
@@ -43,7 +43,7 @@ def test_train_says_what_is_kept(
 
     monkeypatch.setattr("models.training.train.train", stop)
     (tmp_path / "clicks.jsonl").write_text('{"user": "ann", "item": "a", "time": 1700000000000}\n')
-    assert said("train", str(tmp_path), "--out", str(tmp_path / "run")) == line
+    assert output("train", str(tmp_path), "--out", str(tmp_path / "run")) == line
 
 
 @pytest.mark.parametrize(("count", "line"), [(0, "0 slates"), (1, "1 slate"), (2, "2 slates")])
@@ -73,4 +73,4 @@ def test_following_says_how_many_slates_came(monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setattr(slate_reader, "SlateReader", Reader)
     monkeypatch.setattr(slate_items, "Look", Look)
     words = ("recommendations", "--user", "ann", "--follow", "--json")
-    assert said(*words) == f"interrupted: {line} shown; run the same command to continue from the newest"
+    assert output(*words) == f"interrupted: {line} shown; run the same command to continue from the newest"

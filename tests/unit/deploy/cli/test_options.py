@@ -69,7 +69,7 @@ def test_no_value_of_an_option_ends_in_a_traceback(
             code: int | str | None = 0
         except SystemExit as ended:
             code = ended.code
-        said = "".join(capsys.readouterr())
-        assert code in CODES, f"{name}: {code}\n{said[-2000:]}"
-        assert "Traceback" not in said, name
-        assert not any(ord(char) < 32 and char not in "\n" for char in said), f"{name}: {said!r}"
+        output = "".join(capsys.readouterr())
+        assert code in CODES, f"{name}: {code}\n{output[-2000:]}"
+        assert "Traceback" not in output, name
+        assert not any(ord(char) < 32 and char not in "\n" for char in output), f"{name}: {output!r}"

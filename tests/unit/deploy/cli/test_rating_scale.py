@@ -178,10 +178,10 @@ def test_verify_follows_a_change_of_the_scale(scope: Scope, kinds: set[str]) -> 
     assert set(check(world.log, world.settings, scope=scope).kinds) == kinds
 
 
-@pytest.mark.parametrize("said", ["5,1", "5", "a,b", "1,2,3", "nan,5", ""])
-def test_a_former_scale_that_is_none_is_refused(said: str) -> None:
+@pytest.mark.parametrize("given", ["5,1", "5", "a,b", "1,2,3", "nan,5", ""])
+def test_a_former_scale_that_is_none_is_refused(given: str) -> None:
     with pytest.raises(DataError, match=r"--rating-scale-before .*: expected LOW,HIGH"):
-        check(World().log, World().settings, scope=Scope(rating_scale_before=(f"{PLACE}/1={said}",)))
+        check(World().log, World().settings, scope=Scope(rating_scale_before=(f"{PLACE}/1={given}",)))
 
 
 @pytest.mark.parametrize(

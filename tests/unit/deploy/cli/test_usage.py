@@ -42,7 +42,7 @@ def test_a_value_that_is_no_number_is_named(kind: tuple[str, ...], value: str) -
 
 
 @pytest.mark.parametrize(
-    ("scale", "said"),
+    ("scale", "message"),
     [
         ((float("nan"), float("inf")), "found [nan, inf], expected two numbers within 1e+09"),
         ((1, float("inf")), "found [1, inf], expected two numbers within 1e+09"),
@@ -51,10 +51,10 @@ def test_a_value_that_is_no_number_is_named(kind: tuple[str, ...], value: str) -
         ((3, 3), "found [3, 3], expected the smallest rating below the largest: give two different numbers"),
     ],
 )
-def test_a_rating_scale_is_of_two_numbers(scale: tuple[float, float], said: str) -> None:
+def test_a_rating_scale_is_of_two_numbers(scale: tuple[float, float], message: str) -> None:
     with pytest.raises(SettingsError) as raised:
         load(rating_scale=scale)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("scale", ["1,inf", "nan,5", "5,1"])
@@ -159,6 +159,6 @@ def test_usage_errors_show_no_direction_controls(
     with pytest.raises(SystemExit) as raised:
         cli.main()
     assert raised.value.code == 2
-    said = capsys.readouterr().err
-    assert "\\u202e\\u2066x" in said
-    assert not {"\u202e", "\u2066"} & set(said)
+    output = capsys.readouterr().err
+    assert "\\u202e\\u2066x" in output
+    assert not {"\u202e", "\u2066"} & set(output)

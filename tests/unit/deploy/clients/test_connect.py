@@ -25,14 +25,14 @@ def refuse(wait: int) -> None:
     raise KafkaConnectionError
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.1, WAITS.format(0.1)), (0.005, "")])
+@pytest.mark.parametrize(("seconds", "message"), [(0.1, WAITS.format(0.1)), (0.005, "")])
 def test_it_is_said_soon(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, said: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, message: str
 ) -> None:
     monkeypatch.setattr(connect, "SILENT", 0.01)
     with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
         connect.connect(load(brokers="127.0.0.1:1", startup_timeout=seconds), refuse)
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 def test_two_clients_that_wait_for_one_broker_say_it_once(
@@ -102,11 +102,11 @@ def test_it_is_said_which_settings_file_was_read(monkeypatch: pytest.MonkeyPatch
         (tmp_path / named).write_text('brokers = "127.0.0.1:1"\nstartup_timeout = 0.005\n')
     if named == "other.toml":
         monkeypatch.setenv("FRESHET_CONFIG", named)
-    said = f"settings file: {tmp_path / named}" if named else f"no freshet.toml was found in {tmp_path}"
+    message = f"settings file: {tmp_path / named}" if named else f"no freshet.toml was found in {tmp_path}"
     with pytest.raises(BrokerError) as error:
         connect.connect(load(startup_timeout=0.005), refuse)
-    assert said in str(error.value)
+    assert message in str(error.value)
     with pytest.raises(BundleError) as missing:
         current(Path("bundles"))
     assert f"bundles: {tmp_path / 'bundles' / 'CURRENT'} does not exist" in str(missing.value)
-    assert said in str(missing.value)
+    assert message in str(missing.value)

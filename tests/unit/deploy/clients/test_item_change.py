@@ -107,9 +107,9 @@ def test_replace_sends_the_whole_without_reading(topic: Topic, freshet: Run) -> 
 def test_a_new_item_needs_its_title(topic: Topic, freshet: Run, before: tuple[Any, ...]) -> None:
     for value in before:
         topic.put("i1", value)
-    said = send(freshet, "--item", "i1", "--text", "x", code=2)
-    assert "i1 is not in the catalogue" in said
-    assert "--title" in said
+    output = send(freshet, "--item", "i1", "--text", "x", code=2)
+    assert "i1 is not in the catalogue" in output
+    assert "--title" in output
     send(freshet, "--item", "i1", "--title", "New", "--text", "")
     assert topic.newest == {"item": "i1", "title": "New"}
 
@@ -131,19 +131,19 @@ def test_a_newest_record_that_is_no_item_is_named_and_nothing_sent(
     named: str,
 ) -> None:
     topic.put("i1", value)
-    said = send(freshet, "--item", "i1", "--text", "x", code=65)
-    assert "items/0/0" in said
-    assert named in said
-    assert "--replace" in said
+    output = send(freshet, "--item", "i1", "--text", "x", code=65)
+    assert "items/0/0" in output
+    assert named in output
+    assert "--replace" in output
     assert len(topic.all("items")) == 1
 
 
 def test_where_the_topic_cannot_be_read_nothing_is_sent(topic: Topic, freshet: Run) -> None:
     topic.put("i1", WHOLE)
     topic.error = BrokerError("items cannot be read: gone")
-    said = send(freshet, "--item", "i1", "--title", "Flood", code=69)
-    assert "items cannot be read: gone" in said
-    assert "--replace" in said
+    output = send(freshet, "--item", "i1", "--title", "Flood", code=69)
+    assert "items cannot be read: gone" in output
+    assert "--replace" in output
     assert len(topic.all("items")) == 1
 
 
@@ -168,11 +168,11 @@ def test_a_file_holds_whole_items(topic: Topic, freshet: Run, tmp_path: Any) -> 
     topic.error = BrokerError("not to be read")
     send(freshet, "--file", str(file))
     assert topic.newest == {"item": "i1", "title": "Flood"}
-    said = send(freshet, "--file", str(file), "--available", code=2)
-    assert "omit available" in said
+    output = send(freshet, "--file", str(file), "--available", code=2)
+    assert "omit available" in output
 
 
 def test_an_id_that_no_item_can_have_is_refused_before_anything_is_read(topic: Topic, freshet: Run) -> None:
     topic.error = BrokerError("not to be read")
-    said = send(freshet, "--item", "x" * 257, "--title", "t", code=65)
-    assert "item" in said
+    output = send(freshet, "--item", "x" * 257, "--title", "t", code=65)
+    assert "item" in output

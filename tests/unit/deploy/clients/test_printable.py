@@ -66,9 +66,9 @@ def test_the_walk_sees_what_it_must(tmp_path: Path) -> None:
 def test_replay_prints_the_name_of_a_file_without_its_escapes(broker: Broker, tmp_path: Path) -> None:  # noqa: F811
     path = tmp_path / "log\x1b[31m\x07.csv"
     path.write_text(f"u,i,t\nann,a,{NOW}\n")
-    said = replay(path, "--user", "u", "--item", "i", "--time", "t", "--no-items").output
-    assert "\x1b" not in said
-    assert "log\\x1b[31m\\x07: 0 items and 1 event sent" in said
+    printed = replay(path, "--user", "u", "--item", "i", "--time", "t", "--no-items").output
+    assert "\x1b" not in printed
+    assert "log\\x1b[31m\\x07: 0 items and 1 event sent" in printed
     as_json = replay(path, "--user", "u", "--item", "i", "--time", "t", "--no-items", "--json").stdout
     assert json.loads(as_json)["source"] == "log\x1b[31m\x07"
 

@@ -73,12 +73,12 @@ def row(text: str, item: str) -> str:
 
 @pytest.mark.parametrize("words", [(), ("--titles",)])
 def test_what_was_removed_or_made_unavailable_is_marked(broker: Broker, words: tuple[str, ...]) -> None:
-    said = recommendations(*words).stdout
-    assert "removed" in row(said, "a")
-    assert "unavailable" in row(said, "b")
-    assert not {"removed", "unavailable"} & set(row(said, "c").split())
-    assert "removed" in row(said, "d")
-    assert ("Title b" in said) == bool(words)
+    output = recommendations(*words).stdout
+    assert "removed" in row(output, "a")
+    assert "unavailable" in row(output, "b")
+    assert not {"removed", "unavailable"} & set(row(output, "c").split())
+    assert "removed" in row(output, "d")
+    assert ("Title b" in output) == bool(words)
 
 
 @pytest.mark.parametrize("words", [(), ("--titles",)])
@@ -89,9 +89,9 @@ def test_json_has_the_mark_as_a_field(broker: Broker, words: tuple[str, ...]) ->
 
 def test_a_slate_of_items_that_are_all_there_has_no_mark(broker: Broker) -> None:
     broker.append(SLATES, 0, b"ann", slate(2, ["c"]))
-    said = recommendations()
-    assert "now" not in said.stdout
-    assert said.stderr == ""
+    output = recommendations()
+    assert "now" not in output.stdout
+    assert output.stderr == ""
 
 
 def test_a_newer_slate_that_knew_of_the_change_has_no_mark_of_an_older_look(broker: Broker) -> None:
@@ -105,9 +105,9 @@ def test_a_topic_that_is_too_large_is_not_read_and_this_is_said(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slate_items, "MOST", 4)
-    said = recommendations("--json")
-    assert not any("now" in one for one in json.loads(said.stdout)["items"])
-    assert said.stderr == (
+    output = recommendations("--json")
+    assert not any("now" in one for one in json.loads(output.stdout)["items"])
+    assert output.stderr == (
         "freshet: removed or unavailable items are not marked: the topic items has more than 4 "
         "offsets; --titles reads all of it\n"
     )

@@ -93,7 +93,7 @@ def fixed(place: Sent, **parts: bytes) -> dict[tuple[str, str, str], Correction]
     return {source(place): Correction(**parts)}
 
 
-def said(place: Sent, status: Status) -> tuple[str, Status]:
+def fate(place: Sent, status: Status) -> tuple[str, Status]:
     return "/".join(source(place)), status
 
 
@@ -108,15 +108,15 @@ def world() -> World:
 def test_a_corrected_letter_is_sent_once_however_often_it_is_asked_for(world: World) -> None:
     bad = world.put(RATINGS, b"alice", rating(value="four"), (("trace", b"t"), ("x", b"\xff")))
     right = fixed(bad, value=rating())
-    assert world.replay(right, dry=True) == [said(bad, Status.READY)]
+    assert world.replay(right, dry=True) == [fate(bad, Status.READY)]
     assert world.ids == []
-    assert world.replay(right) == [said(bad, Status.SENT)]
-    assert world.replay(right) == [said(bad, Status.BACK)]
+    assert world.replay(right) == [fate(bad, Status.SENT)]
+    assert world.replay(right) == [fate(bad, Status.BACK)]
     origin = "/".join(source(bad))
     assert world.ids == [(b"alice", origin)]
     row = world.log.all(RATINGS)[-1]
     assert row.headers == ((ORIGINAL_RECORD_HEADER, origin.encode()), ("trace", b"t"), ("x", b"\xff"))
-    assert world.replay(right, again=True) == [said(bad, Status.SENT)]
+    assert world.replay(right, again=True) == [fate(bad, Status.SENT)]
     assert world.ids == [(b"alice", origin)] * 2  # and to the worker a duplicate
 
 
@@ -125,12 +125,12 @@ def test_a_letter_that_is_written_again_days_later_finds_what_was_sent_back_befo
     stamps the new ones with its own time."""
     bad = world.put(RATINGS, b"alice", rating(value="four"))
     right = fixed(bad, value=rating())
-    assert world.replay(right) == [said(bad, Status.SENT)]
+    assert world.replay(right) == [fate(bad, Status.SENT)]
     rows = world.log.topics[SETTINGS.dead_letters_topic][bad.partition]
     rows[:] = [row._replace(offset=9, timestamp=NOW + 9 * DAY_MS) for row in rows]
     world.log.first[SETTINGS.dead_letters_topic, bad.partition] = 9
     assert [letter.appended_ms for letter in world.box().read()] == [NOW]
-    assert world.replay(right) == [said(bad, Status.BACK)]
+    assert world.replay(right) == [fate(bad, Status.BACK)]
 
 
 def test_a_letter_of_an_older_version_has_the_records_time_as_its_own(world: World) -> None:
@@ -151,16 +151,16 @@ def test_what_would_fail_again_stays_and_the_others_go(world: World) -> None:
     good = world.put(RATINGS, b"alice", rating(value="four"))
     bad = world.put(RATINGS, b"bob", rating("bob", value="five"))
     both = fixed(good, value=rating()) | fixed(bad, value=rating("bob", value=9))
-    assert sorted(world.replay(both)) == sorted([said(good, Status.SENT), said(bad, Status.WRONG)])
+    assert sorted(world.replay(both)) == sorted([fate(good, Status.SENT), fate(bad, Status.WRONG)])
     assert [user for user, _ in world.ids] == [b"alice"]
-    assert sorted(world.replay()) == sorted([said(good, Status.BACK), said(bad, Status.WRONG)])  # as they are
+    assert sorted(world.replay()) == sorted([fate(good, Status.BACK), fate(bad, Status.WRONG)])  # as they are
 
 
 def test_a_second_round_keeps_the_first_place(world: World) -> None:
     """Sent back, failed again (the worker's scale had changed), sent back again: still the same event."""
     first = world.put(RATINGS, b"alice", rating(value="four"))
     world.decoder = EventDecoder(kafka_hash, 2, (1, 3), SETTINGS.sources)
-    assert world.replay(fixed(first, value=rating())) == [said(first, Status.SENT)]
+    assert world.replay(fixed(first, value=rating())) == [fate(first, Status.SENT)]
     assert world.ids == []
     world.decoder = EventDecoder(kafka_hash, 2, SETTINGS.rating_scale, SETTINGS.sources)
     second = next(letter for letter in world.box().read() if letter.source != source(first))
@@ -168,7 +168,7 @@ def test_a_second_round_keeps_the_first_place(world: World) -> None:
     everything = world.replay(None)
     assert sorted(status for _, status in everything) == [Status.SENT, Status.WRONG]
     assert world.ids == [(b"alice", "/".join(source(first)))]
-    assert world.replay(fixed(first, value=rating())) == [said(first, Status.BACK)]
+    assert world.replay(fixed(first, value=rating())) == [fate(first, Status.BACK)]
     assert {status for _, status in world.replay(None)} == {Status.BACK}  # the one that is still wrong, too
     assert sorted(status for _, status in world.replay(None, again=True)) == [Status.SENT, Status.WRONG]
 
@@ -186,15 +186,15 @@ def test_a_forged_header_under_another_key_holds_no_letter_back(world: World) ->
     forged = ((ORIGINAL_RECORD_HEADER, "/".join(source(bad)).encode()),)
     world.put(RATINGS, b"mallory", rating("mallory"), forged)
     world.put(RATINGS, b"mallory", b"{", forged)  # a letter that claims the same origin
-    assert world.replay(fixed(bad, value=rating())) == [said(bad, Status.SENT)]
+    assert world.replay(fixed(bad, value=rating())) == [fate(bad, Status.SENT)]
     assert (b"alice", "/".join(source(bad))) in world.ids
 
 
 def test_a_key_is_corrected_and_places_the_record(world: World) -> None:
     bad = world.put(RATINGS, None, rating())
-    assert world.replay(fixed(bad, key=b"alice")) == [said(bad, Status.SENT)]
+    assert world.replay(fixed(bad, key=b"alice")) == [fate(bad, Status.SENT)]
     assert world.log.topics[RATINGS][murmur2(b"alice") % 2][-1].key == b"alice"
-    assert world.replay(fixed(bad, key=b"alice")) == [said(bad, Status.BACK)]
+    assert world.replay(fixed(bad, key=b"alice")) == [fate(bad, Status.BACK)]
 
 
 def test_a_good_record_on_a_wrong_partition_goes_back_as_it_is(world: World) -> None:
@@ -214,8 +214,8 @@ def test_a_truncated_letter_needs_its_whole_value(world: World) -> None:
     whole = json.dumps({"user": "alice", "item": "i1", "time": 5, "text": "short"}).encode()
     kept = next(iter(world.box().read())).value
     assert kept is not None
-    assert world.replay() == world.replay(fixed(bad, value=kept)) == [said(bad, Status.TRUNCATED)]
-    assert world.replay(fixed(bad, value=whole)) == [said(bad, Status.SENT)]
+    assert world.replay() == world.replay(fixed(bad, value=kept)) == [fate(bad, Status.TRUNCATED)]
+    assert world.replay(fixed(bad, value=whole)) == [fate(bad, Status.SENT)]
 
 
 def test_a_letter_from_elsewhere_is_not_sent(world: World) -> None:
@@ -256,10 +256,10 @@ def test_the_rate_is_kept() -> None:
 def test_choices(world: World) -> None:
     world.put(RATINGS, b"alice", rating(value="four"))
     world.put(CLICKS, b"alice", b"{", now=NOW)
-    letters = list(world.box().read())
+    dead_letters = list(world.box().read())
 
     def count(**choice: Any) -> int:
-        return sum(Choice(**choice).has(letter) for letter in letters)
+        return sum(Choice(**choice).has(letter) for letter in dead_letters)
 
     assert count() == 2
     assert (count(topic=RATINGS), count(topic="ratings"), count(reason="malformed_json"), count(stage="key")) == (
@@ -268,7 +268,7 @@ def test_choices(world: World) -> None:
         1,
         0,
     )
-    failed = letters[0].failed_ms
+    failed = dead_letters[0].failed_ms
     assert (count(since=failed - 1000), count(since=failed + 60_000)) == (2, 0)
     assert (count(until=failed - 1000), count(until=failed + 60_000)) == (0, 2)
 
@@ -415,19 +415,19 @@ def test_a_bad_correction_is_named_by_its_line(tmp_path: Path, line: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"topic": "t", "partition": 0, "offset": 1, "value": {"time": 1,}}', "malformed at character 65"),
         ("{'topic': 't'}", "malformed at character 2"),
         ("[]", "expected {topic, partition, offset, key"),
     ],
 )
-def test_a_bad_correction_says_whether_its_json_is_malformed(tmp_path: Path, line: str, said: str) -> None:
+def test_a_bad_correction_says_whether_its_json_is_malformed(tmp_path: Path, line: str, message: str) -> None:
     file = tmp_path / "corrected.jsonl"
     file.write_text("\n" + line + "\n")
     with pytest.raises(DataError, match="line 2") as raised:
         corrections.read(file)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_a_correction_keeps_the_hint_of_another_envelope_and_shows_what_was_found() -> None:

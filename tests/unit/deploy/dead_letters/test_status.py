@@ -24,9 +24,9 @@ from tests.unit.deploy.dead_letters.test_letters import (
     RATINGS,
     SETTINGS,
     World,
+    fate,
     fixed,
     rating,
-    said,
     source,
 )
 
@@ -72,7 +72,7 @@ def test_a_letter_whose_key_was_corrected_counts_as_sent_back(
     world: World, key: bytes | None, value: bytes, correction: Correction
 ) -> None:
     bad = world.put(RATINGS, key, value)
-    assert world.replay({source(bad): correction}) == [said(bad, Status.SENT)]
+    assert world.replay({source(bad): correction}) == [fate(bad, Status.SENT)]
     assert states(world) == [("/".join(source(bad)), State.BACK)]
 
 

@@ -185,9 +185,9 @@ class TestSource:
     def test_without_data_and_network_a_generated_world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("deploy.demo.source.candidates", lambda kept: iter(()))
         monkeypatch.setattr("deploy.demo.source.download", _unreachable)
-        said: list[str] = []
-        assert find(None, tmp_path, said.append).name == "generated"
-        assert "generated data set" in said[-1]
+        printed: list[str] = []
+        assert find(None, tmp_path, printed.append).name == "generated"
+        assert "generated data set" in printed[-1]
 
 
 def _unreachable(kept: Path) -> Path:
@@ -248,13 +248,13 @@ class TestView:
         assert "url(http" not in drawn.replace('"', "")  # nothing is fetched from elsewhere
 
     def test_lines_for_who_cannot_watch(self) -> None:
-        said: list[str] = []
-        board = Board(print_line=said.append)
+        printed: list[str] = []
+        board = Board(print_line=printed.append)
         board.begin("train")
         board.note("epoch 1")  # too soon after the last line
         board.line("HR@10 0.1")
         board.done("14 epochs")
-        assert said == ["train ...", "train: HR@10 0.1", "train: 14 epochs (0.0 s)"]
+        assert printed == ["train ...", "train: HR@10 0.1", "train: 14 epochs (0.0 s)"]
 
 
 @pytest.fixture

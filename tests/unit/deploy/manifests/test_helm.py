@@ -114,8 +114,8 @@ def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
         ("      expr: ", "      expression: ", "PrometheusRule"),
     ):
         assert right in text, right
-        said = judged(text.replace(right, wrong, 1), tmp_path, own, 1)
-        assert f"{named} t-freshet is invalid" in said, said
+        output = judged(text.replace(right, wrong, 1), tmp_path, own, 1)
+        assert f"{named} t-freshet is invalid" in output, output
 
 
 def closed(schema: Any) -> Any:

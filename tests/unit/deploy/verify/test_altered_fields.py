@@ -52,8 +52,8 @@ def test_a_header_that_no_worker_writes_is_named(name: str, value: bytes) -> Non
 def test_a_header_that_stands_there_twice_is_named(name: str) -> None:
     """A reader that takes the first one would be told otherwise than one that takes the last."""
     world = lettered(USER, b"{")
-    said = dict(world.log.topics[world.settings.dead_letters_topic][HOME][0].headers)["__rec.errors." + name]
-    report = altered(name, said, more=True)
+    value = dict(world.log.topics[world.settings.dead_letters_topic][HOME][0].headers)["__rec.errors." + name]
+    report = altered(name, value, more=True)
     assert report.kinds["dead-letter"] == 1
     assert any("twice" in found.message for found in report.violations)
 

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.verify.recent_events import split
 from deploy.verify.validator import Accepted, Validator
-from stream.core import state as interest
+from stream.core import state as state_module
 from tests.unit.deploy.verify.worlds import (
     ALICE,
     change_state,
@@ -106,16 +106,16 @@ def stale(world: World) -> None:
 def fork(world: World) -> None:
     """Two workers went on from the same state: same seq, other chain."""
     found, mine = states(world)
-    state = interest.decode(found[mine[1]].value or b"")
+    state = state_module.decode(found[mine[1]].value or b"")
     state.chain = bytes(range(16))
-    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), interest.encode(state))
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), state_module.encode(state))
 
 
 def fork_at_the_head(world: World) -> None:
     found, mine = states(world)
-    state = interest.decode(found[mine[2]].value or b"")
+    state = state_module.decode(found[mine[2]].value or b"")
     state.chain = bytes(range(16))
-    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), interest.encode(state))
+    world.log.append(world.settings.changelog_topic, partition_of(ALICE), ALICE.encode(), state_module.encode(state))
 
 
 def wrong_applied(world: World) -> None:
@@ -200,7 +200,7 @@ def muddles_value(world: World) -> None:
 
 
 def swaps_recent(world: World) -> None:
-    def swap(state: interest.Interest) -> None:
+    def swap(state: state_module.Interest) -> None:
         events = split(state.recent)
         assert events is not None
         first, second, *others = events
@@ -213,7 +213,7 @@ def a_duplicate_wipes_the_memory(world: World) -> None:
     world.send(2, ALICE, "i4", id="x4")
     world.work()
 
-    def wipe(state: interest.Interest) -> None:
+    def wipe(state: state_module.Interest) -> None:
         state.seen = state.recent = b""
         state.recent_count = 0
 
@@ -222,9 +222,9 @@ def a_duplicate_wipes_the_memory(world: World) -> None:
 
 def a_retry_with_another_memory(world: World) -> None:
     found, mine = states(world)
-    state = interest.decode(found[mine[2]].value or b"")
+    state = state_module.decode(found[mine[2]].value or b"")
     state.seen = state.seen[4:]
-    world.write(ALICE.encode(), partition_of(ALICE), interest.encode(state))
+    world.write(ALICE.encode(), partition_of(ALICE), state_module.encode(state))
 
 
 def test_a_record_written_twice_by_a_retry_is_harmless() -> None:
@@ -305,7 +305,7 @@ def state_without_a_key(world: World) -> None:
 
 
 def state_of_a_user_without_events(world: World) -> None:
-    world.write(b"nobody", partition_of("nobody"), interest.encode(interest.new(bytes(16), 16)))
+    world.write(b"nobody", partition_of("nobody"), state_module.encode(state_module.new(bytes(16), 16)))
 
 
 def erased_under_the_owners_epoch(world: World) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from deploy.verify import Report, check
 from deploy.verify.recent_events import split
 from deploy.verify.validator import Accepted
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.decoder import EventDecoder
 from stream.core.errors import StateError
 from stream.core.messages import SourceEvent
@@ -61,8 +61,8 @@ def right() -> bytes:
 
 def with_fields(**other: object) -> bytes:
     record = right()[:-4]
-    said = dict(zip(FIELDS, HEADER.unpack_from(record), strict=True)) | other
-    return sealed(HEADER.pack(*said.values()) + record[HEADER.size :])
+    fields = dict(zip(FIELDS, HEADER.unpack_from(record), strict=True)) | other
+    return sealed(HEADER.pack(*fields.values()) + record[HEADER.size :])
 
 
 def test_the_record_that_is_changed_below_is_right() -> None:
@@ -106,25 +106,25 @@ def test_a_state_whose_parts_do_not_fit_is_named(record: bytes, says: str) -> No
 @pytest.mark.parametrize("topic", [0, 1, 2])
 @pytest.mark.parametrize("offset", [-1, -2, -(2**63), 2**31, 2**63 - 1])
 def test_an_offset_that_no_record_has_is_a_phantom(topic: int, offset: int) -> None:
-    record = interest.decode(right())
+    record = state_module.decode(right())
     record.folded = [(topic, offset)]
-    assert "phantom" in judged(interest.encode(record)).kinds
+    assert "phantom" in judged(state_module.encode(record)).kinds
 
 
 @pytest.mark.parametrize("topic", [3, 255])
 def test_a_topic_that_is_none_is_named(topic: int) -> None:
-    record = interest.decode(right())
+    record = state_module.decode(right())
     record.folded = [(topic, 0)]
     assert f"`folded` names topic {topic}, which does not exist" in {
-        one.message for one in judged(interest.encode(record)).violations
+        one.message for one in judged(state_module.encode(record)).violations
     }
 
 
 def test_a_phantom_where_states_are_missing_is_named_too() -> None:
     """What a state took in is looked at also where it is taken as it stands."""
-    record = interest.decode(right())
+    record = state_module.decode(right())
     record.seq, record.folded = 9, [(0, -7)]
-    assert {"gap", "phantom"} <= set(judged(interest.encode(record)).kinds)
+    assert {"gap", "phantom"} <= set(judged(state_module.encode(record)).kinds)
 
 
 CHANGES: list[tuple[Callable[[bytearray, int, int], None], str]] = [
@@ -161,23 +161,23 @@ RIGHT = right()
 
 @given(NAMED)
 @settings(max_examples=150, deadline=None)
-def test_no_header_ends_the_check(said: dict[str, int]) -> None:
-    judged(with_fields(**said))
+def test_no_header_ends_the_check(fields: dict[str, int]) -> None:
+    judged(with_fields(**fields))
 
 
 @given(NAMED)
 @settings(max_examples=300, deadline=None)
-def test_what_is_decoded_can_be_read_and_written(said: dict[str, int]) -> None:
+def test_what_is_decoded_can_be_read_and_written(fields: dict[str, int]) -> None:
     """What a worker does with a state: look at all of it, and write it again. Recent events are `split` by the check only."""
     try:
-        state = interest.decode(with_fields(**said))
+        state = state_module.decode(with_fields(**fields))
     except StateError:
         return
     if split(state.recent) is None:
         return
     assert len(list(state.recents())) == len(list(state.newest())) == len(split(state.recent) or ())
     state.seen_hashes()
-    assert interest.encode(state) == with_fields(**said)
+    assert state_module.encode(state) == with_fields(**fields)
 
 
 # What a state remembers, by the worker's own code and by the check's.
@@ -212,9 +212,9 @@ def test_what_a_right_worker_remembers_is_what_the_check_expects(
 ) -> None:
     made = Decoded()
     for number, (behaviour, body, replay) in enumerate(drawn):
-        said: dict[str, Any] = {name: value for name, value in body.items() if behaviour or name != "value"}
+        fields: dict[str, Any] = {name: value for name, value in body.items() if behaviour or name != "value"}
         headers = (("original-record", replay),) if replay else ()
-        made.send(behaviour, ALICE, headers=headers, **said)
+        made.send(behaviour, ALICE, headers=headers, **fields)
         if number % every == 0:
             made.work()
     made.work()
@@ -228,13 +228,13 @@ def test_what_an_earlier_version_remembered_is_right_too() -> None:
     made.send(0, ALICE, "i4", id="clicks/0/7")
     made.work()
     rows = made.log.topics[made.settings.changelog_topic][HOME]
-    state = interest.decode(rows[2].value or b"")
+    state = state_module.decode(rows[2].value or b"")
     old = state.recent.replace(b"\x0d\x00id:clicks/0/7", b"\x0a\x00clicks/0/7")
     assert old != state.recent
     last = (split(state.recent) or [])[-1]
     start = len(old) - (len(last) - 3)
     state.recent = old[: start - 2] + (len(last) - 3).to_bytes(2, "little") + old[start:]
-    rows[2] = rows[2]._replace(value=interest.encode(state))
+    rows[2] = rows[2]._replace(value=state_module.encode(state))
     report = check(made.log, made.settings)
     assert (report.violations, report.exit_code) == ([], 0)
 
@@ -242,12 +242,12 @@ def test_what_an_earlier_version_remembered_is_right_too() -> None:
 def remembered_as(made: World, place: int, old: bytes, new: bytes) -> None:
     """Another ending of the newest recent event, in the state at `place` of the changelog."""
     rows = made.log.topics[made.settings.changelog_topic][HOME]
-    state = interest.decode(rows[place].value or b"")
+    state = state_module.decode(rows[place].value or b"")
     last = (split(state.recent) or [])[-1]
     assert last.endswith(old)
     changed = last.removesuffix(old) + new
     state.recent = state.recent[: -2 - len(last)] + len(changed).to_bytes(2, "little") + changed
-    rows[place] = rows[place]._replace(value=interest.encode(state))
+    rows[place] = rows[place]._replace(value=state_module.encode(state))
 
 
 @pytest.mark.parametrize(("new", "kinds"), [(b"", {}), (b"\x04\x00skip", {"state": 1}), (b"\x00\x00", {"state": 1})])
@@ -263,11 +263,11 @@ def test_an_action_is_remembered_or_was_not_yet_by_an_earlier_version(new: bytes
 
 def test_a_set_of_seen_items_that_is_full_takes_in_no_more() -> None:
     made = World()
-    for number in range(interest.MAX_SEEN + 30):
+    for number in range(state_module.MAX_SEEN + 30):
         made.send(0, ALICE, f"item-{number}")
         if number % 500 == 0:
             made.work()
     made.work()
     report = check(made.log, made.settings)
     assert (report.violations, report.exit_code) == ([], 0)
-    assert len(made.states[ALICE.encode()].seen) == 4 * interest.MAX_SEEN
+    assert len(made.states[ALICE.encode()].seen) == 4 * state_module.MAX_SEEN

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.errors import RecordError
 from stream.pipeline.dead_letter import MAX_HEADERS, MAX_VALUE, DeadLetters
 from tests.unit.deploy.verify.worlds import ALICE, BOB, named, poison, red, small, verify
@@ -72,7 +72,7 @@ def change(world: World, **fields: Any) -> None:
     rows[0] = rows[0]._replace(**fields)
 
 
-def said(world: World, name: str, value: bytes) -> None:
+def change_header(world: World, name: str, value: bytes) -> None:
     """One header of ours says something else."""
     row = world.log.topics["dead-letters"][HOME][0]
     change(world, headers=tuple((n, value if n == f"__rec.errors.{name}" else v) for n, v in row.headers))
@@ -90,15 +90,15 @@ BREAKS: list[tuple[int, Callable[[World], None], str]] = [
     (3, lambda world: received(world, SENT[2], SENT[1], SENT[0]), "headers"),
     (3, lambda world: received(world, *SENT, ("more", b"")), "headers"),
     (0, lambda world: received(world, ("more", b"")), "headers"),
-    (0, lambda world: said(world, "truncated", b"true"), "truncated"),
+    (0, lambda world: change_header(world, "truncated", b"true"), "truncated"),
     (0, lambda world: change(world, value=b"["), "value"),
     (0, lambda world: change(world, value=None), "value"),
     (1, lambda world: change(world, value=b""), "value"),
     (0, lambda world: change(world, key=b"dave"), "key"),
     (2, lambda world: change(world, key=None), "key"),
-    (0, lambda world: said(world, "payload.sha256", b"0" * 64), "hash"),
-    (4, lambda world: said(world, "payload.sha256", b"0" * 64), "hash"),
-    (4, lambda world: said(world, "truncated", b"false"), "truncated"),
+    (0, lambda world: change_header(world, "payload.sha256", b"0" * 64), "hash"),
+    (4, lambda world: change_header(world, "payload.sha256", b"0" * 64), "hash"),
+    (4, lambda world: change_header(world, "truncated", b"false"), "truncated"),
     (4, lambda world: change(world, value=b"?" * (MAX_VALUE - 5)), "value"),
     (4, lambda world: change(world, value=b"{"), "value"),
     (5, lambda world: change(world, key=b"k"), "key"),
@@ -170,8 +170,8 @@ def test_one_good_event_in_a_thousand_set_aside_is_seen() -> None:
     rows[place] = kept._replace(value=b"{")
     world.work()
     rows[place] = kept
-    letters = world.log.topics["dead-letters"][partition]
-    letters[0] = letters[0]._replace(value=kept.value)
+    dead_letters = world.log.topics["dead-letters"][partition]
+    dead_letters[0] = dead_letters[0]._replace(value=kept.value)
     assert set(verify(world).kinds) == {"valid-dead-letter", "lost"}
 
 
@@ -227,7 +227,7 @@ def test_an_event_that_the_model_fails_on_is_counted_apart() -> None:
 
 def test_a_users_first_event_may_be_one_that_the_model_fails_on() -> None:
     world = small()
-    world.states[b"eve"] = interest.new(bytes(range(16)), 16)
+    world.states[b"eve"] = state_module.new(bytes(range(16)), 16)
     poison(world, user="eve")
     report = verify(world)
     assert report.violations == []

@@ -43,8 +43,8 @@ HUGE = 10**17
 
 
 def claim(offset: int, epoch: int, worker: str = EVIL, headers: list[tuple[str, bytes]] | None = None) -> Written:
-    said = stamp(epoch) if headers is None else headers
-    return Written(offset, CLAIM_KEY, encode(Claim(epoch, worker, NOW)), said)
+    named = stamp(epoch) if headers is None else headers
+    return Written(offset, CLAIM_KEY, encode(Claim(epoch, worker, NOW)), named)
 
 
 def state(offset: int, user: bytes, value: bytes | None, epoch: int) -> Written:
@@ -64,9 +64,9 @@ def state(offset: int, user: bytes, value: bytes | None, epoch: int) -> Written:
     ],
 )
 def test_a_forged_claim_counts_for_nothing_and_is_named(forged: Written, why: str) -> None:
-    holds, said = judge(forged, 7)
+    holds, violations = judge(forged, 7)
     assert holds == NO_CLAIM
-    assert why in said
+    assert why in violations
     found = sift([claim(0, 7), forged, state(2, b"u", b"1", 7)], NO_CLAIM)
     assert (found.claim.epoch, found.states, found.fenced, len(found.forged)) == (7, [(b"u", b"1")], [], 1)
 
@@ -229,11 +229,11 @@ def test_the_check_names_a_record_of_no_user(key: bytes | None) -> None:
 )
 @settings(deadline=None)
 def test_worker_check_and_schema_agree_on_who_can_be_a_user(key: bytes | None) -> None:
-    told = of_user(key, UTF8)
-    assert told == (TEXT.user(key) is not None)
+    read_user = of_user(key, UTF8)
+    assert read_user == (TEXT.user(key) is not None)
     body = json.dumps({"user": (key or b"").decode(errors="replace"), "item": "i", "time": 1}).encode()
     verdict = Validator(1, (0.5, 5)).validate(0, 0, NOW, key, body)
-    assert told == (not isinstance(verdict, str))
+    assert read_user == (not isinstance(verdict, str))
 
 
 # Headers and claims, read alike.
@@ -341,13 +341,15 @@ GOOD = {
 @st.composite
 def claim_texts(draw: st.DrawFn) -> bytes:
     """Claims, nearly: names repeated, left out, unknown, spelt with escapes; values of other kinds."""
-    said = [("epoch", "3"), ("worker", f'"{EVIL}"'), ("time", "5")]
+    fields = [("epoch", "3"), ("worker", f'"{EVIL}"'), ("time", "5")]
     for _ in range(draw(st.integers(0, 4))):
         name = draw(st.sampled_from([*GOOD, "more"]))
         value = draw(st.one_of(GOOD.get(name, DEEP), GOOD.get(name, DEEP), ANYTHING, DEEP))
-        said.insert(draw(st.integers(0, len(said))), (name, value))
+        fields.insert(draw(st.integers(0, len(fields))), (name, value))
     names = {"epoch": draw(st.sampled_from(["epoch", r"\u0065poch"]))}
-    text = "{" + draw(st.sampled_from(["", " ", "\n"])) + ", ".join(f'"{names.get(n, n)}": {v}' for n, v in said) + "}"
+    text = (
+        "{" + draw(st.sampled_from(["", " ", "\n"])) + ", ".join(f'"{names.get(n, n)}": {v}' for n, v in fields) + "}"
+    )
     raw = text.encode()
     if draw(st.integers(0, 9)) == 0:
         at = draw(st.integers(0, len(raw)))
@@ -376,7 +378,7 @@ ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 1.0, 1.5, "1", {"a": 
 VALUES = st.one_of(
     st.builds(lambda epoch, worker: encode(Claim(epoch, worker, NOW)), EPOCHS, NAMES),
     st.dictionaries(FIELDS, ODD, max_size=2).map(
-        lambda said: json.dumps({"epoch": 3, "worker": EVIL, "time": 5} | said).encode()
+        lambda fields: json.dumps({"epoch": 3, "worker": EVIL, "time": 5} | fields).encode()
     ),
     st.binary(max_size=8),
     st.none(),
@@ -410,8 +412,8 @@ def stands_for_check(log: list[Written]) -> list[bytes]:
 @settings(max_examples=500, deadline=None)
 def test_worker_and_check_agree_on_what_stands(drawn: list[tuple[bytes, bytes | None, bytes | None]]) -> None:
     log = [
-        Written(offset, key, value, [] if said is None else [("writer", said)])
-        for offset, (key, value, said) in enumerate(drawn)
+        Written(offset, key, value, [] if headers is None else [("writer", headers)])
+        for offset, (key, value, headers) in enumerate(drawn)
     ]
     assert stands_for_worker(log) == stands_for_check(log)
     for cut in range(len(log)):  # and wherever the worker's reading is cut

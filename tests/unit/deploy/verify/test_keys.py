@@ -106,8 +106,8 @@ def test_a_history_is_green(form: str) -> None:
 
 @pytest.mark.parametrize(("written", "given"), [(UTF8, JSON), (JSON, UTF8), (LONG, UTF8), (UTF8, LONG), (JSON, LONG)])
 def test_the_check_is_refused_with_another_setting_than_the_workers(written: str, given: str) -> None:
-    said = rf'key: found "{given}", expected "{written}".* partition 0 .*FRESHET_KEY={written}'
-    with pytest.raises(TopologyError, match=said) as error:
+    message = rf'key: found "{given}", expected "{written}".* partition 0 .*FRESHET_KEY={written}'
+    with pytest.raises(TopologyError, match=message) as error:
         check(world(written).log, load(app_id="t", key=given))
     assert error.value.exit_code == 78
 
@@ -202,8 +202,8 @@ def test_a_ledgers_key_is_the_user_in_each_form(form: str, tmp_path: Path) -> No
     made = world(form)
     lines = []
     for row in made.log.all("ratings"):
-        said = {"id": str(row.offset), "topic": "ratings", "key": user_of(row.key, form), "status": "acked"}
-        lines.append(said | {"sha256": sha256(row.value or b"").hexdigest()})
+        fields = {"id": str(row.offset), "topic": "ratings", "key": user_of(row.key, form), "status": "acked"}
+        lines.append(fields | {"sha256": sha256(row.value or b"").hexdigest()})
     file = tmp_path / "sends.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     report = check(made.log, load(app_id="t", key=form), scope=Scope(producer_log=file))

@@ -10,7 +10,7 @@ import rocksdict
 
 from deploy.verify import Report, Scope, check
 from deploy.verify.local_store import OFFSET_KEY
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.errors import DataError
 from stream.kafka.fenced_users import NOTES
 from tests.unit.deploy.verify.worlds import ALICE, eventful, small, states
@@ -65,11 +65,11 @@ def test_a_folder_whose_last_write_did_not_know_its_offset(tmp_path: Path) -> No
     assert report.stored_ahead == 1
 
 
-def put(world: World, change: Callable[[interest.Interest], None]) -> Callable[[dict[bytes, bytes]], None]:
+def put(world: World, change: Callable[[state_module.Interest], None]) -> Callable[[dict[bytes, bytes]], None]:
     def changed(values: dict[bytes, bytes]) -> None:
-        state = interest.decode(values[ALICE.encode()])
+        state = state_module.decode(values[ALICE.encode()])
         change(state)
-        values[ALICE.encode()] = interest.encode(state)
+        values[ALICE.encode()] = state_module.encode(state)
 
     return changed
 
@@ -82,7 +82,7 @@ def put(world: World, change: Callable[[interest.Interest], None]) -> Callable[[
     ],
 )
 def test_a_state_that_only_the_folder_has(
-    tmp_path: Path, change: Callable[[interest.Interest], None], says: str
+    tmp_path: Path, change: Callable[[state_module.Interest], None], says: str
 ) -> None:
     world = small()
     report = stored(world, tmp_path, change=put(world, change))

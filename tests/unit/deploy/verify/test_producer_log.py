@@ -17,11 +17,11 @@ from tests.unit.synthetic import PARTITIONS, World, partition_of
 
 def line(world: World, topic: str, partition: int, offset: int, status: str = "acked", /, **fields: Any) -> str:
     row = world.log.topics[topic][partition][offset]
-    said: dict[str, object] = {
+    sent: dict[str, object] = {
         "id": f"{topic}-{partition}-{offset}", "topic": topic, "partition": partition, "offset": offset,
         "key": (row.key or b"").decode(), "sha256": sha256(row.value or b"").hexdigest(), "status": status,
     }  # fmt: skip
-    return json.dumps({name: value for name, value in (said | fields).items() if value is not None})
+    return json.dumps({name: value for name, value in (sent | fields).items() if value is not None})
 
 
 def sends(world: World, folder: Path, *lines: str) -> Report:
@@ -147,11 +147,11 @@ def test_a_ledger_that_cannot_be_read(tmp_path: Path, fields: dict[str, object] 
     assert len(str(refused.value)) < 400
 
 
-def json_of(said: dict[str, object]) -> str:
+def json_of(fields: dict[str, object]) -> str:
     """As json.dumps, which refuses numbers of thousands of digits."""
     return "{" + ", ".join(
         f'"{name}": {"1" + "0" * 4999 if value == 10**4999 else json.dumps(value)}'
-        for name, value in said.items()
+        for name, value in fields.items()
         if value is not None
     ) + "}"  # fmt: skip
 
@@ -159,11 +159,11 @@ def json_of(said: dict[str, object]) -> str:
 def test_a_ledgers_line_is_of_the_partition_that_it_names_itself(tmp_path: Path) -> None:
     """Whatever else in the line looks like a partition."""
     world = small()
-    said = json.loads(line(world, "clicks", partition_of(ALICE), 0, sha256="00" * 32))
+    fields = json.loads(line(world, "clicks", partition_of(ALICE), 0, sha256="00" * 32))
     for more in (
-        {"note": {"partition": 1 - partition_of(ALICE)}} | said,
-        said | {"note": {"partition": 1 - partition_of(ALICE)}},
-        said | {"note": {"partition": "x"}},
+        {"note": {"partition": 1 - partition_of(ALICE)}} | fields,
+        fields | {"note": {"partition": 1 - partition_of(ALICE)}},
+        fields | {"note": {"partition": "x"}},
     ):
         for text in (json.dumps(more), json.dumps(more).replace('"partition"', r'"p\u0061rtition"', 1)):
             report = sends(world, tmp_path, text)

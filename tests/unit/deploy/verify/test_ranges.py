@@ -33,7 +33,7 @@ def found(scope: Scope, events: int = 3) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("scope", "said"),
+    ("scope", "message"),
     [
         (Scope(since=FUTURE), "--since: found 2999-01-01, expected a time in the past"),
         (Scope(until=978_307_200_000), "the range that ends at 2001-01-01, but events came later"),
@@ -41,15 +41,15 @@ def found(scope: Scope, events: int = 3) -> Report:
         (Scope(starts={PLACE: 99_999_999}), "--from-offset: found 99999999, expected at most 3, where the log ends"),
     ],
 )
-def test_a_range_that_lies_outside_is_said_and_is_not_green(scope: Scope, said: str) -> None:
+def test_a_range_that_lies_outside_is_said_and_is_not_green(scope: Scope, message: str) -> None:
     report = found(scope)
     assert (report.input, report.exit_code, report.outside, report.quiet) == (0, 3, True, False)
     assert [note.kind for note in report.notes] == ["outside"]
-    assert said in str(report.notes[0])
+    assert message in str(report.notes[0])
     assert verdict(report) == "nothing was judged"
-    told = report.as_dict()
-    assert (told["ok"], told["outside"]) == (False, True)
-    assert told["notes"][0]["kind"] == "outside"
+    as_json = report.as_dict()
+    assert (as_json["ok"], as_json["outside"]) == (False, True)
+    assert as_json["notes"][0]["kind"] == "outside"
 
 
 def test_one_start_beyond_its_end_is_said_beside_what_was_judged() -> None:

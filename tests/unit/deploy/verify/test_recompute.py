@@ -17,7 +17,7 @@ import pytest
 
 from deploy.verify import Report, Scope, check
 from deploy.verify.recompute import recomputation
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.features import NUMBERS
 from stream.core.messages import SourceEvent
 from tests.unit.synthetic import World, partition_of
@@ -89,7 +89,7 @@ class Worker(World):
 
     def _fold(self, user: bytes, events: list[SourceEvent]) -> None:
         models = Models(self.bundle)
-        state = self.states.setdefault(user, interest.new(stamp(self.bundle), models.width))
+        state = self.states.setdefault(user, state_module.new(stamp(self.bundle), models.width))
         state.folded = []
         refolded = state.model != stamp(self.bundle)
         if refolded:
@@ -98,20 +98,20 @@ class Worker(World):
             state.h = state.c = np.full(models.width, models.gain * state.recent_count + acted, np.float16)
         redelivered = passed = False
         for one in events:
-            if interest.is_redelivered(state, one):
+            if state_module.is_redelivered(state, one):
                 redelivered = True
-            elif interest.is_duplicate(state, one):
-                interest.pass_over(state, one)
+            elif state_module.is_duplicate(state, one):
+                state_module.pass_over(state, one)
                 passed = True
             else:
-                interest.fold(state, one, self.settings.sources[one.behaviour])
+                state_module.fold(state, one, self.settings.sources[one.behaviour])
                 more = models.gain + self.reads_actions * place_of(one.action)
                 state.h = state.c = (state.h + more).astype(np.float16)
         state.catalogue = ITEMS - 1
         if state.folded or passed or refolded:
-            self.write(user, HOME, interest.encode(state))
+            self.write(user, HOME, state_module.encode(state))
         seen = {int(one) for one in state.seen_hashes()}
-        left = [row for row in range(ITEMS, 0, -1) if interest.item_hash(f"item-{row}") not in seen][:10]
+        left = [row for row in range(ITEMS, 0, -1) if state_module.item_hash(f"item-{row}") not in seen][:10]
         items = [{"item": f"item-{row}", "score": row * models.gain + float(state.h[0])} for row in left]
         self.slate(
             user, HOME, redelivered or not state.folded, items=items, catalogue=ITEMS - 1, bundle=self.bundle,
@@ -129,10 +129,10 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Worker, str], Report]:
     monkeypatch.setattr(recomputation, "open_models", lambda one, provider: Models(one.id))
     monkeypatch.setattr(recomputation, "open_encoder", lambda one, provider: SimpleNamespace(reads=False))
 
-    def judge(world: Worker, name: str) -> Report:
+    def verify(world: Worker, name: str) -> Report:
         return check(world.log, world.settings, scope=Scope(bundle=Path(name), users=0))
 
-    return judge
+    return verify
 
 
 def test_with_a_bundle_ratings_are_judged_by_its_scale(
@@ -202,9 +202,9 @@ def test_one_bundle_all_along(judged: Callable[[Worker, str], Report]) -> None:
 
 @pytest.mark.parametrize("other", ["B", "C"])
 @pytest.mark.parametrize("path", ["A", "AA", "A more", "A back", "A back more"])
-@pytest.mark.parametrize("judge", ["A", "other"])
+@pytest.mark.parametrize("with_bundle", ["A", "other"])
 def test_after_a_change_of_the_bundle_each_is_judged_by_its_own(
-    judged: Callable[[Worker, str], Report], other: str, path: str, judge: str
+    judged: Callable[[Worker, str], Report], other: str, path: str, with_bundle: str
 ) -> None:
     world = five_clicks()
     again(world, other)
@@ -214,7 +214,7 @@ def test_after_a_change_of_the_bundle_each_is_judged_by_its_own(
         again(world, "A")
     if "more" in path:
         world.click("item-9")
-    report = judged(world, "A" if judge == "A" else other)
+    report = judged(world, "A" if with_bundle == "A" else other)
     assert report.violations == []
     assert report.exit_code == 3
     assert report.numbers > 0
@@ -222,7 +222,7 @@ def test_after_a_change_of_the_bundle_each_is_judged_by_its_own(
     assert report.numbers_unverifiable > 0
     (note,) = [note for note in report.notes if note.kind == "other-model"]
     assert "states" in note.message
-    assert f"bundle {'A' if judge == 'A' else other}" in note.message
+    assert f"bundle {'A' if with_bundle == 'A' else other}" in note.message
 
 
 @pytest.mark.parametrize("other", ["B", "C"])
@@ -234,12 +234,12 @@ def test_what_is_wrong_beside_it_stays_red(judged: Callable[[Worker, str], Repor
         topic = world.settings.changelog_topic if kind == "numbers" else world.settings.recommendations_topic
         rows = world.log.topics[topic][HOME]
         if kind == "numbers":
-            state = interest.decode(rows[place].value or b"")
+            state = state_module.decode(rows[place].value or b"")
             state.c = state.c + np.float16(1)
-            value = interest.encode(state)
+            value = state_module.encode(state)
         else:
-            said = json.loads(rows[place].value or b"")
-            value = json.dumps(said | {"items": said["items"][::-1]}).encode()
+            slate = json.loads(rows[place].value or b"")
+            value = json.dumps(slate | {"items": slate["items"][::-1]}).encode()
         rows[place] = rows[place]._replace(value=value)
         assert kind in judged(world, "A").kinds
 
@@ -263,9 +263,9 @@ def test_what_compaction_has_left_of_two_bundles_is_no_violation(
 def test_a_state_of_another_width_is_named(judged: Callable[[Worker, str], Report], width: int) -> None:
     world = five_clicks()
     rows = world.log.topics[world.settings.changelog_topic][HOME]
-    state = interest.decode(rows[4].value or b"")
+    state = state_module.decode(rows[4].value or b"")
     state.h = state.c = np.zeros(width, np.float16)
-    rows[4] = rows[4]._replace(value=interest.encode(state))
+    rows[4] = rows[4]._replace(value=state_module.encode(state))
     report = judged(world, "A")
     assert report.kinds == {"numbers": 1}, report.violations
     assert f"h and c have {width} numbers, expected 16" in report.violations[0].message

@@ -30,7 +30,7 @@ def test_every_kind_of_violation_is_documented() -> None:
 
 
 def test_every_count_of_the_report_is_explained() -> None:
-    told = Report.__doc__ or ""
+    docstring = Report.__doc__ or ""
     unexplained = {
         "users",
         "states",
@@ -41,5 +41,5 @@ def test_every_count_of_the_report_is_explained() -> None:
         "violations",
         "notes",
     }
-    missing = [f.name for f in fields(Report) if f.name not in unexplained and f.name not in told]
+    missing = [f.name for f in fields(Report) if f.name not in unexplained and f.name not in docstring]
     assert [name for name in missing if not name.endswith("_found")] == []

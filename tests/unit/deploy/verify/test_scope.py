@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.verify import Scope, check, scope
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.errors import DataError
 from tests.unit.deploy.verify.worlds import ALICE, eventful, forgotten_event, missing_slate, states, verify, wrong_chain
 from tests.unit.synthetic import NOW, PARTITIONS, World, partition_of
@@ -80,9 +80,9 @@ def id_again(between: int) -> World:
     world.send(0, ALICE, "i2", id="x7")
     world.work()
     found, mine = states(world)
-    last = interest.decode(found[mine[-1]].value or b"")
+    last = state_module.decode(found[mine[-1]].value or b"")
     last.recent = last.recent.replace(b"y7", b"x7")
-    found[mine[-1]] = found[mine[-1]]._replace(value=interest.encode(last))
+    found[mine[-1]] = found[mine[-1]]._replace(value=state_module.encode(last))
     return world
 
 

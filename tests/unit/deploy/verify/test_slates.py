@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stream.core import state as interest
+from stream.core import state as state_module
 from tests.unit.deploy.verify.worlds import (
     ALICE,
     HOME,
@@ -45,7 +45,7 @@ def slate_of_no_state(world: World) -> None:
 
 
 def slate_of_nobody(world: World) -> None:
-    world.states[b"nobody"] = interest.new(bytes(16), 16)
+    world.states[b"nobody"] = state_module.new(bytes(16), 16)
     world.slate(b"nobody", partition_of("nobody"), True)
 
 

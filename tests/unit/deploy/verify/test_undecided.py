@@ -69,9 +69,9 @@ def test_the_letter_of_what_the_model_fails_on_may_lie_behind_it() -> None:
     world = small()
     poison(world)
     for partition in range(2):
-        letters = world.log.topics[world.settings.dead_letters_topic][partition]
-        if letters:
-            world.log.open[world.settings.dead_letters_topic, partition] = letters[-1].offset
+        dead_letters = world.log.topics[world.settings.dead_letters_topic][partition]
+        if dead_letters:
+            world.log.open[world.settings.dead_letters_topic, partition] = dead_letters[-1].offset
     report = check(world.log, world.settings)
     assert (report.violations, report.exit_code, report.pending) == ([], 3, 1)
 

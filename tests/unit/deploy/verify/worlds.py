@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deploy.verify import Report, check
-from stream.core import state as interest
+from stream.core import state as state_module
 from tests.unit.synthetic import NOW, Row, World, partition_of
 
 ALICE, BOB = "alice", "bob"
@@ -67,12 +67,12 @@ def slates(world: World) -> tuple[list[Row], list[int]]:
     return rows(world, world.settings.recommendations_topic, ALICE)
 
 
-def change_state(world: World, place: int, change: Callable[[interest.Interest], None]) -> None:
+def change_state(world: World, place: int, change: Callable[[state_module.Interest], None]) -> None:
     found, mine = states(world)
     row = found[mine[place]]
-    state = interest.decode(row.value or b"")
+    state = state_module.decode(row.value or b"")
     change(state)
-    found[mine[place]] = row._replace(value=interest.encode(state))
+    found[mine[place]] = row._replace(value=state_module.encode(state))
 
 
 def change_slate(world: World, place: int, **fields: object) -> None:
@@ -115,7 +115,7 @@ def poison(world: World, stage: str = "inference", user: str = BOB) -> None:
     world.letter("clicks", row, "the model failed", stage)
     state = world.states[user.encode()]
     state.applied[0], state.folded = offset, []
-    world.write(user.encode(), partition, interest.encode(state))
+    world.write(user.encode(), partition, state_module.encode(state))
     world._read["clicks", partition] = offset + 1
     world.commit()
     world.slate(user.encode(), partition, True)

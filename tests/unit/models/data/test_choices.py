@@ -290,9 +290,9 @@ def test_a_run_from_before_there_was_the_option_counts_all(tmp_path: Path) -> No
     about = (tmp_path / "run.json").read_text()
     import json
 
-    told = json.loads(about)
-    del told["inputs"]["choices"], told["inputs"]["weights"]
-    (tmp_path / "run.json").write_text(json.dumps(told))
+    about_run = json.loads(about)
+    del about_run["inputs"]["choices"], about_run["inputs"]["weights"]
+    (tmp_path / "run.json").write_text(json.dumps(about_run))
     assert load_run(tmp_path).spec == InputSpec((1.0, 5.0), (), TEXT_DIM)
     assert asdict(load_run(tmp_path).spec)["choices"] == CHOICES
 

@@ -240,15 +240,15 @@ def test_amazon_beauty_2014() -> None:
 
 
 def test_actions_are_read_from_messages_and_sent_again(tmp_path: Path) -> None:
-    said = [
+    actions = [
         {"user": "u", "item": "a", "time": 1, "action": "purchase"},
         {"user": "u", "item": "b", "time": 2},
         {"user": "u", "item": "c", "time": 3, "action": "skip", "scene": "home"},
     ]
-    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in actions))
     data = read(tmp_path)
     assert data.events["action"].to_list() == ["purchase", "", "skip"]
-    assert [json.loads(message.value) for message in event_messages(data.events)] == said
+    assert [json.loads(message.value) for message in event_messages(data.events)] == actions
 
 
 def test_clicks_of_one_moment_stand_in_an_order_of_their_own_whatever_the_file_says() -> None:

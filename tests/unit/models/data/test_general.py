@@ -120,7 +120,7 @@ def test_what_an_event_is_by_its_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("who,what,when\na,b,5\n",
          r"x, line 1: no column kind, no column said, no column stars, no column where; columns found: who, what, when"),
@@ -150,8 +150,8 @@ def test_what_an_event_is_by_its_columns(tmp_path: Path) -> None:
         ('who,what,when,stars,kind,said,where\na,b,5,,comment,"open,\n', "x, line 2: a double quote opens a field here"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_names_the_line(tmp_path: Path, content: str, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_what_is_wrong_names_the_line(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_columns(written(tmp_path / "x", content), ALL)
 
 
@@ -165,13 +165,13 @@ def test_a_folder_or_a_missing_column_of_parquet(tmp_path: Path) -> None:
 def test_options_that_lack_another_say_which(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "u,i\n1,9\n")
     assert len(load(path, {"user": "u", "item": "i"}).events) == 1
-    for given, told in (
+    for given, message in (
         ({"user": "u"}, "--user names a column, so --item must name one too"),
         ({"item": "i"}, "--item names a column, so --user must name one too"),
         ({"time": "t"}, "--time names a column, so --user and --item must name one too"),
         ({"action": "a"}, "--action-column names a column, so --user and --item must name one too"),
     ):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             load(path, given)
     with pytest.raises(DataError, match="the data are `generated`"):
         load(Path("generated"), {"user": "u", "item": "i"})
@@ -261,12 +261,12 @@ def test_a_time_that_is_too_old_is_shown_as_it_stands_with_its_line(tmp_path: Pa
     data = read_columns(written(tmp_path / "log.csv", content), Columns("u", "i", "t"))
     with pytest.raises(DataError) as raised:
         require_accepted(data.name, data.events, Rules((1, 5), 946_684_800_000), data.oldest)
-    said = str(raised.value)
+    message = str(raised.value)
     line = 3 if form == "csv" else 2
-    assert f"log.csv, line {line}: t: found '1970-01-19T15:00:00Z', expected 2000-01-01 or later" in said
-    assert "multiply" not in said
-    assert "1609200000" not in said
-    assert "seconds for milliseconds" in said
+    assert f"log.csv, line {line}: t: found '1970-01-19T15:00:00Z', expected 2000-01-01 or later" in message
+    assert "multiply" not in message
+    assert "1609200000" not in message
+    assert "seconds for milliseconds" in message
 
 
 def test_a_time_without_a_known_line_keeps_its_advice() -> None:
@@ -276,18 +276,18 @@ def test_a_time_without_a_known_line_keeps_its_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "told"),
+    ("named", "message"),
     [
         ("custommer", "no column custommer; columns found: customer, sku, what, when; is customer meant?"),
         ("kunde", "no column kunde; columns found: customer, sku, what, when$"),
     ],
 )
-def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path, named: str, told: str) -> None:
+def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path, named: str, message: str) -> None:
     content = "customer,sku,what,when\nkunde-142,SKU-00007,view,2026-08-01T16:24:47Z\n"
-    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+    with pytest.raises(DataError, match=message.replace("?", r"\?")):
         read_columns(written(tmp_path / "log.csv", content), Columns(named, "sku"))
     pl.read_csv(tmp_path / "log.csv").write_parquet(tmp_path / "log.parquet")
-    with pytest.raises(DataError, match=told.replace("?", r"\?")):
+    with pytest.raises(DataError, match=message.replace("?", r"\?")):
         read_columns(tmp_path / "log.parquet", Columns(named, "sku"))
 
 
@@ -301,10 +301,10 @@ def test_the_web_shop_of_the_docs_reads_as_it_says(tmp_path: Path) -> None:
     written(folder / "clicks.csv", clicks)
     written(folder / "items.csv", items)
     named = read_columns(written(tmp_path / "log.csv", log), Columns("visitor", "article", "when", action="what"))
-    told = read(folder)
-    assert named.events.equals(told.events)
+    data = read(folder)
+    assert named.events.equals(data.events)
     assert named.events["action"].to_list() == ["view", "cart", "purchase"]
-    assert [(one.item, one.title, one.categories) for one in told.items] == [
+    assert [(one.item, one.title, one.categories) for one in data.items] == [
         ("A-100", "Watering can 5 l", ("garden",)),
         ("A-205", "Wooden spoon", ("kitchen", "wood")),
     ]
@@ -315,13 +315,13 @@ def test_all_wrong_lines_are_counted_and_the_first_ten_named(tmp_path: Path) -> 
     rows = "".join(f"a,{'' if at == 7 else at},{bad.get(at, '2026-08-01T16:24:47Z')}\n" for at in range(2, 40))
     with pytest.raises(DataError) as raised:
         read_columns(written(tmp_path / "log.csv", "u,i,t\n" + rows), Columns("u", "i", "t"))
-    said = str(raised.value)
-    assert "log.csv, line 3: t: time 'soon'" in said
-    assert "16 wrong values in all" in said
-    assert all(f"line {line}: t: " in said for line in (5, 9, 20, 25))
-    assert "line 7: i: " in said
-    assert "line 26: " not in said
-    assert "and 6 more" in said
+    message = str(raised.value)
+    assert "log.csv, line 3: t: time 'soon'" in message
+    assert "16 wrong values in all" in message
+    assert all(f"line {line}: t: " in message for line in (5, 9, 20, 25))
+    assert "line 7: i: " in message
+    assert "line 26: " not in message
+    assert "and 6 more" in message
 
 
 def test_one_wrong_line_is_just_that(tmp_path: Path) -> None:

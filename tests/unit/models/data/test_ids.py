@@ -20,7 +20,7 @@ NAMED = Columns("u", "i")
 STEAM = 76_561_198_057_728_740
 
 
-def said(path: Path, columns: Columns = NAMED) -> str:
+def refusal(path: Path, columns: Columns = NAMED) -> str:
     with pytest.raises(DataError) as raised:
         read_columns(path, columns)
     return str(raised.value)
@@ -42,7 +42,7 @@ def csv(path: Path, *users: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("users", "dtype", "told"),
+    ("users", "dtype", "message"),
     [
         ([1.0, math.nan, 3.0, None], pl.Float64, "line 2: u: found nan, expected a text or a whole number: leave out"),
         ([1.0, None], pl.Float64, "line 2: u: empty; expected a name or a number"),
@@ -59,19 +59,19 @@ def csv(path: Path, *users: str) -> Path:
     ],
 )
 def test_a_parquet_column_of_floats_is_read_exactly_or_refused(
-    tmp_path: Path, users: list[Any], dtype: Any, told: str
+    tmp_path: Path, users: list[Any], dtype: Any, message: str
 ) -> None:
-    if told.startswith("line 2: u: found 7.65"):
-        told = f"line 2: u: found {float(STEAM)!r}, expected a whole number below 9007199254740992: "
-    assert f"x.parquet, {told}" in said(parquet(tmp_path / "x.parquet", users, dtype))
+    if message.startswith("line 2: u: found 7.65"):
+        message = f"line 2: u: found {float(STEAM)!r}, expected a whole number below 9007199254740992: "
+    assert f"x.parquet, {message}" in refusal(parquet(tmp_path / "x.parquet", users, dtype))
 
 
 def test_all_wrong_rows_of_a_parquet_are_counted(tmp_path: Path) -> None:
-    told = said(parquet(tmp_path / "x.parquet", [math.nan, 1.0, 1e17] * 20, pl.Float64))
-    assert "line 1: u: found nan" in told
-    assert "line 3: u: found 1e+17" in told
-    assert "40 wrong values in all" in told
-    assert "and 30 more" in told
+    message = refusal(parquet(tmp_path / "x.parquet", [math.nan, 1.0, 1e17] * 20, pl.Float64))
+    assert "line 1: u: found nan" in message
+    assert "line 3: u: found 1e+17" in message
+    assert "40 wrong values in all" in message
+    assert "and 30 more" in message
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_whole_numbers_of_any_type_are_those_numbers(tmp_path: Path, users: list
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("NaN", "u: found nan, expected a text or a whole number"),
         ("Infinity", "u: found inf, expected a text or a whole number"),
@@ -101,8 +101,8 @@ def test_whole_numbers_of_any_type_are_those_numbers(tmp_path: Path, users: list
         ("null", "u: empty; expected a name or a number"),
     ],
 )
-def test_a_number_of_json_that_is_no_id_names_the_line(tmp_path: Path, value: str, told: str) -> None:
-    assert f"x.jsonl, line 2: {told}" in said(jsonl(tmp_path / "x.jsonl", "1", value))
+def test_a_number_of_json_that_is_no_id_names_the_line(tmp_path: Path, value: str, message: str) -> None:
+    assert f"x.jsonl, line 2: {message}" in refusal(jsonl(tmp_path / "x.jsonl", "1", value))
 
 
 def test_whole_numbers_of_json_are_those_numbers(tmp_path: Path) -> None:
@@ -116,12 +116,12 @@ WORDS = ("NULL", "null", "None", "\\N", "nan", "NaN", "NA", "N/A", "<NA>")
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_for_no_value_is_no_id_in_any_table(tmp_path: Path, word: str) -> None:
     assert word in NULLS
-    told = (
+    message = (
         f"u: found {word!r}, which programs write for a missing value; expected a name or a number: leave the row out"
     )
-    assert f"x.csv, line 3: {told}" in said(csv(tmp_path / "x.csv", "a", word))
-    assert f"x.jsonl, line 2: {told}" in said(jsonl(tmp_path / "x.jsonl", '"a"', json.dumps(word)))
-    assert f"x.parquet, line 2: {told}" in said(parquet(tmp_path / "x.parquet", ["a", word], pl.String))
+    assert f"x.csv, line 3: {message}" in refusal(csv(tmp_path / "x.csv", "a", word))
+    assert f"x.jsonl, line 2: {message}" in refusal(jsonl(tmp_path / "x.jsonl", '"a"', json.dumps(word)))
+    assert f"x.parquet, line 2: {message}" in refusal(parquet(tmp_path / "x.parquet", ["a", word], pl.String))
 
 
 def test_a_word_for_no_value_is_no_id_in_published_tables(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_message_of_json_may_name_a_user_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("7.656119805772874e+16", "found '7.656119805772874e+16', which programs write for a large number"),
         ("1e+16", "found '1e+16', which programs write for a large number"),
@@ -159,8 +159,8 @@ def test_a_message_of_json_may_name_a_user_so(tmp_path: Path) -> None:
         ("9007199254740992.0", "found '9007199254740992.0', expected a whole number below 9007199254740992"),
     ],
 )
-def test_a_number_that_a_program_has_rounded_is_no_id(tmp_path: Path, text: str, told: str) -> None:
-    assert f"x.csv, line 3: u: {told}" in said(csv(tmp_path / "x.csv", "a", text))
+def test_a_number_that_a_program_has_rounded_is_no_id(tmp_path: Path, text: str, message: str) -> None:
+    assert f"x.csv, line 3: u: {message}" in refusal(csv(tmp_path / "x.csv", "a", text))
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_a_scene_of_floats_is_read_by_the_same_rule(tmp_path: Path) -> None:
     table.write_parquet(tmp_path / "x.parquet")
     assert read_columns(tmp_path / "x.parquet", named).events["scene"].to_list() == ["5", ""]
     table.with_columns(s=pl.Series([5.0, math.nan])).write_parquet(tmp_path / "x.parquet")
-    assert "x.parquet, line 2: s: found nan" in said(tmp_path / "x.parquet", named)
+    assert "x.parquet, line 2: s: found nan" in refusal(tmp_path / "x.parquet", named)
     (tmp_path / "x.jsonl").write_text('{"u": 1, "i": 2, "s": 5.0}\n{"u": 1, "i": 2, "s": 5.5}\n')
-    assert "x.jsonl, line 2: s: found 5.5" in said(tmp_path / "x.jsonl", named)
+    assert "x.jsonl, line 2: s: found 5.5" in refusal(tmp_path / "x.jsonl", named)
 
 
 def test_the_words_and_no_others() -> None:

@@ -115,24 +115,24 @@ def test_distances_to_freshet_are_told(task: EvalTask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "preset", "said"),
+    ("names", "preset", "message"),
     [(["nobody"], "auto", "nobody"), ([], "auto", "none"), (["als"], "x", "preset x")],
 )
-def test_a_name_that_does_not_exist_is_said(names: list[str], preset: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_name_that_does_not_exist_is_said(names: list[str], preset: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         make(Wanted(names, preset))
 
 
 def test_figures_are_means_over_seeds(task: EvalTask) -> None:
     (found,) = compare([replace(task, filter_seen=False)], [Told(oracle), Told(wrong, "wrong")], (0, 1))
-    told = figures(found)["models"]["told"]
-    assert told["test"]["HR@10"] == 1.0
-    assert told["test"]["NDCG@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
-    assert told["by seed"]["MRR@10"] == pytest.approx([1.0, 0.5])
-    assert told["intervals"]["HR@10 - wrong"] == [1.0, 1.0]
-    assert "HR@10 over wrong, %" not in told["intervals"]  # nothing to divide by
-    assert told["seeds"] == [0, 1]
-    assert set(told["validation"]) >= {"HR@10", "NDCG@10"}
+    row = figures(found)["models"]["told"]
+    assert row["test"]["HR@10"] == 1.0
+    assert row["test"]["NDCG@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
+    assert row["by seed"]["MRR@10"] == pytest.approx([1.0, 0.5])
+    assert row["intervals"]["HR@10 - wrong"] == [1.0, 1.0]
+    assert "HR@10 over wrong, %" not in row["intervals"]  # nothing to divide by
+    assert row["seeds"] == [0, 1]
+    assert set(row["validation"]) >= {"HR@10", "NDCG@10"}
 
 
 def test_popularity_is_what_counting_says(task: EvalTask) -> None:
@@ -182,9 +182,9 @@ def test_tasks_of_one_training_share_the_fit(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_run_is_named(task: EvalTask) -> None:
     (found,) = compare([task], [*make(Wanted(["content"])), Told(oracle)])
-    told = figures(found)["models"]
-    assert "no item texts" in told["content"]["not run"]
-    assert told["told"]["test"]["HR@10"] == 1.0
+    row = figures(found)["models"]
+    assert "no item texts" in row["content"]["not run"]
+    assert row["told"]["test"]["HR@10"] == 1.0
 
 
 def test_scores_that_are_no_numbers_are_refused(task: EvalTask) -> None:

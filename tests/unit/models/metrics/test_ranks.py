@@ -118,8 +118,8 @@ def test_a_network_that_diverges_later_stops_at_the_best_epoch_before(
     whole = Fitting.epoch
     spoilt_at = 2
 
-    def epoch(self: Fitting, told: object) -> float:
-        loss = whole(self, told)  # type: ignore[arg-type]
+    def epoch(self: Fitting, report: object) -> float:
+        loss = whole(self, report)  # type: ignore[arg-type]
         nonlocal spoilt_at
         spoilt_at -= 1
         if spoilt_at < 0:

@@ -19,7 +19,7 @@ from models.network.network import InterestNetwork, NetworkSize
 from models.network.scorer import before, input_rows, states, windows
 from models.training.batching import following
 from models.training.loss import CatalogueLoss
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.features import InputSpec
 from stream.core.messages import COMMENT, SOURCE_TOPICS, SourceEvent
 
@@ -129,11 +129,11 @@ def test_rows_hold_what_the_worker_feeds(rows: Histories) -> None:
     spec = InputSpec(data.rating_scale, data.scenes, WIDTH)
     known = {item.item: place + 1 for place, item in enumerate(data.items[:30])}
     at = {user: int(start) for user, start in zip(rows.users, rows.starts[:-1], strict=True)}
-    folded: dict[str, interest.Interest] = {}
+    folded: dict[str, state_module.Interest] = {}
     for number, (user, item, behaviour, time, value, text, scene, *_) in enumerate(data.events.iter_rows()):
-        state = folded.setdefault(user, interest.new(bytes(16), 4))
+        state = folded.setdefault(user, state_module.new(bytes(16), 4))
         event = SourceEvent(behaviour, 0, number, time, user.encode(), item, time, value, scene, text, "", b"")
-        gap = interest.fold(state, event, SOURCE_TOPICS[behaviour])
+        gap = state_module.fold(state, event, SOURCE_TOPICS[behaviour])
         place = at[user]
         assert rows.item[place] == known.get(item, 0)
         assert rows.behaviour[place] == behaviour

@@ -28,8 +28,10 @@ def test_vectors_are_kept_on_disk_and_a_damaged_file_is_made_again(tmp_path: Pat
     encoder = TextEncoder(tmp_path)
     first = encoder.encode(["one", "two"])
     (path,) = tmp_path.glob("*.npy")
-    told: list[int] = []
-    assert (TextEncoder(tmp_path).encode(["two", "one", "two"], lambda done, _: told.append(done))[1] == first[0]).all()
-    assert told == []
+    progress: list[int] = []
+    assert (
+        TextEncoder(tmp_path).encode(["two", "one", "two"], lambda done, _: progress.append(done))[1] == first[0]
+    ).all()
+    assert progress == []
     path.write_bytes(b"damaged")
     np.testing.assert_allclose(TextEncoder(tmp_path).encode(["one", "two"]), first, atol=1e-6)

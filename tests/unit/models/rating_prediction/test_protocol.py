@@ -27,7 +27,7 @@ from stream.core.messages import COMMENT, RATING, Item
 QUICK = ("mean", "bias", "svd", "user-knn", "freshet", "freshet-folded", "bias-folded")
 
 
-def letters(texts: Sequence[str]) -> Floats:
+def letter_vectors(texts: Sequence[str]) -> Floats:
     """A stand-in for BERT, quick: how often each letter occurs."""
     return np.array([[text.lower().count(chr(97 + at)) for at in range(26)] for text in texts], np.float32)
 
@@ -39,7 +39,7 @@ def world() -> DataSet:
 
 @pytest.fixture(scope="module")
 def table(world: DataSet) -> RatingTable:
-    return rating_table(world, letters)
+    return rating_table(world, letter_vectors)
 
 
 def test_ratings_and_reviews_count_and_remarks_do_not(world: DataSet, table: RatingTable) -> None:
@@ -117,7 +117,7 @@ def test_biases_and_kernels_by_hand() -> None:
     items = [Item("a", "aa", categories=("X",)), Item("b", "b", categories=("Y",)), Item("c", "a", categories=("X",))]
     data = dataset("hand", events, items, (1.0, 5.0))
     with pytest.raises(DataError, match="needs at least"):
-        rating_table(data, letters)
+        rating_table(data, letter_vectors)
     table = RatingTable(
         np.array([0, 0, 1, 1, 0]),
         np.array([0, 1, 0, 1, 2]),
@@ -157,13 +157,13 @@ def test_a_review_says_nothing_about_its_own_rating(world: DataSet) -> None:
     reviewed = pl.when(pl.col("text") != "").then(pl.lit("five stars")).otherwise(pl.col("text"))
     other = replace(world, events=world.events.with_columns(text=reviewed))
     assert (world.events["behaviour"] == COMMENT).any()
-    one, two = (rating_protocol(data, "random", ("mean", "freshet"), encode=letters) for data in (world, other))
+    one, two = (rating_protocol(data, "random", ("mean", "freshet"), encode=letter_vectors) for data in (world, other))
     assert all(one["models"][name]["RMSE"] == two["models"][name]["RMSE"] for name in one["models"])
 
 
 @pytest.mark.parametrize("split", ["random", "time"])
 def test_figures_repeat_and_name_their_split(world: DataSet, split: str) -> None:
-    one, two = (rating_protocol(world, split, QUICK, (1,), letters) for _ in range(2))
+    one, two = (rating_protocol(world, split, QUICK, (1,), letter_vectors) for _ in range(2))
     for out in (one, two):
         for model in out["models"].values():
             del model["seconds"]
@@ -188,9 +188,9 @@ def test_a_taste_that_only_titles_tell_is_learned() -> None:
         for user in range(30)
         for at, item in enumerate(draw.choice(400, 20, replace=False).tolist())
     ]
-    models = rating_protocol(dataset("tastes", events, items, (1.0, 5.0)), "random", ("svd", "freshet"), (0,), letters)[
-        "models"
-    ]
+    models = rating_protocol(
+        dataset("tastes", events, items, (1.0, 5.0)), "random", ("svd", "freshet"), (0,), letter_vectors
+    )["models"]
     assert models["freshet"]["RMSE"] < 0.5 * models["svd"]["RMSE"]
     low, high = models["freshet"]["intervals"]["RMSE - svd"]
     assert low < high < 0
@@ -198,18 +198,18 @@ def test_a_taste_that_only_titles_tell_is_learned() -> None:
 
 def test_sizes_that_are_refused_are_told(world: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.rating_prediction.library.KNN_USERS", 3)
-    out = rating_protocol(world, "random", ("mean", "user-knn"), encode=letters)
+    out = rating_protocol(world, "random", ("mean", "user-knn"), encode=letter_vectors)
     assert "found 60 users, expected at most 3" in out["models"]["user-knn"]["not run"]
     assert "RMSE" in out["models"]["mean"]
 
 
 def test_unknown_names_are_told(world: DataSet) -> None:
     with pytest.raises(DataError, match=f"expected some of {MODELS[0]}"):
-        rating_protocol(world, "random", ("lstm",), encode=letters)
+        rating_protocol(world, "random", ("lstm",), encode=letter_vectors)
     with pytest.raises(DataError, match="split sideways"):
-        rating_protocol(world, "sideways", ("mean",), encode=letters)
+        rating_protocol(world, "sideways", ("mean",), encode=letter_vectors)
     with pytest.raises(DataError, match="at least one model"):
-        rating_protocol(world, "random", (), encode=letters)
+        rating_protocol(world, "random", (), encode=letter_vectors)
 
 
 def test_bootstrap_is_over_users() -> None:

@@ -159,15 +159,15 @@ def test_a_training_that_was_cut_off_goes_on(world: DataSet, encoder: TextEncode
         if text.startswith("epoch 3:"):
             raise KeyboardInterrupt
 
-    said: list[str] = []
+    notes: list[str] = []
     settings = replace(QUICK, epochs=4)
     with pytest.raises(CutOff) as error:
         train(world, settings, encoder, cut_off, checkpoints=tmp_path)
     assert error.value.epochs == 2
     again = train(
-        world, replace(settings, max_minutes=9.0), encoder, lambda *told: said.append(told[3]), checkpoints=tmp_path
+        world, replace(settings, max_minutes=9.0), encoder, lambda *step: notes.append(step[3]), checkpoints=tmp_path
     )
-    assert next(line for line in said if line.startswith("epoch")).startswith("epoch 2 was the last")
+    assert next(line for line in notes if line.startswith("epoch")).startswith("epoch 2 was the last")
     assert len(again.curve) == 4
     assert equal(again, train(world, settings, encoder))
     assert not list(tmp_path.iterdir())

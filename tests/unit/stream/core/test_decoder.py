@@ -59,10 +59,10 @@ def test_a_click() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "found"), [("purchase", "purchase"), ("né à 5", "né à 5"), ("", ""), (None, ""), (..., "")]
+    ("given", "found"), [("purchase", "purchase"), ("né à 5", "né à 5"), ("", ""), (None, ""), (..., "")]
 )
-def test_the_action_of_a_click_is_any_name(said: Any, found: str) -> None:
-    value = body(CLICK, action=said)
+def test_the_action_of_a_click_is_any_name(given: Any, found: str) -> None:
+    value = body(CLICK, action=given)
     assert decode(CLICK, value).action == found
     verdict = VALIDATOR.validate(CLICK, HOME, NOW, b"alice", value)
     assert isinstance(verdict, Accepted)
@@ -177,19 +177,19 @@ BAD: list[tuple[str, int, bytes | None, tuple[str, str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "value", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_unacceptable(behaviour: int, value: bytes | None, said: tuple[str, str, str]) -> None:
+@pytest.mark.parametrize(("behaviour", "value", "expected"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_unacceptable(behaviour: int, value: bytes | None, expected: tuple[str, str, str]) -> None:
     with pytest.raises(RecordError) as raised:
         decode(behaviour, value)
     error = raised.value
-    assert (error.stage, error.reason, error.field) == said
+    assert (error.stage, error.reason, error.field) == expected
     assert error.reason in REASONS
     assert str(error)
     assert isinstance(VALIDATOR.validate(behaviour, HOME, NOW, b"alice", value), str)
 
 
 @pytest.mark.parametrize(
-    ("key", "partition", "said"),
+    ("key", "partition", "expected"),
     [
         (None, HOME, ("key", "null_key")),
         (b"", HOME, ("key", "key_mismatch")),
@@ -198,10 +198,10 @@ def test_unacceptable(behaviour: int, value: bytes | None, said: tuple[str, str,
         (b"alice", (HOME + 1) % PARTITIONS, ("partition", "mispartitioned")),
     ],
 )
-def test_key_and_partition(key: bytes | None, partition: int, said: tuple[str, str]) -> None:
+def test_key_and_partition(key: bytes | None, partition: int, expected: tuple[str, str]) -> None:
     with pytest.raises(RecordError) as raised:
         decode(CLICK, body(CLICK), key, partition)
-    assert (raised.value.stage, raised.value.reason) == said
+    assert (raised.value.stage, raised.value.reason) == expected
     assert isinstance(VALIDATOR.validate(CLICK, partition, NOW, key, body(CLICK)), str)
 
 

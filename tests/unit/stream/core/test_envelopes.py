@@ -102,7 +102,7 @@ def test_an_event_is_taken_out_of_its_envelope(envelope: str, body: Any, id_: st
 
 
 @pytest.mark.parametrize(
-    ("envelope", "body", "said", "part"),
+    ("envelope", "body", "expected", "part"),
     [
         ("debezium", change(None, "d"), ("validate", "deleted", "after"), "deletes of events cannot be applied"),
         ("debezium", connect(change(None, "d")), ("validate", "deleted", "payload.after"), "deletes of events cannot"),
@@ -117,10 +117,10 @@ def test_an_event_is_taken_out_of_its_envelope(envelope: str, body: Any, id_: st
     ],
 )  # fmt: skip
 def test_what_is_in_an_envelope_and_is_no_event(
-    envelope: str, body: Any, said: tuple[str, str, str], part: str
+    envelope: str, body: Any, expected: tuple[str, str, str], part: str
 ) -> None:
     error = refused(packed(body), envelope)
-    assert (error.stage, error.reason, error.field) == said
+    assert (error.stage, error.reason, error.field) == expected
     assert part in str(error)
     assert isinstance(judged(packed(body), envelope), str)
 

@@ -14,7 +14,7 @@ import pytest
 from models.data.dataset import SCHEMA, Event
 from models.data.histories import histories
 from models.network import blend
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.errors import StateError
 from stream.core.features import CHOICES, InputRows, InputSpec
 from stream.core.fold import UserBatch, advance, apply_events, rank
@@ -68,7 +68,9 @@ class FixedCatalogue:
         return self.names[row]
 
     def hidden_rows(self, hashes: np.ndarray) -> np.ndarray:
-        rows = [row for row, name in enumerate(self.names) if name and interest.item_hash(name) in set(hashes.tolist())]
+        rows = [
+            row for row, name in enumerate(self.names) if name and state_module.item_hash(name) in set(hashes.tolist())
+        ]
         return np.array(rows, np.int64)
 
 
@@ -90,7 +92,7 @@ def folded(events: list[SourceEvent], record: bytes | None = None) -> tuple[byte
     models = CountingModels()
     one = batch(events, record)
     advance([one], models, FixedCatalogue(), SPEC)
-    return interest.encode(one.state), models
+    return state_module.encode(one.state), models
 
 
 def test_batch_and_single_path_give_the_same_record() -> None:
@@ -100,9 +102,9 @@ def test_batch_and_single_path_give_the_same_record() -> None:
     for one in events:
         record, _ = folded([one], record)
     assert record is not None
-    batch, single = interest.decode(at_once), interest.decode(record)
+    batch, single = state_module.decode(at_once), state_module.decode(record)
     batch.folded = single.folded = []
-    assert interest.encode(batch) == interest.encode(single)
+    assert state_module.encode(batch) == state_module.encode(single)
 
 
 def test_waves_make_one_call_each_over_all_users() -> None:
@@ -123,21 +125,21 @@ def test_recent_events_that_nobody_can_read_name_their_user() -> None:
     """Of a record with a right checksum, which no worker has written: whatever looks at them says whose they are."""
     chance = random.Random(3)
     record, models = folded([event(offset, item, identity=f"id-{offset}") for offset, item in enumerate("abcd")])
-    good = interest.decode(record)
+    good = state_module.decode(record)
     found = []
     for _ in range(300):
-        state = interest.decode(record)
+        state = state_module.decode(record)
         at = chance.randrange(len(state.recent))
         state.recent = good.recent[:at] + bytes([chance.randrange(256)]) + good.recent[at + 1 :]
-        forged = interest.encode(state)
+        forged = state_module.encode(state)
         try:
             taken = batch([event(9, "a", identity="id-3")], forged)
             rank([taken], models, FixedCatalogue(), 3, filter_seen=True)
             apply_events(b"u", 0, forged, [], TOPICS, b"n" * 16, WIDTH)
         except StateError as error:
             found.append(str(error))
-    said = re.compile(r"user 'u', partition 0: the recent events of a state cannot be decoded: .+")
-    assert all(map(said.fullmatch, found)), found
+    message = re.compile(r"user 'u', partition 0: the recent events of a state cannot be decoded: .+")
+    assert all(map(message.fullmatch, found)), found
     assert 50 < len(found) < 300  # the others' bytes are another text, number or time, which verify sees
 
 
@@ -156,7 +158,7 @@ def test_a_duplicate_id_moves_the_fence_only() -> None:
     record, _ = folded([event(0, identity="x")])
     again = batch([event(5, identity="x")], record)
     assert (again.duplicates, again.changed, again.state.seq, again.state.applied) == (1, True, 1, [5, -1, -1])
-    assert again.state.chain == interest.decode(record).chain
+    assert again.state.chain == state_module.decode(record).chain
 
 
 def test_unknown_items_are_folded_and_counted() -> None:
@@ -169,7 +171,7 @@ def test_unknown_items_are_folded_and_counted() -> None:
 def test_late_events_are_counted_and_do_not_turn_the_clock_back() -> None:
     one = batch([event(0, time=10_000), event(1, time=4_000), event(2, time=11_000)])
     assert one.late == 1
-    assert [x.gap_ms for x in one.inputs] == [interest.NO_TIME, 0, 1_000]
+    assert [x.gap_ms for x in one.inputs] == [state_module.NO_TIME, 0, 1_000]
 
 
 def test_seen_items_are_not_recommended_unless_told() -> None:
@@ -181,10 +183,10 @@ def test_seen_items_are_not_recommended_unless_told() -> None:
 
 
 def test_the_latest_items_stay_hidden_when_the_seen_set_is_full() -> None:
-    state = interest.new(MODEL, WIDTH)
-    state.seen = np.arange(interest.MAX_SEEN, dtype=np.uint32).tobytes()
-    one = batch([event(0, "b")], interest.encode(state))
-    assert len(one.state.seen_hashes()) == interest.MAX_SEEN
+    state = state_module.new(MODEL, WIDTH)
+    state.seen = np.arange(state_module.MAX_SEEN, dtype=np.uint32).tobytes()
+    one = batch([event(0, "b")], state_module.encode(state))
+    assert len(one.state.seen_hashes()) == state_module.MAX_SEEN
     models = CountingModels()
     advance([one], models, FixedCatalogue(), SPEC)
     assert "b" not in [s.item for s in rank([one], models, FixedCatalogue(), 4, filter_seen=True)[0]]
@@ -206,7 +208,7 @@ def test_the_step_model_reads_the_action_of_each_event() -> None:
     models = CountingModels()
     advance([one, batch([event(0, action="purchase")])], models, FixedCatalogue(), spec)
     assert models.acted == [[2, 1], [0], [0], [1]]
-    again = batch([event(4, behaviour=RATING, value=4.0)], interest.encode(one.state), model=b"n" * 16)
+    again = batch([event(4, behaviour=RATING, value=4.0)], state_module.encode(one.state), model=b"n" * 16)
     advance([again], models := CountingModels(), FixedCatalogue(), spec)
     assert models.acted == [[2], [0], [0], [1], [0]]
     advance([batch([event(0, action="purchase")])], models := CountingModels(), FixedCatalogue(), SPEC)

@@ -130,19 +130,19 @@ def test_the_nearest_numbers_to_keys_of_ours_are_users() -> None:
 def test_a_mismatch_says_what_the_key_looks_like_and_what_to_set(
     form: str, key: bytes, user: str, parts: list[str]
 ) -> None:
-    said = mismatch(key, user, form)
-    assert said.startswith(f"the key is not the body's user {FORMS[form].wording}")
-    assert all(part in said for part in parts), said
-    assert len(said) <= MOST
+    message = mismatch(key, user, form)
+    assert message.startswith(f"the key is not the body's user {FORMS[form].wording}")
+    assert all(part in message for part in parts), message
+    assert len(message) <= MOST
 
 
 @pytest.mark.parametrize(
-    ("form", "key", "said"),
+    ("form", "key", "message"),
     [(UTF8, b"u2", "in UTF-8"), (JSON, b'"u2"', "as a JSON string"), (LONG, b"42", "as an 8-byte number, big-endian")],
 )
-def test_another_users_key_is_just_that(form: str, key: bytes, said: str) -> None:
+def test_another_users_key_is_just_that(form: str, key: bytes, message: str) -> None:
     about = f"found a key of {len(key)} bytes that is another user's or no user's"
-    expected = f"the key is not the body's user {said}; {about}"
+    expected = f"the key is not the body's user {message}; {about}"
     assert mismatch(key, "43", form) == expected
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.clients.murmur2 import murmur2
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.messages import CLICK, SourceEvent
@@ -58,7 +58,7 @@ def test_anything_else_counts_for_nothing(value: bytes | None) -> None:
     assert origin([(ORIGINAL_RECORD_HEADER, value)], TOPICS) == ""
     plain = event(9, [(ORIGINAL_RECORD_HEADER, value)])
     assert plain.id == ""
-    assert interest.event_id(plain, TOPICS[0]) == b"p-clicks/%d/9" % plain.partition
+    assert state_module.event_id(plain, TOPICS[0]) == b"p-clicks/%d/9" % plain.partition
 
 
 def test_only_the_first_of_several_counts() -> None:
@@ -71,9 +71,9 @@ def test_only_the_first_of_several_counts() -> None:
 
 def test_the_id_of_the_body_comes_first() -> None:
     headers = [(ORIGINAL_RECORD_HEADER, b"p-clicks/0/5")]
-    assert interest.event_id(event(9, headers, id="mine"), TOPICS[0]) == b"mine"
-    assert interest.event_id(event(9, headers, id=""), TOPICS[0]) == b"p-clicks/0/5"
-    assert interest.event_id(event(9, headers), TOPICS[0]) == b"p-clicks/0/5"
+    assert state_module.event_id(event(9, headers, id="mine"), TOPICS[0]) == b"mine"
+    assert state_module.event_id(event(9, headers, id=""), TOPICS[0]) == b"p-clicks/0/5"
+    assert state_module.event_id(event(9, headers), TOPICS[0]) == b"p-clicks/0/5"
 
 
 HEADERS = st.lists(
@@ -94,13 +94,13 @@ def test_no_header_makes_an_event_a_duplicate_of_another_users(ours: Headers, th
     """Whatever headers two users' records carry, each user's first event is new, and counts in nobody else's state."""
     for headers, user in ((ours, "alice"), (theirs, "mallory")):
         first = event(9, headers, user)
-        state = interest.new(b"m" * 16, 4)
-        assert not interest.is_duplicate(state, first)
-        interest.fold(state, first, TOPICS[0])
+        state = state_module.new(b"m" * 16, 4)
+        assert not state_module.is_duplicate(state, first)
+        state_module.fold(state, first, TOPICS[0])
         assert state.seq == 1
         later = event(10, headers, user)  # the same headers again: a duplicate exactly where they name a place
-        assert interest.is_duplicate(state, later) == bool(origin(headers, TOPICS))
-        assert not interest.is_duplicate(state, event(11, (), user))
+        assert state_module.is_duplicate(state, later) == bool(origin(headers, TOPICS))
+        assert not state_module.is_duplicate(state, event(11, (), user))
 
 
 @given(HEADERS)

@@ -92,29 +92,29 @@ def test_other_malformed_json_is_no_python_dict() -> None:
 @pytest.mark.parametrize("value", ["secret", ["secret"], {"secret": 1}, "secret" * 200])
 def test_no_text_of_a_user_stands_in_a_header(field: str, value: object) -> None:
     """A letter's headers and the worker's log say what was expected; the payload is in the letter's value alone."""
-    said = ""
+    message = ""
     try:
         DECODER.decode(CLICK, 0, 0, NOW, b"secret", json.dumps(EVENT | {field: value}).encode())
     except RecordError as error:
-        said = str(error)
-    assert "secret" not in said
-    assert said or value == "secret"
+        message = str(error)
+    assert "secret" not in message
+    assert message or value == "secret"
 
 
 def test_anothers_key_shows_neither() -> None:
-    said = str(refused(json.dumps(EVENT).encode(), b"bad-2"))
-    assert "found a key of 5 bytes that is another user's or no user's" in said
-    assert "bad-2" not in said
-    assert "ada" not in said
+    message = str(refused(json.dumps(EVENT).encode(), b"bad-2"))
+    assert "found a key of 5 bytes that is another user's or no user's" in message
+    assert "bad-2" not in message
+    assert "ada" not in message
 
 
 @pytest.mark.parametrize(
-    ("ahead", "said"),
+    ("ahead", "message"),
     [(7_200_000, "2 h 0 min ahead"), (5_400_000, "1 h 30 min ahead"), (86_400_000 * 9, "9 days ahead")],
 )
-def test_a_time_ahead_says_by_how_much(ahead: int, said: str) -> None:
+def test_a_time_ahead_says_by_how_much(ahead: int, message: str) -> None:
     error = click(time=NOW + ahead)
-    assert said in str(error)
+    assert message in str(error)
     assert "clock" in str(error)
     assert "zone" in str(error)
 

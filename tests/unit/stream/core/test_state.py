@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.core import state as interest
+from stream.core import state as state_module
 from stream.core.errors import StateError
 from stream.core.messages import SourceEvent
 from stream.core.state import MAX_RECENT, MAX_SEEN, NO_TIME, ZERO_CHAIN, Interest
@@ -34,11 +34,11 @@ def event(
 
 
 def fold(state: Interest, one: SourceEvent) -> int:
-    return interest.fold(state, one, TOPICS[one.behaviour])
+    return state_module.fold(state, one, TOPICS[one.behaviour])
 
 
 def folded(*events: SourceEvent) -> Interest:
-    state = interest.new(MODEL, HIDDEN)
+    state = state_module.new(MODEL, HIDDEN)
     for one in events:
         fold(state, one)
     return state
@@ -55,7 +55,7 @@ def fields(state: Interest) -> tuple[object, ...]:
 
 
 def test_a_new_user_has_nothing() -> None:
-    state = interest.new(MODEL, HIDDEN)
+    state = state_module.new(MODEL, HIDDEN)
     assert (state.seq, state.applied, state.last_time, state.chain) == (0, [-1, -1, -1], NO_TIME, ZERO_CHAIN)
     assert not state.h.any()
     assert list(state.recents()) == []
@@ -69,7 +69,7 @@ def test_seq_fence_and_folded_list() -> None:
 
 
 def test_the_time_gap_never_goes_back() -> None:
-    state = interest.new(MODEL, HIDDEN)
+    state = state_module.new(MODEL, HIDDEN)
     gaps = [fold(state, event(offset=offset, time=time)) for offset, time in enumerate((1000, 4000, 2500, 4500, 0))]
     assert gaps == [NO_TIME, 3000, 0, 500, 0]
     assert state.last_time == 4500
@@ -97,27 +97,27 @@ def test_the_chain_tells_order_identity_and_payload_apart() -> None:
 
 def test_replays_and_the_fence() -> None:
     state = folded(event(0, 5))
-    assert [interest.is_redelivered(state, event(0, offset)) for offset in (4, 5, 6)] == [True, True, False]
-    assert not interest.is_redelivered(state, event(1, 0))
+    assert [state_module.is_redelivered(state, event(0, offset)) for offset in (4, 5, 6)] == [True, True, False]
+    assert not state_module.is_redelivered(state, event(1, 0))
 
 
 def test_a_duplicate_moves_the_fence_only() -> None:
     state = folded(event(0, 5, id="e1"))
     again = event(1, 8, id="e1")
-    assert interest.is_duplicate(state, again)
+    assert state_module.is_duplicate(state, again)
     chain = state.chain
-    interest.pass_over(state, again)
+    state_module.pass_over(state, again)
     assert (state.seq, state.chain, state.applied, state.folded) == (1, chain, [5, 8, -1], [(0, 5)])
-    assert interest.is_redelivered(state, again)
+    assert state_module.is_redelivered(state, again)
 
 
 def test_what_is_no_duplicate() -> None:
     state = folded(event(0, 5, item="e1", scene="e2"), event(0, 6, id="e11"))
-    assert not interest.is_duplicate(state, event(0, 7))
-    assert not interest.is_duplicate(state, event(0, 7, id="e1"))
-    assert not interest.is_duplicate(state, event(0, 7, id="e2"))
-    assert not interest.is_duplicate(state, event(0, 7, id="1"))
-    assert not interest.is_duplicate(state, event(0, 7, id="clicks/3/5"))
+    assert not state_module.is_duplicate(state, event(0, 7))
+    assert not state_module.is_duplicate(state, event(0, 7, id="e1"))
+    assert not state_module.is_duplicate(state, event(0, 7, id="e2"))
+    assert not state_module.is_duplicate(state, event(0, 7, id="1"))
+    assert not state_module.is_duplicate(state, event(0, 7, id="clicks/3/5"))
 
 
 def test_the_ring_keeps_the_last_64() -> None:
@@ -125,8 +125,8 @@ def test_the_ring_keeps_the_last_64() -> None:
     recent = list(state.recents())
     assert [one.id for one in recent] == [f"e{offset}" for offset in range(10, MAX_RECENT + 10)]
     assert state.recent_count == MAX_RECENT
-    assert not interest.is_duplicate(state, event(0, 99, id="e9"))
-    assert interest.is_duplicate(state, event(0, 99, id="e10"))
+    assert not state_module.is_duplicate(state, event(0, 99, id="e9"))
+    assert state_module.is_duplicate(state, event(0, 99, id="e10"))
 
 
 def test_what_the_ring_remembers() -> None:
@@ -144,7 +144,7 @@ def test_newest_is_the_end_of_the_ring_backwards() -> None:
     )  # fmt: skip
     expected = [(one.item, one.behaviour, not math.isnan(one.value)) for one in state.recents()]
     assert list(state.newest()) == expected[::-1]
-    assert list(interest.new(MODEL, HIDDEN).newest()) == []
+    assert list(state_module.new(MODEL, HIDDEN).newest()) == []
 
 
 def test_seen_items_are_sorted_and_once() -> None:
@@ -155,7 +155,7 @@ def test_seen_items_are_sorted_and_once() -> None:
 
 
 def test_a_full_set_of_seen_items_stays_as_it_is() -> None:
-    state = interest.new(MODEL, HIDDEN)
+    state = state_module.new(MODEL, HIDDEN)
     state.seen = np.arange(0, 2 * MAX_SEEN, 2, dtype=np.uint32).tobytes()
     before = state.seen
     fold(state, event(item="new"))
@@ -191,10 +191,10 @@ def test_round_trip(several: list[SourceEvent], seed: int, catalogue: int) -> No
     state.h = chance.uniform(-60000, 60000, HIDDEN).astype(np.float16)
     state.c = chance.standard_normal(HIDDEN).astype(np.float16)
     state.catalogue = catalogue
-    record = interest.encode(state)
-    again = interest.decode(record)
+    record = state_module.encode(state)
+    again = state_module.decode(record)
     assert fields(again) == fields(state)
-    assert interest.encode(again) == record
+    assert state_module.encode(again) == record
     assert len(list(again.recents())) == min(len(several), MAX_RECENT)
 
 
@@ -202,9 +202,9 @@ def test_round_trip(several: list[SourceEvent], seed: int, catalogue: int) -> No
 @given(events)
 def test_folding_through_the_record_is_folding_in_memory(several: list[SourceEvent]) -> None:
     """Encoded and decoded after each event or never: the same state, but for the list of what was folded since."""
-    through = interest.new(MODEL, HIDDEN)
+    through = state_module.new(MODEL, HIDDEN)
     for one in several:
-        through = interest.decode(interest.encode(through))
+        through = state_module.decode(state_module.encode(through))
         through.folded = []
         fold(through, one)
     at_once = folded(*several)
@@ -214,7 +214,7 @@ def test_folding_through_the_record_is_folding_in_memory(several: list[SourceEve
 
 def example() -> Interest:
     """The state that the fixture of format 1 holds."""
-    state = interest.new(MODEL, HIDDEN)
+    state = state_module.new(MODEL, HIDDEN)
     fold(state, event(0, 11, item="m1", time=1_000_000, payload=b'{"user":"alice"}'))
     fold(state, event(1, 4, item="m2", time=1_060_000, value=4.5, scene="home", id="r-1", payload=b"rated"))
     state.folded = []
@@ -228,11 +228,11 @@ def example() -> Interest:
 
 def test_format_1_stays_readable() -> None:
     record = bytes.fromhex(FIXTURE.read_text())
-    assert fields(interest.decode(record)) == fields(example())
+    assert fields(state_module.decode(record)) == fields(example())
 
 
 def test_format_1_is_written_as_it_always_was() -> None:
-    assert interest.encode(example()) == bytes.fromhex(FIXTURE.read_text())
+    assert state_module.encode(example()) == bytes.fromhex(FIXTURE.read_text())
 
 
 def damaged(record: bytes) -> Iterator[bytes]:
@@ -252,7 +252,7 @@ def damaged(record: bytes) -> Iterator[bytes]:
 
 def test_an_action_is_remembered_behind_the_id_and_its_absence_costs_nothing() -> None:
     plain, acted = event(0, 1, item="a", scene="home", id="e"), event(0, 2, item="b", id="x", action="né")
-    state = interest.decode(interest.encode(folded(plain, acted, event(0, 3, item="c"))))
+    state = state_module.decode(state_module.encode(folded(plain, acted, event(0, 3, item="c"))))
     assert [(recent.item, recent.action) for recent in state.recents()] == [("a", ""), ("b", "né"), ("c", "")]
     assert len(state.recent) == sum(2 + 13 + 3 * 2 + size for size in (1 + 4 + 1, 1 + 1 + 2 + 3, 1))
 
@@ -270,15 +270,15 @@ def test_events_of_a_refused_action_are_passed_over() -> None:
 
 
 def test_a_damaged_record_is_a_state_error() -> None:
-    for record in damaged(interest.encode(example())):
+    for record in damaged(state_module.encode(example())):
         with pytest.raises(StateError):
-            interest.decode(record)
+            state_module.decode(record)
 
 
 def test_another_format_is_named() -> None:
-    record = interest.encode(example())
+    record = state_module.encode(example())
     with pytest.raises(StateError, match="format 2"):
-        interest.decode(b"\x02" + record[1:])
+        state_module.decode(b"\x02" + record[1:])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -289,23 +289,23 @@ def test_what_is_not_finite_is_never_written(bad: float) -> None:
         vector[3] = bad
         setattr(state, name, vector)
         with pytest.raises(StateError, match="finite"):
-            interest.encode(state)
+            state_module.encode(state)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [3, HIDDEN + 3])
 def test_what_is_not_finite_is_never_read(bad: float, place: int) -> None:
     """Of a record with a right checksum, which no worker has written."""
-    body = bytearray(interest.encode(interest.new(MODEL, HIDDEN))[:-4])
+    body = bytearray(state_module.encode(state_module.new(MODEL, HIDDEN))[:-4])
     at = 89 + 2 * place
     body[at : at + 2] = np.float16(bad).tobytes()
     with pytest.raises(StateError, match="not finite"):
-        interest.decode(bytes(body) + crc32(body).to_bytes(4, "little"))
+        state_module.decode(bytes(body) + crc32(body).to_bytes(4, "little"))
 
 
 def test_the_size_of_a_record() -> None:
     """What the documentation says of it: a fixed part, 4 bytes a hidden unit, the rest by events and items."""
-    empty = len(interest.encode(interest.new(MODEL, HIDDEN)))
+    empty = len(state_module.encode(state_module.new(MODEL, HIDDEN)))
     assert empty == 89 + 4 * HIDDEN + 4
-    sizes = [len(interest.encode(folded(*(event(0, n, item="i") for n in range(count))))) for count in (1, 2, 3)]
+    sizes = [len(state_module.encode(folded(*(event(0, n, item="i") for n in range(count))))) for count in (1, 2, 3)]
     assert {later - earlier for earlier, later in pairwise(sizes)} == {9 + 2 + 13 + 3 * 2 + 1}

@@ -18,7 +18,7 @@ from deploy.cli.commands.send import _checked
 from deploy.cli.commands.verify import time_of
 from deploy.cli.data_options import oldest
 from deploy.cli.main import app
-from deploy.dead_letters import reader as letters
+from deploy.dead_letters import reader
 from deploy.dead_letters.corrections import Acceptance
 from deploy.verify.check import check
 from deploy.verify.scope import Scope
@@ -55,7 +55,7 @@ def refusal(time: float) -> RecordError:
 
 
 @pytest.mark.parametrize(
-    ("time", "reason", "likely", "said"),
+    ("time", "reason", "likely", "message"),
     [
         (SECONDS, "far_past", "seconds", "1700000000 looks like seconds; times are milliseconds: multiply by 1000"),
         (NOW * 1000, "out_of_range", "microseconds", "looks like microseconds; times are milliseconds: divide by 1000"),
@@ -70,10 +70,10 @@ def refusal(time: float) -> RecordError:
         (NOW + 10**10, "far_future", "", "expected at most one hour after the append time"),
     ],
 )
-def test_the_decoder_names_the_unit(time: int, reason: str, likely: str, said: str) -> None:
+def test_the_decoder_names_the_unit(time: int, reason: str, likely: str, message: str) -> None:
     error = refusal(time)
     assert (error.stage, error.reason, error.field, error.unit) == ("validate", reason, "time", likely)
-    assert said in str(error)
+    assert message in str(error)
 
 
 def test_the_decoder_takes_what_is_not_older() -> None:
@@ -92,15 +92,15 @@ def test_a_unit_is_named_only_where_something_speaks_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "oldest", "kept"),
+    ("given", "oldest", "kept"),
     [
         (None, OLDEST, "2000-01-01"), ("off", 0, "off"), ("0", 0, "0"),
         ("1990-05-01", 641_520_000_000, "1990-05-01"), ("20000101", OLDEST, "20000101"),
         ("1990-05-01T02:00+02:00", 641_520_000_000, "1990-05-01T02:00+02:00"), ("946684800000", OLDEST, "946684800000"),
     ],
 )  # fmt: skip
-def test_the_setting(said: object, oldest: int, kept: str) -> None:
-    settings = load() if said is None else load(min_time=said)
+def test_the_setting(given: object, oldest: int, kept: str) -> None:
+    settings = load() if given is None else load(min_time=given)
     assert (settings.oldest, settings.min_time) == (oldest, kept)
 
 
@@ -111,7 +111,7 @@ def test_the_setting_in_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("given", "why"),
     [
         ("soon", "min_time: expected an ISO date (2000-01-01), epoch milliseconds, or off"),
         ("", "min_time: expected an ISO date"),
@@ -121,9 +121,9 @@ def test_the_setting_in_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("946684800", "min_time: 946684800 looks like seconds; times are milliseconds: multiply by 1000"),
     ],
 )
-def test_a_setting_that_is_none(said: object, why: str) -> None:
+def test_a_setting_that_is_none(given: object, why: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        load(min_time=said)
+        load(min_time=given)
     assert str(raised.value).startswith(why)
 
 
@@ -142,10 +142,10 @@ def test_the_worker_makes_a_dead_letter_counts_it_and_warns_once(caplog: pytest.
     figures = BatchFigures()
     rows = [Row(0, at, NOW, b"u", click(time)) for at, time in enumerate((SECONDS, SECONDS, NOW * 1000, 0, NOW))]
     with caplog.at_level(logging.WARNING):
-        events, letters = pipeline._decode(SimpleNamespace(parts={TP("clicks", 0): rows}), figures)
+        events, dead_letters = pipeline._decode(SimpleNamespace(parts={TP("clicks", 0): rows}), figures)
     assert [event.time for event in events] == [NOW]
-    said = [dict(letter.headers)["__rec.errors.reason"] for letter in letters["dead-letters", 0]]
-    assert said == [b"far_past", b"far_past", b"out_of_range", b"far_past"]
+    reasons = [dict(letter.headers)["__rec.errors.reason"] for letter in dead_letters["dead-letters", 0]]
+    assert reasons == [b"far_past", b"far_past", b"out_of_range", b"far_past"]
     metrics = Metrics(settings.sources)
     metrics.observe_batch(figures)
     value = metrics.registry.get_sample_value
@@ -216,9 +216,9 @@ def test_train_and_replay_refuse_data_that_is_older(
     monkeypatch.setattr("models.network.text.TextEncoder", lambda: None)
     (tmp_path / "clicks.jsonl").write_bytes(click(SECONDS))
     name, *more = command
-    told = CliRunner().invoke(app, [name, str(tmp_path), *more]).exception
-    assert isinstance(told, DataError)
-    assert "looks like seconds" in str(told)
+    error = CliRunner().invoke(app, [name, str(tmp_path), *more]).exception
+    assert isinstance(error, DataError)
+    assert "looks like seconds" in str(error)
     for given in (
         [name, str(tmp_path), *more, "--min-time", "1970-01-01"],
         ["--set", "min_time=off", name, str(tmp_path), *more],
@@ -305,7 +305,7 @@ def test_verify_is_told_of_another_setting_than_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "said"),
+    ("before", "given"),
     [
         ("clicks/0/1", "--min-time-before clicks/0/1: expected PLACE=VALUE"),
         ("clocks/0/1=off", "--min-time-before clocks/0/1=off: not a partition of a source topic"),
@@ -315,8 +315,8 @@ def test_verify_is_told_of_another_setting_than_its_own() -> None:
         ("clicks/0/1=soon", r"expected an ISO date \(2000-01-01\), epoch milliseconds, or off"),
     ],
 )
-def test_a_change_that_is_none_is_refused(before: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_change_that_is_none_is_refused(before: str, given: str) -> None:
+    with pytest.raises(DataError, match=given):
         check(World().log, World().settings, scope=Scope(min_time_before=(before,)))
 
 
@@ -335,21 +335,21 @@ def test_verify_hands_the_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 # numbers that are no epoch milliseconds
 
 
-@pytest.mark.parametrize("said", [1996, "1996"])
-def test_a_year_is_its_first_day(said: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", [1996, "1996"])
+def test_a_year_is_its_first_day(given: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = 820_454_400_000  # 1996-01-01
-    assert load(min_time=said).oldest == first
-    (tmp_path / "freshet.toml").write_text(f"min_time = {said!r}\n")
+    assert load(min_time=given).oldest == first
+    (tmp_path / "freshet.toml").write_text(f"min_time = {given!r}\n")
     monkeypatch.setenv("FRESHET_CONFIG", str(tmp_path / "freshet.toml"))
     assert load().oldest == first
-    monkeypatch.setenv("FRESHET_MIN_TIME", str(said))
+    monkeypatch.setenv("FRESHET_MIN_TIME", str(given))
     assert load().oldest == first
-    assert oldest(str(said), load()) == first
-    assert moment(str(said)) == first
+    assert oldest(str(given), load()) == first
+    assert moment(str(given)) == first
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("given", "why"),
     [
         ("1", "found 1, which is 1970-01-01T00:00:00Z as epoch milliseconds; expected"),
         ("199605", "write the date (1996-05-01) if you mean one"),
@@ -364,33 +364,33 @@ def test_a_year_is_its_first_day(said: object, tmp_path: Path, monkeypatch: pyte
         ("946684800", "946684800 looks like seconds; times are milliseconds: multiply by 1000"),
     ],
 )  # fmt: skip
-def test_a_number_that_cannot_be_meant_is_refused_with_the_likely_reading(said: str, why: str) -> None:
+def test_a_number_that_cannot_be_meant_is_refused_with_the_likely_reading(given: str, why: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        load(min_time=said)
+        load(min_time=given)
     assert why in str(raised.value)
-    for read in (moment, time_of, letters.moment):
+    for read in (moment, time_of, reader.moment):
         with pytest.raises((ValueError, typer.BadParameter)) as refused:
-            read(said)
+            read(given)
         assert why in str(refused.value)
-    with pytest.raises(DataError) as told:
-        check(World().log, World().settings, scope=Scope(min_time_before=(f"{said}=off",)))
-    assert why in str(told.value)
+    with pytest.raises(DataError) as error:
+        check(World().log, World().settings, scope=Scope(min_time_before=(f"{given}=off",)))
+    assert why in str(error.value)
 
 
 def test_a_number_of_today_and_0_are_taken() -> None:
-    for said, found in (
+    for given, found in (
         ("0", 0),
         ("315532800000", 315_532_800_000),
         (str(NOW), NOW),
         ("4102444800000", 4_102_444_800_000),
     ):
-        assert (parse(said), time_of(said), letters.moment(said)) == (found, found, found)
+        assert (parse(given), time_of(given), reader.moment(given)) == (found, found, found)
     assert parse("1970-05-01") == 10_368_000_000  # a date says what it means
 
 
 @pytest.mark.parametrize("command", [["verify", "--since"], ["verify", "--until"], ["deadletters", "list", "--since"]])
-@pytest.mark.parametrize("said", ["0001-01-01", "9" * 23, "199605", "1700000000"])
-def test_a_range_by_such_a_number_is_wrong_usage(command: list[str], said: str) -> None:
-    ended = CliRunner().invoke(app, [*command, said])
+@pytest.mark.parametrize("given", ["0001-01-01", "9" * 23, "199605", "1700000000"])
+def test_a_range_by_such_a_number_is_wrong_usage(command: list[str], given: str) -> None:
+    ended = CliRunner().invoke(app, [*command, given])
     assert ended.exit_code == 2, ended.exception
     assert "expected" in ended.stderr or "looks like seconds" in ended.stderr

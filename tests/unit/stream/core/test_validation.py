@@ -120,8 +120,8 @@ def test_what_a_data_set_holds_is_taken_by_the_wire_as_it_is(made: list[Event]) 
         behaviour = SOURCE_TOPICS.index(message.topic)
         partition = DECODER.partition(message.key)
         found = DECODER.decode(behaviour, partition, 0, NOW, message.key, message.value)
-        said = (found.user.decode(), found.item, found.time, found.scene, found.text, found.action)
-        assert said == (row["user"], row["item"], row["time"], row["scene"], row["text"], row["action"])
+        fields = (found.user.decode(), found.item, found.time, found.scene, found.text, found.action)
+        assert fields == (row["user"], row["item"], row["time"], row["scene"], row["text"], row["action"])
 
 
 LABELS = st.one_of(st.none(), st.lists(TEXTS, max_size=2), st.sampled_from([["a"] * 64, ["a"] * 65]))
@@ -152,7 +152,7 @@ def test_a_reader_takes_an_item_where_the_wire_takes_it(
 
 
 @pytest.mark.parametrize(
-    ("event", "said"),
+    ("event", "message"),
     [
         (good(user="*"), r"user: found '\*', expected a user id other than `\*`"),
         (good(user="a\0"), r"user: found 'a\\x00', expected a user id"),
@@ -187,13 +187,13 @@ def test_a_reader_takes_an_item_where_the_wire_takes_it(
         (Event("u", "i", COMMENT, NOW, math.inf), "value: found inf, expected 0.5 to 5"),
     ],
 )
-def test_what_is_refused_names_field_value_and_expected(event: Event, said: str) -> None:
-    with pytest.raises(DataError, match=rf"^mine: .*{said}"):
+def test_what_is_refused_names_field_value_and_expected(event: Event, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^mine: .*{message}"):
         dataset("mine", [GOOD, event], [], SCALE, now_ms=NOW)
 
 
 @pytest.mark.parametrize(
-    ("column", "said"),
+    ("column", "message"),
     [
         ({"user": [1.0]}, "user: found a column of Float64, expected String"),
         ({"time": [1.0]}, "time: found a column of Float64, expected whole numbers"),
@@ -207,9 +207,9 @@ def test_what_is_refused_names_field_value_and_expected(event: Event, said: str)
         ({"action": [1]}, "action: found a column of Int64, expected String"),
     ],
 )
-def test_a_table_of_other_columns_is_refused(column: dict[str, Any], said: str) -> None:
+def test_a_table_of_other_columns_is_refused(column: dict[str, Any], message: str) -> None:
     good = pl.DataFrame([GOOD], schema=SCHEMA, orient="row")
-    with pytest.raises(DataError, match=rf"^mine: {said}"):
+    with pytest.raises(DataError, match=rf"^mine: {message}"):
         dataset("mine", good.with_columns(**{name: pl.Series(values) for name, values in column.items()}), [], SCALE)
     with pytest.raises(DataError, match="mine: scene: missing"):
         dataset("mine", good.drop("scene"), [], SCALE)
@@ -228,7 +228,7 @@ def test_numbers_of_other_widths_and_columns_in_another_order_are_read() -> None
 
 
 @pytest.mark.parametrize(
-    ("item", "said"),
+    ("item", "message"),
     [
         (Item("i", "again"), "item: found 'i' twice, expected each item once"),
         (Item("", "t"), "item ''.*item: "),
@@ -241,13 +241,13 @@ def test_numbers_of_other_widths_and_columns_in_another_order_are_read() -> None
         (Item(7, "t"), r"item 7: item: "),  # type: ignore[arg-type]
     ],
 )
-def test_an_item_that_is_refused_is_named(item: Item, said: str) -> None:
-    with pytest.raises(DataError, match=f"^mine: {said}"):
+def test_an_item_that_is_refused_is_named(item: Item, message: str) -> None:
+    with pytest.raises(DataError, match=f"^mine: {message}"):
         dataset("mine", [GOOD], [Item("i", "t"), item], SCALE, now_ms=NOW)
 
 
 @pytest.mark.parametrize(
-    ("movies", "ratings", "said"),
+    ("movies", "ratings", "message"),
     [
         ("1,A,x\n", "*,1,4,1000000000\n", r"user: found '\*'"),
         ("1,A,x\n", "a\0,1,4,1000000000\n", r"user: found 'a\\x00'"),
@@ -258,10 +258,12 @@ def test_an_item_that_is_refused_is_named(item: Item, said: str) -> None:
         ),
     ],
 )
-def test_a_folder_that_replay_could_not_send_is_not_read(tmp_path: Path, movies: str, ratings: str, said: str) -> None:
+def test_a_folder_that_replay_could_not_send_is_not_read(
+    tmp_path: Path, movies: str, ratings: str, message: str
+) -> None:
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n" + movies)
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + ratings)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read(tmp_path)
 
 
@@ -393,7 +395,7 @@ def test_a_scene_is_never_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "line", "said"),
+    ("kind", "line", "message"),
     [
         ("click", {"user": "*", "item": "i", "time": NOW}, "line 1: user: found .*expected a user id other than"),
         (
@@ -410,8 +412,8 @@ def test_a_scene_is_never_cut(tmp_path: Path) -> None:
         ("item", {"item": "i", "title": "x" * 1025}, "line 1: title: .*1024"),
     ],
 )
-def test_send_refuses_what_a_worker_would(kind: str, line: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecordError, match=said):
+def test_send_refuses_what_a_worker_would(kind: str, line: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecordError, match=message):
         list(_checked(kind, Settings(), iter([("line 1: ", json.dumps(line).encode())])))
 
 
@@ -425,9 +427,9 @@ def test_replay_refuses_what_a_worker_of_the_settings_would_not_take(
         raise AssertionError("nothing is sent before all is looked at")
 
     monkeypatch.setattr("deploy.clients.producer.Producer", never)
-    told = CliRunner().invoke(app, ["replay", str(tmp_path)]).exception
-    assert isinstance(told, DataError)
-    assert "value: found 7.0, expected 0.5 to 5 (event 1 of 1: user 'u', item 'i'" in str(told)
+    error = CliRunner().invoke(app, ["replay", str(tmp_path)]).exception
+    assert isinstance(error, DataError)
+    assert "value: found 7.0, expected 0.5 to 5 (event 1 of 1: user 'u', item 'i'" in str(error)
 
 
 def test_a_log_of_messages_is_read_as_the_wire_reads_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from stream.inference.machine_errors import machine_fails, no_memory
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("CUDA failure 2: out of memory ; GPU=0 ; hostname=x", "the GPU is out of memory: "),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", "the GPU is out of memory: "),
@@ -22,13 +22,13 @@ from stream.inference.machine_errors import machine_fails, no_memory
     ],
 )
 def test_a_graph_that_the_machine_cannot_open_is_no_broken_bundle(
-    text: str, said: str, monkeypatch: pytest.MonkeyPatch
+    text: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuses(*_: Any, **__: Any) -> None:
         raise RuntimeError(text)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
-    with pytest.raises(FreshetError, match=f"^step.onnx: {said}") as caught:
+    with pytest.raises(FreshetError, match=f"^step.onnx: {message}") as caught:
         runtime.session("step.onnx", b"", "cpu")
     assert caught.value.exit_code == 70
 

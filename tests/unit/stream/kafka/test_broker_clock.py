@@ -166,5 +166,5 @@ def test_a_wrong_clock_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     difference = Difference()
     for offset in (0.0, 4.0, 7_200.0, 7_200.1, 7_199.0, 0.2, 0.0, -6.0):
         difference.look(offset)
-    said = [(record.levelname, record.__dict__["offset_seconds"]) for record in caplog.records]
-    assert said == [("WARNING", 7_200.0), ("INFO", 0.2), ("WARNING", -6.0)]
+    messages = [(record.levelname, record.__dict__["offset_seconds"]) for record in caplog.records]
+    assert messages == [("WARNING", 7_200.0), ("INFO", 0.2), ("WARNING", -6.0)]

@@ -87,7 +87,7 @@ def test_what_a_takeover_finds_that_a_rebalance_has_overtaken_ends_no_worker(
     """Its partitions are closed by then: reading their claims says so."""
     ours = TP("clicks", 0)
     closed = FreshetError("partition 0 of the table is not open here: this is a bug")
-    told: list[BaseException] = []
+    crashes: list[BaseException] = []
 
     async def check() -> None:
         thread = Thread()
@@ -106,9 +106,9 @@ def test_what_a_takeover_finds_that_a_rebalance_has_overtaken_ends_no_worker(
         await consumer.perform_seek()
         assert consumer.group.claimed == -1
 
-    monkeypatch.setattr("stream.kafka.consumer.fatal", told.append)
+    monkeypatch.setattr("stream.kafka.consumer.fatal", crashes.append)
     asyncio.run(check())
-    assert told == ([] if overtaken else [closed])
+    assert crashes == ([] if overtaken else [closed])
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
 
     monkeypatch.setattr("stream.kafka.consumer.fatal", fail)
     foreign = dict(group)
-    said = "ratings partition 0: offset 40 of the group an-app was not committed by a worker.*delete-offsets.*--accept-loss"
-    with pytest.raises(LossError, match=said):
+    message = "ratings partition 0: offset 40 of the group an-app was not committed by a worker.*delete-offsets.*--accept-loss"
+    with pytest.raises(LossError, match=message):
         asyncio.run(start(False, claimed=True))
     assert steps == []
     # where no worker has begun, whoever committed has said where to; the first one to begin says so in its own words

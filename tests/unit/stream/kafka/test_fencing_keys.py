@@ -31,10 +31,10 @@ def test_another_form_of_keys_is_refused(log: Log, tmp_path: Path, before: str, 
     other.store.prepare(partition)
     if partition == 0:
         other.store.apply(0, log.records)
-    said = (
+    message = (
         rf'key: found "{now}", expected "{before}".*partition 0 of log.*FRESHET_KEY={before}.*another app_id and prefix'
     )
-    with pytest.raises(TopologyError, match=said) as error:
+    with pytest.raises(TopologyError, match=message) as error:
         asyncio.run(other.fence.take_over([partition]))
     assert error.value.exit_code == 78
     assert len(log.records) == 1

@@ -30,9 +30,9 @@ class Coordinator:
 
     group_id = "app"
 
-    def __init__(self, *members: tuple[Any, ...], told: bool = True) -> None:
+    def __init__(self, *members: tuple[Any, ...], named: bool = True) -> None:
         self.members = members
-        self.told = told
+        self.named = named
         self.code = 0  # of a join
         self.pushed: list[Exception] = []
 
@@ -40,7 +40,7 @@ class Coordinator:
         if isinstance(request, JoinGroupRequest):
             return SimpleNamespace(error_code=self.code, member_id="m")
         assert isinstance(request, DescribeGroupsRequest)
-        if not self.told:
+        if not self.named:
             raise errors.GroupAuthorizationFailedError("app")
         return SimpleNamespace(groups=[(0, "app", "Stable", "consumer", "range", list(self.members), 0)])
 
@@ -104,7 +104,7 @@ def test_a_stranger_that_stays_ends_the_worker_by_its_name(ended: list[BaseExcep
     assert "2 more. Give those another group id, or this deployment another app_id" in str(error)
 
 
-@pytest.mark.parametrize("coordinator", [Coordinator(), Coordinator(STRANGER, told=False)])
+@pytest.mark.parametrize("coordinator", [Coordinator(), Coordinator(STRANGER, named=False)])
 def test_a_broker_that_names_nobody_is_said_to(coordinator: Coordinator, ended: list[BaseException]) -> None:
     made = watched(coordinator)
     refuse(coordinator, errors.InconsistentGroupProtocolError())
@@ -113,7 +113,7 @@ def test_a_broker_that_names_nobody_is_said_to(coordinator: Coordinator, ended: 
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "kind", "message"),
     [
         (errors.InvalidSessionTimeoutError(), SettingsError, "session_timeout: the broker refuses 6 s"),
         (errors.InvalidGroupIdError(), SettingsError, "app_id: the broker refuses 'app'"),
@@ -122,7 +122,7 @@ def test_a_broker_that_names_nobody_is_said_to(coordinator: Coordinator, ended: 
     ],
 )
 def test_any_other_refusal_ends_the_worker_at_once(
-    error: Exception, kind: type[Exception], said: str, ended: list[BaseException]
+    error: Exception, kind: type[Exception], message: str, ended: list[BaseException]
 ) -> None:
     coordinator = Coordinator()
     watched(coordinator)
@@ -130,7 +130,7 @@ def test_any_other_refusal_ends_the_worker_at_once(
         refuse(coordinator, error)
     found = meaning(ended[0])
     assert isinstance(found, kind)
-    assert said in str(found)
+    assert message in str(found)
 
 
 def test_whoever_stops_leaves_it_to_the_client(ended: list[BaseException]) -> None:

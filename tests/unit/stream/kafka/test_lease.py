@@ -31,22 +31,22 @@ SECONDS = [float(second) for second in range(11)]
 
 
 def test_a_broker_that_is_away_is_named_and_no_other_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = ended(monkeypatch, *SECONDS[:-1], 9.5, answered=False)
-    assert said == "no heartbeat for 9.5 s: broker unreachable; after a restart the worker waits for it"
+    message = ended(monkeypatch, *SECONDS[:-1], 9.5, answered=False)
+    assert message == "no heartbeat for 9.5 s: broker unreachable; after a restart the worker waits for it"
 
 
 def test_where_the_broker_answers_another_worker_may_own_the_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = ended(monkeypatch, *SECONDS[:-1], 9.5, answered=True)
-    assert said == "no heartbeat for 9.5 s: another worker may own our partitions"
+    message = ended(monkeypatch, *SECONDS[:-1], 9.5, answered=True)
+    assert message == "no heartbeat for 9.5 s: another worker may own our partitions"
 
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_process_that_stood_still_is_named_whatever_the_broker_did(
     monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
-    said = ended(monkeypatch, 1.0, 2.0, 30.0, answered=answered)
+    message = ended(monkeypatch, 1.0, 2.0, 30.0, answered=answered)
     assert (
-        said
+        message
         == "no heartbeat for 30.0 s: this process stood still for 28.0 s, and another worker may own our partitions"
     )
 

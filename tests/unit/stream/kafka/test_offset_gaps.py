@@ -289,11 +289,11 @@ def test_nothing_is_sought_for_partitions_that_a_rebalance_has_taken() -> None:
     assert thread.sought == {}
 
 
-@pytest.mark.parametrize(("end", "said"), [(5, "beyond the log's end 5, read up to 10"), (40, "cut off before 10")])
-def test_a_log_that_was_cut_off_stops_the_worker_whatever_is_accepted(end: int, said: str) -> None:
+@pytest.mark.parametrize(("end", "message"), [(5, "beyond the log's end 5, read up to 10"), (40, "cut off before 10")])
+def test_a_log_that_was_cut_off_stops_the_worker_whatever_is_accepted(end: int, message: str) -> None:
     """An unclean election, or a recreated topic: also where the log has grown beyond our position again."""
     consumer = worker(Thread(0, end), accept_loss=True)
-    with pytest.raises(LossError, match=said):
+    with pytest.raises(LossError, match=message):
         asyncio.run(consumer._fetcher._seek_into_log({CLICKS: 10}))
 
 
@@ -319,8 +319,8 @@ def test_where_nobody_has_begun_or_nothing_is_deleted_no_commit_is_missed(start:
 def test_a_commit_that_expired_while_records_were_deleted_stops_the_worker() -> None:
     """All workers down for longer than offsets.retention.minutes: what was read by then nobody knows."""
     consumer = worker(Thread(200, 230), None, owner=owner(True))
-    said = "clicks partition 0: the group's offsets are gone .* records before 200, which may never have been read"
-    with pytest.raises(LossError, match=said):
+    message = "clicks partition 0: the group's offsets are gone .* records before 200, which may never have been read"
+    with pytest.raises(LossError, match=message):
         asyncio.run(consumer.starts.seek([CLICKS]))
 
 

@@ -291,10 +291,10 @@ def test_what_says_no_epoch_is_not_asked_for(cluster: Cluster) -> None:
 def test_a_fetch_that_shows_new_epochs_of_many_partitions_asks_once() -> None:
     """As after an election: every partition of the fetch has another leader's epoch."""
     log = Many()
-    told: list[tuple[TopicPartition, int, int]] = []
+    reported: list[tuple[TopicPartition, int, int]] = []
 
     async def cut(place: TopicPartition, end: int, read: int) -> None:
-        told.append((place, end, read))
+        reported.append((place, end, read))
 
     epochs = Epochs(log, frozenset({"clicks"}), cut)
     epochs.watch()
@@ -302,15 +302,15 @@ def test_a_fetch_that_shows_new_epochs_of_many_partitions_asks_once() -> None:
     log.ends = dict.fromkeys(range(8), 5) | {6: 4}
     asyncio.run(log.fetch(5, epoch=4))
     assert log.asked == [8]
-    assert told == [(TopicPartition("clicks", 6), 4, 5)]
+    assert reported == [(TopicPartition("clicks", 6), 4, 5)]
 
 
 def test_a_partition_without_an_answer_ends_the_fetch_before_anybody_is_told() -> None:
     log = Many()
-    told: list[TopicPartition] = []
+    reported: list[TopicPartition] = []
 
     async def cut(place: TopicPartition, end: int, read: int) -> None:
-        told.append(place)
+        reported.append(place)
 
     epochs = Epochs(log, frozenset({"clicks"}), cut)
     epochs.watch()
@@ -319,10 +319,10 @@ def test_a_partition_without_an_answer_ends_the_fetch_before_anybody_is_told() -
     log.code = NotLeaderForPartitionError.errno
     with pytest.raises(NotLeaderForPartitionError):
         asyncio.run(log.fetch(5, epoch=4))
-    assert told == []  # told once, when all is known
+    assert reported == []  # told once, when all is known
     log.code = 0
     asyncio.run(log.fetch(5, epoch=4))
-    assert len(told) == 8
+    assert len(reported) == 8
 
 
 class Many:

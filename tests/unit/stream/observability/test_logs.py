@@ -157,11 +157,11 @@ def test_what_nobody_catches_is_a_log_line() -> None:
         raise KeyError("last")
     except KeyError as error:
         sys.excepthook(KeyError, error, error.__traceback__)
-    said = lines(out)
-    assert [str(line["message"]).split(":")[0] for line in said] == [
+    found = lines(out)
+    assert [str(line["message"]).split(":")[0] for line in found] == [
         "uncaught ZeroDivisionError", "uncaught ValueError", "uncaught KeyError",
     ]  # fmt: skip
-    assert all("Traceback" in str(line["exception"]) for line in said)
+    assert all("Traceback" in str(line["exception"]) for line in found)
 
 
 def test_what_a_library_repeats_is_one_line_with_a_count() -> None:

@@ -47,12 +47,12 @@ def words(bundle: Bundle, live: Live) -> list[str]:
 
 def test_what_a_person_reads() -> None:
     found = words(BUNDLE, Live((), 2, 3, 41))
-    for said in (
+    for text in (
         "ready", BUNDLE.id, "2 items", "3 items", "41", "beauty: 198502 events", "12,345 without the text network", "91.0 MB",
         "10 min; 1, 2", "weight 0.5: 100 of each of the last 20 choices, faded by 0.6", "weight 0.25, half of it after 2 events",
         "Apache-2.0", "Protocol: last item of each user", "0.0600", "0.0500 to 0.0700", "0.1000", "not known",
     ):  # fmt: skip
-        assert said in found, said
+        assert text in found, text
 
 
 def test_a_worker_that_is_not_ready_says_why() -> None:

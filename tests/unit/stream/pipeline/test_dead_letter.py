@@ -20,7 +20,7 @@ def letter(
     record = SimpleNamespace(offset=2**62, timestamp=1, key=key, value=value, headers=headers or [])
     error = RecordError("validate", "wrong_type", "item", "\U0001f600" * 1000)
     made = DeadLetters("f" * 64).letter("t" * 249, 4096, record, error)
-    return made, {name: said.decode() for name, said in made.headers if name.startswith("__rec.errors.")}
+    return made, {name: text.decode() for name, text in made.headers if name.startswith("__rec.errors.")}
 
 
 def size(made: Outgoing) -> int:
@@ -43,10 +43,10 @@ def size(made: Outgoing) -> int:
     ],
 )
 def test_it_fits(key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], cut: bool) -> None:
-    made, said = letter(key, value, headers)
+    made, errors = letter(key, value, headers)
     assert size(made) <= ROOM
-    assert said["__rec.errors.truncated"] == ("true" if cut else "false")
-    assert said["__rec.errors.payload.sha256"] == sha256(value or b"").hexdigest()
+    assert errors["__rec.errors.truncated"] == ("true" if cut else "false")
+    assert errors["__rec.errors.payload.sha256"] == sha256(value or b"").hexdigest()
     if cut:
         assert (key or b"").startswith(made.key or b"")
         assert (value or b"").startswith(made.value or b"")

@@ -113,13 +113,13 @@ def forwarded(times: int = 1, **changed: Any) -> Report:
     world.send(CLICK, USER)
     _, _, offset = world.send_raw(CLICK, USER.encode(), click(), WRONG)
     world.work()
-    letters = world.log.topics[world.settings.dead_letters_topic][WRONG]
-    letters.clear()
+    dead_letters = world.log.topics[world.settings.dead_letters_topic][WRONG]
+    dead_letters.clear()
     sent = copy(record(offset=offset))
     assert sent is not None
     for _ in range(times):
-        said = {"key": sent.key, "value": sent.value, "headers": tuple(sent.headers)} | changed
-        world.send_raw(CLICK, said["key"], said["value"], RIGHT, said["headers"])
+        fields = {"key": sent.key, "value": sent.value, "headers": tuple(sent.headers)} | changed
+        world.send_raw(CLICK, fields["key"], fields["value"], RIGHT, fields["headers"])
         world.work()
     return check(world.log, world.settings)
 

@@ -67,12 +67,12 @@ def test_a_key_of_another_form_is_a_dead_letter_that_names_what_to_set(form: str
 
 
 @pytest.mark.parametrize(
-    ("form", "said"), [(UTF8, "in UTF-8"), (JSON, "as a JSON string"), (LONG, "as an 8-byte number")]
+    ("form", "message"), [(UTF8, "in UTF-8"), (JSON, "as a JSON string"), (LONG, "as an 8-byte number")]
 )
-def test_a_null_key_says_what_is_expected(form: str, said: str) -> None:
+def test_a_null_key_says_what_is_expected(form: str, message: str) -> None:
     error = refused(form, None, "42")
     assert (error.reason, error.field) == ("null_key", "user")
-    assert said in str(error)
+    assert message in str(error)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -82,12 +82,12 @@ def sent_on(right: Right, *rows: Row, lay: range = range(3), epoch: int = 1) -> 
     pipeline._wrong_times = WrongTimes()
     pipeline._consumer = lambda: SimpleNamespace(is_current=lambda batch: batch.epoch == epoch)  # type: ignore[assignment,return-value]
     figures = BatchFigures()
-    events, letters = pipeline._decode(batch(*rows), figures)
+    events, dead_letters = pipeline._decode(batch(*rows), figures)
     assert events == []
-    if not asyncio.run(pipeline._leave_out(batch(*rows), letters, figures)):
+    if not asyncio.run(pipeline._leave_out(batch(*rows), dead_letters, figures)):
         return None, figures
-    assert letters.keys() <= {RIGHT}
-    places = [dict(one.headers)["forwarded"] for one in letters.get(RIGHT, [])]
+    assert dead_letters.keys() <= {RIGHT}
+    places = [dict(one.headers)["forwarded"] for one in dead_letters.get(RIGHT, [])]
     return [int(place.rsplit(b"/")[-1]) for place in places if place], figures
 
 

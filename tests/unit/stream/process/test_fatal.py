@@ -20,16 +20,16 @@ from stream.process.fatal import meaning, one_line
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (KafkaConnectionError("Unable to bootstrap from [x]"), "no Kafka broker answers"),
         (TopicAuthorizationFailedError("clicks"), "denies access"),
     ],
 )
-def test_a_broker_that_is_away_or_refuses_is_a_broker_error(error: Exception, said: str) -> None:
+def test_a_broker_that_is_away_or_refuses_is_a_broker_error(error: Exception, message: str) -> None:
     meant = meaning(error)
     assert isinstance(meant, BrokerError)
-    assert said in str(meant)
+    assert message in str(meant)
 
 
 @pytest.mark.parametrize("error", [LossError("gone"), KeyError(3), KeyboardInterrupt()])
@@ -55,8 +55,8 @@ def test_a_refused_timestamp_names_the_clock() -> None:
 
 
 def test_descriptors_that_run_out_are_named_whoever_says_it() -> None:
-    told = "partition 0 of the table cannot be used: IO error: While open a file for appending: 000010.log: Too many open files"
-    assert one_line(meaning(DiskError(told))).startswith("too many open files (this process may have ")
+    message = "partition 0 of the table cannot be used: IO error: While open a file for appending: 000010.log: Too many open files"
+    assert one_line(meaning(DiskError(message))).startswith("too many open files (this process may have ")
     full = DiskError("partition 0 of the table cannot be used: IO error: No space left on device")
     assert meaning(full) is full
 

@@ -63,9 +63,9 @@ def test_a_broker_that_is_away_is_no_stall_and_is_named(clock: Clock, caplog: py
         looks(progress, clock, 100, Work("records", 1, "a broker: none has answered for 30 s"))
     assert progress.what == "a broker: none has answered for 30 s"
     assert not progress.stalled
-    said = [record.getMessage() for record in caplog.records]
-    assert set(said) == {"the worker waits for a broker: none has answered for 30 s"}
-    assert len(said) == 4  # at 5 s, and every 30 s
+    messages = [record.getMessage() for record in caplog.records]
+    assert set(messages) == {"the worker waits for a broker: none has answered for 30 s"}
+    assert len(messages) == 4  # at 5 s, and every 30 s
     with pytest.raises(FreshetError, match="waits for records"):
         looks(progress, clock, 11, Work("records", 1))
 
@@ -88,8 +88,8 @@ def test_what_holds_work_up_is_named_soon_and_its_time_counts(clock: Clock, capl
     progress = Progress(40.0, clock)
     held = Work("records", 1, held="an open transaction holds it up")
     looks(progress, clock, 38, held)
-    said = [record.getMessage() for record in caplog.records]
-    assert said == ["the worker waits for records: an open transaction holds it up"] * 2  # at 5 s, and every 30 s
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["the worker waits for records: an open transaction holds it up"] * 2  # at 5 s, and every 30 s
     assert progress.what == "records: an open transaction holds it up"
     with pytest.raises(FreshetError, match=r"waits for records: an open transaction holds it up$"):
         looks(progress, clock, 3, held)

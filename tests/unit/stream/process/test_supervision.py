@@ -102,7 +102,7 @@ def test_nothing_is_unasked_while_the_worker_stops(
 
 
 @pytest.mark.parametrize(
-    ("done", "said"),
+    ("done", "message"),
     [
         (lambda task: task.cancel(), "the task fetching was cancelled"),
         (lambda task: task.set_result(None), "the task fetching has ended"),
@@ -110,7 +110,7 @@ def test_nothing_is_unasked_while_the_worker_stops(
     ],
 )
 def test_a_client_s_task_that_is_done_ends_it(
-    ends: list[BaseException], done: Callable[[asyncio.Future[None]], object], said: str
+    ends: list[BaseException], done: Callable[[asyncio.Future[None]], object], message: str
 ) -> None:
     async def run() -> None:
         task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -120,7 +120,7 @@ def test_a_client_s_task_that_is_done_ends_it(
         supervision.look([("fetching", task)], [])
 
     asyncio.run(run())
-    assert [str(error).partition(",")[0] for error in ends] == [said]
+    assert [str(error).partition(",")[0] for error in ends] == [message]
 
 
 def test_a_thread_that_has_ended_ends_it(ends: list[BaseException]) -> None:

@@ -148,8 +148,8 @@ def test_a_python_that_waits_by_the_wall_clock_is_not_trusted_with_it(
         armed.now += 100
         guard.beat()
     assert armed.limits == []
-    (said,) = caplog.messages
-    assert "wall clock" in said
+    (message,) = caplog.messages
+    assert "wall clock" in message
 
 
 @pytest.mark.parametrize(
@@ -196,11 +196,11 @@ worker.run(settings.load(rating_scale=(1, 5), web_port=0))
 """
 
 
-@pytest.mark.parametrize(("where", "said"), [("bundle", ""), ("work", "through\n")])
-def test_a_worker_is_watched_from_its_bundle_on(where: str, said: str) -> None:
+@pytest.mark.parametrize(("where", "message"), [("bundle", ""), ("work", "through\n")])
+def test_a_worker_is_watched_from_its_bundle_on(where: str, message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WORKER, where], capture_output=True, text=True, timeout=100, check=False
     )
-    assert (done.returncode, done.stdout) == (1, said), done.stderr
+    assert (done.returncode, done.stdout) == (1, message), done.stderr
     assert "Timeout (0:00:04)!\n" in done.stderr
     assert "in hold\n" in done.stderr

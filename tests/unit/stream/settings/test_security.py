@@ -86,7 +86,7 @@ def test_a_token_is_read_again_for_each_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"sasl_mechanism": "PLAIN", "sasl_username": "u"}, "sasl_password: "),
         ({"sasl_mechanism": "SCRAM-SHA-256", "sasl_password": SECRET}, "sasl_username: "),
@@ -94,8 +94,8 @@ def test_a_token_is_read_again_for_each_connection(tmp_path: Path) -> None:
         ({"sasl_mechanism": "GSSAPI"}, "sasl_mechanism: "),
     ],
 )
-def test_what_a_mechanism_needs_is_named(values: dict[str, object], said: str) -> None:
-    with pytest.raises(SettingsError, match=said) as raised:
+def test_what_a_mechanism_needs_is_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as raised:
         load(security_protocol="SASL_SSL", **values)
     assert SECRET not in str(raised.value)
 

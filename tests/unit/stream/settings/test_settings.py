@@ -35,7 +35,7 @@ def test_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"partitions": 0}, "partitions: "),
         ({"app_id": "a b"}, "app_id: "),
@@ -51,10 +51,10 @@ def test_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"broker": "b:1"}, "broker: there is no such setting; did you mean brokers?"),
     ],
 )
-def test_a_wrong_value_is_named(values: dict[str, object], said: str) -> None:
+def test_a_wrong_value_is_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError) as raised:
         load(**values)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 78
 
@@ -84,16 +84,16 @@ def test_variables_that_kubernetes_sets_are_no_settings(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("found", ["1 5", "[1 5]", "1, 5", "[1, 5"])
 def test_a_list_that_is_no_json_is_told_by_an_example(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
-    said = "rating_scale: expected JSON, like [0.5, 5.0]"
+    message = "rating_scale: expected JSON, like [0.5, 5.0]"
     monkeypatch.setenv("FRESHET_RATING_SCALE", found)
     with pytest.raises(SettingsError) as raised:
         load()
-    assert str(raised.value) == said
+    assert str(raised.value) == message
     if found.startswith("["):
         monkeypatch.delenv("FRESHET_RATING_SCALE")
-        told = CliRunner().invoke(app, ["--set", f"rating_scale={found}", "topics", "check"]).exception
-        assert isinstance(told, SettingsError)
-        assert str(told) == said
+        error = CliRunner().invoke(app, ["--set", f"rating_scale={found}", "topics", "check"]).exception
+        assert isinstance(error, SettingsError)
+        assert str(error) == message
 
 
 def test_several_wrong_values_are_all_named() -> None:
@@ -168,13 +168,13 @@ CONTRADICTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("values", "said"), CONTRADICTIONS)
+@pytest.mark.parametrize(("values", "message"), CONTRADICTIONS)
 def test_settings_that_contradict_each_other_are_refused_with_both_and_what_to_do(
-    values: dict[str, object], said: str
+    values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SettingsError) as raised:
         load(**values)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert raised.value.exit_code == 78
 
 

@@ -76,24 +76,24 @@ def test_a_repeated_replay_leaves_every_item_that_is_there_as_it_is(broker: Brok
         "i3", {"title": "Item 3", "categories": ["toys"], "shelf": 7}
     )  # as in DATA, but for what DATA cannot say
     before = broker.all("items")
-    said = replay(shop).stdout
+    output = replay(shop).stdout
     assert broker.all("items") == before
-    assert "0 items and 0 events sent" in said
+    assert "0 items and 0 events sent" in output
     assert (
         "6 items were there already; 3 of them are removed or different from DATA ('i0' removed, 'i1' unavailable, "
-        "'i2' changed): all are left unchanged; --again sends them (with --limit 0 only the items)" in said
+        "'i2' changed): all are left unchanged; --again sends them (with --limit 0 only the items)" in output
     )
 
 
 def test_items_that_are_not_there_yet_are_sent(broker: Broker, shop: Path) -> None:
     broker.put("i4", {"title": "Item 4", "categories": ["toys"]})
     broker.put("i5", {"title": 5})  # no worker takes it: it is not there
-    said = json.loads(replay(shop, "--json").stdout)
+    report = json.loads(replay(shop, "--json").stdout)
     assert broker.sent("items")[2:] == ["i0", "i1", "i2", "i3", "i5"]
-    assert (said["items"], said["items_already"], said["items_otherwise"]) == (5, 1, {})
+    assert (report["items"], report["items_already"], report["items_otherwise"]) == (5, 1, {})
     broker.put("i3", None)
-    said = json.loads(replay(shop, "--json").stdout)
-    assert (said["items"], said["items_already"], said["items_otherwise"]) == (0, 6, {"i3": "removed"})
+    report = json.loads(replay(shop, "--json").stdout)
+    assert (report["items"], report["items_already"], report["items_otherwise"]) == (0, 6, {"i3": "removed"})
 
 
 def test_again_sends_the_items_whatever_is_there(broker: Broker, shop: Path) -> None:
@@ -175,8 +175,8 @@ def test_events_that_were_sent_with_ids_of_their_own_are_there_already(broker: B
     (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for row in rows[:3]:  # as `freshet send click --file` sends them
         broker.append("clicks", 0, b"ann", json.dumps(row).encode())
-    said = json.loads(replay(tmp_path, "--no-items", "--json").stdout)
-    assert (said["events"], said["already"]) == (1, 3)
+    report = json.loads(replay(tmp_path, "--no-items", "--json").stdout)
+    assert (report["events"], report["already"]) == (1, 3)
     assert events_of(broker) == rows
     assert json.loads(replay(tmp_path, "--no-items", "--json").stdout)["events"] == 0
 
@@ -185,8 +185,8 @@ def test_of_a_file_that_grew_the_new_event_is_sent(broker: Broker, shop: Path) -
     replay(shop)
     with (shop / "clicks.jsonl").open("a") as file:
         file.write(json.dumps({"user": "bob", "item": "i1", "time": NOW - 5}) + "\n")
-    said = json.loads(replay(shop, "--json").stdout)
-    assert (said["events"], said["already"]) == (1, 5)
+    report = json.loads(replay(shop, "--json").stdout)
+    assert (report["events"], report["already"]) == (1, 5)
     assert events_of(broker)[-1]["user"] == "bob"
 
 
@@ -197,8 +197,8 @@ def test_events_without_times_are_there_already_when_the_file_has_grown(broker: 
     assert json.loads(replay(path, *named).stdout)["events"] == 6
     with path.open("a") as file:
         file.write("u0,i9\n")
-    said = json.loads(replay(path, *named).stdout)
-    assert (said["events"], said["already"]) == (1, 6)
+    report = json.loads(replay(path, *named).stdout)
+    assert (report["events"], report["already"]) == (1, 6)
 
 
 def test_again_sends_no_ids(broker: Broker, tmp_path: Path) -> None:

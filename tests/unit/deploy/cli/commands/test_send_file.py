@@ -38,10 +38,10 @@ def refused(kind: str, file: Path) -> str:
 def test_a_file_that_is_no_json_lines(tmp_path: Path, kind: str, text: bytes | None) -> None:
     file = tmp_path / "given"
     file.write_bytes(CSV[kind] if text is None else text)
-    said = refused(kind, file)
-    assert said.startswith(f"{file}, line 1: ")
-    assert ": :" not in said
-    assert said.endswith(f"; expected JSON lines, one {kind} per line as in docs/schemas/{kind}.json; {TABLE[kind]}")
+    output = refused(kind, file)
+    assert output.startswith(f"{file}, line 1: ")
+    assert ": :" not in output
+    assert output.endswith(f"; expected JSON lines, one {kind} per line as in docs/schemas/{kind}.json; {TABLE[kind]}")
 
 
 def test_a_field_that_is_wrong_is_named_alone(tmp_path: Path) -> None:

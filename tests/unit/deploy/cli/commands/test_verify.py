@@ -9,7 +9,7 @@ from deploy.cli.commands import verify as command
 
 
 @pytest.mark.parametrize(
-    ("said", "epoch_ms"),
+    ("given", "epoch_ms"),
     [
         ("1700000000000", 1_700_000_000_000),
         ("2023-11-14T22:13:20", 1_700_000_000_000),
@@ -17,16 +17,16 @@ from deploy.cli.commands import verify as command
         ("2023-11-14", 1_699_920_000_000),
     ],
 )
-def test_times_of_the_command(said: str, epoch_ms: int) -> None:
-    assert command.time_of(said) == epoch_ms
+def test_times_of_the_command(given: str, epoch_ms: int) -> None:
+    assert command.time_of(given) == epoch_ms
 
 
 @pytest.mark.parametrize(
-    "said", ["clicks", "clicks/0", "clicks/٣/1", "clicks/0/٣", "clicks/x/1", "clicks/0/-1", "/0/1", "clicks/0/1/2"]
+    "given", ["clicks", "clicks/0", "clicks/٣/1", "clicks/0/٣", "clicks/x/1", "clicks/0/-1", "/0/1", "clicks/0/1/2"]
 )
-def test_an_offset_that_names_nothing(said: str) -> None:
+def test_an_offset_that_names_nothing(given: str) -> None:
     with pytest.raises(typer.BadParameter):
-        command.start_of(said)
+        command.start_of(given)
 
 
 def test_an_offset_of_the_command() -> None:

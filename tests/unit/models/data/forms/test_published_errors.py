@@ -25,7 +25,7 @@ PLAYS = lastfm.PLAYS
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "old", "new", "told"),
+    ("name", "file", "old", "new", "message"),
     [
         ("yelp", REVIEW, "2018-07-07 22:09:11", "07/07/2018", r"line 1: date '07/07/2018': expected a time such as"),
         ("yelp", REVIEW, "2018-07-07 22", "2018-02-30 22", r"line 1: date '2018-02-30 22:09:11': day"),
@@ -218,15 +218,17 @@ PLAYS = lastfm.PLAYS
         ("recbole", "ml-100k.item", "\tCrime Film-Noir", "", r"ml-100k.item, line 3: .*expected 4 fields"),
     ],
 )
-def test_what_is_wrong_names_file_and_line(tmp_path: Path, name: str, file: str, old: str, new: str, told: str) -> None:
+def test_what_is_wrong_names_file_and_line(
+    tmp_path: Path, name: str, file: str, old: str, new: str, message: str
+) -> None:
     path = sample(tmp_path, name) / file
     packed = file.endswith(".gz")
     text = (gzip.decompress(path.read_bytes()) if packed else path.read_bytes()).decode()
     assert text.count(old) == 1
     changed = text.replace(old, new).encode()
     path.write_bytes(gzip.compress(changed) if packed else changed)
-    place = f"{file}, " if told.startswith("line") else ""
-    with pytest.raises(DataError, match=place + told):
+    place = f"{file}, " if message.startswith("line") else ""
+    with pytest.raises(DataError, match=place + message):
         read(tmp_path, name)
 
 

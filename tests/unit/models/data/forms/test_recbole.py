@@ -39,7 +39,7 @@ def test_recbole_without_ratings_or_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "told"),
+    ("times", "message"),
     [
         (("881250949", "1700000000000"), r"line 3: timestamp: a time in milliseconds, but line 2 has one in seconds"),
         (
@@ -48,10 +48,10 @@ def test_recbole_without_ratings_or_times(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_recbole_takes_one_unit_of_times_in_a_file(tmp_path: Path, times: tuple[str, ...], told: str) -> None:
+def test_recbole_takes_one_unit_of_times_in_a_file(tmp_path: Path, times: tuple[str, ...], message: str) -> None:
     rows = "".join(f"1\t{item}\t{time}\n" for item, time in enumerate(times))
     (tmp_path / "x.inter").write_text(f"user_id:token\titem_id:token\ttimestamp:float\n{rows}")
-    with pytest.raises(DataError, match=rf"x\.inter, {told}.*expected one unit"):
+    with pytest.raises(DataError, match=rf"x\.inter, {message}.*expected one unit"):
         read(tmp_path, "recbole")
 
 

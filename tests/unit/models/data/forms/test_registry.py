@@ -54,7 +54,7 @@ def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         (
             "one.json",
@@ -98,9 +98,11 @@ def test_every_form_has_a_sample_and_every_module_is_in_the_registry() -> None:
         ("ratings.csv", b"B00004TMFE,B00004TMFF,5.0,1369699200\n", "text with 4 columns separated by commas"),
     ],
 )
-def test_what_is_no_known_form_is_refused_and_described(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_what_is_no_known_form_is_refused_and_described(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=told) as found:
+    with pytest.raises(DataError, match=message) as found:
         read(tmp_path / name)
     assert str(found.value).isprintable()
     if "no known form" in str(found.value):
@@ -141,7 +143,7 @@ def test_a_form_by_looks_alone_gives_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "changed", "told"),
+    ("name", "file", "changed", "message"),
     [
         (
             "movielens 100k",
@@ -218,12 +220,12 @@ def test_a_form_by_looks_alone_gives_way(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_line(
-    tmp_path: Path, name: str, file: str, changed: bytes, told: str
+    tmp_path: Path, name: str, file: str, changed: bytes, message: str
 ) -> None:
     sample = next(sample for sample in SAMPLES if sample.name == name)
     path = sample.write(tmp_path)
     (tmp_path / file).write_bytes(changed)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read(path)
 
 
@@ -315,8 +317,8 @@ def test_titles_and_categories_of_any_length_fit_a_message(tmp_path: Path) -> No
 @pytest.mark.parametrize(("name", "head"), [("ratings", "user,item,time"), ("comments", "user,item,time,text")])
 def test_a_value_of_a_csv_is_written_in_plain_digits(tmp_path: Path, name: str, head: str, found: str) -> None:
     """What Python reads as a number, no other program means by it."""
-    said = "" if name == "ratings" else "fine,"
-    (tmp_path / f"{name}.csv").write_text(f'{head},value\nann,a,1700000000000,{said}"{found}"\n')
+    review = "" if name == "ratings" else "fine,"
+    (tmp_path / f"{name}.csv").write_text(f'{head},value\nann,a,1700000000000,{review}"{found}"\n')
     with pytest.raises(DataError, match=rf"{name}.csv, line 2: value '{found}': expected a number"):
         read(tmp_path)
 

@@ -13,7 +13,7 @@ CURE = "--user and --item"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("1 242 3\n2 302 4\n3 377 1\n", r"line 1: every line has 3 columns, as a table has"),  # user item rating
         ("1 242 3\n", r"line 1: every line has 3 columns, as a table has"),
@@ -38,9 +38,9 @@ CURE = "--user and --item"
         ("7 30\n8 10\n9 10\n", r"line 1: every line has 2 columns, and no user is on two lines"),
     ],
 )
-def test_what_its_authors_do_not_write_is_no_sequence(tmp_path: Path, text: str, told: str) -> None:
+def test_what_its_authors_do_not_write_is_no_sequence(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "log.txt").write_text(text)
-    with pytest.raises(DataError, match=rf"log\.txt, {told}") as found:
+    with pytest.raises(DataError, match=rf"log\.txt, {message}") as found:
         read(tmp_path / "log.txt")
     assert CURE in str(found.value)
     assert str(found.value).count("\n") == 0
