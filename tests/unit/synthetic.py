@@ -102,7 +102,7 @@ class Lists:
         return dict(self.offsets)
 
     def at(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
-        ends = {place: span.end for place, span in self.spans(sorted({topic for topic, _ in times})).items()}
+        ends = {tp: span.end for tp, span in self.spans(sorted({topic for topic, _ in times})).items()}
         return {
             (topic, partition): next(
                 (row.offset for row in self.topics[topic][partition] if row.timestamp >= when), ends[topic, partition]

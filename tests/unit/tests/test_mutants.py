@@ -21,7 +21,7 @@ def test_a_list_that_was_skipped_whole_still_ends(monkeypatch: pytest.MonkeyPatc
 
     async def send(self: RecordBatches, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[Any, int]:
         written.extend(record.key for records in lists.values() for record in records)
-        return {place: len(written) - 1 for place, records in lists.items() if records}
+        return {tp: len(written) - 1 for tp, records in lists.items() if records}
 
     monkeypatch.setattr(RecordBatches, "send", send)
     skips_record(settings)

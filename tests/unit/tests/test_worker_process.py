@@ -29,7 +29,7 @@ class Log:
 
     def spans(self, topics: object) -> dict[TopicPartition, Span]:
         _, ends = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
-        return {place: Span(0, end) for place, end in ends.items()}
+        return {tp: Span(0, end) for tp, end in ends.items()}
 
     def close(self) -> None:
         self.closed += 1

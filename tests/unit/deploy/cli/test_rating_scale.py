@@ -197,16 +197,16 @@ def test_a_former_scale_that_is_none_is_refused(given: str) -> None:
 )
 def test_verify_takes_the_scale_of_the_bundle_and_refuses_another(given: Any, asked: Any, found: Any) -> None:
     settings = load(app_id="t", **given)
-    places = {("ratings", 0): None}
+    ends = {("ratings", 0): None}
     scope = Scope(rating_scale=asked)
     if found is None:
         with pytest.raises(
             SettingsError, match=r"rating_scale: found \[0\.5, 5\.0\], expected \[1\.0, 10\.0\], .* bundle"
         ):
-            scope.accepts(settings, places, WIDE)
+            scope.accepts(settings, ends, WIDE)
     else:
-        assert scope.accepts(settings, places, WIDE).rating_scale.now == found
-    assert scope.accepts(settings, places).rating_scale.now == (asked or settings.rating_scale)
+        assert scope.accepts(settings, ends, WIDE).rating_scale.now == found
+    assert scope.accepts(settings, ends).rating_scale.now == (asked or settings.rating_scale)
 
 
 def test_verify_hands_the_options_on(monkeypatch: pytest.MonkeyPatch) -> None:

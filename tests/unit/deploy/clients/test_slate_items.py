@@ -41,7 +41,7 @@ class Broker(Lists):
 
 
 def slate(seq: int, items: list[str], catalogue: int = 0) -> bytes:
-    scored = [{"item": item, "score": 1.0 / (1 + place)} for place, item in enumerate(items)]
+    scored = [{"item": item, "score": 1.0 / (1 + index)} for index, item in enumerate(items)]
     return json.dumps(
         {"user": "ann", "slate": "s", "seq": seq, "chain": "0" * 32, "items": scored, "time": NOW, "latency_ms": 1, "events": [],
          "applied": {}, "catalogue": catalogue, "bundle": "b", "strategy": "interest", "replay": False}

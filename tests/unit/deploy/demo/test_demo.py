@@ -77,7 +77,7 @@ class TestClosedLoop:
                 order.append(event.user)
                 loop.landed(event.user, "ratings", 0, number)
                 assert loop.shown(event.user, {"ratings/0": number}) is event
-        at = [place for place, user in enumerate(order) if user == "slow"]
+        at = [index for index, user in enumerate(order) if user == "slow"]
         assert len(order) == 44
         assert at[0] == 0
         assert all(8 <= later - earlier <= 14 for earlier, later in itertools.pairwise(at))

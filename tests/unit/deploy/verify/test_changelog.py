@@ -288,14 +288,14 @@ def test_any_byte_that_is_changed_in_a_good_source_record_is_seen(seed: int) -> 
     world = eventful(seed)
     chance = random.Random(seed)
     rows = world.log.topics["clicks"][chance.randrange(PARTITIONS)]
-    place = chance.choice([place for place, row in enumerate(rows) if row.value and b"item" in row.value])
-    value = bytearray(rows[place].value or b"")
+    index = chance.choice([index for index, row in enumerate(rows) if row.value and b"item" in row.value])
+    value = bytearray(rows[index].value or b"")
     value[chance.randrange(len(value))] ^= 1 << chance.randrange(7)
-    was = rows[place]
-    rows[place] = was._replace(value=bytes(value))
+    was = rows[index]
+    rows[index] = was._replace(value=bytes(value))
     duplicate = verify(world).exit_code == 0  # a duplicate's payload is in no chain
     if duplicate:
-        rows[place] = was
+        rows[index] = was
         assert b'"id"' in (was.value or b"")
 
 

@@ -239,15 +239,15 @@ def test_what_an_earlier_version_remembered_is_right_too() -> None:
     assert (report.violations, report.exit_code) == ([], 0)
 
 
-def remembered_as(made: World, place: int, old: bytes, new: bytes) -> None:
+def remembered_as(made: World, index: int, old: bytes, new: bytes) -> None:
     """Another ending of the newest recent event, in the state at `place` of the changelog."""
     rows = made.log.topics[made.settings.changelog_topic][HOME]
-    state = state_module.decode(rows[place].value or b"")
+    state = state_module.decode(rows[index].value or b"")
     last = (split(state.recent) or [])[-1]
     assert last.endswith(old)
     changed = last.removesuffix(old) + new
     state.recent = state.recent[: -2 - len(last)] + len(changed).to_bytes(2, "little") + changed
-    rows[place] = rows[place]._replace(value=state_module.encode(state))
+    rows[index] = rows[index]._replace(value=state_module.encode(state))
 
 
 @pytest.mark.parametrize(("new", "kinds"), [(b"", {}), (b"\x04\x00skip", {"state": 1}), (b"\x00\x00", {"state": 1})])

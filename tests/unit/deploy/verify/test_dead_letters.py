@@ -165,11 +165,11 @@ def test_one_good_event_in_a_thousand_set_aside_is_seen() -> None:
         world.send(0, f"u{number % 50}")
     partition = partition_of("u7")
     rows = world.log.topics["clicks"][partition]
-    place = max(place for place, row in enumerate(rows) if row.key == b"u7")
-    kept = rows[place]
-    rows[place] = kept._replace(value=b"{")
+    index = max(index for index, row in enumerate(rows) if row.key == b"u7")
+    kept = rows[index]
+    rows[index] = kept._replace(value=b"{")
     world.work()
-    rows[place] = kept
+    rows[index] = kept
     dead_letters = world.log.topics["dead-letters"][partition]
     dead_letters[0] = dead_letters[0]._replace(value=kept.value)
     assert set(verify(world).kinds) == {"valid-dead-letter", "lost"}

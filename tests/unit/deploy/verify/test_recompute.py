@@ -226,21 +226,21 @@ def test_after_a_change_of_the_bundle_each_is_judged_by_its_own(
 
 
 @pytest.mark.parametrize("other", ["B", "C"])
-@pytest.mark.parametrize("place", [0, 2, 4])
-def test_what_is_wrong_beside_it_stays_red(judged: Callable[[Worker, str], Report], other: str, place: int) -> None:
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_what_is_wrong_beside_it_stays_red(judged: Callable[[Worker, str], Report], other: str, index: int) -> None:
     for kind in ("numbers", "ranking"):
         world = five_clicks()
         again(world, other)
         topic = world.settings.changelog_topic if kind == "numbers" else world.settings.recommendations_topic
         rows = world.log.topics[topic][HOME]
         if kind == "numbers":
-            state = state_module.decode(rows[place].value or b"")
+            state = state_module.decode(rows[index].value or b"")
             state.c = state.c + np.float16(1)
             value = state_module.encode(state)
         else:
-            slate = json.loads(rows[place].value or b"")
+            slate = json.loads(rows[index].value or b"")
             value = json.dumps(slate | {"items": slate["items"][::-1]}).encode()
-        rows[place] = rows[place]._replace(value=value)
+        rows[index] = rows[index]._replace(value=value)
         assert kind in judged(world, "A").kinds
 
 

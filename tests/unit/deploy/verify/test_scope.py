@@ -103,7 +103,7 @@ def test_an_id_that_was_given_before_the_range_is_double_in_it(
 def test_a_break_before_the_range_is_not_looked_for() -> None:
     world = eventful()
     found = world.log.topics["clicks"][0]
-    first = next(place for place, row in enumerate(found) if row.value and b"item" in row.value)
+    first = next(index for index, row in enumerate(found) if row.value and b"item" in row.value)
     world.letter("clicks", found[first], "a good record")
     assert "valid-dead-letter" in verify(world).kinds
     later(world)

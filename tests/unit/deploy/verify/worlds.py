@@ -56,7 +56,7 @@ def small() -> World:
 def rows(world: World, topic: str, user: str) -> tuple[list[Row], list[int]]:
     """All records of the user's partition, and the places of the user's own among them."""
     found = world.log.topics[topic][partition_of(user)]
-    return found, [place for place, row in enumerate(found) if row.key == user.encode()]
+    return found, [index for index, row in enumerate(found) if row.key == user.encode()]
 
 
 def states(world: World) -> tuple[list[Row], list[int]]:
@@ -67,18 +67,18 @@ def slates(world: World) -> tuple[list[Row], list[int]]:
     return rows(world, world.settings.recommendations_topic, ALICE)
 
 
-def change_state(world: World, place: int, change: Callable[[state_module.Interest], None]) -> None:
+def change_state(world: World, index: int, change: Callable[[state_module.Interest], None]) -> None:
     found, mine = states(world)
-    row = found[mine[place]]
+    row = found[mine[index]]
     state = state_module.decode(row.value or b"")
     change(state)
-    found[mine[place]] = row._replace(value=state_module.encode(state))
+    found[mine[index]] = row._replace(value=state_module.encode(state))
 
 
-def change_slate(world: World, place: int, **fields: object) -> None:
+def change_slate(world: World, index: int, **fields: object) -> None:
     found, mine = slates(world)
-    row = found[mine[place]]
-    found[mine[place]] = row._replace(value=json.dumps(json.loads(row.value or b"") | fields).encode())
+    row = found[mine[index]]
+    found[mine[index]] = row._replace(value=json.dumps(json.loads(row.value or b"") | fields).encode())
 
 
 def forgotten_event(world: World) -> None:
@@ -87,7 +87,7 @@ def forgotten_event(world: World) -> None:
     skipped = world.send(0, ALICE)
     world.send(0, ALICE)
     rows = world.log.topics["clicks"][skipped[1]]
-    hidden = rows.pop(next(place for place, row in enumerate(rows) if row.offset == skipped[2]))
+    hidden = rows.pop(next(index for index, row in enumerate(rows) if row.offset == skipped[2]))
     world.work()
     rows.insert(skipped[2], hidden)
 

@@ -201,15 +201,15 @@ def test_the_same_seed_gives_the_same_scores_of_the_past_only(
     model: Model, world: DataSet, training: TrainingData
 ) -> None:
     unwatched = replace(training, watched=training.watched[:0])  # the base setting alone: quick
-    places = training.watched[:20]
-    one, two = (model.fit(unwatched, 5).scorer(training.rows)(places) for _ in range(2))
+    positions = training.watched[:20]
+    one, two = (model.fit(unwatched, 5).scorer(training.rows)(positions) for _ in range(2))
     assert one.shape == (20, len(training.items) + 1)
     assert one.dtype == torch.float32
     assert torch.isfinite(one).all()
     assert torch.equal(one, two)
     changed = training.rows.item.copy()
-    changed[places] = changed[places] % len(training.items) + 1  # what is judged, and nothing before it
-    again = model.fit(unwatched, 5).scorer(replace(training.rows, item=changed))(places)
+    changed[positions] = changed[positions] % len(training.items) + 1  # what is judged, and nothing before it
+    again = model.fit(unwatched, 5).scorer(replace(training.rows, item=changed))(positions)
     assert torch.equal(one, again)
     other = generate(users=5, items=48, events=10, seed=9)
     strangers = rows_of(replace(other, items=world.items))
@@ -226,8 +226,8 @@ def test_what_is_watched_changes_no_more_than_the_choice(model: Model, training:
     spoilt[~training.use] = 1
     other = replace(training, rows=replace(training.rows, item=spoilt), watched=training.watched[:0])
     clean = replace(training, watched=training.watched[:0])
-    places = training.watched[:9]
-    one, two = (model.fit(of, 0).scorer(training.rows)(places) for of in (clean, other))
+    positions = training.watched[:9]
+    one, two = (model.fit(of, 0).scorer(training.rows)(positions) for of in (clean, other))
     assert torch.equal(one, two)
 
 
@@ -239,7 +239,7 @@ def test_search_keeps_what_validation_prefers(training: TrainingData) -> None:
             self.sign = sign
 
         def scorer(self, rows: Histories):  # type: ignore[no-untyped-def]
-            return lambda places: torch.from_numpy(self.sign * counts).expand(len(places), -1)
+            return lambda positions: torch.from_numpy(self.sign * counts).expand(len(positions), -1)
 
     changes: list[dict[str, Any]] = [{"sign": 1.0}, {"sign": -1.0}, {"sign": 2.0}, *({"other": n} for n in range(20))]
     chosen = search(training, {"sign": -1.0}, changes, lambda settings: Signed(settings["sign"]))
@@ -271,12 +271,12 @@ def test_the_language_model_reads_the_last_titles(world: DataSet, training: Trai
     read = replace(training, text=np.concatenate([np.zeros((1, titles.shape[1]), np.float32), titles]))
     quick = replace(read, watched=read.watched[:3])
     ranker = LanguageModel(encoder).fit(quick, 0)
-    places = training.watched[:3]
+    positions = training.watched[:3]
     last = ranker.chosen["titles"]
-    line = windows(training.rows, places, last)[0].tolist()
+    line = windows(training.rows, positions, last)[0].tolist()
     text = ". ".join(world.items[row - 1].title for row in line if row)
     expected = titles @ encoder.encode([text])[0]
-    np.testing.assert_allclose(ranker.scorer(training.rows)(places)[0, 1:], expected, atol=1e-5)
+    np.testing.assert_allclose(ranker.scorer(training.rows)(positions)[0, 1:], expected, atol=1e-5)
 
 
 def test_size_limits_are_told(training: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ class Told:
             report("epoch", done + 1, 2, "")
             if done < self.fails:
                 raise KeyboardInterrupt
-        return Ranker(lambda rows, places: self.score(rows, places, seed))
+        return Ranker(lambda rows, positions: self.score(rows, positions, seed))
 
 
 @dataclass
@@ -71,21 +71,21 @@ class Ranker:
     score: Callable[[Histories, Rows], torch.Tensor]
 
     def scorer(self, rows: Histories) -> Scorer:
-        return lambda places: self.score(rows, places)
+        return lambda positions: self.score(rows, positions)
 
 
-def oracle(rows: Histories, places: Rows, seed: int) -> torch.Tensor:
+def oracle(rows: Histories, positions: Rows, seed: int) -> torch.Tensor:
     """The item taken first; with an odd seed, second after the item of row 1 (or 2)."""
-    scores = torch.zeros(len(places), len(DATA.items) + 1)
-    scores[torch.arange(len(places)), torch.from_numpy(rows.item[places])] = 1.0
+    scores = torch.zeros(len(positions), len(DATA.items) + 1)
+    scores[torch.arange(len(positions)), torch.from_numpy(rows.item[positions])] = 1.0
     if seed % 2:
-        other = np.where(rows.item[places] == 1, 2, 1)
-        scores[torch.arange(len(places)), torch.from_numpy(other)] = 2.0
+        other = np.where(rows.item[positions] == 1, 2, 1)
+        scores[torch.arange(len(positions)), torch.from_numpy(other)] = 2.0
     return scores
 
 
-def wrong(rows: Histories, places: Rows, seed: int) -> torch.Tensor:
-    return -oracle(rows, places, 0)
+def wrong(rows: Histories, positions: Rows, seed: int) -> torch.Tensor:
+    return -oracle(rows, positions, 0)
 
 
 def test_every_name_makes_its_model() -> None:
@@ -139,10 +139,10 @@ def test_popularity_is_what_counting_says(task: EvalTask) -> None:
     (found,) = compare([task], make(Wanted(["popularity"])), (0, 1, 2))
     counts = training_counts(task.training)
     hits = []
-    for place in task.positions.tolist():
-        begin = task.rows.starts[np.searchsorted(task.rows.starts, place, side="right") - 1]
-        wanted = task.rows.item[place]
-        unseen = [row for row in range(1, len(counts)) if row not in task.rows.item[begin:place]]
+    for position in task.positions.tolist():
+        begin = task.rows.starts[np.searchsorted(task.rows.starts, position, side="right") - 1]
+        wanted = task.rows.item[position]
+        unseen = [row for row in range(1, len(counts)) if row not in task.rows.item[begin:position]]
         hits.append(wanted in unseen and sum(counts[row] >= counts[wanted] for row in unseen) <= 10)
     figure = figures(found)["models"]["popularity"]
     assert figure["test"]["HR@10"] == pytest.approx(np.mean(hits))
@@ -188,13 +188,13 @@ def test_a_model_that_cannot_run_is_named(task: EvalTask) -> None:
 
 
 def test_scores_that_are_no_numbers_are_refused(task: EvalTask) -> None:
-    (found,) = compare([task], [Told(lambda rows, places, seed: oracle(rows, places, seed) * torch.nan)])
+    (found,) = compare([task], [Told(lambda rows, positions, seed: oracle(rows, positions, seed) * torch.nan)])
     assert "not finite numbers" in found.outcomes[0].refused
 
 
 def test_lift_is_the_paired_difference(task: EvalTask) -> None:
-    def knows(rows: Histories, places: Rows, seed: int) -> torch.Tensor:
-        return oracle(rows, places, 0) if len(rows.item) == len(task.rows.item) else wrong(rows, places, 0)
+    def knows(rows: Histories, positions: Rows, seed: int) -> torch.Tensor:
+        return oracle(rows, positions, 0) if len(rows.item) == len(task.rows.item) else wrong(rows, positions, 0)
 
     whole, alone = make_tasks("scene-transfer", DATA, no_text)
     more, less = compare([whole, alone], [Told(knows)])

@@ -38,10 +38,10 @@ def world() -> DataSet:
     return generate(users=100, items=120, events=24)
 
 
-def ids(training: TrainingData, rows: Histories, places: Any) -> list[tuple[str, str]]:
+def ids(training: TrainingData, rows: Histories, positions: Any) -> list[tuple[str, str]]:
     """User and item of some places."""
     owner = rows.owner()
-    return [(rows.users[owner[at]], training.items[rows.item[at] - 1].item) for at in np.asarray(places).tolist()]
+    return [(rows.users[owner[at]], training.items[rows.item[at] - 1].item) for at in np.asarray(positions).tolist()]
 
 
 def clicks(user: str, items: str, start: int = 0) -> list[Event]:
@@ -227,22 +227,24 @@ def test_the_test_part_decides_nothing_of_training(world: DataSet, name: str) ->
 def test_every_task_is_whole(world: DataSet, name: str) -> None:
     tasks = make_tasks(name, world, encode, filter_seen=False)
     for task in tasks:
-        rows, places = task.rows, task.positions
+        rows, positions = task.rows, task.positions
         assert not task.filter_seen
         assert task.name == name
         assert task.training is tasks[0].training
-        assert len(places) > 0
-        assert places.dtype == np.int64
-        assert rows.choice[places].all()
-        assert not rows.first()[places].any() or task.settings.get("part") == "that scene alone"
-        assert (np.diff(places) > 0).all() or name == "scene-transfer"
+        assert len(positions) > 0
+        assert positions.dtype == np.int64
+        assert rows.choice[positions].all()
+        assert not rows.first()[positions].any() or task.settings.get("part") == "that scene alone"
+        assert (np.diff(positions) > 0).all() or name == "scene-transfer"
         training = task.training
         assert training.rows.choice[training.watched].all()
         assert not training.use[training.watched].any()
         assert training.text.shape == (len(world.items) + 1, TEXT_DIM)
         if task.candidates is not None:
             lines = task.candidates if task.groups is None else task.candidates[task.groups]
-            assert np.take_along_axis(np.atleast_2d(lines), rows.item[places][:, None], 1).all() or task.groups is None
+            assert (
+                np.take_along_axis(np.atleast_2d(lines), rows.item[positions][:, None], 1).all() or task.groups is None
+            )
             assert not lines[..., 0].any()
     again = make_tasks(name, world, encode, filter_seen=False)
     assert same(tasks[0].training, again[0].training)

@@ -132,6 +132,6 @@ def test_ratings_are_a_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [[0.9, 0.89, 0.88, 0.1], [0.05, 0.04, 0.03, 0.02, 0.01], [1.0]])
 def test_labels_keep_their_distance(values: list[float]) -> None:
-    places = spread_out(values, 0.1, 1.0)
-    assert all(high - low >= 0.1 - 1e-9 for high, low in pairwise(places))
-    assert min(places) >= 0.05 - 1e-9
+    positions = spread_out(values, 0.1, 1.0)
+    assert all(high - low >= 0.1 - 1e-9 for high, low in pairwise(positions))
+    assert min(positions) >= 0.05 - 1e-9

@@ -58,17 +58,17 @@ def test_against_scikit_learn(k: int) -> None:
     rank = (scores > np.take_along_axis(scores, taken[:, None], 1)).sum(1)
     relevant = np.eye(40, dtype=int)[taken]
     found = accuracy(rank)
-    for place in range(30):
-        truth, score = relevant[place : place + 1], scores[place : place + 1]
-        assert found[f"NDCG@{k}"][place] == pytest.approx(ndcg_score(truth, score, k=k))
+    for position in range(30):
+        truth, score = relevant[position : position + 1], scores[position : position + 1]
+        assert found[f"NDCG@{k}"][position] == pytest.approx(ndcg_score(truth, score, k=k))
         reciprocal = label_ranking_average_precision_score(truth, score)  # of one relevant item: 1 / rank
-        assert found[f"MRR@{k}"][place] == pytest.approx(reciprocal if rank[place] < k else 0)
+        assert found[f"MRR@{k}"][position] == pytest.approx(reciprocal if rank[position] < k else 0)
         chosen = np.zeros(40, int)
         chosen[np.argsort(-score[0])[:k]] = 1
         precision, recall, f1, _ = precision_recall_fscore_support(truth[0], chosen, average="binary", zero_division=0)
-        assert found[f"precision@{k}"][place] == pytest.approx(precision)
-        assert found[f"HR@{k}"][place] == pytest.approx(recall)
-        assert found[f"F1@{k}"][place] == pytest.approx(f1)
+        assert found[f"precision@{k}"][position] == pytest.approx(precision)
+        assert found[f"HR@{k}"][position] == pytest.approx(recall)
+        assert found[f"F1@{k}"][position] == pytest.approx(f1)
 
 
 def test_diversity_is_one_less_the_mean_cosine_of_pairs() -> None:
@@ -173,10 +173,10 @@ def task() -> EvalTask:
     return make_tasks("leave-one-out", generate(users=80, items=90, events=24), encode)[0]
 
 
-def score(places: Rows) -> torch.Tensor:
+def score(positions: Rows) -> torch.Tensor:
     """Whole numbers, so that many are equal."""
     items = torch.arange(91)[None]
-    return ((items * 7919 + torch.from_numpy(places)[:, None] * 31) % 40).float()
+    return ((items * 7919 + torch.from_numpy(positions)[:, None] * 31) % 40).float()
 
 
 def test_the_first_are_those_of_a_stable_sort() -> None:
@@ -192,13 +192,13 @@ def test_lists_and_ranks_are_those_of_the_plain_form(task: EvalTask, filter_seen
     assert found.top.shape == (len(task.positions), TOP)
     assert found.top.dtype == np.int32
     owner = task.rows.owner()
-    for place, rank, top in zip(task.positions[:40].tolist(), found.rank[:40].tolist(), found.top[:40], strict=True):
+    for position, rank, top in zip(task.positions[:40].tolist(), found.rank[:40].tolist(), found.top[:40], strict=True):
         if rank < TOP:  # the rank is that of the last item of this score
-            scores = score(np.array([place]))[0]
-            assert scores[int(top[rank])] == scores[int(task.rows.item[place])]
-            assert int(task.rows.item[place]) in top[: rank + 1]
+            scores = score(np.array([position]))[0]
+            assert scores[int(top[rank])] == scores[int(task.rows.item[position])]
+            assert int(task.rows.item[position]) in top[: rank + 1]
         if filter_seen:
-            assert not set(top.tolist()) & set(task.rows.item[task.rows.starts[owner[place]] : place].tolist())
+            assert not set(top.tolist()) & set(task.rows.item[task.rows.starts[owner[position]] : position].tolist())
 
 
 def test_equal_scores_are_listed_in_the_order_of_their_rows_and_rank_last(task: EvalTask) -> None:

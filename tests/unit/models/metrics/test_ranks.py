@@ -57,12 +57,12 @@ def sorted_rank(scores: Sequence[float], wanted: int, hidden: Sequence[int] = ()
 @given(st.lists(SCORE, min_size=ITEMS + 1, max_size=ITEMS + 1), st.integers(0, ITEMS), st.integers(0, ITEMS))
 def test_a_rank_is_that_of_a_naive_sort(scores: list[float], before: int, wanted: int) -> None:
     row = torch.tensor([scores])
-    rows, places = taken([before, wanted]), np.array([1])
+    rows, positions = taken([before, wanted]), np.array([1])
     for filter_seen in (True, False):
         expected = sorted_rank(row[0].tolist(), wanted, (before,) if filter_seen else ())
-        assert ranks(rows, places, lambda _: row, filter_seen=filter_seen).tolist() == [expected]
+        assert ranks(rows, positions, lambda _: row, filter_seen=filter_seen).tolist() == [expected]
         if all(math.isfinite(score) or score == -math.inf for score in scores):
-            assert recommended(rows, places, lambda _: row, filter_seen=filter_seen).rank.tolist() == [expected]
+            assert recommended(rows, positions, lambda _: row, filter_seen=filter_seen).rank.tolist() == [expected]
 
 
 @settings(deadline=None)
@@ -138,7 +138,7 @@ def test_an_evaluation_in_which_nothing_ran_is_an_error(world: DataSet, monkeypa
     from models.baselines.popularity import PopularityRanker
 
     def broken(self: PopularityRanker, rows: Histories) -> object:
-        return lambda places: torch.full((len(places), 91), math.nan)
+        return lambda positions: torch.full((len(positions), 91), math.nan)
 
     monkeypatch.setattr(PopularityRanker, "scorer", broken)
 

@@ -94,10 +94,10 @@ def first_places(network: InterestNetwork, data: DataSet, training: TrainingData
     fresh = followed(users=40, seed=1)
     known = [item.item for item in data.items]
     rows = histories(fresh.events, None, known, training.spec, fake_vectors)
-    places = np.arange(1, len(rows.item), 2)
-    scores = interest_scorer(network, rows)(places)
+    positions = np.arange(1, len(rows.item), 2)
+    scores = interest_scorer(network, rows)(positions)
     scores[:, 0] = -torch.inf
-    return float((scores.argmax(1).numpy() == rows.item[places]).mean())
+    return float((scores.argmax(1).numpy() == rows.item[positions]).mean())
 
 
 def test_what_follows_a_purchase_and_a_skip_is_told_apart(
@@ -217,12 +217,12 @@ def test_the_rows_hold_the_action_of_every_event(data: DataSet, training: Traini
 @torch.no_grad()
 def test_unrolled_and_stepped_read_the_same_actions(training: TrainingData, network: InterestNetwork) -> None:
     items, rows = network.item_matrix(), training.rows
-    places = np.arange(rows.starts[0], rows.starts[1])
+    positions = np.arange(rows.starts[0], rows.starts[1])
     empty = torch.zeros(1, network.size.hidden)
-    _, h_last, c_last = network.unroll(input_rows(network, items, rows, places[None]), empty, empty)
+    _, h_last, c_last = network.unroll(input_rows(network, items, rows, positions[None]), empty, empty)
     assert rows.action is not None
     h = c = empty
-    for at in places.tolist():
+    for at in positions.tolist():
         one = slice(at, at + 1)
         read = network.inputs(
             items[rows.item[one]], torch.from_numpy(rows.behaviour[one]), torch.from_numpy(rows.scene[one]),

@@ -113,8 +113,8 @@ def test_states_of_all_users_at_once_are_those_of_each_alone(network: InterestNe
 def test_attention_sees_the_window_before_each_place(rows: Histories) -> None:
     network = made(kind="attention", blocks=2, window=5)
     items = network.item_matrix()
-    places = np.arange(len(rows.item))
-    found = windows(network, rows, items, places)
+    positions = np.arange(len(rows.item))
+    found = windows(network, rows, items, positions)
     empty = torch.zeros(1, network.size.hidden)
     for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
         assert not found[begin].any()
@@ -127,21 +127,21 @@ def test_attention_sees_the_window_before_each_place(rows: Histories) -> None:
 def test_rows_hold_what_the_worker_feeds(rows: Histories) -> None:
     data = generate(users=12, items=40, events=20)
     spec = InputSpec(data.rating_scale, data.scenes, WIDTH)
-    known = {item.item: place + 1 for place, item in enumerate(data.items[:30])}
+    known = {item.item: position + 1 for position, item in enumerate(data.items[:30])}
     at = {user: int(start) for user, start in zip(rows.users, rows.starts[:-1], strict=True)}
     folded: dict[str, state_module.Interest] = {}
     for number, (user, item, behaviour, time, value, text, scene, *_) in enumerate(data.events.iter_rows()):
         state = folded.setdefault(user, state_module.new(bytes(16), 4))
         event = SourceEvent(behaviour, 0, number, time, user.encode(), item, time, value, scene, text, "", b"")
         gap = state_module.fold(state, event, SOURCE_TOPICS[behaviour])
-        place = at[user]
-        assert rows.item[place] == known.get(item, 0)
-        assert rows.behaviour[place] == behaviour
-        assert rows.scene[place] == spec.scene(scene) > 0
-        assert rows.numbers[place].tolist() == np.array(spec.numbers(value, gap), np.float32).tolist()
-        assert (rows.vectors[rows.comment[place]] == fake_vectors([text])[0]).all()
-        assert bool(rows.comment[place]) == (behaviour == COMMENT)
-        assert not math.isnan(rows.numbers[place].sum())
+        position = at[user]
+        assert rows.item[position] == known.get(item, 0)
+        assert rows.behaviour[position] == behaviour
+        assert rows.scene[position] == spec.scene(scene) > 0
+        assert rows.numbers[position].tolist() == np.array(spec.numbers(value, gap), np.float32).tolist()
+        assert (rows.vectors[rows.comment[position]] == fake_vectors([text])[0]).all()
+        assert bool(rows.comment[position]) == (behaviour == COMMENT)
+        assert not math.isnan(rows.numbers[position].sum())
         at[user] += 1
     assert [at[user] for user in rows.users] == rows.starts[1:].tolist()
 
@@ -166,7 +166,7 @@ def test_what_follows_is_the_next_choice_that_may_be_learned(rows: Histories) ->
     found = following(rows, use)
     for begin, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
         for at in range(begin, end):
-            ahead = [rows.item[place] for place in range(at + 1, end) if rows.choice[place] and use[place]]
+            ahead = [rows.item[position] for position in range(at + 1, end) if rows.choice[position] and use[position]]
             assert found[at] == (ahead[0] if ahead and use[at] else 0)
 
 
@@ -178,11 +178,11 @@ def test_ranks_by_hand() -> None:
         numbers=np.zeros((4, 4), np.float32), comment=none, vectors=np.zeros((1, WIDTH), np.float32),
         choice=np.ones(4, np.bool_), judged=np.ones(4, np.bool_),
     )  # fmt: skip
-    places = np.array([1, 2, 3])
+    positions = np.array([1, 2, 3])
     scores = torch.tensor([[9.0, 1.0, 2.0, 3.0, 4.0, 3.0]])
-    found = ranks(rows, places, lambda some: scores.expand(len(some), -1))
+    found = ranks(rows, positions, lambda some: scores.expand(len(some), -1))
     assert found.tolist() == [3, 2, MISSED]  # item 3 shares its score with item 5, and stands behind it
-    assert ranks(rows, places, lambda some: scores.expand(len(some), -1), filter_seen=False).tolist() == [3, 2, 4]
-    assert popularity_ranks(np.array([9, 1, 1, 1, 1], np.float32), rows, places).tolist() == [2, 1, MISSED]
+    assert ranks(rows, positions, lambda some: scores.expand(len(some), -1), filter_seen=False).tolist() == [3, 2, 4]
+    assert popularity_ranks(np.array([9, 1, 1, 1, 1], np.float32), rows, positions).tolist() == [2, 1, MISSED]
     assert hits(found, 3).tolist() == [0.0, 1.0, 0.0]
     assert gains(found, 3).tolist() == [0.0, 1 / math.log2(4), 0.0]

@@ -139,10 +139,10 @@ def test_places_with_ten_items_or_fewer_are_counted(world: DataSet) -> None:
     for task in make_tasks("scene-transfer", world, ENCODER.encode):
         left = rankable(task)
         owner = task.rows.owner()
-        for place, found, group in zip(
+        for position, found, group in zip(
             task.positions.tolist(), left.tolist(), np.asarray(task.groups).tolist(), strict=True
         ):
-            seen = set(task.rows.item[task.rows.starts[owner[place]] : place].tolist())
+            seen = set(task.rows.item[task.rows.starts[owner[position]] : position].tolist())
             assert found == len(set(np.flatnonzero(np.asarray(task.candidates)[group]).tolist()) - seen - {0})
     (task,) = make_tasks("leave-one-out", clicks("abcdefghijklmnopqrstuvwxyz"[:13], "abc", "xyz"), ENCODER.encode)
     assert notes(task) == ["at 1 of 3 choices, at most 10 items were left to rank: a hit there shows nothing"]

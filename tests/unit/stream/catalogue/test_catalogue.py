@@ -54,7 +54,7 @@ def message(item: str, title: str = "a title", **more: Any) -> tuple[bytes, byte
 
 
 def records(*pairs: tuple[bytes | None, bytes | None], start: int = 0) -> list[tuple[int, bytes | None, bytes | None]]:
-    return [(start + place, key, value) for place, (key, value) in enumerate(pairs)]
+    return [(start + index, key, value) for index, (key, value) in enumerate(pairs)]
 
 
 def live(snapshot: Snapshot) -> set[str]:

@@ -36,7 +36,7 @@ class Log:
         self._client = self._subscription = self
         self._coordinator = self._fetcher = self._sync_task = None
         self.subscription: Any = None
-        self.cluster = SimpleNamespace(_last_successful_refresh_ms=0, leader_for_partition=lambda place: 1)
+        self.cluster = SimpleNamespace(_last_successful_refresh_ms=0, leader_for_partition=lambda tp: 1)
 
     async def send(self, node: int, request: Any) -> Answer:
         if isinstance(request, FetchRequest):
@@ -54,26 +54,26 @@ class Log:
 
     async def stop(self) -> None: ...
 
-    def assign(self, places: list[TopicPartition]) -> None:
-        assert places == [PLACE]
+    def assign(self, tps: list[TopicPartition]) -> None:
+        assert tps == [PLACE]
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         return {0}
 
-    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         return {PLACE: self.start_at}
 
-    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         return {PLACE: len(self.written)}
 
-    def seek(self, place: TopicPartition, offset: int) -> None:
+    def seek(self, tp: TopicPartition, offset: int) -> None:
         self.at = offset
 
-    async def position(self, place: TopicPartition) -> int:
+    async def position(self, tp: TopicPartition) -> int:
         return self.at
 
     async def getmany(
-        self, place: TopicPartition, *, timeout_ms: int, max_records: int
+        self, tp: TopicPartition, *, timeout_ms: int, max_records: int
     ) -> dict[TopicPartition, list[Any]]:
         await asyncio.sleep(0.001)
         wanted = [(PLACE.topic, [(0, self.at, 1 << 20)])]
@@ -194,7 +194,7 @@ def test_an_open_transaction_that_keeps_the_catalogue_from_being_read_is_named(m
         while not log.at:
             await asyncio.sleep(0)
         state = SimpleNamespace(position=log.at, has_valid_position=True, lso=log.at, highwater=log.at + 1)
-        log.subscription = SimpleNamespace(assignment=SimpleNamespace(tps={PLACE}, state_value=lambda place: state))
+        log.subscription = SimpleNamespace(assignment=SimpleNamespace(tps={PLACE}, state_value=lambda tp: state))
         held = f"an open transaction of another producer on items/0 since offset {log.at} holds it up"
         assert followed.work()["items"].held == held
         log.subscription = None

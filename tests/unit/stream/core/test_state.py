@@ -293,11 +293,11 @@ def test_what_is_not_finite_is_never_written(bad: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [3, HIDDEN + 3])
-def test_what_is_not_finite_is_never_read(bad: float, place: int) -> None:
+@pytest.mark.parametrize("index", [3, HIDDEN + 3])
+def test_what_is_not_finite_is_never_read(bad: float, index: int) -> None:
     """Of a record with a right checksum, which no worker has written."""
     body = bytearray(state_module.encode(state_module.new(MODEL, HIDDEN))[:-4])
-    at = 89 + 2 * place
+    at = 89 + 2 * index
     body[at : at + 2] = np.float16(bad).tobytes()
     with pytest.raises(StateError, match="not finite"):
         state_module.decode(bytes(body) + crc32(body).to_bytes(4, "little"))

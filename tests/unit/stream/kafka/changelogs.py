@@ -22,13 +22,13 @@ class Log:
         self.silent = 0
 
     async def send(self, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
-        ((place, records),) = lists.items()
+        ((tp, records),) = lists.items()
         for record in records:
             self.records.append(Written(len(self.records), record.key, record.value, record.headers))
         if self.silent:
             self.silent -= 1
-            return {place: -1}
-        return {place: len(self.records) - 1}
+            return {tp: -1}
+        return {tp: len(self.records) - 1}
 
     async def read(self, partition: int, first: int, last: int) -> list[LogRecord]:
         return list(self.records[first : last + 1])

@@ -53,12 +53,12 @@ def test_where_a_partition_begins_is_committed_before_it_is_claimed(rebalanced: 
     steps: list[Any] = []
 
     async def commit(offsets: Any) -> None:
-        steps.append({TP(*place): one.offset for place, one in offsets.items()})
+        steps.append({TP(*tp): one.offset for tp, one in offsets.items()})
         if rebalanced:
             raise CommitFailedError
 
-    async def committed(places: Any) -> Any:
-        return {one: OffsetAndMetadata(9, encode(Beside(9))) for one in places}
+    async def committed(tps: Any) -> Any:
+        return {one: OffsetAndMetadata(9, encode(Beside(9))) for one in tps}
 
     async def claim(partitions: set[int]) -> None:
         steps.append(partitions)
@@ -123,18 +123,18 @@ def test_a_cut_that_is_accepted_is_told_once(
     monkeypatch: pytest.MonkeyPatch, idle: Beside, end: int, lost: int
 ) -> None:
     """Also where nothing comes to a source any more, so that its offset stays: not at a rebalance, not once told otherwise."""
-    place = TopicPartition("ratings", 0)
-    group = {place: OffsetAndMetadata(40, encode(idle))}
+    tp = TopicPartition("ratings", 0)
+    group = {tp: OffsetAndMetadata(40, encode(idle))}
 
     async def commit(offsets: Any) -> None:
         group.update(offsets)
 
-    async def committed(places: Any) -> Any:
-        return {one: group[one] for one in places}
+    async def committed(tps: Any) -> Any:
+        return {one: group[one] for one in tps}
 
     async def start(accept: bool, end: int) -> list[int]:
         thread = Thread(0, 40)
-        thread.assigned, thread.committed = {TP(*place)}, {TP(*place): 40}
+        thread.assigned, thread.committed = {TP(*tp)}, {TP(*tp): 40}
 
         async def ends(*tps: TP) -> dict[TP, int]:
             return {tp: end if tp.topic == CHANGELOG else 40 for tp in tps}
@@ -158,8 +158,8 @@ def test_a_cut_that_is_accepted_is_told_once(
     assert asyncio.run(start(True, end)) == [lost]
     assert asyncio.run(start(True, end + 1)) == []
     assert asyncio.run(start(False, end + 1)) == []
-    assert group[place].offset == 40
-    assert decode(group[place].metadata).written in (end - 1, 300)
+    assert group[tp].offset == 40
+    assert decode(group[tp].metadata).written in (end - 1, 300)
 
 
 @pytest.mark.parametrize("metadata", ["", "somebody", "[]", '{"read": 39}', '{"epoch": 3}', encode(Beside(39))])
@@ -167,23 +167,23 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
     monkeypatch: pytest.MonkeyPatch, metadata: str
 ) -> None:
     """Moved forward while no worker ran: what lies before it would be in no state, and nothing would tell."""
-    place = TP("ratings", 0)
-    group = {TopicPartition(*place): OffsetAndMetadata(40, metadata)}
+    tp = TP("ratings", 0)
+    group = {TopicPartition(*tp): OffsetAndMetadata(40, metadata)}
     steps: list[str] = []
 
     async def commit(offsets: Any) -> None:
         steps.append("commit")
         group.update(offsets)
 
-    async def committed(places: Any) -> Any:
-        return {one: group[one] for one in places}
+    async def committed(tps: Any) -> Any:
+        return {one: group[one] for one in tps}
 
     async def claim(partitions: set[int]) -> None:
         steps.append("claim")
 
     async def start(accept: bool, claimed: bool) -> list[int]:
         thread = Thread(0, 90)
-        thread.assigned, thread.committed = {place}, {place: 40}
+        thread.assigned, thread.committed = {tp}, {tp: 40}
 
         async def ends(*tps: TP) -> dict[TP, int]:
             return {tp: 500 if tp.topic == CHANGELOG else 90 for tp in tps}
@@ -196,7 +196,7 @@ def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
         )
         watch_cuts(consumer, aiokafka)
         await consumer.perform_seek()
-        assert consumer.positions.next == {place: 40}
+        assert consumer.positions.next == {tp: 40}
         return list(consumer.lost)
 
     def fail(error: BaseException) -> None:

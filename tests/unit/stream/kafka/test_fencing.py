@@ -336,7 +336,7 @@ class Held:
         self._subscription = self.subscription = self.assignment = self
         self.tps = {TopicPartition("log", 0)}
 
-    def state_value(self, place: TopicPartition) -> Any:
+    def state_value(self, tp: TopicPartition) -> Any:
         return SimpleNamespace(position=self.at, has_valid_position=True, lso=2 if self.left else 5, highwater=5)
 
     async def getmany(self, timeout_ms: int) -> Any:
@@ -348,13 +348,13 @@ class Held:
         first, self.at = self.at, 2 if self.at < 2 else 5
         return {TopicPartition("log", 0): [Written(at, b"ann", b"", []) for at in range(first, self.at)]}
 
-    async def position(self, place: TopicPartition) -> int:
+    async def position(self, tp: TopicPartition) -> int:
         return self.at
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
-    def assign(self, places: Any) -> None: ...
-    def seek(self, place: TopicPartition, offset: int) -> None: ...
+    def assign(self, tps: Any) -> None: ...
+    def seek(self, tp: TopicPartition, offset: int) -> None: ...
 
 
 def test_a_reader_says_which_open_transaction_holds_it_up_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,11 +45,11 @@ def unexplained(data: bytes, first: int, aborted: list[tuple[int, int]] | None =
     passed = Passed({"clicks"})
     fetcher: Any = SimpleNamespace()
     passed.watch(fetcher)
-    place = TopicPartition(*CLICKS)
-    records = PartitionRecords(place, Records(data), aborted, first, None, None, False, READ_COMMITTED)
-    fetcher._records[place] = FetchResult(place, assignment=None, partition_records=records, backoff=0)
+    tp = TopicPartition(*CLICKS)
+    records = PartitionRecords(tp, Records(data), aborted, first, None, None, False, READ_COMMITTED)
+    fetcher._records[tp] = FetchResult(tp, assignment=None, partition_records=records, backoff=0)
     read = [record.offset for record in records]
-    return read, passed.missing(TP(*place), first, records.next_fetch_offset, read)
+    return read, passed.missing(TP(*tp), first, records.next_fetch_offset, read)
 
 
 def test_nothing_is_missing() -> None:
@@ -115,10 +115,10 @@ def test_other_topics_are_not_watched() -> None:
     passed = Passed({"clicks"})
     fetcher: Any = SimpleNamespace()
     passed.watch(fetcher)
-    place = TopicPartition("changelog", 0)
+    tp = TopicPartition("changelog", 0)
     data = batch(6, 6, writer=WRITER, marker=COMMIT)
-    records = PartitionRecords(place, Records(data), None, 6, None, None, False, READ_COMMITTED)
-    fetcher._records[place] = FetchResult(place, assignment=None, partition_records=records, backoff=0)
+    records = PartitionRecords(tp, Records(data), None, 6, None, None, False, READ_COMMITTED)
+    fetcher._records[tp] = FetchResult(tp, assignment=None, partition_records=records, backoff=0)
     assert list(records) == []
     assert passed._known == {}
 

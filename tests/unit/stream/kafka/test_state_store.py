@@ -140,9 +140,9 @@ def test_a_file_is_missing_or_cut(copy: Path, name: str, cut: int | None) -> Non
     whole(store, COUNT)
 
 
-def flipped(file: Path, place: int) -> None:
+def flipped(file: Path, index: int) -> None:
     content = bytearray(file.read_bytes())
-    content[place] ^= 4
+    content[index] ^= 4
     file.write_bytes(content)
 
 

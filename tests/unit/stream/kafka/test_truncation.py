@@ -72,8 +72,8 @@ class Reader:
         self.epochs = Epochs(self.log, frozenset({"clicks"}), self._cut)
         self.epochs.watch()
 
-    async def _cut(self, place: TopicPartition, end: int, read: int) -> None:
-        self.cuts.append((place, end, read))
+    async def _cut(self, tp: TopicPartition, end: int, read: int) -> None:
+        self.cuts.append((tp, end, read))
 
     def fetch(self, position: int, *made: tuple[int, int, int]) -> None:
         self.log.data = batches(*made)
@@ -197,19 +197,17 @@ class Cluster:
         self.refreshed = 0
         self.moved: dict[TopicPartition, int] = {}  # leaders as the next metadata say
         self._client = self._coordinator = self.cluster = self
-        self.committed = {place: OffsetAndMetadata(10, encode(Beside(12, 3, 7))) for place in leaders}
-        self.cuts = Cuts(
-            self, frozenset(place.topic for place in leaders), lambda partition: -1, lambda error, records: None
-        )
+        self.committed = {tp: OffsetAndMetadata(10, encode(Beside(12, 3, 7))) for tp in leaders}
+        self.cuts = Cuts(self, frozenset(tp.topic for tp in leaders), lambda partition: -1, lambda error, records: None)
 
     def commit(self, offsets: Any) -> None:
         raise AssertionError(f"a takeover commits nothing: {offsets}")
 
-    async def fetch_committed_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        return {place: self.committed[place] for place in places}
+    async def fetch_committed_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {tp: self.committed[tp] for tp in tps}
 
-    def leader_for_partition(self, place: TopicPartition) -> int | None:
-        return self.leaders[place]
+    def leader_for_partition(self, tp: TopicPartition) -> int | None:
+        return self.leaders[tp]
 
     async def force_metadata_update(self) -> None:
         self.refreshed += 1
@@ -218,16 +216,16 @@ class Cluster:
     async def send(self, node: int, request: Any) -> Answer:
         struct = request.build(_struct(request))
         struct.encode()  # as it goes over the wire
-        places = {TopicPartition(topic, one[0]): one[2] for topic, partitions in struct.topics for one in partitions}
-        assert set(places.values()) == {3}
-        self.asked.append((node, set(places)))
+        tps = {TopicPartition(topic, one[0]): one[2] for topic, partitions in struct.topics for one in partitions}
+        assert set(tps.values()) == {3}
+        self.asked.append((node, set(tps)))
         if node in self.away:
             self.away.remove(node)
             raise NodeNotReadyError(node)
         topics: dict[str, list[Any]] = {}
-        for place in reversed(places):  # in no order of ours
-            code = self.errors[place].pop() if self.errors.get(place) else 0
-            topics.setdefault(place.topic, []).append((code, place.partition, 3, -1 if code else self.ends[place]))
+        for tp in reversed(tps):  # in no order of ours
+            code = self.errors[tp].pop() if self.errors.get(tp) else 0
+            topics.setdefault(tp.topic, []).append((code, tp.partition, 3, -1 if code else self.ends[tp]))
         return Answer(list(topics.items()))
 
     def take_over(self) -> dict[TopicPartition, Found]:
@@ -240,14 +238,14 @@ PLACES = [TopicPartition(topic, partition) for topic in ("clicks", "ratings", "c
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr("stream.kafka.truncation.PAUSE", 0.0)
-    return Cluster({place: place.partition % 3 for place in PLACES}, {place: 12 + place.partition for place in PLACES})
+    return Cluster({tp: tp.partition % 3 for tp in PLACES}, {tp: 12 + tp.partition for tp in PLACES})
 
 
 def test_a_takeover_asks_each_leader_once(cluster: Cluster) -> None:
     found = cluster.take_over()
-    assert {place: one.end for place, one in found.items()} == cluster.ends
+    assert {tp: one.end for tp, one in found.items()} == cluster.ends
     assert sorted(node for node, _ in cluster.asked) == [0, 1, 2]
-    assert all(node == cluster.leaders[place] for node, places in cluster.asked for place in places)
+    assert all(node == cluster.leaders[tp] for node, tps in cluster.asked for tp in tps)
     assert cluster.refreshed == 0
 
 
@@ -255,7 +253,7 @@ def test_who_has_not_answered_for_a_partition_is_asked_for_that_one_again(cluste
     again = TopicPartition("ratings", 7)
     cluster.errors[again] = [NotLeaderForPartitionError.errno, UnknownTopicOrPartitionError.errno]
     cluster.moved = {again: 2}
-    assert {place: one.end for place, one in cluster.take_over().items()} == cluster.ends
+    assert {tp: one.end for tp, one in cluster.take_over().items()} == cluster.ends
     assert cluster.asked[3:] == [(2, {again}), (2, {again})]
 
 
@@ -264,17 +262,17 @@ def test_a_leader_that_is_away_or_not_there_yet_holds_only_its_own_up(cluster: C
     cluster.leaders[late] = -1
     cluster.moved = {late: 0}
     cluster.away = [1]
-    assert {place: one.end for place, one in cluster.take_over().items()} == cluster.ends
+    assert {tp: one.end for tp, one in cluster.take_over().items()} == cluster.ends
     first, second = cluster.asked[:3], cluster.asked[3:]
-    assert late not in {place for _, places in first for place in places}
-    lost = next(places for node, places in first if node == 1)
+    assert late not in {tp for _, tps in first for tp in tps}
+    lost = next(tps for node, tps in first if node == 1)
     assert sorted(second, key=lambda one: one[0]) == [(0, {late}), (1, lost)]
 
 
 def test_a_cut_is_told_of_its_own_partition(cluster: Cluster) -> None:
     cut = TopicPartition("clicks", 11)
     cluster.ends[cut] = 9
-    assert [place for place, one in cluster.take_over().items() if one.cut() >= 0] == [cut]
+    assert [tp for tp, one in cluster.take_over().items() if one.cut() >= 0] == [cut]
 
 
 def test_what_says_no_epoch_is_not_asked_for(cluster: Cluster) -> None:
@@ -284,8 +282,8 @@ def test_what_says_no_epoch_is_not_asked_for(cluster: Cluster) -> None:
     found = cluster.take_over()
     assert fresh not in found
     assert found[silent].end == -1
-    assert [place for place, one in found.items() if one.foreign] == [silent]
-    assert not {silent, fresh} & {place for _, places in cluster.asked for place in places}
+    assert [tp for tp, one in found.items() if one.foreign] == [silent]
+    assert not {silent, fresh} & {tp for _, tps in cluster.asked for tp in tps}
 
 
 def test_a_fetch_that_shows_new_epochs_of_many_partitions_asks_once() -> None:
@@ -293,8 +291,8 @@ def test_a_fetch_that_shows_new_epochs_of_many_partitions_asks_once() -> None:
     log = Many()
     reported: list[tuple[TopicPartition, int, int]] = []
 
-    async def cut(place: TopicPartition, end: int, read: int) -> None:
-        reported.append((place, end, read))
+    async def cut(tp: TopicPartition, end: int, read: int) -> None:
+        reported.append((tp, end, read))
 
     epochs = Epochs(log, frozenset({"clicks"}), cut)
     epochs.watch()
@@ -309,8 +307,8 @@ def test_a_partition_without_an_answer_ends_the_fetch_before_anybody_is_told() -
     log = Many()
     reported: list[TopicPartition] = []
 
-    async def cut(place: TopicPartition, end: int, read: int) -> None:
-        reported.append(place)
+    async def cut(tp: TopicPartition, end: int, read: int) -> None:
+        reported.append(tp)
 
     epochs = Epochs(log, frozenset({"clicks"}), cut)
     epochs.watch()

@@ -20,10 +20,10 @@ def test_append_time_decides_and_ties_go_clicks_ratings_comments() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), min_size=1, max_size=40))
-def test_offsets_of_one_topic_never_swap(places: list[tuple[int, int]]) -> None:
+def test_offsets_of_one_topic_never_swap(records: list[tuple[int, int]]) -> None:
     events = [
         event(behaviour, offset, append)
-        for offset, (behaviour, append) in enumerate(sorted(places, key=lambda p: p[0]))
+        for offset, (behaviour, append) in enumerate(sorted(records, key=lambda p: p[0]))
     ]
     merged = in_append_order(events)
     assert sorted(e.offset for e in merged) == [e.offset for e in events]

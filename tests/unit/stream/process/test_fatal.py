@@ -55,8 +55,8 @@ def test_a_refused_timestamp_names_the_clock() -> None:
 
 
 def test_descriptors_that_run_out_are_named_whoever_says_it() -> None:
-    message = "partition 0 of the table cannot be used: IO error: While open a file for appending: 000010.log: Too many open files"
-    assert one_line(meaning(DiskError(message))).startswith("too many open files (this process may have ")
+    text = "partition 0 of the table cannot be used: IO error: While open a file for appending: 000010.log: Too many open files"
+    assert one_line(meaning(DiskError(text))).startswith("too many open files (this process may have ")
     full = DiskError("partition 0 of the table cannot be used: IO error: No space left on device")
     assert meaning(full) is full
 

@@ -94,7 +94,7 @@ def needed(form: str, name: str, row: list[str]) -> list[int]:
     """The places of columns that a form cannot do without."""
     if form != "messages":
         return list(range(len(row)))
-    return [place for place, field in enumerate(row) if field in NEEDED[name.split(".")[0]]]
+    return [index for index, field in enumerate(row) if field in NEEDED[name.split(".")[0]]]
 
 
 def no_field(draw: Draw, form: str, name: str, content: bytes) -> bytes | None:
@@ -124,13 +124,13 @@ def quote(draw: Draw, form: str, name: str, content: bytes) -> bytes | None:
     """A double quote opens a field of an event and none closes it."""
     one = separator(name, content)
     if not one:
-        place = draw.choice([found.start() for found in re.finditer(rb"[:,]", content)])
-        return None if content.startswith(b"{'") else content[:place] + b'"' + content[place:]
+        index = draw.choice([found.start() for found in re.finditer(rb"[:,]", content)])
+        return None if content.startswith(b"{'") else content[:index] + b'"' + content[index:]
     if name.startswith(("movies", "tags.dat", "u.item", "u.user", "users")):
         return None  # there a quote is a character as any other, or the file is not read
     starts = [0, *(found.end() for found in re.finditer(re.escape(one).encode() + rb"|\n", content[:-1]))]
-    place = draw.choice(starts)
-    return content[:place] + b'"' + content[place:]
+    index = draw.choice(starts)
+    return content[:index] + b'"' + content[index:]
 
 
 def joined(draw: Draw, form: str, name: str, content: bytes) -> bytes | None:
@@ -138,8 +138,8 @@ def joined(draw: Draw, form: str, name: str, content: bytes) -> bytes | None:
     ends = [found.start() for found in re.finditer(rb"\r?\n", content)][:-1]
     if not ends or form == "s3-rec":
         return None
-    place = draw.choice(ends)
-    return content[:place] + content[place:].lstrip(b"\r\n")
+    index = draw.choice(ends)
+    return content[:index] + content[index:].lstrip(b"\r\n")
 
 
 def cut_gzip(draw: Draw, form: str, name: str, content: bytes) -> bytes | None:

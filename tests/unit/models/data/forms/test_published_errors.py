@@ -227,8 +227,8 @@ def test_what_is_wrong_names_file_and_line(
     assert text.count(old) == 1
     changed = text.replace(old, new).encode()
     path.write_bytes(gzip.compress(changed) if packed else changed)
-    place = f"{file}, " if message.startswith("line") else ""
-    with pytest.raises(DataError, match=place + message):
+    where = f"{file}, " if message.startswith("line") else ""
+    with pytest.raises(DataError, match=where + message):
         read(tmp_path, name)
 
 
