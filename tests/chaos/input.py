@@ -34,7 +34,7 @@ Place = tuple[str, int, int]
 
 
 class Sender:
-    """Raw records, with a line in the trial's ledger or counted as bad."""
+    """Raw records, with a line in the trial's producer log or counted as bad."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
@@ -337,7 +337,7 @@ def packed(trial: Trial, draw: random.Random) -> None:
 
 
 class Acknowledged:
-    """confluent-kafka's delivery report, as the ledger reads a kafka-python future. `value`: where it lies."""
+    """confluent-kafka's delivery report, as the producer log reads a kafka-python future. `value`: where it lies."""
 
     def __init__(self) -> None:
         self.value: Any = None

@@ -268,6 +268,6 @@ def poison_events(settings: Settings, bundles: Path, folder: Path, seed: int, *,
 
 
 def send(trial: Trial, topic: str, message: dict[str, Any]) -> None:
-    """An event that is not in the ledger."""
+    """An event that is not in the producer log."""
     value = json.dumps(message).encode()
     trial.traffic.events.producer.send(topic, key=message["user"].encode(), value=value)

@@ -38,9 +38,9 @@ def says(worker: WorkerProcess, *words: str) -> None:
 
 
 def loses_only(settings: Settings, tp: TopicPartition, first: int, lost: int, folder: Path) -> Report:
-    """`freshet verify` names the range of deleted records of `place` that begins at `first`, and nothing else; a ledger in
-    `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted, no worker's."""
-    ledger = folder / "deleted.jsonl"
+    """`freshet verify` names the range of deleted records of `tp` that begins at `first`, and nothing else; a producer
+    log in `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted, no worker's."""
+    producer_log = folder / "deleted.jsonl"
     fields = {
         "topic": tp.topic,
         "partition": tp.partition,
@@ -49,8 +49,8 @@ def loses_only(settings: Settings, tp: TopicPartition, first: int, lost: int, fo
         "status": "acked",
     }
     lines = (json.dumps(fields | {"id": f"d{offset}", "offset": offset}) for offset in range(first, first + lost))
-    ledger.write_text("\n".join(lines))
-    report = run(settings, wait=30, scope=Scope(producer_log=ledger))
+    producer_log.write_text("\n".join(lines))
+    report = run(settings, wait=30, scope=Scope(producer_log=producer_log))
     assert report.kinds == {"lost": 1}, [str(violation) for violation in report.violations[:5]]
     assert f"records {first} to {first + lost - 1} were deleted" in report.violations[0].message
     assert (report.lost, report.double, report.uncovered) == (lost, 0, 0)

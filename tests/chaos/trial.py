@@ -4,10 +4,10 @@ with Trial(fault=1, name="SIGKILL mid-batch", seed=3, settings=..., bundles=...,
     trial.pause(1, 3)
     trial.kill(trial.one())
 
-While the block runs, events are sent, each with a line in a ledger, and whichever worker ends is started again, as a
+While the block runs, events are sent, each with a line in a producer log, and whichever worker ends is started again, as a
 supervisor does in production. When it ends without an exception (`finish`): every worker is ready within READY seconds of
 the last fault, all that was sent is committed, lag is 0, memory was bounded, no exit code but the allowed ones was seen,
-every worker stops cleanly within 30 s, and `freshet verify` is green over topics, ledger and RocksDB folders. The outcome
+every worker stops cleanly within 30 s, and `freshet verify` is green over topics, producer log and RocksDB folders. The outcome
 is recorded (tests.chaos.outcomes).
 """
 
@@ -48,14 +48,15 @@ DELIVERY = 150.0  # seconds that the producer gets at the end; what it has not d
 
 
 class Traffic(threading.Thread):
-    """Events at `rate` a second until `stop`; every send is a line of the ledger. `sent` counts those handed to the client."""
+    """Events at `rate` a second until `stop`; every send is a line of the producer log. `sent` counts those that the client
+    took."""
 
-    def __init__(self, settings: Settings, ledger: Path, seed: int, rate: float, users: int) -> None:
+    def __init__(self, settings: Settings, producer_log: Path, seed: int, rate: float, users: int) -> None:
         super().__init__(daemon=True)
         self.events = Events(settings, seed=seed, users=users)
         self.rate = rate
         self.sends: list[tuple[str, str, bytes, Any]] = []
-        self._ledger = ledger
+        self._producer_log = producer_log
         self._over = threading.Event()
         self.paused = threading.Event()
 
@@ -80,21 +81,21 @@ class Traffic(threading.Thread):
                 began, number = time.monotonic(), 0
 
     def put(self, topic: str, message: dict[str, Any]) -> None:
-        """One acceptable event, by the ledger. Never raises for a broker that is not there."""
+        """One acceptable event, by the producer log. Never raises for a broker that is not there."""
         value = json.dumps(message).encode()
         future = None
-        with suppress(Exception):  # no metadata, no room: nothing was sent, the ledger says so
+        with suppress(Exception):  # no metadata, no room: nothing was sent, the producer log says so
             future = self.events.put(topic, message, [(SEND_ID, str(len(self.sends)).encode())])
         self.sends.append((topic, message["user"], value, future))
 
     def stop(self) -> int:
-        """End, wait for all acknowledgements, write the ledger -> how many were acknowledged."""
+        """End, wait for all acknowledgements, write the producer log -> how many were acknowledged."""
         self._over.set()
         self.join()
         with suppress(Exception):
             self.events.producer.flush(DELIVERY)
         acked = 0
-        with self._ledger.open("w", encoding="utf-8") as out:
+        with self._producer_log.open("w", encoding="utf-8") as out:
             for number, (topic, user, value, future) in enumerate(self.sends):
                 line: dict[str, Any] = {
                     "id": str(number), "topic": topic, "key": user, "sha256": sha256(value).hexdigest(),
@@ -113,8 +114,8 @@ class Traffic(threading.Thread):
 
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
-    besides the traffic, to become dead letters or to be counted as duplicates; poison_events: acceptable ones, not in the ledger
-    either, that are set aside since the model fails on them; misplaces: the traffic's records may lie on wrong partitions, so
+    besides the traffic, to become dead letters or to be counted as duplicates; poison_events: acceptable ones, which the producer log
+    lacks too, that are set aside since the model fails on them; misplaces: the traffic's records may lie on wrong partitions, so
     that copies are sent on, after a kill some of them twice; foreign: violations that the check must name, and no others, of
     records that the block has forged; allowed: exit codes that a worker may end with before it is asked to; also: what else is
     asked of the report; more: settings of the workers alone, each: further ones of one worker each. The supervisor leaves the

@@ -45,7 +45,7 @@ BESIDES = {"misranks": {"slate"}}
 class Sending(Events):
     """Clicks and ratings, a few comments, with a ledger of what was acknowledged."""
 
-    def write(self, count: int, ledger: Path) -> None:
+    def write(self, count: int, producer_log: Path) -> None:
         sent = []
         for number in range(count):
             kind = "comment" if number % 250 == 0 else ("click", "rating")[number % 4 == 0]
@@ -53,7 +53,7 @@ class Sending(Events):
             topic, message = self.one(kind=kind, **item)
             sent.append((f"{self.sent}", topic, message, self.put(topic, message)))
         self.producer.flush()
-        with ledger.open("a") as out:
+        with producer_log.open("a") as out:
             for name, topic, message, future in sent:
                 metadata = future.get(10)
                 line = {

@@ -71,7 +71,7 @@ def skipped(ids: bool = False, count: int = 200, hole: bool = False) -> Trimmed:
     return world
 
 
-def ledger(folder: Path, *offsets: int) -> Scope:
+def producer_log(folder: Path, *offsets: int) -> Scope:
     """A producer's ledger: its clicks of these offsets were acknowledged."""
     lines = [
         {
@@ -88,7 +88,7 @@ def ledger(folder: Path, *offsets: int) -> Scope:
 @pytest.mark.parametrize("hole", [False, True])
 @pytest.mark.parametrize("ids", [False, True])
 def test_sends_that_were_deleted_unread_are_lost(tmp_path: Path, ids: bool, hole: bool) -> None:
-    report = verify(skipped(ids, hole=hole), ledger(tmp_path, *range(240)))
+    report = verify(skipped(ids, hole=hole), producer_log(tmp_path, *range(240)))
     assert report.kinds == {"lost": 1}
     (found,) = report.violations
     assert (found.topic, found.partition, found.offset) == ("clicks", HOME, 40)
@@ -97,7 +97,7 @@ def test_sends_that_were_deleted_unread_are_lost(tmp_path: Path, ids: bool, hole
 
 
 def test_offsets_deleted_unread_are_named_where_nothing_tells_that_they_were_records(tmp_path: Path) -> None:
-    for scope in (None, ledger(tmp_path, 39, 240)):
+    for scope in (None, producer_log(tmp_path, 39, 240)):
         report = verify(skipped(), scope)
         assert [note.kind for note in report.notes] == ["deleted"]
         assert "records 40 to 239 were deleted" in report.notes[0].message
@@ -137,7 +137,7 @@ def test_a_letter_reaches_into_what_is_gone_as_a_state_does(tmp_path: Path) -> N
     delete(world, "clicks", HOME, 4)
     world.send(0, ALICE)
     world.work()
-    report = verify(world, ledger(tmp_path, 3))
+    report = verify(world, producer_log(tmp_path, 3))
     assert report.kinds == {"lost": 1}
     assert "records 3 to 3" in report.violations[0].message
 
@@ -209,7 +209,7 @@ def test_what_the_group_has_not_come_to_yet_is_not_judged_but_named(tmp_path: Pa
     report = verify(world)
     assert (report.violations, report.exit_code) == ([], 3)
     assert "records 1 to 3 were deleted" in report.notes[0].message
-    scope = ledger(tmp_path, 1, 2, 3)
+    scope = producer_log(tmp_path, 1, 2, 3)
     waited = check(world.log, world.settings, wait=0.01, sleep=lambda seconds: None, scope=scope)
     assert waited.kinds == {"lost": 3}, waited.violations  # the range, and the two that are left
 

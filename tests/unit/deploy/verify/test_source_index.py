@@ -64,6 +64,6 @@ def test_a_replay_that_is_folded_twice_is_double() -> None:
 def test_what_names_the_original(header: bytes, named: bool) -> None:
     world = World()
     spans = world.log.spans(world.settings.sources)
-    ledger = SourceIndex(world.settings.sources, spans, Validator(PARTITIONS, (0.5, 5)), 0)
+    source_index = SourceIndex(world.settings.sources, spans, Validator(PARTITIONS, (0.5, 5)), 0)
     row = Row(0, 0, NOW, b"u", b"", (("original-record", header),))
-    assert ledger.original_record_of(row) == (header.decode() if named else "")
+    assert source_index.original_record_of(row) == (header.decode() if named else "")
