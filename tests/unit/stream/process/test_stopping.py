@@ -145,21 +145,20 @@ class Items:
             await asyncio.to_thread(threading.Event().wait, 60)
 
 class App:
-    def __init__(self, settings):
-        self.interest = SimpleNamespace()
-        self.consumer = SimpleNamespace(thread=lambda: None, hold=lambda: print("held", flush=True))
-    def use(self, *given): pass
     async def start(self):
         reached()
         await asyncio.sleep(60)
+
+consumer = SimpleNamespace(thread=lambda: None, hold=lambda: print("held", flush=True))
 
 async def watch(*given):
     await asyncio.sleep(60)
 
 worker.current, worker.load, worker.check_fit = (lambda folder: folder), (lambda folder: BUNDLE), (lambda *given: None)
 worker.open_for = open_for
-worker.ItemsFollower, worker.InterestApp = Items, App
-worker.Worker._pipeline = worker.Worker._look = lambda *given: None
+worker.ItemsFollower = Items
+worker.assemble = lambda *given: SimpleNamespace(app=App(), consumer=consumer)
+worker.Worker._look = lambda *given: None
 worker.Worker._watch = watch
 worker.run(settings.load(web_port=0))
 """
