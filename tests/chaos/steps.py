@@ -38,9 +38,8 @@ def says(worker: WorkerProcess, *words: str) -> None:
 
 
 def loses_only(settings: Settings, tp: TopicPartition, first: int, lost: int, folder: Path) -> Report:
-    """`freshet verify` names the range of deleted records of `tp` that begins at `first`, and nothing else; a producer
-    log in `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted,
-    no worker's."""
+    """`freshet verify` names the range of deleted records of `tp` that begins at `first`, and nothing else; a producer log in
+    `folder` tells that they were acknowledged. The report's own `lost` is 0: that was the fault's, and accepted, no worker's."""
     producer_log = folder / "deleted.jsonl"
     fields = {
         "topic": tp.topic,

@@ -114,12 +114,12 @@ class Traffic(threading.Thread):
 
 class Trial:
     """See the module. workers: how many; rate: events a second; bad, duplicates: source records that the block has sent
-    besides the traffic, to become dead letters or to be counted as duplicates; poison_events: acceptable ones, which
-    the producer log lacks too, that are set aside since the model fails on them; misplaces: the traffic's records may lie on wrong partitions, so
-    that copies are sent on, after a kill some of them twice; foreign: violations that the check must name, and no others, of
-    records that the block has forged; allowed: exit codes that a worker may end with before it is asked to; also: what else is
-    asked of the report; more: settings of the workers alone, each: further ones of one worker each. The supervisor leaves the
-    workers in `down` alone; those in it before the block are not started."""
+    besides the traffic, to become dead letters or to be counted as duplicates; poison_events: acceptable ones, which the
+    producer log lacks too, that are set aside since the model fails on them; misplaces: the traffic's records may lie on
+    wrong partitions, so that copies are sent on, after a kill some of them twice; foreign: violations that the check must
+    name, and no others, of records that the block has forged; allowed: exit codes that a worker may end with before it is
+    asked to; also: what else is asked of the report; more: settings of the workers alone, each: further ones of one worker
+    each. The supervisor leaves the workers in `down` alone; those in it before the block are not started."""
 
     def __init__(
         self,
