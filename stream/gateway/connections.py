@@ -113,7 +113,8 @@ def listen(settings: Settings) -> socket.socket:
         found.setblocking(False)
     except (OSError, OverflowError) as error:
         raise SettingsError(
-            f"serve_host, serve_port: cannot listen on {host}:{port}: {error}; set FRESHET_SERVE_PORT to a free port, or 0 for any"
+            f"serve_host, serve_port: cannot listen on {host}:{port}: {error}; set FRESHET_SERVE_PORT to a free port, "
+            "or 0 for any"
         ) from None
     return found
 

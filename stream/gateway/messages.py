@@ -189,7 +189,7 @@ class User(Fresh, frozen=True, kw_only=True):
     min_offset: str = ""
 
 
-class Written(Struct, frozen=True):
+class Written(Struct, frozen=True, tag_field="result", tag="written"):
     """Where an event was written. `min_offset` waits for it."""
 
     topic: str
@@ -198,7 +198,7 @@ class Written(Struct, frozen=True):
     min_offset: Annotated[str, Meta(description="the value to ask with: topic/partition:offset")]
 
 
-class Refused(Struct, frozen=True):
+class Refused(Struct, frozen=True, tag_field="result", tag="refused"):
     """An event that was not written, and why."""
 
     problem: Problem

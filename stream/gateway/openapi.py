@@ -34,7 +34,7 @@ def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str
     for route in routes:
         structs |= {one for one, _ in route.answers.values() if isinstance(one, type)}
         structs |= {one for one in (route.body,) if one is not None}
-    schemas, components = msgspec.json.schema_components(structs, ref_template=REFERENCE)
+    _, components = msgspec.json.schema_components(structs, ref_template=REFERENCE)
     for name, kind in EVENT_TYPES.items():
         components[f"{name.capitalize()}Event"] = _event(components[kind.__name__], name)
         del components[kind.__name__]
@@ -103,7 +103,7 @@ def _path(path: str) -> Iterable[dict[str, Any]]:
 
 
 def _query(kind: type[Struct]) -> Iterable[dict[str, Any]]:
-    (schema,), components = msgspec.json.schema_components([kind], ref_template=REFERENCE)
+    _, components = msgspec.json.schema_components([kind], ref_template=REFERENCE)
     for name, one in components[kind.__name__]["properties"].items():
         options = [each for each in one.get("anyOf", [one]) if each != {"type": "null"}]
         shown = {key: value for key, value in options[0].items() if key != "default"}

@@ -75,6 +75,7 @@ class Replica:
         self._offsets = dict.fromkeys(self.partitions, -1)
         self._current = dict.fromkeys(self.partitions, -1.0)  # monotonic time at which each was last at its end
         self._done = dict.fromkeys(self.partitions, -1)  # all records before these offsets are applied
+        self._applying = False  # whether records were handed out that are not applied yet
         self._turned = asyncio.Event()  # set whenever `_done` has moved
         self._consumer: Any = None
         self._epochs: Any = None
@@ -87,6 +88,8 @@ class Replica:
 
     def age(self, partition: int) -> float:
         """Return the seconds since it was last known that a partition was read to its end; inf if it never was."""
+        if not self._applying:
+            self._look_at(partition)
         since = self._current[partition]
         return time.monotonic() - since if since >= 0 else float("inf")
 
@@ -97,9 +100,10 @@ class Replica:
     def lag(self) -> dict[int, int]:
         """Return the number of records of each partition that are known and not read yet."""
         found = {}
-        for partition, state in self._states():
-            end = _end(state)
-            found[partition] = max(0, end - state.position) if end is not None and state.has_valid_position else 0
+        for partition in self.partitions:
+            state = self._state(partition)
+            end = _end(state) if state is not None and state.has_valid_position else None
+            found[partition] = 0 if end is None else max(0, end - state.position)
         return found
 
     async def start(self) -> None:
@@ -233,11 +237,16 @@ class Replica:
             ) from None
         if self._cut is not None:
             raise self._cut
+        self._applying = True
         for place, records in batches.items():
             for first in range(0, len(records), CHUNK):
                 self._apply(place.partition, records[first : first + CHUNK])
                 await asyncio.sleep(0)
-        self._look()
+        self._applying = False
+        for partition in self.partitions:
+            self._look_at(partition)
+        self._turned.set()
+        self._turned = asyncio.Event()
 
     def _apply(self, partition: int, records: Sequence[LogRecord]) -> None:
         last = records[-1].offset
@@ -253,24 +262,22 @@ class Replica:
             self._check_claim(partition)
         self._positions.applied(user for user, _ in sifted.states)
 
-    def _look(self) -> None:
-        """Note how far the partitions are read, and which to their ends as of the broker's last answer."""
-        now, wall = time.monotonic(), time.time()
-        self._turned.set()
-        self._turned = asyncio.Event()
-        for partition, state in self._states():
-            if state.has_valid_position:
-                self._done[partition] = state.position
-            end = _end(state)
-            if end is not None and state.timestamp is not None and state.has_valid_position and state.position >= end:
-                asked = now - max(0.0, wall - state.timestamp / 1000)
-                self._current[partition] = max(self._current[partition], asked)
+    def _look_at(self, partition: int) -> None:
+        """Note how far a partition is read, and whether to its end as of the broker's last answer."""
+        state = self._state(partition)
+        if state is None or not state.has_valid_position:
+            return
+        self._done[partition] = state.position
+        end = _end(state)
+        if end is not None and state.timestamp is not None and state.position >= end:
+            asked = time.monotonic() - max(0.0, time.time() - state.timestamp / 1000)
+            self._current[partition] = max(self._current[partition], asked)
 
-    def _states(self) -> Iterator[tuple[int, Any]]:
+    def _state(self, partition: int) -> Any:
+        """Return the consumer's state of a partition; None while there is none."""
         subscription = self._consumer and self._consumer._subscription.subscription
-        if subscription and subscription.assignment:
-            for partition, place in self._places.items():
-                yield partition, subscription.assignment.state_value(place)
+        assignment = subscription and subscription.assignment
+        return assignment.state_value(self._places[partition]) if assignment else None
 
     def _check_claim(self, partition: int) -> None:
         """Raise TopologyError if the states were folded under other settings, so that users are elsewhere."""

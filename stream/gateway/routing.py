@@ -31,6 +31,11 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _WHERE: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
 _MISSING: Final = re.compile(r"required field `([^`]*)`")
+_TYPES: Final = re.compile(r"`([^`]*)`")
+_GOT: Final = re.compile(r", got `[^`]*`")
+_NAMES: Final = {
+    "int": "a whole number", "str": "a text", "float": "a number", "bool": "true or false", "array": "a list", "object": "an object",
+}  # fmt: skip
 _STEP: Final = re.compile(r"(\w+)|\[(\d+)\]")
 
 
@@ -106,7 +111,7 @@ class Parameters:
         self._kind = kind
         self._lists, self._integers = set(), set()
         for one in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
-            types = one.type.types if isinstance(one.type, inspect.UnionType) else (one.type,)
+            types = _types(one.type)
             if any(isinstance(each, (inspect.VarTupleType, inspect.ListType)) for each in types):
                 self._lists.add(one.encode_name)
             if any(isinstance(each, inspect.IntType) for each in types):
@@ -204,7 +209,12 @@ def refused(error: msgspec.ValidationError, said: Any) -> ProblemError:
 
 
 def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:].replace("`", "")
+    """Return msgspec's message in words: Expected `int | null`, got `str` -> expected a whole number."""
+    told = _GOT.sub("", message)
+    told = _TYPES.sub(
+        lambda types: " or ".join(_NAMES.get(one, one) for one in types[1].split(" | ") if one != "null"), told
+    )
+    return told[:1].lower() + told[1:]
 
 
 def _at(said: Any, where: str) -> Any:
@@ -226,6 +236,15 @@ def text(raw: bytes, name: str) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise ProblemError("bad-request", f"{name}: expected UTF-8", field=name) from None
+
+
+def _types(kind: inspect.Type) -> tuple[inspect.Type, ...]:
+    """Return the types of a union, without their metadata."""
+    if isinstance(kind, inspect.Metadata):
+        return _types(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return tuple(one for each in kind.types for one in _types(each))
+    return (kind,)
 
 
 @dataclass(slots=True)
