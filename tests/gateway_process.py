@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -75,16 +73,3 @@ class GatewayProcess(WorkerProcess):
 
     def slate(self, user: str, query: str = "") -> Answer:
         return self.ask("GET", f"/v1/users/{quote(user, safe='')}/recommendations{'?' + query if query else ''}")
-
-
-def run_example(command: list[str], port: int, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a client example against a gateway."""
-    values = {"FRESHET_API": f"http://127.0.0.1:{port}"} | more
-    import os
-
-    return subprocess.run(
-        command, env=dict(os.environ) | values, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
-PYTHON = sys.executable

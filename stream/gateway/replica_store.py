@@ -23,7 +23,7 @@ from stream.kafka.rocksdb_folder import is_damage, open_whole
 
 log = logging.getLogger("freshet.replica")
 
-REACHED: Final = b"\xffreached"
+REACHED: Final = b"\xffreached-offset"
 ORIGIN: Final = b"\xfforigin"
 """No user has these keys, in any form of a key (stream.core.keys): neither is UTF-8, and neither has 8 bytes or is
 JSON."""

@@ -34,7 +34,8 @@ _MISSING: Final = re.compile(r"required field `([^`]*)`")
 _TYPES: Final = re.compile(r"`([^`]*)`")
 _GOT: Final = re.compile(r", got `[^`]*`")
 _NAMES: Final = {
-    "int": "a whole number", "str": "a text", "float": "a number", "bool": "true or false", "array": "a list", "object": "an object",
+    "int": "a whole number", "str": "a text", "float": "a number", "bool": "true or false", "array": "a list",
+    "object": "an object",
 }  # fmt: skip
 _STEP: Final = re.compile(r"(\w+)|\[(\d+)\]")
 
@@ -167,15 +168,21 @@ class Body:
         try:
             return self._decoder.decode(said)
         except msgspec.ValidationError as error:
+            plain = _plain(said)
             try:
-                plain = whole(msgspec.json.decode(said))
                 return msgspec.convert(plain, self._kind)
             except msgspec.ValidationError as second:
-                raise refused(second, plain) from None
-            except msgspec.DecodeError:  # a number that no type can hold
-                raise refused(error, None) from None
+                raise refused(error if plain is UNSET else second, plain) from None
         except msgspec.DecodeError as error:
             raise ProblemError("bad-request", f"the body: {malformed(said, str(error))}") from None
+
+
+def _plain(said: str) -> Any:
+    """Return a JSON text as Python has it; UNSET if it holds a number that no type can hold."""
+    try:
+        return whole(msgspec.json.decode(said))
+    except msgspec.MsgspecError:
+        return UNSET
 
 
 def whole(value: Any) -> Any:
