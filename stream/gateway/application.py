@@ -30,7 +30,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_ADDRESS: Final = 8 << 10
 """Bytes of path and query."""
 MAX_HEADERS: Final = 16 << 10
-"""Bytes of names and values."""
+"""Bytes of headers, as they are sent."""
 
 log = logging.getLogger("freshet.gateway")
 
@@ -187,7 +187,7 @@ class _Request:
         """Raise ProblemError if the address or the headers are too large."""
         if len(self.scope["raw_path"]) + len(self.scope["query_string"]) > MAX_ADDRESS:
             raise ProblemError("address-too-long", f"expected at most {MAX_ADDRESS} bytes of path and query")
-        if sum(len(name) + len(value) for name, value in self._headers) > MAX_HEADERS:
+        if sum(len(name) + len(value) + 4 for name, value in self._headers) > MAX_HEADERS:
             raise ProblemError("headers-too-large", f"expected at most {MAX_HEADERS} bytes of headers")
 
     def all(self, name: bytes) -> list[bytes]:
