@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -237,7 +237,7 @@ class Api:
             )
         )  # fmt: skip
 
-    async def stream(self, call: Call) -> AsyncIterator[bytes]:
+    async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         """Answer GET users/{user}/stream: the slate as it is now, then each new one."""
         user, key, partition = self._user(call.path["user"])
         self._ready()
@@ -252,7 +252,7 @@ class Api:
             raise
         return self._follow(key, listener, _as_recommendation(slate))
 
-    async def _follow(self, key: bytes, listener: Listener, first: Recommendation) -> AsyncIterator[bytes]:
+    async def _follow(self, key: bytes, listener: Listener, first: Recommendation) -> AsyncGenerator[bytes, None]:
         try:
             listener.put(self._encoder.encode(first))
             while not self._parts.closing.is_set():
@@ -473,7 +473,7 @@ def routes(api: Api) -> tuple[Route, ...]:
     items = {200: (wire.Items, "The items")}
     answer = ("invalid", "not-ready", "late", "overloaded")
     about_user = (*answer, "misdirected")
-    write = ("not-accepted", "too-large", "media-type", "broker", "not-ready", "timeout")
+    write = ("not-accepted", "media-type", "broker", "not-ready")
     written = {200: (wire.ItemWritten, "The record is acknowledged by all replicas")}
     return (
         Route(
@@ -490,7 +490,7 @@ def routes(api: Api) -> tuple[Route, ...]:
         Route(
             "POST", "/v1/users/{user}/recommendations", api.recommend, READ,
             "The same, with the parameters in the body.",
-            slate, body=wire.SlateQuery, media=(JSON,), problems=(*about_user, "too-large", "media-type", "timeout"),
+            slate, body=wire.SlateQuery, media=(JSON,), problems=(*about_user, "media-type"),
         ),
         Route(
             "GET", "/v1/users/{user}/stream", api.stream, READ,
@@ -505,12 +505,12 @@ def routes(api: Api) -> tuple[Route, ...]:
             "POST", "/v1/sessions/recommendations", api.session, READ,
             "The best items for a visitor whose events are in the body. Nothing is kept.",
             slate, body=wire.SessionQuery, media=(JSON,),
-            problems=("invalid", "not-ready", "overloaded", "too-large", "media-type", "timeout"),
+            problems=("invalid", "not-ready", "overloaded", "media-type"),
         ),
         Route(
             "POST", "/v1/rerank", api.rerank, READ, "Put candidates in the order of a user's interest.",
             {200: (wire.Ranked, "The candidates")}, body=wire.RerankQuery, media=(JSON,),
-            problems=(*about_user, "too-large", "media-type", "timeout"),
+            problems=(*about_user, "media-type"),
         ),
         Route(
             "GET", "/v1/popular", api.popular, READ, "The items with the most interactions in training.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import msgspec
@@ -110,15 +110,19 @@ class Application:
             self._rates.take(caller.name)
         call = Call(parameters, None)
         limit = self._settings.serve_timeout
+        arrived = False
         try:
             async with asyncio.timeout(limit):
                 call.raw = await self._body(request, prepared, receive)
+                arrived = True
                 call.media = request.media()
                 call.query = prepared.parameters.read(request.scope["query_string"])
                 if prepared.body is not None:
                     call.body = prepared.body.read(call.raw)
                 answer = await route.handler(call)
         except TimeoutError:
+            if not arrived:
+                raise ProblemError("timeout", f"expected the whole body within {limit:g} s") from None
             raise ProblemError("late", f"not answered within {limit:g} s", headers={"Retry-After": "1"}) from None
         if route.streams:
             await request.stream(answer, receive)
@@ -222,16 +226,17 @@ class _Request:
             {"type": "http.response.body", "body": b"" if self.method == "HEAD" or answer.status == 204 else body}
         )
 
-    async def stream(self, parts: AsyncIterator[bytes], receive: Receive) -> None:
+    async def stream(self, parts: AsyncGenerator[bytes, None], receive: Receive) -> None:
         """Send parts until there are no more or the client goes away."""
         headers = [*self._common(), *shared_with(self.origin), (b"content-type", b"text/event-stream; charset=utf-8")]
         headers.append((b"x-accel-buffering", b"no"))  # a proxy must not hold events back
-        await self._start(200, headers)
+        first = await anext(parts, b"")  # one that has not begun would not clean up after itself
         if self.method == "HEAD":
-            await parts.aclose()  # type: ignore[attr-defined]
+            await parts.aclose()
+            await self._start(200, headers)
             await self._send({"type": "http.response.body", "body": b""})
             return
-        sending = asyncio.ensure_future(self._parts(parts))
+        sending = asyncio.ensure_future(self._parts(headers, first, parts))
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -239,9 +244,11 @@ class _Request:
             for task in (sending, gone):
                 task.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)
-            await parts.aclose()  # type: ignore[attr-defined]
+            await parts.aclose()
 
-    async def _parts(self, parts: AsyncIterator[bytes]) -> None:
+    async def _parts(self, headers: list[tuple[bytes, bytes]], first: bytes, parts: AsyncIterator[bytes]) -> None:
+        await self._start(200, headers)
+        await self._send({"type": "http.response.body", "body": first, "more_body": True})
         async for part in parts:
             await self._send({"type": "http.response.body", "body": part, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})

@@ -292,6 +292,7 @@ class Gateway:
     async def _shut(self, http: Any) -> None:
         log.info("gateway stops")
         self._closing.set()
+        self._slates.wake()
         stopping.waits_for = "requests in progress"
         http.should_exit = True
         for name, task in self._tasks:

@@ -15,14 +15,9 @@ from stream.gateway.routing import JSON, NDJSON, Route
 
 REFERENCE: Final = "#/components/schemas/{name}"
 ALWAYS: Final = (
-    "bad-request",
-    "invalid",
-    "misdirected",
-    "forbidden",
-    "address-too-long",
-    "headers-too-large",
+    "bad-request", "invalid", "misdirected", "forbidden", "timeout", "too-large", "address-too-long", "headers-too-large",
     "internal",
-)
+)  # fmt: skip
 PROTECTED: Final = ("unauthorized", "rate", "late", "overloaded")
 EVENT_TYPES: Final = dict(zip(BEHAVIOURS, (Click, Rating, Comment), strict=True))
 PATH: Final = {"user": User, "item": Id}

@@ -49,6 +49,10 @@ class Listener:
             self._seq, self._newest = seq, value
             self._event.set()
 
+    def wake(self) -> None:
+        """Have `next` return at once, though there is no slate."""
+        self._event.set()
+
     async def next(self, seconds: float) -> bytes | None:
         """Return the newest slate that was not returned yet; None if there is none within some seconds."""
         try:
@@ -132,6 +136,12 @@ class Slates:
             self.count -= 1
             if not listeners:
                 del self._listeners[user]
+
+    def wake(self) -> None:
+        """Have every listener look whether it must end."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.wake()
 
     async def _follow(self) -> None:
         while True:

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Made:
         return place
 
     def partition(self, user: str) -> int:
-        return (murmur2(user.encode()) & 0x7FFFFFFF) % self.settings.partitions
+        return int(murmur2(user.encode()) & 0x7FFFFFFF) % self.settings.partitions
 
 
 def now() -> int:
@@ -95,7 +96,7 @@ def test_an_answer_has_the_event_that_was_just_sent_and_is_the_workers_slate(mad
         assert slate["applied"][topic] == int(offset)
         assert slate["replica"]["partition"] == made.partition("reader")
         assert 0 <= slate["replica"]["age_ms"] < 10_000
-        same = until(lambda seq=number: _of_seq(made, "reader", seq), 20, "the worker's slate")
+        same = until(partial(_of_seq, made, "reader", number), 20, "the worker's slate")
         assert (same["chain"], same["bundle"], same["applied"]) == (slate["chain"], slate["bundle"], slate["applied"])
         near(slate["items"], same["items"])
 
@@ -106,7 +107,7 @@ def test_many_users_answers_equal_their_slates(made: Made) -> None:
     newest = {slate["user"]: slate for slate in slates(made.settings) if slate["user"].startswith("user")}
     assert len(newest) > 20
     for user, slate in newest.items():
-        found = until(lambda user=user, slate=slate: _same(made, user, slate), 10, f"the state of {user}")
+        found = until(partial(_same, made, user, slate), 10, f"the state of {user}")
         near(found["items"], slate["items"])
         posted = made.gateway.ask("POST", f"/v1/users/{user}/recommendations", {"n": 3, "exclude": ["item-1"]}).body
         expected = [one for one in slate["items"] if one["item"] != "item-1"][:3]
@@ -454,7 +455,7 @@ def test_requests_made_from_the_description_find_nothing(made: Made, tmp_path: P
     config.write_text(
         '[generation]\nmax-examples = 15\n[checks.not_a_server_error]\nexpected-statuses = ["2xx", "4xx", "503"]\n'
     )
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run",
         f"http://127.0.0.1:{made.gateway.port()}/openapi.json", "--phases", "examples,coverage,fuzzing",
         "--exclude-checks", "positive_data_acceptance,use_after_free,ensure_resource_availability,missing_required_header",
