@@ -9,11 +9,10 @@ Stop order (SIGTERM, SIGINT): accept no new records, finish waiting comments, co
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -22,9 +21,9 @@ from stream.app import InterestApp
 from stream.assembly import Inputs, Parts, assemble
 from stream.catalogue.catalogue import Catalogue
 from stream.catalogue.consumer import ItemsFollower
-from stream.core.errors import BundleError, FreshetError, RecordError, SettingsError
-from stream.inference.bundle import Bundle, current, load
-from stream.inference.serving import Threads, open_for
+from stream.core.errors import BundleError, RecordError
+from stream.inference.bundle import current, load
+from stream.inference.serving import Threads, check_fit, open_for
 from stream.kafka.broker_clock import Difference
 from stream.kafka.lenient_records import bound_unpacking, escape_header_names
 from stream.kafka.membership import take
@@ -36,6 +35,7 @@ from stream.observability.metrics import Metrics
 from stream.process import supervision
 from stream.process.fatal import fatal, leave, prepare
 from stream.process.progress import LoopWatch, Progress, Work
+from stream.process.startup import in_time, loop_factory
 from stream.process.stopping import stopping
 from stream.process.watchdog import guard
 from stream.settings import Settings
@@ -72,7 +72,7 @@ def run(
     escape_header_names()
     bound_unpacking()
     guard.arm(max(settings.hang_limit, 2 * BUNDLE_LIMIT))  # a driver may hang, too
-    with _in_time(
+    with in_time(
         BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
     ):
         bundle = load(current(settings.bundles))
@@ -86,41 +86,10 @@ def run(
     inputs = Inputs(settings, bundle, opened, threads, membership, topics or {}, cluster, room or {})
     supervision.guard_threads(lambda: stopping.asked)
     supervision.guard_services(lambda: stopping.asked)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
         runner.run(Worker(inputs).live())
     leave(0)  # threads that are still busy do not delay the end
-
-
-def check_fit(settings: Settings, bundle: Bundle) -> None:
-    """Raise SettingsError if a setting contradicts the bundle: the model would take each rating for another one."""
-    if settings.rating_scale != bundle.spec.rating_scale:
-        found, expected = json.dumps(settings.rating_scale), json.dumps(bundle.spec.rating_scale)
-        raise SettingsError(
-            f"rating_scale: found {found}, expected {expected}, on which the bundle {bundle.id[:12]}... was trained; set "
-            f"FRESHET_RATING_SCALE='{expected}' for the worker and all other commands, or point CURRENT at a bundle with {found}"
-        )
-
-
-@contextmanager
-def _in_time(seconds: float, error: FreshetError) -> Iterator[None]:
-    """End the process with `error` if the block takes longer: a running graph cannot be interrupted."""
-    late = threading.Timer(seconds, fatal, [error])
-    late.daemon = True
-    late.start()
-    try:
-        yield
-    finally:
-        late.cancel()
-
-
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # no wheel for this platform
-        return None
-    factory: type[asyncio.AbstractEventLoop] = uvloop.Loop
-    return factory
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

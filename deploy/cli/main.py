@@ -34,6 +34,7 @@ COMMANDS = (
     "broker",
     "topics",
     "worker",
+    "serve",
     "train",
     "read_ratings",
     "export",
@@ -46,6 +47,9 @@ COMMANDS = (
     "alerts",
     "demo",
 )
+
+SERVING = {"worker": "worker", "serve": "gateway"}
+"""Command -> the process that it runs, whose log is JSON and whose last line says why it ended."""
 
 app = typer.Typer(
     name="freshet",
@@ -79,7 +83,7 @@ def settings(
     ] = False,
 ) -> None:
     """A real-time streaming recommender: Kafka events in, interest states in RocksDB, ONNX-scored slates out."""
-    if context.invoked_subcommand == "worker":
+    if context.invoked_subcommand in SERVING:
         logs.configure()  # its log is JSON from the first line on, even if the settings are wrong
     else:
         signals.release()
@@ -173,11 +177,16 @@ def _end(error: FreshetError, code: int) -> NoReturn:
         from stream.process import fatal
 
         if fatal.prepared():
-            fatal.leave(code, f"worker stops: {fatal.one_line(fatal.meaning(error))}")
-        log.critical("worker stops: %s", fatal.one_line(error))
+            fatal.leave(code, f"{fatal.process()} stops: {fatal.one_line(fatal.meaning(error))}")
+        log.critical("%s stops: %s", _process(), fatal.one_line(error))
     else:
         print(_broken(f"freshet: {printable(str(error))}"), file=sys.stderr)
     sys.exit(code)
+
+
+def _process() -> str:
+    """Return which process the command runs."""
+    return next((SERVING[argument] for argument in sys.argv[1:] if argument in SERVING), "worker")
 
 
 def _broken(line: str) -> str:
@@ -195,7 +204,7 @@ def _end_as_bug(error: Exception) -> NoReturn:
 
         if fatal.prepared():
             fatal.fatal(error)
-        log.critical("worker stops: %s", fatal.one_line(error), exc_info=error)
+        log.critical("%s stops: %s", _process(), fatal.one_line(error), exc_info=error)
     else:
         traceback.print_exception(error)
     sys.exit(70)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -9,13 +10,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from stream.core.errors import MachineError
+from stream.core.errors import MachineError, SettingsError
 from stream.inference import runtime
 from stream.inference.bundle import Bundle
 from stream.inference.machine_errors import machine_fails
 from stream.inference.models import Models, open_models
 from stream.inference.runtime import Policy
 from stream.inference.text_encoder import Encoder, open_encoder
+from stream.settings import Settings
 
 
 def _step_back() -> None:
@@ -69,6 +71,16 @@ def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
     return Opened(
         open_models(bundle, "cpu"), open_encoder(bundle, "cpu"), runtime.why_no_cuda() if policy == "auto" else ""
     )
+
+
+def check_fit(settings: Settings, bundle: Bundle) -> None:
+    """Raise SettingsError if a setting contradicts the bundle: the model would take each rating for another one."""
+    if settings.rating_scale != bundle.spec.rating_scale:
+        found, expected = json.dumps(settings.rating_scale), json.dumps(bundle.spec.rating_scale)
+        raise SettingsError(
+            f"rating_scale: found {found}, expected {expected}, on which the bundle {bundle.id[:12]}... was trained; set "
+            f"FRESHET_RATING_SCALE='{expected}' for the worker and all other commands, or point CURRENT at a bundle with {found}"
+        )
 
 
 def _open_on_cuda(bundle: Bundle, threads: Threads) -> Opened:

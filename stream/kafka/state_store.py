@@ -23,6 +23,7 @@ from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LeftOut, LogRecord
 from stream.kafka import fenced_users
+from stream.kafka.rocksdb_folder import is_damage, open_whole
 
 log = logging.getLogger("freshet.store")
 
@@ -47,12 +48,6 @@ def interest_table(app: faust.App, partitions: int) -> faust.Table:
 
 
 DAMAGED = ".damaged"  # suffix of a mark next to a partition's folder: delete the folder at the next start
-
-SST_END = 0x88E241B785F4CFF7.to_bytes(8, "little")  # the magic number of RocksDB's block-based tables
-
-
-class DamageError(Exception):
-    """A partition's folder has lost data. freshet found this, not RocksDB."""
 
 
 class InterestStore:
@@ -79,7 +74,7 @@ class InterestStore:
         try:
             self._open_whole(partition)
         except Exception as error:
-            if not _damage(error):
+            if not is_damage(error):
                 _fail(partition, error)
             log.error("damaged, read back from the changelog: %s", error, extra={"partition": partition})
             self.drop(partition)
@@ -94,26 +89,9 @@ class InterestStore:
             _fail(partition, error)
 
     def _open_whole(self, partition: int) -> None:
-        """Open a partition. Raises DamageError if its folder has a finished file that RocksDB does not know.
-
-        RocksDB opens a MANIFEST that was cut off at the end of an entry without an error. States that were flushed
-        after that entry would be missing, although the log after them is there. A kill just after a file is finished
-        and before it is entered also leaves an unknown file. Then the only cost is that the partition is read back.
-        """
         store = self._table.data
-        if partition in store._dbs:
-            return
-        path = self._path(partition)
-        lying = {file.name for file in path.glob("*.sst") if _finished(file)}
-        options = store.rocksdb_options.as_options()
-        options.set_disable_auto_compactions(True)  # it would delete files before they are compared
-        database = rocksdict.Rdict(str(path), options=options)
-        database.set_read_options(rocksdict.ReadOptions())
-        unknown = sorted(lying - {file["name"].lstrip("/") for file in database.live_files()})
-        store._dbs[partition] = database
-        if unknown:
-            raise DamageError(f"RocksDB does not know {', '.join(unknown)} of {path}")
-        database.set_options({"disable_auto_compactions": "false"})
+        if partition not in store._dbs:
+            store._dbs[partition] = open_whole(self._path(partition), store.rocksdb_options.as_options())
 
     def drop(self, partition: int) -> None:
         """Delete a partition's folder. The partition is then read back from the changelog."""
@@ -220,33 +198,9 @@ class InterestStore:
         return database
 
 
-def _finished(file: Path) -> bool:
-    """Return whether the file is complete. A kill during a flush or a compaction leaves files without the end mark."""
-    try:
-        with file.open("rb") as content:
-            content.seek(max(0, file.stat().st_size - len(SST_END)))
-            return content.read() == SST_END
-    except OSError:  # RocksDB will report what is wrong with it
-        return False
-
-
-def _damage(error: Exception) -> bool:
-    """Return whether the error means damage.
-
-    RocksDB's binding has only one type of exception, so only the text distinguishes damage from a full disk or a lock.
-    """
-    text = str(error)
-    return (
-        isinstance(error, DamageError)
-        or text.startswith("Corruption")
-        or "No such file" in text
-        or "does not exist" in text
-    )
-
-
 def _stop(path: Path, partition: int, error: Exception) -> NoReturn:
     """Mark damage, so that the next start reads the partition back. Any other error is a DiskError."""
-    if not _damage(error):
+    if not is_damage(error):
         _fail(partition, error)
     path.with_name(path.name + DAMAGED).touch()
     raise FreshetError(

@@ -42,6 +42,8 @@ class _WayOut:
         self._code = 70
         self._thread: threading.Thread | None = None
         self._reserve: bytearray | None = None
+        self.process = "worker"
+        """What this process is, in the log's last line."""
 
     @property
     def open(self) -> bool:
@@ -67,14 +69,24 @@ class _WayOut:
 _way_out = _WayOut()
 
 
-def prepare() -> None:
-    """Make sure that nothing can delay this process's exit any more. A worker calls it when it starts."""
+def prepare(process: str = "worker") -> None:
+    """Make sure that nothing can delay this process's exit any more. A process that serves calls it when it starts.
+
+    Args:
+        process: What it is, for the log's last line.
+    """
+    _way_out.process = process
     _way_out.prepare()
 
 
 def prepared() -> bool:
-    """Check whether this process is a worker, which exits through `leave`."""
+    """Check whether this process serves, and so exits through `leave`."""
     return _way_out.open
+
+
+def process() -> str:
+    """Return what this process is: worker or gateway."""
+    return _way_out.process
 
 
 def meaning(error: BaseException) -> BaseException:
@@ -134,7 +146,7 @@ def fatal(error: BaseException) -> NoReturn:
     error = meaning(error)
     known = isinstance(error, FreshetError)
     code = error.exit_code if isinstance(error, FreshetError) else 70
-    leave(code, f"worker stops: {one_line(error)}", None if known else error)
+    leave(code, f"{_way_out.process} stops: {one_line(error)}", None if known else error)
 
 
 def leave(code: int, message: str = "", error: BaseException | None = None, level: int = logging.CRITICAL) -> NoReturn:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from stream.core.errors import FreshetError
-from stream.process.fatal import fatal, leave
+from stream.process.fatal import fatal, leave, process
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LIMIT: Final = 27.0
@@ -60,7 +60,7 @@ class Stopping:
             self.asked = True
             begin = self._begin
         if begin is None:
-            leave(0, "worker stopped", level=logging.INFO)
+            leave(0, f"{process()} stopped", level=logging.INFO)
         begin()
         threading.Event().wait(LIMIT)
         where = f", waits for {self.waits_for}" if self.waits_for else ""

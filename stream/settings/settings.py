@@ -178,6 +178,47 @@ class Settings(BaseSettings):
         description="host or address of the health server; 0.0.0.0 (or ::) for all addresses of this machine",
     )
     web_port: int = Field(9464, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free port")
+    # the HTTP API (freshet serve)
+    serve_host: str = Field(
+        "127.0.0.1",
+        description="host or address of the HTTP API; any other than this machine's own (127.0.0.1, ::1, localhost) requires "
+        "serve_tokens",
+    )
+    serve_port: int = Field(8080, ge=0, le=65535, description="port of the HTTP API; 0: any free port")
+    serve_partitions: tuple[int, ...] = Field(
+        (), description="partitions whose users the HTTP API answers for, as JSON; []: all"
+    )
+    replica_dir: Path = Field(
+        Path("data/replica"),
+        description="folder of the HTTP API's RocksDB, a copy of the states; each `freshet serve` needs a separate one",
+    )
+    serve_tokens: Path | None = Field(
+        None,
+        description="file with the tokens of the HTTP API, one a line: a name, its scopes (read, write, admin) separated by "
+        "commas, and the token of at least 32 characters; read again when it changes",
+    )
+    serve_hosts: tuple[str, ...] = Field(
+        (),
+        description="names in the header Host that the HTTP API accepts, as JSON; []: this machine's own names, or with "
+        "serve_tokens any",
+    )
+    serve_origins: tuple[str, ...] = Field(
+        (), description="origins of pages that may read the HTTP API in a browser (CORS), as JSON"
+    )
+    serve_body: int = Field(1 << 20, ge=1024, le=64 << 20, description="maximum bytes of a request's body")
+    serve_timeout: float = Field(10.0, ge=0.1, le=300, description="seconds until a request is answered with 503")
+    serve_wait: float = Field(
+        2.0,
+        ge=0,
+        le=60,
+        description="seconds that a request with `min_offset` waits for that event; shorter than serve_timeout",
+    )
+    serve_rate: float = Field(
+        0.0, ge=0, description="requests per second that one client (a token, else an address) may send; 0: any number"
+    )
+    serve_connections: int = Field(
+        512, ge=1, le=100_000, description="connections to the HTTP API at the same time; more are closed at once"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe level that is logged; the log is JSON lines on stderr"
     )
@@ -192,6 +233,7 @@ class Settings(BaseSettings):
 
     _brokers = field_validator("brokers")(addresses.brokers)
     _web_host = field_validator("web_host")(addresses.interface)
+    _serve_host = field_validator("serve_host")(addresses.interface)
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
@@ -237,6 +279,13 @@ class Settings(BaseSettings):
                 f"rebalance_timeout: found {rebalance:g} s, expected at least heartbeat_interval ({heartbeat:g} s) and "
                 f"inference_timeout ({inference:g} s) together: make it longer, or the group will go on without this worker"
             )
+        if self.serve_wait >= self.serve_timeout:
+            yield (
+                f"serve_wait: found {self.serve_wait:g} s, expected less than serve_timeout ({self.serve_timeout:g} s): make it "
+                "shorter, or serve_timeout longer"
+            )
+        if wrong := [partition for partition in self.serve_partitions if partition < 0]:
+            yield f"serve_partitions: found {wrong[0]}, expected partitions from 0 on"
         # if it is not given, it follows from these: see `group_request_timeout`
         for name, held in (("session_timeout", session), ("rebalance_timeout", rebalance)):
             if "request_timeout" in self.model_fields_set and request < held:

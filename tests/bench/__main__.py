@@ -1,10 +1,11 @@
-"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|all] [--json FILE] ...
+"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|all] [--json FILE] ...
 
 cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
 latency    from an event to its slate at steady rates
 comments   clicks' latency with and without comments, side by side, in turn
 recovery   bytes of state per user, time from start to ready, recovery from the changelog beside stock Faust's
 fencing    what it costs to refuse a stalled worker's late write: claims beside transactions, in turn
+api        requests/s of the HTTP API, and read-your-writes with the largest of --rates
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import cost, fencing, latency, recovery, report
+from tests.bench import api, cost, fencing, latency, recovery, report
 from tests.bench.machine import describe
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
 from tests.bench.world import World, world
 
-BENCHES = ("cost", "latency", "comments", "recovery", "fencing")
+BENCHES = ("cost", "latency", "comments", "recovery", "fencing", "api")
 
 
 def main() -> None:
@@ -53,6 +54,11 @@ def _run(name: str, made: World, options: argparse.Namespace, console: Console) 
         states = recovery.measure(made, recovery.Plan(options.events * 20, options.users, seed=options.seed))
         console.print(report.recovery_table(states))
         return recovery.as_json(states)
+    if name == "api":
+        asked = api.Plan(
+            options.seconds / 2, events=options.events, users=options.users, rate=max(options.rates), seed=options.seed
+        )
+        return api.as_json(api.measure(made, asked, console.print))
     if name == "fencing":
         writes = fencing.Plan(
             rates=tuple(options.rates),

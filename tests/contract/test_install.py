@@ -98,6 +98,7 @@ def test_what_is_not_python_is_installed_too(installed: Path, tmp_path: Path) ->
     ("words", "extra"),
     [
         (("broker", "start", "--dir", "kafka", "--port", "0"), "broker"),
+        (("serve",), "serve"),
         (("train", "generated", "--out", "run"), "train"),
         (("evaluate", "generated"), "train"),
         (("export", "run", "--out", "bundles"), "train"),

@@ -13,7 +13,7 @@ import pytest
 from export.publish import build, publish
 from stream.core.fencing_log import NO_CLAIM, sift
 from stream.settings import Settings
-from tests.bench import cost, fencing, latency, recovery, report, verify
+from tests.bench import api, cost, fencing, latency, recovery, report, verify
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS, Traffic
 from tests.bench.world import World, bundles
 from tests.bundles import text_onnx, tiny_run
@@ -60,6 +60,16 @@ def test_latency_covers_every_event(made: World) -> None:
     assert 0 < one.all.p50 <= one.all.p99 < math.inf
     assert one.all.count == sum(found.count for found in one.behaviours.values())
     assert report.latency_table([one]).row_count == 1
+
+
+def test_the_api_answers_what_it_is_asked(made: World) -> None:
+    found = api.measure(made, api.Plan(seconds=1, connections=(2,), events=200, users=40, rate=50, probes=10))
+    assert [one.told.wrong for one in found.throughput] == [0, 0]
+    for one in found.throughput:
+        assert 0 < one.told.p50 <= one.told.p99 <= one.told.most < math.inf
+        assert one.cpu_us > 0
+    assert (found.writes.older, found.writes.probes) == (0, 10)
+    assert found.rss_mib > 10
 
 
 def test_recovery_reads_every_state_back(made: World) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from stream.core.errors import SettingsError
 from stream.core.features import InputSpec
+from stream.inference.serving import check_fit
 from stream.settings import load
-from stream.worker import check_fit
 from tests.unit.stream.observability.test_status import BUNDLE
 
 START = """

@@ -1,0 +1,546 @@
+"""The API's handlers and the table of its routes. What they need is passed in as `Parts`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from stream.core import state as interest
+from stream.core.errors import RecordError
+from stream.core.features import UNKNOWN
+from stream.core.keys import key_of
+from stream.core.messages import BEHAVIOURS, COMMENT, NAN, RATING, Id, Recommendation, Scored, SourceEvent
+from stream.core.messages import User as UserId
+from stream.core.state import ZERO_CHAIN, Interest
+from stream.core.validation import Rules
+from stream.gateway import messages as wire
+from stream.gateway.auth import ADMIN, READ, WRITE
+from stream.gateway.events import Acceptance, Writer, item_of, split
+from stream.gateway.items import ItemCatalogue, View
+from stream.gateway.messages import MOST_COMMENTS, Refused
+from stream.gateway.metrics import GatewayMetrics
+from stream.gateway.min_offset import Wanted, parse
+from stream.gateway.positions import Positions
+from stream.gateway.problems import ProblemError
+from stream.gateway.replica import Replica
+from stream.gateway.routing import JSON, NDJSON, Answer, Call, Route, refused
+from stream.gateway.scorer import Ask, Scorer
+from stream.gateway.slates import Listener, Slates
+from stream.inference.bundle import Bundle
+from stream.inference.text_encoder import Encoder
+from stream.settings import Settings
+
+INTEREST: Final = "interest"
+POPULARITY: Final = "popularity"
+SIMILAR: Final = "similar"
+KEEP_ALIVE: Final = 15.0
+"""Seconds between two comments on a quiet stream, so that no proxy closes it."""
+EVENTS: Final = "text/event-stream"
+
+_USER: Final = msgspec.defstruct("_User", [("user", UserId)])
+_ITEM: Final = msgspec.defstruct("_Item", [("item", Id)])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the handlers work with.
+
+    Attributes:
+        missing: Returns the conditions for ready that are not met.
+        heartbeat: Returns the seconds since the event loop last turned.
+        closing: Set when the server stops: streams then end.
+        document: Returns the OpenAPI document.
+        page: Returns the documentation page.
+    """
+
+    settings: Settings
+    bundle: Bundle
+    encoder: Encoder
+    texts: Executor
+    models: Executor
+    catalogue: ItemCatalogue
+    replica: Replica
+    positions: Positions
+    scorer: Scorer
+    acceptance: Acceptance
+    writer: Writer
+    slates: Slates
+    metrics: Callable[[], GatewayMetrics]
+    missing: Callable[[], list[str]]
+    heartbeat: Callable[[], float]
+    closing: asyncio.Event
+    document: Callable[[], bytes]
+    page: Callable[[], bytes]
+
+
+class Api:
+    """All handlers."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._topics = tuple(parts.settings.sources)
+        self._rules = Rules(parts.settings.rating_scale, parts.settings.oldest)
+        self._encoder = msgspec.json.Encoder()
+
+    # users
+
+    async def recommend(self, call: Call) -> Answer:
+        """Answer GET and POST users/{user}/recommendations."""
+        query: wire.SlateQuery = call.query if call.body is None else call.body
+        user, key, partition = self._user(call.path["user"])
+        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene)
+        return Answer(await self._slate(user, key, partition, record, met, view, query.n, query.exclude))
+
+    async def _slate(
+        self,
+        user: str,
+        key: bytes,
+        partition: int,
+        record: bytes | None,
+        met: str,
+        view: View,
+        n: int | None,
+        exclude: Sequence[str],
+    ) -> wire.Slate:
+        size = n or self._settings.slate_size
+        fresh = self._replica(partition)
+        if record is None:
+            return wire.Slate(
+                user=user, items=_without(view.popular(), exclude, size), strategy=POPULARITY, min_offset=met,
+                **self._nothing(view), replica=fresh,
+            )  # fmt: skip
+        k = size + len(set(exclude))
+        scores = await self._parts.scorer.score(Ask(key, partition, record, view, k, self._settings.filter_seen))
+        return wire.Slate(
+            user=user, items=_without(scores.items, exclude, size), strategy=INTEREST, min_offset=met,
+            refolded=scores.user.refolded, **self._known(scores.user.state, partition, view), replica=fresh,
+        )  # fmt: skip
+
+    async def rerank(self, call: Call) -> Answer:
+        """Answer POST rerank."""
+        query: wire.RerankQuery = call.body
+        user, key, partition = self._user(query.user)
+        record, met, view = await self._fresh(key, partition, query.min_offset, None)
+        candidates = list(dict.fromkeys(query.candidates))
+        snapshot = view.snapshot
+        live = [one for one in candidates if (row := snapshot.row(one)) != UNKNOWN and snapshot.bias[row] == 0]
+        left_out = [one for one in candidates if one not in set(live)]
+        fresh = self._replica(partition)
+        if record is None or not live:
+            known = self._nothing(view)
+            if record is not None:
+                known = self._known(interest.decode(record), partition, view)
+            return Answer(
+                wire.Ranked(
+                    user=user, items=view.counts(live), left_out=left_out, min_offset=met,
+                    strategy=POPULARITY if record is None else INTEREST, **known, replica=fresh,
+                )
+            )  # fmt: skip
+        scores = await self._parts.scorer.score(
+            Ask(key, partition, record, view.only(live), len(live), filter_seen=False)
+        )
+        return Answer(
+            wire.Ranked(
+                user=user, items=scores.items, left_out=left_out, strategy=INTEREST, min_offset=met,
+                refolded=scores.user.refolded, **self._known(scores.user.state, partition, view), replica=fresh,
+            )
+        )  # fmt: skip
+
+    async def session(self, call: Call) -> Answer:
+        """Answer POST sessions/recommendations."""
+        self._ready()
+        query: wire.SessionQuery = call.body
+        view = self._parts.catalogue.view(query.scene)
+        size = query.n or self._settings.slate_size
+        fresh = wire.Replica(-1, -1, 0.0)
+        if not query.events:
+            return Answer(
+                wire.Slate(
+                    user="", items=_without(view.popular(), query.exclude, size), strategy=POPULARITY,
+                    **self._nothing(view), replica=fresh,
+                )
+            )  # fmt: skip
+        events = await self._session_events(query.events)
+        ask = Ask(b"", 0, None, view, size + len(set(query.exclude)), self._settings.filter_seen, events)
+        scores = await self._parts.scorer.score(ask)
+        known = self._known(scores.user.state, 0, view) | {"applied": {}}
+        return Answer(
+            wire.Slate(
+                user="", items=_without(scores.items, query.exclude, size), strategy=INTEREST, **known, replica=fresh
+            )
+        )
+
+    async def _session_events(self, events: Sequence[wire.SessionEvent]) -> list[SourceEvent]:
+        now = int(time.time() * 1000)
+        if sum(one.type == BEHAVIOURS[COMMENT] for one in events) > MOST_COMMENTS:
+            raise ProblemError("invalid", f"expected at most {MOST_COMMENTS} comments", field="events")
+        found = []
+        for place, one in enumerate(events):
+            where = f"events[{place}]"
+            behaviour = BEHAVIOURS.index(one.type)
+            try:
+                self._rules.time(one.time, now, f"the time of this server, {now}")
+                value = NAN if one.value is None else self._rules.rating(one.value)
+            except RecordError as error:
+                raise ProblemError("invalid", str(error), field=f"{where}.{error.field}") from None
+            if behaviour == RATING and one.value is None:
+                raise ProblemError("invalid", "a rating needs it", field=f"{where}.value")
+            if behaviour == COMMENT and one.text is None:
+                raise ProblemError("invalid", "a comment needs it", field=f"{where}.text")
+            event = SourceEvent(
+                behaviour, 0, place, now, b"", one.item, one.time, value if behaviour else NAN, one.scene or "",
+                one.text or "", "", b"", action=one.action or "" if not behaviour else "",
+            )  # fmt: skip
+            if behaviour == COMMENT:
+                await self._encode(event)
+            found.append(event)
+        return found
+
+    async def _encode(self, event: SourceEvent) -> None:
+        encoder, loop = self._parts.encoder, asyncio.get_running_loop()
+        if encoder.reads and event.value != event.value:
+            event.vector, event.read = await loop.run_in_executor(
+                self._parts.texts, encoder.encode_and_read, event.text
+            )
+        else:
+            event.vector = await loop.run_in_executor(self._parts.texts, encoder.encode, event.text)
+
+    async def user(self, call: Call) -> Answer:
+        """Answer GET users/{user}."""
+        name, key, partition = self._user(call.path["user"])
+        record, met, view = await self._fresh(key, partition, call.query.min_offset, None)
+        if record is None:
+            raise ProblemError("not-found", "the user has no state", field="user")
+        state = interest.decode(record)
+        recent = [
+            wire.PastEvent(
+                BEHAVIOURS[one.behaviour], one.item, one.time, None if one.value != one.value else one.value, one.scene,
+                one.id, one.action,
+            )
+            for one in state.recents()
+        ]  # fmt: skip
+        return Answer(
+            wire.User(
+                user=name, last_time=state.last_time, seen=len(state.seen) // 4, state_model=state.model.hex(),
+                current=state.model == self._parts.bundle.state_model, recent=recent, min_offset=met,
+                **self._known(state, partition, view), replica=self._replica(partition),
+            )
+        )  # fmt: skip
+
+    async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
+        """Answer GET users/{user}/stream: the slate as it is now, then each new one."""
+        user, key, partition = self._user(call.path["user"])
+        self._ready()
+        listener = await self._parts.slates.listen(key)
+        try:
+            view = self._parts.catalogue.view()
+            slate = await self._slate(
+                user, key, partition, self._parts.replica.record(partition, key), "", view, None, ()
+            )
+        except BaseException:
+            self._parts.slates.leave(key, listener)
+            raise
+        return self._follow(key, listener, _as_recommendation(slate))
+
+    async def _follow(self, key: bytes, listener: Listener, first: Recommendation) -> AsyncGenerator[bytes, None]:
+        try:
+            listener.put(self._encoder.encode(first))
+            while not self._parts.closing.is_set():
+                value = await listener.next(KEEP_ALIVE)
+                if self._parts.closing.is_set():
+                    return
+                yield b": quiet\n\n" if value is None else b"event: slate\ndata: " + value + b"\n\n"
+        finally:
+            self._parts.slates.leave(key, listener)
+
+    # events and items
+
+    async def post_events(self, call: Call) -> Answer:
+        """Answer POST events."""
+        self._ready("broker")
+        bodies, single = split(call.raw, call.media == NDJSON)
+        limit = 0.9 * self._settings.serve_timeout
+        events = await self._parts.writer.events(bodies, limit)
+        refused = [one.problem for one in events if isinstance(one, Refused)]
+        self._parts.metrics().sent(len(events) - len(refused), [str(one.reason or "") for one in refused])
+        if single and refused:
+            raise ProblemError.of(refused[0])
+        found = wire.EventResults(len(events) - len(refused), len(refused), events)
+        return Answer(found, 207 if refused else 200)
+
+    async def item(self, call: Call) -> Answer:
+        """Answer GET items/{item}."""
+        item = _checked(call.path, _ITEM).item
+        await self._items(call.query.min_offset)
+        catalogue = self._parts.catalogue
+        message, snapshot = catalogue.message(item), catalogue.view().snapshot
+        if message is None:
+            raise ProblemError("not-found", "the items topic has no such item", field="item")
+        row = snapshot.row(item)
+        return Answer(
+            wire.ItemAnswer(
+                item=message,
+                live=row != UNKNOWN and bool(snapshot.bias[row] == 0),
+                trained=0 < row <= len(self._parts.bundle.item_ids),
+                catalogue=snapshot.offset,
+            )
+        )
+
+    async def put_item(self, call: Call) -> Answer:
+        """Answer PUT items/{item}."""
+        item = _checked(call.path, _ITEM).item
+        self._ready("broker")
+        return await self._write_item(item, item_of(call.raw, item))
+
+    async def delete_item(self, call: Call) -> Answer:
+        """Answer DELETE items/{item}."""
+        item = _checked(call.path, _ITEM).item
+        self._ready("broker")
+        return await self._write_item(item, None)
+
+    async def _write_item(self, item: str, value: bytes | None) -> Answer:
+        found = await self._parts.writer.item(item, value, 0.9 * self._settings.serve_timeout)
+        return Answer(wire.ItemWritten(item, found.topic, found.partition, found.offset, found.min_offset))
+
+    async def similar(self, call: Call) -> Answer:
+        """Answer GET items/{item}/similar."""
+        item = _checked(call.path, _ITEM).item
+        query: wire.SimilarQuery = call.query
+        await self._items(query.min_offset)
+        view = self._parts.catalogue.view(query.scene)
+        row = view.snapshot.row(item)
+        if row == UNKNOWN:
+            raise ProblemError("not-found", "neither the bundle nor the catalogue has the item", field="item")
+        n = query.n or self._settings.slate_size
+        loop = asyncio.get_running_loop()
+        items = await loop.run_in_executor(self._parts.models, partial(view.similar, row, n))
+        return Answer(self._list(items, SIMILAR, view))
+
+    async def popular(self, call: Call) -> Answer:
+        """Answer GET popular."""
+        query: wire.PopularQuery = call.query
+        await self._items(query.min_offset)
+        view = self._parts.catalogue.view(query.scene)
+        items = _without(view.popular(), query.exclude, query.n or self._settings.slate_size)
+        return Answer(self._list(items, POPULARITY, view))
+
+    # the server
+
+    async def document(self, call: Call) -> Answer:
+        """Answer GET openapi.json."""
+        return Answer(self._parts.document())
+
+    async def page(self, call: Call) -> Answer:
+        """Answer GET docs."""
+        headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+        return Answer(self._parts.page(), media="text/html; charset=utf-8", headers=headers)
+
+    async def show_metrics(self, call: Call) -> Answer:
+        """Answer GET metrics."""
+        return Answer(generate_latest(self._parts.metrics().registry), media=CONTENT_TYPE_LATEST)
+
+    async def alive(self, call: Call) -> Answer:
+        """Answer GET healthz."""
+        return Answer(wire.Alive(True, round(self._parts.heartbeat(), 3)))
+
+    async def is_ready(self, call: Call) -> Answer:
+        """Answer GET readyz."""
+        missing = self._parts.missing()
+        return Answer(wire.Ready(not missing, missing), 503 if missing else 200)
+
+    # what they share
+
+    def _user(self, user: str) -> tuple[str, bytes, int]:
+        """Return a user, the key and the partition. Raises ProblemError if the id is not acceptable or not served here."""
+        _checked({"user": user}, _USER)
+        try:
+            key = key_of(user, self._settings.key)
+        except RecordError as error:
+            raise ProblemError("invalid", str(error), field="user") from None
+        partition = self._parts.acceptance.partition(key)
+        if partition not in self._parts.replica.partitions:
+            served = ", ".join(map(str, self._parts.replica.partitions))
+            raise ProblemError(
+                "misdirected", f"the user is on partition {partition}, and this server has {served}", field="user"
+            )
+        return user, key, partition
+
+    def _ready(self, *needed: str) -> None:
+        """Raise ProblemError while something is missing that the request needs; by default all."""
+        missing = [one for one in self._parts.missing() if not needed or one in needed]
+        if missing:
+            raise ProblemError(
+                "not-ready", f"waits for {', '.join(missing)}", missing=missing, headers={"Retry-After": "1"}
+            )
+
+    async def _fresh(
+        self, key: bytes, partition: int, min_offset: str | None, scene: str | None
+    ) -> tuple[bytes | None, str, View]:
+        """Return a user's record and a view of the catalogue that contain what is asked for, and how it was met."""
+        self._ready()
+        parts = self._parts
+        read = partial(parts.replica.record, partition, key)
+        if min_offset is None:
+            return read(), "", parts.catalogue.view(scene)
+        wanted = parse(min_offset, self._topics, self._settings.items_topic, partition)
+        with self._waiting() as how:
+            until = asyncio.get_running_loop().time() + self._settings.serve_wait
+            await parts.positions.wait_items(wanted.items, until)
+            record, how[0] = await parts.positions.wait(key, partition, read, wanted, until, self._topics)
+            how[0] = how[0] or "applied"
+        return record, how[0], parts.catalogue.view(scene)
+
+    async def _items(self, min_offset: str | None) -> None:
+        """Wait for the catalogue."""
+        self._ready("bundle", "catalogue")
+        if min_offset is None:
+            return
+        wanted: Wanted = parse(min_offset, self._topics, self._settings.items_topic, None)
+        with self._waiting() as how:
+            until = asyncio.get_running_loop().time() + self._settings.serve_wait
+            await self._parts.positions.wait_items(wanted.items, until)
+            how[0] = "applied"
+
+    @contextmanager
+    def _waiting(self) -> Iterator[list[str]]:
+        began, how = time.perf_counter(), ["late"]
+        try:
+            yield how
+        finally:
+            self._parts.metrics().waited(how[0], time.perf_counter() - began)
+
+    def _replica(self, partition: int) -> wire.Replica:
+        replica = self._parts.replica
+        return wire.Replica(partition, replica.offset(partition), round(replica.age(partition) * 1000, 1))
+
+    def _known(self, state: Interest, partition: int, view: View) -> dict[str, Any]:
+        applied = {
+            f"{topic}/{partition}": offset
+            for topic, offset in zip(self._topics, state.applied, strict=True)
+            if offset >= 0
+        }
+        return {
+            "seq": state.seq, "chain": state.chain.hex(), "applied": applied, "bundle": self._parts.bundle.id,
+            "catalogue": view.snapshot.offset,
+        }  # fmt: skip
+
+    def _nothing(self, view: View) -> dict[str, Any]:
+        return {
+            "seq": 0, "chain": ZERO_CHAIN.hex(), "applied": {}, "bundle": self._parts.bundle.id,
+            "catalogue": view.snapshot.offset,
+        }  # fmt: skip
+
+    def _list(self, items: list[Scored], strategy: str, view: View) -> wire.Items:
+        return wire.Items(items=items, strategy=strategy, bundle=self._parts.bundle.id, catalogue=view.snapshot.offset)
+
+
+def _checked(values: dict[str, str], kind: Any) -> Any:
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise refused(error, values) from None
+
+
+def _without(items: Sequence[Scored], exclude: Sequence[str], n: int) -> list[Scored]:
+    """Return the first n items that are not excluded."""
+    hidden = frozenset(exclude)
+    return [one for one in items if one.item not in hidden][:n]
+
+
+def _as_recommendation(slate: wire.Slate) -> Recommendation:
+    """Return a slate as the recommendations topic has it: one of a state without new events, so it is a replay."""
+    now = int(time.time() * 1000)
+    return Recommendation(
+        user=slate.user, slate=f"{slate.chain[:16]}-{now:x}", seq=slate.seq, chain=slate.chain, items=slate.items, time=now,
+        latency_ms=-1, events=[], applied=slate.applied, catalogue=slate.catalogue, bundle=slate.bundle,
+        strategy=slate.strategy, replay=True,
+    )  # fmt: skip
+
+
+def routes(api: Api) -> tuple[Route, ...]:
+    """Return the table of all routes."""
+    slate = {200: (wire.Slate, "The slate")}
+    items = {200: (wire.Items, "The items")}
+    answer = ("invalid", "not-ready", "late", "overloaded")
+    about_user = (*answer, "misdirected")
+    write = ("not-accepted", "media-type", "broker", "not-ready")
+    written = {200: (wire.ItemWritten, "The record is acknowledged by all replicas")}
+    return (
+        Route(
+            "POST", "/v1/events", api.post_events, WRITE,
+            "Write one event, a list, or one a line (NDJSON). Acceptable events are written even if others are refused.",
+            {200: (wire.EventResults, "All are acknowledged"), 207: (wire.EventResults, "Some are refused; see each")},
+            media=(JSON, NDJSON), problems=(*write, "invalid"),
+        ),
+        Route(
+            "GET", "/v1/users/{user}/recommendations", api.recommend, READ,
+            "The best items for a user; for an unknown user the popular ones.",
+            slate, query=wire.SlateQuery, problems=about_user,
+        ),
+        Route(
+            "POST", "/v1/users/{user}/recommendations", api.recommend, READ,
+            "The same, with the parameters in the body.",
+            slate, body=wire.SlateQuery, media=(JSON,), problems=(*about_user, "media-type"),
+        ),
+        Route(
+            "GET", "/v1/users/{user}/stream", api.stream, READ,
+            "The user's slate now and each new one, as server-sent events `slate` with a recommendation (messages.md).",
+            {200: (EVENTS, "Events until the client goes away")}, streams=True, problems=about_user,
+        ),
+        Route(
+            "GET", "/v1/users/{user}", api.user, ADMIN, "A user's state and last events.",
+            {200: (wire.User, "The state")}, query=wire.OffsetQuery, problems=(*about_user, "not-found"),
+        ),
+        Route(
+            "POST", "/v1/sessions/recommendations", api.session, READ,
+            "The best items for a visitor whose events are in the body. Nothing is kept.",
+            slate, body=wire.SessionQuery, media=(JSON,),
+            problems=("invalid", "not-ready", "overloaded", "media-type"),
+        ),
+        Route(
+            "POST", "/v1/rerank", api.rerank, READ, "Put candidates in the order of a user's interest.",
+            {200: (wire.Ranked, "The candidates")}, body=wire.RerankQuery, media=(JSON,),
+            problems=(*about_user, "media-type"),
+        ),
+        Route(
+            "GET", "/v1/popular", api.popular, READ, "The items with the most interactions in training.",
+            items, query=wire.PopularQuery, problems=answer,
+        ),
+        Route(
+            "GET", "/v1/items/{item}/similar", api.similar, READ, "The live items that are most like an item.",
+            items, query=wire.SimilarQuery, problems=(*answer, "not-found"),
+        ),
+        Route(
+            "GET", "/v1/items/{item}", api.item, READ, "An item as the catalogue has it.",
+            {200: (wire.ItemAnswer, "The item")}, query=wire.OffsetQuery, problems=(*answer, "not-found"),
+        ),
+        Route(
+            "PUT", "/v1/items/{item}", api.put_item, ADMIN, "Write an item. The body's item is that of the address.",
+            written, media=(JSON,), problems=(*write, "invalid"),
+        ),
+        Route(
+            "DELETE", "/v1/items/{item}", api.delete_item, ADMIN, "Remove an item, known or not.",
+            written, problems=("invalid", "broker", "not-ready"),
+        ),
+        Route("GET", "/openapi.json", api.document, "", "This description.", {200: (JSON, "OpenAPI 3.1")}, open=True),
+        Route("GET", "/docs", api.page, "", "The description for people.", {200: ("text/html", "A page")}, open=True),
+        Route(
+            "GET", "/metrics", api.show_metrics, "", "Metrics for Prometheus.",
+            {200: ("text/plain", "Prometheus text format")}, open=True,
+        ),
+        Route("GET", "/healthz", api.alive, "", "Whether the process works.", {200: (wire.Alive, "It does")}, open=True),
+        Route(
+            "GET", "/readyz", api.is_ready, "", "Whether requests are answered.",
+            {200: (wire.Ready, "They are"), 503: (wire.Ready, "They are not yet")}, open=True,
+        ),
+    )  # fmt: skip

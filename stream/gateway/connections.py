@@ -1,0 +1,140 @@
+"""uvicorn with limits that it lacks: on the number of connections, and on the time and size of a request's head."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from stream.core.errors import SettingsError
+from stream.gateway.problems import MEDIA, encode, problem
+from stream.settings import Settings
+
+HEAD_SECONDS: Final = 10.0
+"""Seconds that a client has to send a request line and headers."""
+MAX_HEAD: Final = 32 << 10
+"""Bytes of a request line and headers."""
+KEEP_ALIVE: Final = 60
+BACKLOG: Final = 512
+
+_most: dict[int, int] = {}  # connections that a server accepts, by the id of its configuration
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. uvicorn's own answers have no time limit for a head, and no limit of its size."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._size = 0
+        self._in_head = True
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        if len(self.connections) > _most.get(id(self.config), len(self.connections)):
+            transport.close()
+            return
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._have_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._size += len(data)
+            if self._late is None:
+                self._wait_for_head()
+        super().data_received(data)
+        if self._in_head and self._size > MAX_HEAD and not self.transport.is_closing():
+            self._refuse("headers-too-large", f"expected at most {MAX_HEAD} bytes of request line and headers")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._size = 0
+        self._have_head()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head = True
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request."""
+        self._refuse("bad-request", "this is not an HTTP/1.1 request")
+
+    def _wait_for_head(self) -> None:
+        self._late = self.loop.call_later(HEAD_SECONDS, self._too_late)
+
+    def _have_head(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_late(self) -> None:
+        if not self.transport.is_closing():
+            self._refuse("timeout", f"expected a request line and headers within {HEAD_SECONDS:g} s")
+
+    def _refuse(self, kind: str, detail: str) -> None:
+        found = problem(kind, detail)
+        body = encode(found)
+        head = b"content-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (MEDIA.encode(), len(body))
+        self.transport.write(STATUS_LINE[found.status] + head + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: stream.process.stopping has them."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Return a socket that listens. Raises SettingsError."""
+    host, port = settings.serve_host, settings.serve_port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(BACKLOG)
+        found.setblocking(False)
+    except (OSError, OverflowError) as error:
+        raise SettingsError(
+            f"serve_host, serve_port: cannot listen on {host}:{port}: {error}; set FRESHET_SERVE_PORT to a free port, "
+            "or 0 for any"
+        ) from None
+    return found
+
+
+def server(app: Any, settings: Settings, drain: float) -> Server:
+    """Return a server for an ASGI application. `drain`: seconds that requests get when it stops."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # what strangers send is no line of this log
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(drain),
+    )
+    _most[id(config)] = settings.serve_connections
+    return Server(config)

@@ -1,0 +1,312 @@
+"""One gateway process: it loads the bundle, follows the catalogue and the states, and answers until it is stopped.
+
+Start order: bundle and golden vectors, the server (which answers 503 and says what it waits for), then the catalogue, the
+states and Kafka's clients. Stop order (SIGTERM, SIGINT): accept no new connections, end streams, answer what has begun,
+close.
+
+Any part that ends on its own ends the process, with a line that says why (stream.process.supervision).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from aiokafka.errors import KafkaError
+
+from stream.catalogue.consumer import ItemsFollower
+from stream.core.denials import refusal
+from stream.core.errors import BrokerError, BundleError, FreshetError, RecordError, SettingsError
+from stream.gateway import openapi
+from stream.gateway.api import Api, Parts, routes
+from stream.gateway.application import Application
+from stream.gateway.auth import Tokens
+from stream.gateway.commits import Commits
+from stream.gateway.connections import listen, server
+from stream.gateway.events import Acceptance, Writer
+from stream.gateway.hosts import is_local
+from stream.gateway.items import ItemCatalogue
+from stream.gateway.metrics import GatewayMetrics
+from stream.gateway.page import page
+from stream.gateway.positions import Positions
+from stream.gateway.replica import Replica
+from stream.gateway.replica_store import ReplicaStore
+from stream.gateway.routing import Router
+from stream.gateway.scorer import Scorer
+from stream.gateway.slates import Slates
+from stream.inference.bundle import Bundle, current, load
+from stream.inference.serving import Opened, Threads, check_fit, open_for
+from stream.kafka.lenient_records import bound_unpacking, escape_header_names
+from stream.observability import logs
+from stream.process import supervision
+from stream.process.fatal import fatal, leave, prepare
+from stream.process.progress import LoopWatch, Progress, Work
+from stream.process.startup import in_time, loop_factory
+from stream.process.stopping import stopping
+from stream.process.watchdog import guard
+from stream.settings import Settings
+
+PROCESS: Final = "gateway"
+BUNDLE_LIMIT: Final = 120.0  # seconds to load a bundle and to compute its golden vectors
+DRAIN: Final = 10.0  # seconds that requests get when it stops
+TICK: Final = 0.5  # seconds between two checks of its condition
+STALE: Final = 10.0  # seconds without a turn of the event loop, or without news of a partition, until it is not ready
+THREADS: Final = ("topics", "signals")  # must not end on their own
+
+log = logging.getLogger("freshet.gateway")
+
+
+def run(settings: Settings, topics: Mapping[str, str] | None = None, cluster: str = "") -> None:
+    """Run one gateway until SIGTERM or SIGINT, then end the process. Later errors end the process, too.
+
+    Args:
+        settings: The gateway's settings.
+        topics: Topic -> its id, if the broker reports ids.
+        cluster: The cluster's id.
+    Raises:
+        FreshetError: The bundle cannot be used, or the settings do not fit it.
+    """
+    logs.configure(settings.log_level)
+    stopping.listen()
+    prepare(PROCESS)
+    escape_header_names()
+    bound_unpacking()
+    partitions = _partitions(settings)
+    tokens = Tokens(settings.serve_tokens)
+    if not tokens.required and not is_local(settings.serve_host):
+        raise SettingsError(
+            f"serve_host: found {settings.serve_host}, expected this machine's own address (127.0.0.1): without serve_tokens "
+            "everybody who reaches it could read users and write events; set FRESHET_SERVE_TOKENS to a file of tokens"
+        )
+    guard.arm(max(settings.hang_limit, 2 * BUNDLE_LIMIT))  # a driver may hang, too
+    with in_time(
+        BUNDLE_LIMIT, BundleError(f"golden.npz: not computed within {BUNDLE_LIMIT:g} s: a graph does not end")
+    ):
+        bundle = load(current(settings.bundles))
+        check_fit(settings, bundle)
+        threads = Threads()
+        opened = open_for(bundle, settings.provider, threads)
+    supervision.guard_threads(lambda: stopping.asked)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        supervision.guard_loop(runner.get_loop(), lambda: stopping.asked)
+        runner.run(Gateway(settings, bundle, opened, threads, tokens, partitions, topics or {}, cluster).live())
+    leave(0)  # threads that are still busy do not delay the end
+
+
+def _partitions(settings: Settings) -> tuple[int, ...]:
+    """Return the partitions to serve. Raises SettingsError."""
+    wanted = settings.serve_partitions or range(settings.partitions)
+    if wrong := [partition for partition in wanted if not 0 <= partition < settings.partitions]:
+        raise SettingsError(f"serve_partitions: found {wrong[0]}, expected 0 to {settings.partitions - 1}")
+    return tuple(sorted(set(wanted)))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have `loop` run `call`; do nothing if the loop is closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
+
+
+class Gateway:
+    """Builds, runs and stops all parts of one gateway."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bundle: Bundle,
+        opened: Opened,
+        threads: Threads,
+        tokens: Tokens,
+        partitions: tuple[int, ...],
+        topics: Mapping[str, str],
+        cluster: str,
+    ) -> None:
+        """Create the gateway; it starts with `live`. See `run` for the arguments."""
+        self._settings = settings
+        self._bundle = bundle
+        self._opened = opened
+        self._threads = threads
+        self._tokens = tokens
+        self._closing = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._turned = 0
+        self._beaten = time.monotonic()
+        self._progress = Progress(settings.stall_limit)
+        self._started: set[str] = {"bundle"}
+        self._tasks: list[tuple[str, asyncio.Future[Any] | None]] = []
+        self._read = 0
+        self.positions = Positions()
+        self._catalogue = ItemCatalogue(bundle, opened.encoder.item_vectors)
+        store = ReplicaStore(
+            settings.replica_dir, cluster, settings.changelog_topic, topics.get(settings.changelog_topic, "")
+        )
+        self._replica = Replica(settings, store, partitions, self.positions, self._left_out)
+        self._commits = Commits(settings, self._replica, self.positions)
+        self._scorer = Scorer(
+            opened.models, bundle.spec, bundle.state_model, bundle.hidden, settings.sources, threads.models,
+            lambda size, seconds: self._metrics.scored(size, seconds),
+        )  # fmt: skip
+        acceptance = Acceptance(settings)
+        self._writer = Writer(settings, acceptance)
+        self._slates = Slates(settings, partitions)
+        self._items = ItemsFollower(settings, self._catalogue, self._reject_item, self._on_snapshot)
+        api = Api(
+            Parts(
+                settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue, self._replica, self.positions,
+                self._scorer, acceptance, self._writer, self._slates, lambda: self._metrics, self.missing, self.age,
+                self._closing, lambda: self._document, lambda: self._page,
+            )
+        )  # fmt: skip
+        table = routes(api)
+        document = openapi.document(table, version("freshet"), tokens=tokens.required)
+        self._document = msgspec.json.encode(document)
+        self._page = page(document)
+        self._metrics = GatewayMetrics(tuple(dict.fromkeys(route.path for route in table)))
+        self._application = Application(settings, Router(table), tokens, self._metrics, fatal)
+        self._metrics.ready.set_function(lambda: float(not self.missing()))
+        self._metrics.bundle_info.labels(bundle.id, bundle.state_model.hex()).set(1)
+        self._metrics.build_info.labels(version("freshet")).set(1)
+
+    def age(self) -> float:
+        """Return the seconds since the event loop last turned."""
+        return time.monotonic() - self._beaten
+
+    def missing(self) -> list[str]:
+        """Return the conditions for ready that are not met; empty: ready."""
+        found = [one for one in ("bundle", "catalogue", "replica", "broker") if one not in self._started]
+        if not found:
+            found = [
+                f"news of partition {one}" for one in self._replica.partitions if self._replica.age(one) > 3 * STALE
+            ]  # fmt: skip
+        return found
+
+    async def live(self) -> None:
+        """Call `run`. An error ends the process here, before parts that are still open can log anything else."""
+        try:
+            await self.run()
+        except Exception as error:
+            fatal(error)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        listening = listen(self._settings)
+        port = listening.getsockname()[1]
+        http = server(self._application, self._settings, DRAIN)
+        guard.arm(self._settings.hang_limit)
+        LoopWatch(self._settings.stall_limit, {"the event loop": lambda: self._turned}, guard.beat).start()
+        stopping.in_order(lambda: _tell(loop, self._stop.set))
+        self._scorer.start()
+        self._tasks = [
+            ("beat", asyncio.ensure_future(self._beat(http))),
+            ("scorer", self._scorer.task),
+            ("server", asyncio.ensure_future(http.serve([listening]))),
+        ]
+        log.info("gateway starts", extra={"port": port, "bundle": self._bundle.id})
+        asked = asyncio.ensure_future(self._stop.wait())
+        starting = asyncio.ensure_future(self._start())
+        await asyncio.wait((asked, starting), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            leave(0, "gateway stopped", level=logging.INFO)
+        await starting
+        log.info("gateway is ready", extra={"port": port, "partitions": len(self._replica.partitions)})
+        await asked
+        await self._shut(http)
+
+    async def _start(self) -> None:
+        """Start what needs Kafka, all at once. Raises FreshetError."""
+        await asyncio.gather(self._start_items(), self._start_states(), self._start_clients())
+
+    async def _start_items(self) -> None:
+        await self._items.start()
+        self._started.add("catalogue")
+
+    async def _start_states(self) -> None:
+        await self._replica.start()
+        self._commits.start()
+        self._tasks.append(("commits", self._commits.task))
+        self._started.add("replica")
+
+    async def _start_clients(self) -> None:
+        try:
+            await self._writer.start()
+            await self._slates.start()
+        except KafkaError as error:
+            raise refusal(error) or BrokerError(f"{self._settings.brokers}: {error}") from None
+        self._started.add("broker")
+
+    async def _beat(self, http: Any) -> None:
+        """Update gauges, and check that everything that must run is running and makes progress."""
+        threads = [(one.name, one) for one in threading.enumerate() if one.name in THREADS]
+        while True:
+            self._turned += 1
+            self._beaten = time.monotonic()
+            if not stopping.asked:
+                try:
+                    self._look(threads, http)
+                except Exception as error:
+                    fatal(error)
+            await asyncio.sleep(TICK)
+
+    def _look(self, threads: Iterable[tuple[str, threading.Thread | None]], http: Any) -> None:
+        tasks = [*self._tasks]
+        work: dict[str, Work] = {}
+        if "catalogue" in self._started:
+            tasks += self._items.tasks()
+        if "replica" in self._started:
+            tasks += self._replica.tasks()
+        if "broker" in self._started:
+            tasks += [*self._slates.tasks(), *self._writer.tasks()]
+        supervision.look(tasks, threads)
+        for one in (self._items.work(), self._replica.work(), self._scorer.work()):
+            work |= one
+        self._progress.look(work)
+        self._tokens.refresh()
+        metrics, replica = self._metrics, self._replica
+        metrics.connections.set(len(http.server_state.connections))
+        metrics.listeners.set(self._slates.count)
+        metrics.replica(replica.lag(), {one: replica.age(one) for one in replica.partitions})
+        metrics.records.inc(replica.records - self._read)
+        self._read = replica.records
+
+    def _left_out(self, fenced: int, forged: int) -> None:
+        self._metrics.left_out.inc(fenced + forged)
+
+    def _on_snapshot(self, snapshot: Any) -> None:
+        self._metrics.catalogue_items.labels("live").set(snapshot.live)
+        self._metrics.catalogue_items.labels("known").set(snapshot.known)
+        self._metrics.catalogue_offset.set(snapshot.offset)
+        self.positions.catalogue(self._catalogue.offset)
+
+    def _reject_item(self, offset: int, key: bytes | None, value: bytes | None, error: RecordError) -> None:
+        log.warning(
+            "item record rejected: %s", error, extra={"offset": offset, "reason": error.reason, "field": error.field}
+        )
+
+    async def _shut(self, http: Any) -> None:
+        log.info("gateway stops")
+        self._closing.set()
+        self._slates.wake()
+        stopping.waits_for = "requests in progress"
+        http.should_exit = True
+        for name, task in self._tasks:
+            if name == "server" and task is not None:
+                with suppress(FreshetError):
+                    await task
+        for _, task in self._tasks:
+            if task is not None:
+                task.cancel()
+        stopping.waits_for = "Kafka's clients and RocksDB to be closed"
+        await self._commits.stop()
+        await self._scorer.stop()
+        await self._slates.stop()
+        await self._writer.stop()
+        await self._replica.stop()
+        await self._items.stop()
+        log.info("gateway stopped")

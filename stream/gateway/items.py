@@ -1,0 +1,145 @@
+"""The catalogue of the gateway: the worker's, and the items' own messages, for `GET items` and for scenes.
+
+A view is one snapshot with some items left out. Everything that is scored together is scored on one view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.catalogue.catalogue import DEAD, Catalogue, ItemVectors, Rejected, Snapshot
+from stream.catalogue.popularity import popular_items
+from stream.core.errors import RecordError
+from stream.core.features import UNKNOWN
+from stream.core.json_body import JsonDecoder
+from stream.core.messages import Item, Scored
+from stream.inference.bundle import Bundle
+
+MOST_VIEWS: Final = 64
+POPULAR: Final = 256
+"""Most items that are ranked by popularity at once: those of a slate and those that a request excludes."""
+
+_ITEM: Final = JsonDecoder(Item)
+
+
+class View:
+    """A snapshot, and what follows from it. Immutable; what is computed late is the same each time."""
+
+    def __init__(self, snapshot: Snapshot, popularity: NDArray[np.float32]) -> None:
+        self.snapshot = snapshot
+        self._popularity = popularity
+        self._popular: list[Scored] | None = None
+        self._norms: NDArray[np.float32] | None = None
+
+    def popular(self) -> list[Scored]:
+        """Return the live items with the most interactions in training, at most POPULAR, best first."""
+        if self._popular is None:
+            self._popular = popular_items(self._popularity, self.snapshot, POPULAR)
+        return self._popular
+
+    def counts(self, items: Collection[str]) -> list[Scored]:
+        """Return live items by their number of interactions in training, best first, equal counts in the order given."""
+        rows = [row for item in items if (row := self.snapshot.row(item)) != UNKNOWN and self.snapshot.bias[row] == 0]
+        count = [float(self._popularity[row]) if row < len(self._popularity) else 0.0 for row in rows]
+        order = sorted(range(len(rows)), key=lambda place: -count[place])
+        return [Scored(self.snapshot.item(rows[place]), count[place]) for place in order]
+
+    def similar(self, row: int, n: int) -> list[Scored]:
+        """Return the n live items whose vectors have the largest cosine with that of a row, without that row."""
+        snapshot = self.snapshot
+        if self._norms is None:
+            self._norms = np.maximum(np.linalg.norm(snapshot.items, axis=1), np.float32(1e-12))
+        scores = snapshot.items @ snapshot.items[row] / (self._norms * self._norms[row]) + snapshot.bias
+        scores[row] = DEAD
+        k = min(n, len(scores))
+        best = np.argpartition(-scores, k - 1)[:k]
+        best = best[np.argsort(-scores[best], kind="stable")]
+        return [Scored(snapshot.item(int(one)), round(float(scores[one]), 5)) for one in best if scores[one] > DEAD]
+
+    def only(self, items: Collection[str]) -> View:
+        """Return a view of some of the live items."""
+        snapshot = self.snapshot
+        rows = np.fromiter({snapshot.row(item) for item in items} - {UNKNOWN}, np.int64)
+        bias = np.full(len(snapshot.bias), DEAD)
+        bias[rows] = snapshot.bias[rows]
+        return View(replace(snapshot, bias=bias), self._popularity)
+
+
+class ItemCatalogue(Catalogue):
+    """The catalogue with the items' messages. It has one writer thread, and any reader.
+
+    Args:
+        bundle: The bundle.
+        item_vectors: As for Catalogue.
+    """
+
+    def __init__(self, bundle: Bundle, item_vectors: ItemVectors) -> None:
+        super().__init__(bundle, item_vectors)
+        self._popularity = bundle.popularity
+        self._values: dict[str, bytes] = {}
+        self._scenes: dict[str, tuple[str, ...]] = {}
+        self._views: tuple[Snapshot, dict[str, View]] = self.snapshot, {}
+        self._shown = self.snapshot, self._scenes
+
+    def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
+        """Apply records, as Catalogue does, and keep the accepted messages."""
+        rejected = super().apply(records)
+        refused = {one.offset for one in rejected}
+        scenes = dict(self._scenes)
+        for offset, key, value in records:
+            if offset in refused or key is None:
+                continue
+            item = str(key, "utf-8")
+            scenes.pop(item, None)
+            if value is None:
+                self._values.pop(item, None)
+                continue
+            self._values[item] = value
+            if found := _ITEM.decode(value).scenes:
+                scenes[item] = found
+        self._scenes = scenes
+        self._shown = self.snapshot, scenes  # both at once: a view never mixes two states of the catalogue
+        return rejected
+
+    @property
+    def offset(self) -> int:
+        """Offset in the items topic that views have."""
+        return self._shown[0].offset
+
+    def message(self, item: str) -> Item | None:
+        """Return an item's message; None if the items topic has none."""
+        value = self._values.get(item)
+        try:
+            return None if value is None else _ITEM.decode(value)
+        except RecordError:  # it was accepted once, so this cannot be
+            return None
+
+    def view(self, scene: str | None = None) -> View:
+        """Return the live items, or those of them that may be shown in a scene. An item without scenes may be anywhere."""
+        snapshot, scenes = self._shown
+        if self._views[0] is not snapshot:
+            self._views = snapshot, {}
+        views = self._views[1]
+        name = "" if scene is None or not scenes else f"={scene}" if _named(scene, scenes) else "nowhere"
+        found = views.get(name)
+        if found is None:
+            if len(views) >= MOST_VIEWS:
+                views.clear()
+            found = views[name] = View(snapshot if not name else _in_scene(snapshot, scenes, scene), self._popularity)
+        return found
+
+
+def _named(scene: str, scenes: dict[str, tuple[str, ...]]) -> bool:
+    return any(scene in one for one in scenes.values())
+
+
+def _in_scene(snapshot: Snapshot, scenes: dict[str, tuple[str, ...]], scene: str | None) -> Snapshot:
+    rows = [snapshot.row(item) for item, allowed in scenes.items() if scene not in allowed]
+    bias = snapshot.bias.copy()
+    bias[rows] = DEAD
+    return replace(snapshot, bias=bias)

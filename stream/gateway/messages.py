@@ -1,0 +1,245 @@
+"""What the API reads and answers, as msgspec structs. The OpenAPI document is written from them.
+
+A request's unknown fields are refused: a misspelt `exclude` must not be ignored in silence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from stream.core.messages import Action, Id, Item, Label, Scored, Text, Time, Value
+from stream.core.state import MAX_RECENT
+from stream.gateway.problems import Problem
+
+MOST_EVENTS: Final = 1000
+"""Events in one request."""
+MOST_EXCLUDED: Final = 100
+MOST_CANDIDATES: Final = 1000
+MOST_COMMENTS: Final = 8
+"""Comments in one request about a session: each costs a run of the text model."""
+
+N = Annotated[int, Meta(ge=1, le=100, description="maximum number of items; by default the setting slate_size")]
+Scene = Annotated[
+    str, Meta(min_length=1, max_length=256, description="only items that name this scene, or no scene at all")
+]
+Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]
+MinOffset = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=1024,
+        description="what the answer must contain, as POST events answers it: topic/partition:offset, or several with commas; "
+        "topics are the three sources and items",
+    ),
+]
+
+
+class SlateQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of a slate."""
+
+    n: N | None = None
+    scene: Scene | None = None
+    exclude: Exclude = ()
+    min_offset: MinOffset | None = None
+
+
+class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of the popular items."""
+
+    n: N | None = None
+    scene: Scene | None = None
+    exclude: Exclude = ()
+    min_offset: MinOffset | None = None
+
+
+class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of the items like another one."""
+
+    n: N | None = None
+    scene: Scene | None = None
+    min_offset: MinOffset | None = None
+
+
+class OffsetQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the answer must contain."""
+
+    min_offset: MinOffset | None = None
+
+
+class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class SessionEvent(Struct, frozen=True, forbid_unknown_fields=True):
+    """One event of a visitor who is nobody's user. Fields are those of click, rating and comment."""
+
+    type: Literal["click", "rating", "comment"]
+    item: Id
+    time: Time
+    value: Value | None = None
+    text: Text | None = None
+    scene: Label | None = None
+    action: Action | None = None
+
+
+class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """The events of a visitor, oldest first. They are folded from zero, and nothing is kept."""
+
+    events: Annotated[tuple[SessionEvent, ...], Meta(max_length=MAX_RECENT)]
+    n: N | None = None
+    scene: Scene | None = None
+    exclude: Exclude = ()
+
+
+class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Candidates, such as the hits of a search engine, to be put in the order of a user's interest."""
+
+    user: Annotated[str, Meta(min_length=1, max_length=256)]
+    candidates: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_CANDIDATES)]
+    min_offset: MinOffset | None = None
+
+
+class Replica(Struct, frozen=True):
+    """How fresh the answer is."""
+
+    partition: Annotated[int, Meta(description="the user's partition; -1: the answer is about no user")]
+    offset: Annotated[int, Meta(description="last offset of the changelog's partition that was read; -1: none")]
+    age_ms: Annotated[
+        float,
+        Meta(ge=0, description="milliseconds since this server last knew that it had read the partition to its end"),
+    ]
+
+
+class Fresh(Struct, frozen=True, kw_only=True):
+    """What every answer says about its freshness."""
+
+    seq: Annotated[int, Meta(description="number of events in the user's state; 0: none")]
+    chain: Annotated[str, Meta(description="32 hex digits over these events")]
+    applied: Annotated[dict[str, int], Meta(description='"topic/partition" -> last applied offset of this user')]
+    bundle: Annotated[str, Meta(description="id of the bundle that has scored")]
+    catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
+    replica: Replica
+
+
+class Slate(Fresh, frozen=True, kw_only=True):
+    """The best items for the user, best first."""
+
+    user: str
+    items: list[Scored]
+    strategy: Annotated[str, Meta(description="interest | popularity")]
+    min_offset: Annotated[
+        str,
+        Meta(
+            description="how `min_offset` was met: applied, the state contains the events; finished, the workers have finished "
+            "them without applying them to this user (dead letters, other users' events); empty, it was not asked for"
+        ),
+    ] = ""
+    refolded: Annotated[
+        bool,
+        Meta(
+            description="the state belonged to another step model, and its last 64 events were folded again, as a worker does "
+            "at the user's next event"
+        ),
+    ] = False
+
+
+class Ranked(Fresh, frozen=True, kw_only=True):
+    """The candidates that can be scored, best first, and the others."""
+
+    user: str
+    items: list[Scored]
+    left_out: Annotated[list[str], Meta(description="candidates that are not live, in the order of the request")]
+    strategy: Annotated[str, Meta(description="interest | popularity")]
+    min_offset: str = ""
+    refolded: bool = False
+
+
+class Items(Struct, frozen=True, kw_only=True):
+    """Items, best first."""
+
+    items: list[Scored]
+    strategy: Annotated[str, Meta(description="popularity | similar")]
+    bundle: str
+    catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
+
+
+class PastEvent(Struct, frozen=True):
+    """One of the last 64 events of a user."""
+
+    type: str
+    item: str
+    time: int
+    value: float | None = None
+    scene: str = ""
+    id: str = ""
+    action: str = ""
+
+
+class User(Fresh, frozen=True, kw_only=True):
+    """A user's state."""
+
+    user: str
+    last_time: Annotated[int, Meta(description="the latest time of an event, epoch milliseconds")]
+    seen: Annotated[int, Meta(description="number of items that the user has interacted with, at most 4,096")]
+    state_model: Annotated[str, Meta(description="stamp of the step model that the state belongs to, 32 hex digits")]
+    current: Annotated[bool, Meta(description="whether that is the step model of this server's bundle")]
+    recent: Annotated[list[PastEvent], Meta(description="the last 64 events, oldest first")]
+    min_offset: str = ""
+
+
+class Written(Struct, frozen=True, tag_field="result", tag="written"):
+    """Where an event was written. `min_offset` waits for it."""
+
+    topic: str
+    partition: int
+    offset: int
+    min_offset: Annotated[str, Meta(description="the value to ask with: topic/partition:offset")]
+
+
+class Refused(Struct, frozen=True, tag_field="result", tag="refused"):
+    """An event that was not written, and why."""
+
+    problem: Problem
+
+
+class EventResults(Struct, frozen=True):
+    """What became of the events, in their order."""
+
+    written: Annotated[int, Meta(description="number of events that were written")]
+    refused: Annotated[int, Meta(description="number of events that were not")]
+    events: list[Written | Refused]
+
+
+class ItemAnswer(Struct, frozen=True, kw_only=True):
+    """An item as the catalogue has it."""
+
+    item: Item
+    live: Annotated[bool, Meta(description="whether it can be recommended")]
+    trained: Annotated[bool, Meta(description="whether the bundle was trained with it")]
+    catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached")]
+
+
+class ItemWritten(Struct, frozen=True):
+    """Where an item's record was written. `min_offset` waits for it."""
+
+    item: str
+    topic: str
+    partition: int
+    offset: int
+    min_offset: str
+
+
+class Alive(Struct, frozen=True):
+    """Whether the process works."""
+
+    alive: bool
+    heartbeat_age_seconds: float
+
+
+class Ready(Struct, frozen=True):
+    """Whether requests can be answered, and what is missing."""
+
+    ready: bool
+    missing: list[str]

@@ -1,0 +1,80 @@
+"""`min_offset`: what an answer must contain. Parsing only; stream.gateway.positions waits for it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from stream.gateway.problems import ProblemError
+
+NAME: Final = "min_offset"
+MOST: Final = 16
+"""Places in one value."""
+
+_PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9}):([0-9]{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an answer must contain.
+
+    Attributes:
+        sources: Behaviour (index of the source topic) -> offset in the user's partition.
+        items: Offset in the items topic; -1: any.
+    """
+
+    sources: Mapping[int, int] = field(default_factory=dict)
+    items: int = -1
+
+
+NOTHING: Final = Wanted()
+
+
+def written(topic: str, partition: int, offset: int) -> str:
+    """Return the value that asks for a record."""
+    return f"{topic}/{partition}:{offset}"
+
+
+def parse(text: str | None, topics: Sequence[str], items_topic: str, partition: int | None) -> Wanted:
+    """Return what is asked for.
+
+    Args:
+        text: topic/partition:offset, or several with commas; None: nothing.
+        topics: The source topics, in the order of the behaviours.
+        items_topic: The items topic.
+        partition: The user's partition; None: the answer is about no user, so only items can be asked for.
+
+    Raises:
+        ProblemError: It is malformed, or the user has no events there.
+    """
+    if text is None:
+        return NOTHING
+    sources: dict[int, int] = {}
+    items = -1
+    places = text.split(",")
+    if len(places) > MOST:
+        raise _invalid(f"found {len(places)} places, expected at most {MOST}")
+    for place in places:
+        found = _PLACE.fullmatch(place)
+        if found is None:
+            raise _invalid(f"found {place[:60]!r}, expected topic/partition:offset, like {topics[0]}/2:41")
+        topic, number, offset = found[1], int(found[2]), int(found[3])
+        if topic == items_topic:
+            if number != 0:
+                raise _invalid(f"found {place}, expected partition 0: {items_topic} has one partition")
+            items = max(items, offset)
+        elif partition is not None and topic in topics:
+            if number != partition:
+                raise _invalid(f"found {place}, expected partition {partition}, which has the events of this user")
+            behaviour = topics.index(topic)
+            sources[behaviour] = max(sources.get(behaviour, -1), offset)
+        else:
+            known = [*topics, items_topic] if partition is not None else [items_topic]
+            raise _invalid(f"found topic {topic[:60]!r}, expected {' or '.join(known)}")
+    return Wanted(sources, items)
+
+
+def _invalid(detail: str) -> ProblemError:
+    return ProblemError("invalid", detail, field=NAME)

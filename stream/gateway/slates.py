@@ -1,0 +1,168 @@
+"""New slates of single users, as they appear in the recommendations topic, for server-sent events.
+
+While nobody listens, nothing is fetched. Each listener holds only the newest slate that it has not sent yet: a slate
+replaces the ones before it, so a slow client misses older ones and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from stream.gateway.problems import ProblemError
+from stream.kafka.clients import METADATA_MS, consumer_arguments, consumer_tasks
+from stream.settings import Settings
+
+FETCH_WAIT_MS: Final = 50
+POLL_MS: Final = 500
+MOST: Final = 256
+"""Listeners at the same time."""
+
+
+class _Seq(msgspec.Struct):
+    seq: int
+
+
+_SEQ: Final = msgspec.json.Decoder(_Seq)
+
+
+class Listener:
+    """One client that wants a user's slates."""
+
+    def __init__(self) -> None:
+        self._newest: bytes | None = None
+        self._seq = -1
+        self._event = asyncio.Event()
+
+    def put(self, value: bytes) -> None:
+        """Offer a slate. One of a lower seq than the last is an old one, sent again after a crash."""
+        try:
+            seq = _SEQ.decode(value).seq
+        except msgspec.MsgspecError:  # no worker wrote it
+            return
+        if seq >= self._seq:
+            self._seq, self._newest = seq, value
+            self._event.set()
+
+    def wake(self) -> None:
+        """Have `next` return at once, though there is no slate."""
+        self._event.set()
+
+    async def next(self, seconds: float) -> bytes | None:
+        """Return the newest slate that was not returned yet; None if there is none within some seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return None
+        self._event.clear()
+        value, self._newest = self._newest, None
+        return value
+
+
+class Slates:
+    """Follows the recommendations topic for its listeners.
+
+    Args:
+        settings: The settings.
+        partitions: The partitions whose users are served.
+    """
+
+    def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._places = [TopicPartition(settings.recommendations_topic, partition) for partition in partitions]
+        self._listeners: dict[bytes, set[Listener]] = {}
+        self._wanted = asyncio.Event()
+        self._at_end = asyncio.Event()
+        self._consumer: Any = None
+        self.count = 0
+        """Number of listeners."""
+
+    async def start(self) -> None:
+        """Connect, and follow the topic in `task`."""
+        self._consumer = AIOKafkaConsumer(
+            **consumer_arguments(self._settings),
+            client_id=f"{self._settings.app_id}-slates",
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            metadata_max_age_ms=METADATA_MS,
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+        )
+        await self._consumer.start()
+        self.task = asyncio.create_task(self._follow(), name="slates")
+
+    def tasks(self) -> Iterator[tuple[str, asyncio.Future[Any] | None]]:
+        """Yield the tasks that must not end on their own."""
+        yield "slates", self.task
+        yield from consumer_tasks("the slates' consumer", self._consumer)
+
+    async def stop(self) -> None:
+        """End the task and the consumer. May be called twice."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.stop()
+
+    async def listen(self, user: bytes) -> Listener:
+        """Return a listener that gets every slate from now on. Raises ProblemError if there are too many."""
+        if self.count >= MOST:
+            raise ProblemError("overloaded", f"{MOST} clients follow slates already", headers={"Retry-After": "30"})
+        found = Listener()
+        self._listeners.setdefault(user, set()).add(found)
+        self.count += 1
+        self._wanted.set()
+        try:
+            await self._at_end.wait()
+        except asyncio.CancelledError:
+            self.leave(user, found)
+            raise
+        return found
+
+    def leave(self, user: bytes, listener: Listener) -> None:
+        """Forget a listener."""
+        listeners = self._listeners.get(user, set())
+        if listener in listeners:
+            listeners.discard(listener)
+            self.count -= 1
+            if not listeners:
+                del self._listeners[user]
+
+    def wake(self) -> None:
+        """Have every listener look whether it must end."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.wake()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._consumer.assign(self._places)
+            await self._consumer.seek_to_end(*self._places)
+            self._at_end.set()
+            while self.count:
+                await self._take()
+            self._at_end.clear()
+            self._wanted.clear()
+            self._consumer.unsubscribe()  # nothing is fetched until somebody listens again
+
+    async def _take(self) -> None:
+        try:
+            batches = await self._consumer.getmany(timeout_ms=POLL_MS)
+        except OffsetOutOfRangeError:  # the topic was cleaned: only what comes now counts
+            await self._consumer.seek_to_end(*self._places)
+            return
+        for records in batches.values():
+            for record in records:
+                if record.value is not None:
+                    for listener in self._listeners.get(record.key, ()):
+                        listener.put(record.value)

@@ -1,0 +1,59 @@
+"""Opens a RocksDB folder that is a cache of a topic, and tells damage from a full disk or a lock."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import rocksdict
+
+SST_END: Final = 0x88E241B785F4CFF7.to_bytes(8, "little")  # the magic number of RocksDB's block-based tables
+
+
+class DamageError(Exception):
+    """A folder has lost data. freshet found this, not RocksDB."""
+
+
+def open_whole(path: Path, options: Any) -> Any:
+    """Open a folder. Raises DamageError if it has a finished file that RocksDB does not know.
+
+    RocksDB opens a MANIFEST that was cut off at the end of an entry without an error. Records that were flushed after
+    that entry would be missing, although the log after them is there. A kill just after a file is finished and before
+    it is entered also leaves an unknown file. Then the only cost is that the folder is read back.
+    """
+    lying = {file.name for file in path.glob("*.sst") if _finished(file)}
+    options.set_disable_auto_compactions(True)  # it would delete files before they are compared
+    database = rocksdict.Rdict(str(path), options=options)
+    database.set_read_options(rocksdict.ReadOptions())
+    unknown = sorted(lying - {file["name"].lstrip("/") for file in database.live_files()})
+    if unknown:
+        with suppress(Exception):  # closing writes what is still in memory, which may fail because of damage
+            database.close()
+        raise DamageError(f"RocksDB does not know {', '.join(unknown)} of {path}")
+    database.set_options({"disable_auto_compactions": "false"})
+    return database
+
+
+def is_damage(error: Exception) -> bool:
+    """Return whether the error means damage.
+
+    RocksDB's binding has only one type of exception, so only the text distinguishes damage from a full disk or a lock.
+    """
+    said = str(error)
+    return (
+        isinstance(error, DamageError)
+        or said.startswith("Corruption")
+        or "No such file" in said
+        or "does not exist" in said
+    )
+
+
+def _finished(file: Path) -> bool:
+    """Return whether the file is complete. A kill during a flush or a compaction leaves files without the end mark."""
+    try:
+        with file.open("rb") as content:
+            content.seek(max(0, file.stat().st_size - len(SST_END)))
+            return content.read() == SST_END
+    except OSError:  # RocksDB will report what is wrong with it
+        return False

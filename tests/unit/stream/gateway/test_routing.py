@@ -1,0 +1,164 @@
+"""Routes, parameters and bodies: what is accepted, and how a refusal names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from stream.gateway import openapi
+from stream.gateway.messages import NoQuery, SessionQuery, SlateQuery
+from stream.gateway.problems import KINDS, ProblemError, encode, problem
+from stream.gateway.routing import Answer, Body, Call, Parameters, Route, Router
+
+
+async def handler(call: Call) -> Answer:
+    return Answer()
+
+
+def route(method: str, path: str) -> Route:
+    return Route(method, path, handler, "", "Something.", {200: ("text/plain", "it")})
+
+
+ROUTER = Router(
+    (
+        route("GET", "/v1/users/{user}"),
+        route("GET", "/v1/users/{user}/recommendations"),
+        route("POST", "/v1/users/{user}/recommendations"),
+        route("GET", "/docs"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "user"),
+    [
+        (b"/v1/users/ann", "ann"),
+        (b"/v1/users/a%2Fb", "a/b"),
+        (b"/v1/users/caf%C3%A9", "café"),
+        (b"/v1/users/a+b", "a+b"),
+        (b"/v1/users/%2e%2e", ".."),
+    ],
+)
+def test_a_user_is_read_out_of_the_path_as_it_is(path: bytes, user: str) -> None:
+    found, parameters = ROUTER.find("GET", path)
+    assert (found.route.path, parameters) == ("/v1/users/{user}", {"user": user})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", b"/", 404),
+        ("GET", b"/v1/users", 404),
+        ("GET", b"/v1/users/", 404),
+        ("GET", b"/v1/users/ann/", 404),
+        ("GET", b"/v1//users/ann", 404),
+        ("GET", b"/v1/users/../docs", 404),
+        ("GET", b"/v1/users/%FF", 400),
+        ("GET", b"/v1/users/%zz", 400),
+        ("PUT", b"/v1/users/ann/recommendations", 405),
+    ],
+)
+def test_other_paths_are_problems(method: str, path: bytes, status: int) -> None:
+    with pytest.raises(ProblemError) as raised:
+        ROUTER.find(method, path)
+    assert raised.value.problem.status == status
+    if status == 405:
+        assert raised.value.headers["Allow"] == "GET, POST, HEAD, OPTIONS"
+    if status == 400:
+        assert raised.value.problem.field == "user"
+
+
+def test_head_is_get() -> None:
+    assert ROUTER.find("HEAD", b"/docs")[0].route.method == "GET"
+
+
+SLATE = Parameters(SlateQuery)
+
+
+def test_parameters() -> None:
+    assert SLATE.read(b"") == SlateQuery()
+    found = SLATE.read(b"n=5&exclude=a&exclude=b%26c&scene=a+b&min_offset=clicks/0:1")
+    assert found == SlateQuery(5, "a b", ("a", "b&c"), "clicks/0:1")
+    assert SLATE.read(b"scene=null") == SlateQuery(scene="null")  # a text, and not nothing
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "said"),
+    [
+        (b"n=0", "n", "found 0 .a whole number., expected a whole number >= 1"),
+        (b"n=101", "n", "<= 100"),
+        (b"n=1.0", "n", "expected a whole number"),
+        (b"n=1_0", "n", "expected a whole number"),
+        (b"n=", "n", "expected a whole number"),
+        (b"n=1&n=1", "n", "more than once"),
+        (b"m=1", "m", "there is no parameter 'm'; expected exclude, min_offset, n, scene"),
+        (b"exclude=", "exclude[0]", "length >= 1"),
+        (b"&".join([b"exclude=a"] * 101), "exclude", "length <= 100"),
+        (b"scene=" + b"a" * 257, "scene", "length <= 256"),
+        (b"scene=%ff", "scene", "UTF-8"),
+        (b"scene=%", "scene", "two hex digits"),
+    ],
+)
+def test_a_bad_parameter_is_named(query: bytes, field: str, said: str) -> None:
+    with pytest.raises(ProblemError, match=said) as raised:
+        SLATE.read(query)
+    assert (raised.value.problem.status, raised.value.problem.field) == (400, field)
+
+
+def test_no_parameters() -> None:
+    with pytest.raises(ProblemError, match="expected none"):
+        Parameters(NoQuery).read(b"n=1")
+
+
+SESSION = Body(SessionQuery)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        (b"", None, "the value is empty"),
+        (b"\xff", None, "not UTF-8 at byte 0"),
+        (b"[" * 40 + b"]" * 40, None, "more than 32 nested"),
+        (b"{", None, "the body"),
+        (b"[]", None, "expected an object"),
+        (b"{}", "events", "it is missing"),
+        (b'{"events":[],"m":1}', "m", "there is no field 'm'"),
+        (b'{"events":[],"n":"1"}', "n", 'found "1" .a text., expected a whole number'),
+        (b'{"events":[],"n":1.5}', "n", "found 1.5"),
+        (b'{"events":[],"n":1e400}', "n", "out of range"),
+        (b'{"events":[{"type":"click","item":"a"}]}', "events[0].time", "it is missing"),
+        (b'{"events":[{"type":"sing","item":"a","time":1}]}', "events[0].type", "sing"),
+        (b'{"events":[{"type":"click","item":"","time":1}]}', "events[0].item", "length >= 1"),
+    ],
+)
+def test_a_bad_body_is_named(body: bytes, field: str | None, said: str) -> None:
+    with pytest.raises(ProblemError, match=said) as raised:
+        SESSION.read(body)
+    found = raised.value.problem
+    assert found.status == 400
+    assert (found.field or None) == field
+
+
+def test_a_whole_float_is_an_integer_as_in_json_schema() -> None:
+    assert SESSION.read(b'{"events":[],"n":3.0}').n == 3  # type: ignore[attr-defined]
+
+
+def test_problems_are_rfc_9457() -> None:
+    found: dict[str, Any] = msgspec.json.decode(encode(problem("invalid", "found 0, expected 1", field="n")))
+    assert found == {
+        "type": "urn:freshet:problem:invalid", "title": "A field of the request is not acceptable", "status": 400,
+        "detail": "found 0, expected 1", "field": "n",
+    }  # fmt: skip
+    assert all(400 <= status < 600 for status, _ in KINDS.values())
+
+
+def test_the_document_describes_every_route() -> None:
+    found = openapi.document(ROUTER.routes, "1.2.3", tokens=True)
+    assert set(found["paths"]) == {one.path for one in ROUTER.routes}
+    parameters = found["paths"]["/v1/users/{user}"]["get"]["parameters"]
+    assert parameters[0]["name"] == "user"
+    assert parameters[0]["schema"]["maxLength"] == 256
+    assert {"ClickEvent", "RatingEvent", "CommentEvent", "Event", "Problem"} <= set(found["components"]["schemas"])
+    msgspec.json.encode(found)
