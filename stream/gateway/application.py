@@ -170,8 +170,8 @@ class Application:
 
 
 def _too_large(most: int) -> ProblemError:
-    said = f"expected a body of at most {most} bytes (serve_body)" if most else "expected no body"
-    return ProblemError("too-large", said)
+    expectation = f"expected a body of at most {most} bytes (serve_body)" if most else "expected no body"
+    return ProblemError("too-large", expectation)
 
 
 class _Request:
@@ -201,8 +201,8 @@ class _Request:
         """Return the only header of a name; None if there is none. Raises ProblemError if there are several."""
         found = self.all(name)
         if len(found) > 1:
-            said = name.decode()
-            raise ProblemError("bad-request", f"found {len(found)} headers {said}, expected one", field=said)
+            header = name.decode()
+            raise ProblemError("bad-request", f"found {len(found)} headers {header}, expected one", field=header)
         return found[0] if found else None
 
     def media(self) -> str:

@@ -73,8 +73,8 @@ def read_tokens(file: Path) -> tuple[Token, ...]:
 def _token(words: list[str], where: str) -> Token:
     if len(words) != 3:
         raise SettingsError(f"{where}: found {len(words)} words, expected a name, scopes and a token")
-    name, said, token = words
-    scopes = frozenset(said.split(","))
+    name, scope_names, token = words
+    scopes = frozenset(scope_names.split(","))
     if wrong := sorted(scopes - set(SCOPES)):
         raise SettingsError(f"{where}: found the scope {wrong[0][:20]!r}, expected some of {', '.join(SCOPES)}")
     if len(token) < LEAST or not all(32 < ord(char) < 127 for char in token):

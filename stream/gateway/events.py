@@ -60,16 +60,16 @@ def split(body: bytes, lines: bool) -> tuple[list[bytes], bool]:
         single = False
     else:
         try:
-            said = text_of(body)
+            text = text_of(body)
         except RecordError as error:
             raise ProblemError("bad-request", f"the body: {error}") from None
-        single = not said.lstrip().startswith("[")
+        single = not text.lstrip().startswith("[")
         if single:
             return [body], True
         try:
-            events = [bytes(one) for one in _LIST.decode(said)]
+            events = [bytes(one) for one in _LIST.decode(text)]
         except msgspec.DecodeError as error:
-            raise ProblemError("bad-request", f"the body: {malformed(said, str(error))}") from None
+            raise ProblemError("bad-request", f"the body: {malformed(text, str(error))}") from None
     if not events:
         raise ProblemError("invalid", "found no event, expected at least one")
     if len(events) > MOST_EVENTS:
@@ -101,13 +101,13 @@ class Acceptance:
         Raises:
             RecordError: The worker would make it a dead letter.
         """
-        said = text_of(body)
+        text = text_of(body)
         try:
-            fields = _FIELDS.decode(said)
+            fields = _FIELDS.decode(text)
         except msgspec.ValidationError:
             raise RecordError("validate", "wrong_type", "", "expected a JSON object") from None
         except msgspec.DecodeError as error:
-            raise RecordError("decode", "malformed_json", "", malformed(said, str(error))) from None
+            raise RecordError("decode", "malformed_json", "", malformed(text, str(error))) from None
         behaviour = _behaviour(fields.pop(TYPE, None))
         value = msgspec.json.encode(fields)
         user = _plain(fields.get("user"))
@@ -121,10 +121,10 @@ def _behaviour(raw: msgspec.Raw | None) -> int:
     names = ", ".join(BEHAVIOURS)
     if raw is None:
         raise RecordError("validate", "missing_field", TYPE, f"`{TYPE}` is missing; expected one of {names}")
-    said = _plain(raw)
-    if said not in BEHAVIOURS:
-        raise RecordError("validate", "out_of_range", TYPE, f"found {found(said)}, expected one of {names}")
-    return BEHAVIOURS.index(said)
+    behaviour_name = _plain(raw)
+    if behaviour_name not in BEHAVIOURS:
+        raise RecordError("validate", "out_of_range", TYPE, f"found {found(behaviour_name)}, expected one of {names}")
+    return BEHAVIOURS.index(behaviour_name)
 
 
 def _plain(raw: msgspec.Raw | None) -> Any:

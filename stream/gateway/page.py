@@ -41,31 +41,31 @@ def page(document: Mapping[str, Any]) -> bytes:
 
 
 def _operation(method: str, path: str, one: Mapping[str, Any]) -> str:
-    said = f'<h2 id="{escape(one["operationId"])}"><b>{method.upper()}</b> <code>{escape(path)}</code></h2>'
-    said += f"<p>{escape(one['summary'])}</p>"
+    html = f'<h2 id="{escape(one["operationId"])}"><b>{method.upper()}</b> <code>{escape(path)}</code></h2>'
+    html += f"<p>{escape(one['summary'])}</p>"
     if description := one.get("description"):
-        said += f'<p class="soft">{escape(description)}</p>'
+        html += f'<p class="soft">{escape(description)}</p>'
     if one["parameters"]:
         rows = ((each["name"], _kind(each["schema"]), each.get("description", "")) for each in one["parameters"])
-        said += f"<h3>Parameters</h3>{_table(rows)}"
+        html += f"<h3>Parameters</h3>{_table(rows)}"
     if body := one.get("requestBody"):
         rows = ((media, _kind(each["schema"]), "") for media, each in body["content"].items())
-        said += f"<h3>Body</h3>{_table(rows)}"
+        html += f"<h3>Body</h3>{_table(rows)}"
     answers = (
         (status, _kind(next(iter(each["content"].values()))["schema"]), each["description"])
         for status, each in one["responses"].items()
     )
-    return said + f"<h3>Answers</h3>{_table(answers)}"
+    return html + f"<h3>Answers</h3>{_table(answers)}"
 
 
 def _schema(name: str, one: Mapping[str, Any]) -> str:
-    said = f'<h3 id="schema-{escape(name)}">{escape(name)}</h3>'
+    html = f'<h3 id="schema-{escape(name)}">{escape(name)}</h3>'
     if description := one.get("description"):
-        said += f'<p class="soft">{escape(description)}</p>'
+        html += f'<p class="soft">{escape(description)}</p>'
     if "properties" not in one:
-        return said + f"<p>{_kind(one)}</p>"
+        return html + f"<p>{_kind(one)}</p>"
     required = one.get("required", ())
-    return said + _table(
+    return html + _table(
         (field, _kind(each) + ("" if field in required else " (optional)"), _description(each))
         for field, each in one["properties"].items()
     )

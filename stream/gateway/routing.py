@@ -124,7 +124,7 @@ class Parameters:
         """Return the parameters. Raises ProblemError."""
         if not query:
             return self._empty
-        said: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for pair in query.split(b"&"):
             if not pair:
                 continue
@@ -141,15 +141,15 @@ class Parameters:
                     raise ProblemError("invalid", f"found {value[:60]!r}, expected a whole number", field=name)
                 value = int(value)
             if name in self._lists:
-                said.setdefault(name, []).append(value)
-            elif name in said:
+                values.setdefault(name, []).append(value)
+            elif name in values:
                 raise ProblemError("invalid", "found it more than once, expected it once", field=name)
             else:
-                said[name] = value
+                values[name] = value
         try:
-            return msgspec.convert(said, self._kind)
+            return msgspec.convert(values, self._kind)
         except msgspec.ValidationError as error:
-            raise refused(error, said) from None
+            raise refused(error, values) from None
 
 
 class Body:
@@ -162,25 +162,25 @@ class Body:
     def read(self, raw: bytes) -> Struct:
         """Return the body. Raises ProblemError."""
         try:
-            said = text_of(raw)
+            document = text_of(raw)
         except RecordError as error:
             raise ProblemError("bad-request", f"the body: {error}") from None
         try:
-            return self._decoder.decode(said)
+            return self._decoder.decode(document)
         except msgspec.ValidationError as error:
-            plain = _plain(said)
+            plain = _plain(document)
             try:
                 return msgspec.convert(plain, self._kind)
             except msgspec.ValidationError as second:
                 raise refused(error if plain is UNSET else second, plain) from None
         except msgspec.DecodeError as error:
-            raise ProblemError("bad-request", f"the body: {malformed(said, str(error))}") from None
+            raise ProblemError("bad-request", f"the body: {malformed(document, str(error))}") from None
 
 
-def _plain(said: str) -> Any:
+def _plain(document: str) -> Any:
     """Return a JSON text as Python has it; UNSET if it holds a number that no type can hold."""
     try:
-        return whole(msgspec.json.decode(said))
+        return whole(msgspec.json.decode(document))
     except msgspec.MsgspecError:
         return UNSET
 
@@ -196,12 +196,12 @@ def whole(value: Any) -> Any:
     return value
 
 
-def refused(error: msgspec.ValidationError, said: Any) -> ProblemError:
+def refused(error: msgspec.ValidationError, document: Any) -> ProblemError:
     """Return the problem for what a struct refuses, with the field, what was found and what was expected."""
     message = str(error)
     place = _WHERE.search(message)
     where = place[1] if place else ""
-    told = _WHERE.sub("", message)
+    wording = _WHERE.sub("", message)
     if unknown := _UNKNOWN.search(message):
         name = f"{where}.{unknown[1]}" if where else unknown[1]
         return ProblemError("invalid", f"there is no field {unknown[1][:60]!r}", field=name[:200])
@@ -209,28 +209,28 @@ def refused(error: msgspec.ValidationError, said: Any) -> ProblemError:
         name = f"{where}.{missing[1]}" if where else missing[1]
         return ProblemError("invalid", "it is missing", field=name[:200])
     if not where:
-        return ProblemError("invalid", f"the body: {_lower(told)}")
-    value = _at(said, where)
+        return ProblemError("invalid", f"the body: {_lower(wording)}")
+    value = _at(document, where)
     shown = f"found {found(value)}, " if value is not UNSET else ""
-    return ProblemError("invalid", f"{shown}{_lower(told)}", field=where[:200])
+    return ProblemError("invalid", f"{shown}{_lower(wording)}", field=where[:200])
 
 
 def _lower(message: str) -> str:
     """Return msgspec's message in words: Expected `int | null`, got `str` -> expected a whole number."""
-    told = _GOT.sub("", message)
-    told = _TYPES.sub(
-        lambda types: " or ".join(_NAMES.get(one, one) for one in types[1].split(" | ") if one != "null"), told
+    wording = _GOT.sub("", message)
+    wording = _TYPES.sub(
+        lambda types: " or ".join(_NAMES.get(one, one) for one in types[1].split(" | ") if one != "null"), wording
     )
-    return told[:1].lower() + told[1:]
+    return wording[:1].lower() + wording[1:]
 
 
-def _at(said: Any, where: str) -> Any:
+def _at(document: Any, where: str) -> Any:
     for name, number in _STEP.findall(where):
         try:
-            said = said[int(number)] if number else said[name]
+            document = document[int(number)] if number else document[name]
         except (KeyError, IndexError, TypeError):
             return UNSET
-    return said
+    return document
 
 
 def text(raw: bytes, name: str) -> str:

@@ -40,12 +40,12 @@ def is_damage(error: Exception) -> bool:
 
     RocksDB's binding has only one type of exception, so only the text distinguishes damage from a full disk or a lock.
     """
-    said = str(error)
+    message = str(error)
     return (
         isinstance(error, DamageError)
-        or said.startswith("Corruption")
-        or "No such file" in said
-        or "does not exist" in said
+        or message.startswith("Corruption")
+        or "No such file" in message
+        or "does not exist" in message
     )
 
 
