@@ -152,14 +152,18 @@ class Reader:
 
         until(seen, 120, "slates in every partition")
 
-    def longest(self, since: float) -> float:
-        """The longest time in seconds without slates in a partition, from the last slate before `since` on."""
-        longest = 0.0
+    def gaps(self, since: float) -> dict[int, list[float]]:
+        """The seconds between two slates, by partition, from the last slate before `since` on."""
+        found = {}
         for partition, times in self._times.items():
             first = max((n for n, at in enumerate(times) if at <= since), default=0)
             kept = self._times[partition] = times[first:]
-            longest = max(longest, *(later - one for one, later in pairwise(kept)))
-        return longest
+            found[partition] = [later - one for one, later in pairwise(kept)]
+        return found
+
+    def longest(self, since: float) -> float:
+        """The longest time in seconds without slates in a partition, from the last slate before `since` on."""
+        return max(max(gaps, default=0.0) for gaps in self.gaps(since).values())
 
     def close(self) -> None:
         self._consumer.close()
@@ -200,6 +204,21 @@ def line(one: Failover) -> str:
     )
 
 
+def compare(plan: Plan, ways: Sequence[str], out: Path | None) -> None:
+    from tests.bench import memberships
+
+    trials = []
+    with world() as made:
+        for one in memberships.compare(made, plan, ways or list(memberships.WAYS)):
+            print(memberships.trial_line(one), flush=True)
+            trials.append(one)
+            if out:
+                figures = [asdict(trial) for trial in trials]
+                out.write_text(json.dumps({"machine": describe(), "memberships": figures}, indent=1) + "\n")
+    for said in memberships.summary(trials):
+        print(said)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=Plan.users)
@@ -207,12 +226,19 @@ def main() -> None:
     parser.add_argument("--session-timeout", type=float, default=Plan.session_timeout)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--standbys", nargs="+", type=int, default=Plan.standbys)
+    parser.add_argument(
+        "--memberships", nargs="*", metavar="WAY",
+        help="compare freshet's hand-over with static membership instead, in all ways or these: see tests.bench.memberships",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     plan = Plan(
         options.users, options.rounds, session_timeout=options.session_timeout, standbys=tuple(options.standbys),
         ways=tuple(options.ways),
     )  # fmt: skip
+    if options.memberships is not None:
+        compare(plan, options.memberships, options.json)
+        return
     found = []
     with world() as made:
         for one in measure(made, plan):

@@ -13,7 +13,8 @@ import pytest
 from export.publish import build, publish
 from stream.core.fencing_log import NO_CLAIM, sift
 from stream.settings import Settings
-from tests.bench import api, cost, fencing, latency, recovery, report, verify
+from tests.bench import api, cost, fencing, latency, memberships, recovery, report, verify
+from tests.bench.failover import Plan
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS, Traffic
 from tests.bench.world import World, bundles
 from tests.bundles import text_onnx, tiny_run
@@ -108,6 +109,17 @@ def test_both_fences_refuse_a_late_write(
     for partition in range(2):
         log = [one for one in read_all(settings, settings.changelog_topic) if one.partition == partition]
         assert dict(sift(log, NO_CLAIM).states) == {b"ann": b"4"}
+
+
+@pytest.mark.parametrize(
+    ("membership", "way", "assignments"),
+    [("own", "removed", 1), ("static", "killed", 1), ("static, leaves", "removed", 1)],
+)
+def test_the_memberships_are_what_they_are_called(made: World, membership: str, way: str, assignments: int) -> None:
+    plan = Plan(users=40, session_timeout=60)  # a restart is shorter
+    one = memberships.trial(made, plan, membership, way)
+    assert (one.verified, one.exits, one.rebalances) == (0, [], assignments)
+    assert 0 <= one.shortest <= one.longest < plan.session_timeout
 
 
 def test_the_log_that_verify_is_measured_on(world: Callable[..., Settings]) -> None:
