@@ -21,8 +21,8 @@ from stream.core.errors import BrokerError, LossError, TopologyError
 from stream.core.fencing_log import LogRecord, log_forged
 from stream.gateway.positions import Positions
 from stream.gateway.replica_store import Reached, ReplicaStore
-from stream.kafka.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks, undecided
-from stream.kafka.leader_epochs import Epochs
+from stream.kafka.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks, partition_state, undecided
+from stream.kafka.leader_epochs import watch_epochs
 from stream.process.progress import Work
 from stream.settings import Settings
 
@@ -171,8 +171,7 @@ class Replica:
             isolation_level="read_committed",
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
-        self._epochs = Epochs(self._consumer._client, frozenset([self._topic]), self._on_cut)
-        self._epochs.watch()
+        self._epochs = watch_epochs(self._consumer, [self._topic], self._on_cut)
         await self._consumer.start()
         places = list(self._places.values())
         self._consumer.assign(places)
@@ -200,13 +199,12 @@ class Replica:
         """
         kept = dict.fromkeys(reached, True)
         wanted = {self._places[one]: at.epoch for one, at in reached.items() if at.offset >= 0 and at.epoch >= 0}
-        cluster = self._consumer._client.cluster
         deadline = time.monotonic() + ENDS
         while wanted:
             by_node: dict[int, dict[TopicPartition, int]] = {}
             for place, epoch in wanted.items():
-                leader = cluster.leader_for_partition(place)
-                if leader is not None and leader >= 0:
+                leader = self._epochs.leader(place)
+                if leader is not None:
                     by_node.setdefault(leader, {})[place] = epoch
             for node, epochs in by_node.items():
                 for place, end in (await self._epochs.ends(node, epochs)).items():
@@ -216,7 +214,7 @@ class Replica:
             if wanted:
                 if time.monotonic() > deadline:
                     raise BrokerError(f"{self._topic}: no leader has answered for {len(wanted)} partitions")
-                await self._consumer._client.force_metadata_update()
+                await self._epochs.refresh()
                 await asyncio.sleep(PAUSE)
         return kept
 
@@ -275,9 +273,7 @@ class Replica:
 
     def _state(self, partition: int) -> Any:
         """Return the consumer's state of a partition; None while there is none."""
-        subscription = self._consumer and self._consumer._subscription.subscription
-        assignment = subscription and subscription.assignment
-        return assignment.state_value(self._places[partition]) if assignment else None
+        return partition_state(self._consumer, self._places[partition]) if self._consumer else None
 
     def _check_claim(self, partition: int) -> None:
         """Raise TopologyError if the states were folded under other settings, so that users are elsewhere."""

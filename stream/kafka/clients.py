@@ -86,6 +86,12 @@ def unread(consumer: Any, topics: Iterable[str], held: Collection[tuple[str, int
     return count
 
 
+def partition_state(consumer: Any, tp: TopicPartition) -> Any:
+    """Return what an AIOKafkaConsumer knows of an assigned partition (position, highwater, lso); None before that."""
+    assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+    return assignment.state_value(tp) if assignment else None
+
+
 def positions(consumer: Any, topics: Iterable[str]) -> dict[TopicPartition, int]:
     """Return how far each assigned partition of `topics` is read, including records that the fetcher skips.
 

@@ -111,6 +111,15 @@ class Epochs:
         number = bisect_left(began, (offset, -1)) - 1
         return began[number][1] if number >= 0 else -1
 
+    def leader(self, tp: TopicPartition) -> int | None:
+        """Return the node that leads a partition, as the newest metadata say; None if none is known."""
+        node = self._client.cluster.leader_for_partition(tp)
+        return node if node is not None and node >= 0 else None
+
+    async def refresh(self) -> None:
+        """Ask for new metadata."""
+        await self._client.force_metadata_update()
+
     async def ends(self, node: int, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | KafkaError]:
         """Return the offset where the log of each partition ends the given epoch.
 
@@ -207,9 +216,11 @@ class Epochs:
 
 def watch_epochs(
     consumer: Any, topics: Iterable[str], cut: Callable[[TopicPartition, int, int], Awaitable[None]]
-) -> None:
+) -> Epochs:
     """Check every fetch of an AIOKafkaConsumer that keeps no offsets; `cut` is the same as in Epochs."""
-    Epochs(consumer._client, frozenset(topics), cut).watch()
+    epochs = Epochs(consumer._client, frozenset(topics), cut)
+    epochs.watch()
+    return epochs
 
 
 def _batches(data: bytes) -> Iterator[tuple[int, int]]:

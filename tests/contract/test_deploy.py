@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stream.gateway.metrics import GatewayMetrics
 from stream.observability.health import Health
 from stream.observability.metrics import BatchFigures, Metrics
 from stream.settings import Settings
@@ -131,8 +132,15 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
+    gateway = GatewayMetrics(["/v1/popular"])
+    gateway.answered("/v1/popular", 200, 0.1)
+    gateway.sent(1, ["missing_field"])
+    gateway.replica({0: 0}, {0: 0.0})
+    gateway.bundle_info.labels("b", "m")
+    gateway.build_info.labels("1")
+    gateway.catalogue_items.labels("live")
     found = {}
-    for family in metrics.registry.collect():
+    for family in (*metrics.registry.collect(), *gateway.registry.collect()):
         if family.name.startswith("freshet_"):
             name = family.name + ("_total" if family.type == "counter" else "")
             found[name] = (family.type, tuple(label for label in family.samples[0].labels if label != "le"))
