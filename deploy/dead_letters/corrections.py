@@ -15,8 +15,8 @@ import jsonschema_rs
 
 from deploy.clients.envelopes import event_at, find, replaced
 from deploy.clients.schema import parse, schema
+from deploy.clients.type_names import type_name
 from deploy.dead_letters.reader import DeadLetter, Source
-from scripts.reference import type_name
 from stream.core.envelopes import looks_like
 from stream.core.errors import DataError, RecordError
 from stream.core.keys import FORMS
