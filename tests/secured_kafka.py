@@ -31,6 +31,7 @@ from kafka.admin import (
 from deploy.clients.arguments import client_arguments
 from deploy.embedded_kafka import EmbeddedKafka, free_port
 from stream.settings import Settings, load
+from tests.worker_process import until
 
 CERTIFICATES: Final = ("good", "expired", "stranger", "unknown")
 """of the listeners: right; out of date; for another host; of an authority that nobody trusts"""
@@ -106,10 +107,20 @@ class SecuredKafka(EmbeddedKafka):
     def allow(self, user: str, *rights: Right) -> None:
         with self._admin() as client:
             client.create_acls([_acl(user, right) for right in rights])
+            self._until(client, user, rights, present=True)
 
     def revoke(self, user: str, *rights: Right) -> None:
         with self._admin() as client:
             client.delete_acls([_filter(user, right) for right in rights])
+            self._until(client, user, rights, present=False)
+
+    @staticmethod
+    def _until(client: KafkaAdminClient, user: str, rights: tuple[Right, ...], present: bool) -> None:
+        """Wait until the broker follows: the controller answers first, the broker's authorizer reads its log later."""
+        def followed() -> bool:
+            return all(bool(client.describe_acls(_filter(user, right))[0]) == present for right in rights)
+
+        until(followed, 30, f"the broker {'allows' if present else 'denies'} {user} {rights}")
 
     def _admin(self) -> AbstractContextManager[KafkaAdminClient]:
         return closing(KafkaAdminClient(**client_arguments(self.settings())))
