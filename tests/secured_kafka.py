@@ -117,6 +117,7 @@ class SecuredKafka(EmbeddedKafka):
     @staticmethod
     def _until(client: KafkaAdminClient, user: str, rights: tuple[Right, ...], present: bool) -> None:
         """Wait until the broker follows: the controller answers first, the broker's authorizer reads its log later."""
+
         def followed() -> bool:
             return all(bool(client.describe_acls(_filter(user, right))[0]) == present for right in rights)
 
