@@ -41,6 +41,8 @@ from stream.core.errors import DataError  # noqa: E402
 from stream.core.features import InputSpec  # noqa: E402
 from stream.core.messages import CLICK, RATING, Item  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = 8
 
 
@@ -77,11 +79,6 @@ def clicks(*sequences: str) -> DataSet:
     ]
     names = sorted({event.item for event in events})
     return dataset("letters", events, [Item(name, "") for name in names], (0.5, 5.0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

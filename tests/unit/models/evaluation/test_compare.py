@@ -23,16 +23,13 @@ from models.interfaces import EvalTask, Model, ProgressCallback, Scorer, Trainin
 from models.network.text import TEXT_DIM
 from stream.core.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DATA = generate(users=40, items=50, events=14)
 
 
 def no_text(texts: Sequence[str]) -> Floats:
     return np.zeros((len(texts), TEXT_DIM), np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from stream.core.errors import DataError
 from stream.core.features import InputSpec
 from stream.core.messages import CLICK, RATING
 from tests.bundles import tiny_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WIDTH = 12
 STARTS = 6
@@ -59,15 +61,6 @@ def training_of(data: DataSet, actions: tuple[str, ...]) -> TrainingData:
     rows = histories(data.events, None, [item.item for item in data.items], spec, fake_vectors)
     use, watched = hold_validation(rows, 2)
     return TrainingData(data.items, spec, np.zeros((len(data.items) + 1, WIDTH), np.float32), rows, use, watched)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over several threads may differ in their last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -27,16 +27,10 @@ from stream.core.errors import DataError
 from stream.core.features import InputSpec
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = ROOT.parent / "shared" / "data" / "amazon-2023-sample"
 QUICK = TuneSettings(frozen=5, epochs=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small() -> DataSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,9 @@ from models.training.train import CutOff, Trained, TrainSettings, train
 from stream.core.errors import DataError
 from stream.core.messages import Item
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK = TrainSettings(epochs=2, preset="dense")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over several threads may differ in their last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
