@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream.catalogue.catalogue import Catalogue, Snapshot
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, LossError, RecordError, TopologyError
-from stream.kafka.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks, undecided
+from stream.kafka.clients import absent, consumer_tasks, groupless_consumer, undecided
 from stream.kafka.leader_epochs import watch_epochs
 from stream.kafka.truncation import items_cut
 from stream.process.progress import Work
@@ -75,15 +75,7 @@ class ItemsFollower:
             LossError: Records are deleted, or the log is truncated, while it is read.
         """
         try:
-            self._consumer = AIOKafkaConsumer(
-                **consumer_arguments(self._settings),
-                client_id=f"{self._settings.app_id}-items",
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                metadata_max_age_ms=METADATA_MS,
-                isolation_level="read_committed",
-            )
+            self._consumer = groupless_consumer(self._settings, "items")
             watch_epochs(self._consumer, [self._place.topic], self._on_cut)
             await self._consumer.start()
             self._consumer.assign([self._place])

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from stream.core.denials import refusal
@@ -21,7 +21,7 @@ from stream.core.errors import BrokerError, LossError, TopologyError
 from stream.core.fencing_log import LogRecord, log_forged
 from stream.gateway.positions import Positions
 from stream.gateway.replica_store import Reached, ReplicaStore
-from stream.kafka.clients import METADATA_MS, absent, consumer_arguments, consumer_tasks, partition_state, undecided
+from stream.kafka.clients import absent, consumer_tasks, groupless_consumer, partition_state, undecided
 from stream.kafka.leader_epochs import watch_epochs
 from stream.process.progress import Work
 from stream.settings import Settings
@@ -161,16 +161,7 @@ class Replica:
 
     async def _open(self) -> None:
         reached = {partition: self._store.open(partition) for partition in self.partitions}
-        self._consumer = AIOKafkaConsumer(
-            **consumer_arguments(self._settings),
-            client_id=f"{self._settings.app_id}-replica",
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            metadata_max_age_ms=METADATA_MS,
-            isolation_level="read_committed",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-        )
+        self._consumer = groupless_consumer(self._settings, "replica", fetch_max_wait_ms=FETCH_WAIT_MS)
         self._epochs = watch_epochs(self._consumer, [self._topic], self._on_cut)
         await self._consumer.start()
         places = list(self._places.values())

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from stream.gateway.problems import ProblemError
-from stream.kafka.clients import METADATA_MS, consumer_arguments, consumer_tasks
+from stream.kafka.clients import consumer_tasks, groupless_consumer
 from stream.settings import Settings
 
 FETCH_WAIT_MS: Final = 50
@@ -86,15 +86,8 @@ class Slates:
 
     async def start(self) -> None:
         """Connect, and follow the topic in `task`."""
-        self._consumer = AIOKafkaConsumer(
-            **consumer_arguments(self._settings),
-            client_id=f"{self._settings.app_id}-slates",
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="latest",
-            metadata_max_age_ms=METADATA_MS,
-            isolation_level="read_committed",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+        self._consumer = groupless_consumer(
+            self._settings, "slates", auto_offset_reset="latest", fetch_max_wait_ms=FETCH_WAIT_MS
         )
         await self._consumer.start()
         self.task = asyncio.create_task(self._follow(), name="slates")

@@ -10,7 +10,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from stream.core.errors import LossError
 from stream.core.fencing_log import CLAIM_KEY, NO_CLAIM, Claim, LogRecord, sift
-from stream.kafka.clients import consumer_arguments, undecided
+from stream.kafka.clients import groupless_consumer, undecided
 from stream.settings import Settings
 
 POLL_MS = 500
@@ -19,10 +19,7 @@ POLL_MS = 500
 @asynccontextmanager
 async def _reading(settings: Settings, tp: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
     """Create a separate client for each use. The log is read only after a takeover in a race or of a new partition."""
-    consumer = AIOKafkaConsumer(
-        **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none",
-        isolation_level="read_committed",
-    )  # fmt: skip
+    consumer = groupless_consumer(settings, "changelog")
     await consumer.start()
     try:
         consumer.assign([tp])

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream.kafka.broker_clock import steady
 from stream.kafka.credentials import security_arguments
@@ -29,6 +29,24 @@ def consumer_arguments(settings: Settings) -> dict[str, Any]:
         "request_timeout_ms": int(settings.request_timeout * 1000),
         **security_arguments(settings),
     }
+
+
+def groupless_consumer(settings: Settings, name: str, **more: Any) -> AIOKafkaConsumer:
+    """Create a consumer that is given its partitions, belongs to no group and commits nothing. It is not started.
+
+    Args:
+        settings: The brokers' addresses, timeouts and security.
+        name: What it reads; its client id ends with it.
+        more: Arguments of aiokafka that differ: by default it reads committed records only, and an offset that the log
+            does not have raises OffsetOutOfRangeError.
+    """
+    defaults = {
+        "client_id": f"{settings.app_id}-{name}",
+        "auto_offset_reset": "none",
+        "metadata_max_age_ms": METADATA_MS,
+        "isolation_level": "read_committed",
+    }
+    return AIOKafkaConsumer(**consumer_arguments(settings), group_id=None, enable_auto_commit=False, **defaults | more)
 
 
 def consumer_tasks(name: str, consumer: Any) -> Iterator[tuple[str, Task | None]]:

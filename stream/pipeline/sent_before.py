@@ -15,11 +15,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from faust.types import TP
 
 from stream.kafka.batch import Record
-from stream.kafka.clients import consumer_arguments
+from stream.kafka.clients import groupless_consumer
 from stream.kafka.producer import Outgoing
 from stream.pipeline.misplaced import FORWARDED
 from stream.settings import Settings
@@ -141,10 +141,9 @@ def since_reader(settings: Settings) -> ReadSince:
 
     async def read(tp: TP, since: int) -> AsyncGenerator[Sequence[Record], None]:
         partition = TopicPartition(tp.topic, tp.partition)
-        consumer = AIOKafkaConsumer(
-            **consumer_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
-            isolation_level="read_uncommitted",
-        )  # fmt: skip
+        consumer = groupless_consumer(
+            settings, "sent-before", auto_offset_reset="earliest", isolation_level="read_uncommitted"
+        )
         await consumer.start()
         try:
             consumer.assign([partition])

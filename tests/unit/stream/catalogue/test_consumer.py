@@ -91,7 +91,7 @@ class Log:
 
 
 def follower(monkeypatch: pytest.MonkeyPatch, log: Log) -> ItemsFollower:
-    monkeypatch.setattr(consumer, "AIOKafkaConsumer", lambda **arguments: log)
+    monkeypatch.setattr(consumer, "groupless_consumer", lambda *of, **arguments: log)
     return ItemsFollower(Settings(), Catalogue(bundle(), Tower()))
 
 

@@ -13,7 +13,7 @@ from aiokafka.consumer import fetcher
 from stream.app import InterestApp
 from stream.catalogue import consumer as items
 from stream.catalogue.catalogue import Catalogue
-from stream.kafka import changelog_reader
+from stream.kafka import changelog_reader, clients
 from stream.kafka.clients import absent, consumer_tasks, reached, unread
 from stream.kafka.losses import Losses
 from stream.settings import Settings
@@ -57,8 +57,7 @@ def test_no_client_of_a_worker_moves_on_by_itself_where_records_are_gone(
         raise MadeError
 
     monkeypatch.setattr("aiokafka.AIOKafkaConsumer", made)
-    for module in (items, changelog_reader):
-        monkeypatch.setattr(module, "AIOKafkaConsumer", made)
+    monkeypatch.setattr(clients, "AIOKafkaConsumer", made)
     with pytest.raises(MadeError):
         asyncio.run(make(Settings()))  # type: ignore[arg-type]
     assert resets == [fetcher.OffsetResetStrategy.NONE]

@@ -359,7 +359,7 @@ class Held:
 
 def test_a_reader_says_which_open_transaction_holds_it_up_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = Held()
-    monkeypatch.setattr(changelog_reader, "AIOKafkaConsumer", lambda **arguments: consumer)
+    monkeypatch.setattr(changelog_reader, "groupless_consumer", lambda *of, **arguments: consumer)
     reader = consumer.reader = ChangelogReader(Settings(), "log")
     found = asyncio.run(reader.read(0, 0, 4))
     assert [record.offset for record in found] == [0, 1, 2, 3, 4]
