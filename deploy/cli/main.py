@@ -24,7 +24,7 @@ import typer
 
 from deploy.cli.usage import Commands
 from deploy.clients.printable import printable
-from stream.core.errors import FreshetError, SettingsError
+from stream.core.errors import DataError, FreshetError, SettingsError
 from stream.observability import logs
 
 log = logging.getLogger("freshet.fatal")
@@ -170,7 +170,7 @@ def _extra_with(module: str) -> str:
 
 
 def _end(error: FreshetError, code: int) -> NoReturn:
-    """Print one line on standard error and exit: a log line for the worker, plain text for any other command."""
+    """Print the error on standard error and exit: one log line for the worker, plain text for any other command."""
     if code == INTERRUPTED:
         signals.ending()
     if logs.configured():
@@ -180,7 +180,9 @@ def _end(error: FreshetError, code: int) -> NoReturn:
             fatal.leave(code, f"{fatal.process()} stops: {fatal.one_line(fatal.meaning(error))}")
         log.critical("%s stops: %s", _process(), fatal.one_line(error))
     else:
-        print(_broken(f"freshet: {printable(str(error))}"), file=sys.stderr)
+        first, *more = map(printable, map(str, error.args)) if isinstance(error, DataError) else [printable(str(error))]
+        for line in (f"freshet: {first}", *(f"  {line}" for line in more)):
+            print(_broken(line), file=sys.stderr)
     sys.exit(code)
 
 
@@ -194,7 +196,8 @@ def _broken(line: str) -> str:
     width = shutil.get_terminal_size().columns
     if not sys.stderr.isatty() or len(line) <= width:
         return line
-    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    indent = "  " if line[0] != " " else "    "
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _end_as_bug(error: Exception) -> NoReturn:

@@ -5,6 +5,8 @@ Exactly one known form must fit, or the data are refused and described.
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,16 +16,17 @@ import polars as pl
 
 from models.data.dataset import DataSet
 from models.data.form import Form
+from models.data.forms.messages import NEEDED, SUFFIXES, readable
 from models.data.forms.registry import FORMS, GENERAL
-from models.data.looks import look
+from models.data.looks import EMPTY, description, is_empty, look, names_of, usual_columns
 from models.data.source import BROKEN, LONGEST, PACKED, Scale, Source, open_bytes, plain_name, source
 from stream.core.errors import DataError
 
-CONVERT: Final = (
-    "To read one file with named columns (CSV separated by , ; tab or |, JSON lines, or Parquet), name the columns: "
-    "--user COLUMN --item COLUMN, and --time, --value, --behaviour, --text, --scene, --action-column if the file has them "
-    "(docs/data.md)"
-)
+NEAREST: Final = 3
+"""How many forms an error shows at most."""
+DOCUMENT: Final = "docs/data.md"
+"""Where all forms are described."""
+OWN_FILE: Final = "clicks.csv (user,item,time)"
 NAMED: Final = 4
 """How many files an error names at most."""
 CUT: Final = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter")
@@ -38,12 +41,15 @@ def read(path: Path, rating_scale: Scale | None = None) -> DataSet:
 
     Raises:
         DataError: The data cannot be read. If no form fits, the error says what the data look like, which forms are
-            known, and how to convert the data. If several forms fit, it names them. If one fits, it says what is wrong,
+            nearest, and how to read the data. If several forms fit, it names them. If one fits, it says what is wrong,
             with file and line.
     """
     path = path.resolve()
     if not path.exists():
-        raise DataError(f"{path} is neither a folder nor a file; expected data in one of the known forms: {known()}")
+        raise DataError(
+            f"{path} is neither a folder nor a file; expected a data folder such as one with {OWN_FILE}, or a data file; "
+            f"{DOCUMENT} shows all forms"
+        )
     found = source(path, rating_scale)
     fitting = [form for form in FORMS if form.fits(found)]
     fitting = [form for form in fitting if form.name not in GENERAL] or fitting
@@ -53,9 +59,7 @@ def read(path: Path, rating_scale: Scale | None = None) -> DataSet:
             f"{path}: fits several forms, {names}; name the one file to read, or put each data set into its own folder"
         )
     if not fitting:
-        several = path.is_dir() and found.listed
-        one = " If one of these files is the data, name that file instead of the folder." if several else ""
-        raise DataError(f"no known form. {look(found)}.{one} {CONVERT}. Known forms: {known()}")
+        raise unknown(found)
     (form,) = fitting
     if path.is_dir():
         require_all_known(found, form)
@@ -107,9 +111,67 @@ def same(one: Path, other: Path) -> bool:
                 return True
 
 
-def known() -> str:
-    """Return every form with its files and columns, in one line."""
-    return "; ".join(f"{form.name} ({form.expected})" for form in FORMS)
+def unknown(found: Source) -> DataError:
+    """Return the error for data that no form fits: what was found, the nearest forms, and what to do.
+
+    Each part is a line of its own.
+    """
+    files = [found.path] if found.path.is_file() else found.listed
+    if files and all(map(is_empty, files)):
+        empty = files[0] if len(files) == 1 else found.path
+        return DataError(f"{empty}: {EMPTY}; expected events, for example {OWN_FILE}; {DOCUMENT} shows all forms")
+    if len(files) == 1:
+        with suppress(OSError, pl.exceptions.PolarsError):
+            description(found, files[0])  # text in another encoding, or a damaged file: only that is worth a message
+    named = {path: names_of(found, path) for path in files}
+    return DataError(
+        f"{found.path}: no known form fits.",
+        f"found: {look(found)}",
+        *_nearest(found, named),
+        *(_cure(found, named) if files else [f"expected: events, for example {OWN_FILE}"]),
+        f"all forms: {DOCUMENT}",
+    )
+
+
+def _nearest(found: Source, named: dict[Path, tuple[str, ...]]) -> list[str]:
+    """Return a line for each of the nearest forms: those that share the most names of columns, or a file's name."""
+    names = {name.strip().lower() for columns in named.values() for name in columns}
+    near: list[tuple[int, str]] = []
+    for form in FORMS:
+        shared = [column for column in form.columns if column.lower() in names]
+        patterns = [pattern for pattern in form.files(found) if not pattern.startswith("*")]
+        files = [path.name for path in named if any(fnmatchcase(plain_name(path).lower(), one) for one in patterns)]
+        if form.name in GENERAL and not any(plain_name(path).lower().endswith(".txt") for path in named):
+            continue
+        if files or len(shared) > 1:
+            same = ([f"its columns {', '.join(shared)}"] if shared else []) + files[:1]
+            near.append(
+                (len(shared) + bool(files), f"expected by {form.name} (found: {' and '.join(same)}): {form.expected}")
+            )
+    return [line for _, line in sorted(near, key=lambda one: -one[0])[:NEAREST]]
+
+
+def _cure(found: Source, named: dict[Path, tuple[str, ...]]) -> list[str]:
+    """Return lines that say how the data can be read although no form fits them."""
+    usual = {path: usual_columns(names) for path, names in named.items()}
+    path = max(named, key=lambda path: len({"user", "item"} & set(usual[path])))
+    columns = {"user": "COLUMN", "item": "COLUMN"} | usual[path]
+    options = " ".join(
+        f"--{'action-column' if field == 'action' else field} {name if name == 'COLUMN' else shlex.quote(name)}"
+        for field, name in columns.items()
+    )
+    more = "" if usual[path] else ", and --time, --value, --text, --scene, --action-column if the file has them"
+    begin = (
+        "to read it as it is, name its columns"
+        if found.path.is_file()
+        else f"if {shlex.quote(path.name)} is the data, name that file instead of the folder, and its columns"
+    )
+    lines = [f"{begin}: {options}{more} (CSV with a header and the separator , ; tab or |, JSON lines, or Parquet)"]
+    topic = "comments" if "text" in named[path] else "ratings" if "value" in named[path] else "clicks"
+    suffix = Path(plain_name(path).lower()).suffix
+    if set(NEEDED[topic]) <= set(named[path]) and readable(found, path, NEEDED[topic]):
+        lines.append(f"or rename {shlex.quote(path.name)} to {topic}{suffix if suffix in SUFFIXES else '.csv'}")
+    return lines
 
 
 def finished(data: DataSet, form: str, found: Source) -> DataSet:

@@ -23,6 +23,7 @@ class Form:
         read: Read the events and items. Raises DataError with file and line.
         files: The files of a folder that it reads, and those that its publisher adds and that it skips. They are
             fnmatch patterns in lower case, without .gz or .zst.
+        columns: Names of the columns or fields of its events, for the error if no form fits. () if the files name none.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Form:
     fits: Callable[[Source], bool]
     read: Callable[[Source], DataSet]
     files: Callable[[Source], Sequence[str]]
+    columns: Sequence[str] = ()
 
 
 def named(*files: str) -> Callable[[Source], Sequence[str]]:

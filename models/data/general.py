@@ -32,6 +32,7 @@ from models.data.looks import look_at
 from models.data.rows import identity, json_object, numbered_rows, rating, table_id
 from models.data.source import Source, open_bytes, source
 from models.data.table import LINE, blocks, header, split
+from stream.core import times
 from stream.core.errors import DataError
 from stream.core.messages import BEHAVIOURS, CLICK, COMMENT, RATING
 
@@ -319,7 +320,10 @@ def _stamp(text: str | None) -> int:
     if ISO.fullmatch(text):
         return instant(text, 1)
     if not re.fullmatch(_DIGITS, text):
-        raise ValueError(f"time {text[:30]!r}: expected a whole number since 1970, or ISO 8601")
+        raise ValueError(
+            f"time {text[:30]!r}: expected a whole number since 1970, or ISO 8601 such as 2025-12-31T14:00:00Z"
+            f"{times.with_written(text)}"
+        )
     return int(text)
 
 

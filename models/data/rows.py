@@ -46,6 +46,7 @@ NULLS: Final = frozenset(
 )  # fmt: skip
 """What databases, pandas, R and spreadsheets write into a table for a missing value."""
 _ROUNDED: Final = re.compile(r"[+-]?([0-9]\.[0-9]+[eE]\+?|[0-9][eE]\+)[0-9]{1,3}", re.ASCII)
+_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+", re.ASCII)
 _POINT: Final = re.compile(r"[+-]?[0-9]+\.0+", re.ASCII)
 _UNITS: Final = {1: "milliseconds", 1000: "seconds"}
 
@@ -162,7 +163,8 @@ def rating(value: Any, scale: tuple[float, float]) -> float:
     """
     number = _number(value)
     if number is None or not scale[0] <= number <= scale[1]:
-        raise ValueError(f"rating {validation.shown(value)}: expected {validation.scale(*scale)}")
+        hint = with_point(value) if number is None else ""
+        raise ValueError(f"rating {validation.shown(value)}: expected {validation.scale(*scale)}{hint}")
     return number
 
 
@@ -172,8 +174,15 @@ def number(text: str) -> float:
     What only Python reads as a number (`1_0`, Arabic digits, `nan`) is refused. Raises ValueError.
     """
     if (found := _number(text)) is None:
-        raise ValueError("expected a number")
+        raise ValueError(f"expected a number{with_point(text)}")
     return found
+
+
+def with_point(value: Any) -> str:
+    """Return how to write a number that has a decimal comma, as the end of a message; "" for anything else."""
+    if not isinstance(value, str) or not _COMMA.fullmatch(value.strip()):
+        return ""
+    return f" with a decimal point: write {value.strip().replace(',', '.')}"
 
 
 def moment(value: Any, unit: int = 1) -> int:
@@ -184,7 +193,10 @@ def moment(value: Any, unit: int = 1) -> int:
     """
     number, named = _number(value), _UNITS.get(unit, f"units of {unit} ms")
     if number is None or abs(number) > 1e30:  # more digits than any time can have
-        raise ValueError(f"time {validation.shown(value)}: expected 0 to {MAX_TIME // unit} {named} since 1970")
+        raise ValueError(
+            f"time {validation.shown(value)}: expected 0 to {MAX_TIME // unit} {named} since 1970, or ISO 8601 such as "
+            f"2025-12-31T14:00:00Z{times.with_written(str(value))}"
+        )
     exact = int(value) if isinstance(value, Integral) else Decimal(str(value).strip())
     time = int(exact * unit)
     found = f"time {validation.shown(value)}"

@@ -23,6 +23,7 @@ GZIP: Final = b"\x1f\x8b"
 ZSTD: Final = b"\x28\xb5\x2f\xfd"
 WIDE: Final = (b"\xff\xfe", b"\xfe\xff")
 LONGEST: Final = 1 << 20
+AROUND: Final = 12  # bytes around a wrong one that an error shows
 NOT_DATA: Final = (
     "readme", "license", "licence", "copying", "notice", "citation", "authors", "changelog", "checksums", "md5sum", "sha256sum",
     "_success", "thumbs.db", "desktop.ini",
@@ -216,9 +217,19 @@ def undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError
         ):  # a lone CR ends no line here: that is rare, and the line is still close
             try:
                 line.decode(encoding)
-            except UnicodeDecodeError:
-                return DataError(f"{path}, line {number}: not {encoding} text: {error.reason}")
-    return DataError(f"{path}: not {encoding} text: {error.reason}")
+            except UnicodeDecodeError as found:
+                return DataError(f"{path}, line {number}: {_not_text(path, encoding, found)}")
+    return DataError(f"{path}: {_not_text(path, encoding, error)}")
+
+
+def _not_text(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
+    """Return the end of the error for text in another encoding: what was found, what is expected and what to do."""
+    where = slice(max(0, error.start - AROUND), error.end + AROUND)
+    return (
+        f"not {encoding} text: {error.reason}: found the byte 0x{error.object[error.start]:02x} in "
+        f"{bytes(error.object[where]).decode('latin-1')!a}, expected {encoding.upper()}: convert the file from the "
+        f"encoding that its program writes, for example iconv -f LATIN1 -t {encoding.upper()} {plain_name(path)} > converted.csv"
+    )
 
 
 class _Zstandard(io.RawIOBase):

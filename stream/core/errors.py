@@ -41,7 +41,12 @@ class BundleError(FreshetError):
 
 
 class DataError(FreshetError):
+    """Data cannot be used. The text is one line; the command prints each of `args` as a line of its own."""
+
     exit_code = 65
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.args))
 
 
 class StateError(FreshetError):

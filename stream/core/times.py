@@ -19,6 +19,7 @@ PLAUSIBLE: Final = (315_532_800 * 10**9, 4_102_444_800 * 10**9)
 
 _YEAR = re.compile(r"[1-9][0-9]{3}")
 _MONTH = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])")
+_LOCAL = re.compile(r"([0-9]{1,2})([./])([0-9]{1,2})\2([0-9]{4})(?:,?[ T]+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?)?")
 _DIGITS: Final = 30  # a longer number is not a time, and Python refuses to read thousands of digits
 
 
@@ -69,7 +70,7 @@ def moment(text: str, expected: str = EXPECTED_MOMENT) -> int:
         moment = datetime.fromisoformat(f"{text}-01-01" if _YEAR.fullmatch(text) else text)
         found = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise ValueError(expected) from None
+        raise ValueError(f"{expected}{with_written(text)}") from None
     if not 0 <= found <= LATEST_MS:
         raise ValueError(f"{expected}, from 1970 to 9999")
     return found
@@ -90,6 +91,22 @@ def _number(text: str, expected: str) -> int:
         f"found {text}, which is {date(found)} as epoch milliseconds; {expected}; milliseconds must be from 1980 to 2100; "
         f"write the date ({meant}) if you mean one"
     )
+
+
+def with_written(text: str) -> str:
+    """Return how to write a date of the form DAY.MONTH.YEAR or with slashes, as the end of a message; "" for others."""
+    if not (found := _LOCAL.fullmatch(text.strip())):
+        return ""
+    point = found[2]
+    one, two, year, hour, minute, second = (int(found[at] or 0) for at in (1, 3, 4, 5, 6, 7))
+    day, month = (one, two) if point == "." or one > 12 else (two, one)
+    try:
+        at = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return ""
+    iso = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    meant = "" if point == "." or max(one, two) > 12 else " if the month comes first"
+    return f"; write {iso} for it{meant} (UTC; or with a zone: {iso[:-1]}+01:00)"
 
 
 def ahead(ms: int) -> str:

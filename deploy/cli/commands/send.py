@@ -39,7 +39,10 @@ def moment(text: str) -> int:
         return times.parse(text)
     except ValueError:
         raise typer.BadParameter(
-            printable(f"found {text[:40]!r}, expected epoch milliseconds or an ISO time (2026-01-31T12:00:00Z)")
+            printable(
+                f"found {text[:40]!r}, expected epoch milliseconds or an ISO time (2026-01-31T12:00:00Z)"
+                f"{times.with_written(text)}"
+            )
         ) from None
 
 

@@ -110,5 +110,6 @@ FORMS: Final[tuple[Form, ...]] = (
         lambda source: _headed(source) is not None,
         _read_headed,
         named("*.csv"),
+        OF_2023,
     ),
 )

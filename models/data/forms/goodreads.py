@@ -186,6 +186,7 @@ FORMS: Final[tuple[Form, ...]] = (
         fits=fits,
         read=read,
         files=named("goodreads_interactions*.json", "goodreads_reviews*.json", *BESIDE),
+        columns=("user_id", "book_id", "rating", "date_added"),
     ),
     Form(
         name="Goodreads table",
@@ -196,5 +197,6 @@ FORMS: Final[tuple[Form, ...]] = (
         fits=fits_table,
         read=read_table,
         files=named(TABLE, *BESIDE),
+        columns=COLUMNS,
     ),
 )

@@ -149,6 +149,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="C. Gao et al., KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems, CIKM 2022",
         fits=fits,
         read=read,
+        columns=COLUMNS,
         files=named(
             *MATRICES,
             "item_categories.csv",

@@ -34,6 +34,8 @@ from stream.core.refusals import found
 from stream.core.validation import shown
 
 SCALE: Final = (0.5, 5.0)  # the default of the settings; a log does not name its scale
+SEPARATORS: Final = (",", ";", "\t")
+"""What may separate the columns of a CSV. The first line shows which one does."""
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
 WIDENED: Final = (
     "the rating scale is {0:g} to {1:g}: widened from {2:g} to {3:g} to hold the ratings found; if the data have another "
@@ -66,8 +68,20 @@ def _fits(source: Source) -> bool:
 def _ours(source: Source, topic: str, path: Path) -> bool:
     suffix = Path(plain_name(path).lower()).suffix
     if suffix == ".csv":
-        return set(NEEDED[topic]) <= set(names(source, path))
+        return separator(source, path, NEEDED[topic]) is not None
     return suffix != ".json" or set(NEEDED[topic]) <= set(first_row(source, path))
+
+
+def readable(source: Source, path: Path, needed: Sequence[str]) -> bool:
+    """Check whether a file that has the needed fields could be read as messages if it had the name of a topic."""
+    suffix = Path(plain_name(path).lower()).suffix
+    return suffix in (".jsonl", ".json", ".parquet") or separator(source, path, needed) is not None
+
+
+def separator(source: Source, path: Path, needed: Sequence[str]) -> str | None:
+    """Return the separator with which the first line of a CSV names all the needed columns, or None if there is none."""
+    found = (one for one in SEPARATORS if set(needed) <= {name.strip() for name in names(source, path, one)})
+    return next(found, None)
 
 
 def _time(text: str) -> int:
@@ -110,14 +124,14 @@ def _messages(source: Source, topic: str, kind: type[Kind]) -> Iterator[Kind]:
         if suffix == ".parquet":
             yield from _parquet(path, kind, source.rating_scale)
         elif suffix == ".csv":
-            yield from _csv(path, NEEDED[topic], kind, source.rating_scale)
+            yield from _csv(source, path, NEEDED[topic], kind)
         else:
             yield from json_rows(path, lambda row: _made(row, kind, source.rating_scale))
 
 
-def _csv(path: Path, needed: tuple[str, ...], kind: type[Kind], scale: Scale | None) -> Iterator[Kind]:
-    known = set(kind.__struct_fields__)
-    for block in headed(path, needed):
+def _csv(source: Source, path: Path, needed: tuple[str, ...], kind: type[Kind]) -> Iterator[Kind]:
+    known, scale = set(kind.__struct_fields__), source.rating_scale
+    for block in headed(path, needed, separator(source, path, needed) or ","):
         for row in block.iter_rows(named=True):
             filled = {name: value for name, value in row.items() if name in known and (value or name in needed)}
             try:
@@ -215,5 +229,6 @@ FORMS: Final[tuple[Form, ...]] = (
         _fits,
         _read,
         named(*(f"{topic}{suffix}" for topic in (*SOURCE_TOPICS, "items") for suffix in SUFFIXES)),
+        ("user", "item", "time", "value", "text", "scene", "action"),
     ),
 )

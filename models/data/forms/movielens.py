@@ -94,6 +94,7 @@ FORMS: Final[tuple[Form, ...]] = (
         _fits,
         _read,
         named("ratings.csv", "movies.csv", "tags.csv", "links.csv", "genome-scores.csv", "genome-tags.csv"),
+        RATINGS,
     ),
     Form(
         "MovieLens ratings.csv alone",
@@ -103,5 +104,6 @@ FORMS: Final[tuple[Form, ...]] = (
         lambda source: _alone(source) is not None,
         _read_alone,
         named("*.csv"),
+        RATINGS,
     ),
 )

@@ -159,6 +159,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="W. X. Zhao et al., RecBole, CIKM 2021; https://recbole.io/docs/user_guide/data/atomic_files.html",
         fits=fits,
         read=read,
+        columns=("user_id:token", "session_id:token", "item_id:token", "rating:float", "timestamp:float"),
         files=_files,
     ),
 )

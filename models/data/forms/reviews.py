@@ -175,6 +175,7 @@ FORMS: Final[tuple[Form, ...]] = (
         lambda source: _fits(source, _OLD),
         lambda source: _read(source, _old, _old_meta),
         named("*.json", "*.jsonl"),
+        ("reviewerID", "asin", "overall", "unixReviewTime", "reviewText", "summary"),
     ),
     Form(
         "Amazon reviews 2023",
@@ -184,6 +185,7 @@ FORMS: Final[tuple[Form, ...]] = (
         lambda source: _fits(source, _NEW | {"parent_asin"}) or _fits(source, _NEW | {"asin"}),
         lambda source: _read(source, _new, _new_meta),
         named("*.json", "*.jsonl"),
+        ("user_id", "parent_asin", "asin", "rating", "timestamp", "title", "text"),
     ),
     Form(
         "reviews.jsonl",
@@ -193,5 +195,6 @@ FORMS: Final[tuple[Form, ...]] = (
         lambda source: _flat_path(source) is not None,
         _read_flat,
         lambda source: [plain_name(path).lower() for path in [_flat_path(source)] if path],
+        ("user_id", "item_id", "rating", "timestamp_ms", "category", "title", "review_title", "review_text"),
     ),
 )

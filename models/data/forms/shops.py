@@ -195,6 +195,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset",
         fits=fits_retailrocket,
         read=read_retailrocket,
+        columns=RETAIL,
         files=named("events.csv", "item_properties_part1.csv", "item_properties_part2.csv", "category_tree.csv"),
     ),
     Form(
@@ -216,6 +217,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="https://competitions.codalab.org/competitions/11161",
         fits=fits_diginetica,
         read=read_diginetica,
+        columns=("sessionId", "userId", "itemId", "timeframe", "eventdate", "ordernumber"),
         files=named(
             VIEWS,
             PURCHASES,

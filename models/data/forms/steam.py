@@ -190,6 +190,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="W.-C. Kang and J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",
         fits=fits_reviews,
         read=read_reviews,
+        columns=("username", "product_id", "date", "text"),
         files=lambda source: [*first_of(source, *REVIEWS), *first_of(source, *GAMES), BUNDLES],
     ),
     Form(
@@ -200,6 +201,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="A. Pathak, K. Gupta and J. McAuley, Generating and Personalizing Bundle Recommendations on Steam, SIGIR 2017",
         fits=fits_users,
         read=read_users,
+        columns=("user_id", "reviews", "items"),
         files=lambda source: [USER_REVIEWS, USER_ITEMS, *first_of(source, *GAMES), BUNDLES],
     ),
 )

@@ -84,6 +84,7 @@ FORMS: Final[tuple[Form, ...]] = (
         origin="https://business.yelp.com/data/resources/open-dataset/",
         fits=fits,
         read=read,
+        columns=("user_id", "business_id", "stars", "date", "text"),
         files=lambda source: [
             *(one for names in (REVIEWS, BUSINESSES, TIPS) for one in first_of(source, *names)),
             *BESIDE,

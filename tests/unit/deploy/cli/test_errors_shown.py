@@ -113,3 +113,41 @@ def test_an_option_that_is_not_there_is_still_refused() -> None:
     done = CliRunner().invoke(deploy.cli.main.app, ["train", "msgs", "--nonsense", "1", "--out", "x"])
     assert done.exit_code == 2
     assert "No such option" in done.output
+
+
+def test_an_error_in_parts_gets_a_line_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with pytest.raises(SystemExit):
+        deploy.cli.main._end(DataError("log.csv: no known form fits.", "found: a\nb", "all forms: docs/data.md"), 65)
+    assert stream.getvalue() == ("freshet: log.csv: no known form fits.\n  found: a\\nb\n  all forms: docs/data.md\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["send", "rating", "--value", "4,5"], "'--value': found '4,5', expected a number with a decimal point: 4.5"),
+        (["send", "comment", "--value", "good"], "'--value': found 'good', expected a number"),
+        (["replay", "x", "--rate", "0,5"], "'--rate': found '0,5', expected a number with a decimal point: 0.5"),
+        (["train", "x", "--out", "y", "--rating-scale", "1,0", "5"], "expected a number with a decimal point: 1.0"),
+        (["train", "x", "--out", "y", "--seed", "1.5"], "'--seed': found '1.5', expected a whole number"),
+    ],
+)
+def test_a_wrong_number_is_shown_with_what_to_write(arguments: list[str], expected: str) -> None:
+    done = CliRunner().invoke(deploy.cli.main.app, arguments)
+    assert done.exit_code == 2
+    assert expected in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.output).split())
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("31.12.2025 14:00", "; write 2025-12-31T14:00:00Z for it (UTC"),
+        ("1.2.2025", "; write 2025-02-01T00:00:00Z for it (UTC"),
+        ("12/31/2025, 14:00:05", "; write 2025-12-31T14:00:05Z for it (UTC"),
+        ("2/1/2025", "; write 2025-02-01T00:00:00Z for it if the month comes first"),
+    ],
+)
+def test_a_local_date_is_answered_with_the_iso_time(text: str, written: str) -> None:
+    with pytest.raises(typer.BadParameter, match=re.escape(written)):
+        moment(text)

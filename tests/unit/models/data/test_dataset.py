@@ -174,7 +174,7 @@ def test_messages_are_accepted_by_the_worker() -> None:
 
 
 def test_unknown_folders_say_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"movies.csv.*reviews.jsonl"):
+    with pytest.raises(DataError, match=r"clicks\.csv \(user,item,time\).*docs/data\.md"):
         read(tmp_path)
     with pytest.raises(DataError, match="is neither a folder nor a file"):
         read(tmp_path / "nowhere")

@@ -67,4 +67,4 @@ def test_text_beside_other_data_is_no_data_set(tmp_path: Path) -> None:
         (tmp_path / "info.txt").write_text(notes)
         with pytest.raises(DataError, match=r"info\.txt.*orders\.csv.*name that file instead of the folder") as found:
             read(tmp_path)
-        assert "--user COLUMN --item COLUMN" in str(found.value)
+        assert "--user customer --item sku --time when" in str(found.value)
