@@ -99,7 +99,7 @@ def train(
         data: The data set.
         settings: How to train.
         encoder: Encodes the texts.
-        report: Called with the progress.
+        report: Called with the progress. The stage `note` has what a reader must know before the figures.
         started: time.monotonic() from which max_minutes counts.
         reading: Gives a value to comments without one. It becomes part of the run, so it does so in serving too.
         checkpoints: Folder from which an interrupted training resumes after its last epoch, if data and settings are
@@ -112,6 +112,8 @@ def train(
     """
     started = time.monotonic() if started is None else started
     training, part = training_part(data, settings, encoder, report, reading)
+    if not len(training.watched):
+        report("note", 1, 1, UNWATCHED)
     left = settings.max_minutes - (time.monotonic() - started) / 60
     chosen = {} if settings.epochs is None else {"epochs": settings.epochs}
     # The weights of the sum are chosen after the epochs. A tenth of the time is reserved for that.

@@ -79,7 +79,7 @@ def search(
         tried.append((settings, gain))
         if best is None or gain > highest:
             best, highest = Chosen(ranker, settings), gain
-        report("tuning", number + 1, len(changes) + 1, f"NDCG@10 {highest:.4f}")
+        report("tuning", number + 1, len(changes) + 1, f"NDCG@10 {highest:.4f}" if len(training.watched) else "")
     if best is None:
         raise RuntimeError("a search always fits its base: this is a bug")
     return Chosen(best.ranker, best.chosen, tuple(tried))

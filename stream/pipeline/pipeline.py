@@ -39,7 +39,7 @@ from stream.pipeline import held_partitions
 from stream.pipeline.model_calls import Result, in_time
 from stream.pipeline.parts import PipelineParts
 from stream.pipeline.poison import BufferedRecord, advance_isolating
-from stream.pipeline.wrong_times import WrongTimes
+from stream.pipeline.refusal_log import RefusalLog
 
 Target = tuple[str, int]
 MISPLACED: Final = "mispartitioned"
@@ -67,7 +67,7 @@ class Pipeline:
         self._executor = parts.executor
         self._metrics = parts.metrics
         self._clock = parts.clock
-        self._wrong_times = WrongTimes()
+        self._refusals = RefusalLog()
         self._encoder = msgspec.json.Encoder()
         self._next: dict[TP, int] = {}  # first offset not yet read
         self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
@@ -153,7 +153,7 @@ class Pipeline:
                         letter = self._dead_letters.letter(topic, tp.partition, record, error)
                         letters.setdefault((self._settings.dead_letters_topic, tp.partition), []).append(letter)
                         figures.dead_letter(behaviour, topic, error.stage, error.reason, error.unit)
-                        self._wrong_times.see(topic, error)
+                        self._refusals.see(topic, tp.partition, record.offset, error)
         return events, letters
 
     def _sent_on(
@@ -219,6 +219,7 @@ class Pipeline:
             letter = self._dead_letters.letter(topic, event.partition, record, refusal)
             letters.setdefault((self._settings.dead_letters_topic, event.partition), []).append(letter)
             figures.dead_letter(event.behaviour, topic, refusal.stage, refusal.reason)
+            self._refusals.see(topic, event.partition, event.offset, refusal)
 
     async def _confirm(self, records: Mapping[Target, list[Outgoing]], ends: dict[Target, int]) -> None:
         """Raise FencedError if another worker has taken over these partitions of the changelog meanwhile."""

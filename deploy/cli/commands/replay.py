@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import dataclass, field
 from itertools import islice
@@ -91,6 +92,9 @@ def replay(
     require_keys(found.name, found.events["user"].unique().to_list(), settings.key)
     catalogue = list(item_messages(found.items)) if items else []
     there = Existing() if again else _existing(settings, catalogue, found)
+    if not as_json:
+        for note in found.notes:
+            print(printable(f"note: {note}"), file=sys.stderr, flush=True)
     chosen = len(found.events) if limit is None else min(limit, len(found.events))
     sent = _send_all(settings, found, catalogue, there, chosen, rate, again, as_json)
     if as_json:

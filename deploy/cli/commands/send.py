@@ -18,6 +18,9 @@ from stream.core.errors import DataError, RecordError
 from stream.core.validation import Rules
 from stream.settings import Settings
 
+NAMED = 3
+"""How many items a warning names."""
+
 group = typer.Typer(no_args_is_help=True, help="Send events and items: a single one, or a file of them.")
 
 User = Annotated[
@@ -238,24 +241,52 @@ def _send(settings: Settings, kind: str, fields: dict[str, Any], file: Path | No
         lines = _lines(file)
     topic = settings.items_topic if kind == "item" else settings.prefix + kind + "s"
     items: set[str] | None = None if kind == "item" else set()
-    _deliver(settings, topic, _checked(kind, settings, lines, items), as_json, items)
+    untitled: list[str] = []
+    _deliver(settings, topic, _checked(kind, settings, lines, items, untitled), as_json, items)
+    if untitled:
+        print(f"freshet: {_no_title(untitled)}", file=sys.stderr, flush=True)
+
+
+def _no_title(untitled: list[str]) -> str:
+    """Return the warning about items without a title."""
+    named = ", ".join(f"'{printable(item)}'" for item in untitled[:NAMED]) + (
+        f" and {len(untitled) - NAMED:,} more" if len(untitled) > NAMED else ""
+    )
+    has, it = ("has", "it") if len(untitled) == 1 else ("have", "them")
+    return (
+        f"{counted(len(untitled), 'item')} {has} an empty title: {named}. Slates show only the id, and the model knows {it} "
+        f"only by text and categories; to add a title: freshet send item --item ID --title TITLE"
+    )
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield each line of a JSONL file as (where it is, in words for people; the line)."""
+    """Yield each line of a JSONL file as (where it is, in words for people; the line).
+
+    Raises DataError if the file cannot be read or holds no message.
+    """
+    empty = True
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
                 if line.strip():
+                    empty = False
                     yield f"{file}, line {number}: ", line.strip()
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
+    if empty:
+        raise DataError(f"{file}: empty, nothing sent; expected JSON lines, one message per line as in docs/schemas")
 
 
 def _checked(
-    kind: str, settings: Settings, lines: Iterator[tuple[str, bytes]], items: set[str] | None = None
+    kind: str,
+    settings: Settings,
+    lines: Iterator[tuple[str, bytes]],
+    items: set[str] | None = None,
+    untitled: list[str] | None = None,
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    """Yield (key, value) of each message that a worker would accept, and add the items of events to `items`.
+    """Yield (key, value) of each message that a worker would accept.
+
+    Add the items of events to `items`, and the items that have no title to `untitled`.
 
     Raises:
         RecordError: A message is not acceptable. The error names the line and the field.
@@ -272,6 +303,8 @@ def _checked(
             message = decoder.decode(line)
             if kind == "item":
                 key = message.item.encode()
+                if untitled is not None and not message.title.strip():
+                    untitled.append(message.item)
             else:
                 _check(message, rules)
                 key = key_of(message.user, settings.key)

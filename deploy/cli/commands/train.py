@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -26,10 +27,12 @@ from deploy.cli.data_options import (
 )
 from deploy.cli.interrupted import Interrupted
 from deploy.cli.output_paths import require_folder
-from deploy.clients.printable import marked
+from deploy.clients.printable import counted, marked
 from stream.core.validation import Rules
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from models.data import DataSet
     from models.text_rating.reading import Reading
     from models.training.train import Trained, TrainSettings
@@ -121,11 +124,13 @@ def train(
     if os.environ.get("RANK", "0") == "0":  # with several GPUs, only the first process writes
         require_folder("--out", out)
     reader = load_reading(reading) if reading else None
-    counted, weights = parse_choices(choices), parse_weights(action or ())
-    source = replace(load(data, columns, scale), choices=counted, weights=weights)
+    kinds, weights = parse_choices(choices), parse_weights(action or ())
+    source = replace(load(data, columns, scale), choices=kinds, weights=weights)
     note_actions(source, action or ())
     # do not train on events that cannot be sent
     require_accepted(source.name, source.events, Rules(source.rating_scale, since), source.oldest)
+    if not as_json:
+        _print_notes(source.notes)
     trained = _fit(source, settings, started, reader)
     if trained is None:
         return
@@ -163,6 +168,10 @@ def _fit(source: DataSet, settings: TrainSettings, started: float, reader: Readi
             task = bar.add_task("reading", total=None, text="")
 
             def report(stage: str, done: int, total: int, text: str) -> None:
+                if stage == "note":
+                    if writes:
+                        _print_notes([text], bar.console)
+                    return
                 bar.update(task, description=stage, completed=done, total=total, text=text)
                 if stage == "validation" and writes:
                     bar.console.print(text)
@@ -197,17 +206,25 @@ def _figures(source: DataSet, trained: Trained, out: Path, seconds: float) -> di
 
 
 def _print(figures: dict[str, Any]) -> None:
-    """Print the figures on standard error."""
+    """Print the figures on standard error. The notes were printed before the training."""
     from rich.console import Console
 
     console = Console(stderr=True)
     console.print(
-        f"{marked(figures['run'])}: {figures['epochs']} epochs in {figures['seconds']} s ({figures['ended']})"
+        f"{marked(figures['run'])}: {counted(figures['epochs'], 'epoch')} in {figures['seconds']} s ({figures['ended']})"
     )
     for name, value in figures["metrics"].items():
         console.print(f"  {name}: {value:.4f}")
-    for note in figures["notes"]:
-        console.print(f"  note: {marked(note)}", highlight=False)
+
+
+def _print_notes(notes: Sequence[str], console: Console | None = None) -> None:
+    """Print the notes on standard error."""
+    if not notes or os.environ.get("RANK", "0") != "0":
+        return
+    from rich.console import Console
+
+    for note in notes:
+        (console or Console(stderr=True)).print(f"note: {marked(note)}", highlight=False)
 
 
 def _interrupted(epochs: int) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from deploy.cli import bounds
 from deploy.cli.data_options import scale_of
-from deploy.clients.printable import printable
+from deploy.clients.printable import counted, printable
 from stream.core import times
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ ROWS = (
     ("accepted", "acceptable by the published schemas"),
     ("applied", "in a state"),
     ("duplicates", "an id that this user has already used"),
-    ("dead_letters", "set aside, each with its reason"),
+    ("dead_letters", "not accepted, each with its reason"),
     ("forwarded", "sent on to the right partition"),
-    ("inference", "set aside because the model failed on them"),
+    ("inference", "dead letters because the model failed on them"),
     ("lost", "acceptable, but in no state"),
     ("unreported", "unacceptable, but no dead letter"),
     ("double", "applied more than once"),
@@ -41,7 +41,7 @@ ROWS = (
     ("exposed", "of those, the last of their user"),
     ("slates", ""),
     ("replays", "slates that repeat a state"),
-    ("acked", "sends in the ledger that the broker acknowledged"),
+    ("acked", "sends in the producer log that the broker acknowledged"),
     ("indeterminate", "sends whose outcome the producer does not know"),
     ("indeterminate_found", "of those, found in the topics"),
     ("failed", "sends that failed"),
@@ -150,7 +150,7 @@ def verify(
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
 
     Exit codes: 0 the promise holds, 1 it is broken (the first violation is named), 3 part of it cannot be judged
-    (records deleted, compacted, or not yet committed), 65 a ledger, folder or bundle cannot be read, 69 no broker, 78
+    (records deleted, compacted, or not yet committed), 65 a producer log, folder or bundle cannot be read, 69 no broker, 78
     topics missing.
     """
     from deploy.verify import Scope, run
@@ -224,6 +224,11 @@ def _show(report: Report) -> None:
     console = Console()
     console.print(table)
     console.print(f"{verdict(report)} ({report.seconds:.1f} s)")
+    if found := report.dead_letters + report.inference:
+        are = "is" if found == 1 else "are"
+        console.print(
+            f"  {counted(found, 'record')} {are} not applied: `freshet deadletters list` shows why", highlight=False
+        )
     for violation in report.violations[:SHOWN]:
         console.print(escape(printable(f"  {violation}")), highlight=False, soft_wrap=True)
     for note in report.notes[:SHOWN]:

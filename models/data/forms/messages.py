@@ -102,7 +102,15 @@ def _read(source: Source) -> DataSet:
     values = [event.value for event in events if event.value == event.value]
     scale = source.scale((min([SCALE[0], *values]), max([SCALE[1], *values])))
     notes = () if scale in (SCALE, source.rating_scale) else (WIDENED.format(*scale, *SCALE),)
-    return dataset(source.name, events, items, scale, notes=(*notes, *_unknown(events, items)))
+    return dataset(source.name, events, items, scale, notes=(*notes, *_unknown(events, items), *_untitled(items)))
+
+
+def _untitled(items: Sequence[Item]) -> Iterator[str]:
+    """Yield one note if the file of items has items with an empty title: slates show only their ids."""
+    untitled = [one.item for one in items if not one.title.strip()]
+    if untitled:
+        first = ", ".join(shown(item) for item in untitled[:NAMED]) + (", ..." if len(untitled) > NAMED else "")
+        yield f"{len(untitled):,} of {len(items):,} items have an empty title: {first}"
 
 
 def _unknown(events: Sequence[Event], items: Sequence[Item]) -> Iterator[str]:

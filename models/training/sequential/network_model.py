@@ -160,7 +160,8 @@ def run(
             break
         hit10, ndcg10 = fitting.validate()
         curve.append(distributed.agreed(Epoch(epoch, loss, hit10, ndcg10, time.monotonic() - started)))
-        report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")
+        if fitting.watched:  # otherwise both figures are 0 and mean nothing
+            report("validation", 1, 1, f"epoch {epoch + 1}: HR@10 {hit10:.4f} NDCG@10 {ndcg10:.4f}")
         if not fitting.watched or best_epoch(curve) == epoch:
             best.load_state_dict(fitting.average.state_dict())
         if checkpoint is not None and not distributed.rank():
@@ -184,8 +185,13 @@ def ended(curve: list[Epoch], settings: FitSettings, watched: int) -> str:
         return "all epochs done"
     last = curve[-1].seconds - (curve[-2].seconds if len(curve) > 1 else 0.0)
     if settings.max_minutes and curve[-1].seconds + 1.1 * last > 60 * settings.max_minutes:
-        return f"the {settings.max_minutes:g} minutes are used up"
+        return f"the time limit of {_duration(settings.max_minutes)} is reached"
     return ""
+
+
+def _duration(minutes: float) -> str:
+    """Return a time for people: whole seconds below two minutes, else minutes with at most one decimal."""
+    return f"{max(1, round(60 * minutes))} s" if minutes < 2 else f"{round(minutes, 1):g} minutes"
 
 
 def save(checkpoint: Path, fitting: Fitting, best: InterestNetwork, curve: list[Epoch]) -> None:

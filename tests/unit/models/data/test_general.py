@@ -386,3 +386,10 @@ def test_a_header_in_the_middle_of_freshets_messages_is_refused(tmp_path: Path) 
     written(tmp_path / "items.csv", "item,title\na,A\nitem,title\nb,B\n")
     with pytest.raises(DataError, match=r"items\.csv, line 3: the header again"):
         read(tmp_path)
+
+
+def test_items_with_an_empty_title_are_noted(tmp_path: Path) -> None:
+    written(tmp_path / "clicks.csv", f"user,item,time\nu,A,{T}000\n")
+    assert not any("title" in note for note in read(tmp_path).notes)
+    written(tmp_path / "items.csv", "item,title\nA,\nB,Can\nC, \n")
+    assert "2 of 3 items have an empty title: 'A', 'C'" in read(tmp_path).notes

@@ -116,8 +116,13 @@ def test_a_training_that_hits_nothing_ends_with_an_error(
 
 def test_training_without_a_validation_part_says_so() -> None:
     data = clicks(*("abcde" if number % 2 else "fghij" for number in range(40)))
-    trained = train(data, QUICK, ENCODER)
+    steps: list[tuple[str, int, int, str]] = []
+    trained = train(data, QUICK, ENCODER, lambda *step: steps.append(step))
     assert trained.run.metrics == {}
+    note = next(at for at, step in enumerate(steps) if step[0] == "note")
+    assert "validation part is empty" in steps[note][3]
+    assert note < next(at for at, step in enumerate(steps) if step[0].startswith("epoch")), "the note comes first"
+    assert not any("@10" in step[3] for step in steps), "figures of nothing are left out"
     assert "validation part is empty" in trained.notes[0]
     assert train(generate(users=30, items=60, events=30), QUICK, ENCODER).notes == ()
 

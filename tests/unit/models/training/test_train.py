@@ -18,7 +18,9 @@ from models.evaluation.run_task import run_task
 from models.network.text import TextEncoder
 from models.training.curve import write_curve
 from models.training.run import load_run, save_run
-from models.training.train import CutOff, Trained, TrainSettings, train
+from models.training.sequential.network_model import ended
+from models.training.train import CutOff, Epoch, Trained, TrainSettings, train
+from models.training.trainer import FitSettings
 from stream.core.errors import DataError
 from stream.core.messages import Item
 
@@ -131,7 +133,15 @@ def test_an_item_that_nobody_took_is_known_by_its_text_alone(world: DataSet, enc
 def test_time_runs_out(world: DataSet, encoder: TextEncoder) -> None:
     short = train(world, replace(QUICK, epochs=50, max_minutes=1e-6), encoder)
     assert len(short.curve) == 1
-    assert "used up" in short.reason
+    assert short.reason == "the time limit of 1 s is reached"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "reason"), [(0.69123, "41 s"), (1.5, "90 s"), (2.7, "2.7 minutes"), (53.98765, "54 minutes")]
+)
+def test_a_time_limit_is_rounded_for_people(minutes: float, reason: str) -> None:
+    curve = [Epoch(0, 1.0, 0.0, 0.0, 60 * minutes)]
+    assert ended(curve, FitSettings(epochs=9, max_minutes=minutes), 0) == f"the time limit of {reason} is reached"
 
 
 def test_a_training_that_is_cut_off_before_its_first_checkpoint_has_none(

@@ -33,7 +33,7 @@ from stream.core.validation import Rules
 from stream.observability.metrics import BatchFigures, Metrics
 from stream.pipeline.dead_letter import DeadLetters
 from stream.pipeline.pipeline import Pipeline
-from stream.pipeline.wrong_times import EVERY, WrongTimes
+from stream.pipeline.refusal_log import EVERY, RefusalLog
 from stream.settings import Settings, load
 from tests.unit.synthetic import NOW, Row, World, partition_of
 
@@ -134,10 +134,10 @@ def test_the_worker_makes_a_dead_letter_counts_it_and_warns_once(caplog: pytest.
     settings = load()
     pipeline: Any = object.__new__(Pipeline)
     pipeline._topics, pipeline._settings, pipeline._misplaced = settings.sources, settings, None
-    pipeline._decoder, pipeline._dead_letters, pipeline._wrong_times = (
+    pipeline._decoder, pipeline._dead_letters, pipeline._refusals = (
         DECODER,
         DeadLetters("00"),
-        WrongTimes(lambda: 0.0),
+        RefusalLog(lambda: 0.0),
     )
     figures = BatchFigures()
     rows = [Row(0, at, NOW, b"u", click(time)) for at, time in enumerate((SECONDS, SECONDS, NOW * 1000, 0, NOW))]
@@ -153,23 +153,37 @@ def test_the_worker_makes_a_dead_letter_counts_it_and_warns_once(caplog: pytest.
     assert value("freshet_wrong_unit_records_total", {"unit": "microseconds"}) == 1
     assert value("freshet_wrong_unit_records_total", {"unit": "nanoseconds"}) == 0
     assert value("freshet_dead_letters_total", {"topic": "clicks", "stage": "validate", "reason": "far_past"}) == 3
-    (warning,) = [one for one in caplog.records if one.name == "freshet.times"]
-    assert "1700000000 looks like seconds; times are milliseconds: multiply by 1000" in warning.getMessage()
+    past, range_ = [one for one in caplog.records if one.name == "freshet.deadletters"]
+    assert "1700000000 looks like seconds; times are milliseconds: multiply by 1000" in past.getMessage()
+    assert past.getMessage().startswith("clicks/0/0 becomes a dead letter (far_past): time: ")
+    assert range_.getMessage().startswith("clicks/0/2 becomes a dead letter (out_of_range): time: ")
+    for warning in (past, range_):
+        assert warning.getMessage().endswith("`freshet deadletters list` shows all")
+        assert (warning.stage, warning.field) == ("validate", "time")  # type: ignore[attr-defined]
 
 
-def test_a_warning_a_minute_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_reason_has_a_warning_a_minute_that_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    times = WrongTimes(lambda: now[0])
+    refusals = RefusalLog(lambda: now[0])
     with caplog.at_level(logging.WARNING):
         for second, time in ((0.0, SECONDS), (1.0, SECONDS), (2.0, NOW * 1000), (EVERY, SECONDS), (EVERY + 1, SECONDS)):
             now[0] = second
-            times.see("clicks", refusal(time))
+            refusals.see("clicks", 0, int(second), refusal(time))
         now[0] = 3 * EVERY
-        times.see("clicks", RecordError("validate", "wrong_type", "item", "expected a text"))
-        times.see("clicks", refusal(5))
-    assert [one.records for one in caplog.records] == [1, 3, 2]  # type: ignore[attr-defined]
-    assert [one.unit for one in caplog.records] == ["seconds", "seconds", ""]  # type: ignore[attr-defined]
-    assert "min_time" in caplog.records[-1].getMessage()
+        refusals.see("clicks", 1, 7, RecordError("validate", "wrong_type", "item", "expected a text"))
+        refusals.see("clicks", 1, 8, refusal(5))
+    lines: list[Any] = caplog.records
+    assert [(one.reason, one.records, one.unit) for one in lines] == [
+        ("far_past", 1, "seconds"),
+        ("out_of_range", 1, "microseconds"),
+        ("far_past", 2, "seconds"),
+        ("wrong_type", 1, ""),
+        ("far_past", 2, ""),
+    ]
+    assert "min_time" in lines[-1].getMessage()
+    assert lines[3].getMessage() == (
+        "clicks/1/7 becomes a dead letter (wrong_type): item: expected a text; `freshet deadletters list` shows all"
+    )
 
 
 # what sends and reads

@@ -20,8 +20,8 @@ from stream.kafka.producer import Outgoing
 from stream.observability.metrics import BatchFigures
 from stream.pipeline.misplaced import Misplaced
 from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.refusal_log import RefusalLog
 from stream.pipeline.sent_before import MARGIN, SentBefore
-from stream.pipeline.wrong_times import WrongTimes
 from tests.unit.synthetic import NOW, PARTITIONS, Row, partition_of, settings
 
 CLICKS = SOURCE_TOPICS[0]
@@ -79,7 +79,7 @@ def sent_on(right: Right, *rows: Row, lay: range = range(3), epoch: int = 1) -> 
     pipeline._misplaced = Misplaced(given.sources, dict.fromkeys(given.sources, 1 << 20))
     pipeline._sent_before = SentBefore(lambda: known, right.read)
     pipeline._decoder = EventDecoder(kafka_hash, PARTITIONS, given.rating_scale, given.sources)
-    pipeline._wrong_times = WrongTimes()
+    pipeline._refusals = RefusalLog()
     pipeline._consumer = lambda: SimpleNamespace(is_current=lambda batch: batch.epoch == epoch)  # type: ignore[assignment,return-value]
     figures = BatchFigures()
     events, dead_letters = pipeline._decode(batch(*rows), figures)

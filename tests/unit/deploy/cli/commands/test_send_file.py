@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deploy.cli.commands import send
 from deploy.cli.commands.send import _checked, _lines
-from stream.core.errors import RecordError
+from deploy.cli.main import app
+from stream.core.errors import DataError, RecordError
 from tests.conftest import ROOT
 from tests.unit.synthetic import settings
 
@@ -56,3 +60,33 @@ def test_a_field_that_is_wrong_is_named_alone(tmp_path: Path) -> None:
 def test_the_schemas_that_are_named_are_there() -> None:
     for kind in CSV:
         assert (ROOT / "docs" / "schemas" / f"{kind}.json").is_file()
+
+
+@pytest.mark.parametrize("kind", CSV)
+@pytest.mark.parametrize("content", ["", "\n  \n"])
+def test_an_empty_file_is_an_error(tmp_path: Path, kind: str, content: str) -> None:
+    file = tmp_path / "empty.jsonl"
+    file.write_text(content)
+    done = CliRunner().invoke(app, ["send", kind, "--file", str(file)])
+    assert isinstance(done.exception, DataError)
+    assert str(done.exception) == (
+        f"{file}: empty, nothing sent; expected JSON lines, one message per line as in docs/schemas"
+    )
+    assert done.exception.exit_code == 65
+
+
+def test_items_with_an_empty_title_are_sent_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[object] = []
+    monkeypatch.setattr(send, "_deliver", lambda settings, topic, records, *_: sent.extend(records))
+    file = tmp_path / "items.jsonl"
+    titles = ["Kettle", "", " ", "", ""]
+    file.write_text("".join(json.dumps({"item": f"i{at}", "title": title}) + "\n" for at, title in enumerate(titles)))
+    send._send(settings(), "item", {}, file, False)
+    assert len(sent) == 5
+    assert capsys.readouterr().err.startswith(
+        "freshet: 4 items have an empty title: 'i1', 'i2', 'i3' and 1 more. Slates"
+    )
+    send._send(settings(), "item", {"item": "i0", "title": "Kettle"}, None, False)
+    assert capsys.readouterr().err == ""

@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from deploy.cli.commands import verify as command
+from deploy.verify import Report
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,13 @@ def test_an_offset_of_the_command() -> None:
         command.time_of("yesterday")
     with pytest.raises(typer.BadParameter):
         command.time_of("١٧٠٠٠٠٠٠٠٠٠٠٠")  # digits, but not of ASCII
+
+
+@pytest.mark.parametrize(("count", "line"), [(0, ""), (1, "1 record is not applied"), (2, "2 records are not applied")])
+def test_dead_letters_are_followed_by_the_command_that_lists_them(
+    capsys: pytest.CaptureFixture[str], count: int, line: str
+) -> None:
+    command._show(Report(input=5, dead_letters=count))
+    printed = capsys.readouterr().out
+    assert ("`freshet deadletters list`" in printed) == (count > 0)
+    assert line in printed
