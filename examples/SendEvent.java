@@ -2,8 +2,10 @@
 // Needs org.apache.kafka:kafka-clients and com.fasterxml.jackson.core:jackson-databind.
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.util.Map;
+import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.serialization.StringSerializer;
 
 public class SendEvent {
@@ -18,6 +20,10 @@ public class SendEvent {
             String value = new ObjectMapper().writeValueAsString(event);
             var sent = producer.send(new ProducerRecord<>("clicks", user, value)).get();
             System.out.println(sent);  // topic-partition@offset
+        } catch (ExecutionException | KafkaException error) {
+            String why = String.valueOf(error.getMessage());
+            System.err.printf("not sent: %s: does a broker run on %s? (freshet broker start)%n", why, brokers);
+            System.exit(1);
         }
     }
 }

@@ -56,7 +56,7 @@ func ask(method, path string, body, into any) error {
 	client := http.Client{Timeout: 15 * time.Second}
 	answer, err := client.Do(request)
 	if err != nil {
-		return err
+		return fmt.Errorf("no answer: %w: does freshet serve run on %s?", err, api)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode >= 400 {
@@ -81,7 +81,11 @@ func run(user, item string) error {
 	if err := ask("GET", path, nil, &found); err != nil {
 		return err
 	}
-	fmt.Printf("%s after %d events:\n", found.Strategy, found.Seq)
+	events := "events"
+	if found.Seq == 1 {
+		events = "event"
+	}
+	fmt.Printf("%s after %d %s:\n", found.Strategy, found.Seq, events)
 	for _, scored := range found.Items {
 		fmt.Printf("%8.4f %s\n", scored.Score, scored.Item)
 	}

@@ -19,7 +19,7 @@ TOKEN = os.environ.get("FRESHET_TOKEN", "")
 
 
 def ask(method: str, path: str, body: object = None) -> dict[str, Any]:
-    """Send one request. Raises RuntimeError with what the server says is wrong."""
+    """Send one request. Raises RuntimeError with what is wrong."""
     headers = {"Content-Type": "application/json"} if body is not None else {}
     if TOKEN:
         headers["Authorization"] = f"Bearer {TOKEN}"
@@ -32,6 +32,8 @@ def ask(method: str, path: str, body: object = None) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         problem = json.load(error)
         raise RuntimeError(f"{problem['title']}: {problem.get('field', '')} {problem['detail']}") from None
+    except OSError as error:
+        raise RuntimeError(f"no answer: {error}: does `freshet serve` run on {API}?") from None
 
 
 def main(user: str, item: str) -> None:
@@ -39,10 +41,16 @@ def main(user: str, item: str) -> None:
     written = ask("POST", "/v1/events", event)["events"][0]
     query = urllib.parse.urlencode({"n": 3, "min_offset": written["min_offset"]})
     slate = ask("GET", f"/v1/users/{urllib.parse.quote(user, safe='')}/recommendations?{query}")
-    print(f"{slate['strategy']} after {slate['seq']} events:")
+    print(f"{slate['strategy']} after {slate['seq']} event{'' if slate['seq'] == 1 else 's'}:")
     for scored in slate["items"]:
         print(f"{scored['score']:8.4f} {scored['item']}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        print("usage: api_client.py USER ITEM", file=sys.stderr)
+        sys.exit(2)
+    try:
+        main(*sys.argv[1:])
+    except RuntimeError as error:
+        sys.exit(str(error))

@@ -33,9 +33,11 @@ func main() {
 		log.Fatal(err)
 	}
 	record := &kgo.Record{Topic: "clicks", Key: []byte(user), Value: value}
-	sent, err := client.ProduceSync(context.Background(), record).First()
+	limited, cancel := context.WithTimeout(context.Background(), 30*time.Second) // without a limit it tries for ever
+	defer cancel()
+	sent, err := client.ProduceSync(limited, record).First()
 	if err != nil {
-		log.Fatal(err)
+		log.Fatalf("not sent: %v: does a broker run on %s? (freshet broker start)", err, brokers)
 	}
 	fmt.Printf("%s-%d@%d\n", sent.Topic, sent.Partition, sent.Offset)
 }

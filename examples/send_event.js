@@ -1,8 +1,8 @@
 // Sends a click with kafkajs: node send_event.js [BROKERS] [USER] [ITEM]
-const { Kafka } = require("kafkajs");
+const { Kafka, logLevel } = require("kafkajs");
 
 async function main(brokers = "127.0.0.1:9092", user = "ada", item = "318") {
-  const producer = new Kafka({ brokers: brokers.split(",") }).producer();
+  const producer = new Kafka({ brokers: brokers.split(","), logLevel: logLevel.NOTHING }).producer();
   await producer.connect();
   const event = { user, item, time: Date.now() };
   const messages = [{ key: user, value: JSON.stringify(event) }];
@@ -12,6 +12,6 @@ async function main(brokers = "127.0.0.1:9092", user = "ada", item = "318") {
 }
 
 main(...process.argv.slice(2)).catch((error) => {
-  console.error(error);
+  console.error(`not sent: ${error.message}: does a broker run there? (freshet broker start)`);
   process.exit(1);
 });

@@ -15,11 +15,17 @@ async fn main() {
         .set("bootstrap.servers", &brokers)
         .set("partitioner", "murmur2_random") // librdkafka's default puts users on other partitions
         .set("acks", "all")
+        .set("message.timeout.ms", "30000")
         .create()
         .expect("the settings are valid");
     let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis() as u64;
     let event = serde_json::json!({"user": user, "item": item, "time": time}).to_string();
     let record = FutureRecord::to("clicks").key(&user).payload(&event);
-    let (partition, offset) = producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).expect("sent");
-    println!("clicks-{partition}@{offset}");
+    match producer.send(record, Duration::from_secs(30)).await {
+        Ok((partition, offset)) => println!("clicks-{partition}@{offset}"),
+        Err((error, _)) => {
+            eprintln!("not sent: {error}: does a broker run on {brokers}? (freshet broker start)");
+            std::process::exit(1);
+        }
+    }
 }

@@ -12,15 +12,17 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 def main(brokers: str = "127.0.0.1:9092", user: str = "ada", item: str = "296") -> None:
     event = {"user": user, "item": item, "value": 4.5, "time": int(time.time() * 1000)}
-    placed: list[Message] = []
-    producer = Producer({"bootstrap.servers": brokers, "partitioner": "murmur2_random", "acks": "all"})
+    delivered: list[Message] = []
+    # log_level 2: librdkafka would log each attempt to connect
+    producer = Producer({"bootstrap.servers": brokers, "partitioner": "murmur2_random", "acks": "all", "log_level": 2})
     producer.produce(
-        "ratings", key=user, value=json.dumps(event), on_delivery=lambda error, message: placed.append(message)
+        "ratings", key=user, value=json.dumps(event), on_delivery=lambda error, message: delivered.append(message)
     )
     producer.flush(30)
-    if not placed or placed[0].error():
-        sys.exit(f"not sent: {placed[0].error() if placed else 'no broker answered within 30 s'}")
-    sent = placed[0]
+    if not delivered or delivered[0].error():
+        why = delivered[0].error() if delivered else "no answer within 30 s"
+        sys.exit(f"not sent: {why}: does a broker run on {brokers}? (freshet broker start)")
+    sent = delivered[0]
 
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": "example", "enable.auto.commit": False})
     consumer.assign([TopicPartition("recommendations", sent.partition(), 0)])

@@ -8,12 +8,16 @@ import sys
 import time
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 
 def main(brokers: str = "127.0.0.1:9092", user: str = "ada", item: str = "318") -> None:
     event = {"user": user, "item": item, "time": int(time.time() * 1000)}  # times are epoch milliseconds
-    producer = KafkaProducer(bootstrap_servers=brokers, acks="all")
-    sent = producer.send("clicks", key=user.encode(), value=json.dumps(event).encode()).get(timeout=30)
+    try:
+        producer = KafkaProducer(bootstrap_servers=brokers, acks="all")
+        sent = producer.send("clicks", key=user.encode(), value=json.dumps(event).encode()).get(timeout=30)
+    except KafkaError as error:
+        sys.exit(f"not sent: {error}: does a broker run on {brokers}? (freshet broker start)")
 
     # A user's slates are on the same partition number as the user's events.
     consumer = KafkaConsumer(

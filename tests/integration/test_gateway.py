@@ -496,5 +496,5 @@ def test_a_client_example_runs(made: Made, language: str) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "interest after 1 events:"
+    assert lines[0] == "interest after 1 event:"
     assert len(lines) == 4

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -70,6 +71,21 @@ def test_send_an_event_and_read_the_slate(name: str, worker: tuple[Settings, Wor
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("name", ["send_event_kafka_python.py", "send_event_confluent.py", "send_item.py"])
+def test_without_a_broker_an_example_ends_with_one_line_that_says_what_to_do(name: str) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        brokers = f"127.0.0.1:{bound.getsockname()[1]}"  # nobody listens there
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / name), brokers], capture_output=True, text=True, timeout=120, check=False
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("not sent: ")
+    assert line.endswith(f": does a broker run on {brokers}? (freshet broker start)")
+
+
+@pytest.mark.integration
 def test_a_new_item_becomes_known_to_the_worker(worker: tuple[Settings, WorkerProcess], tmp_path: Path) -> None:
     settings, process = worker
 
@@ -77,7 +93,7 @@ def test_a_new_item_becomes_known_to_the_worker(worker: tuple[Settings, WorkerPr
         return process.metric("freshet_catalogue_items", state="live")
 
     before = live()
-    run("send_item.py", settings, tmp_path)
+    assert run("send_item.py", settings, tmp_path).startswith("item new-1 sent to items/0/")
     until(lambda: live() == before + 1, 10, "the new item is live")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +55,29 @@ def test_each_example_is_shown_or_named() -> None:
     for file in EXAMPLES.iterdir():
         if file.is_file():
             assert file.read_text() in shown or f"examples/{file.name}" in text, file.name
+
+
+CLIENTS = {"Python": [sys.executable, "api_client.py"], "JavaScript": ["node", "api_client.mjs"]}
+
+
+@pytest.mark.parametrize("language", CLIENTS)
+def test_a_client_of_the_api_ends_with_one_line_without_a_server(language: str) -> None:
+    program = shutil.which(CLIENTS[language][0])
+    if program is None:
+        pytest.skip(f"{CLIENTS[language][0]} is not installed")
+
+    def ended(*arguments: str) -> tuple[int, list[str]]:
+        done = subprocess.run(
+            [program, CLIENTS[language][1], *arguments], cwd=EXAMPLES, env=dict(os.environ) | {"FRESHET_API": api},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr.splitlines()
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        api = f"http://127.0.0.1:{bound.getsockname()[1]}"  # nobody listens there
+        code, (line,) = ended("ada", "318")
+        assert code == 1
+        assert line.startswith("no answer: ")
+        assert f"run on {api}?" in line
+        assert ended("ada") == (2, [f"usage: {CLIENTS[language][1]} USER ITEM"])
