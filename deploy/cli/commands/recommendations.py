@@ -16,7 +16,7 @@ from stream.settings import Settings
 if TYPE_CHECKING:
     from deploy.clients.slate_items import ItemsNow
 
-UNKNOWN: Final = "removed or unavailable items are not marked"
+UNKNOWN: Final = "titles are left out, and removed or unavailable items are not marked"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,16 +28,18 @@ def recommendations(
     context: typer.Context,
     user: Annotated[str, typer.Option(help="The user's id; * for any unknown user.")],
     follow: Annotated[bool, typer.Option("--follow", help="Keep showing every new slate until interrupted.")] = False,
-    titles: Annotated[bool, typer.Option("--titles", help="Show titles next to the ids.")] = False,
+    titles: Annotated[
+        bool, typer.Option("--titles", help="Wait for the titles, however large the topic `items` is.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; with --follow, one per line.")
     ] = False,
 ) -> None:
     """Show a user's slate with the highest seq, or the popular items if the user has none.
 
-    Items that were removed or made unavailable since are marked; with --json, by a field `now` of the item. The command
-    reads the topic `items` to find them. Without --titles, it skips this step and prints a note if that would take too
-    long (100,000 offsets, 2 s).
+    The command reads the topic `items` for the titles, and to mark items that were removed or made unavailable since
+    (with --json, by a field `now` of the item). Without --titles, it skips this step and prints a note if that would
+    take too long (100,000 offsets, 2 s).
 
     Exit codes: 1 there is no slate at all, 69 no broker, 78 topic missing.
     """
@@ -58,7 +60,14 @@ def recommendations(
             if now is None and look is not None:
                 typer.echo(printable(f"freshet: {UNKNOWN}: {look.why}"), err=True)
         if found is not None:
-            _show(_marked(found, now), now if titles else None, as_json)
+            if slate is None and user != slate_reader.ANYONE and not as_json:
+                typer.echo(
+                    printable(
+                        f"freshet: no slate of user {user!r} yet, as no event of this user was processed: popular items"
+                    ),
+                    err=True,
+                )
+            _show(_marked(found, now), now, as_json)
         elif not follow:
             typer.echo(f"freshet: no slate yet: {_why(settings)}", err=True)
             raise typer.Exit(1)
@@ -67,7 +76,7 @@ def recommendations(
             try:
                 for newer in reader.follow(slate["seq"] if slate else 0):
                     changed = now is not None and now.newer_than(newer["catalogue"])
-                    _show(_marked(newer, now if changed else None), now if titles else None, as_json)
+                    _show(_marked(newer, now if changed else None), now, as_json)
                     shown += 1
             except KeyboardInterrupt:
                 message = (
@@ -110,7 +119,11 @@ def _popular(settings: Settings) -> dict[str, Any] | None:
         reader.close()
 
 
-def _show(slate: dict[str, Any], titles: ItemsNow | None, as_json: bool) -> None:
+def _show(slate: dict[str, Any], now: ItemsNow | None, as_json: bool) -> None:
+    """Print a slate: as JSON, or as a table, with a column of titles if one is known.
+
+    now: The items as they are now; None if they are not known.
+    """
     if as_json:
         print(json.dumps(slate), flush=True)
         return
@@ -122,17 +135,19 @@ def _show(slate: dict[str, Any], titles: ItemsNow | None, as_json: bool) -> None
         return escape(printable(text))
 
     age = max(0.0, time.time() - slate["time"] / 1000)
-    table = Table(title=shown(f"{slate['user']} after {slate['seq']} events, {age:,.0f} s ago ({slate['strategy']})"))
+    who = f"{slate['user']} after {counted(slate['seq'], 'event')}" if slate["seq"] else "popular items"
+    titles = [now.title(scored["item"]) for scored in slate["items"]] if now is not None else []
+    table = Table(title=shown(f"{who}, {age:,.0f} s ago ({slate['strategy']})"))
     table.add_column("", justify="right")
     table.add_column("item")
-    if titles is not None:
+    if any(titles):
         table.add_column("title")
     marked = any("now" in scored for scored in slate["items"])
     if marked:
         table.add_column("now")
     table.add_column("score", justify="right")
     for rank, scored in enumerate(slate["items"], start=1):
-        more = [] if titles is None else [shown(titles.title(scored["item"]))]
+        more = [shown(titles[rank - 1])] if any(titles) else []
         more += [scored.get("now", "")] if marked else []
         table.add_row(str(rank), shown(scored["item"]), *more, f"{scored['score']:.4f}")
     Console().print(table)

@@ -108,7 +108,7 @@ def test_a_topic_that_is_too_large_is_not_read_and_this_is_said(
     output = recommendations("--json")
     assert not any("now" in one for one in json.loads(output.stdout)["items"])
     assert output.stderr == (
-        "freshet: removed or unavailable items are not marked: the topic items has more than 4 "
+        "freshet: titles are left out, and removed or unavailable items are not marked: the topic items has more than 4 "
         "offsets; --titles reads all of it\n"
     )
     assert "removed" in recommendations("--titles").stdout
