@@ -136,7 +136,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         stopping.in_order(lambda: _tell(loop, partial(self._ask_stop, parts)))
         self._tasks.append(("watch", asyncio.ensure_future(self._watch(parts, catalogue))))
-        log.info("worker starts", extra={"port": self._health.port, "bundle": self._bundle.id})
+        log.info(
+            "worker starts",
+            extra={"folder": str(self._settings.data_dir), "port": self._health.port, "bundle": self._bundle.id},
+        )
         await self._run_app(parts.app)
         await self._shut(parts, items)
 

@@ -15,7 +15,7 @@ from stream.kafka.batch import MicroBatch
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.losses import Losses
 from stream.kafka.offset_gaps import Passed
-from stream.kafka.truncation import Cuts
+from stream.kafka.truncation import TruncationWatch
 from stream.settings import load
 
 CHANGELOG = load().changelog_topic
@@ -69,7 +69,7 @@ class Thread:
         self.assigned: set[TP] = set()
         self.committed: dict[TP, int | None] = {}
         self.passed = Passed({"clicks"})
-        self.cuts: Any = None
+        self.truncations: Any = None
         self.joining = SimpleNamespace(held="")
         self._consumer = aiokafka
 
@@ -137,4 +137,6 @@ def consumer_of(thread: Any, owner: Any = None, *, accept_loss: bool = False, **
 
 def watch_cuts(consumer: Any, aiokafka: Any) -> None:
     """Give the consumer's thread what watches aiokafka's consumer for truncated logs."""
-    consumer._thread.cuts = Cuts(aiokafka, consumer.sources, consumer.owner.last_written, consumer.app.losses.lose)
+    consumer._thread.truncations = TruncationWatch(
+        aiokafka, consumer.sources, consumer.owner.last_written, consumer.app.losses.lose
+    )

@@ -9,22 +9,26 @@ import typer
 
 from deploy.cli import bounds
 
-Topic = Annotated[str | None, typer.Option(help="Only letters that came from this topic.")]
+Topic = Annotated[str | None, typer.Option(help="Only dead letters that came from this topic.")]
 Partition = Annotated[
-    int | None, typer.Option(min=0, max=bounds.PARTITION, help="Only letters that came from this partition.")
+    int | None, typer.Option(min=0, max=bounds.PARTITION, help="Only dead letters that came from this partition.")
 ]
-Offset = Annotated[int | None, typer.Option(min=0, max=bounds.OFFSET, help="Only letters that came from this offset.")]
-Stage = Annotated[str | None, typer.Option(help="Only letters with this stage.")]
-Reason = Annotated[str | None, typer.Option(help="Only letters with this reason.")]
+Offset = Annotated[
+    int | None, typer.Option(min=0, max=bounds.OFFSET, help="Only dead letters that came from this offset.")
+]
+Stage = Annotated[str | None, typer.Option(help="Only dead letters with this stage.")]
+Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason.")]
 Since = Annotated[
     str | None,
     typer.Option(
-        help="Only letters set aside at or after this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."
+        help="Only dead letters set aside at or after this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."
     ),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(help="Only letters set aside before this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."),
+    typer.Option(
+        help="Only dead letters set aside before this time: `2h` for 2 hours ago (s, m, h, d, w), or ISO 8601."
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Choose all letters. Required if no other option narrows the choice.")]
 Assign = Annotated[

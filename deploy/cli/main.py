@@ -1,6 +1,6 @@
 """The `freshet` command. deploy/cli/commands holds one module per command or group; each imports what it needs late.
 
-Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot be judged, 70 a bug, 74 a file cannot be used, 130
+Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 cannot be checked, 70 a bug, 74 a file cannot be used, 130
 interrupted. stream.core.errors defines the others, and other causes of 70.
 """
 

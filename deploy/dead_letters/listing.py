@@ -13,7 +13,7 @@ from deploy.clients.log_reader import TopicPartition
 from deploy.clients.printable import counted
 from deploy.dead_letters.reader import Choice, DeadLetter, DeadLetterReader, epoch_ms, iso
 from deploy.dead_letters.render import table
-from deploy.dead_letters.status import Stand, Standing, State
+from deploy.dead_letters.status import DeadLetterStatus, DeadLetterStatuses, State
 from stream.settings import Settings
 
 KINDS = 1000
@@ -61,20 +61,20 @@ class Lists:
         self._reader = reader
         self._choice = choice
         self._shown = shown
-        self._standing = Standing(settings, reader, choice) if status else None
+        self._statuses = DeadLetterStatuses(settings, reader, choice) if status else None
         self._counts: Counter[State | None] = Counter()
 
     @property
     def unseen(self) -> list[TopicPartition]:
         """Source partitions from which records that were sent back may be deleted by now."""
-        return self._standing.unseen if self._standing else []
+        return self._statuses.unseen if self._statuses else []
 
     def show(self, limit: int, oldest: bool, as_json: bool) -> None:
         """Print at most `limit` dead letters per status."""
         heaps: dict[State | None, list[Entry]] = {}
         sign = -1 if oldest else 1
-        for dead_letter, stand in self._read():
-            heap = heaps.setdefault(stand and stand.state, [])
+        for dead_letter, status in self._read():
+            heap = heaps.setdefault(status and status.state, [])
             order = (
                 sign * dead_letter.failed_ms,
                 sign * dead_letter.position.partition,
@@ -82,7 +82,7 @@ class Lists:
             )
             if len(heap) >= limit and order < heap[0][0]:
                 continue
-            (heapq.heappush if len(heap) < limit else heapq.heapreplace)(heap, (order, _row(dead_letter, stand)))
+            (heapq.heappush if len(heap) < limit else heapq.heapreplace)(heap, (order, _row(dead_letter, status)))
         sections = {state: [row for _, row in sorted(heaps[state], reverse=True)] for state in _in_order(heaps)}
         if as_json:
             rows = [row for section in sections.values() for row in section]
@@ -101,27 +101,27 @@ class Lists:
     def summarise(self, as_json: bool) -> None:
         """Print the number of dead letters per topic, stage and reason."""
         kinds: dict[tuple[str, str, str], Kind] = {}
-        for dead_letter, stand in self._read():
+        for dead_letter, status in self._read():
             name = (dead_letter.fields["topic"], dead_letter.fields["stage"], dead_letter.fields["reason"])
             if name not in kinds and len(kinds) >= KINDS:
                 name = ("other", "", "")
-            kinds.setdefault(name, Kind(dead_letter.failed_ms, dead_letter.failed_ms)).take(dead_letter, stand)
+            kinds.setdefault(name, Kind(dead_letter.failed_ms, dead_letter.failed_ms)).take(dead_letter, status)
         rows = sorted(kinds.items(), key=lambda row: (-row[1].count, row[0]))
         if as_json:
             entries = [
                 {"topic": topic, "stage": stage, "reason": reason, "letters": kind.count,
-                 **({"open": kind.open} if self._standing else {}), "first": kind.first, "last": kind.last}
+                 **({"open": kind.open} if self._statuses else {}), "first": kind.first, "last": kind.last}
                 for (topic, stage, reason), kind in rows
             ]  # fmt: skip
             print(json.dumps({**self._totals(), "kinds": entries}))
             return
         table(
             self._counted(),
-            ("letters", *(["open"] if self._standing else []), "topic", "stage", "reason", "first", "last"),
+            ("letters", *(["open"] if self._statuses else []), "topic", "stage", "reason", "first", "last"),
             (
                 (
                     f"{kind.count:,}",
-                    *([f"{kind.open:,}"] if self._standing else []),
+                    *([f"{kind.open:,}"] if self._statuses else []),
                     *name,
                     iso(kind.first),
                     iso(kind.last),
@@ -130,16 +130,16 @@ class Lists:
             ),
         )
 
-    def _read(self) -> Iterator[tuple[DeadLetter, Stand | None]]:
+    def _read(self) -> Iterator[tuple[DeadLetter, DeadLetterStatus | None]]:
         """Count all dead letters of the choice, and yield those to show."""
         for dead_letter in self._reader.read(self._choice):
-            stand = self._standing.of(dead_letter) if self._standing else None
-            self._counts[stand and stand.state] += 1
-            if stand is None or self._shown.has(stand.state):
-                yield dead_letter, stand
+            status = self._statuses.of(dead_letter) if self._statuses else None
+            self._counts[status and status.state] += 1
+            if status is None or self._shown.has(status.state):
+                yield dead_letter, status
 
     def _totals(self) -> dict[str, Any]:
-        counts = {state: self._counts[state] for state in _in_order(self._counts)} if self._standing else None
+        counts = {state: self._counts[state] for state in _in_order(self._counts)} if self._statuses else None
         return {"matched": self._counts.total(), **({} if counts is None else {"counts": counts})}
 
     def _counted(self) -> str:
@@ -157,10 +157,10 @@ class Kind:
         self.count = 0
         self.open = 0
 
-    def take(self, dead_letter: DeadLetter, stand: Stand | None) -> None:
+    def take(self, dead_letter: DeadLetter, status: DeadLetterStatus | None) -> None:
         """Count one more dead letter."""
         self.count += 1
-        self.open += stand is not None and stand.state.open
+        self.open += status is not None and status.state.open
         self.first = min(self.first, dead_letter.failed_ms)
         self.last = max(self.last, dead_letter.failed_ms)
 
@@ -169,10 +169,10 @@ def _in_order(states: Iterable[State | None]) -> list[State | None]:
     return [state for state in (None, *State) if state in set(states)]
 
 
-def _row(dead_letter: DeadLetter, stand: Stand | None) -> dict[str, Any]:
+def _row(dead_letter: DeadLetter, status: DeadLetterStatus | None) -> dict[str, Any]:
     row = dead_letter.row()
-    if stand is not None:
-        row |= {"status": stand.state, "landed": None if stand.landed is None else list(stand.landed)}
+    if status is not None:
+        row |= {"status": status.state, "landed": None if status.landed is None else list(status.landed)}
     return row
 
 

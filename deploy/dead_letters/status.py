@@ -37,14 +37,14 @@ class State(StrEnum):
         return self in (State.OPEN, State.ELSEWHERE)
 
 
-class Stand(NamedTuple):
+class DeadLetterStatus(NamedTuple):
     """The state of a dead letter. landed: the record that was sent back, if there is one."""
 
     state: State
     landed: Sent | None
 
 
-class Standing:
+class DeadLetterStatuses:
     """Finds out what became of the dead letters of `choice`, once, when it is created.
 
     Attributes:
@@ -64,19 +64,19 @@ class Standing:
         self.unseen: list[TopicPartition] = []
         self._look(reader, choice)
 
-    def of(self, dead_letter: DeadLetter) -> Stand:
+    def of(self, dead_letter: DeadLetter) -> DeadLetterStatus:
         """Return the state of a dead letter of the choice."""
         first = dead_letter.origin(self._settings)
         whole, keys = position_mark(first, b""), _keys(dead_letter, self._settings.key)
         for key in keys:
             if found := self._back.get(position_mark(first, key)):
-                return Stand(State.BACK, found)
+                return DeadLetterStatus(State.BACK, found)
         elsewhere = self._any.get(whole)
         if elsewhere and not keys:
-            return Stand(State.BACK, elsewhere)
+            return DeadLetterStatus(State.BACK, elsewhere)
         if self._newest.get(whole, age_of(dead_letter)) > age_of(dead_letter):
-            return Stand(State.REPEATED, None)
-        return Stand(State.ELSEWHERE if elsewhere else State.OPEN, elsewhere)
+            return DeadLetterStatus(State.REPEATED, None)
+        return DeadLetterStatus(State.ELSEWHERE if elsewhere else State.OPEN, elsewhere)
 
     def _look(self, reader: DeadLetterReader, choice: Choice) -> None:
         failed: set[bytes] = set()

@@ -207,7 +207,7 @@ def _events(
 def _verify(settings: Settings, board: Board) -> Report:
     board.begin("verify", "recomputing everything from the topics")
     report = verify(settings, COMMIT_LIMIT)
-    verdict = {0: "the promise holds", 1: "the promise is broken"}.get(report.exit_code, "cannot be judged")
+    verdict = {0: "the promise holds", 1: "the promise is broken"}.get(report.exit_code, "cannot be checked")
     board.done(
         f"{verdict}: {report.applied:,} of {report.input:,} applied, {report.lost} lost, {report.double} double, "
         f"{report.uncovered} uncovered"

@@ -106,7 +106,7 @@ def _slate(spot: Spot, count: int) -> RenderableType:
     line = Text(f"event {spot.number} of {spot.of}: ", style="dim", no_wrap=True, overflow="ellipsis")
     line.append(spot.words, "not dim bold")
     if spot.rank >= 0:
-        line.append(f"  was at place {spot.rank + 1}", "not dim green")
+        line.append(f"  was at rank {spot.rank + 1}", "not dim green")
     else:
         line.append("  was not in the slate")
     heading = Text.assemble(" the slate of user ", (spot.user, "bold"), " changes with each event ")

@@ -1,7 +1,7 @@
 """What a worker accepted, record by record. The settings that decide this may have been changed while the log grew.
 
-A change is given as PLACE=VALUE. VALUE held before PLACE, which is the topic/partition/offset of the first record for which the
-next value held, or the time when it was appended. A time holds for every partition for which no offset is given.
+A change is given as POSITION=VALUE. VALUE held before POSITION, which is the topic/partition/offset of the first record
+for which the next value held, or the time when it was appended. A time holds for every partition for which no offset is given.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def setting(
     Args:
         option: Name of the option, for error messages.
         now: The value since the last change.
-        before: PLACE=VALUE of each earlier value, see above.
+        before: POSITION=VALUE of each earlier value, see above.
         parse: Reads a VALUE; raises ValueError.
         topics: The source topics.
         partitions: All partitions of these topics.
@@ -80,7 +80,7 @@ def setting(
     for change in before:
         position, equals, text = change.partition("=")
         if not equals:
-            raise DataError(f"{option} {change}: expected PLACE=VALUE, such as {topics[0]}/0/1234=VALUE")
+            raise DataError(f"{option} {change}: expected POSITION=VALUE, such as {topics[0]}/0/1234=VALUE")
         try:
             value = parse(text)
         except ValueError as error:

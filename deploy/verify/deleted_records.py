@@ -57,7 +57,7 @@ def deleted_unread(topic: int, source: SourcePartition, committed: int, due: int
         report.note(Violation("deleted", f"{what}; {doubt}", "", -1, *position))
         return 0
     report.lost += sent
-    message = f"{what}: the ledger has {sent} sends there, which were never read"
+    message = f"{what}: the producer log has {sent} sends there, which were never read"
     report.add(Violation("lost", message, "", -1, *position))
     return sent
 
@@ -77,5 +77,7 @@ def _doubt(topic: int, source: SourcePartition, due: int, count: int, sent: int,
     if read.changelog.hiding[topic] and count <= MAX_RECENT:
         return "they may have been duplicates"
     if not sent:  # only a marker may be gone, and the records around it do not show that
-        return "they may have been a transaction's marker or aborted records; only sends in a ledger would show it"
+        return (
+            "they may have been a transaction's marker or aborted records; only sends in a producer log would show it"
+        )
     return ""

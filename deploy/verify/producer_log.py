@@ -226,7 +226,7 @@ class Form:
         named = f", {field}" if field else ""
         return DataError(
             f"{self._file}, line {number}{named}: found {_shown(found)}, expected {expected}; correct the line, or check that "
-            "the ledger belongs to this deployment"
+            "the producer log belongs to this deployment"
         )
 
 

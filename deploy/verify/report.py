@@ -151,7 +151,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: the promise holds; 1: it is broken; 3: part of it cannot be judged."""
+        """0: the promise holds; 1: it is broken; 3: part of it cannot be checked."""
         if self.kinds:
             return 1
         undone = self.pending or self.undecided or self.outside

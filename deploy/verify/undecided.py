@@ -36,6 +36,6 @@ class Undecided:
                 report.undecided += span.end - span.start
                 message = (
                     f"open transaction of another producer from offset {span.start}: {span.end - span.start} offsets behind it "
-                    "cannot be judged before it ends"
+                    "cannot be checked before it ends"
                 )
                 report.note(Violation("undecided", message, "", -1, *tp, span.start))

@@ -61,7 +61,7 @@ def unwrap(text: str, envelope: str) -> Inner:
         if _value(found["op"]) == "d" or found["after"] in ("", "null"):
             message = (
                 "the row was deleted: deletes of events cannot be applied, since a state keeps the events that it has applied; "
-                "skip them in the connector (skipped.operations=d,t) or leave this letter"
+                "skip them in the connector (skipped.operations=d,t) or leave this dead letter"
             )
             raise RecordError("validate", "deleted", within + "after", message)
         return Inner(found["after"])

@@ -16,7 +16,7 @@
      +- DiskError           74  the data folder's disk is full or fails
 
 Codes follow sysexits.h if it has one for the case. A worker that hangs inside a library ends with 1
-(stream.process.watchdog). `freshet verify` adds 1 (a promise is broken) and 3 (cannot be judged).
+(stream.process.watchdog). `freshet verify` adds 1 (a promise is broken) and 3 (cannot be checked).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ REASONS = {
     "key_mismatch": "The key is not the body's `user` in the form that the setting `key` names. If the key is the user in "
     "another form, the message says which. Otherwise one of the two is wrong, and only the producer knows which.",
     "mispartitioned": "The record is on another partition than murmur2(key) mod n and was not forwarded. Either the setting "
-    "`misplaced` is `dead-letter`, or the record and the header with its place are too large for the topic. The record itself "
+    "`misplaced` is `dead-letter`, or the record and the header with its position are too large for the topic. The record itself "
     "is good; see clients.md for the fix.",
     "far_past": "`time` is before the setting `min_time`: it is not in epoch milliseconds (probably seconds), or it is that old.",
     "deleted": "A change event of Debezium that deletes a row. A state keeps the events that it has applied; none can be undone.",

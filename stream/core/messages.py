@@ -63,7 +63,7 @@ Action = Annotated[
 
 UNUSED: Final = "checked and kept, but not used yet"
 SlateId = Annotated[str, Meta(max_length=MAX_ID, description=f"the recommendation that led here; {UNUSED}")]
-Rank = Annotated[int, Meta(ge=0, le=10**12, description=f"the item's place in that slate, from 0; {UNUSED}")]
+Rank = Annotated[int, Meta(ge=0, le=10**12, description=f"the item's rank in that slate, from 0; {UNUSED}")]
 Dwell = Annotated[int, Meta(ge=0, le=10**12, description=f"how long the user stayed; {UNUSED}")]
 Scenes = Annotated[tuple[Label, ...], Meta(max_length=64, description=f"where the item may be shown; {UNUSED}")]
 
@@ -121,7 +121,7 @@ class Item(Struct, frozen=True):
 
 
 class Scored(Struct, frozen=True):
-    """One place of a slate. Higher scores are better. Scores are comparable within one slate only."""
+    """One item of a slate. Higher scores are better. Scores are comparable within one slate only."""
 
     item: str
     score: float
@@ -181,7 +181,7 @@ class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors."
         str,
         Meta(
             pattern="^(-?[0-9]{1,19})?$",
-            description="append time of the record, epoch milliseconds; in letters of older versions it is the timestamp",
+            description="append time of the record, epoch milliseconds; in dead letters of older versions it is the timestamp",
         ),
     ] = ""
 

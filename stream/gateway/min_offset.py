@@ -55,7 +55,7 @@ def parse(text: str | None, topics: Sequence[str], items_topic: str, partition: 
     items = -1
     places = text.split(",")
     if len(places) > MOST:
-        raise _invalid(f"found {len(places)} places, expected at most {MOST}")
+        raise _invalid(f"found {len(places)} positions, expected at most {MOST}")
     for place in places:
         found = _PLACE.fullmatch(place)
         if found is None:

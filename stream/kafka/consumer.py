@@ -289,7 +289,7 @@ class SourceConsumer(driver.Consumer):
                     await self.commit_finished()
             self.group.joined = False
             await super().on_partitions_revoked(revoked)
-            self._thread.cuts.forget()
+            self._thread.truncations.forget()
             self.app.lease.release()
             self.positions.forget()
             self.read_back.forget()

@@ -73,7 +73,7 @@ class Membership:
             self._file.write(member.encode())
             self._file.flush()
         except OSError as error:
-            log.warning("the place in the group cannot be remembered: %s", error)
+            log.warning("the membership of the group cannot be remembered: %s", error)
         self._known = member
 
     def release(self) -> None:
@@ -101,7 +101,7 @@ class Membership:
                 await coordinator.ensure_coordinator_known()
                 answer = await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, self.former))
         except (KafkaError, TimeoutError) as error:
-            log.info("the previous place in the group could not be given up: %s", error)
+            log.info("the previous membership of the group could not be given up: %s", error)
             return
         if not answer.error_code:  # else the group no longer knows it
-            log.info("the previous place in the group was given up")
+            log.info("the previous membership of the group was given up")

@@ -14,7 +14,7 @@ from stream.kafka.broker_clock import steady
 from stream.kafka.clients import METADATA_MS
 from stream.kafka.group_join import Joining
 from stream.kafka.offset_gaps import Passed
-from stream.kafka.truncation import Cuts
+from stream.kafka.truncation import TruncationWatch
 from stream.process.fatal import fatal
 from stream.process.stopping import stopping
 from stream.process.supervision import guard_loop
@@ -48,7 +48,7 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         joining: Watches how the group is joined. Set when the thread has started.
     """
 
-    cuts: Cuts
+    truncations: TruncationWatch
     joining: Joining
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -123,6 +123,6 @@ class SourceThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         consumer._client._metadata_max_age_ms = METADATA_MS
         app = self.app
-        self.cuts = Cuts(consumer, app.source_topics, app.listener.last_written, app.losses.lose)
-        self.cuts.watch()
+        self.truncations = TruncationWatch(consumer, app.source_topics, app.listener.last_written, app.losses.lose)
+        self.truncations.watch()
         return consumer

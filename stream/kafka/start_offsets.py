@@ -13,7 +13,7 @@ from stream.kafka.broker_offsets import BrokerOffsets
 from stream.kafka.losses import Losses, changelog_empty, offset_gone, records_gone
 from stream.kafka.partition_listener import PartitionListener
 from stream.kafka.source_thread import SourceThread
-from stream.kafka.truncation import Beside, Found, changelog_cut, source_cut, source_moved
+from stream.kafka.truncation import CommitMetadata, Found, changelog_cut, source_cut, source_moved
 
 
 class StartOffsets:
@@ -70,7 +70,7 @@ class StartOffsets:
         starts = await self.seek(sources)
         await self._check_empty(sources)
         accepted = await self._check_cut(sources)
-        back = {tp: Beside(starts[tp]) for tp, offset in known.items() if offset is None or starts[tp] < offset}
+        back = {tp: CommitMetadata(starts[tp]) for tp, offset in known.items() if offset is None or starts[tp] < offset}
         begun = back | accepted
         await self._commit(
             {tp: (starts[tp], replace(one, read=max(one.read, starts[tp]))) for tp, one in begun.items()}
@@ -121,7 +121,7 @@ class StartOffsets:
             if not ends.get(changelog):
                 self._losses.lose(changelog_empty(changelog, tp, offset), 0)
 
-    async def _check_cut(self, sources: Iterable[TP]) -> dict[TP, Beside]:
+    async def _check_cut(self, sources: Iterable[TP]) -> dict[TP, CommitMetadata]:
         """Check committed offsets: the source log has the records before them, and the changelog has the states.
 
         If a worker has begun a partition, a worker must have committed its offset, too.
@@ -133,27 +133,27 @@ class StartOffsets:
         sources = [tp for tp in sources if self._committed.get(tp)]
         if not sources:
             return {}
-        in_group = await self._in_thread(self._thread.cuts.take_over(sources))
+        in_group = await self._in_thread(self._thread.truncations.take_over(sources))
         found = {TP(*partition): one for partition, one in in_group.items()}
         accepted = self._check_sources(found)
         ends = await self._check_changelogs(found)
         for tp, one in found.items():
             end = ends.get(self._changelog(tp.partition)) or 0
-            if end <= one.beside.written:
-                accepted[tp] = replace(accepted.get(tp, one.beside), written=end - 1)
+            if end <= one.noted.written:
+                accepted[tp] = replace(accepted.get(tp, one.noted), written=end - 1)
         return accepted
 
-    def _check_sources(self, found: Mapping[TP, Found]) -> dict[TP, Beside]:
+    def _check_sources(self, found: Mapping[TP, Found]) -> dict[TP, CommitMetadata]:
         """Check who committed each offset, and that the source's log was not truncated. Returns what was accepted."""
-        accepted: dict[TP, Beside] = {}
+        accepted: dict[TP, CommitMetadata] = {}
         for tp, one in sorted(found.items()):
             if one.foreign:
                 if self._listener.is_claimed(tp.partition):
                     self._losses.lose(source_moved(tp.topic, tp.partition, self._group_id, one))
-                accepted[tp] = Beside(one.offset)
+                accepted[tp] = CommitMetadata(one.offset)
             if (end := one.cut()) >= 0:
                 self._losses.lose(source_cut(tp.topic, tp.partition, end, one.read), one.read - end)
-                accepted[tp] = Beside(one.offset, written=one.beside.written)
+                accepted[tp] = CommitMetadata(one.offset, written=one.noted.written)
         return accepted
 
     async def _check_changelogs(self, found: Mapping[TP, Found]) -> Mapping[TP, int]:
@@ -161,7 +161,7 @@ class StartOffsets:
         written: dict[TP, int] = {}  # once for each changelog partition, from whichever source's offset has it
         for tp, one in sorted(found.items()):
             changelog = self._changelog(tp.partition)
-            written[changelog] = max(written.get(changelog, -1), one.beside.written)
+            written[changelog] = max(written.get(changelog, -1), one.noted.written)
         ends = await self._broker.ends(*written) if written else {}
         for changelog, last in sorted(written.items()):
             end = ends.get(changelog) or 0
@@ -169,11 +169,11 @@ class StartOffsets:
                 self._losses.lose(changelog_cut(changelog.topic, changelog.partition, end, last), last + 1 - end)
         return ends
 
-    async def _commit(self, offsets: Mapping[TP, tuple[int, Beside]]) -> None:
+    async def _commit(self, offsets: Mapping[TP, tuple[int, CommitMetadata]]) -> None:
         """Commit the offsets at which we begin. Raises CommitFailedError if the partitions are no longer ours."""
         if not offsets:
             return
-        await self._in_thread(self._thread.cuts.commit(offsets))
+        await self._in_thread(self._thread.truncations.commit(offsets))
         self._committed.update((tp, offset) for tp, (offset, _) in offsets.items())
 
     async def _in_thread(self, call: Any) -> Any:

@@ -24,7 +24,7 @@ PAUSE: Final = 0.1  # seconds between two checks for a leader
 WHY: Final = "was a leader elected that had missed records (an unclean election)?"
 
 
-class Beside(msgspec.Struct, frozen=True, omit_defaults=True):
+class CommitMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """The metadata that is committed with an offset, as JSON; -1 means unknown.
 
     Attributes:
@@ -40,21 +40,21 @@ class Beside(msgspec.Struct, frozen=True, omit_defaults=True):
     cut: int = -1
 
 
-def encode(beside: Beside) -> str:
-    return msgspec.json.encode(beside).decode()
+def encode(noted: CommitMetadata) -> str:
+    return msgspec.json.encode(noted).decode()
 
 
-def decode(metadata: str, offset: int = 0) -> Beside:
+def decode(metadata: str, offset: int = 0) -> CommitMetadata:
     """Read the metadata that was committed with `offset`.
 
     Nothing is known if something other than a worker committed it: a worker never notes that it has read less than the
     offset that it commits.
     """
     try:
-        found = msgspec.json.decode(metadata, type=Beside)
+        found = msgspec.json.decode(metadata, type=CommitMetadata)
     except (msgspec.DecodeError, ValueError):
-        return Beside()
-    return found if found.read >= offset else Beside()
+        return CommitMetadata()
+    return found if found.read >= offset else CommitMetadata()
 
 
 class Found(NamedTuple):
@@ -62,30 +62,30 @@ class Found(NamedTuple):
 
     Attributes:
         offset: The committed offset.
-        beside: The decoded metadata.
-        end: The offset where the current log ends the epoch of `beside`; -1 if unknown.
+        noted: The decoded metadata.
+        end: The offset where the current log ends the epoch of `noted`; -1 if unknown.
         metadata: The metadata as received.
     """
 
     offset: int
-    beside: Beside
+    noted: CommitMetadata
     end: int
     metadata: str = ""
 
     @property
     def foreign(self) -> bool:
         """Whether something other than a worker committed this; a worker always notes how far it has read."""
-        return self.beside.read < self.offset
+        return self.noted.read < self.offset
 
     @property
     def read(self) -> int:
         """The offset up to which the source was read."""
-        return max(self.offset, self.beside.read)
+        return max(self.offset, self.noted.read)
 
     def cut(self) -> int:
         """Return the offset where the log was truncated below what was read; -1 if it was not."""
-        if self.beside.cut >= 0:
-            return self.beside.cut
+        if self.noted.cut >= 0:
+            return self.noted.cut
         return self.end if 0 <= self.end < self.read else -1
 
 
@@ -120,7 +120,7 @@ def items_cut(topic: str, partition: int, end: int, read: int) -> LossError:
     )
 
 
-class Cuts:
+class TruncationWatch:
     """Watches one consumer for truncated logs, in the consumer's thread.
 
     Args:
@@ -147,28 +147,28 @@ class Cuts:
     def watch(self) -> None:
         """Check every fetch, and commit metadata with each offset."""
         self._epochs.watch()
-        self._consumer.commit = self._commit_beside
+        self._consumer.commit = self._commit_with_metadata
 
     def forget(self) -> None:
         """Forget all partitions. Called before partitions are assigned again, because then the fetcher starts to read."""
         self._epochs.forget()
 
-    async def _commit_beside(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        await self._commit({tp: self._beside(tp, one.offset) for tp, one in offsets.items()})
+    async def _commit_with_metadata(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        await self._commit({tp: self._with_metadata(tp, one.offset) for tp, one in offsets.items()})
         self._offsets.update((tp, one.offset) for tp, one in offsets.items())
 
-    async def commit(self, offsets: Mapping[Any, tuple[int, Beside]]) -> None:
+    async def commit(self, offsets: Mapping[Any, tuple[int, CommitMetadata]]) -> None:
         """Commit the given metadata with these offsets, instead of what is known here."""
         made = {
-            TopicPartition(*tp): OffsetAndMetadata(offset, encode(beside)) for tp, (offset, beside) in offsets.items()
+            TopicPartition(*tp): OffsetAndMetadata(offset, encode(noted)) for tp, (offset, noted) in offsets.items()
         }
         await self._commit(made)
         self._offsets.update((tp, one.offset) for tp, one in made.items())
 
-    def _beside(self, tp: TopicPartition, offset: int) -> OffsetAndMetadata:
+    def _with_metadata(self, tp: TopicPartition, offset: int) -> OffsetAndMetadata:
         read = max(offset, self._epochs.reached(tp))
-        beside = Beside(read, self._epochs.before(tp, read), self._written(tp.partition))
-        return OffsetAndMetadata(offset, encode(beside))
+        noted = CommitMetadata(read, self._epochs.before(tp, read), self._written(tp.partition))
+        return OffsetAndMetadata(offset, encode(noted))
 
     async def take_over(self, tps: Iterable[tuple[str, int]]) -> dict[TopicPartition, Found]:
         """Return what was committed for source partitions that are ours now. Waits for their leaders."""
@@ -177,13 +177,13 @@ class Cuts:
         committed = await self._consumer._coordinator.fetch_committed_offsets(partitions) if partitions else {}
         known = {tp: (one.offset, decode(one.metadata, one.offset)) for tp, one in committed.items() if one.offset >= 0}
         self._offsets.update((tp, offset) for tp, (offset, _) in known.items())
-        ends = await self._ends({tp: beside.epoch for tp, (_, beside) in known.items() if beside.epoch >= 0})
+        ends = await self._ends({tp: noted.epoch for tp, (_, noted) in known.items() if noted.epoch >= 0})
         found = {}
-        for tp, (offset, beside) in known.items():
-            found[tp] = Found(offset, beside, ends.get(tp, -1), committed[tp].metadata)
+        for tp, (offset, noted) in known.items():
+            found[tp] = Found(offset, noted, ends.get(tp, -1), committed[tp].metadata)
             self._epochs.keep_from(tp, offset)
-            if beside.epoch >= 0 and offset and found[tp].cut() < 0:  # report a truncation only once
-                self._epochs.note_committed(tp, offset - 1, beside.epoch)
+            if noted.epoch >= 0 and offset and found[tp].cut() < 0:  # report a truncation only once
+                self._epochs.note_committed(tp, offset - 1, noted.epoch)
         return found
 
     async def _ends(self, epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
@@ -230,5 +230,5 @@ class Cuts:
         if (offset := self._offsets.get(tp)) is not None:
             with suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(PATIENCE):
-                    beside = Beside(read=read, cut=end)
-                    await self._commit({tp: OffsetAndMetadata(offset, encode(beside))})
+                    noted = CommitMetadata(read=read, cut=end)
+                    await self._commit({tp: OffsetAndMetadata(offset, encode(noted))})

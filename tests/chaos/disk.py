@@ -343,7 +343,7 @@ def low_watermark(result: Any) -> int:
 
 
 def unverifiable_report(settings: Settings) -> Report:
-    """Deleted records cannot be judged: never 0."""
+    """Deleted records cannot be checked: never 0."""
     report = run(settings, wait=60)
     assert report.exit_code != 0, report
     assert report.unverifiable > 0

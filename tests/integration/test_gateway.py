@@ -458,13 +458,13 @@ def test_requests_made_from_the_description_find_nothing(made: Made, tmp_path: P
     )
     asked = GatewayProcess(made.settings, tmp_path, bundles=made.bundles, serve_wait=0.02)
     command: list[str | Path] = [
-        Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run", "PLACE", "--max-time", "60",
+        Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run", "POSITION", "--max-time", "60",
         "--exclude-checks", "positive_data_acceptance,use_after_free,ensure_resource_availability,missing_required_header",
         "--exclude-path-regex", "stream$", "--request-timeout", "20", "--seed", "7", "--max-examples", "20", "--no-color",
     ]  # fmt: skip
     try:
         asked.start().wait_ready()
-        command[command.index("PLACE")] = f"http://127.0.0.1:{asked.port()}/openapi.json"
+        command[command.index("POSITION")] = f"http://127.0.0.1:{asked.port()}/openapi.json"
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert asked.runs()

@@ -122,7 +122,7 @@ def _parts_are_green(settings: Settings) -> None:
     for arguments, code, expected in (
         (["--since", "2020-01-01T00:00:00+00:00"], 0, EVENTS),
         (["--since", str(int(time.time() * 1000))], 0, 0),  # nothing has come since
-        (["--until", "2020-01-01"], 3, 0),  # all that is there came later: nothing was judged
+        (["--until", "2020-01-01"], 3, 0),  # all that is there came later: nothing was checked
         (starts, 0, left),
     ):
         command = [sys.executable, "-m", "deploy.cli", "verify", "--json", *arguments]

@@ -61,21 +61,25 @@ def list_(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    open_: Annotated[bool, typer.Option("--open", help="Only letters that were not sent back yet.")] = False,
-    sent_back: Annotated[bool, typer.Option("--sent-back", help="Only letters that were already sent back.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Only dead letters that were not sent back yet.")] = False,
+    sent_back: Annotated[
+        bool, typer.Option("--sent-back", help="Only dead letters that were already sent back.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Show both, in separate lists. The default.")] = False,
     status: Annotated[
-        bool, typer.Option("--status/--no-status", help="Check in the source topics which letters were sent back.")
+        bool, typer.Option("--status/--no-status", help="Check in the source topics which dead letters were sent back.")
     ] = True,
-    summary: Annotated[bool, typer.Option("--summary", help="Count letters by topic, stage and reason.")] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="Count dead letters by topic, stage and reason.")] = False,
     oldest: Annotated[bool, typer.Option("--oldest", help="Show the oldest first instead of the newest.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=bounds.EVENTS, help="Maximum number of letters per status.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, max=bounds.EVENTS, help="Maximum number of dead letters per status.")
+    ] = 100,
     as_json: Json = False,
 ) -> None:
     """List dead letters, newest first: open letters, and separately letters that were sent back.
 
-    A letter was sent back if its source topic holds the record again, identified by the header `original-record`. To
-    find out, the command reads the source topics from the oldest letter's time on. Use --no-status if that takes too
+    A dead letter was sent back if its source topic holds the record again, identified by the header `original-record`. To
+    find out, the command reads the source topics from the oldest dead letter's time on. Use --no-status if that takes too
     long or if you have no permission to read them. Exit codes: 69 no broker, 78 topic missing.
     """
     from deploy.dead_letters.listing import Lists, Shown
@@ -110,14 +114,15 @@ def show(
     position: Annotated[
         str,
         typer.Argument(
-            metavar="PLACE", help="Place of the source record or of the letter itself: topic/partition/offset."
+            metavar="POSITION",
+            help="Position of the source record or of the dead letter itself: topic/partition/offset.",
         ),
     ],
     as_json: Json = False,
 ) -> None:
     """Show one dead letter in full: why it was refused, what was expected, its headers, key and value.
 
-    Exit codes: 65 no letter there, 69 no broker, 78 topic missing.
+    Exit codes: 65 no dead letter there, 69 no broker, 78 topic missing.
     """
     from deploy.dead_letters import render
     from deploy.dead_letters.corrections import Acceptance
@@ -231,7 +236,7 @@ def redrive(
     value: Value = None,
     corrected: Corrected = None,
     everything: All = False,
-    again: Annotated[bool, typer.Option("--again", help="Also send letters that were already sent back.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also send dead letters that were already sent back.")] = False,
     rate: Rate = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, but send nothing.")] = False,
     as_json: Json = False,
@@ -239,7 +244,7 @@ def redrive(
     """Send dead letters back to their source topics, each once, and report what became of each.
 
     Letters that the worker would refuse again are not sent. Letters that were already sent back are skipped; the
-    command finds them in their topics by the header `original-record`. Exit codes: 65 a letter is still unacceptable or
+    command finds them in their topics by the header `original-record`. Exit codes: 65 a dead letter is still unacceptable or
     truncated (the others are sent), 69 no broker, 78 topic missing.
     """
     from deploy.clients.producer import Producer
@@ -289,7 +294,7 @@ def _single(
                 break
     if len(sources) != 1:
         many = "several" if sources else "none"
-        raise typer.BadParameter(f"--key and --value correct exactly one letter, but {many} are chosen")
+        raise typer.BadParameter(f"--key and --value correct exactly one dead letter, but {many} are chosen")
     try:
         named = None if key is None else key_of(key, form)
     except RecordError as error:

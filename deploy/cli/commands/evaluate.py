@@ -207,7 +207,7 @@ def _left_out(reasons: list[dict[str, Any]]) -> Table:
     """Return a table of what does not count, and why."""
     from rich.table import Table
 
-    table = Table("not judged", "users", "events")
+    table = Table("not evaluated", "users", "events")
     for reason in reasons:
         table.add_row(reason["why"], f"{reason['users']:,}", f"{reason['events']:,}")
     return table

@@ -80,7 +80,7 @@ def click(
     scene: Scene = None,
     slate: SlateOf = None,
     rank: Annotated[
-        int | None, typer.Option(help="The item's place in that slate, from 0. Stored, but not used yet.")
+        int | None, typer.Option(help="The item's rank in that slate, from 0. Stored, but not used yet.")
     ] = None,
     dwell_ms: Annotated[
         int | None, typer.Option(help="How long the user stayed, in ms. Stored, but not used yet.")
@@ -244,7 +244,7 @@ def _send(settings: Settings, kind: str, fields: dict[str, Any], file: Path | No
     untitled: list[str] = []
     _deliver(settings, topic, _checked(kind, settings, lines, items, untitled), as_json, items)
     if untitled:
-        print(f"freshet: {_no_title(untitled)}", file=sys.stderr, flush=True)
+        print(printable(f"freshet: {_no_title(untitled)}"), file=sys.stderr, flush=True)
 
 
 def _no_title(untitled: list[str]) -> str:

@@ -32,7 +32,7 @@ ROWS = (
     ("pending", "not yet committed: use --wait to let the worker finish"),
     ("unshown", "applied, but the slate may be behind an open transaction"),
     ("undecided", "in the worker's topics, behind open transactions of other producers"),
-    ("unverifiable", "compacted or deleted, cannot be judged"),
+    ("unverifiable", "compacted or deleted, cannot be checked"),
     ("adopted", "users whose state before the range is taken as given"),
     ("users", ""),
     ("states", "changelog records"),
@@ -83,7 +83,7 @@ ProducerLog = Annotated[
     Path | None,
     typer.Option(
         "--ledger",
-        help="Check this JSONL ledger of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}.",
+        help="Check this JSONL producer log of a producer's sends: {id, topic, partition?, offset?, key, sha256, status}.",
     ),
 ]
 DataDir = Annotated[
@@ -109,7 +109,7 @@ MinTime = Annotated[
 MinTimeBefore = Annotated[
     list[str] | None,
     typer.Option(
-        help="min_time before a change: PLACE=VALUE. PLACE: topic/partition/offset, or a time for all. May be repeated."
+        help="min_time before a change: POSITION=VALUE. POSITION: topic/partition/offset, or a time for all. May be repeated."
     ),
 ]
 RatingScale = Annotated[
@@ -117,10 +117,10 @@ RatingScale = Annotated[
     typer.Option(help="rating_scale of the workers, if it is neither this command's setting nor that of --bundle."),
 ]
 RatingScaleBefore = Annotated[
-    list[str] | None, typer.Option(help="rating_scale before a change: PLACE=LOW,HIGH, like --min-time-before.")
+    list[str] | None, typer.Option(help="rating_scale before a change: POSITION=LOW,HIGH, like --min-time-before.")
 ]
 EnvelopeBefore = Annotated[
-    list[str] | None, typer.Option(help="envelope before a change: PLACE=ENVELOPE, like --min-time-before.")
+    list[str] | None, typer.Option(help="envelope before a change: POSITION=ENVELOPE, like --min-time-before.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -149,7 +149,7 @@ def verify(
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
 
-    Exit codes: 0 the promise holds, 1 it is broken (the first violation is named), 3 part of it cannot be judged
+    Exit codes: 0 the promise holds, 1 it is broken (the first violation is named), 3 part of it cannot be checked
     (records deleted, compacted, or not yet committed), 65 a producer log, folder or bundle cannot be read, 69 no broker, 78
     topics missing.
     """
@@ -203,8 +203,8 @@ def verdict(report: Report) -> str:
     if report.exit_code == 1:
         return "the promise is broken"
     if not report.input and (report.outside or report.quiet):
-        return "nothing was judged" + (": no event came in this range" if report.quiet else "")
-    return "part of it cannot be judged" if report.exit_code else "the promise holds"
+        return "nothing was checked" + (": no event came in this range" if report.quiet else "")
+    return "part of it cannot be checked" if report.exit_code else "the promise holds"
 
 
 def _show(report: Report) -> None:

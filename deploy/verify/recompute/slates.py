@@ -119,7 +119,7 @@ class Slates:
             if mine is None:
                 return f"item {name!r} is not live, or the user has seen it"
             if abs(mine - expected) > NEAR or abs(mine - score) > NEAR:
-                return f"place {rank}: {name!r} at {score:g}, but it scores {mine:g}; expected {expected:g}"
+                return f"rank {rank}: {name!r} at {score:g}, but it scores {mine:g}; expected {expected:g}"
         return ""
 
     def _feed(self, state: Interest, live: LiveItems) -> tuple[Any, Any, Any]:

@@ -122,7 +122,7 @@ def _ratings(one: Mapping[str, Any]) -> dict[str, Any]:
 def _left_out(one: Mapping[str, Any]) -> list[str]:
     """Return what is not evaluated, and the notes."""
     lines = [
-        f"Not judged: {reason['events']:,} events of {reason['users']:,} users: {reason['why']}."
+        f"Not evaluated: {reason['events']:,} events of {reason['users']:,} users: {reason['why']}."
         for reason in one["left out"]
     ]
     return lines + [f"Note: {note}." for note in one["notes"]]

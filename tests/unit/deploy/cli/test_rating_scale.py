@@ -146,7 +146,7 @@ def test_replay_reads_by_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 # verify
 
-PLACE = f"ratings/{partition_of('ann')}"
+POSITION = f"ratings/{partition_of('ann')}"
 APPLIED = {"invalid-applied", "slate-events"}
 ASIDE = {"valid-dead-letter", "lost"}
 
@@ -168,9 +168,9 @@ def narrow_then_wide() -> World:
     [
         (Scope(), {"invalid-applied", "unreported", "slate-events"}),
         (Scope(rating_scale=WIDE), ASIDE),
-        (Scope(rating_scale=WIDE, rating_scale_before=(f"{PLACE}/1=0.5,5",)), set()),
-        (Scope(rating_scale=WIDE, rating_scale_before=(f"{PLACE}/1=0.5 5",)), set()),
-        (Scope(rating_scale_before=(f"{PLACE}/1=0.5,5", f"{PLACE}/2=1,10")), set()),
+        (Scope(rating_scale=WIDE, rating_scale_before=(f"{POSITION}/1=0.5,5",)), set()),
+        (Scope(rating_scale=WIDE, rating_scale_before=(f"{POSITION}/1=0.5 5",)), set()),
+        (Scope(rating_scale_before=(f"{POSITION}/1=0.5,5", f"{POSITION}/2=1,10")), set()),
     ],
 )
 def test_verify_follows_a_change_of_the_scale(scope: Scope, kinds: set[str]) -> None:
@@ -181,7 +181,7 @@ def test_verify_follows_a_change_of_the_scale(scope: Scope, kinds: set[str]) -> 
 @pytest.mark.parametrize("given", ["5,1", "5", "a,b", "1,2,3", "nan,5", ""])
 def test_a_former_scale_that_is_none_is_refused(given: str) -> None:
     with pytest.raises(DataError, match=r"--rating-scale-before .*: expected LOW,HIGH"):
-        check(World().log, World().settings, scope=Scope(rating_scale_before=(f"{PLACE}/1={given}",)))
+        check(World().log, World().settings, scope=Scope(rating_scale_before=(f"{POSITION}/1={given}",)))
 
 
 @pytest.mark.parametrize(

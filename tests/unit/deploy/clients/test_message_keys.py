@@ -21,7 +21,7 @@ from deploy.dead_letters import corrections
 from deploy.dead_letters.corrections import Acceptance, Edits
 from deploy.dead_letters.reader import Choice, DeadLetter, DeadLetterReader
 from deploy.dead_letters.redrive import Redrive, Status
-from deploy.dead_letters.status import Standing, State
+from deploy.dead_letters.status import DeadLetterStatuses, State
 from models.data import Message
 from stream.core.decoder import EventDecoder
 from stream.core.errors import DataError, RecordError
@@ -202,11 +202,11 @@ def test_the_key_from_the_user_is_of_this_form_and_goes_back_once(form: str, tmp
         def position(self, future: Any) -> Any:
             return ("clicks", 0, future)
 
-    assert Standing(given, reader, Choice()).of(letter).state is State.OPEN
+    assert DeadLetterStatuses(given, reader, Choice()).of(letter).state is State.OPEN
     task = Redrive(given, reader, Choice(), corrections.read(file))
     assert [one.status for one in task.run(task.plan(), Sender())] == [Status.SENT]
     assert log.topics["clicks"][murmur2(key_of(USER, form)) % 2][-1].key == key_of(USER, form)
-    assert Standing(given, reader, Choice()).of(letter).state is State.BACK
+    assert DeadLetterStatuses(given, reader, Choice()).of(letter).state is State.BACK
     again = Redrive(given, reader, Choice(), corrections.read(file))
     assert [one.status for one in again.run(again.plan(), Sender())] == [Status.BACK]
 

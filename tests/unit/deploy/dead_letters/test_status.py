@@ -14,7 +14,7 @@ from deploy.clients.murmur2 import murmur2
 from deploy.dead_letters.corrections import Correction
 from deploy.dead_letters.reader import Choice, DeadLetterReader
 from deploy.dead_letters.redrive import CLOCKS_MS, Status
-from deploy.dead_letters.status import Standing, State
+from deploy.dead_letters.status import DeadLetterStatuses, State
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.origin import ORIGINAL_RECORD_HEADER
@@ -41,8 +41,8 @@ def world() -> World:
 
 def states(world: World, choice: Choice = EVERYTHING) -> list[tuple[str, State]]:
     box = world.box()
-    standing = Standing(SETTINGS, box, choice)
-    return sorted(("/".join(letter.source), standing.of(letter).state) for letter in box.read(choice))
+    statuses = DeadLetterStatuses(SETTINGS, box, choice)
+    return sorted(("/".join(letter.source), statuses.of(letter).state) for letter in box.read(choice))
 
 
 def test_what_was_sent_back_is_told_from_what_is_open(world: World) -> None:
@@ -51,9 +51,9 @@ def test_what_was_sent_back_is_told_from_what_is_open(world: World) -> None:
     assert states(world) == sorted([("/".join(source(bad)), State.OPEN), ("/".join(source(other)), State.OPEN)])
     world.replay(fixed(bad, value=rating()))
     assert states(world) == sorted([("/".join(source(bad)), State.BACK), ("/".join(source(other)), State.OPEN)])
-    standing = Standing(SETTINGS, world.box(), Choice())
+    statuses = DeadLetterStatuses(SETTINGS, world.box(), Choice())
     (letter,) = world.box().read(Choice(RATINGS))
-    landed = standing.of(letter).landed
+    landed = statuses.of(letter).landed
     assert landed is not None
     assert world.log.topics[RATINGS][landed.partition][landed.offset].value == rating()
 
@@ -83,7 +83,7 @@ def test_a_record_under_somebody_elses_key_hides_no_letter(world: World) -> None
     assert states(world) == [("/".join(source(bad)), State.ELSEWHERE)]
     assert State.ELSEWHERE.open
     (letter,) = world.box().read()
-    landed = Standing(SETTINGS, world.box(), Choice()).of(letter).landed
+    landed = DeadLetterStatuses(SETTINGS, world.box(), Choice()).of(letter).landed
     assert landed is not None
     assert landed.partition == murmur2(b"mallory") % 2
 
@@ -120,11 +120,11 @@ def test_only_the_choice_is_looked_for(world: World) -> None:
 
 def test_where_records_were_deleted_it_says_so(world: World) -> None:
     world.put(RATINGS, b"alice", rating(value="four"))
-    assert Standing(SETTINGS, world.box(), Choice()).unseen == []
+    assert DeadLetterStatuses(SETTINGS, world.box(), Choice()).unseen == []
     home = (RATINGS, murmur2(b"alice") % 2)
     world.put(RATINGS, b"alice", rating(), now=NOW + 2 * CLOCKS_MS)
     world.log.first[home] = 1
-    assert home in Standing(SETTINGS, world.box(), Choice()).unseen
+    assert home in DeadLetterStatuses(SETTINGS, world.box(), Choice()).unseen
 
 
 # the command

@@ -15,7 +15,7 @@ from deploy.verify.scope import Scope
 from stream.core.messages import CLICK
 from tests.unit.synthetic import NOW, World, partition_of
 
-PLACE = ("clicks", partition_of("ann"))
+POSITION = ("clicks", partition_of("ann"))
 FUTURE = 32_472_144_000_000  # 2999-01-01
 
 
@@ -38,7 +38,7 @@ def found(scope: Scope, events: int = 3) -> Report:
         (Scope(since=FUTURE), "--since: found 2999-01-01, expected a time in the past"),
         (Scope(until=978_307_200_000), "the range that ends at 2001-01-01, but events came later"),
         (Scope(since=NOW - 10, until=NOW), "but events came later"),
-        (Scope(starts={PLACE: 99_999_999}), "--from-offset: found 99999999, expected at most 3, where the log ends"),
+        (Scope(starts={POSITION: 99_999_999}), "--from-offset: found 99999999, expected at most 3, where the log ends"),
     ],
 )
 def test_a_range_that_lies_outside_is_said_and_is_not_green(scope: Scope, message: str) -> None:
@@ -46,7 +46,7 @@ def test_a_range_that_lies_outside_is_said_and_is_not_green(scope: Scope, messag
     assert (report.input, report.exit_code, report.outside, report.quiet) == (0, 3, True, False)
     assert [note.kind for note in report.notes] == ["outside"]
     assert message in str(report.notes[0])
-    assert verdict(report) == "nothing was judged"
+    assert verdict(report) == "nothing was checked"
     as_json = report.as_dict()
     assert (as_json["ok"], as_json["outside"]) == (False, True)
     assert as_json["notes"][0]["kind"] == "outside"
@@ -56,18 +56,20 @@ def test_one_start_beyond_its_end_is_said_beside_what_was_judged() -> None:
     report = found(Scope(starts={("ratings", 0): 1}))
     assert (report.input, report.exit_code, report.outside) == (3, 3, True)
     assert "expected at most 0" in str(report.notes[0])
-    assert verdict(report) == "part of it cannot be judged"
+    assert verdict(report) == "part of it cannot be checked"
 
 
-@pytest.mark.parametrize("scope", [Scope(since=NOW + 1), Scope(since=NOW + 1, until=NOW + 2), Scope(starts={PLACE: 3})])
+@pytest.mark.parametrize(
+    "scope", [Scope(since=NOW + 1), Scope(since=NOW + 1, until=NOW + 2), Scope(starts={POSITION: 3})]
+)
 def test_nothing_has_come_since(scope: Scope) -> None:
     report = found(scope)
     assert (report.input, report.exit_code, report.outside, report.quiet) == (0, 0, False, True)
     assert [note.kind for note in report.notes] == ["quiet"]
-    assert verdict(report) == "nothing was judged: no event came in this range"
+    assert verdict(report) == "nothing was checked: no event came in this range"
 
 
-@pytest.mark.parametrize("scope", [Scope(), Scope(since=NOW - 1), Scope(until=NOW + 1), Scope(starts={PLACE: 1})])
+@pytest.mark.parametrize("scope", [Scope(), Scope(since=NOW - 1), Scope(until=NOW + 1), Scope(starts={POSITION: 1})])
 def test_a_range_with_events_is_judged(scope: Scope) -> None:
     report = found(scope)
     assert report.input

@@ -321,7 +321,7 @@ def test_verify_is_told_of_another_setting_than_its_own() -> None:
 @pytest.mark.parametrize(
     ("before", "given"),
     [
-        ("clicks/0/1", "--min-time-before clicks/0/1: expected PLACE=VALUE"),
+        ("clicks/0/1", "--min-time-before clicks/0/1: expected POSITION=VALUE"),
         ("clocks/0/1=off", "--min-time-before clocks/0/1=off: not a partition of a source topic"),
         ("clicks/9/1=off", "not a partition of a source topic"),
         ("clicks/0/x=off", "expected topic/partition/offset, or a time"),

@@ -36,7 +36,7 @@ def test_places_of_the_user_and_of_the_catalogue() -> None:
         ("clicks/1:41", "expected partition 2, which has the events of this user"),
         ("items/1:4", "expected partition 0"),
         ("other/2:41", "expected clicks or ratings or comments or items"),
-        (",".join(["clicks/2:1"] * 17), "found 17 places, expected at most 16"),
+        (",".join(["clicks/2:1"] * 17), "found 17 positions, expected at most 16"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, said: str) -> None:

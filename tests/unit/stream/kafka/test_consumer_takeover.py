@@ -12,7 +12,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from stream.core.errors import FreshetError, LossError
-from stream.kafka.truncation import Beside, decode, encode
+from stream.kafka.truncation import CommitMetadata, decode, encode
 from tests.source_consumer import CHANGELOG, Thread, consumer_of, watch_cuts
 
 
@@ -58,7 +58,7 @@ def test_where_a_partition_begins_is_committed_before_it_is_claimed(rebalanced: 
             raise CommitFailedError
 
     async def committed(tps: Any) -> Any:
-        return {one: OffsetAndMetadata(9, encode(Beside(9))) for one in tps}
+        return {one: OffsetAndMetadata(9, encode(CommitMetadata(9))) for one in tps}
 
     async def claim(partitions: set[int]) -> None:
         steps.append(partitions)
@@ -114,13 +114,13 @@ def test_what_a_takeover_finds_that_a_rebalance_has_overtaken_ends_no_worker(
 @pytest.mark.parametrize(
     ("idle", "end", "lost"),
     [
-        (Beside(40, written=600), 500, 101),  # the changelog was cut off at 500
-        (Beside(40, written=600), 0, 1),  # it is empty
-        (Beside(40, written=300, cut=30), 700, 10),  # the log of the source was, at 30
+        (CommitMetadata(40, written=600), 500, 101),  # the changelog was cut off at 500
+        (CommitMetadata(40, written=600), 0, 1),  # it is empty
+        (CommitMetadata(40, written=300, cut=30), 700, 10),  # the log of the source was, at 30
     ],
 )
 def test_a_cut_that_is_accepted_is_told_once(
-    monkeypatch: pytest.MonkeyPatch, idle: Beside, end: int, lost: int
+    monkeypatch: pytest.MonkeyPatch, idle: CommitMetadata, end: int, lost: int
 ) -> None:
     """Also where nothing comes to a source any more, so that its offset stays: not at a rebalance, not once told otherwise."""
     tp = TopicPartition("ratings", 0)
@@ -162,7 +162,7 @@ def test_a_cut_that_is_accepted_is_told_once(
     assert decode(group[tp].metadata).written in (end - 1, 300)
 
 
-@pytest.mark.parametrize("metadata", ["", "somebody", "[]", '{"read": 39}', '{"epoch": 3}', encode(Beside(39))])
+@pytest.mark.parametrize("metadata", ["", "somebody", "[]", '{"read": 39}', '{"epoch": 3}', encode(CommitMetadata(39))])
 def test_an_offset_that_no_worker_committed_is_refused_where_a_worker_has_begun(
     monkeypatch: pytest.MonkeyPatch, metadata: str
 ) -> None:

@@ -17,7 +17,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from kafka.record import default_records
 
 from stream.kafka.leader_epochs import Epochs
-from stream.kafka.truncation import Beside, Cuts, Found, decode, encode
+from stream.kafka.truncation import CommitMetadata, Found, TruncationWatch, decode, encode
 
 PLACE = TopicPartition("clicks", 0)
 
@@ -68,12 +68,12 @@ def _struct(request: Any) -> Any:
 class Reader:
     def __init__(self) -> None:
         self.log = Log()
-        self.cuts: list[tuple[TopicPartition, int, int]] = []
+        self.truncations: list[tuple[TopicPartition, int, int]] = []
         self.epochs = Epochs(self.log, frozenset({"clicks"}), self._cut)
         self.epochs.watch()
 
     async def _cut(self, tp: TopicPartition, end: int, read: int) -> None:
-        self.cuts.append((tp, end, read))
+        self.truncations.append((tp, end, read))
 
     def fetch(self, position: int, *made: tuple[int, int, int]) -> None:
         self.log.data = batches(*made)
@@ -91,11 +91,11 @@ def test_another_leader_that_has_all_that_was_read_is_asked_once(reader: Reader)
     reader.log.ends[3] = 12
     reader.fetch(10, (10, 2, 3), (12, 3, 4))
     reader.fetch(15, (15, 3, 4))
-    assert (reader.cuts, reader.log.asked) == ([], [])
+    assert (reader.truncations, reader.log.asked) == ([], [])
     reader.log.ends[4] = 18
     reader.fetch(18, (18, 1, 7))
     reader.fetch(19, (19, 1, 7))
-    assert (reader.cuts, reader.log.asked) == ([], [4])
+    assert (reader.truncations, reader.log.asked) == ([], [4])
     assert reader.epochs.reached(PLACE) == 19
     assert [reader.epochs.before(PLACE, offset) for offset in (0, 1, 12, 13, 18, 19)] == [-1, 3, 3, 4, 4, 7]
 
@@ -104,7 +104,7 @@ def test_a_log_that_was_cut_off_and_has_grown_beyond_is_told_by_its_epoch(reader
     reader.fetch(0, (0, 10, 3))
     reader.log.ends[3] = 6
     reader.fetch(10, (8, 5, 4))  # other records at 6 to 9, and a batch that reaches over where we are
-    assert reader.cuts == [(PLACE, 6, 10)]
+    assert reader.truncations == [(PLACE, 6, 10)]
 
 
 def test_a_log_that_ends_below_what_was_read_is_told_before_the_fetcher_begins_elsewhere(reader: Reader) -> None:
@@ -112,20 +112,20 @@ def test_a_log_that_ends_below_what_was_read_is_told_before_the_fetcher_begins_e
     reader.log.ends[3] = 6
     reader.log.code = OffsetOutOfRangeError.errno
     reader.fetch(10)
-    assert reader.cuts == [(PLACE, 6, 10)]
+    assert reader.truncations == [(PLACE, 6, 10)]
 
 
 def test_a_log_cut_off_where_we_are_has_lost_nothing_that_was_read(reader: Reader) -> None:
     reader.fetch(0, (0, 10, 3))
     reader.log.ends[3] = 10
     reader.fetch(10, (10, 1, 4))
-    assert (reader.cuts, reader.log.asked) == ([], [3])
+    assert (reader.truncations, reader.log.asked) == ([], [3])
 
 
 def test_a_broker_that_does_not_know_the_epoch_proves_nothing(reader: Reader) -> None:
     reader.fetch(0, (0, 10, 3))
     reader.fetch(10, (10, 1, 4))
-    assert reader.cuts == []
+    assert reader.truncations == []
 
 
 def test_what_is_read_again_from_further_back_keeps_its_epochs(reader: Reader) -> None:
@@ -149,23 +149,23 @@ def test_errors_empty_answers_and_older_formats_are_left_to_the_fetcher(reader: 
 
 
 def test_what_is_committed_beside_an_offset_is_read_again_and_strangers_say_nothing() -> None:
-    for beside in (Beside(), Beside(9, 3, 17), Beside(9, cut=5)):
-        assert decode(encode(beside)) == beside
+    for noted in (CommitMetadata(), CommitMetadata(9, 3, 17), CommitMetadata(9, cut=5)):
+        assert decode(encode(noted)) == noted
     for strange in ("", "owner", "[]", '{"epoch": "x"}', "1"):
-        assert decode(strange) == Beside()
+        assert decode(strange) == CommitMetadata()
 
 
 @pytest.mark.parametrize(
     ("found", "cut"),
     [
-        (Found(10, Beside(10, 3), 12), -1),
-        (Found(10, Beside(10, 3), 10), -1),
-        (Found(10, Beside(10, 3), 9), 9),
-        (Found(10, Beside(14, 3), 12), 12),  # states may hold what was read beyond the offset
-        (Found(10, Beside(14, 3), 14), -1),
-        (Found(10, Beside(10, 3), -1), -1),  # the broker cannot say
-        (Found(10, Beside(), -1), -1),
-        (Found(10, Beside(cut=4), -1), 4),  # a worker has seen it
+        (Found(10, CommitMetadata(10, 3), 12), -1),
+        (Found(10, CommitMetadata(10, 3), 10), -1),
+        (Found(10, CommitMetadata(10, 3), 9), 9),
+        (Found(10, CommitMetadata(14, 3), 12), 12),  # states may hold what was read beyond the offset
+        (Found(10, CommitMetadata(14, 3), 14), -1),
+        (Found(10, CommitMetadata(10, 3), -1), -1),  # the broker cannot say
+        (Found(10, CommitMetadata(), -1), -1),
+        (Found(10, CommitMetadata(cut=4), -1), 4),  # a worker has seen it
     ],
 )
 def test_an_offset_stands_for_records_that_the_log_has(found: Found, cut: int) -> None:
@@ -180,7 +180,7 @@ def test_what_is_fetched_while_a_takeover_asks_stays_known() -> None:
     reader.epochs.keep_from(PLACE, 5)
     reader.epochs.note_committed(PLACE, 4, 1)
     reader.fetch(9, (9, 3, 2))
-    assert not reader.cuts
+    assert not reader.truncations
     assert reader.epochs.before(PLACE, 5) == 1
     assert reader.epochs.before(PLACE, 9) == 2
 
@@ -197,8 +197,10 @@ class Cluster:
         self.refreshed = 0
         self.moved: dict[TopicPartition, int] = {}  # leaders as the next metadata say
         self._client = self._coordinator = self.cluster = self
-        self.committed = {tp: OffsetAndMetadata(10, encode(Beside(12, 3, 7))) for tp in leaders}
-        self.cuts = Cuts(self, frozenset(tp.topic for tp in leaders), lambda partition: -1, lambda error, records: None)
+        self.committed = {tp: OffsetAndMetadata(10, encode(CommitMetadata(12, 3, 7))) for tp in leaders}
+        self.truncations = TruncationWatch(
+            self, frozenset(tp.topic for tp in leaders), lambda partition: -1, lambda error, records: None
+        )
 
     def commit(self, offsets: Any) -> None:
         raise AssertionError(f"a takeover commits nothing: {offsets}")
@@ -229,7 +231,7 @@ class Cluster:
         return Answer(list(topics.items()))
 
     def take_over(self) -> dict[TopicPartition, Found]:
-        return asyncio.run(self.cuts.take_over(list(self.leaders)))
+        return asyncio.run(self.truncations.take_over(list(self.leaders)))
 
 
 PLACES = [TopicPartition(topic, partition) for topic in ("clicks", "ratings", "comments") for partition in range(40)]
