@@ -226,9 +226,8 @@ def _show(report: Report) -> None:
     console.print(f"{verdict(report)} ({report.seconds:.1f} s)")
     if found := report.dead_letters + report.inference:
         are = "is" if found == 1 else "are"
-        console.print(
-            f"  {counted(found, 'record')} {are} not applied: `freshet deadletters list` shows why", highlight=False
-        )
+        line = f"  {counted(found, 'record')} {are} not applied: `freshet deadletters list` shows why"
+        console.print(line, highlight=False)
     for violation in report.violations[:SHOWN]:
         console.print(escape(printable(f"  {violation}")), highlight=False, soft_wrap=True)
     for note in report.notes[:SHOWN]:
