@@ -76,7 +76,7 @@ class Found:
     rss_mib: float
 
 
-def measure(world: World, plan: Plan, said: Callable[[str], None] = lambda line: None) -> Found:
+def measure(world: World, plan: Plan, message: Callable[[str], None] = lambda line: None) -> Found:
     settings = world.settings()
     send_items(settings, world.real.items)
     folder = world.scratch()
@@ -91,12 +91,12 @@ def measure(world: World, plan: Plan, said: Callable[[str], None] = lambda line:
         found = []
         for connections in plan.connections:
             found.append(_throughput(gateway, connections, 0.0, users, plan))
-            said(throughput_line(found[-1]))
+            message(throughput_line(found[-1]))
         half = max(one.told.per_second for one in found) / 2
         found.append(_throughput(gateway, max(plan.connections), half, users, plan))
-        said(throughput_line(found[-1]))
+        message(throughput_line(found[-1]))
         writes = _writes(world, settings, gateway, plan)
-        said(writes_line(writes))
+        message(writes_line(writes))
         return Found(len(world.real.items), plan.users, found, writes, resident_mib(gateway.process.pid))
     finally:
         gateway.close()
@@ -153,8 +153,8 @@ def _writes(world: World, settings: Settings, gateway: GatewayProcess, plan: Pla
             if answer.status != 200:
                 late += 1
                 continue
-            place = f"{written['topic']}/{written['partition']}"
-            older += slate["applied"].get(place, -1) < written["offset"]
+            position = f"{written['topic']}/{written['partition']}"
+            older += slate["applied"].get(position, -1) < written["offset"]
             posts.append((posted - began) * 1000)
             answers.append((ended - posted) * 1000)
             both.append((ended - began) * 1000)

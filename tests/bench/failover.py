@@ -215,8 +215,8 @@ def compare(plan: Plan, ways: Sequence[str], out: Path | None) -> None:
             if out:
                 figures = [asdict(trial) for trial in trials]
                 out.write_text(json.dumps({"machine": describe(), "memberships": figures}, indent=1) + "\n")
-    for said in memberships.summary(trials):
-        print(said)
+    for message in memberships.summary(trials):
+        print(message)
 
 
 def main() -> None:

@@ -95,11 +95,11 @@ def one(world: World, rate: int, mix: Mix, plan: Plan, seed: int) -> Latency:
         order = Order(rate, plan.seconds, seed, plan.users, asdict(mix), str(world.real.folder))
         with SlateLog(settings) as slates:
             cpu = cpu_seconds(freshet.pid)
-            told = _send(settings, order)
-            until(lambda: freshet.done() >= told["sent"], 300, "all events are finished")
+            reported = _send(settings, order)
+            until(lambda: freshet.done() >= reported["sent"], 300, "all events are finished")
             cpu = cpu_seconds(freshet.pid) - cpu
             until(slates.quiet, 10, "all slates are read")
-        return _judge(settings, slates, rate, mix, plan, cpu, told["latest_ms"], load)
+        return _judge(settings, slates, rate, mix, plan, cpu, reported["latest_ms"], load)
     finally:
         freshet.close()
 
@@ -120,7 +120,7 @@ def _judge(
     for arrived, stamp, value in slates.arrivals:
         for topic, partition, offset in json.loads(value)["events"]:
             reached.setdefault((topic, partition, offset), (arrived, stamp))
-    covered = [(known[place], *when) for place, when in reached.items() if known[place].due_ms >= begin]
+    covered = [(known[position], *when) for position, when in reached.items() if known[position].due_ms >= begin]
     reads = [arrived - source.append_ms for source, arrived, _ in covered]
     comments = _comment_times(known.values())
     behaviours = {

@@ -121,11 +121,11 @@ def read(settings: Settings, flooder: str, apart: bool) -> tuple[Flood, list[Eve
     for record in read_all(settings, settings.recommendations_topic):
         for topic, partition, offset in json.loads(record.value)["events"]:
             shown.setdefault((topic, partition, offset), record.timestamp)
-    flood = [place for place, (user, _) in users.items() if user == flooder]
+    flood = [position for position, (user, _) in users.items() if user == flooder]
     home = flood[0][1]
     found = [
-        Event(when, shown[place] - when)
-        for place, (user, when) in users.items()
-        if user != flooder and place in shown and not (apart and place[1] == home)
+        Event(when, shown[position] - when)
+        for position, (user, when) in users.items()
+        if user != flooder and position in shown and not (apart and position[1] == home)
     ]
-    return Flood(min(users[place][1] for place in flood), max(shown[place] for place in flood)), found
+    return Flood(min(users[position][1] for position in flood), max(shown[position] for position in flood)), found

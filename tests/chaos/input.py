@@ -60,7 +60,9 @@ class Sender:
     def bad(self, name: str, one: Poison) -> Any:
         future = self.put(one.topic, one.key, one.value, one.headers, elsewhere=one.elsewhere)
         self._trial.bad += 1
-        future.add_callback(lambda place: self.places.update({(place.topic, place.partition, place.offset): name}))
+        future.add_callback(
+            lambda position: self.places.update({(position.topic, position.partition, position.offset): name})
+        )
         return future
 
     def good(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Any:
@@ -102,8 +104,8 @@ def poison(
                 trial.kill(trial.one())
         sender.flush()
         dead_letters = all_dead_letters(trial, sender)
-        for place, name in sender.places.items():
-            for record, headers in dead_letters[place]:
+        for position, name in sender.places.items():
+            for record, headers in dead_letters[position]:
                 check_letter(name, POISON[name], record, headers)
         repeats = sum(map(len, dead_letters.values())) - len(dead_letters)
         if not kill:
@@ -292,10 +294,10 @@ def oversize(settings: Settings, bundles: Path, folder: Path, seed: int, *, work
             case()
             trial.pause(0, 0.3)
         sender.flush()
-        for place, found in all_dead_letters(trial, sender).items():
+        for position, found in all_dead_letters(trial, sender).items():
             for record, headers in found:
-                assert headers["truncated"] == "false", sender.places[place]
-                assert len(record.key or b"") + len(record.value or b"") > MAX_TEXT, sender.places[place]
+                assert headers["truncated"] == "false", sender.places[position]
+                assert len(record.key or b"") + len(record.value or b"") > MAX_TEXT, sender.places[position]
         largest = grow(trial, sender, f"giant{seed}")
         trial.note = (
             f"{trial.bad} dead letters of up to 4 MiB whole, larger records refused by the broker, packed ones unpacked by it; "

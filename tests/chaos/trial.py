@@ -106,8 +106,8 @@ class Traffic(threading.Thread):
                     line["status"] = "indeterminate"
                 else:
                     acked += 1
-                    place = future.value
-                    line |= {"status": "acked", "partition": place.partition, "offset": place.offset}
+                    position = future.value
+                    line |= {"status": "acked", "partition": position.partition, "offset": position.offset}
                 out.write(json.dumps(line) + "\n")
         return acked
 

@@ -430,8 +430,8 @@ def test_a_sigterm_ends_streams_and_answers_what_has_begun(made: Made) -> None:
     waiting.join(20)
     assert answers == [503]
     assert stream.read().strip() == b""  # the end of the stream, and not of the connection alone
-    said = [line["message"] for line in made.gateway.lines()]
-    assert said[-2:] == ["gateway stops", "gateway stopped"]
+    output = [line["message"] for line in made.gateway.lines()]
+    assert output[-2:] == ["gateway stops", "gateway stopped"]
     made.gateway.start().wait_ready()
 
 

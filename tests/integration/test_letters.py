@@ -182,17 +182,17 @@ def test_what_was_sent_back_and_fails_again_is_still_the_same_event(desk: Desk, 
     report = desk.settled()
     assert (report.applied, report.dead_letters) == (0, 2)
     second = next(row for row in desk.dead_letters() if row["offset"] != first.rpartition("/")[2])
-    place = "/".join(second[name] for name in ("topic", "partition", "offset"))
-    assert desk.command.json("deadletters", "show", place)["origin"] == first
+    position = "/".join(second[name] for name in ("topic", "partition", "offset"))
+    assert desk.command.json("deadletters", "show", position)["origin"] == first
     right = tmp_path / "right.jsonl"
     desk.command.run("deadletters", "fix", str(right), "--all", "--set", "value=5")
     statuses = desk.statuses("--corrected", str(right))
-    assert statuses == {first: "same record as a later letter", place: "sent"}
+    assert statuses == {first: "same record as a later letter", position: "sent"}
     assert desk.settled().applied == 1
     assert [recent.id for recent in desk.state("bob").recents()] == [first]
     assert set(desk.statuses("--corrected", str(right)).values()) == {"already sent back"}
     assert set(desk.statuses("--all").values()) == {"already sent back"}
-    assert desk.statuses("--corrected", str(right), "--again")[place] == "sent"
+    assert desk.statuses("--corrected", str(right), "--again")[position] == "sent"
     report = desk.settled()
     assert (report.applied, report.duplicates) == (1, 1)
 
@@ -221,9 +221,9 @@ def test_hostile_replay_headers_harm_nobody(desk: Desk) -> None:
     assert home == murmur2(b"mallory") % desk.settings.partitions
     begin = len(HOSTILE) + 20
     stolen = [f"{desk.clicks}/{home}/{offset}" for offset in range(begin, begin + 20)]  # alice's, before she has them
-    for place in stolen:
+    for position in stolen:
         body = {"user": "mallory", "item": "item-1", "time": NOW}
-        desk.put(desk.clicks, b"mallory", body, headers=[(ORIGINAL_RECORD_HEADER, place.encode())])
+        desk.put(desk.clicks, b"mallory", body, headers=[(ORIGINAL_RECORD_HEADER, position.encode())])
     hers = [
         desk.put(desk.clicks, b"alice", {"user": "alice", "item": f"item-{number}", "time": NOW})
         for number in range(20)

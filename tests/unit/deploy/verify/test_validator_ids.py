@@ -36,7 +36,7 @@ def verify(world: World) -> Report:
     return check(world.log, world.settings)
 
 
-def place(offset: int, topic: str = "clicks") -> str:
+def position(offset: int, topic: str = "clicks") -> str:
     return f"{topic}/{HOME}/{offset}"
 
 
@@ -45,7 +45,7 @@ def test_an_id_that_is_the_place_of_an_earlier_event() -> None:
     world = Served()
     world.send(0, ALICE)
     world.work()
-    world.send(0, ALICE, id=place(0))
+    world.send(0, ALICE, id=position(0))
     world.work()
     report = verify(world)
     assert report.violations == []
@@ -55,7 +55,7 @@ def test_an_id_that_is_the_place_of_an_earlier_event() -> None:
 def test_a_replay_header_that_names_the_place_of_an_event_that_was_applied() -> None:
     world = Served()
     world.send(0, ALICE)
-    world.send(0, ALICE, headers=(("original-record", place(0).encode()),))
+    world.send(0, ALICE, headers=(("original-record", position(0).encode()),))
     world.work()
     report = verify(world)
     assert report.violations == []
@@ -69,8 +69,8 @@ def test_a_producers_id_does_not_stand_in_the_way_of_a_letter_that_is_sent_back(
     world.send_raw(0, ALICE.encode(), b"{", HOME)
     world.work()
     sends: list[Callable[[], object]] = [
-        lambda: world.send(0, ALICE, headers=(("original-record", place(0).encode()),)),
-        lambda: world.send(0, ALICE, id=place(0)),
+        lambda: world.send(0, ALICE, headers=(("original-record", position(0).encode()),)),
+        lambda: world.send(0, ALICE, id=position(0)),
     ]
     for send in sends if letter_first else reversed(sends):
         send()
@@ -118,12 +118,12 @@ def test_worker_and_check_agree_on_any_ids(
 
 def test_an_id_in_the_form_of_a_place_counts_again_once_64_others_came() -> None:
     world = Served()
-    world.send(0, ALICE, id=place(0))
+    world.send(0, ALICE, id=position(0))
     for number in range(64):
         world.work()
-        world.send(number % 3, ALICE, id=place(number + 1, "ratings"))
+        world.send(number % 3, ALICE, id=position(number + 1, "ratings"))
     world.work()
-    world.send(0, ALICE, id=place(0))
+    world.send(0, ALICE, id=position(0))
     world.work()
     report = verify(world)
     assert report.violations == []
@@ -142,9 +142,9 @@ class Confusing(Served):
 def test_a_worker_that_drops_a_letter_sent_back_for_a_producers_id_is_red() -> None:
     world = Confusing()
     world.send_raw(0, ALICE.encode(), b"{", HOME)
-    world.send(0, ALICE, id=place(0))
+    world.send(0, ALICE, id=position(0))
     world.work()
-    world.send(0, ALICE, headers=(("original-record", place(0).encode()),))
+    world.send(0, ALICE, headers=(("original-record", position(0).encode()),))
     world.work()
     assert verify(world).kinds == {"lost": 1}
 
@@ -153,7 +153,7 @@ def test_states_that_remember_such_ids_as_they_are_stay_valid() -> None:
     """Those of earlier versions."""
     world = Confusing()
     for number in range(70):
-        world.send(0, ALICE, id=place(number, "ratings"))
+        world.send(0, ALICE, id=position(number, "ratings"))
         world.work()
     report = verify(world)
     assert (report.violations, report.applied, report.exit_code) == ([], 70, 0)

@@ -102,8 +102,8 @@ class Server:
         if not found:
             return 0, {}, b""
         start, *rest = found
-        told = {name.decode(): value.decode() for name, value in start["headers"]}
-        return start["status"], told, b"".join(one["body"] for one in rest)
+        reported = {name.decode(): value.decode() for name, value in start["headers"]}
+        return start["status"], reported, b"".join(one["body"] for one in rest)
 
     def count(self, route: str, status: int) -> float:
         return self.metrics.registry.get_sample_value(

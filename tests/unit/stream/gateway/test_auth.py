@@ -51,7 +51,7 @@ def test_no_valid_token_is_401_with_a_challenge(file: Path, header: bytes | None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "holds no token"),
         ("# nothing\n", "holds no token"),
@@ -61,10 +61,10 @@ def test_no_valid_token_is_401_with_a_challenge(file: Path, header: bytes | None
         (f"shop read {SHOP}\nops admin {SHOP}", "line 2: the token of shop again"),
     ],
 )
-def test_a_bad_file_is_refused_with_its_line_and_without_a_token(tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_file_is_refused_with_its_line_and_without_a_token(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "tokens"
     file.write_text(text)
-    with pytest.raises(SettingsError, match=said) as raised:
+    with pytest.raises(SettingsError, match=message) as raised:
         Tokens(file)
     assert SHOP not in str(raised.value)
 

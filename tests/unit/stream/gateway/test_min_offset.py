@@ -25,7 +25,7 @@ def test_places_of_the_user_and_of_the_catalogue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "expected topic/partition:offset, like clicks/2:41"),
         ("clicks", "expected topic/partition:offset"),
@@ -39,8 +39,8 @@ def test_places_of_the_user_and_of_the_catalogue() -> None:
         (",".join(["clicks/2:1"] * 17), "found 17 positions, expected at most 16"),
     ],
 )
-def test_what_is_wrong_is_named(text: str, said: str) -> None:
-    with pytest.raises(ProblemError, match=said) as raised:
+def test_what_is_wrong_is_named(text: str, message: str) -> None:
+    with pytest.raises(ProblemError, match=message) as raised:
         parse(text, TOPICS, "items", 2)
     assert (raised.value.problem.status, raised.value.problem.field) == (400, "min_offset")
 

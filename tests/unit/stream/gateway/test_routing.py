@@ -85,7 +85,7 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "field", "said"),
+    ("query", "field", "message"),
     [
         (b"n=0", "n", "found 0 .a whole number., expected a whole number >= 1"),
         (b"n=101", "n", "<= 100"),
@@ -101,8 +101,8 @@ def test_parameters() -> None:
         (b"scene=%", "scene", "two hex digits"),
     ],
 )
-def test_a_bad_parameter_is_named(query: bytes, field: str, said: str) -> None:
-    with pytest.raises(ProblemError, match=said) as raised:
+def test_a_bad_parameter_is_named(query: bytes, field: str, message: str) -> None:
+    with pytest.raises(ProblemError, match=message) as raised:
         SLATE.read(query)
     assert (raised.value.problem.status, raised.value.problem.field) == (400, field)
 
@@ -116,7 +116,7 @@ SESSION = Body(SessionQuery)
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "said"),
+    ("body", "field", "message"),
     [
         (b"", None, "the value is empty"),
         (b"\xff", None, "not UTF-8 at byte 0"),
@@ -133,8 +133,8 @@ SESSION = Body(SessionQuery)
         (b'{"events":[{"type":"click","item":"","time":1}]}', "events[0].item", "length >= 1"),
     ],
 )
-def test_a_bad_body_is_named(body: bytes, field: str | None, said: str) -> None:
-    with pytest.raises(ProblemError, match=said) as raised:
+def test_a_bad_body_is_named(body: bytes, field: str | None, message: str) -> None:
+    with pytest.raises(ProblemError, match=message) as raised:
         SESSION.read(body)
     found = raised.value.problem
     assert found.status == 400

@@ -133,10 +133,10 @@ def test_what_kafka_does_not_acknowledge_says_so() -> None:
     producer = Producer()
     producer.fails, producer.silent = {b"a"}, {b"b"}
     found = write([click("a"), click("b"), click("c")], producer, limit=0.1)
-    told = [one.problem.detail if isinstance(one, Refused) else "" for one in found]
-    assert "KafkaTimeoutError" in told[0]
-    assert "may or may not be written: send it again with the same `id`" in told[1]
-    assert told[2] == ""
+    reported = [one.problem.detail if isinstance(one, Refused) else "" for one in found]
+    assert "KafkaTimeoutError" in reported[0]
+    assert "may or may not be written: send it again with the same `id`" in reported[1]
+    assert reported[2] == ""
 
 
 def test_an_items_body_is_that_of_the_address() -> None:

@@ -151,7 +151,7 @@ def test_what_was_neither_sent_on_nor_set_aside_is_named(times: int, changed: di
     assert not report.conserved
 
 
-def far_apart(between: int = 100, place: bytes = b"", value: bytes | None = None) -> Report:
+def far_apart(between: int = 100, position: bytes = b"", value: bytes | None = None) -> Report:
     """Two copies of one misplaced click, with so many events of the user between: what a worker makes that reads the log from
     its start again, and forgets that it has sent the record on. place, value: what the copies name and hold instead."""
     world = World()
@@ -160,7 +160,9 @@ def far_apart(between: int = 100, place: bytes = b"", value: bytes | None = None
     world.log.topics[world.settings.dead_letters_topic][WRONG].clear()
     sent = copy(record(offset=offset))
     assert sent is not None
-    headers = tuple((name, place if place and name == "forwarded" else text or b"") for name, text in sent.headers)
+    headers = tuple(
+        (name, position if position and name == "forwarded" else text or b"") for name, text in sent.headers
+    )
     for last in (False, True):
         world.send_raw(CLICK, USER.encode(), click(), RIGHT, headers)
         for _ in range(0 if last else between):
@@ -180,9 +182,11 @@ def test_two_copies_of_one_record_count_twice_however_far_apart() -> None:
     assert f"{CLICKS}/{RIGHT}/0, seq 1," in found.message
 
 
-@pytest.mark.parametrize("place", [f"clicks/{WRONG}/1", f"clicks/{WRONG}/99", "clicks/9/9", f"clicks/{RIGHT}/0", "x"])
-def test_a_header_that_names_no_such_record_makes_no_copies(place: str) -> None:
-    report = far_apart(place=place.encode())
+@pytest.mark.parametrize(
+    "position", [f"clicks/{WRONG}/1", f"clicks/{WRONG}/99", "clicks/9/9", f"clicks/{RIGHT}/0", "x"]
+)
+def test_a_header_that_names_no_such_record_makes_no_copies(position: str) -> None:
+    report = far_apart(position=position.encode())
     assert report.double == 0
     assert report.kinds == {"unreported": 1}  # the record that was there is not sent on
 

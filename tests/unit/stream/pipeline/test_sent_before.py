@@ -88,7 +88,7 @@ def sent_on(right: Right, *rows: Row, lay: range = range(3), epoch: int = 1) -> 
         return None, figures
     assert dead_letters.keys() <= {RIGHT}
     places = [dict(one.headers)["forwarded"] for one in dead_letters.get(RIGHT, [])]
-    return [int(place.rsplit(b"/")[-1]) for place in places if place], figures
+    return [int(position.rsplit(b"/")[-1]) for position in places if position], figures
 
 
 ROWS = [misplaced(offset) for offset in range(3)]
