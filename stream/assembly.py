@@ -124,7 +124,10 @@ class StateOwner:
         self.app.store.drop(partition)
 
     async def claim(self, partitions: Iterable[int]) -> None:
-        await self.fence.take_over(partitions)
+        wanted = list(partitions)
+        await self.fence.take_over(wanted)
+        if any(self.app.store.empty(partition, 1) for partition in wanted):
+            self.app.consumer.wake()  # there may be no event for long, and they are to be deleted
 
     def is_claimed(self, partition: int) -> bool:
         return self.app.store.claim(partition).epoch > 0
@@ -146,6 +149,8 @@ class StateOwner:
 
     def on_committed(self) -> None:
         self.metrics.observe_commit(self.app.clock.now())
+        if self.pipeline.committed():
+            self.app.consumer.wake()
 
     def on_left_out(self, records: LeftOut) -> None:
         self.metrics.observe_left_out(records)
@@ -252,4 +257,5 @@ def _outputs(settings: Settings) -> dict[str, str]:
         settings.changelog_topic: "changelog",
         settings.recommendations_topic: "recommendations",
         settings.dead_letters_topic: "dead-letters",
+        settings.forgotten_topic: "forgotten",
     }

@@ -42,6 +42,7 @@ COMMANDS = (
     "replay",
     "send",
     "recommendations",
+    "forget",
     "verify",
     "deadletters",
     "alerts",

@@ -115,6 +115,7 @@ def rights(settings: Settings) -> dict[str, set[str]]:
         settings.changelog_topic: reads | writes,
         settings.recommendations_topic: writes,
         settings.dead_letters_topic: writes,
+        settings.forgotten_topic: writes,
     }
 
 

@@ -1,4 +1,7 @@
-"""Reads the slates of one user as a consumer does: only from that user's partition, and the highest seq counts."""
+"""Reads the slates of one user as a consumer does: only from that user's partition, and the highest seq counts.
+
+A tombstone says that the user was forgotten: what came before it counts no longer, and seq begins again.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,8 @@ class SlateReader:
         """Return the slate with the highest seq so far, or the later of two with the same seq; None if there is none."""
         best: Slate | None = None
         for record in self._log.records(self._topic, {self._place: self._span}):
+            if self._forgets(record):
+                best = None
             slate = self._slate(record)
             if slate is not None and (best is None or slate["seq"] >= best["seq"]):
                 best = slate
@@ -46,6 +51,8 @@ class SlateReader:
     def follow(self, seq: int) -> Iterator[Slate]:
         """Yield slates as they come from now on, but none below `seq` or below one that was yielded before. Never ends."""
         for record in self._log.tail(self._topic, {self._place: self._span.end}):
+            if self._forgets(record):
+                seq = 0
             slate = self._slate(record)
             if slate is not None and slate["seq"] >= seq:
                 seq = slate["seq"]
@@ -53,6 +60,10 @@ class SlateReader:
 
     def close(self) -> None:
         self._log.close()
+
+    def _forgets(self, record: Record) -> bool:
+        """Return whether the user was forgotten here: seq begins again."""
+        return record.key == self._key and record.value is None
 
     def _slate(self, record: Record) -> Slate | None:
         if record.key != self._key or record.value is None:

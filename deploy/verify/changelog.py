@@ -7,8 +7,9 @@ from typing import Protocol
 
 from deploy.clients.log_reader import Log, Record, Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
+from deploy.verify import control_records
 from deploy.verify.changelog_violations import ChangelogViolations
-from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, UNCLAIMED, Fencing
+from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, UNCLAIMED, Fencing, epoch
 from deploy.verify.folded_events import FoldedEvents
 from deploy.verify.recent_and_seen import RecentAndSeen
 from deploy.verify.recent_events import recents
@@ -24,8 +25,8 @@ from stream.core.state import Interest, decode
 class StateReader(Protocol):
     """Something else that sees every state record in order, such as a local store."""
 
-    def take(self, offset: int, key: bytes, value: bytes) -> None:
-        """Read one state record of the changelog."""
+    def take(self, offset: int, key: bytes, value: bytes | None) -> None:
+        """Read one state record of the changelog; None deletes the user's state."""
 
 
 class Changelog:
@@ -105,9 +106,12 @@ class Changelog:
 
     def _take(self, record: Record) -> None:
         key, value = record.key, record.value
-        if key is None or value is None:
-            what = "it has no key, so no user" if key is None else "it is a tombstone, but no worker deletes a state"
-            self._violations.add("state", f"a changelog record that no worker wrote: {what}", record, key)
+        if key is None:
+            message = "a changelog record that no worker wrote: it has no key, so no user"
+            self._violations.add("state", message, record, key)
+            return
+        if value is None:
+            self._delete(record, key)
             return
         verdict = self._fencing.check(record)
         state = self._decoded(record, key, value, verdict)
@@ -129,6 +133,29 @@ class Changelog:
             local_store.take(record.offset, key, value)
         self._note_reached(user, state)
         self._follow(user, state, record)
+
+    def _delete(self, record: Record, key: bytes) -> None:
+        """Check a tombstone: its writer must be the one in force, and the user's state must have no event."""
+        wrong = ""
+        verdict = NOBODYS if not epoch(record) else self._fencing.check(record)
+        user = self._source_index.find(key)
+        if verdict == FENCED:
+            self._report.fenced += 1
+            if user is not None:
+                user.exposed = record.offset, user.seq
+            return
+        if verdict in (NOBODYS, FORGED):
+            wrong = "a changelog record that no worker wrote: it is a tombstone without a writer"
+        elif user is not None and user.seq:
+            wrong = f"a tombstone deletes a state of {user.seq} events, which nobody asked to forget"
+        if wrong:
+            self._violations.add("state", wrong, record, key)
+            return
+        self._report.deleted += 1
+        if user is not None:
+            control_records.delete(user)
+        for local_store in self._local_stores:
+            local_store.take(record.offset, key, None)
 
     def _decoded(self, record: Record, key: bytes, value: bytes, verdict: str) -> Interest | None:
         """Return the state of a record. If it has no user, the wrong partition or no state, report it and return None."""
@@ -173,6 +200,25 @@ class Changelog:
 
     def _follow(self, user: User, state: Interest, record: Record) -> None:
         """Check a state by its user's state before."""
+        if count := control_records.split(self._source_index, state.folded):
+            if user.row != NONE and self._same(user, state):
+                self._report.repeated += 1
+                return
+            erased, state.folded = state.folded[:count], state.folded[count:]
+            if named := control_records.misnamed(self._source_index, user, erased):
+                self._violations.add_event(
+                    "foreign", "a state names a record that is not its user's", user, *named, state.seq
+                )
+            for topic, source in enumerate(self._source_index.sources):
+                if state.applied[topic] < user.applied[topic]:
+                    message = (
+                        f"applied of {source.topic} goes back from {user.applied[topic]} to {state.applied[topic]}"
+                    )
+                    self._violations.add("applied", message, record, user.key, state.seq)
+            control_records.erase(self._source_index, user, state, state.folded)
+            if not state.folded and not state.seq:
+                self._quiet(user, state, record)
+                return
         if state.seq == 0 and user.row == NONE and state.applied == user.applied.tolist():
             self._violations.add("state", "no event was applied to this state", record, user.key, state.seq)
         elif state.seq == user.seq and not state.folded:
@@ -196,7 +242,7 @@ class Changelog:
 
     def _back(self, user: User, state: Interest, record: Record) -> None:
         """Check a record at or before the user's seq. It is a client's retry, or it comes from a stale writer."""
-        if state.seq == user.seq and state.chain == user.chain and state.applied == user.applied.tolist():
+        if self._same(user, state):
             self._report.repeated += 1
             self._recent_and_seen.check(user, state, record)
             return
@@ -205,6 +251,10 @@ class Changelog:
             self._violations.add("fork", "it has another chain for the same seq", record, user.key, state.seq)
         else:
             self._violations.add("stale", f"seq goes back from {user.seq}", record, user.key, state.seq)
+
+    def _same(self, user: User, state: Interest) -> bool:
+        """Return whether a state is the user's last one, written again."""
+        return (state.seq, state.chain, state.applied) == (user.seq, user.chain, user.applied.tolist())
 
     def _gap(self, user: User, state: Interest, record: Record) -> None:
         """Handle missing records before this one. If compaction removed them, they cannot be checked; otherwise they are lost."""

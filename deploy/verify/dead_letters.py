@@ -12,7 +12,7 @@ from deploy.clients.schema import schema
 from deploy.verify.fingerprints import fingerprint, headers_mark
 from deploy.verify.report import Report, Violation
 from deploy.verify.source_index import SourceIndex
-from deploy.verify.source_partition import ABSENT, APPLIED, DEAD_LETTER, INVALID, NONE, POISON, SourcePartition
+from deploy.verify.source_partition import ABSENT, APPLIED, CONTROL, DEAD_LETTER, INVALID, NONE, POISON, SourcePartition
 
 INFERENCE = "inference"
 """The stage of poison: an acceptable event that the model fails on, proved by running it alone."""
@@ -84,7 +84,11 @@ class DeadLetters:
     def _check_outcome(self, source: SourcePartition, index: int, record: Record, named: dict[str, str]) -> None:
         """Check that the source record may have a dead letter: it is not acceptable, or the model failed on it."""
         state = source.state[index]
-        if state not in (INVALID, APPLIED) and named[HEADER + "stage"] == INFERENCE:
+        if (
+            state not in (INVALID, APPLIED)
+            and not source.flags[index] & CONTROL
+            and named[HEADER + "stage"] == INFERENCE
+        ):
             source.flags[index] |= POISON
             self._compare(source, index, record, named)
         elif state != INVALID:

@@ -30,6 +30,10 @@ EXPOSED = b"\xffexposed\0"
 """The prefix of the keys under which a worker notes that a user's state must be written again."""
 
 
+EMPTY = b"\xffempty\0"
+"""The prefix of the keys under which a worker notes that a user's state has no event and is to be deleted."""
+
+
 class LocalStore:
     """The database of one worker for one partition. `offset` is -1 if the database names none."""
 
@@ -50,9 +54,11 @@ class LocalStore:
                 )
             self.offset = int(found)
 
-    def take(self, offset: int, key: bytes, value: bytes) -> None:
-        """Note a state record of the changelog. They must come in order."""
-        if offset <= self.offset:
+    def take(self, offset: int, key: bytes, value: bytes | None) -> None:
+        """Note a state record of the changelog; None deletes the user's state. They must come in order."""
+        if offset <= self.offset and value is None:
+            self._heads.pop(key, None)
+        elif offset <= self.offset and value is not None:
             self._heads[key] = blake2b(value, digest_size=8).digest()
 
     def check(self, source_index: SourceIndex, changelog: Changelog, topic: str, report: Report) -> None:
@@ -71,7 +77,7 @@ class LocalStore:
         missing = dict(self._heads)
         try:
             for key, value in database.items():
-                if key in (OFFSET_KEY, NOTE_KEY, CLAIM) or key.startswith(EXPOSED):
+                if key in (OFFSET_KEY, NOTE_KEY, CLAIM) or key.startswith((EXPOSED, EMPTY)):
                     continue
                 report.stored += 1
                 head = missing.pop(key, b"")

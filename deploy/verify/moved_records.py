@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from deploy.verify.report import Report, Violation
 from deploy.verify.source_index import SourceIndex
-from deploy.verify.source_partition import APPLIED, TWICE, SourcePartition
+from deploy.verify.source_partition import APPLIED, FORGOTTEN, TWICE, SourcePartition
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Moves:
                 applied = [
                     _copy(source_index, *one)
                     for one in records
-                    if source_index.sources[one[0]].state[one[1]] == APPLIED
+                    if source_index.sources[one[0]].state[one[1]] in (APPLIED, FORGOTTEN)
                 ]
                 if len(applied) > 1:
                     self.several[position, digest] = applied

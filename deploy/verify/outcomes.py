@@ -9,8 +9,10 @@ from deploy.verify.source_partition import (
     ABSENT,
     ACCEPTED,
     APPLIED,
+    CONTROL,
     DEAD_LETTER,
     DUPLICATE,
+    FORGOTTEN,
     INVALID,
     MOVED,
     NAMED,
@@ -48,6 +50,8 @@ class Outcomes:
             self._count_invalid(source, index, offset, due)
         elif state == DUPLICATE:
             report.duplicates += 1
+        elif state == FORGOTTEN:
+            report.forgotten += 1
         elif source.flags[index] & POISON:
             report.inference += 1
         elif state == UNSEEN or (state == ACCEPTED and offset < due and self._forgotten(source, index)):
@@ -93,9 +97,14 @@ class Outcomes:
             self._add("uncovered", "it is in a state that no slate shows", source, index, source.seq[index])
 
     def _forgotten(self, source: SourcePartition, index: int) -> bool:
-        """Return whether all states of the record's user may have been deleted."""
-        number = source.user[index]
-        return self._read.changelog.cut and (number == NONE or self._read.source_index.users[number].row == NONE)
+        """Return whether all states of the record's user may have been deleted.
+
+        The log may have been cut, or it was compacted after somebody asked to forget the user.
+        """
+        number, changelog = source.user[index], self._read.changelog
+        if number != NONE and self._read.source_index.users[number].row != NONE:
+            return False
+        return changelog.cut or (changelog.gone and _asked_later(source, index))
 
     def _hidden(self, state: int) -> bool:
         """Return whether an open transaction may hide what became of an acceptable record that is in no state.
@@ -113,3 +122,12 @@ class Outcomes:
         name = self._read.source_index.users[number].name if number != NONE else ""
         position = source.topic, source.partition, source.start + index
         self._report.add(Violation(kind, message, name, seq, *position))
+
+
+def _asked_later(source: SourcePartition, index: int) -> bool:
+    """Return whether a record, or a later one of its user in this partition, is a control record."""
+    while index != NONE:
+        if source.flags[index] & CONTROL:
+            return True
+        index = source.after[index]
+    return False

@@ -55,6 +55,8 @@ class Report:
         applied: Records that are in a state.
         duplicates: Records whose `id` was used before.
         dead_letters: Distinct source records that were set aside.
+        forgotten: Records that a control record has erased, and the control records.
+        deleted: Empty states that were deleted.
         forwarded: Records that were forwarded to the right partition.
         inference: Acceptable records that were set aside because the model failed on them.
         lost: Acceptable and committed records that are in no state.
@@ -96,6 +98,8 @@ class Report:
     applied: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    forgotten: int = 0
+    deleted: int = 0
     forwarded: int = 0
     inference: int = 0
     lost: int = 0
@@ -145,8 +149,8 @@ class Report:
 
     @property
     def conserved(self) -> bool:
-        """Whether input = applied + dead letters + forwarded + duplicates, over all records that are due and can be seen."""
-        set_aside = self.dead_letters + self.inference + self.forwarded
+        """Whether input = applied + set aside + forwarded + duplicates + forgotten, of what is due and can be seen."""
+        set_aside = self.dead_letters + self.inference + self.forwarded + self.forgotten
         return self.input - self.pending - self.unseen == self.applied + set_aside + self.duplicates
 
     @property

@@ -17,7 +17,7 @@ from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
 from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
-from deploy.verify.source_partition import APPLIED, NAMED, NONE
+from deploy.verify.source_partition import APPLIED, CONTROL, FORGOTTEN, NAMED, NONE
 from deploy.verify.users import User
 
 ANYONE = b"*"
@@ -70,7 +70,7 @@ class Slates:
                 self.gone = True
             expected = record.offset + 1
             if record.value is None:
-                self._blame("slate", "it is a tombstone, but no worker deletes a slate", record)
+                self._clear(record)
             else:
                 self._report.slates += 1
                 self._take(record, record.value)
@@ -120,6 +120,28 @@ class Slates:
             self._report.replays += 1
             user.flagged = max(user.flagged, slate["seq"])
 
+    def _clear(self, record: Record) -> None:
+        """Check a tombstone: the user was forgotten."""
+        user = self._source_index.find(record.key or b"")
+        if user is None or not self._forgets(user):
+            self._blame("slate", "it is a tombstone, but nobody asked to forget this user", record)
+            return
+        user.slate = b""
+        user.flagged = -1
+        user.least_life = max(user.least_life, user.life + 1)
+
+    def _forgets(self, user: User) -> bool:
+        """Return whether a control record of the user was applied, or may have been deleted."""
+        for topic, source in enumerate(self._source_index.sources):
+            if source.start > 0:
+                return True
+            at = user.first[topic]
+            while at != NONE:
+                if source.flags[at] & CONTROL and source.state[at] == FORGOTTEN:
+                    return True
+                at = source.after[at]
+        return False
+
     def _anyone(self, record: Record, slate: dict[str, Any]) -> None:
         """Check the slate for anyone unknown: its partition, its form, and that its writer's epoch was claimed.
 
@@ -149,7 +171,8 @@ class Slates:
             else:
                 self._blame("slate-state", "it shows a state that is not in the changelog", record, slate)
             return NONE
-        if slate["chain"] != self._changelog.rows.chain(rows[0]).hex():
+        rows = [row for row in rows if self._changelog.rows.chain(row).hex() == slate["chain"]]
+        if not rows:
             self._blame("slate-chain", "its chain is not that of the state with this seq", record, slate)
             return NONE
         applied = [
@@ -160,7 +183,9 @@ class Slates:
         )
         fitting = [row for row in rows if self._changelog.rows.has_applied(row, applied)]
         if fitting and not others:
-            return fitting[-1] if slate["events"] else fitting[0]
+            row = fitting[-1] if slate["events"] else fitting[0]
+            self._check_life(user, row, slate, record)
+            return row
         if not fitting and (self._changelog.gone or self._changelog.hidden):
             self._report.unverifiable += 1
         else:
@@ -171,6 +196,15 @@ class Slates:
                 slate,
             )
         return rows[-1]
+
+    def _check_life(self, user: User, row: int, slate: dict[str, Any], record: Record) -> None:
+        """Report a slate that shows a state from before the user was forgotten, if a tombstone has come in between."""
+        if not user.lives:
+            return
+        life = self._changelog.rows.life(user, row)
+        if life < user.least_life:
+            self._blame("slate-state", "it shows a state that was forgotten before", record, slate)
+        user.life = max(user.life, life)
 
     def _check_events(self, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
         before = self._changelog.rows.before(row)
@@ -208,7 +242,7 @@ class Slates:
             behaviour == NONE
             or partition != self._source_index.partition
             or index >= len(source.state)
-            or source.state[index] != APPLIED
+            or source.state[index] not in (APPLIED, FORGOTTEN)
             or source.user[index] != user.number
             or not before < source.seq[index] <= seq
         ):

@@ -11,9 +11,9 @@ from zlib import crc32
 from deploy.clients.log_reader import Log, Record, Span, TopicPartition
 from deploy.verify.fingerprints import ORIGINAL_RECORD, WHOLE, cut, dead_letter_headers_mark, fingerprint
 from deploy.verify.recent_events import entry
-from deploy.verify.source_partition import ACCEPTED, INVALID, MAX_REASONS, MOVED, NONE, OWN, SourcePartition
+from deploy.verify.source_partition import ACCEPTED, CONTROL, INVALID, MAX_REASONS, MOVED, NONE, OWN, SourcePartition
 from deploy.verify.users import User
-from deploy.verify.validator import Accepted, Misplaced, Validator
+from deploy.verify.validator import Accepted, ForgetRequest, Misplaced, Validator
 
 FORWARDED = "forwarded"
 """Header of the copy of a record that lay on the wrong partition: topic/partition/offset of that record."""
@@ -96,13 +96,20 @@ class SourceIndex:
 
     def _take(self, behaviour: int, source: SourcePartition, record: Record) -> None:
         key, value, offset = record.key, record.value, record.offset
-        verdict = self._validator.validate(behaviour, record.partition, record.timestamp, key, value, offset)
+        verdict = self._validator.validate(
+            behaviour, record.partition, record.timestamp, key, value, offset, record.headers
+        )
         index = offset - source.start
         if isinstance(verdict, str):
             self._put_invalid(behaviour, source, index, verdict)
             digest = fingerprint(key, value)
         else:
-            self._put_accepted(behaviour, source, index, verdict, record)
+            if isinstance(verdict, ForgetRequest):
+                source.flags[index] |= CONTROL
+                source.time[index] = record.timestamp
+                self._put_user(behaviour, source, index, verdict.user)
+            else:
+                self._put_accepted(behaviour, source, index, verdict, record)
             digest = blake2b(value or b"", digest_size=16).digest()
         source.digest[16 * index : 16 * index + 16] = digest
         if len(key or b"") + len(value or b"") > WHOLE:
@@ -126,9 +133,7 @@ class SourceIndex:
     def _put_accepted(
         self, behaviour: int, source: SourcePartition, index: int, event: Accepted, record: Record
     ) -> None:
-        user = self.user(event.user)
-        source.state[index] = ACCEPTED
-        source.user[index] = user.number
+        self._put_user(behaviour, source, index, event.user)
         source.time[index] = event.time
         source.item[index] = crc32(event.item.encode())
         if given := event.id or (record.headers and self.original_record_of(record)):
@@ -139,9 +144,15 @@ class SourceIndex:
         source.entry[index] = hash(entry(*fields, event.action))
         if event.action:
             self.bare[source.entry[index]] = hash(entry(*fields))
+
+    def _put_user(self, behaviour: int, source: SourcePartition, index: int, key: bytes) -> None:
+        """Add an acceptable record to the events of its user."""
+        user = self.user(key)
+        source.state[index] = ACCEPTED
+        source.user[index] = user.number
         before = user.tail[behaviour]
         if before == NONE:
-            user.at[behaviour] = index
+            user.at[behaviour] = user.first[behaviour] = user.head[behaviour] = index
         else:
             source.after[before] = index
         user.tail[behaviour] = index

@@ -7,11 +7,12 @@ from array import array
 from deploy.clients.log_reader import Span
 
 # What became of a record. ABSENT: no record was read at this offset.
-ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN = range(7)
+# FORGOTTEN: a control record erased it, or is it (deploy.verify.control_records).
+ABSENT, INVALID, ACCEPTED, APPLIED, DUPLICATE, SKIPPED, UNSEEN, FORGOTTEN = range(8)
 # Flags of a record. DEAD_LETTER: it has a dead letter. NAMED: a slate names it. POISON: it was set aside because the model
 # failed on it. OWN: the producer's `id` has the form of a position. MOVED: only its partition is wrong, and it may have been
-# forwarded. TWICE: it was reported as `double` already.
-DEAD_LETTER, NAMED, POISON, OWN, MOVED, TWICE = 1, 2, 4, 8, 16, 32
+# forwarded. TWICE: it was reported as `double` already. CONTROL: it asks for its user to be forgotten.
+DEAD_LETTER, NAMED, POISON, OWN, MOVED, TWICE, CONTROL = 1, 2, 4, 8, 16, 32, 64
 
 NONE = -1
 MAX_REASONS = 10_000

@@ -46,10 +46,23 @@ class StateRows:
         user.row = row
 
     def find(self, user: User, seq: int) -> list[int]:
-        """Return the rows of (user, seq), the newest first.
+        """Return the rows of (user, seq), the newest first; those from before the user was forgotten come last.
 
         Slates come in the order of states, so the search goes on from the row that was found last.
         """
+        found = self._of_this_life(user, seq)
+        for _, at in reversed(user.lives):
+            while at != NONE:
+                if self._seqs[at] == seq:
+                    found.append(at)
+                at = self._earlier[at]
+        return found
+
+    def life(self, user: User, row: int) -> int:
+        """Return how many times the user had been forgotten when a row was written."""
+        return sum(row > last for _, last in user.lives)
+
+    def _of_this_life(self, user: User, seq: int) -> list[int]:
         at = user.oldest if user.cursor == NONE else user.cursor
         if at == NONE:
             return []

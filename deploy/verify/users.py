@@ -20,10 +20,15 @@ class User:
         "cursor",
         "entries",
         "exposed",
+        "first",
         "flagged",
+        "head",
         "key",
         "keys",
         "last_time",
+        "least_life",
+        "life",
+        "lives",
         "marks",
         "number",
         "oldest",
@@ -43,6 +48,8 @@ class User:
         self.keys = keys
         self.at = array("i", (NONE, NONE, NONE))  # index of the next event of each topic that no state has passed yet
         self.tail = array("i", (NONE, NONE, NONE))
+        self.first = array("i", (NONE, NONE, NONE))
+        self.head = array("i", (NONE, NONE, NONE))  # index of the first event of each topic that is not forgotten
         self.seq = 0
         self.chain = bytes(16)
         self.applied = array("q", (-1, -1, -1))
@@ -56,6 +63,9 @@ class User:
         self.row = NONE  # row of this user's last state; NONE if no state was read
         self.oldest = NONE
         self.cursor = NONE
+        self.lives: list[tuple[int, int]] = []  # (oldest, row) before each time that the user was forgotten
+        self.life = -1  # of the last slate, as an index into `lives`; -1: no slate
+        self.least_life = 0  # below it, slates show what is forgotten
         self.flagged = -1  # highest seq that a slate flagged as a replay has shown
         self.slate = b""  # digest of the last slate
         self.exposed: tuple[int, int] | None = None  # (offset, seq) of a fenced record, if it is this user's last

@@ -11,6 +11,7 @@ Those rules are:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jsonschema_rs
@@ -24,6 +25,8 @@ from deploy.verify.keys import Keys
 BEHAVIOURS = ("click", "rating", "comment")
 CLICK = 0
 HOUR_MS = 3_600_000
+CONTROL, FORGET = "freshet-control", b"forget"
+"""Header of a control record, and its value."""
 
 _KEYS = 100_000  # keys whose partition is remembered: computing it takes 3 us
 
@@ -48,6 +51,12 @@ class Accepted(NamedTuple):
     scene: str = ""
     value: float = math.nan
     action: str = ""
+
+
+class ForgetRequest(NamedTuple):
+    """An acceptable control record, which asks for the user of its key to be forgotten."""
+
+    user: bytes
 
 
 class Misplaced(str):
@@ -84,11 +93,22 @@ class Validator:
         self._validators = [jsonschema_rs.validator_for(schema(name)) for name in BEHAVIOURS]
 
     def validate(
-        self, behaviour: int, partition: int, append_ms: int, key: bytes | None, value: bytes | None, offset: int = 0
-    ) -> Accepted | str:
+        self,
+        behaviour: int,
+        partition: int,
+        append_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        offset: int = 0,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> Accepted | ForgetRequest | str:
         """Judge one record. Return its event, or why it is not acceptable. offset: Needed if settings have changed."""
         if key is None:
             return "null key"
+        if not value and any(name == CONTROL and content == FORGET for name, content in headers):
+            return self._misplaced(key, partition) or (
+                ForgetRequest(key) if self.keys.user(key) is not None else "no user has the key"
+            )
         if not value:
             return "no value"
         try:
@@ -103,8 +123,8 @@ class Validator:
             return "it violates the schema: " + self._first_error(behaviour, body)
         if self.keys.of(body["user"]) != key:
             return "the key is not the body's user"
-        if (belongs := self._partition(key)) != partition:
-            return Misplaced(f"it is on partition {partition}, but its key belongs on {belongs}")
+        if misplaced := self._misplaced(key, partition):
+            return misplaced
         rating = body.get("value") if behaviour else None
         low, high = self._scale.at(behaviour, partition, offset, append_ms)
         if rating is not None and not low <= rating <= high:
@@ -118,6 +138,11 @@ class Validator:
         action = (body.get("action") or "") if behaviour == CLICK else ""
         identity, scene = body.get("id") or found.id, body.get("scene") or ""
         return Accepted(key, body["item"], int(body["time"]), identity, scene, given, action)
+
+    def _misplaced(self, key: bytes, partition: int) -> str:
+        if (belongs := self._partition(key)) != partition:
+            return Misplaced(f"it is on partition {partition}, but its key belongs on {belongs}")
+        return ""
 
     def _partition(self, key: bytes) -> int:
         found = self._partition_of.get(key)

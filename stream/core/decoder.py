@@ -8,8 +8,9 @@ from typing import Final
 
 from stream.core.envelopes import NONE, UNREAD, looks_like, unwrap
 from stream.core.errors import RecordError
+from stream.core.forgetting import asks_to_forget
 from stream.core.json_body import JsonDecoder, text_of
-from stream.core.keys import FORMS, UTF8, mismatch
+from stream.core.keys import FORMS, UTF8, mismatch, user_of
 from stream.core.messages import CLICK, NAN, RATING, SOURCE_TOPICS, Click, Comment, Rating, SourceEvent
 from stream.core.origin import Headers, mark, origin
 from stream.core.validation import Rules
@@ -74,6 +75,16 @@ class EventDecoder:
         """Return the event in one record. Raises RecordError if the record is a dead letter."""
         if key is None:
             raise RecordError("key", "null_key", "user", f"the key is null; expected the user id {self._form.wording}")
+        if headers and asks_to_forget(value, headers):
+            if user_of(key, self._form.name) is None:
+                raise RecordError(
+                    "key", "bad_key", "user", f"found {key!r:.80}; expected the user id {self._form.wording}"
+                )
+            self._check_partition(partition, key)
+            return SourceEvent(
+                behaviour, partition, offset, append_ms, key, "", append_ms, NAN, "", "", "", b"", headers=headers,
+                forget=True,
+            )  # fmt: skip
         rating = NAN
         text = action = named = ""
         try:
@@ -95,14 +106,7 @@ class EventDecoder:
             raise self._explained(error, value, headers) from None
         if self._key_of(event.user) != key:
             raise RecordError("key", "key_mismatch", "user", mismatch(key, event.user, self._form.name))
-        if self.partition(key) != partition:
-            raise RecordError(
-                "partition",
-                "mispartitioned",
-                "user",
-                f"on partition {partition}, expected {self.partition(key)} = murmur2(key) mod {self._partitions}; "
-                "librdkafka clients: set partitioner=murmur2_random",
-            )
+        self._check_partition(partition, key)
         self._rules.time(event.time, append_ms, f"the append time {append_ms}")
         found = SourceEvent(
             behaviour, partition, offset, append_ms, key, event.item, event.time, rating,
@@ -114,6 +118,16 @@ class EventDecoder:
             found.headers = headers
             found.id = found.id or origin(headers, self._topics)
         return found
+
+    def _check_partition(self, partition: int, key: bytes) -> None:
+        if self.partition(key) != partition:
+            raise RecordError(
+                "partition",
+                "mispartitioned",
+                "user",
+                f"on partition {partition}, expected {self.partition(key)} = murmur2(key) mod {self._partitions}; "
+                "librdkafka clients: set partitioner=murmur2_random",
+            )
 
     def _explained(self, error: RecordError, value: bytes | None, headers: Headers) -> RecordError:
         """Return the error, with what the value looks like if it is in a form that freshet does not read."""

@@ -9,7 +9,10 @@ A takeover raises the epoch by one. What no worker can have written is forged. I
 Forged are a claim that raises the epoch by more than STEP, a claim in another form than ours, and a claim whose header
 names another epoch. A state whose epoch is that far ahead counts for nothing either. Anyone with write access to the
 changelog can still claim a partition with an epoch that is near. Then the partition's worker ends with 75, and the next
-worker claims it back. A worker never deletes a state, so a tombstone is fenced, whatever epoch it names.
+worker claims it back.
+
+A worker deletes the state of a user who was forgotten (stream.core.forgetting). Its tombstone names the epoch in force.
+A tombstone without an epoch is fenced: no worker wrote it.
 
 A claim names the form in which its writer writes the users' keys (stream.core.keys). The records after it are read in
 that form. After compaction there may be states before the first claim. There, a user's key is accepted in any form. So
@@ -193,14 +196,14 @@ class Sifted(NamedTuple):
 
     Attributes:
         claim: The claim in force after the records.
-        states: (key, value) of the valid states, in order.
+        states: (key, value) of the valid states, in order; the value is None if the state is deleted.
         fenced: Keys of the fenced states.
         forged: Records that no worker wrote.
         exposed: The keys whose last record is fenced, each once.
     """
 
     claim: Claim
-    states: list[tuple[bytes, bytes]]
+    states: list[tuple[bytes, bytes | None]]
     fenced: list[bytes]
     forged: list[Forged]
     exposed: dict[bytes, None]
@@ -227,7 +230,7 @@ def sift(records: Iterable[LogRecord], claim: Claim) -> Sifted:
             found.forged.append(of_nobody(record))
             continue
         epoch = epoch_of(record.headers)
-        if record.value is None or epoch < current or epoch > limit(current):
+        if epoch < current or epoch > limit(current) or (record.value is None and not epoch):
             found.fenced.append(key)
             found.exposed[key] = None
             continue

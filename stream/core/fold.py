@@ -23,6 +23,7 @@ from stream.core.state import (
     Half,
     Interest,
     decode,
+    erase,
     fold,
     is_duplicate,
     is_redelivered,
@@ -111,11 +112,19 @@ class UserBatch:
     refused: int = 0
     late: int = 0
     refolded: bool = False
+    erased: list[SourceEvent] = field(
+        default_factory=list
+    )  # events that a control record erased, and the record itself
 
     @property
     def changed(self) -> bool:
         """Whether the state's record must be written again."""
-        return bool(self.folded or self.duplicates or self.refused or self.refolded)
+        return bool(self.folded or self.duplicates or self.refused or self.refolded or self.erased)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether a control record of this micro-batch, also one that is read again, leaves the user without a state."""
+        return not self.state.seq and any(event.forget for event in self.events)
 
 
 def apply_events(
@@ -168,6 +177,8 @@ def _fold(user_batch: UserBatch, topics: Sequence[str], refused: Collection[Sour
         if is_redelivered(state, event):
             user_batch.redelivered += 1
             user_batch.passed.append((event.behaviour, "redelivered"))
+        elif event.forget:
+            _erase(user_batch, event)
         elif is_duplicate(state, event):
             pass_over(state, event)
             user_batch.duplicates += 1
@@ -183,6 +194,14 @@ def _fold(user_batch: UserBatch, topics: Sequence[str], refused: Collection[Sour
             user_batch.inputs.append(
                 StepInput(event.item, event.behaviour, event.scene, event.action, value, gap, event.vector)
             )
+
+
+def _erase(user_batch: UserBatch, event: SourceEvent) -> None:
+    """Apply a control record. What was folded before it in the micro-batch is erased, too."""
+    erase(user_batch.state, event)
+    user_batch.erased += [*user_batch.folded, event]
+    user_batch.folded.clear()
+    user_batch.inputs.clear()
 
 
 def _refold(user_batch: UserBatch, model: bytes, hidden: int) -> None:

@@ -186,6 +186,19 @@ class DeadLetterHeaders(Struct, frozen=True, rename=lambda name: "__rec.errors."
     ] = ""
 
 
+class Forgotten(Struct, frozen=True):
+    """One record of the audit topic. Its key is the control record's topic/partition/offset."""
+
+    user_hash: Annotated[str, Meta(description="blake2b-128 of the user's key, with the setting `app_id` as key; hex")]
+    by: Annotated[str, Meta(description="who asked, as the control record's header `freshet-by` says; may be empty")]
+    requested: Annotated[int, Meta(description="append time of the control record, epoch milliseconds")]
+    erased: Annotated[int, Meta(description="when the user's empty state was durable, epoch milliseconds")]
+    record: Annotated[str, Meta(description="topic/partition/offset of the control record")]
+    applied: Annotated[
+        dict[str, int], Meta(description='"topic/partition" -> offset up to which the user\'s events are forgotten')
+    ]
+
+
 MESSAGES: Final[dict[str, type[Struct]]] = {
     "click": Click,
     "rating": Rating,
@@ -193,6 +206,7 @@ MESSAGES: Final[dict[str, type[Struct]]] = {
     "item": Item,
     "recommendation": Recommendation,
     "dead-letter-headers": DeadLetterHeaders,
+    "forgotten": Forgotten,
 }
 
 
@@ -210,6 +224,7 @@ class SourceEvent(Struct, gc=False):
         mark: What a state remembers instead of the producer's id if that has the form of an origin; else "".
         headers: The record's headers, as received.
         action: The click's action, else "".
+        forget: Whether it is a control record (stream.core.forgetting), which has only a user and a time.
     """
 
     behaviour: int
@@ -229,6 +244,7 @@ class SourceEvent(Struct, gc=False):
     headers: Sequence[tuple[str, bytes | None]] = ()
     mark: str = ""
     action: str = ""
+    forget: bool = False
 
 
 NAN: Final = float("nan")

@@ -51,6 +51,7 @@ _CHOSEN = struct.Struct("<Bf8xH")  # behaviour and value of an entry, length of 
 _U16 = struct.Struct("<H")
 _LEAST_ENTRY = _U16.size + _ENTRY.size + 3 * _U16.size
 _U32 = struct.Struct("<I")
+_SEQ = slice(struct.calcsize("<BBH16s"), struct.calcsize("<BBH16sQ"))  # of a record
 
 
 class Recent(NamedTuple):
@@ -200,6 +201,28 @@ def fold(state: Interest, event: SourceEvent, topic: str) -> int:
     _remember(state, event)
     _see(state, item_hash(event.item))
     return gap
+
+
+def erase(state: Interest, event: SourceEvent) -> None:
+    """Apply a control record (stream.core.forgetting): nothing is left but `applied`, which covers what was forgotten.
+
+    `applied` keeps events that are read again, after a crash, from coming back. `folded` names the control record last.
+    """
+    state.h = state.c = np.zeros(len(state.h), np.float16)
+    state.seq = 0
+    state.chain = ZERO_CHAIN
+    state.last_time = NO_TIME
+    state.recent, state.recent_count, state.seen = b"", 0, b""
+    state.applied[event.behaviour] = event.offset
+    state.folded.append((event.behaviour, event.offset))
+
+
+def is_empty(record: bytes) -> bool:
+    """Return whether a state record shows no event: its user was forgotten, or had only events that were refused.
+
+    It holds only `applied`. Once the group has committed what that covers, nobody needs the record.
+    """
+    return len(record) > _HEADER.size and not any(record[_SEQ])
 
 
 def _remember(state: Interest, event: SourceEvent) -> None:

@@ -237,6 +237,17 @@ class Api:
             )
         )  # fmt: skip
 
+    async def forget(self, call: Call) -> Answer:
+        """Answer DELETE users/{user}."""
+        name, key, partition = self._user(call.path["user"])
+        self._ready("broker")
+        written = await self._parts.writer.forget(key, partition, 0.9 * self._settings.serve_timeout)
+        records = [f"{one.topic}/{one.partition}/{one.offset}" for one in written]
+        accepted = wire.ForgetAccepted(
+            user=name, records=records, min_offset=",".join(one.min_offset for one in written)
+        )
+        return Answer(accepted, 202)
+
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         """Answer GET users/{user}/stream: the slate as it is now, then each new one."""
         user, key, partition = self._user(call.path["user"])
@@ -245,7 +256,7 @@ class Api:
         try:
             view = self._parts.catalogue.view()
             slate = await self._slate(
-                user, key, partition, self._parts.replica.record(partition, key), "", view, None, ()
+                user, key, partition, _lived(self._parts.replica.record(partition, key)), "", view, None, ()
             )
         except BaseException:
             self._parts.slates.leave(key, listener)
@@ -391,14 +402,14 @@ class Api:
         parts = self._parts
         read = partial(parts.replica.record, partition, key)
         if min_offset is None:
-            return read(), "", parts.catalogue.view(scene)
+            return _lived(read()), "", parts.catalogue.view(scene)
         wanted = parse(min_offset, self._topics, self._settings.items_topic, partition)
         with self._waiting() as how:
             until = asyncio.get_running_loop().time() + self._settings.serve_wait
             await parts.positions.wait_items(wanted.items, until)
             record, how[0] = await parts.positions.wait(key, partition, read, wanted, until, self._topics)
             how[0] = how[0] or "applied"
-        return record, how[0], parts.catalogue.view(scene)
+        return _lived(record), how[0], parts.catalogue.view(scene)
 
     async def _items(self, min_offset: str | None) -> None:
         """Wait for the catalogue."""
@@ -457,6 +468,11 @@ def _without(items: Sequence[Scored], exclude: Sequence[str], n: int) -> list[Sc
     return [one for one in items if one.item not in hidden][:n]
 
 
+def _lived(record: bytes | None) -> bytes | None:
+    """Return a state record; None for one without events: the user was forgotten, and it will be deleted."""
+    return None if record is not None and interest.is_empty(record) else record
+
+
 def _as_recommendation(slate: wire.Slate) -> Recommendation:
     """Return a slate as the recommendations topic has it: one of a state without new events, so it is a replay."""
     now = int(time.time() * 1000)
@@ -500,6 +516,12 @@ def routes(api: Api) -> tuple[Route, ...]:
         Route(
             "GET", "/v1/users/{user}", api.user, ADMIN, "A user's state and last events.",
             {200: (wire.User, "The state")}, query=wire.OffsetQuery, problems=(*about_user, "not-found"),
+        ),
+        Route(
+            "DELETE", "/v1/users/{user}", api.forget, ADMIN,
+            "Forget a user: delete the state, the last events and the slate. It cannot be undone.",
+            {202: (wire.ForgetAccepted, "The control records are written")},
+            problems=("invalid", "misdirected", "broker", "not-ready"),
         ),
         Route(
             "POST", "/v1/sessions/recommendations", api.session, READ,

@@ -15,6 +15,7 @@ from stream.core.decoder import EventDecoder
 from stream.core.denials import refusal
 from stream.core.envelopes import NONE
 from stream.core.errors import RecordError
+from stream.core.forgetting import control
 from stream.core.json_body import JsonDecoder, text_of
 from stream.core.keys import key_of
 from stream.core.messages import BEHAVIOURS, Item, SourceEvent
@@ -203,6 +204,24 @@ class Writer:
             results[place] = _result(topic, future, limit)
         late = Refused(problem("broker", f"it was not sent within {limit:g} s"))
         return [one if one is not None else late for one in results]
+
+    async def forget(self, key: bytes, partition: int, limit: float) -> list[Written]:
+        """Write a control record for a user into each source topic. Raises ProblemError if one is not acknowledged."""
+        futures: dict[str, asyncio.Future[Any]] = {}
+        try:
+            async with asyncio.timeout(limit):
+                for topic in self._settings.sources:
+                    futures[topic] = await self._producer.send(topic, None, key, partition, headers=control("api"))
+                await asyncio.wait(futures.values())
+        except TimeoutError:
+            raise ProblemError("broker", _unknown(limit)) from None
+        except KafkaError as error:
+            raise ProblemError("broker", _unsent(error, self._settings.sources[len(futures)]).detail) from None
+        written = [_result(topic, future, limit) for topic, future in futures.items()]
+        for one in written:
+            if isinstance(one, Refused):
+                raise ProblemError("broker", one.problem.detail)
+        return [one for one in written if isinstance(one, Written)]
 
     async def item(self, item: str, value: bytes | None, limit: float) -> Written:
         """Write an item's record; None removes the item. Raises ProblemError if it is not acknowledged."""

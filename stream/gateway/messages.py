@@ -212,6 +212,14 @@ class EventResults(Struct, frozen=True):
     events: list[Written | Refused]
 
 
+class ForgetAccepted(Struct, frozen=True, kw_only=True):
+    """That a user is to be forgotten. The records are written; `min_offset` waits until the workers have done it."""
+
+    user: str
+    records: Annotated[list[str], Meta(description="topic/partition/offset of the control records")]
+    min_offset: Annotated[str, Meta(description="the value to ask with: topic/partition:offset, for each topic")]
+
+
 class ItemAnswer(Struct, frozen=True, kw_only=True):
     """An item as the catalogue has it."""
 

@@ -140,7 +140,10 @@ class ReplicaStore:
         sifted = fencing_log.sift(records, claim)
         batch = rocksdict.WriteBatch(raw_mode=True)
         for user, record in dict(sifted.states).items():
-            batch.put(user, record)
+            if record is None:
+                batch.delete(user)
+            else:
+                batch.put(user, record)
         if sifted.claim is not claim:
             batch.put(CLAIM_KEY, fencing_log.encode(sifted.claim))
         batch.put(REACHED, msgspec.json.encode(Reached(records[-1].offset, epoch)))

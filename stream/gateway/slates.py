@@ -49,6 +49,10 @@ class Listener:
             self._seq, self._newest = seq, value
             self._event.set()
 
+    def forget(self) -> None:
+        """Drop the slate that was not returned yet: the user was forgotten, and seq begins again."""
+        self._seq, self._newest = -1, None
+
     def wake(self) -> None:
         """Have `next` return at once, though there is no slate."""
         self._event.set()
@@ -156,6 +160,8 @@ class Slates:
             return
         for records in batches.values():
             for record in records:
-                if record.value is not None:
-                    for listener in self._listeners.get(record.key, ()):
+                for listener in self._listeners.get(record.key, ()):
+                    if record.value is None:
+                        listener.forget()
+                    else:
                         listener.put(record.value)

@@ -186,6 +186,10 @@ class SourceConsumer(driver.Consumer):
         self.positions.safe.update(safe)
         self.hand_over.finish(hold)
 
+    def committed(self, topic: str, partition: int) -> int:
+        """Return the group's committed offset of a source partition, as far as this worker knows; 0 for none."""
+        return self._committed_offset[TP(topic, partition)] or 0
+
     def wake(self) -> None:
         """Call the pipeline although no record has arrived: something that it held back is ready."""
         self.hand_over.wake()

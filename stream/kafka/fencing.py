@@ -83,6 +83,10 @@ class Fence:
         self._mine: dict[int, set[int]] = {}  # every epoch that we have claimed since we took over
         self._ends: dict[int, int] = {}  # offset of our last record
 
+    def partitions(self) -> list[int]:
+        """Return the partitions that this worker has claimed since the last assignment."""
+        return sorted(self._epochs)
+
     def owns(self, partition: int) -> bool:
         """Return whether this worker has claimed the partition since the last assignment."""
         return partition in self._epochs
@@ -189,15 +193,14 @@ class Fence:
     async def _mend(self, partition: int) -> None:
         """Write again the states that another writer has overwritten, before anything new is written.
 
-        Users without a state are skipped, because they have none to lose.
+        Users without a state get a tombstone, so that compaction keeps no record of theirs.
         """
         tp, count = (self._store.changelog_topic, partition), 0
         while (users := self._store.exposed(partition, CHUNK)) and not stopping.asked:
             states = zip(users, self._store.read(partition, users), strict=True)
-            again = [Outgoing(user, value, self.stamp(partition)) for user, value in states if value is not None]
-            if again:
-                ends = await self._batches().send({tp: again})
-                await self.confirm({partition: again}, {partition: ends[tp]})
+            again = [Outgoing(user, value, self.stamp(partition)) for user, value in states]
+            ends = await self._batches().send({tp: again})
+            await self.confirm({partition: again}, {partition: ends[tp]})
             self._store.write(partition, [], self._ends[partition], settled_users=users)
             count += len(again)
         if count:
@@ -241,16 +244,13 @@ class Fence:
             # as a reader of the log would do: if we end here, the next start reads from after `at`, and must neither miss
             # our records nor forget `stale`
             settled = {
-                record.key: record.value
-                for record in between[:-1]
-                if record.key and record.value is not None and (record.key, record.value) in ours
+                record.key: record.value for record in between[:-1] if record.key and (record.key, record.value) in ours
             }
             self._store.write(partition, settled.items(), at, claim=claim, exposed_users=stale)
             self._ends[partition], before = at, epoch
             again = [
-                Outgoing(key, value, stamp(epoch))
+                Outgoing(key, newest[key] if key in newest else self._store.read(partition, [key])[0], stamp(epoch))
                 for key in stale
-                if (value := newest.get(key) or self._store.read(partition, [key])[0]) is not None
             ]
             if not again:
                 return self._settled(partition, stale, at)
@@ -265,7 +265,7 @@ class Fence:
         )
 
     def _settled(self, partition: int, users: Sequence[bytes], end: int) -> int:
-        """Note that these users' states were written again, or that they have none.
+        """Note that these users' states were written again, or deleted again.
 
         Returns `end`, the offset up to which the changelog is known.
         """

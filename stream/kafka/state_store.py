@@ -22,8 +22,9 @@ import rocksdict
 from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LeftOut, LogRecord
-from stream.kafka import fenced_users
+from stream.core.state import is_empty
 from stream.kafka.rocksdb_folder import is_damage, open_whole
+from stream.kafka.user_notes import EMPTY, EXPOSED, Notes
 
 log = logging.getLogger("freshet.store")
 
@@ -119,7 +120,7 @@ class InterestStore:
     def write(
         self,
         partition: int,
-        records: Iterable[tuple[bytes, bytes]],
+        records: Iterable[tuple[bytes, bytes | None]],
         changelog_offset: int,
         *,
         claim: Claim | None = None,
@@ -130,10 +131,10 @@ class InterestStore:
 
         Args:
             partition: The partition.
-            records: User id and state record of each state to write.
+            records: User id and state record of each state to write; None deletes the user's.
             changelog_offset: The changelog offset that the records reach; below 0 if unknown, then it is not written.
             claim: The claim in force in the partition, if it has changed.
-            exposed_users: Users to note (see stream.kafka.fenced_users).
+            exposed_users: Users to note (see stream.kafka.user_notes).
             settled_users: Users whose note is deleted.
         Raises:
             DiskError: The disk cannot be written.
@@ -141,12 +142,12 @@ class InterestStore:
         """
         store = self._table.data
         batch = rocksdict.WriteBatch(raw_mode=True)
-        for key, value in records:
-            batch.put(key, value)
+        database = self._open(partition)
+        _put(batch, dict(records), database)
         if claim is not None:
             batch.put(CLAIM_KEY, fencing_log.encode(claim))
-        fenced_users.note(batch, exposed_users)
-        fenced_users.forget(batch, self._open(partition), settled_users)
+        EXPOSED.add(batch, exposed_users)
+        EXPOSED.remove(batch, database, settled_users)
         if changelog_offset >= 0:
             batch.put(store.offset_key, b"%d" % changelog_offset)
         self._commit(partition, batch)
@@ -168,9 +169,16 @@ class InterestStore:
         return left_out
 
     def exposed(self, partition: int, count: int) -> list[bytes]:
-        """Return at most the first `count` users whose last changelog record is fenced (stream.kafka.fenced_users)."""
+        """Return at most the first `count` users whose last changelog record is fenced (stream.kafka.user_notes)."""
+        return self._noted(EXPOSED, partition, count)
+
+    def empty(self, partition: int, count: int) -> list[bytes]:
+        """Return at most the first `count` users whose state shows no event (stream.kafka.user_notes)."""
+        return self._noted(EMPTY, partition, count)
+
+    def _noted(self, notes: Notes, partition: int, count: int) -> list[bytes]:
         try:
-            return fenced_users.first(self._open(partition), count)
+            return notes.first(self._open(partition), count)
         except FreshetError:
             raise
         except Exception as error:
@@ -212,16 +220,29 @@ def _fail(partition: int, error: Exception) -> NoReturn:
     raise DiskError(f"partition {partition} of the table cannot be used: {error}") from None
 
 
+def _put(batch: Any, states: Mapping[bytes, bytes | None], database: Any) -> None:
+    """Add states to a WriteBatch, and note which of them show no event."""
+    empty = set()
+    for key, value in states.items():
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+            if is_empty(value):
+                empty.add(key)
+    EMPTY.remove(batch, database, [key for key in states if key not in empty])
+    EMPTY.add(batch, empty)
+
+
 def _batch(partition: int, records: Iterable[LogRecord], database: Any) -> tuple[Any, LeftOut]:
     """Return a WriteBatch of the valid `records`, and how many were left out. Forged records are logged."""
     claim = fencing_log.decode(database.get(CLAIM_KEY))
     sifted = fencing_log.sift(records, claim)
     batch = rocksdict.WriteBatch(raw_mode=True)
     states = dict(sifted.states)  # only each user's last state: with many states per user, this halves the writes
-    for key, value in states.items():
-        batch.put(key, value)
-    fenced_users.note(batch, sifted.exposed)
-    fenced_users.forget(batch, database, [key for key in states if key not in sifted.exposed])
+    _put(batch, states, database)
+    EXPOSED.add(batch, sifted.exposed)
+    EXPOSED.remove(batch, database, [key for key in states if key not in sifted.exposed])
     if sifted.claim is not claim:
         batch.put(CLAIM_KEY, fencing_log.encode(sifted.claim))
     for forged in sifted.forged:

@@ -33,12 +33,12 @@ from stream.core.fencing_log import LeftOut
 from stream.core.messages import BEHAVIOURS
 from stream.core.times import UNITS
 
-OUTCOMES: Final = ("applied", "duplicate", "redelivered", "dead_letter", "forwarded")
+OUTCOMES: Final = ("applied", "duplicate", "redelivered", "dead_letter", "forwarded", "forgotten")
 STAGES: Final = ("read", "decode", "encode", "step", "score", "changelog", "slates", "store")
 STRATEGIES: Final = ("interest", "popularity")
 FAILURES: Final = ("key", "partition", "decode", "validate", "encode", "inference", "catalogue")
 """The stages at which a dead letter may fail: the values of its header `stage`."""
-OUTPUTS: Final = ("changelog", "recommendations", "dead-letters", "sources")
+OUTPUTS: Final = ("changelog", "recommendations", "dead-letters", "sources", "forgotten")
 WRONG_UNITS: Final = tuple(name for name in UNITS if name != "milliseconds")
 OTHER: Final = "other"
 """Replaces a label value outside its fixed set."""
@@ -76,6 +76,7 @@ class BatchFigures:
     comment_cache_hits: int = 0
     ratings_read: int = 0
     states_written: int = 0  # records put into the store
+    states_deleted: int = 0  # states of forgotten users removed from it
     state_bytes: int = 0  # size of their values, without keys
     changelog_bytes: int = 0  # keys and values sent to the changelog
     refolded: int = 0  # states rebuilt from their recent events
@@ -258,6 +259,7 @@ class Metrics:
 
     def _add_state(self, data_dir: Path | None) -> None:
         self.states_written = self._counter("state_writes", "State records written to the store")
+        self.states_deleted = self._counter("state_deletes", "Empty states of forgotten users deleted from the store")
         self.state_bytes = self._counter("state_bytes", "Size of the state records written to the store")
         self.changelog_bytes = self._counter("changelog_bytes", "Keys and values sent to the changelog")
         self.send_errors = self._counter(
@@ -321,6 +323,7 @@ class Metrics:
         self.comment_cache_hits.inc(figures.comment_cache_hits)
         self.ratings_read.inc(figures.ratings_read)
         self.states_written.inc(figures.states_written)
+        self.states_deleted.inc(figures.states_deleted)
         self.state_bytes.inc(figures.state_bytes)
         self.changelog_bytes.inc(figures.changelog_bytes)
         self.refolded_states.inc(figures.refolded)

@@ -27,6 +27,7 @@ from typing import Final
 import msgspec
 from faust.types import TP
 
+from stream.core import forgetting
 from stream.core.errors import RecordError
 from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
@@ -36,6 +37,7 @@ from stream.kafka.batch import MicroBatch, Record
 from stream.kafka.producer import Outgoing
 from stream.observability.metrics import BatchFigures
 from stream.pipeline import held_partitions
+from stream.pipeline.empty_states import EmptyStates
 from stream.pipeline.model_calls import Result, in_time
 from stream.pipeline.parts import PipelineParts
 from stream.pipeline.poison import BufferedRecord, advance_isolating
@@ -68,6 +70,7 @@ class Pipeline:
         self._metrics = parts.metrics
         self._clock = parts.clock
         self._refusals = RefusalLog()
+        self._empty = EmptyStates(parts.store)
         self._encoder = msgspec.json.Encoder()
         self._next: dict[TP, int] = {}  # first offset not yet read
         self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
@@ -95,6 +98,7 @@ class Pipeline:
                 )
             self._refuse(poison_events, batch, letters, figures)
         records = self._records(user_batches, figures)
+        self._add_deletions(records, groups.keys(), figures)
         changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
         with figures.stage("score"):
             slates = await self._run(
@@ -106,12 +110,15 @@ class Pipeline:
         ends = await changelog
         await self._confirm(records, ends)
         with figures.stage("slates"):
-            await self._batches().send(self._slates(user_batches, slates, catalogue, figures))  # 8
+            await self._batches().send(
+                {**self._slates(user_batches, slates, catalogue, figures), **self._audits(user_batches)}
+            )  # 8
         acknowledged = self._clock.now() * 1000
         with figures.stage("store"):
             for (topic, partition), written in records.items():  # 9
-                pairs = [(record.key, record.value) for record in written if record.key and record.value]
+                pairs = [(record.key, record.value) for record in written if record.key]
                 self._store.write(partition, pairs, ends.get((topic, partition), -1))
+                self._empty.note(partition, pairs)
         for tp, part in batch.parts.items():
             self._next[tp] = part[-1].offset + 1
             self.newest[tp] = part[-1].timestamp
@@ -121,9 +128,14 @@ class Pipeline:
         consumer.finish(self._safe(), hold)  # 10
         self._observe(user_batches, figures, acknowledged, held, began)
 
+    def committed(self) -> bool:
+        """Return whether there are states to delete, now that offsets were committed."""
+        return bool(self._empty)
+
     def revoked(self) -> None:
         """Forget what was read but not finished after the assignment has ended. The next owner reads it again."""
         self._comments.forget()
+        self._empty.forget()
         self._next.clear()
         self.newest.clear()
 
@@ -276,6 +288,31 @@ class Pipeline:
                 figures.changelog_bytes += len(record) + len(user_batch.user)
         return records
 
+    def _add_deletions(
+        self, records: dict[Target, list[Outgoing]], busy: Collection[bytes], figures: BatchFigures
+    ) -> None:
+        """Add a tombstone for each empty state that no event needs any more, except those of `busy` users."""
+        committed = self._consumer().committed
+        for partition in self._fence.partitions():
+            for user in self._empty.due(partition, [committed(topic, partition) for topic in self._topics]):
+                if user not in busy:
+                    tombstone = Outgoing(user, None, self._fence.stamp(partition))
+                    records.setdefault((self._store.changelog_topic, partition), []).append(tombstone)
+                    figures.states_deleted += 1
+
+    def _audits(self, user_batches: Sequence[UserBatch]) -> dict[Target, list[Outgoing]]:
+        """Return an audit record for each control record, also for one that is read again: its own may be missing."""
+        now = self._clock.now_ms()
+        found = [
+            forgetting.audit(event, user_batch.state.applied, self._topics, self._settings.app_id, now)
+            for user_batch in user_batches
+            for event in user_batch.events
+            if event.forget
+        ]
+        if not found:
+            return {}
+        return {(self._settings.forgotten_topic, 0): [Outgoing(key, value) for key, value in found]}
+
     async def _send_changelog(
         self, records: Mapping[Target, list[Outgoing]], letters: Mapping[Target, list[Outgoing]], figures: BatchFigures
     ) -> dict[Target, int]:
@@ -289,11 +326,17 @@ class Pipeline:
         catalogue: Catalogue,
         figures: BatchFigures,
     ) -> dict[Target, list[Outgoing]]:
-        """Return one slate per affected user. It is flagged `replay` if the user had an event that was folded before."""
+        """Return one slate per affected user, and a tombstone for a user who was forgotten.
+
+        A slate is flagged `replay` if the user had an event that was folded before.
+        """
         lists: dict[Target, list[Outgoing]] = {}
         now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
         for user_batch, items in zip(user_batches, slates, strict=True):
+            if user_batch.forgotten:
+                lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, None))
+                continue
             replay = bool(user_batch.redelivered) or not user_batch.folded
             slate = self._slate(user_batch, items, catalogue.offset, now, replay)
             value = self._encoder.encode(slate)
@@ -344,6 +387,8 @@ class Pipeline:
                 figures.outcome(event.behaviour, "applied")
                 if not user_batch.redelivered:
                     figures.latencies[event.behaviour].append(max(0.0, acknowledged - event.append_ms) / 1000)
+            for event in user_batch.erased:
+                figures.outcome(event.behaviour, "forgotten")
             figures.late += user_batch.late
             figures.refolded += user_batch.refolded
             for behaviour, outcome in user_batch.passed:

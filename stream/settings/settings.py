@@ -327,6 +327,10 @@ class Settings(BaseSettings):
         return self.prefix + "dead-letters"
 
     @property
+    def forgotten_topic(self) -> str:
+        return self.prefix + "forgotten"
+
+    @property
     def changelog_topic(self) -> str:
         """Faust's name for the changelog of the table `interest`."""
         return f"{self.app_id}-interest-changelog"

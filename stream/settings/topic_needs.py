@@ -201,6 +201,21 @@ KINDS: Final = (
         ),
     ),
     Kind(
+        "forgotten",
+        lambda settings: (settings.forgotten_topic,),
+        "1",
+        (
+            _one_of(
+                "cleanup.policy",
+                ("compact",),
+                "The record that a user was forgotten must stay. Each has a key of its own; compaction removes repeats.",
+            ),
+            _stamped(),
+            _in_sync(),
+        ),
+        single=True,
+    ),
+    Kind(
         "the changelog: APP_ID-interest-changelog",
         lambda settings: (settings.changelog_topic,),
         "as the sources",

@@ -16,11 +16,12 @@ import numpy as np
 from deploy.clients.log_reader import Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
 from deploy.verify.fencing import CLAIM
-from deploy.verify.validator import Accepted, Validator
+from deploy.verify.validator import Accepted, ForgetRequest, Validator
 from stream.core import state as state_module
 from stream.core.errors import TopologyError
+from stream.core.forgetting import control
 from stream.core.keys import FORMS, key_of
-from stream.core.messages import SourceEvent
+from stream.core.messages import NAN, SourceEvent
 from stream.core.origin import mark
 from stream.core.state import Interest
 from stream.settings import Settings, load
@@ -135,6 +136,7 @@ class World:
         self._validator = Validator(PARTITIONS, names.rating_scale, envelope=names.envelope, key=names.key)
         self._read: dict[TopicPartition, int] = {}
         self._slates = 0
+        self._after: dict[bytes, int] = {}  # user -> events of the last batch up to its last control record
         self._epochs: dict[int, int] = {}
         self.now = NOW
 
@@ -154,6 +156,12 @@ class World:
         topic = self.settings.sources[behaviour]
         return behaviour, partition, self.log.append(topic, partition, key, value, headers, self.now)
 
+    def forget(self, user: str) -> list[tuple[int, int, int]]:
+        """Write the control records that `freshet forget` writes -> (behaviour, partition, offset) of each."""
+        key = key_of(user, self.settings.key)
+        headers = tuple(control("test"))
+        return [self.send_raw(behaviour, key, None, murmur2(key) % PARTITIONS, headers) for behaviour in range(3)]
+
     # the worker
 
     def work(self, limit: int = 10**9, again: int = 0) -> None:
@@ -165,8 +173,12 @@ class World:
                 taken = rows[start : start + limit]
                 self._read[topic, partition] = max(start + len(taken), self._read.get((topic, partition), 0))
                 for row in taken:
-                    verdict = self._validator.validate(behaviour, partition, row.timestamp, row.key, row.value)
-                    if isinstance(verdict, Accepted):
+                    verdict = self._validator.validate(
+                        behaviour, partition, row.timestamp, row.key, row.value, headers=row.headers
+                    )
+                    if isinstance(verdict, ForgetRequest):
+                        groups.setdefault(verdict.user, []).append(control_event(behaviour, row))
+                    elif isinstance(verdict, Accepted):
                         groups.setdefault(verdict.user, []).append(self.event(behaviour, row, verdict))
                     else:
                         self.letter(topic, row, verdict)
@@ -184,19 +196,42 @@ class World:
     def _fold(self, user: bytes, events: list[SourceEvent]) -> None:
         state = self.states.setdefault(user, state_module.new(MODEL, HIDDEN))
         state.folded = []
-        redelivered = passed = False
+        redelivered = passed = emptied = False
+        self._after[user] = 0
         for one in events:
             if state_module.is_redelivered(state, one):
                 redelivered = True
+            elif one.forget:
+                state_module.erase(state, one)
+                emptied = True
+                self._after[user] = len(state.folded)
             elif state_module.is_duplicate(state, one):
                 state_module.pass_over(state, one)
                 passed = True
             else:
                 state_module.fold(state, one, self.settings.sources[one.behaviour])
-        if state.folded or passed:
+        if state.folded or passed or emptied:
             state.h = np.full(HIDDEN, state.seq % 7, np.float16)
             self.write(user, events[0].partition, state_module.encode(state))
+        if not state.seq and any(one.forget for one in events):
+            self.log.append(self.settings.recommendations_topic, events[0].partition, user, None, timestamp=self.now)
+            return
         self.slate(user, events[0].partition, redelivered or not state.folded)
+
+    def sweep(self) -> int:
+        """Delete the empty states whose events are all committed, with tombstones -> their number."""
+        deleted = 0
+        for user, state in list(self.states.items()):
+            partition = partition_of(user.decode())
+            places = [(topic, partition) for topic in self.settings.sources]
+            ends = [self.log.offsets.get(place, 0) for place in places]
+            if not state.seq and all(last < end for last, end in zip(state.applied, ends, strict=True)):
+                if not self._epochs.get(partition):
+                    self.claim(partition, 1)
+                del self.states[user]
+                self.write(user, partition, None)
+                deleted += 1
+        return deleted
 
     def claim(self, partition: int, epoch: int) -> int:
         """Another writer takes the changelog partition over -> the epoch."""
@@ -208,7 +243,7 @@ class World:
         self._epochs[partition] = epoch
         return epoch
 
-    def write(self, user: bytes, partition: int, record: bytes, epoch: int | None = None) -> None:
+    def write(self, user: bytes, partition: int, record: bytes | None, epoch: int | None = None) -> None:
         """A state record, by the partition's writer or by that of another epoch."""
         epoch = self._epochs.get(partition, 0) if epoch is None else epoch
         headers = (("writer", str(epoch).encode()),) if epoch else ()
@@ -238,7 +273,10 @@ class World:
             "items": [{"item": "a", "score": 1.5}, {"item": "b", "score": 1.0}],
             "time": NOW,
             "latency_ms": 1,
-            "events": [[sources[behaviour], partition, offset] for behaviour, offset in state.folded],
+            "events": [
+                [sources[behaviour], partition, offset]
+                for behaviour, offset in state.folded[self._after.get(user, 0) :]
+            ],
             "applied": {f"{t}/{partition}": o for t, o in zip(sources, state.applied, strict=True) if o >= 0},
             "catalogue": -1,
             "bundle": "b",
@@ -258,6 +296,13 @@ class World:
         }  # fmt: skip
         headers = tuple((f"__rec.errors.{name}", str(text).encode()) for name, text in errors.items()) + row.headers
         self.log.append(self.settings.dead_letters_topic, row.partition, row.key, row.value, headers, row.timestamp)
+
+
+def control_event(behaviour: int, row: Row) -> SourceEvent:
+    return SourceEvent(
+        behaviour, row.partition, row.offset, row.timestamp, row.key or b"", "", row.timestamp, NAN, "", "", "", b"",
+        forget=True,
+    )  # fmt: skip
 
 
 def event(behaviour: int, row: Row, accepted: Accepted) -> SourceEvent:

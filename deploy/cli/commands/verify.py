@@ -34,6 +34,8 @@ ROWS = (
     ("undecided", "in the worker's topics, behind open transactions of other producers"),
     ("unverifiable", "compacted or deleted, cannot be checked"),
     ("adopted", "users whose state before the range is taken as given"),
+    ("forgotten", "erased because somebody asked to forget their user"),
+    ("deleted", "states of forgotten users, deleted for good"),
     ("users", ""),
     ("states", "changelog records"),
     ("claims", "of writers in the changelog"),

@@ -18,7 +18,7 @@ from deploy.verify.keys import Keys
 from deploy.verify.recompute.events import Event, event_of
 from deploy.verify.slates import ANYONE
 from deploy.verify.source_index import SourceIndex
-from deploy.verify.source_partition import APPLIED, NONE
+from deploy.verify.source_partition import APPLIED, CONTROL, NONE
 from stream.core.errors import StateError
 from stream.core.state import Interest, decode
 from stream.settings import Settings
@@ -42,6 +42,7 @@ class SampledUser:
         events: (topic index, offset) -> the applied event.
         states: Records of the changelog that count.
         slates: Records of the recommendations topic.
+        controls: (topic index, offset) of the control records that have emptied the state.
         holes: Whether states of the partition are gone from the changelog.
     """
 
@@ -51,6 +52,7 @@ class SampledUser:
     states: list[StoredRecord] = field(default_factory=list)
     slates: list[StoredRecord] = field(default_factory=list)
     holes: bool = False
+    controls: set[tuple[int, int]] = field(default_factory=set)
 
 
 class Sample:
@@ -109,7 +111,9 @@ class Sample:
             span = {(source.topic, source_index.partition): Span(source.start, source.end)}
             for record in self._log.records(source.topic, span):
                 user = users.get(record.key or b"")
-                if user is not None and source.state[record.offset - source.start] == APPLIED:
+                if user is not None and source.flags[record.offset - source.start] & CONTROL:
+                    user.controls.add((behaviour, record.offset))
+                elif user is not None and source.state[record.offset - source.start] == APPLIED:
                     user.events[behaviour, record.offset] = _event(behaviour, record, envelope)
 
     def _collect_states(self, users: dict[bytes, SampledUser], spans: dict[TopicPartition, Span]) -> None:

@@ -53,6 +53,10 @@ class States:
     def _recompute(
         self, user: SampledUser, offset: int, state: Interest, before: Interest | None, live: dict[int, LiveItems]
     ) -> None:
+        for count in range(len(state.folded), 0, -1):
+            if state.folded[count - 1] in user.controls:
+                before, state.folded = None, state.folded[count:]
+                break
         found = [user.events.get((topic, at)) for topic, at in state.folded]
         events = [event for event in found if event is not None]
         first = before is None and state.seq == len(state.folded)

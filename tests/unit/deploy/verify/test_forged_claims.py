@@ -77,10 +77,16 @@ def test_a_state_tells_of_the_claim_that_compaction_took_away() -> None:
     assert (found.claim.epoch, found.states, len(found.forged)) == (58, [(b"u", b"1"), (b"u", b"2")], 1)
 
 
-@pytest.mark.parametrize("epoch", [6, 7, 8])
-def test_a_tombstone_deletes_no_state(epoch: int) -> None:
-    found = sift([claim(0, 7), state(1, b"u", b"1", 7), state(2, b"u", None, epoch)], NO_CLAIM)
+@pytest.mark.parametrize("epoch", [None, 0, 6, HUGE])
+def test_a_tombstone_of_no_writer_in_force_deletes_no_state(epoch: int | None) -> None:
+    tombstone = state(2, b"u", None, 0)._replace(headers=[]) if epoch is None else state(2, b"u", None, epoch)
+    found = sift([claim(0, 7), state(1, b"u", b"1", 7), tombstone], NO_CLAIM)
     assert (found.states, found.fenced) == ([(b"u", b"1")], [b"u"])
+
+
+def test_a_tombstone_of_the_writer_in_force_deletes_the_state() -> None:
+    found = sift([claim(0, 7), state(1, b"u", b"1", 7), state(2, b"u", None, 7)], NO_CLAIM)
+    assert (found.states, found.fenced) == ([(b"u", b"1"), (b"u", None)], [])
 
 
 # The worker that meets one.
@@ -392,18 +398,19 @@ RECORDS = st.lists(
 )  # fmt: skip
 
 
-def stands_for_worker(log: list[Written]) -> list[bytes]:
+def stands_for_worker(log: list[Written]) -> list[bytes | None]:
     return [value for _, value in sift(log, NO_CLAIM).states]
 
 
-def stands_for_check(log: list[Written]) -> list[bytes]:
+def stands_for_check(log: list[Written]) -> list[bytes | None]:
+    """A tombstone counts if it names its writer's epoch."""
     fencing = Fencing()
-    found = []
+    found: list[bytes | None] = []
     for record in log:
         row = Row(0, record.offset, NOW, record.key, record.value, tuple(record.headers))
         if record.key == CLAIM:
             fencing.claim(row)
-        elif record.value is not None and fencing.check(row) not in (FENCED, FORGED, NOBODYS):
+        elif (record.value is not None or check_epoch(row)) and fencing.check(row) not in (FENCED, FORGED, NOBODYS):
             found.append(record.value)
     return found
 

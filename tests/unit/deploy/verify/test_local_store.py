@@ -12,7 +12,7 @@ from deploy.verify import Report, Scope, check
 from deploy.verify.local_store import OFFSET_KEY
 from stream.core import state as state_module
 from stream.core.errors import DataError
-from stream.kafka.fenced_users import NOTES
+from stream.kafka.user_notes import EXPOSED
 from tests.unit.deploy.verify.worlds import ALICE, eventful, small, states
 from tests.unit.synthetic import World, partition_of
 
@@ -47,7 +47,7 @@ def test_a_folder_that_is_the_changelogs_head(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_notes_of_states_to_be_written_again(tmp_path: Path) -> None:
-    report = stored(small(), tmp_path, change=lambda values: values.update({NOTES + ALICE.encode(): b""}))
+    report = stored(small(), tmp_path, change=lambda values: values.update({EXPOSED.prefix + ALICE.encode(): b""}))
     assert report.violations == []
     assert report.exit_code == 0
 

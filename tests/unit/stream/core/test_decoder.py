@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploy.clients.murmur2 import murmur2
-from deploy.verify.validator import Accepted, Validator
+from deploy.verify.validator import Accepted, ForgetRequest, Validator
 from stream.core.decoder import EventDecoder
 from stream.core.errors import REASONS, RecordError
 from stream.core.json_body import JsonDecoder
@@ -300,7 +300,9 @@ def records(draw: st.DrawFn) -> tuple[int, bytes]:
     return behaviour, raw
 
 
-def verdicts(behaviour: int, value: bytes, key: bytes) -> tuple[SourceEvent | RecordError, Accepted | str]:
+def verdicts(
+    behaviour: int, value: bytes, key: bytes
+) -> tuple[SourceEvent | RecordError, Accepted | ForgetRequest | str]:
     partition = murmur2(key) % PARTITIONS
     try:
         found: SourceEvent | RecordError = DECODER.decode(behaviour, partition, 0, NOW, key, value)

@@ -19,7 +19,7 @@ from deploy.dead_letters.corrections import Acceptance, Correction, Edits
 from deploy.dead_letters.reader import Choice, DeadLetter, DeadLetterReader
 from deploy.dead_letters.redrive import Redrive, Status
 from deploy.verify import Scope, check
-from deploy.verify.validator import Accepted, Validator
+from deploy.verify.validator import Accepted, ForgetRequest, Validator
 from stream.core.decoder import EventDecoder
 from stream.core.errors import DataError, RecordError
 from stream.core.messages import CLICK, MAX_DEPTH, SourceEvent
@@ -64,7 +64,7 @@ def refused(value: bytes, envelope: str, key: bytes = b"u1", headers: Any = ()) 
     return error.value
 
 
-def judged(value: bytes, envelope: str) -> Accepted | str:
+def judged(value: bytes, envelope: str) -> Accepted | ForgetRequest | str:
     return VALIDATORS[envelope].validate(CLICK, 0, NOW, b"u1", value)
 
 
@@ -181,6 +181,7 @@ def agreed(value: bytes, envelope: str) -> None:
         refused(value, envelope)
         return
     event = decode(value, envelope)
+    assert isinstance(verdict, Accepted)
     assert (event.item, event.time, event.id) == (verdict.item, verdict.time, verdict.id), value
 
 

@@ -12,8 +12,8 @@ from stream.catalogue.popularity import ANYONE
 from stream.core.errors import RecordError
 from stream.core.fencing_log import CLAIM_KEY
 from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of, mismatch, user_of
-from stream.kafka.fenced_users import NOTES
 from stream.kafka.store_identity import NOTE_KEY
+from stream.kafka.user_notes import EXPOSED
 
 USERS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=256).filter(
     lambda text: text != "*"
@@ -78,7 +78,9 @@ OURS = [CLAIM_KEY, NOTE_KEY, OFFSET_KEY, ANYONE.encode()]
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("key", [*OURS, NOTES, NOTES + b"ann", NOTES + bytes(8), NOTES + b'"ann"'])
+@pytest.mark.parametrize(
+    "key", [*OURS, EXPOSED.prefix, EXPOSED.prefix + b"ann", EXPOSED.prefix + bytes(8), EXPOSED.prefix + b'"ann"']
+)
 def test_no_user_has_a_key_of_ours_in_any_form(form: str, key: bytes) -> None:
     assert user_of(key, form) is None
 
@@ -87,7 +89,7 @@ def test_no_user_has_a_key_of_ours_in_any_form(form: str, key: bytes) -> None:
 def test_no_key_of_a_user_collides_with_one_of_ours(user: str, number: int) -> None:
     for key in (key_of(user, UTF8), key_of(user, JSON), key_of(str(number), LONG)):
         assert key not in OURS
-        assert not key.startswith(NOTES)
+        assert not key.startswith(EXPOSED.prefix)
 
 
 def test_the_nearest_numbers_to_keys_of_ours_are_users() -> None:
