@@ -24,7 +24,12 @@ def forget(
     context: typer.Context,
     user: Annotated[str, typer.Argument(help="The user's id.")],
     by: Annotated[str, typer.Option(help="Who asked. The audit record in the topic `forgotten` names it.")] = "",
-    wait: Annotated[float, typer.Option(min=0, max=SECONDS, callback=number, help="Seconds to wait until the workers have done it; 0: none.")] = 30.0,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, max=SECONDS, callback=number, help="Seconds to wait until the workers have done it; 0: none."
+        ),
+    ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Forget a user: delete the interest state, the last events in it and the slate, everywhere. It cannot be undone.

@@ -169,14 +169,22 @@ def test_the_last_of_many_states_stands_though_one_list_brings_them_all(log: Log
     writer.take_over()
     for value in (b"1", b"2"):
         writer.write(ann=value, ben=value)
-    log.records.append(
-        Written(len(log.records), b"ben", None, writer.fence.stamp(0))
-    )  # no worker's: it deletes nothing
+    log.records.append(Written(len(log.records), b"ben", None, []))  # no worker's: it deletes nothing
     log.records.append(Written(len(log.records), b"cid", b"3", writer.fence.stamp(0)))
     other = Writer(log, tmp_path / "b")
     assert other.store.apply(0, log.records) == LeftOut(1, 0)
     assert other.store.read(0, [b"ann", b"ben", b"cid"]) == [b"2", b"2", b"3"]
     assert other.store.offset(0) == len(log.records) - 1
+
+
+def test_the_owners_tombstone_deletes_a_state_for_every_reader(log: Log, tmp_path: Path) -> None:
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    writer.write(ann=b"1", ben=b"1")
+    log.records.append(Written(len(log.records), b"ben", None, writer.fence.stamp(0)))
+    other = Writer(log, tmp_path / "b")
+    assert other.store.apply(0, log.records) == LeftOut(0, 0)
+    assert other.store.read(0, [b"ann", b"ben"]) == [b"1", None]
 
 
 def test_a_log_that_was_cut_off_below_our_last_record_is_refused(log: Log, tmp_path: Path) -> None:
@@ -286,10 +294,15 @@ def test_a_takeover_writes_nothing_again_where_the_owner_has(log: Log, tmp_path:
 def test_a_takeover_gives_nobody_a_state_who_has_none(log: Log, tmp_path: Path) -> None:
     new = stale_over(log, tmp_path, "ann")
     log.records.append(Written(len(log.records), b"eve", b"?", stamp(1)))
-    log.records.append(Written(len(log.records), b"ann", None, stamp(2)))  # no worker's: compaction would delete her
+    log.records.append(Written(len(log.records), b"ann", None, []))  # no worker's: compaction would delete her
     before = len(log.records)
     new.take_over()
-    assert [record.key for record in log.records[before:]] == [CLAIM_KEY, b"ann"]
+    written = [(record.key, record.value) for record in log.records[before:]]
+    assert written[0][0] == CLAIM_KEY
+    assert dict(written[1:]) == {
+        b"ann": b"ann",
+        b"eve": None,
+    }  # hers is deleted, so that compaction keeps nothing of her
     assert new.store.exposed(0, 9) == []
     assert new.store.read(0, [b"eve"]) == [None]
 
