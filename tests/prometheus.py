@@ -80,22 +80,24 @@ def binary() -> str:
 class Prometheus:
     """A Prometheus process on a free loopback port, with rules and a scrape interval of half a second.
 
-    targets: instance -> host:port, changed by `watch`.
+    targets: instance -> host:port of workers, gateways: the same of gateways; changed by `watch`.
     """
 
-    def __init__(self, folder: Path, targets: Mapping[str, str], rules: str) -> None:
+    def __init__(
+        self, folder: Path, targets: Mapping[str, str], rules: str, gateways: Mapping[str, str] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self._targets = folder / "targets.json"
-        self.watch(targets)
+        self._folder = folder
+        self.watch(targets, gateways)
         (folder / "rules.yml").write_text(rules)
         config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
         config["rule_files"] = [str(folder / "rules.yml")]
-        (job,) = config["scrape_configs"]
-        del job["dns_sd_configs"]
-        job["file_sd_configs"] = [{"files": [str(self._targets)], "refresh_interval": "1s"}]
+        for job in config["scrape_configs"]:
+            del job["dns_sd_configs"]
+            job["file_sd_configs"] = [{"files": [str(self._targets(job["job_name"]))], "refresh_interval": "1s"}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self._log = (folder / "log").open("wb")
         self._process = subprocess.Popen(
@@ -120,12 +122,16 @@ class Prometheus:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def watch(self, targets: Mapping[str, str]) -> None:
+    def watch(self, targets: Mapping[str, str], gateways: Mapping[str, str] | None = None) -> None:
         """Scrape these from now on, and no others."""
-        found = [{"targets": [address], "labels": {"instance": name}} for name, address in targets.items()]
-        partial = self._targets.with_suffix(".partial")
-        partial.write_text(json.dumps(found))
-        partial.replace(self._targets)
+        for job, instances in (("freshet", targets), ("freshet-gateway", gateways or {})):
+            found = [{"targets": [address], "labels": {"instance": name}} for name, address in instances.items()]
+            partial = self._targets(job).with_suffix(".partial")
+            partial.write_text(json.dumps(found))
+            partial.replace(self._targets(job))
+
+    def _targets(self, job: str) -> Path:
+        return self._folder / f"{job}.json"
 
     def ready(self) -> bool:
         try:

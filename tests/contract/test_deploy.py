@@ -176,7 +176,7 @@ def test_compose_publishes_on_loopback_and_gives_no_rights() -> None:
         image, _, tag = service["image"].partition(":")
         assert tag, name
         assert tag != "latest" or image == "freshet", name
-    for name in ("worker", "topics"):
+    for name in ("worker", "topics", "gateway"):
         service = COMPOSE["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -204,12 +204,28 @@ def test_settings_named_in_deploy_files_exist() -> None:
     assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
-def test_prometheus_scrapes_the_port_that_the_image_listens_on() -> None:
+def test_prometheus_scrapes_the_ports_that_the_image_listens_on() -> None:
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    port = config["scrape_configs"][0]["dns_sd_configs"][0]["port"]
+    found = {one["job_name"]: one["dns_sd_configs"][0] for one in config["scrape_configs"]}
     dockerfile = (DEPLOY / "Dockerfile").read_text()
-    assert f"FRESHET_WEB_PORT={port}" in dockerfile
-    assert f"EXPOSE {port}" in dockerfile
+    exposed = re.findall(r"^EXPOSE (.*)$", dockerfile, re.MULTILINE)[-1].split()
+    for job, service, setting in (("freshet", "worker", "WEB_PORT"), ("freshet-gateway", "gateway", "SERVE_PORT")):
+        assert found[job]["names"] == [service]
+        assert service in COMPOSE["services"]
+        port = found[job]["port"]
+        assert f"FRESHET_{setting}={port}" in dockerfile
+        assert str(port) in exposed
+
+
+def test_compose_runs_the_gateway_with_tokens_and_asks_it_for_its_health() -> None:
+    gateway = COMPOSE["services"]["gateway"]
+    assert gateway["command"] == ["serve"]
+    (name,) = gateway["secrets"]
+    assert gateway["environment"]["FRESHET_SERVE_TOKENS"] == f"/run/secrets/{name}"
+    assert COMPOSE["secrets"][name]["file"]
+    assert "http://127.0.0.1:8080/healthz" in gateway["healthcheck"]["test"][-1]
+    assert int(gateway["stop_grace_period"].removesuffix("s")) > 30
+    assert gateway["profiles"]  # without a file of tokens all else starts
 
 
 def test_image_runs_without_root_and_is_watched() -> None:
@@ -237,7 +253,8 @@ def test_serving_lock_is_the_part_of_the_lock_that_serving_needs() -> None:
         assert versions <= everything[name], name
     heavy = {"torch", "transformers", "onnx", "onnxscript", "polars", "triton", "matplotlib", "pytest"}
     assert not heavy & set(serving)
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] + project["optional-dependencies"]["serve"]
     wanted = {found[0] for one in declared if (found := re.match(r"[A-Za-z0-9._-]+", one))}
     assert wanted - set(serving) == set(), "run the uv command in docs/deploy.md again"
     blocks = (DEPLOY / "serving.lock").read_text().split("\n")

@@ -1,4 +1,4 @@
-"""The Helm chart: helm takes it, Kubernetes' own schemas take what it renders, and it agrees with the worker.
+"""The Helm chart: helm takes it, Kubernetes' own schemas take what it renders, and it agrees with worker and gateway.
 
 helm, kubeconform and the Prometheus operator's definitions come by `make tools`; without them the tests are skipped.
 """
@@ -25,6 +25,10 @@ ALL = (
     *BUNDLE, "--set", "serviceMonitor.enabled=true", "--set", "prometheusRule.enabled=true", "--set", "secretName=kafka",
     "--set", "prometheusRule.runbookUrl=https://git.example.org/runbook.md", "--set", "tlsSecretName=tls",
     "--set", "settings.micro_batch=1000000", "--set-string", "settings.rating_scale=[1\\, 5]",
+    "--set", "gateway.enabled=true", "--set", "gateway.tokensSecretName=tokens", "--set", "gateway.secretName=kafka-gateway",
+    "--set", "gateway.settings.serve_rate=50", "--set", "gateway.settings.micro_batch=64",
+    "--set", "networkPolicy.enabled=true", "--set", "networkPolicy.monitoring[0].podSelector.matchLabels.app=prometheus",
+    "--set", "networkPolicy.clients[0].podSelector.matchLabels.app=shop",
 )  # fmt: skip
 KUBERNETES = "1.33.0"
 OPERATORS = ("ServiceMonitor", "PrometheusRule")
@@ -43,10 +47,10 @@ def helm(*words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def rendered(*words: str) -> dict[str, Any]:
-    """Kind -> the object."""
+def rendered(*words: str, name: str = "t-freshet") -> dict[str, Any]:
+    """Kind -> the object of a name: `t-freshet` are the workers', `t-freshet-gateway` the gateways'."""
     text = helm("template", "t", str(CHART), "--kube-version", KUBERNETES, *words)
-    return {one["kind"]: one for one in yaml.safe_load_all(text) if one}
+    return {one["kind"]: one for one in yaml.safe_load_all(text) if one and one["metadata"]["name"] == name}
 
 
 def refused(*words: str) -> str:
@@ -66,7 +70,7 @@ def judged(text: str, folder: Path, skipped: str, code: int) -> str:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
-    assert "6 resources found" in done.stdout
+    assert "12 resources found" in done.stdout
     return done.stdout
 
 
@@ -83,6 +87,8 @@ def test_kubernetes_takes_what_it_renders(tmp_path: Path) -> None:
         "serviceaccount-v1",
         "statefulset-apps-v1",
         "poddisruptionbudget-policy-v1",
+        "deployment-apps-v1",
+        "networkpolicy-networking-v1",
     ):
         text = (schemas / f"{name}.json").read_text()  # their references are to a place of their own package
         (tmp_path / f"{name}.json").write_text(
@@ -91,7 +97,7 @@ def test_kubernetes_takes_what_it_renders(tmp_path: Path) -> None:
     text = everything()
     for wrong, code in (("", 0), ("  replicass: 3\n", 1)):
         changed = text.replace("  podManagementPolicy:", f"{wrong}  podManagementPolicy:")
-        assert "Skipped: 2" in judged(changed, tmp_path, ",".join(OPERATORS), code)
+        assert "Skipped: 3" in judged(changed, tmp_path, ",".join(OPERATORS), code)
 
 
 def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
@@ -103,8 +109,8 @@ def test_the_prometheus_operator_takes_what_it_renders(tmp_path: Path) -> None:
         (version,) = (one for one in yaml.safe_load(file.read_text())["spec"]["versions"] if one["name"] == "v1")
         schema = closed(version["schema"]["openAPIV3Schema"])
         (tmp_path / f"{kind.lower()}-monitoring-v1.json").write_text(json.dumps(schema))
-    text, own = everything(), "Service,ServiceAccount,StatefulSet,PodDisruptionBudget"
-    assert "Valid: 2, Invalid: 0" in judged(text, tmp_path, own, 0)
+    text, own = everything(), "Service,ServiceAccount,StatefulSet,Deployment,NetworkPolicy,PodDisruptionBudget"
+    assert "Valid: 3, Invalid: 0" in judged(text, tmp_path, own, 0)
     for right, wrong, named in (
         ("    - port: web\n", "    - prot: web\n", "ServiceMonitor"),
         ("interval: 15s", "interval: 15 seconds", "ServiceMonitor"),
@@ -154,6 +160,80 @@ def test_the_pod_agrees_with_the_worker() -> None:
     assert all(link.startswith("https://git.example.org/runbook.md#freshet") for link in links)
 
 
+def test_the_gateways_pod_agrees_with_the_gateway() -> None:
+    found, workers = rendered(*ALL, name="t-freshet-gateway"), rendered(*ALL)
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    (gateway,) = pod["containers"]
+    assert pod["terminationGracePeriodSeconds"] > 30  # within which a gateway is gone after SIGTERM
+    assert pod["enableServiceLinks"] is False
+    assert pod["automountServiceAccountToken"] is False
+    workers_pod = workers["StatefulSet"]["spec"]["template"]["spec"]
+    for shared in ("securityContext", "initContainers", "serviceAccountName"):
+        assert pod[shared] == workers_pod[shared]
+    assert gateway["securityContext"] == workers_pod["containers"][0]["securityContext"]
+    env = {one["name"]: one["value"] for one in gateway["env"]}
+    assert len(env) == len(gateway["env"])
+    assert {name.removeprefix("FRESHET_").lower() for name in env} <= {*Settings.model_fields, "secrets"}
+    assert (env["FRESHET_SERVE_RATE"], env["FRESHET_MICRO_BATCH"], env["FRESHET_RATING_SCALE"]) == (
+        "50",
+        "64",
+        "[1, 5]",
+    )
+    mounts = {one["mountPath"]: one for one in gateway["volumeMounts"]}
+    assert env["FRESHET_REPLICA_DIR"].startswith("/var/lib/freshet/")
+    assert "readOnly" not in mounts["/var/lib/freshet"]
+    for place in (env["FRESHET_BUNDLES"], env["FRESHET_SECRETS"], env["FRESHET_SERVE_TOKENS"].rpartition("/")[0]):
+        assert mounts[place]["readOnly"] is True
+    secrets = {one["name"]: one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one}
+    assert secrets == {"tokens": "tokens", "secrets": "kafka-gateway", "tls": "tls"}
+    assert {one["name"] for one in gateway["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    (port,) = gateway["ports"]
+    assert str(port["containerPort"]) == env["FRESHET_SERVE_PORT"]
+    assert gateway["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
+    assert (
+        gateway["livenessProbe"]["httpGet"]
+        == gateway["startupProbe"]["httpGet"]
+        == {"path": "/healthz", "port": port["name"]}
+    )
+    assert found["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert found["ServiceMonitor"]["spec"]["endpoints"][0]["relabelings"][0]["replacement"] == "freshet-gateway"
+
+
+def test_workers_and_gateways_select_their_own_pods() -> None:
+    workers, gateways = rendered(*ALL), rendered(*ALL, name="t-freshet-gateway")
+    for found, other, pod in ((workers, gateways, "StatefulSet"), (gateways, workers, "Deployment")):
+        labels = found[pod]["spec"]["template"]["metadata"]["labels"].items()
+        others = other["Deployment" if pod == "StatefulSet" else "StatefulSet"]["spec"]["template"]["metadata"][
+            "labels"
+        ].items()
+        selectors = [
+            found[pod]["spec"]["selector"]["matchLabels"],
+            found["Service"]["spec"]["selector"],
+            found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+            found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        ]
+        for selector in selectors:
+            assert selector.items() <= labels
+            assert not selector.items() <= others
+        services = found["Service"]["metadata"]["labels"].items()
+        assert found["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items() <= services
+
+
+def test_a_network_policy_lets_in_only_who_is_named() -> None:
+    prometheus, shop = ({"podSelector": {"matchLabels": {"app": name}}} for name in ("prometheus", "shop"))
+    for name, port, peers in (("t-freshet", "web", [prometheus]), ("t-freshet-gateway", "api", [shop, prometheus])):
+        spec = rendered(*ALL, name=name)["NetworkPolicy"]["spec"]
+        assert spec["policyTypes"] == ["Ingress"]
+        assert spec["ingress"] == [{"from": peers, "ports": [{"port": port, "protocol": "TCP"}]}]
+        closed_to_all = rendered(
+            *BUNDLE, "--set", "networkPolicy.enabled=true", "--set", "gateway.enabled=true", "--set",
+            "gateway.tokensSecretName=tokens", name=name,
+        )  # fmt: skip
+        assert closed_to_all["NetworkPolicy"]["spec"]["ingress"] == []
+    assert "NetworkPolicy" not in rendered(*BUNDLE)
+    assert rendered(*BUNDLE, name="t-freshet-gateway") == {}
+
+
 def test_the_chart_has_the_rules_as_they_are() -> None:
     assert (CHART / "files" / "rules.yml").read_bytes() == (ROOT / "deploy/prometheus/rules/freshet.yml").read_bytes()
 
@@ -167,6 +247,9 @@ def test_the_chart_has_the_rules_as_they_are() -> None:
         ((*BUNDLE, "--set", "terminationGracePeriodSeconds=20"), "terminationGracePeriodSeconds"),
         ((*BUNDLE, "--set", "replica=3"), "replica"),
         ((*BUNDLE, "--set", "settings.data_dir=/x"), "data_dir"),
+        ((*BUNDLE, "--set", "gateway.enabled=true"), "tokensSecretName"),
+        ((*BUNDLE, "--set", "gateway.settings.serve_tokens=/x"), "serve_tokens"),
+        ((*BUNDLE, "--set", "gateway.replica=3"), "replica"),
     ],
 )
 def test_wrong_values_are_named(words: tuple[str, ...], named: str) -> None:
