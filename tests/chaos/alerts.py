@@ -5,6 +5,7 @@ A scenario names the alerts that must fire, each with its instance; none else ma
 
 from __future__ import annotations
 
+import http.client
 import random
 import shutil
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.chaos.outcomes import Outcome, record
 from tests.chaos.trial import Traffic
 from tests.clocks import wrong_by
 from tests.failing_kafka import FailingKafka
+from tests.gateway_process import GatewayProcess
 from tests.mutants import SLOW, slowed
 from tests.prometheus import RULES, Firing, Prometheus, binary, faster
 from tests.settings import with_own_topics
@@ -58,7 +60,8 @@ class Station:
         self.traffic: Traffic
         self.prometheus: Prometheus
         self.poisoned = 0
-        self.committed = 0  # events of transactions
+        self.committed = 0  # events of transactions, and of the HTTP API
+        self.gateways: dict[str, str] = {}  # name -> host:port of those that are scraped
         self.judged = True
         self.took: dict[tuple[str, str], float] = {}
         self._workers: dict[str, WorkerProcess] = {}
@@ -79,9 +82,10 @@ class Station:
         return self._workers[name]
 
     def watch(self, *names: str) -> None:
-        """Prometheus scrapes these workers from now on, and no others."""
-        self.prometheus.watch({name: f"127.0.0.1:{self._ports[name]}" for name in names})
-        up = f"count(up) == {len(names)}" if names else "absent(up)"
+        """Prometheus scrapes these workers and all gateways from now on, and no others."""
+        self.prometheus.watch({name: f"127.0.0.1:{self._ports[name]}" for name in names}, self.gateways)
+        count = len(names) + len(self.gateways)
+        up = f"count(up) == {count}" if count else "absent(up)"
         until(lambda: self.prometheus.query(up), 10, f"{names} are scraped")
 
     def noise(self) -> str:
@@ -431,6 +435,84 @@ def short(station: Station, first: WorkerProcess) -> None:
     station.resolves(60, absent, dead_letters, unknown)
 
 
+class Clients:
+    """Four clients of a gateway, ten requests a second each: a click, the slate with it, the popular items. While `posting` is
+    not set, only the last. `written`: clicks that were acknowledged."""
+
+    def __init__(self, served: GatewayProcess) -> None:
+        self.posting = threading.Event()
+        self.written = 0
+        self._served = served
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, args=(f"client {number}",)) for number in range(4)]
+
+    def __enter__(self) -> Clients:
+        self.posting.set()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, user: str) -> None:
+        while not self._over.wait(0.1):
+            with suppress(OSError, http.client.HTTPException):  # it is stopped, too
+                if self.posting.is_set():
+                    event = {"type": "click", "user": user, "item": "item-1", "time": int(time.time() * 1000)}
+                    answer = self._served.ask("POST", "/v1/events", event, timeout=5)
+                    if answer.status == 200:
+                        with self._lock:
+                            self.written += 1
+                        self._served.slate(user, f"min_offset={answer.body['events'][0]['min_offset']}")
+                self._served.ask("GET", "/v1/popular", timeout=5)
+
+
+def gateway(station: Station, first: WorkerProcess) -> None:
+    """The worker stands still while clients wait for their own events; then the broker does; then the gateway itself."""
+    served = GatewayProcess(station.settings, station.folder, bundles=station.bundles, serve_wait=1.5)
+    errors, slow, absent = ("FreshetApiErrors", ""), ("FreshetApiSlow", ""), ("FreshetApiAbsent", "g1")
+    old = ("FreshetApiStale", "g1"), ("FreshetApiNotReady", "g1")
+    try:
+        served.start().wait_ready()
+        station.gateways = {"g1": f"127.0.0.1:{served.port()}"}
+        station.watch("w1")
+        with Clients(served) as clients:
+            met = 'freshet_api_waits_total{outcome="applied"} > 20'
+            until(lambda: station.prometheus.query(met), 30, "clients see their own events")
+            until(station.quiet, 30, station.noise)
+
+            station.fault()
+            first.send_signal(signal.SIGSTOP)
+            station.fires(40, errors, slow)
+            first.send_signal(signal.SIGCONT)
+            station.resolves(60, errors, slow)
+            clients.posting.clear()
+            until(station.quiet, 60, station.noise)
+
+            station.fault()
+            station.failing.suspend()
+            try:
+                station.fires(60, *old)
+            finally:
+                station.failing.resume()
+            station.resolves(60, *old, errors)
+
+            station.fault()
+            served.send_signal(signal.SIGSTOP)
+            try:
+                station.fires(15, absent)
+            finally:
+                served.send_signal(signal.SIGCONT)
+            station.resolves(30, absent)
+        station.committed += clients.written
+    finally:
+        served.close()
+
+
 def other_bundle(folder: Path) -> Path:
     """A bundles folder: the same networks as in the tests' own, another bundle by its measured figures."""
     folder.mkdir()
@@ -507,6 +589,15 @@ SCENARIOS = {
     ),
     "wrong clock": Scenario(wrong_clock, 60, {("FreshetClock", "w2")}),
     "unknown items": Scenario(unknown_items, 60, {("FreshetUnknownItems", "")}),
+    "gateway": Scenario(
+        gateway, 60,
+        {
+            ("FreshetApiErrors", ""), ("FreshetApiSlow", ""), ("FreshetApiStale", "g1"), ("FreshetApiNotReady", "g1"),
+            ("FreshetApiAbsent", "g1"),
+        },
+        LATE | STARTS | {("FreshetAbsent", "w1"), ("FreshetStalled", "w1"), ("FreshetLag", "w1"), ("FreshetSendErrors", "w1")},
+        own_broker=True, values={"session_timeout": 150.0},
+    ),
     "short": Scenario(
         short, 60, {("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")},
         LATE | STARTS | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},

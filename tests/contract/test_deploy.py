@@ -43,7 +43,7 @@ def run(*command: str) -> str:
 
 @pytest.fixture(scope="module")
 def exposed() -> set[str]:
-    """Names of all sample names that a worker can expose."""
+    """Names of all sample names that a worker or a gateway can expose."""
     metrics = Metrics(("clicks", "ratings", "comments"))
     Health(metrics)
     figures = BatchFigures()
@@ -53,7 +53,20 @@ def exposed() -> set[str]:
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
-    return {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    families = (*metrics.registry.collect(), *gateway_metrics().registry.collect())
+    return {sample.name for family in families for sample in family.samples}
+
+
+def gateway_metrics() -> GatewayMetrics:
+    """All metrics of a gateway, each with a series."""
+    gateway = GatewayMetrics(["/v1/popular"])
+    gateway.answered("/v1/popular", 200, 0.1)
+    gateway.sent(1, ["missing_field"])
+    gateway.replica({0: 0}, {0: 0.0})
+    gateway.bundle_info.labels("b", "m")
+    gateway.build_info.labels("1")
+    gateway.catalogue_items.labels("live")
+    return gateway
 
 
 def expressions(dashboard: dict[str, Any]) -> list[str]:
@@ -132,15 +145,8 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
-    gateway = GatewayMetrics(["/v1/popular"])
-    gateway.answered("/v1/popular", 200, 0.1)
-    gateway.sent(1, ["missing_field"])
-    gateway.replica({0: 0}, {0: 0.0})
-    gateway.bundle_info.labels("b", "m")
-    gateway.build_info.labels("1")
-    gateway.catalogue_items.labels("live")
     found = {}
-    for family in (*metrics.registry.collect(), *gateway.registry.collect()):
+    for family in (*metrics.registry.collect(), *gateway_metrics().registry.collect()):
         if family.name.startswith("freshet_"):
             name = family.name + ("_total" if family.type == "counter" else "")
             found[name] = (family.type, tuple(label for label in family.samples[0].labels if label != "le"))
@@ -163,7 +169,7 @@ def test_dashboard_is_well_formed() -> None:
             assert panel["targets"]
             assert panel["fieldConfig"]["defaults"]["unit"]
     rows = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(expr.count("(") == expr.count(")") for expr in expressions(dashboard))
 
 

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real worker under traffic; every query of the dashboard and of the rules is run on it."""
+"""A real Prometheus scrapes a real worker and a gateway under traffic; all queries of the dashboard and the rules run on it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from deploy.clients.murmur2 import murmur2
+from stream.settings import Settings
+from tests.gateway_process import GatewayProcess
 from tests.prometheus import DEPLOY, RULES, Prometheus, binary
 from tests.settings import with_own_topics
 from tests.worker_process import Events, WorkerProcess, until
@@ -19,7 +22,8 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "freshet.json").read
 
 def filled_in(expression: str) -> str:
     """A dashboard's expression with the variables as Grafana fills them in."""
-    for name, value in {"$job": "freshet", "$instance": ".*", "$__rate_interval": "1m"}.items():
+    variables = {"$gateway_job": "freshet-gateway", "$gateway": ".*", "$job": "freshet", "$instance": ".*"}
+    for name, value in (variables | {"$__rate_interval": "1m"}).items():
         expression = expression.replace(name, value)
     assert "$" not in expression
     return expression
@@ -34,24 +38,30 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with half a minute of a worker's life in it: clicks, ratings, comments and dead letters."""
+    """Prometheus with half a minute of a worker's and a gateway's life in it: clicks, ratings, comments, dead letters; slates,
+    refused events, waits, and requests over the rate."""
     binary()
     settings = with_own_topics(kafka.bootstrap, bundles=bundles)
     events = Events(settings)
     events.send_items([*(f"item-{number}" for number in range(1, 51)), *(f"i{number}" for number in range(25))])
     events.producer.send(settings.items_topic, key=b"bad", value=b"{")
-    worker = WorkerProcess(settings, tmp_path_factory.mktemp("dashboard")).start()
+    folder = tmp_path_factory.mktemp("dashboard")
+    worker = WorkerProcess(settings, folder).start()
+    gateway = GatewayProcess(settings, folder, bundles=bundles, serve_rate=20, serve_wait=0.05).start()
     served: Prometheus | None = None
     try:
         worker.wait_ready()
-        target = {"w1": f"127.0.0.1:{worker.port()}"}
-        served = Prometheus(tmp_path_factory.mktemp("prometheus"), target, RULES.read_text())
+        gateway.wait_ready()
+        target, other = {"w1": f"127.0.0.1:{worker.port()}"}, {"g1": f"127.0.0.1:{gateway.port()}"}
+        served = Prometheus(tmp_path_factory.mktemp("prometheus"), target, RULES.read_text(), other)
         until(served.ready, 30, "Prometheus is ready")
         until(lambda: served.query("freshet_ready == 1"), 30, "the worker is scraped")
+        until(lambda: served.query("freshet_api_ready == 1"), 30, "the gateway is scraped")
         end = time.monotonic() + 12  # traffic over many scrapes, so that every rate has points
         while time.monotonic() < end:
             events.send(40, rate=200)
             events.producer.send(settings.sources[0], key=b"x", value=b"not json")
+            asked(gateway, settings)
         events.producer.flush()
         sent = events.sent
         worker.wait_applied(sent, 60)
@@ -67,8 +77,17 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
     finally:
         if served is not None:
             served.close()
+        gateway.close()
         worker.close()
         events.close()
+
+
+def asked(gateway: GatewayProcess, settings: Settings) -> None:
+    """What an API is asked: slates, an event that is not acceptable, one that is not there in time; too often at the end."""
+    gateway.ask("POST", "/v1/events", {"type": "click"})
+    gateway.slate("user1", f"min_offset={settings.sources[0]}/{murmur2(b'user1') % settings.partitions}:1000000")
+    statuses = [gateway.slate(f"user{number}").status for number in range(30)]
+    assert {200, 429} >= set(statuses)
 
 
 @pytest.mark.integration
@@ -108,8 +127,9 @@ def test_rules_are_evaluated_and_a_healthy_worker_pages_nobody(prometheus: Prome
 
 
 @pytest.mark.integration
-def test_series_are_few_and_carry_no_user_or_item(prometheus: Prometheus) -> None:
-    series = prometheus.ask("series", **{"match[]": '{job="freshet"}'})
+@pytest.mark.parametrize("job", ["freshet", "freshet-gateway"])
+def test_series_are_few_and_carry_no_user_or_item(prometheus: Prometheus, job: str) -> None:
+    series = prometheus.ask("series", **{"match[]": f'{{job="{job}"}}'})
     assert 100 < len(series) < 1000
     values = {value for one in series for value in one.values()}
     assert not [value for value in values if value.startswith(("user", "item-"))]
