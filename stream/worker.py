@@ -108,7 +108,9 @@ class Worker:
         self._bundle = inputs.bundle
         self._metrics = Metrics(settings.sources, data_dir=settings.data_dir)
         others = "web_port" not in settings.model_fields_set
-        self._health = Health(self._metrics, settings.web_host, settings.web_port, others=others)
+        self._health = Health(
+            self._metrics, settings.web_host, settings.web_port, others=others, hosts=settings.web_hosts
+        )
         self._stop = asyncio.Event()
         self._progress = Progress(settings.stall_limit)
         self._items: ItemsFollower | None = None

@@ -1,8 +1,4 @@
-"""Which hosts and origins a request may name, so that no page of another site can use this server through a browser.
-
-A page can point its own host name at this machine (DNS rebinding), but the browser still sends that name in Host. A
-page of another origin can send simple requests, but the browser still names its origin in Origin.
-"""
+"""Which hosts and origins a request to the HTTP API may name (stream.core.hosts), and who else can reach the server."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
+from stream.core.hosts import ANY, HostError, Names, check
 from stream.gateway.problems import ProblemError
 from stream.settings import Settings
 
@@ -40,9 +37,8 @@ class Hosts:
     """
 
     def __init__(self, settings: Settings) -> None:
-        given = tuple(host.lower() for host in settings.serve_hosts)
-        self._any = not given and settings.serve_tokens is not None
-        self._hosts = frozenset(given or (*LOCAL, settings.serve_host.lower()))
+        given = settings.serve_hosts or ((ANY,) if settings.serve_tokens is not None else (*LOCAL, settings.serve_host))
+        self._names = Names(given)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.serve_origins)
 
     def check(self, hosts: Sequence[bytes], origins: Sequence[bytes]) -> str:
@@ -56,31 +52,18 @@ class Hosts:
         """
         if len(hosts) != 1:
             raise ProblemError("bad-request", f"found {len(hosts)} headers Host, expected one", field="Host")
-        host = hosts[0].decode("latin-1").lower()
-        if not self._any and without_port(host) not in self._hosts:
+        try:
+            return check(hosts, origins, self._names, self._origins)
+        except HostError as error:
+            found = repr(error.found[:100])
+            if error.field == "Host":
+                raise ProblemError(
+                    "misdirected", f"found the host {found}, expected {self._names}; the setting serve_hosts lists more",
+                    field="Host",
+                ) from None  # fmt: skip
             raise ProblemError(
-                "misdirected",
-                f"found the host {host[:100]!r}, expected {' or '.join(sorted(self._hosts))}; the setting serve_hosts lists more",
-                field="Host",
-            )
-        if not origins:
-            return ""
-        origin = origins[0].decode("latin-1").lower()
-        if len(origins) == 1 and origin in self._origins:
-            return origins[0].decode("latin-1")
-        if len(origins) == 1 and origin in (f"http://{host}", f"https://{host}"):
-            return ""
-        raise ProblemError(
-            "forbidden",
-            f"pages of the origin {origin[:100]!r} may not use this server; see serve_origins",
-            field="Origin",
-        )
-
-
-def without_port(host: str) -> str:
-    """Return a Host header's name: `[::1]:8080` -> `[::1]`."""
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() and not (host.startswith("[") and host.endswith("]")) else host
+                "forbidden", f"pages of the origin {found} may not use this server; see serve_origins", field="Origin"
+            ) from None
 
 
 def shared_with(origin: str) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,9 @@ that a supervisor restarts the worker. Its JSON has what the worker waits for, a
 /readyz: 200 once joined, recovered, catalogue and bundle are all true and the heartbeat is young, else 503. The JSON
 body names what is missing.
 
-The server binds to loopback unless the setting says otherwise. It cannot change anything.
+The server binds to loopback unless the setting says otherwise. It cannot change anything. A request must name an accepted
+host, so that no page of another site reads it through a browser (stream.core.hosts). One without the header Host comes
+from no browser and is answered.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import BoundedSemaphore, Thread
@@ -27,6 +29,7 @@ from typing import Any, Final
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stream.core.errors import SettingsError
+from stream.core.hosts import HostError, Names, check
 from stream.observability.metrics import Metrics
 from stream.process.progress import Progress
 
@@ -55,13 +58,20 @@ class Health:
     """
 
     def __init__(
-        self, metrics: Metrics, host: str = "127.0.0.1", port: int = 0, stale: float = STALE, others: bool = False
+        self,
+        metrics: Metrics,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        stale: float = STALE,
+        others: bool = False,
+        hosts: Iterable[str] = (),
     ) -> None:
-        """Prepare the server. With `others`, it uses the next free port if `port` is taken."""
+        """Prepare the server. With `others`, it uses the next free port if `port` is taken. hosts: see `web_hosts`."""
         self._metrics = metrics
         self._host = host
         self._asked_port = port
         self._others = others
+        self._names = Names((*hosts, host, socket.gethostname()), private=True)
         self._stale = stale
         self._beaten = time.monotonic()
         self._conditions = dict.fromkeys(CONDITIONS, False)
@@ -133,6 +143,19 @@ class Health:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+
+    def refuse(self, hosts: list[str], origins: list[str]) -> tuple[HTTPStatus, str] | None:
+        """Return status and reason for a request with these headers Host and Origin that is not to be answered."""
+        if len(hosts) > 1:
+            return HTTPStatus.BAD_REQUEST, f"Host: found {len(hosts)}, expected one"
+        try:
+            if hosts:
+                check([hosts[0].encode("latin-1")], [one.encode("latin-1") for one in origins], self._names)
+        except HostError as error:
+            if error.field == "Host":
+                return HTTPStatus.MISDIRECTED_REQUEST, "Host: not accepted; the setting web_hosts lists more names"
+            return HTTPStatus.FORBIDDEN, "Origin: pages of other sites may not use this server"
+        return None
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         """Return (status, content type, body) for a path without its query."""
@@ -243,6 +266,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = _Deadline(self.connection)  # type: ignore[assignment]
 
     def do_GET(self) -> None:
+        hosts, origins = self.headers.get_all("Host", []), self.headers.get_all("Origin", [])
+        if (refused := self.server.health.refuse(hosts, origins)) is not None:
+            self._send(refused[0], "text/plain; charset=utf-8", f"{refused[1]}\n".encode())
+            return
         self._send(*self.server.health.answer(self.path.partition("?")[0]))
 
     def do_HEAD(self) -> None:

@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         description="host or address of the health server; 0.0.0.0 (or ::) for all addresses of this machine",
     )
     web_port: int = Field(9464, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free port")
+    web_hosts: tuple[str, ...] = Field(
+        (),
+        description="names in the header Host that the health server accepts, as JSON, besides addresses, names without a dot, "
+        'names that end in .local, .internal or .svc, web_host and this machine\'s own name; ["*"]: any',
+    )
     # the HTTP API (freshet serve)
     serve_host: str = Field(
         "127.0.0.1",
@@ -200,7 +205,7 @@ class Settings(BaseSettings):
     serve_hosts: tuple[str, ...] = Field(
         (),
         description="names in the header Host that the HTTP API accepts, as JSON; []: this machine's own names, or with "
-        "serve_tokens any",
+        'serve_tokens any; ["*"]: any',
     )
     serve_origins: tuple[str, ...] = Field(
         (), description="origins of pages that may read the HTTP API in a browser (CORS), as JSON"

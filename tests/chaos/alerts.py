@@ -497,8 +497,10 @@ def gateway(station: Station, first: WorkerProcess) -> None:
             station.failing.suspend()
             try:
                 station.fires(60, *old)
+                assert first.wait(30) == 75  # nothing that it wrote is acknowledged
             finally:
                 station.failing.resume()
+            first.start().wait_ready()
             station.resolves(60, *old, errors)
 
             station.fault()

@@ -134,6 +134,37 @@ def test_broken_requests_do_no_harm(health: Health, request_: bytes) -> None:
     assert ask(health, "/healthz")[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/"])
+def test_a_page_of_another_host_or_origin_cannot_read(health: Health, path: str) -> None:
+    """DNS rebinding: the browser names the page's own host. Who scrapes names an address, or a name of this network."""
+    health.page = lambda missing: b"page"
+
+    def asked(*headers: bytes) -> bytes:
+        return raw(health, b"\r\n".join([f"GET {path} HTTP/1.1".encode(), *headers, b"", b""])).split(b" ", 2)[1]
+
+    good = asked()  # no Host: no browser
+    assert good in (b"200", b"503")
+    for host in (b"127.0.0.1:9464", b"10.0.0.7:9464", b"worker:9464", b"a.b.svc", socket.gethostname().encode()):
+        assert asked(b"Host: " + host) == good, host
+    assert asked(b"Host: worker", b"Origin: http://worker") == good
+    for host in (b"evil.example", b"evil.example:9464", b"127.0.0.1.evil.example", b"\xff"):
+        assert asked(b"Host: " + host) == b"421", host
+    assert asked(b"Host: evil.example", b"Origin: http://evil.example") == b"421"
+    assert asked(b"Host: worker", b"Origin: http://evil.example") == b"403"
+    assert asked(b"Host: worker", b"Origin: null") == b"403"
+    assert asked(b"Host: worker", b"Host: worker") == b"400"
+
+
+def test_names_that_are_set_are_accepted() -> None:
+    health = Health(Metrics(), hosts=("metrics.example.org",))
+    assert health.refuse(["metrics.example.org:9464"], []) is None
+    assert health.refuse(["10.0.0.7"], []) is None
+    found = health.refuse(["evil.example"], [])
+    assert found is not None
+    assert "web_hosts" in found[1]
+    assert Health(Metrics(), hosts=("*",)).refuse(["any.example"], []) is None
+
+
 def test_a_client_that_trickles_is_cut_off(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     """One deadline for the whole request: a byte now and then does not extend it."""
     monkeypatch.setattr(stream.observability.health, "TIMEOUT", 0.3)
