@@ -36,7 +36,7 @@ from tests.worker_process import until
 CERTIFICATES: Final = ("good", "expired", "stranger", "unknown")
 """of the listeners: right; out of date; for another host; of an authority that nobody trusts"""
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
-USERS: Final = ("admin", "worker", "producer", "consumer", "verifier", "operator")
+USERS: Final = ("admin", "worker", "producer", "consumer", "verifier", "operator", "gateway")
 KEY_PASSWORD: Final = "canary-key-pw"
 _SECURITY: Final = "org.apache.kafka.common.security"
 

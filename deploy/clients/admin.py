@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,13 +119,26 @@ def rights(settings: Settings) -> dict[str, set[str]]:
     }
 
 
-def check(settings: Settings, *, worker: bool = False) -> Topology:
+def gateway_rights(settings: Settings) -> dict[str, set[str]]:
+    """Return topic -> the operations that a gateway needs there. It has nothing to do with dead letters."""
+    reads = {"READ", "DESCRIBE_CONFIGS"}
+    writes = {"WRITE", "DESCRIBE_CONFIGS"}
+    return {
+        **dict.fromkeys(settings.sources, writes),
+        settings.items_topic: reads | writes,
+        settings.changelog_topic: reads,
+        settings.recommendations_topic: reads,
+    }
+
+
+def check(settings: Settings, *, worker: bool = False, gateway: bool = False) -> Topology:
     """Check that all topics exist and are as they must be. Return what they are like.
 
     Args:
         settings: Settings of the deployment.
         worker: Whether to check, too, that the ACLs allow everything that a worker does, and that no other deployment uses
             its group.
+        gateway: Whether to check only the topics of a gateway, and that the ACLs allow everything that it does.
 
     Raises:
         TopologyError: Names everything that is wrong.
@@ -133,7 +146,14 @@ def check(settings: Settings, *, worker: bool = False) -> Topology:
     """
     with admin(settings) as client:
         answers = _answers(client, settings)
-        _check_rights(client, settings, answers, worker)
+        if gateway:
+            needed = gateway_rights(settings)
+            answers = [topic for topic in answers if topic["name"] in needed]
+            _check_rights(client, settings, answers, needed, {"DESCRIBE"})
+        elif worker:
+            _check_rights(client, settings, answers, rights(settings), {"READ"})
+        else:
+            _check_rights(client, settings, answers, {}, set())
         if worker:
             _refuse_another(client, settings)
         found = _topology(client, settings, answers)
@@ -215,9 +235,22 @@ def _wrong_settings(settings: Settings, found: dict[str, topic_needs.Found]) -> 
             )
 
 
-def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[dict[str, Any]], worker: bool) -> None:
-    """Raise BrokerError if ACLs are missing. It names each topic or group with the operations that no ACL allows."""
-    needed = rights(settings) if worker else {}
+def _check_rights(
+    client: KafkaAdminClient,
+    settings: Settings,
+    answers: list[dict[str, Any]],
+    needed: Mapping[str, set[str]],
+    of_group: set[str],
+) -> None:
+    """Raise BrokerError if ACLs are missing. It names each topic or group with the operations that no ACL allows.
+
+    Args:
+        client: The client whose rights are checked.
+        settings: Settings of the deployment.
+        answers: What the broker says of each topic.
+        needed: Topic -> operations; of any other topic those that this check itself needs.
+        of_group: Operations on the workers' group.
+    """
     missing = []
     for topic in answers:
         wanted = needed.get(topic["name"], {"DESCRIBE", "DESCRIBE_CONFIGS"})
@@ -225,14 +258,14 @@ def _check_rights(client: KafkaAdminClient, settings: Settings, answers: list[di
             missing.append((f"topic {topic['name']}", wanted))
         elif not topic["error_code"] and (allowed := topic.get("authorized_operations")) is not None:
             missing.append((f"topic {topic['name']}", wanted - set(allowed)))
-    if worker:
+    if of_group:
         try:
             client.list_group_offsets(settings.app_id)
             group = client.describe_groups([settings.app_id], include_authorized_operations=True)[settings.app_id]
             allowed = group.get("authorized_operations")
-            missing.append((f"group {settings.app_id}", {"READ"} - set(allowed or {"READ"})))
+            missing.append((f"group {settings.app_id}", of_group - set(allowed or of_group)))
         except GroupAuthorizationFailedError:
-            missing.append((f"group {settings.app_id}", {"READ"}))
+            missing.append((f"group {settings.app_id}", of_group))
         except KafkaError:
             pass  # no coordinator yet: the first member of the first group creates its topic
     lacking = [f"{what}: {', '.join(map(_spelled, sorted(which)))}" for what, which in missing if which]

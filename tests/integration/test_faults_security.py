@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 
 from deploy.clients.admin import check as check_topics
 from deploy.clients.log_reader import KafkaLog
+from deploy.clients.murmur2 import murmur2
 from deploy.clients.producer import Producer
 from deploy.clients.slate_reader import SlateReader
 from stream.core.errors import BrokerError
 from stream.kafka.clients import consumer_arguments
 from stream.settings import Settings
 from tests.chaos import security
+from tests.gateway_process import GatewayProcess
 from tests.secured_kafka import MECHANISMS, Right, SecuredKafka
+from tests.worker_process import until
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +84,82 @@ def test_a_worker_without_any_of_its_rights_is_told_which(secured: SecuredKafka,
         finally:
             secured.allow("worker", right)
     check_topics(settings, worker=True)
+
+
+def test_a_gateway_without_any_of_its_rights_is_told_which(secured: SecuredKafka, admin: Settings) -> None:
+    """One by one: none of the documented rights is too many."""
+    settings = security.as_user(secured, "gateway", admin)
+    for right in security.documented(admin)["gateway"]:
+        secured.revoke("gateway", right)
+        try:
+            with pytest.raises(BrokerError, match=rf"{right.kind} {right.name}: .*\b{right.operation}\b"):
+                check_topics(settings, gateway=True)
+        finally:
+            secured.allow("gateway", right)
+    check_topics(settings, gateway=True)
+
+
+def test_a_gateway_does_all_of_its_work_with_its_rights(secured: SecuredKafka, bundles: Path, tmp_path: Path) -> None:
+    """Events and items written, states, items, slates and committed offsets read: nothing is refused, and none is missing."""
+    admin = security.prepare(secured, "gateway")
+    worker = security.worker(secured, security.as_user(secured, "worker", admin), bundles, tmp_path).start()
+    gateway = GatewayProcess(
+        security.as_user(secured, "gateway", admin), tmp_path, bundles=bundles, secrets=secured.secrets("gateway")
+    ).start()
+    try:
+        gateway.wait_ready()
+        written = gateway.ask("PUT", "/v1/items/item-1", {"item": "item-1", "title": "One"})
+        assert written.status == 200, written
+        shown = gateway.ask("GET", f"/v1/items/item-1?min_offset={written.body['min_offset']}")
+        assert shown.status == 200, shown
+        worker.wait_ready()
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port(), timeout=60)
+        connection.request("GET", "/v1/users/ann/stream")
+        stream = connection.getresponse()
+        places = {}
+        for kind, more in (("click", {}), ("rating", {"value": 4}), ("comment", {"text": "good"})):
+            event = {"type": kind, "user": "ann", "item": "item-1", "time": int(time.time() * 1000)} | more
+            answer = gateway.ask("POST", "/v1/events", event)
+            assert answer.status == 200, answer
+            places[kind] = answer.body["events"][0]["min_offset"]
+        slate = until(partial(_answered, gateway, "ann", ",".join(places.values())), 60, "the slate with all events")
+        assert (slate["seq"], slate["min_offset"]) == (3, "applied")
+        topic, partition = places["click"].partition(":")[0].rsplit("/", 1)
+        other = next(name for name in map(str, range(50)) if murmur2(name.encode()) % 2 == int(partition))
+        finished = until(partial(_answered, gateway, other, f"{topic}/{partition}:0"), 60, "the committed offsets")
+        assert finished["min_offset"] == "finished"  # only the group's offsets can show it
+        while not ((line := stream.readline()).startswith(b"data: ") and json.loads(line[6:])["seq"] == 3):
+            assert line, "the stream has ended"
+        connection.close()
+        lines = [line for line in gateway.lines() if line["level"] in ("WARNING", "ERROR", "CRITICAL")]
+        assert not lines
+        for text in (gateway.log.read_text(), gateway.get("/metrics")[1], gateway.get("/openapi.json")[1]):
+            assert "canary" not in text
+    finally:
+        gateway.close()
+        worker.close()
+
+
+def _answered(gateway: GatewayProcess, user: str, place: str) -> Any:
+    answer = gateway.slate(user, f"min_offset={place}")
+    return answer.body if answer.status == 200 else None
+
+
+def test_a_gateway_whose_right_is_missing_ends_with_its_name(
+    secured: SecuredKafka, admin: Settings, bundles: Path, tmp_path: Path
+) -> None:
+    right = next(one for one in security.documented(admin)["gateway"] if one.kind == "group")
+    gateway = GatewayProcess(
+        security.as_user(secured, "gateway", admin), tmp_path, bundles=bundles, secrets=secured.secrets("gateway")
+    )
+    secured.revoke("gateway", right)
+    try:
+        assert gateway.start().wait(60) == 69
+    finally:
+        secured.allow("gateway", right)
+        gateway.close()
+    last = gateway.lines()[-1]["message"]
+    assert f"group {right.name}: Describe" in last
 
 
 def without(secured: SecuredKafka, user: str, right: Right) -> BrokerError:

@@ -57,7 +57,7 @@ def serve(
     changed = {name: value for name, value in given.items() if value is not None}
     if changed:
         settings = load(**{name: getattr(settings, name) for name in settings.model_fields_set} | changed)
-    topology = check(settings)
+    topology = check(settings, gateway=True)
     settings = settings.model_copy(update={"partitions": topology.partitions})
     TopicWatch(settings, topology.ids).start()
     process.run(settings, topology.ids, topology.cluster)
