@@ -497,7 +497,7 @@ def gateway(station: Station, first: WorkerProcess) -> None:
             station.failing.suspend()
             try:
                 station.fires(60, *old)
-                assert first.wait(30) == 75  # nothing that it wrote is acknowledged
+                assert first.wait(30) == 69  # nothing that it wrote is acknowledged
             finally:
                 station.failing.resume()
             first.start().wait_ready()
