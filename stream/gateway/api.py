@@ -35,6 +35,7 @@ from stream.gateway.replica import Replica
 from stream.gateway.routing import JSON, NDJSON, Answer, Call, Route, refused
 from stream.gateway.scorer import Ask, Scorer
 from stream.gateway.slates import Listener, Slates
+from stream.gateway.trends import Trends
 from stream.inference.bundle import Bundle
 from stream.inference.text_encoder import Encoder
 from stream.settings import Settings
@@ -42,6 +43,7 @@ from stream.settings import Settings
 INTEREST: Final = "interest"
 POPULARITY: Final = "popularity"
 SIMILAR: Final = "similar"
+TRENDING: Final = "trending"
 KEEP_ALIVE: Final = 15.0
 """Seconds between two comments on a quiet stream, so that no proxy closes it."""
 EVENTS: Final = "text/event-stream"
@@ -74,6 +76,7 @@ class Parts:
     acceptance: Acceptance
     writer: Writer
     slates: Slates
+    trends: Trends
     metrics: Callable[[], GatewayMetrics]
     missing: Callable[[], list[str]]
     heartbeat: Callable[[], float]
@@ -345,6 +348,25 @@ class Api:
         items = _without(view.popular(), query.exclude, query.n or self._settings.slate_size)
         return Answer(self._list(items, POPULARITY, view))
 
+    async def trending(self, call: Call) -> Answer:
+        """Answer GET trending."""
+        query: wire.TrendingQuery = call.query
+        self._ready()
+        trends, view = self._parts.trends, self._parts.catalogue.view(query.scene)
+        snapshot, grown = view.snapshot, trends.growth()
+        live = [
+            Scored(item, float(growth))
+            for item, growth in grown
+            if (row := snapshot.row(item)) != UNKNOWN and snapshot.bias[row] == 0
+        ]
+        return Answer(
+            wire.Trending(
+                items=_without(live, query.exclude, query.n or self._settings.slate_size), strategy=TRENDING,
+                bundle=self._parts.bundle.id, catalogue=snapshot.offset, window_seconds=trends.window,
+                counted_seconds=round(trends.seconds, 1), complete=trends.complete,
+            )
+        )  # fmt: skip
+
     # the server
 
     async def document(self, call: Call) -> Answer:
@@ -537,6 +559,11 @@ def routes(api: Api) -> tuple[Route, ...]:
         Route(
             "GET", "/v1/popular", api.popular, READ, "The items with the most interactions in training.",
             items, query=wire.PopularQuery, problems=answer,
+        ),
+        Route(
+            "GET", "/v1/trending", api.trending, READ,
+            "The items whose interactions have grown most, counted by this server over the users that it serves.",
+            {200: (wire.Trending, "The items")}, query=wire.TrendingQuery, problems=("invalid", "not-ready"),
         ),
         Route(
             "GET", "/v1/items/{item}/similar", api.similar, READ, "The live items that are most like an item.",

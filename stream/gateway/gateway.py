@@ -41,6 +41,7 @@ from stream.gateway.replica_store import ReplicaStore
 from stream.gateway.routing import Router
 from stream.gateway.scorer import Scorer
 from stream.gateway.slates import Slates
+from stream.gateway.trends import Trends
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.serving import Opened, Threads, check_fit, open_for
 from stream.kafka.lenient_records import bound_unpacking, escape_header_names
@@ -147,7 +148,8 @@ class Gateway:
         store = ReplicaStore(
             settings.replica_dir, cluster, settings.changelog_topic, topics.get(settings.changelog_topic, "")
         )
-        self._replica = Replica(settings, store, partitions, self.positions, self._left_out)
+        self._trends = Trends(settings.serve_trending)
+        self._replica = Replica(settings, store, partitions, self.positions, self._left_out, self._trends.add)
         self._commits = Commits(settings, self._replica, self.positions)
         self._scorer = Scorer(
             opened.models, bundle.spec, bundle.state_model, bundle.hidden, settings.sources, threads.models,
@@ -160,7 +162,7 @@ class Gateway:
         api = Api(
             Parts(
                 settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue, self._replica, self.positions,
-                self._scorer, acceptance, self._writer, self._slates, lambda: self._metrics, self.missing, self.age,
+                self._scorer, acceptance, self._writer, self._slates, self._trends, lambda: self._metrics, self.missing, self.age,
                 self._closing, lambda: self._document, lambda: self._page,
             )
         )  # fmt: skip
@@ -229,6 +231,7 @@ class Gateway:
 
     async def _start_states(self) -> None:
         await self._replica.start()
+        self._trends.begin()  # what it has read until now is no part of the last window
         self._commits.start()
         self._tasks.append(("commits", self._commits.task))
         self._started.add("replica")

@@ -54,6 +54,14 @@ class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
     min_offset: MinOffset | None = None
 
 
+class TrendingQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of trending items."""
+
+    n: N | None = None
+    scene: Scene | None = None
+    exclude: Exclude = ()
+
+
 class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of the items like another one."""
 
@@ -163,6 +171,18 @@ class Items(Struct, frozen=True, kw_only=True):
     strategy: Annotated[str, Meta(description="popularity | similar")]
     bundle: str
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
+
+
+class Trending(Items, frozen=True, kw_only=True):
+    """The live items whose interactions have grown most, the most first; `score` is by how many they grew."""
+
+    window_seconds: Annotated[
+        float, Meta(description="interactions of the last window are compared with those of the window before it")
+    ]
+    counted_seconds: Annotated[
+        float, Meta(description="how long this server has counted; it counts anew after a restart")
+    ]
+    complete: Annotated[bool, Meta(description="whether it has counted for both windows")]
 
 
 class PastEvent(Struct, frozen=True):

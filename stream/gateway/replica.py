@@ -59,6 +59,7 @@ class Replica:
         partitions: Sequence[int],
         positions: Positions,
         on_left_out: Callable[[int, int], None] = lambda fenced, forged: None,
+        on_states: Callable[[Iterable[bytes]], None] = lambda records: None,
     ) -> None:
         self.partitions = tuple(partitions)
         self.task: asyncio.Task[None] | None = None
@@ -70,6 +71,7 @@ class Replica:
         self._store = store
         self._positions = positions
         self._on_left_out = on_left_out
+        self._on_states = on_states
         self._topic = settings.changelog_topic
         self._places = {partition: TopicPartition(self._topic, partition) for partition in self.partitions}
         self._offsets = dict.fromkeys(self.partitions, -1)
@@ -249,6 +251,8 @@ class Replica:
                 log_forged(partition, forged)
         if self.loaded and sifted.claim is not before:
             self._check_claim(partition)
+        if self.loaded:
+            self._on_states(record for _, record in sifted.states)
         self._positions.applied(user for user, _ in sifted.states)
 
     def _look_at(self, partition: int) -> None:

@@ -224,6 +224,12 @@ class Settings(BaseSettings):
     serve_connections: int = Field(
         512, ge=1, le=100_000, description="connections to the HTTP API at the same time; more are closed at once"
     )
+    serve_trending: float = Field(
+        3600.0,
+        ge=60,
+        le=86400,
+        description="seconds of the window of GET /v1/trending, which is compared with the one before it",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe level that is logged; the log is JSON lines on stderr"
     )

@@ -133,6 +133,30 @@ def test_an_unknown_user_gets_the_popular_items(made: Made) -> None:
     assert made.gateway.ask("GET", "/v1/users/nobody").status == 404
 
 
+def test_trending_items_are_those_of_new_events(made: Made) -> None:
+    before = {one["item"]: one["score"] for one in made.gateway.ask("GET", "/v1/trending?n=100").body["items"]}
+    places = [made.post(f"trend {number % 4}", "item-44", id=f"trend {number}") for number in range(12)]
+    made.post("trend 0", "item-44", id="trend 0")  # a duplicate
+    for number in range(8, 12):
+        assert made.gateway.slate(f"trend {number % 4}", f"min_offset={places[number]}").status == 200
+    time.sleep(1.1)  # for which a ranking is kept
+    answer = made.gateway.ask("GET", "/v1/trending?n=100")
+    assert answer.status == 200, answer
+    after = {one["item"]: one["score"] for one in answer.body["items"]}
+    assert after["item-44"] == before.get("item-44", 0) + 12
+    assert (answer.body["window_seconds"], answer.body["complete"], answer.body["strategy"]) == (
+        3600,
+        False,
+        "trending",
+    )
+    assert answer.body["counted_seconds"] > 0
+    scores = [one["score"] for one in answer.body["items"]]
+    assert scores == sorted(scores, reverse=True)
+    without = made.gateway.ask("GET", "/v1/trending?n=100&exclude=item-44").body["items"]
+    assert "item-44" not in {one["item"] for one in without}
+    assert made.gateway.ask("GET", "/v1/trending?n=0").body["field"] == "n"
+
+
 def test_what_cannot_be_had_in_time_is_503_and_says_how_far_it_is(made: Made) -> None:
     place = made.post("late")
     assert made.gateway.slate("late", f"min_offset={place}").status == 200
