@@ -1,4 +1,5 @@
-"""uvicorn with limits that it lacks: on the number of connections, and on the time and size of a request's head."""
+"""uvicorn with limits that it lacks: on the number of connections, on the time and size of a request's head, and on the
+requests that a client sends before it has its answers (pipelining)."""
 
 from __future__ import annotations
 
@@ -20,10 +21,17 @@ HEAD_SECONDS: Final = 10.0
 """Seconds that a client has to send a request line and headers."""
 MAX_HEAD: Final = 32 << 10
 """Bytes of a request line and headers."""
+MOST_WAITING: Final = 32
+"""Requests of one connection that wait for the answer to the one before them. uvicorn reads any number, each of which costs
+memory, and time in which nobody else is answered."""
 KEEP_ALIVE: Final = 60
 BACKLOG: Final = 512
 
 _most: dict[int, int] = {}  # connections that a server accepts, by the id of its configuration
+
+
+class TooManyError(Exception):
+    """A client sends more requests than it waits for."""
 
 
 class Connection(HttpToolsProtocol):
@@ -34,6 +42,7 @@ class Connection(HttpToolsProtocol):
         self._size = 0
         self._in_head = True
         self._late: asyncio.TimerHandle | None = None
+        self._flooded = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -56,6 +65,9 @@ class Connection(HttpToolsProtocol):
             self._refuse("headers-too-large", f"expected at most {MAX_HEAD} bytes of request line and headers")
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MOST_WAITING:
+            self._flooded = True
+            raise TooManyError  # ends the parser: what else has arrived is not read
         super().on_message_begin()
         self._in_head = True
 
@@ -70,8 +82,13 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP request."""
-        self._refuse("bad-request", "this is not an HTTP/1.1 request")
+        """Answer what is no HTTP request, or one too many."""
+        self._refuse(
+            "bad-request",
+            f"expected at most {MOST_WAITING} requests that wait for answers of this connection"
+            if self._flooded
+            else "this is not an HTTP/1.1 request",
+        )
 
     def _wait_for_head(self) -> None:
         self._late = self.loop.call_later(HEAD_SECONDS, self._too_late)

@@ -473,8 +473,10 @@ def test_the_worker_goes_away_and_answers_stay(made: Made) -> None:
 
 
 def test_requests_made_from_the_description_find_nothing(made: Made, tmp_path: Path) -> None:
-    """By schemathesis, for a bounded time. What a server may refuse beyond its schema (a user of another partition, a time in
-    the future, an offset that is not there) is not checked; what it accepts and answers is."""
+    """By schemathesis, for a bounded time, with all checks but three. What a server may refuse beyond its schema (a user of
+    another partition, a time in the future, an offset that is not there) is not checked; what it accepts and answers is. An item
+    that was just written or removed is shown so only with `min_offset`: two checks that follow a PUT or DELETE by a GET cannot
+    know that. A stream does not end by itself."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(  # 207: of several events, those that are acceptable are written
         '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "4xx", "503"]\n'
@@ -483,7 +485,7 @@ def test_requests_made_from_the_description_find_nothing(made: Made, tmp_path: P
     asked = GatewayProcess(made.settings, tmp_path, bundles=made.bundles, serve_wait=0.02)
     command: list[str | Path] = [
         Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run", "POSITION", "--max-time", "60",
-        "--exclude-checks", "positive_data_acceptance,use_after_free,ensure_resource_availability,missing_required_header",
+        "--exclude-checks", "positive_data_acceptance,use_after_free,ensure_resource_availability",
         "--exclude-path-regex", "stream$", "--request-timeout", "20", "--seed", "7", "--max-examples", "20", "--no-color",
     ]  # fmt: skip
     try:
