@@ -252,7 +252,7 @@ class Replica:
         if self.loaded and sifted.claim is not before:
             self._check_claim(partition)
         if self.loaded:
-            self._on_states(record for _, record in sifted.states)
+            self._on_states(record for _, record in sifted.states if record is not None)
         self._positions.applied(user for user, _ in sifted.states)
 
     def _look_at(self, partition: int) -> None:
