@@ -55,8 +55,8 @@ lint: $(MADE) ## check ruff, format, strict types, import contracts, and that ge
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/contract/test_reference.py tests/unit/scripts/test_schemas.py
 
-docs: $(MADE) ## build the documentation as a site in .site and check its links; open .site/index.html
-	$(BIN)/zensical build --strict --clean
+docs: $(MADE) ## build the documentation as a site in .site and check it; open .site/index.html
+	$(BIN)/python -m scripts.site
 
 bench: $(MADE) ## measure throughput and latency next to a stock Faust agent, in one run
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -234,6 +234,22 @@ def test_compose_runs_the_gateway_with_tokens_and_asks_it_for_its_health() -> No
     assert gateway["profiles"]  # without a file of tokens all else starts
 
 
+def test_the_image_is_built_from_everything_that_links_in_the_packages_point_to() -> None:
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    sources = {ROOT / name for names in copied for name in names.split()}
+    allowed = {ROOT / line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"}
+    links = [
+        path
+        for room in ("stream", "models", "export", "deploy")
+        for path in (ROOT / room).rglob("*")
+        if path.is_symlink()
+    ]
+    assert DEPLOY / "schemas" in links
+    for target in (path.resolve() for path in links):
+        assert any(target.is_relative_to(source) for source in sources), target
+        assert any(target.is_relative_to(source) for source in allowed), target
+
+
 def test_image_runs_without_root_and_is_watched() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     final = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM ")) :]
