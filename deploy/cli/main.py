@@ -6,7 +6,6 @@ interrupted. stream.core.errors defines the others, and other causes of 70.
 
 from __future__ import annotations
 
-from deploy.cli import signals  # isort: skip  # first: Ctrl-C may come while the others are imported
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from deploy.cli import signals
 from deploy.cli.usage import Commands
 from deploy.clients.printable import printable
 from stream.core.errors import DataError, FreshetError, SettingsError
@@ -145,7 +145,20 @@ def main() -> None:
             _end_as_bug(error)
         _end(FreshetError(f"{error.name} is not installed: pip install '.[{extra}]' in freshet's folder"), 69)
     except Exception as error:
+        if _has_interrupt(error):
+            signals.ending()
+            print(signals.SAID, file=sys.stderr)
+            sys.exit(INTERRUPTED)
         _end_as_bug(error)
+
+
+def _has_interrupt(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is the cause of an error: Python raises another one if it comes while a class is made."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_text(argument: str) -> bool:
