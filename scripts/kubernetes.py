@@ -11,6 +11,7 @@ that reason.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+FOLDER: Final = Path(__file__).resolve().parents[1] / ".tools"
 TOOLS: Final = {
     "helm": "helm.sh/helm/v3/cmd/helm@v3.18.4",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7",
@@ -77,7 +79,9 @@ def bring_definitions(target: Path) -> str:
 
 def main() -> int:
     """Run the script. Returns exit code 0; what is missing is reported on standard error."""
-    target = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m scripts.kubernetes", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="default: %(default)s")
+    target: Path = parser.parse_args().folder
     missing = bring(target)
     if reason := bring_definitions(target):
         missing.append(reason)

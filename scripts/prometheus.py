@@ -9,6 +9,7 @@ never used.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import platform
 import shutil
@@ -24,6 +25,7 @@ from typing import Final
 
 from stream.core.errors import DownloadError
 
+FOLDER: Final = Path(__file__).resolve().parents[1] / ".tools"
 BINARIES: Final = ("prometheus", "promtool")
 TIMEOUT: Final = 30  # seconds without data
 
@@ -153,7 +155,9 @@ def bring(target: Path) -> str:
 
 
 def main() -> int:
-    target = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m scripts.prometheus", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="default: %(default)s")
+    target: Path = parser.parse_args().folder
     try:
         version = bring(target)
     except Unavailable as error:

@@ -6,7 +6,7 @@ for topics. A test checks that the pages are current.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,8 @@ from deploy.clients.type_names import type_name
 from stream.core.errors import REASONS
 from stream.core.messages import MESSAGES
 from stream.settings import Settings, topic_needs
+
+FOLDER: Final = Path(__file__).resolve().parents[1] / "docs"
 
 CONFIGURATION: Final = """# Configuration
 
@@ -277,6 +279,16 @@ def pages() -> dict[str, str]:
     return {"configuration.md": configuration(), "kafka.md": kafka(), "messages.md": messages()}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the pages into the given folder, or into docs of this repository."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.reference", description=main.__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="default: %(default)s")
+    folder: Path = parser.parse_args().folder
+    if not folder.is_dir():
+        parser.error(f"{folder} is not a folder")
     for file, text in pages().items():
-        (Path(sys.argv[1]) / file).write_text(text)
+        (folder / file).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

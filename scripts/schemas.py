@@ -1,14 +1,17 @@
-"""Writes the JSON Schemas of all messages from their structs: `python -m scripts.schemas docs/schemas`."""
+"""Writes the JSON Schemas of all messages from their structs into docs/schemas: `python -m scripts.schemas`."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from stream.core.messages import MESSAGES
+
+FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 
 
 def schemas() -> dict[str, str]:
@@ -22,8 +25,15 @@ def schemas() -> dict[str, str]:
     }
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+def main() -> None:
+    """Write the schemas into the given folder, or into docs/schemas of this repository."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.schemas", description=main.__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="default: %(default)s")
+    folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in schemas().items():
-        (folder / file).write_text(text)
+        (folder / file).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ for searches in pages that are opened from the disk. So every link, anchor and f
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -126,8 +127,10 @@ def build(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Build the site of this repository, or of the folder that is named, and check it. Exits with 1 if it has faults."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    """Build the site of the given folder, or of this repository, and check it. Exits with 1 if it has faults."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.site", description=main.__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT, help="with mkdocs.yml; default: %(default)s")
+    folder: Path = parser.parse_args().folder
     found = faults(build(folder))
     if found:
         sys.exit("\n".join((*found, f"{len(found)} faults in the site")))

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 def test_the_published_schemas_are_current() -> None:
     published = {path.name: path.read_text("utf-8") for path in (ROOT / "docs" / "schemas").glob("*.json")}
-    assert published == schemas(), "run: python -m scripts.schemas docs/schemas"
+    assert published == schemas(), "run: python -m scripts.schemas"
 
 
 def test_they_are_installed_with_the_package() -> None:
