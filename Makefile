@@ -48,11 +48,12 @@ first-day: $(MADE) ## run and time the README's "Use it" in an empty folder and 
 test-faults: $(MADE) ## run faults, mutants, alerts and rivals in their short form, one seed each, and the longest tests
 	TRIAL_RATE=$(RATE) $(BIN)/python -m pytest -m "faults or long" $(PARALLEL) worksteal $(ARGS)
 
-lint: $(MADE) ## check ruff, format, strict types, import contracts, and that generated pages and schemas are current
+lint: $(MADE) ## check ruff, format, strict types, what may import what, and that generated pages and schemas are current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.imports
 	$(BIN)/python -m pytest -q tests/contract/test_reference.py tests/unit/scripts/test_schemas.py
 
 docs: $(MADE) ## build the documentation as a site in .site and check it; open .site/index.html

@@ -1,4 +1,4 @@
-"""The import contracts of pyproject.toml hold, and a wrong import in any package breaks one."""
+"""The import contracts and lists of pyproject.toml hold, and a wrong import in any package breaks one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.imports import PACKAGES, faults
 from tests.conftest import ROOT
-
-PACKAGES = ("stream", "models", "export", "deploy")
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -23,6 +22,10 @@ def test_the_contracts_are_kept() -> None:
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+def test_every_import_is_in_the_lists() -> None:
+    assert faults(ROOT) == []
 
 
 WRONG = (
@@ -153,25 +156,56 @@ WRONG = (
         "deploy.verify.moved_records -> stream.core.origin",
     ),
     ("deploy/demo/folders.py", "from deploy.cli import bounds", "deploy.demo.folders -> deploy.cli.bounds"),
+    ("stream/nons/x.py", "import deploy.cli", "stream/nons has modules and no __init__.py"),
+    ("deploy/verify/nons/x.py", "import stream.core.decoder", "deploy/verify/nons has modules and no __init__.py"),
+    (
+        "stream/gateway/api.py",
+        "from stream.kafka.state_writer import AIOKafkaProducer",
+        "stream.gateway.api -> stream.kafka.state_writer",
+    ),
+    (
+        "stream/kafka/credentials.py",
+        "from stream.kafka import producer",
+        "stream.kafka.clients -> stream.kafka.credentials -> stream.kafka.producer",
+    ),
+    ("stream/gateway/api.py", "import faust", "stream.gateway.api -> faust"),
+    ("stream/inference/runtime.py", "import aiokafka", "stream.inference.runtime -> aiokafka"),
+    ("stream/inference/models.py", "def late():\n    import mode", "stream.inference.models -> mode"),
+    ("stream/core/fold.py", "import requests", "stream.core.fold -> requests"),
+    ("stream/core/fold.py", "import http.client", "stream.core.fold -> http.client"),
+    ("stream/core/fold.py", "import urllib.request", "stream.core.fold -> urllib.request"),
+    ("stream/core/fold.py", "import multiprocessing", "stream.core.fold -> multiprocessing"),
+    ("stream/core/fold.py", "import uvloop", "stream.core.fold -> uvloop"),
+    ("stream/core/fold.py", "import confluent_kafka", "stream.core.fold -> confluent_kafka"),
+    ("stream/core/fold.py", "import asyncio", "stream.core.fold -> asyncio"),
+    ("stream/core/fold.py", "from importlib import import_module", "stream.core.fold -> importlib"),
+    ("export/graphs.py", "import stream.worker", "export.graphs -> stream.worker"),
+    ("models/data/rows.py", "from stream.catalogue import catalogue", "models.data.rows -> stream.catalogue.catalogue"),
+    ("stream/worker.py", "import pytest", "stream.worker -> pytest"),
+    ("stream/worker.py", "import sentence_transformers", "stream.worker -> sentence_transformers"),
+    ("stream/worker.py", "import onnxscript", "stream.worker -> onnxscript"),
+    ("stream/worker.py", "from tests import conftest", "stream.worker -> tests"),
 )
-"""(module, a line that must not stand there, what lint-imports says of it)"""
+"""(module, a line that must not stand there, what is said of it)"""
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What lint-imports says of a copy with all of WRONG in it, and a package that has no layer."""
+    """What is said of a copy with all of WRONG in it, and a package that has no layer."""
     folder = tmp_path_factory.mktemp("packages")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "stream" / "kafka" / "state_writer.py").write_text("from aiokafka import AIOKafkaProducer\n")
     for module, line, _ in WRONG:
+        (folder / module).parent.mkdir(exist_ok=True)
         with (folder / module).open("a") as file:
             file.write(f"\n{line}\n")
     (folder / "stream" / "unplaced").mkdir()
     (folder / "stream" / "unplaced" / "__init__.py").touch()
     done = lint_imports(folder)
     assert done.returncode != 0
-    return " ".join(done.stdout.split())
+    return " ".join([*done.stdout.split(), *faults(folder)])
 
 
 @pytest.mark.parametrize(("module", "line", "expected"), WRONG)
@@ -181,3 +215,21 @@ def test_a_wrong_import_is_found(output: str, module: str, line: str, expected: 
 
 def test_a_package_without_a_layer_is_found(output: str) -> None:
     assert "stream.unplaced" in output
+
+
+def test_an_entry_that_nothing_needs_is_found(tmp_path: Path) -> None:
+    (tmp_path / "stream" / "core").mkdir(parents=True)
+    for name in ("__init__.py", "core/__init__.py", "top.py"):
+        (tmp_path / "stream" / name).touch()
+    (tmp_path / "stream" / "core" / "fold.py").write_text("import json, numpy.typing\nfrom .. import top\n")
+    lists = """[tool.freshet.imports]
+third-party = {"stream.core" = ["numpy"]}
+standard-library = {"stream.core" = ["json"]}
+reaches = {"stream.core" = ["stream.top"]}
+"""
+    (tmp_path / "pyproject.toml").write_text(lists)
+    assert faults(tmp_path) == []
+    (tmp_path / "pyproject.toml").write_text(lists.replace('"]', '", "socket"]'))
+    assert [fault.split(":")[0] for fault in faults(tmp_path)] == [
+        "stream.core never imports socket", "stream.core never imports socket", "stream.core never reaches socket",
+    ]  # fmt: skip
