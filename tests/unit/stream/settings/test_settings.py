@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import ast
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pytest
@@ -259,10 +260,80 @@ def test_no_step_is_longer_than_work_may_stand(
     assert made.stall_limit >= max(steps)
 
 
+def read_of_settings(sources: Iterable[str], definition: str) -> set[str]:
+    """The settings that some source reads: as an attribute of something that holds Settings, or by a property of Settings
+    that is itself read. What only a validator reads decides nothing.
+
+    Settings are what is called `settings`, or is annotated as Settings.
+    """
+    read: set[str] = set()
+    for tree in map(ast.parse, sources):
+        annotated = [node for node in ast.walk(tree) if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation]
+        holders = {
+            ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else node.arg
+            for node in annotated
+            if node.annotation is not None and ast.unparse(node.annotation) == "Settings"
+        }
+        read |= attributes(tree, holders)
+    (settings,) = (
+        node for node in ast.parse(definition).body if isinstance(node, ast.ClassDef) and node.name == "Settings"
+    )
+    properties = {
+        node.name: attributes(node, {"self"})
+        for node in settings.body
+        if isinstance(node, ast.FunctionDef) and "property" in map(ast.unparse, node.decorator_list)
+    }
+    while not (more := set().union(*(properties[name] for name in read & properties.keys()))) <= read:
+        read |= more
+    return read
+
+
+def attributes(tree: ast.AST, holders: Collection[str]) -> set[str]:
+    """The attributes that are read from a holder, by its text, or from whatever is called `settings`: self._settings."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            name = ast.unparse(node.value)
+            if name in holders or name.split(".")[-1].lstrip("_") == "settings":
+                found.add(node.attr)
+    return found
+
+
+DEFINITION = """
+class Settings(BaseSettings):
+    a: int
+    b: int
+
+    @model_validator(mode="after")
+    def agree(self): return self.a
+
+    @property
+    def outer(self): return self.inner
+
+    @property
+    def inner(self): return self.b
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "read"),
+    [
+        ("print(settings.a, self._settings.a, worker.settings.a)", {"a"}),
+        ("def run(base: Settings): return base.a", {"a"}),
+        ("print(settings.outer)", {"outer", "inner", "b"}),
+        ("settings.a = 1; print('settings.a'); self.a; other.a  # settings.a", set()),
+        ("def run(base: Other): return base.a", set()),
+        ("print(settings.model_dump().a)", {"model_dump"}),
+    ],
+)
+def test_what_reads_a_setting(source: str, read: set[str]) -> None:
+    assert read_of_settings([source], DEFINITION) == read
+
+
 def test_every_setting_is_read_somewhere() -> None:
-    root = ROOT
-    files = [*(root / "stream").rglob("*.py"), *(root / "deploy").rglob("*.py")]
-    read = {name for file in files for name in re.findall(r"(?<=settings\.)\w+|(?<=self\.)[a-z]\w+", file.read_text())}
+    definition = ROOT / "stream" / "settings" / "settings.py"
+    files = [path for folder in ("stream", "deploy") for path in (ROOT / folder).rglob("*.py") if path != definition]
+    read = read_of_settings((path.read_text("utf-8") for path in files), definition.read_text("utf-8"))
     assert set(Settings.model_fields) - read == set()
 
 
