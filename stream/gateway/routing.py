@@ -89,6 +89,7 @@ class Route:
         problems: Which problems it may answer besides those of all routes (stream.gateway.problems.KINDS).
         streams: Whether the handler returns an asynchronous iterator of bytes, server-sent events.
         open: Whether it answers before the server is ready.
+        unlimited: Whether it answers beyond the limits on rates and connections: health and metrics.
     """
 
     method: str
@@ -103,6 +104,7 @@ class Route:
     problems: tuple[str, ...] = ()
     streams: bool = False
     open: bool = False
+    unlimited: bool = False
 
 
 class Parameters:

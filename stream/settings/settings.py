@@ -219,10 +219,17 @@ class Settings(BaseSettings):
         description="seconds that a request with `min_offset` waits for that event; shorter than serve_timeout",
     )
     serve_rate: float = Field(
-        0.0, ge=0, description="requests per second that one client (a token, else an address) may send; 0: any number"
+        0.0,
+        ge=0,
+        description="requests per second that one client (a valid token, else an address) may send; 0: any number. Health and "
+        "metrics are not limited",
     )
     serve_connections: int = Field(
-        512, ge=1, le=100_000, description="connections to the HTTP API at the same time; more are closed at once"
+        512,
+        ge=1,
+        le=100_000,
+        description="connections to the HTTP API at the same time; more are answered with 503, but for "
+        "health and metrics",
     )
     serve_trending: float = Field(
         3600.0,
