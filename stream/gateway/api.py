@@ -191,6 +191,8 @@ class Api:
         for place, one in enumerate(events):
             where = f"events[{place}]"
             behaviour = BEHAVIOURS.index(one.type)
+            if name := wire.surplus(one):
+                raise ProblemError("invalid", f"a {one.type} has no such field", field=f"{where}.{name}")
             try:
                 self._rules.time(one.time, now, f"the time of this server, {now}")
                 value = NAN if one.value is None else self._rules.rating(one.value)
