@@ -33,7 +33,7 @@ Every setting can be given in four places. The first one that has it wins:
 "kafka:9092"`).
 
 If a value is wrong, a name in the TOML file is unknown, or two settings contradict each other, every command ends with
-exit code 78 and one line that names the field.
+exit code 78 and one line that names the field. An empty path means the default.
 
 """
 

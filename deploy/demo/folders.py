@@ -1,4 +1,5 @@
-"""The demo's folders. Each run has a fresh folder and holds a lock on it. Leftovers without a lock are removed."""
+"""The demo's folders. Each run has a fresh folder and holds a lock on it. Leftovers that nobody locks are removed; what the
+demo did not make stays."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from deploy.embedded_kafka import EmbeddedKafka
@@ -40,9 +41,13 @@ def _remove(old: Path) -> None:
     try:
         with (old / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.read(1):
+                return  # the demo writes nothing into its lock: this folder is not its own
             EmbeddedKafka(old / KAFKA).stop()  # its worker, if there is one, ends when the broker is gone
     except BlockingIOError:
         return
-    except OSError:
-        pass  # no lock file: the run was cut off before it had one
+    except OSError:  # no lock file: the run was cut off before it had anything
+        with suppress(OSError):
+            old.rmdir()
+        return
     shutil.rmtree(old, ignore_errors=True)

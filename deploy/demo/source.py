@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -78,9 +77,12 @@ def download(downloads: Path, address: str = ORIGINAL) -> Path:
             for name in FILES:
                 if name in found:
                     (partial / name).write_bytes(archive.read(found[name]))
+        folder.mkdir(exist_ok=True)
+        for name in reversed(FILES):  # the one by which `find` knows the folder comes last
+            if name in found:
+                (partial / name).replace(folder / name)
+        partial.rmdir()
     except (urllib.error.URLError, OSError, zipfile.BadZipFile, EOFError) as error:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(f"{address} cannot be downloaded ({reason})") from None
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
     return folder

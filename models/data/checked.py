@@ -111,7 +111,8 @@ def check_items(name: str, items: Iterable[Item]) -> None:
         except RecordError as error:
             raise DataError(f"{which}: {error.named}") from None
         except (UnicodeEncodeError, TypeError) as error:
-            raise DataError(f"{which}: expected texts that JSON can hold: {error}") from None
+            found = "half of a pair of surrogates" if isinstance(error, UnicodeEncodeError) else "another type"
+            raise DataError(f"{which}: found {found}, expected texts that UTF-8 can hold") from None
         if item.item in seen:
             raise DataError(
                 f"{name}: item: found {validation.shown(item.item)} twice, expected each item once: keep only one of them"

@@ -102,7 +102,11 @@ def json_object(line: str) -> dict[str, Any]:
     """Read one line of JSON. Raises ValueError if it is not an object."""
     row = _object(json.loads(line), line)
     if _HALF.search(line):
-        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is not text: this raises ValueError
+        for name, value in row.items():
+            if not validation.is_text(json.dumps([name, value], ensure_ascii=False)):
+                raise ValueError(
+                    f"{shown(name)}: found half of a pair of surrogates in {shown(value)}, expected a text that UTF-8 can hold"
+                )
     return row
 
 

@@ -21,6 +21,8 @@ NAMES: Final = 10
 _SHOWN: Final = 40
 _PLAIN: Final = re.compile(r"[0-9TZtz:+./ -]{0,40}")
 """A number or a time, or a text that was meant to be one."""
+_LONE: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u)")
+"""The first half of a surrogate pair, without the second."""
 _KINDS: Final = {
     "array": "a list",
     "object": "an object",
@@ -144,6 +146,10 @@ def malformed(text: str, error: str) -> str:
             "the value begins with a byte order mark (BOM, the bytes EF BB BF); expected JSON: send UTF-8 without it (in Python "
             'encode("utf-8"), not "utf-8-sig")'
         )
+    if not text.strip():
+        return "the value is blank; expected a JSON object"
+    if "truncated" in error:  # so the decoder calls half of a surrogate pair before an escape, too
+        return "half of a pair of surrogates in a text" if _LONE.search(text) else "the JSON ends before it is complete"
     if text.lstrip()[:8].lstrip("[{( \n").startswith("'"):
         return f"{error}; it looks like a Python dict as text, in single quotes: write it with json.dumps(...)"
     return error

@@ -191,6 +191,8 @@ class Api:
         for place, one in enumerate(events):
             where = f"events[{place}]"
             behaviour = BEHAVIOURS.index(one.type)
+            if name := wire.surplus(one):
+                raise ProblemError("invalid", f"a {one.type} has no such field", field=f"{where}.{name}")
             try:
                 self._rules.time(one.time, now, f"the time of this server, {now}")
                 value = NAN if one.value is None else self._rules.rating(one.value)
@@ -585,11 +587,14 @@ def routes(api: Api) -> tuple[Route, ...]:
         Route("GET", "/docs", api.page, "", "The description for people.", {200: ("text/html", "A page")}, open=True),
         Route(
             "GET", "/metrics", api.show_metrics, "", "Metrics for Prometheus.",
-            {200: ("text/plain", "Prometheus text format")}, open=True,
+            {200: ("text/plain", "Prometheus text format")}, open=True, unlimited=True,
         ),
-        Route("GET", "/healthz", api.alive, "", "Whether the process works.", {200: (wire.Alive, "It does")}, open=True),
+        Route(
+            "GET", "/healthz", api.alive, "", "Whether the process works.", {200: (wire.Alive, "It does")}, open=True,
+            unlimited=True,
+        ),
         Route(
             "GET", "/readyz", api.is_ready, "", "Whether requests are answered.",
-            {200: (wire.Ready, "They are"), 503: (wire.Ready, "They are not yet")}, open=True,
+            {200: (wire.Ready, "They are"), 503: (wire.Ready, "They are not yet")}, open=True, unlimited=True,
         ),
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """The ASGI application: what every request goes through before its handler, and every answer after it.
 
 In this order: size of the head, Host and Origin, route, token, rate, body (type, size, time), parameters, handler (time).
-Any error is a problem (stream.gateway.problems), and one that nobody foresaw is logged, too.
+Any error is a problem (stream.gateway.problems), and one that nobody foresaw is logged, too. An answer that is given
+before the whole body has come ends the connection: nothing waits for the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 
 from stream.core.errors import FreshetError, StateError
 from stream.gateway.auth import Tokens
+from stream.gateway.connections import SPARE_KEY
 from stream.gateway.hosts import Hosts, preflight, shared_with
 from stream.gateway.metrics import GatewayMetrics
 from stream.gateway.problems import MEDIA, ProblemError, encode
@@ -31,6 +33,9 @@ MAX_ADDRESS: Final = 8 << 10
 """Bytes of path and query."""
 MAX_HEADERS: Final = 16 << 10
 """Bytes of headers, as they are sent."""
+DISCARD_SECONDS: Final = 0.5
+"""Seconds that the rest of a body may take which a refused request has announced. If it comes in this time, the
+connection stays open."""
 
 log = logging.getLogger("freshet.gateway")
 
@@ -71,10 +76,10 @@ class Application:
         if scope["type"] != "http":
             return
         began = time.perf_counter()
-        request = _Request(scope, send)
+        request = _Request(scope, receive, send)
         self._metrics.in_flight.inc()
         try:
-            await self._answer(request, receive)
+            await self._answer(request)
         except ProblemError as error:
             await self._refuse(request, error)
         except Gone:
@@ -92,28 +97,27 @@ class Application:
             if request.status:
                 self._metrics.answered(request.route, request.status, time.perf_counter() - began)
 
-    async def _answer(self, request: _Request, receive: Receive) -> None:
-        request.check_size()
-        request.origin = self._hosts.check(request.all(b"host"), request.all(b"origin"))
-        method, path = request.method, request.scope["raw_path"]
-        if method == "OPTIONS":
-            if not request.origin:
-                self._router.find("GET", path)  # a path that does not exist is not found
+    async def _answer(self, request: _Request) -> None:
+        try:
+            admitted = self._admit(request)
+        except ProblemError:
+            self._rates.take(request.address)  # no valid token says who asks
+            raise
+        if admitted is None:
+            self._rates.take(request.address)
+            await request.discard(self._settings.serve_body)
             await request.send(Answer(status=204), self._encoder, preflight(request.origin))
             return
-        prepared, parameters = self._router.find(method, path)
+        prepared, parameters, client = admitted
         route = prepared.route
-        request.route = route.path
-        address = request.scope["client"][0] if request.scope.get("client") else ""
-        caller = self._tokens.caller(request.one(b"authorization"), address, route.scope)
-        if route.scope:
-            self._rates.take(caller.name)
+        if not route.unlimited:
+            self._rates.take(client)
         call = Call(parameters, None)
         limit = self._settings.serve_timeout
         arrived = False
         try:
             async with asyncio.timeout(limit):
-                call.raw = await self._body(request, prepared, receive)
+                call.raw = await self._body(request, prepared)
                 arrived = True
                 call.media = request.media()
                 call.query = prepared.parameters.read(request.scope["query_string"])
@@ -125,11 +129,34 @@ class Application:
                 raise ProblemError("timeout", f"expected the whole body within {limit:g} s") from None
             raise ProblemError("late", f"not answered within {limit:g} s", headers={"Retry-After": "1"}) from None
         if route.streams:
-            await request.stream(answer, receive)
+            await request.stream(answer)
         else:
             await request.send(answer, self._encoder)
 
-    async def _body(self, request: _Request, prepared: Prepared, receive: Receive) -> bytes:
+    def _admit(self, request: _Request) -> tuple[Prepared, dict[str, str], str] | None:
+        """Return the route, the parameters of the path and the client's name; None for a request with OPTIONS.
+
+        Raises ProblemError.
+        """
+        request.check_size()
+        request.origin = self._hosts.check(request.all(b"host"), request.all(b"origin"))
+        method, path = request.method, request.scope["raw_path"]
+        if method == "OPTIONS":
+            if not request.origin:
+                self._router.find("GET", path)  # a path that does not exist is not found
+            return None
+        prepared, parameters = self._router.find(method, path)
+        route = prepared.route
+        request.route = route.path
+        if request.spare and not route.unlimited:
+            raise ProblemError(
+                "overloaded", f"expected at most {self._settings.serve_connections} connections (serve_connections)",
+                headers={"Retry-After": "1"},
+            )  # fmt: skip
+        caller = self._tokens.caller(request.one(b"authorization"), request.address, route.scope)
+        return prepared, parameters, caller.name
+
+    async def _body(self, request: _Request, prepared: Prepared) -> bytes:
         """Return the body. Raises ProblemError if it is too large, too slow, or of another type."""
         route = prepared.route
         if route.media:
@@ -148,7 +175,7 @@ class Application:
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await receive()
+            message = await request.receive()
             if message["type"] == "http.disconnect":
                 raise Gone
             parts.append(message.get("body", b""))
@@ -156,6 +183,7 @@ class Application:
             if size > most:
                 raise _too_large(most)
             if not message.get("more_body"):
+                request.unread = False
                 return b"".join(parts)
 
     async def _refuse(self, request: _Request, error: ProblemError) -> None:
@@ -163,10 +191,11 @@ class Application:
             request.status = 0  # the answer has begun: only the connection can end
             return
         problem = error.problem
-        headers = dict(error.headers)
         if problem.status in (408, 413):
-            headers["Connection"] = "close"  # what is left of the body is not read
-        await request.send(Answer(encode(problem), problem.status, MEDIA, headers), self._encoder)
+            request.closes = True
+        else:
+            await request.discard(self._settings.serve_body)
+        await request.send(Answer(encode(problem), problem.status, MEDIA, error.headers), self._encoder)
 
 
 def _too_large(most: int) -> ProblemError:
@@ -175,17 +204,31 @@ def _too_large(most: int) -> ProblemError:
 
 
 class _Request:
-    """One request and its answer, at the level of ASGI."""
+    """One request and its answer, at the level of ASGI.
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    Attributes:
+        address: The client's address; "" if it is not known.
+        unread: Whether it has a body that was not read to its end.
+        spare: Whether it came on a spare connection (stream.gateway.connections).
+        closes: Whether the answer ends the connection in any case.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
+        self.receive = receive
+        self.address: str = scope["client"][0] if scope.get("client") else ""
         self.method: str = scope["method"]
         self.route = "other"
         self.origin = ""
         self.status = 0
         self.started = False
+        self.spare = self.closes = bool(scope.get(SPARE_KEY))
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self._send = send
+        self.unread = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 "))
+            for name, value in self._headers
+        )
 
     def check_size(self) -> None:
         """Raise ProblemError if the address or the headers are too large."""
@@ -210,6 +253,26 @@ class _Request:
         found = self.one(b"content-type")
         return "" if found is None else found.partition(b";")[0].strip().lower().decode("latin-1")
 
+    async def discard(self, most: int) -> None:
+        """Read what is left of the body if it is at most `most` bytes and comes in time."""
+        if not self.unread or self.started or self.all(b"expect"):
+            return
+        if any(not length.isdigit() or int(length) > most for length in self.all(b"content-length")):
+            return
+        size = 0
+        try:
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while size <= most:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    size += len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        self.unread = False
+                        return
+        except TimeoutError:
+            return
+
     async def send(
         self, answer: Answer, encoder: msgspec.json.Encoder, more: list[tuple[bytes, bytes]] | None = None
     ) -> None:
@@ -221,12 +284,14 @@ class _Request:
         headers += [
             (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()
         ]
+        if self.unread or self.closes:
+            headers.append((b"connection", b"close"))
         await self._start(answer.status, headers)
         await self._send(
             {"type": "http.response.body", "body": b"" if self.method == "HEAD" or answer.status == 204 else body}
         )
 
-    async def stream(self, parts: AsyncGenerator[bytes, None], receive: Receive) -> None:
+    async def stream(self, parts: AsyncGenerator[bytes, None]) -> None:
         """Send parts until there are no more or the client goes away."""
         headers = [*self._common(), *shared_with(self.origin), (b"content-type", b"text/event-stream; charset=utf-8")]
         headers.append((b"x-accel-buffering", b"no"))  # a proxy must not hold events back
@@ -237,7 +302,7 @@ class _Request:
             await self._send({"type": "http.response.body", "body": b""})
             return
         sending = asyncio.ensure_future(self._parts(headers, first, parts))
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(_gone(self.receive))
         try:
             await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:

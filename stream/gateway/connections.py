@@ -1,5 +1,9 @@
 """uvicorn with limits that it lacks: on the number of connections, on the time and size of a request's head, and on the
-requests that a client sends before it has its answers (pipelining)."""
+requests that a client sends before it has its answers (pipelining), and on the time for which an answer waits for its client to read it.
+
+Beyond `serve_connections` there are SPARE connections, so that health checks are answered on a server that is full: only
+routes without limits are answered there, and each connection answers once. If more arrive, the oldest one is closed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from stream.core.errors import SettingsError
 from stream.gateway.problems import MEDIA, encode, problem
@@ -24,10 +28,28 @@ MAX_HEAD: Final = 32 << 10
 MOST_WAITING: Final = 32
 """Requests of one connection that wait for the answer to the one before them. uvicorn reads any number, each of which costs
 memory, and time in which nobody else is answered."""
+WRITE_SECONDS: Final = 30.0
+"""Seconds for which bytes may wait for a client that does not read them. Then the connection is ended."""
+LOOK_TICKS: Final = 10
+"""Ticks of 0.1 s between two looks at the bytes that wait."""
+SPARE: Final = 32
+"""Connections beyond serve_connections, for routes without limits (health, metrics)."""
+SPARE_KEY: Final = "freshet.spare"
+"""Key in the ASGI scope of a request on a spare connection."""
 KEEP_ALIVE: Final = 60
 BACKLOG: Final = 512
 
-_most: dict[int, int] = {}  # connections that a server accepts, by the id of its configuration
+
+class Config(uvicorn.Config):
+    """uvicorn's configuration, and the spare connections, oldest first."""
+
+    most = 0
+    """Connections at the same time, without the spare ones."""
+
+    def __init__(self, *given: Any, most: int, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.most = most
+        self.spare: dict[Connection, None] = {}
 
 
 class TooManyError(Exception):
@@ -35,7 +57,9 @@ class TooManyError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. uvicorn's own answers have no time limit for a head, and no limit of its size."""
+    """One connection. uvicorn's own have no limit for a head, and none for an answer that the client does not read."""
+
+    config: Config
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -43,17 +67,55 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._late: asyncio.TimerHandle | None = None
         self._flooded = False
+        self._unread_since: float | None = None
+        self._answering: list[RequestResponseCycle] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        if len(self.connections) > _most.get(id(self.config), len(self.connections)):
-            transport.close()
-            return
+        self.transport.set_write_buffer_limits(low=0)  # so that resume_writing means that the client has read all
+        spare = self.config.spare
+        if len(self.connections) - len(spare) > self.config.most:
+            spare[self] = None
+            if len(spare) > SPARE:
+                next(iter(spare)).end()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_head()
+        self._forget()
         super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        self._unread_since = None
+        super().resume_writing()
+
+    def look(self, now: float) -> None:
+        """End the connection if bytes have waited for too long. `now`: a time of the loop."""
+        if not self.transport.get_write_buffer_size():
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        elif now - self._unread_since > WRITE_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        """End the connection at once. What waits to be written is lost."""
+        self._forget()
+        self.transport.abort()
+
+    def _forget(self) -> None:
+        """Let requests in progress know that the client is gone, also those before the newest; forget those that wait."""
+        self.config.spare.pop(self, None)
+        self.pipeline.clear()
+        for cycle in self._answering:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._answering.clear()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = [cycle]
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -70,6 +132,8 @@ class Connection(HttpToolsProtocol):
             raise TooManyError  # ends the parser: what else has arrived is not read
         super().on_message_begin()
         self._in_head = True
+        if self in self.config.spare:
+            self.scope[SPARE_KEY] = True  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -107,6 +171,7 @@ class Connection(HttpToolsProtocol):
         body = encode(found)
         head = b"content-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (MEDIA.encode(), len(body))
         self.transport.write(STATUS_LINE[found.status] + head + body)
+        self._forget()
         self.transport.close()
 
 
@@ -116,6 +181,13 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK_TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                connection.look(now)  # type: ignore[union-attr]
+        return await super().on_tick(counter)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -140,8 +212,9 @@ def server(app: Any, settings: Settings, drain: float) -> Server:
     """Return a server for an ASGI application. `drain`: seconds that requests get when it stops."""
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.ERROR)  # what strangers send is no line of this log
-    config = uvicorn.Config(
+    config = Config(
         app,
+        most=settings.serve_connections,
         http=Connection,
         ws="none",
         loop="none",
@@ -153,5 +226,4 @@ def server(app: Any, settings: Settings, drain: float) -> Server:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(drain),
     )
-    _most[id(config)] = settings.serve_connections
     return Server(config)

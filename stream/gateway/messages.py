@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from stream.core.messages import Action, Id, Item, Label, Scored, Text, Time, Value
+from stream.core.messages import BEHAVIOURS, Action, Click, Comment, Id, Item, Label, Rating, Scored, Text, Time, Value
 from stream.core.state import MAX_RECENT
 from stream.gateway.problems import Problem
 
@@ -90,6 +90,18 @@ class SessionEvent(Struct, frozen=True, forbid_unknown_fields=True):
     text: Text | None = None
     scene: Label | None = None
     action: Action | None = None
+
+
+_FIELDS: Final = {
+    name: frozenset(kind.__struct_fields__) for name, kind in zip(BEHAVIOURS, (Click, Rating, Comment), strict=True)
+}
+
+
+def surplus(event: SessionEvent) -> str:
+    """Return a field that is given and that events of this type do not have; "" if there is none."""
+    optional = ("value", "text", "scene", "action")
+    given = (name for name in optional if getattr(event, name) is not None)
+    return next((name for name in given if name not in _FIELDS[event.type]), "")
 
 
 class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,13 +1,12 @@
 """RocksDB of one replica, a database per partition: user's key -> state record, and how far the changelog was read.
 
 It is a copy of the changelog. What does not fit (damage, another changelog, a log that was cut off) is deleted and read
-back.
+back. The folder has a file MARK from its beginning. One without it belongs to somebody else, and nothing in it is touched.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ import rocksdict
 from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError, SettingsError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LogRecord, Sifted
-from stream.kafka.rocksdb_folder import is_damage, open_whole
+from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
 
 log = logging.getLogger("freshet.replica")
 
@@ -30,6 +29,10 @@ JSON."""
 
 CACHE: Final = 64 << 20  # bytes of blocks, for all partitions
 WRITE_BUFFER: Final = 8 << 20  # bytes per partition
+MARK: Final = "FRESHET-REPLICA"
+MARK_TEXT: Final = (
+    "A copy of users' states, kept by `freshet serve`. The whole folder may be deleted while no gateway runs.\n"
+)
 DAMAGED: Final = ".damaged"  # suffix of a mark beside a partition's folder: delete the folder at the next start
 
 
@@ -74,12 +77,17 @@ class ReplicaStore:
         self._cache = rocksdict.Cache(CACHE)
 
     def open(self, partition: int) -> Reached:
-        """Open a partition. Return how far it was read. Raises DiskError, and SettingsError if the folder is in use."""
+        """Open a partition. Return how far it was read.
+
+        Raises:
+            DiskError: The folder cannot be made, read or written.
+            SettingsError: It is in use, or is not a gateway's.
+        """
+        self._take_folder()
         path = self._path(partition)
         if self._mark(partition).exists():
             self.drop(partition)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             self._open[partition] = open_whole(path, self._options())
             found = self._reached(partition)
         except Exception as error:
@@ -159,12 +167,12 @@ class ReplicaStore:
         self._mark(partition).touch()
 
     def drop(self, partition: int) -> None:
-        """Delete a partition's folder."""
+        """Delete a partition's folder. Raises DiskError, and SettingsError if it has files that are not RocksDB's."""
         database = self._open.pop(partition, None)
         if database is not None:
             with suppress(Exception):  # closing writes what is still in memory, which may fail because of damage
                 database.close()
-        shutil.rmtree(self._path(partition), ignore_errors=True)
+        remove(self._path(partition), "replica_dir")
         self._mark(partition).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -173,6 +181,25 @@ class ReplicaStore:
             _, database = self._open.popitem()
             with suppress(Exception):
                 database.close()
+
+    def _take_folder(self) -> None:
+        """Make the folder with its mark, or see that it has it."""
+        mark = self._folder / MARK
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if mark.is_file():
+                return
+            if found := sorted(self._folder.iterdir()):
+                raise SettingsError(
+                    f"replica_dir: found {found[0]} and no file {MARK}: the folder was not made by `freshet serve`, and nothing "
+                    "in it was changed; set FRESHET_REPLICA_DIR to a new or empty folder"
+                )
+            mark.write_text(MARK_TEXT)
+        except OSError as error:
+            raise DiskError(
+                f"replica_dir: {self._folder} cannot be used: {error.strerror}; set FRESHET_REPLICA_DIR to a folder that can "
+                "be written"
+            ) from None
 
     def _reached(self, partition: int) -> Reached:
         found = self._open[partition].get(REACHED)

@@ -19,14 +19,16 @@ from msgspec import UNSET, Struct
 
 from stream.core.errors import RecordError
 from stream.core.json_body import text_of
-from stream.core.refusals import found, malformed
+from stream.core.refusals import expected, found, malformed
+from stream.core.validation import USER
 from stream.gateway.messages import NoQuery
 from stream.gateway.problems import ProblemError
+from stream.gateway.repeated_names import repeated_name
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
-_INTEGER: Final = re.compile(r"-?[0-9]{1,15}")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _WHERE: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
@@ -37,6 +39,9 @@ _NAMES: Final = {
     "int": "a whole number", "str": "a text", "float": "a number", "bool": "true or false", "array": "a list",
     "object": "an object",
 }  # fmt: skip
+_PATTERN: Final = "matching regex"
+_OF_ENUM: Final = "Invalid enum value"
+_RANGE: Final = "out of range"
 _STEP: Final = re.compile(r"(\w+)|\[(\d+)\]")
 
 
@@ -89,6 +94,7 @@ class Route:
         problems: Which problems it may answer besides those of all routes (stream.gateway.problems.KINDS).
         streams: Whether the handler returns an asynchronous iterator of bytes, server-sent events.
         open: Whether it answers before the server is ready.
+        unlimited: Whether it answers beyond the limits on rates and connections: health and metrics.
     """
 
     method: str
@@ -103,6 +109,7 @@ class Route:
     problems: tuple[str, ...] = ()
     streams: bool = False
     open: bool = False
+    unlimited: bool = False
 
 
 class Parameters:
@@ -138,7 +145,8 @@ class Parameters:
             value: Any = text(after.replace(b"+", b" "), name)
             if name in self._integers:
                 if not _INTEGER.fullmatch(value):
-                    raise ProblemError("invalid", f"found {value[:60]!r}, expected a whole number", field=name)
+                    wanted = expected(self._kind, name).removesuffix(" or null")
+                    raise ProblemError("invalid", f"found {value[:60]!r}, expected {wanted}", field=name)
                 value = int(value)
             if name in self._lists:
                 values.setdefault(name, []).append(value)
@@ -149,7 +157,7 @@ class Parameters:
         try:
             return msgspec.convert(values, self._kind)
         except msgspec.ValidationError as error:
-            raise refused(error, values) from None
+            raise refused(error, values, self._kind) from None
 
 
 class Body:
@@ -166,15 +174,18 @@ class Body:
         except RecordError as error:
             raise ProblemError("bad-request", f"the body: {error}") from None
         try:
-            return self._decoder.decode(document)
+            message = self._decoder.decode(document)
         except msgspec.ValidationError as error:
             plain = _plain(document)
             try:
-                return msgspec.convert(plain, self._kind)
+                message = msgspec.convert(plain, self._kind)
             except msgspec.ValidationError as second:
-                raise refused(error if plain is UNSET else second, plain) from None
+                raise refused(error if plain is UNSET else second, plain, self._kind) from None
         except msgspec.DecodeError as error:
             raise ProblemError("bad-request", f"the body: {malformed(document, str(error))}") from None
+        if name := repeated_name(document):
+            raise ProblemError("invalid", "found it more than once, expected it once", field=name[:200])
+        return message
 
 
 def _plain(document: str) -> Any:
@@ -196,8 +207,14 @@ def whole(value: Any) -> Any:
     return value
 
 
-def refused(error: msgspec.ValidationError, document: Any) -> ProblemError:
-    """Return the problem for what a struct refuses, with the field, what was found and what was expected."""
+def refused(error: msgspec.ValidationError, document: Any, kind: type[Struct] | None = None) -> ProblemError:
+    """Return the problem for what a struct refuses, with the field, what was found and what was expected.
+
+    Args:
+        error: msgspec's error.
+        document: What was read; UNSET if it cannot be shown.
+        kind: The struct, for the words that a field allows.
+    """
     message = str(error)
     place = _WHERE.search(message)
     where = place[1] if place else ""
@@ -212,7 +229,15 @@ def refused(error: msgspec.ValidationError, document: Any) -> ProblemError:
         return ProblemError("invalid", f"the body: {_lower(wording)}")
     value = _at(document, where)
     shown = f"found {found(value)}, " if value is not UNSET else ""
-    return ProblemError("invalid", f"{shown}{_lower(wording)}", field=where[:200])
+    if _PATTERN in message:
+        wording = f"expected {USER}"  # the only field with a pattern
+    elif message.startswith(_OF_ENUM):
+        wording = f"expected {_words_at(kind, where)}"
+    elif _RANGE in message:
+        wording = "the number is out of range"
+    else:
+        wording = _lower(wording)
+    return ProblemError("invalid", f"{shown}{wording}", field=where[:200])
 
 
 def _lower(message: str) -> str:
@@ -231,6 +256,21 @@ def _at(document: Any, where: str) -> Any:
         except (KeyError, IndexError, TypeError):
             return UNSET
     return document
+
+
+def _words_at(kind: type[Struct] | None, where: str) -> str:
+    """Return the words that a field allows."""
+    types = _types(inspect.type_info(kind)) if kind is not None else ()
+    for name, number in _STEP.findall(where):
+        inner: list[inspect.Type] = []
+        for one in types:
+            if number and isinstance(one, (inspect.VarTupleType, inspect.ListType)):
+                inner.append(one.item_type)
+            if name and isinstance(one, inspect.StructType):
+                inner += [each.type for each in one.fields if each.encode_name == name]
+        types = tuple(each for one in inner for each in _types(one))
+    words = [str(word) for one in types if isinstance(one, inspect.LiteralType) for word in one.values]
+    return f"one of {', '.join(words)}" if words else "another word; see /openapi.json"
 
 
 def text(raw: bytes, name: str) -> str:

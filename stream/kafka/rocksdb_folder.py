@@ -1,14 +1,24 @@
-"""Opens a RocksDB folder that is a cache of a topic, and tells damage from a full disk or a lock."""
+"""Opens and deletes a RocksDB folder that is a cache of a topic, and tells damage from a full disk or a lock."""
 
 from __future__ import annotations
 
+import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import rocksdict
 
+from stream.core.errors import DiskError, SettingsError
+
 SST_END: Final = 0x88E241B785F4CFF7.to_bytes(8, "little")  # the magic number of RocksDB's block-based tables
+
+
+_OWN: Final = re.compile(
+    r"CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|(MANIFEST|OPTIONS)-\d+(\.dbtmp)?|\d+\.(sst|log|blob|dbtmp)|rocksdict-config\.json"
+)
+"""Names of RocksDB's files."""
 
 
 class DamageError(Exception):
@@ -33,6 +43,35 @@ def open_whole(path: Path, options: Any) -> Any:
         raise DamageError(f"RocksDB does not know {', '.join(unknown)} of {path}")
     database.set_options({"disable_auto_compactions": "false"})
     return database
+
+
+def remove(path: Path, setting: str) -> None:
+    """Delete a database's folder; do nothing if there is none.
+
+    Args:
+        path: The folder.
+        setting: The setting that led to it.
+    Raises:
+        SettingsError: It is no folder, or has anything that is not RocksDB's. Nothing is deleted then.
+        DiskError: It cannot be deleted.
+    """
+    try:
+        if not path.is_symlink() and not path.exists():
+            return
+        strange = [] if path.is_dir() and not path.is_symlink() else [path]
+        strange = strange or sorted(file for file in path.iterdir() if not _is_own(file))
+        if strange:
+            raise SettingsError(
+                f"{setting}: found {strange[0]}, which is not a file of RocksDB, where a database is to be deleted and read "
+                f"back; nothing was deleted. Move it, or set FRESHET_{setting.upper()} to another folder"
+            )
+        shutil.rmtree(path)
+    except OSError as error:
+        raise DiskError(f"{setting}: {path} cannot be deleted: {error.strerror}") from None
+
+
+def _is_own(file: Path) -> bool:
+    return _OWN.fullmatch(file.name) is not None and file.is_file()
 
 
 def is_damage(error: Exception) -> bool:

@@ -10,7 +10,6 @@ new users.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LeftOut, LogRecord
 from stream.core.state import is_empty
-from stream.kafka.rocksdb_folder import is_damage, open_whole
+from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
 from stream.kafka.user_notes import EMPTY, EXPOSED, Notes
 
 log = logging.getLogger("freshet.store")
@@ -95,13 +94,16 @@ class InterestStore:
             store._dbs[partition] = open_whole(self._path(partition), store.rocksdb_options.as_options())
 
     def drop(self, partition: int) -> None:
-        """Delete a partition's folder. The partition is then read back from the changelog."""
+        """Delete a partition's folder. The partition is then read back from the changelog.
+
+        Raises DiskError, and SettingsError if it has files that are not RocksDB's.
+        """
         path = self._path(partition)
         database = self._table.data._dbs.pop(partition, None)
         if database is not None:
             with suppress(Exception):  # closing writes what is still in memory, which may fail because of damage
                 database.close()
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path, "data_dir")
         path.with_name(path.name + DAMAGED).unlink(missing_ok=True)
 
     def read(self, partition: int, users: Sequence[bytes]) -> list[bytes | None]:

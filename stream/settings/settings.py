@@ -12,10 +12,10 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -30,7 +30,7 @@ from pydantic_settings import (
 from stream.core import times
 from stream.core.errors import SettingsError
 from stream.core.messages import SOURCE_TOPICS
-from stream.settings import addresses, toml_file
+from stream.settings import addresses, toml_file, wording
 
 SLACK = 10.0  # seconds in addition to a commit's own, for a client that sends it again
 MAX_FILE = 1 << 20  # bytes of a settings file or of one secret
@@ -219,10 +219,18 @@ class Settings(BaseSettings):
         description="seconds that a request with `min_offset` waits for that event; shorter than serve_timeout",
     )
     serve_rate: float = Field(
-        0.0, ge=0, description="requests per second that one client (a token, else an address) may send; 0: any number"
+        0.0,
+        ge=0,
+        le=1_000_000,
+        description="requests per second that one client (a valid token, else an address) may send; 0: any number. Health and "
+        "metrics are not limited",
     )
     serve_connections: int = Field(
-        512, ge=1, le=100_000, description="connections to the HTTP API at the same time; more are closed at once"
+        512,
+        ge=1,
+        le=100_000,
+        description="connections to the HTTP API at the same time; more are answered with 503, but for "
+        "health and metrics",
     )
     serve_trending: float = Field(
         3600.0,
@@ -233,6 +241,14 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe level that is logged; the log is JSON lines on stderr"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_paths(cls, values: Any) -> Any:
+        """Leave out paths that are empty: they mean the default, and not the current folder."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value != "" or name not in PATHS}
 
     @field_validator("min_time", mode="before")
     @classmethod
@@ -371,6 +387,12 @@ class Settings(BaseSettings):
         return max(2 * self.stall_limit, 60.0)
 
 
+PATHS: Final = frozenset(
+    name for name, field in Settings.model_fields.items() if field.annotation in (Path, Path | None)
+)
+"""Settings that are paths."""
+
+
 def load(**values: Any) -> Settings:
     """Return the settings from all sources; `values` are the strongest. Raises SettingsError with each wrong field."""
     secrets = os.environ.get("FRESHET_SECRETS")
@@ -379,8 +401,7 @@ def load(**values: Any) -> Settings:
     try:
         return Settings(_secrets_dir=secrets, **values)
     except ValidationError as error:
-        problems = error.errors(include_input=False)
-        raise SettingsError("; ".join(_problem(one["loc"], one["type"], one["msg"]) for one in problems)) from None
+        raise SettingsError("; ".join(map(_problem, error.errors()))) from None
     except UnreadableError as error:  # a list or object in the environment that is not JSON
         named = re.search(r'field "(\w+)"', str(error))
         name = named[1] if named else "settings"
@@ -395,8 +416,9 @@ def load(**values: Any) -> Settings:
         raise SettingsError(f"config: {error}") from None
 
 
-def _problem(location: Sequence[int | str], kind: str, message: str) -> str:
-    """Return the field and what is wrong with it, never its value, which may be a secret under a wrong name."""
+def _problem(problem: Mapping[str, Any]) -> str:
+    """Return the field and what is wrong with it."""
+    location, kind = problem["loc"], problem["type"]
     name = ".".join(map(str, location)) or "settings"
     if kind == "extra_forbidden":
         return f"{name}: {no_setting(name)}"
@@ -404,7 +426,12 @@ def _problem(location: Sequence[int | str], kind: str, message: str) -> str:
         field = Settings.model_fields.get(name)
         example = f", like {json.dumps(field.default)}" if field is not None else ""
         return f"{name}: expected a list in brackets{example}"
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    if kind == "value_error":
+        return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
+    schema = Settings.model_json_schema()["properties"][location[0]]
+    if location[0] in SECRETS:
+        return f"{name}: expected {wording.expected(schema)}"
+    return f"{name}: {wording.wrong(schema, problem['input'])}"
 
 
 def no_setting(name: str) -> str:

@@ -14,7 +14,7 @@ NAME: Final = "freshet.toml"
 
 def path() -> Path:
     """Return the file that is read if it exists."""
-    return Path(os.environ.get("FRESHET_CONFIG", NAME))
+    return Path(os.environ.get("FRESHET_CONFIG") or NAME)
 
 
 def description() -> str:

@@ -168,6 +168,11 @@ class TestSource:
         assert folder == tmp_path / NAME
         assert {path.name for path in folder.iterdir()} == {"ratings.csv", "movies.csv"}
         assert find(str(folder), tmp_path, print).name == NAME
+        (folder / "thesis.txt").write_text("my thesis")
+        (folder / "ratings.csv").unlink()
+        download(tmp_path, f"{server}/good.zip")
+        assert {path.name for path in folder.iterdir()} == {"ratings.csv", "movies.csv", "thesis.txt"}
+        assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
     @pytest.mark.parametrize(
         ("name", "reason"),
@@ -206,6 +211,18 @@ class TestFolders:
             with run_folder(tmp_path) as second:
                 assert first.is_dir()
                 assert second != first
+        kept = [
+            tmp_path / "runs" / "own" / "thesis.txt",
+            tmp_path / "runs" / "locked" / LOCK,
+            tmp_path / "runs" / "file",
+        ]
+        for file in kept:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("my thesis")
+        with run_folder(tmp_path):
+            assert all(file.read_text() == "my thesis" for file in kept)
+        for file in kept:
+            file.unlink()
         with run_folder(tmp_path) as third:
             assert [path.name for path in (tmp_path / "runs").iterdir()] == [third.name]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from stream.gateway.metrics import GatewayMetrics
 from stream.gateway.problems import ProblemError
 from stream.gateway.routing import JSON, Answer, Call, Route, Router
 from stream.gateway.slates import Listener
-from stream.settings import load
+from stream.settings import Settings, load
 
 SETTINGS = load(serve_timeout=0.2, serve_wait=0.1, serve_body=1024, serve_origins=["https://shop.example"])
 Message = MutableMapping[str, Any]
@@ -26,11 +27,11 @@ Message = MutableMapping[str, Any]
 class Server:
     """An application whose handlers answer, fail, wait or stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings = SETTINGS, scope: str = "") -> None:
         self.ended: list[BaseException] = []
         self.closed = 0
         routes = tuple(
-            Route(method, path, handler, "", "It.", {200: (JSON, "it")}, body=body, media=media, streams=streams)
+            Route(method, path, handler, scope, "It.", {200: (JSON, "it")}, body=body, media=media, streams=streams)
             for method, path, handler, body, media, streams in (
                 ("GET", "/good", self.good, None, (), False),
                 ("GET", "/bug", self.bug, None, (), False),
@@ -41,8 +42,13 @@ class Server:
                 ("GET", "/stream", self.stream, None, (), True),
             )
         )
+        routes += (
+            Route("GET", "/openapi.json", self.good, "", "It.", {200: (JSON, "it")}),
+            Route("GET", "/healthz", self.good, "", "It.", {200: (JSON, "it")}, unlimited=True),
+        )
         self.metrics = GatewayMetrics([route.path for route in routes])
-        self.application = Application(SETTINGS, Router(routes), Tokens(None), self.metrics, self.ended.append)
+        tokens = Tokens(settings.serve_tokens)
+        self.application = Application(settings, Router(routes), tokens, self.metrics, self.ended.append)
 
     async def good(self, call: Call) -> Answer:
         return Answer(b'{"good":true}')
@@ -181,6 +187,30 @@ def test_a_body_that_does_not_come_is_408_and_one_whose_sender_has_gone_is_nothi
         return int(found[0]["status"])
 
     assert asyncio.run(slow()) == 408
+
+
+def test_a_client_without_a_valid_token_is_limited_by_address(tmp_path: Path) -> None:
+    token = "a-token-of-at-least-thirty-two-characters"
+    (tmp_path / "tokens").write_text(f"shop read {token}\n")
+    settings = load(serve_rate=0.01, serve_tokens=tmp_path / "tokens")
+    valid = {"authorization": f"Bearer {token}"}
+    for path, method, headers, first in (
+        ("/good", "GET", {"authorization": "Bearer wrong"}, 401),
+        ("/good", "GET", {}, 401),
+        ("/openapi.json", "GET", {}, 200),
+        ("/nowhere", "GET", {}, 404),
+        ("/good", "PUT", {}, 405),
+        ("/good", "OPTIONS", {}, 204),
+        ("/good", "GET", {"origin": "https://evil.example"}, 403),
+    ):
+        server = Server(settings, scope="read")  # without the requests before: 100 s would have to pass
+        statuses = [server.ask(path, method, None, None, **headers)[0] for _ in range(5)]
+        assert statuses == [first, 429, 429, 429, 429], path
+        assert [server.ask("/good", "GET", None, None, **valid)[0] for _ in range(2)] == [
+            200,
+            429,
+        ]  # the token has a bucket of its own
+        assert {server.ask("/healthz")[0] for _ in range(5)} == {200}
 
 
 def test_a_page_that_may_read_is_told_so(server: Server) -> None:

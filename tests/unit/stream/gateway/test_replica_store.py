@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.core.errors import SettingsError
+from stream.core.errors import DiskError, SettingsError
 from stream.core.fencing_log import CLAIM_KEY, Claim, Written, encode, stamp
 from stream.core.keys import FORMS, user_of
 from stream.gateway.replica_store import ORIGIN, REACHED, Reached, ReplicaStore
@@ -64,6 +64,39 @@ def test_a_folder_of_another_changelog_or_with_damage_is_read_back(tmp_path: Pat
     again.mark_damaged(0)
     again.close()
     assert store(tmp_path, "another").open(0) == Reached()
+
+
+@pytest.mark.parametrize("file", ["states-0/thesis.txt", "states-0/CURRENT", "states-0.damaged", "notes.txt"])
+def test_a_folder_that_no_gateway_made_is_refused_and_left_alone(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("my thesis")
+    with pytest.raises(SettingsError, match=r"not made by `freshet serve`.*set FRESHET_REPLICA_DIR to a new or empty"):
+        store(tmp_path).open(0)
+    assert [one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*") if one.is_file()] == [file]
+
+
+def test_a_strange_file_among_rocksdbs_is_not_deleted(tmp_path: Path) -> None:
+    found = store(tmp_path)
+    found.open(0)
+    found.mark_damaged(0)
+    found.close()
+    thesis = tmp_path / "states-0" / "thesis.txt"
+    thesis.write_text("my thesis")
+    before = sorted(thesis.parent.iterdir())
+    with pytest.raises(SettingsError, match=r"found .*thesis.txt, which is not a file of RocksDB.*nothing was deleted"):
+        store(tmp_path).open(0)
+    assert sorted(thesis.parent.iterdir()) == before
+    thesis.unlink()
+    again = store(tmp_path)
+    assert again.open(0) == Reached()
+    again.close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "below", "Not a directory")):
+        with pytest.raises(DiskError, match=f"replica_dir: {folder} cannot be used: {reason}"):
+            store(folder).open(0)
 
 
 def test_two_gateways_do_not_share_a_folder(tmp_path: Path) -> None:

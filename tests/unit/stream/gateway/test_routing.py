@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from stream.core.messages import User
 from stream.gateway import openapi
-from stream.gateway.messages import NoQuery, SessionQuery, SlateQuery
+from stream.gateway.messages import NoQuery, SessionQuery, SlateQuery, surplus
 from stream.gateway.problems import KINDS, ProblemError, encode, problem
-from stream.gateway.routing import Answer, Body, Call, Parameters, Route, Router
+from stream.gateway.routing import Answer, Body, Call, Parameters, Route, Router, refused
 
 
 async def handler(call: Call) -> Answer:
@@ -92,6 +93,9 @@ def test_parameters() -> None:
         (b"n=1.0", "n", "expected a whole number"),
         (b"n=1_0", "n", "expected a whole number"),
         (b"n=", "n", "expected a whole number"),
+        (b"n=" + b"9" * 18, "n", "expected a whole number <= 100"),
+        (b"n=" + b"9" * 19, "n", "found '9999999999999999999', expected a whole number, 1 to 100$"),
+        (b"n=" + b"9" * 5000, "n", "expected a whole number, 1 to 100$"),
         (b"n=1&n=1", "n", "more than once"),
         (b"m=1", "m", "there is no parameter 'm'; expected exclude, min_offset, n, scene"),
         (b"exclude=", "exclude[0]", "length >= 1"),
@@ -121,15 +125,28 @@ SESSION = Body(SessionQuery)
         (b"", None, "the value is empty"),
         (b"\xff", None, "not UTF-8 at byte 0"),
         (b"[" * 40 + b"]" * 40, None, "more than 32 nested"),
-        (b"{", None, "the body"),
+        (b"{", None, "the body: the JSON ends before it is complete"),
+        (b"  \n ", None, "the body: the value is blank"),
+        (b'{"events":[],"scene":"\\ud800\\n"}', None, "half of a pair of surrogates"),
+        (b'{"events":[],"n":1,"n":2}', "n", "more than once"),
+        (b'{"events":[],"\\u006e":1,"n":null}', "n", "more than once"),
+        (b'{"events":[],"exclude":["K-02"],"exclude":[]}', "exclude", "more than once"),
+        (b'{"events":[{"type":"click","item":"a","time":1,"item":"b"}]}', r"events[0].item", "more than once"),
+        (b'{"events":[{"type":"click","type":"click","item":"a","time":1}],"events":[]}', "events", "more than once"),
+        (b'{"events":[],"n":1.0,"n":2.0}', "n", "more than once"),
         (b"[]", None, "expected an object"),
         (b"{}", "events", "it is missing"),
         (b'{"events":[],"m":1}', "m", "there is no field 'm'"),
         (b'{"events":[],"n":"1"}', "n", 'found "1" .a text., expected a whole number'),
         (b'{"events":[],"n":1.5}', "n", "found 1.5"),
-        (b'{"events":[],"n":1e400}', "n", "out of range"),
+        (b'{"events":[],"n":1e400}', "n", "the number is out of range"),
+        (b'{"events":[],"n":' + b"9" * 5000 + b"}", "n", "the number is out of range"),
         (b'{"events":[{"type":"click","item":"a"}]}', "events[0].time", "it is missing"),
-        (b'{"events":[{"type":"sing","item":"a","time":1}]}', "events[0].type", "sing"),
+        (
+            b'{"events":[{"type":"sing","item":"a","time":1}]}',
+            "events[0].type",
+            'found "sing" .a text., expected one of click, comment, rating',
+        ),
         (b'{"events":[{"type":"click","item":"","time":1}]}', "events[0].item", "length >= 1"),
     ],
 )
@@ -139,6 +156,35 @@ def test_a_bad_body_is_named(body: bytes, field: str | None, message: str) -> No
     found = raised.value.problem
     assert found.status == 400
     assert (found.field or None) == field
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (b'{"type":"click","text":"lovely"}', "text"),
+        (b'{"type":"click","value":4.5}', "value"),
+        (b'{"type":"rating","value":4.5,"text":""}', "text"),
+        (b'{"type":"rating","value":4.5,"action":"view"}', "action"),
+        (b'{"type":"comment","text":"lovely","action":"view"}', "action"),
+        (b'{"type":"click","scene":"home","action":"view","text":null}', ""),
+        (b'{"type":"rating","value":4.5,"scene":"home"}', ""),
+        (b'{"type":"comment","text":"lovely","value":4.5,"scene":"home"}', ""),
+    ],
+)
+def test_a_field_that_an_event_of_this_type_does_not_have_is_found(event: bytes, field: str) -> None:
+    body = b'{"events":[' + event[:-1] + b',"item":"a","time":1}]}'
+    (found,) = SESSION.read(body).events  # type: ignore[attr-defined]
+    assert surplus(found) == field
+
+
+def test_a_user_that_is_none_is_told_in_words() -> None:
+    kind = msgspec.defstruct("_User", [("user", User)])
+    with pytest.raises(msgspec.ValidationError) as raised:
+        msgspec.convert({"user": "a\0"}, kind)
+    problem = refused(raised.value, {"user": "a\0"}).problem
+    assert (problem.detail, problem.field) == (
+        'found "a\\x00" (a text), expected a user id other than `*`, without U+0000', "user",
+    )  # fmt: skip
 
 
 def test_a_whole_float_is_an_integer_as_in_json_schema() -> None:

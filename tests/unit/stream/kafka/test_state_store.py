@@ -17,7 +17,7 @@ import faust
 import pytest
 from faust.types import TP
 
-from stream.core.errors import DiskError, FreshetError
+from stream.core.errors import DiskError, FreshetError, SettingsError
 from stream.core.fencing_log import Written
 from stream.kafka.state_store import DAMAGED, InterestStore, apply_changelog, interest_table
 from tests.worker_process import until
@@ -73,6 +73,19 @@ def _fill(folder: Path, first: int, last: int, compact: bool) -> None:
 def partition(folder: Path) -> Path:
     (found,) = folder.glob("**/interest-0.db")
     return found
+
+
+def test_a_strange_file_among_rocksdbs_is_not_deleted(tmp_path: Path) -> None:
+    store = opened(tmp_path)[1]
+    store.prepare(0)
+    store.drop(0)
+    thesis = store._path(0) / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("my thesis")
+    (thesis.parent / "CURRENT").write_text("x")
+    with pytest.raises(SettingsError, match=r"data_dir: found .*thesis.txt, .*set FRESHET_DATA_DIR to another folder"):
+        opened(tmp_path)[1].prepare(0)
+    assert [(thesis.parent / name).read_text() for name in ("CURRENT", "thesis.txt")] == ["x", "my thesis"]
 
 
 def whole(store: InterestStore, count: int) -> None:

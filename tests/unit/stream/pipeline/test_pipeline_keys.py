@@ -53,7 +53,7 @@ def test_a_record_is_taken_by_its_key_and_the_event_keeps_it(form: str, key: byt
 def test_the_setting_is_one_of_the_forms() -> None:
     assert load().key == UTF8
     assert [load(key=form).key for form in FORMS] == list(FORMS)
-    with pytest.raises(SettingsError, match="key: Input should be 'utf8', 'json' or 'long'"):
+    with pytest.raises(SettingsError, match="key: found a text of 6 characters, expected utf8, json or long"):
         load(key="string")
 
 

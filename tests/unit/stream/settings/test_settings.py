@@ -47,7 +47,32 @@ def test_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"session_timeout": 6, "heartbeat_interval": 3}, "heartbeat_interval: "),
         ({"inference_timeout": 6}, "inference_timeout: "),
         ({"security_protocol": "SASL_SSL"}, "sasl_username: "),
-        ({"web_port": 70000}, "web_port: "),
+        ({"web_port": 70000}, "web_port: found 70000 (a whole number), expected a whole number from 0 to 65535"),
+        ({"serve_port": "99999"}, "serve_port: found 99999, expected a whole number from 0 to 65535"),
+        (
+            {"serve_port": "hunter2"},
+            "serve_port: found a text of 7 characters, expected a whole number from 0 to 65535",
+        ),
+        ({"serve_port": "9" * 5000}, "serve_port: found a text of 5000 characters, expected a whole number"),
+        ({"serve_port": None}, "serve_port: found null, expected a whole number"),
+        ({"serve_port": 1.5}, "serve_port: found 1.5 (a number), expected a whole number"),
+        ({"serve_rate": "-1"}, "serve_rate: found -1, expected a number from 0 to 1000000"),
+        ({"serve_rate": "inf"}, "serve_rate: found inf, expected a number from 0 to 1000000"),
+        (
+            {"commit_interval": 0},
+            "commit_interval: found 0 (a whole number), expected a number above 0 and of at most 60",
+        ),
+        ({"held_events": 0}, "held_events: found 0 (a whole number), expected a whole number of at least 1"),
+        ({"accept_loss": "maybe"}, "accept_loss: found a text of 5 characters, expected true or false"),
+        ({"key": "q"}, "key: found a text of 1 characters, expected utf8, json or long"),
+        ({"app_id": ""}, 'app_id: found "" (a text), expected 1 to 100 letters, digits, dots, underscores'),
+        ({"rating_scale": [1]}, "rating_scale.1: found a list of 1, expected a list of 2 numbers in brackets"),
+        (
+            {"serve_partitions": ["x"]},
+            "serve_partitions.0: found a text of 1 characters, expected a list of whole numbers",
+        ),
+        ({"data_dir": 5}, "data_dir: found 5 (a whole number), expected a path"),
+        ({"sasl_password": 5}, "sasl_password: expected a text"),
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"broker": "b:1"}, "broker: there is no such setting; did you mean brokers?"),
     ],
@@ -58,6 +83,23 @@ def test_a_wrong_value_is_named(values: dict[str, object], message: str) -> None
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 78
+
+
+PATHS = [name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_an_empty_path_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    default = getattr(load(), name)
+    (tmp_path / "freshet.toml").write_text(f'{name} = ""\n')
+    monkeypatch.chdir(tmp_path)
+    assert getattr(load(), name) == default
+    (tmp_path / "freshet.toml").unlink()
+    monkeypatch.setenv(f"FRESHET_{name.upper()}", "")
+    monkeypatch.setenv("FRESHET_CONFIG", "")
+    assert getattr(load(), name) == default
+    assert name not in load().model_fields_set
+    assert len(PATHS) >= 8
 
 
 def test_a_variable_that_is_no_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

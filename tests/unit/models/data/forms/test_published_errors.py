@@ -38,7 +38,7 @@ PLAYS = lastfm.PLAYS
             r"line 2: user_id None: id null: expected a text",
         ),
         ("yelp", REVIEW, '"stars":5.0,', "", r"line 2: missing field 'stars'"),
-        ("yelp", REVIEW, "\\ude", "", r"line 2: .*surrogates"),
+        ("yelp", REVIEW, "\\ude", "", r"line 2: .*: found half of a pair of surrogates in .*, expected a text"),
         (
             "yelp",
             "yelp_academic_dataset_business.json",
