@@ -65,7 +65,28 @@ UNUSED: Final = "checked and kept, but not used yet"
 SlateId = Annotated[str, Meta(max_length=MAX_ID, description=f"the recommendation that led here; {UNUSED}")]
 Rank = Annotated[int, Meta(ge=0, le=10**12, description=f"the item's rank in that slate, from 0; {UNUSED}")]
 Dwell = Annotated[int, Meta(ge=0, le=10**12, description=f"how long the user stayed; {UNUSED}")]
-Scenes = Annotated[tuple[Label, ...], Meta(max_length=64, description=f"where the item may be shown; {UNUSED}")]
+Scenes = Annotated[
+    tuple[Label, ...],
+    Meta(max_length=64, description="where the item may be shown, for filters, rules and requests; none: anywhere"),
+]
+
+MAX_ATTRIBUTES: Final = 64
+MAX_NAME: Final = 64
+MAX_VALUES: Final = 64
+MAX_ATTRIBUTE: Final = 1e15
+AttributeName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+AttributeValue = (
+    Annotated[float, Meta(ge=-MAX_ATTRIBUTE, le=MAX_ATTRIBUTE)]
+    | Annotated[str, Meta(max_length=MAX_ID)]
+    | Annotated[tuple[Label, ...], Meta(max_length=MAX_VALUES)]
+)
+Attributes = Annotated[
+    dict[AttributeName, AttributeValue],
+    Meta(
+        max_length=MAX_ATTRIBUTES,
+        description="what filters and rules can ask for: name -> a number, a text (a date in ISO 8601, too) or a list of texts",
+    ),
+]
 
 
 class Click(Struct, frozen=True):
@@ -118,6 +139,7 @@ class Item(Struct, frozen=True):
     categories: Annotated[tuple[Label, ...], Meta(max_length=64)] | None = None
     scenes: Scenes | None = None
     available: bool = True
+    attributes: Attributes | None = None
 
 
 class Scored(Struct, frozen=True):
