@@ -110,7 +110,7 @@ clicks.
 **Not used yet.** `slate`, `rank` and `dwell_ms` of events are checked and kept in their topics, but nothing reads them.
 The `scene` of events is used.
 
-**Attributes.** An item's `attributes` are what filters can ask for: up to 64 of them, each with a
+**Attributes.** An item's `attributes` are what [filters](rules.md#filters) can ask for: up to 64 of them, each with a
 name of 1 to 64 characters, and with a number within 1e15, a text of at most 256 characters, or a list of at most 64
 such texts. A date is a text in ISO 8601 (`2026-11-27`, `2026-11-27T14:00:00Z`) or epoch milliseconds. A record with any
 other attribute is refused as a whole, and the reason names the attribute.

@@ -17,6 +17,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from stream.core import state as interest
 from stream.core.errors import RecordError
 from stream.core.features import UNKNOWN
+from stream.core.filters import Filter, FilterError
+from stream.core.filters import parse as parse_filter
 from stream.core.keys import key_of
 from stream.core.messages import BEHAVIOURS, COMMENT, NAN, RATING, Id, Recommendation, Scored, SourceEvent
 from stream.core.messages import User as UserId
@@ -47,6 +49,8 @@ TRENDING: Final = "trending"
 KEEP_ALIVE: Final = 15.0
 """Seconds between two comments on a quiet stream, so that no proxy closes it."""
 EVENTS: Final = "text/event-stream"
+FIELD: Final = 200
+"""Characters of a field's name in a problem."""
 
 _USER: Final = msgspec.defstruct("_User", [("user", UserId)])
 _ITEM: Final = msgspec.defstruct("_Item", [("item", Id)])
@@ -101,7 +105,7 @@ class Api:
         """Answer GET and POST users/{user}/recommendations."""
         query: wire.SlateQuery = call.query if call.body is None else call.body
         user, key, partition = self._user(call.path["user"])
-        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene)
+        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, _filter(query.filter))
         return Answer(await self._slate(user, key, partition, record, met, view, query.n, query.exclude))
 
     async def _slate(
@@ -133,7 +137,7 @@ class Api:
         """Answer POST rerank."""
         query: wire.RerankQuery = call.body
         user, key, partition = self._user(query.user)
-        record, met, view = await self._fresh(key, partition, query.min_offset, None)
+        record, met, view = await self._fresh(key, partition, query.min_offset, None, _filter(query.filter))
         candidates = list(dict.fromkeys(query.candidates))
         snapshot = view.snapshot
         live = [one for one in candidates if (row := snapshot.row(one)) != UNKNOWN and snapshot.bias[row] == 0]
@@ -163,7 +167,7 @@ class Api:
         """Answer POST sessions/recommendations."""
         self._ready()
         query: wire.SessionQuery = call.body
-        view = self._parts.catalogue.view(query.scene)
+        view = self._parts.catalogue.view(query.scene, _filter(query.filter))
         size = query.n or self._settings.slate_size
         fresh = wire.Replica(-1, -1, 0.0)
         if not query.events:
@@ -221,7 +225,7 @@ class Api:
     async def user(self, call: Call) -> Answer:
         """Answer GET users/{user}."""
         name, key, partition = self._user(call.path["user"])
-        record, met, view = await self._fresh(key, partition, call.query.min_offset, None)
+        record, met, view = await self._fresh(key, partition, call.query.min_offset)
         if record is None:
             raise ProblemError("not-found", "the user has no state", field="user")
         state = interest.decode(record)
@@ -330,8 +334,9 @@ class Api:
         """Answer GET items/{item}/similar."""
         item = _checked(call.path, _ITEM).item
         query: wire.SimilarQuery = call.query
+        filtered = _filter(query.filter)
         await self._items(query.min_offset)
-        view = self._parts.catalogue.view(query.scene)
+        view = self._parts.catalogue.view(query.scene, filtered)
         row = view.snapshot.row(item)
         if row == UNKNOWN:
             raise ProblemError("not-found", "neither the bundle nor the catalogue has the item", field="item")
@@ -343,16 +348,18 @@ class Api:
     async def popular(self, call: Call) -> Answer:
         """Answer GET popular."""
         query: wire.PopularQuery = call.query
+        filtered = _filter(query.filter)
         await self._items(query.min_offset)
-        view = self._parts.catalogue.view(query.scene)
+        view = self._parts.catalogue.view(query.scene, filtered)
         items = _without(view.popular(), query.exclude, query.n or self._settings.slate_size)
         return Answer(self._list(items, POPULARITY, view))
 
     async def trending(self, call: Call) -> Answer:
         """Answer GET trending."""
         query: wire.TrendingQuery = call.query
+        filtered = _filter(query.filter)
         self._ready()
-        trends, view = self._parts.trends, self._parts.catalogue.view(query.scene)
+        trends, view = self._parts.trends, self._parts.catalogue.view(query.scene, filtered)
         snapshot, grown = view.snapshot, trends.growth()
         live = [
             Scored(item, float(growth))
@@ -417,21 +424,26 @@ class Api:
             )
 
     async def _fresh(
-        self, key: bytes, partition: int, min_offset: str | None, scene: str | None
+        self,
+        key: bytes,
+        partition: int,
+        min_offset: str | None,
+        scene: str | None = None,
+        filtered: Filter | None = None,
     ) -> tuple[bytes | None, str, View]:
         """Return a user's record and a view of the catalogue that contain what is asked for, and how it was met."""
         self._ready()
         parts = self._parts
         read = partial(parts.replica.record, partition, key)
         if min_offset is None:
-            return _lived(read()), "", parts.catalogue.view(scene)
+            return _lived(read()), "", parts.catalogue.view(scene, filtered)
         wanted = parse(min_offset, self._topics, self._settings.items_topic, partition)
         with self._waiting() as how:
             until = asyncio.get_running_loop().time() + self._settings.serve_wait
             await parts.positions.wait_items(wanted.items, until)
             record, how[0] = await parts.positions.wait(key, partition, read, wanted, until, self._topics)
             how[0] = how[0] or "applied"
-        return _lived(record), how[0], parts.catalogue.view(scene)
+        return _lived(record), how[0], parts.catalogue.view(scene, filtered)
 
     async def _items(self, min_offset: str | None) -> None:
         """Wait for the catalogue."""
@@ -475,6 +487,14 @@ class Api:
 
     def _list(self, items: list[Scored], strategy: str, view: View) -> wire.Items:
         return wire.Items(items=items, strategy=strategy, bundle=self._parts.bundle.id, catalogue=view.snapshot.offset)
+
+
+def _filter(document: dict[str, Any] | None) -> Filter | None:
+    """Return a request's filter. Raises ProblemError, which names the part that is wrong."""
+    try:
+        return None if document is None else parse_filter(document)
+    except FilterError as error:
+        raise ProblemError("invalid", str(error), field=error.path[:FIELD]) from None
 
 
 def _checked(values: dict[str, str], kind: Any) -> Any:

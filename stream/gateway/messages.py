@@ -5,7 +5,7 @@ A request's unknown fields are refused: a misspelt `exclude` must not be ignored
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -23,6 +23,13 @@ MOST_COMMENTS: Final = 8
 N = Annotated[int, Meta(ge=1, le=100, description="maximum number of items; by default the setting slate_size")]
 Scene = Annotated[
     str, Meta(min_length=1, max_length=256, description="only items that name this scene, or no scene at all")
+]
+FilterJson = Annotated[
+    dict[str, Any],
+    Meta(
+        description="only items for which this filter holds (docs/rules.md); in an address, as JSON",
+        extra_json_schema={"$ref": "#/components/schemas/Filter"},
+    ),
 ]
 Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]
 MinOffset = Annotated[
@@ -43,6 +50,7 @@ class SlateQuery(Struct, frozen=True, forbid_unknown_fields=True):
     scene: Scene | None = None
     exclude: Exclude = ()
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +60,7 @@ class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
     scene: Scene | None = None
     exclude: Exclude = ()
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class TrendingQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +69,7 @@ class TrendingQuery(Struct, frozen=True, forbid_unknown_fields=True):
     n: N | None = None
     scene: Scene | None = None
     exclude: Exclude = ()
+    filter: FilterJson | None = None
 
 
 class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +78,7 @@ class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
     n: N | None = None
     scene: Scene | None = None
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class OffsetQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +110,7 @@ class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
     n: N | None = None
     scene: Scene | None = None
     exclude: Exclude = ()
+    filter: FilterJson | None = None
 
 
 class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +119,7 @@ class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
     user: Annotated[str, Meta(min_length=1, max_length=256)]
     candidates: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_CANDIDATES)]
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class Replica(Struct, frozen=True):

@@ -18,7 +18,8 @@ import msgspec.inspect as inspect
 from msgspec import UNSET, Struct
 
 from stream.core.errors import RecordError
-from stream.core.json_body import text_of
+from stream.core.json_body import nesting, text_of
+from stream.core.messages import MAX_DEPTH
 from stream.core.refusals import found, malformed
 from stream.gateway.messages import NoQuery
 from stream.gateway.problems import ProblemError
@@ -110,13 +111,15 @@ class Parameters:
 
     def __init__(self, kind: type[Struct]) -> None:
         self._kind = kind
-        self._lists, self._integers = set(), set()
+        self._lists, self._integers, self._objects = set(), set(), set()
         for one in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
             types = _types(one.type)
             if any(isinstance(each, (inspect.VarTupleType, inspect.ListType)) for each in types):
                 self._lists.add(one.encode_name)
             if any(isinstance(each, inspect.IntType) for each in types):
                 self._integers.add(one.encode_name)
+            if any(isinstance(each, inspect.DictType) for each in types):
+                self._objects.add(one.encode_name)
         self._names = {one.encode_name for one in inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         self._empty = kind()
 
@@ -140,6 +143,8 @@ class Parameters:
                 if not _INTEGER.fullmatch(value):
                     raise ProblemError("invalid", f"found {value[:60]!r}, expected a whole number", field=name)
                 value = int(value)
+            if name in self._objects:
+                value = _object(value, name)
             if name in self._lists:
                 values.setdefault(name, []).append(value)
             elif name in values:
@@ -175,6 +180,16 @@ class Body:
                 raise refused(error if plain is UNSET else second, plain) from None
         except msgspec.DecodeError as error:
             raise ProblemError("bad-request", f"the body: {malformed(document, str(error))}") from None
+
+
+def _object(value: str, name: str) -> Any:
+    """Return a parameter in JSON. Raises ProblemError."""
+    try:
+        if nesting(value) > MAX_DEPTH:
+            raise ProblemError("invalid", f"found more than {MAX_DEPTH} nested lists and objects", field=name)
+        return msgspec.json.decode(value)
+    except msgspec.MsgspecError as error:
+        raise ProblemError("invalid", f"expected JSON: {error}", field=name) from None
 
 
 def _plain(document: str) -> Any:
