@@ -47,6 +47,7 @@ producers may add their own. Every topic name has the setting `prefix` before it
 |---|---|---|
 | `clicks` `ratings` `comments` | user id, in the form of the setting `key` | click, rating, comment |
 | `items` | item id in UTF-8 | item; a null value (tombstone) removes the item |
+| `rules` | rule id in UTF-8 | [rule](rules.md); a null value (tombstone) deletes the rule |
 | `recommendations` | user id, in the form of the setting `key`; `*` for any unknown user | recommendation |
 | `dead-letters` | as received | as received; the headers say what is wrong |
 

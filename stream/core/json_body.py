@@ -15,7 +15,7 @@ from stream.core.refusals import Unread, expected, fields_found, found, kind_of,
 from stream.core.times import unit
 from stream.core.validation import USER
 
-INTEGERS: Final = ("time", "rank", "dwell_ms")
+INTEGERS: Final = ("time", "rank", "dwell_ms", "place", "most", "since", "until")
 """Fields that are whole numbers and may be written as 3.0."""
 
 ATTRIBUTES: Final = "attributes"
@@ -26,6 +26,7 @@ _STRINGS = re.compile(
 _FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _KEY = re.compile(r"at `key` in `\$\.?([^`]*)`")
 _MISSING = re.compile(r"required field `([^`]*)`")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _GOT = re.compile(r"got `([^`]*)`")
 
 
@@ -76,7 +77,8 @@ class JsonDecoder(Generic[Message]):
         self._decoder = msgspec.json.Decoder(message)
         # The second look (see _again) reads the known fields' last values, unparsed: () means that the field is absent.
         fields = [(name, msgspec.Raw, msgspec.Raw()) for name in message.__struct_fields__]
-        self._fields = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
+        strict = message.__struct_config__.forbid_unknown_fields
+        self._fields = msgspec.json.Decoder(msgspec.defstruct("Fields", fields, forbid_unknown_fields=strict))
         self._ints = tuple(name for name in INTEGERS if name in message.__struct_fields__)
 
     def decode(self, value: bytes | None) -> Message:
@@ -143,6 +145,8 @@ def _refuse(
             missing[1],
             f"`{missing[1]}` is missing; {fields_found(_names(text) or fields)}",
         )
+    if unknown := _UNKNOWN.search(message):
+        raise RecordError("validate", "out_of_range", unknown[1], f"there is no field {unknown[1][:60]!r}")
     named = _FIELD.search(message) or _KEY.search(message)
     name = named[1].partition("[...]")[0] if named else ""
     field = re.split(r"[.\[]", name)[0]

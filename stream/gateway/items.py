@@ -19,6 +19,7 @@ from stream.core.features import UNKNOWN
 from stream.core.filters import SCENE, Every, Filter, Named
 from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item, Scored
+from stream.core.ruling import Selection
 from stream.inference.bundle import Bundle
 
 MOST_VIEWS: Final = 64
@@ -34,14 +35,18 @@ class View:
     def __init__(self, snapshot: Snapshot, popularity: NDArray[np.float32]) -> None:
         self.snapshot = snapshot
         self._popularity = popularity
-        self._popular: list[Scored] | None = None
+        self._popular: tuple[Selection | None, list[Scored]] | None = None
         self._norms: NDArray[np.float32] | None = None
 
-    def popular(self) -> list[Scored]:
-        """Return the live items with the most interactions in training, at most POPULAR, best first."""
-        if self._popular is None:
-            self._popular = popular_items(self._popularity, self.snapshot, POPULAR)
-        return self._popular
+    def popular(self, selection: Selection | None = None) -> list[Scored]:
+        """Return the live items with the most interactions in training, at most POPULAR, best first.
+
+        Rules may move some of them.
+        """
+        kept = self._popular
+        if kept is None or kept[0] is not selection:
+            kept = self._popular = selection, popular_items(self._popularity, self.snapshot, POPULAR, selection)
+        return kept[1]
 
     def counts(self, items: Collection[str]) -> list[Scored]:
         """Return live items by their number of interactions in training, best first, equal counts in the order given."""
@@ -50,12 +55,17 @@ class View:
         order = sorted(range(len(rows)), key=lambda place: -count[place])
         return [Scored(self.snapshot.item(rows[place]), count[place]) for place in order]
 
-    def similar(self, row: int, n: int) -> list[Scored]:
-        """Return the n live items whose vectors have the largest cosine with that of a row, without that row."""
+    def similar(self, row: int, n: int, selection: Selection | None = None) -> list[Scored]:
+        """Return the n live items whose vectors have the largest cosine with that of a row, without that row.
+
+        Items that rules leave out are left out; rules change nothing else.
+        """
         snapshot = self.snapshot
         if self._norms is None:
             self._norms = np.maximum(np.linalg.norm(snapshot.items, axis=1), np.float32(1e-12))
         scores = snapshot.items @ snapshot.items[row] / (self._norms * self._norms[row]) + snapshot.bias
+        if selection is not None:
+            scores[selection.bias == DEAD] = DEAD
         scores[row] = DEAD
         k = min(n, len(scores))
         best = np.argpartition(-scores, k - 1)[:k]

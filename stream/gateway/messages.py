@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from stream.core.messages import Action, Id, Item, Label, Scored, Text, Time, Value
+from stream.core.messages import Action, Id, Item, Label, Rule, Scored, Text, Time, Value
 from stream.core.state import MAX_RECENT
 from stream.gateway.problems import Problem
 
@@ -38,7 +38,7 @@ MinOffset = Annotated[
         min_length=1,
         max_length=1024,
         description="what the answer must contain, as POST events answers it: topic/partition:offset, or several with commas; "
-        "topics are the three sources and items",
+        "topics are the three sources, items and rules",
     ),
 ]
 
@@ -133,6 +133,11 @@ class Replica(Struct, frozen=True):
     ]
 
 
+RulesOffset = Annotated[
+    int, Meta(description="offset in the rules topic up to which rules were applied; absent if none are in force")
+]
+
+
 class Fresh(Struct, frozen=True, kw_only=True):
     """What every answer says about its freshness."""
 
@@ -142,6 +147,7 @@ class Fresh(Struct, frozen=True, kw_only=True):
     bundle: Annotated[str, Meta(description="id of the bundle that has scored")]
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
     replica: Replica
+    rules: RulesOffset | UnsetType = UNSET
 
 
 class Slate(Fresh, frozen=True, kw_only=True):
@@ -171,7 +177,12 @@ class Ranked(Fresh, frozen=True, kw_only=True):
 
     user: str
     items: list[Scored]
-    left_out: Annotated[list[str], Meta(description="candidates that are not live, in the order of the request")]
+    left_out: Annotated[
+        list[str],
+        Meta(
+            description="candidates that are not live, or that the filter or rules leave out, in the order of the request"
+        ),
+    ]
     strategy: Annotated[str, Meta(description="interest | popularity")]
     min_offset: str = ""
     refolded: bool = False
@@ -184,6 +195,7 @@ class Items(Struct, frozen=True, kw_only=True):
     strategy: Annotated[str, Meta(description="popularity | similar")]
     bundle: str
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
+    rules: RulesOffset | UnsetType = UNSET
 
 
 class Trending(Items, frozen=True, kw_only=True):
@@ -266,6 +278,34 @@ class ItemWritten(Struct, frozen=True):
     """Where an item's record was written. `min_offset` waits for it."""
 
     item: str
+    topic: str
+    partition: int
+    offset: int
+    min_offset: str
+
+
+class RuleAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A rule as the rules topic has it."""
+
+    rule: str
+    offset: Annotated[int, Meta(description="offset of its record in the rules topic")]
+    in_force: Annotated[bool, Meta(description="whether it is in force at its times; else `refused` says why not")]
+    message: Rule | UnsetType = UNSET
+    refused: Annotated[str, Meta(description="why it is not in force")] | UnsetType = UNSET
+    field: Annotated[str, Meta(description="the field that is not acceptable")] | UnsetType = UNSET
+
+
+class RuleAnswers(Struct, frozen=True):
+    """All rules, in the order of their offsets."""
+
+    rules: list[RuleAnswer]
+    offset: Annotated[int, Meta(description="offset up to which the rules topic is read; -1: it is empty")]
+
+
+class RuleWritten(Struct, frozen=True):
+    """Where a rule's record was written. `min_offset` waits for it."""
+
+    rule: str
     topic: str
     partition: int
     offset: int

@@ -23,7 +23,7 @@ from stream.core.filters import (
     NOT,
     SCENE,
 )
-from stream.core.messages import BEHAVIOURS, MAX_ID, MAX_NAME, Click, Comment, Id, Item, Rating, User
+from stream.core.messages import BEHAVIOURS, MAX_ID, MAX_NAME, Click, Comment, Id, Rating, User
 from stream.gateway.messages import MOST_EVENTS
 from stream.gateway.problems import KINDS, MEDIA, TYPE, Problem
 from stream.gateway.routing import JSON, NDJSON, Route
@@ -35,15 +35,15 @@ ALWAYS: Final = (
 )  # fmt: skip
 PROTECTED: Final = ("unauthorized", "rate", "late", "overloaded")
 EVENT_TYPES: Final = dict(zip(BEHAVIOURS, (Click, Rating, Comment), strict=True))
-PATH: Final = {"user": User, "item": Id}
+PATH: Final = {"user": User, "item": Id, "rule": Id}
 
 
 def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str, Any]:
     """Return the document. `tokens`: whether requests need one."""
-    structs: set[Any] = {Problem, Item, *EVENT_TYPES.values()}
+    structs: set[Any] = {Problem, *EVENT_TYPES.values()}
     for route in routes:
         structs |= {one for one, _ in route.answers.values() if isinstance(one, type)}
-        structs |= {one for one in (route.body,) if one is not None}
+        structs |= {one for one in (route.body, route.raw) if one is not None}
     _, components = msgspec.json.schema_components(structs, ref_template=REFERENCE)
     for name, kind in EVENT_TYPES.items():
         components[f"{name.capitalize()}Event"] = _event(components[kind.__name__], name)
@@ -174,8 +174,8 @@ def _body(route: Route) -> dict[str, Any] | None:
         return {
             "required": True, "content": {JSON: {"schema": {"anyOf": [event, many]}}, NDJSON: {"schema": lines}},
         }  # fmt: skip
-    if route.media:
-        return {"required": True, "content": {JSON: {"schema": {"$ref": REFERENCE.format(name="Item")}}}}
+    if route.raw is not None:
+        return {"required": True, "content": {JSON: {"schema": {"$ref": REFERENCE.format(name=route.raw.__name__)}}}}
     return None
 
 

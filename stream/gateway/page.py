@@ -89,6 +89,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"<code>{escape(json.dumps(one))}</code>" for one in schema["enum"])
     kind = str(schema.get("type", "any"))
+    if "prefixItems" in schema:
+        return f"[{', '.join(_kind(one) for one in schema['prefixItems'])}]"
     if kind == "array" and "items" in schema:
         return f"list of {_kind(schema['items'])}{_range(schema, 'minItems', 'maxItems')}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):

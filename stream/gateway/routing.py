@@ -86,6 +86,7 @@ class Route:
         answers: Status -> (struct or media type, description).
         query: The parameters.
         body: The body; None if it has none, or the handler reads it itself.
+        raw: What the body is if the handler reads it itself; None for events.
         media: Media types of the body.
         problems: Which problems it may answer besides those of all routes (stream.gateway.problems.KINDS).
         streams: Whether the handler returns an asynchronous iterator of bytes, server-sent events.
@@ -100,6 +101,7 @@ class Route:
     answers: Mapping[int, tuple[Any, str]]
     query: type[Struct] = NoQuery
     body: type[Struct] | None = None
+    raw: type[Struct] | None = None
     media: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     streams: bool = False
@@ -185,7 +187,7 @@ class Body:
 def _object(value: str, name: str) -> Any:
     """Return a parameter in JSON. Raises ProblemError."""
     try:
-        if nesting(value) > MAX_DEPTH:
+        if value.count("[") + value.count("{") > MAX_DEPTH and nesting(value) > MAX_DEPTH:
             raise ProblemError("invalid", f"found more than {MAX_DEPTH} nested lists and objects", field=name)
         return msgspec.json.decode(value)
     except msgspec.MsgspecError as error:
