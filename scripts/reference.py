@@ -49,6 +49,7 @@ producers may add their own. Every topic name has the setting `prefix` before it
 |---|---|---|
 | `clicks` `ratings` `comments` | user id, in the form of the setting `key` | click, rating, comment |
 | `items` | item id in UTF-8 | item; a null value (tombstone) removes the item |
+| `rules` | rule id in UTF-8 | [rule](rules.md); a null value (tombstone) deletes the rule |
 | `recommendations` | user id, in the form of the setting `key`; `*` for any unknown user | recommendation |
 | `dead-letters` | as received | as received; the headers say what is wrong |
 
@@ -109,8 +110,13 @@ An item that the user has interacted with in any way, even a disliked or skipped
 again (the setting `filter_seen`). Send one event for each thing that a user does: a purchase after a view is two
 clicks.
 
-**Not used yet.** `slate`, `rank` and `dwell_ms` of events and `scenes` of items are checked and kept in their topics,
-but nothing reads them. The `scene` of events is used.
+**Not used yet.** `slate`, `rank` and `dwell_ms` of events are checked and kept in their topics, but nothing reads them.
+The `scene` of events is used.
+
+**Attributes.** An item's `attributes` are what [filters](rules.md#filters) can ask for: up to 64 of them, each with a
+name of 1 to 64 characters, and with a number within 1e15, a text of at most 256 characters, or a list of at most 64
+such texts. A date is a text in ISO 8601 (`2026-11-27`, `2026-11-27T14:00:00Z`) or epoch milliseconds. A record with any
+other attribute is refused as a whole, and the reason names the attribute.
 
 **Envelopes.** The setting `envelope` names the envelope around events. All rules then apply to the event inside. A
 record without the names of the envelope is read as it is, so `freshet send` still works. Items are never unwrapped.

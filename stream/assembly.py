@@ -9,6 +9,7 @@ from stream.app import InterestApp
 from stream.catalogue.catalogue import Catalogue
 from stream.catalogue.popular_slates import PopularSlates
 from stream.core.fencing_log import LeftOut
+from stream.core.rules import RuleBook
 from stream.inference.bundle import Bundle
 from stream.inference.models import Models
 from stream.inference.serving import Opened, Threads
@@ -177,7 +178,7 @@ class Parts:
     popular_slates: PopularSlates
 
 
-def assemble(inputs: Inputs, catalogue: Catalogue, metrics: Metrics) -> Parts:
+def assemble(inputs: Inputs, catalogue: Catalogue, book: RuleBook, metrics: Metrics) -> Parts:
     """Build the app and all that it needs. Nothing is started."""
     settings, threads = inputs.settings, inputs.threads
     app = InterestApp(settings)
@@ -191,7 +192,7 @@ def assemble(inputs: Inputs, catalogue: Catalogue, metrics: Metrics) -> Parts:
     sent_before = None
     if settings.misplaced == "forward":
         sent_before = SentBefore(lambda: app.consumer.starts.at_start, since_reader(settings))
-    pipeline = Pipeline(_pipeline_parts(inputs, app, fence, comments, sent_before, catalogue, metrics))
+    pipeline = Pipeline(_pipeline_parts(inputs, app, fence, comments, sent_before, catalogue, book, metrics))
     losses = Losses(settings.accept_loss, metrics.accepted_loss.inc)
     folder = FolderCheck(app.store, inputs.changelog(), inputs.source_ids(), metrics.damaged.inc, losses.lose)
     listener = StateOwner(app, folder, fence, changelog, pipeline, comments, inputs.opened.models, sent_before, metrics)
@@ -203,6 +204,7 @@ def assemble(inputs: Inputs, catalogue: Catalogue, metrics: Metrics) -> Parts:
     comments.on_ready = consumer.wake
     popular_slates = PopularSlates(
         settings, inputs.bundle.id, inputs.bundle.popularity, fence, lambda: app.producer.batches, app.clock,
+        lambda: book.current,
         lambda: metrics.slates.labels("popularity", "false").inc(),
     )  # fmt: skip
     return Parts(app, consumer, encoder, comments, pipeline, popular_slates)
@@ -228,6 +230,7 @@ def _pipeline_parts(
     comments: CommentStage,
     sent_before: SentBefore | None,
     catalogue: Catalogue,
+    book: RuleBook,
     metrics: Metrics,
 ) -> PipelineParts:
     settings, bundle = inputs.settings, inputs.bundle
@@ -244,6 +247,7 @@ def _pipeline_parts(
         misplaced=None if sent_before is None else Misplaced(settings.sources, inputs.room),
         sent_before=sent_before,
         catalogue=lambda: catalogue.snapshot,
+        rules=lambda: book.current,
         executor=inputs.threads.models,
         metrics=metrics,
         clock=app.clock,

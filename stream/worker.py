@@ -1,6 +1,6 @@
-"""One worker process: it loads the bundle, follows the catalogue and runs the Faust app until it is stopped.
+"""One worker process: it loads the bundle, follows the catalogue and the rules and runs the Faust app until it is stopped.
 
-Start order: bundle and golden vectors, health server, catalogue to its end, then the app (join, recover, ready).
+Start order: bundle and golden vectors, health server, catalogue and rules to their ends, then the app (join, recover, ready).
 Stop order (SIGTERM, SIGINT): accept no new records, finish waiting comments, commit, leave the group, close.
 
 `run` loads what can be wrong without a broker, then `Worker.run` starts the parts that `stream.assembly` builds.
@@ -20,8 +20,9 @@ from typing import Any
 from stream.app import InterestApp
 from stream.assembly import Inputs, Parts, assemble
 from stream.catalogue.catalogue import Catalogue
-from stream.catalogue.consumer import ItemsFollower
+from stream.catalogue.consumer import ItemsFollower, RulesFollower
 from stream.core.errors import BundleError, RecordError
+from stream.core.rules import RuleBook
 from stream.inference.bundle import current, load
 from stream.inference.serving import Threads, check_fit, open_for
 from stream.kafka.broker_clock import Difference
@@ -114,6 +115,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._progress = Progress(settings.stall_limit)
         self._items: ItemsFollower | None = None
+        self._rules: RulesFollower | None = None
         self._parts: Parts | None = None
         self._tasks: list[tuple[str, asyncio.Future[None]]] = []
         self._turned = self._consumer_turned = 0  # how often the two loops have turned
@@ -133,8 +135,13 @@ class Worker:
         items = self._items = ItemsFollower(self._settings, catalogue, on_rejected=self._reject_item)
         self._start_beats()
         await items.start()
+        book = RuleBook(self._settings.key)
+        rules = self._rules = RulesFollower(
+            self._settings, book, lambda one: self._metrics.refuse_rule(one.reason), self._metrics.observe_rules
+        )
+        await rules.start()
         self._health.set(catalogue=True)
-        parts = self._parts = assemble(self._inputs, catalogue, self._metrics)
+        parts = self._parts = assemble(self._inputs, catalogue, book, self._metrics)
         loop = asyncio.get_running_loop()
         stopping.in_order(lambda: _tell(loop, partial(self._ask_stop, parts)))
         self._tasks.append(("watch", asyncio.ensure_future(self._watch(parts, catalogue))))
@@ -143,7 +150,7 @@ class Worker:
             extra={"folder": str(self._settings.data_dir), "port": self._health.port, "bundle": self._bundle.id},
         )
         await self._run_app(parts.app)
-        await self._shut(parts, items)
+        await self._shut(parts, items, rules)
 
     # the start
 
@@ -223,6 +230,9 @@ class Worker:
         if self._items is not None:
             tasks += self._items.tasks()
             work = self._items.work()
+        if self._rules is not None:
+            tasks += self._rules.tasks()
+            work |= self._rules.work()
         if self._parts is not None:
             parts = self._parts
             tasks += [*parts.consumer.tasks(), *parts.app.producer_tasks()]
@@ -269,7 +279,7 @@ class Worker:
         parts.consumer.hold()
         self._stop.set()
 
-    async def _shut(self, parts: Parts, items: ItemsFollower) -> None:
+    async def _shut(self, parts: Parts, items: ItemsFollower, rules: RulesFollower) -> None:
         log.info("worker stops")
         self._health.set(joined=False)
         stopping.waits_for = "micro-batches and comments in progress"
@@ -284,8 +294,9 @@ class Worker:
                 await task
         stopping.waits_for = "Kafka's clients and RocksDB to be closed"
         await parts.app.stop()
-        stopping.waits_for = "the items' consumer to be closed"
+        stopping.waits_for = "the consumers of items and rules to be closed"
         await items.stop()
+        await rules.stop()
         self._health.stop()
         threads = self._inputs.threads
         threads.models.shutdown(wait=False)

@@ -43,6 +43,7 @@ COMMANDS = (
     "send",
     "recommendations",
     "forget",
+    "rules",
     "verify",
     "deadletters",
     "alerts",

@@ -112,6 +112,7 @@ def rights(settings: Settings) -> dict[str, set[str]]:
     return {
         **dict.fromkeys(settings.sources, reads | writes if settings.misplaced == "forward" else reads),
         settings.items_topic: reads,
+        settings.rules_topic: reads,
         settings.changelog_topic: reads | writes,
         settings.recommendations_topic: writes,
         settings.dead_letters_topic: writes,
@@ -126,6 +127,7 @@ def gateway_rights(settings: Settings) -> dict[str, set[str]]:
     return {
         **dict.fromkeys(settings.sources, writes),
         settings.items_topic: reads | writes,
+        settings.rules_topic: reads | writes,
         settings.changelog_topic: reads,
         settings.recommendations_topic: reads,
     }

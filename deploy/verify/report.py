@@ -17,7 +17,7 @@ Kind = Literal[
 ]  # fmt: skip
 """Which promise is broken. docs/verify.md says what each means."""
 
-NoteKind = Literal["deleted", "exposed", "other-model", "outside", "quiet", "undecided"]
+NoteKind = Literal["deleted", "exposed", "lost-rules", "other-model", "outside", "quiet", "undecided"]
 """What is shown although it breaks no promise."""
 
 

@@ -202,6 +202,7 @@ def item_messages(items: Iterable[Item]) -> Iterator[Message]:
         body |= {"categories": item.categories} if item.categories else {}
         body |= {"scenes": item.scenes} if item.scenes else {}
         body |= {} if item.available else {"available": False}
+        body |= {"attributes": item.attributes} if item.attributes else {}
         yield Message("items", item.item.encode(), msgspec.json.encode(body))
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stream.core.envelopes import explained_item
 from stream.core.errors import FreshetError, RecordError
 from stream.core.features import UNKNOWN, item_text
+from stream.core.filters import Columns, Facts
 from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item
 from stream.core.state import item_hash
@@ -50,6 +51,7 @@ class Snapshot:
         bias: float32 [rows], 0 for a live item, -inf for row 0 and for rows that are removed, unavailable or retired.
         live: How many items can be recommended.
         known: How many items can be read as input.
+        columns: What filters can ask of the rows.
     """
 
     offset: int
@@ -57,6 +59,7 @@ class Snapshot:
     bias: Vectors = field(repr=False)
     live: int
     known: int
+    columns: Columns = field(repr=False)
     _trained: Mapping[str, int] = field(repr=False)
     _new: Mapping[str, int] = field(repr=False)
     _ids: Sequence[str] = field(repr=False)
@@ -109,6 +112,7 @@ class Catalogue:
         self._size = len(bundle.items)
         self._bias = np.full(self._size, DEAD)
         self._ids = ["", *bundle.item_ids]
+        self._facts: list[Facts | None] = [None] * self._size
         self._offset = -1
         self._hashes: NDArray[np.uint32]
         self._hash_rows: Rows
@@ -130,13 +134,16 @@ class Catalogue:
                 rejected.append(Rejected(*record, error))
             else:
                 accepted[item] = _Accepted(record, message)
-        self._bias, self._new = self._bias.copy(), dict(self._new)  # the snapshot keeps the old ones
+        # the snapshot keeps the old ones
+        self._bias, self._new, self._facts = self._bias.copy(), dict(self._new), list(self._facts)
         self._encode_new(accepted, rejected)
         for item, (_, message) in accepted.items():
             if message is None:
-                self._bias[self._forget(item)] = DEAD
+                row = self._forget(item)
+                self._bias[row], self._facts[row] = DEAD, None
             else:
-                self._bias[self._trained.get(item) or self._new[item]] = 0.0 if message.available else DEAD
+                row = self._trained.get(item) or self._new[item]
+                self._bias[row], self._facts[row] = 0.0 if message.available else DEAD, _facts(message)
         self._offset = max((record[0] for record in records), default=self._offset)
         self.snapshot = self._snap()
         return rejected
@@ -209,9 +216,11 @@ class Catalogue:
             self._ids = [self._ids[row] for row in rows.tolist()]
             self._new = {item: row for row, item in enumerate(self._new, start=kept)}
             self._bias = self._bias[rows]
+            self._facts = [self._facts[row] for row in rows.tolist()]
             self._matrix = matrix
             self._size = len(rows)
             self._index(1)
+        self._facts = [*self._facts[: self._size], *[None] * count]
         bias = np.full(self._size + count, DEAD)
         bias[: self._size] = self._bias[: self._size]
         self._bias = bias
@@ -230,18 +239,28 @@ class Catalogue:
         self._hashes, self._hash_rows = hashes, rows
 
     def _snap(self) -> Snapshot:
+        trained, new = self._trained, self._new
+        bias = self._bias[: self._size]
+        live = bias == 0
         return Snapshot(
             offset=self._offset,
             items=self._matrix[: self._size],
-            bias=self._bias[: self._size],
-            live=int((self._bias == 0).sum()),
+            bias=bias,
+            live=int(live.sum()),
             known=len(self._trained) + len(self._new),
+            columns=Columns(self._facts, live, lambda item: trained.get(item) or new.get(item, UNKNOWN)),
             _trained=self._trained,
             _new=self._new,
             _ids=self._ids,
             _hashes=self._hashes,
             _hash_rows=self._hash_rows,
         )
+
+
+def _facts(message: Item) -> Facts | None:
+    """Return what filters can ask of an item; None if it has none of it."""
+    categories, scenes, attributes = message.categories or (), message.scenes or (), message.attributes or {}
+    return Facts(categories, scenes, attributes) if categories or scenes or attributes else None
 
 
 def _digest(text: str) -> bytes:

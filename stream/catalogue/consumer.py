@@ -1,6 +1,6 @@
-"""Reads the compacted items topic into the catalogue: to its end before the worker is ready, then continuously.
+"""Reads the compacted topics items and rules: to their ends before the worker is ready, then continuously.
 
-It has its own consumer without a group: every worker has the whole catalogue, and nothing is committed. It starts at
+Each has its own consumer without a group: every worker has all items and rules, and nothing is committed. It starts at
 the beginning each time, so records that are not acceptable are reported again after each start.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -18,13 +18,16 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from stream.catalogue.catalogue import Catalogue, Snapshot
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, LossError, RecordError, TopologyError
+from stream.core.rules import Refused, RuleBook, RuleSet
 from stream.kafka.clients import absent, consumer_tasks, groupless_consumer, undecided
 from stream.kafka.leader_epochs import watch_epochs
-from stream.kafka.truncation import items_cut
+from stream.kafka.truncation import compacted_cut
 from stream.process.progress import Work
 from stream.settings import Settings
 
 OnRejected = Callable[[int, bytes | None, bytes | None, RecordError], None]
+Record = tuple[int, bytes | None, bytes | None]
+"""offset, key, value"""
 OnSnapshot = Callable[[Snapshot], None]
 MAX_RECORDS: Final = 500
 """Records applied at a time: encoding 100 new texts takes seconds, and small steps let the stall watch see progress."""
@@ -33,38 +36,45 @@ METADATA: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
-class ItemsFollower:
-    """Applies partition 0 of the items topic to a catalogue.
+class TopicFollower:
+    """Applies partition 0 of a compacted topic, in its own thread, so that work on records delays nothing else.
 
-    It does so in its own thread, so that encoding texts delays nothing else.
     `start` sets `task`, which ends only on a failure or by `stop`; the owner of the follower must watch it.
 
     Args:
-        settings: The worker's settings.
-        catalogue: Gets the records.
-        on_rejected: Called in the event loop with offset, key, value and reason of each record that is not acceptable.
-        on_snapshot: Called in the event loop after each swap.
+        settings: The settings.
+        topic: The topic.
+        name: `items` or `rules`, for names of tasks and clients.
+        what: What is built from the topic, in words.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        catalogue: Catalogue,
-        on_rejected: OnRejected | None = None,
-        on_snapshot: OnSnapshot | None = None,
-    ) -> None:
-        self.catalogue = catalogue
+    def __init__(self, settings: Settings, topic: str, name: str, what: str) -> None:
         self.task: asyncio.Task[None] | None = None
         self._settings = settings
-        self._on_rejected = on_rejected
-        self._on_snapshot = on_snapshot
-        self._place = TopicPartition(settings.items_topic, 0)
-        self._thread = ThreadPoolExecutor(1, "catalogue")
+        self._name = name
+        self._what = what
+        self._place = TopicPartition(topic, 0)
+        self._thread = ThreadPoolExecutor(1, name)
         self._consumer: Any = None
         self._applying = False
         self._end = -1  # the topic's end at the start
         self._at = -1  # the position, which also moves past offsets without a record
         self._cut: LossError | None = None
+
+    def offset(self) -> int:
+        """Return the last applied offset; -1 for none."""
+        raise NotImplementedError
+
+    def apply(self, records: Sequence[Record]) -> Callable[[], None]:
+        """Apply records, in the follower's thread. Return what the event loop is to call then."""
+        raise NotImplementedError
+
+    def loaded(self) -> None:
+        """Say that the topic is read to the end that it had at the start."""
+        raise NotImplementedError
+
+    def report(self) -> None:
+        """Say that something new was applied."""
 
     async def start(self) -> None:
         """Read the topic to the end that it has now, then follow it in a task.
@@ -75,7 +85,7 @@ class ItemsFollower:
             LossError: Records are deleted, or the log is truncated, while it is read.
         """
         try:
-            self._consumer = groupless_consumer(self._settings, "items")
+            self._consumer = groupless_consumer(self._settings, self._name)
             watch_epochs(self._consumer, [self._place.topic], self._on_cut)
             await self._consumer.start()
             self._consumer.assign([self._place])
@@ -89,32 +99,29 @@ class ItemsFollower:
         except KafkaError as error:
             await self.stop()
             refused = refusal(error, self._place.topic, "Read")
-            raise refused or BrokerError(f"items topic {self._place.topic}: {error}") from None
+            raise refused or BrokerError(f"{self._name} topic {self._place.topic}: {error}") from None
         except BaseException:
             await self.stop()
             raise
-        self._report()
-        snapshot = self.catalogue.snapshot
-        _log.info(
-            "catalogue loaded: %d live of %d known items, offset %d", snapshot.live, snapshot.known, snapshot.offset
-        )
-        self.task = asyncio.create_task(self._follow(), name="items")
+        self.report()
+        self.loaded()
+        self.task = asyncio.create_task(self._follow(), name=self._name)
 
     def tasks(self) -> Iterator[tuple[str, asyncio.Future[Any] | None]]:
         """Yield the tasks that must not end on their own while it follows (stream.process.supervision)."""
-        yield "items", self.task
-        yield from consumer_tasks("the items' consumer", self._consumer)
+        yield self._name, self.task
+        yield from consumer_tasks(f"the {self._name}' consumer", self._consumer)
 
     def work(self) -> dict[str, Work]:
         """Return what there is to do now (stream.process.progress)."""
-        offset, topic = self.catalogue.snapshot.offset, self._place.topic
+        offset, topic = self.offset(), self._place.topic
         if self.task is None:
             away = absent(self._consumer, [self._place]) if self._consumer is not None else ""
             held = undecided(self._consumer, [topic]) if self._consumer is not None else ""
-            wanted = f"the catalogue: {topic} is read up to {offset} of {self._end - 1}"
-            return {"items": Work(wanted, (offset, self._at), away, held)}
+            wanted = f"{self._what}: {topic} is read up to {offset} of {self._end - 1}"
+            return {self._name: Work(wanted, (offset, self._at), away, held)}
         if self._applying:
-            return {"items": Work(f"records of {topic} after {offset} to be encoded", offset)}
+            return {self._name: Work(f"records of {topic} after {offset} to be encoded", offset)}
         return {}
 
     async def stop(self) -> None:
@@ -147,7 +154,7 @@ class ItemsFollower:
     async def _follow(self) -> None:
         while True:
             if await self._take(timeout_ms=POLL_MS):
-                self._report()
+                self.report()
 
     async def _take(self, timeout_ms: int) -> bool:
         """Apply one fetch to the catalogue. Return False if it had no records."""
@@ -169,21 +176,111 @@ class ItemsFollower:
         loop = asyncio.get_running_loop()
         self._applying = True
         try:
-            rejected = await loop.run_in_executor(self._thread, self.catalogue.apply, records)
+            tell = await loop.run_in_executor(self._thread, self.apply, records)
         finally:
             self._applying = False
-        for refused in rejected:
-            if self._on_rejected is not None:
-                self._on_rejected(*refused)
+        tell()
         return True
 
     async def _on_cut(self, tp: TopicPartition, end: int, read: int) -> None:
-        """Note that the catalogue shows items whose records no longer exist.
+        """Note that what was built from the topic contains records that no longer exist.
 
         `_take` raises the error, because this is called within a fetch of the client.
         """
-        self._cut = items_cut(tp.topic, tp.partition, end, read)
+        self._cut = compacted_cut(tp.topic, tp.partition, end, read, self._what)
 
-    def _report(self) -> None:
+
+class ItemsFollower(TopicFollower):
+    """Applies the items topic to a catalogue.
+
+    Args:
+        settings: The settings.
+        catalogue: Gets the records.
+        on_rejected: Called in the event loop with offset, key, value and reason of each record that is not acceptable.
+        on_snapshot: Called in the event loop after each swap.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        on_rejected: OnRejected | None = None,
+        on_snapshot: OnSnapshot | None = None,
+    ) -> None:
+        super().__init__(settings, settings.items_topic, "items", "the catalogue")
+        self.catalogue = catalogue
+        self._on_rejected = on_rejected
+        self._on_snapshot = on_snapshot
+
+    def offset(self) -> int:
+        return self.catalogue.snapshot.offset
+
+    def apply(self, records: Sequence[Record]) -> Callable[[], None]:
+        rejected = self.catalogue.apply(records)
+
+        def tell() -> None:
+            for refused in rejected:
+                if self._on_rejected is not None:
+                    self._on_rejected(*refused)
+
+        return tell
+
+    def loaded(self) -> None:
+        snapshot = self.catalogue.snapshot
+        _log.info(
+            "catalogue loaded: %d live of %d known items, offset %d", snapshot.live, snapshot.known, snapshot.offset
+        )
+
+    def report(self) -> None:
         if self._on_snapshot is not None:
             self._on_snapshot(self.catalogue.snapshot)
+
+
+class RulesFollower(TopicFollower):
+    """Applies the rules topic to a book of rules.
+
+    Args:
+        settings: The settings.
+        book: Gets the records.
+        on_refused: Called in the event loop with each record that is not in force, once.
+        on_rules: Called in the event loop after each change.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        book: RuleBook,
+        on_refused: Callable[[Refused], None] | None = None,
+        on_rules: Callable[[RuleSet], None] | None = None,
+    ) -> None:
+        super().__init__(settings, settings.rules_topic, "rules", "the rules")
+        self.book = book
+        self._on_refused = on_refused
+        self._on_rules = on_rules
+
+    def offset(self) -> int:
+        return self.book.current.offset
+
+    def apply(self, records: Sequence[Record]) -> Callable[[], None]:
+        refused = self.book.apply(records)
+
+        def tell() -> None:
+            for one in refused:
+                _log.warning(
+                    "rule refused: %s", one.message,
+                    extra={"rule": one.rule, "offset": one.offset, "reason": one.reason, "field": one.field},
+                )  # fmt: skip
+                if self._on_refused is not None:
+                    self._on_refused(one)
+
+        return tell
+
+    def loaded(self) -> None:
+        current = self.book.current
+        _log.info(
+            "rules loaded: %d in force, %d refused, offset %d", len(current.rules), len(current.refused), current.offset
+        )
+
+    def report(self) -> None:
+        if self._on_rules is not None:
+            self._on_rules(self.book.current)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from stream.catalogue import popularity
 from stream.core.fold import Catalogue
 from stream.core.messages import Scored
+from stream.core.rules import RuleSet
+from stream.core.ruling import Ruling, Selections
 from stream.kafka.broker_clock import Clock
 from stream.kafka.fencing import Fence
 from stream.kafka.producer import Outgoing, RecordBatches
@@ -44,6 +46,7 @@ class PopularSlates:
         fence: Knows which partitions are claimed.
         batches: Returns the object that sends record batches.
         clock: The brokers' clock.
+        rules: Returns the rules in force.
         on_published: Called for each slate that is acknowledged.
     """
 
@@ -55,6 +58,7 @@ class PopularSlates:
         fence: Fence,
         batches: Callable[[], RecordBatches],
         clock: Clock,
+        rules: Callable[[], RuleSet],
         on_published: Callable[[], object],
     ) -> None:
         self._settings = settings
@@ -63,6 +67,8 @@ class PopularSlates:
         self._fence = fence
         self._batches = batches
         self._clock = clock
+        self._rules = rules
+        self._selections = Selections()
         self._on_published = on_published
         self._key = popularity.ANYONE.encode()
         self._partition = (murmur2(self._key) & 0x7FFFFFFF) % settings.partitions
@@ -76,11 +82,14 @@ class PopularSlates:
             self._last = None
             return
         stamp = self._fence.stamp(partition)
-        items = popularity.popular_items(self._counts, snapshot, settings.slate_size)
+        rules = self._rules()
+        ruling = Ruling(rules, None, self._clock.now_ms(), self._selections)
+        selection = ruling.of(popularity.NOBODY, 0, snapshot)
+        items = popularity.popular_items(self._counts, snapshot, settings.slate_size, selection)
         now = time.monotonic()
         if self._last is not None and items == self._last.items and now < self._last.at + AGAIN:
             return
-        slate = popularity.popular_slate(items, snapshot.offset, self._bundle, self._clock.now_ms())
+        slate = popularity.popular_slate(items, snapshot.offset, self._bundle, self._clock.now_ms(), rules)
         record = Outgoing(self._key, msgspec.json.encode(slate), stamp)
         await self._batches().send({(settings.recommendations_topic, partition): [record]})
         self._on_published()

@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from stream.core.fold import Catalogue
 from stream.core.messages import Recommendation, Scored
+from stream.core.rules import NO_RULES, RuleSet
+from stream.core.ruling import NEVER, Selection
 from stream.core.state import ZERO_CHAIN
 
 ANYONE = "*"
+NOBODY = b""
+"""Stands for the key of the unknown users, for rules."""
 
 
-def popular_items(popularity: NDArray[np.float32], catalogue: Catalogue, k: int) -> list[Scored]:
+def popular_items(
+    popularity: NDArray[np.float32], catalogue: Catalogue, k: int, selection: Selection | None = None
+) -> list[Scored]:
     """Return the k live items with the most interactions in the training part, best first, equal counts by row.
 
-    `popularity` is float32 [N + 1], the counts of the bundle's items. Items that are newer than the bundle count 0.
+    Args:
+        popularity: float32 [N + 1], the counts of the bundle's items. Items that are newer than the bundle count 0.
+        catalogue: The items.
+        k: Maximum number of items.
+        selection: What rules do; None for nothing. A boost multiplies an item's count by its factor.
     """
-    live = np.flatnonzero(catalogue.bias == 0)
     counts = np.zeros(len(catalogue.bias), np.float32)
     counts[: len(popularity)] = popularity[: len(counts)]
-    best = live[np.argsort(-counts[live], kind="stable")[:k]]
-    return [Scored(catalogue.item(int(row)), float(counts[row])) for row in best]
+    if selection is None:
+        live = np.flatnonzero(catalogue.bias == 0)
+        best = live[np.argsort(-counts[live], kind="stable")[:k]]
+        return [Scored(catalogue.item(int(row)), float(counts[row])) for row in best]
+    live = np.flatnonzero(selection.bias > NEVER)
+    boosted = counts[live].astype(np.float64) * np.exp(selection.bias[live].astype(np.float64))
+    order = np.argsort(-boosted, kind="stable")
+    ranked = zip(live[order].tolist(), boosted[order].tolist(), strict=True)
+    return [Scored(catalogue.item(row), round(score, 5)) for row, score in selection.arrange(list(ranked), k)]
 
 
-def popular_slate(items: list[Scored], catalogue: int, bundle: str, now: int) -> Recommendation:
+def popular_slate(
+    items: list[Scored], catalogue: int, bundle: str, now: int, rules: RuleSet = NO_RULES
+) -> Recommendation:
     """Return the `*` slate. It shows no state, so seq is 0 and it names no events. `now` is in epoch ms."""
     return Recommendation(
         user=ANYONE, slate=f"popular-{now:x}", seq=0, chain=ZERO_CHAIN.hex(), items=items, time=now, latency_ms=-1,
         events=[], applied={}, catalogue=catalogue, bundle=bundle, strategy="popularity", replay=False,
+        rules=rules.offset if rules.rules else UNSET,
     )  # fmt: skip

@@ -110,6 +110,9 @@ class RecordError(FreshetError):
         return f"{self.field}: {self}" if self.field else str(self)
 
 
+RULE_REASONS = ("contradiction", "too_many")
+"""Reasons why a rule is refused that no other record has."""
+
 REASONS = {
     "null_key": "The record has no key; it must be the user id, in the form that the setting `key` names.",
     "bad_key": "The key is not UTF-8, or empty.",

@@ -1,7 +1,8 @@
 """From states and events to new states and slates. Pure: no Kafka, no Faust, no clock.
 
 `apply_events` does one user's bookkeeping. `advance` runs the recurrent model over all users of a micro-batch in waves:
-wave w holds every user's w-th event and takes one model call. `rank` scores all users in one call.
+wave w holds every user's w-th event and takes one model call. `rank` scores all users in one call for
+each set of rules that applies.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from stream.core.errors import StateError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows, InputSpec
+from stream.core.filters import Columns
 from stream.core.messages import COMMENT, Scored, SourceEvent
+from stream.core.ruling import ENOUGH, Ruling, Selection
 from stream.core.state import (
     MAX_SEEN,
     NO_TIME,
@@ -76,6 +79,9 @@ class Catalogue(Protocol):
 
     @property
     def bias(self) -> Floats: ...
+
+    @property
+    def columns(self) -> Columns: ...
 
     def row(self, item: str) -> int: ...
 
@@ -271,24 +277,87 @@ def input_rows(inputs: Sequence[StepInput], catalogue: Catalogue, spec: InputSpe
 
 
 def rank(
-    user_batches: Sequence[UserBatch], models: InterestModels, catalogue: Catalogue, k: int, *, filter_seen: bool
+    user_batches: Sequence[UserBatch],
+    models: InterestModels,
+    catalogue: Catalogue,
+    k: int,
+    *,
+    filter_seen: bool,
+    ruling: Ruling | None = None,
 ) -> list[list[Scored]]:
-    """Return the best k live items for each batch's state, best first; fewer if fewer are live and unseen."""
+    """Return the best k live items for each batch's state, best first; fewer if fewer are live and unseen.
+
+    Args:
+        user_batches: The users.
+        models: The models.
+        catalogue: The items; a view of it if a request filters them.
+        k: The slate's size.
+        filter_seen: Whether items that the user has interacted with are left out.
+        ruling: The rules; None for none.
+    """
+    if ruling is None:
+        return _ranked(user_batches, models, catalogue, k, filter_seen, None)
+    groups: dict[Selection | None, list[int]] = {}
+    for index, user_batch in enumerate(user_batches):
+        selection = ruling.of(user_batch.user, user_batch.state.seq, catalogue)
+        groups.setdefault(selection, []).append(index)
+    slates: list[list[Scored]] = [[]] * len(user_batches)
+    for selection, indices in groups.items():
+        some = [user_batches[index] for index in indices]
+        for index, slate in zip(indices, _ranked(some, models, catalogue, k, filter_seen, selection), strict=True):
+            slates[index] = slate
+    return slates
+
+
+def _ranked(
+    user_batches: Sequence[UserBatch],
+    models: InterestModels,
+    catalogue: Catalogue,
+    k: int,
+    filter_seen: bool,
+    selection: Selection | None,
+) -> list[list[Scored]]:
+    """Return the slates of users to whom the same rules apply."""
     if not user_batches:
         return []
     h = np.stack([user_batch.state.h for user_batch in user_batches])
     hidden = _hidden(user_batches, catalogue) if filter_seen else np.empty((0, 2), np.int64)
     recent = recent_choices(user_batches, catalogue, models.last, models.choices, models.refused)
     count = np.fromiter((user_batch.state.seq for user_batch in user_batches), np.int64, len(user_batches))
-    scores, rows = models.score(h, catalogue.items, catalogue.bias, hidden, recent, count, k)
-    return [
-        [
-            Scored(catalogue.item(row), round(score, 5))
-            for score, row in zip(of_user, rows_of_user, strict=True)
-            if math.isfinite(score)
-        ]
-        for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
-    ]
+    bias = catalogue.bias if selection is None else selection.bias
+    wanted = k if selection is None else selection.candidates(k)
+    while True:
+        scores, rows = models.score(h, catalogue.items, bias, hidden, recent, count, wanted)
+        ranked = [
+            [
+                (row, score)
+                for score, row in zip(of_user, rows_of_user, strict=True)
+                if math.isfinite(score)
+            ]
+            for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
+        ]  # fmt: skip
+        # diversity goes here: it re-ranks the candidates `ranked`, before caps and pins
+        if selection is None:
+            slates = ranked
+            break
+        seen = _seen_pins(selection, hidden, len(user_batches))
+        slates = [selection.arrange(one, k, of_user) for one, of_user in zip(ranked, seen, strict=True)]
+        if wanted >= len(bias) or all(
+            len(slate) == k or len(one) < wanted for slate, one in zip(slates, ranked, strict=True)
+        ):
+            break
+        wanted = min(ENOUGH * wanted, len(bias))  # caps have left out too many
+    return [[Scored(catalogue.item(row), round(score, 5)) for row, score in slate] for slate in slates]
+
+
+def _seen_pins(selection: Selection, hidden: Rows, users: int) -> list[set[int]]:
+    """Return, for each user, the pinned rows among the `hidden` pairs."""
+    found: list[set[int]] = [set() for _ in range(users)]
+    if selection.pins and len(hidden):
+        pinned = np.array([row for _, row in selection.pins], np.int64)
+        for user, row in hidden[np.isin(hidden[:, 1], pinned)].tolist():
+            found[user].add(row)
+    return found
 
 
 def recent_choices(

@@ -10,19 +10,23 @@ import msgspec
 from msgspec import Struct
 
 from stream.core.errors import RecordError
-from stream.core.messages import MAX_DEPTH
+from stream.core.messages import MAX_ATTRIBUTE, MAX_DEPTH, MAX_ID, MAX_NAME, MAX_VALUES, AttributeValue
 from stream.core.refusals import Unread, expected, fields_found, found, kind_of, malformed, time_advice
 from stream.core.times import unit
 from stream.core.validation import USER
 
-INTEGERS: Final = ("time", "rank", "dwell_ms")
+INTEGERS: Final = ("time", "rank", "dwell_ms", "place", "most", "since", "until")
 """Fields that are whole numbers and may be written as 3.0."""
+
+ATTRIBUTES: Final = "attributes"
 
 _STRINGS = re.compile(
     r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL
 )  # a string that is not closed ends with the text: never quadratic
 _FIELD = re.compile(r"at `\$\.?([^`]*)`")
+_KEY = re.compile(r"at `key` in `\$\.?([^`]*)`")
 _MISSING = re.compile(r"required field `([^`]*)`")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _GOT = re.compile(r"got `([^`]*)`")
 
 
@@ -73,7 +77,8 @@ class JsonDecoder(Generic[Message]):
         self._decoder = msgspec.json.Decoder(message)
         # The second look (see _again) reads the known fields' last values, unparsed: () means that the field is absent.
         fields = [(name, msgspec.Raw, msgspec.Raw()) for name in message.__struct_fields__]
-        self._fields = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
+        strict = message.__struct_config__.forbid_unknown_fields
+        self._fields = msgspec.json.Decoder(msgspec.defstruct("Fields", fields, forbid_unknown_fields=strict))
         self._ints = tuple(name for name in INTEGERS if name in message.__struct_fields__)
 
     def decode(self, value: bytes | None) -> Message:
@@ -140,8 +145,10 @@ def _refuse(
             missing[1],
             f"`{missing[1]}` is missing; {fields_found(_names(text) or fields)}",
         )
-    named = _FIELD.search(message)
-    name = named[1] if named else ""
+    if unknown := _UNKNOWN.search(message):
+        raise RecordError("validate", "out_of_range", unknown[1], f"there is no field {unknown[1][:60]!r}")
+    named = _FIELD.search(message) or _KEY.search(message)
+    name = named[1].partition("[...]")[0] if named else ""
     field = re.split(r"[.\[]", name)[0]
     if not field:
         got = _GOT.search(message)
@@ -149,6 +156,8 @@ def _refuse(
         wrong = f"found {kind_of(got[1])}, expected a JSON object{many}" if got else message
         raise RecordError("validate", "wrong_type" if got else "out_of_range", name, wrong)
     value = fields.get(field)
+    if field == ATTRIBUTES and isinstance(value, dict):
+        _refuse_attribute(value, texts=texts)
     detail = f"found {found(value, texts=texts)}, expected " if field in fields else "expected "
     if "regex" in message:
         raise RecordError("validate", "out_of_range", name, detail + USER)
@@ -162,6 +171,29 @@ def _refuse(
     advice = time_advice(value)
     likely = unit(value) if wrong == "out_of_range" and isinstance(value, int) else ""
     raise RecordError("validate", wrong, name, detail + (f"; {advice}" if advice else ""), likely)
+
+
+def _refuse_attribute(attributes: dict[str, object], *, texts: bool) -> None:
+    """Raise RecordError for the first attribute that is not acceptable. Return if their number is what is wrong."""
+    for name, value in attributes.items():
+        if not 1 <= len(name) <= MAX_NAME:
+            detail = f"found a name of {len(name)} characters, expected 1 to {MAX_NAME}"
+            raise RecordError("validate", "too_large" if name else "out_of_range", ATTRIBUTES, detail)
+        try:
+            msgspec.convert(value, AttributeValue)
+        except msgspec.ValidationError as error:
+            message = str(error)
+            reason = "too_large" if "length" in message else "wrong_type" if "got `" in message else "out_of_range"
+            detail = (
+                f"found {found(value, texts=texts)}, expected a number within {MAX_ATTRIBUTE:g}, a text of at most {MAX_ID} "
+                f"characters, or a list of at most {MAX_VALUES} such texts"
+            )
+            raise RecordError("validate", reason, f"{ATTRIBUTES}.{printable(name)}", detail) from None
+
+
+def printable(name: str) -> str:
+    """Return the name of an attribute for people. Nothing in it can control a terminal."""
+    return repr(name)[1:-1]
 
 
 def _value(raw: bytes) -> object:

@@ -16,10 +16,10 @@ that accepts events:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from stream.core.errors import REASONS
@@ -61,11 +61,34 @@ Action = Annotated[
 ]
 
 
+Percent = Annotated[int, Meta(ge=0, le=100)]
+
 UNUSED: Final = "checked and kept, but not used yet"
 SlateId = Annotated[str, Meta(max_length=MAX_ID, description=f"the recommendation that led here; {UNUSED}")]
 Rank = Annotated[int, Meta(ge=0, le=10**12, description=f"the item's rank in that slate, from 0; {UNUSED}")]
 Dwell = Annotated[int, Meta(ge=0, le=10**12, description=f"how long the user stayed; {UNUSED}")]
-Scenes = Annotated[tuple[Label, ...], Meta(max_length=64, description=f"where the item may be shown; {UNUSED}")]
+Scenes = Annotated[
+    tuple[Label, ...],
+    Meta(max_length=64, description="where the item may be shown, for filters, rules and requests; none: anywhere"),
+]
+
+MAX_ATTRIBUTES: Final = 64
+MAX_NAME: Final = 64
+MAX_VALUES: Final = 64
+MAX_ATTRIBUTE: Final = 1e15
+AttributeName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+AttributeValue = (
+    Annotated[float, Meta(ge=-MAX_ATTRIBUTE, le=MAX_ATTRIBUTE)]
+    | Annotated[str, Meta(max_length=MAX_ID)]
+    | Annotated[tuple[Label, ...], Meta(max_length=MAX_VALUES)]
+)
+Attributes = Annotated[
+    dict[AttributeName, AttributeValue],
+    Meta(
+        max_length=MAX_ATTRIBUTES,
+        description="what filters and rules can ask for: name -> a number, a text (a date in ISO 8601, too) or a list of texts",
+    ),
+]
 
 
 class Click(Struct, frozen=True):
@@ -118,6 +141,51 @@ class Item(Struct, frozen=True):
     categories: Annotated[tuple[Label, ...], Meta(max_length=64)] | None = None
     scenes: Scenes | None = None
     available: bool = True
+    attributes: Attributes | None = None
+
+
+class Segment(Struct, frozen=True, forbid_unknown_fields=True):
+    """The users to whom a rule applies. All conditions that it has must hold."""
+
+    users: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=256, description="one of these users")] | None = None
+    min_seq: Annotated[int, Meta(ge=0, le=10**12, description="at least so many events")] | None = None
+    max_seq: Annotated[int, Meta(ge=0, le=10**12, description="at most so many events")] | None = None
+    share: (
+        Annotated[
+            tuple[Percent, Percent],
+            Meta(description="users whose hash with `salt`, modulo 100, is at least the first and below the second"),
+        ]
+        | None
+    ) = None
+    salt: Label = ""
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule for slates. The record's key is the rule's id. A null value (tombstone) deletes it. Which fields each kind
+    needs: rules.md."""
+
+    rule: Id
+    kind: Annotated[Literal["block", "only", "boost", "pin", "cap"], Meta(description="what it does")]
+    filter: Annotated[dict[str, Any], Meta(description="block, only, boost: which items (rules.md)")] | None = None
+    factor: (
+        Annotated[float, Meta(ge=1e-6, le=1e6, description="boost: by which the odds of an item are multiplied")] | None
+    ) = None
+    item: Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="pin: the item")] | None = None
+    place: Annotated[int, Meta(ge=0, le=99, description="pin: its place in the slate, from 0")] | None = None
+    category: (
+        Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="cap: the category; none: each one")] | None
+    ) = None
+    most: Annotated[int, Meta(ge=0, le=100, description="cap: items of a category in one slate, at most")] | None = None
+    scene: (
+        Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="slates of this scene only; none: all slates")]
+        | None
+    ) = None
+    segment: Segment | None = None
+    since: Annotated[int, Meta(ge=0, le=MAX_TIME, description="in force from here on, epoch milliseconds")] | None = (
+        None
+    )
+    until: Annotated[int, Meta(ge=0, le=MAX_TIME, description="no longer in force, epoch milliseconds")] | None = None
+    note: Annotated[str, Meta(max_length=1024, description="for people")] | None = None
 
 
 class Scored(Struct, frozen=True):
@@ -145,6 +213,13 @@ class Recommendation(Struct, frozen=True):
     bundle: str
     strategy: Annotated[str, Meta(description="interest | popularity")]
     replay: bool
+    rules: (
+        Annotated[
+            int,
+            Meta(description="offset in the rules topic up to which rules were applied; absent if none are in force"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 def _one_of(words: Iterable[str]) -> str:
@@ -204,6 +279,7 @@ MESSAGES: Final[dict[str, type[Struct]]] = {
     "rating": Rating,
     "comment": Comment,
     "item": Item,
+    "rule": Rule,
     "recommendation": Recommendation,
     "dead-letter-headers": DeadLetterHeaders,
     "forgotten": Forgotten,

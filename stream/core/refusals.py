@@ -108,6 +108,10 @@ def _words(kind: Any) -> str:
     if isinstance(kind, msgspec.inspect.VarTupleType):
         limit = "" if kind.max_length is None else f" of at most {kind.max_length}"
         return f"a list{limit}, each {_words(kind.item_type)}"
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return f"one of {', '.join(map(str, kind.values))}"
+    if isinstance(kind, msgspec.inspect.DictType):
+        return "an object" + ("" if kind.max_length is None else f" of at most {kind.max_length} members")
     return "as its schema says"
 
 

@@ -12,19 +12,26 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from stream.catalogue.catalogue import DEAD
+from stream.catalogue.popularity import NOBODY
 from stream.core import state as interest
 from stream.core.errors import RecordError
 from stream.core.features import UNKNOWN
+from stream.core.filters import Filter, FilterError
+from stream.core.filters import parse as parse_filter
 from stream.core.keys import key_of
-from stream.core.messages import BEHAVIOURS, COMMENT, NAN, RATING, Id, Recommendation, Scored, SourceEvent
+from stream.core.messages import BEHAVIOURS, COMMENT, NAN, RATING, Id, Item, Recommendation, Rule, Scored, SourceEvent
 from stream.core.messages import User as UserId
+from stream.core.rules import BLOCK, CONTRADICTION, KINDS, OF_ITEMS, ONLY, RuleSet
+from stream.core.ruling import Ruling, Selection, Selections
 from stream.core.state import ZERO_CHAIN, Interest
 from stream.core.validation import Rules
 from stream.gateway import messages as wire
 from stream.gateway.auth import ADMIN, READ, WRITE
-from stream.gateway.events import Acceptance, Writer, item_of, split
+from stream.gateway.events import Acceptance, Writer, item_of, rule_of, split
 from stream.gateway.items import ItemCatalogue, View
 from stream.gateway.messages import MOST_COMMENTS, Refused
 from stream.gateway.metrics import GatewayMetrics
@@ -47,8 +54,12 @@ TRENDING: Final = "trending"
 KEEP_ALIVE: Final = 15.0
 """Seconds between two comments on a quiet stream, so that no proxy closes it."""
 EVENTS: Final = "text/event-stream"
+LEAVING_OUT: Final = (BLOCK, ONLY)
+FIELD: Final = 200
+"""Characters of a field's name in a problem."""
 
 _USER: Final = msgspec.defstruct("_User", [("user", UserId)])
+_RULE: Final = msgspec.defstruct("_Rule", [("rule", Id)])
 _ITEM: Final = msgspec.defstruct("_Item", [("item", Id)])
 
 
@@ -57,6 +68,7 @@ class Parts:
     """What the handlers work with.
 
     Attributes:
+        rules: Returns the rules in force.
         missing: Returns the conditions for ready that are not met.
         heartbeat: Returns the seconds since the event loop last turned.
         closing: Set when the server stops: streams then end.
@@ -70,6 +82,7 @@ class Parts:
     texts: Executor
     models: Executor
     catalogue: ItemCatalogue
+    rules: Callable[[], RuleSet]
     replica: Replica
     positions: Positions
     scorer: Scorer
@@ -94,6 +107,7 @@ class Api:
         self._topics = tuple(parts.settings.sources)
         self._rules = Rules(parts.settings.rating_scale, parts.settings.oldest)
         self._encoder = msgspec.json.Encoder()
+        self._selections = Selections()
 
     # users
 
@@ -101,8 +115,8 @@ class Api:
         """Answer GET and POST users/{user}/recommendations."""
         query: wire.SlateQuery = call.query if call.body is None else call.body
         user, key, partition = self._user(call.path["user"])
-        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene)
-        return Answer(await self._slate(user, key, partition, record, met, view, query.n, query.exclude))
+        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, _filter(query.filter))
+        return Answer(await self._slate(user, key, partition, record, met, view, query.n, query.exclude, query.scene))
 
     async def _slate(
         self,
@@ -114,29 +128,36 @@ class Api:
         view: View,
         n: int | None,
         exclude: Sequence[str],
+        scene: str | None = None,
     ) -> wire.Slate:
         size = n or self._settings.slate_size
         fresh = self._replica(partition)
         if record is None:
+            rules = self._parts.rules()
+            items = view.popular(self._selection(rules, key, scene, view))
             return wire.Slate(
-                user=user, items=_without(view.popular(), exclude, size), strategy=POPULARITY, min_offset=met,
-                **self._nothing(view), replica=fresh,
+                user=user, items=_without(items, exclude, size), strategy=POPULARITY, min_offset=met,
+                **self._nothing(view), replica=fresh, rules=_offset(rules),
             )  # fmt: skip
         k = size + len(set(exclude))
-        scores = await self._parts.scorer.score(Ask(key, partition, record, view, k, self._settings.filter_seen))
+        scores = await self._parts.scorer.score(Ask(key, partition, record, view, k, self._settings.filter_seen, scene))
         return wire.Slate(
             user=user, items=_without(scores.items, exclude, size), strategy=INTEREST, min_offset=met,
             refolded=scores.user.refolded, **self._known(scores.user.state, partition, view), replica=fresh,
+            rules=_offset(scores.rules),
         )  # fmt: skip
 
     async def rerank(self, call: Call) -> Answer:
         """Answer POST rerank."""
         query: wire.RerankQuery = call.body
         user, key, partition = self._user(query.user)
-        record, met, view = await self._fresh(key, partition, query.min_offset, None)
+        record, met, view = await self._fresh(key, partition, query.min_offset, None, _filter(query.filter))
         candidates = list(dict.fromkeys(query.candidates))
-        snapshot = view.snapshot
-        live = [one for one in candidates if (row := snapshot.row(one)) != UNKNOWN and snapshot.bias[row] == 0]
+        snapshot, rules = view.snapshot, self._parts.rules()
+        seq = 0 if record is None else interest.decode(record).seq
+        selection = self._selection(rules, key, None, view, seq, OF_ITEMS)
+        bias = snapshot.bias if selection is None else selection.bias
+        live = [one for one in candidates if (row := snapshot.row(one)) != UNKNOWN and bias[row] > DEAD]
         left_out = [one for one in candidates if one not in set(live)]
         fresh = self._replica(partition)
         if record is None or not live:
@@ -146,16 +167,17 @@ class Api:
             return Answer(
                 wire.Ranked(
                     user=user, items=view.counts(live), left_out=left_out, min_offset=met,
-                    strategy=POPULARITY if record is None else INTEREST, **known, replica=fresh,
+                    strategy=POPULARITY if record is None else INTEREST, **known, replica=fresh, rules=_offset(rules),
                 )
             )  # fmt: skip
         scores = await self._parts.scorer.score(
-            Ask(key, partition, record, view.only(live), len(live), filter_seen=False)
+            Ask(key, partition, record, view.only(live), len(live), filter_seen=False, kinds=OF_ITEMS)
         )
         return Answer(
             wire.Ranked(
                 user=user, items=scores.items, left_out=left_out, strategy=INTEREST, min_offset=met,
                 refolded=scores.user.refolded, **self._known(scores.user.state, partition, view), replica=fresh,
+                rules=_offset(scores.rules),
             )
         )  # fmt: skip
 
@@ -163,23 +185,31 @@ class Api:
         """Answer POST sessions/recommendations."""
         self._ready()
         query: wire.SessionQuery = call.body
-        view = self._parts.catalogue.view(query.scene)
+        view = self._parts.catalogue.view(query.scene, _filter(query.filter))
         size = query.n or self._settings.slate_size
         fresh = wire.Replica(-1, -1, 0.0)
         if not query.events:
+            rules = self._parts.rules()
+            items = view.popular(self._selection(rules, NOBODY, query.scene, view))
             return Answer(
                 wire.Slate(
-                    user="", items=_without(view.popular(), query.exclude, size), strategy=POPULARITY,
-                    **self._nothing(view), replica=fresh,
+                    user="", items=_without(items, query.exclude, size), strategy=POPULARITY,
+                    **self._nothing(view), replica=fresh, rules=_offset(rules),
                 )
             )  # fmt: skip
         events = await self._session_events(query.events)
-        ask = Ask(b"", 0, None, view, size + len(set(query.exclude)), self._settings.filter_seen, events)
+        k = size + len(set(query.exclude))
+        ask = Ask(NOBODY, 0, None, view, k, self._settings.filter_seen, query.scene, events=events)
         scores = await self._parts.scorer.score(ask)
         known = self._known(scores.user.state, 0, view) | {"applied": {}}
         return Answer(
             wire.Slate(
-                user="", items=_without(scores.items, query.exclude, size), strategy=INTEREST, **known, replica=fresh
+                user="",
+                items=_without(scores.items, query.exclude, size),
+                strategy=INTEREST,
+                **known,
+                replica=fresh,
+                rules=_offset(scores.rules),
             )
         )
 
@@ -223,7 +253,7 @@ class Api:
     async def user(self, call: Call) -> Answer:
         """Answer GET users/{user}."""
         name, key, partition = self._user(call.path["user"])
-        record, met, view = await self._fresh(key, partition, call.query.min_offset, None)
+        record, met, view = await self._fresh(key, partition, call.query.min_offset)
         if record is None:
             raise ProblemError("not-found", "the user has no state", field="user")
         state = interest.decode(record)
@@ -328,44 +358,87 @@ class Api:
         found = await self._parts.writer.item(item, value, 0.9 * self._settings.serve_timeout)
         return Answer(wire.ItemWritten(item, found.topic, found.partition, found.offset, found.min_offset))
 
+    async def rules(self, call: Call) -> Answer:
+        """Answer GET rules."""
+        await self._items(call.query.min_offset)
+        found = self._parts.rules()
+        return Answer(wire.RuleAnswers(_shown(found), found.offset))
+
+    async def rule(self, call: Call) -> Answer:
+        """Answer GET rules/{rule}."""
+        name = _checked(call.path, _RULE).rule
+        await self._items(call.query.min_offset)
+        for one in _shown(self._parts.rules()):
+            if one.rule == name:
+                return Answer(one)
+        raise ProblemError("not-found", "the rules topic has no such rule", field="rule")
+
+    async def put_rule(self, call: Call) -> Answer:
+        """Answer PUT rules/{rule}."""
+        name = _checked(call.path, _RULE).rule
+        self._ready("broker", "rules")
+        if refusal := self._parts.rules().refusal(rule_of(call.raw, name, self._settings.key)):
+            raise ProblemError("not-accepted", refusal, field="rule", reason=CONTRADICTION)
+        return await self._write_rule(name, call.raw)
+
+    async def delete_rule(self, call: Call) -> Answer:
+        """Answer DELETE rules/{rule}."""
+        name = _checked(call.path, _RULE).rule
+        self._ready("broker")
+        return await self._write_rule(name, None)
+
+    async def _write_rule(self, rule: str, value: bytes | None) -> Answer:
+        found = await self._parts.writer.rule(rule, value, 0.9 * self._settings.serve_timeout)
+        return Answer(wire.RuleWritten(rule, found.topic, found.partition, found.offset, found.min_offset))
+
     async def similar(self, call: Call) -> Answer:
         """Answer GET items/{item}/similar."""
         item = _checked(call.path, _ITEM).item
         query: wire.SimilarQuery = call.query
+        filtered = _filter(query.filter)
         await self._items(query.min_offset)
-        view = self._parts.catalogue.view(query.scene)
+        view = self._parts.catalogue.view(query.scene, filtered)
         row = view.snapshot.row(item)
         if row == UNKNOWN:
             raise ProblemError("not-found", "neither the bundle nor the catalogue has the item", field="item")
         n = query.n or self._settings.slate_size
         loop = asyncio.get_running_loop()
-        items = await loop.run_in_executor(self._parts.models, partial(view.similar, row, n))
-        return Answer(self._list(items, SIMILAR, view))
+        rules = self._parts.rules()
+        selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
+        items = await loop.run_in_executor(self._parts.models, partial(view.similar, row, n, selection))
+        return Answer(self._list(items, SIMILAR, view, rules))
 
     async def popular(self, call: Call) -> Answer:
         """Answer GET popular."""
         query: wire.PopularQuery = call.query
+        filtered = _filter(query.filter)
         await self._items(query.min_offset)
-        view = self._parts.catalogue.view(query.scene)
-        items = _without(view.popular(), query.exclude, query.n or self._settings.slate_size)
-        return Answer(self._list(items, POPULARITY, view))
+        view = self._parts.catalogue.view(query.scene, filtered)
+        rules = self._parts.rules()
+        popular = view.popular(self._selection(rules, NOBODY, query.scene, view))
+        items = _without(popular, query.exclude, query.n or self._settings.slate_size)
+        return Answer(self._list(items, POPULARITY, view, rules))
 
     async def trending(self, call: Call) -> Answer:
         """Answer GET trending."""
         query: wire.TrendingQuery = call.query
+        filtered = _filter(query.filter)
         self._ready()
-        trends, view = self._parts.trends, self._parts.catalogue.view(query.scene)
+        trends, view = self._parts.trends, self._parts.catalogue.view(query.scene, filtered)
+        rules = self._parts.rules()
+        selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
         snapshot, grown = view.snapshot, trends.growth()
+        bias = snapshot.bias if selection is None else selection.bias
         live = [
             Scored(item, float(growth))
             for item, growth in grown
-            if (row := snapshot.row(item)) != UNKNOWN and snapshot.bias[row] == 0
+            if (row := snapshot.row(item)) != UNKNOWN and bias[row] > DEAD
         ]
         return Answer(
             wire.Trending(
                 items=_without(live, query.exclude, query.n or self._settings.slate_size), strategy=TRENDING,
                 bundle=self._parts.bundle.id, catalogue=snapshot.offset, window_seconds=trends.window,
-                counted_seconds=round(trends.seconds, 1), complete=trends.complete,
+                counted_seconds=round(trends.seconds, 1), complete=trends.complete, rules=_offset(rules),
             )
         )  # fmt: skip
 
@@ -419,32 +492,43 @@ class Api:
             )
 
     async def _fresh(
-        self, key: bytes, partition: int, min_offset: str | None, scene: str | None
+        self,
+        key: bytes,
+        partition: int,
+        min_offset: str | None,
+        scene: str | None = None,
+        filtered: Filter | None = None,
     ) -> tuple[bytes | None, str, View]:
         """Return a user's record and a view of the catalogue that contain what is asked for, and how it was met."""
         self._ready()
         parts = self._parts
         read = partial(parts.replica.record, partition, key)
         if min_offset is None:
-            return _lived(read()), "", parts.catalogue.view(scene)
-        wanted = parse(min_offset, self._topics, self._settings.items_topic, partition)
+            return _lived(read()), "", parts.catalogue.view(scene, filtered)
+        wanted = self._wanted(min_offset, partition)
         with self._waiting() as how:
             until = asyncio.get_running_loop().time() + self._settings.serve_wait
             await parts.positions.wait_items(wanted.items, until)
+            await parts.positions.wait_rules(wanted.rules, until)
             record, how[0] = await parts.positions.wait(key, partition, read, wanted, until, self._topics)
             how[0] = how[0] or "applied"
-        return _lived(record), how[0], parts.catalogue.view(scene)
+        return _lived(record), how[0], parts.catalogue.view(scene, filtered)
 
     async def _items(self, min_offset: str | None) -> None:
-        """Wait for the catalogue."""
-        self._ready("bundle", "catalogue")
+        """Wait for the catalogue and the rules."""
+        self._ready("bundle", "catalogue", "rules")
         if min_offset is None:
             return
-        wanted: Wanted = parse(min_offset, self._topics, self._settings.items_topic, None)
+        wanted = self._wanted(min_offset, None)
         with self._waiting() as how:
             until = asyncio.get_running_loop().time() + self._settings.serve_wait
             await self._parts.positions.wait_items(wanted.items, until)
+            await self._parts.positions.wait_rules(wanted.rules, until)
             how[0] = "applied"
+
+    def _wanted(self, min_offset: str, partition: int | None) -> Wanted:
+        settings = self._settings
+        return parse(min_offset, self._topics, settings.items_topic, partition, settings.rules_topic)
 
     @contextmanager
     def _waiting(self) -> Iterator[list[str]]:
@@ -475,8 +559,51 @@ class Api:
             "catalogue": view.snapshot.offset,
         }  # fmt: skip
 
-    def _list(self, items: list[Scored], strategy: str, view: View) -> wire.Items:
-        return wire.Items(items=items, strategy=strategy, bundle=self._parts.bundle.id, catalogue=view.snapshot.offset)
+    def _list(self, items: list[Scored], strategy: str, view: View, rules: RuleSet) -> wire.Items:
+        return wire.Items(
+            items=items, strategy=strategy, bundle=self._parts.bundle.id, catalogue=view.snapshot.offset,
+            rules=_offset(rules),
+        )  # fmt: skip
+
+    def _selection(
+        self,
+        rules: RuleSet,
+        key: bytes,
+        scene: str | None,
+        view: View,
+        seq: int = 0,
+        kinds: tuple[str, ...] = KINDS,
+    ) -> Selection | None:
+        """Return what rules do to an answer that no model scores."""
+        if not rules.rules:
+            return None
+        now = int(time.time() * 1000)
+        return Ruling(rules, scene, now, self._selections, kinds).of(key, seq, view.snapshot)
+
+
+def _shown(rules: RuleSet) -> list[wire.RuleAnswer]:
+    found = [
+        wire.RuleAnswer(rule=one.rule, offset=rules.known[one.rule], in_force=True, message=one.message)
+        for one in rules.rules
+    ]
+    found += [
+        wire.RuleAnswer(rule=one.rule, offset=one.offset, in_force=False, refused=one.message, field=one.field or UNSET)
+        for one in rules.refused
+    ]
+    return sorted(found, key=lambda one: one.offset)
+
+
+def _offset(rules: RuleSet) -> int | UnsetType:
+    """Return what an answer says of the rules."""
+    return rules.offset if rules.rules else UNSET
+
+
+def _filter(document: dict[str, Any] | None) -> Filter | None:
+    """Return a request's filter. Raises ProblemError, which names the part that is wrong."""
+    try:
+        return None if document is None else parse_filter(document)
+    except FilterError as error:
+        raise ProblemError("invalid", str(error), field=error.path[:FIELD]) from None
 
 
 def _checked(values: dict[str, str], kind: Any) -> Any:
@@ -503,7 +630,7 @@ def _as_recommendation(slate: wire.Slate) -> Recommendation:
     return Recommendation(
         user=slate.user, slate=f"{slate.chain[:16]}-{now:x}", seq=slate.seq, chain=slate.chain, items=slate.items, time=now,
         latency_ms=-1, events=[], applied=slate.applied, catalogue=slate.catalogue, bundle=slate.bundle,
-        strategy=slate.strategy, replay=True,
+        strategy=slate.strategy, replay=True, rules=slate.rules,
     )  # fmt: skip
 
 
@@ -514,6 +641,7 @@ def routes(api: Api) -> tuple[Route, ...]:
     answer = ("invalid", "not-ready", "late", "overloaded")
     about_user = (*answer, "misdirected")
     write = ("not-accepted", "media-type", "broker", "not-ready")
+    ruled = {200: (wire.RuleWritten, "The record is acknowledged by all replicas")}
     written = {200: (wire.ItemWritten, "The record is acknowledged by all replicas")}
     return (
         Route(
@@ -577,11 +705,27 @@ def routes(api: Api) -> tuple[Route, ...]:
         ),
         Route(
             "PUT", "/v1/items/{item}", api.put_item, ADMIN, "Write an item. The body's item is that of the address.",
-            written, media=(JSON,), problems=(*write, "invalid"),
+            written, media=(JSON,), problems=(*write, "invalid"), raw=Item,
         ),
         Route(
             "DELETE", "/v1/items/{item}", api.delete_item, ADMIN, "Remove an item, known or not.",
             written, problems=("invalid", "broker", "not-ready"),
+        ),
+        Route(
+            "GET", "/v1/rules", api.rules, READ, "All rules, those that are refused, too.",
+            {200: (wire.RuleAnswers, "The rules")}, query=wire.OffsetQuery, problems=answer,
+        ),
+        Route(
+            "GET", "/v1/rules/{rule}", api.rule, READ, "A rule as the rules topic has it.",
+            {200: (wire.RuleAnswer, "The rule")}, query=wire.OffsetQuery, problems=(*answer, "not-found"),
+        ),
+        Route(
+            "PUT", "/v1/rules/{rule}", api.put_rule, ADMIN, "Write a rule. The body's rule is that of the address.",
+            ruled, media=(JSON,), problems=(*write, "invalid"), raw=Rule,
+        ),
+        Route(
+            "DELETE", "/v1/rules/{rule}", api.delete_rule, ADMIN, "Delete a rule, known or not.",
+            ruled, problems=("invalid", "broker", "not-ready"),
         ),
         Route("GET", "/openapi.json", api.document, "", "This description.", {200: (JSON, "OpenAPI 3.1")}, open=True),
         Route("GET", "/docs", api.page, "", "The description for people.", {200: ("text/html", "A page")}, open=True),

@@ -18,8 +18,9 @@ from stream.core.errors import RecordError
 from stream.core.forgetting import control
 from stream.core.json_body import JsonDecoder, text_of
 from stream.core.keys import key_of
-from stream.core.messages import BEHAVIOURS, Item, SourceEvent
+from stream.core.messages import BEHAVIOURS, Item, Rule, SourceEvent
 from stream.core.refusals import found, malformed
+from stream.core.rules import Active, active
 from stream.gateway.messages import MOST_EVENTS, Refused, Written
 from stream.gateway.min_offset import written
 from stream.gateway.problems import Problem, ProblemError, of_record, problem
@@ -35,6 +36,7 @@ NOBODY: Final = b""
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ITEM: Final = JsonDecoder(Item)
+_RULE: Final = JsonDecoder(Rule)
 
 
 class Outgoing(NamedTuple):
@@ -225,10 +227,16 @@ class Writer:
 
     async def item(self, item: str, value: bytes | None, limit: float) -> Written:
         """Write an item's record; None removes the item. Raises ProblemError if it is not acknowledged."""
-        topic = self._settings.items_topic
+        return await self._record(self._settings.items_topic, item, value, limit)
+
+    async def rule(self, rule: str, value: bytes | None, limit: float) -> Written:
+        """Write a rule's record; None deletes the rule. Raises ProblemError if it is not acknowledged."""
+        return await self._record(self._settings.rules_topic, rule, value, limit)
+
+    async def _record(self, topic: str, key: str, value: bytes | None, limit: float) -> Written:
         try:
             async with asyncio.timeout(limit):
-                future = await self._producer.send(topic, value, item.encode(), 0)
+                future = await self._producer.send(topic, value, key.encode(), 0)
                 await asyncio.wait([future])
         except TimeoutError:
             raise ProblemError("broker", _unknown(limit)) from None
@@ -251,6 +259,19 @@ def item_of(body: bytes, item: str) -> bytes:
     if message.item != item:
         raise ProblemError("not-accepted", "the body's item is not the one in the address", field="item")
     return body
+
+
+def rule_of(body: bytes, rule: str, form: str) -> Active:
+    """Return the rule in a body. Raises ProblemError if it is not acceptable, or not the rule `rule`."""
+    try:
+        message = _RULE.decode(body)
+        if message.rule != rule:
+            raise ProblemError("not-accepted", "the body's rule is not the one in the address", field="rule")
+        return active(message, form)
+    except RecordError as error:
+        raise ProblemError(
+            "not-accepted", str(error), field=error.field or msgspec.UNSET, reason=error.reason
+        ) from None
 
 
 def _result(topic: str, future: asyncio.Future[Any], limit: float) -> Written | Refused:

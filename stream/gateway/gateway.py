@@ -21,9 +21,10 @@ from typing import Any, Final
 import msgspec
 from aiokafka.errors import KafkaError
 
-from stream.catalogue.consumer import ItemsFollower
+from stream.catalogue.consumer import ItemsFollower, RulesFollower
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, BundleError, FreshetError, RecordError, SettingsError
+from stream.core.rules import RuleBook, RuleSet
 from stream.gateway import openapi
 from stream.gateway.api import Api, Parts, routes
 from stream.gateway.application import Application
@@ -145,6 +146,7 @@ class Gateway:
         self._read = 0
         self.positions = Positions()
         self._catalogue = ItemCatalogue(bundle, opened.encoder.item_vectors)
+        self._book = RuleBook(settings.key)
         store = ReplicaStore(
             settings.replica_dir, cluster, settings.changelog_topic, topics.get(settings.changelog_topic, "")
         )
@@ -153,17 +155,21 @@ class Gateway:
         self._commits = Commits(settings, self._replica, self.positions)
         self._scorer = Scorer(
             opened.models, bundle.spec, bundle.state_model, bundle.hidden, settings.sources, threads.models,
-            lambda size, seconds: self._metrics.scored(size, seconds),
+            lambda: self._book.current, lambda size, seconds: self._metrics.scored(size, seconds),
         )  # fmt: skip
         acceptance = Acceptance(settings)
         self._writer = Writer(settings, acceptance)
         self._slates = Slates(settings, partitions)
         self._items = ItemsFollower(settings, self._catalogue, self._reject_item, self._on_snapshot)
+        self._rules = RulesFollower(
+            settings, self._book, lambda one: self._metrics.refuse_rule(one.reason), self._on_rules
+        )
         api = Api(
             Parts(
-                settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue, self._replica, self.positions,
-                self._scorer, acceptance, self._writer, self._slates, self._trends, lambda: self._metrics, self.missing, self.age,
-                self._closing, lambda: self._document, lambda: self._page,
+                settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue,
+                lambda: self._book.current, self._replica, self.positions, self._scorer, acceptance, self._writer,
+                self._slates, self._trends, lambda: self._metrics, self.missing, self.age, self._closing, lambda: self._document,
+                lambda: self._page,
             )
         )  # fmt: skip
         table = routes(api)
@@ -182,7 +188,7 @@ class Gateway:
 
     def missing(self) -> list[str]:
         """Return the conditions for ready that are not met; empty: ready."""
-        found = [one for one in ("bundle", "catalogue", "replica", "broker") if one not in self._started]
+        found = [one for one in ("bundle", "catalogue", "rules", "replica", "broker") if one not in self._started]
         if not found:
             found = [
                 f"news of partition {one}" for one in self._replica.partitions if self._replica.age(one) > 3 * STALE
@@ -223,11 +229,15 @@ class Gateway:
 
     async def _start(self) -> None:
         """Start what needs Kafka, all at once. Raises FreshetError."""
-        await asyncio.gather(self._start_items(), self._start_states(), self._start_clients())
+        await asyncio.gather(self._start_items(), self._start_rules(), self._start_states(), self._start_clients())
 
     async def _start_items(self) -> None:
         await self._items.start()
         self._started.add("catalogue")
+
+    async def _start_rules(self) -> None:
+        await self._rules.start()
+        self._started.add("rules")
 
     async def _start_states(self) -> None:
         await self._replica.start()
@@ -262,12 +272,14 @@ class Gateway:
         work: dict[str, Work] = {}
         if "catalogue" in self._started:
             tasks += self._items.tasks()
+        if "rules" in self._started:
+            tasks += self._rules.tasks()
         if "replica" in self._started:
             tasks += self._replica.tasks()
         if "broker" in self._started:
             tasks += [*self._slates.tasks(), *self._writer.tasks()]
         supervision.look(tasks, threads)
-        for one in (self._items.work(), self._replica.work(), self._scorer.work()):
+        for one in (self._items.work(), self._rules.work(), self._replica.work(), self._scorer.work()):
             work |= one
         self._progress.look(work)
         self._tokens.refresh()
@@ -286,6 +298,10 @@ class Gateway:
         self._metrics.catalogue_items.labels("known").set(snapshot.known)
         self._metrics.catalogue_offset.set(snapshot.offset)
         self.positions.catalogue(self._catalogue.offset)
+
+    def _on_rules(self, rules: RuleSet) -> None:
+        self._metrics.observe_rules(rules)
+        self.positions.rules_read(rules.offset)
 
     def _reject_item(self, offset: int, key: bytes | None, value: bytes | None, error: RecordError) -> None:
         log.warning(
@@ -312,4 +328,5 @@ class Gateway:
         await self._writer.stop()
         await self._replica.stop()
         await self._items.stop()
+        await self._rules.stop()
         log.info("gateway stopped")

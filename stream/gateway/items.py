@@ -1,4 +1,4 @@
-"""The catalogue of the gateway: the worker's, and the items' own messages, for `GET items` and for scenes.
+"""The catalogue of the gateway: the worker's, and the items' own messages, for `GET items`.
 
 A view is one snapshot with some items left out. Everything that is scored together is scored on one view.
 """
@@ -16,8 +16,10 @@ from stream.catalogue.catalogue import DEAD, Catalogue, ItemVectors, Rejected, S
 from stream.catalogue.popularity import popular_items
 from stream.core.errors import RecordError
 from stream.core.features import UNKNOWN
+from stream.core.filters import SCENE, Every, Filter, Named
 from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item, Scored
+from stream.core.ruling import Selection
 from stream.inference.bundle import Bundle
 
 MOST_VIEWS: Final = 64
@@ -33,14 +35,18 @@ class View:
     def __init__(self, snapshot: Snapshot, popularity: NDArray[np.float32]) -> None:
         self.snapshot = snapshot
         self._popularity = popularity
-        self._popular: list[Scored] | None = None
+        self._popular: tuple[Selection | None, list[Scored]] | None = None
         self._norms: NDArray[np.float32] | None = None
 
-    def popular(self) -> list[Scored]:
-        """Return the live items with the most interactions in training, at most POPULAR, best first."""
-        if self._popular is None:
-            self._popular = popular_items(self._popularity, self.snapshot, POPULAR)
-        return self._popular
+    def popular(self, selection: Selection | None = None) -> list[Scored]:
+        """Return the live items with the most interactions in training, at most POPULAR, best first.
+
+        Rules may move some of them.
+        """
+        kept = self._popular
+        if kept is None or kept[0] is not selection:
+            kept = self._popular = selection, popular_items(self._popularity, self.snapshot, POPULAR, selection)
+        return kept[1]
 
     def counts(self, items: Collection[str]) -> list[Scored]:
         """Return live items by their number of interactions in training, best first, equal counts in the order given."""
@@ -49,12 +55,17 @@ class View:
         order = sorted(range(len(rows)), key=lambda place: -count[place])
         return [Scored(self.snapshot.item(rows[place]), count[place]) for place in order]
 
-    def similar(self, row: int, n: int) -> list[Scored]:
-        """Return the n live items whose vectors have the largest cosine with that of a row, without that row."""
+    def similar(self, row: int, n: int, selection: Selection | None = None) -> list[Scored]:
+        """Return the n live items whose vectors have the largest cosine with that of a row, without that row.
+
+        Items that rules leave out are left out; rules change nothing else.
+        """
         snapshot = self.snapshot
         if self._norms is None:
             self._norms = np.maximum(np.linalg.norm(snapshot.items, axis=1), np.float32(1e-12))
         scores = snapshot.items @ snapshot.items[row] / (self._norms * self._norms[row]) + snapshot.bias
+        if selection is not None:
+            scores[selection.bias == DEAD] = DEAD
         scores[row] = DEAD
         k = min(n, len(scores))
         best = np.argpartition(-scores, k - 1)[:k]
@@ -82,34 +93,26 @@ class ItemCatalogue(Catalogue):
         super().__init__(bundle, item_vectors)
         self._popularity = bundle.popularity
         self._values: dict[str, bytes] = {}
-        self._scenes: dict[str, tuple[str, ...]] = {}
-        self._views: tuple[Snapshot, dict[str, View]] = self.snapshot, {}
-        self._shown = self.snapshot, self._scenes
+        self._views: tuple[Snapshot, dict[Filter | None, View]] = self.snapshot, {}
 
     def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
         """Apply records, as Catalogue does, and keep the accepted messages."""
         rejected = super().apply(records)
         refused = {one.offset for one in rejected}
-        scenes = dict(self._scenes)
         for offset, key, value in records:
             if offset in refused or key is None:
                 continue
             item = str(key, "utf-8")
-            scenes.pop(item, None)
             if value is None:
                 self._values.pop(item, None)
-                continue
-            self._values[item] = value
-            if found := _ITEM.decode(value).scenes:
-                scenes[item] = found
-        self._scenes = scenes
-        self._shown = self.snapshot, scenes  # both at once: a view never mixes two states of the catalogue
+            else:
+                self._values[item] = value
         return rejected
 
     @property
     def offset(self) -> int:
         """Offset in the items topic that views have."""
-        return self._shown[0].offset
+        return self.snapshot.offset
 
     def message(self, item: str) -> Item | None:
         """Return an item's message; None if the items topic has none."""
@@ -119,27 +122,25 @@ class ItemCatalogue(Catalogue):
         except RecordError:  # it was accepted once, so this cannot be
             return None
 
-    def view(self, scene: str | None = None) -> View:
-        """Return the live items, or those of them that may be shown in a scene. An item without scenes may be anywhere."""
-        snapshot, scenes = self._shown
+    def view(self, scene: str | None = None, filtered: Filter | None = None) -> View:
+        """Return the live items, or those of them that may be shown in a scene and for which a filter holds.
+
+        An item without scenes may be anywhere.
+        """
+        snapshot = self.snapshot
         if self._views[0] is not snapshot:
             self._views = snapshot, {}
         views = self._views[1]
-        name = "" if scene is None or not scenes else f"={scene}" if _named(scene, scenes) else "nowhere"
-        found = views.get(name)
+        wanted = filtered
+        if scene is not None and (scenes := snapshot.columns.scenes()):
+            named = Named(SCENE, (scene,) if scene in scenes else ())  # all that no item names share one view
+            wanted = named if filtered is None else Every((named, filtered))
+        found = views.get(wanted)
         if found is None:
             if len(views) >= MOST_VIEWS:
                 views.clear()
-            found = views[name] = View(snapshot if not name else _in_scene(snapshot, scenes, scene), self._popularity)
+            if wanted is not None:
+                mask = snapshot.columns.mask(wanted)
+                snapshot = replace(snapshot, bias=np.where(mask, snapshot.bias, DEAD))
+            found = views[wanted] = View(snapshot, self._popularity)
         return found
-
-
-def _named(scene: str, scenes: dict[str, tuple[str, ...]]) -> bool:
-    return any(scene in one for one in scenes.values())
-
-
-def _in_scene(snapshot: Snapshot, scenes: dict[str, tuple[str, ...]], scene: str | None) -> Snapshot:
-    rows = [snapshot.row(item) for item, allowed in scenes.items() if scene not in allowed]
-    bias = snapshot.bias.copy()
-    bias[rows] = DEAD
-    return replace(snapshot, bias=bias)

@@ -5,11 +5,25 @@ A request's unknown fields are refused: a misspelt `exclude` must not be ignored
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from stream.core.messages import BEHAVIOURS, Action, Click, Comment, Id, Item, Label, Rating, Scored, Text, Time, Value
+from stream.core.messages import (
+    BEHAVIOURS,
+    Action,
+    Click,
+    Comment,
+    Id,
+    Item,
+    Label,
+    Rating,
+    Rule,
+    Scored,
+    Text,
+    Time,
+    Value,
+)
 from stream.core.state import MAX_RECENT
 from stream.gateway.problems import Problem
 
@@ -24,6 +38,13 @@ N = Annotated[int, Meta(ge=1, le=100, description="maximum number of items; by d
 Scene = Annotated[
     str, Meta(min_length=1, max_length=256, description="only items that name this scene, or no scene at all")
 ]
+FilterJson = Annotated[
+    dict[str, Any],
+    Meta(
+        description="only items for which this filter holds (docs/rules.md); in an address, as JSON",
+        extra_json_schema={"$ref": "#/components/schemas/Filter"},
+    ),
+]
 Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]
 MinOffset = Annotated[
     str,
@@ -31,7 +52,7 @@ MinOffset = Annotated[
         min_length=1,
         max_length=1024,
         description="what the answer must contain, as POST events answers it: topic/partition:offset, or several with commas; "
-        "topics are the three sources and items",
+        "topics are the three sources, items and rules",
     ),
 ]
 
@@ -43,6 +64,7 @@ class SlateQuery(Struct, frozen=True, forbid_unknown_fields=True):
     scene: Scene | None = None
     exclude: Exclude = ()
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +74,7 @@ class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
     scene: Scene | None = None
     exclude: Exclude = ()
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class TrendingQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +83,7 @@ class TrendingQuery(Struct, frozen=True, forbid_unknown_fields=True):
     n: N | None = None
     scene: Scene | None = None
     exclude: Exclude = ()
+    filter: FilterJson | None = None
 
 
 class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +92,7 @@ class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
     n: N | None = None
     scene: Scene | None = None
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class OffsetQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +136,7 @@ class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
     n: N | None = None
     scene: Scene | None = None
     exclude: Exclude = ()
+    filter: FilterJson | None = None
 
 
 class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,6 +145,7 @@ class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
     user: Annotated[str, Meta(min_length=1, max_length=256)]
     candidates: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_CANDIDATES)]
     min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
 
 
 class Replica(Struct, frozen=True):
@@ -132,6 +159,11 @@ class Replica(Struct, frozen=True):
     ]
 
 
+RulesOffset = Annotated[
+    int, Meta(description="offset in the rules topic up to which rules were applied; absent if none are in force")
+]
+
+
 class Fresh(Struct, frozen=True, kw_only=True):
     """What every answer says about its freshness."""
 
@@ -141,6 +173,7 @@ class Fresh(Struct, frozen=True, kw_only=True):
     bundle: Annotated[str, Meta(description="id of the bundle that has scored")]
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
     replica: Replica
+    rules: RulesOffset | UnsetType = UNSET
 
 
 class Slate(Fresh, frozen=True, kw_only=True):
@@ -170,7 +203,12 @@ class Ranked(Fresh, frozen=True, kw_only=True):
 
     user: str
     items: list[Scored]
-    left_out: Annotated[list[str], Meta(description="candidates that are not live, in the order of the request")]
+    left_out: Annotated[
+        list[str],
+        Meta(
+            description="candidates that are not live, or that the filter or rules leave out, in the order of the request"
+        ),
+    ]
     strategy: Annotated[str, Meta(description="interest | popularity")]
     min_offset: str = ""
     refolded: bool = False
@@ -183,6 +221,7 @@ class Items(Struct, frozen=True, kw_only=True):
     strategy: Annotated[str, Meta(description="popularity | similar")]
     bundle: str
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
+    rules: RulesOffset | UnsetType = UNSET
 
 
 class Trending(Items, frozen=True, kw_only=True):
@@ -265,6 +304,34 @@ class ItemWritten(Struct, frozen=True):
     """Where an item's record was written. `min_offset` waits for it."""
 
     item: str
+    topic: str
+    partition: int
+    offset: int
+    min_offset: str
+
+
+class RuleAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A rule as the rules topic has it."""
+
+    rule: str
+    offset: Annotated[int, Meta(description="offset of its record in the rules topic")]
+    in_force: Annotated[bool, Meta(description="whether it is in force at its times; else `refused` says why not")]
+    message: Rule | UnsetType = UNSET
+    refused: Annotated[str, Meta(description="why it is not in force")] | UnsetType = UNSET
+    field: Annotated[str, Meta(description="the field that is not acceptable")] | UnsetType = UNSET
+
+
+class RuleAnswers(Struct, frozen=True):
+    """All rules, in the order of their offsets."""
+
+    rules: list[RuleAnswer]
+    offset: Annotated[int, Meta(description="offset up to which the rules topic is read; -1: it is empty")]
+
+
+class RuleWritten(Struct, frozen=True):
+    """Where a rule's record was written. `min_offset` waits for it."""
+
+    rule: str
     topic: str
     partition: int
     offset: int

@@ -7,7 +7,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
-from stream.core.errors import REASONS
+from stream.core.errors import REASONS, RULE_REASONS
+from stream.core.rules import RuleSet
 from stream.observability.metrics import OTHER, SECONDS, Buckets
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
@@ -65,6 +66,11 @@ class GatewayMetrics:
         )
         self.catalogue_items = gauge("catalogue_items", "Items: live ones can be recommended", "state")
         self.catalogue_offset = gauge("catalogue_offset", "Offset of the items topic that the catalogue has reached")
+        self.rules = gauge("rules", "Rules: those in force, and those that are refused", "state")
+        self.rules_offset = gauge("rules_offset", "Offset of the rules topic up to which rules are applied")
+        self.rules_refused = counter(
+            "rules_refused", "Records of the rules topic that were malformed or contradicted another rule", "reason"
+        )
         self.ready = gauge("ready", "1 if requests are answered")
         self.bundle_info = gauge("bundle_info", "1 for the bundle in use", "bundle", "state_model")
         self.build_info = gauge("build_info", "1 for the running version", "version")
@@ -96,6 +102,16 @@ class GatewayMetrics:
         self.events.labels("refused").inc(len(refused))
         for reason in refused:
             self.refused.labels(reason if reason in REASONS else OTHER).inc()
+
+    def observe_rules(self, rules: RuleSet) -> None:
+        """Set the number of rules, and how far they are read."""
+        self.rules.labels("in_force").set(len(rules.rules))
+        self.rules.labels("refused").set(len(rules.refused))
+        self.rules_offset.set(rules.offset)
+
+    def refuse_rule(self, reason: str) -> None:
+        """Count one record of the rules topic that is not in force."""
+        self.rules_refused.labels(reason if reason in (*REASONS, *RULE_REASONS) else OTHER).inc()
 
     def replica(self, lag: Mapping[int, int], age: Mapping[int, float]) -> None:
         """Set partition -> records, and partition -> seconds."""

@@ -23,10 +23,12 @@ class Wanted:
     Attributes:
         sources: Behaviour (index of the source topic) -> offset in the user's partition.
         items: Offset in the items topic; -1: any.
+        rules: Offset in the rules topic; -1: any.
     """
 
     sources: Mapping[int, int] = field(default_factory=dict)
     items: int = -1
+    rules: int = -1
 
 
 NOTHING: Final = Wanted()
@@ -37,14 +39,17 @@ def written(topic: str, partition: int, offset: int) -> str:
     return f"{topic}/{partition}:{offset}"
 
 
-def parse(text: str | None, topics: Sequence[str], items_topic: str, partition: int | None) -> Wanted:
+def parse(
+    text: str | None, topics: Sequence[str], items_topic: str, partition: int | None, rules_topic: str = "rules"
+) -> Wanted:
     """Return what is asked for.
 
     Args:
         text: topic/partition:offset, or several with commas; None: nothing.
         topics: The source topics, in the order of the behaviours.
         items_topic: The items topic.
-        partition: The user's partition; None: the answer is about no user, so only items can be asked for.
+        partition: The user's partition; None: the answer is about no user, so only items and rules can be asked for.
+        rules_topic: The rules topic.
 
     Raises:
         ProblemError: It is malformed, or the user has no events there.
@@ -52,7 +57,7 @@ def parse(text: str | None, topics: Sequence[str], items_topic: str, partition: 
     if text is None:
         return NOTHING
     sources: dict[int, int] = {}
-    items = -1
+    items = rules = -1
     places = text.split(",")
     if len(places) > MOST:
         raise _invalid(f"found {len(places)} positions, expected at most {MOST}")
@@ -61,19 +66,22 @@ def parse(text: str | None, topics: Sequence[str], items_topic: str, partition: 
         if found is None:
             raise _invalid(f"found {place[:60]!r}, expected topic/partition:offset, like {topics[0]}/2:41")
         topic, number, offset = found[1], int(found[2]), int(found[3])
-        if topic == items_topic:
+        if topic in (items_topic, rules_topic):
             if number != 0:
-                raise _invalid(f"found {place}, expected partition 0: {items_topic} has one partition")
-            items = max(items, offset)
+                raise _invalid(f"found {place}, expected partition 0: {topic} has one partition")
+            if topic == items_topic:
+                items = max(items, offset)
+            else:
+                rules = max(rules, offset)
         elif partition is not None and topic in topics:
             if number != partition:
                 raise _invalid(f"found {place}, expected partition {partition}, which has the events of this user")
             behaviour = topics.index(topic)
             sources[behaviour] = max(sources.get(behaviour, -1), offset)
         else:
-            known = [*topics, items_topic] if partition is not None else [items_topic]
+            known = [*(topics if partition is not None else ()), items_topic, rules_topic]
             raise _invalid(f"found topic {topic[:60]!r}, expected {' or '.join(known)}")
-    return Wanted(sources, items)
+    return Wanted(sources, items, rules)
 
 
 def _invalid(detail: str) -> ProblemError:

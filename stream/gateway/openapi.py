@@ -8,7 +8,22 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from stream.core.messages import BEHAVIOURS, Click, Comment, Id, Item, Rating, User
+from stream.core.filters import (
+    ALL,
+    ANY,
+    AVAILABLE,
+    CATEGORY,
+    COMPARISONS,
+    EQUAL,
+    IN,
+    ITEM,
+    MAX_CONDITIONS,
+    MAX_NUMBER,
+    MAX_VALUES,
+    NOT,
+    SCENE,
+)
+from stream.core.messages import BEHAVIOURS, MAX_ID, MAX_NAME, Click, Comment, Id, Rating, User
 from stream.gateway.messages import MOST_EVENTS
 from stream.gateway.problems import KINDS, MEDIA, TYPE, Problem
 from stream.gateway.routing import JSON, NDJSON, Route
@@ -20,19 +35,20 @@ ALWAYS: Final = (
 )  # fmt: skip
 PROTECTED: Final = ("unauthorized", "rate", "late", "overloaded")
 EVENT_TYPES: Final = dict(zip(BEHAVIOURS, (Click, Rating, Comment), strict=True))
-PATH: Final = {"user": User, "item": Id}
+PATH: Final = {"user": User, "item": Id, "rule": Id}
 
 
 def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str, Any]:
     """Return the document. `tokens`: whether requests need one."""
-    structs: set[Any] = {Problem, Item, *EVENT_TYPES.values()}
+    structs: set[Any] = {Problem, *EVENT_TYPES.values()}
     for route in routes:
         structs |= {one for one, _ in route.answers.values() if isinstance(one, type)}
-        structs |= {one for one in (route.body,) if one is not None}
+        structs |= {one for one in (route.body, route.raw) if one is not None}
     _, components = msgspec.json.schema_components(structs, ref_template=REFERENCE)
     for name, kind in EVENT_TYPES.items():
         components[f"{name.capitalize()}Event"] = _event(components[kind.__name__], name)
         del components[kind.__name__]
+    components["Filter"] = filter_schema()
     components["Event"] = {
         "oneOf": [{"$ref": REFERENCE.format(name=f"{name.capitalize()}Event")} for name in EVENT_TYPES],
         "discriminator": {
@@ -105,7 +121,47 @@ def _query(kind: type[Struct]) -> Iterable[dict[str, Any]]:
         found = {"name": name, "in": "query", "required": False, "schema": shown}
         if description := shown.pop("description", one.get("description")):
             found["description"] = description
+        if "$ref" in shown:  # JSON in an address
+            del found["schema"]
+            found["content"] = {JSON: {"schema": {"$ref": shown["$ref"]}}}
         yield found
+
+
+def filter_schema() -> dict[str, Any]:
+    """Return the schema of a filter (stream.core.filters). It does not say how deep and how long filters may be."""
+    name = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+    names = {"anyOf": [name, {"type": "array", "items": name, "minItems": 1, "maxItems": MAX_VALUES}]}
+    number = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
+    value = {"anyOf": [{"type": "string", "maxLength": MAX_ID}, number]}
+    bound = {"anyOf": [{"type": "string", "maxLength": 40}, number]}
+    tests = {
+        EQUAL: value,
+        IN: {"type": "array", "items": value, "minItems": 1, "maxItems": MAX_VALUES},
+        **dict.fromkeys(COMPARISONS, bound),
+    }
+    several = {
+        "type": "array",
+        "items": {"$ref": REFERENCE.format(name="Filter")},
+        "minItems": 1,
+        "maxItems": MAX_CONDITIONS,
+    }
+    return {
+        "title": "Filter",
+        "description": "Which items: each member is a condition, and all of them must hold (docs/rules.md).",
+        "type": "object",
+        "minProperties": 1,
+        "properties": {
+            ALL: several, ANY: several, NOT: {"$ref": REFERENCE.format(name="Filter")}, ITEM: names, CATEGORY: names,
+            SCENE: names, AVAILABLE: {"type": "boolean"},
+        },
+        "propertyNames": {"minLength": 1, "maxLength": MAX_NAME},
+        "additionalProperties": {
+            "anyOf": [
+                *value["anyOf"],
+                {"type": "object", "properties": tests, "minProperties": 1, "additionalProperties": False},
+            ],
+        },
+    }  # fmt: skip
 
 
 def _body(route: Route) -> dict[str, Any] | None:
@@ -118,8 +174,8 @@ def _body(route: Route) -> dict[str, Any] | None:
         return {
             "required": True, "content": {JSON: {"schema": {"anyOf": [event, many]}}, NDJSON: {"schema": lines}},
         }  # fmt: skip
-    if route.media:
-        return {"required": True, "content": {JSON: {"schema": {"$ref": REFERENCE.format(name="Item")}}}}
+    if route.raw is not None:
+        return {"required": True, "content": {JSON: {"schema": {"$ref": REFERENCE.format(name=route.raw.__name__)}}}}
     return None
 
 

@@ -46,10 +46,10 @@ def _operation(method: str, path: str, one: Mapping[str, Any]) -> str:
     if description := one.get("description"):
         html += f'<p class="soft">{escape(description)}</p>'
     if one["parameters"]:
-        rows = ((each["name"], _kind(each["schema"]), each.get("description", "")) for each in one["parameters"])
+        rows = ((each["name"], _kind(_parameter(each)), each.get("description", "")) for each in one["parameters"])
         html += f"<h3>Parameters</h3>{_table(rows)}"
     if body := one.get("requestBody"):
-        rows = ((media, _kind(each["schema"]), "") for media, each in body["content"].items())
+        rows = ((media, _kind(_parameter(each)), "") for media, each in body["content"].items())
         html += f"<h3>Body</h3>{_table(rows)}"
     answers = (
         (status, _kind(next(iter(each["content"].values()))["schema"]), each["description"])
@@ -89,6 +89,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"<code>{escape(json.dumps(one))}</code>" for one in schema["enum"])
     kind = str(schema.get("type", "any"))
+    if "prefixItems" in schema:
+        return f"[{', '.join(_kind(one) for one in schema['prefixItems'])}]"
     if kind == "array" and "items" in schema:
         return f"list of {_kind(schema['items'])}{_range(schema, 'minItems', 'maxItems')}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
@@ -103,6 +105,12 @@ def _range(schema: Mapping[str, Any], low: str, high: str) -> str:
     return f", {least} to {most}" if least is not None and most is not None else (
         f", at most {most}" if least is None else f", at least {least}"
     )  # fmt: skip
+
+
+def _parameter(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of a parameter. One in JSON has it under its media type."""
+    found: Mapping[str, Any] = one.get("schema") or next(iter(one["content"].values()))["schema"]
+    return found
 
 
 def _table(rows: Iterable[tuple[str, str, str]]) -> str:

@@ -36,9 +36,12 @@ class Positions:
         self._users: dict[bytes, set[asyncio.Event]] = {}
         self._partitions: dict[int, set[asyncio.Event]] = {}
         self._items: set[asyncio.Event] = set()
+        self._rules: set[asyncio.Event] = set()
         self._finished: dict[Place, int] = {}
         self.items = -1
         """Offset in the items topic that the catalogue has reached."""
+        self.rules = -1
+        """Offset in the rules topic up to which rules are read."""
         self.on_impatient: Callable[[], None] = lambda: None
         """Called when a request asks for committed offsets."""
         self.asked: dict[int, int] = {}
@@ -47,7 +50,7 @@ class Positions:
     @property
     def waiting(self) -> int:
         """Number of requests that wait."""
-        return sum(map(len, self._users.values())) + len(self._items)
+        return sum(map(len, self._users.values())) + len(self._items) + len(self._rules)
 
     def applied(self, users: Iterable[bytes]) -> None:
         """Wake the requests that wait for one of these users' states."""
@@ -62,6 +65,12 @@ class Positions:
         for event in self._items:
             event.set()
 
+    def rules_read(self, offset: int) -> None:
+        """Wake the requests that wait for rules."""
+        self.rules = offset
+        for event in self._rules:
+            event.set()
+
     def finished(self, partition: int, committed: Mapping[int, int]) -> None:
         """Note committed offsets (behaviour -> offset), once the replica has read what was written before them."""
         for behaviour, offset in committed.items():
@@ -73,19 +82,28 @@ class Positions:
     async def wait_items(self, wanted: int, until: float) -> None:
         """Wait until the catalogue has reached an offset. `until` is a time of the loop. Raises ProblemError."""
         while self.items < wanted:
-            event = asyncio.Event()
-            self._items.add(event)
-            try:
-                if not await _in_time(event, until):
-                    raise ProblemError(
-                        "late",
-                        f"the catalogue has not reached offset {wanted} of the items topic in time; it is at {self.items}",
-                        field="min_offset",
-                        applied={"items/0": self.items},
-                        headers={"Retry-After": "1"},
-                    )
-            finally:
-                self._items.discard(event)
+            await self._wait_topic(self._items, f"the catalogue has not reached offset {wanted} of the items", until)
+
+    async def wait_rules(self, wanted: int, until: float) -> None:
+        """Wait until rules are read to an offset. `until` is a time of the loop. Raises ProblemError."""
+        while self.rules < wanted:
+            await self._wait_topic(self._rules, f"rules are not read to offset {wanted} of the rules", until)
+
+    async def _wait_topic(self, waiters: set[asyncio.Event], late: str, until: float) -> None:
+        event = asyncio.Event()
+        waiters.add(event)
+        try:
+            if not await _in_time(event, until):
+                name, at = ("items", self.items) if waiters is self._items else ("rules", self.rules)
+                raise ProblemError(
+                    "late",
+                    f"{late} topic in time; it is at {at}",
+                    field="min_offset",
+                    applied={f"{name}/0": at},
+                    headers={"Retry-After": "1"},
+                )
+        finally:
+            waiters.discard(event)
 
     async def wait(
         self,

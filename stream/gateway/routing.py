@@ -18,7 +18,8 @@ import msgspec.inspect as inspect
 from msgspec import UNSET, Struct
 
 from stream.core.errors import RecordError
-from stream.core.json_body import text_of
+from stream.core.json_body import nesting, text_of
+from stream.core.messages import MAX_DEPTH
 from stream.core.refusals import expected, found, malformed
 from stream.core.validation import USER
 from stream.gateway.messages import NoQuery
@@ -90,6 +91,7 @@ class Route:
         answers: Status -> (struct or media type, description).
         query: The parameters.
         body: The body; None if it has none, or the handler reads it itself.
+        raw: What the body is if the handler reads it itself; None for events.
         media: Media types of the body.
         problems: Which problems it may answer besides those of all routes (stream.gateway.problems.KINDS).
         streams: Whether the handler returns an asynchronous iterator of bytes, server-sent events.
@@ -105,6 +107,7 @@ class Route:
     answers: Mapping[int, tuple[Any, str]]
     query: type[Struct] = NoQuery
     body: type[Struct] | None = None
+    raw: type[Struct] | None = None
     media: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     streams: bool = False
@@ -117,13 +120,15 @@ class Parameters:
 
     def __init__(self, kind: type[Struct]) -> None:
         self._kind = kind
-        self._lists, self._integers = set(), set()
+        self._lists, self._integers, self._objects = set(), set(), set()
         for one in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
             types = _types(one.type)
             if any(isinstance(each, (inspect.VarTupleType, inspect.ListType)) for each in types):
                 self._lists.add(one.encode_name)
             if any(isinstance(each, inspect.IntType) for each in types):
                 self._integers.add(one.encode_name)
+            if any(isinstance(each, inspect.DictType) for each in types):
+                self._objects.add(one.encode_name)
         self._names = {one.encode_name for one in inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         self._empty = kind()
 
@@ -148,6 +153,8 @@ class Parameters:
                     wanted = expected(self._kind, name).removesuffix(" or null")
                     raise ProblemError("invalid", f"found {value[:60]!r}, expected {wanted}", field=name)
                 value = int(value)
+            if name in self._objects:
+                value = _object(value, name)
             if name in self._lists:
                 values.setdefault(name, []).append(value)
             elif name in values:
@@ -186,6 +193,16 @@ class Body:
         if name := repeated_name(document):
             raise ProblemError("invalid", "found it more than once, expected it once", field=name[:200])
         return message
+
+
+def _object(value: str, name: str) -> Any:
+    """Return a parameter in JSON. Raises ProblemError."""
+    try:
+        if value.count("[") + value.count("{") > MAX_DEPTH and nesting(value) > MAX_DEPTH:
+            raise ProblemError("invalid", f"found more than {MAX_DEPTH} nested lists and objects", field=name)
+        return msgspec.json.decode(value)
+    except msgspec.MsgspecError as error:
+        raise ProblemError("invalid", f"expected JSON: {error}", field=name) from None
 
 
 def _plain(document: str) -> Any:

@@ -18,6 +18,8 @@ from stream.core.errors import StateError
 from stream.core.features import InputSpec
 from stream.core.fold import InterestModels, UserBatch, advance, apply_events, rank
 from stream.core.messages import Scored, SourceEvent
+from stream.core.rules import KINDS, NO_RULES, RuleSet
+from stream.core.ruling import Ruling, Selections
 from stream.gateway.items import View
 from stream.gateway.problems import ProblemError
 from stream.process.progress import Work
@@ -28,10 +30,11 @@ MOST_WAITING: Final = 2048
 
 
 class Scores(NamedTuple):
-    """A user's state as it was scored, and the best items."""
+    """A user's state as it was scored, the best items, and the rules that were in force."""
 
     user: UserBatch
     items: list[Scored]
+    rules: RuleSet
 
 
 @dataclass(slots=True)
@@ -45,6 +48,8 @@ class Ask:
         view: The catalogue.
         k: Number of items.
         filter_seen: Whether items that the user has interacted with are left out.
+        scene: The scene, for rules.
+        kinds: Kinds of rules that are applied.
         events: Events to be folded first; they are kept nowhere.
     """
 
@@ -54,8 +59,16 @@ class Ask:
     view: View
     k: int
     filter_seen: bool
+    scene: str | None = None
+    kinds: tuple[str, ...] = KINDS
     events: Sequence[SourceEvent] = ()
     future: asyncio.Future[Scores] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class _How(NamedTuple):
+    k: int
+    filter_seen: bool
+    ruling: Ruling | None
 
 
 class Scorer:
@@ -68,6 +81,7 @@ class Scorer:
         hidden: Width of its states.
         topics: The source topics.
         executor: The one thread of the models.
+        rules: Returns the rules in force.
         on_batch: Called with the size of each batch and its seconds.
     """
 
@@ -79,6 +93,7 @@ class Scorer:
         hidden: int,
         topics: Sequence[str],
         executor: Executor,
+        rules: Callable[[], RuleSet] = lambda: NO_RULES,
         on_batch: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -88,6 +103,8 @@ class Scorer:
         self._hidden = hidden
         self._topics = tuple(topics)
         self._executor = executor
+        self._rules = rules
+        self._selections = Selections()
         self._on_batch = on_batch
         self._queue: asyncio.Queue[Ask] = asyncio.Queue()
         self._busy = False
@@ -140,7 +157,8 @@ class Scorer:
     def compute(self, asks: Sequence[Ask]) -> list[Scores | Exception]:
         """Return the scores of each, or why there are none. Runs in the models' thread."""
         found: list[Scores | Exception | None] = [None] * len(asks)
-        groups: dict[tuple[int, int, bool], list[tuple[int, UserBatch]]] = {}
+        rules, now = self._rules(), int(time.time() * 1000)
+        groups: dict[tuple[int, int, bool, str | None, tuple[str, ...]], list[tuple[int, UserBatch]]] = {}
         for place, ask in enumerate(asks):
             try:
                 user = apply_events(
@@ -149,8 +167,11 @@ class Scorer:
             except StateError as error:
                 found[place] = error
                 continue
-            groups.setdefault((id(ask.view), ask.k, ask.filter_seen), []).append((place, user))
-        for (_, k, filter_seen), users in groups.items():
+            scene = ask.scene if rules.rules else None
+            groups.setdefault((id(ask.view), ask.k, ask.filter_seen, scene, ask.kinds), []).append((place, user))
+        for (_, k, filter_seen, scene, kinds), users in groups.items():
+            ruling = Ruling(rules, scene, now, self._selections, kinds) if rules.rules else None
+            how = _How(k, filter_seen, ruling)
             snapshot = asks[users[0][0]].view.snapshot
             moved = []
             for place, user in users:
@@ -162,17 +183,20 @@ class Scorer:
                         continue
                 moved.append((place, user))
             try:
-                slates = rank([user for _, user in moved], self._models, snapshot, k, filter_seen=filter_seen)
+                slates = self._rank([user for _, user in moved], snapshot, how)
             except StateError:  # one state whose events cannot be read: each is scored alone
                 for place, user in moved:
-                    found[place] = self._alone(user, snapshot, k, filter_seen)
+                    found[place] = self._alone(user, snapshot, how, rules)
                 continue
             for (place, user), items in zip(moved, slates, strict=True):
-                found[place] = Scores(user, items)
+                found[place] = Scores(user, items, rules)
         return [one if one is not None else StateError("not scored: this is a bug") for one in found]
 
-    def _alone(self, user: UserBatch, snapshot: Snapshot, k: int, filter_seen: bool) -> Scores | Exception:
+    def _rank(self, users: list[UserBatch], snapshot: Snapshot, how: _How) -> list[list[Scored]]:
+        return rank(users, self._models, snapshot, how.k, filter_seen=how.filter_seen, ruling=how.ruling)
+
+    def _alone(self, user: UserBatch, snapshot: Snapshot, how: _How, rules: RuleSet) -> Scores | Exception:
         try:
-            return Scores(user, rank([user], self._models, snapshot, k, filter_seen=filter_seen)[0])
+            return Scores(user, self._rank([user], snapshot, how)[0], rules)
         except StateError as error:
             return error

@@ -48,7 +48,8 @@ class Models:
         self._bundle = bundle
         self._step = accelerator.session("step.onnx", bundle.read("step.onnx"), provider)
         self._score = accelerator.session("score.onnx", bundle.read("score.onnx"), provider)
-        self._on_device: tuple[NDArray[np.float32], Any, Any] | None = None
+        self._items_on_device: tuple[NDArray[np.float32], Any] | None = None
+        self._bias_on_device: tuple[NDArray[np.float32], Any] | None = None
         self._check_signatures()
 
     def step(self, rows: InputRows, h: Half, c: Half) -> tuple[Half, Half]:
@@ -88,7 +89,7 @@ class Models:
         Args:
             h: States, float16 [B, H].
             items: float32 [N, D].
-            bias: float32 [N], 0 or -inf.
+            bias: float32 [N], -inf for an item that must not appear, else what is added to its score (0: nothing).
             hidden: int64 [S, 2], (user row, item row) pairs that must not appear.
             recent: int64 [R, 3], (user row, item row, age below `last`).
             count: int64 [B], events so far.
@@ -125,20 +126,20 @@ class Models:
     def _answer(self, feed: dict[str, NDArray[Any]], items: Any, bias: Any) -> tuple[Any, Any]:
         """Return scores and rows as the graph outputs them.
 
-        A GPU keeps the catalogue until the next snapshot (every snapshot has its own bias array).
+        A GPU keeps the items until the next snapshot (every snapshot has its own array), and the bias until another one.
         """
         if self.provider != "cuda":
             scores, rows = self._score.run(None, feed | {"items": items, "bias": bias})
             return scores, rows
         from onnxruntime import OrtValue
 
-        if self._on_device is None or self._on_device[0] is not bias:
-            self._on_device = (
-                bias, OrtValue.ortvalue_from_numpy(items, "cuda", 0), OrtValue.ortvalue_from_numpy(bias, "cuda", 0),
-            )  # fmt: skip
+        if self._items_on_device is None or self._items_on_device[0] is not items:
+            self._items_on_device = items, OrtValue.ortvalue_from_numpy(items, "cuda", 0)
+        if self._bias_on_device is None or self._bias_on_device[0] is not bias:
+            self._bias_on_device = bias, OrtValue.ortvalue_from_numpy(bias, "cuda", 0)
         binding = self._score.io_binding()
-        binding.bind_ortvalue_input("items", self._on_device[1])
-        binding.bind_ortvalue_input("bias", self._on_device[2])
+        binding.bind_ortvalue_input("items", self._items_on_device[1])
+        binding.bind_ortvalue_input("bias", self._bias_on_device[1])
         for name, array in feed.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         binding.bind_output("scores")

@@ -113,10 +113,10 @@ def changelog_cut(topic: str, partition: int, end: int, written: int) -> LossErr
     )
 
 
-def items_cut(topic: str, partition: int, end: int, read: int) -> LossError:
+def compacted_cut(topic: str, partition: int, end: int, read: int, what: str) -> LossError:
     return LossError(
         f"{topic} partition {partition}: the log was cut off at {end}, and was read up to {read}: acknowledged records are "
-        f"gone, and the catalogue shows their items: {WHY} Or the topic was recreated. The next start reads what is left"
+        f"gone, and {what} still has them: {WHY} Or the topic was recreated. The next start reads what is left"
     )
 
 

@@ -28,9 +28,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from stream.core.errors import REASONS
+from stream.core.errors import REASONS, RULE_REASONS
 from stream.core.fencing_log import LeftOut
 from stream.core.messages import BEHAVIOURS
+from stream.core.rules import RuleSet
 from stream.core.times import UNITS
 
 OUTCOMES: Final = ("applied", "duplicate", "redelivered", "dead_letter", "forwarded", "forgotten")
@@ -285,6 +286,11 @@ class Metrics:
         self.items_rejected = self._counter(
             "items_rejected", "Records of the items topic that were not acceptable", "reason"
         )
+        self.rules = self._gauge("rules", "Rules: those in force, and those that are refused", "state")
+        self.rules_offset = self._gauge("rules_offset", "Offset of the rules topic up to which rules are applied")
+        self.rules_refused = self._counter(
+            "rules_refused", "Records of the rules topic that were malformed or contradicted another rule", "reason"
+        )
         self.bundle_info = self._gauge(
             "bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10"
         )
@@ -382,6 +388,14 @@ class Metrics:
     def reject_item(self, reason: str, records: int = 1) -> None:
         self.items_rejected.labels(_of(REASONS, reason)).inc(records)
 
+    def observe_rules(self, rules: RuleSet) -> None:
+        self.rules.labels("in_force").set(len(rules.rules))
+        self.rules.labels("refused").set(len(rules.refused))
+        self.rules_offset.set(rules.offset)
+
+    def refuse_rule(self, reason: str) -> None:
+        self.rules_refused.labels(_of((*REASONS, *RULE_REASONS), reason)).inc()
+
     def use_bundle(
         self, bundle: str, state_model: str, data: str = "", figures: Mapping[str, float] | None = None
     ) -> None:
@@ -436,6 +450,9 @@ class Metrics:
         for state in ("live", "known"):
             self.catalogue_items.labels(state)
         self.catalogue_offset.set(-1)
+        for state in ("in_force", "refused"):
+            self.rules.labels(state)
+        self.rules_offset.set(-1)
 
 
 def _of(values: Collection[str], value: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from stream.core.decoder import EventDecoder
 from stream.core.features import InputSpec
 from stream.core.fold import Catalogue, InterestModels
+from stream.core.rules import RuleSet
 from stream.kafka.broker_clock import Clock
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.fencing import Fence
@@ -58,6 +59,7 @@ class PipelineParts:
         misplaced: Creates the copies of records on wrong partitions. None: such records become dead letters.
         sent_before: Knows which of them have been forwarded. None: no check.
         catalogue: Returns the current snapshot.
+        rules: Returns the rules in force.
         executor: Runs the models, one call at a time.
         metrics: Counts and times the steps.
         clock: The brokers' clock.
@@ -75,6 +77,7 @@ class PipelineParts:
     misplaced: Misplaced | None
     sent_before: SentBefore | None
     catalogue: Callable[[], Catalogue]
+    rules: Callable[[], RuleSet]
     executor: Executor
     metrics: Metrics
     clock: Clock

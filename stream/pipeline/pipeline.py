@@ -26,12 +26,15 @@ from typing import Final
 
 import msgspec
 from faust.types import TP
+from msgspec import UNSET
 
 from stream.core import forgetting
 from stream.core.errors import RecordError
 from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
+from stream.core.rules import RuleSet
+from stream.core.ruling import Ruling, Selections
 from stream.core.state import encode
 from stream.kafka.batch import MicroBatch, Record
 from stream.kafka.producer import Outgoing
@@ -66,6 +69,8 @@ class Pipeline:
         self._misplaced = parts.misplaced
         self._sent_before = parts.sent_before
         self._catalogue = parts.catalogue
+        self._rules = parts.rules
+        self._selections = Selections()
         self._executor = parts.executor
         self._metrics = parts.metrics
         self._clock = parts.clock
@@ -100,18 +105,20 @@ class Pipeline:
         records = self._records(user_batches, figures)
         self._add_deletions(records, groups.keys(), figures)
         changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
+        rules = self._rules()
+        ruling = Ruling(rules, None, self._clock.now_ms(), self._selections) if rules.rules else None
         with figures.stage("score"):
             slates = await self._run(
                 lambda: rank(
                     user_batches, self._serving.models, catalogue, self._settings.slate_size,
-                    filter_seen=self._settings.filter_seen,
+                    filter_seen=self._settings.filter_seen, ruling=ruling,
                 )
             ) if user_batches else []  # fmt: skip
         ends = await changelog
         await self._confirm(records, ends)
         with figures.stage("slates"):
             await self._batches().send(
-                {**self._slates(user_batches, slates, catalogue, figures), **self._audits(user_batches)}
+                {**self._slates(user_batches, slates, catalogue, rules, figures), **self._audits(user_batches)}
             )  # 8
         acknowledged = self._clock.now() * 1000
         with figures.stage("store"):
@@ -324,6 +331,7 @@ class Pipeline:
         user_batches: Sequence[UserBatch],
         slates: Sequence[list[Scored]],
         catalogue: Catalogue,
+        rules: RuleSet,
         figures: BatchFigures,
     ) -> dict[Target, list[Outgoing]]:
         """Return one slate per affected user, and a tombstone for a user who was forgotten.
@@ -338,14 +346,14 @@ class Pipeline:
                 lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, None))
                 continue
             replay = bool(user_batch.redelivered) or not user_batch.folded
-            slate = self._slate(user_batch, items, catalogue.offset, now, replay)
+            slate = self._slate(user_batch, items, catalogue.offset, rules, now, replay)
             value = self._encoder.encode(slate)
             lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, value))
             figures.slate("interest", replay)
         return lists
 
     def _slate(
-        self, user_batch: UserBatch, items: list[Scored], catalogue: int, now: int, replay: bool
+        self, user_batch: UserBatch, items: list[Scored], catalogue: int, rules: RuleSet, now: int, replay: bool
     ) -> Recommendation:
         state = user_batch.state
         chain = state.chain.hex()
@@ -368,6 +376,7 @@ class Pipeline:
             bundle=self._serving.bundle,
             strategy="interest",
             replay=replay,
+            rules=rules.offset if rules.rules else UNSET,
         )
 
     def _safe(self) -> dict[TP, int]:

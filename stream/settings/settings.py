@@ -346,6 +346,10 @@ class Settings(BaseSettings):
         return self.prefix + "items"
 
     @property
+    def rules_topic(self) -> str:
+        return self.prefix + "rules"
+
+    @property
     def recommendations_topic(self) -> str:
         return self.prefix + "recommendations"
 

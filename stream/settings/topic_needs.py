@@ -172,6 +172,22 @@ KINDS: Final = (
         single=True,
     ),
     Kind(
+        "rules",
+        lambda settings: (settings.rules_topic,),
+        "1",
+        (
+            _one_of(
+                "cleanup.policy",
+                ("compact",),
+                "Every start reads the rules from this topic. Retention would remove rules that are in force.",
+            ),
+            _one_of("compression.type", UNPACKED, "As for the sources."),
+            _at_most("max.message.bytes", MAX_SOURCE, "It limits the memory that a worker needs for one record."),
+            _in_sync(),
+        ),
+        single=True,
+    ),
+    Kind(
         "recommendations",
         lambda settings: (settings.recommendations_topic,),
         "as the sources",

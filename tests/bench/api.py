@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Final
+from urllib.parse import quote
 
 from stream.settings import Settings
 from tests.bench.api_load import Load, Told
@@ -25,13 +27,17 @@ from tests.bench.world import World
 from tests.gateway_process import GatewayProcess
 from tests.worker_process import environment, until
 
+FILTER: Final = "filter=" + quote(json.dumps({"price": {"lt": 50}}))
+
 
 @dataclass(frozen=True)
 class Plan:
-    """seconds: of one measurement; events: folded before the first one; rate: events a second during the second."""
+    """seconds: of one measurement; rounds: of the comparison with a filter; events: folded before the
+    first one; rate: events a second during the second."""
 
     seconds: float = 10.0
     connections: tuple[int, ...] = (1, 16, 64)
+    rounds: int = 3
     events: int = 10_000
     users: int = 3_000
     rate: int = 1000
@@ -47,6 +53,19 @@ class Throughput:
     rate: float
     told: Told
     cpu_us: float
+    load: float
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Requests with a filter that half of the items meet, against the same requests without one, in turn.
+
+    time: seconds of the one for each of the other; cpu: the gateway's CPU time, likewise.
+    """
+
+    connections: int
+    time: float
+    cpu: float
     load: float
 
 
@@ -72,6 +91,7 @@ class Found:
     items: int
     users: int
     throughput: list[Throughput]
+    filtered: list[Filtered]
     writes: Writes
     rss_mib: float
 
@@ -95,9 +115,12 @@ def measure(world: World, plan: Plan, message: Callable[[str], None] = lambda li
         half = max(one.told.per_second for one in found) / 2
         found.append(_throughput(gateway, max(plan.connections), half, users, plan))
         message(throughput_line(found[-1]))
+        filtered = [_filtered(gateway, connections, users, plan) for connections in plan.connections[:2]]
+        for one in filtered:
+            message(filtered_line(one))
         writes = _writes(world, settings, gateway, plan)
         message(writes_line(writes))
-        return Found(len(world.real.items), plan.users, found, writes, resident_mib(gateway.process.pid))
+        return Found(len(world.real.items), plan.users, found, filtered, writes, resident_mib(gateway.process.pid))
     finally:
         gateway.close()
         worker.close()
@@ -110,9 +133,9 @@ def _send(settings: Settings, world: World, rate: float, seconds: float, plan: P
 
 
 def _throughput(
-    gateway: GatewayProcess, connections: int, rate: float, users: tuple[str, ...], plan: Plan
+    gateway: GatewayProcess, connections: int, rate: float, users: tuple[str, ...], plan: Plan, query: str = ""
 ) -> Throughput:
-    load = Load(gateway.port(), connections, plan.seconds, users, rate, min(1.0, plan.seconds / 4))
+    load = Load(gateway.port(), connections, plan.seconds, users, rate, min(1.0, plan.seconds / 4), query)
     before, average = cpu_seconds(gateway.process.pid), load_average()
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.api_load", load.text()], stdout=subprocess.PIPE, check=True
@@ -120,6 +143,21 @@ def _throughput(
     told = Told(**json.loads(done.stdout))
     cpu = (cpu_seconds(gateway.process.pid) - before) * (plan.seconds - load.skip) / plan.seconds
     return Throughput(connections, rate, told, cpu * 1e6 / max(1, told.requests), average)
+
+
+def _filtered(gateway: GatewayProcess, connections: int, users: tuple[str, ...], plan: Plan) -> Filtered:
+    average = load_average()
+    plain, filtered = [], []
+    for _ in range(plan.rounds):  # in turn, so that what else this machine does is the same for both
+        plain.append(_throughput(gateway, connections, 0.0, users, plan))
+        filtered.append(_throughput(gateway, connections, 0.0, users, plan, FILTER))
+    assert not any(one.told.wrong for one in (*plain, *filtered))
+    return Filtered(
+        connections,
+        sum(one.told.per_second for one in plain) / sum(one.told.per_second for one in filtered),
+        sum(one.cpu_us for one in filtered) / sum(one.cpu_us for one in plain),
+        average,
+    )
 
 
 def _writes(world: World, settings: Settings, gateway: GatewayProcess, plan: Plan) -> Writes:
@@ -173,6 +211,13 @@ def throughput_line(one: Throughput) -> str:
     return (
         f"{one.connections} connections{asked}: {told.per_second:.0f} requests/s, p50 {told.p50:.1f} ms, p99 {told.p99:.1f} ms, "
         f"{told.wrong} not 200, {one.cpu_us:.0f} us of CPU a request (load average {one.load:.1f})"
+    )
+
+
+def filtered_line(one: Filtered) -> str:
+    return (
+        f"{one.connections} connections: a filtered request takes {one.time:.2f} times the time and {one.cpu:.2f} times the CPU "
+        f"of an unfiltered one (load average {one.load:.1f})"
     )
 
 

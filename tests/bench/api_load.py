@@ -18,7 +18,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Load:
-    """rate: requests a second, 0 for as many as possible; skip: seconds at the beginning that are left out."""
+    """rate: requests a second, 0 for as many as possible; skip: seconds at the beginning that are left out; query: of each
+    address."""
 
     port: int
     connections: int
@@ -26,6 +27,7 @@ class Load:
     users: tuple[str, ...]
     rate: float = 0.0
     skip: float = 1.0
+    query: str = ""
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -48,6 +50,7 @@ async def run(load: Load) -> Told:
     latencies: list[float] = []
     wrong = 0
     numbers = iter(range(1 << 60))
+    query = f"?{load.query}" if load.query else ""
 
     async def one(number: int) -> None:
         nonlocal wrong
@@ -59,7 +62,7 @@ async def run(load: Load) -> Told:
                 due = began + number / load.rate
                 await asyncio.sleep(max(0.0, due - now))
             user = load.users[number % len(load.users)]
-            writer.write(b"GET /v1/users/%s/recommendations HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % user.encode())
+            writer.write(f"GET /v1/users/{user}/recommendations{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
             if due >= began + load.skip:

@@ -103,10 +103,12 @@ def send_all(settings: Settings, messages: Iterable[Message]) -> int:
 
 
 def send_items(settings: Settings, items: Sequence[str]) -> None:
-    """Make `items` live."""
+    """Make `items` live. Their attribute `price` is 0 to 99, in turn."""
     out = producer(settings)
-    for item in items:
-        body = {"item": item, "title": f"The thing called {item}", "text": "a thing"}
+    for number, item in enumerate(items):
+        body = {
+            "item": item, "title": f"The thing called {item}", "text": "a thing", "attributes": {"price": number % 100},
+        }  # fmt: skip
         out.produce(settings.items_topic, json.dumps(body).encode(), item.encode())
     if out.flush(60):
         raise RuntimeError("the broker did not acknowledge all items within 60 s")

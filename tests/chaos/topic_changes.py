@@ -26,7 +26,8 @@ ITEMS = [f"item-{number}" for number in range(1, 26)]  # the half that the new i
 def used_topics(settings: Settings) -> tuple[str, ...]:
     """Those that are no sources."""
     return (
-        settings.changelog_topic, settings.items_topic, settings.recommendations_topic, settings.dead_letters_topic,
+        settings.changelog_topic, settings.items_topic, settings.rules_topic, settings.recommendations_topic,
+        settings.dead_letters_topic,
     )  # fmt: skip
 
 
@@ -72,7 +73,11 @@ def recreated(settings: Settings, bundles: Path, folder: Path, seed: int) -> Non
         f"{name} recreated after {count} events: 76 within {noticed:.1f} s, named; started again it went on; "
         f"verify {report.exit_code}"
     )
-    if topic in (settings.items_topic, settings.dead_letters_topic):  # else states or slates are gone with it
+    if topic in (
+        settings.items_topic,
+        settings.rules_topic,
+        settings.dead_letters_topic,
+    ):  # else states or slates are gone with it
         assert (report.applied, report.lost, report.double, report.uncovered) == (2 * count, 0, 0, 0)
         record(outcome(35, "a topic of the worker recreated", seed, began, report, note))
     else:

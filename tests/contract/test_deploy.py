@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stream.core.rules import NO_RULES
 from stream.gateway.metrics import GatewayMetrics
 from stream.observability.health import Health
 from stream.observability.metrics import BatchFigures, Metrics
@@ -50,6 +51,7 @@ def exposed() -> set[str]:
     figures.dead_letter(0, "clicks", "decode", "not_utf8")
     metrics.observe_batch(figures)
     metrics.reject_item("missing_field")
+    metrics.refuse_rule("contradiction")
     metrics.use_bundle("b", "m")
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
@@ -66,6 +68,8 @@ def gateway_metrics() -> GatewayMetrics:
     gateway.bundle_info.labels("b", "m")
     gateway.build_info.labels("1")
     gateway.catalogue_items.labels("live")
+    gateway.observe_rules(NO_RULES)
+    gateway.refuse_rule("contradiction")
     return gateway
 
 
@@ -140,6 +144,7 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     figures.dead_letter(0, "clicks", "decode", "not_utf8")
     metrics.observe_batch(figures)
     metrics.reject_item("missing_field")
+    metrics.refuse_rule("contradiction")
     metrics.observe_lag({"clicks": (0, 0.0)})
     metrics.observe_undecided({"clicks": 0})
     metrics.use_bundle("b", "m")

@@ -64,7 +64,7 @@ def test_latency_covers_every_event(made: World) -> None:
 
 
 def test_the_api_answers_what_it_is_asked(made: World) -> None:
-    found = api.measure(made, api.Plan(seconds=1, connections=(2,), events=200, users=40, rate=50, probes=10))
+    found = api.measure(made, api.Plan(seconds=1, connections=(2,), rounds=1, events=200, users=40, rate=50, probes=10))
     assert [one.told.wrong for one in found.throughput] == [0, 0]
     for one in found.throughput:
         assert 0 < one.told.p50 <= one.told.p99 <= one.told.most < math.inf

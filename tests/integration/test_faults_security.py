@@ -40,6 +40,8 @@ def admin(secured: SecuredKafka) -> Settings:
     with Producer(producer) as client:
         for topic in (*settings.sources, settings.items_topic):
             client.position(client.send(topic, b"k", b"{}"))
+    with Producer(settings) as client:
+        client.position(client.send(settings.rules_topic, b"k", None))
     return settings
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiokafka.partitioner import murmur2
@@ -155,6 +156,38 @@ def test_trending_items_are_those_of_new_events(made: Made) -> None:
     without = made.gateway.ask("GET", "/v1/trending?n=100&exclude=item-44").body["items"]
     assert "item-44" not in {one["item"] for one in without}
     assert made.gateway.ask("GET", "/v1/trending?n=0").body["field"] == "n"
+
+
+def test_filters_leave_out_the_items_for_which_they_do_not_hold(made: Made) -> None:
+    made.post("filtered", "item-40")
+    item = {"title": "A thing", "categories": ["toys"], "attributes": {"price": 12.5, "since": "2026-11-01"}}
+    for number in (20, 21, 22):
+        body = item | {"item": f"item-{number}"} | ({"available": False} if number == 22 else {})
+        put = made.gateway.ask("PUT", f"/v1/items/item-{number}", body)
+        assert put.status == 200, put
+    place = put.body["min_offset"]
+    toys = {"all": [{"category": "toys"}, {"price": {"ge": 10, "lt": 20}}, {"since": {"gt": "2026-10-31"}}]}
+    inside = quote(json.dumps(toys))
+    asked: list[tuple[str, str, Any]] = [
+        ("GET", f"/v1/users/filtered/recommendations?min_offset={place}&filter={inside}", None),
+        ("POST", "/v1/users/filtered/recommendations", {"filter": toys}),
+        ("GET", f"/v1/users/nobody/recommendations?filter={inside}", None),
+        ("POST", "/v1/sessions/recommendations", {"events": [], "filter": toys}),
+        ("POST", "/v1/rerank", {"user": "filtered", "candidates": ["item-1", "item-20", "item-21"], "filter": toys}),
+        ("GET", f"/v1/popular?filter={inside}", None),
+    ]
+    for method, path, sent in asked:
+        answer = made.gateway.ask(method, path, sent)
+        assert answer.status == 200, answer
+        assert {one["item"] for one in answer.body["items"]} == {"item-20", "item-21"}, path
+    near = made.gateway.ask("GET", f"/v1/items/item-20/similar?filter={inside}").body["items"]
+    assert [one["item"] for one in near] == ["item-21"]
+    wrong = made.gateway.ask(
+        "POST", "/v1/users/filtered/recommendations", {"filter": {"all": [{"price": {"gt": "x"}}]}}
+    )
+    assert (wrong.status, wrong.body["field"]) == (400, "filter.all[0].price.gt")
+    refused = made.gateway.ask("PUT", "/v1/items/item-20", item | {"item": "item-20", "attributes": {"price": None}})
+    assert (refused.status, refused.body["field"]) == (422, "attributes.price")
 
 
 def test_what_cannot_be_had_in_time_is_503_and_says_how_far_it_is(made: Made) -> None:

@@ -163,11 +163,17 @@ def item_(
     category: Annotated[list[str] | None, typer.Option(help="A category of the item. May be repeated.")] = None,
     scene: Annotated[
         list[str] | None,
-        typer.Option(help="Where the item may be shown. Stored, but not used yet. May be repeated."),
+        typer.Option(help="Where the item may be shown. None: anywhere. May be repeated."),
     ] = None,
     available: Annotated[
         bool | None,
         typer.Option("--available/--unavailable", help="An unavailable item is known, but is not recommended."),
+    ] = None,
+    attributes: Annotated[
+        str | None,
+        typer.Option(
+            help='What filters and rules can ask for, as JSON: {"price": 9.5, "brand": "Ada"}. {} clears them.'
+        ),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Send only the given fields. The item loses all its other fields.")
@@ -181,8 +187,8 @@ def item_(
     """Add, change or remove an item of the catalogue. Exit codes: 65 not acceptable, 69 no broker, 78 topic missing.
 
     For an existing item, the command reads its newest record first and changes only the given fields. An empty text,
-    category or scene clears the field. If two writers change an item at the same time, the later record replaces the
-    other completely.
+    category, scene or list of attributes clears the field. If two writers change an item at the same time, the later
+    record replaces the other completely.
     """
     if remove:
         if not item:
@@ -191,6 +197,7 @@ def item_(
         return
     fields: dict[str, Any] = {
         "item": item, "title": title, "text": text, "categories": category, "scenes": scene, "available": available,
+        "attributes": _object(attributes),
     }  # fmt: skip
     if file is None and item is not None:
         given = {name: value for name, value in fields.items() if value is not None}
@@ -198,12 +205,21 @@ def item_(
     _send(context.obj, "item", fields, file, as_json)
 
 
+def _object(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(printable(f"--attributes: expected a JSON object: {error}")) from None
+
+
 def _whole_item(settings: Settings, item: str, given: dict[str, Any], replace: bool) -> dict[str, Any]:
     """Return the item's fields to send: those of its newest record, changed by the given ones."""
     from deploy.clients.item_change import changed, cleared
     from deploy.clients.log_reader import KafkaLog
 
-    for name, empty in (("text", ""), ("categories", [""]), ("scenes", [""])):
+    for name, empty in (("text", ""), ("categories", [""]), ("scenes", [""]), ("attributes", {})):
         if given.get(name) == empty:
             given[name] = None
     whole = cleared(given)

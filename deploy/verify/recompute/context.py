@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploy.verify.keys import Keys
 from deploy.verify.recompute.items import Items
+from deploy.verify.recompute.rules import RulesThen
 from deploy.verify.report import Kind, Report, Violation
 from stream.core.state import Interest
 from stream.inference.bundle import Bundle
@@ -27,6 +28,8 @@ class Context:
         report: Where to add what was found.
         other_states: Number of states of another step model.
         other_slates: Number of slates of another bundle.
+        rules: Offset in the rules topic -> the rules there, for each that a slate names.
+        lost_rules: Number of slates whose rules are no longer known.
     """
 
     bundle: Bundle
@@ -37,6 +40,8 @@ class Context:
     report: Report
     other_states: int = 0
     other_slates: int = 0
+    rules: dict[int, RulesThen] = field(default_factory=dict)
+    lost_rules: int = 0
 
     def fits(self, state: Interest) -> bool:
         """Return whether h and c have the bundle's size."""
@@ -48,6 +53,12 @@ class Context:
 
     def note_others(self) -> None:
         """Note how many states and slates were left out."""
+        if self.lost_rules:
+            message = (
+                f"{self.lost_rules} slates do not fit the rules that the topic {self.settings.rules_topic} still has: earlier "
+                "records were compacted away, so these slates cannot be judged"
+            )
+            self.report.note(Violation("lost-rules", message))
         if self.other_states or self.other_slates:
             message = (
                 f"{self.other_states} states and {self.other_slates} slates come from another model or bundle than bundle "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
@@ -31,12 +31,14 @@ class LiveItems:
         bias: float32 [rows], 0 for a live item, -inf for any other.
         later: Item that the bundle lacks -> its row.
         whole: Whether nothing before was compacted away, so that this is what a worker saw.
+        bodies: Row -> the item's message; empty if they are not kept.
     """
 
     matrix: Vector
     bias: Vector
     later: dict[str, int]
     whole: bool
+    bodies: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 class Items:
@@ -50,6 +52,9 @@ class Items:
         self._bias = np.full(len(bundle.items), -np.inf, np.float32).tolist()
         self._later: dict[str, tuple[int, str]] = {}
         self._crcs = array("I")
+        self.keep_bodies = False
+        """Whether the messages are kept: rules need them."""
+        self._bodies: dict[int, dict[str, Any]] = {}
         self._validator = jsonschema_rs.validator_for(schema("item"))
 
     def take(self, record: Record) -> None:
@@ -63,18 +68,21 @@ class Items:
             return
         if body is None:
             self._bias[self._row(item)] = -math.inf
+            self._bodies.pop(self._row(item), None)
             self._later.pop(item, None)
         elif self._validator.is_valid(body) and body["item"] == item:
             if item not in self.trained and not self._make(item, body):
                 return
             self._bias[self._row(item)] = 0.0 if body.get("available", True) else -math.inf
+            if self.keep_bodies:
+                self._bodies[self._row(item)] = body
 
     def freeze(self, whole: bool) -> LiveItems:
         """Return the items as they are now. whole: Whether nothing before was compacted away."""
         if len(self._rows) > 1:
             self._rows = [np.concatenate(self._rows)]
         later = {item: row for item, (row, _) in self._later.items()}
-        return LiveItems(self._rows[0], np.array(self._bias, np.float32), later, whole)
+        return LiveItems(self._rows[0], np.array(self._bias, np.float32), later, whole, dict(self._bodies))
 
     def row(self, live: LiveItems, item: str) -> int:
         return self.trained.get(item) or live.later.get(item, UNKNOWN)

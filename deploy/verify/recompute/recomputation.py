@@ -8,6 +8,7 @@ from deploy.clients.log_reader import Log, Span, TopicPartition
 from deploy.verify.accepted_settings import Setting
 from deploy.verify.recompute.context import Context
 from deploy.verify.recompute.items import Items
+from deploy.verify.recompute.rules import follow
 from deploy.verify.recompute.sample import Sample, decoded, parsed
 from deploy.verify.recompute.slates import Slates
 from deploy.verify.recompute.states import States
@@ -68,6 +69,11 @@ class Recomputation:
         wanted = {state.catalogue for _, states, _ in users for _, state in states}
         wanted |= {slate["catalogue"] for _, _, slates in users for _, slate in slates}
         wanted |= {slate["catalogue"] for _, _, slate in anyone}
+        shown = [slate for _, _, slates in users for _, slate in slates] + [slate for _, _, slate in anyone]
+        settings = self._context.settings
+        at = {slate["rules"] for slate in shown if "rules" in slate}
+        self._context.rules = follow(self._log, settings.rules_topic, at, settings.key) if at else {}
+        self._context.items.keep_bodies = bool(at)
         live = self._context.items.follow(self._log, self._context.settings.items_topic, wanted)
         check_states, check_slates = States(self._context), Slates(self._context)
         for partition, offset, slate in anyone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -12,6 +13,7 @@ from deploy.verify.recent_events import recents
 from deploy.verify.recompute.context import Context
 from deploy.verify.recompute.events import COMMENT
 from deploy.verify.recompute.items import LiveItems
+from deploy.verify.recompute.rules import Effect, Rules, Viewer, choices, effect, misplaced
 from deploy.verify.recompute.sample import SampledUser, Slate
 from deploy.verify.slates import ANYONE
 from stream.core.features import UNKNOWN
@@ -30,6 +32,7 @@ class Slates:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._report = context.report
+        self._effects: dict[tuple[int, int, tuple[str, ...]], Effect] = {}
 
     def check(
         self,
@@ -61,9 +64,15 @@ class Slates:
             items = live[slate["catalogue"]]
             wrong = ""
             for state in shown:
-                wrong = self._misranked(state, items, slate["items"])
+                if "rules" in slate:
+                    viewer = Viewer(slate["user"], user.key, slate["seq"], slate["time"])
+                    wrong = self._misruled(state, items, slate, viewer)
+                else:
+                    wrong = self._misranked(state, items, slate["items"])
                 if not wrong:
                     break
+            if wrong and self._lost(slate):
+                continue
             mixed = len({state.model for state in known}) > 1
             if wrong and (not items.whole or (mixed and user.holes)):  # the slate's own state may be gone
                 self._report.numbers_unverifiable += 1
@@ -77,6 +86,14 @@ class Slates:
             self._leave_out()
             return
         self._report.ranked += 1
+        if "rules" in slate:
+            wrong = self._anyone_misruled(slate, live)
+            if wrong and not self._lost(slate):
+                if live.whole:
+                    self._add(wrong, ANYONE, 0, partition, offset)
+                else:
+                    self._report.numbers_unverifiable += 1
+            return
         counts = np.zeros(len(live.bias), np.float32)
         counts[: len(bundle.popularity)] = bundle.popularity[: len(counts)]
         best = np.sort(counts[live.bias == 0])[::-1][: self._context.settings.slate_size]
@@ -89,6 +106,60 @@ class Slates:
             return
         message = "the items are not the most popular live ones with their counts"
         self._add(message, ANYONE, 0, partition, offset)
+
+    def _lost(self, slate: Slate) -> bool:
+        """Return whether the rules of a slate that does not fit may be gone, and count it then."""
+        lost = "rules" in slate and not self._context.rules[slate["rules"]].whole
+        self._context.lost_rules += lost
+        self._report.numbers_unverifiable += lost
+        return lost
+
+    def _misruled(self, state: Interest, live: LiveItems, slate: Slate, viewer: Viewer) -> str:
+        """Return what is wrong with a slate under its rules; "" if it fits those of one moment before it was sent."""
+        feed = self._feed(state, live)
+        seen = {self._context.items.names[row] for _, row in feed[0].tolist()}
+        wrong = ""
+        for rules in choices(self._context.rules[slate["rules"]], viewer):
+            found = self._effect(slate, rules, live)
+            bias = np.array([-np.inf if one is None else one for one in found.added], np.float32)
+            best = self._best(state, replace(live, bias=bias), feed, len(live.matrix))
+            wrong = self._misplaced(slate, found, best, seen, live)
+            if not wrong:
+                break
+        return wrong
+
+    def _anyone_misruled(self, slate: Slate, live: LiveItems) -> str:
+        """Return what is wrong with the slate for anyone unknown under its rules."""
+        popularity, names, wrong = self._context.bundle.popularity, self._context.items.names, ""
+        for rules in choices(self._context.rules[slate["rules"]], Viewer("", b"", 0, slate["time"])):
+            found = self._effect(slate, rules, live)
+            counts = {
+                names[row]: (float(popularity[row]) if row < len(popularity) else 0.0) * math.exp(added)
+                for row, added in enumerate(found.added)
+                if added is not None
+            }
+            best = dict(sorted(counts.items(), key=lambda one: -one[1]))
+            wrong = self._misplaced(slate, found, best, set(), live)
+            if not wrong:
+                break
+        return wrong
+
+    def _effect(self, slate: Slate, rules: Rules, live: LiveItems) -> Effect:
+        key = slate["catalogue"], slate["rules"], tuple(rule.rule for rule in rules)
+        found = self._effects.get(key)
+        if found is None:
+            found = self._effects[key] = effect(rules, self._context.items.names, live.bodies, live.bias.tolist())
+        return found
+
+    def _misplaced(self, slate: Slate, found: Effect, best: dict[str, float], seen: set[str], live: LiveItems) -> str:
+        items, size = self._context.items, self._context.settings.slate_size
+        allowed = {
+            place: item
+            for place, item in found.pins.items()
+            if place < size and item not in seen and (row := items.row(live, item)) and found.added[row] is not None
+        }
+        categories = {items.names[row]: body.get("categories") or () for row, body in live.bodies.items()}
+        return misplaced(slate["items"], size, best, allowed, found.caps, categories)
 
     def _leave_out(self) -> None:
         self._context.other_slates += 1

@@ -176,6 +176,13 @@ def _yes(text: str) -> bool:
     return YES[text]
 
 
+def _object(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        raise ValueError(f"attributes {shown(text)}: expected a JSON object") from None
+
+
 _READ: Final[dict[str, Callable[[str], Any]]] = {
     "time": _time,
     "value": _value,
@@ -184,6 +191,7 @@ _READ: Final[dict[str, Callable[[str], Any]]] = {
     "categories": lambda text: text.split("|"),
     "scenes": lambda text: text.split("|"),
     "available": _yes,
+    "attributes": _object,
 }
 """How a CSV field that is not a text is read."""
 

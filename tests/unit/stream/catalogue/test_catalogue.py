@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stream.catalogue.catalogue import Catalogue, Snapshot, Vectors
 from stream.core.features import InputSpec, item_text
+from stream.core.filters import parse
 from stream.core.state import item_hash
 from stream.inference.bundle import BlendEntry, Bundle, Card
 
@@ -55,6 +56,11 @@ def message(item: str, title: str = "a title", **more: Any) -> tuple[bytes, byte
 
 def records(*pairs: tuple[bytes | None, bytes | None], start: int = 0) -> list[tuple[int, bytes | None, bytes | None]]:
     return [(start + index, key, value) for index, (key, value) in enumerate(pairs)]
+
+
+def where(snapshot: Snapshot, **filtered: Any) -> set[str]:
+    """The items for which a filter holds."""
+    return {snapshot.item(int(row)) for row in np.flatnonzero(snapshot.columns.mask(parse(filtered))) if row}
 
 
 def live(snapshot: Snapshot) -> set[str]:
@@ -263,3 +269,21 @@ def test_readers_in_another_thread_never_see_half_a_change() -> None:
         stop.set()
         reader.join()
     assert wrong == []
+
+
+def test_filters_see_items_as_they_are_at_their_snapshot() -> None:
+    catalogue = Catalogue(bundle(), Tower())
+    catalogue.apply(records(message("t1", categories=["x"], attributes={"price": 3}), message("new", scenes=["cart"])))
+    before = catalogue.snapshot
+    assert where(before, category="x") == where(before, price={"ge": 3}) == {"t1"}
+    assert where(before, scene="cart") == {*TRAINED, "new"}
+    assert where(before, scene="home") == set(TRAINED)
+    assert where(before, available=True) == {"t1", "new"}
+    for start in range(2, 200):  # more rows than fit, so the matrix is copied and rows move
+        catalogue.apply(records(message(f"n{start}", f"title {start}", attributes={"price": start}), start=start))
+    catalogue.apply(records(message("new", "other", categories=["x"]), (b"t1", None), start=300))
+    after = catalogue.snapshot
+    assert where(after, category="x", available=True) == {"new"}
+    assert where(after, price={"lt": 5}, available=True) == {"n2", "n3", "n4"}
+    assert where(after, item=["n7", "t2", "nobody"]) == {"n7", "t2"}
+    assert where(before, category="x") == {"t1"}

@@ -17,6 +17,7 @@ from models.network import blend
 from stream.core import state as state_module
 from stream.core.errors import StateError
 from stream.core.features import CHOICES, InputRows, InputSpec
+from stream.core.filters import Columns
 from stream.core.fold import UserBatch, advance, apply_events, rank
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, SourceEvent
 
@@ -60,6 +61,9 @@ class FixedCatalogue:
     names: tuple[str, ...] = ("", "a", "b", "c", "d")
     items: np.ndarray = field(default_factory=lambda: np.repeat(np.arange(5, dtype=np.float32)[:, None], 2, axis=1))
     bias: np.ndarray = field(default_factory=lambda: np.array([-np.inf, 0, 0, 0, 0], np.float32))
+    columns: Columns = field(
+        default_factory=lambda: Columns([None] * 5, np.array([False] + [True] * 4), lambda item: 0)
+    )
 
     def row(self, item: str) -> int:
         return self.names.index(item) if item in self.names else 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from aiokafka.partitioner import murmur2 as kafka_hash
 
+from deploy.clients.schema import schema
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
 from stream.core.json_body import JsonDecoder, convert
@@ -136,3 +138,42 @@ def test_items_and_rows_say_the_same() -> None:
         JsonDecoder(Item).decode(b'{"item": "a", "title": "b", "categories": 3}')
     with pytest.raises(RecordError, match=r'found "" \(a text\), expected a text of 1 to 256 characters'):
         convert({"user": "", "item": "b", "time": 1}, Click)
+
+
+ITEMS = JsonDecoder(Item)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "field", "parts"),
+    [
+        ('{"price": true}', "attributes.price", ["found true", "expected a number within 1e+15"]),
+        ('{"size": 1, "price": null}', "attributes.price", ["found null"]),
+        ('{"price": 1e16}', "attributes.price", ["found 1e+16 (a number)"]),
+        ('{"price": 1e400}', "attributes", ["beyond every range"]),
+        ('{"tags": ["a", 2]}', "attributes.tags", ["found a list of 2", "at most 64 such texts"]),
+        (json.dumps({"tags": ["t"] * 65}), "attributes.tags", ["found a list of 65"]),
+        (json.dumps({"brand": "x" * 257}), "attributes.brand", ["found a text of 257 characters"]),
+        ('{"price": {"eur": 1}}', "attributes.price", ["found an object"]),
+        ('{"": 1}', "attributes", ["found a name of 0 characters", "1 to 64"]),
+        (json.dumps({"n" * 65: 1}), "attributes", ["found a name of 65 characters"]),
+        (json.dumps({f"n{n}": 1 for n in range(65)}), "attributes", ["found an object", "at most 64 members"]),
+        ("[]", "attributes", ["found a list of 0", "at most 64 members or null"]),
+    ],
+)
+def test_a_refused_attribute_is_named(attributes: str, field: str, parts: list[str]) -> None:
+    with pytest.raises(RecordError) as raised:
+        ITEMS.read(f'{{"item": "i", "title": "t", "attributes": {attributes}}}')
+    assert raised.value.field == field
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+    assert not jsonschema_rs.validator_for(schema("item")).is_valid(
+        {"item": "i", "title": "t", "attributes": json.loads(attributes)}
+    )
+
+
+def test_attributes_are_numbers_texts_and_lists() -> None:
+    given = {"price": 3, "date": "2026-11-27", "tags": ["a", "b"], "zero": -0.5, "most": 1e15, "none": []}
+    body = {"item": "i", "title": "t", "attributes": given}
+    found = ITEMS.read(json.dumps(body)).attributes
+    assert found == given | {"tags": ("a", "b"), "none": ()}
+    assert jsonschema_rs.validator_for(schema("item")).is_valid(body)
+    assert ITEMS.read('{"item": "i", "title": "t", "attributes": {"p": true, "p": 1}}').attributes == {"p": 1}

@@ -97,7 +97,7 @@ def test_parameters() -> None:
         (b"n=" + b"9" * 19, "n", "found '9999999999999999999', expected a whole number, 1 to 100$"),
         (b"n=" + b"9" * 5000, "n", "expected a whole number, 1 to 100$"),
         (b"n=1&n=1", "n", "more than once"),
-        (b"m=1", "m", "there is no parameter 'm'; expected exclude, min_offset, n, scene"),
+        (b"m=1", "m", "there is no parameter 'm'; expected exclude, filter, min_offset, n, scene"),
         (b"exclude=", "exclude[0]", "length >= 1"),
         (b"&".join([b"exclude=a"] * 101), "exclude", "length <= 100"),
         (b"scene=" + b"a" * 257, "scene", "length <= 256"),
@@ -208,3 +208,17 @@ def test_the_document_describes_every_route() -> None:
     assert parameters[0]["schema"]["maxLength"] == 256
     assert {"ClickEvent", "RatingEvent", "CommentEvent", "Event", "Problem"} <= set(found["components"]["schemas"])
     msgspec.json.encode(found)
+
+
+def test_a_filter_in_an_address_is_json() -> None:
+    assert SLATE.read(b"filter=%7B%22category%22%3A%22toys%22%7D") == SlateQuery(filter={"category": "toys"})
+    for value, part in (
+        (b"toys", "expected JSON"),
+        (b"[1]", "an object"),
+        (b"[" * 99, "more than 32"),
+        (b"", "expected JSON"),
+    ):
+        with pytest.raises(ProblemError) as raised:
+            SLATE.read(b"filter=" + value)
+        assert (raised.value.problem.status, raised.value.problem.field) == (400, "filter")
+        assert part in raised.value.problem.detail

@@ -58,7 +58,8 @@ def record(bundle: Bundle, models: Models, catalogue: Catalogue, *names: str) ->
 
 def scorer(bundle: Bundle, models: Models, sizes: list[int]) -> Scorer:
     return Scorer(
-        models, bundle.spec, bundle.state_model, bundle.hidden, TOPICS, ThreadPoolExecutor(1), lambda n, _: sizes.append(n)
+        models, bundle.spec, bundle.state_model, bundle.hidden, TOPICS, ThreadPoolExecutor(1),
+        on_batch=lambda n, _: sizes.append(n)
     )  # fmt: skip
 
 

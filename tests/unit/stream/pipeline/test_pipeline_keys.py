@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from aiokafka.partitioner import murmur2 as kafka_hash
+from msgspec import UNSET
 
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError, SettingsError
 from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
 from stream.core.messages import CLICK, SourceEvent
+from stream.core.rules import NO_RULES
 from stream.pipeline.parts import PipelineParts
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import load
@@ -97,12 +99,13 @@ def test_a_record_on_a_wrong_partition_is_told_by_its_own_keys_hash(form: str) -
 def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     parts: dict[str, Any] = dict.fromkeys(
         ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced", "sent_before",
-         "catalogue", "executor", "metrics", "clock")
+         "catalogue", "rules", "executor", "metrics", "clock")
     )  # fmt: skip
     serving: Any = SimpleNamespace(bundle="b")
     pipeline = Pipeline(PipelineParts(settings=load(key=form), serving=serving, **parts))
     state = SimpleNamespace(chain=bytes(16), seq=1, applied=(3, -1, -1))
     event = decode(form, key_of("42", form), "42")
     batch: Any = SimpleNamespace(user=event.user, partition=event.partition, state=state, folded=[event])
-    slate = pipeline._slate(batch, [], -1, NOW, False)
+    slate = pipeline._slate(batch, [], -1, NO_RULES, NOW, False)
+    assert slate.rules is UNSET
     assert (slate.user, slate.events) == ("42", [("clicks", event.partition, 3)])

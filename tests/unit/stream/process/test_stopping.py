@@ -156,7 +156,7 @@ async def watch(*given):
 
 worker.current, worker.load, worker.check_fit = (lambda folder: folder), (lambda folder: BUNDLE), (lambda *given: None)
 worker.open_for = open_for
-worker.ItemsFollower = Items
+worker.ItemsFollower = worker.RulesFollower = Items
 worker.assemble = lambda *given: SimpleNamespace(app=App(), consumer=consumer)
 worker.Worker._look = lambda *given: None
 worker.Worker._watch = watch

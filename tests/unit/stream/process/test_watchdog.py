@@ -191,7 +191,7 @@ class Items:
             await asyncio.sleep(0.5)
         print("through", flush=True)
         hold(60)
-worker.ItemsFollower = Items
+worker.ItemsFollower = worker.RulesFollower = Items
 worker.run(settings.load(rating_scale=(1, 5), web_port=0))
 """
 
