@@ -11,7 +11,7 @@ from stream.catalogue.popular_slates import PopularSlates
 from stream.core.fencing_log import LeftOut
 from stream.inference.bundle import Bundle
 from stream.inference.models import Models
-from stream.inference.serving import Opened, Threads
+from stream.inference.serving import Opened, Threads, diversity_of
 from stream.inference.text_encoder import Encoder, Vectors
 from stream.kafka.changelog_reader import ChangelogReader
 from stream.kafka.consumer import SourceConsumer
@@ -233,7 +233,14 @@ def _pipeline_parts(
     settings, bundle = inputs.settings, inputs.bundle
     return PipelineParts(
         settings=settings,
-        serving=Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, inputs.opened.models),
+        serving=Serving(
+            bundle.id,
+            bundle.state_model,
+            bundle.hidden,
+            bundle.spec,
+            inputs.opened.models,
+            diversity_of(settings, bundle),
+        ),
         consumer=lambda: app.consumer,
         batches=lambda: app.producer.batches,
         fence=fence,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.catalogue.categories import Categories, Labels
 from stream.core.envelopes import explained_item
 from stream.core.errors import FreshetError, RecordError
 from stream.core.features import UNKNOWN, item_text
@@ -50,6 +51,7 @@ class Snapshot:
         bias: float32 [rows], 0 for a live item, -inf for row 0 and for rows that are removed, unavailable or retired.
         live: How many items can be recommended.
         known: How many items can be read as input.
+        categories: int32 [rows, M], numbers of each row's categories, each once; 0 for none.
     """
 
     offset: int
@@ -57,6 +59,7 @@ class Snapshot:
     bias: Vectors = field(repr=False)
     live: int
     known: int
+    categories: Labels = field(repr=False)
     _trained: Mapping[str, int] = field(repr=False)
     _new: Mapping[str, int] = field(repr=False)
     _ids: Sequence[str] = field(repr=False)
@@ -109,6 +112,7 @@ class Catalogue:
         self._size = len(bundle.items)
         self._bias = np.full(self._size, DEAD)
         self._ids = ["", *bundle.item_ids]
+        self._categories = Categories(self._size)
         self._offset = -1
         self._hashes: NDArray[np.uint32]
         self._hash_rows: Rows
@@ -134,9 +138,13 @@ class Catalogue:
         self._encode_new(accepted, rejected)
         for item, (_, message) in accepted.items():
             if message is None:
-                self._bias[self._forget(item)] = DEAD
+                row = self._forget(item)
+                self._bias[row] = DEAD
+                self._categories.put(row, ())
             else:
-                self._bias[self._trained.get(item) or self._new[item]] = 0.0 if message.available else DEAD
+                row = self._trained.get(item) or self._new[item]
+                self._bias[row] = 0.0 if message.available else DEAD
+                self._categories.put(row, message.categories or ())
         self._offset = max((record[0] for record in records), default=self._offset)
         self.snapshot = self._snap()
         return rejected
@@ -209,9 +217,11 @@ class Catalogue:
             self._ids = [self._ids[row] for row in rows.tolist()]
             self._new = {item: row for row, item in enumerate(self._new, start=kept)}
             self._bias = self._bias[rows]
+            self._categories.keep(rows)
             self._matrix = matrix
             self._size = len(rows)
             self._index(1)
+        self._categories.resize(self._size + count)
         bias = np.full(self._size + count, DEAD)
         bias[: self._size] = self._bias[: self._size]
         self._bias = bias
@@ -236,6 +246,7 @@ class Catalogue:
             bias=self._bias[: self._size],
             live=int((self._bias == 0).sum()),
             known=len(self._trained) + len(self._new),
+            categories=self._categories.rows(self._size),
             _trained=self._trained,
             _new=self._new,
             _ids=self._ids,

@@ -18,6 +18,7 @@ alone if no candidate has categories.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -31,7 +32,9 @@ Words = NDArray[np.uint64]
 
 Method = Literal["dpp", "mmr"]
 
-CALIBRATION: Final = 1.0
+CANDIDATES: Final = 100
+"""The best items that are re-ranked."""
+CALIBRATION: Final = 0.5
 SMOOTHING: Final = 0.01
 """Share of the user's own mix in that of the slate (Steck's alpha), so that the divergence is finite."""
 LEAST: Final = 1e-4
@@ -41,6 +44,18 @@ AT_ONCE: Final = 64
 WORD: Final = 64
 MOST_LABELS: Final = 1024
 """Categories up to which their own numbers are used."""
+
+
+class Diversity(NamedTuple):
+    """How slates are re-ranked.
+
+    Attributes:
+        strength: 0 to 1; 0 leaves the order of the scores.
+        candidates: How many of the best items are re-ranked; at least as many as a slate has.
+    """
+
+    strength: float = 0.0
+    candidates: int = CANDIDATES
 
 
 class Items(NamedTuple):
@@ -57,6 +72,16 @@ class Items(NamedTuple):
     categories: Labels
     history: Labels
     users: Rows
+
+
+def numbered_categories(categories: Sequence[Sequence[str]]) -> NDArray[np.int32]:
+    """Return int32 [n, M]: the categories of n items as numbers from 1, each once; 0 for none."""
+    numbers: dict[str, int] = {}
+    each = [[numbers.setdefault(one, len(numbers) + 1) for one in dict.fromkeys(of_item)] for of_item in categories]
+    out = np.zeros((len(each), max(map(len, each), default=0)), np.int32)
+    for row, of_item in zip(out, each, strict=True):
+        row[: len(of_item)] = of_item
+    return out
 
 
 class _Numbered(NamedTuple):

@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.diversity import Diversity, Items, reranked
 from stream.core.errors import StateError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows, InputSpec
 from stream.core.messages import COMMENT, Scored, SourceEvent
 from stream.core.state import (
+    MAX_RECENT,
     MAX_SEEN,
     NO_TIME,
     Half,
@@ -34,6 +36,8 @@ from stream.core.state import (
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+PLAIN: Final = Diversity()
+"""The items in the order of their scores."""
 
 
 class InterestModels(Protocol):
@@ -76,6 +80,9 @@ class Catalogue(Protocol):
 
     @property
     def bias(self) -> Floats: ...
+
+    @property
+    def categories(self) -> NDArray[np.int32]: ...
 
     def row(self, item: str) -> int: ...
 
@@ -271,16 +278,32 @@ def input_rows(inputs: Sequence[StepInput], catalogue: Catalogue, spec: InputSpe
 
 
 def rank(
-    user_batches: Sequence[UserBatch], models: InterestModels, catalogue: Catalogue, k: int, *, filter_seen: bool
+    user_batches: Sequence[UserBatch],
+    models: InterestModels,
+    catalogue: Catalogue,
+    k: int,
+    *,
+    filter_seen: bool,
+    diversity: Diversity = PLAIN,
 ) -> list[list[Scored]]:
-    """Return the best k live items for each batch's state, best first; fewer if fewer are live and unseen."""
+    """Return the best k live items for each batch's state, best first; fewer if fewer are live and unseen.
+
+    With a strength of `diversity` above 0, the best `diversity.candidates` are re-ranked first, so that the items are not
+    in the order of their scores.
+    """
     if not user_batches:
         return []
+    diverse = diversity.strength > 0
     h = np.stack([user_batch.state.h for user_batch in user_batches])
     hidden = _hidden(user_batches, catalogue) if filter_seen else np.empty((0, 2), np.int64)
-    recent = recent_choices(user_batches, catalogue, models.last, models.choices, models.refused)
+    last = MAX_RECENT if diverse else models.last
+    own = recent_choices(user_batches, catalogue, last, models.choices, models.refused)
+    recent = own[own[:, 2] < models.last]
     count = np.fromiter((user_batch.state.seq for user_batch in user_batches), np.int64, len(user_batches))
-    scores, rows = models.score(h, catalogue.items, catalogue.bias, hidden, recent, count, k)
+    most = max(k, diversity.candidates) if diverse else k
+    scores, rows = models.score(h, catalogue.items, catalogue.bias, hidden, recent, count, most)
+    if diverse:
+        scores, rows = _diverse(scores, rows, own, catalogue, k, diversity.strength)
     return [
         [
             Scored(catalogue.item(row), round(score, 5))
@@ -289,6 +312,16 @@ def rank(
         ]
         for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
     ]
+
+
+def _diverse(
+    scores: Floats, rows: Rows, own: Rows, catalogue: Catalogue, k: int, strength: float
+) -> tuple[Floats, Rows]:
+    """Re-rank the candidates of B users, [B, n] each, and return the first k. own: as `recent_choices` returns it."""
+    categories = catalogue.categories
+    items = Items(catalogue.items[rows], categories[rows], categories[own[:, 1]], own[:, 0])
+    order = reranked(scores, items, strength, min(k, scores.shape[1]))
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def recent_choices(

@@ -24,6 +24,15 @@ N = Annotated[int, Meta(ge=1, le=100, description="maximum number of items; by d
 Scene = Annotated[
     str, Meta(min_length=1, max_length=256, description="only items that name this scene, or no scene at all")
 ]
+Strength = Annotated[
+    float,
+    Meta(
+        ge=0,
+        le=1,
+        description="strength with which the best items are re-ranked: 0, by score alone, to 1, as diverse as possible; by "
+        "default the workers' (docs/diversity.md)",
+    ),
+]
 Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]
 MinOffset = Annotated[
     str,
@@ -43,6 +52,7 @@ class SlateQuery(Struct, frozen=True, forbid_unknown_fields=True):
     scene: Scene | None = None
     exclude: Exclude = ()
     min_offset: MinOffset | None = None
+    diversity: Strength | None = None
 
 
 class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +109,7 @@ class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
     n: N | None = None
     scene: Scene | None = None
     exclude: Exclude = ()
+    diversity: Strength | None = None
 
 
 class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,6 +162,14 @@ class Slate(Fresh, frozen=True, kw_only=True):
             "at the user's next event"
         ),
     ] = False
+    diversity: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="strength with which the items were re-ranked; above 0 they are not in the order of their scores",
+        ),
+    ] = 0.0
 
 
 class Ranked(Fresh, frozen=True, kw_only=True):

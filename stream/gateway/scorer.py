@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from stream.catalogue.catalogue import Snapshot
+from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import InputSpec
-from stream.core.fold import InterestModels, UserBatch, advance, apply_events, rank
+from stream.core.fold import PLAIN, InterestModels, UserBatch, advance, apply_events, rank
 from stream.core.messages import Scored, SourceEvent
 from stream.gateway.items import View
 from stream.gateway.problems import ProblemError
@@ -46,6 +47,7 @@ class Ask:
         k: Number of items.
         filter_seen: Whether items that the user has interacted with are left out.
         events: Events to be folded first; they are kept nowhere.
+        diversity: How the items are re-ranked.
     """
 
     user: bytes
@@ -55,6 +57,7 @@ class Ask:
     k: int
     filter_seen: bool
     events: Sequence[SourceEvent] = ()
+    diversity: Diversity = PLAIN
     future: asyncio.Future[Scores] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -140,7 +143,7 @@ class Scorer:
     def compute(self, asks: Sequence[Ask]) -> list[Scores | Exception]:
         """Return the scores of each, or why there are none. Runs in the models' thread."""
         found: list[Scores | Exception | None] = [None] * len(asks)
-        groups: dict[tuple[int, int, bool], list[tuple[int, UserBatch]]] = {}
+        groups: dict[tuple[int, int, bool, Diversity], list[tuple[int, UserBatch]]] = {}
         for place, ask in enumerate(asks):
             try:
                 user = apply_events(
@@ -149,8 +152,8 @@ class Scorer:
             except StateError as error:
                 found[place] = error
                 continue
-            groups.setdefault((id(ask.view), ask.k, ask.filter_seen), []).append((place, user))
-        for (_, k, filter_seen), users in groups.items():
+            groups.setdefault((id(ask.view), ask.k, ask.filter_seen, ask.diversity), []).append((place, user))
+        for (_, k, filter_seen, diversity), users in groups.items():
             snapshot = asks[users[0][0]].view.snapshot
             moved = []
             for place, user in users:
@@ -162,17 +165,24 @@ class Scorer:
                         continue
                 moved.append((place, user))
             try:
-                slates = rank([user for _, user in moved], self._models, snapshot, k, filter_seen=filter_seen)
+                slates = self._rank([user for _, user in moved], snapshot, k, filter_seen, diversity)
             except StateError:  # one state whose events cannot be read: each is scored alone
                 for place, user in moved:
-                    found[place] = self._alone(user, snapshot, k, filter_seen)
+                    found[place] = self._alone(user, snapshot, k, filter_seen, diversity)
                 continue
             for (place, user), items in zip(moved, slates, strict=True):
                 found[place] = Scores(user, items)
         return [one if one is not None else StateError("not scored: this is a bug") for one in found]
 
-    def _alone(self, user: UserBatch, snapshot: Snapshot, k: int, filter_seen: bool) -> Scores | Exception:
+    def _rank(
+        self, users: Sequence[UserBatch], snapshot: Snapshot, k: int, filter_seen: bool, diversity: Diversity
+    ) -> list[list[Scored]]:
+        return rank(users, self._models, snapshot, k, filter_seen=filter_seen, diversity=diversity)
+
+    def _alone(
+        self, user: UserBatch, snapshot: Snapshot, k: int, filter_seen: bool, diversity: Diversity
+    ) -> Scores | Exception:
         try:
-            return Scores(user, rank([user], self._models, snapshot, k, filter_seen=filter_seen)[0])
+            return Scores(user, self._rank([user], snapshot, k, filter_seen, diversity)[0])
         except StateError as error:
             return error

@@ -104,7 +104,7 @@ class Pipeline:
             slates = await self._run(
                 lambda: rank(
                     user_batches, self._serving.models, catalogue, self._settings.slate_size,
-                    filter_seen=self._settings.filter_seen,
+                    filter_seen=self._settings.filter_seen, diversity=self._serving.diversity,
                 )
             ) if user_batches else []  # fmt: skip
         ends = await changelog
@@ -368,6 +368,7 @@ class Pipeline:
             bundle=self._serving.bundle,
             strategy="interest",
             replay=replay,
+            diversity=self._serving.diversity.strength,
         )
 
     def _safe(self) -> dict[TP, int]:

@@ -30,12 +30,14 @@ class LiveItems:
         matrix: The items' vectors, one per row.
         bias: float32 [rows], 0 for a live item, -inf for any other.
         later: Item that the bundle lacks -> its row.
+        categories: Row -> categories of its item, for items that have any.
         whole: Whether nothing before was compacted away, so that this is what a worker saw.
     """
 
     matrix: Vector
     bias: Vector
     later: dict[str, int]
+    categories: dict[int, frozenset[str]]
     whole: bool
 
 
@@ -49,6 +51,7 @@ class Items:
         self._rows = [bundle.items]
         self._bias = np.full(len(bundle.items), -np.inf, np.float32).tolist()
         self._later: dict[str, tuple[int, str]] = {}
+        self._categories: dict[int, frozenset[str]] = {}
         self._crcs = array("I")
         self._validator = jsonschema_rs.validator_for(schema("item"))
 
@@ -63,18 +66,20 @@ class Items:
             return
         if body is None:
             self._bias[self._row(item)] = -math.inf
+            self._categories.pop(self._row(item), None)
             self._later.pop(item, None)
         elif self._validator.is_valid(body) and body["item"] == item:
             if item not in self.trained and not self._make(item, body):
                 return
             self._bias[self._row(item)] = 0.0 if body.get("available", True) else -math.inf
+            self._categories[self._row(item)] = frozenset(body.get("categories") or ())
 
     def freeze(self, whole: bool) -> LiveItems:
         """Return the items as they are now. whole: Whether nothing before was compacted away."""
         if len(self._rows) > 1:
             self._rows = [np.concatenate(self._rows)]
         later = {item: row for item, (row, _) in self._later.items()}
-        return LiveItems(self._rows[0], np.array(self._bias, np.float32), later, whole)
+        return LiveItems(self._rows[0], np.array(self._bias, np.float32), later, dict(self._categories), whole)
 
     def row(self, live: LiveItems, item: str) -> int:
         return self.trained.get(item) or live.later.get(item, UNKNOWN)

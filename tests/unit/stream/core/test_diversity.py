@@ -199,12 +199,15 @@ def test_a_twin_waits_behind_what_is_new(method: Method) -> None:
     assert reranked(scores, items, 0.8, 3, method).tolist() == [[0, 2, 1]]
 
 
-def test_the_slate_has_the_categories_of_the_users_choices_in_their_shares() -> None:
+def test_a_slate_follows_the_shares_of_the_users_own_categories() -> None:
     n = 40
     vectors = np.random.default_rng(0).normal(size=(1, n, 64)).astype(np.float32)
     categories = np.where(np.arange(n) < 20, 1, 2).astype(np.int32).reshape(1, n, 1)  # all of category 1 score higher
     scores = np.linspace(2, 1, n, dtype=np.float32)[None]
-    history = np.array([[1]] * 7 + [[2]] * 3, np.int32)
-    items = Items(vectors, categories, history, np.zeros(10, np.int64))
-    chosen = reranked(scores, items, 1.0, 10)
-    assert int((categories[0, chosen[0], 0] == 1).sum()) in (6, 7)
+    shown = []
+    for ones in (18, 10, 2):
+        history = np.array([[1]] * ones + [[2]] * (20 - ones), np.int32)
+        chosen = reranked(scores, Items(vectors, categories, history, np.zeros(20, np.int64)), 0.9, 10)
+        shown.append(int((categories[0, chosen[0], 0] == 1).sum()))
+    assert shown == sorted(shown, reverse=True)
+    assert shown[0] > shown[2]
