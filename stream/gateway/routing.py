@@ -27,6 +27,7 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,15}")
+_NUMBER: Final = re.compile(r"-?([0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _WHERE: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
@@ -110,13 +111,15 @@ class Parameters:
 
     def __init__(self, kind: type[Struct]) -> None:
         self._kind = kind
-        self._lists, self._integers = set(), set()
+        self._lists, self._integers, self._numbers = set(), set(), set()
         for one in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
             types = _types(one.type)
             if any(isinstance(each, (inspect.VarTupleType, inspect.ListType)) for each in types):
                 self._lists.add(one.encode_name)
             if any(isinstance(each, inspect.IntType) for each in types):
                 self._integers.add(one.encode_name)
+            if any(isinstance(each, inspect.FloatType) for each in types):
+                self._numbers.add(one.encode_name)
         self._names = {one.encode_name for one in inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         self._empty = kind()
 
@@ -140,6 +143,10 @@ class Parameters:
                 if not _INTEGER.fullmatch(value):
                     raise ProblemError("invalid", f"found {value[:60]!r}, expected a whole number", field=name)
                 value = int(value)
+            elif name in self._numbers:
+                if not _NUMBER.fullmatch(value):
+                    raise ProblemError("invalid", f"found {value[:60]!r}, expected a number", field=name)
+                value = float(value)
             if name in self._lists:
                 values.setdefault(name, []).append(value)
             elif name in values:
