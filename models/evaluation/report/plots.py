@@ -176,7 +176,8 @@ def tradeoff_groups(found: Mapping[str, Any]) -> str:
                 x, y, color=GROUPS[at % len(GROUPS)], linewidth=1.3, label=f"{one['group']} (n = {one['judged']:,})"
             )
         axes.axvline(found["served"], color=INK, linewidth=0.6, alpha=0.4)
-        axes.set(xlabel="strength", title=kind)
+        axes.set_title(kind, fontsize=9)
+        axes.set(xlabel="strength")
         axes.legend(frameon=False, labelcolor=INK, fontsize=8, loc="lower left")
         axes.grid(alpha=0.12, color=INK)
     panels[0].set_ylabel(f"{METRIC}, change in %")
