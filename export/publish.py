@@ -36,6 +36,7 @@ from stream.inference.bundle import (
     BlendEntry,
     Card,
     Dims,
+    DiversityEntry,
     FileEntry,
     Inputs,
     Manifest,
@@ -127,6 +128,7 @@ def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], c
         reading=reading_entry(run.reading) if run.reading else None,
         data=asdict(run.data),
         metrics=dict(run.metrics),
+        diversity=DiversityEntry(run.diversity.strength, run.diversity.budget, dict(run.diversity.metrics)),
     )
 
 

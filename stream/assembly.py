@@ -12,7 +12,7 @@ from stream.core.fencing_log import LeftOut
 from stream.core.rules import RuleBook
 from stream.inference.bundle import Bundle
 from stream.inference.models import Models
-from stream.inference.serving import Opened, Threads
+from stream.inference.serving import Opened, Threads, diversity_of
 from stream.inference.text_encoder import Encoder, Vectors
 from stream.kafka.changelog_reader import ChangelogReader
 from stream.kafka.consumer import SourceConsumer
@@ -236,7 +236,14 @@ def _pipeline_parts(
     settings, bundle = inputs.settings, inputs.bundle
     return PipelineParts(
         settings=settings,
-        serving=Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, inputs.opened.models),
+        serving=Serving(
+            bundle.id,
+            bundle.state_model,
+            bundle.hidden,
+            bundle.spec,
+            inputs.opened.models,
+            diversity_of(settings, bundle),
+        ),
         consumer=lambda: app.consumer,
         batches=lambda: app.producer.batches,
         fence=fence,

@@ -30,7 +30,7 @@ POPULAR = {
 def _impossible(slate: dict[str, Any]) -> str:
     """Return what no worker writes into a user's slate, with any clock, bundle and catalogue; "" if there is nothing."""
     scores = [scored["score"] for scored in slate["items"]]
-    if any(one < other for one, other in pairwise(scores)):
+    if not slate.get("diversity") and any(one < other for one, other in pairwise(scores)):
         return "its items are not in the order of their scores"
     if slate["latency_ms"] < (0 if slate["events"] else -1):
         return f"latency_ms {slate['latency_ms']}, expected at least 0, or -1 without events"

@@ -14,6 +14,7 @@ from models.evaluation.protocols import RATING, WORDS, make_tasks
 from models.evaluation.registry import Wanted, make
 from models.evaluation.run_task import RunModel, run_task
 from models.evaluation.summary import figures, lift
+from models.evaluation.tradeoff import tradeoff
 from models.interfaces import EvalTask, Model, ProgressCallback, silent
 from models.network.text import TextEncoder
 from models.training.degenerate import require_ranking
@@ -39,6 +40,8 @@ class Question:
         filter_seen: Leave out items that the user has already interacted with.
         run: A run to evaluate in place of freshet, on what its training held out.
         cache: Folder of the fit cache. None keeps nothing.
+        diversity: Strengths of the trade-off (models.evaluation.tradeoff). It needs a run, and () measures only the
+            strength that the run is served with, if that is above 0.
     """
 
     protocol: str = DEFAULT
@@ -49,6 +52,7 @@ class Question:
     filter_seen: bool = True
     run: Run | None = None
     cache: Path | None = None
+    diversity: Sequence[float] = ()
 
 
 def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback = silent) -> dict[str, Any]:
@@ -58,11 +62,14 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Progr
 
     Returns:
         The data, sha256 of its events, and the figures of the protocol's first task
-        (models.evaluation.summary.figures). `also` holds the figures of its other tasks, and `lift` those of
+        (models.evaluation.summary.figures). With a run that is served with diversity, or with `asked.diversity`, `diversity`
+        holds the trade-off (models.evaluation.tradeoff). `also` holds the figures of its other tasks, and `lift` those of
         scene-transfer. The protocol `rating` has RMSE and MAE instead, first for random folds.
     """
     if asked.seeds < 1:
         raise DataError(f"seeds: found {asked.seeds}, expected 1 or more")
+    if asked.diversity and not asked.run:
+        raise DataError("--diversity needs --run: it re-ranks what a run recommends")
     about = {"data": data.name, "sha256": fingerprint(data.events), "events": len(data.events)}
     if asked.protocol == RATING:
         if asked.run:
@@ -74,6 +81,10 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Progr
     if not any(comparison.ran for comparison in found):
         raise DataError(_none_ran({outcome.name: outcome.refused for outcome in found[0].outcomes}))
     first, *others = [_figures(comparison) for comparison in found]
+    if asked.run and (asked.diversity or asked.run.diversity.strength):
+        task, strength = found[0].task, asked.run.diversity.strength
+        ranker = RunModel(asked.run).fit(task.training, 0)
+        first["diversity"] = tradeoff(task, ranker, asked.diversity, strength, report)
     if others:
         first["also"] = others
     if asked.protocol == SCENES and len(found) == 2:

@@ -75,6 +75,12 @@ def popularity_ranks(counts: Floats, rows: Histories, positions: Rows, *, filter
     return ranks(rows, positions, lambda some: scores.expand(len(some), -1), filter_seen=filter_seen)
 
 
+def placed(lists: Rows, wanted: Rows) -> Ranks:
+    """Return the place of each wanted item, i64 [Q], in its list, i64 [Q, k], from 0. MISSED if it is not in it."""
+    found = lists == wanted[:, None]
+    return np.where(found.any(1) & (wanted > 0), found.argmax(1), MISSED)
+
+
 def hits(of: Ranks, k: int = 10) -> Doubles:
     """Return 1 for each item among the first k, else 0."""
     return (of < k).astype(np.float64)

@@ -28,6 +28,7 @@ from models.network.blend import Blend, Neighbours, no_neighbours
 from models.network.network import InterestNetwork, NetworkSize
 from models.network.text import MAX_TOKENS
 from models.text_rating.reading import Reading, load_reading, save_reading
+from models.training.diversity import Chosen
 from stream.core.errors import DataError
 from stream.core.features import ACTIONS, CHOICES, InputSpec
 from stream.core.state import MAX_RECENT
@@ -74,6 +75,7 @@ class Run:
         seconds: Time that training took.
         seeds: Seeds of training.
         reading: Gives a value to comments without one, in training and in serving. None leaves them without.
+        diversity: How slates are re-ranked.
     """
 
     network: InterestNetwork
@@ -92,6 +94,7 @@ class Run:
     seconds: float = 0.0
     seeds: tuple[int, ...] = ()
     reading: Reading | None = None
+    diversity: Chosen = field(default_factory=Chosen)
 
 
 def save_run(run: Run, folder: Path) -> None:
@@ -121,6 +124,7 @@ def save_run(run: Run, folder: Path) -> None:
         "seconds": run.seconds,
         "seeds": run.seeds,
         "reads_ratings": run.reading is not None,
+        "diversity": asdict(run.diversity),
     }
     (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
 
@@ -179,7 +183,18 @@ def load_run(folder: Path) -> Run:
         seconds=about["seconds"],
         seeds=tuple(about["seeds"]),
         reading=load_reading(folder / READING) if about.get("reads_ratings") else None,
+        diversity=_diversity(about.get("diversity")),
     )
+
+
+def _diversity(about: dict[str, Any] | None) -> Chosen:
+    """Return what a run says about diversity. Runs of earlier versions say nothing: strength 0."""
+    if about is None:
+        return Chosen()
+    found = Chosen(float(about["strength"]), float(about["budget"]), dict(about["metrics"]))
+    if not 0 <= found.strength <= 1:
+        raise ValueError(f"diversity: strength {found.strength:g}, expected 0 to 1")
+    return found
 
 
 def check_actions(spec: InputSpec, size: NetworkSize, where: str) -> None:

@@ -24,6 +24,7 @@ from models.text_rating.reading import Reading
 from models.training.batching import hold_validation
 from models.training.cache import digest, training_key
 from models.training.degenerate import UNWATCHED, require_order
+from models.training.diversity import BUDGET, choose
 from models.training.run import DataInfo, Run
 from models.training.sequential.freshet import BlendRanker, Freshet
 from models.training.sequential.network_model import Epoch, epochs_kept
@@ -44,6 +45,7 @@ class TrainSettings:
         preset: One of models.training.sequential.presets; `auto` chooses by the data.
         epochs: Maximum number of epochs; None takes the preset's.
         max_minutes: Limit of wall time for everything, including text encoding.
+        diversity_budget: The share of validation NDCG@10 that more diverse slates may cost (models.training.diversity).
     """
 
     seed: int = 0
@@ -52,6 +54,7 @@ class TrainSettings:
     preset: str = "auto"
     epochs: int | None = None
     max_minutes: float = 3.0
+    diversity_budget: float = BUDGET
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def train(
         seconds=time.monotonic() - started,
         seeds=(settings.seed,),
         reading=reading,
+        diversity=choose(training, ranker, ranker.item_vectors(), settings.diversity_budget, report),
     )
     floor = metrics.get("validation popularity HR@10", 0.0)
     return Trained(run, ranker.curve, ranker.interest.reason, floor, () if metrics else (UNWATCHED,))
@@ -220,7 +224,7 @@ def figures(training: TrainingData, ranker: BlendRanker) -> dict[str, float]:
 def _key(training: TrainingData, settings: TrainSettings, model: Freshet) -> str:
     """Return the key of everything that decides the weights. A training that resumes may be given more time."""
     settled = {**model.settings, "fit": {"epochs": settings.epochs}}
-    return digest(training_key(training), replace(settings, max_minutes=0.0), settled)
+    return digest(training_key(training), replace(settings, max_minutes=0.0, diversity_budget=0.0), settled)
 
 
 def _progress(report: ProgressCallback, stage: str) -> Callable[[int, int], None]:

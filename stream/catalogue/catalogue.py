@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.catalogue.categories import Categories, Labels
 from stream.core.envelopes import explained_item
 from stream.core.errors import FreshetError, RecordError
 from stream.core.features import UNKNOWN, item_text
@@ -52,6 +53,7 @@ class Snapshot:
         live: How many items can be recommended.
         known: How many items can be read as input.
         columns: What filters can ask of the rows.
+        categories: int32 [rows, M], numbers of each row's categories, each once; 0 for none.
     """
 
     offset: int
@@ -60,6 +62,7 @@ class Snapshot:
     live: int
     known: int
     columns: Columns = field(repr=False)
+    categories: Labels = field(repr=False)
     _trained: Mapping[str, int] = field(repr=False)
     _new: Mapping[str, int] = field(repr=False)
     _ids: Sequence[str] = field(repr=False)
@@ -113,6 +116,7 @@ class Catalogue:
         self._bias = np.full(self._size, DEAD)
         self._ids = ["", *bundle.item_ids]
         self._facts: list[Facts | None] = [None] * self._size
+        self._categories = Categories(self._size)
         self._offset = -1
         self._hashes: NDArray[np.uint32]
         self._hash_rows: Rows
@@ -141,9 +145,11 @@ class Catalogue:
             if message is None:
                 row = self._forget(item)
                 self._bias[row], self._facts[row] = DEAD, None
+                self._categories.put(row, ())
             else:
                 row = self._trained.get(item) or self._new[item]
                 self._bias[row], self._facts[row] = 0.0 if message.available else DEAD, _facts(message)
+                self._categories.put(row, message.categories or ())
         self._offset = max((record[0] for record in records), default=self._offset)
         self.snapshot = self._snap()
         return rejected
@@ -217,10 +223,12 @@ class Catalogue:
             self._new = {item: row for row, item in enumerate(self._new, start=kept)}
             self._bias = self._bias[rows]
             self._facts = [self._facts[row] for row in rows.tolist()]
+            self._categories.keep(rows)
             self._matrix = matrix
             self._size = len(rows)
             self._index(1)
         self._facts = [*self._facts[: self._size], *[None] * count]
+        self._categories.resize(self._size + count)
         bias = np.full(self._size + count, DEAD)
         bias[: self._size] = self._bias[: self._size]
         self._bias = bias
@@ -249,6 +257,7 @@ class Catalogue:
             live=int(live.sum()),
             known=len(self._trained) + len(self._new),
             columns=Columns(self._facts, live, lambda item: trained.get(item) or new.get(item, UNKNOWN)),
+            categories=self._categories.rows(self._size),
             _trained=self._trained,
             _new=self._new,
             _ids=self._ids,

@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.diversity import Diversity, Items, reranked
 from stream.core.errors import StateError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows, InputSpec
 from stream.core.filters import Columns
 from stream.core.messages import COMMENT, Scored, SourceEvent
 from stream.core.ruling import ENOUGH, Ruling, Selection
 from stream.core.state import (
+    MAX_RECENT,
     MAX_SEEN,
     NO_TIME,
     Half,
@@ -37,6 +39,8 @@ from stream.core.state import (
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+PLAIN: Final = Diversity()
+"""The items in the order of their scores."""
 
 
 class InterestModels(Protocol):
@@ -82,6 +86,9 @@ class Catalogue(Protocol):
 
     @property
     def columns(self) -> Columns: ...
+
+    @property
+    def categories(self) -> NDArray[np.int32]: ...
 
     def row(self, item: str) -> int: ...
 
@@ -284,6 +291,7 @@ def rank(
     *,
     filter_seen: bool,
     ruling: Ruling | None = None,
+    diversity: Diversity = PLAIN,
 ) -> list[list[Scored]]:
     """Return the best k live items for each batch's state, best first; fewer if fewer are live and unseen.
 
@@ -294,9 +302,11 @@ def rank(
         k: The slate's size.
         filter_seen: Whether items that the user has interacted with are left out.
         ruling: The rules; None for none.
+        diversity: With a strength above 0, the best `diversity.candidates` are re-ranked first, so that the items are not
+            in the order of their scores. Not together with rules.
     """
     if ruling is None:
-        return _ranked(user_batches, models, catalogue, k, filter_seen, None)
+        return _ranked(user_batches, models, catalogue, k, filter_seen, None, diversity)
     groups: dict[Selection | None, list[int]] = {}
     for index, user_batch in enumerate(user_batches):
         selection = ruling.of(user_batch.user, user_batch.state.seq, catalogue)
@@ -304,7 +314,8 @@ def rank(
     slates: list[list[Scored]] = [[]] * len(user_batches)
     for selection, indices in groups.items():
         some = [user_batches[index] for index in indices]
-        for index, slate in zip(indices, _ranked(some, models, catalogue, k, filter_seen, selection), strict=True):
+        found = _ranked(some, models, catalogue, k, filter_seen, selection, PLAIN)
+        for index, slate in zip(indices, found, strict=True):
             slates[index] = slate
     return slates
 
@@ -316,18 +327,26 @@ def _ranked(
     k: int,
     filter_seen: bool,
     selection: Selection | None,
+    diversity: Diversity,
 ) -> list[list[Scored]]:
     """Return the slates of users to whom the same rules apply."""
     if not user_batches:
         return []
+    diverse = diversity.strength > 0
     h = np.stack([user_batch.state.h for user_batch in user_batches])
     hidden = _hidden(user_batches, catalogue) if filter_seen else np.empty((0, 2), np.int64)
-    recent = recent_choices(user_batches, catalogue, models.last, models.choices, models.refused)
+    last = MAX_RECENT if diverse else models.last
+    own = recent_choices(user_batches, catalogue, last, models.choices, models.refused)
+    recent = own[own[:, 2] < models.last]
     count = np.fromiter((user_batch.state.seq for user_batch in user_batches), np.int64, len(user_batches))
     bias = catalogue.bias if selection is None else selection.bias
     wanted = k if selection is None else selection.candidates(k)
+    if diverse:
+        wanted = max(wanted, diversity.candidates)
     while True:
         scores, rows = models.score(h, catalogue.items, bias, hidden, recent, count, wanted)
+        if diverse:
+            scores, rows = _diverse(scores, rows, own, catalogue, k, diversity.strength)
         ranked = [
             [
                 (row, score)
@@ -336,7 +355,6 @@ def _ranked(
             ]
             for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
         ]  # fmt: skip
-        # diversity goes here: it re-ranks the candidates `ranked`, before caps and pins
         if selection is None:
             slates = ranked
             break
@@ -358,6 +376,16 @@ def _seen_pins(selection: Selection, hidden: Rows, users: int) -> list[set[int]]
         for user, row in hidden[np.isin(hidden[:, 1], pinned)].tolist():
             found[user].add(row)
     return found
+
+
+def _diverse(
+    scores: Floats, rows: Rows, own: Rows, catalogue: Catalogue, k: int, strength: float
+) -> tuple[Floats, Rows]:
+    """Re-rank the candidates of B users, [B, n] each, and return the first k. own: as `recent_choices` returns it."""
+    categories = catalogue.categories
+    items = Items(catalogue.items[rows], categories[rows], categories[own[:, 1]], own[:, 0])
+    order = reranked(scores, items, strength, min(k, scores.shape[1]))
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def recent_choices(

@@ -195,8 +195,9 @@ class Scored(Struct, frozen=True):
     score: float
 
 
-class Recommendation(Struct, frozen=True):
-    """A slate: the best items for the state of `user` after `seq` events. `user` `*` stands for any unknown user."""
+class Recommendation(Struct, frozen=True, omit_defaults=True):
+    """A slate: the best items for the state of `user` after `seq` events. `user` `*` stands for any unknown user. With
+    `diversity`, its items are not in the order of their scores."""
 
     user: str
     slate: str
@@ -220,6 +221,9 @@ class Recommendation(Struct, frozen=True):
         ]
         | UnsetType
     ) = UNSET
+    diversity: Annotated[
+        float, Meta(ge=0, le=1, description="strength with which the items were re-ranked; without it, they were not")
+    ] = 0.0
 
 
 def _one_of(words: Iterable[str]) -> str:

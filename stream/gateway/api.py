@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from stream.catalogue.catalogue import DEAD
 from stream.catalogue.popularity import NOBODY
 from stream.core import state as interest
+from stream.core.diversity import Diversity
 from stream.core.errors import RecordError
 from stream.core.features import UNKNOWN
 from stream.core.filters import Filter, FilterError
@@ -44,6 +45,7 @@ from stream.gateway.scorer import Ask, Scorer
 from stream.gateway.slates import Listener, Slates
 from stream.gateway.trends import Trends
 from stream.inference.bundle import Bundle
+from stream.inference.serving import diversity_of
 from stream.inference.text_encoder import Encoder
 from stream.settings import Settings
 
@@ -116,7 +118,11 @@ class Api:
         query: wire.SlateQuery = call.query if call.body is None else call.body
         user, key, partition = self._user(call.path["user"])
         record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, _filter(query.filter))
-        return Answer(await self._slate(user, key, partition, record, met, view, query.n, query.exclude, query.scene))
+        return Answer(
+            await self._slate(
+                user, key, partition, record, met, view, query.n, query.exclude, query.diversity, query.scene
+            )
+        )
 
     async def _slate(
         self,
@@ -128,6 +134,7 @@ class Api:
         view: View,
         n: int | None,
         exclude: Sequence[str],
+        strength: float | None,
         scene: str | None = None,
     ) -> wire.Slate:
         size = n or self._settings.slate_size
@@ -139,12 +146,15 @@ class Api:
                 user=user, items=_without(items, exclude, size), strategy=POPULARITY, min_offset=met,
                 **self._nothing(view), replica=fresh, rules=_offset(rules),
             )  # fmt: skip
-        k = size + len(set(exclude))
-        scores = await self._parts.scorer.score(Ask(key, partition, record, view, k, self._settings.filter_seen, scene))
+        diversity, k = self._diversity(strength), size + len(set(exclude))
+        if diversity.strength and exclude:  # what is left out must not keep items away that are like it
+            view = view.without(exclude)
+        ask = Ask(key, partition, record, view, k, self._settings.filter_seen, scene, diversity=diversity)
+        scores = await self._parts.scorer.score(ask)
         return wire.Slate(
             user=user, items=_without(scores.items, exclude, size), strategy=INTEREST, min_offset=met,
-            refolded=scores.user.refolded, **self._known(scores.user.state, partition, view), replica=fresh,
-            rules=_offset(scores.rules),
+            refolded=scores.user.refolded, diversity=_used(diversity, scores.rules),
+            **self._known(scores.user.state, partition, view), replica=fresh, rules=_offset(scores.rules),
         )  # fmt: skip
 
     async def rerank(self, call: Call) -> Answer:
@@ -198,20 +208,18 @@ class Api:
                 )
             )  # fmt: skip
         events = await self._session_events(query.events)
-        k = size + len(set(query.exclude))
-        ask = Ask(NOBODY, 0, None, view, k, self._settings.filter_seen, query.scene, events=events)
+        diversity, k = self._diversity(query.diversity), size + len(set(query.exclude))
+        if diversity.strength and query.exclude:
+            view = view.without(query.exclude)
+        ask = Ask(NOBODY, 0, None, view, k, self._settings.filter_seen, query.scene, events=events, diversity=diversity)
         scores = await self._parts.scorer.score(ask)
         known = self._known(scores.user.state, 0, view) | {"applied": {}}
         return Answer(
             wire.Slate(
-                user="",
-                items=_without(scores.items, query.exclude, size),
-                strategy=INTEREST,
-                **known,
-                replica=fresh,
-                rules=_offset(scores.rules),
+                user="", items=_without(scores.items, query.exclude, size), strategy=INTEREST,
+                diversity=_used(diversity, scores.rules), **known, replica=fresh, rules=_offset(scores.rules),
             )
-        )
+        )  # fmt: skip
 
     async def _session_events(self, events: Sequence[wire.SessionEvent]) -> list[SourceEvent]:
         now = int(time.time() * 1000)
@@ -291,7 +299,7 @@ class Api:
         try:
             view = self._parts.catalogue.view()
             slate = await self._slate(
-                user, key, partition, _lived(self._parts.replica.record(partition, key)), "", view, None, ()
+                user, key, partition, _lived(self._parts.replica.record(partition, key)), "", view, None, (), None
             )
         except BaseException:
             self._parts.slates.leave(key, listener)
@@ -468,6 +476,11 @@ class Api:
 
     # what they share
 
+    def _diversity(self, strength: float | None) -> Diversity:
+        """Return how a slate is re-ranked: as asked for, or else as the workers do it."""
+        asked = diversity_of(self._settings, self._parts.bundle)
+        return asked if strength is None else asked._replace(strength=strength)
+
     def _user(self, user: str) -> tuple[str, bytes, int]:
         """Return a user, the key and the partition. Raises ProblemError if the id is not acceptable or not served here."""
         _checked({"user": user}, _USER)
@@ -598,6 +611,11 @@ def _offset(rules: RuleSet) -> int | UnsetType:
     return rules.offset if rules.rules else UNSET
 
 
+def _used(diversity: Diversity, rules: RuleSet) -> float:
+    """Return the strength with which an answer was re-ranked: 0 while rules are in force (stream.core.fold.rank)."""
+    return 0.0 if rules.rules else diversity.strength
+
+
 def _filter(document: dict[str, Any] | None) -> Filter | None:
     """Return a request's filter. Raises ProblemError, which names the part that is wrong."""
     try:
@@ -630,7 +648,7 @@ def _as_recommendation(slate: wire.Slate) -> Recommendation:
     return Recommendation(
         user=slate.user, slate=f"{slate.chain[:16]}-{now:x}", seq=slate.seq, chain=slate.chain, items=slate.items, time=now,
         latency_ms=-1, events=[], applied=slate.applied, catalogue=slate.catalogue, bundle=slate.bundle,
-        strategy=slate.strategy, replay=True, rules=slate.rules,
+        strategy=slate.strategy, replay=True, rules=slate.rules, diversity=slate.diversity,
     )  # fmt: skip
 
 

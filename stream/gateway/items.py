@@ -72,6 +72,13 @@ class View:
         best = best[np.argsort(-scores[best], kind="stable")]
         return [Scored(snapshot.item(int(one)), round(float(scores[one]), 5)) for one in best if scores[one] > DEAD]
 
+    def without(self, items: Collection[str]) -> View:
+        """Return a view without some items."""
+        snapshot = self.snapshot
+        bias = snapshot.bias.copy()
+        bias[[snapshot.row(item) for item in items]] = DEAD
+        return View(replace(snapshot, bias=bias), self._popularity)
+
     def only(self, items: Collection[str]) -> View:
         """Return a view of some of the live items."""
         snapshot = self.snapshot

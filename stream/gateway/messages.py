@@ -45,6 +45,15 @@ FilterJson = Annotated[
         extra_json_schema={"$ref": "#/components/schemas/Filter"},
     ),
 ]
+Strength = Annotated[
+    float,
+    Meta(
+        ge=0,
+        le=1,
+        description="strength with which the best items are re-ranked: 0, by score alone, to 1, as diverse as possible; by "
+        "default the workers' (docs/diversity.md). While rules are in force, nothing is re-ranked",
+    ),
+]
 Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]
 MinOffset = Annotated[
     str,
@@ -65,6 +74,7 @@ class SlateQuery(Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Exclude = ()
     min_offset: MinOffset | None = None
     filter: FilterJson | None = None
+    diversity: Strength | None = None
 
 
 class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,6 +147,7 @@ class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
     scene: Scene | None = None
     exclude: Exclude = ()
     filter: FilterJson | None = None
+    diversity: Strength | None = None
 
 
 class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -196,6 +207,14 @@ class Slate(Fresh, frozen=True, kw_only=True):
             "at the user's next event"
         ),
     ] = False
+    diversity: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="strength with which the items were re-ranked; above 0 they are not in the order of their scores",
+        ),
+    ] = 0.0
 
 
 class Ranked(Fresh, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"-?([0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _WHERE: Final = re.compile(r" - at `\$\.?([^`]*)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
@@ -120,7 +121,7 @@ class Parameters:
 
     def __init__(self, kind: type[Struct]) -> None:
         self._kind = kind
-        self._lists, self._integers, self._objects = set(), set(), set()
+        self._lists, self._integers, self._objects, self._numbers = set(), set(), set(), set()
         for one in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
             types = _types(one.type)
             if any(isinstance(each, (inspect.VarTupleType, inspect.ListType)) for each in types):
@@ -129,6 +130,8 @@ class Parameters:
                 self._integers.add(one.encode_name)
             if any(isinstance(each, inspect.DictType) for each in types):
                 self._objects.add(one.encode_name)
+            if any(isinstance(each, inspect.FloatType) for each in types):
+                self._numbers.add(one.encode_name)
         self._names = {one.encode_name for one in inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         self._empty = kind()
 
@@ -155,6 +158,10 @@ class Parameters:
                 value = int(value)
             if name in self._objects:
                 value = _object(value, name)
+            elif name in self._numbers:
+                if not _NUMBER.fullmatch(value):
+                    raise ProblemError("invalid", f"found {value[:60]!r}, expected a number", field=name)
+                value = float(value)
             if name in self._lists:
                 values.setdefault(name, []).append(value)
             elif name in values:

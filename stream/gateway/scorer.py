@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from stream.catalogue.catalogue import Snapshot
+from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import InputSpec
-from stream.core.fold import InterestModels, UserBatch, advance, apply_events, rank
+from stream.core.fold import PLAIN, InterestModels, UserBatch, advance, apply_events, rank
 from stream.core.messages import Scored, SourceEvent
 from stream.core.rules import KINDS, NO_RULES, RuleSet
 from stream.core.ruling import Ruling, Selections
@@ -51,6 +52,7 @@ class Ask:
         scene: The scene, for rules.
         kinds: Kinds of rules that are applied.
         events: Events to be folded first; they are kept nowhere.
+        diversity: How the items are re-ranked.
     """
 
     user: bytes
@@ -62,6 +64,7 @@ class Ask:
     scene: str | None = None
     kinds: tuple[str, ...] = KINDS
     events: Sequence[SourceEvent] = ()
+    diversity: Diversity = PLAIN
     future: asyncio.Future[Scores] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -69,6 +72,7 @@ class _How(NamedTuple):
     k: int
     filter_seen: bool
     ruling: Ruling | None
+    diversity: Diversity
 
 
 class Scorer:
@@ -158,7 +162,7 @@ class Scorer:
         """Return the scores of each, or why there are none. Runs in the models' thread."""
         found: list[Scores | Exception | None] = [None] * len(asks)
         rules, now = self._rules(), int(time.time() * 1000)
-        groups: dict[tuple[int, int, bool, str | None, tuple[str, ...]], list[tuple[int, UserBatch]]] = {}
+        groups: dict[tuple[int, int, bool, str | None, tuple[str, ...], Diversity], list[tuple[int, UserBatch]]] = {}
         for place, ask in enumerate(asks):
             try:
                 user = apply_events(
@@ -168,10 +172,12 @@ class Scorer:
                 found[place] = error
                 continue
             scene = ask.scene if rules.rules else None
-            groups.setdefault((id(ask.view), ask.k, ask.filter_seen, scene, ask.kinds), []).append((place, user))
-        for (_, k, filter_seen, scene, kinds), users in groups.items():
+            diversity = PLAIN if rules.rules else ask.diversity
+            kind = id(ask.view), ask.k, ask.filter_seen, scene, ask.kinds, diversity
+            groups.setdefault(kind, []).append((place, user))
+        for (_, k, filter_seen, scene, kinds, diversity), users in groups.items():
             ruling = Ruling(rules, scene, now, self._selections, kinds) if rules.rules else None
-            how = _How(k, filter_seen, ruling)
+            how = _How(k, filter_seen, ruling, diversity)
             snapshot = asks[users[0][0]].view.snapshot
             moved = []
             for place, user in users:
@@ -193,7 +199,15 @@ class Scorer:
         return [one if one is not None else StateError("not scored: this is a bug") for one in found]
 
     def _rank(self, users: list[UserBatch], snapshot: Snapshot, how: _How) -> list[list[Scored]]:
-        return rank(users, self._models, snapshot, how.k, filter_seen=how.filter_seen, ruling=how.ruling)
+        return rank(
+            users,
+            self._models,
+            snapshot,
+            how.k,
+            filter_seen=how.filter_seen,
+            ruling=how.ruling,
+            diversity=how.diversity,
+        )
 
     def _alone(self, user: UserBatch, snapshot: Snapshot, how: _How, rules: RuleSet) -> Scores | Exception:
         try:

@@ -156,6 +156,20 @@ class ReadingEntry(Struct, frozen=True):
     metrics: dict[str, Any] = {}
 
 
+class DiversityEntry(Struct, frozen=True):
+    """How slates are re-ranked (stream/core/diversity.py), unless the setting `diversity` says otherwise.
+
+    Attributes:
+        strength: 0 to 1.
+        budget: The share of NDCG@10 that it was allowed to cost on the validation part, for human readers.
+        metrics: What it changed there, for human readers.
+    """
+
+    strength: Annotated[float, Meta(ge=0, le=1)]
+    budget: float = 0.0
+    metrics: dict[str, float] = {}
+
+
 class Manifest(Struct, frozen=True):
     """The content of manifest.json; unknown fields are ignored."""
 
@@ -172,6 +186,7 @@ class Manifest(Struct, frozen=True):
     reading: ReadingEntry | None = None
     data: dict[str, Any] = {}
     metrics: dict[str, float] = {}
+    diversity: DiversityEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +199,7 @@ class Bundle:
         items: float32 [N + 1, D].
         popularity: float32 [N + 1].
         parity: Graph name -> Parity.
+        diversity: Strength of the re-ranking; 0 in bundles without `diversity`.
     """
 
     id: str
@@ -204,6 +220,7 @@ class Bundle:
     data: Mapping[str, Any] = field(repr=False)
     metrics: Mapping[str, float] = field(repr=False)
     reading: ReadingEntry | None = field(default=None, repr=False)
+    diversity: float = 0.0
 
     def read(self, name: str) -> bytes:
         """Return the verified content of one file. Raises BundleError if it is missing or was changed."""
@@ -273,6 +290,7 @@ def load(folder: Path) -> Bundle:
         data=manifest.data,
         metrics=manifest.metrics,
         reading=manifest.reading,
+        diversity=manifest.diversity.strength if manifest.diversity else 0.0,
     )
 
 

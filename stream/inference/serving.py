@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from stream.core.diversity import Diversity
 from stream.core.errors import MachineError, SettingsError
 from stream.inference import runtime
 from stream.inference.bundle import Bundle
@@ -71,6 +72,12 @@ def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
     return Opened(
         open_models(bundle, "cpu"), open_encoder(bundle, "cpu"), runtime.why_no_cuda() if policy == "auto" else ""
     )
+
+
+def diversity_of(settings: Settings, bundle: Bundle) -> Diversity:
+    """Return how slates are re-ranked: as the setting says, or else the bundle."""
+    strength = bundle.diversity if settings.diversity is None else settings.diversity
+    return Diversity(strength, settings.diversity_candidates)
 
 
 def check_fit(settings: Settings, bundle: Bundle) -> None:

@@ -29,8 +29,9 @@ from faust.types import TP
 from msgspec import UNSET
 
 from stream.core import forgetting
+from stream.core.diversity import Diversity
 from stream.core.errors import RecordError
-from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
+from stream.core.fold import PLAIN, Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
 from stream.core.rules import RuleSet
@@ -111,7 +112,7 @@ class Pipeline:
             slates = await self._run(
                 lambda: rank(
                     user_batches, self._serving.models, catalogue, self._settings.slate_size,
-                    filter_seen=self._settings.filter_seen, ruling=ruling,
+                    filter_seen=self._settings.filter_seen, ruling=ruling, diversity=self._diversity(rules),
                 )
             ) if user_batches else []  # fmt: skip
         ends = await changelog
@@ -377,7 +378,12 @@ class Pipeline:
             strategy="interest",
             replay=replay,
             rules=rules.offset if rules.rules else UNSET,
+            diversity=self._diversity(rules).strength,
         )
+
+    def _diversity(self, rules: RuleSet) -> Diversity:
+        """Return how slates are re-ranked: not at all while rules are in force (stream.core.fold.rank)."""
+        return PLAIN if rules.rules else self._serving.diversity
 
     def _safe(self) -> dict[TP, int]:
         """Return the offset to commit per topic-partition. Everything below it is finished."""

@@ -143,6 +143,16 @@ class Settings(BaseSettings):
     )
     slate_size: int = Field(10, ge=1, le=100, description="maximum number of items in a slate")
     filter_seen: bool = Field(True, description="never recommend an item that the user has interacted with")
+    diversity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="strength with which slates are re-ranked: 0, by score alone, to 1, as diverse as possible; if it is not "
+        "set, the bundle's ([diversity](diversity.md))",
+    )
+    diversity_candidates: int = Field(
+        100, ge=1, le=1000, description="how many of the best items are re-ranked; never fewer than a slate has"
+    )
 
     # hot path
     micro_batch: int = Field(512, ge=1, le=5000, description="maximum number of records in one micro-batch")

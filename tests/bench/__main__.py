@@ -1,4 +1,4 @@
-"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|all] [--json FILE] ...
+"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|diversity|all] [--json FILE] ...
 
 cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
 latency    from an event to its slate at steady rates
@@ -6,6 +6,7 @@ comments   clicks' latency with and without comments, side by side, in turn
 recovery   bytes of state per user, time from start to ready, recovery from the changelog beside stock Faust's
 fencing    what it costs to refuse a stalled worker's late write: claims beside transactions, in turn
 api        requests/s of the HTTP API, and read-your-writes with the largest of --rates
+diversity  what re-ranking a slate costs per user, without Kafka (not among all)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import api, cost, fencing, latency, recovery, report
+from tests.bench import api, cost, diversity, fencing, latency, recovery, report
 from tests.bench.machine import describe
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
 from tests.bench.world import World, world
@@ -30,9 +31,18 @@ def main() -> None:
     options = _options()
     console = Console(stderr=options.json == Path("-"), width=None if sys.stdout.isatty() else 130)
     found: dict[str, Any] = {"machine": describe()}
+    if options.bench == "diversity":
+        plan = diversity.Plan(rounds=10 * options.rounds, seed=options.seed)
+        found["diversity"] = diversity.as_json(plan, diversity.measure(plan, console.print))
+        _write(found, options, console)
+        return
     with world(options.bundles, options.items) as made:
         for name in BENCHES if options.bench == "all" else (options.bench,):
             found[name] = _run(name, made, options, console)
+    _write(found, options, console)
+
+
+def _write(found: dict[str, Any], options: argparse.Namespace, console: Console) -> None:
     found["machine"]["load_average_at_end"] = describe()["load_average"]
     text = json.dumps(found, indent=1)
     if options.json == Path("-"):
@@ -84,7 +94,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bench", nargs="?", default="all", choices=(*BENCHES, "all"))
+    parser.add_argument("bench", nargs="?", default="all", choices=(*BENCHES, "diversity", "all"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there; -: standard output")
     parser.add_argument(
         "--bundles", type=Path, help="serve this bundles folder instead of an untrained one of real size"

@@ -299,3 +299,16 @@ def test_a_bundle_that_does_not_answer_is_never_made_current(copy: Path, tmp_pat
     assert current(bundles) == first
     assert publish(files, bundles) == first, "the same bundle again is fine"
     assert not [path for path in bundles.iterdir() if path.name.startswith(".")], "nothing temporary is left"
+
+
+def with_strength(strength: float) -> Callable[[dict[str, Any]], Any]:
+    return lambda manifest: manifest.update(diversity={"strength": strength, "budget": 0.02, "metrics": {}})
+
+
+def test_the_strength_of_diversity_is_read_and_is_0_in_bundles_of_earlier_versions(copy: Path) -> None:
+    folder = resealed(copy, lambda manifest: manifest.pop("diversity"))
+    assert load(folder).diversity == 0.0
+    folder = resealed(folder, with_strength(0.35))
+    assert load(folder).diversity == 0.35
+    with pytest.raises(BundleError, match=r"diversity.strength"):
+        load(resealed(folder, with_strength(1.5)))

@@ -79,6 +79,12 @@ FilterSeen = Annotated[bool, typer.Option(help="Leave out items that the user ha
 ReportFolder = Annotated[
     Path | None, typer.Option(help="Write report.html, report.json and report.csv to this folder.")
 ]
+Diversity = Annotated[
+    str,
+    typer.Option(
+        help="Strengths of diversity to measure with --run, separated by commas: 0,.1,...,1. Default: that of the run."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -99,6 +105,7 @@ def evaluate(
     choices: Choices = "",
     action: Action = None,
     filter_seen: FilterSeen = True,
+    diversity: Diversity = "",
     report: ReportFolder = None,
     rating_scale: RatingScale = None,
     columns: NamedColumns = NONE_NAMED,
@@ -113,14 +120,16 @@ def evaluate(
     from models.evaluation.evaluate import Question
     from models.evaluation.evaluate import evaluate as compare
     from models.evaluation.report import write_report
+    from models.evaluation.tradeoff import parse_strengths
     from models.network.text import TextEncoder
     from models.training.run import load_run
 
     names = _names(models)
     if report:
         require_folder("--report", report)
+    strengths = parse_strengths(diversity) if diversity else ()
     trained = load_run(run) if run else None
-    question = Question(protocol, names, seeds, preset, max_minutes, filter_seen, trained, CACHE)
+    question = Question(protocol, names, seeds, preset, max_minutes, filter_seen, trained, CACHE, strengths)
     source = load(data, columns, scale_of(rating_scale))
     note_times(source, context.obj)
     counted = parse_choices(choices) if choices else trained.spec.choices if trained else source.choices
@@ -165,6 +174,8 @@ def _print(found: dict[str, Any], report: Path | None) -> None:
         for name, of in one["models"].items():
             if "not run" in of:
                 console.print(f"{name}: {marked(of['not run'])}", highlight=False)
+    if "diversity" in found:
+        console.print(_tradeoff(found["diversity"]))
     for name, of in found.get("lift", {}).items():
         low, high = (100 * end for end in of["HR@10"]["interval"])
         gain = 100 * of["HR@10"]["lift"]
@@ -200,6 +211,18 @@ def _table(data: str, found: dict[str, Any]) -> Table:
             _over(of["intervals"]),
             f"{of['seconds']:.1f}",
         )
+    return table
+
+
+def _tradeoff(found: dict[str, Any]) -> Table:
+    """Return the trade-off between accuracy and diversity as a table: changes against strength 0."""
+    from rich.table import Table
+
+    names = list(found["dpp"]["points"][0]["change"])
+    table = Table("strength", *names, title="freshet's lists re-ranked with diversity, change against strength 0")
+    for point in found["dpp"]["points"]:
+        served = " (served)" if point["strength"] == found["served"] else ""
+        table.add_row(f"{point['strength']:g}{served}", *(f"{100 * point['change'][name]:+.1f} %" for name in names))
     return table
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -74,6 +74,15 @@ MaxMinutes = Annotated[
     float,
     typer.Option(min=0.1, max=bounds.MINUTES, callback=bounds.number, help="Maximum total wall time, in minutes."),
 ]
+DiversityBudget = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        callback=bounds.number,
+        help="Share of the validation NDCG@10 that more diverse slates may cost. 0: slates by score alone.",
+    ),
+]
 ReadingFolder = Annotated[
     Path | None,
     typer.Option(help="Folder from read-ratings. Comments without a value get one, in training and in serving."),
@@ -97,6 +106,7 @@ def train(
     action: Action = None,
     holdout: Holdout = 8,
     max_minutes: MaxMinutes = 3.0,
+    diversity_budget: DiversityBudget = 0.02,
     reading: ReadingFolder = None,
     min_time: MinTime = None,
     rating_scale: RatingScale = None,
@@ -119,7 +129,14 @@ def train(
     from models.training.train import TrainSettings
 
     since, scale = oldest(min_time, context.obj), scale_of(rating_scale)
-    settings = TrainSettings(seed=seed, holdout=holdout, preset=preset, epochs=epochs, max_minutes=max_minutes)
+    settings = TrainSettings(
+        seed=seed,
+        holdout=holdout,
+        preset=preset,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        diversity_budget=diversity_budget,
+    )
     require_preset(preset)
     if os.environ.get("RANK", "0") == "0":  # with several GPUs, only the first process writes
         require_folder("--out", out)
@@ -200,6 +217,7 @@ def _figures(source: DataSet, trained: Trained, out: Path, seconds: float) -> di
         "ended": trained.reason,
         "seconds": seconds,
         "metrics": trained.run.metrics,
+        "diversity": asdict(trained.run.diversity),
         "form": source.form,
         "notes": [*source.notes, *trained.notes],
     }
@@ -215,6 +233,11 @@ def _print(figures: dict[str, Any]) -> None:
     )
     for name, value in figures["metrics"].items():
         console.print(f"  {name}: {value:.4f}")
+    chosen = figures["diversity"]
+    changes = ", ".join(f"{name} {100 * change:+.1f} %" for name, change in chosen["metrics"].items())
+    console.print(
+        f"  diversity: {chosen['strength']:g}{f' (validation: {changes})' if changes else ''}", highlight=False
+    )
 
 
 def _print_notes(notes: Sequence[str], console: Console | None = None) -> None:

@@ -30,6 +30,7 @@ class LiveItems:
         matrix: The items' vectors, one per row.
         bias: float32 [rows], 0 for a live item, -inf for any other.
         later: Item that the bundle lacks -> its row.
+        categories: Row -> categories of its item, for items that have any.
         whole: Whether nothing before was compacted away, so that this is what a worker saw.
         bodies: Row -> the item's message; empty if they are not kept.
     """
@@ -37,6 +38,7 @@ class LiveItems:
     matrix: Vector
     bias: Vector
     later: dict[str, int]
+    categories: dict[int, frozenset[str]]
     whole: bool
     bodies: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -51,6 +53,7 @@ class Items:
         self._rows = [bundle.items]
         self._bias = np.full(len(bundle.items), -np.inf, np.float32).tolist()
         self._later: dict[str, tuple[int, str]] = {}
+        self._categories: dict[int, frozenset[str]] = {}
         self._crcs = array("I")
         self.keep_bodies = False
         """Whether the messages are kept: rules need them."""
@@ -69,11 +72,13 @@ class Items:
         if body is None:
             self._bias[self._row(item)] = -math.inf
             self._bodies.pop(self._row(item), None)
+            self._categories.pop(self._row(item), None)
             self._later.pop(item, None)
         elif self._validator.is_valid(body) and body["item"] == item:
             if item not in self.trained and not self._make(item, body):
                 return
             self._bias[self._row(item)] = 0.0 if body.get("available", True) else -math.inf
+            self._categories[self._row(item)] = frozenset(body.get("categories") or ())
             if self.keep_bodies:
                 self._bodies[self._row(item)] = body
 
@@ -82,7 +87,8 @@ class Items:
         if len(self._rows) > 1:
             self._rows = [np.concatenate(self._rows)]
         later = {item: row for item, (row, _) in self._later.items()}
-        return LiveItems(self._rows[0], np.array(self._bias, np.float32), later, whole, dict(self._bodies))
+        bias = np.array(self._bias, np.float32)
+        return LiveItems(self._rows[0], bias, later, dict(self._categories), whole, dict(self._bodies))
 
     def row(self, live: LiveItems, item: str) -> int:
         return self.trained.get(item) or live.later.get(item, UNKNOWN)

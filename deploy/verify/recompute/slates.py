@@ -11,6 +11,7 @@ import numpy as np
 
 from deploy.verify.recent_events import recents
 from deploy.verify.recompute.context import Context
+from deploy.verify.recompute.diversity import Pool, wrong_place
 from deploy.verify.recompute.events import COMMENT
 from deploy.verify.recompute.items import LiveItems
 from deploy.verify.recompute.rules import Effect, Rules, Viewer, choices, effect, misplaced
@@ -68,7 +69,8 @@ class Slates:
                     viewer = Viewer(slate["user"], user.key, slate["seq"], slate["time"])
                     wrong = self._misruled(state, items, slate, viewer)
                 else:
-                    wrong = self._misranked(state, items, slate["items"])
+                    strength = float(slate.get("diversity", 0.0))
+                    wrong = self._misranked(state, items, slate["items"], strength)
                 if not wrong:
                     break
             if wrong and self._lost(slate):
@@ -172,12 +174,13 @@ class Slates:
         exact = [state for state in mine if sorted(offset for offset in state.applied if offset >= 0) == applied]
         return [state for state in exact or mine if self._context.fits(state)]
 
-    def _misranked(self, state: Interest, live: LiveItems, items: list[dict[str, Any]]) -> str:
-        """Return what is wrong with a slate; "" if nothing is."""
+    def _misranked(self, state: Interest, live: LiveItems, items: list[dict[str, Any]], strength: float) -> str:
+        """Return what is wrong with a slate of this strength of diversity; "" if nothing is."""
         feed = self._feed(state, live)
         size = self._context.settings.slate_size
+        candidates = max(size, self._context.settings.diversity_candidates)
         best: dict[str, float] = {}
-        for k in (ENOUGH * size, len(live.matrix)):
+        for k in (max(ENOUGH * size, 2 * candidates if strength else 0), len(live.matrix)):
             best = self._best(state, live, feed, min(k, len(live.matrix)))
             if all(scored["item"] in best for scored in items):
                 break
@@ -189,9 +192,31 @@ class Slates:
             mine = best.get(scored["item"])
             if mine is None:
                 return f"item {name!r} is not live, or the user has seen it"
-            if abs(mine - expected) > NEAR or abs(mine - score) > NEAR:
+            if abs(mine - score) > NEAR or (not strength and abs(mine - expected) > NEAR):
                 return f"rank {rank}: {name!r} at {score:g}, but it scores {mine:g}; expected {expected:g}"
-        return ""
+        return self._wrong_order(state, live, items, best, strength) if strength else ""
+
+    def _wrong_order(
+        self, state: Interest, live: LiveItems, items: list[dict[str, Any]], best: dict[str, float], strength: float
+    ) -> str:
+        """Return what is wrong with the order of a re-ranked slate; "" if nothing is. best: item -> score, best first."""
+        settings, names = self._context.settings, list(best)
+        rows = [self._context.items.row(live, name) for name in names]
+        pool = Pool(
+            np.array(list(best.values()), np.float64),
+            live.matrix[rows],
+            [live.categories.get(row, frozenset()) for row in rows],
+            min(len(rows), max(settings.slate_size, settings.diversity_candidates)),
+        )
+        chosen = self._chosen(recents(state.recent), live)
+        own = [live.categories.get(row, frozenset()) for row in chosen]
+        place, short = wrong_place([names.index(scored["item"]) for scored in items], pool, own, strength)
+        if place < 0:
+            return ""
+        return (
+            f"rank {place}: {items[place]['item'][:100]!r}, but with diversity {strength:g} another item is better there by "
+            f"{short:g}; the setting diversity_candidates must be the workers'"
+        )
 
     def _feed(self, state: Interest, live: LiveItems) -> tuple[Any, Any, Any]:
         """Return what the score graph reads besides h and the items: seen rows, recent rows, and the number of events."""
@@ -200,7 +225,7 @@ class Slates:
         if len(seen) >= MAX_SEEN:
             seen = np.union1d(seen, np.array([crc32(event.item.encode()) for event in recent], np.uint32))
         hidden = self._context.items.named(seen, len(live.matrix)) if self._context.settings.filter_seen else []
-        chosen = self._chosen(recent, live)
+        chosen = self._chosen(recent, live)[: self._context.models.last]
         return (
             np.array([(0, row) for row in hidden], np.int64).reshape(-1, 2),
             np.array([(0, row, age) for age, row in enumerate(chosen)], np.int64).reshape(-1, 3),
@@ -217,7 +242,7 @@ class Slates:
             and event.action not in models.refused
             and (event.behaviour != COMMENT or not math.isnan(event.value))
             and (row := self._context.items.row(live, event.item)) != UNKNOWN
-        ][: models.last]
+        ]
 
     def _best(self, state: Interest, live: LiveItems, feed: tuple[Any, Any, Any], k: int) -> dict[str, float]:
         """Return the k best items -> their scores, best first."""

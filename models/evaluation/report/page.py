@@ -54,6 +54,7 @@ def page(found: Mapping[str, Any]) -> str:
         tasks=[_ratings(one) if one["protocol"] == "rating" else _ranking(one) for one in tasks],
         named=len(tasks) > 1,
         lift=_lift(found["lift"]) if "lift" in found else None,
+        diversity=_diversity(found["diversity"]) if "diversity" in found else None,
     )
 
 
@@ -174,6 +175,45 @@ def _lift(lift: Mapping[str, Any]) -> Table:
             texts += [f"{of[metric]['lift']:+.4f}", f"{low:+.4f} to {high:+.4f}"]
         rows.append(_row(*texts))
     return Table(("model", "HR@10", "95 %", "NDCG@10", "95 %"), rows)
+
+
+def _diversity(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what templates/diversity.html shows of models.evaluation.tradeoff.tradeoff."""
+    points = found["dpp"]["points"]
+    names = list(points[0]["metrics"])
+    names = [name for name in points[0]["intervals"] if name in names] + [
+        name for name in names if name not in points[0]["intervals"]
+    ]
+    rows, changes = [], []
+    for point in points:
+        head = f"{point['strength']:g}{' (served)' if point['strength'] == found['served'] else ''}"
+        rows.append(_row(head, *(_with_interval(point, name) for name in names)))
+        changes.append(_row(head, *(_change(point, name) for name in names)))
+    return {
+        "served": found["served"],
+        "figures": Table(("strength", *names), rows),
+        "changes": Table(("strength", *names), changes),
+        "curve": plots.tradeoff(found),
+        "groups": plots.tradeoff_groups(found),
+    }
+
+
+def _with_interval(point: Mapping[str, Any], name: str) -> str:
+    text = f"{point['metrics'][name]:.4f}"
+    if name not in point["intervals"]:
+        return text
+    low, high = point["intervals"][name]
+    return f"{text} ({low:.3f}-{high:.3f})"
+
+
+def _change(point: Mapping[str, Any], name: str) -> str:
+    if name not in point["change"]:
+        return "-"
+    text = f"{100 * point['change'][name]:+.1f} %"
+    if name not in point["change intervals"]:
+        return text
+    low, high = (100 * end for end in point["change intervals"][name])
+    return f"{text} ({low:+.1f} to {high:+.1f})"
 
 
 def _not_run(models: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -23,6 +23,12 @@ FAMILIES: Final = {
     "hybrid": "#7c5cc4",
 }
 OTHER: Final = "#8a8f98"
+LINES: Final[Mapping[str, Mapping[str, str]]] = {
+    "dpp": {"colour": "#7c5cc4", "line": "-"},
+    "mmr": {"colour": "#b8860b", "line": "--"},
+}
+"""Method of re-ranking -> how its line looks."""
+GROUPS: Final = ("#3b82c4", "#3f9b5f", "#b8860b", "#c2557a")
 STYLE: Final = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -120,6 +126,62 @@ def curves(models: Models) -> str:
     right.set(xlabel="minutes of training", ylabel=f"validation {METRIC}", ylim=(0, None))
     left.legend(frameon=False, labelcolor=INK)
     return _svg(figure, "curves")
+
+
+def tradeoff(found: Mapping[str, Any]) -> str:
+    """Plot diversity and calibration against accuracy, one point per strength, with intervals of the accuracy."""
+    points = found["dpp"]["points"]
+    names = [name for name in ("ILD", "ILD of categories", "calibration KL") if name in points[0]["metrics"]]
+    figure, panels = _figure(2.6 * len(names) + 0.6, 3.2, len(names))
+    for axes, name in zip(np.atleast_1d(panels), names, strict=True):
+        for method, look in LINES.items():
+            points = found[method]["points"]
+            x = [point["metrics"][name] for point in points]
+            y = [point["metrics"][METRIC] for point in points]
+            axes.plot(x, y, color=look["colour"], linewidth=1.2, marker=".", markersize=4, linestyle=look["line"])
+            if method == "dpp":
+                for point, at, value in zip(points, x, y, strict=True):
+                    low, high = point["intervals"][METRIC]
+                    axes.plot([at, at], [low, high], color=look["colour"], linewidth=0.7, alpha=0.4)
+                    if point["strength"] == found["served"]:
+                        axes.plot(
+                            at, value, "o", color=look["colour"], markersize=8, fillstyle="none", markeredgewidth=1.5
+                        )
+                for at in (0, -1):
+                    axes.annotate(
+                        f"{points[at]['strength']:g}", (x[at], y[at]), (4, 4), textcoords="offset points", color=INK
+                    )
+        axes.set(xlabel=name, ylim=(0, None))
+        axes.xaxis.set_major_locator(_locator(4))
+        axes.grid(alpha=0.12, color=INK)
+    first = np.atleast_1d(panels)[0]
+    first.set_ylabel(METRIC)
+    for method, look in LINES.items():
+        first.plot([], [], color=look["colour"], linestyle=look["line"], marker=".", label=method.upper())
+    first.legend(frameon=False, labelcolor=INK, loc="lower left")
+    return _svg(figure, "tradeoff")
+
+
+def tradeoff_groups(found: Mapping[str, Any]) -> str:
+    """Plot NDCG@10 by strength for each group of users and of items, relative to strength 0."""
+    figure, panels = _figure(7.2, 2.9, 2, shared=True)
+    for axes, kind in zip(panels, ("users", "items"), strict=True):
+        for at, one in enumerate(found["dpp"]["groups"][kind]):
+            first = one["points"][0][METRIC]
+            if not first:
+                continue
+            x = [point["strength"] for point in one["points"]]
+            y = [100.0 * (point[METRIC] / first - 1.0) for point in one["points"]]
+            axes.plot(
+                x, y, color=GROUPS[at % len(GROUPS)], linewidth=1.3, label=f"{one['group']} (n = {one['judged']:,})"
+            )
+        axes.axvline(found["served"], color=INK, linewidth=0.6, alpha=0.4)
+        axes.set_title(kind, fontsize=9)
+        axes.set(xlabel="strength")
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8, loc="lower left")
+        axes.grid(alpha=0.12, color=INK)
+    panels[0].set_ylabel(f"{METRIC}, change in %")
+    return _svg(figure, "tradeoff-groups")
 
 
 def by_metric(models: Models) -> list[str]:

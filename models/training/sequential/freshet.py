@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from models.data.histories import Floats, Histories, Rows
@@ -52,6 +53,12 @@ class BlendRanker:
     def chosen(self) -> Mapping[str, Any]:
         """What validation chose."""
         return asdict(self.blend)
+
+    def item_vectors(self) -> Floats:
+        """Return the vectors of the items, f32 [N + 1, D]."""
+        with torch.inference_mode():
+            found: Floats = self.interest.network.item_matrix().float().cpu().numpy()
+        return found
 
     def scorer(self, rows: Histories) -> Scorer:
         """See models.interfaces.Ranker."""

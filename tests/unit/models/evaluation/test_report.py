@@ -135,3 +135,31 @@ def test_labels_keep_their_distance(values: list[float]) -> None:
     positions = spread_out(values, 0.1, 1.0)
     assert all(high - low >= 0.1 - 1e-9 for high, low in pairwise(positions))
     assert min(positions) >= 0.05 - 1e-9
+
+
+def test_what_diversity_costs_is_drawn(tmp_path: Path) -> None:
+    def point(strength: float) -> dict[str, Any]:
+        values = {"NDCG@10": 0.1 - 0.05 * strength, "ILD": 0.5 + strength / 4, "calibration KL": 1 - strength / 2}
+        return {
+            "strength": strength,
+            "metrics": {"coverage@10": 0.3, **values},
+            "intervals": {name: [value - 0.01, value + 0.01] for name, value in values.items()},
+            "change": dict.fromkeys(values, 0.5 * strength),
+            "change intervals": {name: [-0.1, 0.7] for name in values},
+        }
+
+    def group(name: str, gain: float) -> dict[str, Any]:
+        points = [{"strength": one, "NDCG@10": gain - gain * one / 2} for one in (0.0, 0.4, 1.0)]
+        return {"group": name, "judged": 5, "points": points}
+
+    groups = [group("few <3", 0.1), group("unseen", 0.0)]
+    curve = {"points": [point(one) for one in (0.0, 0.4, 1.0)], "groups": {"users": groups, "items": groups}}
+    write_report(FOUND | {"diversity": {"served": 0.4, "judged": 6, "dpp": curve, "mmr": curve}}, tmp_path)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert not page.open
+    assert not [link for link in page.links if not link.startswith("#")]
+    assert "0.4 (served)" in text
+    assert "+20.0 % (-10.0 to +70.0)" in text
+    assert "few &lt;3" in text
+    assert "few <3" not in text

@@ -287,3 +287,27 @@ def test_filters_see_items_as_they_are_at_their_snapshot() -> None:
     assert where(after, price={"lt": 5}, available=True) == {"n2", "n3", "n4"}
     assert where(after, item=["n7", "t2", "nobody"]) == {"n7", "t2"}
     assert where(before, category="x") == {"t1"}
+
+
+def test_categories_follow_their_items_and_a_snapshot_keeps_its_own() -> None:
+    catalogue = Catalogue(bundle(), Tower())
+
+    def found(snapshot: Snapshot, item: str) -> set[int]:
+        return set(snapshot.categories[snapshot.row(item)].tolist()) - {0}
+
+    catalogue.apply(records(message("t1", categories=["a", "b", "a"]), message("t2", categories=["b"]), message("t3")))
+    first = catalogue.snapshot
+    assert len(first.categories) == len(first.items)
+    assert (len(found(first, "t1")), found(first, "t3")) == (2, set())
+    assert found(first, "t2") < found(first, "t1")
+    catalogue.apply(
+        records(message("t1", categories=["c", "d", "e"]), (b"t2", None), message("new", categories=["b"]), start=3)
+    )
+    second = catalogue.snapshot
+    assert len(second.categories) == len(second.items)
+    assert (len(found(second, "t1")), found(second, "t2"), found(second, "new")) == (3, set(), found(first, "t2"))
+    assert len(found(first, "t1")) == 2
+    for number in range(200):  # rows are reclaimed on the way
+        catalogue.apply(records(message("new", f"title {number}", categories=["b"]), start=10 + number))
+    third = catalogue.snapshot
+    assert (found(third, "new"), found(third, "t1")) == (found(first, "t2"), found(second, "t1"))

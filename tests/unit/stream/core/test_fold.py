@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,11 +16,12 @@ from models.data.dataset import SCHEMA, Event
 from models.data.histories import histories
 from models.network import blend
 from stream.core import state as state_module
+from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import CHOICES, InputRows, InputSpec
 from stream.core.filters import Columns
 from stream.core.fold import UserBatch, advance, apply_events, rank
-from stream.core.messages import CLICK, COMMENT, NAN, RATING, SourceEvent
+from stream.core.messages import CLICK, COMMENT, NAN, RATING, Scored, SourceEvent
 
 TOPICS = ("clicks", "ratings", "comments")
 MODEL = b"m" * 16
@@ -64,6 +66,10 @@ class FixedCatalogue:
     columns: Columns = field(
         default_factory=lambda: Columns([None] * 5, np.array([False] + [True] * 4), lambda item: 0)
     )
+
+    @property
+    def categories(self) -> np.ndarray:
+        return np.arange(len(self.names), dtype=np.int32)[:, None]
 
     def row(self, item: str) -> int:
         return self.names.index(item) if item in self.names else 0
@@ -277,3 +283,37 @@ def test_the_rule_for_choices_is_that_of_training(counted: tuple[str, ...]) -> N
     trained = histories(table, None, "abcd", spec, lambda texts: np.zeros((len(texts), 3), np.float32))
     expected = blend.recent_choices(trained, trained.starts[:-1], trained.starts[1:], 7)
     assert asked(batch(events), last=7, choices=tuple(spec.chosen()))[0] == expected.tolist()
+
+
+class Spy:
+    """Models that score by a fixed list, and remember how many items were asked for."""
+
+    ended, last, choices, refused = 0, 2, frozenset({CLICK}), frozenset[str]()
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        self.scores, self.asked = np.array(scores, np.float32), 0
+        self.recent = np.empty((0, 3), np.int64)
+
+    def step(self, rows: InputRows, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return h, c
+
+    def score(self, h, items, bias, hidden, recent, count, k):  # type: ignore[no-untyped-def]
+        self.asked, self.recent = k, recent
+        order = np.argsort(-self.scores, kind="stable")[:k]
+        return np.tile(self.scores[order], (len(h), 1)), np.tile(order, (len(h), 1))
+
+
+def test_diversity_re_ranks_the_candidates_and_keeps_their_scores() -> None:
+    catalogue = FixedCatalogue(items=np.array([[0, 0], [1, 0], [1, 0], [0, 1], [0, 1]], np.float32))
+    models = Spy([-np.inf, 4.0, 3.9, 3.8, -np.inf])
+    one = batch([event(1, "d"), event(2, "d"), event(3, "d")])
+    plain = rank([one], models, catalogue, 2, filter_seen=False)
+    assert (models.asked, len(models.recent)) == (2, 2)
+    assert plain == [[Scored("a", 4.0), Scored("b", 3.9)]]
+    assert rank([one], models, catalogue, 2, filter_seen=False, diversity=Diversity(0.0, 50)) == plain
+    diverse = rank([one], models, catalogue, 2, filter_seen=False, diversity=Diversity(0.9, 50))
+    assert models.asked == 50
+    assert len(models.recent) == 2  # the score's own choices; calibration reads all of them
+    assert diverse == [[Scored("a", 4.0), Scored("c", 3.8)]]
+    every = rank([one], models, catalogue, 4, filter_seen=False, diversity=Diversity(0.9, 4))
+    assert [scored.item for scored in every[0]] == ["a", "c", "b"]  # d cannot be recommended
