@@ -97,7 +97,7 @@ def test_parameters() -> None:
         (b"n=" + b"9" * 19, "n", "found '9999999999999999999', expected a whole number, 1 to 100$"),
         (b"n=" + b"9" * 5000, "n", "expected a whole number, 1 to 100$"),
         (b"n=1&n=1", "n", "more than once"),
-        (b"m=1", "m", "there is no parameter 'm'; expected exclude, filter, min_offset, n, scene"),
+        (b"m=1", "m", "there is no parameter 'm'; expected diversity, exclude, filter, min_offset, n, scene"),
         (b"exclude=", "exclude[0]", "length >= 1"),
         (b"&".join([b"exclude=a"] * 101), "exclude", "length <= 100"),
         (b"scene=" + b"a" * 257, "scene", "length <= 256"),
