@@ -50,12 +50,13 @@ def served(world: Callable[..., Settings], bundle: Path, tmp_path: Path) -> Iter
     worker.start()
     gateway.start()
     for number in range(1, ITEMS + 1):
+        name = f"item-{number}"
         item = {
-            "item": f"item-{number}",
+            "item": name,
             "title": f"Item {number}",
             "categories": sorted({f"c{number % 7}", f"c{number % 4}"}),
         }
-        events.producer.send(settings.items_topic, key=item["item"].encode(), value=json.dumps(item).encode())
+        events.producer.send(settings.items_topic, key=name.encode(), value=json.dumps(item).encode())
     events.producer.flush()
     worker.wait_ready()
     gateway.wait_ready()

@@ -93,7 +93,7 @@ def test_parameters() -> None:
         (b"n=1_0", "n", "expected a whole number"),
         (b"n=", "n", "expected a whole number"),
         (b"n=1&n=1", "n", "more than once"),
-        (b"m=1", "m", "there is no parameter 'm'; expected exclude, min_offset, n, scene"),
+        (b"m=1", "m", "there is no parameter 'm'; expected diversity, exclude, min_offset, n, scene"),
         (b"exclude=", "exclude[0]", "length >= 1"),
         (b"&".join([b"exclude=a"] * 101), "exclude", "length <= 100"),
         (b"scene=" + b"a" * 257, "scene", "length <= 256"),
