@@ -52,9 +52,12 @@ def test_the_worker_hits_as_often_as_the_harness_says(data: DataSet, tmp_path: P
     assert code == 0
 
     (folder,) = tmp_path.glob("trained-*")
-    report = evaluate(data, Question(run=load_run(folder)), TextEncoder())
+    trained = load_run(folder)
+    report = evaluate(data, Question(run=trained), TextEncoder())
     evaluated = hit_rate(report)
-    print(f"HR@10 of {report['judged']} choices: served {served.hit10:.5f}, evaluated {evaluated:.5f}")
+    print(
+        f"diversity {trained.diversity.strength:g}, HR@10 of {report['judged']} choices: served {served.hit10:.5f}, evaluated {evaluated:.5f}"
+    )
     assert report["judged"] == served.events > 1000
     assert served.hit10 > served.hit10_popularity
     assert served.hit10 == pytest.approx(evaluated, abs=1e-3)

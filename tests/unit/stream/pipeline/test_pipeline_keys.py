@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError, SettingsError
+from stream.core.fold import PLAIN
 from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
 from stream.core.messages import CLICK, SourceEvent
 from stream.core.rules import NO_RULES
@@ -101,7 +102,7 @@ def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
         ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced", "sent_before",
          "catalogue", "rules", "executor", "metrics", "clock")
     )  # fmt: skip
-    serving: Any = SimpleNamespace(bundle="b")
+    serving: Any = SimpleNamespace(bundle="b", diversity=PLAIN)
     pipeline = Pipeline(PipelineParts(settings=load(key=form), serving=serving, **parts))
     state = SimpleNamespace(chain=bytes(16), seq=1, applied=(3, -1, -1))
     event = decode(form, key_of("42", form), "42")
