@@ -1,5 +1,6 @@
-"""uvicorn with limits that it lacks: on the number of connections, on the time and size of a request's head, and on the
-requests that a client sends before it has its answers (pipelining), and on the time for which an answer waits for its client to read it.
+"""uvicorn with limits that it lacks: on the number of connections, on the time and size of a request's head, on the
+requests that a client sends before it has its answers (pipelining), and on the time for which an answer waits for its
+client to read it.
 
 Beyond `serve_connections` there are SPARE connections, so that health checks are answered on a server that is full: only
 routes without limits are answered there, and each connection answers once. If more arrive, the oldest one is closed.
