@@ -141,34 +141,34 @@ class Scorer:
         """Return the scores of each, or why there are none. Runs in the models' thread."""
         found: list[Scores | Exception | None] = [None] * len(asks)
         groups: dict[tuple[int, int, bool], list[tuple[int, UserBatch]]] = {}
-        for place, ask in enumerate(asks):
+        for index, ask in enumerate(asks):
             try:
                 user = apply_events(
                     ask.user, ask.partition, ask.record, ask.events, self._topics, self._state_model, self._hidden
                 )
             except StateError as error:
-                found[place] = error
+                found[index] = error
                 continue
-            groups.setdefault((id(ask.view), ask.k, ask.filter_seen), []).append((place, user))
+            groups.setdefault((id(ask.view), ask.k, ask.filter_seen), []).append((index, user))
         for (_, k, filter_seen), users in groups.items():
             snapshot = asks[users[0][0]].view.snapshot
             moved = []
-            for place, user in users:
+            for index, user in users:
                 if user.inputs:  # rare: a session, or a state of another step model
                     try:
                         advance([user], self._models, snapshot, self._spec)
                     except FloatingPointError:
-                        found[place] = StateError("the step model's result is not finite")
+                        found[index] = StateError("the step model's result is not finite")
                         continue
-                moved.append((place, user))
+                moved.append((index, user))
             try:
                 slates = rank([user for _, user in moved], self._models, snapshot, k, filter_seen=filter_seen)
             except StateError:  # one state whose events cannot be read: each is scored alone
-                for place, user in moved:
-                    found[place] = self._alone(user, snapshot, k, filter_seen)
+                for index, user in moved:
+                    found[index] = self._alone(user, snapshot, k, filter_seen)
                 continue
-            for (place, user), items in zip(moved, slates, strict=True):
-                found[place] = Scores(user, items)
+            for (index, user), items in zip(moved, slates, strict=True):
+                found[index] = Scores(user, items)
         return [one if one is not None else StateError("not scored: this is a bug") for one in found]
 
     def _alone(self, user: UserBatch, snapshot: Snapshot, k: int, filter_seen: bool) -> Scores | Exception:

@@ -101,7 +101,7 @@ class Slates:
     def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
         self.task: asyncio.Task[None] | None = None
         self._settings = settings
-        self._places = [TopicPartition(settings.recommendations_topic, partition) for partition in partitions]
+        self._topic_partitions = [TopicPartition(settings.recommendations_topic, partition) for partition in partitions]
         self._listeners: dict[bytes, set[Listener]] = {}
         self._wanted = asyncio.Event()
         self._at_end = asyncio.Event()
@@ -164,8 +164,8 @@ class Slates:
     async def _follow(self) -> None:
         while True:
             await self._wanted.wait()
-            self._consumer.assign(self._places)
-            await self._consumer.seek_to_end(*self._places)
+            self._consumer.assign(self._topic_partitions)
+            await self._consumer.seek_to_end(*self._topic_partitions)
             self._at_end.set()
             while self.count:
                 await self._take()
@@ -177,7 +177,7 @@ class Slates:
         try:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
         except OffsetOutOfRangeError:  # the topic was cleaned: only what comes now counts
-            await self._consumer.seek_to_end(*self._places)
+            await self._consumer.seek_to_end(*self._topic_partitions)
             return
         for records in batches.values():
             for record in records:
