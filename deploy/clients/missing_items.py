@@ -55,14 +55,14 @@ class Look:
         self._settings = settings
         self._items = items
         self._open = open_log or opened
-        self._said = ""
+        self._text = ""
         self._thread = threading.Thread(target=self._look, name="items", daemon=True)
         self._thread.start()
 
     def warning(self, seconds: float = WAIT) -> str:
         """Return one line for the terminal; "" if all items are there, or if this is not known within `seconds`."""
         self._thread.join(seconds)
-        return "" if self._thread.is_alive() else self._said
+        return "" if self._thread.is_alive() else self._text
 
     def _look(self) -> None:
         try:
@@ -72,14 +72,14 @@ class Look:
             finally:
                 log.close()
         except TopologyError as error:
-            self._said = str(error)
+            self._text = str(error)
         except (FreshetError, KafkaError, OSError):
             return  # the send itself reports a broker's error, and a sender needs no right to read
         else:
-            self._said = _told(self._settings.items_topic, sorted(lacking)) if lacking else ""
+            self._text = _warning_text(self._settings.items_topic, sorted(lacking)) if lacking else ""
 
 
-def _told(topic: str, lacking: list[str]) -> str:
+def _warning_text(topic: str, lacking: list[str]) -> str:
     names = ", ".join(f"'{printable(name)}'" for name in lacking[:NAMED])
     more = f" and {len(lacking) - NAMED:,} more" if len(lacking) > NAMED else ""
     return (

@@ -82,7 +82,7 @@ class Source:
     @property
     def listed(self) -> list[Path]:
         """Return the files that may hold data, sorted by name. Hidden files and files for people are left out."""
-        return [path for name, path in sorted(self.files.items()) if not is_told(name)]
+        return [path for name, path in sorted(self.files.items()) if not is_without_data(name)]
 
     def only(self, *suffixes: str) -> Path | None:
         """Return the only file that may hold data and whose name (without .gz or .zst) ends in one of these suffixes.
@@ -128,7 +128,7 @@ def source(path: Path, rating_scale: Scale | None = None) -> Source:
     raise DataError(f"{path}: no such file or folder")
 
 
-def is_told(name: str) -> bool:
+def is_without_data(name: str) -> bool:
     """Check whether a file with this name (in lower case) is hidden, or clearly for people and without data."""
     return name.startswith(".") or name.endswith(PROSE) or (name.startswith(NOT_DATA) and not name.endswith(TABLES))
 

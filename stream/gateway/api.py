@@ -226,8 +226,8 @@ class Api:
         if sum(one.type == BEHAVIOURS[COMMENT] for one in events) > MOST_COMMENTS:
             raise ProblemError("invalid", f"expected at most {MOST_COMMENTS} comments", field="events")
         found = []
-        for place, one in enumerate(events):
-            where = f"events[{place}]"
+        for index, one in enumerate(events):
+            where = f"events[{index}]"
             behaviour = BEHAVIOURS.index(one.type)
             if name := wire.surplus(one):
                 raise ProblemError("invalid", f"a {one.type} has no such field", field=f"{where}.{name}")
@@ -241,7 +241,7 @@ class Api:
             if behaviour == COMMENT and one.text is None:
                 raise ProblemError("invalid", "a comment needs it", field=f"{where}.text")
             event = SourceEvent(
-                behaviour, 0, place, now, b"", one.item, one.time, value if behaviour else NAN, one.scene or "",
+                behaviour, 0, index, now, b"", one.item, one.time, value if behaviour else NAN, one.scene or "",
                 one.text or "", "", b"", action=one.action or "" if not behaviour else "",
             )  # fmt: skip
             if behaviour == COMMENT:

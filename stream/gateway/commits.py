@@ -31,7 +31,7 @@ class Commits:
     Args:
         settings: The settings.
         replica: The replica.
-        positions: Knows who waits, and is told.
+        positions: Knows who waits, and gets the committed offsets.
     """
 
     def __init__(self, settings: Settings, replica: Replica, positions: Positions) -> None:
@@ -92,10 +92,10 @@ class Commits:
             await admin.start()
             self._admin = admin
         sources = self._settings.sources
-        places = [TopicPartition(topic, partition) for topic in sources for partition in partitions]
-        found = await self._admin.list_consumer_group_offsets(self._settings.app_id, partitions=places)
+        topic_partitions = [TopicPartition(topic, partition) for topic in sources for partition in partitions]
+        found = await self._admin.list_consumer_group_offsets(self._settings.app_id, partitions=topic_partitions)
         committed: dict[int, dict[int, int]] = {}
-        for place, one in found.items():
+        for topic_partition, one in found.items():
             if one.offset >= 0:
-                committed.setdefault(place.partition, {})[sources.index(place.topic)] = one.offset
+                committed.setdefault(topic_partition.partition, {})[sources.index(topic_partition.topic)] = one.offset
         return committed

@@ -185,25 +185,25 @@ class Writer:
         sent: list[tuple[int, str, asyncio.Future[Any]]] = []
         try:
             async with asyncio.timeout(limit):
-                for place, body in enumerate(bodies):
+                for index, body in enumerate(bodies):
                     try:
                         one = self._acceptance.accept(body, now)
                     except RecordError as error:
-                        results[place] = Refused(of_record(error))
+                        results[index] = Refused(of_record(error))
                         continue
                     topic = self._settings.sources[one.behaviour]
                     try:
                         future = await self._producer.send(topic, one.value, one.key, one.partition)
                     except KafkaError as error:
-                        results[place] = Refused(_unsent(error, topic))
+                        results[index] = Refused(_unsent(error, topic))
                         continue
-                    sent.append((place, topic, future))
+                    sent.append((index, topic, future))
                 if sent:
                     await asyncio.wait([future for _, _, future in sent])
         except TimeoutError:
             pass
-        for place, topic, future in sent:
-            results[place] = _result(topic, future, limit)
+        for index, topic, future in sent:
+            results[index] = _result(topic, future, limit)
         late = Refused(problem("broker", f"it was not sent within {limit:g} s"))
         return [one if one is not None else late for one in results]
 

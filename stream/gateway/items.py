@@ -52,8 +52,8 @@ class View:
         """Return live items by their number of interactions in training, best first, equal counts in the order given."""
         rows = [row for item in items if (row := self.snapshot.row(item)) != UNKNOWN and self.snapshot.bias[row] == 0]
         count = [float(self._popularity[row]) if row < len(self._popularity) else 0.0 for row in rows]
-        order = sorted(range(len(rows)), key=lambda place: -count[place])
-        return [Scored(self.snapshot.item(rows[place]), count[place]) for place in order]
+        order = sorted(range(len(rows)), key=lambda index: -count[index])
+        return [Scored(self.snapshot.item(rows[index]), count[index]) for index in order]
 
     def similar(self, row: int, n: int, selection: Selection | None = None) -> list[Scored]:
         """Return the n live items whose vectors have the largest cosine with that of a row, without that row.

@@ -11,9 +11,9 @@ from stream.gateway.problems import ProblemError
 
 NAME: Final = "min_offset"
 MOST: Final = 16
-"""Places in one value."""
+"""Positions in one value."""
 
-_PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9}):([0-9]{1,18})")
+_POSITION = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9}):([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +58,24 @@ def parse(
         return NOTHING
     sources: dict[int, int] = {}
     items = rules = -1
-    places = text.split(",")
-    if len(places) > MOST:
-        raise _invalid(f"found {len(places)} positions, expected at most {MOST}")
-    for place in places:
-        found = _PLACE.fullmatch(place)
+    positions = text.split(",")
+    if len(positions) > MOST:
+        raise _invalid(f"found {len(positions)} positions, expected at most {MOST}")
+    for position in positions:
+        found = _POSITION.fullmatch(position)
         if found is None:
-            raise _invalid(f"found {place[:60]!r}, expected topic/partition:offset, like {topics[0]}/2:41")
+            raise _invalid(f"found {position[:60]!r}, expected topic/partition:offset, like {topics[0]}/2:41")
         topic, number, offset = found[1], int(found[2]), int(found[3])
         if topic in (items_topic, rules_topic):
             if number != 0:
-                raise _invalid(f"found {place}, expected partition 0: {topic} has one partition")
+                raise _invalid(f"found {position}, expected partition 0: {topic} has one partition")
             if topic == items_topic:
                 items = max(items, offset)
             else:
                 rules = max(rules, offset)
         elif partition is not None and topic in topics:
             if number != partition:
-                raise _invalid(f"found {place}, expected partition {partition}, which has the events of this user")
+                raise _invalid(f"found {position}, expected partition {partition}, which has the events of this user")
             behaviour = topics.index(topic)
             sources[behaviour] = max(sources.get(behaviour, -1), offset)
         else:

@@ -25,7 +25,7 @@ PATIENCE: Final = 0.25
 
 NONE: Final = (-1, -1, -1)
 
-Place = tuple[int, int]
+SourcePartition = tuple[int, int]
 """(behaviour, partition)"""
 
 
@@ -37,7 +37,7 @@ class Positions:
         self._partitions: dict[int, set[asyncio.Event]] = {}
         self._items: set[asyncio.Event] = set()
         self._rules: set[asyncio.Event] = set()
-        self._finished: dict[Place, int] = {}
+        self._finished: dict[SourcePartition, int] = {}
         self.items = -1
         """Offset in the items topic that the catalogue has reached."""
         self.rules = -1
@@ -74,8 +74,8 @@ class Positions:
     def finished(self, partition: int, committed: Mapping[int, int]) -> None:
         """Note committed offsets (behaviour -> offset), once the replica has read what was written before them."""
         for behaviour, offset in committed.items():
-            place = behaviour, partition
-            self._finished[place] = max(self._finished.get(place, 0), offset)
+            source = behaviour, partition
+            self._finished[source] = max(self._finished.get(source, 0), offset)
         for event in self._partitions.get(partition, ()):
             event.set()
 
@@ -179,8 +179,8 @@ class Positions:
         left = ", ".join(f"{topics[behaviour]}/{partition}:{offset}" for behaviour, offset in wanted.sources.items())
         return ProblemError(
             "late",
-            f"the user's state did not contain {left} in time. Last applied offsets of this user: {_said(applied)}; the "
-            f"workers have finished the records below: {_said(committed)} (0: not known yet). Ask again",
+            f"the user's state did not contain {left} in time. Last applied offsets of this user: {_offsets_text(applied)}; the "
+            f"workers have finished the records below: {_offsets_text(committed)} (0: not known yet). Ask again",
             field="min_offset",
             applied=applied,
             headers={"Retry-After": "1"},
@@ -191,8 +191,8 @@ def _applied(record: bytes | None) -> Sequence[int]:
     return NONE if record is None else interest.decode(record).applied
 
 
-def _said(offsets: Mapping[str, int]) -> str:
-    return ", ".join(f"{place} {offset}" for place, offset in offsets.items())
+def _offsets_text(offsets: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {offset}" for name, offset in offsets.items())
 
 
 def _discard(waiters: dict[Any, set[asyncio.Event]], key: Any, event: asyncio.Event) -> None:

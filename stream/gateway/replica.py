@@ -48,7 +48,7 @@ class Replica:
         settings: The settings.
         store: The partitions' RocksDB.
         partitions: The partitions to follow.
-        positions: Is told what was applied.
+        positions: Gets what was applied.
         on_left_out: Called with the number of fenced and of forged records.
     """
 
@@ -73,7 +73,7 @@ class Replica:
         self._on_left_out = on_left_out
         self._on_states = on_states
         self._topic = settings.changelog_topic
-        self._places = {partition: TopicPartition(self._topic, partition) for partition in self.partitions}
+        self._topic_partitions = {partition: TopicPartition(self._topic, partition) for partition in self.partitions}
         self._offsets = dict.fromkeys(self.partitions, -1)
         self._current = dict.fromkeys(self.partitions, -1.0)  # monotonic time at which each was last at its end
         self._done = dict.fromkeys(self.partitions, -1)  # all records before these offsets are applied
@@ -138,13 +138,13 @@ class Replica:
         """Return what there is to do now (stream.process.progress)."""
         if self._consumer is None or (self.loaded and not any(self.lag().values())):
             return {}
-        away, held = absent(self._consumer, self._places.values()), undecided(self._consumer, [self._topic])
+        away, held = absent(self._consumer, self._topic_partitions.values()), undecided(self._consumer, [self._topic])
         return {"replica": Work(f"records of {self._topic}", (self.records, self.loaded), away, held)}
 
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return the offset after the last record that each partition has now."""
-        found = await self._consumer.end_offsets([self._places[partition] for partition in partitions])
-        return {place.partition: end for place, end in found.items()}
+        found = await self._consumer.end_offsets([self._topic_partitions[partition] for partition in partitions])
+        return {topic_partition.partition: end for topic_partition, end in found.items()}
 
     async def reach(self, partition: int, end: int) -> None:
         """Wait until all records of a partition before `end` are applied."""
@@ -166,14 +166,14 @@ class Replica:
         self._consumer = groupless_consumer(self._settings, "replica", fetch_max_wait_ms=FETCH_WAIT_MS)
         self._epochs = watch_epochs(self._consumer, [self._topic], self._on_cut)
         await self._consumer.start()
-        places = list(self._places.values())
-        self._consumer.assign(places)
-        begins = await self._consumer.beginning_offsets(places)
-        ends = await self._consumer.end_offsets(places)
+        topic_partitions = list(self._topic_partitions.values())
+        self._consumer.assign(topic_partitions)
+        begins = await self._consumer.beginning_offsets(topic_partitions)
+        ends = await self._consumer.end_offsets(topic_partitions)
         kept = await self._kept(reached)
-        for partition, place in self._places.items():
+        for partition, topic_partition in self._topic_partitions.items():
             offset = reached[partition].offset
-            begin, end = begins[place], ends[place]
+            begin, end = begins[topic_partition], ends[topic_partition]
             if offset >= 0 and (offset + 1 > end or offset + 1 < begin or not kept[partition]):
                 log.warning(
                     "the folder has what the changelog no longer has: dropped and read back",
@@ -183,7 +183,7 @@ class Replica:
             self._offsets[partition] = offset
             self._ends[partition] = end
             self._done[partition] = max(begin, offset + 1)
-            self._consumer.seek(place, max(begin, offset + 1))
+            self._consumer.seek(topic_partition, max(begin, offset + 1))
 
     async def _kept(self, reached: Mapping[int, Reached]) -> dict[int, bool]:
         """Return for each partition whether the log still has the record up to which its folder was read.
@@ -191,19 +191,21 @@ class Replica:
         After an unclean election it may have another record at that offset; then the epoch ends before it.
         """
         kept = dict.fromkeys(reached, True)
-        wanted = {self._places[one]: at.epoch for one, at in reached.items() if at.offset >= 0 and at.epoch >= 0}
+        wanted = {
+            self._topic_partitions[one]: at.epoch for one, at in reached.items() if at.offset >= 0 and at.epoch >= 0
+        }
         deadline = time.monotonic() + ENDS
         while wanted:
             by_node: dict[int, dict[TopicPartition, int]] = {}
-            for place, epoch in wanted.items():
-                leader = self._epochs.leader(place)
+            for topic_partition, epoch in wanted.items():
+                leader = self._epochs.leader(topic_partition)
                 if leader is not None:
-                    by_node.setdefault(leader, {})[place] = epoch
+                    by_node.setdefault(leader, {})[topic_partition] = epoch
             for node, epochs in by_node.items():
-                for place, end in (await self._epochs.ends(node, epochs)).items():
+                for topic_partition, end in (await self._epochs.ends(node, epochs)).items():
                     if not isinstance(end, KafkaError):
-                        kept[place.partition] = end < 0 or end > reached[place.partition].offset
-                        del wanted[place]
+                        kept[topic_partition.partition] = end < 0 or end > reached[topic_partition.partition].offset
+                        del wanted[topic_partition]
             if wanted:
                 if time.monotonic() > deadline:
                     raise BrokerError(f"{self._topic}: no leader has answered for {len(wanted)} partitions")
@@ -220,18 +222,18 @@ class Replica:
         try:
             batches: Mapping[TopicPartition, list[LogRecord]] = await self._consumer.getmany(timeout_ms=POLL_MS)
         except OffsetOutOfRangeError as error:
-            (place, offset), *_ = error.args[0].items()
-            self._store.mark_damaged(place.partition)
+            (topic_partition, offset), *_ = error.args[0].items()
+            self._store.mark_damaged(topic_partition.partition)
             raise self._cut or LossError(
-                f"{self._topic} partition {place.partition}: its log no longer holds offset {offset}, up to which it was read: "
-                "records were deleted, or it was recreated; the next start reads what is left"
+                f"{self._topic} partition {topic_partition.partition}: its log no longer holds offset {offset}, up to which it "
+                "was read: records were deleted, or it was recreated; the next start reads what is left"
             ) from None
         if self._cut is not None:
             raise self._cut
         self._applying = True
-        for place, records in batches.items():
+        for topic_partition, records in batches.items():
             for first in range(0, len(records), CHUNK):
-                self._apply(place.partition, records[first : first + CHUNK])
+                self._apply(topic_partition.partition, records[first : first + CHUNK])
                 await asyncio.sleep(0)
         self._applying = False
         for partition in self.partitions:
@@ -242,7 +244,7 @@ class Replica:
     def _apply(self, partition: int, records: Sequence[LogRecord]) -> None:
         last = records[-1].offset
         before = self._store.claim(partition)
-        sifted = self._store.apply(partition, records, self._epochs.before(self._places[partition], last + 1))
+        sifted = self._store.apply(partition, records, self._epochs.before(self._topic_partitions[partition], last + 1))
         self._offsets[partition] = last
         self.records += len(records)
         if sifted.fenced or sifted.forged:
@@ -268,7 +270,7 @@ class Replica:
 
     def _state(self, partition: int) -> Any:
         """Return the consumer's state of a partition; None while there is none."""
-        return partition_state(self._consumer, self._places[partition]) if self._consumer else None
+        return partition_state(self._consumer, self._topic_partitions[partition]) if self._consumer else None
 
     def _check_claim(self, partition: int) -> None:
         """Raise TopologyError if the states were folded under other settings, so that users are elsewhere."""
@@ -288,12 +290,12 @@ class Replica:
                 f"{self._topic}: set FRESHET_KEY={claim.key}"
             )
 
-    async def _on_cut(self, place: TopicPartition, end: int, read: int) -> None:
+    async def _on_cut(self, topic_partition: TopicPartition, end: int, read: int) -> None:
         """Note that the replica has states whose records no longer exist. `_take` raises the error."""
-        self._store.mark_damaged(place.partition)
+        self._store.mark_damaged(topic_partition.partition)
         self._cut = LossError(
-            f"{place.topic} partition {place.partition}: the log was cut off at {end}, and was read up to {read}: the next start "
-            "reads it back"
+            f"{topic_partition.topic} partition {topic_partition.partition}: the log was cut off at {end}, and was read up to "
+            f"{read}: the next start reads it back"
         )
 
 

@@ -135,7 +135,7 @@ class ReplicaStore:
         return self._claims[partition]
 
     def apply(self, partition: int, records: Sequence[LogRecord], epoch: int) -> Sifted:
-        """Write changelog records in order: only states that count (stream.core.fencing_log), and the place reached.
+        """Write changelog records in order: only states that count (stream.core.fencing_log), and the offset reached.
 
         Args:
             partition: The partition.

@@ -240,8 +240,8 @@ def refused(error: msgspec.ValidationError, document: Any, kind: type[Struct] | 
         kind: The struct, for the words that a field allows.
     """
     message = str(error)
-    place = _WHERE.search(message)
-    where = place[1] if place else ""
+    path = _WHERE.search(message)
+    where = path[1] if path else ""
     wording = _WHERE.sub("", message)
     if unknown := _UNKNOWN.search(message):
         name = f"{where}.{unknown[1]}" if where else unknown[1]

@@ -163,39 +163,39 @@ class Scorer:
         found: list[Scores | Exception | None] = [None] * len(asks)
         rules, now = self._rules(), int(time.time() * 1000)
         groups: dict[tuple[int, int, bool, str | None, tuple[str, ...], Diversity], list[tuple[int, UserBatch]]] = {}
-        for place, ask in enumerate(asks):
+        for index, ask in enumerate(asks):
             try:
                 user = apply_events(
                     ask.user, ask.partition, ask.record, ask.events, self._topics, self._state_model, self._hidden
                 )
             except StateError as error:
-                found[place] = error
+                found[index] = error
                 continue
             scene = ask.scene if rules.rules else None
             diversity = PLAIN if rules.rules else ask.diversity
             kind = id(ask.view), ask.k, ask.filter_seen, scene, ask.kinds, diversity
-            groups.setdefault(kind, []).append((place, user))
+            groups.setdefault(kind, []).append((index, user))
         for (_, k, filter_seen, scene, kinds, diversity), users in groups.items():
             ruling = Ruling(rules, scene, now, self._selections, kinds) if rules.rules else None
             how = _How(k, filter_seen, ruling, diversity)
             snapshot = asks[users[0][0]].view.snapshot
             moved = []
-            for place, user in users:
+            for index, user in users:
                 if user.inputs:  # rare: a session, or a state of another step model
                     try:
                         advance([user], self._models, snapshot, self._spec)
                     except FloatingPointError:
-                        found[place] = StateError("the step model's result is not finite")
+                        found[index] = StateError("the step model's result is not finite")
                         continue
-                moved.append((place, user))
+                moved.append((index, user))
             try:
                 slates = self._rank([user for _, user in moved], snapshot, how)
             except StateError:  # one state whose events cannot be read: each is scored alone
-                for place, user in moved:
-                    found[place] = self._alone(user, snapshot, how, rules)
+                for index, user in moved:
+                    found[index] = self._alone(user, snapshot, how, rules)
                 continue
-            for (place, user), items in zip(moved, slates, strict=True):
-                found[place] = Scores(user, items, rules)
+            for (index, user), items in zip(moved, slates, strict=True):
+                found[index] = Scores(user, items, rules)
         return [one if one is not None else StateError("not scored: this is a bug") for one in found]
 
     def _rank(self, users: list[UserBatch], snapshot: Snapshot, how: _How) -> list[list[Scored]]:

@@ -14,6 +14,9 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from stream.core.errors import RecordError
+from stream.core.keys import key_of
+from stream.core.messages import Recommendation
 from stream.gateway.problems import ProblemError
 from stream.kafka.clients import consumer_tasks, groupless_consumer
 from stream.settings import Settings
@@ -31,6 +34,26 @@ class _Seq(msgspec.Struct):
 _SEQ: Final = msgspec.json.Decoder(_Seq)
 
 
+_RECOMMENDATION: Final = msgspec.json.Decoder(Recommendation)
+
+
+def slate_of(value: bytes, key: bytes, form: str) -> bytes | None:
+    """Return a record of the recommendations topic as one line of JSON; None if it is no recommendation of its key's user.
+
+    Args:
+        value: The record's value.
+        key: The record's key.
+        form: The form of a key (stream.core.keys).
+    """
+    try:
+        found = _RECOMMENDATION.decode(value)
+        if found.seq < 0 or key_of(found.user, form) != key:
+            return None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecordError):
+        return None
+    return msgspec.json.encode(found)  # a line break between two fields would end the line of an event stream
+
+
 class Listener:
     """One client that wants a user's slates."""
 
@@ -40,11 +63,9 @@ class Listener:
         self._event = asyncio.Event()
 
     def put(self, value: bytes) -> None:
-        """Offer a slate. One of a lower seq than the last is an old one, sent again after a crash."""
-        try:
-            seq = _SEQ.decode(value).seq
-        except msgspec.MsgspecError:  # no worker wrote it
-            return
+        """Offer a slate that `slate_of` has returned. One of a lower seq than the last is an old one, sent again after a
+        crash."""
+        seq = _SEQ.decode(value).seq
         if seq >= self._seq:
             self._seq, self._newest = seq, value
             self._event.set()
@@ -80,7 +101,7 @@ class Slates:
     def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
         self.task: asyncio.Task[None] | None = None
         self._settings = settings
-        self._places = [TopicPartition(settings.recommendations_topic, partition) for partition in partitions]
+        self._topic_partitions = [TopicPartition(settings.recommendations_topic, partition) for partition in partitions]
         self._listeners: dict[bytes, set[Listener]] = {}
         self._wanted = asyncio.Event()
         self._at_end = asyncio.Event()
@@ -143,8 +164,8 @@ class Slates:
     async def _follow(self) -> None:
         while True:
             await self._wanted.wait()
-            self._consumer.assign(self._places)
-            await self._consumer.seek_to_end(*self._places)
+            self._consumer.assign(self._topic_partitions)
+            await self._consumer.seek_to_end(*self._topic_partitions)
             self._at_end.set()
             while self.count:
                 await self._take()
@@ -156,12 +177,18 @@ class Slates:
         try:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS)
         except OffsetOutOfRangeError:  # the topic was cleaned: only what comes now counts
-            await self._consumer.seek_to_end(*self._places)
+            await self._consumer.seek_to_end(*self._topic_partitions)
             return
         for records in batches.values():
             for record in records:
-                for listener in self._listeners.get(record.key, ()):
-                    if record.value is None:
+                listeners = self._listeners.get(record.key, ())
+                slate = None
+                if listeners and record.value is not None:
+                    slate = slate_of(record.value, record.key, self._settings.key)
+                    if slate is None:  # no worker wrote it
+                        continue
+                for listener in listeners:
+                    if slate is None:
                         listener.forget()
                     else:
-                        listener.put(record.value)
+                        listener.put(slate)

@@ -59,7 +59,7 @@ class Progress:
         self._last = clock()
         self._stands: dict[str, tuple[Hashable, float]] = {}
         self._here = self._last  # when nothing was unreachable or known to hold work up
-        self._said = -SAY
+        self._logged = -SAY
         self.seconds = 0.0
         """Seconds for which the longest standing work has not moved."""
         self.what = ""
@@ -92,8 +92,8 @@ class Progress:
         self.what = away or (works[longest].named if longest and self.seconds > 0 else "")
         if not (away or held):
             self._here = now
-        if now - self._here >= PATIENCE and now - self._said >= SAY:
-            self._said = now
+        if now - self._here >= PATIENCE and now - self._logged >= SAY:
+            self._logged = now
             log.warning("the worker waits for %s", away or held)
         if self.stalled and not works[longest].absent:
             stood = f"nothing has moved for {self.seconds:.0f} s (stall_timeout), although there is work"

@@ -34,13 +34,13 @@ class Guard:
         self._limit = 0.0
         self._armed: float | None = None  # when it was armed; None: it is not
         self._file: int | None = None
-        self._told = False
+        self._warned = False
 
     def arm(self, limit: float) -> None:
         """From now on, end the process if `beat` is not called for `limit` seconds."""
         if not sysconfig.get_config_var("HAVE_SEM_CLOCKWAIT"):
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 log.warning(
                     "this build of Python uses the wall clock for timeouts (no sem_clockwait): a worker that hangs inside a "
                     "library will not end by itself; monitor /healthz"

@@ -309,6 +309,13 @@ def test_each_new_slate_is_streamed(made: Made) -> None:
     answer = connection.getresponse()
     assert answer.headers["Content-Type"].startswith("text/event-stream")
     assert next_slate(answer)["seq"] == 1
+    topic, partition = made.settings.recommendations_topic, made.partition("watcher")
+    slate = next(one for one in slates(made.settings, "watcher"))
+    for forged in ({"seq": 10**9}, slate | {"user": "another", "seq": 10**9}, slate | {"seq": 10**9, "items": 5}):
+        made.events.producer.send(topic, key=b"watcher", value=json.dumps(forged).encode(), partition=partition).get(20)
+    lines = json.dumps(slate | {"bundle": "\n\nevent: evil"}, indent=2).replace("\n", "\r\n").encode()
+    made.events.producer.send(topic, key=b"watcher", value=lines, partition=partition).get(20)
+    assert next_slate(answer)["bundle"] == "\n\nevent: evil"
     for number in (2, 3):
         made.post("watcher", f"item-{number}")
         slate = next_slate(answer)

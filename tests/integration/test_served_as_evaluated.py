@@ -56,7 +56,8 @@ def test_the_worker_hits_as_often_as_the_harness_says(data: DataSet, tmp_path: P
     report = evaluate(data, Question(run=trained), TextEncoder())
     evaluated = hit_rate(report)
     print(
-        f"diversity {trained.diversity.strength:g}, HR@10 of {report['judged']} choices: served {served.hit10:.5f}, evaluated {evaluated:.5f}"
+        f"diversity {trained.diversity.strength:g}, HR@10 of {report['judged']} choices: "
+        f"served {served.hit10:.5f}, evaluated {evaluated:.5f}"
     )
     assert report["judged"] == served.events > 1000
     assert served.hit10 > served.hit10_popularity

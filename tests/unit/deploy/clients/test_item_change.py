@@ -117,7 +117,7 @@ def test_a_new_item_needs_its_title(topic: Topic, freshet: Run, before: tuple[An
 @pytest.mark.parametrize(
     ("value", "named"),
     [
-        (b"{", "truncated"),
+        (b"{", "the JSON ends before it is complete"),
         (b"\xff", "UTF-8"),
         ([1], "object"),
         ({"item": "i1", "title": 7}, "title"),

@@ -319,7 +319,7 @@ def only(world: World) -> DeadLetter:
         (rating(time=10**14), "time", "at most one hour after"),
         (rating(user="bob"), "user", "key"),
         (b"[1]", "", "expected a JSON object"),
-        (b"{", "", "truncated"),
+        (b"{", "", "the JSON ends before it is complete"),
         (b"", "", "empty"),
         (None, "", "null"),
     ],

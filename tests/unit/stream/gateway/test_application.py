@@ -8,16 +8,20 @@ from collections.abc import AsyncGenerator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from stream.core.errors import DiskError
+from stream.core.keys import JSON as JSON_KEY
+from stream.core.keys import LONG, UTF8
+from stream.core.messages import Recommendation, Scored
 from stream.gateway.application import Application
 from stream.gateway.auth import Tokens
 from stream.gateway.messages import RerankQuery
 from stream.gateway.metrics import GatewayMetrics
 from stream.gateway.problems import ProblemError
 from stream.gateway.routing import JSON, Answer, Call, Route, Router
-from stream.gateway.slates import Listener
+from stream.gateway.slates import Listener, slate_of
 from stream.settings import Settings, load
 
 SETTINGS = load(serve_timeout=0.2, serve_wait=0.1, serve_body=1024, serve_origins=["https://shop.example"])
@@ -230,10 +234,36 @@ def test_a_stream_ends_with_its_client_and_leaves_nothing_behind(server: Server)
     assert server.closed == 2
 
 
+SLATE = Recommendation(
+    user="ann", slate="s", seq=7, chain="00", items=[Scored("a", 0.5)], time=1, latency_ms=-1, events=[("clicks", 0, 1)],
+    applied={"clicks/0": 1}, catalogue=3, bundle="b", strategy="interest", replay=False,
+)  # fmt: skip
+
+
+def test_only_a_recommendation_of_the_user_is_a_slate() -> None:
+    plain = msgspec.json.encode(SLATE)
+    assert slate_of(plain, b"ann", UTF8) == plain
+    assert slate_of(msgspec.json.format(plain, indent=2).replace(b"\n", b"\r\n"), b"ann", UTF8) == plain
+    assert slate_of(plain, b'"ann"', JSON_KEY) == plain
+    for value, key, form in (
+        (b'{"seq":1000000000}', b"ann", UTF8),
+        (b"not JSON", b"ann", UTF8),
+        (b"", b"ann", UTF8),
+        (b"[]", b"ann", UTF8),
+        (plain.replace(b'"s"', b'"\xff"'), b"ann", UTF8),
+        (plain.replace(b"0.5", b'"0.5"'), b"ann", UTF8),
+        (plain.replace(b'"seq":7', b'"seq":-1'), b"ann", UTF8),
+        (plain, b"bob", UTF8),
+        (plain, b'"ann"', UTF8),
+        (plain, b"ann", LONG),
+    ):
+        assert slate_of(value, key, form) is None, value
+
+
 def test_a_listener_has_the_newest_slate_only_and_never_an_older_one() -> None:
     async def check() -> None:
         listener = Listener()
-        for value in (b'{"seq":3}', b'{"seq":5}', b'{"seq":4}', b"not JSON"):
+        for value in (b'{"seq":3}', b'{"seq":5}', b'{"seq":4}'):
             listener.put(value)
         assert await listener.next(1) == b'{"seq":5}'
         assert await listener.next(0.01) is None
