@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stream.gateway.connections import MOST_WAITING
+from stream.gateway.connections import MOST_WAITING, SPARE
 from tests.bench.processes import resident_mib
 from tests.chaos.web import slow_clients
 from tests.gateway_process import GatewayProcess
@@ -202,13 +202,17 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_answered(gateway
                 kept.append(client)
             except ConnectionError:
                 closed += 1
-        assert closed == 2 * CONNECTIONS
-        assert len(kept) == CONNECTIONS
+        assert closed == 2 * CONNECTIONS - SPARE
+        assert len(kept) == CONNECTIONS + SPARE  # the newest ones, for health and metrics
+        assert gateway.ask("GET", "/healthz").status == 200
+        assert gateway.ask("GET", "/readyz").status == 200
         for client in kept:
             client.setblocking(True)
             client.settimeout(10)
         kept[0].sendall(request("GET", "/v1/popular"))
         assert kept[0].recv(100).startswith(b"HTTP/1.1 200")
+        kept[-1].sendall(request("GET", "/v1/popular"))
+        assert kept[-1].recv(100).startswith(b"HTTP/1.1 503")
         late = kept[1].recv(1000)  # it sends no head
         assert late.startswith(b"HTTP/1.1 408")
     finally:
