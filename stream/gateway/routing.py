@@ -207,9 +207,12 @@ def _object(value: str, name: str) -> Any:
     try:
         if value.count("[") + value.count("{") > MAX_DEPTH and nesting(value) > MAX_DEPTH:
             raise ProblemError("invalid", f"found more than {MAX_DEPTH} nested lists and objects", field=name)
-        return msgspec.json.decode(value)
-    except msgspec.MsgspecError as error:
-        raise ProblemError("invalid", f"expected JSON: {error}", field=name) from None
+        decoded = msgspec.json.decode(value)
+    except msgspec.MsgspecError:
+        raise ProblemError("invalid", f"found {value[:60]!r}, expected JSON", field=name) from None
+    if repeated := repeated_name(value):
+        raise ProblemError("invalid", f"it has {repeated} more than once", field=name)
+    return decoded
 
 
 def _plain(document: str) -> Any:

@@ -234,10 +234,9 @@ def _print(figures: dict[str, Any]) -> None:
     for name, value in figures["metrics"].items():
         console.print(f"  {name}: {value:.4f}")
     chosen = figures["diversity"]
-    changes = ", ".join(f"{name} {100 * change:+.1f} %" for name, change in chosen["metrics"].items())
-    console.print(
-        f"  diversity: {chosen['strength']:g}{f' (validation: {changes})' if changes else ''}", highlight=False
-    )
+    console.print(f"  diversity: {chosen['strength']:g}", highlight=False)
+    for name, change in chosen["metrics"].items():
+        console.print(f"    {name} on validation: {100 * change:+.1f} %", highlight=False)
 
 
 def _print_notes(notes: Sequence[str], console: Console | None = None) -> None:
