@@ -44,7 +44,8 @@ def prometheus(kafka: Any, bundles: Path, tmp_path_factory: pytest.TempPathFacto
     settings = with_own_topics(kafka.bootstrap, bundles=bundles)
     events = Events(settings)
     events.send_items([*(f"item-{number}" for number in range(1, 51)), *(f"i{number}" for number in range(25))])
-    events.producer.send(settings.items_topic, key=b"bad", value=b"{")
+    for topic in (settings.items_topic, settings.rules_topic):
+        events.producer.send(topic, key=b"bad", value=b"{")
     folder = tmp_path_factory.mktemp("dashboard")
     worker = WorkerProcess(settings, folder).start()
     gateway = GatewayProcess(settings, folder, bundles=bundles, serve_rate=20, serve_wait=0.05).start()

@@ -198,6 +198,16 @@ def test_after_compaction_it_cannot_be_judged_and_nothing_is_lost() -> None:
     assert verify(world).kinds == {"lost": 1}
 
 
+def test_a_new_user_whose_control_records_are_read_again_gets_a_slate_flagged_as_a_replay() -> None:
+    world = World()
+    lived(world, 1)
+    world.forget(ANN)
+    world.work()
+    world.send(CLICKS, ANN)
+    world.work(again=1)
+    assert verify(world).violations == []
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.integers(0, 2), st.sampled_from([ANN, "bob", "eve"])),
@@ -211,7 +221,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_whatever_happens_around_it(steps: list[tuple[str, int, str]]) -> None:
     """Sends, control records, micro-batches of any size, records that are read again before a sweep, sweeps."""
     world = World()
