@@ -85,7 +85,7 @@ def numbered_categories(categories: Sequence[Sequence[str]]) -> NDArray[np.int32
 
 
 class _Numbered(NamedTuple):
-    """Categories numbered anew for each user.
+    """Categories with numbers of their own for each user.
 
     Attributes:
         local: int64 [M, B, n], from 1; 0 for none.

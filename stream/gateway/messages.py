@@ -249,9 +249,7 @@ class Trending(Items, frozen=True, kw_only=True):
     window_seconds: Annotated[
         float, Meta(description="interactions of the last window are compared with those of the window before it")
     ]
-    counted_seconds: Annotated[
-        float, Meta(description="how long this server has counted; it counts anew after a restart")
-    ]
+    counted_seconds: Annotated[float, Meta(description="how long this server has counted; a restart begins at 0 again")]
     complete: Annotated[bool, Meta(description="whether it has counted for both windows")]
 
 

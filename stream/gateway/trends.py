@@ -2,7 +2,7 @@
 
 A state record names the events that were folded since the record before it, and the user's last 64 events, so the items of
 the new ones are known. Each event counts once, as in the state, at the time at which the gateway reads the record. Records
-that the changelog had before are not counted: compaction has removed most of them. So counting begins anew with each
+that the changelog had before are not counted: compaction has removed most of them. So counting begins at 0 with each
 process, and covers the users of its partitions.
 """
 
