@@ -17,6 +17,11 @@ from stream.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The modules and packages that tests share show both sides of a failed assertion, too.
+pytest.register_assert_rewrite(
+    *(f"tests.{found.stem}" for found in (ROOT / "tests").glob("[a-z]*") if found.stem != "conftest")
+)
+
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:

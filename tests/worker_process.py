@@ -228,9 +228,11 @@ class Events:
         return self.sent
 
     def put(self, topic: str, message: dict[str, Any], headers: Sequence[tuple[str, bytes]] = ()) -> Any:
-        self.sent += 1
+        """Hand one event to the client. Raises KafkaError, and counts nothing as sent, if it is not taken."""
         key, value = message["user"].encode(), json.dumps(message).encode()
-        return self.producer.send(topic, key=key, value=value, headers=list(headers), partition=self.partition(key))
+        future = self.producer.send(topic, key=key, value=value, headers=list(headers), partition=self.partition(key))
+        self.sent += 1
+        return future
 
     def send_items(self, names: Iterable[str] | None = None) -> None:
         """Make items live; by default all of them."""

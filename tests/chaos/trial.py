@@ -49,7 +49,7 @@ DELIVERY = 150.0  # seconds that the producer gets at the end; what it has not d
 
 class Traffic(threading.Thread):
     """Events at `rate` a second until `stop`; every send is a line of the producer log. `sent` counts those that the client
-    took."""
+    took; `acked`, once it has ended: those that Kafka acknowledged."""
 
     def __init__(self, settings: Settings, producer_log: Path, seed: int, rate: float, users: int) -> None:
         super().__init__(daemon=True)
@@ -59,6 +59,7 @@ class Traffic(threading.Thread):
         self._producer_log = producer_log
         self._over = threading.Event()
         self.paused = threading.Event()
+        self.acked = 0
 
     @property
     def sent(self) -> int:
@@ -94,7 +95,7 @@ class Traffic(threading.Thread):
         self.join()
         with suppress(Exception):
             self.events.producer.flush(DELIVERY)
-        acked = 0
+        self.acked = 0
         with self._producer_log.open("w", encoding="utf-8") as out:
             for number, (topic, user, value, future) in enumerate(self.sends):
                 line: dict[str, Any] = {
@@ -105,11 +106,11 @@ class Traffic(threading.Thread):
                 elif not future.succeeded():
                     line["status"] = "indeterminate"
                 else:
-                    acked += 1
+                    self.acked += 1
                     position = future.value
                     line |= {"status": "acked", "partition": position.partition, "offset": position.offset}
                 out.write(json.dumps(line) + "\n")
-        return acked
+        return self.acked
 
 
 class Trial:
