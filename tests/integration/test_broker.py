@@ -66,6 +66,7 @@ def home(kafka: Any, tmp_path: Path) -> Iterator[Path]:
     EmbeddedKafka(folder).stop()
 
 
+@pytest.mark.long
 def test_a_broker_lives_from_start_to_stop_and_keeps_its_data(home: Path) -> None:
     home.mkdir()
     (home / "broker.json").write_text(json.dumps({"pid": os.getpid(), "port": 1}))  # left over: that pid is a Python

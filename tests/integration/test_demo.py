@@ -61,6 +61,7 @@ def stopped(home: Path) -> bool:
     return not EmbeddedKafka(folder / "kafka").pid
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_from_data_to_the_last_line(data: Path, home: Path) -> None:
     process = demo(data, home)

@@ -512,7 +512,8 @@ def test_the_worker_goes_away_and_answers_stay(made: Made) -> None:
     assert made.gateway.slate("alone").body["seq"] == 2
 
 
-def test_requests_made_from_the_description_find_nothing(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [20, pytest.param(300, marks=(pytest.mark.long, pytest.mark.timeout(600)))])
+def test_requests_made_from_the_description_find_nothing(made: Made, tmp_path: Path, seconds: int) -> None:
     """By schemathesis, for a bounded time, with all checks but three. What a server may refuse beyond its schema (a user of
     another partition, a time in the future, an offset that is not there) is not checked; what it accepts and answers is. An item
     that was just written or removed is shown so only with `min_offset`: two checks that follow a PUT or DELETE by a GET cannot
@@ -524,14 +525,14 @@ def test_requests_made_from_the_description_find_nothing(made: Made, tmp_path: P
     )
     asked = GatewayProcess(made.settings, tmp_path, bundles=made.bundles, serve_wait=0.02)
     command: list[str | Path] = [
-        Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run", "POSITION", "--max-time", "60",
+        Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run", "POSITION", "--max-time", str(seconds),
         "--exclude-checks", "positive_data_acceptance,use_after_free,ensure_resource_availability",
-        "--exclude-path-regex", "stream$", "--request-timeout", "20", "--seed", "7", "--max-examples", "20", "--no-color",
+        "--exclude-path-regex", "stream$", "--request-timeout", "20", "--seed", "7", "--max-examples", str(seconds), "--no-color",
     ]  # fmt: skip
     try:
         asked.start().wait_ready()
         command[command.index("POSITION")] = f"http://127.0.0.1:{asked.port()}/openapi.json"
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=seconds + 140, check=False)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert asked.runs()
         lines = [json.loads(line) for line in asked.log.read_text().splitlines()]
@@ -548,7 +549,9 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("language", EXAMPLES)
+@pytest.mark.parametrize(
+    "language", ["Python", "JavaScript", pytest.param("Go", marks=pytest.mark.long)]
+)  # it is compiled
 def test_a_client_example_runs(made: Made, language: str) -> None:
     program = shutil.which(EXAMPLES[language][0])
     if program is None:

@@ -57,6 +57,7 @@ def worker(
 
 
 @pytest.mark.integration
+@pytest.mark.long  # a client tries for half a minute
 @pytest.mark.parametrize("name", ["send_event_kafka_python.py", "send_event_confluent.py"])
 def test_send_an_event_and_read_the_slate(name: str, worker: tuple[Settings, WorkerProcess], tmp_path: Path) -> None:
     settings, _ = worker
@@ -71,6 +72,7 @@ def test_send_an_event_and_read_the_slate(name: str, worker: tuple[Settings, Wor
 
 
 @pytest.mark.integration
+@pytest.mark.long  # a client tries for half a minute
 @pytest.mark.parametrize("name", ["send_event_kafka_python.py", "send_event_confluent.py", "send_item.py"])
 def test_without_a_broker_an_example_ends_with_one_line_that_says_what_to_do(name: str) -> None:
     with socket.socket() as bound:
