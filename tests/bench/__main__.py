@@ -66,8 +66,9 @@ def _run(name: str, made: World, options: argparse.Namespace, console: Console) 
         return recovery.as_json(states)
     if name == "api":
         asked = api.Plan(
-            options.seconds / 2, events=options.events, users=options.users, rate=max(options.rates), seed=options.seed
-        )
+            options.seconds / 2, rounds=options.rounds, events=options.events, users=options.users, rate=max(options.rates),
+            probes=options.probes, seed=options.seed, gorse=options.gorse,
+        )  # fmt: skip
         return api.as_json(api.measure(made, asked, console.print))
     if name == "fencing":
         writes = fencing.Plan(
@@ -111,6 +112,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="of one measurement of latency; fencing: a quarter of that"
     )
+    parser.add_argument("--probes", type=int, default=500, help="api: events that are written and read at once")
+    parser.add_argument("--gorse", type=Path, help="api: Gorse's program, asked in turn (tests.bench.gorse builds it)")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 

@@ -13,16 +13,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
 from typing import Final
 from urllib.parse import quote
 
 from stream.settings import Settings
 from tests.bench.api_load import Load, Told
+from tests.bench.gorse import Gorse
 from tests.bench.latency import Quantiles, quantiles
 from tests.bench.machine import load_average
 from tests.bench.processes import Freshet, cpu_seconds, resident_mib
 from tests.bench.sender import Order
-from tests.bench.traffic import NO_COMMENTS, send_items
+from tests.bench.traffic import NO_COMMENTS, Traffic, send_items
 from tests.bench.world import World
 from tests.gateway_process import GatewayProcess
 from tests.worker_process import environment, until
@@ -32,8 +35,8 @@ FILTER: Final = "filter=" + quote(json.dumps({"price": {"lt": 50}}))
 
 @dataclass(frozen=True)
 class Plan:
-    """seconds: of one measurement; rounds: of the comparison with a filter; events: folded before the
-    first one; rate: events a second during the second."""
+    """seconds: of one measurement; rounds: of the comparison with a filter, and with Gorse; events: folded before the first one;
+    rate: events a second during the second; gorse: its program, or None to leave it out."""
 
     seconds: float = 10.0
     connections: tuple[int, ...] = (1, 16, 64)
@@ -43,6 +46,7 @@ class Plan:
     rate: int = 1000
     probes: int = 500
     seed: int = 1
+    gorse: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,21 @@ class Filtered:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """GET recommendations of ten items for the same users from Gorse's cached lists and from the states here, in turn.
+
+    gorse, freshet: medians of the rounds: requests a second, p50 and p99 in ms, CPU us a request; rss_mib: of Gorse.
+    """
+
+    connections: int
+    rounds: int
+    gorse: tuple[float, float, float, float]
+    freshet: tuple[float, float, float, float]
+    rss_mib: float
+    load: float
+
+
+@dataclass(frozen=True)
 class Writes:
     """Read-your-writes, in milliseconds. answer: GET with min_offset after the POST was answered; both: POST and GET;
     older: answers without the event (must be 0); late: answers 503."""
@@ -92,6 +111,7 @@ class Found:
     users: int
     throughput: list[Throughput]
     filtered: list[Filtered]
+    peers: list[Peer]
     writes: Writes
     rss_mib: float
 
@@ -118,9 +138,14 @@ def measure(world: World, plan: Plan, message: Callable[[str], None] = lambda li
         filtered = [_filtered(gateway, connections, users, plan) for connections in plan.connections[:2]]
         for one in filtered:
             message(filtered_line(one))
+        peers = _peers(world, gateway, users, plan) if plan.gorse else []
+        for other in peers:
+            message(peer_line(other))
         writes = _writes(world, settings, gateway, plan)
         message(writes_line(writes))
-        return Found(len(world.real.items), plan.users, found, filtered, writes, resident_mib(gateway.process.pid))
+        rss = resident_mib(gateway.process.pid)
+        message(f"{rss:.0f} MiB resident with {plan.users} users and {len(world.real.items)} items")
+        return Found(len(world.real.items), plan.users, found, filtered, peers, writes, rss)
     finally:
         gateway.close()
         worker.close()
@@ -136,13 +161,18 @@ def _throughput(
     gateway: GatewayProcess, connections: int, rate: float, users: tuple[str, ...], plan: Plan, query: str = ""
 ) -> Throughput:
     load = Load(gateway.port(), connections, plan.seconds, users, rate, min(1.0, plan.seconds / 4), query)
-    before, average = cpu_seconds(gateway.process.pid), load_average()
+    return _loaded(load, gateway.process.pid)
+
+
+def _loaded(load: Load, pid: int) -> Throughput:
+    """pid: of the server."""
+    before, average = cpu_seconds(pid), load_average()
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.api_load", load.text()], stdout=subprocess.PIPE, check=True
     )  # fmt: skip
     told = Told(**json.loads(done.stdout))
-    cpu = (cpu_seconds(gateway.process.pid) - before) * (plan.seconds - load.skip) / plan.seconds
-    return Throughput(connections, rate, told, cpu * 1e6 / max(1, told.requests), average)
+    cpu = (cpu_seconds(pid) - before) * (load.seconds - load.skip) / load.seconds
+    return Throughput(load.connections, load.rate, told, cpu * 1e6 / max(1, told.requests), average)
 
 
 def _filtered(gateway: GatewayProcess, connections: int, users: tuple[str, ...], plan: Plan) -> Filtered:
@@ -158,6 +188,39 @@ def _filtered(gateway: GatewayProcess, connections: int, users: tuple[str, ...],
         sum(one.cpu_us for one in filtered) / sum(one.cpu_us for one in plain),
         average,
     )
+
+
+def _peers(world: World, gateway: GatewayProcess, users: tuple[str, ...], plan: Plan) -> list[Peer]:
+    assert plan.gorse is not None
+    events = Traffic(NO_COMMENTS, plan.seed, plan.users, world.real.items)
+    with Gorse(plan.gorse, world.scratch()) as gorse:
+        gorse.load(world.real.items, users, [events.message() for _ in range(plan.events)])
+        asked = gorse.fitted(users)
+        found = []
+        for connections in plan.connections:
+            theirs: list[Throughput] = []
+            ours: list[Throughput] = []
+            for _ in range(plan.rounds):
+                for port, pid, path, into in (
+                    (gorse.port, gorse.pid, "/api/recommend/{user}", theirs),
+                    (gateway.port(), gateway.process.pid, Load.path, ours),
+                ):
+                    skip = min(1.0, plan.seconds / 4)
+                    into.append(_loaded(Load(port, connections, plan.seconds, asked, 0.0, skip, "n=10", path), pid))
+            assert not any(one.told.wrong for one in (*theirs, *ours))
+            found.append(
+                Peer(
+                    connections, plan.rounds, _medians(theirs), _medians(ours), resident_mib(gorse.pid), load_average()
+                )
+            )
+    return found
+
+
+def _medians(rounds: list[Throughput]) -> tuple[float, float, float, float]:
+    per_second, p50, p99, cpu = zip(
+        *((r.told.per_second, r.told.p50, r.told.p99, r.cpu_us) for r in rounds), strict=True
+    )
+    return median(per_second), median(p50), median(p99), median(cpu)
 
 
 def _writes(world: World, settings: Settings, gateway: GatewayProcess, plan: Plan) -> Writes:
@@ -211,6 +274,17 @@ def throughput_line(one: Throughput) -> str:
     return (
         f"{one.connections} connections{asked}: {told.per_second:.0f} requests/s, p50 {told.p50:.1f} ms, p99 {told.p99:.1f} ms, "
         f"{told.wrong} not 200, {one.cpu_us:.0f} us of CPU a request (load average {one.load:.1f})"
+    )
+
+
+def peer_line(one: Peer) -> str:
+    def told(name: str, found: tuple[float, float, float, float]) -> str:
+        per_second, p50, p99, cpu = found
+        return f"{name} {per_second:.0f} requests/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms, {cpu:.0f} us of CPU a request"
+
+    return (
+        f"{one.connections} connections: {told('freshet', one.freshet)}; {told('Gorse', one.gorse)} ({one.rss_mib:.0f} MiB); "
+        f"{one.freshet[0] / one.gorse[0]:.2f} times Gorse's requests/s (load average {one.load:.1f})"
     )
 
 

@@ -18,8 +18,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Load:
-    """rate: requests a second, 0 for as many as possible; skip: seconds at the beginning that are left out; query: of each
-    address."""
+    """rate: requests a second, 0 for as many as possible; skip: seconds at the beginning that are left out; path: of each
+    address, with {user}; query: of each address."""
 
     port: int
     connections: int
@@ -28,6 +28,7 @@ class Load:
     rate: float = 0.0
     skip: float = 1.0
     query: str = ""
+    path: str = "/v1/users/{user}/recommendations"
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -61,8 +62,8 @@ async def run(load: Load) -> Told:
             if load.rate:
                 due = began + number / load.rate
                 await asyncio.sleep(max(0.0, due - now))
-            user = load.users[number % len(load.users)]
-            writer.write(f"GET /v1/users/{user}/recommendations{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            path = load.path.format(user=load.users[number % len(load.users)])
+            writer.write(f"GET {path}{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
             if due >= began + load.skip:

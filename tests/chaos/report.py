@@ -75,6 +75,7 @@ FAULTS = {
     54: ("One node of three behind a slow line that is reset again and again", "cluster"),
     55: ("An unclean leader election cuts a log off", "cluster"),
     56: ("A client puts records on wrong partitions, and workers are killed while they send them on", "input"),
+    57: ("A replica of the API, a worker, the broker are killed while clients write and read at once", "gateway"),
 }
 """Number -> what happens, and the test file tests/chaos/test_NAME.py. 24 (bundles exchanged under traffic) is not built yet."""
 
