@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos import gateway
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def test_kills_under_load(failing: Callable[..., Any], bundles: Path, tmp_path: Path) -> None:
