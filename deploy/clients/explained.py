@@ -212,7 +212,7 @@ class _Slate:
             bundle=self._bundle.id,
             catalogue=self._snapshot.offset,
             rules=self._rules.offset if self._rules.rules else None,
-            explanation=job.explanations()[at],
+            explanation=job.explanations[at],
         )
 
     def _answered(self) -> Answered:

@@ -136,7 +136,7 @@ class ExplainedItem(Scored, frozen=True):
 
 
 class Support(Struct, frozen=True):
-    """An event that the words may name: what it adds to the score in all."""
+    """An event that the words may name, and what it adds to the score in all, as a neighbour, too."""
 
     event: EventPart
     adds: float
@@ -160,7 +160,7 @@ def in_words(
 
     Args:
         parts: The parts of the score.
-        support: The user's events and what each adds to the score, the newest last.
+        support: Events of the user and what each adds to the score, the newest last. Those on the same item add up.
         boosts: The boosts.
         pin: The pin.
         moved: What the re-ranking did.

@@ -92,7 +92,7 @@ class Explaining:
         job = await self._run(lambda: explainer.begin(answered))
         while await self._run(job.step):
             pass
-        return await self._run(job.explanations)
+        return job.explanations
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)

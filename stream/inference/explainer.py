@@ -20,6 +20,7 @@ from stream.core.errors import StateError
 from stream.core.explanations import (
     MOST_EVENTS,
     MOST_EXPLAINED,
+    NAMED,
     Boost,
     EventPart,
     Explanation,
@@ -34,7 +35,7 @@ from stream.core.explanations import (
     rounded,
 )
 from stream.core.fold import Catalogue, UserBatch, rank, recent_choices
-from stream.core.leave_one_out import Folds, Past, effects, past_of
+from stream.core.leave_one_out import Folds, effects, past_of
 from stream.core.messages import BEHAVIOURS, Scored
 from stream.core.rules import BOOST, OF_ITEMS, PIN, Active
 from stream.core.ruling import Ruling
@@ -48,6 +49,8 @@ Rows = NDArray[np.int64]
 
 AT_ONCE: Final = 8
 """Events folded in one `Job.step`."""
+ITEMS_AT_ONCE: Final = 10
+"""Items explained in one `Job.step`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ class Explainer:
 
 
 class Job:
-    """One answer being explained: call `step` until it returns False, then `explanations`.
+    """One answer being explained: call `step` until it returns False, then take `explanations`.
+
+    Attributes:
+        explanations: Those of the items so far, in their order.
 
     Args:
         explainer: The explainer.
@@ -114,9 +120,18 @@ class Job:
         self._trained = len(bundle.item_ids)
         self._folds = Folds(self._past, explainer.models, answered.catalogue, bundle.spec, bundle.hidden)
         self._by_score: list[Scored] | None = None
+        self._found: _Found | None = None
+        self.explanations: list[Explanation] = []
+        self._titles: dict[str, str] = {}
+        names = list(dict.fromkeys(one.item for one in self._past))
+        self._item_numbers = {name: number for number, name in enumerate(names)}
+        self._of_item = np.array([self._item_numbers[one.item] for one in self._past], np.int64)
 
     def step(self) -> bool:
-        """Do some of the work. Return whether there is more. Raises what the models raise."""
+        """Do some of the work. Return whether there is more.
+
+        Raises StateError if a fold is not finite, and what the models raise.
+        """
         answered = self._answered
         if answered.diversity.strength > 0 and self._by_score is None:
             ruling = None if answered.ruling is None else replace(answered.ruling, kinds=OF_ITEMS)
@@ -125,10 +140,18 @@ class Job:
                 [answered.user], self._models, answered.catalogue, size, filter_seen=answered.filter_seen, ruling=ruling
             )[0]
             return True
-        return self._folds.step(AT_ONCE)
+        if self._folds.step(AT_ONCE):
+            return True
+        if self._found is None:
+            self._found = self._find()
+            return True
+        first = len(self.explanations)
+        for at in range(first, min(first + ITEMS_AT_ONCE, len(self._items))):
+            self.explanations.append(self._explain(at, self._found))
+        return len(self.explanations) < len(self._items)
 
-    def explanations(self) -> list[Explanation]:
-        """Return the explanations of the items, in their order. Raises StateError if a fold is not finite."""
+    def _find(self) -> _Found:
+        """Return what is known once all is folded. Raises StateError if a fold is not finite."""
         answered, catalogue, models = self._answered, self._answered.catalogue, self._models
         state = answered.user.state
         rows = np.fromiter((catalogue.row(one.item) for one in self._items), np.int64, len(self._items))
@@ -138,7 +161,8 @@ class Job:
             raise StateError("the step model's result is not finite")
         folds = self._terms.interest(self._folds.states, vectors)
         recent = recent_choices([answered.user], catalogue, models.last, models.choices, models.refused)[:, 1:]
-        found = _Found(
+        return _Found(
+            rows=rows,
             interest=interest,
             earlier=interest - folds[0],
             moved=effects(folds),
@@ -148,10 +172,9 @@ class Job:
             rules=_Applying(answered),
             places=self._moves(),
         )
-        return [self._explain(at, int(row), found) for at, row in enumerate(rows)]
 
-    def _explain(self, at: int, row: int, found: _Found) -> Explanation:
-        scored = self._items[at]
+    def _explain(self, at: int, found: _Found) -> Explanation:
+        scored, row = self._items[at], int(found.rows[at])
         near = found.near[:, at]
         model = float(found.interest[at]) + float(near.sum()) + float(found.popularity[at])
         boosts = found.rules.boosts(row)
@@ -164,13 +187,15 @@ class Job:
             rounded(boosted + (0.0 if pin is UNSET else pin.part)),
         )
         moved = found.places.get(at, UNSET)
-        events = [self._event(one, float(by)) for one, by in zip(self._past, found.moved[:, at], strict=True)]
+        by = found.moved[:, at]
+        most = np.argsort(-np.abs(by), kind="stable")[:MOST_EVENTS].tolist()
+        events = [one for one in (self._event(index, float(by[index])) for index in most) if one.moved]
         neighbours = self._neighbours(found.recent, near)
         return Explanation(
-            text=in_words(parts, _support(events, neighbours), boosts, pin, moved),
+            text=in_words(parts, self._support(by, neighbours), boosts, pin, moved),
             parts=parts,
             neighbours=neighbours,
-            events=sorted((one for one in events if one.moved), key=lambda one: -abs(one.moved))[:MOST_EVENTS],
+            events=events,
             earlier=rounded(found.earlier[at]),
             boosts=boosts,
             pin=pin,
@@ -178,7 +203,21 @@ class Job:
             trained=row <= self._trained,
         )
 
-    def _event(self, one: Past, moved: float) -> EventPart:
+    def _support(self, moved: Floats, neighbours: Sequence[NeighbourPart]) -> list[Support]:
+        """Return the items' newest events that add most, with what all events of that item add, as its neighbours, too."""
+        adds = np.bincount(self._of_item, moved, len(self._item_numbers))
+        for near in neighbours:
+            if (number := self._item_numbers.get(near.item)) is not None:
+                adds[number] += near.part
+        best = np.argsort(-adds, kind="stable")[:NAMED]
+        newest = [int(np.flatnonzero(self._of_item == number)[-1]) for number in best]
+        return [
+            Support(self._event(index, float(moved[index])), float(adds[number]))
+            for index, number in zip(newest, best, strict=True)
+        ]
+
+    def _event(self, index: int, moved: float) -> EventPart:
+        one = self._past[index]
         return EventPart(
             type=BEHAVIOURS[one.behaviour],
             item=one.item,
@@ -199,7 +238,10 @@ class Job:
         return sorted(found, key=lambda one: -one.part)
 
     def _title(self, item: str) -> str | UnsetType:
-        return self._answered.title(item) or UNSET
+        title = self._titles.get(item)
+        if title is None:
+            title = self._titles[item] = self._answered.title(item)
+        return title or UNSET
 
     def _moves(self) -> dict[int, Moved]:
         """Return index of an item -> what the re-ranking did to it."""
@@ -231,6 +273,7 @@ class _Found:
     """What is known of m items, of the user's n events and of R choices.
 
     Attributes:
+        rows: int64 [m].
         interest: float32 [m].
         earlier: float32 [m], what the last events do not give of it.
         moved: float32 [n, m].
@@ -241,6 +284,7 @@ class _Found:
         places: Index of an item -> what the re-ranking did.
     """
 
+    rows: Rows
     interest: Floats
     earlier: Floats
     moved: Floats
@@ -285,14 +329,6 @@ class _Applying:
         item = self._catalogue.item(row)
         rule = next(one.rule for one in self._rules if one.kind == PIN and one.item == item and one.place == place)
         return Pinned(rule, place, rounded(part))
-
-
-def _support(events: Sequence[EventPart], neighbours: Sequence[NeighbourPart]) -> list[Support]:
-    """Return what each event adds to the score in all; what the neighbours of an item add counts for its newest event."""
-    near: dict[str, float] = {}
-    for one in neighbours:
-        near[one.item] = near.get(one.item, 0.0) + one.part
-    return [Support(event, event.moved + near.pop(event.item, 0.0)) for event in reversed(events)][::-1]
 
 
 def explain_popular(answered: Answered, popularity: Floats) -> list[Explanation]:

@@ -66,7 +66,7 @@ class World(NamedTuple):
         job = self.explainer.begin(answered)
         while job.step():
             pass
-        return job.explanations()
+        return job.explanations
 
 
 @pytest.fixture(scope="module")
