@@ -32,7 +32,7 @@ from stream.gateway.items import ItemCatalogue
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.explainer import Answered, Explainer
 from stream.inference.models import Models, open_models
-from stream.inference.serving import check_fit, diversity_of
+from stream.inference.serving import diversity_of
 from stream.inference.text_encoder import Encoder, open_encoder
 from stream.settings import Settings
 
@@ -90,7 +90,6 @@ def explain(log: Log, settings: Settings, user: str, item: str) -> Found:
     """
     key = key_of(user, settings.key)
     bundle = load(current(settings.bundles))
-    check_fit(settings, bundle)
     record = _state(log, settings, user, key)
     catalogue = _catalogue(log, settings, bundle)
     snapshot = catalogue.snapshot

@@ -109,7 +109,11 @@ class Folds:
         """Fold event `at` in all folds that contain it. Those without a later event are the same as that with all."""
         size = 1 + at
         gap, latest, without = self._gaps[at]
-        wave = InputRows(*(np.repeat(array[at : at + 1], size, axis=0) for array in rows))
+        same = np.full(size, at)
+        wave = InputRows(
+            rows.item[same], rows.behaviour[same], rows.scene[same], rows.action[same], rows.numbers[same],
+            rows.comment[same],
+        )  # fmt: skip
         if latest >= 0 and without != gap:  # without the latest event, more time has passed
             wave.numbers[1 + latest] = self._spec.numbers(_value(self._events[at]), without)
         h, c = self._models.step(wave, self._h[:size], self._c[:size])

@@ -69,13 +69,14 @@ def record(bundle: Bundle, models: Models, *items: int) -> bytes:
 def log(settings: Settings, bundle: Bundle, models: Models) -> Log:
     found = Log([settings.items_topic, settings.rules_topic, settings.changelog_topic], 2)
     for number in range(1, 41):
-        item = {"item": f"item-{number}", "title": f"[Title] {number}", "available": number != 9}
-        found.append(settings.items_topic, 0, item["item"].encode(), json.dumps(item).encode())
+        name = f"item-{number}"
+        item = {"item": name, "title": f"[Title] {number}", "available": number != 9}
+        found.append(settings.items_topic, 0, name.encode(), json.dumps(item).encode())
     place = murmur2(b"ann") % 2
     claim = Claim(5, "0" * 32, 1)
-    found.append(settings.changelog_topic, place, CLAIM_KEY, encode(claim), stamp(5))
-    found.append(settings.changelog_topic, place, b"ann", record(bundle, models, 1, 2, 3), stamp(5))
-    found.append(settings.changelog_topic, place, b"ann", record(bundle, models, 30), stamp(4))  # fenced
+    found.append(settings.changelog_topic, place, CLAIM_KEY, encode(claim), (*stamp(5),))
+    found.append(settings.changelog_topic, place, b"ann", record(bundle, models, 1, 2, 3), (*stamp(5),))
+    found.append(settings.changelog_topic, place, b"ann", record(bundle, models, 30), (*stamp(4),))  # fenced
     return found
 
 
@@ -136,7 +137,7 @@ def test_an_unknown_user_or_item_is_refused_with_what_to_do(log: Log, settings: 
         explain(log, settings, "bob", "item-1")
     with pytest.raises(DataError, match=r"item 'x': found neither in the bundle .* nor in the topic items"):
         explain(log, settings, "ann", "x")
-    log.append(settings.changelog_topic, murmur2(b"ann") % 2, b"ann", None, stamp(5))
+    log.append(settings.changelog_topic, murmur2(b"ann") % 2, b"ann", None, (*stamp(5),))
     with pytest.raises(DataError, match="user 'ann': found no state"):
         explain(log, settings, "ann", "item-1")
     other = Log([settings.items_topic], 1)
