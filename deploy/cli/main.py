@@ -42,6 +42,7 @@ COMMANDS = (
     "replay",
     "send",
     "recommendations",
+    "explain",
     "forget",
     "rules",
     "verify",

@@ -23,6 +23,10 @@ def stay(
         "Everything keeps running; press q to leave. Send from another terminal and see the slate here:\n"
         f"{_command()} --brokers {settings.brokers} send rating --user {user} --item {replay.example} --value 5"
     )
+    board.hint += (
+        f"\nWhy is an item in the slate? {_command()} --brokers {settings.brokers} --set app_id={settings.app_id} "
+        f"--set bundles={settings.bundles} explain {user} {replay.example}"
+    )
     try:
         while pressed() not in LEAVE:
             alive()

@@ -308,3 +308,40 @@ class _Calibration:
         self._shown[line, self._local[:, line, at]] += self._weight[
             line, at
         ]  # a category occurs once; 0 does not count
+
+
+class Gains(NamedTuple):
+    """What the sum above was for each item of a slate when it was taken, float64 [k] each.
+
+    Attributes:
+        quality: (1 - strength) * relevance, 0 for the best item by score.
+        gain: strength * (novelty + CALIBRATION * calibration).
+    """
+
+    quality: Doubles
+    gain: Doubles
+
+
+def gains(scores: Floats, items: Items, strength: float, taken: Rows) -> Gains:
+    """Return what each item of one user's slate was taken for, by `dpp`.
+
+    Args:
+        scores: float32 [1, n], best first.
+        items: The candidates.
+        strength: As for `reranked`.
+        taken: int64 [k], the candidates in the order of the slate, each once.
+    """
+    numbered = _numbered(items)
+    similar = _Similarity(items.vectors, numbered)
+    calibration = _Calibration(numbered) if numbered.mix.any() else None
+    novelty = _Determinant(1, scores.shape[1], len(taken))
+    found = Gains((1.0 - strength) * _relevance(scores, np.isfinite(scores))[0, taken], np.empty(len(taken)))
+    for place, one in enumerate(taken):
+        at = np.array([one])
+        worth = novelty.worth()[0, one]
+        if calibration is not None:
+            worth += CALIBRATION * calibration.gain(place)[0, one]
+            calibration.take(at)
+        novelty.take(at, similar.column(at))
+        found.gain[place] = strength * worth
+    return found

@@ -33,6 +33,7 @@ from stream.core.validation import Rules
 from stream.gateway import messages as wire
 from stream.gateway.auth import ADMIN, READ, WRITE
 from stream.gateway.events import Acceptance, Writer, item_of, rule_of, split
+from stream.gateway.explaining import Explaining
 from stream.gateway.items import ItemCatalogue, View
 from stream.gateway.messages import MOST_COMMENTS, Refused
 from stream.gateway.metrics import GatewayMetrics
@@ -98,6 +99,7 @@ class Parts:
     closing: asyncio.Event
     document: Callable[[], bytes]
     page: Callable[[], bytes]
+    explaining: Explaining
 
 
 class Api:
@@ -120,7 +122,17 @@ class Api:
         record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, _filter(query.filter))
         return Answer(
             await self._slate(
-                user, key, partition, record, met, view, query.n, query.exclude, query.diversity, query.scene
+                user,
+                key,
+                partition,
+                record,
+                met,
+                view,
+                query.n,
+                query.exclude,
+                query.diversity,
+                query.scene,
+                query.explain,
             )
         )
 
@@ -136,14 +148,17 @@ class Api:
         exclude: Sequence[str],
         strength: float | None,
         scene: str | None = None,
+        explain: bool = False,
     ) -> wire.Slate:
         size = n or self._settings.slate_size
         fresh = self._replica(partition)
         if record is None:
             rules = self._parts.rules()
-            items = view.popular(self._selection(rules, key, scene, view))
+            items = _without(view.popular(self._selection(rules, key, scene, view)), exclude, size)
+            if explain:
+                items = await self._parts.explaining.popular(key, view, items, rules, scene, KINDS)
             return wire.Slate(
-                user=user, items=_without(items, exclude, size), strategy=POPULARITY, min_offset=met,
+                user=user, items=items, strategy=POPULARITY, min_offset=met,
                 **self._nothing(view), replica=fresh, rules=_offset(rules),
             )  # fmt: skip
         diversity, k = self._diversity(strength), size + len(set(exclude))
@@ -151,8 +166,11 @@ class Api:
             view = view.without(exclude)
         ask = Ask(key, partition, record, view, k, self._settings.filter_seen, scene, diversity=diversity)
         scores = await self._parts.scorer.score(ask)
+        items = _without(scores.items, exclude, size)
+        if explain:
+            items = await self._parts.explaining.scored(ask, scores, items)
         return wire.Slate(
-            user=user, items=_without(scores.items, exclude, size), strategy=INTEREST, min_offset=met,
+            user=user, items=items, strategy=INTEREST, min_offset=met,
             refolded=scores.user.refolded, diversity=_used(diversity, scores.rules),
             **self._known(scores.user.state, partition, view), replica=fresh, rules=_offset(scores.rules),
         )  # fmt: skip
@@ -174,18 +192,23 @@ class Api:
             known = self._nothing(view)
             if record is not None:
                 known = self._known(interest.decode(record), partition, view)
+            counted = view.counts(live)
+            if query.explain:
+                counted = await self._parts.explaining.popular(key, view, counted, rules, None, LEAVING_OUT)
             return Answer(
                 wire.Ranked(
-                    user=user, items=view.counts(live), left_out=left_out, min_offset=met,
+                    user=user, items=counted, left_out=left_out, min_offset=met,
                     strategy=POPULARITY if record is None else INTEREST, **known, replica=fresh, rules=_offset(rules),
                 )
             )  # fmt: skip
-        scores = await self._parts.scorer.score(
-            Ask(key, partition, record, view.only(live), len(live), filter_seen=False, kinds=OF_ITEMS)
-        )
+        ask = Ask(key, partition, record, view.only(live), len(live), filter_seen=False, kinds=OF_ITEMS)
+        scores = await self._parts.scorer.score(ask)
+        items = scores.items
+        if query.explain:
+            items = await self._parts.explaining.scored(ask, scores, items)
         return Answer(
             wire.Ranked(
-                user=user, items=scores.items, left_out=left_out, strategy=INTEREST, min_offset=met,
+                user=user, items=items, left_out=left_out, strategy=INTEREST, min_offset=met,
                 refolded=scores.user.refolded, **self._known(scores.user.state, partition, view), replica=fresh,
                 rules=_offset(scores.rules),
             )
@@ -200,10 +223,13 @@ class Api:
         fresh = wire.Replica(-1, -1, 0.0)
         if not query.events:
             rules = self._parts.rules()
-            items = view.popular(self._selection(rules, NOBODY, query.scene, view))
+            popular = view.popular(self._selection(rules, NOBODY, query.scene, view))
+            items = _without(popular, query.exclude, size)
+            if query.explain:
+                items = await self._parts.explaining.popular(NOBODY, view, items, rules, query.scene, KINDS)
             return Answer(
                 wire.Slate(
-                    user="", items=_without(items, query.exclude, size), strategy=POPULARITY,
+                    user="", items=items, strategy=POPULARITY,
                     **self._nothing(view), replica=fresh, rules=_offset(rules),
                 )
             )  # fmt: skip
@@ -213,10 +239,13 @@ class Api:
             view = view.without(query.exclude)
         ask = Ask(NOBODY, 0, None, view, k, self._settings.filter_seen, query.scene, events=events, diversity=diversity)
         scores = await self._parts.scorer.score(ask)
+        items = _without(scores.items, query.exclude, size)
+        if query.explain:
+            items = await self._parts.explaining.scored(ask, scores, items)
         known = self._known(scores.user.state, 0, view) | {"applied": {}}
         return Answer(
             wire.Slate(
-                user="", items=_without(scores.items, query.exclude, size), strategy=INTEREST,
+                user="", items=items, strategy=INTEREST,
                 diversity=_used(diversity, scores.rules), **known, replica=fresh, rules=_offset(scores.rules),
             )
         )  # fmt: skip

@@ -32,6 +32,7 @@ from stream.gateway.auth import Tokens
 from stream.gateway.commits import Commits
 from stream.gateway.connections import listen, server
 from stream.gateway.events import Acceptance, Writer
+from stream.gateway.explaining import Explaining
 from stream.gateway.hosts import is_local
 from stream.gateway.items import ItemCatalogue
 from stream.gateway.metrics import GatewayMetrics
@@ -169,7 +170,7 @@ class Gateway:
                 settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue,
                 lambda: self._book.current, self._replica, self.positions, self._scorer, acceptance, self._writer,
                 self._slates, self._trends, lambda: self._metrics, self.missing, self.age, self._closing, lambda: self._document,
-                lambda: self._page,
+                lambda: self._page, Explaining(bundle, opened.models, threads.models, self._catalogue),
             )
         )  # fmt: skip
         table = routes(api)

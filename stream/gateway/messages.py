@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from stream.core.explanations import MOST_EXPLAINED
 from stream.core.messages import (
     BEHAVIOURS,
     Action,
@@ -55,6 +56,14 @@ Strength = Annotated[
     ),
 ]
 Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]
+Explain = Annotated[
+    bool,
+    Meta(
+        description="give each item an explanation: the parts of its score, the events that moved it, rules and re-ranking, and "
+        f"the same in words (docs/explain.md); of at most {MOST_EXPLAINED} items"
+    ),
+]
+SlateItems = Annotated[list[Scored], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/ExplainedItem"}})]
 MinOffset = Annotated[
     str,
     Meta(
@@ -75,6 +84,7 @@ class SlateQuery(Struct, frozen=True, forbid_unknown_fields=True):
     min_offset: MinOffset | None = None
     filter: FilterJson | None = None
     diversity: Strength | None = None
+    explain: Explain = False
 
 
 class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,6 +158,7 @@ class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Exclude = ()
     filter: FilterJson | None = None
     diversity: Strength | None = None
+    explain: Explain = False
 
 
 class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,6 +168,7 @@ class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
     candidates: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_CANDIDATES)]
     min_offset: MinOffset | None = None
     filter: FilterJson | None = None
+    explain: Explain = False
 
 
 class Replica(Struct, frozen=True):
@@ -191,7 +203,7 @@ class Slate(Fresh, frozen=True, kw_only=True):
     """The best items for the user, best first."""
 
     user: str
-    items: list[Scored]
+    items: SlateItems
     strategy: Annotated[str, Meta(description="interest | popularity")]
     min_offset: Annotated[
         str,
@@ -221,7 +233,7 @@ class Ranked(Fresh, frozen=True, kw_only=True):
     """The candidates that can be scored, best first, and the others."""
 
     user: str
-    items: list[Scored]
+    items: SlateItems
     left_out: Annotated[
         list[str],
         Meta(

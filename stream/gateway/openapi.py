@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from stream.core.explanations import ExplainedItem
 from stream.core.filters import (
     ALL,
     ANY,
@@ -40,7 +41,7 @@ PATH: Final = {"user": User, "item": Id, "rule": Id}
 
 def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str, Any]:
     """Return the document. `tokens`: whether requests need one."""
-    structs: set[Any] = {Problem, *EVENT_TYPES.values()}
+    structs: set[Any] = {Problem, ExplainedItem, *EVENT_TYPES.values()}
     for route in routes:
         structs |= {one for one, _ in route.answers.values() if isinstance(one, type)}
         structs |= {one for one in (route.body, route.raw) if one is not None}

@@ -29,6 +29,7 @@ from stream.gateway.repeated_names import repeated_name
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
+_BOOLEANS: Final = {"true": True, "false": False}
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"-?([0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -121,7 +122,7 @@ class Parameters:
 
     def __init__(self, kind: type[Struct]) -> None:
         self._kind = kind
-        self._lists, self._integers, self._objects, self._numbers = set(), set(), set(), set()
+        self._lists, self._integers, self._objects, self._numbers, self._booleans = set(), set(), set(), set(), set()
         for one in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
             types = _types(one.type)
             if any(isinstance(each, (inspect.VarTupleType, inspect.ListType)) for each in types):
@@ -132,6 +133,8 @@ class Parameters:
                 self._objects.add(one.encode_name)
             if any(isinstance(each, inspect.FloatType) for each in types):
                 self._numbers.add(one.encode_name)
+            if any(isinstance(each, inspect.BoolType) for each in types):
+                self._booleans.add(one.encode_name)
         self._names = {one.encode_name for one in inspect.type_info(kind).fields}  # type: ignore[attr-defined]
         self._empty = kind()
 
@@ -156,6 +159,10 @@ class Parameters:
                     wanted = expected(self._kind, name).removesuffix(" or null")
                     raise ProblemError("invalid", f"found {value[:60]!r}, expected {wanted}", field=name)
                 value = int(value)
+            if name in self._booleans:
+                if value not in _BOOLEANS:
+                    raise ProblemError("invalid", f"found {value[:60]!r}, expected true or false", field=name)
+                value = _BOOLEANS[value]
             if name in self._objects:
                 value = _object(value, name)
             elif name in self._numbers:

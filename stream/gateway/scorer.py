@@ -31,11 +31,12 @@ MOST_WAITING: Final = 2048
 
 
 class Scores(NamedTuple):
-    """A user's state as it was scored, the best items, and the rules that were in force."""
+    """A user's state as it was scored, the best items, and the rules that were in force at that time (epoch ms)."""
 
     user: UserBatch
     items: list[Scored]
     rules: RuleSet
+    now_ms: int
 
 
 @dataclass(slots=True)
@@ -192,10 +193,10 @@ class Scorer:
                 slates = self._rank([user for _, user in moved], snapshot, how)
             except StateError:  # one state whose events cannot be read: each is scored alone
                 for index, user in moved:
-                    found[index] = self._alone(user, snapshot, how, rules)
+                    found[index] = self._alone(user, snapshot, how, rules, now)
                 continue
             for (index, user), items in zip(moved, slates, strict=True):
-                found[index] = Scores(user, items, rules)
+                found[index] = Scores(user, items, rules, now)
         return [one if one is not None else StateError("not scored: this is a bug") for one in found]
 
     def _rank(self, users: list[UserBatch], snapshot: Snapshot, how: _How) -> list[list[Scored]]:
@@ -209,8 +210,8 @@ class Scorer:
             diversity=how.diversity,
         )
 
-    def _alone(self, user: UserBatch, snapshot: Snapshot, how: _How, rules: RuleSet) -> Scores | Exception:
+    def _alone(self, user: UserBatch, snapshot: Snapshot, how: _How, rules: RuleSet, now_ms: int) -> Scores | Exception:
         try:
-            return Scores(user, self._rank([user], snapshot, how)[0], rules)
+            return Scores(user, self._rank([user], snapshot, how)[0], rules, now_ms)
         except StateError as error:
             return error

@@ -31,10 +31,10 @@ def check(name: str, model: bytes, opset: int) -> None:
 def _model(model: memoryview, opset: int) -> None:
     opsets: dict[str, int] = {}
     graphs = 0
-    for number, value in _fields(model):
+    for number, value in fields(model):
         if number == 8 and isinstance(value, memoryview):
             domain, version = "", 0
-            for key, part in _fields(value):
+            for key, part in fields(value):
                 if key == 1 and isinstance(part, memoryview):
                     domain = str(part, "utf-8")
                 elif key == 2 and isinstance(part, int):
@@ -54,7 +54,7 @@ def _model(model: memoryview, opset: int) -> None:
 def _graph(graph: memoryview, depth: int) -> None:
     if depth > MAX_NESTING:
         raise BundleError("graphs nested too deeply")
-    for number, value in _fields(graph):
+    for number, value in fields(graph):
         if not isinstance(value, memoryview):
             continue
         if number == 1:
@@ -66,7 +66,7 @@ def _graph(graph: memoryview, depth: int) -> None:
 
 
 def _node(node: memoryview, depth: int) -> None:
-    for number, value in _fields(node):
+    for number, value in fields(node):
         if not isinstance(value, memoryview):
             continue
         if number == 7 and str(value, "utf-8") not in STANDARD:
@@ -78,7 +78,7 @@ def _node(node: memoryview, depth: int) -> None:
 
 
 def _attribute(attribute: memoryview, depth: int) -> None:
-    for number, value in _fields(attribute):
+    for number, value in fields(attribute):
         if not isinstance(value, memoryview):
             continue
         if number in (5, 10):
@@ -92,7 +92,7 @@ def _attribute(attribute: memoryview, depth: int) -> None:
 def _tensor(tensor: memoryview) -> None:
     name, kind = "", 0
     data: list[memoryview] = []
-    for number, value in _fields(tensor):
+    for number, value in fields(tensor):
         if isinstance(value, int):
             if number == 2:
                 kind = value
@@ -108,8 +108,11 @@ def _tensor(tensor: memoryview) -> None:
         raise BundleError(f"the tensor {name!r} holds NaN")
 
 
-def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, varint or bytes) of each field of one message, in order."""
+def fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield (field number, varint or bytes) of each field of one message, in order.
+
+    Raises ValueError or IndexError if it is not protobuf.
+    """
     at = 0
     while at < len(buffer):
         key, at = _varint(buffer, at)

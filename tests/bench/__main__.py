@@ -1,4 +1,4 @@
-"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|diversity|all] [--json FILE] ...
+"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|diversity|explain|all] [--json FILE] ...
 
 cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
 latency    from an event to its slate at steady rates
@@ -7,6 +7,7 @@ recovery   bytes of state per user, time from start to ready, recovery from the 
 fencing    what it costs to refuse a stalled worker's late write: claims beside transactions, in turn
 api        requests/s of the HTTP API, and read-your-writes with the largest of --rates
 diversity  what re-ranking a slate costs per user, without Kafka (not among all)
+explain    what an explained answer costs beside a plain one, without Kafka (not among all)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import api, cost, diversity, fencing, latency, recovery, report
+from tests.bench import api, cost, diversity, explain, fencing, latency, recovery, report
 from tests.bench.machine import describe
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
 from tests.bench.world import World, world
@@ -34,6 +35,11 @@ def main() -> None:
     if options.bench == "diversity":
         plan = diversity.Plan(rounds=10 * options.rounds, seed=options.seed)
         found["diversity"] = diversity.as_json(plan, diversity.measure(plan, console.print))
+        _write(found, options, console)
+        return
+    if options.bench == "explain":
+        explaining = explain.Plan(options.items, rounds=10 * options.rounds, seed=options.seed)
+        found["explain"] = explain.as_json(explaining, explain.measure(explaining, console.print))
         _write(found, options, console)
         return
     with world(options.bundles, options.items) as made:
@@ -95,7 +101,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bench", nargs="?", default="all", choices=(*BENCHES, "diversity", "all"))
+    parser.add_argument("bench", nargs="?", default="all", choices=(*BENCHES, "diversity", "explain", "all"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there; -: standard output")
     parser.add_argument(
         "--bundles", type=Path, help="serve this bundles folder instead of an untrained one of real size"

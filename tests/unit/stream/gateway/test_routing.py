@@ -82,6 +82,8 @@ def test_parameters() -> None:
     assert SLATE.read(b"") == SlateQuery()
     found = SLATE.read(b"n=5&exclude=a&exclude=b%26c&scene=a+b&min_offset=clicks/0:1")
     assert found == SlateQuery(5, "a b", ("a", "b&c"), "clicks/0:1")
+    assert SLATE.read(b"explain=true") == SlateQuery(explain=True)
+    assert SLATE.read(b"explain=false") == SlateQuery()
     assert SLATE.read(b"scene=null") == SlateQuery(scene="null")  # a text, and not nothing
 
 
@@ -97,7 +99,9 @@ def test_parameters() -> None:
         (b"n=" + b"9" * 19, "n", "found '9999999999999999999', expected a whole number, 1 to 100$"),
         (b"n=" + b"9" * 5000, "n", "expected a whole number, 1 to 100$"),
         (b"n=1&n=1", "n", "more than once"),
-        (b"m=1", "m", "there is no parameter 'm'; expected diversity, exclude, filter, min_offset, n, scene"),
+        (b"m=1", "m", "there is no parameter 'm'; expected diversity, exclude, explain, filter, min_offset, n, scene"),
+        (b"explain=1", "explain", "found '1', expected true or false"),
+        (b"explain=", "explain", "expected true or false"),
         (b"exclude=", "exclude[0]", "length >= 1"),
         (b"&".join([b"exclude=a"] * 101), "exclude", "length <= 100"),
         (b"scene=" + b"a" * 257, "scene", "length <= 256"),

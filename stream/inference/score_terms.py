@@ -1,0 +1,106 @@
+"""The terms of a score, computed outside the score graph from the same arrays, so that a score can be explained.
+
+docs/bundle.md has the sum. The query is the graph's own: the part of score.onnx that computes it becomes a session. The
+other terms are computed in numpy from the arrays that the graph holds. Both run on the CPU, whatever scores.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.errors import BundleError
+from stream.inference import onnx_parts
+from stream.inference import runtime as accelerator
+from stream.inference.bundle import Bundle
+from stream.inference.models import MIN_ROWS
+
+Floats = NDArray[np.float32]
+Half = NDArray[np.float16]
+Rows = NDArray[np.int64]
+
+GRAPH: Final = "score.onnx"
+QUERY: Final = "query"
+NEAR, WEIGHT, DECAY = "tail_index", "tail_weight", "tail_decay"
+POPULARITY, EVIDENCE = "tail_popularity", "tail_evidence"
+"""Names in the graph (export/score_head.py)."""
+
+
+class ScoreTerms:
+    """The terms of one bundle's score.
+
+    Args:
+        bundle: The bundle.
+
+    Raises:
+        BundleError: Its score graph does not have the terms of docs/bundle.md, or they do not give its golden scores.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        model = bundle.read(GRAPH)
+        try:
+            found = onnx_parts.arrays(model, (NEAR, WEIGHT, DECAY, POPULARITY, EVIDENCE))
+            self._query = accelerator.session(GRAPH, onnx_parts.upstream(model, QUERY), "cpu")
+        except BundleError as error:
+            raise BundleError(f"{GRAPH}: its scores cannot be explained: {error}: export the run again") from None
+        known = len(bundle.item_ids) + 1
+        self._near = found.get(NEAR, np.zeros((known, 0), np.int32))
+        self._weight = found.get(WEIGHT, np.zeros((known, 0), np.float32))
+        self._decay = found.get(DECAY, np.zeros(0, np.float32))
+        self._popularity = found.get(POPULARITY, np.zeros(known, np.float32))
+        self._evidence = float(found.get(EVIDENCE, np.ones((), np.float32)))
+        if self._near.shape != self._weight.shape:
+            raise BundleError(f"{GRAPH}: its scores cannot be explained: it has only some of {NEAR}, {WEIGHT}")
+        self._check()
+
+    def interest(self, h: Half, items: Floats) -> Floats:
+        """Return the recurrent term float32 [B, n] of states float16 [B, H] and item vectors float32 [n, D]."""
+        if not len(h):
+            return np.zeros((0, len(items)), np.float32)
+        states = np.concatenate((h,) * MIN_ROWS) if len(h) < MIN_ROWS else h
+        query: Floats = self._query.run([QUERY], {"h": states})[0][: len(h)]
+        return query @ items.T
+
+    def neighbours(self, rows: Rows, recent: Rows) -> Floats:
+        """Return the neighbours' term float32 [R, n] of n item rows, separately for each recent choice.
+
+        Args:
+            rows: int64 [n], rows of the catalogue.
+            recent: int64 [R, 2], (item row, age) of one user's choices.
+        """
+        out = np.zeros((len(recent), len(rows)), np.float32)
+        for at, (row, age) in enumerate(recent.tolist()):
+            if row >= len(self._near) or age >= len(self._decay):  # newer than the training: no neighbours
+                continue
+            weights = np.where(self._near[row][None, :] == rows[:, None], self._weight[row][None, :], np.float32(0))
+            out[at] = weights.sum(1) * self._decay[age]
+        return out
+
+    def popularity(self, rows: Rows, count: int) -> Floats:
+        """Return the popularity term float32 [n] of n item rows for a user with `count` events."""
+        known = rows < len(self._popularity)
+        share = np.float32(self._evidence) / (np.float32(self._evidence) + np.float32(count))
+        return np.where(known, share * self._popularity[np.where(known, rows, 0)], np.float32(0))
+
+    def _check(self) -> None:
+        """Raise BundleError if the terms do not add up to the golden scores."""
+        bundle = self._bundle
+        golden = bundle.golden("score")
+        items = np.concatenate((bundle.items, golden["later"]))
+        parity = bundle.parity["score"]
+        far = 0.0
+        for user, (scores, rows) in enumerate(zip(golden["scores"], golden["rows"], strict=True)):
+            rows, scores = rows[np.isfinite(scores)], scores[np.isfinite(scores)]
+            recent = golden["recent"]
+            terms = self.interest(golden["h"][user : user + 1], items[rows])[0]
+            terms = terms + self.neighbours(rows, recent[recent[:, 0] == user][:, 1:]).sum(0)
+            terms = terms + self.popularity(rows, int(golden["count"][user]))
+            far = max(far, float(np.abs(terms - scores).max(initial=0.0)))
+        if not far <= parity.tolerance:
+            raise BundleError(
+                f"{GRAPH}: its scores cannot be explained: the terms are {far:g} {parity.unit} away from its golden scores, "
+                f"expected {parity.tolerance:g} at most: export the run again"
+            )

@@ -1,0 +1,78 @@
+"""The words of explanations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import UNSET
+
+from stream.core.explanations import Boost, EventPart, Moved, Parts, Pinned, Support, in_words, popular_words, rounded
+
+NONE = Parts(1.0, 0.0, 0.0, 0.0)
+
+
+def event(kind: str = "click", item: str = "7", adds: float = 1.0, **more: Any) -> Support:
+    return Support(EventPart(type=kind, item=item, time=0, moved=adds, **more), adds)
+
+
+@pytest.mark.parametrize(
+    ("support", "words"),
+    [
+        (event("rating", title="Heat (1995)", value=5.0), "because you rated Heat (1995) 5"),
+        (event("rating", value=4.5), "because you rated item 7 4.5"),
+        (event("comment", title="Heat"), "because you wrote about Heat"),
+        (event("comment", title="Heat", value=3.0), "because you wrote about Heat and rated it 3"),
+        (event(), "because you clicked item 7"),
+        (event(action="purchase"), "because you bought item 7"),
+        (event(action="cart"), "because you put item 7 into the cart"),
+        (event(action="share"), "because you did 'share' with item 7"),
+    ],
+)
+def test_what_the_user_did(support: Support, words: str) -> None:
+    assert in_words(NONE, [support], [], UNSET, UNSET) == words
+
+
+def test_the_two_that_add_most_are_named_each_item_once() -> None:
+    events = [
+        event(item="1", adds=0.4),
+        event(item="2", adds=0.5),
+        event("rating", item="1", adds=0.3, value=5.0),
+        event(item="3", adds=0.45),
+        event(item="4", adds=-2.0),
+    ]
+    assert in_words(NONE, events, [], UNSET, UNSET) == "because you rated item 1 5 and clicked item 2"
+    assert (
+        in_words(NONE, [event(item="1"), event(item="2", adds=0.1)], [], UNSET, UNSET) == "because you clicked item 1"
+    )
+
+
+def test_popularity_is_named_if_it_adds_more() -> None:
+    popular = Parts(0.1, 0.0, 0.5, 0.0)
+    assert (
+        in_words(popular, [event(adds=0.1)], [], UNSET, UNSET)
+        == "because you clicked item 7, and because it is popular"
+    )
+    assert in_words(popular, [event(adds=0.6)], [], UNSET, UNSET) == "because you clicked item 7"
+    assert in_words(popular, [event(adds=-0.6)], [], UNSET, UNSET) == "because it is popular"
+    assert "no single one" in in_words(NONE, [event(adds=-0.6)], [], UNSET, UNSET)
+
+
+def test_rules_and_places() -> None:
+    moved = Moved(0.5, 6, 1, -0.2, 0.4)
+    boost, pin = Boost("toys-week", 2.0, 0.693147), Pinned("star", 0, 1.5)
+    assert in_words(NONE, [event()], [boost], UNSET, moved) == (
+        "because you clicked item 7; rule toys-week multiplies its odds by 2; moved up from place 7 to 2, so that the slate "
+        "shows more of what you like"
+    )
+    assert in_words(NONE, [], [], pin, UNSET) == "rule star puts it at place 1"
+    assert "moved down from place 2 to 3" in in_words(NONE, [], [], UNSET, Moved(0.5, 1, 2, 0.0, 0.0))
+    assert "moved" not in in_words(NONE, [event()], [], UNSET, Moved(0.5, 2, 2, 0.0, 0.0))
+    assert popular_words(1.0, [boost], pin) == (
+        "because it is popular: 1 interaction in training; rule toys-week multiplies its count by 2; rule star puts it at place 1"
+    )
+
+
+def test_numbers_are_rounded_without_a_negative_zero() -> None:
+    assert str(rounded(-1e-9)) == "0.0"
+    assert rounded(1 / 3) == 0.333333
