@@ -148,12 +148,12 @@ class Api:
             )  # fmt: skip
         diversity, k = self._diversity(strength), size + len(set(exclude))
         if diversity.strength and exclude:  # what is left out must not keep items away that are like it
-            view = view.without(exclude)
+            view, k = view.without(exclude), size
         ask = Ask(key, partition, record, view, k, self._settings.filter_seen, scene, diversity=diversity)
         scores = await self._parts.scorer.score(ask)
         return wire.Slate(
             user=user, items=_without(scores.items, exclude, size), strategy=INTEREST, min_offset=met,
-            refolded=scores.user.refolded, diversity=_used(diversity, scores.rules),
+            refolded=scores.user.refolded, diversity=diversity.strength,
             **self._known(scores.user.state, partition, view), replica=fresh, rules=_offset(scores.rules),
         )  # fmt: skip
 
@@ -210,14 +210,14 @@ class Api:
         events = await self._session_events(query.events)
         diversity, k = self._diversity(query.diversity), size + len(set(query.exclude))
         if diversity.strength and query.exclude:
-            view = view.without(query.exclude)
+            view, k = view.without(query.exclude), size
         ask = Ask(NOBODY, 0, None, view, k, self._settings.filter_seen, query.scene, events=events, diversity=diversity)
         scores = await self._parts.scorer.score(ask)
         known = self._known(scores.user.state, 0, view) | {"applied": {}}
         return Answer(
             wire.Slate(
                 user="", items=_without(scores.items, query.exclude, size), strategy=INTEREST,
-                diversity=_used(diversity, scores.rules), **known, replica=fresh, rules=_offset(scores.rules),
+                diversity=diversity.strength, **known, replica=fresh, rules=_offset(scores.rules),
             )
         )  # fmt: skip
 
@@ -611,11 +611,6 @@ def _offset(rules: RuleSet) -> int | UnsetType:
     return rules.offset if rules.rules else UNSET
 
 
-def _used(diversity: Diversity, rules: RuleSet) -> float:
-    """Return the strength with which an answer was re-ranked: 0 while rules are in force (stream.core.fold.rank)."""
-    return 0.0 if rules.rules else diversity.strength
-
-
 def _filter(document: dict[str, Any] | None) -> Filter | None:
     """Return a request's filter. Raises ProblemError, which names the part that is wrong."""
     try:
@@ -648,7 +643,7 @@ def _as_recommendation(slate: wire.Slate) -> Recommendation:
     return Recommendation(
         user=slate.user, slate=f"{slate.chain[:16]}-{now:x}", seq=slate.seq, chain=slate.chain, items=slate.items, time=now,
         latency_ms=-1, events=[], applied=slate.applied, catalogue=slate.catalogue, bundle=slate.bundle,
-        strategy=slate.strategy, replay=True, rules=slate.rules, diversity=slate.diversity,
+        strategy=slate.strategy, replay=True, rules=slate.rules, diversity=slate.diversity or UNSET,
     )  # fmt: skip
 
 

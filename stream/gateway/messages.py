@@ -51,7 +51,7 @@ Strength = Annotated[
         ge=0,
         le=1,
         description="strength with which the best items are re-ranked: 0, by score alone, to 1, as diverse as possible; by "
-        "default the workers' (docs/diversity.md). While rules are in force, nothing is re-ranked",
+        "default the workers' (docs/diversity.md)",
     ),
 ]
 Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]

@@ -29,9 +29,8 @@ from faust.types import TP
 from msgspec import UNSET
 
 from stream.core import forgetting
-from stream.core.diversity import Diversity
 from stream.core.errors import RecordError
-from stream.core.fold import PLAIN, Catalogue, UserBatch, advance, apply_events, rank
+from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
 from stream.core.rules import RuleSet
@@ -107,14 +106,9 @@ class Pipeline:
         self._add_deletions(records, groups.keys(), figures)
         changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
         rules = self._rules()
-        ruling = Ruling(rules, None, self._clock.now_ms(), self._selections) if rules.rules else None
+        now = self._clock.now_ms()
         with figures.stage("score"):
-            slates = await self._run(
-                lambda: rank(
-                    user_batches, self._serving.models, catalogue, self._settings.slate_size,
-                    filter_seen=self._settings.filter_seen, ruling=ruling, diversity=self._diversity(rules),
-                )
-            ) if user_batches else []  # fmt: skip
+            slates = await self._run(lambda: self._rank(user_batches, catalogue, rules, now)) if user_batches else []
         ends = await changelog
         await self._confirm(records, ends)
         with figures.stage("slates"):
@@ -208,6 +202,16 @@ class Pipeline:
 
     def _advance(self, user_batches: Sequence[UserBatch], catalogue: Catalogue) -> int:
         return advance(user_batches, self._serving.models, catalogue, self._serving.spec)
+
+    def _rank(
+        self, user_batches: Sequence[UserBatch], catalogue: Catalogue, rules: RuleSet, now: int
+    ) -> list[list[Scored]]:
+        serving, settings = self._serving, self._settings
+        ruling = Ruling(rules, None, now, self._selections) if rules.rules else None
+        return rank(
+            user_batches, serving.models, catalogue, settings.slate_size, filter_seen=settings.filter_seen, ruling=ruling,
+            diversity=serving.diversity,
+        )  # fmt: skip
 
     def _applied_again(self, user_batch: UserBatch, without: Collection[SourceEvent]) -> UserBatch:
         """Apply the user batch again from its stored record. `applied` moves past the events `without`, which are left out."""
@@ -378,12 +382,8 @@ class Pipeline:
             strategy="interest",
             replay=replay,
             rules=rules.offset if rules.rules else UNSET,
-            diversity=self._diversity(rules).strength,
+            diversity=self._serving.diversity.strength or UNSET,
         )
-
-    def _diversity(self, rules: RuleSet) -> Diversity:
-        """Return how slates are re-ranked: not at all while rules are in force (stream.core.fold.rank)."""
-        return PLAIN if rules.rules else self._serving.diversity
 
     def _safe(self) -> dict[TP, int]:
         """Return the offset to commit per topic-partition. Everything below it is finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
@@ -11,10 +12,10 @@ import numpy as np
 
 from deploy.verify.recent_events import recents
 from deploy.verify.recompute.context import Context
-from deploy.verify.recompute.diversity import Pool, wrong_place
+from deploy.verify.recompute.diversity import Pool, Walk, wrong_place
 from deploy.verify.recompute.events import COMMENT
 from deploy.verify.recompute.items import LiveItems
-from deploy.verify.recompute.rules import Effect, Rules, Viewer, choices, effect, misplaced
+from deploy.verify.recompute.rules import Effect, Reranking, Rules, Viewer, choices, effect, misplaced
 from deploy.verify.recompute.sample import SampledUser, Slate
 from deploy.verify.slates import ANYONE
 from stream.core.features import UNKNOWN
@@ -125,10 +126,36 @@ class Slates:
             found = self._effect(slate, rules, live)
             bias = np.array([-np.inf if one is None else one for one in found.added], np.float32)
             best = self._best(state, replace(live, bias=bias), feed, len(live.matrix))
-            wrong = self._misplaced(slate, found, best, seen, live)
+            reranking = self._reranking(state, live, best, float(slate.get("diversity", 0.0)))
+            wrong = self._misplaced(slate, found, best, seen, live, reranking)
             if not wrong:
                 break
         return wrong
+
+    def _reranking(self, state: Interest, live: LiveItems, best: dict[str, float], strength: float) -> Reranking | None:
+        """Return how a slate of this strength was re-ranked; None if it was not."""
+        if not strength:
+            return None
+        settings = self._context.settings
+        size = max(settings.slate_size, settings.diversity_candidates)
+
+        def walk(names: Sequence[str]) -> Walk:
+            return Walk(self._pool(live, names, best, size), self._own(state, live), strength)
+
+        return Reranking(strength, 2 * size, walk)
+
+    def _pool(self, live: LiveItems, names: Sequence[str], best: dict[str, float], size: int) -> Pool:
+        rows = [self._context.items.row(live, name) for name in names]
+        return Pool(
+            np.array([best[name] for name in names], np.float64),
+            live.matrix[rows],
+            [live.categories.get(row, frozenset()) for row in rows],
+            min(len(rows), size),
+        )
+
+    def _own(self, state: Interest, live: LiveItems) -> list[frozenset[str]]:
+        """Return the categories of the user's last choices."""
+        return [live.categories.get(row, frozenset()) for row in self._chosen(recents(state.recent), live)]
 
     def _anyone_misruled(self, slate: Slate, live: LiveItems) -> str:
         """Return what is wrong with the slate for anyone unknown under its rules."""
@@ -153,7 +180,15 @@ class Slates:
             found = self._effects[key] = effect(rules, self._context.items.names, live.bodies, live.bias.tolist())
         return found
 
-    def _misplaced(self, slate: Slate, found: Effect, best: dict[str, float], seen: set[str], live: LiveItems) -> str:
+    def _misplaced(
+        self,
+        slate: Slate,
+        found: Effect,
+        best: dict[str, float],
+        seen: set[str],
+        live: LiveItems,
+        reranking: Reranking | None = None,
+    ) -> str:
         items, size = self._context.items, self._context.settings.slate_size
         allowed = {
             place: item
@@ -161,7 +196,7 @@ class Slates:
             if place < size and item not in seen and (row := items.row(live, item)) and found.added[row] is not None
         }
         categories = {items.names[row]: body.get("categories") or () for row, body in live.bodies.items()}
-        return misplaced(slate["items"], size, best, allowed, found.caps, categories)
+        return misplaced(slate["items"], size, best, allowed, found.caps, categories, reranking)
 
     def _leave_out(self) -> None:
         self._context.other_slates += 1
@@ -201,15 +236,8 @@ class Slates:
     ) -> str:
         """Return what is wrong with the order of a re-ranked slate; "" if nothing is. best: item -> score, best first."""
         settings, names = self._context.settings, list(best)
-        rows = [self._context.items.row(live, name) for name in names]
-        pool = Pool(
-            np.array(list(best.values()), np.float64),
-            live.matrix[rows],
-            [live.categories.get(row, frozenset()) for row in rows],
-            min(len(rows), max(settings.slate_size, settings.diversity_candidates)),
-        )
-        chosen = self._chosen(recents(state.recent), live)
-        own = [live.categories.get(row, frozenset()) for row in chosen]
+        pool = self._pool(live, names, best, max(settings.slate_size, settings.diversity_candidates))
+        own = self._own(state, live)
         place, short = wrong_place([names.index(scored["item"]) for scored in items], pool, own, strength)
         if place < 0:
             return ""
