@@ -19,7 +19,7 @@ from stream.core import candidates
 from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows, InputSpec
-from stream.core.filters import Columns
+from stream.core.filters import Columns, Filter
 from stream.core.messages import COMMENT, Scored, SourceEvent
 from stream.core.ruling import ENOUGH, Ruling, Selection
 from stream.core.state import (
@@ -92,6 +92,8 @@ class Catalogue(Protocol):
     def categories(self) -> NDArray[np.int32]: ...
 
     def category(self, name: str) -> int: ...
+
+    def where(self, filtered: Filter) -> Catalogue: ...
 
     def row(self, item: str) -> int: ...
 

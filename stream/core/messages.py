@@ -227,6 +227,9 @@ class Recommendation(Struct, frozen=True, omit_defaults=True):
         ]
         | UnsetType
     ) = UNSET
+    placement: (
+        Annotated[str, Meta(description="the placement's name; absent for the placement `default`")] | UnsetType
+    ) = UNSET
 
 
 def _one_of(words: Iterable[str]) -> str:

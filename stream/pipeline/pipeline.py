@@ -33,6 +33,7 @@ from stream.core.errors import RecordError
 from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
+from stream.core.placements import Placement, Views
 from stream.core.rules import RuleSet
 from stream.core.ruling import Ruling, Selections
 from stream.core.state import encode
@@ -47,6 +48,8 @@ from stream.pipeline.poison import BufferedRecord, advance_isolating
 from stream.pipeline.refusal_log import RefusalLog
 
 Target = tuple[str, int]
+Items = Sequence[list[Scored]]
+"""One user's items, for each published placement."""
 MISPLACED: Final = "mispartitioned"
 """The reason of a record that is valid except for its partition."""
 
@@ -71,6 +74,7 @@ class Pipeline:
         self._catalogue = parts.catalogue
         self._rules = parts.rules
         self._selections = Selections()
+        self._views: Views[Catalogue] = Views()
         self._executor = parts.executor
         self._metrics = parts.metrics
         self._clock = parts.clock
@@ -203,15 +207,17 @@ class Pipeline:
     def _advance(self, user_batches: Sequence[UserBatch], catalogue: Catalogue) -> int:
         return advance(user_batches, self._serving.models, catalogue, self._serving.spec)
 
-    def _rank(
-        self, user_batches: Sequence[UserBatch], catalogue: Catalogue, rules: RuleSet, now: int
-    ) -> list[list[Scored]]:
-        serving, settings = self._serving, self._settings
+    def _rank(self, user_batches: Sequence[UserBatch], catalogue: Catalogue, rules: RuleSet, now: int) -> list[Items]:
+        """Return each user's items, for each published placement."""
         ruling = Ruling(rules, None, now, self._selections) if rules.rules else None
-        return rank(
-            user_batches, serving.models, catalogue, settings.slate_size, filter_seen=settings.filter_seen, ruling=ruling,
-            diversity=serving.diversity,
-        )  # fmt: skip
+        found = [
+            rank(
+                user_batches, self._serving.models, self._views.of(catalogue, one.filtered), one.size,
+                filter_seen=one.filter_seen, ruling=ruling, diversity=one.diversity,
+            )
+            for one in self._serving.published
+        ]  # fmt: skip
+        return list(zip(*found, strict=True))
 
     def _applied_again(self, user_batch: UserBatch, without: Collection[SourceEvent]) -> UserBatch:
         """Apply the user batch again from its stored record. `applied` moves past the events `without`, which are left out."""
@@ -334,31 +340,39 @@ class Pipeline:
     def _slates(
         self,
         user_batches: Sequence[UserBatch],
-        slates: Sequence[list[Scored]],
+        slates: Sequence[Items],
         catalogue: Catalogue,
         rules: RuleSet,
         figures: BatchFigures,
     ) -> dict[Target, list[Outgoing]]:
-        """Return one slate per affected user, and a tombstone for a user who was forgotten.
+        """Return one slate per affected user and published placement, and a tombstone for a user who was forgotten.
 
         A slate is flagged `replay` if the user had an event that was folded before.
         """
         lists: dict[Target, list[Outgoing]] = {}
         now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
-        for user_batch, items in zip(user_batches, slates, strict=True):
+        for user_batch, of_user in zip(user_batches, slates, strict=True):
             if user_batch.forgotten:
                 lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, None))
                 continue
             replay = bool(user_batch.redelivered) or not user_batch.folded
-            slate = self._slate(user_batch, items, catalogue.offset, rules, now, replay)
-            value = self._encoder.encode(slate)
-            lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, value))
-            figures.slate("interest", replay)
+            for placement, items in zip(self._serving.published, of_user, strict=True):
+                slate = self._slate(user_batch, items, catalogue.offset, rules, now, replay, placement)
+                value = self._encoder.encode(slate)
+                lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, value))
+                figures.slate("interest", replay)
         return lists
 
     def _slate(
-        self, user_batch: UserBatch, items: list[Scored], catalogue: int, rules: RuleSet, now: int, replay: bool
+        self,
+        user_batch: UserBatch,
+        items: list[Scored],
+        catalogue: int,
+        rules: RuleSet,
+        now: int,
+        replay: bool,
+        placement: Placement,
     ) -> Recommendation:
         state = user_batch.state
         chain = state.chain.hex()
@@ -382,7 +396,8 @@ class Pipeline:
             strategy="interest",
             replay=replay,
             rules=rules.offset if rules.rules else UNSET,
-            diversity=self._serving.diversity.strength or UNSET,
+            diversity=placement.diversity.strength or UNSET,
+            placement=placement.name or UNSET,
         )
 
     def _safe(self) -> dict[TP, int]:

@@ -183,6 +183,8 @@ def misplaced(
         categories: Item -> its categories.
         reranking: How it was re-ranked; None: its items are in the order of their scores.
     """
+    if len(slate) > size:
+        return f"it has {len(slate)} items, expected at most {size}"
     pinned = set(pins.values())
     rest = [one for one in slate if one["item"] not in pinned]
     names = [one["item"] for one in rest]

@@ -33,10 +33,10 @@ from stream.gateway.items import ItemCatalogue
 from stream.gateway.scorer import Scorer, Scores
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.models import Models, open_models
-from stream.inference.serving import diversity_of
+from stream.inference.serving import placements_of, published_of
 from stream.pipeline.parts import PipelineParts
 from stream.pipeline.pipeline import Pipeline
-from stream.settings import Settings
+from stream.settings import DEFAULT_PLACEMENT, Settings
 from stream.settings import load as load_settings
 from tests.unit.synthetic import NOW, Row
 
@@ -67,8 +67,10 @@ class Case:
     rules: RuleSet
     users: list[UserBatch]
 
-    def worker(self, rules: RuleSet | None = None, **changed: Any) -> list[dict[str, Any]]:
-        """The worker's slates; made under other rules or settings, they still name those of the case."""
+    def worker(
+        self, rules: RuleSet | None = None, placement: str = DEFAULT_PLACEMENT, **changed: Any
+    ) -> list[dict[str, Any]]:
+        """The worker's slates of one placement; made under other rules or settings, they still name those of the case."""
         settings = self.settings.model_copy(update=changed)
         catalogue = Catalogue(self.bundle, self._vectors)
         catalogue.apply(self.records)
@@ -76,26 +78,28 @@ class Case:
         rules = self.rules if rules is None else rules
         items = applied._rank(self.users, catalogue.snapshot, rules, NOW)
         offset = catalogue.snapshot.offset
+        at = self.settings.published_in_order.index(placement)
         slates = [
-            named._slate(user, one, offset, self.rules, NOW, False)
+            named._slate(user, one[at], offset, self.rules, NOW, False, named._serving.published[at])
             for user, one in zip(self.users, items, strict=True)
         ]  # fmt: skip
         return [json.loads(msgspec.json.encode(slate)) for slate in slates]
 
-    def gateway(self) -> list[list[Scored]]:
+    def gateway(self, placement: str = DEFAULT_PLACEMENT) -> list[list[Scored]]:
         """The items that the gateway answers."""
         catalogue = ItemCatalogue(self.bundle, self._vectors)
         catalogue.apply(self.records)
-        view, settings, bundle = catalogue.view(), self.settings, self.bundle
+        bundle, asked = self.bundle, placements_of(self.settings, self.bundle)[placement]
+        view = catalogue.view(None, asked.filtered)
         with ThreadPoolExecutor(1) as executor:
             scorer = Scorer(
                 self.models, bundle.spec, bundle.state_model, bundle.hidden, TOPICS, executor, rules=lambda: self.rules
             )
             asks = [
                 SimpleNamespace(
-                    user=user.user, partition=0, record=interest.encode(user.state), view=view, k=settings.slate_size,
-                    filter_seen=settings.filter_seen, scene=None, kinds=KINDS, events=(),
-                    diversity=diversity_of(settings, bundle),
+                    user=user.user, partition=0, record=interest.encode(user.state), view=view, k=asked.size,
+                    filter_seen=asked.filter_seen, scene=None, kinds=KINDS, events=(),
+                    diversity=asked.diversity,
                 )
                 for user in self.users
             ]  # fmt: skip
@@ -130,7 +134,7 @@ class Case:
         names = ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced",
                  "sent_before", "catalogue", "rules", "executor", "metrics", "clock")  # fmt: skip
         serving: Any = SimpleNamespace(
-            bundle=self.bundle.id, models=self.models, diversity=diversity_of(settings, self.bundle)
+            bundle=self.bundle.id, models=self.models, published=published_of(settings, self.bundle)
         )
         parts: dict[str, Any] = dict.fromkeys(names)
         return Pipeline(PipelineParts(settings=settings, serving=serving, **parts))
@@ -203,7 +207,17 @@ def random_rule(draw: np.random.Generator) -> dict[str, Any]:
 def random_case(seed: int, bundle: Bundle, models: Models) -> Case:
     draw = np.random.default_rng(seed)
     records = catalogue_records(draw)
+    cart: dict[str, Any] = {}
+    if draw.random() < 0.7:
+        cart["size"] = int(draw.integers(1, 13))
+    if draw.random() < 0.7:
+        cart["filter"] = random_filter(draw)
+    if draw.random() < 0.7:
+        cart["diversity"] = float(draw.choice((0.0, 0.5)))
+    if draw.random() < 0.7:
+        cart["filter_seen"] = bool(draw.random() < 0.5)
     settings = load_settings(
+        placements={"cart": cart}, published=("default", "cart"),
         slate_size=int(draw.integers(1, 13)), diversity=float(draw.choice((0.0, 0.2, 0.6, 0.9, 1.0))),
         diversity_candidates=int(draw.choice((1, 8, 20, 100))), filter_seen=bool(draw.random() < 0.8),
     )  # fmt: skip
@@ -214,12 +228,15 @@ def random_case(seed: int, bundle: Bundle, models: Models) -> Case:
 @pytest.mark.parametrize("seed", range(80))
 def test_worker_gateway_and_verify_agree(seed: int, bundle: Bundle, models: Models) -> None:
     case = random_case(seed, bundle, models)
-    slates = case.worker()
-    for slate, items in zip(slates, case.gateway(), strict=True):
-        assert [one["item"] for one in slate["items"]] == [one.item for one in items]
-        assert [one["score"] for one in slate["items"]] == pytest.approx([one.score for one in items], abs=1e-4)
-        assert ("diversity" in slate) == bool(case.settings.diversity)
-    assert case.verify(slates) == []
+    for placement in case.settings.published:
+        slates = case.worker(placement=placement)
+        asked = placements_of(case.settings, bundle)[placement]
+        for slate, items in zip(slates, case.gateway(placement), strict=True):
+            assert [one["item"] for one in slate["items"]] == [one.item for one in items]
+            assert [one["score"] for one in slate["items"]] == pytest.approx([one.score for one in items], abs=1e-4)
+            assert ("diversity" in slate) == bool(asked.diversity.strength)
+            assert slate.get("placement", DEFAULT_PLACEMENT) == placement
+        assert case.verify(slates) == []
 
 
 CAP: dict[str, Any] = {"kind": "cap", "most": 2}
@@ -293,6 +310,44 @@ def test_caps_that_leave_too_few_candidates_take_the_next_best_by_score(case: Ca
     assert few.verify(slates)
 
 
+# placements
+
+CART: dict[str, Any] = {"size": 4, "filter": {"not": {"category": "b"}}, "diversity": 0.3, "filter_seen": False}
+
+
+@pytest.fixture
+def cart(case: Case) -> Case:
+    settings = load_settings(diversity=0.6, placements={"cart": CART}, published=("default", "cart"))
+    return replace(case, settings=settings)
+
+
+def test_a_placement_has_its_own_size_filter_and_strength(cart: Case) -> None:
+    slates = cart.worker(placement="cart")
+    assert cart.verify(slates) == []
+    assert cart.verify(cart.worker()) == []
+    categories = {json.loads(value)["item"]: json.loads(value)["categories"] for _, _, value in cart.records}
+    for slate in slates:
+        assert (slate["placement"], slate["diversity"], len(slate["items"])) == ("cart", 0.3, 4)
+        assert all("b" not in categories[one["item"]] for one in slate["items"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"size": 3}, "there are more that fit"),
+        ({"size": 5}, "it has 5 items, expected at most 4"),
+        ({"filter": {"available": True}}, "is not live, the user has seen it, or a rule leaves it out"),
+        ({"diversity": 0.9}, "another item is better there"),
+        ({"filter_seen": True}, "another item is better there"),
+    ],
+    ids=["short", "long", "unfiltered", "another strength", "without the seen"],
+)
+def test_a_wrong_slate_of_a_placement_is_named(cart: Case, changed: dict[str, Any], says: str) -> None:
+    other = load_settings(placements={"cart": CART | changed})
+    messages = cart.verify(cart.worker(placement="cart", placements=other.placements))
+    assert any(says in message for message in messages), messages
+
+
 # bit-equal to what was before
 
 
@@ -306,7 +361,8 @@ def test_strength_0_without_rules_is_the_order_of_the_scores_bit_by_bit(
 ) -> None:
     """The scores come from the graph by one call for the slate's size, as if there were neither rules nor diversity."""
     found = random_case(seed, bundle, models)
-    found = replace(found, rules=RuleSet(), settings=found.settings.model_copy(update={"diversity": 0.0}))
+    plain = {"diversity": 0.0, "placements": {}, "published": (DEFAULT_PLACEMENT,)}
+    found = replace(found, rules=RuleSet(), settings=found.settings.model_copy(update=plain))
     asked: list[int] = []
 
     class Spy:
@@ -360,4 +416,4 @@ def test_diversity_without_rules_is_the_same_as_under_rules_that_change_nothing(
     without = replace(case, rules=RuleSet())
     nothing = replace(case, rules=book({"kind": "block", "filter": {"item": "nowhere"}}))
     assert bits(without.worker()) == bits(nothing.worker())
-    assert Diversity(0.6, 100) == diversity_of(case.settings, case.bundle)
+    assert placements_of(case.settings, case.bundle)[DEFAULT_PLACEMENT].diversity == Diversity(0.6, 100)
