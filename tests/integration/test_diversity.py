@@ -119,7 +119,7 @@ def test_worker_api_and_verify_agree(served: Served) -> None:
 
 
 def test_rules_hold_in_slates_that_are_re_ranked(served: Served) -> None:
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"rule": "few", "kind": "cap", "most": 2},
         {"rule": "new", "kind": "boost", "filter": {"category": "c1"}, "factor": 5},
         {"rule": "no", "kind": "block", "filter": {"category": "c3"}},
@@ -128,7 +128,7 @@ def test_rules_hold_in_slates_that_are_re_ranked(served: Served) -> None:
     for rule in rules:
         put = served.gateway.ask("PUT", f"/v1/rules/{rule['rule']}", rule)
         assert put.status == 200, put.body
-    offset = put.body["offset"]
+    offset: int = put.body["offset"]
     until(lambda: served.worker.metric("freshet_rules_offset") >= offset, 20, "the worker applies the rules")
     served.events.send(100)
     all_committed(served.settings, served.worker)

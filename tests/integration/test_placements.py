@@ -176,14 +176,18 @@ def test_the_command_shows_a_placement(made: Made) -> None:
 
 
 def test_verify_counts_and_computes_each_placement_again(made: Made) -> None:
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"rule": "few", "kind": "cap", "most": 3},
         {"rule": "star", "kind": "pin", "item": "item-41", "place": 1},
         {"rule": "more", "kind": "boost", "filter": {"item": ["item-21", "item-23"]}, "factor": 30},
     ]
     for number, rule in enumerate(rules):
         offset = made.gateway.ask("PUT", f"/v1/rules/{rule['rule']}", rule).body["offset"]
-        until(lambda offset=offset: made.worker.metric("freshet_rules_offset") >= offset, 20, "the worker has the rule")
+
+        def applied(offset: int = offset) -> bool:
+            return bool(made.worker.metric("freshet_rules_offset") >= offset)
+
+        until(applied, 20, "the worker has the rule")
         made.events.send(60 + number)
     all_committed(made.settings, made.worker)
     report = run(made.settings, wait=30, scope=Scope(bundle=made.bundles, users=0))

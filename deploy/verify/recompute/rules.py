@@ -213,11 +213,11 @@ def misplaced(
             return wrong
         if walk is not None and reranking is not None:
             fits = [_fits(item, counts, caps, categories) for item in candidates]
-            wrong = _next_diverse(one["item"], walk, candidates, fits, reranking.strength)
-            if wrong is None:  # caps have left no candidate: the next best follow
-                wrong = _next(one, left, counts, best, caps, categories)
-            if wrong:
-                return wrong
+            misplaced_here = _next_diverse(one["item"], walk, candidates, fits, reranking.strength)
+            if misplaced_here is None:  # caps have left no candidate: the next best follow
+                misplaced_here = _next(one, left, counts, best, caps, categories)
+            if misplaced_here:
+                return misplaced_here
         left.remove(one["item"])
         _count(one["item"], counts, categories)
     if len(slate) < size and any(_fits(item, counts, caps, categories) for item in left):
