@@ -7,6 +7,7 @@ for topics. A test checks that the pages are current.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -79,15 +80,16 @@ often it is forwarded within 64 events of its user. A record that is read again 
 read. Records that it commits are read once the transaction ends, as is everything after its first record on that
 partition. So short transactions keep slates fresh: the time from an event to its slate is counted from its append.
 
-**What a consumer does.** Keep, per user, the recommendation with the highest `seq`: after a crash, an older one may
-come again (`replay: true`). `applied` names the last event of this user that the slate knows, per topic-partition. For
-example, if `applied["clicks/2"]` is at least 41, the slate includes the user's clicks up to offset 41 of partition 2.
-`items` has fewer than `slate_size` items if fewer live items are left that the user has not interacted with. It is `[]`
-if there are none. The slate still shows which events were applied, so show the slate for unknown users (`*`) instead. A
-slate stays as it was written until its user's next event, so an older one may name items that were removed or made
-unavailable since. So read `items`, too, and show only those items of a slate that are there and do not have `available:
-false`. `freshet recommendations` marks the others. Slates are never removed by a tombstone. The slate for `*` has a
-header `writer`, for `freshet verify`.
+**What a consumer does.** Keep, per user and `placement`, the recommendation with the highest `seq`: after a crash, an
+older one may come again (`replay: true`). `applied` names the last event of this user that the slate knows, per
+topic-partition. For example, if `applied["clicks/2"]` is at least 41, the slate includes the user's clicks up to offset
+41 of partition 2. Unless [placements](placements.md) are published, no slate has a `placement`. `items` has fewer than
+`slate_size` items (or the placement's `size`) if fewer live items are left that the user has not interacted with. It is
+`[]` if there are none. The slate still shows which events were applied, so show the slate for unknown users (`*`)
+instead. A slate stays as it was written until its user's next event, so an older one may name items that were removed
+or made unavailable since. So read `items`, too, and show only those items of a slate that are there and do not have
+`available: false`. `freshet recommendations` marks the others. A tombstone removes a user's slates: the user was
+[forgotten](forgetting.md). The slate for `*` has a header `writer`, for `freshet verify`.
 
 **What to send where.**
 
@@ -236,7 +238,7 @@ def configuration() -> str:
 
 
 def _shown(default: object) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    return default if isinstance(default, str) else json.dumps(default)
 
 
 def messages() -> str:

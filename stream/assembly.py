@@ -12,7 +12,7 @@ from stream.core.fencing_log import LeftOut
 from stream.core.rules import RuleBook
 from stream.inference.bundle import Bundle
 from stream.inference.models import Models
-from stream.inference.serving import Opened, Threads, diversity_of
+from stream.inference.serving import Opened, Threads, published_of
 from stream.inference.text_encoder import Encoder, Vectors
 from stream.kafka.changelog_reader import ChangelogReader
 from stream.kafka.consumer import SourceConsumer
@@ -242,7 +242,7 @@ def _pipeline_parts(
             bundle.hidden,
             bundle.spec,
             inputs.opened.models,
-            diversity_of(settings, bundle),
+            published_of(settings, bundle),
         ),
         consumer=lambda: app.consumer,
         batches=lambda: app.producer.batches,

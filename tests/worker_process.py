@@ -22,7 +22,9 @@ from pydantic import SecretStr
 
 from deploy.clients.arguments import client_arguments
 from deploy.clients.log_reader import KafkaLog
-from stream.settings import Settings
+from stream.settings import Placement, Settings
+
+JSON = (list, tuple, dict)
 
 
 def environment(settings: Settings, **more: Any) -> dict[str, str]:
@@ -31,9 +33,13 @@ def environment(settings: Settings, **more: Any) -> dict[str, str]:
     values = {name: getattr(settings, name) for name in settings.model_fields_set} | more
     values = {name: value for name, value in values.items() if not isinstance(value, SecretStr)}  # FRESHET_SECRETS
     return kept | {
-        f"FRESHET_{name.upper()}": json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
+        f"FRESHET_{name.upper()}": json.dumps(value, default=_dumped) if isinstance(value, JSON) else str(value)
         for name, value in values.items()
     }
+
+
+def _dumped(value: Placement) -> dict[str, Any]:
+    return value.model_dump(exclude_none=True)
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str]) -> Any:

@@ -1,4 +1,4 @@
-"""Reads the slates of one user as a consumer does: only from that user's partition, and the highest seq counts.
+"""Reads the slates of one user and placement as a consumer does: only from that user's partition, the highest seq counts.
 
 A tombstone says that the user was forgotten: what came before it counts no longer, and seq begins again.
 """
@@ -14,7 +14,7 @@ from deploy.clients.log_reader import KafkaLog, Record
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
 from stream.core.keys import key_of
-from stream.settings import Settings
+from stream.settings import DEFAULT_PLACEMENT, Settings
 
 ANYONE = "*"
 
@@ -22,12 +22,13 @@ Slate = dict[str, Any]
 
 
 class SlateReader:
-    """Reads the slates of `user` from the recommendations topic.
+    """Reads the slates of `user` from the recommendations topic, those of one placement.
 
     Raises BrokerError, TopologyError, and RecordError if the user has no key in the form of the setting `key`.
     """
 
-    def __init__(self, settings: Settings, user: str) -> None:
+    def __init__(self, settings: Settings, user: str, placement: str = DEFAULT_PLACEMENT) -> None:
+        self._placement = placement
         self._topic = settings.recommendations_topic
         self._key = ANYONE.encode() if user == ANYONE else key_of(user, settings.key)
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
@@ -73,4 +74,5 @@ class SlateReader:
         except ValueError:
             return None
         # freshet does not write what violates the published schema.
-        return slate if self._validator.is_valid(slate) else None
+        mine = self._validator.is_valid(slate) and slate.get("placement", DEFAULT_PLACEMENT) == self._placement
+        return slate if mine else None

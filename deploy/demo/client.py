@@ -101,6 +101,8 @@ class Feed:
                 if record.value is None or record.key == ANYONE.encode():
                     continue
                 slate = self._decoder.decode(record.value)
+                if slate.placement is not msgspec.UNSET:
+                    continue
                 items = tuple(scored.item for scored in slate.items)
                 found.append(Slate(slate.user, slate.seq, items, slate.applied, slate.latency_ms, slate.replay))
         return found

@@ -39,6 +39,11 @@ class Setting(Generic[Value]):
         where = append_ms if changes is None else offset
         return next((value for until, value in changes or self.times if where < until), self.now)
 
+    def values(self) -> list[Value]:
+        """Return every value that ever held."""
+        changes = [change for one in (*self.offsets.values(), self.times) for change in one]
+        return [self.now, *(value for _, value in changes)]
+
 
 @dataclass(frozen=True)
 class Accepts:
@@ -48,11 +53,13 @@ class Accepts:
         rating_scale: (min, max), both inclusive.
         oldest: Epoch ms. An earlier `time` was not accepted.
         envelope: The envelope that events were taken out of.
+        published: The placements of which an event must have a slate each.
     """
 
     rating_scale: Setting[tuple[float, float]]
     oldest: Setting[int]
     envelope: Setting[str]
+    published: Setting[tuple[str, ...]]
 
 
 def setting(

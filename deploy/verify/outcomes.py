@@ -15,13 +15,13 @@ from deploy.verify.source_partition import (
     FORGOTTEN,
     INVALID,
     MOVED,
-    NAMED,
     NONE,
     POISON,
     SKIPPED,
     UNSEEN,
     SourcePartition,
 )
+from stream.settings import DEFAULT_PLACEMENT
 
 
 class Outcomes:
@@ -85,16 +85,17 @@ class Outcomes:
             self._add("unreported", f"an unacceptable record has no dead letter: {reason}", source, index)
 
     def _count_applied(self, source: SourcePartition, index: int, offset: int, due: int) -> None:
-        user = self._read.source_index.users[source.user[index]]
-        if source.flags[index] & NAMED or source.seq[index] <= user.flagged or offset >= due:
+        if offset >= due:
             return
-        if self._read.slates.hidden:
-            self._report.unshown += 1
-        elif self._read.slates.gone:
-            self._report.unverifiable += 1
-        else:
-            self._report.uncovered += 1
-            self._add("uncovered", "it is in a state that no slate shows", source, index, source.seq[index])
+        for placement in self._read.slates.missing(source, index):
+            if self._read.slates.hidden:
+                self._report.unshown += 1
+            elif self._read.slates.gone:
+                self._report.unverifiable += 1
+            else:
+                self._report.uncovered += 1
+                of = "" if placement == DEFAULT_PLACEMENT else f" of the placement {placement!r}"
+                self._add("uncovered", f"it is in a state that no slate{of} shows", source, index, source.seq[index])
 
     def _forgotten(self, source: SourcePartition, index: int) -> bool:
         """Return whether all states of the record's user may have been deleted.

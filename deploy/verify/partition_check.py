@@ -119,6 +119,7 @@ class PartitionCheck:
         view = self.scope.view(self.due, spans)
         validator = Validator(self.count, accepts.rating_scale, accepts.oldest, accepts.envelope, settings.key)
         source_index = SourceIndex(settings.sources, view, validator, partition, first, self.due, producer_log)
+        source_index.timed = bool(accepts.published.times)
         source_index.read(self.log, view)
         return source_index
 
@@ -131,7 +132,7 @@ class PartitionCheck:
 
     def _slates(self, source_index: SourceIndex, changelog: Changelog, spans: dict[TopicPartition, Span]) -> Slates:
         topic = self.settings.recommendations_topic
-        slates = Slates(source_index, changelog, topic, self.count, self.report)
+        slates = Slates(source_index, changelog, topic, self.count, self.report, self.accepts.published)
         slates.read(self.log, spans)
         slates.hidden = (topic, source_index.partition) in self.undecided.hidden
         return slates

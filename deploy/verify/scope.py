@@ -43,6 +43,7 @@ class Scope:
         rating_scale: The workers' rating scale, if it differs from the setting.
         rating_scale_before: PLACE=VALUE of earlier scales; a VALUE is LOW,HIGH.
         envelope_before: PLACE=VALUE of earlier values of `envelope`.
+        published_before: PLACE=VALUE of earlier values of `published`; a VALUE is the names, with commas.
     """
 
     wait: float = 0.0
@@ -58,6 +59,7 @@ class Scope:
     rating_scale: tuple[float, float] | None = None
     rating_scale_before: Sequence[str] = ()
     envelope_before: Sequence[str] = ()
+    published_before: Sequence[str] = ()
 
     @property
     def ranged(self) -> bool:
@@ -92,6 +94,14 @@ class Scope:
             setting("--rating-scale-before", scale, self.rating_scale_before, _scale, topics, partitions),
             setting("--min-time-before", oldest, self.min_time_before, times.parse, topics, partitions),
             setting("--envelope-before", settings.envelope, self.envelope_before, _envelope, topics, partitions),
+            setting(
+                "--published-before",
+                settings.published,
+                self.published_before,
+                lambda text: _published(text, settings.placement_names),
+                topics,
+                partitions,
+            ),
         )
 
     def due(self, log: Log, spans: dict[TopicPartition, Span]) -> dict[TopicPartition, tuple[int, int]]:
@@ -130,6 +140,15 @@ def _envelope(text: str) -> str:
     if text not in ENVELOPES:
         raise ValueError(f"expected one of {', '.join(ENVELOPES)}")
     return text
+
+
+def _published(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Read the names of placements. Raises ValueError."""
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r}: expected names of placements with commas, out of {', '.join(known)}")
+    return names
 
 
 def _scale(text: str) -> tuple[float, float]:

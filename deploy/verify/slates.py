@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -13,12 +14,14 @@ import jsonschema_rs
 from deploy.clients.log_reader import Log, Record, Span, TopicPartition
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
+from deploy.verify.accepted_settings import Setting
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
 from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
-from deploy.verify.source_partition import APPLIED, CONTROL, FORGOTTEN, NAMED, NONE
+from deploy.verify.source_partition import APPLIED, CONTROL, FORGOTTEN, NAMED, NONE, SourcePartition
 from deploy.verify.users import User
+from stream.settings import DEFAULT_PLACEMENT
 
 ANYONE = b"*"
 POPULAR = {
@@ -44,11 +47,32 @@ def _impossible(slate: dict[str, Any]) -> str:
 _POPULAR = re.compile(r"popular-[0-9a-f]+")
 
 
+@dataclass
+class Shown:
+    """What the slates of one placement have shown.
+
+    Attributes:
+        last: User -> digest of the last slate.
+        replayed: User -> highest seq that a slate flagged as a replay has shown.
+        named: Topic index -> 1 for each record that a slate names; of the default placement, NAMED is a flag of the record.
+    """
+
+    last: dict[int, bytes] = field(default_factory=dict)
+    replayed: dict[int, int] = field(default_factory=dict)
+    named: dict[int, bytearray] = field(default_factory=dict)
+
+
 class Slates:
     """Checks the recommendations topic against the source index and the changelog."""
 
     def __init__(
-        self, source_index: SourceIndex, changelog: Changelog, topic: str, partitions: int, report: Report
+        self,
+        source_index: SourceIndex,
+        changelog: Changelog,
+        topic: str,
+        partitions: int,
+        report: Report,
+        published: Setting[tuple[str, ...]],
     ) -> None:
         self._source_index = source_index
         self._changelog = changelog
@@ -57,6 +81,8 @@ class Slates:
         self._report = report
         self._keys = source_index.keys
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
+        self._published = published
+        self._shown = {name: Shown() for names in published.values() for name in names}
         self._stamped = False  # a slate for anyone unknown has named its writer's epoch
         self.hidden = False  # more slates lie behind an open transaction of another producer
         self.gone = False  # slates may have been compacted away or deleted
@@ -95,6 +121,12 @@ class Slates:
         if key == ANYONE:
             self._anyone(record, slate)
             return
+        shown = self._shown.get(slate.get("placement", DEFAULT_PLACEMENT))
+        if shown is None or slate.get("placement") == DEFAULT_PLACEMENT:
+            known = ", ".join(name for name in self._shown if name != DEFAULT_PLACEMENT)
+            expected = f"expected none, or one that is published ({known})" if known else "expected none"
+            self._blame("slate", f"its placement is {slate['placement'][:64]!r}, {expected}", record, slate)
+            return
         if wrong := _impossible(slate):
             self._blame("slate", wrong, record, slate)
         if slate["strategy"] != "interest":
@@ -109,16 +141,40 @@ class Slates:
                 self._blame("slate-state", "its user has no state", record, slate)
             return
         digest = blake2b(value, digest_size=16).digest()
-        if digest == user.slate:
+        if digest == shown.last.get(user.number):
             self._report.repeated += 1
             return
-        user.slate = digest
+        shown.last[user.number] = digest
         row = self._row(user, slate, record)
         if row != NONE:
-            self._check_events(user, slate, row, record)
+            self._check_events(user, slate, row, record, shown)
         if slate["replay"]:
             self._report.replays += 1
-            user.flagged = max(user.flagged, slate["seq"])
+            shown.replayed[user.number] = max(shown.replayed.get(user.number, -1), slate["seq"])
+
+    def missing(self, source: SourcePartition, index: int) -> list[str]:
+        """Return the published placements of which no slate shows the state that an event was applied to."""
+        behaviour = self._source_index.topic_index(source.topic)
+        appended = source.appended[index] if source.appended else 0
+        due = self._published.at(behaviour, source.partition, source.start + index, appended)
+        return [name for name in due if not self._covers(name, behaviour, source, index)]
+
+    def _covers(self, placement: str, behaviour: int, source: SourcePartition, index: int) -> bool:
+        shown = self._shown[placement]
+        if source.seq[index] <= shown.replayed.get(source.user[index], -1):
+            return True
+        return self._is_named(shown, behaviour, source, index)
+
+    def _is_named(self, shown: Shown, behaviour: int, source: SourcePartition, index: int) -> bool:
+        if shown is self._shown.get(DEFAULT_PLACEMENT):
+            return bool(source.flags[index] & NAMED)
+        return behaviour in shown.named and bool(shown.named[behaviour][index])
+
+    def _note_named(self, shown: Shown, behaviour: int, source: SourcePartition, index: int) -> None:
+        if shown is self._shown.get(DEFAULT_PLACEMENT):
+            source.flags[index] |= NAMED
+        else:
+            shown.named.setdefault(behaviour, bytearray(len(source.state)))[index] = 1
 
     def _clear(self, record: Record) -> None:
         """Check a tombstone: the user was forgotten."""
@@ -126,8 +182,9 @@ class Slates:
         if user is None or not self._forgets(user):
             self._blame("slate", "it is a tombstone, but nobody asked to forget this user", record)
             return
-        user.slate = b""
-        user.flagged = -1
+        for shown in self._shown.values():
+            shown.last.pop(user.number, None)
+            shown.replayed.pop(user.number, None)
         user.least_life = max(user.least_life, user.life + 1)
 
     def _forgets(self, user: User) -> bool:
@@ -149,7 +206,11 @@ class Slates:
         """
         if murmur2(ANYONE) % self._partitions != record.partition:
             self._blame("slate", "it is on a partition that is not that of `*`", record, slate)
-        elif any(slate[name] != value for name, value in POPULAR.items()) or not _POPULAR.fullmatch(slate["slate"]):
+        elif (
+            "placement" in slate
+            or any(slate[name] != value for name, value in POPULAR.items())
+            or not _POPULAR.fullmatch(slate["slate"])
+        ):
             self._blame("slate", "it does not have the form of a slate for anyone unknown", record, slate)
         elif not self._written(record):
             what = "an epoch that nobody claimed" if epoch(record) is not None else "no writer, but those before it do"
@@ -206,7 +267,7 @@ class Slates:
             self._blame("slate-state", "it shows a state that was forgotten before", record, slate)
         user.life = max(user.life, life)
 
-    def _check_events(self, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
+    def _check_events(self, user: User, slate: dict[str, Any], row: int, record: Record, shown: Shown) -> None:
         before = self._changelog.rows.before(row)
         events = slate["events"]
         first = (
@@ -226,12 +287,12 @@ class Slates:
                 slate,
             )
         for topic, partition, offset in events:
-            wrong = self._name(user, topic, partition, int(offset), before, slate["seq"])
+            wrong = self._name(user, topic, partition, int(offset), before, slate["seq"], shown)
             if wrong:
                 self._blame("slate-events", f"it names {topic}/{partition}/{offset}{wrong}", record, slate)
 
-    def _name(self, user: User, topic: str, partition: int, offset: int, before: int, seq: int) -> str:
-        """Mark an event as named by a slate. Return what is wrong with that; "" if nothing is.
+    def _name(self, user: User, topic: str, partition: int, offset: int, before: int, seq: int, shown: Shown) -> str:
+        """Mark an event as named by a slate of a placement. Return what is wrong with that; "" if nothing is.
 
         The event must have been applied after `before` events of its user, and to the state with `seq`.
         """
@@ -250,9 +311,9 @@ class Slates:
             or not before < source.seq[index] <= seq
         ):
             return ", which was not applied to its state"
-        if source.flags[index] & NAMED:
+        if self._is_named(shown, behaviour, source, index):
             return " as new, but that was named before"
-        source.flags[index] |= NAMED
+        self._note_named(shown, behaviour, source, index)
         return ""
 
     def _blame(self, kind: Kind, message: str, record: Record, slate: dict[str, Any] | None = None) -> None:

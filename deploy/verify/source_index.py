@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b, sha256
 from typing import Protocol
@@ -79,6 +80,8 @@ class SourceIndex:
         self.moved: list[tuple[int, int]] = []
         self.bare: dict[int, int] = {}
         self.since = NONE
+        self.timed = False
+        """Whether append times are kept."""
         self._index: dict[bytes, int] = {}
         self._validator = validator
         self.keys = validator.keys
@@ -89,8 +92,12 @@ class SourceIndex:
         for behaviour, topic in enumerate(self.topics):
             source = self.sources[behaviour]
             begin, end = source.due
+            if self.timed:
+                source.appended = array("q", [0]) * len(source.state)
             for record in log.records(topic, spans):
                 self._take(behaviour, source, record)
+                if self.timed:
+                    source.appended[record.offset - source.start] = record.timestamp
                 if begin <= record.offset < end and not 0 <= self.since <= record.timestamp:
                     self.since = record.timestamp
 

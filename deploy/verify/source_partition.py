@@ -32,6 +32,7 @@ class SourcePartition:
         digest: 16 bytes per record: blake2b-128 of the value; for an unacceptable record, its `fingerprint`.
         user: Index of the user.
         time: Epoch ms.
+        appended: Epoch ms, when the record was appended; empty if it is not needed.
         item: crc32 of the item's id.
         after: Index of the same user's next event in this partition.
         entry: A hash of the event as a state remembers it.
@@ -56,6 +57,7 @@ class SourcePartition:
         self.digest = bytearray(16 * size)
         self.user = array("i", [NONE]) * size
         self.time = array("q", [0]) * size
+        self.appended = array("q")
         self.item = array("I", [0]) * size
         self.after = array("i", [NONE]) * size
         self.entry = array("q", [0]) * size

@@ -21,7 +21,6 @@ class User:
         "entries",
         "exposed",
         "first",
-        "flagged",
         "head",
         "key",
         "keys",
@@ -38,7 +37,6 @@ class User:
         "row",
         "seen",
         "seq",
-        "slate",
         "tail",
     )  # fmt: skip
 
@@ -66,8 +64,6 @@ class User:
         self.lives: list[tuple[int, int]] = []  # (oldest, row) before each time that the user was forgotten
         self.life = -1  # of the last slate, as an index into `lives`; -1: no slate
         self.least_life = 0  # below it, slates show what is forgotten
-        self.flagged = -1  # highest seq that a slate flagged as a replay has shown
-        self.slate = b""  # digest of the last slate
         self.exposed: tuple[int, int] | None = None  # (offset, seq) of a fenced record, if it is this user's last
 
     @property

@@ -9,7 +9,7 @@ uses that.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from stream.catalogue.categories import Categories, Labels
 from stream.core.envelopes import explained_item
 from stream.core.errors import FreshetError, RecordError
 from stream.core.features import UNKNOWN, item_text
-from stream.core.filters import Columns, Facts
+from stream.core.filters import Columns, Facts, Filter
 from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item
 from stream.core.state import item_hash
@@ -63,6 +63,7 @@ class Snapshot:
     known: int
     columns: Columns = field(repr=False)
     categories: Labels = field(repr=False)
+    _numbers: Mapping[str, int] = field(repr=False)
     _trained: Mapping[str, int] = field(repr=False)
     _new: Mapping[str, int] = field(repr=False)
     _ids: Sequence[str] = field(repr=False)
@@ -76,6 +77,14 @@ class Snapshot:
     def item(self, row: int) -> str:
         """Return the item of a row; "" for UNKNOWN."""
         return self._ids[row]
+
+    def category(self, name: str) -> int:
+        """Return the number of a category in `categories`; 0 if no item has ever named it."""
+        return self._numbers.get(name, 0)
+
+    def where(self, filtered: Filter) -> Snapshot:
+        """Return a view of the items for which a filter holds; the others are not live in it."""
+        return replace(self, bias=np.where(self.columns.mask(filtered), self.bias, DEAD))
 
     def hidden_rows(self, hashes: NDArray[np.uint32]) -> Rows:
         """Return the int64 rows of all live items whose crc32 is among `hashes` (uint32). Items may share a hash."""
@@ -258,6 +267,7 @@ class Catalogue:
             known=len(self._trained) + len(self._new),
             columns=Columns(self._facts, live, lambda item: trained.get(item) or new.get(item, UNKNOWN)),
             categories=self._categories.rows(self._size),
+            _numbers=self._categories.numbers,
             _trained=self._trained,
             _new=self._new,
             _ids=self._ids,

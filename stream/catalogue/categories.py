@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,11 @@ class Categories:
         """Return int32 [size, M]: the numbers of each row's categories, each once, from 1; 0 for none."""
         self._shown = True
         return self._table[:size]
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """Category -> its number, which never changes."""
+        return self._numbers
 
     def put(self, row: int, names: Sequence[str]) -> None:
         """Set the categories of a row."""

@@ -98,11 +98,13 @@ class _Numbered(NamedTuple):
     mix: Floats
 
 
-def reranked(scores: Floats, items: Items, strength: float, k: int, method: Method = "dpp") -> Rows:
+def reranked(
+    scores: Floats, items: Items, strength: float, k: int, method: Method = "dpp", room: Labels | None = None
+) -> Rows:
     """Return int64 [B, k]: which candidates the slates show, in order.
 
     With strength 0 these are the first k. A candidate is never taken twice. Those with score -inf are taken last, in
-    the given order.
+    the given order; with `room` they are never taken, and -1 stands for each place that no candidate can take.
 
     Args:
         scores: float32 [B, n], best first; -inf for a place without a candidate. n is at least k.
@@ -110,15 +112,17 @@ def reranked(scores: Floats, items: Items, strength: float, k: int, method: Meth
         strength: From 0, the order of the scores, to 1, as diverse as possible.
         k: Length of the slates.
         method: How similar items are kept apart.
+        room: integers [B, n, M], beside `items.categories`: how many more items of that category the slate may show. A
+            category has the same number for all candidates of a user. None: any number. It has no effect with strength 0.
     """
     if strength <= 0 or scores.size == 0:
         return np.broadcast_to(np.arange(k), (len(scores), k)).copy()
-    return np.concatenate(
-        [
-            _reranked(scores[first : first + AT_ONCE], _of_users(items, first, first + AT_ONCE), strength, k, method)
-            for first in range(0, len(scores), AT_ONCE)
-        ]
-    )
+    parts = []
+    for first in range(0, len(scores), AT_ONCE):
+        end = first + AT_ONCE
+        left = None if room is None else room[first:end]
+        parts.append(_reranked(scores[first:end], _of_users(items, first, end), strength, k, method, left))
+    return np.concatenate(parts)
 
 
 def _of_users(items: Items, first: int, end: int) -> Items:
@@ -126,7 +130,9 @@ def _of_users(items: Items, first: int, end: int) -> Items:
     return Items(items.vectors[first:end], items.categories[first:end], items.history[own], items.users[own] - first)
 
 
-def _reranked(scores: Floats, items: Items, strength: float, k: int, method: Method) -> Rows:
+def _reranked(
+    scores: Floats, items: Items, strength: float, k: int, method: Method, room: Labels | None = None
+) -> Rows:
     users, n = scores.shape
     real = np.isfinite(scores)
     relevance = (1.0 - strength) * _relevance(scores, real)
@@ -134,6 +140,7 @@ def _reranked(scores: Floats, items: Items, strength: float, k: int, method: Met
     similar = _Similarity(items.vectors, numbered)
     calibration = _Calibration(numbered) if numbered.mix.any() else None
     novelty = _Determinant(users, n, k) if method == "dpp" else _Nearest(users, n)
+    caps = None if room is None else _Caps(numbered, items.categories, room)
     closed = np.where(real, 0.0, -np.inf)
     line = np.arange(users)
     chosen = np.empty((users, k), np.int64)
@@ -142,17 +149,21 @@ def _reranked(scores: Floats, items: Items, strength: float, k: int, method: Met
         worth += strength * novelty.worth()
         if calibration is not None:
             worth += strength * CALIBRATION * calibration.gain(place)
+        if caps is not None:
+            worth += caps.closed()
         at = worth.argmax(1)
         full = ~np.isfinite(worth[line, at])  # no candidate left: the empty places follow in their order
-        if full.any():
+        if full.any() and caps is None:
             at[full] = _next(closed[full], real[full])
-        chosen[:, place] = at
+        chosen[:, place] = at if caps is None else np.where(full, -1, at)
         closed[line, at] = -np.inf
         real[line, at] = True
         if place + 1 < k:
             novelty.take(at, similar.column(at))
             if calibration is not None:
                 calibration.take(at)
+            if caps is not None:
+                caps.take(at)
     return chosen
 
 
@@ -272,6 +283,28 @@ class _Nearest:
     def take(self, at: Rows, similar: Doubles) -> None:
         """Take the items `at` [B], to which all have the similarities f64 [B, n]."""
         np.maximum(self._nearest, similar, out=self._nearest)
+
+
+class _Caps:
+    """Which candidates have a category of which the slate may show no more."""
+
+    def __init__(self, numbered: _Numbered, categories: Labels, room: Labels) -> None:
+        self._local = numbered.local
+        self._line = np.arange(len(categories))
+        used = categories.any((0, 1))  # as in `_numbered`
+        self._left = np.full(numbered.mix.shape, np.inf)  # [B, C + 1], by the user's own numbers
+        self._left[self._line[:, None], self._local] = np.moveaxis(room[:, :, used], 2, 0)
+        self._left[:, 0] = np.inf
+
+    def closed(self) -> Doubles:
+        """Return f64 [B, n]: -inf for a candidate that must not be taken, else 0."""
+        full = (self._left[self._line[:, None], self._local] <= 0).any(0)
+        return np.where(full, -np.inf, 0.0)
+
+    def take(self, at: Rows) -> None:
+        """Show the items `at` [B]."""
+        line = self._line
+        self._left[line, self._local[:, line, at]] -= 1  # a category occurs once; column 0 stays infinite
 
 
 class _Calibration:

@@ -15,10 +15,11 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.diversity import Diversity, Items, reranked
+from stream.core import candidates
+from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import NUMBERS, UNKNOWN, InputRows, InputSpec
-from stream.core.filters import Columns
+from stream.core.filters import Columns, Filter
 from stream.core.messages import COMMENT, Scored, SourceEvent
 from stream.core.ruling import ENOUGH, Ruling, Selection
 from stream.core.state import (
@@ -89,6 +90,10 @@ class Catalogue(Protocol):
 
     @property
     def categories(self) -> NDArray[np.int32]: ...
+
+    def category(self, name: str) -> int: ...
+
+    def where(self, filtered: Filter) -> Catalogue: ...
 
     def row(self, item: str) -> int: ...
 
@@ -302,8 +307,8 @@ def rank(
         k: The slate's size.
         filter_seen: Whether items that the user has interacted with are left out.
         ruling: The rules; None for none.
-        diversity: With a strength above 0, the best `diversity.candidates` are re-ranked first, so that the items are not
-            in the order of their scores. Not together with rules.
+        diversity: With a strength above 0, the best `diversity.candidates` are re-ranked, so that the items are not in the
+            order of their scores. Rules hold, too (stream.core.candidates).
     """
     if ruling is None:
         return _ranked(user_batches, models, catalogue, k, filter_seen, None, diversity)
@@ -314,7 +319,7 @@ def rank(
     slates: list[list[Scored]] = [[]] * len(user_batches)
     for selection, indices in groups.items():
         some = [user_batches[index] for index in indices]
-        found = _ranked(some, models, catalogue, k, filter_seen, selection, PLAIN)
+        found = _ranked(some, models, catalogue, k, filter_seen, selection, diversity)
         for index, slate in zip(indices, found, strict=True):
             slates[index] = slate
     return slates
@@ -342,30 +347,36 @@ def _ranked(
     bias = catalogue.bias if selection is None else selection.bias
     wanted = k if selection is None else selection.candidates(k)
     if diverse:
-        wanted = max(wanted, diversity.candidates)
+        wanted = max(wanted, diversity.candidates + (0 if selection is None else len(selection.pinned(k))))
+    seen = None if selection is None else _seen_pins(selection, hidden, len(user_batches))
     while True:
         scores, rows = models.score(h, catalogue.items, bias, hidden, recent, count, wanted)
-        if diverse:
-            scores, rows = _diverse(scores, rows, own, catalogue, k, diversity.strength)
-        ranked = [
-            [
-                (row, score)
-                for score, row in zip(of_user, rows_of_user, strict=True)
-                if math.isfinite(score)
-            ]
-            for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
-        ]  # fmt: skip
-        if selection is None:
-            slates = ranked
+        if selection is None or seen is None:
+            if diverse:
+                scores, rows = candidates.plain(scores, rows, own, catalogue, k, diversity.strength)
+            slates = _pairs(scores, rows)
             break
-        seen = _seen_pins(selection, hidden, len(user_batches))
-        slates = [selection.arrange(one, k, of_user) for one, of_user in zip(ranked, seen, strict=True)]
-        if wanted >= len(bias) or all(
-            len(slate) == k or len(one) < wanted for slate, one in zip(slates, ranked, strict=True)
-        ):
+        if diverse:
+            choices = candidates.ruled(scores, rows, own, catalogue, k, diversity, selection, seen)
+        else:
+            choices = [candidates.Choice(one, True, len(one) < wanted) for one in _pairs(scores, rows)]
+        slates = [selection.arrange(one.ranked, k, of_user) for one, of_user in zip(choices, seen, strict=True)]
+        if wanted >= len(bias) or all(one.done(len(slate), k) for one, slate in zip(choices, slates, strict=True)):
             break
         wanted = min(ENOUGH * wanted, len(bias))  # caps have left out too many
     return [[Scored(catalogue.item(row), round(score, 5)) for row, score in slate] for slate in slates]
+
+
+def _pairs(scores: Floats, rows: Rows) -> list[list[tuple[int, float]]]:
+    """Return each user's (row, score), without places that have no recommendation."""
+    return [
+        [
+            (row, score)
+            for score, row in zip(of_user, rows_of_user, strict=True)
+            if math.isfinite(score)
+        ]
+        for of_user, rows_of_user in zip(scores.tolist(), rows.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def _seen_pins(selection: Selection, hidden: Rows, users: int) -> list[set[int]]:
@@ -376,16 +387,6 @@ def _seen_pins(selection: Selection, hidden: Rows, users: int) -> list[set[int]]
         for user, row in hidden[np.isin(hidden[:, 1], pinned)].tolist():
             found[user].add(row)
     return found
-
-
-def _diverse(
-    scores: Floats, rows: Rows, own: Rows, catalogue: Catalogue, k: int, strength: float
-) -> tuple[Floats, Rows]:
-    """Re-rank the candidates of B users, [B, n] each, and return the first k. own: as `recent_choices` returns it."""
-    categories = catalogue.categories
-    items = Items(catalogue.items[rows], categories[rows], categories[own[:, 1]], own[:, 0])
-    order = reranked(scores, items, strength, min(k, scores.shape[1]))
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def recent_choices(

@@ -221,9 +221,15 @@ class Recommendation(Struct, frozen=True, omit_defaults=True):
         ]
         | UnsetType
     ) = UNSET
-    diversity: Annotated[
-        float, Meta(ge=0, le=1, description="strength with which the items were re-ranked; without it, they were not")
-    ] = 0.0
+    diversity: (
+        Annotated[
+            float, Meta(ge=0, le=1, description="strength with which the items were re-ranked; absent if they were not")
+        ]
+        | UnsetType
+    ) = UNSET
+    placement: (
+        Annotated[str, Meta(description="the placement's name; absent for the placement `default`")] | UnsetType
+    ) = UNSET
 
 
 def _one_of(words: Iterable[str]) -> str:

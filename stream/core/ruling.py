@@ -7,7 +7,7 @@ which the models are trained), so that multiplies the item's odds by the factor,
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -20,6 +20,8 @@ from stream.core.rules import BLOCK, BOOST, CAP, KINDS, NO_RULES, ONLY, PIN, Act
 Floats = NDArray[np.float32]
 NEVER: Final = np.float32(-np.inf)
 MOST_SELECTIONS: Final = 64
+ANY: Final = 1 << 30
+"""More items of a category than a slate has."""
 ENOUGH: Final = 4
 """Times the slate's size: so many candidates are scored first if some may be left out by caps."""
 
@@ -100,6 +102,26 @@ class Selection:
             score = score if row in pinned else slate[place][1]
             slate[place] = row, score
         return slate
+
+    def pinned(self, k: int) -> list[int]:
+        """Return the rows that are pinned in a slate of k, except for users from whom they are hidden."""
+        return [row for place, row in self.pins if place < k]
+
+    def limits(self, number: Callable[[str], int], size: int) -> NDArray[np.int64]:
+        """Return int64 [size]: how many items of each category a slate may show. 0 stands for no category.
+
+        Args:
+            number: Returns the number of a category; 0: no item has it.
+            size: One more than the largest number.
+        """
+        limits = np.full(size, ANY, np.int64)
+        for cap in self.caps:
+            if cap.category is None:
+                np.minimum(limits, cap.most, out=limits)
+            elif (own := number(cap.category)) < size:
+                limits[own] = min(limits[own], cap.most)
+        limits[0] = ANY
+        return limits
 
     def _categories(self, row: int) -> tuple[str, ...]:
         facts = self.columns.facts(row)

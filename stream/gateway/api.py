@@ -21,11 +21,12 @@ from stream.core import state as interest
 from stream.core.diversity import Diversity
 from stream.core.errors import RecordError
 from stream.core.features import UNKNOWN
-from stream.core.filters import Filter, FilterError
+from stream.core.filters import Every, Filter, FilterError
 from stream.core.filters import parse as parse_filter
 from stream.core.keys import key_of
 from stream.core.messages import BEHAVIOURS, COMMENT, NAN, RATING, Id, Item, Recommendation, Rule, Scored, SourceEvent
 from stream.core.messages import User as UserId
+from stream.core.placements import Placement
 from stream.core.rules import BLOCK, CONTRADICTION, KINDS, OF_ITEMS, ONLY, RuleSet
 from stream.core.ruling import Ruling, Selection, Selections
 from stream.core.state import ZERO_CHAIN, Interest
@@ -46,9 +47,9 @@ from stream.gateway.scorer import Ask, Scorer
 from stream.gateway.slates import Listener, Slates
 from stream.gateway.trends import Trends
 from stream.inference.bundle import Bundle
-from stream.inference.serving import diversity_of
+from stream.inference.serving import placements_of, published_of
 from stream.inference.text_encoder import Encoder
-from stream.settings import Settings
+from stream.settings import DEFAULT_PLACEMENT, Settings
 
 INTEREST: Final = "interest"
 POPULARITY: Final = "popularity"
@@ -112,6 +113,8 @@ class Api:
         self._rules = Rules(parts.settings.rating_scale, parts.settings.oldest)
         self._encoder = msgspec.json.Encoder()
         self._selections = Selections()
+        self._placements = placements_of(parts.settings, parts.bundle)
+        self._published = published_of(parts.settings, parts.bundle)
 
     # users
 
@@ -119,19 +122,12 @@ class Api:
         """Answer GET and POST users/{user}/recommendations."""
         query: wire.SlateQuery = call.query if call.body is None else call.body
         user, key, partition = self._user(call.path["user"])
-        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, _filter(query.filter))
+        placement = self._placement(query.placement)
+        filtered = _both(placement.filtered, _filter(query.filter))
+        record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, filtered)
         return Answer(
             await self._slate(
-                user,
-                key,
-                partition,
-                record,
-                met,
-                view,
-                query.n,
-                query.exclude,
-                query.diversity,
-                query.scene,
+                user, key, partition, record, met, view, placement, query.n, query.exclude, query.diversity, query.scene,
                 query.explain,
             )
         )
@@ -144,13 +140,14 @@ class Api:
         record: bytes | None,
         met: str,
         view: View,
+        placement: Placement,
         n: int | None,
         exclude: Sequence[str],
         strength: float | None,
         scene: str | None = None,
         explain: bool = False,
     ) -> wire.Slate:
-        size = n or self._settings.slate_size
+        size, named = n or placement.size, placement.name or UNSET
         fresh = self._replica(partition)
         if record is None:
             rules = self._parts.rules()
@@ -159,20 +156,20 @@ class Api:
                 items = await self._parts.explaining.popular(key, view, items, rules, scene, KINDS)
             return wire.Slate(
                 user=user, items=items, strategy=POPULARITY, min_offset=met,
-                **self._nothing(view), replica=fresh, rules=_offset(rules),
+                **self._nothing(view), replica=fresh, rules=_offset(rules), placement=named,
             )  # fmt: skip
-        diversity, k = self._diversity(strength), size + len(set(exclude))
+        diversity, k = _diversity(placement, strength), size + len(set(exclude))
         if diversity.strength and exclude:  # what is left out must not keep items away that are like it
-            view = view.without(exclude)
-        ask = Ask(key, partition, record, view, k, self._settings.filter_seen, scene, diversity=diversity)
+            view, k = view.without(exclude), size
+        ask = Ask(key, partition, record, view, k, placement.filter_seen, scene, diversity=diversity)
         scores = await self._parts.scorer.score(ask)
         items = _without(scores.items, exclude, size)
         if explain:
             items = await self._parts.explaining.scored(ask, scores, items)
         return wire.Slate(
             user=user, items=items, strategy=INTEREST, min_offset=met,
-            refolded=scores.user.refolded, diversity=_used(diversity, scores.rules),
-            **self._known(scores.user.state, partition, view), replica=fresh, rules=_offset(scores.rules),
+            refolded=scores.user.refolded, diversity=diversity.strength,
+            **self._known(scores.user.state, partition, view), replica=fresh, rules=_offset(scores.rules), placement=named,
         )  # fmt: skip
 
     async def rerank(self, call: Call) -> Answer:
@@ -218,8 +215,9 @@ class Api:
         """Answer POST sessions/recommendations."""
         self._ready()
         query: wire.SessionQuery = call.body
-        view = self._parts.catalogue.view(query.scene, _filter(query.filter))
-        size = query.n or self._settings.slate_size
+        placement = self._placement(query.placement)
+        view = self._parts.catalogue.view(query.scene, _both(placement.filtered, _filter(query.filter)))
+        size, named = query.n or placement.size, placement.name or UNSET
         fresh = wire.Replica(-1, -1, 0.0)
         if not query.events:
             rules = self._parts.rules()
@@ -230,14 +228,14 @@ class Api:
             return Answer(
                 wire.Slate(
                     user="", items=items, strategy=POPULARITY,
-                    **self._nothing(view), replica=fresh, rules=_offset(rules),
+                    **self._nothing(view), replica=fresh, rules=_offset(rules), placement=named,
                 )
             )  # fmt: skip
         events = await self._session_events(query.events)
-        diversity, k = self._diversity(query.diversity), size + len(set(query.exclude))
+        diversity, k = _diversity(placement, query.diversity), size + len(set(query.exclude))
         if diversity.strength and query.exclude:
-            view = view.without(query.exclude)
-        ask = Ask(NOBODY, 0, None, view, k, self._settings.filter_seen, query.scene, events=events, diversity=diversity)
+            view, k = view.without(query.exclude), size
+        ask = Ask(NOBODY, 0, None, view, k, placement.filter_seen, query.scene, events=events, diversity=diversity)
         scores = await self._parts.scorer.score(ask)
         items = _without(scores.items, query.exclude, size)
         if query.explain:
@@ -246,7 +244,7 @@ class Api:
         return Answer(
             wire.Slate(
                 user="", items=items, strategy=INTEREST,
-                diversity=_used(diversity, scores.rules), **known, replica=fresh, rules=_offset(scores.rules),
+                diversity=diversity.strength, **known, replica=fresh, rules=_offset(scores.rules), placement=named,
             )
         )  # fmt: skip
 
@@ -321,23 +319,27 @@ class Api:
         return Answer(accepted, 202)
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
-        """Answer GET users/{user}/stream: the slate as it is now, then each new one."""
+        """Answer GET users/{user}/stream: the slates of all published placements as they are now, then each new one."""
         user, key, partition = self._user(call.path["user"])
         self._ready()
         listener = await self._parts.slates.listen(key)
         try:
-            view = self._parts.catalogue.view()
-            slate = await self._slate(
-                user, key, partition, _lived(self._parts.replica.record(partition, key)), "", view, None, (), None
-            )
+            record, view_of = _lived(self._parts.replica.record(partition, key)), self._parts.catalogue.view
+            slates = [
+                await self._slate(user, key, partition, record, "", view_of(None, one.filtered), one, None, (), None)
+                for one in self._published
+            ]
         except BaseException:
             self._parts.slates.leave(key, listener)
             raise
-        return self._follow(key, listener, _as_recommendation(slate))
+        return self._follow(key, listener, [_as_recommendation(slate) for slate in slates])
 
-    async def _follow(self, key: bytes, listener: Listener, first: Recommendation) -> AsyncGenerator[bytes, None]:
+    async def _follow(
+        self, key: bytes, listener: Listener, first: Sequence[Recommendation]
+    ) -> AsyncGenerator[bytes, None]:
         try:
-            listener.put(self._encoder.encode(first))
+            for one in first:
+                listener.put(self._encoder.encode(one))
             while not self._parts.closing.is_set():
                 value = await listener.next(KEEP_ALIVE)
                 if self._parts.closing.is_set():
@@ -505,10 +507,13 @@ class Api:
 
     # what they share
 
-    def _diversity(self, strength: float | None) -> Diversity:
-        """Return how a slate is re-ranked: as asked for, or else as the workers do it."""
-        asked = diversity_of(self._settings, self._parts.bundle)
-        return asked if strength is None else asked._replace(strength=strength)
+    def _placement(self, name: str | None) -> Placement:
+        """Return a placement by its name. Raises ProblemError, which lists the known ones."""
+        found = self._placements.get(DEFAULT_PLACEMENT if name is None else name)
+        if found is None:
+            known = ", ".join(self._placements)
+            raise ProblemError("invalid", f"found {name!r}, expected one of {known}", field="placement")
+        return found
 
     def _user(self, user: str) -> tuple[str, bytes, int]:
         """Return a user, the key and the partition. Raises ProblemError if the id is not acceptable or not served here."""
@@ -640,9 +645,15 @@ def _offset(rules: RuleSet) -> int | UnsetType:
     return rules.offset if rules.rules else UNSET
 
 
-def _used(diversity: Diversity, rules: RuleSet) -> float:
-    """Return the strength with which an answer was re-ranked: 0 while rules are in force (stream.core.fold.rank)."""
-    return 0.0 if rules.rules else diversity.strength
+def _diversity(placement: Placement, strength: float | None) -> Diversity:
+    """Return how a slate is re-ranked: as asked for, or else as the workers do it."""
+    return placement.diversity if strength is None else placement.diversity._replace(strength=strength)
+
+
+def _both(one: Filter | None, other: Filter | None) -> Filter | None:
+    """Return a filter that holds where both do."""
+    parts = tuple(part for part in (one, other) if part is not None)
+    return Every(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
 def _filter(document: dict[str, Any] | None) -> Filter | None:
@@ -677,7 +688,8 @@ def _as_recommendation(slate: wire.Slate) -> Recommendation:
     return Recommendation(
         user=slate.user, slate=f"{slate.chain[:16]}-{now:x}", seq=slate.seq, chain=slate.chain, items=slate.items, time=now,
         latency_ms=-1, events=[], applied=slate.applied, catalogue=slate.catalogue, bundle=slate.bundle,
-        strategy=slate.strategy, replay=True, rules=slate.rules, diversity=slate.diversity,
+        strategy=slate.strategy, replay=True, rules=slate.rules, diversity=slate.diversity or UNSET,
+        placement=slate.placement,
     )  # fmt: skip
 
 
@@ -709,7 +721,8 @@ def routes(api: Api) -> tuple[Route, ...]:
         ),
         Route(
             "GET", "/v1/users/{user}/stream", api.stream, READ,
-            "The user's slate now and each new one, as server-sent events `slate` with a recommendation (messages.md).",
+            "The user's slates now, of each published placement, and each new one, as server-sent events `slate` with a "
+            "recommendation (messages.md).",
             {200: (EVENTS, "Events until the client goes away")}, streams=True, problems=about_user,
         ),
         Route(

@@ -147,7 +147,6 @@ class ItemCatalogue(Catalogue):
             if len(views) >= MOST_VIEWS:
                 views.clear()
             if wanted is not None:
-                mask = snapshot.columns.mask(wanted)
-                snapshot = replace(snapshot, bias=np.where(mask, snapshot.bias, DEAD))
+                snapshot = snapshot.where(wanted)
             found = views[wanted] = View(snapshot, self._popularity)
         return found

@@ -35,7 +35,10 @@ MOST_CANDIDATES: Final = 1000
 MOST_COMMENTS: Final = 8
 """Comments in one request about a session: each costs a run of the text model."""
 
-N = Annotated[int, Meta(ge=1, le=100, description="maximum number of items; by default the setting slate_size")]
+N = Annotated[
+    int,
+    Meta(ge=1, le=100, description="maximum number of items; by default the placement's, or the setting slate_size"),
+]
 Scene = Annotated[
     str, Meta(min_length=1, max_length=256, description="only items that name this scene, or no scene at all")
 ]
@@ -52,7 +55,15 @@ Strength = Annotated[
         ge=0,
         le=1,
         description="strength with which the best items are re-ranked: 0, by score alone, to 1, as diverse as possible; by "
-        "default the workers' (docs/diversity.md). While rules are in force, nothing is re-ranked",
+        "default the workers' (docs/diversity.md)",
+    ),
+]
+PlacementName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        description="the placement whose slate is asked for; by default the one called default (docs/placements.md)",
     ),
 ]
 Exclude = Annotated[tuple[Id, ...], Meta(max_length=MOST_EXCLUDED, description="items that must not be in the answer")]
@@ -85,6 +96,7 @@ class SlateQuery(Struct, frozen=True, forbid_unknown_fields=True):
     filter: FilterJson | None = None
     diversity: Strength | None = None
     explain: Explain = False
+    placement: PlacementName | None = None
 
 
 class PopularQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +171,7 @@ class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
     filter: FilterJson | None = None
     diversity: Strength | None = None
     explain: Explain = False
+    placement: PlacementName | None = None
 
 
 class RerankQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -227,6 +240,9 @@ class Slate(Fresh, frozen=True, kw_only=True):
             description="strength with which the items were re-ranked; above 0 they are not in the order of their scores",
         ),
     ] = 0.0
+    placement: (
+        Annotated[str, Meta(description="the placement's name; absent for the placement `default`")] | UnsetType
+    ) = UNSET
 
 
 class Ranked(Fresh, frozen=True, kw_only=True):

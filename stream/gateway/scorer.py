@@ -173,8 +173,7 @@ class Scorer:
                 found[index] = error
                 continue
             scene = ask.scene if rules.rules else None
-            diversity = PLAIN if rules.rules else ask.diversity
-            kind = id(ask.view), ask.k, ask.filter_seen, scene, ask.kinds, diversity
+            kind = id(ask.view), ask.k, ask.filter_seen, scene, ask.kinds, ask.diversity
             groups.setdefault(kind, []).append((index, user))
         for (_, k, filter_seen, scene, kinds, diversity), users in groups.items():
             ruling = Ruling(rules, scene, now, self._selections, kinds) if rules.rules else None

@@ -1,7 +1,7 @@
 """New slates of single users, as they appear in the recommendations topic, for server-sent events.
 
-While nobody listens, nothing is fetched. Each listener holds only the newest slate that it has not sent yet: a slate
-replaces the ones before it, so a slow client misses older ones and memory stays bounded.
+While nobody listens, nothing is fetched. Each listener holds only the newest slate of each placement that it has not sent
+yet: a slate replaces the ones before it, so a slow client misses older ones and memory stays bounded.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ MOST: Final = 256
 """Listeners at the same time."""
 
 
-class _Seq(msgspec.Struct):
+class _Newest(msgspec.Struct):
     seq: int
+    placement: str = ""
 
 
-_SEQ: Final = msgspec.json.Decoder(_Seq)
+_NEWEST: Final = msgspec.json.Decoder(_Newest)
+MOST_PLACEMENTS: Final = 64
+"""Placements that a listener follows: more than there can be, but what no worker wrote must not grow without bound."""
 
 
 _RECOMMENDATION: Final = msgspec.json.Decoder(Recommendation)
@@ -58,35 +61,39 @@ class Listener:
     """One client that wants a user's slates."""
 
     def __init__(self) -> None:
-        self._newest: bytes | None = None
-        self._seq = -1
+        self._newest: dict[str, bytes] = {}
+        self._seq: dict[str, int] = {}
         self._event = asyncio.Event()
 
     def put(self, value: bytes) -> None:
-        """Offer a slate that `slate_of` has returned. One of a lower seq than the last is an old one, sent again after a
-        crash."""
-        seq = _SEQ.decode(value).seq
-        if seq >= self._seq:
-            self._seq, self._newest = seq, value
+        """Offer a slate that `slate_of` has returned. One of a lower seq than the placement's last is an old one, sent again
+        after a crash."""
+        found = _NEWEST.decode(value)
+        seq, placement = found.seq, found.placement
+        if seq >= self._seq.get(placement, -1) and (placement in self._seq or len(self._seq) < MOST_PLACEMENTS):
+            self._newest.pop(placement, None)  # it goes behind those of other placements
+            self._seq[placement], self._newest[placement] = seq, value
             self._event.set()
 
     def forget(self) -> None:
-        """Drop the slate that was not returned yet: the user was forgotten, and seq begins again."""
-        self._seq, self._newest = -1, None
+        """Drop the slates that were not returned yet: the user was forgotten, and seq begins again."""
+        self._seq, self._newest = {}, {}
 
     def wake(self) -> None:
         """Have `next` return at once, though there is no slate."""
         self._event.set()
 
     async def next(self, seconds: float) -> bytes | None:
-        """Return the newest slate that was not returned yet; None if there is none within some seconds."""
+        """Return the oldest of the slates that were not returned yet; None if there is none within some seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
         except TimeoutError:
             return None
-        self._event.clear()
-        value, self._newest = self._newest, None
+        placement = next(iter(self._newest), None)
+        value = None if placement is None else self._newest.pop(placement)
+        if not self._newest:
+            self._event.clear()
         return value
 
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 
 from stream.core.diversity import Diversity
 from stream.core.errors import MachineError, SettingsError
+from stream.core.filters import parse
+from stream.core.placements import Placement
 from stream.inference import runtime
 from stream.inference.bundle import Bundle
 from stream.inference.machine_errors import machine_fails
 from stream.inference.models import Models, open_models
 from stream.inference.runtime import Policy
 from stream.inference.text_encoder import Encoder, open_encoder
-from stream.settings import Settings
+from stream.settings import DEFAULT_PLACEMENT, Settings, placement_of
 
 
 def _step_back() -> None:
@@ -74,10 +76,26 @@ def open_for(bundle: Bundle, policy: Policy, threads: Threads) -> Opened:
     )
 
 
-def diversity_of(settings: Settings, bundle: Bundle) -> Diversity:
-    """Return how slates are re-ranked: as the setting says, or else the bundle."""
-    strength = bundle.diversity if settings.diversity is None else settings.diversity
-    return Diversity(strength, settings.diversity_candidates)
+def placements_of(settings: Settings, bundle: Bundle) -> dict[str, Placement]:
+    """Return name -> placement, `default` first."""
+    found = {}
+    for name in settings.placement_names:
+        own = placement_of(settings, name)
+        strength = bundle.diversity if own.diversity is None else own.diversity
+        found[name] = Placement(
+            name="" if name == DEFAULT_PLACEMENT else name,
+            size=settings.slate_size if own.size is None else own.size,
+            filtered=None if own.filter is None else parse(own.filter),
+            diversity=Diversity(strength, settings.diversity_candidates),
+            filter_seen=bool(own.filter_seen),
+        )
+    return found
+
+
+def published_of(settings: Settings, bundle: Bundle) -> tuple[Placement, ...]:
+    """Return the placements for which workers publish slates, in the order in which they are written."""
+    found = placements_of(settings, bundle)
+    return tuple(found[name] for name in settings.published_in_order)
 
 
 def check_fit(settings: Settings, bundle: Bundle) -> None:

@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from stream.core.decoder import EventDecoder
-from stream.core.diversity import Diversity
 from stream.core.features import InputSpec
-from stream.core.fold import PLAIN, Catalogue, InterestModels
+from stream.core.fold import Catalogue, InterestModels
+from stream.core.placements import Placement
 from stream.core.rules import RuleSet
 from stream.kafka.broker_clock import Clock
 from stream.kafka.consumer import SourceConsumer
@@ -34,7 +34,7 @@ class Serving:
         hidden: Width of h and c.
         spec: The form of the models' inputs.
         models: The models.
-        diversity: How slates are re-ranked.
+        published: The placements for which slates are published, in the order in which they are written.
     """
 
     bundle: str
@@ -42,7 +42,7 @@ class Serving:
     hidden: int
     spec: InputSpec
     models: InterestModels
-    diversity: Diversity = PLAIN
+    published: tuple[Placement, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

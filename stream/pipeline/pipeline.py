@@ -29,11 +29,11 @@ from faust.types import TP
 from msgspec import UNSET
 
 from stream.core import forgetting
-from stream.core.diversity import Diversity
 from stream.core.errors import RecordError
-from stream.core.fold import PLAIN, Catalogue, UserBatch, advance, apply_events, rank
+from stream.core.fold import Catalogue, UserBatch, advance, apply_events, rank
 from stream.core.keys import FORMS
 from stream.core.messages import Recommendation, Scored, SourceEvent
+from stream.core.placements import Placement, Views
 from stream.core.rules import RuleSet
 from stream.core.ruling import Ruling, Selections
 from stream.core.state import encode
@@ -48,6 +48,8 @@ from stream.pipeline.poison import BufferedRecord, advance_isolating
 from stream.pipeline.refusal_log import RefusalLog
 
 Target = tuple[str, int]
+Items = Sequence[list[Scored]]
+"""One user's items, for each published placement."""
 MISPLACED: Final = "mispartitioned"
 """The reason of a record that is valid except for its partition."""
 
@@ -72,6 +74,7 @@ class Pipeline:
         self._catalogue = parts.catalogue
         self._rules = parts.rules
         self._selections = Selections()
+        self._views: Views[Catalogue] = Views()
         self._executor = parts.executor
         self._metrics = parts.metrics
         self._clock = parts.clock
@@ -107,14 +110,9 @@ class Pipeline:
         self._add_deletions(records, groups.keys(), figures)
         changelog = asyncio.ensure_future(self._send_changelog(records, letters, figures))  # 7
         rules = self._rules()
-        ruling = Ruling(rules, None, self._clock.now_ms(), self._selections) if rules.rules else None
+        now = self._clock.now_ms()
         with figures.stage("score"):
-            slates = await self._run(
-                lambda: rank(
-                    user_batches, self._serving.models, catalogue, self._settings.slate_size,
-                    filter_seen=self._settings.filter_seen, ruling=ruling, diversity=self._diversity(rules),
-                )
-            ) if user_batches else []  # fmt: skip
+            slates = await self._run(lambda: self._rank(user_batches, catalogue, rules, now)) if user_batches else []
         ends = await changelog
         await self._confirm(records, ends)
         with figures.stage("slates"):
@@ -208,6 +206,18 @@ class Pipeline:
 
     def _advance(self, user_batches: Sequence[UserBatch], catalogue: Catalogue) -> int:
         return advance(user_batches, self._serving.models, catalogue, self._serving.spec)
+
+    def _rank(self, user_batches: Sequence[UserBatch], catalogue: Catalogue, rules: RuleSet, now: int) -> list[Items]:
+        """Return each user's items, for each published placement."""
+        ruling = Ruling(rules, None, now, self._selections) if rules.rules else None
+        found = [
+            rank(
+                user_batches, self._serving.models, self._views.of(catalogue, one.filtered), one.size,
+                filter_seen=one.filter_seen, ruling=ruling, diversity=one.diversity,
+            )
+            for one in self._serving.published
+        ]  # fmt: skip
+        return list(zip(*found, strict=True))
 
     def _applied_again(self, user_batch: UserBatch, without: Collection[SourceEvent]) -> UserBatch:
         """Apply the user batch again from its stored record. `applied` moves past the events `without`, which are left out."""
@@ -330,31 +340,39 @@ class Pipeline:
     def _slates(
         self,
         user_batches: Sequence[UserBatch],
-        slates: Sequence[list[Scored]],
+        slates: Sequence[Items],
         catalogue: Catalogue,
         rules: RuleSet,
         figures: BatchFigures,
     ) -> dict[Target, list[Outgoing]]:
-        """Return one slate per affected user, and a tombstone for a user who was forgotten.
+        """Return one slate per affected user and published placement, and a tombstone for a user who was forgotten.
 
         A slate is flagged `replay` if the user had an event that was folded before.
         """
         lists: dict[Target, list[Outgoing]] = {}
         now = self._clock.now_ms()
         topic = self._settings.recommendations_topic
-        for user_batch, items in zip(user_batches, slates, strict=True):
+        for user_batch, of_user in zip(user_batches, slates, strict=True):
             if user_batch.forgotten:
                 lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, None))
                 continue
             replay = bool(user_batch.redelivered) or not user_batch.folded
-            slate = self._slate(user_batch, items, catalogue.offset, rules, now, replay)
-            value = self._encoder.encode(slate)
-            lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, value))
-            figures.slate("interest", replay)
+            for placement, items in zip(self._serving.published, of_user, strict=True):
+                slate = self._slate(user_batch, items, catalogue.offset, rules, now, replay, placement)
+                value = self._encoder.encode(slate)
+                lists.setdefault((topic, user_batch.partition), []).append(Outgoing(user_batch.user, value))
+                figures.slate("interest", replay)
         return lists
 
     def _slate(
-        self, user_batch: UserBatch, items: list[Scored], catalogue: int, rules: RuleSet, now: int, replay: bool
+        self,
+        user_batch: UserBatch,
+        items: list[Scored],
+        catalogue: int,
+        rules: RuleSet,
+        now: int,
+        replay: bool,
+        placement: Placement,
     ) -> Recommendation:
         state = user_batch.state
         chain = state.chain.hex()
@@ -378,12 +396,9 @@ class Pipeline:
             strategy="interest",
             replay=replay,
             rules=rules.offset if rules.rules else UNSET,
-            diversity=self._diversity(rules).strength,
+            diversity=placement.diversity.strength or UNSET,
+            placement=placement.name or UNSET,
         )
-
-    def _diversity(self, rules: RuleSet) -> Diversity:
-        """Return how slates are re-ranked: not at all while rules are in force (stream.core.fold.rank)."""
-        return PLAIN if rules.rules else self._serving.diversity
 
     def _safe(self) -> dict[TP, int]:
         """Return the offset to commit per topic-partition. Everything below it is finished."""

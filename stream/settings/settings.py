@@ -30,7 +30,8 @@ from pydantic_settings import (
 from stream.core import times
 from stream.core.errors import SettingsError
 from stream.core.messages import SOURCE_TOPICS
-from stream.settings import addresses, toml_file, wording
+from stream.settings import addresses, placements, toml_file, wording
+from stream.settings.placements import DEFAULT, Placement
 
 SLACK = 10.0  # seconds in addition to a commit's own, for a client that sends it again
 MAX_FILE = 1 << 20  # bytes of a settings file or of one secret
@@ -153,6 +154,14 @@ class Settings(BaseSettings):
     diversity_candidates: int = Field(
         100, ge=1, le=1000, description="how many of the best items are re-ranked; never fewer than a slate has"
     )
+    placements: dict[str, Placement] = Field(
+        {},
+        description="[placements](placements.md), as JSON: name -> `size`, `filter`, `diversity`, `filter_seen`, as far as they "
+        "differ from those of the placement `default`, which is always there",
+    )
+    published: tuple[str, ...] = Field(
+        (DEFAULT,), description="[placements](placements.md) for which workers publish a slate for each event, as JSON"
+    )
 
     # hot path
     micro_batch: int = Field(512, ge=1, le=5000, description="maximum number of records in one micro-batch")
@@ -268,6 +277,13 @@ class Settings(BaseSettings):
         times.parse(text)
         return text
 
+    @field_validator("placements", mode="before")
+    @classmethod
+    def _placements(cls, value: object) -> object:
+        if problems := list(placements.wrong(value)):
+            raise ValueError("; ".join(problems))
+        return value
+
     _brokers = field_validator("brokers")(addresses.brokers)
     _web_host = field_validator("web_host")(addresses.interface)
     _serve_host = field_validator("serve_host")(addresses.interface)
@@ -323,6 +339,11 @@ class Settings(BaseSettings):
             )
         if wrong := [partition for partition in self.serve_partitions if partition < 0]:
             yield f"serve_partitions: found {wrong[0]}, expected partitions from 0 on"
+        known = self.placement_names
+        if wrong_names := [name for name in self.published if name not in known]:
+            yield f"published: found {wrong_names[0][:64]!r}, expected one of {', '.join(known)}"
+        elif not self.published or len(set(self.published)) < len(self.published):
+            yield f"published: found {json.dumps(self.published)}, expected at least one placement, each once"
         # if it is not given, it follows from these: see `group_request_timeout`
         for name, held in (("session_timeout", session), ("rebalance_timeout", rebalance)):
             if "request_timeout" in self.model_fields_set and request < held:
@@ -342,6 +363,19 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         toml = toml_file.Source(settings_cls, toml_file=toml_file.path())
         return init_settings, env_settings, file_secret_settings, toml
+
+    # placements
+
+    @property
+    def placement_names(self) -> tuple[str, ...]:
+        """The names of all placements, `default` first."""
+        return DEFAULT, *self.placements
+
+    @property
+    def published_in_order(self) -> tuple[str, ...]:
+        """The published placements in the order in which their slates are written: `default` is the last one, so that
+        compaction keeps it."""
+        return tuple(sorted(self.published, key=lambda name: name == DEFAULT))
 
     # topic names
 
@@ -441,7 +475,8 @@ def _problem(problem: Mapping[str, Any]) -> str:
         example = f", like {json.dumps(field.default)}" if field is not None else ""
         return f"{name}: expected a list in brackets{example}"
     if kind == "value_error":
-        return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return message if message.startswith(f"{name}.") else f"{name}: {message}"
     schema = Settings.model_json_schema()["properties"][location[0]]
     if location[0] in SECRETS:
         return f"{name}: expected {wording.expected(schema)}"

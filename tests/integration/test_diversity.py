@@ -1,4 +1,5 @@
-"""A bundle that re-ranks its slates: worker, API and verify show the same ones, and a request may ask for another strength."""
+"""A bundle that re-ranks its slates: worker, API and verify show the same ones, under rules, too, and a
+request may ask for another strength."""
 
 from __future__ import annotations
 
@@ -30,6 +31,12 @@ class Served:
     settings: Settings
     bundles: Path
     gateway: GatewayProcess
+    worker: WorkerProcess
+    events: Events
+
+
+def categories(number: int) -> list[str]:
+    return sorted({f"c{number % 7}", f"c{number % 4}"})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +61,7 @@ def served(world: Callable[..., Settings], bundle: Path, tmp_path: Path) -> Iter
         item = {
             "item": name,
             "title": f"Item {number}",
-            "categories": sorted({f"c{number % 7}", f"c{number % 4}"}),
+            "categories": categories(number),
         }
         events.producer.send(settings.items_topic, key=name.encode(), value=json.dumps(item).encode())
     events.producer.flush()
@@ -62,7 +69,7 @@ def served(world: Callable[..., Settings], bundle: Path, tmp_path: Path) -> Iter
     gateway.wait_ready()
     events.send(300)
     all_committed(settings, worker)
-    yield Served(settings, bundle, gateway)
+    yield Served(settings, bundle, gateway, worker, events)
     gateway.close()
     worker.close()
     events.close()
@@ -109,3 +116,41 @@ def test_worker_api_and_verify_agree(served: Served) -> None:
     report = run(served.settings, scope=Scope(bundle=served.bundles, users=0))
     assert report.exit_code == 0, report.violations
     assert report.ranked >= len(newest)
+
+
+def test_rules_hold_in_slates_that_are_re_ranked(served: Served) -> None:
+    rules: list[dict[str, Any]] = [
+        {"rule": "few", "kind": "cap", "most": 2},
+        {"rule": "new", "kind": "boost", "filter": {"category": "c1"}, "factor": 5},
+        {"rule": "no", "kind": "block", "filter": {"category": "c3"}},
+        {"rule": "star", "kind": "pin", "item": "item-4", "place": 1},
+    ]
+    for rule in rules:
+        put = served.gateway.ask("PUT", f"/v1/rules/{rule['rule']}", rule)
+        assert put.status == 200, put.body
+    offset: int = put.body["offset"]
+    until(lambda: served.worker.metric("freshet_rules_offset") >= offset, 20, "the worker applies the rules")
+    served.events.send(100)
+    all_committed(served.settings, served.worker)
+    newest = {slate["user"]: slate for slate in slates(served.settings) if slate.get("rules") == offset}
+    newest.pop("*", None)
+    assert len(newest) > 10
+    pinned = 0
+    for user, slate in newest.items():
+        names = [one["item"] for one in slate["items"]]
+        shown = [category for name in names for category in categories(int(name.removeprefix("item-")))]
+        assert slate["diversity"] == STRENGTH
+        assert "c3" not in shown
+        assert max(shown.count(one) for one in set(shown)) <= 2
+        pinned += names[1] == "item-4"
+
+        def same(user: str = user, slate: dict[str, Any] = slate) -> Any:
+            found = served.gateway.slate(user).body
+            return found if found["chain"] == slate["chain"] and found.get("rules") == offset else None
+
+        found = until(same, 10, f"the state of {user}")
+        assert (found["diversity"], [one["item"] for one in found["items"]]) == (STRENGTH, names)
+    assert pinned, "users who have seen it do not get it"
+    report = run(served.settings, scope=Scope(bundle=served.bundles, users=0))
+    assert report.exit_code == 0, report.violations
+    assert not report.numbers_unverifiable, [str(one) for one in report.notes]

@@ -57,18 +57,18 @@ def test_each_example_is_shown_or_named() -> None:
             assert file.read_text() in shown or f"examples/{file.name}" in text, file.name
 
 
-CLIENTS = {"Python": [sys.executable, "api_client.py"], "JavaScript": ["node", "api_client.mjs"]}
+CLIENTS = {"api_client.py": sys.executable, "api_client.mjs": "node", "rules_and_placements.py": sys.executable}
 
 
-@pytest.mark.parametrize("language", CLIENTS)
-def test_a_client_of_the_api_ends_with_one_line_without_a_server(language: str) -> None:
-    program = shutil.which(CLIENTS[language][0])
+@pytest.mark.parametrize("file", CLIENTS)
+def test_a_client_of_the_api_ends_with_one_line_without_a_server(file: str) -> None:
+    program = shutil.which(CLIENTS[file])
     if program is None:
-        pytest.skip(f"{CLIENTS[language][0]} is not installed")
+        pytest.skip(f"{CLIENTS[file]} is not installed")
 
     def ended(*arguments: str) -> tuple[int, list[str]]:
         done = subprocess.run(
-            [program, CLIENTS[language][1], *arguments], cwd=EXAMPLES, env=dict(os.environ) | {"FRESHET_API": api},
+            [program, file, *arguments], cwd=EXAMPLES, env=dict(os.environ) | {"FRESHET_API": api},
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         return done.returncode, done.stderr.splitlines()
@@ -80,4 +80,5 @@ def test_a_client_of_the_api_ends_with_one_line_without_a_server(language: str) 
         assert code == 1
         assert line.startswith("no answer: ")
         assert f"run on {api}?" in line
-        assert ended("ada") == (2, [f"usage: {CLIENTS[language][1]} USER ITEM"])
+        more = " [PLACEMENT]" if "placements" in file else ""
+        assert ended("ada") == (2, [f"usage: {file} USER ITEM{more}"])

@@ -11,7 +11,7 @@ import typer
 from deploy.cli.interrupted import Interrupted
 from deploy.clients.printable import counted, printable
 from stream.core.errors import RecordError
-from stream.settings import Settings
+from stream.settings import DEFAULT_PLACEMENT, Settings
 
 if TYPE_CHECKING:
     from deploy.clients.slate_items import ItemsNow
@@ -27,6 +27,9 @@ def register(app: typer.Typer) -> None:
 def recommendations(
     context: typer.Context,
     user: Annotated[str, typer.Option(help="The user's id; * for any unknown user.")],
+    placement: Annotated[
+        str, typer.Option(help="The placement whose slates are shown, one of the setting `published`.")
+    ] = DEFAULT_PLACEMENT,
     follow: Annotated[bool, typer.Option("--follow", help="Keep showing every new slate until interrupted.")] = False,
     titles: Annotated[
         bool, typer.Option("--titles", help="Wait for the titles, however large the topic `items` is.")
@@ -46,8 +49,13 @@ def recommendations(
     from deploy.clients import slate_items, slate_reader
 
     settings: Settings = context.obj
+    if placement not in settings.published:
+        expected = ", ".join(settings.published)
+        raise typer.BadParameter(
+            printable(f"--placement {placement}: expected one that workers publish (the setting published): {expected}")
+        )
     try:
-        reader = slate_reader.SlateReader(settings, user)
+        reader = slate_reader.SlateReader(settings, user, placement)
     except RecordError as error:
         raise typer.BadParameter(printable(f"--user: {error}")) from None
     try:

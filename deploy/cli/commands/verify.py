@@ -124,6 +124,10 @@ RatingScaleBefore = Annotated[
 EnvelopeBefore = Annotated[
     list[str] | None, typer.Option(help="envelope before a change: POSITION=ENVELOPE, like --min-time-before.")
 ]
+PublishedBefore = Annotated[
+    list[str] | None,
+    typer.Option(help="published before a change: POSITION=NAME,NAME of placements, like --min-time-before."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -147,6 +151,7 @@ def verify(
     rating_scale: RatingScale = None,
     rating_scale_before: RatingScaleBefore = None,
     envelope_before: EnvelopeBefore = None,
+    published_before: PublishedBefore = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
@@ -164,7 +169,7 @@ def verify(
     scope = Scope(
         wait, begin, end, starts, producer_log, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
-        tuple(envelope_before or ()),
+        tuple(envelope_before or ()), tuple(published_before or ()),
     )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 CALIBRATION: Final = 0.5
 SMOOTHING: Final = 0.01
@@ -38,6 +39,68 @@ class Pool:
     size: int
 
 
+class Walk:
+    """The places of a slate, one after the other: which item is the best one there.
+
+    Args:
+        pool: The candidates.
+        own: The categories of the user's last choices.
+        strength: That of the slate.
+    """
+
+    def __init__(self, pool: Pool, own: Sequence[frozenset[str]], strength: float) -> None:
+        inside = pool.scores[: pool.size]
+        border = inside[-1] if len(pool.scores) > pool.size else -math.inf
+        weight = (1.0 - strength) / (float(inside.std() if len(inside) else 0.0) or 1.0)
+        self._categories = pool.categories
+        self._strength = strength
+        self._relevance = weight * (pool.scores - pool.scores[:1])
+        self._certain = pool.scores > border + SCORE
+        self._possible = pool.scores >= border - SCORE
+        self._room = NEAR + weight * SCORE
+        self._share = 0.5 if any(pool.categories[: pool.size]) else 0.0
+        self._mix = _mix(own)
+        length = np.linalg.norm(pool.vectors.astype(np.float64), axis=1)
+        self._unit = pool.vectors / np.where(length > 0, length, 1.0)[:, None]
+        self._kept: list[int] = []
+        self._columns: list[Doubles] = []
+        self._taken: list[int] = []
+
+    def possible(self, item: int) -> bool:
+        """Return whether an item may be among those that are re-ranked."""
+        return bool(self._possible[item])
+
+    def left(self, fits: Mask | None = None) -> bool:
+        """Return whether one of the items that are certainly re-ranked is left; fits: [m], which may still be shown."""
+        return bool(self._free(fits).any())
+
+    def short(self, item: int, fits: Mask | None = None) -> float:
+        """Return by how much another item is better at the next place; 0.0 if none is by more than rounding explains."""
+        left = self._left()
+        calibration = np.array([-_divergence(self._mix, [self._categories[one] for one in (*self._taken, each)])
+                                for each in range(len(left))])  # fmt: skip
+        worth = self._relevance + self._strength * (np.log(np.maximum(left, LEAST)) + CALIBRATION * calibration)
+        best = float(worth[self._free(fits)].max(initial=-math.inf))
+        return best - float(worth[item]) if worth[item] < best - self._room else 0.0
+
+    def take(self, item: int) -> None:
+        """Go on to the next place, after an item."""
+        left = self._left()[item]
+        self._taken.append(item)
+        if left >= LEAST:
+            self._kept.append(item)
+            cosine = self._unit @ self._unit[item]
+            self._columns.append((1 - self._share) * cosine + self._share * _jaccard(self._categories, item))
+
+    def _left(self) -> Doubles:
+        return _left(self._kept, self._columns, len(self._unit))
+
+    def _free(self, fits: Mask | None) -> Mask:
+        free: Mask = self._certain.copy() if fits is None else self._certain & fits
+        free[self._taken] = False
+        return free
+
+
 def wrong_place(shown: Sequence[int], pool: Pool, own: Sequence[frozenset[str]], strength: float) -> tuple[int, float]:
     """Return the first place of a slate whose item is not the best one there, and by how much; (-1, 0.0) if none is.
 
@@ -47,35 +110,12 @@ def wrong_place(shown: Sequence[int], pool: Pool, own: Sequence[frozenset[str]],
         own: The categories of the user's last choices.
         strength: That of the slate.
     """
-    inside = pool.scores[: pool.size]
-    border = inside[-1] if len(pool.scores) > pool.size else -math.inf
-    spread = float(inside.std()) or 1.0
-    weight = (1.0 - strength) / spread
-    relevance = weight * (pool.scores - inside[0])
-    certain = pool.scores > border + SCORE
-    possible = pool.scores >= border - SCORE
-    room = NEAR + weight * SCORE
-    share = 0.5 if any(pool.categories[: pool.size]) else 0.0
-    mix = _mix(own)
-    length = np.linalg.norm(pool.vectors.astype(np.float64), axis=1)
-    unit = pool.vectors / np.where(length > 0, length, 1.0)[:, None]
-    kept: list[int] = []
-    columns: list[Doubles] = []
-    taken: list[int] = []
+    walk = Walk(pool, own, strength)
     for place, item in enumerate(shown):
-        left = _left(kept, columns, len(unit))
-        calibration = np.array([-_divergence(mix, [pool.categories[one] for one in (*taken, each)])
-                                for each in range(len(unit))])  # fmt: skip
-        worth = relevance + strength * (np.log(np.maximum(left, LEAST)) + CALIBRATION * calibration)
-        free = certain.copy()
-        free[taken] = False
-        best = float(worth[free].max(initial=-math.inf))
-        if not possible[item] or worth[item] < best - room:
-            return place, best - float(worth[item])
-        taken.append(item)
-        if left[item] >= LEAST:
-            kept.append(item)
-            columns.append((1 - share) * (unit @ unit[item]) + share * _jaccard(pool.categories, item))
+        short = walk.short(item)
+        if not walk.possible(item) or short:
+            return place, short
+        walk.take(item)
     return -1, 0.0
 
 

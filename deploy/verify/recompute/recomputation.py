@@ -73,7 +73,7 @@ class Recomputation:
         settings = self._context.settings
         at = {slate["rules"] for slate in shown if "rules" in slate}
         self._context.rules = follow(self._log, settings.rules_topic, at, settings.key) if at else {}
-        self._context.items.keep_bodies = bool(at)
+        self._context.items.keep_bodies = bool(at) or any(one.filter for one in settings.placements.values())
         live = self._context.items.follow(self._log, self._context.settings.items_topic, wanted)
         check_states, check_slates = States(self._context), Slates(self._context)
         for partition, offset, slate in anyone:

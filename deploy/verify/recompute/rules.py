@@ -7,12 +7,16 @@ JSON of the rules and of the items.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final
 
+import numpy as np
+
 from deploy.clients.log_reader import Log
+from deploy.verify.recompute.diversity import Walk
 from deploy.verify.recompute.filters import holds
 from stream.core.rules import Active, RuleBook
 
@@ -23,6 +27,21 @@ CALCULATED: Final = 60_000
 
 Body = Mapping[str, Any]
 Rules = tuple[Active, ...]
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """How a slate was re-ranked.
+
+    Attributes:
+        strength: That of the slate.
+        pool: How many of the best items a walk must know.
+        walk: Returns the walk over the places, for the candidates, best first.
+    """
+
+    strength: float
+    pool: int
+    walk: Callable[[Sequence[str]], Walk]
 
 
 @dataclass(frozen=True)
@@ -151,6 +170,7 @@ def misplaced(
     pins: Mapping[int, str],
     caps: Sequence[tuple[str | None, int]],
     categories: Mapping[str, Collection[str]],
+    reranking: Reranking | None = None,
 ) -> str:
     """Return what is wrong with a slate under pins and caps; "" if nothing is.
 
@@ -161,7 +181,10 @@ def misplaced(
         pins: Place below `size` -> item that may be pinned.
         caps: (category or None for each one, how many).
         categories: Item -> its categories.
+        reranking: How it was re-ranked; None: its items are in the order of their scores.
     """
+    if len(slate) > size:
+        return f"it has {len(slate)} items, expected at most {size}"
     pinned = set(pins.values())
     rest = [one for one in slate if one["item"] not in pinned]
     names = [one["item"] for one in rest]
@@ -179,10 +202,22 @@ def misplaced(
     for item in pinned:
         _count(item, counts, categories)
     left = [item for item in best if item not in pinned]
+    candidates: list[str] = []
+    if reranking is not None:
+        fitting = (item for item in left if _fits(item, counts, caps, categories))
+        candidates = list(islice(fitting, reranking.pool))
+    walk = reranking.walk(candidates) if reranking is not None and candidates else None
     for one in rest:
-        wrong = _next(one, left, counts, best, caps, categories)
+        wrong = _next(one, left, counts, best, caps, categories, by_score=walk is None)
         if wrong:
             return wrong
+        if walk is not None and reranking is not None:
+            fits = [_fits(item, counts, caps, categories) for item in candidates]
+            misplaced_here = _next_diverse(one["item"], walk, candidates, fits, reranking.strength)
+            if misplaced_here is None:  # caps have left no candidate: the next best follow
+                misplaced_here = _next(one, left, counts, best, caps, categories)
+            if misplaced_here:
+                return misplaced_here
         left.remove(one["item"])
         _count(one["item"], counts, categories)
     if len(slate) < size and any(_fits(item, counts, caps, categories) for item in left):
@@ -197,18 +232,45 @@ def _next(
     best: Mapping[str, float],
     caps: Sequence[tuple[str | None, int]],
     categories: Mapping[str, Collection[str]],
+    *,
+    by_score: bool = True,
 ) -> str:
-    """Return what is wrong with the next item of a slate that is not pinned; "" if nothing is."""
+    """Return what is wrong with the next item of a slate that is not pinned; "" if nothing is.
+
+    by_score: Whether it must be the one with the best score, and not only have its own score.
+    """
     name, score = one["item"], one["score"]
     mine = best.get(name)
     if mine is None or name not in left:
         return f"item {name[:100]!r} is not live, the user has seen it, or a rule leaves it out"
     if not _fits(name, counts, caps, categories):
         return f"item {name[:100]!r} is beyond a cap"
-    expected = next(best[item] for item in left if _fits(item, counts, caps, categories))
+    expected = next(best[item] for item in left if _fits(item, counts, caps, categories)) if by_score else mine
     near = NEAR * max(1.0, abs(expected))
     if abs(mine - expected) > near or abs(mine - score) > near:
         return f"{name[:100]!r} at {score:g}, but it scores {mine:g} under the rules; expected {expected:g}"
+    return ""
+
+
+def _next_diverse(
+    name: str, walk: Walk, candidates: Sequence[str], fits: Sequence[bool], strength: float
+) -> str | None:
+    """Return what is wrong with the place of the next item of a re-ranked slate; "" if nothing is.
+
+    None: caps leave none of the candidates, and it is none of them. fits: Which of the candidates may still be shown.
+    """
+    mask = np.array(fits, np.bool_)
+    at = candidates.index(name) if name in candidates else -1
+    if at < 0 or not walk.possible(at):
+        if walk.left(mask):
+            return f"item {name[:100]!r} is not among the candidates; the setting diversity_candidates must be the workers'"
+        return None
+    if short := walk.short(at, mask):
+        return (
+            f"{name[:100]!r}, but with diversity {strength:g} another item is better there by {short:g}; the setting "
+            "diversity_candidates must be the workers'"
+        )
+    walk.take(at)
     return ""
 
 

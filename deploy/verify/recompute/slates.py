@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
@@ -11,14 +12,16 @@ import numpy as np
 
 from deploy.verify.recent_events import recents
 from deploy.verify.recompute.context import Context
-from deploy.verify.recompute.diversity import Pool, wrong_place
+from deploy.verify.recompute.diversity import Pool, Walk, wrong_place
 from deploy.verify.recompute.events import COMMENT
+from deploy.verify.recompute.filters import holds
 from deploy.verify.recompute.items import LiveItems
-from deploy.verify.recompute.rules import Effect, Rules, Viewer, choices, effect, misplaced
+from deploy.verify.recompute.rules import Effect, Reranking, Rules, Viewer, choices, effect, misplaced
 from deploy.verify.recompute.sample import SampledUser, Slate
 from deploy.verify.slates import ANYONE
 from stream.core.features import UNKNOWN
 from stream.core.state import MAX_SEEN, Interest, Recent
+from stream.settings import DEFAULT_PLACEMENT, Placement, placement_of
 
 NEAR = 1e-3
 """Scores closer than this count as equal."""
@@ -27,13 +30,20 @@ ENOUGH = 20
 """Times the slate's size: more items are scored only if one of the slate is not found."""
 
 
+def _size(placement: Placement) -> int:
+    return placement.size or 0  # placement_of always says it
+
+
 class Slates:
     """Scores all items by a state, and compares the best ones with a slate."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._report = context.report
-        self._effects: dict[tuple[int, int, tuple[str, ...]], Effect] = {}
+        self._effects: dict[tuple[int, str, int, tuple[str, ...]], Effect] = {}
+        self._views: dict[tuple[int, str], LiveItems] = {}
+        settings = context.settings
+        self._placements = {name: placement_of(settings, name) for name in settings.placement_names}
 
     def check(
         self,
@@ -61,16 +71,19 @@ class Slates:
             if not shown:
                 self._report.numbers_unverifiable += 1
                 continue
+            placement = self._placements.get(slate.get("placement", DEFAULT_PLACEMENT))
+            if placement is None:
+                continue  # deploy.verify.slates reports it
             self._report.ranked += 1
-            items = live[slate["catalogue"]]
+            items = self._view(slate, live[slate["catalogue"]], placement)
             wrong = ""
             for state in shown:
                 if "rules" in slate:
                     viewer = Viewer(slate["user"], user.key, slate["seq"], slate["time"])
-                    wrong = self._misruled(state, items, slate, viewer)
+                    wrong = self._misruled(state, items, slate, viewer, placement)
                 else:
                     strength = float(slate.get("diversity", 0.0))
-                    wrong = self._misranked(state, items, slate["items"], strength)
+                    wrong = self._misranked(state, items, slate["items"], strength, placement)
                 if not wrong:
                     break
             if wrong and self._lost(slate):
@@ -116,19 +129,65 @@ class Slates:
         self._report.numbers_unverifiable += lost
         return lost
 
-    def _misruled(self, state: Interest, live: LiveItems, slate: Slate, viewer: Viewer) -> str:
+    def _view(self, slate: Slate, live: LiveItems, placement: Placement) -> LiveItems:
+        """Return the items, of which only those that the placement's filter allows are live."""
+        wanted = placement.filter
+        if wanted is None:
+            return live
+        key = slate["catalogue"], slate.get("placement", DEFAULT_PLACEMENT)
+        found = self._views.get(key)
+        if found is None:
+            names = self._context.items.names
+            bias = live.bias.copy()
+            for row in np.flatnonzero(bias == 0).tolist():
+                if not holds(wanted, names[row], live.bodies.get(row, {}), live=True):
+                    bias[row] = -np.inf
+            found = self._views[key] = replace(live, bias=bias)
+        return found
+
+    def _misruled(self, state: Interest, live: LiveItems, slate: Slate, viewer: Viewer, placement: Placement) -> str:
         """Return what is wrong with a slate under its rules; "" if it fits those of one moment before it was sent."""
-        feed = self._feed(state, live)
+        feed = self._feed(state, live, placement)
         seen = {self._context.items.names[row] for _, row in feed[0].tolist()}
         wrong = ""
         for rules in choices(self._context.rules[slate["rules"]], viewer):
             found = self._effect(slate, rules, live)
             bias = np.array([-np.inf if one is None else one for one in found.added], np.float32)
             best = self._best(state, replace(live, bias=bias), feed, len(live.matrix))
-            wrong = self._misplaced(slate, found, best, seen, live)
+            reranking = self._reranking(state, live, best, float(slate.get("diversity", 0.0)), placement)
+            wrong = self._misplaced(slate, found, best, seen, live, _size(placement), reranking)
             if not wrong:
                 break
         return wrong
+
+    def _reranking(
+        self, state: Interest, live: LiveItems, best: dict[str, float], strength: float, placement: Placement
+    ) -> Reranking | None:
+        """Return how a slate of this strength was re-ranked; None if it was not."""
+        if not strength:
+            return None
+        size = self._candidates(placement)
+
+        def walk(names: Sequence[str]) -> Walk:
+            return Walk(self._pool(live, names, best, size), self._own(state, live), strength)
+
+        return Reranking(strength, 2 * size, walk)
+
+    def _candidates(self, placement: Placement) -> int:
+        return max(_size(placement), self._context.settings.diversity_candidates)
+
+    def _pool(self, live: LiveItems, names: Sequence[str], best: dict[str, float], size: int) -> Pool:
+        rows = [self._context.items.row(live, name) for name in names]
+        return Pool(
+            np.array([best[name] for name in names], np.float64),
+            live.matrix[rows],
+            [live.categories.get(row, frozenset()) for row in rows],
+            min(len(rows), size),
+        )
+
+    def _own(self, state: Interest, live: LiveItems) -> list[frozenset[str]]:
+        """Return the categories of the user's last choices."""
+        return [live.categories.get(row, frozenset()) for row in self._chosen(recents(state.recent), live)]
 
     def _anyone_misruled(self, slate: Slate, live: LiveItems) -> str:
         """Return what is wrong with the slate for anyone unknown under its rules."""
@@ -141,27 +200,37 @@ class Slates:
                 if added is not None
             }
             best = dict(sorted(counts.items(), key=lambda one: -one[1]))
-            wrong = self._misplaced(slate, found, best, set(), live)
+            wrong = self._misplaced(slate, found, best, set(), live, self._context.settings.slate_size)
             if not wrong:
                 break
         return wrong
 
     def _effect(self, slate: Slate, rules: Rules, live: LiveItems) -> Effect:
-        key = slate["catalogue"], slate["rules"], tuple(rule.rule for rule in rules)
+        names = tuple(rule.rule for rule in rules)
+        key = slate["catalogue"], slate.get("placement", DEFAULT_PLACEMENT), slate["rules"], names
         found = self._effects.get(key)
         if found is None:
             found = self._effects[key] = effect(rules, self._context.items.names, live.bodies, live.bias.tolist())
         return found
 
-    def _misplaced(self, slate: Slate, found: Effect, best: dict[str, float], seen: set[str], live: LiveItems) -> str:
-        items, size = self._context.items, self._context.settings.slate_size
+    def _misplaced(
+        self,
+        slate: Slate,
+        found: Effect,
+        best: dict[str, float],
+        seen: set[str],
+        live: LiveItems,
+        size: int,
+        reranking: Reranking | None = None,
+    ) -> str:
+        items = self._context.items
         allowed = {
             place: item
             for place, item in found.pins.items()
             if place < size and item not in seen and (row := items.row(live, item)) and found.added[row] is not None
         }
         categories = {items.names[row]: body.get("categories") or () for row, body in live.bodies.items()}
-        return misplaced(slate["items"], size, best, allowed, found.caps, categories)
+        return misplaced(slate["items"], size, best, allowed, found.caps, categories, reranking)
 
     def _leave_out(self) -> None:
         self._context.other_slates += 1
@@ -174,11 +243,12 @@ class Slates:
         exact = [state for state in mine if sorted(offset for offset in state.applied if offset >= 0) == applied]
         return [state for state in exact or mine if self._context.fits(state)]
 
-    def _misranked(self, state: Interest, live: LiveItems, items: list[dict[str, Any]], strength: float) -> str:
+    def _misranked(
+        self, state: Interest, live: LiveItems, items: list[dict[str, Any]], strength: float, placement: Placement
+    ) -> str:
         """Return what is wrong with a slate of this strength of diversity; "" if nothing is."""
-        feed = self._feed(state, live)
-        size = self._context.settings.slate_size
-        candidates = max(size, self._context.settings.diversity_candidates)
+        feed = self._feed(state, live, placement)
+        size, candidates = _size(placement), self._candidates(placement)
         best: dict[str, float] = {}
         for k in (max(ENOUGH * size, 2 * candidates if strength else 0), len(live.matrix)):
             best = self._best(state, live, feed, min(k, len(live.matrix)))
@@ -194,22 +264,21 @@ class Slates:
                 return f"item {name!r} is not live, or the user has seen it"
             if abs(mine - score) > NEAR or (not strength and abs(mine - expected) > NEAR):
                 return f"rank {rank}: {name!r} at {score:g}, but it scores {mine:g}; expected {expected:g}"
-        return self._wrong_order(state, live, items, best, strength) if strength else ""
+        return self._wrong_order(state, live, items, best, strength, candidates) if strength else ""
 
     def _wrong_order(
-        self, state: Interest, live: LiveItems, items: list[dict[str, Any]], best: dict[str, float], strength: float
+        self,
+        state: Interest,
+        live: LiveItems,
+        items: list[dict[str, Any]],
+        best: dict[str, float],
+        strength: float,
+        candidates: int,
     ) -> str:
         """Return what is wrong with the order of a re-ranked slate; "" if nothing is. best: item -> score, best first."""
-        settings, names = self._context.settings, list(best)
-        rows = [self._context.items.row(live, name) for name in names]
-        pool = Pool(
-            np.array(list(best.values()), np.float64),
-            live.matrix[rows],
-            [live.categories.get(row, frozenset()) for row in rows],
-            min(len(rows), max(settings.slate_size, settings.diversity_candidates)),
-        )
-        chosen = self._chosen(recents(state.recent), live)
-        own = [live.categories.get(row, frozenset()) for row in chosen]
+        names = list(best)
+        pool = self._pool(live, names, best, candidates)
+        own = self._own(state, live)
         place, short = wrong_place([names.index(scored["item"]) for scored in items], pool, own, strength)
         if place < 0:
             return ""
@@ -218,13 +287,13 @@ class Slates:
             f"{short:g}; the setting diversity_candidates must be the workers'"
         )
 
-    def _feed(self, state: Interest, live: LiveItems) -> tuple[Any, Any, Any]:
+    def _feed(self, state: Interest, live: LiveItems, placement: Placement) -> tuple[Any, Any, Any]:
         """Return what the score graph reads besides h and the items: seen rows, recent rows, and the number of events."""
         recent = recents(state.recent)
         seen = np.frombuffer(state.seen, np.uint32)
         if len(seen) >= MAX_SEEN:
             seen = np.union1d(seen, np.array([crc32(event.item.encode()) for event in recent], np.uint32))
-        hidden = self._context.items.named(seen, len(live.matrix)) if self._context.settings.filter_seen else []
+        hidden = self._context.items.named(seen, len(live.matrix)) if placement.filter_seen else []
         chosen = self._chosen(recent, live)[: self._context.models.last]
         return (
             np.array([(0, row) for row in hidden], np.int64).reshape(-1, 2),

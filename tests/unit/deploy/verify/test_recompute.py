@@ -269,3 +269,56 @@ def test_a_state_of_another_width_is_named(judged: Callable[[Worker, str], Repor
     report = judged(world, "A")
     assert report.kinds == {"numbers": 1}, report.violations
     assert f"h and c have {width} numbers, expected 16" in report.violations[0].message
+
+
+def ruled() -> Worker:
+    """Two rules, and a last slate that was made under both: it lacks the blocked item, which would be the best one."""
+    world = five_clicks()
+    rules: list[dict[str, Any]] = [
+        {"kind": "block", "filter": {"item": "item-30"}},
+        {"kind": "cap", "most": 50},
+    ]
+    world.log.topics[world.settings.rules_topic] = [[], []]
+    for number, rule in enumerate(rules):
+        name = f"rule-{number}"
+        value = json.dumps({"rule": name, **rule}).encode()
+        world.log.append(world.settings.rules_topic, 0, name.encode(), value)
+    rows = world.log.topics[world.settings.recommendations_topic][HOME]
+    slate = json.loads(rows[-1].value or b"")
+    assert slate["items"][0]["item"] == "item-30"
+    last = slate["items"][-1]
+    after = {"item": f"item-{int(last['item'].removeprefix('item-')) - 1}", "score": last["score"] - 1}
+    value = json.dumps(slate | {"items": [*slate["items"][1:], after], "rules": 1}).encode()
+    rows[-1] = rows[-1]._replace(value=value)
+    return world
+
+
+def test_a_slate_under_rules_is_judged_by_them(judged: Callable[[Worker, str], Report]) -> None:
+    world = ruled()
+    report = judged(world, "A")
+    assert (report.violations, report.exit_code, report.ranked, report.notes) == ([], 0, 5, [])
+    rows = world.log.topics[world.settings.rules_topic][0]
+    rows[0] = rows[0]._replace(key=b"rule-1", value=rows[1].value)
+    report = judged(world, "A")
+    assert (report.kinds, report.exit_code) == ({"ranking": 1}, 1)
+
+
+def test_a_slate_whose_rules_are_compacted_away_is_counted_as_lost_rules(
+    judged: Callable[[Worker, str], Report],
+) -> None:
+    world = ruled()
+    del world.log.topics[world.settings.rules_topic][0][0]
+    report = judged(world, "A")
+    assert (report.violations, report.exit_code, report.numbers_unverifiable) == ([], 3, 1)
+    (note,) = report.notes
+    assert note.kind == "lost-rules"
+    assert note.message.startswith("1 slates do not fit the rules that the topic rules still has")
+
+
+def test_what_was_compacted_away_does_not_matter_to_a_slate_that_fits(
+    judged: Callable[[Worker, str], Report],
+) -> None:
+    world = ruled()
+    del world.log.topics[world.settings.rules_topic][0][1]
+    report = judged(world, "A")
+    assert (report.violations, report.exit_code, report.notes) == ([], 0, [])

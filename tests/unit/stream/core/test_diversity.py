@@ -211,3 +211,53 @@ def test_a_slate_follows_the_shares_of_the_users_own_categories() -> None:
         shown.append(int((categories[0, chosen[0], 0] == 1).sum()))
     assert shown == sorted(shown, reverse=True)
     assert shown[0] > shown[2]
+
+
+# caps
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    users=st.integers(1, 3),
+    n=st.integers(1, 12),
+    labels=st.sampled_from((0, 3, 8, 2000)),
+    most=st.integers(0, 3),
+    strength=st.floats(0.01, 1.0),
+    method=st.sampled_from(("dpp", "mmr")),
+)
+def test_within_caps_each_item_taken_is_the_best_one_that_fits(
+    seed: int, users: int, n: int, labels: int, most: int, strength: float, method: Method
+) -> None:
+    """Each category has its own cap, from none of it to any number; where nothing fits, the place stays empty."""
+    case = make_case(seed, users, n, labels, empty=n // 4)
+    draw = np.random.default_rng(seed)
+    caps = {label: int(draw.integers(0, most + 1)) for sets in case.categories for one in sets for label in one}
+    room = np.vectorize(lambda label: caps.get(label, 99), otypes=[np.int64])(case.items.categories)
+    chosen = reranked(case.scores, case.items, strength, n, method, room=room)
+    for user in range(users):
+        sets, taken = case.categories[user], [one for one in chosen[user].tolist() if one >= 0]
+        assert chosen[user].tolist() == taken + [-1] * (n - len(taken))
+        assert len(set(taken)) == len(taken)
+
+        def fitting(shown: Sequence[int], sets: Sequence[set[int]] = sets, user: int = user) -> list[int]:
+            return [
+                one for one in range(n)
+                if one not in shown and np.isfinite(case.scores[user, one])
+                and all(sum(label in sets[other] for other in shown) < caps[label] for label in sets[one])
+            ]  # fmt: skip
+
+        for place, item in enumerate(taken):
+            free = fitting(taken[:place])
+            assert item in free
+            every = [worth(case, user, taken[:place], one, strength, method) for one in free]
+            assert worth(case, user, taken[:place], item, strength, method) >= max(every) - NEAR
+        assert not fitting(taken)
+
+
+@pytest.mark.parametrize("method", ["dpp", "mmr"])
+def test_caps_that_are_never_reached_change_nothing(method: Method) -> None:
+    case = make_case(9, 100, 30)
+    free = reranked(case.scores, case.items, 0.6, 10, method)
+    wide = reranked(case.scores, case.items, 0.6, 10, method, room=np.full(case.items.categories.shape, 99))
+    assert np.array_equal(free, wide)

@@ -19,7 +19,7 @@ from stream.core import state as state_module
 from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import CHOICES, InputRows, InputSpec
-from stream.core.filters import Columns
+from stream.core.filters import Columns, Filter
 from stream.core.fold import UserBatch, advance, apply_events, rank
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, Scored, SourceEvent
 
@@ -70,6 +70,12 @@ class FixedCatalogue:
     @property
     def categories(self) -> np.ndarray:
         return np.arange(len(self.names), dtype=np.int32)[:, None]
+
+    def category(self, name: str) -> int:
+        return self.row(name)
+
+    def where(self, filtered: Filter) -> FixedCatalogue:
+        return replace(self, bias=np.where(self.columns.mask(filtered), self.bias, -np.inf))
 
     def row(self, item: str) -> int:
         return self.names.index(item) if item in self.names else 0

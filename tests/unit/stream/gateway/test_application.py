@@ -21,7 +21,7 @@ from stream.gateway.messages import RerankQuery
 from stream.gateway.metrics import GatewayMetrics
 from stream.gateway.problems import ProblemError
 from stream.gateway.routing import JSON, Answer, Call, Route, Router
-from stream.gateway.slates import Listener, slate_of
+from stream.gateway.slates import MOST_PLACEMENTS, Listener, slate_of
 from stream.settings import Settings, load
 
 SETTINGS = load(serve_timeout=0.2, serve_wait=0.1, serve_body=1024, serve_origins=["https://shop.example"])
@@ -273,5 +273,26 @@ def test_a_listener_has_the_newest_slate_only_and_never_an_older_one() -> None:
         assert await listener.next(1) == b'{"seq":5,"replay":true}'
         listener.wake()
         assert await listener.next(1) is None
+
+    asyncio.run(check())
+
+
+def test_a_listener_has_the_newest_slate_of_each_placement() -> None:
+    async def check() -> None:
+        listener = Listener()
+        for value in (b'{"seq":3}', b'{"seq":3,"placement":"cart"}', b'{"seq":4}', b'{"seq":2,"placement":"cart"}'):
+            listener.put(value)
+        assert await listener.next(1) == b'{"seq":3,"placement":"cart"}'
+        assert await listener.next(1) == b'{"seq":4}'
+        assert await listener.next(0.01) is None
+        listener.forget()
+        listener.put(b'{"seq":1,"placement":"cart"}')
+        assert await listener.next(1) == b'{"seq":1,"placement":"cart"}'
+        for number in range(1000):
+            listener.put(b'{"seq":1,"placement":"%d"}' % number)
+        taken = 0
+        while await listener.next(0.01) is not None:
+            taken += 1
+        assert taken < MOST_PLACEMENTS
 
     asyncio.run(check())

@@ -11,10 +11,12 @@ from aiokafka.partitioner import murmur2 as kafka_hash
 from msgspec import UNSET
 
 from stream.core.decoder import EventDecoder
+from stream.core.diversity import Diversity
 from stream.core.errors import RecordError, SettingsError
 from stream.core.fold import PLAIN
 from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
 from stream.core.messages import CLICK, SourceEvent
+from stream.core.placements import Placement
 from stream.core.rules import NO_RULES
 from stream.pipeline.parts import PipelineParts
 from stream.pipeline.pipeline import Pipeline
@@ -102,11 +104,14 @@ def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
         ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced", "sent_before",
          "catalogue", "rules", "executor", "metrics", "clock")
     )  # fmt: skip
-    serving: Any = SimpleNamespace(bundle="b", diversity=PLAIN)
-    pipeline = Pipeline(PipelineParts(settings=load(key=form), serving=serving, **parts))
+    settings = load(key=form)
+    serving: Any = SimpleNamespace(bundle="b")
+    pipeline = Pipeline(PipelineParts(settings=settings, serving=serving, **parts))
     state = SimpleNamespace(chain=bytes(16), seq=1, applied=(3, -1, -1))
     event = decode(form, key_of("42", form), "42")
     batch: Any = SimpleNamespace(user=event.user, partition=event.partition, state=state, folded=[event])
-    slate = pipeline._slate(batch, [], -1, NO_RULES, NOW, False)
-    assert slate.rules is UNSET
+    slate = pipeline._slate(batch, [], -1, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True))
+    assert slate.rules is slate.diversity is slate.placement is UNSET
+    cart = pipeline._slate(batch, [], -1, NO_RULES, NOW, False, Placement("cart", 10, None, Diversity(0.5), True))
+    assert (cart.diversity, cart.placement) == (0.5, "cart")
     assert (slate.user, slate.events) == ("42", [("clicks", event.partition, 3)])

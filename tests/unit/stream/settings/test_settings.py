@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from deploy.cli.main import app
 from deploy.clients.arguments import client_arguments
 from stream.core.errors import SettingsError
-from stream.settings import Settings, load
+from stream.settings import Settings, load, placement_of
 from tests.conftest import ROOT
 
 
@@ -73,6 +73,49 @@ def test_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ),
         ({"data_dir": 5}, "data_dir: found 5 (a whole number), expected a path"),
         ({"sasl_password": 5}, "sasl_password: expected a text"),
+        (
+            {"placements": 5},
+            "placements: found 5 (a whole number), expected name -> placement, as a table or a JSON object",
+        ),
+        ({"placements": {"cart": []}}, "placements.cart: found a list of 0, expected a table or a JSON object"),
+        ({"placements": {"a b": {}}}, "placements.a b: expected a name of 1 to 64 letters, digits, dots, underscores"),
+        (
+            {"placements": {"default": {}}},
+            "placements.default: slate_size, filter_seen and diversity describe this one",
+        ),
+        (
+            {"placements": {"cart": {"size": 0}}},
+            "placements.cart.size: found 0 (a whole number), expected a whole number from 1 to 100",
+        ),
+        (
+            {"placements": {"cart": {"diversity": "much"}}},
+            "placements.cart.diversity: found a text of 4 characters, expected a number from 0 to 1",
+        ),
+        (
+            {"placements": {"cart": {"diversity": float("nan")}}},
+            "placements.cart.diversity: found nan (a number), expected a number from 0 to 1",
+        ),
+        (
+            {"placements": {"cart": {"filter_seen": 1}}},
+            "placements.cart.filter_seen: found 1 (a whole number), expected true or false",
+        ),
+        (
+            {"placements": {"cart": {"filter": {"all": [{"price": {"gt": "x"}}]}}}},
+            'placements.cart.filter.all[0].price.gt: found "x" (a text), expected a number within 1e+15 or a date',
+        ),
+        (
+            {"placements": {"cart": {"filter": 5}}},
+            "placements.cart.filter: found 5 (a whole number), expected a filter",
+        ),
+        (
+            {"placements": {"cart": {"sice": 4}}},
+            "placements.cart.sice: there is no such field; expected one of size, filter, diversity, filter_seen",
+        ),
+        ({"placements": {f"p{n}": {} for n in range(33)}}, "placements: found 33 placements, expected at most 32"),
+        ({"published": ["cart"]}, "published: found 'cart', expected one of default"),
+        ({"published": []}, "published: found [], expected at least one placement, each once"),
+        ({"published": ["default"] * 2}, 'published: found ["default", "default"], expected at least one placement'),
+        ({"published": "cart"}, 'published: expected a list in brackets, like ["default"]'),
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"broker": "b:1"}, "broker: there is no such setting; did you mean brokers?"),
     ],
@@ -83,6 +126,28 @@ def test_a_wrong_value_is_named(values: dict[str, object], message: str) -> None
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 78
+
+
+def test_placements_come_from_a_table_or_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plain = load()
+    assert (plain.placement_names, plain.published_in_order) == (("default",), ("default",))
+    (tmp_path / "freshet.toml").write_text(
+        'published = ["default", "cart"]\nslate_size = 7\n[placements.cart]\nfilter_seen = false\ndiversity = 1\n'
+        '[placements.cart.filter]\ncategory = "toys"\n[placements.home]\n'
+    )
+    found = load(diversity=0.5)
+    assert found.placement_names == ("default", "cart", "home")
+    assert found.published_in_order == ("cart", "default"), "compaction keeps the last one"
+    cart, home, default = (placement_of(found, name) for name in ("cart", "home", "default"))
+    assert (cart.size, cart.filter, cart.diversity, cart.filter_seen) == (7, {"category": "toys"}, 1.0, False)
+    assert home == default
+    assert (home.size, home.filter, home.diversity, home.filter_seen) == (7, None, 0.5, True)
+    monkeypatch.setenv("FRESHET_PLACEMENTS", '{"side": {"size": 3}}')
+    monkeypatch.setenv("FRESHET_PUBLISHED", '["side"]')
+    assert placement_of(load(), load().published_in_order[0]).size == 3
+    monkeypatch.setenv("FRESHET_PLACEMENTS", "{")
+    with pytest.raises(SettingsError, match=r"^placements: expected JSON, like \{\}$"):
+        load()
 
 
 PATHS = [name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)]

@@ -34,7 +34,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(
             slate_reader,
             "SlateReader",
-            lambda _, user: SimpleNamespace(latest=lambda: slates.get(user), close=lambda: None),
+            lambda _, user, placement="default": SimpleNamespace(latest=lambda: slates.get(user), close=lambda: None),
         )
         look = SimpleNamespace(found=lambda: items, why="the topic is large")
         monkeypatch.setattr(slate_items, "Look", lambda _: look)
