@@ -180,7 +180,7 @@ class _Slate:
         self._user = user
         self._now_ms = int(time.time() * 1000)
         self._selections = Selections()
-        self._diversity = PLAIN if rules.rules else diversity_of(settings, bundle)
+        self._diversity = diversity_of(settings, bundle)
 
     def explain(self, item: str) -> Found:
         answered = self._answered()

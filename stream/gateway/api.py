@@ -127,7 +127,17 @@ class Api:
         record, met, view = await self._fresh(key, partition, query.min_offset, query.scene, filtered)
         return Answer(
             await self._slate(
-                user, key, partition, record, met, view, placement, query.n, query.exclude, query.diversity, query.scene,
+                user,
+                key,
+                partition,
+                record,
+                met,
+                view,
+                placement,
+                query.n,
+                query.exclude,
+                query.diversity,
+                query.scene,
                 query.explain,
             )
         )

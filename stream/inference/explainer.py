@@ -135,7 +135,7 @@ class Job:
         answered = self._answered
         if answered.diversity.strength > 0 and self._by_score is None:
             ruling = None if answered.ruling is None else replace(answered.ruling, kinds=OF_ITEMS)
-            size = max(answered.k, answered.diversity.candidates)
+            size = max(answered.k, answered.diversity.candidates) + len(_Applying(answered).pinned)
             self._by_score = rank(
                 [answered.user], self._models, answered.catalogue, size, filter_seen=answered.filter_seen, ruling=ruling
             )[0]
@@ -248,13 +248,11 @@ class Job:
         answered, catalogue, before = self._answered, self._answered.catalogue, self._by_score
         if not before:
             return {}
+        pinned = _Applying(answered).pinned  # they are no candidates
+        before = [one for one in before if catalogue.row(one.item) not in pinned]
+        before = before[: max(answered.k, answered.diversity.candidates)]
         place = {one.item: at for at, one in enumerate(before)}
-        pinned = _Applying(answered).pinned
-        after = [
-            (at, place[one.item])
-            for at, one in enumerate(self._items)
-            if one.item in place and catalogue.row(one.item) not in pinned
-        ]
+        after = [(at, place[one.item]) for at, one in enumerate(self._items) if one.item in place]
         rows = np.fromiter((catalogue.row(one.item) for one in before), np.int64, len(before))
         own = recent_choices([answered.user], catalogue, MAX_RECENT, self._models.choices, self._models.refused)
         categories = catalogue.categories

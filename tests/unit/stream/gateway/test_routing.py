@@ -99,7 +99,11 @@ def test_parameters() -> None:
         (b"n=" + b"9" * 19, "n", "found '9999999999999999999', expected a whole number, 1 to 100$"),
         (b"n=" + b"9" * 5000, "n", "expected a whole number, 1 to 100$"),
         (b"n=1&n=1", "n", "more than once"),
-        (b"m=1", "m", "there is no parameter 'm'; expected diversity, exclude, explain, filter, min_offset, n, scene"),
+        (
+            b"m=1",
+            "m",
+            "there is no parameter 'm'; expected diversity, exclude, explain, filter, min_offset, n, placement, scene",
+        ),
         (b"explain=1", "explain", "found '1', expected true or false"),
         (b"explain=", "explain", "expected true or false"),
         (b"exclude=", "exclude[0]", "length >= 1"),
