@@ -120,7 +120,7 @@ def test_a_process_that_dies_ends_the_demo_with_one_line(data: Path, home: Path,
     for line in process.stdout:
         if line.startswith("page: http"):
             address = line.split()[1]
-            with urllib.request.urlopen(address, timeout=10) as answer:
+            with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - http on loopback
                 assert b"<title>freshet demo</title>" in answer.read()
         if line.startswith("warm-up"):
             os.kill(child(process.pid, command), signal.SIGKILL)
