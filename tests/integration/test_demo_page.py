@@ -145,6 +145,12 @@ def test_a_click_goes_over_kafka_and_moves_the_slate(made: Made, visit: Callable
     print(f"from a click to the slate on the page: {sorted(took)} ms; {shown!r}; {latencies}")
     assert min(took) < 5_000
 
+    if made.gateway.ask("GET", "/openapi.json").body["components"]["schemas"].get("Explanation"):
+        words = (
+            "[...document.querySelectorAll('#slate .why')].filter((one) => one.textContent.trim().length > 10).length"
+        )
+        page.wait(f"{words} === {len(now)}", SOON, "why each item is there")
+
     # each row says from which place the item came, and what is gone is named
     rows = page.evaluate(
         "[...document.querySelectorAll('#slate li')].map((one) => [one.dataset.item, one.querySelector('.move').textContent])"

@@ -195,11 +195,22 @@ async function refresh({ minOffset, reason, began = performance.now() }) {
   const whose = user;
   const query = { min_offset: minOffset, scene: by("scene").value };
   if (chosenDiversity !== null) query.diversity = chosenDiversity;
-  if (server.explains) query.explain = "true";
   const slate = await ask("GET", userPath(whose, "/recommendations"), { query });
   await learn(slate.items.map((one) => one.item));
   if (whose !== user || number !== asked) return;
   show(slate, reason, began);
+  if (server.explains) await explain(whose, query, slate);
+}
+
+// Asked for after the slate is shown, since it takes longer.
+async function explain(whose, query, slate) {
+  const explained = await ask("GET", userPath(whose, "/recommendations"), { query: { ...query, explain: "true" } });
+  if (shown !== slate || explained.chain !== slate.chain) return;
+  const rows = new Map([...by("slate").children].map((row) => [row.dataset.item, row]));
+  for (const one of explained.items) {
+    const words = why(one.explanation);
+    if (words && rows.has(one.item)) rows.get(one.item).append(make("span", { className: "why", textContent: words }));
+  }
 }
 
 function show(slate, reason, began) {
@@ -246,8 +257,6 @@ function slateRow(one, move, first) {
       make("span", { className: "about", textContent: about(one.item) })),
     buttons(one.item, title, act),
   );
-  const words = why(one.explanation);
-  if (words) row.append(make("span", { className: "why", textContent: words }));
   row.dataset.item = one.item;
   return row;
 }

@@ -24,21 +24,14 @@ export function summary(change) {
   return `${fresh} new, ${moved} moved, ${change.left.length} left`;
 }
 
-const TEXTS = ["text", "because", "words", "summary", "reason"];
-
-// An explanation is a text, or an object with one and numbers beside it.
+// An explanation in words, then the parts of the score.
 export function why(explanation) {
-  if (typeof explanation === "string") return explanation;
-  if (explanation === null || typeof explanation !== "object") return "";
-  const text = TEXTS.map((name) => explanation[name]).find((one) => typeof one === "string" && one);
-  if (text) return text;
-  const parts = typeof explanation.parts === "object" && explanation.parts ? explanation.parts : explanation;
-  return Object.entries(parts)
-    .filter(([, value]) => typeof value === "number" && Math.abs(value) >= 0.005)
+  if (!explanation) return "";
+  const parts = Object.entries(explanation.parts || {})
+    .filter(([, value]) => Math.abs(value) >= 0.005)
     .sort(([, one], [, other]) => Math.abs(other) - Math.abs(one))
-    .slice(0, 4)
-    .map(([name, value]) => `${name.replaceAll("_", " ")} ${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`)
-    .join(", ");
+    .map(([name, value]) => `${name} ${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`);
+  return [explanation.text, parts.join(", ")].filter(Boolean).join(" · ");
 }
 
 // Whether a state with these applied offsets contains a record.
