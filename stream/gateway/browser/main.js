@@ -73,7 +73,7 @@ async function become(name) {
   by("left").textContent = "";
   follow(name, following.signal, safely(onSlate), onConnection).catch(tell);
   await refresh({ reason: "" });
-  await showPast(name);
+  if (name === user && shown?.seq) await showPast(name);
 }
 
 async function newVisitor() {
@@ -91,7 +91,7 @@ async function showPast(name) {
   try {
     state = await ask("GET", userPath(name, ""));
   } catch (error) {
-    if ([401, 403, 404].includes(error.status)) return; // an unknown user, or a token that must not read events
+    if ([401, 403, 404].includes(error.status)) return; // a token that must not read events, or a user just forgotten
     throw error;
   }
   const recent = state.recent.slice(-SHOWN_EVENTS).reverse();
@@ -274,7 +274,7 @@ async function search() {
   by("found").textContent = words
     ? `${found.items.length === 8 ? "the best 8" : found.items.length} of ${catalogue.live.toLocaleString("en")} live items`
     : `the most popular of ${catalogue.live.toLocaleString("en")} live items`;
-  by("results").classList.toggle("idle", !words);
+  for (const id of ["found", "results"]) by(id).classList.toggle("idle", !words); // a phone has no room for them then
   by("results").replaceChildren(...found.items.map((one) => {
     const title = titleOf(one.item);
     return make(
