@@ -3,7 +3,8 @@
 source       choose the data: a folder, a download, or a generated data set
 trained      train and export once for this data and this code; later runs reuse the bundle
 folders      create a fresh folder for each run, and clean up what a crashed run left behind
-processes    run the worker as a separate process
+processes    run the worker and the gateway as separate processes
+page         keep the hit rate for the demo page
 client       send events and read slates, like any client of freshet
 warmup       send every user's history except the last choices
 closed_loop  choose the held-out event to send next (closed loop per user). Pure

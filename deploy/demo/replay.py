@@ -33,6 +33,7 @@ class Replay:
         titles: Item id -> title.
         spot: The user whose slate is shown.
         rate: Maximum number of events/s; 0 for as fast as slates arrive.
+        publish: Called with the figures whenever they are computed.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Replay:
         titles: Mapping[str, str],
         spot: str,
         rate: float,
+        publish: Callable[[Figures], None],
     ) -> None:
         self._feed = feed
         self._loop = loop
@@ -55,6 +57,7 @@ class Replay:
         self._spot = spot
         self._spot_events = 0
         self._rate = rate
+        self._publish = publish
         self._sent_at: dict[str, float] = {}
         self._reported: list[float] = []  # ms, as the slates report
         self._seen: list[float] = []  # ms, as this client measures
@@ -88,9 +91,11 @@ class Replay:
                 looked = now
                 alive()
                 self._board.figures = self.figures(now, LIVE_DRAWS)
+                self._publish(self._board.figures)
                 self._board.note(_line(self._board.figures))
         found = self.figures(time.monotonic(), overall=time.monotonic() - began)
         self._board.figures = found
+        self._publish(found)
         return found
 
     def _send(self, events: Sequence[Held]) -> int:

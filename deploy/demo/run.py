@@ -16,7 +16,8 @@ from deploy.demo.closed_loop import ClosedLoop
 from deploy.demo.folders import KAFKA, run_folder
 from deploy.demo.hit_rate import HitCounter, HitRate, by_count
 from deploy.demo.holdout import held_events, spot_user
-from deploy.demo.processes import WorkerProcess
+from deploy.demo.page import FIGURES, needed_packages, write_figures
+from deploy.demo.processes import Process
 from deploy.demo.progress import Board, Figures
 from deploy.demo.replay import Replay
 from deploy.demo.trained import Prepared, prepare
@@ -33,8 +34,8 @@ from stream.settings import Settings, load
 SHOWN: Final = 5  # maximum number of violations that are named
 COMMIT_LIMIT: Final = 30.0  # seconds until the worker must have committed what it has applied
 
-Watch = Callable[[Settings, Replay, Callable[[], None]], None]
-"""(settings of the running worker, the replay, a check that raises if the worker has ended)"""
+Watch = Callable[[Settings, Replay, Callable[[], None], str], None]
+"""(settings of the running worker, the replay, a check that raises if a process has ended, the page's address or "")"""
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,29 @@ def run(
         board.begin("items")
         board.done(f"{send_all(feed, item_messages(data.items)):,} items sent")
         board.begin("worker", "loading the bundle, joining the group, recovering states")
-        worker = stack.enter_context(WorkerProcess(settings, folder / "worker.log"))
+        worker = stack.enter_context(Process("worker", "worker", settings, folder / "worker.log"))
         worker.wait_ready()
         board.done("ready")
-        replay, figures = _events(data, split, prepared, feed, worker.check, options, board)
+        processes, page = [worker], ""
+        board.begin("page", "loading the bundle, following the states")
+        if missing := needed_packages():
+            board.done(f"not served: {missing} is not installed (the extra serve)")
+        else:
+            gateway = stack.enter_context(Process("serve", "gateway", settings, folder / "gateway.log"))
+            processes.append(gateway)
+            page = f"{gateway.wait_ready()}/demo"
+            board.done(page)
+
+        def alive() -> None:
+            for process in processes:
+                process.check()
+
+        replay, figures = _events(data, split, prepared, feed, alive, options, board, folder / FIGURES)
         report = _verify(settings, board)
         result = _result(data, split, figures, report)
+        alive()
         if watch is not None:
-            watch(settings, replay, worker.check)
+            watch(settings, replay, alive, page)
     return result, report.exit_code
 
 
@@ -137,6 +153,13 @@ def demo_settings(base: Settings, bootstrap: str, folder: Path, data: DataSet) -
         "app_id": "freshet-demo",
         "data_dir": folder / "state",
         "web_port": 0,
+        "serve_host": "127.0.0.1",
+        "serve_port": 0,
+        "serve_partitions": (),
+        "serve_tokens": None,  # this machine alone can reach it
+        "serve_hosts": (),
+        "replica_dir": folder / "replica",
+        "serve_figures": folder / FIGURES,
         "rating_scale": data.rating_scale,
         "min_time": "off",  # public data sets are often from before 2000
     }
@@ -176,7 +199,9 @@ def _events(
     alive: Callable[[], None],
     options: Options,
     board: Board,
+    shared: Path,
 ) -> tuple[Replay, Figures]:
+    """Send all events. shared: file in which the gateway finds the hit rate."""
     live = {item.item for item in data.items if item.available}
     counts = dict(zip(prepared.run.item_ids, prepared.run.popularity[1:].tolist(), strict=True))
     counter = HitCounter([item for item in by_count(list(counts), list(counts.values())) if item in live])
@@ -198,7 +223,9 @@ def _events(
     board.begin("replay", "sending the held-out events, closed loop")
     titles = {item.item: item.title for item in data.items}
     loop = ClosedLoop(held, options.width, spot)
-    replay = Replay(feed, loop, counter, board, newest, titles, spot, options.rate)
+    replay = Replay(
+        feed, loop, counter, board, newest, titles, spot, options.rate, lambda found: write_figures(shared, found)
+    )
     figures = replay.run(alive, sum(event.user == spot for event in held))
     board.done(f"{figures.done:,} events, each shown in a slate, {figures.rate:,.0f}/s")
     return replay, figures

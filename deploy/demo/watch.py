@@ -15,12 +15,12 @@ LEAVE = ("q", "Q", "\x03", "\x04")
 
 
 def stay(
-    board: Board, settings: Settings, replay: Replay, alive: Callable[[], None], pressed: Callable[[], str]
+    board: Board, settings: Settings, replay: Replay, alive: Callable[[], None], page: str, pressed: Callable[[], str]
 ) -> None:
-    """Show new slates until q or Ctrl-C. Raises FreshetError if the worker ends."""
+    """Show new slates until q or Ctrl-C. Raises FreshetError if a process ends. page: address of the demo page, or ""."""
     user = board.spot.user if board.spot else "1"
     board.hint = (
-        "Everything keeps running; press q to leave. Send from another terminal and see the slate here:\n"
+        f"Everything keeps running; press q to leave.{_see(page)} Send from another terminal and see the slate here:\n"
         f"{_command()} --brokers {settings.brokers} send rating --user {user} --item {replay.example} --value 5"
     )
     board.hint += (
@@ -33,6 +33,10 @@ def stay(
             replay.follow(WAIT)
     except KeyboardInterrupt:
         return
+
+
+def _see(page: str) -> str:
+    return f" Click on {page} in a browser." if page else ""
 
 
 def _command() -> str:

@@ -301,6 +301,10 @@ class Columns:
         """Return scene -> the rows that name it."""
         return self._rows_by(SCENE)
 
+    def categories(self) -> Mapping[str, Sequence[int]]:
+        """Return category -> the rows that name it."""
+        return self._rows_by(CATEGORY)
+
     def mask(self, filtered: Filter) -> Mask:
         """Return bool [N], the rows for which a filter holds. The caller must not change it."""
         found = self._masks.get(filtered)

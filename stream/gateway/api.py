@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +34,10 @@ from stream.core.state import ZERO_CHAIN, Interest
 from stream.core.validation import Rules
 from stream.gateway import messages as wire
 from stream.gateway.auth import ADMIN, READ, WRITE
+from stream.gateway.demo_page import DemoPage
 from stream.gateway.events import Acceptance, Writer, item_of, rule_of, split
 from stream.gateway.explaining import Explaining
+from stream.gateway.figures import SlateFigures, hit_rates
 from stream.gateway.items import ItemCatalogue, View
 from stream.gateway.messages import MOST_COMMENTS, Refused
 from stream.gateway.metrics import GatewayMetrics
@@ -78,6 +81,7 @@ class Parts:
         closing: Set when the server stops: streams then end.
         document: Returns the OpenAPI document.
         page: Returns the documentation page.
+        demo_page: The files of the demo page.
     """
 
     settings: Settings
@@ -94,6 +98,7 @@ class Parts:
     writer: Writer
     slates: Slates
     trends: Trends
+    figures: SlateFigures
     metrics: Callable[[], GatewayMetrics]
     missing: Callable[[], list[str]]
     heartbeat: Callable[[], float]
@@ -101,6 +106,7 @@ class Parts:
     document: Callable[[], bytes]
     page: Callable[[], bytes]
     explaining: Explaining
+    demo_page: DemoPage
 
 
 class Api:
@@ -391,6 +397,51 @@ class Api:
             )
         )
 
+    async def items(self, call: Call) -> Answer:
+        """Answer GET items."""
+        query: wire.ItemsQuery = call.query
+        if query.query is not None and query.item:
+            raise ProblemError("invalid", "expected either query or item", field="item")
+        filtered = _filter(query.filter)
+        await self._items(query.min_offset)
+        catalogue, rules = self._parts.catalogue, self._parts.rules()
+        view = catalogue.view(query.scene, filtered)
+        selection = self._selection(rules, NOBODY, query.scene, view, kinds=LEAVING_OUT)
+        bias = view.snapshot.bias if selection is None else selection.bias
+
+        def live(item: str) -> bool:
+            row = view.snapshot.row(item)
+            return row != UNKNOWN and row < len(bias) and bool(bias[row] > DEAD)
+
+        n = query.n or (wire.MOST_NAMED if query.item else self._settings.slate_size)
+        if query.item:
+            names = list(dict.fromkeys(query.item))[:n]
+        elif query.query is not None:
+            wanted = query.query
+            names = await asyncio.to_thread(lambda: catalogue.titles().find(wanted, n, live))
+        else:
+            names = [one.item for one in view.popular(selection)[:n]]
+        items = [
+            wire.CatalogueItem(item, message.title, list(message.categories or ()), live(item))
+            for item in names
+            if (message := catalogue.message(item)) is not None
+        ]
+        return Answer(wire.CatalogueItems(items=items, catalogue=view.snapshot.offset, rules=_offset(rules)))
+
+    async def catalogue(self, call: Call) -> Answer:
+        """Answer GET catalogue."""
+        await self._items(call.query.min_offset)
+        snapshot, settings = self._parts.catalogue.view().snapshot, self._settings
+        low, high = settings.rating_scale
+        return Answer(
+            wire.CatalogueAnswer(
+                live=snapshot.live, known=snapshot.known, categories=_most_named(snapshot.columns.categories()),
+                scenes=_most_named(snapshot.columns.scenes()), rating_scale=(low, high), key=settings.key,
+                slate_size=settings.slate_size, diversity=self._diversity(None).strength, bundle=self._parts.bundle.id,
+                catalogue=snapshot.offset,
+            )
+        )  # fmt: skip
+
     async def put_item(self, call: Call) -> Answer:
         """Answer PUT items/{item}."""
         item = _checked(call.path, _ITEM).item
@@ -492,6 +543,14 @@ class Api:
         )  # fmt: skip
 
     # the server
+
+    async def show_figures(self, call: Call) -> Answer:
+        """Answer GET figures."""
+        return Answer(self._parts.figures.answer(hit_rates(self._settings.serve_figures)))
+
+    async def show_demo(self, call: Call) -> Answer:
+        """Answer GET demo and its files."""
+        return self._parts.demo_page.answer(call.path.get("file"))
 
     async def document(self, call: Call) -> Answer:
         """Answer GET openapi.json."""
@@ -674,6 +733,11 @@ def _filter(document: dict[str, Any] | None) -> Filter | None:
         raise ProblemError("invalid", str(error), field=error.path[:FIELD]) from None
 
 
+def _most_named(rows: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return the names that most rows have, the most frequent first."""
+    return heapq.nsmallest(wire.MOST_LABELS, rows, key=lambda name: (-len(rows[name]), name))
+
+
 def _checked(values: dict[str, str], kind: Any) -> Any:
     try:
         return msgspec.convert(values, kind)
@@ -770,6 +834,21 @@ def routes(api: Api) -> tuple[Route, ...]:
             items, query=wire.SimilarQuery, problems=(*answer, "not-found"),
         ),
         Route(
+            "GET", "/v1/items", api.items, READ,
+            "Live items by words of their titles, or else the popular ones; or the items that the request names.",
+            {200: (wire.CatalogueItems, "The items")}, query=wire.ItemsQuery, problems=answer,
+        ),
+        Route(
+            "GET", "/v1/catalogue", api.catalogue, READ,
+            "The catalogue's size, categories and scenes, and the settings that a client needs.",
+            {200: (wire.CatalogueAnswer, "The catalogue")}, query=wire.OffsetQuery, problems=answer,
+        ),
+        Route(
+            "GET", "/v1/figures", api.show_figures, READ,
+            "Events per second and the time from an event to its slate, counted while a client follows slates.",
+            {200: (wire.Figures, "The figures")},
+        ),
+        Route(
             "GET", "/v1/items/{item}", api.item, READ, "An item as the catalogue has it.",
             {200: (wire.ItemAnswer, "The item")}, query=wire.OffsetQuery, problems=(*answer, "not-found"),
         ),
@@ -799,6 +878,14 @@ def routes(api: Api) -> tuple[Route, ...]:
         ),
         Route("GET", "/openapi.json", api.document, "", "This description.", {200: (JSON, "OpenAPI 3.1")}, open=True),
         Route("GET", "/docs", api.page, "", "The description for people.", {200: ("text/html", "A page")}, open=True),
+        Route(
+            "GET", "/demo", api.show_demo, "", "A page on which events move slates.", {200: ("text/html", "A page")},
+            open=True,
+        ),
+        Route(
+            "GET", "/demo/{file}", api.show_demo, "", "A file of that page.", {200: ("*/*", "The file")},
+            problems=("not-found",), open=True,
+        ),
         Route(
             "GET", "/metrics", api.show_metrics, "", "Metrics for Prometheus.",
             {200: ("text/plain", "Prometheus text format")}, open=True, unlimited=True,

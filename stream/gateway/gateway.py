@@ -31,8 +31,10 @@ from stream.gateway.application import Application
 from stream.gateway.auth import Tokens
 from stream.gateway.commits import Commits
 from stream.gateway.connections import listen, server
+from stream.gateway.demo_page import DemoPage
 from stream.gateway.events import Acceptance, Writer
 from stream.gateway.explaining import Explaining
+from stream.gateway.figures import SlateFigures
 from stream.gateway.hosts import is_local
 from stream.gateway.items import ItemCatalogue
 from stream.gateway.metrics import GatewayMetrics
@@ -160,7 +162,8 @@ class Gateway:
         )  # fmt: skip
         acceptance = Acceptance(settings)
         self._writer = Writer(settings, acceptance)
-        self._slates = Slates(settings, partitions)
+        figures = SlateFigures()
+        self._slates = Slates(settings, partitions, figures)
         self._items = ItemsFollower(settings, self._catalogue, self._reject_item, self._on_snapshot)
         self._rules = RulesFollower(
             settings, self._book, lambda one: self._metrics.refuse_rule(one.reason), self._on_rules
@@ -169,8 +172,9 @@ class Gateway:
             Parts(
                 settings, bundle, opened.encoder, threads.texts, threads.models, self._catalogue,
                 lambda: self._book.current, self._replica, self.positions, self._scorer, acceptance, self._writer,
-                self._slates, self._trends, lambda: self._metrics, self.missing, self.age, self._closing, lambda: self._document,
-                lambda: self._page, Explaining(bundle, opened.models, threads.models, self._catalogue),
+                self._slates, self._trends, figures, lambda: self._metrics, self.missing, self.age, self._closing,
+                lambda: self._document, lambda: self._page, Explaining(bundle, opened.models, threads.models, self._catalogue),
+                DemoPage(),
             )
         )  # fmt: skip
         table = routes(api)

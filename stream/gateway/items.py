@@ -20,6 +20,7 @@ from stream.core.filters import SCENE, Every, Filter, Named
 from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item, Scored
 from stream.core.ruling import Selection
+from stream.gateway.search import Titles, folded
 from stream.inference.bundle import Bundle
 
 MOST_VIEWS: Final = 64
@@ -100,20 +101,26 @@ class ItemCatalogue(Catalogue):
         super().__init__(bundle, item_vectors)
         self._popularity = bundle.popularity
         self._values: dict[str, bytes] = {}
+        self._titles: dict[str, str] = {}  # replaced, never changed: another thread may read it
+        self._index: tuple[dict[str, str], Titles] = self._titles, Titles(())
         self._views: tuple[Snapshot, dict[Filter | None, View]] = self.snapshot, {}
 
     def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
         """Apply records, as Catalogue does, and keep the accepted messages."""
         rejected = super().apply(records)
         refused = {one.offset for one in rejected}
+        titles = dict(self._titles)
         for offset, key, value in records:
             if offset in refused or key is None:
                 continue
             item = str(key, "utf-8")
             if value is None:
                 self._values.pop(item, None)
+                titles.pop(item, None)
             else:
                 self._values[item] = value
+                titles[item] = folded(_ITEM.decode(value).title)
+        self._titles = titles
         return rejected
 
     @property
@@ -128,6 +135,21 @@ class ItemCatalogue(Catalogue):
             return None if value is None else _ITEM.decode(value)
         except RecordError:  # it was accepted once, so this cannot be
             return None
+
+    def titles(self) -> Titles:
+        """Return the index of all titles. Any thread may call it: at worst, two make the same."""
+        titles, snapshot = self._titles, self.snapshot
+        made, index = self._index
+        if made is titles:
+            return index
+        counts = {
+            item: float(self._popularity[row])
+            for item in titles
+            if 0 < (row := snapshot.row(item)) < len(self._popularity)
+        }
+        index = Titles(sorted(titles.items(), key=lambda one: -counts.get(one[0], 0.0)))
+        self._index = titles, index
+        return index
 
     def view(self, scene: str | None = None, filtered: Filter | None = None) -> View:
         """Return the live items, or those of them that may be shown in a scene and for which a filter holds.

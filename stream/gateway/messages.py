@@ -32,6 +32,9 @@ MOST_EVENTS: Final = 1000
 """Events in one request."""
 MOST_EXCLUDED: Final = 100
 MOST_CANDIDATES: Final = 1000
+MOST_NAMED: Final = 100
+MOST_LABELS: Final = 200
+"""Categories or scenes in one answer."""
 MOST_COMMENTS: Final = 8
 """Comments in one request about a session: each costs a run of the text model."""
 
@@ -121,6 +124,25 @@ class TrendingQuery(Struct, frozen=True, forbid_unknown_fields=True):
 class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of the items like another one."""
 
+    n: N | None = None
+    scene: Scene | None = None
+    min_offset: MinOffset | None = None
+    filter: FilterJson | None = None
+
+
+class ItemsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which items of the catalogue: those whose titles have all words of `query`, or those that `item` names."""
+
+    query: (
+        Annotated[
+            str,
+            Meta(min_length=1, max_length=256, description="words of the title, or parts of them; no case, no accents"),
+        ]
+        | None
+    ) = None
+    item: Annotated[
+        tuple[Id, ...], Meta(max_length=MOST_NAMED, description="these items, live or not; not together with query")
+    ] = ()
     n: N | None = None
     scene: Scene | None = None
     min_offset: MinOffset | None = None
@@ -269,6 +291,70 @@ class Items(Struct, frozen=True, kw_only=True):
     bundle: str
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
     rules: RulesOffset | UnsetType = UNSET
+
+
+class CatalogueItem(Struct, frozen=True):
+    """An item in short."""
+
+    item: str
+    title: str
+    categories: list[str]
+    live: Annotated[
+        bool,
+        Meta(description="whether it can be recommended: it is available, and no scene, filter or rule leaves it out"),
+    ]
+
+
+class CatalogueItems(Struct, frozen=True, kw_only=True):
+    """Items of the catalogue: best first, or in the order in which the request names them."""
+
+    items: list[CatalogueItem]
+    catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
+    rules: RulesOffset | UnsetType = UNSET
+
+
+class CatalogueAnswer(Struct, frozen=True, kw_only=True):
+    """The catalogue, and the settings that a client needs to make events and to ask for slates."""
+
+    live: Annotated[int, Meta(description="number of items that can be recommended")]
+    known: Annotated[int, Meta(description="number of items that can be in events")]
+    categories: Annotated[
+        list[str], Meta(description=f"those that most items name, at most {MOST_LABELS}, the most frequent first")
+    ]
+    scenes: Annotated[list[str], Meta(description=f"the same of scenes, at most {MOST_LABELS}")]
+    rating_scale: Annotated[tuple[float, float], Meta(description="the lowest and the highest rating")]
+    key: Annotated[str, Meta(description="the form of a user's id in Kafka: utf8, json, long")]
+    slate_size: int
+    diversity: Annotated[float, Meta(ge=0, le=1, description="strength with which slates are re-ranked by default")]
+    bundle: str
+    catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached; -1: empty")]
+
+
+class HitRates(Struct, frozen=True):
+    """A hit rate, as the program measured it that keeps the file `serve_figures`. The demo is such a program."""
+
+    counted: Annotated[
+        int, Meta(ge=0, description="number of events whose item could have been in the slate before it")
+    ]
+    freshet: Annotated[float, Meta(ge=0, le=1, description="share of them whose item was in the user's slate")]
+    popularity: Annotated[float, Meta(ge=0, le=1, description="share of them whose item was among the most popular")]
+    low: Annotated[float, Meta(description="lower end of the 95 % interval of the difference")]
+    high: Annotated[float, Meta(description="upper end of that interval")]
+    final: Annotated[bool, Meta(description="whether the measurement has ended")] = False
+
+
+class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Figures of the last seconds, over the users that this server has."""
+
+    window_seconds: Annotated[float, Meta(description="the seconds that the figures are about")]
+    counted_seconds: Annotated[
+        float,
+        Meta(description="how many of them were counted; 0: no client follows slates, and so nothing is counted"),
+    ]
+    events_per_second: Annotated[float, Meta(description="events that new slates contain")] | UnsetType = UNSET
+    p50_ms: Annotated[int, Meta(description="median of the time from an event to its slate")] | UnsetType = UNSET
+    p99_ms: Annotated[int, Meta(description="99 % quantile of that time")] | UnsetType = UNSET
+    hit_rate: HitRates | UnsetType = UNSET
 
 
 class Trending(Items, frozen=True, kw_only=True):

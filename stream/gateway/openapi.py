@@ -25,6 +25,7 @@ from stream.core.filters import (
     SCENE,
 )
 from stream.core.messages import BEHAVIOURS, MAX_ID, MAX_NAME, Click, Comment, Id, Rating, User
+from stream.gateway import demo_page
 from stream.gateway.messages import MOST_EVENTS
 from stream.gateway.problems import KINDS, MEDIA, TYPE, Problem
 from stream.gateway.routing import JSON, NDJSON, Route
@@ -36,7 +37,7 @@ ALWAYS: Final = (
 )  # fmt: skip
 PROTECTED: Final = ("unauthorized", "rate", "late", "overloaded")
 EVENT_TYPES: Final = dict(zip(BEHAVIOURS, (Click, Rating, Comment), strict=True))
-PATH: Final = {"user": User, "item": Id, "rule": Id}
+PATH: Final = {"user": User, "item": Id, "rule": Id, "file": demo_page.File}
 
 
 def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from stream.core.errors import RecordError
 from stream.core.keys import key_of
 from stream.core.messages import Recommendation
+from stream.gateway.figures import SlateFigures
 from stream.gateway.problems import ProblemError
 from stream.kafka.clients import consumer_tasks, groupless_consumer
 from stream.settings import Settings
@@ -103,11 +104,13 @@ class Slates:
     Args:
         settings: The settings.
         partitions: The partitions whose users are served.
+        figures: Counts the slates that are read.
     """
 
-    def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
+    def __init__(self, settings: Settings, partitions: Sequence[int], figures: SlateFigures) -> None:
         self.task: asyncio.Task[None] | None = None
         self._settings = settings
+        self._figures = figures
         self._topic_partitions = [TopicPartition(settings.recommendations_topic, partition) for partition in partitions]
         self._listeners: dict[bytes, set[Listener]] = {}
         self._wanted = asyncio.Event()
@@ -174,8 +177,10 @@ class Slates:
             self._consumer.assign(self._topic_partitions)
             await self._consumer.seek_to_end(*self._topic_partitions)
             self._at_end.set()
+            self._figures.begin()
             while self.count:
                 await self._take()
+            self._figures.end()
             self._at_end.clear()
             self._wanted.clear()
             self._consumer.unsubscribe()  # nothing is fetched until somebody listens again
@@ -188,6 +193,8 @@ class Slates:
             return
         for records in batches.values():
             for record in records:
+                if record.value is not None:
+                    self._figures.add(record.value)
                 listeners = self._listeners.get(record.key, ())
                 slate = None
                 if listeners and record.value is not None:

@@ -251,6 +251,11 @@ class Settings(BaseSettings):
         description="connections to the HTTP API at the same time; more are answered with 503, but for "
         "health and metrics",
     )
+    serve_figures: Path | None = Field(
+        None,
+        description="JSON file with a hit rate that another program measures, for GET /v1/figures and the demo page; read at "
+        "each request",
+    )
     serve_trending: float = Field(
         3600.0,
         ge=60,

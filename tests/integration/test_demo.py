@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from deploy.embedded_kafka import EmbeddedKafka
 from models.data import event_messages, generate, item_messages, split_last
+from tests.worker_process import until
 
 pytestmark = pytest.mark.integration
 KEYS = [
@@ -55,9 +58,10 @@ def run_folder(home: Path) -> Path:
 
 
 def stopped(home: Path) -> bool:
-    """Neither broker nor worker of the last run is left."""
+    """Neither broker nor worker nor gateway of the last run is left."""
     folder = run_folder(home)
-    assert '"worker stopped"' in (folder / "worker.log").read_text()
+    for name in ("worker", "gateway"):
+        assert f'"{name} stopped"' in (folder / f"{name}.log").read_text()
     return not EmbeddedKafka(folder / "kafka").pid
 
 
@@ -67,6 +71,7 @@ def test_from_data_to_the_last_line(data: Path, home: Path) -> None:
     process = demo(data, home)
     output, _ = process.communicate(timeout=220)
     assert process.returncode == 0, output
+    assert re.search(r"^page: http://127\.0\.0\.1:[0-9]+/demo \([0-9.]+ s\)$", output, re.MULTILINE), output
     name, _, last = output.splitlines()[-1].partition(" ")
     assert name == "demo:"
     found = json.loads(last)
@@ -81,6 +86,12 @@ def test_from_data_to_the_last_line(data: Path, home: Path) -> None:
     low, high = found["hit10_interval"]
     assert low <= found["hit10"] - found["hit10_popularity"] <= high
     assert stopped(home)
+    written = json.loads((run_folder(home) / "figures.json").read_text())
+    assert (round(written["freshet"], 5), round(written["popularity"], 5)) == (
+        found["hit10"],
+        found["hit10_popularity"],
+    )
+    assert written["final"]
 
 
 @pytest.mark.faults
@@ -103,23 +114,44 @@ def test_whoever_leaves_in_the_middle_leaves_nothing_behind(
 
 @pytest.mark.faults
 @pytest.mark.timeout(240)
-def test_worker_that_dies_ends_the_demo_with_one_line(data: Path, home: Path) -> None:
+@pytest.mark.parametrize(("name", "command"), [("worker", b"worker"), ("gateway", b"serve")])
+def test_a_process_that_dies_ends_the_demo_with_one_line(data: Path, home: Path, name: str, command: bytes) -> None:
     process = demo(data, home)
     assert process.stdout is not None
     for line in process.stdout:
+        if line.startswith("page: http"):
+            address = line.split()[1]
+            with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - http on loopback
+                assert b"<title>freshet demo</title>" in answer.read()
         if line.startswith("warm-up"):
-            os.kill(worker(process.pid), signal.SIGKILL)
+            os.kill(child(process.pid, command), signal.SIGKILL)
             break
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 70, output
-    assert "freshet: the worker ended with exit code -9" in output
+    assert f"freshet: the {name} ended with exit code -9" in output
     assert "Traceback" not in output
     assert "demo: {" not in output
     assert not EmbeddedKafka(run_folder(home) / "kafka").pid
 
 
-def worker(parent: int) -> int:
-    """Process id of the demo's worker."""
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+def test_a_demo_that_is_killed_takes_its_gateway_with_it(data: Path, home: Path) -> None:
+    """A worker ends when its broker is gone; a gateway would wait for another one."""
+    process = demo(data, home)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("warm-up"):
+            break
+    gateway = child(process.pid, b"serve")
+    process.kill()
+    process.communicate(timeout=30)
+    until(lambda: not Path(f"/proc/{gateway}/cmdline").exists(), 40, "the gateway has ended")
+    EmbeddedKafka(run_folder(home) / "kafka").stop()  # the next demo would do it
+
+
+def child(parent: int, command: bytes) -> int:
+    """Process id of the demo's worker or gateway."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    (found,) = [pid for pid in children if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    (found,) = [pid for pid in children if command in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
     return int(found)

@@ -301,6 +301,90 @@ def test_items_are_written_shown_and_removed(made: Made) -> None:
     assert made.gateway.ask("GET", "/v1/items/new%2F1/similar").status == 404
 
 
+def test_items_are_found_by_words_of_their_titles(made: Made) -> None:
+    titles = {"s/1": "Crème Brûlée", "s/2": "The creme of it", "s/3": "Creme"}
+    for item, title in titles.items():
+        body = {"item": item, "title": title, "categories": ["sweets"], "available": item != "s/2"}
+        put = made.gateway.ask("PUT", f"/v1/items/{quote(item, safe='')}", body)
+        assert put.status == 200, put
+    place = put.body["min_offset"]
+
+    def found(query: str) -> list[str]:
+        answer = made.gateway.ask("GET", f"/v1/items?{query}&min_offset={place}")
+        assert answer.status == 200, answer
+        return [one["item"] for one in answer.body["items"]]
+
+    assert found("query=CREME") == ["s/3", "s/1"]  # the whole title first; what cannot be recommended is not found
+    assert found("query=brulee+cr%C3%A8me") == ["s/1"]
+    assert found("query=creme&n=1") == ["s/3"]
+    assert found(f"query=creme&filter={quote(json.dumps({'not': {'item': 's/3'}}))}") == ["s/1"]
+    assert found("query=nothing+has+this") == []
+    assert found("n=4") == [one["item"] for one in made.gateway.ask("GET", "/v1/popular?n=4").body["items"]]
+    assert found("item=s/2&item=s/1&item=nowhere&item=s/2") == ["s/2", "s/1"]
+    named = made.gateway.ask("GET", "/v1/items?item=s/2&item=s/1").body["items"]
+    assert [(one["title"], one["categories"], one["live"]) for one in named] == [
+        ("The creme of it", ["sweets"], False), ("Crème Brûlée", ["sweets"], True),
+    ]  # fmt: skip
+    for query, field in (
+        ("query=", "query"),
+        ("query=a&item=b", "item"),
+        ("title=a", "title"),
+        ("&".join(["item=a"] * 101), "item"),
+    ):
+        wrong = made.gateway.ask("GET", f"/v1/items?{query}")
+        assert (wrong.status, wrong.body["field"]) == (400, field), query
+
+    catalogue = made.gateway.ask("GET", f"/v1/catalogue?min_offset={place}").body
+    assert "sweets" in catalogue["categories"]
+    assert (catalogue["rating_scale"], catalogue["slate_size"], catalogue["key"]) == ([0.5, 5.0], 10, "utf8")
+    assert catalogue["live"] >= 2
+
+    blocked = {"rule": "no-sweets", "kind": "block", "filter": {"item": "s/3"}}
+    put = made.gateway.ask("PUT", "/v1/rules/no-sweets", blocked)
+    answer = made.gateway.ask("GET", f"/v1/items?query=creme&min_offset={put.body['min_offset']}")
+    assert [one["item"] for one in answer.body["items"]] == ["s/1"]
+    removed = made.gateway.ask("DELETE", "/v1/rules/no-sweets").body["min_offset"]
+    for item in titles:
+        gone = made.gateway.ask("DELETE", f"/v1/items/{quote(item, safe='')}").body["min_offset"]
+    answer = made.gateway.ask("GET", f"/v1/items?query=creme&min_offset={removed},{gone}")
+    assert answer.body["items"] == []
+
+
+def test_figures_are_counted_while_a_client_follows_slates(made: Made) -> None:
+    assert made.gateway.ask("GET", "/v1/figures").body["counted_seconds"] == 0
+    connection = http.client.HTTPConnection("127.0.0.1", made.gateway.port(), timeout=30)
+    connection.request("GET", "/v1/users/figures/stream")
+    answer = connection.getresponse()
+    next_slate(answer)
+    for number in range(1, 6):
+        made.post("somebody", f"item-{number}")
+
+    def counted() -> Any:
+        found = made.gateway.ask("GET", "/v1/figures").body
+        return found if found.get("p99_ms") is not None else None
+
+    found = until(counted, 30, "figures")
+    assert found["events_per_second"] > 0
+    assert 0 <= found["p50_ms"] <= found["p99_ms"]
+    assert "hit_rate" not in found
+    connection.close()
+    until(lambda: made.gateway.ask("GET", "/v1/figures").body["counted_seconds"] == 0, 30, "nobody follows")
+
+
+def test_the_demo_page_and_its_files_have_a_strict_policy(made: Made) -> None:
+    for path, media in (("/demo", "text/html"), ("/demo/main.js", "text/javascript"), ("/demo/page.css", "text/css")):
+        answer = made.gateway.ask("GET", path)
+        assert (answer.status, answer.headers["content-type"]) == (200, f"{media}; charset=utf-8")
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert made.gateway.ask("HEAD", path).status == 200
+    for path in ("/demo/index.html", "/demo/api.py", "/demo/..%2Fapi.py", "/demo/"):
+        assert made.gateway.ask("GET", path).status == 404, path
+    assert made.gateway.ask("GET", "/demo", headers={"Host": "evil.example"}).status == 421
+
+
 def test_each_new_slate_is_streamed(made: Made) -> None:
     first = made.post("watcher", "item-1")
     assert made.gateway.slate("watcher", f"min_offset={first}").status == 200

@@ -52,9 +52,10 @@ def demo(
 ) -> None:
     """Train on real data, start Kafka and a worker, replay what training has not seen, and watch slates follow events.
 
+    It prints the address of a page on which you can click, rate and comment yourself, and see the slate move.
     On a terminal it runs until q or Ctrl-C. Otherwise it ends after the check, with one line `demo: {json}`.
-    Needs the extras broker and export. Exit codes: 0 nothing is lost, double or uncovered; 1 something is; otherwise
-    the code of the step that failed.
+    Needs the extras broker and export, and serve for the page. Exit codes: 0 nothing is lost, double or
+    uncovered; 1 something is; otherwise the code of the step that failed.
     """
     from contextlib import nullcontext
 
@@ -81,7 +82,11 @@ def demo(
         board.begin("data")
         found = find(data or None, home / "data", board.line)
         board.done(f"{found.name}, {len(found.events):,} events")
-        watch = (lambda settings, replay, alive: stay(board, settings, replay, alive, pressed)) if live else None
+        watch = (
+            (lambda settings, replay, alive, page: stay(board, settings, replay, alive, page, pressed))
+            if live
+            else None
+        )
         result, code = run(found, settings, training, options, board, watch)
         board.hint = ""
     if svg is not None:
