@@ -32,9 +32,9 @@ from stream.gateway.items import ItemCatalogue
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.explainer import Answered, Explainer
 from stream.inference.models import Models, open_models
-from stream.inference.serving import diversity_of
+from stream.inference.serving import placements_of
 from stream.inference.text_encoder import Encoder, open_encoder
-from stream.settings import Settings
+from stream.settings import DEFAULT_PLACEMENT, Settings
 
 CHUNK: Final = 10_000
 """Records of the changelog that are in memory at once."""
@@ -180,7 +180,7 @@ class _Slate:
         self._user = user
         self._now_ms = int(time.time() * 1000)
         self._selections = Selections()
-        self._diversity = diversity_of(settings, bundle)
+        self._diversity = placements_of(settings, bundle)[DEFAULT_PLACEMENT].diversity
 
     def explain(self, item: str) -> Found:
         answered = self._answered()

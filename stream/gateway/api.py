@@ -433,11 +433,12 @@ class Api:
         await self._items(call.query.min_offset)
         snapshot, settings = self._parts.catalogue.view().snapshot, self._settings
         low, high = settings.rating_scale
+        strength = self._placements[DEFAULT_PLACEMENT].diversity.strength
         return Answer(
             wire.CatalogueAnswer(
                 live=snapshot.live, known=snapshot.known, categories=_most_named(snapshot.columns.categories()),
                 scenes=_most_named(snapshot.columns.scenes()), rating_scale=(low, high), key=settings.key,
-                slate_size=settings.slate_size, diversity=self._diversity(None).strength, bundle=self._parts.bundle.id,
+                slate_size=settings.slate_size, diversity=strength, bundle=self._parts.bundle.id,
                 catalogue=snapshot.offset,
             )
         )  # fmt: skip

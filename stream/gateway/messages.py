@@ -77,7 +77,6 @@ Explain = Annotated[
         f"the same in words (docs/explain.md); of at most {MOST_EXPLAINED} items"
     ),
 ]
-SlateItems = Annotated[list[Scored], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/ExplainedItem"}})]
 MinOffset = Annotated[
     str,
     Meta(
@@ -238,7 +237,7 @@ class Slate(Fresh, frozen=True, kw_only=True):
     """The best items for the user, best first."""
 
     user: str
-    items: SlateItems
+    items: list[Scored]
     strategy: Annotated[str, Meta(description="interest | popularity")]
     min_offset: Annotated[
         str,
@@ -271,7 +270,7 @@ class Ranked(Fresh, frozen=True, kw_only=True):
     """The candidates that can be scored, best first, and the others."""
 
     user: str
-    items: SlateItems
+    items: list[Scored]
     left_out: Annotated[
         list[str],
         Meta(

@@ -26,7 +26,7 @@ from stream.core.filters import (
 )
 from stream.core.messages import BEHAVIOURS, MAX_ID, MAX_NAME, Click, Comment, Id, Rating, User
 from stream.gateway import demo_page
-from stream.gateway.messages import MOST_EVENTS
+from stream.gateway.messages import MOST_EVENTS, Ranked, Slate
 from stream.gateway.problems import KINDS, MEDIA, TYPE, Problem
 from stream.gateway.routing import JSON, NDJSON, Route
 
@@ -37,6 +37,8 @@ ALWAYS: Final = (
 )  # fmt: skip
 PROTECTED: Final = ("unauthorized", "rate", "late", "overloaded")
 EVENT_TYPES: Final = dict(zip(BEHAVIOURS, (Click, Rating, Comment), strict=True))
+EXPLAINED: Final = (Slate, Ranked)
+"""Their items may have explanations."""
 PATH: Final = {"user": User, "item": Id, "rule": Id, "file": demo_page.File}
 
 
@@ -50,6 +52,9 @@ def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str
     for name, kind in EVENT_TYPES.items():
         components[f"{name.capitalize()}Event"] = _event(components[kind.__name__], name)
         del components[kind.__name__]
+    for kind in EXPLAINED:
+        if kind.__name__ in components:
+            components[kind.__name__]["properties"]["items"]["items"] = {"$ref": REFERENCE.format(name="ExplainedItem")}
     components["Filter"] = filter_schema()
     components["Event"] = {
         "oneOf": [{"$ref": REFERENCE.format(name=f"{name.capitalize()}Event")} for name in EVENT_TYPES],

@@ -9,7 +9,7 @@ import pytest
 
 from stream.core.messages import User
 from stream.gateway import openapi
-from stream.gateway.messages import NoQuery, SessionQuery, SlateQuery, surplus
+from stream.gateway.messages import NoQuery, SessionQuery, Slate, SlateQuery, surplus
 from stream.gateway.problems import KINDS, ProblemError, encode, problem
 from stream.gateway.routing import Answer, Body, Call, Parameters, Route, Router, refused
 
@@ -206,6 +206,16 @@ def test_problems_are_rfc_9457() -> None:
         "detail": "found 0, expected 1", "field": "n",
     }  # fmt: skip
     assert all(400 <= status < 600 for status, _ in KINDS.values())
+
+
+def test_the_document_says_that_items_may_be_explained() -> None:
+    route = Route("GET", "/v1/x", handler, "", "Something.", {200: (Slate, "it")}, query=SlateQuery)
+    found = openapi.document((route,), "1.2.3", tokens=False)
+    schemas = found["components"]["schemas"]
+    assert schemas["Slate"]["properties"]["items"]["items"] == {"$ref": "#/components/schemas/ExplainedItem"}
+    assert "explanation" not in schemas["ExplainedItem"]["required"]
+    explain = next(one for one in found["paths"]["/v1/x"]["get"]["parameters"] if one["name"] == "explain")
+    assert explain["schema"] == {"type": "boolean"}
 
 
 def test_the_document_describes_every_route() -> None:
