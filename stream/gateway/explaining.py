@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from stream.core.errors import BundleError
 from stream.core.explanations import ExplainedItem, Explanation
@@ -23,6 +23,9 @@ from stream.inference.explainer import Answered, Explainer, explain_popular
 from stream.inference.models import Models
 
 T = TypeVar("T")
+
+MOST_AT_ONCE: Final = 32
+"""Answers that are being explained. Each takes some 20 ms of the models' thread, so the last one waits for less than a second."""
 
 
 class Explaining:
@@ -42,6 +45,7 @@ class Explaining:
         self._catalogue = catalogue
         self._explainer: Explainer | None = None
         self._selections = Selections()  # of the models' thread
+        self._at_once = 0
 
     async def scored(self, ask: Ask, scores: Scores, items: Sequence[Scored]) -> list[Scored]:
         """Return items that were scored, with explanations.
@@ -52,7 +56,7 @@ class Explaining:
             items: Those of its items that the answer has, in order.
 
         Raises:
-            ProblemError: The bundle's scores cannot be explained.
+            ProblemError: The bundle's scores cannot be explained, or too many answers are being explained.
             StateError: The user's events cannot be read.
         """
         ruling = self._ruling(scores.rules, ask.scene, scores.now_ms, ask.kinds)
@@ -88,10 +92,18 @@ class Explaining:
         return _explained(items, await self._run(lambda: explain_popular(answered, self._bundle.popularity)))
 
     async def _explain(self, answered: Answered) -> list[Explanation]:
-        explainer = await self._run(self._open)
-        job = await self._run(lambda: explainer.begin(answered))
-        while await self._run(job.step):
-            pass
+        if self._at_once >= MOST_AT_ONCE:
+            raise ProblemError(
+                "overloaded", f"{MOST_AT_ONCE} answers are being explained", headers={"Retry-After": "1"}
+            )
+        self._at_once += 1
+        try:
+            explainer = await self._run(self._open)
+            job = await self._run(lambda: explainer.begin(answered))
+            while await self._run(job.step):
+                pass
+        finally:
+            self._at_once -= 1
         return job.explanations
 
     async def _run(self, call: Callable[[], T]) -> T:
