@@ -102,7 +102,7 @@ class ItemCatalogue(Catalogue):
         self._popularity = bundle.popularity
         self._values: dict[str, bytes] = {}
         self._titles: dict[str, str] = {}  # replaced, never changed: another thread may read it
-        self._titles_index: tuple[dict[str, str], Titles] = self._titles, Titles(())
+        self._by_title: tuple[dict[str, str], Titles] = self._titles, Titles(())
         self._views: tuple[Snapshot, dict[Filter | None, View]] = self.snapshot, {}
 
     def apply(self, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> list[Rejected]:
@@ -139,7 +139,7 @@ class ItemCatalogue(Catalogue):
     def titles(self) -> Titles:
         """Return the index of all titles. Any thread may call it: at worst, two make the same."""
         titles, snapshot = self._titles, self.snapshot
-        made, index = self._titles_index
+        made, index = self._by_title
         if made is titles:
             return index
         counts = {
@@ -148,7 +148,7 @@ class ItemCatalogue(Catalogue):
             if 0 < (row := snapshot.row(item)) < len(self._popularity)
         }
         index = Titles(sorted(titles.items(), key=lambda one: -counts.get(one[0], 0.0)))
-        self._titles_index = titles, index
+        self._by_title = titles, index
         return index
 
     def view(self, scene: str | None = None, filtered: Filter | None = None) -> View:
