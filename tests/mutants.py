@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import msgspec
 import numpy as np
 
 from stream.catalogue import popularity
-from stream.core import fencing_log, fold
+from stream.core import candidates, fencing_log, fold, ruling
 from stream.core import state as state_module
 from stream.core.decoder import EventDecoder
 from stream.core.errors import RecordError
@@ -30,6 +31,7 @@ from stream.core.features import InputRows
 from stream.core.fencing_log import CLAIM_KEY
 from stream.core.fold import UserBatch, advance, apply_events, input_rows, rank
 from stream.core.messages import SourceEvent
+from stream.core.ruling import Selection, select
 from stream.core.state import Interest, is_redelivered
 from stream.inference.models import Models
 from stream.kafka.batch import MicroBatch
@@ -239,6 +241,48 @@ def misranks(settings: Settings) -> None:
     patch(pipeline, "rank", mutant)
 
 
+def ignores_caps(settings: Settings) -> None:
+    """Slates are made as if there were no caps."""
+    on_selection(lambda selection: replace(selection, caps=()))
+
+
+def mispins(settings: Settings) -> None:
+    """Each pinned item comes one place too late."""
+    on_selection(lambda selection: replace(selection, pins=tuple((place + 1, row) for place, row in selection.pins)))
+
+
+def unboosts(settings: Settings) -> None:
+    """Boosts change no score."""
+    on_selection(lambda selection: replace(selection, bias=np.where(np.isfinite(selection.bias), 0, selection.bias)))
+
+
+def on_selection(change: Callable[[Selection], Selection]) -> None:
+    """Change what rules do to slates."""
+    patch(ruling, "select", lambda *inputs: change(select(*inputs)))
+
+
+def ranks_by_score(settings: Settings) -> None:
+    """Slates that say that they were re-ranked are in the order of their scores."""
+
+    def mutant(scores: Any, items: Any, strength: float, k: int, **named: Any) -> Any:
+        return np.broadcast_to(np.arange(k), (len(scores), k)).copy()
+
+    patch(candidates, "reranked", mutant)
+
+
+def leaves_out(settings: Settings) -> None:
+    """One slate in twenty of a placement other than `default` is not written."""
+    numbers = count(1)
+
+    def change(records: list[Outgoing]) -> list[Outgoing]:
+        return [
+            record for record in records
+            if record.value is None or b'"placement"' not in record.value or next(numbers) % 20
+        ]  # fmt: skip
+
+    on_output(settings.recommendations_topic, change)
+
+
 def on_output(topic: str, change: Callable[[list[Outgoing]], list[Outgoing]]) -> None:
     """Change what is sent to a topic whose ends nobody asks for."""
     send = RecordBatches.send
@@ -396,7 +440,7 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
         forgets_seen, muddles_recent, muddles_action, feeds_no_action, drifts, misranks, misleads, erases, overclaims,
-        stalls, slows, stands,
+        stalls, slows, stands, ignores_caps, mispins, unboosts, ranks_by_score, leaves_out,
     )
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,3 +182,54 @@ def test_rocksdb_before_the_changelog_is_red(world: Callable[..., Settings], bun
     report = work(world(**SMALL_BATCHES), bundles, tmp_path, "disk_first", crashes=True, loses_disk=True)
     assert report.exit_code == 1
     assert {"slate-state", "lost"} & set(report.kinds), report.violations
+
+
+RULES: list[dict[str, Any]] = [
+    {"rule": "few", "kind": "cap", "most": 3},
+    {"rule": "more", "kind": "boost", "filter": {"category": "c1"}, "factor": 20},
+    {"rule": "star", "kind": "pin", "item": "item-41", "place": 2},
+]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "kind", "message"),
+    [
+        ("unmutated", "", ""),
+        ("ignores_caps", "ranking", "is beyond a cap"),
+        ("mispins", "ranking", "a pinned item is not at its place"),
+        ("unboosts", "ranking", "under the rules; expected"),
+        ("ranks_by_score", "ranking", "another item is better there"),
+        ("leaves_out", "uncovered", "it is in a state that no slate of the placement 'cart' shows"),
+    ],
+)
+def test_a_mutant_of_rules_diversity_or_placements_is_red(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str, kind: str, message: str
+) -> None:
+    """Rules and diversity in force at once, and two placements, each with slates of its own."""
+    settings = world(
+        **SMALL_BATCHES,
+        diversity=0.5,
+        placements={"cart": {"size": 5, "diversity": 0.2}},
+        published=["default", "cart"],
+    )
+    worker = WorkerProcess(settings, tmp_path, bundles=bundles, mutant=mutant)
+    events = Events(settings, seed=2, users=12)
+    try:
+        for number in range(1, 51):
+            item: dict[str, Any] = {"item": f"item-{number}", "title": "A thing", "categories": [f"c{number % 6}"]}
+            events.producer.send(settings.items_topic, key=item["item"].encode(), value=json.dumps(item).encode())
+        for rule in RULES:
+            events.producer.send(settings.rules_topic, key=rule["rule"].encode(), value=json.dumps(rule).encode())
+        events.send(250)
+        worker.start()
+        all_committed(settings, worker)
+        assert worker.terminate() == 0
+        report = run(settings, scope=Scope(bundle=bundles, users=0))
+    finally:
+        worker.close()
+        events.close()
+    assert report.ranked > 20
+    assert set(report.kinds) == ({kind} if kind else set()), report.violations
+    assert report.exit_code == (1 if kind else 0)
+    found = [one.message for one in report.violations]
+    assert not kind or any(message in one for one in found), found
