@@ -15,6 +15,7 @@ from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
+from deploy.verify.reissues import Reissues
 from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import APPLIED, CONTROL, FORGOTTEN, NAMED, NONE
@@ -57,6 +58,8 @@ class Slates:
         self._report = report
         self._keys = source_index.keys
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
+        self._reissues = Reissues(changelog)
+        self._partial = False  # slates before the range are not read
         self._stamped = False  # a slate for anyone unknown has named its writer's epoch
         self.hidden = False  # more slates lie behind an open transaction of another producer
         self.gone = False  # slates may have been compacted away or deleted
@@ -64,6 +67,7 @@ class Slates:
     def read(self, log: Log, spans: dict[TopicPartition, Span]) -> None:
         """Read and check this partition's slates within its span."""
         expected, end = spans[self._topic, self._source_index.partition]
+        self._partial = expected > 0
         self.gone = expected > 0 and not any(source.narrowed for source in self._source_index.sources)
         for record in log.records(self._topic, spans):
             if record.offset != expected:
@@ -114,11 +118,24 @@ class Slates:
             return
         user.slate = digest
         row = self._row(user, slate, record)
-        if row != NONE:
+        if "withdrawn" in slate:
+            self._check_reissue(user, slate, row, record)
+        elif row != NONE:
             self._check_events(user, slate, row, record)
-        if slate["replay"]:
+        self._reissues.note(user, slate)
+        if slate["replay"] and "withdrawn" not in slate:
             self._report.replays += 1
             user.flagged = max(user.flagged, slate["seq"])
+
+    def _check_reissue(self, user: User, slate: dict[str, Any], row: int, record: Record) -> None:
+        self._report.reissued += 1
+        if wrong := self._reissues.wrong(user, slate, row, record):
+            self._blame("reissue", wrong, record, slate)
+        elif self._reissues.before_is_gone(user):
+            if self.gone:
+                self._report.unverifiable += 1
+            elif not self._partial:
+                self._blame("reissue", "it was re-issued without a reason: there is no slate before it", record, slate)
 
     def _clear(self, record: Record) -> None:
         """Check a tombstone: the user was forgotten."""
@@ -127,6 +144,7 @@ class Slates:
             self._blame("slate", "it is a tombstone, but nobody asked to forget this user", record)
             return
         user.slate = b""
+        user.shown = None
         user.flagged = -1
         user.least_life = max(user.least_life, user.life + 1)
 

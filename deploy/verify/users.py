@@ -38,6 +38,7 @@ class User:
         "row",
         "seen",
         "seq",
+        "shown",
         "slate",
         "tail",
     )  # fmt: skip
@@ -68,6 +69,7 @@ class User:
         self.least_life = 0  # below it, slates show what is forgotten
         self.flagged = -1  # highest seq that a slate flagged as a replay has shown
         self.slate = b""  # digest of the last slate
+        self.shown: array[int] | None = None  # crc32 of the items of the last slate; None: no slate was read
         self.exposed: tuple[int, int] | None = None  # (offset, seq) of a fenced record, if it is this user's last
 
     @property

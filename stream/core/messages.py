@@ -224,6 +224,13 @@ class Recommendation(Struct, frozen=True, omit_defaults=True):
     diversity: Annotated[
         float, Meta(ge=0, le=1, description="strength with which the items were re-ranked; without it, they were not")
     ] = 0.0
+    withdrawn: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="only in a slate that was re-issued: the items of the user's slate before it that may be shown no "
+            "longer (rules.md)"
+        ),
+    ] = ()
 
 
 def _one_of(words: Iterable[str]) -> str:

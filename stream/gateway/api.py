@@ -44,6 +44,7 @@ from stream.gateway.routing import JSON, NDJSON, Answer, Call, Route, refused
 from stream.gateway.scorer import Ask, Scorer
 from stream.gateway.slates import Listener, Slates
 from stream.gateway.trends import Trends
+from stream.gateway.withdrawn import Withdrawn
 from stream.inference.bundle import Bundle
 from stream.inference.serving import diversity_of
 from stream.inference.text_encoder import Encoder
@@ -110,6 +111,7 @@ class Api:
         self._rules = Rules(parts.settings.rating_scale, parts.settings.oldest)
         self._encoder = msgspec.json.Encoder()
         self._selections = Selections()
+        self._withdrawn = Withdrawn(parts.catalogue, parts.rules)
 
     # users
 
@@ -297,22 +299,43 @@ class Api:
         self._ready()
         listener = await self._parts.slates.listen(key)
         try:
-            view = self._parts.catalogue.view()
-            slate = await self._slate(
-                user, key, partition, _lived(self._parts.replica.record(partition, key)), "", view, None, (), None
-            )
+            slate = await self._now(user, key, partition)
         except BaseException:
             self._parts.slates.leave(key, listener)
             raise
-        return self._follow(key, listener, _as_recommendation(slate))
+        return self._follow(user, key, partition, listener, slate)
 
-    async def _follow(self, key: bytes, listener: Listener, first: Recommendation) -> AsyncGenerator[bytes, None]:
+    async def _now(self, user: str, key: bytes, partition: int) -> Recommendation:
+        """Return a user's slate as it is now, in the form of a worker's."""
+        record = _lived(self._parts.replica.record(partition, key))
+        view = self._parts.catalogue.view()
+        return _as_recommendation(await self._slate(user, key, partition, record, "", view, None, (), None))
+
+    async def _instead(self, user: str, key: bytes, partition: int, value: bytes) -> bytes | None:
+        """Return what a stream sends for a slate: the slate, unless it shows an item that may be shown no longer.
+
+        In its place comes the slate as it is now. If the state is not there yet, nothing comes: the worker re-issues it.
+        """
+        withdrawn = self._withdrawn.found(key, value)
+        if withdrawn is None:
+            return value
+        try:
+            now = await self._now(user, key, partition)
+        except ProblemError:
+            return None
+        return self._encoder.encode(now) if now.seq >= withdrawn.seq else None
+
+    async def _follow(
+        self, user: str, key: bytes, partition: int, listener: Listener, first: Recommendation
+    ) -> AsyncGenerator[bytes, None]:
         try:
             listener.put(self._encoder.encode(first))
             while not self._parts.closing.is_set():
                 value = await listener.next(KEEP_ALIVE)
                 if self._parts.closing.is_set():
                     return
+                if value is not None and (value := await self._instead(user, key, partition, value)) is None:
+                    continue
                 yield b": quiet\n\n" if value is None else b"event: slate\ndata: " + value + b"\n\n"
         finally:
             self._parts.slates.leave(key, listener)
