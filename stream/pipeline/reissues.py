@@ -36,6 +36,7 @@ from stream.kafka.standing_slates import Shown, StandingSlates
 from stream.kafka.state_store import InterestStore
 from stream.observability.metrics import Metrics
 from stream.pipeline.slate_reader import SlateReader
+from stream.process.stopping import stopping
 from stream.settings import Settings
 
 QUIET_TURN: Final = 0.02
@@ -144,7 +145,9 @@ class Reissues:
         self._found.clear()
         self._passes = {partition: _Pass() for partition in self._owned}
         self._may = self._now()
-        self._start()
+        self._since = 0.0
+        if self._owned:
+            self._start()
 
     def forget(self) -> None:
         """Forget everything about partitions: they are given up."""
@@ -187,6 +190,8 @@ class Reissues:
             waiting: Returns whether a micro-batch waits.
         """
         self._due = False
+        if stopping.asked:
+            return  # the next owner makes a pass
         if not self._standing.behind():
             self._parts.reader.close()
             if not (self._passes or self._found):

@@ -74,6 +74,8 @@ class SlateReader:
         Raises BrokerError.
         """
         wanted = tuple(self._standing.behind())
+        if not wanted:
+            return False
         if self._asking is not None:
             if not self._asking.done():
                 return False
