@@ -254,7 +254,7 @@ class Pipeline:
                 metrics=parts.metrics,
                 resume=resume,
                 rank=ranked,
-                slate=lambda *slate: self._slate(*slate, replay=False),
+                slate=lambda user, items, catalogue, rules, now: self._slate(user, items, catalogue, rules, now, False),
                 wake=wake,
             )
         )

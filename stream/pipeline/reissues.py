@@ -42,7 +42,7 @@ from stream.settings import Settings
 QUIET_TURN: Final = 0.02
 """Seconds of a turn while no event waits. An event that arrives meanwhile waits for what is left of it."""
 
-CHUNK: Final = 64
+CHUNK: Final = 256
 """Users whose slates are scored and sent together while no event waits."""
 
 BUSY_CHUNK: Final = 8

@@ -14,7 +14,6 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.catalogue.popularity import ANYONE
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError
 from stream.core.messages import Scored
@@ -26,6 +25,9 @@ from stream.settings import Settings
 FETCH_BYTES: Final = 1 << 20
 PAUSE: Final = 0.05
 """Seconds until it looks again for records that have not arrived."""
+
+ANYONE: Final = b"*"
+"""The key of the slate for unknown users, which is made anew by its own worker."""
 
 ATTEMPTS_EVERY: Final = 1.0
 """Seconds until it asks again if no broker has answered."""
@@ -41,8 +43,8 @@ class _Slate(msgspec.Struct):
 _SLATE: Final = msgspec.json.Decoder(_Slate)
 
 
-class _Logs(dict[int, tuple[int, int]]):
-    """Partition -> the first offset of its log, and the offset after the last one."""
+_Logs = dict[int, tuple[int, int]]
+"""Partition -> the first offset of its log, and the offset after the last one."""
 
 
 class SlateReader:
@@ -137,8 +139,8 @@ class SlateReader:
                 with suppress(KafkaError):
                     await consumer.stop()
             await asyncio.sleep(ATTEMPTS_EVERY)
-            return _Logs()
-        return _Logs({tp.partition: (starts[tp], ends[tp]) for tp in wanted})
+            return {}
+        return {tp.partition: (starts[tp], ends[tp]) for tp in wanted}
 
     def _begin(self, logs: _Logs) -> None:
         for partition, (start, end) in logs.items():
@@ -185,7 +187,7 @@ def _slates(records: Sequence[Record]) -> list[tuple[bytes, Shown | None]]:
     """Return what users' slates show, in order; None for a tombstone. Records that no worker writes are left out."""
     found: list[tuple[bytes, Shown | None]] = []
     for record in records:
-        if record.key is None or record.key == ANYONE.encode():
+        if record.key is None or record.key == ANYONE:
             continue
         if record.value is None:
             found.append((record.key, None))

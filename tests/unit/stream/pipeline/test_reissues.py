@@ -334,8 +334,10 @@ def test_any_order_of_changes_and_events_ends_well(tmp_path: Path) -> None:
                 case 1:
                     worker.items(message(f"i{draw.randrange(12)}", available=draw.random() < 0.7))
                 case 2:
-                    segment = draw.choice([{}, {"segment": {"share": [0, 50]}}, {"segment": {"min_seq": 3}}])
-                    since = draw.choice([{}, {"since": worker.now + 50}])
+                    segment: dict[str, Any] = draw.choice(
+                        [{}, {"segment": {"share": [0, 50]}}, {"segment": {"min_seq": 3}}]
+                    )
+                    since: dict[str, Any] = draw.choice([{}, {"since": worker.now + 50}])
                     worker.rule(f"r{draw.randrange(3)}", **block(f"i{draw.randrange(12)}", **segment, **since))
                 case 3:
                     worker.rule(f"r{draw.randrange(3)}")
