@@ -39,11 +39,11 @@ from stream.pipeline.slate_reader import SlateReader
 from stream.process.stopping import stopping
 from stream.settings import Settings
 
-QUIET_TURN: Final = 0.02
-"""Seconds of a turn while no event waits. An event that arrives meanwhile waits for what is left of it."""
+QUIET_TURN: Final = 0.2
+"""Seconds of a turn while no event waits. It ends as soon as one does."""
 
-CHUNK: Final = 256
-"""Users whose slates are scored and sent together while no event waits."""
+CHUNK: Final = 128
+"""Users whose slates are scored and sent together while no event waits: an event that comes meanwhile waits for them."""
 
 BUSY_CHUNK: Final = 8
 """The same between two micro-batches with events."""
@@ -135,6 +135,8 @@ class Reissues:
         self._filled = 0.0  # monotonic time at which the allowance was computed
         self._due = False
         self._owned: tuple[int, ...] = ()
+        self._sending: asyncio.Future[None] | None = None  # the slates before those that are scored
+        self._sent: frozenset[tuple[int, bytes]] = frozenset()  # the users of those slates
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, partitions: Iterable[int]) -> None:
@@ -204,6 +206,7 @@ class Reissues:
             if busy or time.monotonic() - began > QUIET_TURN:
                 self._due = True
                 break
+        await self._acknowledged()
         if not (self._passes or self._found) and self._since:
             if self._count:
                 log.info(
@@ -289,6 +292,8 @@ class Reissues:
     async def _replace(self, users: Sequence[tuple[int, bytes]]) -> None:
         """Publish new slates for users whose standing slates still show a withdrawn item."""
         parts = self._parts
+        if not self._sent.isdisjoint(users):
+            await self._acknowledged()  # what stands is known only then
         catalogue, rules, now = parts.catalogue(), parts.rules(), parts.clock.now_ms()
         may = Recommendable(catalogue, rules, now) if self._may is None else self._may
         if not may.is_now(catalogue, rules, now):
@@ -312,8 +317,18 @@ class Reissues:
             if gone:
                 self._standing.remove(partition, gone)
         if user_batches:
+            self._allowance -= len(user_batches)
             slates = await parts.rank(user_batches, catalogue, rules, now)
-            await self._send(user_batches, withdrawn, slates, catalogue, rules)
+            await self._acknowledged()
+            self._sent = frozenset(users)
+            self._sending = asyncio.ensure_future(self._send(user_batches, withdrawn, slates, catalogue, rules))
+
+    async def _acknowledged(self) -> None:
+        """Wait for the slates that were sent last."""
+        sending, self._sending = self._sending, None
+        self._sent = frozenset()
+        if sending is not None:
+            await sending
 
     async def _send(
         self,
@@ -338,7 +353,6 @@ class Reissues:
         ends = await parts.batches().send(lists)
         for partition, some in noted.items():
             self._standing.sent(partition, some, ends[topic, partition])
-        self._allowance -= len(user_batches)
         self._count += len(user_batches)
         parts.metrics.reissued.inc(len(user_batches))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from stream.settings import Settings
 from tests.bench.machine import load_average
+from tests.bench.processes import cpu_seconds
 from tests.bench.world import Bundles, World
 from tests.worker_process import Events, WorkerProcess, all_committed, read_all, until
 
@@ -36,7 +37,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reissue:
-    """One measurement. shown: users whose standing slates showed a blocked item; click_ms: p50 and p99 of clicks meanwhile,
+    """One measurement. shown: users whose standing slates showed a blocked item; cpu_us: of the worker, for each of them, with
+    the clicks; click_ms: p50 and p99 of clicks meanwhile,
     and without anything to re-issue; load: load average."""
 
     bundle: str
@@ -44,6 +46,7 @@ class Reissue:
     shown: int
     seconds: float
     per_second: float
+    cpu_us: float
     click_ms: tuple[float, float] | None
     quiet_ms: tuple[float, float] | None
     load: float
@@ -60,7 +63,8 @@ def line(one: Reissue) -> str:
     """Return one measurement in words."""
     clicks = f"; clicks {one.click_ms} ms, before {one.quiet_ms} ms (p50, p99)" if one.click_ms else ""
     return (
-        f"{one.bundle}: {one.shown} of {one.users} slates re-issued in {one.seconds:.1f} s ({one.per_second:.0f}/s){clicks}; "
+        f"{one.bundle}: {one.shown} of {one.users} slates re-issued in {one.seconds:.1f} s ({one.per_second:.0f}/s), "
+        f"{one.cpu_us:.0f} us CPU each{clicks}; "
         f"load {one.load:.1f}"
     )
 
@@ -87,14 +91,16 @@ def _one(world: World, bundle: Bundles, plan: Plan) -> Reissue:
         clicks.start()
         time.sleep(PROBES if plan.rate else 0)
         rule = {"rule": "recall", "kind": "block", "filter": {"item": blocked}}
+        spent = cpu_seconds(worker.process.pid)
         put = events.producer.send(settings.rules_topic, key=b"recall", value=json.dumps(rule).encode()).get(30)
         until(lambda: worker.metric("freshet_reissued_slates_total") > 0, 60, "it begins")
         until(lambda: worker.metric("freshet_reissue_seconds") == 0, 600, "it is finished")
+        spent = cpu_seconds(worker.process.pid) - spent
         clicks.end()
         all_committed(settings, worker)
         left = sum(bool(set(items) & set(blocked)) for items in _standing(settings).values())
         assert left == 0, f"{left} slates still show a blocked item"
-        return _result(settings, bundle, plan, put.timestamp, clicks)
+        return _result(settings, bundle, plan, put.timestamp, spent)
     finally:
         events.close()
         worker.close()
@@ -131,7 +137,7 @@ def _standing(settings: Settings) -> dict[bytes, list[str]]:
     return found
 
 
-def _result(settings: Settings, bundle: Bundles, plan: Plan, put: int, clicks: _Clicks) -> Reissue:
+def _result(settings: Settings, bundle: Bundles, plan: Plan, put: int, cpu: float) -> Reissue:
     reissued, last = 0, put
     before: list[int] = []
     meanwhile: list[tuple[int, int]] = []
@@ -149,7 +155,7 @@ def _result(settings: Settings, bundle: Bundles, plan: Plan, put: int, clicks: _
     seconds = (last - put) / 1000
     during = [latency for at, latency in meanwhile if at <= last]
     return Reissue(
-        bundle.name, plan.users, reissued, seconds, reissued / max(seconds, 1e-3),
+        bundle.name, plan.users, reissued, seconds, reissued / max(seconds, 1e-3), 1e6 * cpu / max(reissued, 1),
         _quantiles(during) if plan.rate else None, _quantiles(before) if plan.rate else None, load_average(),
     )  # fmt: skip
 
