@@ -20,6 +20,7 @@ from stream.kafka.decoding import decoder_of
 from stream.kafka.fencing import Fence
 from stream.kafka.losses import Losses
 from stream.kafka.membership import Membership
+from stream.kafka.standing_slates import StandingSlates
 from stream.kafka.store_identity import Changelog, FolderCheck
 from stream.observability.metrics import Metrics
 from stream.pipeline.comments import CommentStage
@@ -127,6 +128,7 @@ class StateOwner:
     async def claim(self, partitions: Iterable[int]) -> None:
         wanted = list(partitions)
         await self.fence.take_over(wanted)
+        self.pipeline.reissues.begin(wanted)
         if any(self.app.store.empty(partition, 1) for partition in wanted):
             self.app.consumer.wake()  # there may be no event for long, and they are to be deleted
 
@@ -255,6 +257,7 @@ def _pipeline_parts(
         sent_before=sent_before,
         catalogue=lambda: catalogue.snapshot,
         rules=lambda: book.current,
+        standing=StandingSlates(app.store),
         executor=inputs.threads.models,
         metrics=metrics,
         clock=app.clock,

@@ -293,6 +293,7 @@ class Worker:
             with suppress(asyncio.CancelledError):
                 await task
         stopping.waits_for = "Kafka's clients and RocksDB to be closed"
+        await parts.pipeline.reissues.stop()
         await parts.app.stop()
         stopping.waits_for = "the consumers of items and rules to be closed"
         await items.stop()
@@ -341,6 +342,7 @@ class Watch:
             consumer.check_topology()
             self._metrics.observe_lag(self._lag.look(app.clock.now(), consumer.lag(), self._parts.pipeline.newest))
             self._metrics.observe_undecided(consumer.undecided())
+            self._parts.pipeline.reissues.look()
             await self._parts.popular_slates.publish(consumer.assignment(), self._catalogue.snapshot)
 
     def _report_ready(self) -> None:

@@ -8,6 +8,7 @@ Those that need a crash kill themselves once (a file in the data folder remember
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -37,8 +38,9 @@ from stream.inference.models import Models
 from stream.kafka.batch import MicroBatch
 from stream.kafka.lease import Lease
 from stream.kafka.producer import Outgoing, RecordBatches
+from stream.kafka.standing_slates import StandingSlates
 from stream.observability.health import Health
-from stream.pipeline import pipeline
+from stream.pipeline import pipeline, reissues
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import Settings, load
 from stream.worker import run
@@ -331,6 +333,58 @@ def misleads(settings: Settings) -> None:
     patch(popularity, "popular_items", mutant)
 
 
+def on_reissued(settings: Settings, change: Callable[[Outgoing, dict[str, Any]], Outgoing]) -> None:
+    """Change the slates that are re-issued."""
+
+    def changed(records: list[Outgoing]) -> list[Outgoing]:
+        bodies = [json.loads(record.value or b"{}") for record in records]
+        return [
+            change(record, body) if "withdrawn" in body else record
+            for record, body in zip(records, bodies, strict=True)
+        ]
+
+    on_output(settings.recommendations_topic, changed)
+
+
+def reissues_without_reason(settings: Settings) -> None:
+    """A re-issued slate names an item that its user's slate did not show."""
+    on_reissued(
+        settings, lambda record, body: record._replace(value=json.dumps(body | {"withdrawn": ["another"]}).encode())
+    )
+
+
+def reissues_under_an_old_epoch(settings: Settings) -> None:
+    """A re-issued slate names the epoch of the partition's owner before."""
+    on_reissued(
+        settings,
+        lambda record, _: record._replace(headers=fencing_log.stamp(fencing_log.epoch_of(record.headers) - 1)),
+    )
+
+
+def reissues_too_little(settings: Settings) -> None:
+    """A re-issued slate lacks its first item."""
+    on_reissued(
+        settings, lambda record, body: record._replace(value=json.dumps(body | {"items": body["items"][1:]}).encode())
+    )
+
+
+def reissues_for_the_forgotten(settings: Settings) -> None:
+    """A re-issued slate is sent for a user whose state shows no event."""
+    patch(reissues, "is_empty", lambda record: False)
+    patch(StandingSlates, "sent", _keeping(StandingSlates.sent))
+
+
+def _keeping(sent: Callable[..., None]) -> Callable[..., None]:
+    """Take a tombstone for no change of a standing slate."""
+
+    def mutant(self: StandingSlates, partition: int, slates: Sequence[tuple[bytes, Any]], last: int) -> None:
+        known = [user for user, shown in slates if shown is None]
+        kept = dict(zip(known, self.read(partition, known), strict=True))
+        sent(self, partition, [(user, kept.get(user) if shown is None else shown) for user, shown in slates], last)
+
+    return mutant
+
+
 def skips_republish(settings: Settings) -> None:
     """Killed between the changelog and the slates; then no slate for events that are read again."""
     make, numbers = Pipeline._slates, count(1)
@@ -440,6 +494,7 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
         forgets_seen, muddles_recent, muddles_action, feeds_no_action, drifts, misranks, misleads, erases, overclaims,
+        reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little, reissues_for_the_forgotten,
         stalls, slows, stands, ignores_caps, mispins, unboosts, ranks_by_score, leaves_out,
     )
 }  # fmt: skip

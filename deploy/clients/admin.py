@@ -114,7 +114,7 @@ def rights(settings: Settings) -> dict[str, set[str]]:
         settings.items_topic: reads,
         settings.rules_topic: reads,
         settings.changelog_topic: reads | writes,
-        settings.recommendations_topic: writes,
+        settings.recommendations_topic: reads | writes,
         settings.dead_letters_topic: writes,
         settings.forgotten_topic: writes,
     }

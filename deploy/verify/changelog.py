@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -64,6 +65,7 @@ class Changelog:
         self.hidden = False
         self.cut = False
         self.end = 0
+        self._claims: list[tuple[int, int, int]] = []  # (offset, append time, epoch) of the claims that held
         self.reached = [NONE] * len(source_index.sources)
         self.hiding = [False] * len(source_index.sources)
 
@@ -72,6 +74,15 @@ class Changelog:
         if self.hidden and epoch > self._fencing.current:
             return True
         return epoch in self._fencing.epochs or (self.gone and 0 < epoch <= self._fencing.current)
+
+    def epoch_at(self, offset: int) -> int:
+        """Return the epoch that was in force at an offset; 0 if no claim before it was read."""
+        at = bisect_left(self._claims, offset, key=lambda claim: claim[0])
+        return self._claims[at - 1][2] if at else 0
+
+    def epoch_before(self, time: int) -> int:
+        """Return the newest epoch that was claimed before a time (epoch ms, by the brokers' clocks); 0 for none."""
+        return max((epoch for _, appended, epoch in self._claims if appended < time), default=0)
 
     def read(self, log: Log, spans: dict[TopicPartition, Span]) -> None:
         """Follow the changelog from its first record to its last."""
@@ -85,8 +96,11 @@ class Changelog:
             expected = record.offset + 1
             if record.key == CLAIM:
                 self._report.claims += 1
+                before = self._fencing.current
                 if wrong := self._fencing.claim(record):
                     self._violations.add(wrong.kind, wrong.message, record, None)
+                elif self._fencing.current > before:
+                    self._claims.append((record.offset, record.timestamp, self._fencing.current))
                 continue
             self._report.states += 1
             self._take(record)

@@ -34,6 +34,10 @@ EMPTY = b"\xffempty\0"
 """The prefix of the keys under which a worker notes that a user's state has no event and is to be deleted."""
 
 
+STANDING = b"\xffstanding"
+"""The prefix of the keys under which a worker keeps what standing slates show, and how far it has read them."""
+
+
 class LocalStore:
     """The database of one worker for one partition. `offset` is -1 if the database names none."""
 
@@ -77,7 +81,7 @@ class LocalStore:
         missing = dict(self._heads)
         try:
             for key, value in database.items():
-                if key in (OFFSET_KEY, NOTE_KEY, CLAIM) or key.startswith((EXPOSED, EMPTY)):
+                if key in (OFFSET_KEY, NOTE_KEY, CLAIM) or key.startswith((EXPOSED, EMPTY, STANDING)):
                     continue
                 report.stored += 1
                 head = missing.pop(key, b"")

@@ -11,7 +11,7 @@ MOST_LISTED = 100
 
 Kind = Literal[
     "applied", "chain", "claim", "commit", "dead-letter", "double", "foreign", "forged-claim", "fork", "gap",
-    "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "slate", "slate-applied",
+    "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "reissue", "slate", "slate-applied",
     "slate-chain", "slate-events", "slate-state", "stale", "state", "store", "uncovered", "unreported",
     "valid-dead-letter",
 ]  # fmt: skip
@@ -76,6 +76,7 @@ class Report:
         exposed: Fenced states that are their user's last record.
         slates: Slates that were read.
         replays: Slates flagged as replays.
+        reissued: Slates that were re-issued because an item was withdrawn.
         repeated: Records written twice by a client's retry, which is harmless.
         acked, failed, indeterminate: Sends of the producer log, by status.
         failed_found, indeterminate_found: Those of them that are in the topic.
@@ -119,6 +120,7 @@ class Report:
     exposed: int = 0
     slates: int = 0
     replays: int = 0
+    reissued: int = 0
     repeated: int = 0
     acked: int = 0
     failed: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
@@ -17,6 +18,7 @@ from deploy.clients.schema import parse, schema
 from deploy.verify.accepted_settings import Setting
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
+from deploy.verify.reissues import Reissues, hashes
 from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import APPLIED, CONTROL, FORGOTTEN, NAMED, NONE, SourcePartition
@@ -55,11 +57,13 @@ class Shown:
         last: User -> digest of the last slate.
         replayed: User -> highest seq that a slate flagged as a replay has shown.
         named: Topic index -> 1 for each record that a slate names; of the default placement, NAMED is a flag of the record.
+        items: User -> crc32 of each item of the last slate.
     """
 
     last: dict[int, bytes] = field(default_factory=dict)
     replayed: dict[int, int] = field(default_factory=dict)
     named: dict[int, bytearray] = field(default_factory=dict)
+    items: dict[int, array[int]] = field(default_factory=dict)
 
 
 class Slates:
@@ -83,6 +87,8 @@ class Slates:
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._published = published
         self._shown = {name: Shown() for names in published.values() for name in names}
+        self._reissues = Reissues(changelog)
+        self._partial = False  # slates before the range are not read
         self._stamped = False  # a slate for anyone unknown has named its writer's epoch
         self.hidden = False  # more slates lie behind an open transaction of another producer
         self.gone = False  # slates may have been compacted away or deleted
@@ -90,6 +96,7 @@ class Slates:
     def read(self, log: Log, spans: dict[TopicPartition, Span]) -> None:
         """Read and check this partition's slates within its span."""
         expected, end = spans[self._topic, self._source_index.partition]
+        self._partial = expected > 0
         self.gone = expected > 0 and not any(source.narrowed for source in self._source_index.sources)
         for record in log.records(self._topic, spans):
             if record.offset != expected:
@@ -146,9 +153,13 @@ class Slates:
             return
         shown.last[user.number] = digest
         row = self._row(user, slate, record)
-        if row != NONE:
+        before = shown.items.get(user.number)
+        if "withdrawn" in slate:
+            self._check_reissue(user, slate, row, record, before)
+        elif row != NONE:
             self._check_events(user, slate, row, record, shown)
-        if slate["replay"]:
+        shown.items[user.number] = hashes(scored["item"] for scored in slate["items"])
+        if slate["replay"] and "withdrawn" not in slate:
             self._report.replays += 1
             shown.replayed[user.number] = max(shown.replayed.get(user.number, -1), slate["seq"])
 
@@ -176,6 +187,18 @@ class Slates:
         else:
             shown.named.setdefault(behaviour, bytearray(len(source.state)))[index] = 1
 
+    def _check_reissue(
+        self, user: User, slate: dict[str, Any], row: int, record: Record, before: array[int] | None
+    ) -> None:
+        self._report.reissued += 1
+        if wrong := self._reissues.wrong(slate, row, record, before):
+            self._blame("reissue", wrong, record, slate)
+        elif before is None:
+            if self.gone:
+                self._report.unverifiable += 1
+            elif not self._partial:
+                self._blame("reissue", "it was re-issued without a reason: there is no slate before it", record, slate)
+
     def _clear(self, record: Record) -> None:
         """Check a tombstone: the user was forgotten."""
         user = self._source_index.find(record.key or b"")
@@ -185,6 +208,7 @@ class Slates:
         for shown in self._shown.values():
             shown.last.pop(user.number, None)
             shown.replayed.pop(user.number, None)
+            shown.items.pop(user.number, None)
         user.least_life = max(user.least_life, user.life + 1)
 
     def _forgets(self, user: User) -> bool:

@@ -230,6 +230,13 @@ class Recommendation(Struct, frozen=True, omit_defaults=True):
     placement: (
         Annotated[str, Meta(description="the placement's name; absent for the placement `default`")] | UnsetType
     ) = UNSET
+    withdrawn: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="only in a slate that was re-issued: the items of the user's slate before it that may be shown no "
+            "longer (rules.md)"
+        ),
+    ] = ()
 
 
 def _one_of(words: Iterable[str]) -> str:

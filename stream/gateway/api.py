@@ -49,6 +49,7 @@ from stream.gateway.routing import JSON, NDJSON, Answer, Call, Route, refused
 from stream.gateway.scorer import Ask, Scorer
 from stream.gateway.slates import Listener, Slates
 from stream.gateway.trends import Trends
+from stream.gateway.withdrawn import Withdrawn
 from stream.inference.bundle import Bundle
 from stream.inference.serving import placements_of, published_of
 from stream.inference.text_encoder import Encoder
@@ -121,6 +122,7 @@ class Api:
         self._selections = Selections()
         self._placements = placements_of(parts.settings, parts.bundle)
         self._published = published_of(parts.settings, parts.bundle)
+        self._withdrawn = Withdrawn(parts.catalogue, parts.rules)
 
     # users
 
@@ -340,18 +342,38 @@ class Api:
         self._ready()
         listener = await self._parts.slates.listen(key)
         try:
-            record, view_of = _lived(self._parts.replica.record(partition, key)), self._parts.catalogue.view
-            slates = [
-                await self._slate(user, key, partition, record, "", view_of(None, one.filtered), one, None, (), None)
-                for one in self._published
-            ]
+            slates = [await self._now(user, key, partition, one) for one in self._published]
         except BaseException:
             self._parts.slates.leave(key, listener)
             raise
-        return self._follow(key, listener, [_as_recommendation(slate) for slate in slates])
+        return self._follow(user, key, partition, listener, slates)
+
+    async def _now(self, user: str, key: bytes, partition: int, placement: Placement) -> Recommendation:
+        """Return a user's slate of a placement as it is now, in the form of a worker's."""
+        record = _lived(self._parts.replica.record(partition, key))
+        view = self._parts.catalogue.view(None, placement.filtered)
+        return _as_recommendation(await self._slate(user, key, partition, record, "", view, placement, None, (), None))
+
+    async def _instead(self, user: str, key: bytes, partition: int, value: bytes) -> bytes | None:
+        """Return what a stream sends for a slate: the slate, unless it shows an item that may be shown no longer.
+
+        In its place comes the slate as it is now. If the state is not there yet, nothing comes: the worker re-issues it.
+        A slate of a placement that this gateway does not know is not sent then.
+        """
+        withdrawn = self._withdrawn.found(key, value)
+        if withdrawn is None:
+            return value
+        placement = self._placements.get(withdrawn.placement)
+        if placement is None:
+            return None
+        try:
+            now = await self._now(user, key, partition, placement)
+        except ProblemError:
+            return None
+        return self._encoder.encode(now) if now.seq >= withdrawn.seq else None
 
     async def _follow(
-        self, key: bytes, listener: Listener, first: Sequence[Recommendation]
+        self, user: str, key: bytes, partition: int, listener: Listener, first: Sequence[Recommendation]
     ) -> AsyncGenerator[bytes, None]:
         try:
             for one in first:
@@ -360,6 +382,8 @@ class Api:
                 value = await listener.next(KEEP_ALIVE)
                 if self._parts.closing.is_set():
                     return
+                if value is not None and (value := await self._instead(user, key, partition, value)) is None:
+                    continue
                 yield b": quiet\n\n" if value is None else b"event: slate\ndata: " + value + b"\n\n"
         finally:
             self._parts.slates.leave(key, listener)

@@ -194,6 +194,10 @@ class SourceConsumer(driver.Consumer):
         """Call the pipeline although no record has arrived: something that it held back is ready."""
         self.hand_over.wake()
 
+    def waits(self) -> bool:
+        """Return whether the next micro-batch waits for the pipeline."""
+        return self.hand_over.pending is not None
+
     # the worker's side
 
     def hold(self) -> None:

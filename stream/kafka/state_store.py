@@ -10,10 +10,10 @@ new users.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import faust
 import rocksdict
@@ -26,6 +26,8 @@ from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
 from stream.kafka.user_notes import EMPTY, EXPOSED, Notes
 
 log = logging.getLogger("freshet.store")
+
+Result = TypeVar("Result")
 
 ROCKSDB_OPTIONS = {
     "driver": "rocksdict",
@@ -179,8 +181,12 @@ class InterestStore:
         return self._noted(EMPTY, partition, count)
 
     def _noted(self, notes: Notes, partition: int, count: int) -> list[bytes]:
+        return self.use(partition, lambda database: notes.first(database, count))
+
+    def use(self, partition: int, call: Callable[[Any], Result]) -> Result:
+        """Return what `call` returns for a partition's database. Raises as `read` and `write` do."""
         try:
-            return notes.first(self._open(partition), count)
+            return call(self._open(partition))
         except FreshetError:
             raise
         except Exception as error:

@@ -291,6 +291,15 @@ class Metrics:
         self.rules_refused = self._counter(
             "rules_refused", "Records of the rules topic that were malformed or contradicted another rule", "reason"
         )
+        self.reissued = self._counter(
+            "reissued_slates", "Slates re-issued because an item that they showed may be shown no longer"
+        )
+        self.reissues_waiting = self._gauge(
+            "reissue_waiting_users", "Users whose slates are known to show a withdrawn item, at most 10,000"
+        )
+        self.reissues_seconds = self._gauge(
+            "reissue_seconds", "Seconds since the oldest change after which slates are still looked through; 0 for none"
+        )
         self.bundle_info = self._gauge(
             "bundle_info", "1 for the bundle in use", "bundle", "state_model", "data", "ndcg10"
         )
@@ -392,6 +401,11 @@ class Metrics:
         self.rules.labels("in_force").set(len(rules.rules))
         self.rules.labels("refused").set(len(rules.refused))
         self.rules_offset.set(rules.offset)
+
+    def observe_reissues(self, waiting: int, seconds: float) -> None:
+        """Set the number of slates that are known to wait, and the age of the oldest change that is not finished."""
+        self.reissues_waiting.set(waiting)
+        self.reissues_seconds.set(seconds)
 
     def refuse_rule(self, reason: str) -> None:
         self.rules_refused.labels(_of((*REASONS, *RULE_REASONS), reason)).inc()

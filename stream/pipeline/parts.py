@@ -15,6 +15,7 @@ from stream.kafka.broker_clock import Clock
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.fencing import Fence
 from stream.kafka.producer import RecordBatches
+from stream.kafka.standing_slates import StandingSlates
 from stream.kafka.state_store import InterestStore
 from stream.observability.metrics import Metrics
 from stream.pipeline.comments import CommentStage
@@ -63,6 +64,7 @@ class PipelineParts:
         sent_before: Knows which of them have been forwarded. None: no check.
         catalogue: Returns the current snapshot.
         rules: Returns the rules in force.
+        standing: The standing slates of the users.
         executor: Runs the models, one call at a time.
         metrics: Counts and times the steps.
         clock: The brokers' clock.
@@ -81,6 +83,7 @@ class PipelineParts:
     sent_before: SentBefore | None
     catalogue: Callable[[], Catalogue]
     rules: Callable[[], RuleSet]
+    standing: StandingSlates
     executor: Executor
     metrics: Metrics
     clock: Clock

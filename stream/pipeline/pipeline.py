@@ -11,7 +11,8 @@
         in between; meanwhile score all users in one call
      8  send slates, and wait until they are acknowledged: none shows a state that is not durable
      9  write RocksDB, one WriteBatch per partition
-    10  offsets below the first unfinished event are safe to commit
+    10  re-issue some slates that show a withdrawn item (stream.pipeline.reissues)
+    11  offsets below the first unfinished event are safe to commit
 
 Any exception ends the process (stream.kafka), so nothing is committed that did not complete step 9.
 """
@@ -39,6 +40,7 @@ from stream.core.ruling import Ruling, Selections
 from stream.core.state import encode
 from stream.kafka.batch import MicroBatch, Record
 from stream.kafka.producer import Outgoing
+from stream.kafka.standing_slates import Shown, Slot
 from stream.observability.metrics import BatchFigures
 from stream.pipeline import held_partitions
 from stream.pipeline.empty_states import EmptyStates
@@ -46,6 +48,8 @@ from stream.pipeline.model_calls import Result, in_time
 from stream.pipeline.parts import PipelineParts
 from stream.pipeline.poison import BufferedRecord, advance_isolating
 from stream.pipeline.refusal_log import RefusalLog
+from stream.pipeline.reissues import ReissueParts, Reissues, shown
+from stream.pipeline.slate_reader import SlateReader
 
 Target = tuple[str, int]
 Items = Sequence[list[Scored]]
@@ -81,11 +85,12 @@ class Pipeline:
         self._refusals = RefusalLog()
         self._empty = EmptyStates(parts.store)
         self._encoder = msgspec.json.Encoder()
+        self.reissues = self._reissues(parts)
         self._next: dict[TP, int] = {}  # first offset not yet read
         self.newest: dict[TP, int] = {}  # append time (epoch ms) of the newest record finished
 
     async def process(self, batch: MicroBatch) -> None:
-        """Run steps 1 to 10 for one micro-batch."""
+        """Run steps 1 to 11 for one micro-batch."""
         consumer = self._consumer()
         if not consumer.take(batch):  # 1
             return
@@ -116,7 +121,7 @@ class Pipeline:
         ends = await changelog
         await self._confirm(records, ends)
         with figures.stage("slates"):
-            await self._batches().send(
+            slate_ends = await self._batches().send(
                 {**self._slates(user_batches, slates, catalogue, rules, figures), **self._audits(user_batches)}
             )  # 8
         acknowledged = self._clock.now() * 1000
@@ -125,14 +130,17 @@ class Pipeline:
                 pairs = [(record.key, record.value) for record in written if record.key]
                 self._store.write(partition, pairs, ends.get((topic, partition), -1))
                 self._empty.note(partition, pairs)
+            self._note(user_batches, slates, slate_ends)
         for tp, part in batch.parts.items():
             self._next[tp] = part[-1].offset + 1
             self.newest[tp] = part[-1].timestamp
         held = self._comments.held
         limit, size = self._settings.held_events, self._settings.micro_batch
         hold = held_partitions.partitions(self._comments.queues(), held, limit, size, self._topics, self._next)
-        consumer.finish(self._safe(), hold)  # 10
         self._observe(user_batches, figures, acknowledged, held, began)
+        await self.reissues.turn(bool(batch.size), consumer.waits)  # 10
+        consumer.finish(self._safe(), hold)  # 11
+        self.reissues.schedule()
 
     def committed(self) -> bool:
         """Return whether there are states to delete, now that offsets were committed."""
@@ -140,6 +148,7 @@ class Pipeline:
 
     def revoked(self) -> None:
         """Forget what was read but not finished after the assignment has ended. The next owner reads it again."""
+        self.reissues.forget()
         self._comments.forget()
         self._empty.forget()
         self._next.clear()
@@ -209,15 +218,71 @@ class Pipeline:
 
     def _rank(self, user_batches: Sequence[UserBatch], catalogue: Catalogue, rules: RuleSet, now: int) -> list[Items]:
         """Return each user's items, for each published placement."""
-        ruling = Ruling(rules, None, now, self._selections) if rules.rules else None
-        found = [
-            rank(
-                user_batches, self._serving.models, self._views.of(catalogue, one.filtered), one.size,
-                filter_seen=one.filter_seen, ruling=ruling, diversity=one.diversity,
-            )
-            for one in self._serving.published
-        ]  # fmt: skip
+        published = self._serving.published
+        found = [self._rank_of(user_batches, one, catalogue, rules, now) for one in published]
         return list(zip(*found, strict=True))
+
+    def _rank_of(
+        self, user_batches: Sequence[UserBatch], placement: Placement, catalogue: Catalogue, rules: RuleSet, now: int
+    ) -> list[list[Scored]]:
+        """Return each user's items, for one placement."""
+        ruling = Ruling(rules, None, now, self._selections) if rules.rules else None
+        return rank(
+            user_batches, self._serving.models, self._views.of(catalogue, placement.filtered), placement.size,
+            filter_seen=placement.filter_seen, ruling=ruling, diversity=placement.diversity,
+        )  # fmt: skip
+
+    def _reissues(self, parts: PipelineParts) -> Reissues:
+        def wake() -> None:
+            self._consumer().wake()
+
+        def resume(user: bytes, partition: int, record: bytes) -> UserBatch:
+            serving = self._serving
+            return apply_events(user, partition, record, (), self._topics, serving.state_model, serving.hidden)
+
+        async def ranked(
+            user_batches: Sequence[UserBatch], placement: Placement, catalogue: Catalogue, rules: RuleSet, now: int
+        ) -> list[list[Scored]]:
+            def call() -> list[list[Scored]]:
+                self._advance(user_batches, catalogue)  # only states of another step model have inputs
+                return self._rank_of(user_batches, placement, catalogue, rules, now)
+
+            return await self._run(call)
+
+        return Reissues(
+            ReissueParts(
+                settings=parts.settings,
+                fence=parts.fence,
+                store=parts.store,
+                standing=parts.standing,
+                reader=SlateReader(parts.settings, parts.standing, wake),
+                batches=parts.batches,
+                catalogue=parts.catalogue,
+                rules=parts.rules,
+                clock=parts.clock,
+                metrics=parts.metrics,
+                published=parts.serving.published,
+                resume=resume,
+                rank=ranked,
+                slate=lambda user, placement, items, catalogue, rules, now: self._slate(
+                    user, items, catalogue, rules, now, False, placement
+                ),
+                wake=wake,
+            )
+        )
+
+    def _note(self, user_batches: Sequence[UserBatch], slates: Sequence[Items], ends: Mapping[Target, int]) -> None:
+        """Note which slates stand now."""
+        noted: dict[int, list[tuple[Slot, Shown | None]]] = {}
+        for user_batch, of_user in zip(user_batches, slates, strict=True):
+            some = noted.setdefault(user_batch.partition, [])
+            if user_batch.forgotten:
+                some.append((Slot(user_batch.user), None))
+                continue
+            for placement, items in zip(self._serving.published, of_user, strict=True):
+                some.append((Slot(user_batch.user, placement.name), shown(user_batch, items)))
+        for partition, some in noted.items():
+            self.reissues.note(partition, some, ends.get((self._settings.recommendations_topic, partition), -1))
 
     def _applied_again(self, user_batch: UserBatch, without: Collection[SourceEvent]) -> UserBatch:
         """Apply the user batch again from its stored record. `applied` moves past the events `without`, which are left out."""

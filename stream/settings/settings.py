@@ -163,6 +163,14 @@ class Settings(BaseSettings):
         (DEFAULT,), description="[placements](placements.md) for which workers publish a slate for each event, as JSON"
     )
 
+    reissue_rate: float = Field(
+        20_000.0,
+        ge=1,
+        le=1_000_000,
+        description="slates per second that a worker re-issues at most when an item that they show is withdrawn "
+        "([rules](rules.md#slates-that-stand-already))",
+    )
+
     # hot path
     micro_batch: int = Field(512, ge=1, le=5000, description="maximum number of records in one micro-batch")
     linger_ms: float = Field(

@@ -1,4 +1,5 @@
-"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|diversity|explain|all] [--json FILE] ...
+"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|diversity|explain|reissue|all] [--json FILE]
+
 
 cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
 latency    from an event to its slate at steady rates
@@ -8,6 +9,7 @@ fencing    what it costs to refuse a stalled worker's late write: claims beside 
 api        requests/s of the HTTP API, and read-your-writes with the largest of --rates
 diversity  what re-ranking a slate costs per user, without Kafka (not among all)
 explain    what an explained answer costs beside a plain one, without Kafka (not among all)
+reissue    how long until no standing slate of --users shows a blocked item, alone and with --rates clicks/s (not among all)
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import api, cost, diversity, explain, fencing, latency, recovery, report
+from tests.bench import api, cost, diversity, explain, fencing, latency, recovery, reissue, report
 from tests.bench.machine import describe
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
 from tests.bench.world import World, world
@@ -76,6 +78,9 @@ def _run(name: str, made: World, options: argparse.Namespace, console: Console) 
             probes=options.probes, seed=options.seed, gorse=options.gorse,
         )  # fmt: skip
         return api.as_json(api.measure(made, asked, console.print))
+    if name == "reissue":
+        given = [reissue.Plan(options.users, rate) for rate in (0, *options.rates)]
+        return {"plans": [reissue.as_json(one, reissue.measure(made, one, console.print)) for one in given]}
     if name == "fencing":
         writes = fencing.Plan(
             rates=tuple(options.rates),
@@ -101,7 +106,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bench", nargs="?", default="all", choices=(*BENCHES, "diversity", "explain", "all"))
+    choices = (*BENCHES, "diversity", "explain", "reissue", "all")
+    parser.add_argument("bench", nargs="?", default="all", choices=choices)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there; -: standard output")
     parser.add_argument(
         "--bundles", type=Path, help="serve this bundles folder instead of an untrained one of real size"
@@ -113,7 +119,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=3_000)
     parser.add_argument("--rounds", type=int, default=3, help="repetitions")
     parser.add_argument(
-        "--rates", type=int, nargs="+", default=[200, 1000], help="events a second; comments: the largest"
+        "--rates", type=int, nargs="*", default=[200, 1000], help="events a second; comments: the largest"
     )
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="of one measurement of latency; fencing: a quarter of that"

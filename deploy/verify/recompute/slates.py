@@ -16,6 +16,7 @@ from deploy.verify.recompute.diversity import Pool, Walk, wrong_place
 from deploy.verify.recompute.events import COMMENT
 from deploy.verify.recompute.filters import holds
 from deploy.verify.recompute.items import LiveItems
+from deploy.verify.recompute.reissues import without_reason
 from deploy.verify.recompute.rules import Effect, Reranking, Rules, Viewer, choices, effect, misplaced
 from deploy.verify.recompute.sample import SampledUser, Slate
 from deploy.verify.slates import ANYONE
@@ -76,6 +77,8 @@ class Slates:
                 continue  # deploy.verify.slates reports it
             self._report.ranked += 1
             items = self._view(slate, live[slate["catalogue"]], placement)
+            if "withdrawn" in slate:
+                self._check_reason(user, offset, slate, live[slate["catalogue"]])
             wrong = ""
             for state in shown:
                 if "rules" in slate:
@@ -93,6 +96,22 @@ class Slates:
                 self._report.numbers_unverifiable += 1
             elif wrong:
                 self._add(wrong, user.key, slate["seq"], user.partition, offset)
+
+    def _check_reason(self, user: SampledUser, offset: int, slate: Slate, live: LiveItems) -> None:
+        """Check that the items which a re-issued slate names as withdrawn could be shown no longer."""
+        viewer = Viewer(slate["user"], user.key, slate["seq"], slate["time"])
+        ruled = "rules" in slate
+        moments = choices(self._context.rules[slate["rules"]], viewer) if ruled else [()]
+        wrong = without_reason(
+            slate, live, self._context.items.row, moments, lambda rules: self._effect(slate, rules, live)
+        )
+        if not wrong or self._lost(slate):
+            return
+        if live.whole:
+            position = self._context.settings.recommendations_topic, user.partition, offset
+            self._context.add("reissue", wrong, user.key, slate["seq"], position)
+        else:
+            self._report.numbers_unverifiable += 1
 
     def check_anyone(self, partition: int, offset: int, slate: Slate, live: LiveItems) -> None:
         """Check the slate for anyone unknown: it holds the live items with the most interactions, each with its count."""
@@ -207,7 +226,7 @@ class Slates:
 
     def _effect(self, slate: Slate, rules: Rules, live: LiveItems) -> Effect:
         names = tuple(rule.rule for rule in rules)
-        key = slate["catalogue"], slate.get("placement", DEFAULT_PLACEMENT), slate["rules"], names
+        key = slate["catalogue"], slate.get("placement", DEFAULT_PLACEMENT), slate.get("rules", -1), names
         found = self._effects.get(key)
         if found is None:
             found = self._effects[key] = effect(rules, self._context.items.names, live.bodies, live.bias.tolist())
