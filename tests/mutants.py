@@ -38,9 +38,8 @@ from stream.inference.models import Models
 from stream.kafka.batch import MicroBatch
 from stream.kafka.lease import Lease
 from stream.kafka.producer import Outgoing, RecordBatches
-from stream.kafka.standing_slates import StandingSlates
 from stream.observability.health import Health
-from stream.pipeline import pipeline, reissues
+from stream.pipeline import pipeline
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import Settings, load
 from stream.worker import run
@@ -368,23 +367,6 @@ def reissues_too_little(settings: Settings) -> None:
     )
 
 
-def reissues_for_the_forgotten(settings: Settings) -> None:
-    """A re-issued slate is sent for a user whose state shows no event."""
-    patch(reissues, "is_empty", lambda record: False)
-    patch(StandingSlates, "sent", _keeping(StandingSlates.sent))
-
-
-def _keeping(sent: Callable[..., None]) -> Callable[..., None]:
-    """Take a tombstone for no change of a standing slate."""
-
-    def mutant(self: StandingSlates, partition: int, slates: Sequence[tuple[bytes, Any]], last: int) -> None:
-        known = [user for user, shown in slates if shown is None]
-        kept = dict(zip(known, self.read(partition, known), strict=True))
-        sent(self, partition, [(user, kept.get(user) if shown is None else shown) for user, shown in slates], last)
-
-    return mutant
-
-
 def skips_republish(settings: Settings) -> None:
     """Killed between the changelog and the slates; then no slate for events that are read again."""
     make, numbers = Pipeline._slates, count(1)
@@ -494,7 +476,7 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
         forgets_seen, muddles_recent, muddles_action, feeds_no_action, drifts, misranks, misleads, erases, overclaims,
-        reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little, reissues_for_the_forgotten,
+        reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little,
         stalls, slows, stands, ignores_caps, mispins, unboosts, ranks_by_score, leaves_out,
     )
 }  # fmt: skip

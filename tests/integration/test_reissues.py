@@ -250,8 +250,7 @@ def _remove(folder: Path) -> None:
     [
         ("reissues_without_reason", "reissue", "the slate before it does not show"),
         ("reissues_under_an_old_epoch", "reissue", "by a fenced writer"),
-        ("reissues_too_little", "ranking", "items"),
-        ("reissues_for_the_forgotten", "reissue", "no slate before it"),
+        ("reissues_too_little", "ranking", "expected"),
     ],
 )
 def test_a_wrong_one_is_red(
@@ -266,9 +265,6 @@ def test_a_wrong_one_is_red(
         worker.start().wait_ready()  # so that there is an epoch before this one
         shop.live(worker)
         (item,) = shop.favourites(1)
-        if mutant == "reissues_for_the_forgotten":
-            for user in shop.showing(item)[:3]:
-                shop.forget(user)
         shop.rule("recall", **block(item))
         until(lambda: worker.metric("freshet_reissued_slates_total") > 0, 30, "slates are re-issued")
         shop.gone(item)

@@ -133,6 +133,16 @@ def test_one_without_a_slate_before_it_has_no_reason() -> None:
     assert report.unverifiable
 
 
+def test_one_for_a_user_who_was_forgotten_has_no_reason() -> None:
+    world = claimed()
+    world.forget(ALICE)
+    world.work()
+    assert verify(world).violations == []
+    reissued(world)
+    report = verify(world)
+    assert "there is no slate before it" in str(report.violations), report.violations
+
+
 def with_items(world: Worker, gone: int) -> None:
     """The items of the made-up bundle; one of them is removed at the end."""
     topic = world.settings.items_topic

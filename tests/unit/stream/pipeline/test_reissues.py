@@ -304,7 +304,7 @@ def test_each_published_placement_has_a_standing_slate_of_its_own(tmp_path: Path
         slate = json.loads(sent.value or b"")
         assert (slate["placement"], slate["withdrawn"]) == ("home", [item])
         found = worker.standing.read(partition, [Slot(ann), *(slot for slot, _ in slots)])
-        assert found == [shows, Shown(1, [one["item"] for one in slate["items"]]), Shown(1, [item])]
+        assert found == [shows, Shown(2, [one["item"] for one in slate["items"]]), Shown(1, [item])]
 
     run(body())
 
