@@ -25,6 +25,7 @@ from stream.core.fencing_log import NO_CLAIM, sift
 from stream.core.fold import PLAIN, UserBatch, advance, apply_events, rank
 from stream.core.keys import key_of
 from stream.core.messages import Scored
+from stream.core.placements import Placement
 from stream.core.rules import BLOCK, BOOST, OF_ITEMS, ONLY, RuleSet
 from stream.core.ruling import Ruling, Selections
 from stream.core.state import is_empty, item_hash
@@ -73,7 +74,7 @@ class Found:
     explanation: Explanation
 
 
-def explain(log: Log, settings: Settings, user: str, item: str) -> Found:
+def explain(log: Log, settings: Settings, user: str, item: str, placement: str = DEFAULT_PLACEMENT) -> Found:
     """Explain why a user is recommended an item, or why not.
 
     Args:
@@ -81,15 +82,19 @@ def explain(log: Log, settings: Settings, user: str, item: str) -> Found:
         settings: The workers' settings.
         user: The user's id.
         item: The item's id.
+        placement: The placement of the slate.
 
     Raises:
         RecordError: The user has no key in the form of the setting `key`.
-        DataError: There is no such user or item.
+        DataError: There is no such user, item or placement.
         BundleError: The bundle cannot be used.
         BrokerError, TopologyError: Kafka cannot be read.
     """
     key = key_of(user, settings.key)
     bundle = load(current(settings.bundles))
+    placements = placements_of(settings, bundle)
+    if placement not in placements:
+        raise DataError(f"placement {placement!r}: expected one of the setting placements: {', '.join(placements)}")
     record = _state(log, settings, user, key)
     catalogue = _catalogue(log, settings, bundle)
     snapshot = catalogue.snapshot
@@ -108,7 +113,7 @@ def explain(log: Log, settings: Settings, user: str, item: str) -> Found:
         advance([batch], models, snapshot, bundle.spec)
     except StateError as error:
         raise DataError(f"the state of user {user!r} cannot be read: {error}") from None
-    return _Slate(settings, bundle, models, catalogue, rules, batch).explain(item)
+    return _Slate(placements[placement], bundle, models, catalogue, rules, batch).explain(item)
 
 
 def _state(log: Log, settings: Settings, user: str, key: bytes) -> bytes:
@@ -164,23 +169,24 @@ class _Slate:
 
     def __init__(
         self,
-        settings: Settings,
+        placement: Placement,
         bundle: Bundle,
         models: Models,
         catalogue: ItemCatalogue,
         rules: RuleSet,
         user: UserBatch,
     ) -> None:
-        self._settings = settings
+        self._placement = placement
         self._bundle = bundle
         self._models = models
         self._catalogue = catalogue
         self._snapshot = catalogue.snapshot
+        self._shown = self._snapshot if placement.filtered is None else self._snapshot.where(placement.filtered)
         self._rules = rules
         self._user = user
         self._now_ms = int(time.time() * 1000)
         self._selections = Selections()
-        self._diversity = placements_of(settings, bundle)[DEFAULT_PLACEMENT].diversity
+        self._diversity = placement.diversity
 
     def explain(self, item: str) -> Found:
         answered = self._answered()
@@ -216,18 +222,18 @@ class _Slate:
 
     def _answered(self) -> Answered:
         """Return the slate."""
-        k, seen, ruling = self._settings.slate_size, self._settings.filter_seen, self._ruling()
+        k, seen, ruling = self._placement.size, self._placement.filter_seen, self._ruling()
         items = rank(
-            [self._user], self._models, self._snapshot, k, filter_seen=seen, ruling=ruling, diversity=self._diversity
+            [self._user], self._models, self._shown, k, filter_seen=seen, ruling=ruling, diversity=self._diversity
         )[0]
-        return Answered(self._user, items, self._snapshot, k, seen, ruling, self._diversity, self._title)
+        return Answered(self._user, items, self._shown, k, seen, ruling, self._diversity, self._title)
 
     def _rank(self, item: str) -> int | None:
         """Return an item's place by score among all that may be shown; None if it may not be shown."""
         ruling = self._ruling(OF_ITEMS)
         size = max(1, self._snapshot.live)
         found: list[Scored] = rank(
-            [self._user], self._models, self._snapshot, size, filter_seen=self._settings.filter_seen, ruling=ruling
+            [self._user], self._models, self._shown, size, filter_seen=self._placement.filter_seen, ruling=ruling
         )[0]
         return next((place for place, one in enumerate(found) if one.item == item), None)
 
@@ -246,7 +252,9 @@ class _Slate:
         row = snapshot.row(item)
         if snapshot.bias[row] == DEAD:
             return "it is not live: it was removed, is unavailable, or was never sent to the topic items"
-        if self._settings.filter_seen and item_hash(item) in set(state.seen_hashes().tolist()):
+        if self._shown.bias[row] == DEAD:
+            return "the placement's filter leaves it out"
+        if self._placement.filter_seen and item_hash(item) in set(state.seen_hashes().tolist()):
             return "the user has interacted with it (setting filter_seen)"
         indices = self._rules.applying(self._user.user, state.seq, None, self._now_ms, (BLOCK, ONLY))
         for one in (self._rules.rules[index] for index in indices):
@@ -254,7 +262,7 @@ class _Slate:
                 return f"rule {one.rule} ({one.kind}) leaves it out"
         at = "last" if by_score is None else f"at place {by_score + 1}"
         after = ", re-ranked for diversity" if self._diversity.strength else ""
-        return f"by score it is {at}, and the slate has {self._settings.slate_size}{after}"
+        return f"by score it is {at}, and the slate has {self._placement.size}{after}"
 
     def _ruling(self, kinds: tuple[str, ...] | None = None) -> Ruling | None:
         if not self._rules.rules:

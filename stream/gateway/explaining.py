@@ -61,8 +61,7 @@ class Explaining:
         """
         ruling = self._ruling(scores.rules, ask.scene, scores.now_ms, ask.kinds)
         answered = Answered(
-            scores.user, items, ask.view.snapshot, ask.k, ask.filter_seen, ruling,
-            ask.diversity, self._title,
+            scores.user, items, ask.view.snapshot, ask.k, ask.filter_seen, ruling, ask.diversity, self._title,
         )  # fmt: skip
         return _explained(items, await self._explain(answered))
 

@@ -248,21 +248,23 @@ class Job:
         answered, catalogue, before = self._answered, self._answered.catalogue, self._by_score
         if not before:
             return {}
-        pinned = _Applying(answered).pinned  # they are no candidates
-        before = [one for one in before if catalogue.row(one.item) not in pinned]
-        before = before[: max(answered.k, answered.diversity.candidates)]
+        pinned = _Applying(answered).pinned
         place = {one.item: at for at, one in enumerate(before)}
-        after = [(at, place[one.item]) for at, one in enumerate(self._items) if one.item in place]
         rows = np.fromiter((catalogue.row(one.item) for one in before), np.int64, len(before))
+        free = [at for at, row in enumerate(rows.tolist()) if row not in pinned]  # pinned items are no candidates
+        free = free[: max(answered.k, answered.diversity.candidates)]
+        candidate = {before[at].item: number for number, at in enumerate(free)}
+        after = [(at, one.item) for at, one in enumerate(self._items) if one.item in candidate]
+        rows = rows[free]
         own = recent_choices([answered.user], catalogue, MAX_RECENT, self._models.choices, self._models.refused)
         categories = catalogue.categories
         items = Items(catalogue.items[rows][None], categories[rows][None], categories[own[:, 1]], own[:, 0])
-        scores = np.array([[one.score for one in before]], np.float32)
+        scores = np.array([[before[at].score for at in free]], np.float32)
         strength = answered.diversity.strength
-        taken = gains(scores, items, strength, np.fromiter((one for _, one in after), np.int64, len(after)))
+        taken = gains(scores, items, strength, np.array([candidate[name] for _, name in after], np.int64))
         return {
-            at: Moved(strength, was, at, rounded(quality), rounded(gain))
-            for (at, was), quality, gain in zip(after, taken.quality, taken.gain, strict=True)
+            at: Moved(strength, place[name], at, rounded(quality), rounded(gain))
+            for (at, name), quality, gain in zip(after, taken.quality, taken.gain, strict=True)
         }
 
 

@@ -77,6 +77,8 @@ def test_it_brings_no_torch_and_the_worker_can_be_imported(installed: Path, tmp_
         installed, "-c", "import stream.app, stream.worker; print(stream.app.__file__)", cwd=tmp_path, PYTHONPATH=""
     )
     assert Path(found.strip()).is_relative_to(installed.parents[1])
+    page = "from stream.gateway.demo_page import DemoPage; print(len(DemoPage().answer('main.js').body))"
+    assert int(run(installed, "-c", page, cwd=tmp_path, PYTHONPATH="")) > 1000  # files that are not Python come along
 
     freshet = installed.with_name("freshet")
     assert run(freshet, "--version", cwd=tmp_path).strip()

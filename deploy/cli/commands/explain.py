@@ -9,7 +9,7 @@ import typer
 
 from deploy.clients.printable import counted, marked, printable
 from stream.core.errors import DataError, RecordError
-from stream.settings import Settings
+from stream.settings import DEFAULT_PLACEMENT, Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,7 @@ def explain(
     context: typer.Context,
     user: Annotated[str, typer.Argument(help="The user's id.")],
     item: Annotated[str, typer.Argument(help="The item's id; it need not be in the slate.")],
+    placement: Annotated[str, typer.Option(help="The placement of the slate.")] = DEFAULT_PLACEMENT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show why a user is recommended an item, or why not: the parts of its score, and the events that have moved it.
@@ -34,7 +35,7 @@ def explain(
     does. It needs neither a worker nor a gateway, and writes nothing. With a large changelog it takes a while, as it
     reads the user's partition from the beginning.
 
-    Exit codes: 65 no such user or item, or bad bundle; 69 no broker, 78 topic missing or wrong settings.
+    Exit codes: 65 no such user, item or placement, or bad bundle; 69 no broker, 78 topic missing or wrong settings.
     """
     from deploy.clients.explained import explain as explained
     from deploy.clients.log_reader import KafkaLog
@@ -42,7 +43,7 @@ def explain(
     settings: Settings = context.obj
     log = KafkaLog(settings)
     try:
-        found = explained(log, settings, user, item)
+        found = explained(log, settings, user, item, placement)
     except RecordError as error:
         raise typer.BadParameter(printable(f"USER: {error}")) from None
     except DataError as error:

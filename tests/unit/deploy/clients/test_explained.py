@@ -130,6 +130,19 @@ def test_diversity(log: Log, settings: Settings) -> None:
     assert any("re-ranked" in one.why_not for one in found)
 
 
+def test_placements(log: Log, settings: Settings) -> None:
+    placed = settings.model_validate(
+        settings.model_dump()
+        | {"placements": {"cart": {"size": 2, "filter": {"item": ["item-1", "item-7", "item-8"]}}}}
+    )
+    other = explain(log, placed, "ann", "item-20", "cart")
+    assert (other.place, other.why_not) == (None, "the placement's filter leaves it out")
+    found = {name: explain(log, placed, "ann", name, "cart").place for name in ("item-7", "item-8")}
+    assert sorted(one for one in found.values() if one is not None) == [0, 1]
+    with pytest.raises(DataError, match="placement 'x': expected one of the setting placements: default, cart"):
+        explain(log, placed, "ann", "item-1", "x")
+
+
 def test_an_unknown_user_or_item_is_refused_with_what_to_do(log: Log, settings: Settings) -> None:
     with pytest.raises(
         DataError, match=r"user 'bob': found no state in partition \d of .*; send one with `freshet send"

@@ -20,6 +20,7 @@ OURS = {
     "broker.py": {"brokers", "some", "up[0].pid", "numbers"},
     "deadletters.py": {"'/'.join(map(str, tp))"},  # a topic of the settings and numbers
     "evaluate.py": {"name", "stage.removesuffix(': validation')", "text"},  # models by name
+    "explain.py": {"before", "moved.after + 1"},  # places in the slate
     "export.py": {"parity.unit"},
     "read_ratings.py": {"stage", "text"},
     "recommendations.py": {"UNKNOWN", "_why(settings)"},

@@ -134,7 +134,7 @@ def test_parts_sum_to_the_score(
     world: World, drawn: list[tuple[int, int, str]], some: list[dict[str, Any]], strength: float, k: int
 ) -> None:
     user = world.user([event(number, *one) for number, one in enumerate(drawn)])
-    diversity = PLAIN if some else Diversity(strength, 20)
+    diversity = Diversity(strength, 20)
     answered = world.answered(user, k, rules(*some), diversity)
     found = world.explain(answered)
     assert len(found) == len(answered.items)
@@ -143,7 +143,9 @@ def test_parts_sum_to_the_score(
         assert explanation.text
         assert len(explanation.events) <= MOST_EVENTS
         assert explanation.trained == (int(scored.item.removeprefix("item-")) <= 50)
-        assert (explanation.diversity is not UNSET) == (diversity.strength > 0)
+        pinned = explanation.pin is not UNSET
+        assert strength == 0 or pinned or some or explanation.diversity is not UNSET
+        assert strength > 0 or explanation.diversity is UNSET
         if explanation.diversity is not UNSET:
             assert explanation.diversity.after == at
 
