@@ -209,7 +209,8 @@ async function explain(whose, query, slate) {
   const rows = new Map([...by("slate").children].map((row) => [row.dataset.item, row]));
   for (const one of explained.items) {
     const words = why(one.explanation);
-    if (words && rows.has(one.item)) rows.get(one.item).append(make("span", { className: "why", textContent: words }));
+    const row = rows.get(one.item);
+    if (words && row) Object.assign(row.querySelector(".why"), { textContent: words, title: words });
   }
 }
 
@@ -244,7 +245,6 @@ function show(slate, reason, began) {
     `state ${slate.chain.slice(0, 8)}`, `replica age ${Math.round(slate.replica.age_ms)} ms`, `catalogue ${slate.catalogue}`,
     slate.rules === undefined ? "no rules" : `rules ${slate.rules}`, `diversity ${slate.diversity ?? 0}`, slate.strategy,
   ].join(" · ");
-  by("diversity-note").hidden = !(slate.rules !== undefined && chosenDiversity && !slate.diversity);
 }
 
 function slateRow(one, move, first) {
@@ -257,6 +257,7 @@ function slateRow(one, move, first) {
       make("span", { className: "about", textContent: about(one.item) })),
     buttons(one.item, title, act),
   );
+  if (server.explains) row.append(make("span", { className: "why" })); // its room is kept, so that nothing moves when it comes
   row.dataset.item = one.item;
   return row;
 }
