@@ -180,7 +180,8 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
 
     def click(self, selector: str) -> None:
-        """Press and release the mouse in the middle of an element."""
+        """Press and release the mouse in the middle of an element, once nothing on the page moves any more."""
+        self.wait("document.getAnimations().every((one) => one.playState !== 'running')", 10, "nothing moves")
         x, y = self.evaluate(
             f"(() => {{ const one = document.querySelector({json.dumps(selector)}); one.scrollIntoView({{block: 'center'}});"
             "const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2] })()"
