@@ -27,7 +27,7 @@ PAUSE: Final = 0.05
 """Seconds until it looks again for records that have not arrived."""
 
 ANYONE: Final = b"*"
-"""The key of the slate for unknown users, which is made anew by its own worker."""
+"""The key of the slate for unknown users. It is not one user's, so it is not re-issued."""
 
 ATTEMPTS_EVERY: Final = 1.0
 """Seconds until it asks again if no broker has answered."""
