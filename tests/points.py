@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stream.catalogue.popularity import ANYONE
+from stream.core.keys import ANYONE_KEY
 from stream.kafka import read_back
 from stream.kafka.consumer import SourceConsumer
 from stream.kafka.fencing import Fence
@@ -84,7 +84,7 @@ def sending(here: At, slates: str) -> None:
 
     async def sent(self: RecordBatches, lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Any:
         ends = await send(self, lists)
-        if any(topic == slates and records[0].key != ANYONE.encode() for (topic, _), records in lists.items()):
+        if any(topic == slates and records[0].key != ANYONE_KEY for (topic, _), records in lists.items()):
             here("slates_acknowledged")
         return ends
 

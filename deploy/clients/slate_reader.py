@@ -13,10 +13,8 @@ import jsonschema_rs
 from deploy.clients.log_reader import KafkaLog, Record
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.schema import parse, schema
-from stream.core.keys import key_of
+from stream.core.keys import ANYONE, ANYONE_KEY, key_of
 from stream.settings import DEFAULT_PLACEMENT, Settings
-
-ANYONE = "*"
 
 Slate = dict[str, Any]
 
@@ -30,7 +28,7 @@ class SlateReader:
     def __init__(self, settings: Settings, user: str, placement: str = DEFAULT_PLACEMENT) -> None:
         self._placement = placement
         self._topic = settings.recommendations_topic
-        self._key = ANYONE.encode() if user == ANYONE else key_of(user, settings.key)
+        self._key = ANYONE_KEY if user == ANYONE else key_of(user, settings.key)
         self._validator = jsonschema_rs.validator_for(schema("recommendation"))
         self._log = KafkaLog(settings)
         spans = self._log.spans([self._topic])

@@ -14,8 +14,8 @@ from deploy.clients.arguments import client_arguments
 from deploy.clients.message_keys import keyed
 from deploy.clients.producer import Producer, Sent
 from models.data import Message
-from stream.catalogue.popularity import ANYONE
 from stream.core.errors import BrokerError
+from stream.core.keys import ANYONE_KEY
 from stream.core.messages import Recommendation
 from stream.settings import Settings
 
@@ -98,7 +98,7 @@ class Feed:
         found = []
         for records in batches.values():
             for record in records:
-                if record.value is None or record.key == ANYONE.encode():
+                if record.value is None or record.key == ANYONE_KEY:
                     continue
                 slate = self._decoder.decode(record.value)
                 if slate.placement is not msgspec.UNSET:

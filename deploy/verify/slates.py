@@ -23,9 +23,9 @@ from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import APPLIED, CONTROL, FORGOTTEN, NAMED, NONE, SourcePartition
 from deploy.verify.users import User
+from stream.core.keys import ANYONE, ANYONE_KEY
 from stream.settings import DEFAULT_PLACEMENT
 
-ANYONE = b"*"
 POPULAR = {
     "seq": 0, "chain": "00" * 16, "events": [], "applied": {}, "latency_ms": -1, "strategy": "popularity", "replay": False,
 }  # fmt: skip
@@ -122,10 +122,10 @@ class Slates:
         items = [scored["item"] for scored in slate["items"]]
         if len(set(items)) < len(items):
             self._blame("slate", "an item is in it twice", record, slate)
-        if key is None or key != (ANYONE if slate["user"] == ANYONE.decode() else self._keys.of(slate["user"])):
+        if key is None or key != (ANYONE_KEY if slate["user"] == ANYONE else self._keys.of(slate["user"])):
             self._blame("slate", "the key is not that of its user", record, slate)
             return
-        if key == ANYONE:
+        if key == ANYONE_KEY:
             self._anyone(record, slate)
             return
         shown = self._shown.get(slate.get("placement", DEFAULT_PLACEMENT))
@@ -228,7 +228,7 @@ class Slates:
 
         Only `recompute` can decide whether its items are the right ones. Earlier versions name no writer.
         """
-        if murmur2(ANYONE) % self._partitions != record.partition:
+        if murmur2(ANYONE_KEY) % self._partitions != record.partition:
             self._blame("slate", "it is on a partition that is not that of `*`", record, slate)
         elif (
             "placement" in slate

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stream.catalogue import popularity
 from stream.core.fold import Catalogue
+from stream.core.keys import ANYONE_KEY
 from stream.core.messages import Scored
 from stream.core.rules import RuleSet
 from stream.core.ruling import Ruling, Selections
@@ -70,7 +71,7 @@ class PopularSlates:
         self._rules = rules
         self._selections = Selections()
         self._on_published = on_published
-        self._key = popularity.ANYONE.encode()
+        self._key = ANYONE_KEY
         self._partition = (murmur2(self._key) & 0x7FFFFFFF) % settings.partitions
         self._last: Published | None = None
 

@@ -7,12 +7,12 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from stream.core.fold import Catalogue
+from stream.core.keys import ANYONE
 from stream.core.messages import Recommendation, Scored
 from stream.core.rules import NO_RULES, RuleSet
 from stream.core.ruling import NEVER, Selection
 from stream.core.state import ZERO_CHAIN
 
-ANYONE = "*"
 NOBODY = b""
 """Stands for the key of the unknown users, for rules."""
 

@@ -25,6 +25,11 @@ UTF8: Final = "utf8"
 JSON: Final = "json"
 LONG: Final = "long"
 
+ANYONE: Final = "*"
+"""The user of the slate for unknown users. It is nobody's id."""
+ANYONE_KEY: Final = b"*"
+"""The key of that slate, in every form."""
+
 _LEAST: Final = -(2**63)
 _MOST: Final = 2**63 - 1
 _DIGITS: Final = len(str(_LEAST))
@@ -119,7 +124,7 @@ def user_of(key: bytes | None, form: str) -> str | None:
         user = FORMS[form].read(key or b"")
     except ValueError:  # a UnicodeDecodeError is one
         return None
-    return user if 1 <= len(user) <= MAX_ID and user != "*" and "\0" not in user else None
+    return user if 1 <= len(user) <= MAX_ID and user != ANYONE and "\0" not in user else None
 
 
 def mismatch(key: bytes, user: str, form: str) -> str:

@@ -37,7 +37,7 @@ from stream.gateway.auth import ADMIN, READ, WRITE
 from stream.gateway.demo_page import DemoPage
 from stream.gateway.events import Acceptance, Writer, item_of, rule_of, split
 from stream.gateway.explaining import Explaining
-from stream.gateway.figures import SlateFigures, hit_rates
+from stream.gateway.figures import HitRateFile, SlateFigures
 from stream.gateway.items import ItemCatalogue, View
 from stream.gateway.messages import MOST_COMMENTS, Refused
 from stream.gateway.metrics import GatewayMetrics
@@ -116,6 +116,7 @@ class Api:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
+        self._hit_rate = HitRateFile(parts.settings.serve_figures)
         self._topics = tuple(parts.settings.sources)
         self._rules = Rules(parts.settings.rating_scale, parts.settings.oldest)
         self._encoder = msgspec.json.Encoder()
@@ -571,7 +572,7 @@ class Api:
 
     async def show_figures(self, call: Call) -> Answer:
         """Answer GET figures."""
-        return Answer(self._parts.figures.answer(hit_rates(self._settings.serve_figures)))
+        return Answer(self._parts.figures.answer(*self._hit_rate.read()))
 
     async def show_demo(self, call: Call) -> Answer:
         """Answer GET demo and its files."""

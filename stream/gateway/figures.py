@@ -5,6 +5,7 @@ Slates are counted only while a client follows some (stream.gateway.slates), sin
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -33,6 +34,8 @@ class _Counted(msgspec.Struct):
     replay: bool = False
     placement: str = DEFAULT
 
+
+log = logging.getLogger("freshet.gateway")
 
 _COUNTED: Final = msgspec.json.Decoder(_Counted)
 _RATES: Final = msgspec.json.Decoder(HitRates)
@@ -86,14 +89,17 @@ class SlateFigures:
         if not slate.replay and slate.latency_ms >= 0:
             part.latencies[slate.latency_ms] += 1
 
-    def answer(self, rates: HitRates | UnsetType = UNSET) -> Figures:
-        """Return the figures of the last seconds."""
+    def answer(self, rates: HitRates | UnsetType = UNSET, problem: str = "") -> Figures:
+        """Return the figures of the last seconds, with what `HitRateFile.read` returned."""
+        error = problem or UNSET
         if self._began is None:
-            return Figures(window_seconds=WINDOW, counted_seconds=0.0, hit_rate=rates)
+            return Figures(window_seconds=WINDOW, counted_seconds=0.0, hit_rate=rates, hit_rate_error=error)
         self._move()
         seconds = min(WINDOW, self._now() - self._began)
         if seconds < LEAST:
-            return Figures(window_seconds=WINDOW, counted_seconds=round(seconds, 1), hit_rate=rates)
+            return Figures(
+                window_seconds=WINDOW, counted_seconds=round(seconds, 1), hit_rate=rates, hit_rate_error=error
+            )
         latencies: Counter[int] = Counter()
         for part in self._parts:
             latencies.update(part.latencies)
@@ -104,6 +110,7 @@ class SlateFigures:
             p50_ms=_quantile(latencies, 0.50),
             p99_ms=_quantile(latencies, 0.99),
             hit_rate=rates,
+            hit_rate_error=error,
         )
 
     def _move(self) -> None:
@@ -124,13 +131,40 @@ def _quantile(latencies: Counter[int], share: float) -> int | UnsetType:
     return UNSET
 
 
-def hit_rates(file: Path | None) -> HitRates | UnsetType:
-    """Return what another program has measured and written to a file; nothing if there is no such file, or it is malformed."""
-    if file is None:
-        return UNSET
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_FILE + 1)
-        return _RATES.decode(content) if len(content) <= MAX_FILE else UNSET
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return UNSET
+class HitRateFile:
+    """A hit rate that another program measures and writes to a file (setting `serve_figures`).
+
+    Args:
+        file: The file; None if there is none. It may appear later.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._problem = ""
+
+    def read(self) -> tuple[HitRates | UnsetType, str]:
+        """Return the hit rate, and why it cannot be read ("" if it can, or if there is no file yet).
+
+        Each new reason is logged.
+        """
+        found, problem = self._read()
+        if problem and problem != self._problem:
+            log.warning("the file of serve_figures cannot be read", extra={"file": str(self._file), "reason": problem})
+        self._problem = problem
+        return found, problem
+
+    def _read(self) -> tuple[HitRates | UnsetType, str]:
+        if self._file is None:
+            return UNSET, ""
+        try:
+            with self._file.open("rb") as opened:
+                content = opened.read(MAX_FILE + 1)
+            if len(content) > MAX_FILE:
+                return UNSET, f"it has more than {MAX_FILE} bytes"
+            return _RATES.decode(content), ""
+        except FileNotFoundError:
+            return UNSET, ""
+        except OSError as error:
+            return UNSET, error.strerror or "it cannot be read"
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return UNSET, str(error)

@@ -354,6 +354,9 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     p50_ms: Annotated[int, Meta(description="median of the time from an event to its slate")] | UnsetType = UNSET
     p99_ms: Annotated[int, Meta(description="99 % quantile of that time")] | UnsetType = UNSET
     hit_rate: HitRates | UnsetType = UNSET
+    hit_rate_error: (
+        Annotated[str, Meta(description="why the file of the setting `serve_figures` cannot be read")] | UnsetType
+    ) = UNSET
 
 
 class Trending(Items, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError
+from stream.core.keys import ANYONE_KEY
 from stream.core.messages import Scored
 from stream.kafka.batch import Record
 from stream.kafka.clients import groupless_consumer
@@ -25,9 +26,6 @@ from stream.settings import Settings
 FETCH_BYTES: Final = 1 << 20
 PAUSE: Final = 0.05
 """Seconds until it looks again for records that have not arrived."""
-
-ANYONE: Final = b"*"
-"""The key of the slate for unknown users. It is not one user's, so it is not re-issued."""
 
 ATTEMPTS_EVERY: Final = 1.0
 """Seconds until it asks again if no broker has answered."""
@@ -188,7 +186,7 @@ def _slates(records: Sequence[Record]) -> list[tuple[Slot, Shown | None]]:
     """Return what users' slates show, in order; None for a tombstone. Records that no worker writes are left out."""
     found: list[tuple[Slot, Shown | None]] = []
     for record in records:
-        if record.key is None or record.key == ANYONE:
+        if record.key is None or record.key == ANYONE_KEY:  # nobody's slate is not re-issued
             continue
         if record.value is None:
             found.append((Slot(record.key), None))

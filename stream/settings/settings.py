@@ -262,7 +262,7 @@ class Settings(BaseSettings):
     serve_figures: Path | None = Field(
         None,
         description="JSON file with a hit rate that another program measures, for GET /v1/figures and the demo page; read at "
-        "each request",
+        "each request; what is wrong with it is logged, and answered in hit_rate_error",
     )
     serve_trending: float = Field(
         3600.0,

@@ -22,7 +22,7 @@ from pathlib import Path
 from kafka import KafkaConsumer, TopicPartition
 
 from deploy.clients.arguments import client_arguments
-from stream.catalogue.popularity import ANYONE
+from stream.core.keys import ANYONE_KEY
 from stream.settings import Settings
 from tests.bench.machine import describe
 from tests.bench.sender import Order
@@ -136,7 +136,7 @@ class Reader:
 
     def poll(self) -> None:
         for tp, slates in self._consumer.poll(timeout_ms=200).items():
-            self._times[tp.partition] += [s.timestamp / 1000 for s in slates if s.key != ANYONE.encode()]
+            self._times[tp.partition] += [s.timestamp / 1000 for s in slates if s.key != ANYONE_KEY]
 
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds

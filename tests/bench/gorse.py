@@ -1,7 +1,8 @@
 """Gorse beside freshet: its all-in-one server on SQLite, with matrix factorisation, fitted once and then asked.
 
 Gorse (gorse.io, 0.5.11) keeps a ranked list for each user and answers from it; `python -m tests.bench.gorse FOLDER` builds
-it from its source with Go.
+it from its source with Go. Two of its modules are only on GitHub and not on Go's module mirror. So its driver of SQLite is
+replaced by another one without C (glebarez/sqlite), and its web page by an empty one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ from tests.worker_process import until
 MODULE: Final = "github.com/gorse-io/gorse"
 VERSION: Final = "v0.5.11"
 BATCH: Final = 1000
+SQLITE: Final = "gorm.io/driver/sqlite@v1.6.0=github.com/glebarez/sqlite@v1.11.0"
+PAGE: Final = "github.com/gorse-io/dashboard"
+STATIK: Final = "github.com/rakyll/statik"
+EMPTY_PAGE: Final = f"""package dashboard
+
+import "{STATIK}/fs"
+
+func init() {{ fs.Register("PK\\x05\\x06" + string(make([]byte, 18))) }}
+"""
 CONFIG: Final = """
 [database]
 cache_store = "sqlite://{folder}/cache.db"
@@ -154,8 +164,16 @@ def build(folder: Path) -> Path:
     shutil.copytree(json.loads(found.stdout)["Dir"], source)
     for path in source.rglob("*"):
         os.chmod(path, 0o755 if path.is_dir() else 0o644)
+    page = source / "no-dashboard"
+    page.mkdir()
+    (page / "go.mod").write_text(f"module {PAGE}\ngo 1.21\nrequire {STATIK} v0.1.8\n", "utf-8")
+    (page / "page.go").write_text(EMPTY_PAGE, "utf-8")
     target = folder.resolve() / "gorse"
-    subprocess.run(["go", "build", "-o", target, "./cmd/gorse-in-one"], cwd=source, check=True)
+    for command in (
+        ["go", "mod", "edit", f"-replace={SQLITE}", f"-replace={PAGE}=./no-dashboard"],
+        ["go", "build", "-mod=mod", "-o", target, "./cmd/gorse-in-one"],
+    ):
+        subprocess.run(command, cwd=source, check=True)
     shutil.rmtree(source)
     return target
 

@@ -6,6 +6,7 @@ A scenario names the alerts that must fire, each with its instance; none else ma
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import shutil
 import signal
@@ -423,7 +424,8 @@ def unknown_items(station: Station, first: WorkerProcess) -> None:
 
 
 def short(station: Station, first: WorkerProcess) -> None:
-    """Poison, events on items that nobody has announced, a worker that stands still."""
+    """Poison, events on items that nobody has announced, items of most slates blocked, a worker that stands still."""
+    reissues = ("FreshetReissuesSlow", "w1")
     dead_letters, unknown, absent = ("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")
     station.fault()
     station.poison(50)
@@ -432,6 +434,13 @@ def short(station: Station, first: WorkerProcess) -> None:
     station.events.unknown = 0.5
     station.fires(40, unknown)
     station.events.unknown = 0.0
+    station.traffic.paused.set()  # a user's next event replaces the slate, too
+    station.fault()
+    rule = {"rule": "recall", "kind": "block", "filter": {"item": [f"item-{number}" for number in range(1, 21)]}}
+    station.events.producer.send(station.settings.rules_topic, key=b"recall", value=json.dumps(rule).encode()).get(30)
+    station.fires(40, reissues)
+    station.traffic.paused.clear()
+    station.resolves(60, reissues)
     station.fault()
     first.send_signal(signal.SIGSTOP)
     station.fires(15, absent)
@@ -608,8 +617,9 @@ SCENARIOS = {
         own_broker=True, values={"session_timeout": 150.0},
     ),
     "short": Scenario(
-        short, 60, {("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetAbsent", "w1")},
-        LATE | STARTS | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0},
+        short, 60,
+        {("FreshetDeadLetters", ""), ("FreshetUnknownItems", ""), ("FreshetReissuesSlow", "w1"), ("FreshetAbsent", "w1")},
+        LATE | STARTS | {("FreshetStalled", "w1")}, values={"session_timeout": 60.0, "reissue_rate": 1.0},
     ),
 }  # fmt: skip
 

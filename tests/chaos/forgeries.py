@@ -14,8 +14,8 @@ from kafka import KafkaProducer
 from deploy.clients.arguments import client_arguments
 from deploy.clients.log_reader import KafkaLog, Span
 from deploy.clients.murmur2 import murmur2
-from stream.catalogue.popularity import ANYONE
 from stream.core.fencing_log import CLAIM_KEY, WRITER, Claim, decode, encode, stamp
+from stream.core.keys import ANYONE, ANYONE_KEY
 from stream.core.state import ZERO_CHAIN
 from stream.settings import Settings
 from tests.chaos.trial import Trial
@@ -116,7 +116,7 @@ class Forger:
             "items": [{"item": "item-7", "score": 99.0}], "time": _now(), "latency_ms": -1, "events": [], "applied": {},
             "catalogue": 49, "bundle": "b", "strategy": "popularity", "replay": False,
         }  # fmt: skip
-        key = ANYONE.encode()
+        key = ANYONE_KEY
         home = murmur2(key) % self._settings.partitions
         headers = self._draw.choice(([], [(WRITER, b"4711")]))
         topic, value = self._settings.recommendations_topic, json.dumps(slate).encode()

@@ -9,7 +9,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from stream.catalogue.popularity import ANYONE
+from stream.core.keys import ANYONE_KEY
 from stream.inference.bundle import CURRENT
 from stream.inference.bundle import current as current_bundle
 from stream.settings import Settings
@@ -42,7 +42,7 @@ def few_left(settings: Settings, bundles: Path, folder: Path, seed: int) -> None
         trial.works(300)
     lengths: Counter[int] = Counter()
     for record in read_all(settings, settings.recommendations_topic):
-        if record.key == ANYONE.encode():
+        if record.key == ANYONE_KEY:
             continue
         items = json.loads(record.value)["items"]
         lengths[len(items)] += 1

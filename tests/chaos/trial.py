@@ -32,7 +32,7 @@ from typing import Any
 
 from deploy.verify import Report, Scope, run
 from deploy.verify.producer_log import SEND_ID
-from stream.catalogue.popularity import ANYONE
+from stream.core.keys import ANYONE_KEY
 from stream.settings import Settings
 from tests.bench.processes import resident_mib
 from tests.chaos.outcomes import Outcome, record
@@ -349,7 +349,7 @@ def unavailable(settings: Settings) -> float:
     """The longest time in seconds in which one partition's users got no slate, between its first slate and its last."""
     times: dict[int, list[int]] = {}
     for slate in read_all(settings, settings.recommendations_topic):
-        if slate.key != ANYONE.encode():
+        if slate.key != ANYONE_KEY:
             times.setdefault(slate.partition, []).append(slate.timestamp)
     gaps = [later - one for stamps in times.values() for one, later in pairwise(sorted(stamps))]
     return max(gaps, default=0) / 1000

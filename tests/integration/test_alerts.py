@@ -1,4 +1,4 @@
-"""Short form of tests/chaos/test_alerts.py: three alerts of workers and all of gateways fired by their faults, none by a silence
+"""Short form of tests/chaos/test_alerts.py: four alerts of workers and all of gateways fired by their faults, none by a silence
 behind transactions."""
 
 from __future__ import annotations

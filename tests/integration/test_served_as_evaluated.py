@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from deploy.demo.progress import Board
@@ -16,8 +14,8 @@ from models.evaluation.evaluate import Question, evaluate
 from models.network.text import TextEncoder
 from models.training.run import load_run
 from models.training.train import TrainSettings
-from stream.core.messages import RATING
 from stream.settings import load
+from tests.real_data import first_raters
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 USERS = 250
@@ -25,15 +23,7 @@ USERS = 250
 
 @pytest.fixture
 def data(movielens: Path) -> DataSet:
-    """The first users who wrote no tags, with the items that they rated. Kafka keeps the order within a topic only: with tags the
-    worker might fold some events in another order than the harness does."""
-    whole = read(movielens)
-    tagged = whole.events.filter(pl.col("behaviour") != RATING)["user"].unique()
-    rated = whole.events.filter(~pl.col("user").is_in(tagged.implode()))
-    users = rated["user"].unique().sort().head(USERS)
-    events = rated.filter(pl.col("user").is_in(users.implode()))
-    known = set(events["item"].unique())
-    return replace(whole, events=events, items=tuple(item for item in whole.items if item.item in known))
+    return first_raters(read(movielens), USERS)
 
 
 def hit_rate(report: dict[str, Any]) -> float:

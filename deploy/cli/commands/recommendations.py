@@ -11,6 +11,7 @@ import typer
 from deploy.cli.interrupted import Interrupted
 from deploy.clients.printable import counted, printable
 from stream.core.errors import RecordError
+from stream.core.keys import ANYONE
 from stream.settings import DEFAULT_PLACEMENT, Settings
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def recommendations(
             if now is None and look is not None:
                 typer.echo(printable(f"freshet: {UNKNOWN}: {look.why}"), err=True)
         if found is not None:
-            if slate is None and user != slate_reader.ANYONE and not as_json:
+            if slate is None and user != ANYONE and not as_json:
                 typer.echo(
                     printable(
                         f"freshet: no slate of user {user!r} yet, as no event of this user was processed: popular items"
@@ -120,7 +121,7 @@ def _why(settings: Settings) -> str:
 def _popular(settings: Settings) -> dict[str, Any] | None:
     from deploy.clients import slate_reader
 
-    reader = slate_reader.SlateReader(settings, slate_reader.ANYONE)
+    reader = slate_reader.SlateReader(settings, ANYONE)
     try:
         return reader.latest()
     finally:

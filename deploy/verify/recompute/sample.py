@@ -16,10 +16,10 @@ from deploy.verify.accepted_settings import Setting
 from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, Fencing
 from deploy.verify.keys import Keys
 from deploy.verify.recompute.events import Event, event_of
-from deploy.verify.slates import ANYONE
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import APPLIED, CONTROL, NONE
 from stream.core.errors import StateError
+from stream.core.keys import ANYONE_KEY
 from stream.core.state import Interest, decode
 from stream.settings import Settings
 
@@ -101,7 +101,7 @@ class Sample:
         for record in self._log.records(self._settings.recommendations_topic, spans):
             if record.value is not None and (user := users.get(record.key or b"")):
                 user.slates.append(StoredRecord(record.offset, record.value))
-            elif record.value is not None and record.key == ANYONE:
+            elif record.value is not None and record.key == ANYONE_KEY:
                 self.anyone.append((partition, StoredRecord(record.offset, record.value)))
 
     def _collect_events(

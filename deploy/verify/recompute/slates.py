@@ -19,8 +19,8 @@ from deploy.verify.recompute.items import LiveItems
 from deploy.verify.recompute.reissues import without_reason
 from deploy.verify.recompute.rules import Effect, Reranking, Rules, Viewer, choices, effect, misplaced
 from deploy.verify.recompute.sample import SampledUser, Slate
-from deploy.verify.slates import ANYONE
 from stream.core.features import UNKNOWN
+from stream.core.keys import ANYONE_KEY
 from stream.core.state import MAX_SEEN, Interest, Recent
 from stream.settings import DEFAULT_PLACEMENT, Placement, placement_of
 
@@ -124,7 +124,7 @@ class Slates:
             wrong = self._anyone_misruled(slate, live)
             if wrong and not self._lost(slate):
                 if live.whole:
-                    self._add(wrong, ANYONE, 0, partition, offset)
+                    self._add(wrong, ANYONE_KEY, 0, partition, offset)
                 else:
                     self._report.numbers_unverifiable += 1
             return
@@ -139,7 +139,7 @@ class Slates:
             self._report.numbers_unverifiable += 1
             return
         message = "the items are not the most popular live ones with their counts"
-        self._add(message, ANYONE, 0, partition, offset)
+        self._add(message, ANYONE_KEY, 0, partition, offset)
 
     def _lost(self, slate: Slate) -> bool:
         """Return whether the rules of a slate that does not fit may be gone, and count it then."""

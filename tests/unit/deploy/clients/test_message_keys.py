@@ -25,7 +25,7 @@ from deploy.dead_letters.status import DeadLetterStatuses, State
 from models.data import Message
 from stream.core.decoder import EventDecoder
 from stream.core.errors import DataError, RecordError
-from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of
+from stream.core.keys import ANYONE, FORMS, JSON, LONG, UTF8, key_of
 from stream.core.messages import CLICK
 from stream.pipeline.dead_letter import DeadLetters
 from stream.settings import Settings, load
@@ -152,7 +152,7 @@ def test_a_users_slate_is_found_under_its_key(form: str, monkeypatch: pytest.Mon
     found = slate_reader.SlateReader(given, USER).latest()
     assert found is not None
     assert found["seq"] == 1
-    anyone = slate_reader.SlateReader(given, slate_reader.ANYONE).latest()
+    anyone = slate_reader.SlateReader(given, ANYONE).latest()
     assert anyone is not None
     assert anyone["user"] == "*"
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.catalogue.popularity import ANYONE
 from stream.core.errors import RecordError
 from stream.core.fencing_log import CLAIM_KEY
-from stream.core.keys import FORMS, JSON, LONG, UTF8, key_of, mismatch, user_of
+from stream.core.keys import ANYONE_KEY, FORMS, JSON, LONG, UTF8, key_of, mismatch, user_of
 from stream.kafka.store_identity import NOTE_KEY
 from stream.kafka.user_notes import EXPOSED
 
@@ -74,7 +73,7 @@ def test_what_is_no_users_key(form: str, key: bytes | None) -> None:
 
 # What is written beside the states: a user's key is never one of these, nor does it begin like one.
 
-OURS = [CLAIM_KEY, NOTE_KEY, OFFSET_KEY, ANYONE.encode()]
+OURS = [CLAIM_KEY, NOTE_KEY, OFFSET_KEY, ANYONE_KEY]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -12,7 +12,7 @@ from msgspec import UNSET
 from deploy.demo.hit_rate import HitRate
 from deploy.demo.page import write_figures
 from deploy.demo.progress import Figures as Measured
-from stream.gateway.figures import SlateFigures, hit_rates
+from stream.gateway.figures import HitRateFile, SlateFigures
 
 
 class Clock:
@@ -72,13 +72,13 @@ def test_there_is_no_rate_before_a_second_is_counted_and_none_while_nobody_follo
 
 def test_the_demos_hit_rate_is_read_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    assert hit_rates(None) is UNSET
-    assert hit_rates(file) is UNSET
+    assert HitRateFile(None).read() == (UNSET, "")
+    assert HitRateFile(file).read() == (UNSET, "")
     measured = Measured(5, 9, 1.0, 2.0, 3.0, (4.0, 5.0))
     write_figures(file, measured)
     assert not file.exists()  # nothing is counted yet
     write_figures(file, Measured(9, 9, 1.0, 2.0, 3.0, (4.0, 5.0), HitRate(4, 0.5, 0.25, -0.1, 0.6)))
-    found = hit_rates(file)
+    found, _ = HitRateFile(file).read()
     assert found is not UNSET
     assert (found.counted, found.freshet, found.popularity, found.low, found.high, found.final) == (
         4, 0.5, 0.25, -0.1, 0.6, True,
@@ -86,8 +86,22 @@ def test_the_demos_hit_rate_is_read_from_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"counted": -1}', b"\xff\xfe", b"[]", b" " * 70_000])
-def test_a_malformed_file_is_no_hit_rate(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "figures.json"
-    file.write_bytes(content)
-    assert hit_rates(file) is UNSET
-    assert hit_rates(tmp_path) is UNSET  # a folder
+def test_a_malformed_file_is_no_hit_rate_and_is_named_once(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "figures.json"
+    path.write_bytes(content)
+    file = HitRateFile(path)
+    for _ in range(3):
+        found, problem = file.read()
+        assert found is UNSET
+        assert problem
+    answer = SlateFigures().answer(*file.read())
+    assert answer.hit_rate_error == problem
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert problem in vars(caplog.records[0]).values()
+
+
+def test_a_folder_is_no_hit_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert HitRateFile(tmp_path).read() == (UNSET, "Is a directory")
+    assert len(caplog.records) == 1
