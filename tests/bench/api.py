@@ -138,7 +138,7 @@ def measure(world: World, plan: Plan, message: Callable[[str], None] = lambda li
         filtered = [_filtered(gateway, connections, users, plan) for connections in plan.connections[:2]]
         for one in filtered:
             message(filtered_line(one))
-        peers = _peers(world, gateway, users, plan) if plan.gorse else []
+        peers = _peers(world, gateway, plan) if plan.gorse else []
         for other in peers:
             message(peer_line(other))
         writes = _writes(world, settings, gateway, plan)
@@ -190,12 +190,11 @@ def _filtered(gateway: GatewayProcess, connections: int, users: tuple[str, ...],
     )
 
 
-def _peers(world: World, gateway: GatewayProcess, users: tuple[str, ...], plan: Plan) -> list[Peer]:
+def _peers(world: World, gateway: GatewayProcess, plan: Plan) -> list[Peer]:
     assert plan.gorse is not None
     events = Traffic(NO_COMMENTS, plan.seed, plan.users, world.real.items)
     with Gorse(plan.gorse, world.scratch()) as gorse:
-        gorse.load(world.real.items, users, [events.message() for _ in range(plan.events)])
-        asked = gorse.fitted(users)
+        asked = gorse.load(world.real.items, [events.message() for _ in range(plan.events)])
         found = []
         for connections in plan.connections:
             theirs: list[Throughput] = []

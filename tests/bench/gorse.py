@@ -91,23 +91,28 @@ class Gorse:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def load(self, items: Sequence[str], users: Sequence[str], events: Sequence[Message]) -> None:
-        """Write the catalogue, the users and the events as likes; then start it again, so that it fits them at once."""
+    def load(self, items: Sequence[str], events: Sequence[Message]) -> tuple[str, ...]:
+        """Write the catalogue and the events as likes; start it again, so that it fits them at once -> the users who
+        have a list of ten items then."""
         now = datetime.now(UTC).isoformat()
         self._post("items", [{"ItemId": item, "Timestamp": now} for item in items])
-        self._post("users", [{"UserId": user} for user in users])
         likes = []
         for event in events:
             body = json.loads(event.value)
             likes.append({"FeedbackType": "like", "UserId": body["user"], "ItemId": body["item"], "Timestamp": now})
+        users = tuple(dict.fromkeys(like["UserId"] for like in likes))
+        self._post("users", [{"UserId": user} for user in users])
         self._post("feedback", likes)
         self._stop()
         self._start()
+        found: list[str] = []
 
-    def fitted(self, users: Sequence[str], seconds: float = 600) -> tuple[str, ...]:
-        """Wait until the lists of the first and the last of the users are made -> those who have ten items."""
-        until(lambda: all(len(self._list(user)) >= 10 for user in (users[0], users[-1])), seconds, "Gorse's lists")
-        return tuple(user for user in users if len(self._list(user)) >= 10)
+        def fitted() -> bool:
+            found[:] = [user for user in users if len(self._list(user)) >= 10]
+            return len(found) >= 0.8 * len(users)  # some users with a single like get none
+
+        until(fitted, 600, lambda: f"Gorse's lists: {len(found)} of {len(users)} users have one")
+        return tuple(found)
 
     def _list(self, user: str) -> list[Any]:
         status, found = self._ask("GET", f"/api/collaborative-filtering/{user}?n=10")
@@ -130,6 +135,7 @@ class Gorse:
             connection.close()
 
     def _start(self) -> None:
+        (self._folder / "models").mkdir(exist_ok=True)  # it does not make it
         with (self._folder / "gorse.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binary, "--config", self._folder / "gorse.toml", "--cache-path", self._folder / "models"],
