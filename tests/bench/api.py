@@ -125,7 +125,7 @@ def measure(world: World, plan: Plan, message: Callable[[str], None] = lambda li
     try:
         worker.start()
         _send(settings, world, plan.events / 2.0, 2.0, plan)
-        until(lambda: worker.done() >= plan.events, 300, "all events are finished")
+        until(lambda: worker.done() >= plan.events, 60 + plan.events / 200, "all events are finished")
         gateway.start().wait_ready()
         users = tuple(f"user-{number}" for number in range(plan.users))
         found = []
