@@ -148,6 +148,7 @@ class StateOwner:
         return self.changelog.held
 
     def on_revoked(self) -> None:
+        self.fence.revoked()
         self.pipeline.revoked()
 
     def on_committed(self) -> None:

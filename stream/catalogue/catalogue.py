@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stream.catalogue.categories import Categories, Labels
 from stream.core.envelopes import explained_item
-from stream.core.errors import FreshetError, RecordError
+from stream.core.errors import InternalError, RecordError
 from stream.core.features import UNKNOWN, item_text
 from stream.core.filters import Columns, Facts, Filter
 from stream.core.json_body import JsonDecoder
@@ -199,7 +199,7 @@ class Catalogue:
             return
         vectors = self._item_vectors(list(texts))
         if vectors.shape != (len(texts), self._matrix.shape[1]):
-            raise FreshetError(f"item vectors of shape {vectors.shape} for {len(texts)} texts: this is a bug")
+            raise InternalError(f"item vectors of shape {vectors.shape} for {len(texts)} texts: this is a bug")
         self._make_room(sum(map(len, texts.values())))
         first = self._size
         for (text, items), vector in zip(texts.items(), vectors, strict=True):

@@ -14,6 +14,7 @@
      +- LeaseError          75  the group may have given our partitions to another worker: restart
      |   +- FencedError    75  another worker has claimed our partitions
      +- DiskError           74  the data folder's disk is full or fails
+     +- InternalError       70  something that cannot happen: a bug, logged with where it was raised
 
 Codes follow sysexits.h if it has one for the case. A worker that hangs inside a library ends with 1
 (stream.process.watchdog). `freshet verify` adds 1 (a promise is broken) and 3 (cannot be checked).
@@ -83,6 +84,10 @@ class DiskError(FreshetError):
 
 class MachineError(FreshetError):
     """The machine has run out of memory, or its GPU fails. The data is not at fault."""
+
+
+class InternalError(FreshetError):
+    """Something that cannot happen has happened: a bug in freshet. The log has the traceback."""
 
 
 class RecordError(FreshetError):

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 
-from stream.core.errors import BrokerError, FencedError, LossError, TopologyError
+from stream.core.errors import BrokerError, FencedError, LeaseError, LossError, TopologyError
 from stream.core.fencing_log import (
     CLAIM_KEY,
     FIRST,
@@ -79,17 +79,24 @@ class Fence:
         self._on_left_out = on_left_out
         self._key = key
         self._worker = uuid.uuid4().hex
+        self._claimed: set[int] = set()
+        self._assignment = 0  # number of the assignment
         self._epochs: dict[int, int] = {}
         self._mine: dict[int, set[int]] = {}  # every epoch that we have claimed since we took over
         self._ends: dict[int, int] = {}  # offset of our last record
 
     def partitions(self) -> list[int]:
-        """Return the partitions that this worker has claimed since the last assignment."""
-        return sorted(self._epochs)
+        """Return the partitions that this worker has claimed since the last assignment, while they are its own."""
+        return sorted(self._claimed)
 
     def owns(self, partition: int) -> bool:
-        """Return whether this worker has claimed the partition since the last assignment."""
-        return partition in self._epochs
+        """Return whether this worker has claimed the partition since the last assignment, and it is its own still."""
+        return partition in self._claimed
+
+    def revoked(self) -> None:
+        """Give up all partitions: their folders may close from here on. A takeover that still runs claims nothing more."""
+        self._assignment += 1
+        self._claimed.clear()
 
     def stamp(self, partition: int) -> list[tuple[str, bytes]]:
         """Return the headers of a state record for this partition."""
@@ -107,15 +114,19 @@ class Fence:
                 keys of another form; or the epochs are used up.
             LossError: A source topic was recreated since.
             BrokerError: The claim cannot be written.
+            LeaseError: The partitions were given up meanwhile.
         """
-        for known in (self._epochs, self._mine, self._ends):
+        for known in (self._claimed, self._epochs, self._mine, self._ends):
             known.clear()
-        wanted = sorted(partitions)
+        wanted, assignment = sorted(partitions), self._assignment
         await self._same_topics(wanted)
         for partition in wanted:
             if stopping.asked:
                 return  # a worker that was asked to stop takes nothing over
             await self._take(partition)
+            if assignment != self._assignment:
+                raise LeaseError(f"partition {partition} was given up while it was claimed")
+            self._claimed.add(partition)
         if self._epochs:
             log.info("partitions claimed", extra={"epochs": dict(self._epochs)})
 

@@ -19,7 +19,7 @@ import faust
 import rocksdict
 
 from stream.core import fencing_log
-from stream.core.errors import DiskError, FreshetError
+from stream.core.errors import DiskError, FreshetError, InternalError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LeftOut, LogRecord
 from stream.core.state import is_empty
 from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
@@ -210,7 +210,7 @@ class InterestStore:
         # never opened lazily: a partition that is not assigned may be open in another worker
         database = self._table.data._dbs.get(partition)
         if database is None:
-            raise FreshetError(f"partition {partition} of the table is not open here: this is a bug")
+            raise InternalError(f"partition {partition} of the table is not open here: this is a bug")
         return database
 
 
@@ -279,7 +279,7 @@ def apply_changelog(recovery: Any, records: Mapping[Any, list[Any]]) -> tuple[di
             left[tp] = found
             continue
         if recovery.buffers.get(table):
-            raise FreshetError(f"changelog records of {tp} are in Faust's own buffers: this is a bug")
+            raise InternalError(f"changelog records of {tp} are in Faust's own buffers: this is a bug")
         seen = offsets.get(tp)
         fresh = found if seen is None or found[0].offset > seen else [one for one in found if one.offset > seen]
         if fresh:

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 from aiokafka.errors import InvalidTimestampError, KafkaConnectionError
 
 from stream.core.denials import refusal
-from stream.core.errors import BrokerError, DiskError, FreshetError, LeaseError, MachineError
+from stream.core.errors import BrokerError, DiskError, FreshetError, InternalError, LeaseError, MachineError
 from stream.inference.machine_errors import machine_fails
 
 LAST_WORDS: Final = 2.0
@@ -144,7 +144,7 @@ def fatal(error: BaseException) -> NoReturn:
     """Log `error` and end the process with its exit code (70 for an unknown error). Never returns."""
     _way_out.ask(70)  # before anything else is tried
     error = meaning(error)
-    known = isinstance(error, FreshetError)
+    known = isinstance(error, FreshetError) and not isinstance(error, InternalError)
     code = error.exit_code if isinstance(error, FreshetError) else 70
     leave(code, f"{_way_out.process} stops: {one_line(error)}", None if known else error)
 

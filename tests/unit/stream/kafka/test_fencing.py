@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from stream.core.errors import FencedError, LossError, TopologyError
+from stream.core.errors import FencedError, LeaseError, LossError, TopologyError
 from stream.core.fencing_log import CLAIM_KEY, LeftOut, Written, decode, epoch_of, stamp
 from stream.kafka import changelog_reader, fencing
 from stream.kafka.changelog_reader import ChangelogReader
@@ -32,6 +32,34 @@ def test_a_takeover_costs_one_record(log: Log, tmp_path: Path) -> None:
     assert [record.key for record in log.records] == [CLAIM_KEY, b"ann"]
     assert epoch_of(log.records[1].headers) == 1
     assert writer.store.offset(0) == 1
+
+
+def test_partitions_that_are_given_up_are_not_ours_before_the_next_takeover(log: Log, tmp_path: Path) -> None:
+    """Their folders close before that: whoever asks meanwhile must not read them."""
+    writer = Writer(log, tmp_path / "a")
+    writer.take_over()
+    assert (writer.fence.partitions(), writer.fence.owns(0)) == ([0], True)
+    writer.fence.revoked()
+    assert (writer.fence.partitions(), writer.fence.owns(0)) == ([], False)
+    writer.take_over()
+    assert (writer.fence.partitions(), writer.fence.owns(0)) == ([0], True)
+
+
+def test_a_takeover_during_which_the_partitions_are_given_up_claims_nothing(log: Log, tmp_path: Path) -> None:
+    writer = Writer(log, tmp_path / "a")
+    send = log.send
+
+    async def meanwhile(lists: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        writer.fence.revoked()
+        return await send(lists)
+
+    log.send = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(LeaseError, match="given up while it was claimed"):
+        writer.take_over()
+    assert writer.fence.partitions() == []
+    log.send = send  # type: ignore[method-assign]
+    writer.take_over()
+    assert writer.fence.partitions() == [0]
 
 
 def test_a_takeover_reads_what_the_former_owner_wrote_until_the_claim(log: Log, tmp_path: Path) -> None:

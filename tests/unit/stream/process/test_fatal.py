@@ -106,6 +106,19 @@ def test_descriptors_that_run_out_are_no_broker_that_is_away() -> None:
     assert "too many open files (this process may have 3)" in json.loads(done.stderr)["message"]
 
 
+def test_a_bug_is_logged_with_its_traceback_and_a_known_error_without() -> None:
+    for error, traced in (("InternalError", True), ("LossError", False)):
+        done = ends(f"""
+            try:
+                raise errors.{error}("not open here")
+            except errors.FreshetError as error:
+                fatal.fatal(error)
+        """)
+        line = json.loads(done.stderr)
+        assert line["message"] == "worker stops: not open here"
+        assert ("Traceback" in line.get("exception", "")) is traced
+
+
 def test_nothing_is_said_after_the_last_line() -> None:
     done = ends("""
         class Client:
