@@ -177,7 +177,7 @@ def build(folder: Path) -> Path:
     target = folder.resolve() / "gorse"
     for command in (
         ["go", "mod", "edit", f"-dropreplace={DIALECT}", f"-replace={PAGE}=./no-dashboard"],
-        ["go", "build", "-mod=mod", "-o", target, "./cmd/gorse-in-one"],
+        ["go", "build", "-mod=mod", "-o", str(target), "./cmd/gorse-in-one"],
     ):
         subprocess.run(command, cwd=source, check=True, env=os.environ | {"CGO_ENABLED": "0"})
     shutil.rmtree(source)

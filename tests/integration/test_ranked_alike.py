@@ -167,16 +167,16 @@ def put_rules(served: Served) -> None:
     """A rule of each kind, about the items that are in most slates."""
     shown = pl.Series([one["item"] for slate in served.newest().values() for one in slate["items"]])
     often = shown.value_counts(sort=True).to_series().to_list()
-    rules = [
-        {"rule": "recall", "kind": "block", "filter": {"item": often[:2]}},
-        {"rule": "offer", "kind": "boost", "factor": 1.5, "filter": {"item": often[2:12]}},
-        {"rule": "front", "kind": "pin", "item": often[20], "place": 2},
-        {"rule": "few", "kind": "cap", "most": 3},
-    ]
+    rules: dict[str, dict[str, Any]] = {
+        "recall": {"kind": "block", "filter": {"item": often[:2]}},
+        "offer": {"kind": "boost", "factor": 1.5, "filter": {"item": often[2:12]}},
+        "front": {"kind": "pin", "item": often[20], "place": 2},
+        "few": {"kind": "cap", "most": 3},
+    }
     events = Events(served.settings)
-    for rule in rules:
+    for name, rule in rules.items():
         events.producer.send(
-            served.settings.rules_topic, key=rule["rule"].encode(), value=json.dumps(rule).encode()
+            served.settings.rules_topic, key=name.encode(), value=json.dumps(rule | {"rule": name}).encode()
         ).get(30)
     events.close()
 
