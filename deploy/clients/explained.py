@@ -26,7 +26,7 @@ from stream.core.fold import PLAIN, UserBatch, advance, apply_events, rank
 from stream.core.keys import key_of
 from stream.core.messages import Scored
 from stream.core.placements import Placement
-from stream.core.rules import BLOCK, BOOST, OF_ITEMS, ONLY, RuleSet
+from stream.core.rules import BLOCK, BOOST, CAP, OF_ITEMS, ONLY, PIN, RuleSet
 from stream.core.ruling import Ruling, Selections
 from stream.core.state import is_empty, item_hash
 from stream.gateway.items import ItemCatalogue
@@ -262,6 +262,9 @@ class _Slate:
                 return f"rule {one.rule} ({one.kind}) leaves it out"
         at = "last" if by_score is None else f"at place {by_score + 1}"
         after = ", re-ranked for diversity" if self._diversity.strength else ""
+        placing = self._rules.applying(self._user.user, state.seq, None, self._now_ms, (PIN, CAP))
+        if named := [f"{self._rules.rules[index].rule} ({self._rules.rules[index].kind})" for index in placing]:
+            after += f", and under the rule{'' if len(named) == 1 else 's'} {', '.join(named)}"
         return f"by score it is {at}, and the slate has {self._placement.size}{after}"
 
     def _ruling(self, kinds: tuple[str, ...] | None = None) -> Ruling | None:

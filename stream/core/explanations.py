@@ -154,7 +154,12 @@ def rounded(number: float) -> float:
 
 
 def in_words(
-    parts: Parts, support: Iterable[Support], boosts: Sequence[Boost], pin: Pinned | UnsetType, moved: Moved | UnsetType
+    parts: Parts,
+    support: Iterable[Support],
+    boosts: Sequence[Boost],
+    pin: Pinned | UnsetType,
+    moved: Moved | UnsetType,
+    placing: Sequence[str] = (),
 ) -> str:
     """Return the main reasons in words.
 
@@ -164,6 +169,7 @@ def in_words(
         boosts: The boosts.
         pin: The pin.
         moved: What the re-ranking did.
+        placing: The rules that pin items or cap categories in this slate: they move other items, too.
     """
     sentences = []
     named = _named(support)
@@ -183,13 +189,16 @@ def in_words(
     if moved is not UNSET and moved.before is not None and moved.before != moved.after:
         up = moved.before > moved.after
         why = "so that the slate shows more of what you like" if up else "as others show more of what you like"
+        if placing:
+            why = f"by the re-ranking and the rule{'' if len(placing) == 1 else 's'} {' and '.join(placing)}"
         sentences.append(f"moved {'up' if up else 'down'} from place {moved.before + 1} to {moved.after + 1}, {why}")
     return "; ".join(sentences)
 
 
 def popular_words(count: float, boosts: Sequence[Boost], pin: Pinned | UnsetType) -> str:
     """Return in words why an item is among the popular ones. count: its interactions in training."""
-    shown = f"{count:,.0f} interaction{'' if count == 1 else 's'} in training"
+    weighted = "" if count == round(count) else ", weighted by their actions"
+    shown = f"{round(count, 1):,.10g} interaction{'' if count == 1 else 's'} in training{weighted}"
     found = [f"because it is popular: {shown}"]
     found += [f"rule {one.rule} multiplies its count by {one.factor:g}" for one in boosts]
     if pin is not UNSET:

@@ -82,7 +82,8 @@ MinOffset = Annotated[
     Meta(
         min_length=1,
         max_length=1024,
-        description="what the answer must contain, as POST events answers it: topic/partition:offset, or several with commas; "
+        description="what the answer must contain, as POST events answers it: topic/partition:offset, or several with commas "
+        "(topic/partition/offset, too); "
         "topics are the three sources, items and rules",
     ),
 ]

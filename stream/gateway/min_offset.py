@@ -13,7 +13,7 @@ NAME: Final = "min_offset"
 MOST: Final = 16
 """Positions in one value."""
 
-_POSITION = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9}):([0-9]{1,18})")
+_POSITION = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,9})[:/]([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ def parse(
     """Return what is asked for.
 
     Args:
-        text: topic/partition:offset, or several with commas; None: nothing.
+        text: topic/partition:offset, or several with commas; None: nothing. As commands print it, topic/partition/offset, is
+            read, too.
         topics: The source topics, in the order of the behaviours.
         items_topic: The items topic.
         partition: The user's partition; None: the answer is about no user, so only items and rules can be asked for.

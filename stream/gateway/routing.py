@@ -345,6 +345,9 @@ class Prepared:
     body: Body | None
 
 
+NO_PATH: Final = "there is no such path; see /openapi.json. A slash in an id is written %2F"
+
+
 class Router:
     """Finds routes. Static parts come before parameters."""
 
@@ -372,12 +375,12 @@ class Router:
             after = node.parts.get(part)
             if after is None:
                 if node.parameter is None or not part:
-                    raise ProblemError("not-found", "there is no such path; see /openapi.json")
+                    raise ProblemError("not-found", NO_PATH)
                 name, after = node.parameter
                 parameters[name] = text(part, name)
             node = after
         if not node.routes:
-            raise ProblemError("not-found", "there is no such path; see /openapi.json")
+            raise ProblemError("not-found", NO_PATH)
         found = node.routes.get("GET" if method == "HEAD" else method)
         if found is None:
             allowed = [*node.routes, *(("HEAD",) if "GET" in node.routes else ()), "OPTIONS"]

@@ -37,7 +37,7 @@ from stream.core.explanations import (
 from stream.core.fold import Catalogue, UserBatch, rank, recent_choices
 from stream.core.leave_one_out import Folds, effects, past_of
 from stream.core.messages import BEHAVIOURS, Scored
-from stream.core.rules import BOOST, OF_ITEMS, PIN, Active
+from stream.core.rules import BOOST, CAP, OF_ITEMS, PIN, Active
 from stream.core.ruling import Ruling
 from stream.core.state import MAX_RECENT
 from stream.inference.bundle import Bundle
@@ -192,7 +192,7 @@ class Job:
         events = [one for one in (self._event(index, float(by[index])) for index in most) if one.moved]
         neighbours = self._neighbours(found.recent, near)
         return Explanation(
-            text=in_words(parts, self._support(by, neighbours), boosts, pin, moved),
+            text=in_words(parts, self._support(by, neighbours), boosts, pin, moved, found.rules.placing),
             parts=parts,
             neighbours=neighbours,
             events=events,
@@ -304,6 +304,8 @@ class _Applying:
         self._rules: list[Active] = []
         self.pinned: dict[int, int] = {}
         """Row -> the place at which it is pinned."""
+        self.placing: list[str] = []
+        """The rules that pin an item of the slate, or cap its categories."""
         if ruling is None:
             return
         seq = user.state.seq
@@ -312,6 +314,8 @@ class _Applying:
         selection = ruling.of(user.user, seq, catalogue)
         if selection is not None:
             self.pinned = {row: place for place, row in selection.pins if place < answered.k}
+        places = set(self.pinned.values())
+        self.placing = [one.rule for one in self._rules if one.kind == CAP or (one.kind == PIN and one.place in places)]
 
     def boosts(self, row: int) -> list[Boost]:
         """Return the boosts of an item."""

@@ -121,7 +121,7 @@ def test_a_user_is_forgotten_and_begins_again(shop: Shop) -> None:
 def test_the_command_waits_for_the_worker(shop: Shop) -> None:
     shop.live(ANN, 3)
     found = shop.forget(ANN, "--by", "ticket 7")
-    assert found["forgotten"] is True
+    assert (found["forgotten"], found["known"]) == (True, True)
     until(lambda: shop.deleted(ANN), 30, "the tombstone in the changelog")
     (by,) = {json.loads(record.value)["by"] for record in read_all(shop.settings, shop.settings.forgotten_topic)}
     assert by == "ticket 7"
@@ -130,6 +130,22 @@ def test_the_command_waits_for_the_worker(shop: Shop) -> None:
         env=environment(shop.settings), capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert json.loads(shown.stdout)["strategy"] == "popularity"
+
+
+def test_the_command_says_when_there_is_nobody_to_forget(shop: Shop) -> None:
+    shop.live(ANN, 1)
+    for user, code, said in (
+        ("ann.typo", 0, "no slate of this user was there"),
+        ("*", 2, "expected an id of 1 to 256 characters other than `*`"),
+        ("", 2, "expected an id of 1 to 256 characters other than `*`"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", "forget", user], env=environment(shop.settings),
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert run.returncode == code
+        assert said in " ".join(run.stderr.replace("│", " ").split())
+    assert shop.worker.metric("freshet_dead_letters_total") == 0
 
 
 def bytes_below(folder: Path, wanted: bytes) -> list[Path]:

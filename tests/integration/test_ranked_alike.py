@@ -97,7 +97,7 @@ def served(movielens: Path, world: Callable[..., Settings], tmp_path: Path) -> I
     found.worker.close()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_harness_the_worker_and_the_api_rank_alike(served: Served) -> None:
     newest = served.newest()
     expected = harness(served)

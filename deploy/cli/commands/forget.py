@@ -40,21 +40,26 @@ def forget(
 
     Exit codes: 3 written, but no worker has done it in time; 69 no broker, 78 topic missing.
     """
-    from deploy.clients.forgetting import ask_to_forget, wait_forgotten
+    from deploy.clients.forgetting import ask_to_forget, has_slate, wait_forgotten
 
     settings: Settings = context.obj
     try:
+        known = has_slate(settings, user)
         records = ask_to_forget(settings, user, by)
     except RecordError as error:
         raise typer.BadParameter(printable(f"USER: {error}")) from None
     done = wait_forgotten(settings, records, wait) if wait else False
     places = [f"{one.topic}/{one.partition}/{one.offset}" for one in records]
     if as_json:
-        print(json.dumps({"user": user, "records": places, "forgotten": done}))
+        print(json.dumps({"user": user, "known": known, "records": places, "forgotten": done}))
     elif done:
         print(printable(f"{user} is forgotten, with all events before {', '.join(places)}"))
     else:
         print(printable(f"asked to forget {user}: {', '.join(places)}"))
+    if not known:
+        typer.echo(
+            "freshet: no slate of this user was there, so probably no state either: is the id spelt right?", err=True
+        )
     if wait and not done:
         typer.echo(
             f"freshet: no worker has done it within {wait:g} s; it will be done as soon as one reads these records",

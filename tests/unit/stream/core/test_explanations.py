@@ -67,10 +67,21 @@ def test_rules_and_places() -> None:
     )
     assert in_words(NONE, [], [], pin, UNSET) == "rule star puts it at place 1"
     assert "moved down from place 2 to 3" in in_words(NONE, [], [], UNSET, Moved(0.5, 1, 2, 0.0, 0.0))
+    assert in_words(NONE, [event()], [], UNSET, moved, ["few"]).endswith(
+        "moved up from place 7 to 2, by the re-ranking and the rule few"
+    )
+    assert in_words(NONE, [event()], [], UNSET, moved, ["few", "star"]).endswith("the rules few and star")
     assert "moved" not in in_words(NONE, [event()], [], UNSET, Moved(0.5, 2, 2, 0.0, 0.0))
     assert popular_words(1.0, [boost], pin) == (
         "because it is popular: 1 interaction in training; rule toys-week multiplies its count by 2; rule star puts it at place 1"
     )
+
+
+def test_a_weighted_count_is_not_rounded_to_a_whole_one() -> None:
+    assert popular_words(25.5, [], UNSET) == (
+        "because it is popular: 25.5 interactions in training, weighted by their actions"
+    )
+    assert popular_words(12345.0, [], UNSET) == "because it is popular: 12,345 interactions in training"
 
 
 def test_numbers_are_rounded_without_a_negative_zero() -> None:

@@ -21,6 +21,7 @@ def test_places_of_the_user_and_of_the_catalogue() -> None:
     assert parse("clicks/2:41", TOPICS, "items", 2) == Wanted({0: 41})
     found = parse("clicks/2:41,comments/2:7,clicks/2:40,items/0:9", TOPICS, "items", 2)
     assert found == Wanted({0: 41, 2: 7}, 9)
+    assert parse("clicks/2/41,items/0/9", TOPICS, "items", 2) == Wanted({0: 41}, 9)  # as commands print positions
     assert parse(written("ratings", 0, 3), TOPICS, "items", 0) == Wanted({1: 3})
 
 
