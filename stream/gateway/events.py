@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -37,6 +37,10 @@ _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ITEM: Final = JsonDecoder(Item)
 _RULE: Final = JsonDecoder(Rule)
+
+UNKNOWN_ITEM: Final = (
+    "item {item!r} is in neither the bundle nor the topic items: the event counts, as one on an unknown item"
+)
 
 
 class Outgoing(NamedTuple):
@@ -143,11 +147,15 @@ class Writer:
     Args:
         settings: The settings.
         acceptance: Decides about events.
+        known: Returns whether an item is known. An event on another one is written with a warning.
     """
 
-    def __init__(self, settings: Settings, acceptance: Acceptance) -> None:
+    def __init__(
+        self, settings: Settings, acceptance: Acceptance, known: Callable[[str], bool] = lambda item: True
+    ) -> None:
         self._settings = settings
         self._acceptance = acceptance
+        self._known = known
         self._producer: Any = None
 
     async def start(self) -> None:
@@ -183,6 +191,7 @@ class Writer:
         now = int(time.time() * 1000)
         results: list[Written | Refused | None] = [None] * len(bodies)
         sent: list[tuple[int, str, asyncio.Future[Any]]] = []
+        unknown: dict[int, str] = {}
         try:
             async with asyncio.timeout(limit):
                 for index, body in enumerate(bodies):
@@ -198,12 +207,16 @@ class Writer:
                         results[index] = Refused(_unsent(error, topic))
                         continue
                     sent.append((index, topic, future))
+                    if not self._known(one.event.item):
+                        unknown[index] = one.event.item
                 if sent:
                     await asyncio.wait([future for _, _, future in sent])
         except TimeoutError:
             pass
         for index, topic, future in sent:
-            results[index] = _result(topic, future, limit)
+            result = results[index] = _result(topic, future, limit)
+            if isinstance(result, Written) and index in unknown:
+                results[index] = msgspec.structs.replace(result, warning=UNKNOWN_ITEM.format(item=unknown[index]))
         late = Refused(problem("broker", f"it was not sent within {limit:g} s"))
         return [one if one is not None else late for one in results]
 

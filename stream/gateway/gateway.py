@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError
 from stream.catalogue.consumer import ItemsFollower, RulesFollower
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, BundleError, FreshetError, RecordError, SettingsError
+from stream.core.features import UNKNOWN
 from stream.core.rules import RuleBook, RuleSet
 from stream.gateway import openapi
 from stream.gateway.api import Api, Parts, routes
@@ -161,7 +162,7 @@ class Gateway:
             lambda: self._book.current, lambda size, seconds: self._metrics.scored(size, seconds),
         )  # fmt: skip
         acceptance = Acceptance(settings)
-        self._writer = Writer(settings, acceptance)
+        self._writer = Writer(settings, acceptance, self._knows)
         figures = SlateFigures()
         self._slates = Slates(settings, partitions, figures)
         self._items = ItemsFollower(settings, self._catalogue, self._reject_item, self._on_snapshot)
@@ -190,6 +191,10 @@ class Gateway:
     def age(self) -> float:
         """Return the seconds since the event loop last turned."""
         return time.monotonic() - self._beaten
+
+    def _knows(self, item: str) -> bool:
+        """Return whether an item is in the bundle or in the topic `items`; True until that topic is read."""
+        return "catalogue" not in self._started or self._catalogue.snapshot.row(item) != UNKNOWN
 
     def missing(self) -> list[str]:
         """Return the conditions for ready that are not met; empty: ready."""

@@ -401,6 +401,7 @@ class Written(Struct, frozen=True, tag_field="result", tag="written"):
     partition: int
     offset: int
     min_offset: Annotated[str, Meta(description="the value to ask with: topic/partition:offset")]
+    warning: Annotated[str, Meta(description="what is probably wrong with the event")] | UnsetType = UNSET
 
 
 class Refused(Struct, frozen=True, tag_field="result", tag="refused"):

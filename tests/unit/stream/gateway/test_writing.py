@@ -109,7 +109,7 @@ class Producer:
 
 def write(bodies: list[bytes], producer: Producer, limit: float = 1.0) -> list[Written | Refused]:
     async def run() -> list[Written | Refused]:
-        writer = Writer(SETTINGS, Acceptance(SETTINGS))
+        writer = Writer(SETTINGS, Acceptance(SETTINGS), lambda item: item != "typo")
         writer._producer = producer
         return await writer.events(bodies, limit)
 
@@ -127,6 +127,16 @@ def test_a_bad_event_is_named_and_the_others_are_written() -> None:
     bad = found[3]
     assert isinstance(bad, Refused)
     assert (bad.problem.status, bad.problem.field) == (422, "time")
+
+
+def test_an_event_on_an_unknown_item_is_written_with_a_warning() -> None:
+    known, unknown = write([click("a"), click("b", item="typo")], Producer())
+    assert isinstance(known, Written)
+    assert isinstance(unknown, Written)
+    assert known.warning is msgspec.UNSET
+    assert unknown.warning == (
+        "item 'typo' is in neither the bundle nor the topic items: the event counts, as one on an unknown item"
+    )
 
 
 def test_what_kafka_does_not_acknowledge_says_so() -> None:
