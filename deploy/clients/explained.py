@@ -23,7 +23,7 @@ from stream.core.explanations import Explanation
 from stream.core.features import UNKNOWN
 from stream.core.fencing_log import NO_CLAIM, sift
 from stream.core.fold import PLAIN, UserBatch, advance, apply_events, rank
-from stream.core.keys import key_of
+from stream.core.keys import key_of_somebody
 from stream.core.messages import Scored
 from stream.core.placements import Placement
 from stream.core.rules import BLOCK, BOOST, CAP, OF_ITEMS, ONLY, PIN, RuleSet
@@ -90,7 +90,7 @@ def explain(log: Log, settings: Settings, user: str, item: str, placement: str =
         BundleError: The bundle cannot be used.
         BrokerError, TopologyError: Kafka cannot be read.
     """
-    key = key_of(user, settings.key)
+    key = key_of_somebody(user, settings.key)
     bundle = load(current(settings.bundles))
     placements = placements_of(settings, bundle)
     if placement not in placements:

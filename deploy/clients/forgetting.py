@@ -7,10 +7,8 @@ import time
 from deploy.clients.log_reader import KafkaLog
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.producer import Producer, Sent
-from stream.core.errors import RecordError
 from stream.core.forgetting import control
-from stream.core.keys import key_of, user_of
-from stream.core.messages import MAX_ID
+from stream.core.keys import key_of_somebody
 from stream.settings import Settings
 
 PAUSE = 0.2  # seconds between two looks at the group's committed offsets
@@ -23,7 +21,7 @@ def ask_to_forget(settings: Settings, user: str, by: str = "") -> list[Sent]:
         RecordError: Nobody can have this id, or the user has no key in the form of the setting `key`.
         BrokerError, TopologyError: As in Producer.
     """
-    key = _key(settings, user)
+    key = key_of_somebody(user, settings.key)
     with Producer(settings) as producer:
         futures = [producer.send(topic, key, None, control(by)) for topic in settings.sources]
         return [producer.position(future) for future in futures]
@@ -34,7 +32,7 @@ def has_slate(settings: Settings, user: str) -> bool:
 
     Raises RecordError as `ask_to_forget` does, and BrokerError.
     """
-    key, topic = _key(settings, user), settings.recommendations_topic
+    key, topic = key_of_somebody(user, settings.key), settings.recommendations_topic
     log, found = KafkaLog(settings), False
     try:
         spans = log.spans([topic])
@@ -45,16 +43,6 @@ def has_slate(settings: Settings, user: str) -> bool:
         return found
     finally:
         log.close()
-
-
-def _key(settings: Settings, user: str) -> bytes:
-    key = key_of(user, settings.key)
-    if user_of(key, settings.key) != user:
-        raise RecordError(
-            "validate", "out_of_range", "user",
-            f"expected an id of 1 to {MAX_ID} characters other than `*`, without U+0000, got {user!r}",
-        )  # fmt: skip
-    return key
 
 
 def wait_forgotten(settings: Settings, records: list[Sent], seconds: float) -> bool:

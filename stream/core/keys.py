@@ -118,6 +118,17 @@ def key_of(user: str, form: str) -> bytes:
     return key
 
 
+def key_of_somebody(user: str, form: str) -> bytes:
+    """Return the key of a user's records. Raises RecordError, also if nobody can have this id."""
+    key = key_of(user, form)
+    if user_of(key, form) != user:
+        raise RecordError(
+            "validate", "out_of_range", "user",
+            f"expected an id of 1 to {MAX_ID} characters other than `{ANYONE}`, without U+0000, got {_short(repr(user))}",
+        )  # fmt: skip
+    return key
+
+
 def user_of(key: bytes | None, form: str) -> str | None:
     """Return the user who has this key, if the schemas accept the id; None if no user has it."""
     try:

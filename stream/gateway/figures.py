@@ -11,11 +11,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from stream.core.unreadable import UNREADABLE
 from stream.gateway.messages import Figures, HitRates
 
 WINDOW: Final = 10.0
@@ -29,7 +30,7 @@ DEFAULT: Final = "default"
 class _Counted(msgspec.Struct):
     """The parts of a recommendation that are counted."""
 
-    latency_ms: int
+    latency_ms: Annotated[int, msgspec.Meta(ge=-1, le=1 << 53)]
     events: list[msgspec.Raw]
     replay: bool = False
     placement: str = DEFAULT
@@ -79,7 +80,7 @@ class SlateFigures:
         """
         try:
             slate = _COUNTED.decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             return
         if slate.placement not in (DEFAULT, ""):
             return
@@ -157,6 +158,8 @@ class HitRateFile:
         if self._file is None:
             return UNSET, ""
         try:
+            if not self._file.is_file():  # opening a pipe waits for a writer
+                return UNSET, "it is no regular file" if self._file.exists() else ""
             with self._file.open("rb") as opened:
                 content = opened.read(MAX_FILE + 1)
             if len(content) > MAX_FILE:
@@ -166,5 +169,5 @@ class HitRateFile:
             return UNSET, ""
         except OSError as error:
             return UNSET, error.strerror or "it cannot be read"
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return UNSET, str(error)

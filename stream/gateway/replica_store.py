@@ -18,6 +18,7 @@ import rocksdict
 from stream.core import fencing_log
 from stream.core.errors import DiskError, FreshetError, SettingsError
 from stream.core.fencing_log import CLAIM_KEY, Claim, LogRecord, Sifted
+from stream.core.unreadable import UNREADABLE
 from stream.kafka.rocksdb_folder import is_damage, open_whole, remove
 
 log = logging.getLogger("freshet.replica")
@@ -205,14 +206,14 @@ class ReplicaStore:
         found = self._open[partition].get(REACHED)
         try:
             return Reached() if found is None else msgspec.json.decode(found, type=Reached)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return Reached()
 
     def _noted(self, partition: int) -> Origin | None:
         found = self._open[partition].get(ORIGIN)
         try:
             return None if found is None else msgspec.json.decode(found, type=Origin)
-        except msgspec.MsgspecError:  # not written by us, so we cannot use it
+        except UNREADABLE:  # not written by us, so we cannot use it
             return Origin("?", "?", "?", -1)
 
     def _note(self, partition: int, origin: Origin) -> None:

@@ -48,7 +48,7 @@ class Titles:
             wanted: Says of an item whether it may be returned.
         """
         phrase = folded(query)
-        words = phrase.split()
+        words = list(dict.fromkeys(phrase.split()))
         if not words:
             return []
         found: list[tuple[int, int]] = []

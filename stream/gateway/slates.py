@@ -17,6 +17,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from stream.core.errors import RecordError
 from stream.core.keys import key_of
 from stream.core.messages import Recommendation
+from stream.core.unreadable import UNREADABLE
 from stream.gateway.figures import SlateFigures
 from stream.gateway.problems import ProblemError
 from stream.kafka.clients import consumer_tasks, groupless_consumer
@@ -53,9 +54,9 @@ def slate_of(value: bytes, key: bytes, form: str) -> bytes | None:
         found = _RECOMMENDATION.decode(value)
         if found.seq < 0 or key_of(found.user, form) != key:
             return None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecordError):
+        return msgspec.json.encode(found)  # a line break between two fields would end the line of an event stream
+    except (*UNREADABLE, RecordError):
         return None
-    return msgspec.json.encode(found)  # a line break between two fields would end the line of an event stream
 
 
 class Listener:

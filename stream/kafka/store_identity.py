@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from stream.core.errors import LossError
+from stream.core.unreadable import UNREADABLE
 from stream.kafka.state_store import InterestStore
 
 NOTE_KEY: Final = b"\xffchangelog"
@@ -83,7 +84,7 @@ class FolderCheck:
         found = self._store.read(partition, [NOTE_KEY])[0]
         try:
             return None if found is None else msgspec.json.decode(found, type=Changelog)
-        except msgspec.MsgspecError:  # not written by us, so we cannot use it
+        except UNREADABLE:  # not written by us, so we cannot use it
             return Changelog("?", "?", "?")
 
     def _proven(self, partition: int) -> bool:

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from stream.core.errors import LossError
+from stream.core.unreadable import UNREADABLE
 from stream.kafka.leader_epochs import Epochs
 from stream.process.fatal import fatal
 
@@ -52,7 +53,7 @@ def decode(metadata: str, offset: int = 0) -> CommitMetadata:
     """
     try:
         found = msgspec.json.decode(metadata, type=CommitMetadata)
-    except (msgspec.DecodeError, ValueError):
+    except (*UNREADABLE, ValueError):
         return CommitMetadata()
     return found if found.read >= offset else CommitMetadata()
 

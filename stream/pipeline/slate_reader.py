@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from aiokafka import TopicPartition
@@ -18,6 +18,8 @@ from stream.core.denials import refusal
 from stream.core.errors import BrokerError
 from stream.core.keys import ANYONE_KEY
 from stream.core.messages import Scored
+from stream.core.state import MAX_SEQ
+from stream.core.unreadable import UNREADABLE
 from stream.kafka.batch import Record
 from stream.kafka.clients import groupless_consumer
 from stream.kafka.standing_slates import Shown, Slot, StandingSlates
@@ -34,7 +36,7 @@ ATTEMPTS_EVERY: Final = 1.0
 class _Slate(msgspec.Struct):
     """What is read of a slate."""
 
-    seq: int
+    seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
     items: list[Scored]
     placement: str = ""
 
@@ -191,7 +193,7 @@ def _slates(records: Sequence[Record]) -> list[tuple[Slot, Shown | None]]:
         if record.value is None:
             found.append((Slot(record.key), None))
             continue
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        with suppress(*UNREADABLE):
             slate = _SLATE.decode(record.value)
             if slate.placement.isascii():
                 slot = Slot(record.key, slate.placement)

@@ -105,6 +105,35 @@ def shop(world: Callable[..., Settings]) -> Iterator[Shop]:
     found.events.close()
 
 
+def test_a_placement_with_a_filter_is_reissued_within_it(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path
+) -> None:
+    odd = [f"item-{number}" for number in range(1, ITEMS, 2)]
+    cart = {"size": 4, "filter": {"item": odd}}
+    shop = Shop(world(**QUICK, placements={"cart": cart}, published=("default", "cart")))
+    worker = WorkerProcess(shop.settings, tmp_path, bundles=bundles).start().wait_ready()
+    try:
+        shop.live(worker)
+        shop.rule("recall", **block(*odd[:6]))
+        until(lambda: worker.metric("freshet_reissued_slates_total") > 0, 30, "slates are re-issued")
+        until(lambda: worker.metric("freshet_reissue_seconds") == 0, 30, "all slates are re-issued")
+        newest = {}
+        for record in read_all(shop.settings, shop.settings.recommendations_topic):
+            if record.key != b"*":
+                slate = json.loads(record.value)
+                newest[record.key, slate.get("placement")] = set(names(slate))
+        assert len(newest) == 2 * USERS
+        for (_, placement), shown in newest.items():
+            assert not shown & {*odd[:6]}
+            assert placement is None or shown <= {*odd}
+        report = shop.verify(bundles)
+        assert (report.exit_code, report.violations) == (0, [])
+        assert report.ranked >= report.reissued > 0
+    finally:
+        worker.close()
+        shop.events.close()
+
+
 def test_withdrawn_items_leave_slates_that_stand(shop: Shop, bundles: Path, tmp_path: Path) -> None:
     """By a rule, by a rule that begins later, by removal, by unavailability; and a user who was forgotten gets nothing."""
     worker = WorkerProcess(shop.settings, tmp_path, bundles=bundles).start().wait_ready()

@@ -41,7 +41,7 @@ class Slates:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._report = context.report
-        self._effects: dict[tuple[int, str, int, tuple[str, ...]], Effect] = {}
+        self._effects: dict[tuple[int, str, int, tuple[str, ...], bool], Effect] = {}
         self._views: dict[tuple[int, str], LiveItems] = {}
         settings = context.settings
         self._placements = {name: placement_of(settings, name) for name in settings.placement_names}
@@ -103,7 +103,11 @@ class Slates:
         ruled = "rules" in slate
         moments = choices(self._context.rules[slate["rules"]], viewer) if ruled else [()]
         wrong = without_reason(
-            slate, live, self._context.items.row, moments, lambda rules: self._effect(slate, rules, live)
+            slate,
+            live,
+            self._context.items.row,
+            moments,
+            lambda rules: self._effect(slate, rules, live, filtered=False),
         )
         if not wrong or self._lost(slate):
             return
@@ -170,7 +174,7 @@ class Slates:
         seen = {self._context.items.names[row] for _, row in feed[0].tolist()}
         wrong = ""
         for rules in choices(self._context.rules[slate["rules"]], viewer):
-            found = self._effect(slate, rules, live)
+            found = self._effect(slate, rules, live, filtered=placement.filter is not None)
             bias = np.array([-np.inf if one is None else one for one in found.added], np.float32)
             best = self._best(state, replace(live, bias=bias), feed, len(live.matrix))
             reranking = self._reranking(state, live, best, float(slate.get("diversity", 0.0)), placement)
@@ -212,7 +216,7 @@ class Slates:
         """Return what is wrong with the slate for anyone unknown under its rules."""
         popularity, names, wrong = self._context.bundle.popularity, self._context.items.names, ""
         for rules in choices(self._context.rules[slate["rules"]], Viewer("", b"", 0, slate["time"])):
-            found = self._effect(slate, rules, live)
+            found = self._effect(slate, rules, live, filtered=False)
             counts = {
                 names[row]: (float(popularity[row]) if row < len(popularity) else 0.0) * math.exp(added)
                 for row, added in enumerate(found.added)
@@ -224,9 +228,10 @@ class Slates:
                 break
         return wrong
 
-    def _effect(self, slate: Slate, rules: Rules, live: LiveItems) -> Effect:
+    def _effect(self, slate: Slate, rules: Rules, live: LiveItems, *, filtered: bool) -> Effect:
+        """Return what rules do to live items, of which a filter may have left some out."""
         names = tuple(rule.rule for rule in rules)
-        key = slate["catalogue"], slate.get("placement", DEFAULT_PLACEMENT), slate.get("rules", -1), names
+        key = slate["catalogue"], slate.get("placement", DEFAULT_PLACEMENT), slate.get("rules", -1), names, filtered
         found = self._effects.get(key)
         if found is None:
             found = self._effects[key] = effect(rules, self._context.items.names, live.bodies, live.bias.tolist())

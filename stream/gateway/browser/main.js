@@ -328,7 +328,7 @@ async function showRules(minOffset) {
   by("rule-kind").disabled = by("rule-category").disabled = on;
   if (on) {
     by("rule-kind").value = own.message.kind;
-    by("rule-category").value = own.message.category ?? own.message.filter.category;
+    by("rule-category").value = own.message.category ?? own.message.filter?.category ?? "";
   }
   const others = found.rules.filter((one) => one.rule !== RULE && one.in_force).length;
   const more = others ? ` ${others} other ${others === 1 ? "rule is" : "rules are"} in force.` : "";

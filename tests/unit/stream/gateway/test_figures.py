@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_the_demos_hit_rate_is_read_from_its_file(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"counted": -1}', b"\xff\xfe", b"[]", b" " * 70_000])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"counted": -1}', b"\xff\xfe", b"[]", b" " * 70_000, b"[" * 5000])
 def test_a_malformed_file_is_no_hit_rate_and_is_named_once(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -103,5 +104,22 @@ def test_a_malformed_file_is_no_hit_rate_and_is_named_once(
 
 
 def test_a_folder_is_no_hit_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert HitRateFile(tmp_path).read() == (UNSET, "Is a directory")
+    assert HitRateFile(tmp_path).read() == (UNSET, "it is no regular file")
     assert len(caplog.records) == 1
+
+
+def test_a_pipe_is_no_hit_rate_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert HitRateFile(tmp_path / "pipe").read() == (UNSET, "it is no regular file")
+
+
+@pytest.mark.parametrize(
+    "value", [b'{"latency_ms":1,"events":[],"x":' + b"[" * 5000, b'{"latency_ms":1' + b"0" * 40 + b',"events":[]}']
+)
+def test_a_record_that_no_worker_writes_counts_nothing(value: bytes) -> None:
+    clock = Clock()
+    figures = SlateFigures(clock)
+    figures.begin()
+    figures.add(value)
+    clock.now += 1
+    assert figures.answer().events_per_second == 0

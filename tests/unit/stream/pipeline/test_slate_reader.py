@@ -21,6 +21,9 @@ from tests.stores import plain_store
 
 SETTINGS = load()
 
+DEEP = b'{"seq":1,"items":[],"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
+BIG = b'{"seq":100000000000000000000000,"items":[]}'
+
 
 class Row(NamedTuple):
     offset: int
@@ -136,6 +139,7 @@ def filled() -> Topic:
     topic = Topic()
     topic.rows[0] = [
         slate(0, b"ann", "a"), slate(1, b"bob", "b"), slate(2, b"*", "p"), Row(3, b"bad", b"{"), slate(4, None, "x"),
+        Row(5, b"deep", DEEP), Row(6, b"big", BIG),
         slate(7, b"ann", "c"), Row(8, b"bob", None),
     ]  # fmt: skip
     topic.rows[1] = [slate(0, b"cid", "d")]
