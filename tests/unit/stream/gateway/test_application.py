@@ -247,7 +247,6 @@ def test_only_a_recommendation_of_the_user_is_a_slate() -> None:
     assert slate_of(plain, b'"ann"', JSON_KEY) == plain
     deep = plain[:-1] + b',"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
     assert slate_of(deep, b"ann", UTF8) is None
-    assert slate_of(plain.replace(b'"seq":', b'"seq":1' + b"0" * 40), b"ann", UTF8) is None
     for value, key, form in (
         (b'{"seq":1000000000}', b"ann", UTF8),
         (b"not JSON", b"ann", UTF8),
