@@ -27,6 +27,8 @@ from tests.worker_process import until
 
 TIMEOUT = 10.0  # seconds that a client waits for an answer
 PAUSE = 0.02  # seconds between two events of a client
+DEFAULT_SESSION = {name: Settings.model_fields[name].default for name in ("session_timeout", "inference_timeout")}
+"""How long users wait is measured with the settings that people have."""
 REPLICA, WORKER, BROKER = "a replica", "a worker", "the broker"
 
 
@@ -163,7 +165,7 @@ class Supervised:
 def kills(kafka: FailingKafka, bundles: Path, folder: Path, seed: int, rounds: int) -> None:
     """Fault 57: in each round a replica, a worker and the broker are killed by SIGKILL, in seeded order; each is started again
     at once. After each kill, every client must soon read a slate with a click that it sent after the kill."""
-    settings = settings_for(kafka)
+    settings = settings_for(kafka, **DEFAULT_SESSION)
     port = low_port()
     gateway = GatewayProcess(settings, folder, bundles=bundles, serve_port=port)
     trial = Trial(57, "kills under load of the API", seed, settings, bundles, folder, allowed=(-9, *AWAY))
