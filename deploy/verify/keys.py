@@ -63,6 +63,9 @@ class Keys:
         return text
 
 
+ANYONE = "*"
+ANYONE_KEY = b"*"
+"""User and key of the slate for unknown users, in every form."""
 TEXT = Keys("utf8")
 
 

@@ -18,12 +18,12 @@ from deploy.clients.schema import parse, schema
 from deploy.verify.accepted_settings import Setting
 from deploy.verify.changelog import Changelog
 from deploy.verify.fencing import epoch
+from deploy.verify.keys import ANYONE, ANYONE_KEY
 from deploy.verify.reissues import Reissues, hashes
 from deploy.verify.report import Kind, Report, Violation
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import APPLIED, CONTROL, FORGOTTEN, NAMED, NONE, SourcePartition
 from deploy.verify.users import User
-from stream.core.keys import ANYONE, ANYONE_KEY
 from stream.settings import DEFAULT_PLACEMENT
 
 POPULAR = {

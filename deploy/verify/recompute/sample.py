@@ -14,12 +14,11 @@ from deploy.clients.log_reader import Log, Record, Span, TopicPartition
 from deploy.clients.schema import parse, schema
 from deploy.verify.accepted_settings import Setting
 from deploy.verify.fencing import CLAIM, FENCED, FORGED, NOBODYS, Fencing
-from deploy.verify.keys import Keys
+from deploy.verify.keys import ANYONE_KEY, Keys
 from deploy.verify.recompute.events import Event, event_of
 from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import APPLIED, CONTROL, NONE
 from stream.core.errors import StateError
-from stream.core.keys import ANYONE_KEY
 from stream.core.state import Interest, decode
 from stream.settings import Settings
 

@@ -10,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
+from deploy.verify.keys import ANYONE_KEY
 from deploy.verify.recent_events import recents
 from deploy.verify.recompute.context import Context
 from deploy.verify.recompute.diversity import Pool, Walk, wrong_place
@@ -20,7 +21,6 @@ from deploy.verify.recompute.reissues import without_reason
 from deploy.verify.recompute.rules import Effect, Reranking, Rules, Viewer, choices, effect, misplaced
 from deploy.verify.recompute.sample import SampledUser, Slate
 from stream.core.features import UNKNOWN
-from stream.core.keys import ANYONE_KEY
 from stream.core.state import MAX_SEEN, Interest, Recent
 from stream.settings import DEFAULT_PLACEMENT, Placement, placement_of
 
