@@ -10,6 +10,7 @@ import numpy as np
 
 from models.data.histories import Doubles, Flags, Rows
 from models.evaluation.compare import Comparison, Outcome
+from models.evaluation.registry import without_tables
 from models.interfaces import EvalTask, TrainingData
 from models.metrics.bootstrap import drawn_means, ends
 from models.metrics.metrics import ACCURACY, POPULARITY, accuracy, activity_groups, popularity_groups, spread
@@ -32,9 +33,9 @@ def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
     intervals, seconds, ... A model that did not run has {"not run": why}.
 
     The intervals are 95 %, of users drawn with replacement, with the same draws for all models. They are given for each
-    metric, for its difference to the best other model by test NDCG@10, to popularity and to freshet ("NDCG@10 -
-    sasrec"), and for that difference in percent of the other model's figure ("NDCG@10 over sasrec, %"). The seconds are
-    the time to fit, averaged over seeds.
+    metric, for its difference to the best other model by test NDCG@10, to popularity, to freshet, and to the same model
+    with other tables ("NDCG@10 - sasrec"), and for that difference in percent of the other model's figure ("NDCG@10 over
+    sasrec, %"). The seconds are the time to fit, averaged over seeds.
     """
     task = comparison.task
     owners = owners_of(task)
@@ -99,10 +100,11 @@ def owners_of(task: EvalTask) -> Rows:
 
 
 def rivals(name: str, values: Mapping[str, Mapping[str, Doubles]]) -> list[str]:
-    """Return the models that `name` is compared with: the best of the others, popularity, and freshet."""
+    """Return the models that `name` is compared with: the best of the others, popularity, freshet, and its own other tables."""
     others = [other for other in values if other != name]
     best = sorted(others, key=lambda other: -float(values[other][BEST_BY].mean()))[:1]
-    return list(dict.fromkeys([*best, *(other for other in (FLOOR, OURS) if other in others)]))
+    same = [other for other in others if without_tables(other) == without_tables(name)]
+    return list(dict.fromkeys([*best, *(other for other in (FLOOR, OURS) if other in others), *same]))
 
 
 def intervals(name: str, drawn: Mapping[str, Doubles], others: Sequence[str]) -> dict[str, list[float]]:

@@ -173,7 +173,9 @@ def training_part(
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
     text = item_vectors(data, encoder, report)
     progress = _progress(report, "comments")
-    rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading)
+    rows = read_histories(
+        part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading, timed=data.timed
+    )
     use, watched = hold_validation(rows, settings.validation)
     return TrainingData(data.items, spec, text, rows, use, watched), part
 
