@@ -89,7 +89,8 @@ def _fresh(rows: Histories, counted: Rows, half_life: int) -> Doubles | None:
     if rows.time is None:
         raise DataError("neighbours: a half-life needs times, and the data gives only an order within each user")
     time = rows.time[counted]
-    return np.exp2((time - time.max()) / (half_life * DAY))
+    fresh: Doubles = np.exp2((time - time.max()) / (half_life * DAY))
+    return fresh
 
 
 def _best(row: Rows, column: Rows, weight: Floats, size: int, keep: int) -> tuple[Rows, Floats]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -107,11 +107,12 @@ class Counts:
         """Return i64 [N + 1]: the sums of g(t) weight over the choices among the first `seen` events; 0 in row 0."""
         end = int(np.searchsorted(self._rank, seen))
         ready = end // self._step
-        return self._ready[ready] + self._between(ready * self._step, end)
+        found: Rows = self._ready[ready] + self._between(ready * self._step, end)
+        return found
 
     def decayed(self, seen: int) -> Doubles:
         """Return the same as f64: decayed counts at the time of the newest of these events."""
-        return self.of(seen) / self._decay.weight(self._at.now(seen))
+        return self.of(seen) / fresh_weight(self._decay, self._at.now(seen))
 
     def _between(self, begin: int, end: int) -> Rows:
         return np.bincount(self._item[begin:end], self._amount[begin:end], minlength=self._size).astype(np.int64)
@@ -277,7 +278,7 @@ class LiveView:
     def log_popularity(self, positions: Rows) -> Floats:
         """Return f32 [Q, N + 1]: log(1 + decayed count), centred, before each position."""
         seen, which = np.unique(self.seen(positions), return_inverse=True)
-        return np.stack([log_popularity(self._popular.decayed(int(one))) for one in seen])[which]
+        return np.stack([log_popularity(self._popular.decayed(int(one)).astype(np.float32)) for one in seen])[which]
 
     def near(self, positions: Rows, recent: Rows) -> Neighbours:
         """Look up the neighbours of recent choices as they were before each position.
@@ -303,7 +304,7 @@ class LiveView:
             now, row = int(seen[line]), int(recent[line, 1])
             if now != before:
                 root = np.sqrt(self._counts.of(now).astype(np.float64))
-                shrink = settings.shrink * decay.weight(self._at.now(now))
+                shrink = settings.shrink * fresh_weight(decay, self._at.now(now))
                 before, known = now, -1
             if row == known:
                 index[line], weight[line] = index[last], weight[last]
@@ -315,7 +316,7 @@ class LiveView:
                 others, found = others[kept], found[kept]
             index[line, : len(others)], weight[line, : len(others)] = others, found
             known, last = row, line
-        return Neighbours(index, weight, by_choice=True)
+        return Neighbours(cast(Rows, index), weight, by_choice=True)  # i32 takes half the memory
 
 
 class _PairIndex:
@@ -360,11 +361,16 @@ def heaviest(weight: Floats, keep: int) -> Rows:
     ordered = weight.copy()
     ordered.partition(len(weight) - keep)
     least = ordered[len(weight) - keep]
-    kept = (weight >= least).nonzero()[0]
+    kept: Rows = (weight >= least).nonzero()[0]
     if len(kept) == keep:
         return kept
     above, equal = (weight > least).nonzero()[0], (weight == least).nonzero()[0]
     return np.concatenate((above, equal[: keep - len(above)]))
+
+
+def fresh_weight(decay: ForwardDecay, now: int) -> int:
+    """Return g(now), at least 1: before the landmark by so much that it is 0, no sum is above 0 either."""
+    return max(1, decay.weight(now))
 
 
 def live_tables(training: TrainingData, settings: TableSettings) -> LiveTables:

@@ -85,7 +85,8 @@ class ForwardDecay:
                 f"a time {int(whole.max())} half-lives after the landmark; expected at most {MOST_AHEAD - 1}"
             )
         step = np.array(_steps(), np.int64)[rest * STEPS // self.half_life]
-        return np.where(whole >= 0, step << np.maximum(whole, 0), step >> np.clip(-whole, 0, 63))
+        moved: Amounts = np.where(whole >= 0, step << np.maximum(whole, 0), step >> np.clip(-whole, 0, 63))
+        return moved
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from models.training.neighbours import DAY, NeighbourSettings, neighbours
 from models.training.regimes import every, named
 from models.training.sequential.freshet import Freshet
 from models.training.sequential.sequential_knn import SequentialKnn
-from models.training.tables import CAP, TableSettings, heaviest, item_amounts, live_tables, pairs_of
+from models.training.tables import CAP, HALF_LIVES, TableSettings, heaviest, item_amounts, live_tables, pairs_of
 from stream.core.errors import DataError
 from stream.core.features import InputSpec
 from stream.core.messages import CLICK, Item
@@ -170,16 +170,13 @@ def test_the_heaviest_are_kept_and_of_equal_ones_the_first() -> None:
 
 
 def drifting(seed: int = 0) -> DataSet:
-    """Each of 240 users, one every five days, opens six things and what goes with each.
-
-    Which things, and what goes with them, changes after eight tenths.
-    """
+    """Each of 240 users, one every five days, opens six things and what goes with each, which changes after eight tenths."""
     chance = random.Random(seed)
-    names = [f"{kind}{number:02d}" for kind in "abc" for number in range(30)]
+    names = [f"{kind}{number:02d}" for kind in "abc" for number in range(20)]
     events = []
     for user in range(240):
         late = user >= 192
-        for at, number in enumerate(chance.sample(range(20, 30) if late else range(20), 6)):
+        for at, number in enumerate(chance.sample(range(20), 6)):
             time = START + user * 5 * DAY + 120_000 * at
             events.append(Event(f"u{user:03d}", f"a{number:02d}", CLICK, time))
             events.append(Event(f"u{user:03d}", f"{'c' if late else 'b'}{number:02d}", CLICK, time + 60_000))
@@ -262,6 +259,25 @@ def test_without_times_no_half_life_is_tried(task: EvalTask) -> None:
     assert len(timed.tried) > 8
     with pytest.raises(DataError, match="a half-life needs times"):
         neighbours(untimed, NEAR)
+
+
+def test_training_keeps_a_half_life_only_if_validation_prefers_it(task: EvalTask) -> None:
+    drifted = Freshet(fit={"epochs": 1}).fit(task.training, 0)
+    # What goes with what changed right after the training part: no half-life of its choices helps, so none is taken.
+    assert drifted.half_life == 0
+    assert "half_life" not in drifted.chosen
+    rows = task.training.rows
+    assert rows.time is not None
+    later = np.sort(rows.time)[len(rows.time) * 19 // 20]
+    known = replace(
+        task.training, use=rows.time < later, watched=np.flatnonzero((rows.time >= later) & rows.choice & ~rows.first())
+    )
+    found = Freshet(fit={"epochs": 1}).fit(known, 0)
+    assert found.half_life in HALF_LIVES
+    assert found.chosen["half_life"] == found.half_life
+    index, weight = neighbours(known, NeighbourSettings(half_life=found.half_life))
+    plain = neighbours(known)
+    assert (index != plain[0]).any() or (weight != plain[1]).any()
 
 
 def test_a_half_life_that_is_too_short_for_the_data_is_said() -> None:
