@@ -13,7 +13,16 @@ from models.evaluation.compare import Comparison, Outcome
 from models.evaluation.registry import without_tables
 from models.interfaces import EvalTask, TrainingData
 from models.metrics.bootstrap import drawn_means, ends
-from models.metrics.metrics import ACCURACY, POPULARITY, accuracy, activity_groups, popularity_groups, spread
+from models.metrics.metrics import (
+    ACCURACY,
+    EARLIER,
+    POPULARITY,
+    accuracy,
+    activity_groups,
+    earlier_groups,
+    popularity_groups,
+    spread,
+)
 from models.metrics.popularity import popularity
 from models.training.degenerate import notes
 
@@ -135,13 +144,20 @@ def by_group(
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Compute figures by group, for each model.
 
-    Users are grouped by their number of training events, items by how often they were chosen in training. Each of the
-    two is a list of group, judged, metrics and intervals.
+    Users are grouped by their number of training events, items by how often they were chosen in training. If the data has
+    times, choices of items that nobody chose in training are also grouped by how often the item was chosen before, by
+    anybody ("new"). Each of these is a list of group, judged, metrics and intervals.
     """
     activity, names = activity_groups(training_events(task))
     popular = popularity_groups(training_counts(task.training))[task.rows.item[task.positions]]
     out: dict[str, dict[str, list[dict[str, Any]]]] = {model: {"users": [], "items": []} for model in values}
-    for kind, group, labels in (("users", activity, names), ("items", popular, POPULARITY)):
+    kinds = [("users", activity, names), ("items", popular, POPULARITY)]
+    if task.rows.time is not None:
+        new = np.where(popular == POPULARITY.index("unseen"), earlier_groups(earlier_choices(task)), -1)
+        kinds.append(("new", new, tuple(EARLIER.values())))
+        for of in out.values():
+            of["new"] = []
+    for kind, group, labels in kinds:
         for number, label in enumerate(labels):
             inside = group == number
             if not inside.any():
@@ -152,6 +168,25 @@ def by_group(
                 found |= {name: float(of[name][inside].mean()) for name in GROUPED}
                 found["intervals"] = {name: ends(drawn[model][:, at]) for at, name in enumerate(GROUPED)}
                 out[model][kind].append(found)
+    return out
+
+
+def earlier_choices(task: EvalTask) -> Rows:
+    """Return i64 [Q]: how often the item of each position was chosen before, at an earlier time, by anybody.
+
+    Raises ValueError if there are no times.
+    """
+    rows = task.rows
+    if rows.time is None:
+        raise ValueError("earlier choices need times: this is a bug")
+    order = np.lexsort((rows.time, rows.item))
+    order = order[rows.choice[order]]
+    item, time = rows.item[order], rows.time[order]
+    starts = np.searchsorted(item, np.arange(len(task.training.items) + 2))
+    out = np.empty(len(task.positions), np.int64)
+    for number, position in enumerate(task.positions.tolist()):
+        begin, end = starts[rows.item[position]], starts[rows.item[position] + 1]
+        out[number] = np.searchsorted(time[begin:end], rows.time[position])
     return out
 
 

@@ -17,8 +17,9 @@ from models.evaluation.compare import compare
 from models.evaluation.evaluate import Question, evaluate
 from models.evaluation.protocols import make_tasks
 from models.evaluation.registry import Wanted, make
-from models.evaluation.summary import figures
+from models.evaluation.summary import earlier_choices, figures
 from models.interfaces import EvalTask, TrainingData
+from models.metrics.metrics import earlier_groups
 from models.network.blend import log_popularity, recent_choices
 from models.network.text import TEXT_DIM
 from models.training.neighbours import DAY, NeighbourSettings, neighbours
@@ -220,6 +221,37 @@ def test_later_events_change_no_score_and_no_setting(task: EvalTask) -> None:
         np.testing.assert_array_equal(before.numpy(), after.numpy())
         last = task.positions[-20:]
         assert (ranker.scorer(rows)(last) != ranker.scorer(altered)(last)).any()
+
+
+def test_streamed_tables_find_new_items_once_somebody_has_chosen_them(task: EvalTask) -> None:
+    (found,) = compare([task], make(Wanted(["sequential-knn"], tables=("frozen", "streamed"))))
+    models = figures(found)["models"]
+    new = {name: {of["group"]: of for of in models[name]["groups"]["new"]} for name in models}
+    unseen = [of for of in models["sequential-knn"]["groups"]["items"] if of["group"] == "unseen"]
+    assert sum(of["judged"] for of in new["sequential-knn"].values()) == unseen[0]["judged"] > 0
+    assert all(of["HR@10"] == 0 for of in new["sequential-knn"].values())
+    assert new["sequential-knn streamed"]["6-10"]["HR@10"] > 0.5
+
+
+def test_earlier_choices_are_counted_event_by_event(task: EvalTask) -> None:
+    rows, found = task.rows, earlier_choices(task)
+    assert rows.time is not None
+    for number, position in enumerate(task.positions.tolist()):
+        earlier = (rows.item == rows.item[position]) & (rows.time < rows.time[position]) & rows.choice
+        assert found[number] == earlier.sum()
+    assert earlier_groups(np.array([0, 1, 2, 3, 5, 6, 10, 11, 20, 21, 999])).tolist() == [
+        0,
+        1,
+        2,
+        3,
+        3,
+        4,
+        4,
+        5,
+        5,
+        6,
+        6,
+    ]
 
 
 def test_the_whole_sum_follows_the_stream_on_one_fit_of_the_network(task: EvalTask, tmp_path: Path) -> None:
