@@ -138,7 +138,7 @@ def evaluate(
         require_folder("--report", report)
     strengths = parse_strengths(diversity) if diversity else ()
     trained = load_run(run) if run else None
-    counted_when = tuple(name.strip() for name in tables.split(",") if name.strip()) or ("frozen",)
+    counted_when = tuple(name.strip() for name in tables.split(",") if name.strip()) or (tables,)
     question = Question(
         protocol, names, seeds, preset, max_minutes, filter_seen, trained, CACHE, strengths, counted_when
     )
