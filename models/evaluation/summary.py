@@ -155,8 +155,8 @@ def by_group(
     if task.rows.time is not None:
         new = np.where(popular == POPULARITY.index("unseen"), earlier_groups(earlier_choices(task)), -1)
         kinds.append(("new", new, tuple(EARLIER.values())))
-        for of in out.values():
-            of["new"] = []
+        for model in out:
+            out[model]["new"] = []
     for kind, group, labels in kinds:
         for number, label in enumerate(labels):
             inside = group == number
