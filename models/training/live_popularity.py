@@ -10,7 +10,7 @@ import torch
 from models.data.histories import Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.training.neighbours import NeighbourSettings
-from models.training.tables import HALF_LIVES, LiveTables, TableSettings, live_tables
+from models.training.tables import LiveTables, TableSettings, half_lives, live_tables
 from models.training.tuning import Chosen, Settings, search
 
 
@@ -40,4 +40,4 @@ def live_popularity(training: TrainingData, tables: str, report: ProgressCallbac
     def fit(settings: Settings) -> LivePopularityRanker:
         return LivePopularityRanker(live.read_with(NeighbourSettings(), settings["half_life"]))
 
-    return search(training, {"half_life": 0}, [{"half_life": days} for days in HALF_LIVES], fit, report)
+    return search(training, {"half_life": 0}, [{"half_life": days} for days in half_lives(training)], fit, report)

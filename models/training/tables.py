@@ -32,6 +32,7 @@ from stream.core.tally import SHARE_BITS, WEIGHT_BITS, ForwardDecay, PairShape, 
 
 HALF_LIVES: Final = (3650, 1095, 365, 90)
 """Half-lives in days that are tried, besides none."""
+MOST_SPAN: Final = 6
 CAP: Final = PairShape.cap
 _EXACT: Final = 2.0**53  # up to here doubles hold every integer
 _KEPT: Final = 1 << 23  # numbers in the counts that are kept ready, 64 MiB
@@ -50,6 +51,16 @@ def landmark(training: TrainingData) -> int:
     """Return the time of the newest event that is learned from, in epoch ms; 0 without times."""
     rows = training.rows
     return 0 if rows.time is None or not training.use.any() else int(rows.time[training.use].max())
+
+
+def half_lives(training: TrainingData) -> tuple[int, ...]:
+    """Return those of HALF_LIVES that int64 can count with, in days.
+
+    The validation part may be at most MOST_SPAN half-lives long. This leaves room for a test part of twice its length.
+    """
+    rows = training.rows
+    span = 0 if rows.time is None or not len(rows.time) else int(rows.time.max()) - landmark(training)
+    return tuple(days for days in HALF_LIVES if span <= MOST_SPAN * days * DAY)
 
 
 @dataclass(frozen=True)

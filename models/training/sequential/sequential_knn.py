@@ -15,7 +15,7 @@ from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.network.blend import Blend, Neighbours, blend_scores, recent_choices
 from models.training.neighbours import NeighbourSettings, neighbours
 from models.training.regimes import FROZEN, UNDECAYED, every, named
-from models.training.tables import HALF_LIVES, LiveTables, TableSettings, live_tables
+from models.training.tables import HALF_LIVES, LiveTables, TableSettings, half_lives, live_tables
 from models.training.tuning import TRIES, WATCHED, Chosen, Settings, search
 
 BASE: Settings = {"decay": 0.8, "back": 0.5, "shrink": 5.0, "fade": 0.6}
@@ -116,7 +116,9 @@ class SequentialKnn:
             return NeighbourRanker(made[shape], settings["fade"])
 
         timed = training.rows.time is not None and self.tables != UNDECAYED
-        changes = (*CHANGES, *LATER, *AGAIN) if timed else CHANGES
+        countable = half_lives(training) if every(self.tables) else HALF_LIVES
+        later = tuple(change for change in LATER if change["half_life"] in countable)
+        changes = (*CHANGES, *later, *AGAIN) if timed else CHANGES
         most = WATCHED if live is None else LIVE_WATCHED
         return search(training, BASE, changes, fit, report, most, TRIES + len(LATER) + len(AGAIN))
 

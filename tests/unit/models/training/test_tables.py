@@ -26,7 +26,16 @@ from models.training.neighbours import DAY, NeighbourSettings, neighbours
 from models.training.regimes import every, named
 from models.training.sequential.freshet import Freshet
 from models.training.sequential.sequential_knn import SequentialKnn
-from models.training.tables import CAP, HALF_LIVES, TableSettings, heaviest, item_amounts, live_tables, pairs_of
+from models.training.tables import (
+    CAP,
+    HALF_LIVES,
+    TableSettings,
+    half_lives,
+    heaviest,
+    item_amounts,
+    live_tables,
+    pairs_of,
+)
 from stream.core.errors import DataError
 from stream.core.features import InputSpec
 from stream.core.messages import CLICK, Item
@@ -310,6 +319,15 @@ def test_training_keeps_a_half_life_only_if_validation_prefers_it(task: EvalTask
     index, weight = neighbours(known, NeighbourSettings(half_life=found.half_life))
     plain = neighbours(known)
     assert (index != plain[0]).any() or (weight != plain[1]).any()
+
+
+def test_half_lives_are_tried_only_if_sums_stay_exact() -> None:
+    rows = rows_of(made_up())
+    assert half_lives(learned_from(rows, START + 500 * DAY)) == HALF_LIVES
+    early = learned_from(rows, START + 100 * DAY)  # 800 days follow
+    assert half_lives(early) == (3650, 1095, 365)
+    found = SequentialKnn("streamed").fit(replace(early, watched=np.flatnonzero(~early.use & rows.choice)), 0)
+    assert {of.get("half_life", 0) for of, _ in found.tried} == {0, 3650, 1095, 365}
 
 
 def test_a_half_life_that_is_too_short_for_the_data_is_said() -> None:
