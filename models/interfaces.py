@@ -18,7 +18,8 @@ from stream.core.messages import Item
 Scorer = Callable[[Rows], Tensor]
 """Maps positions i64 [Q] of events to f32 [Q, N + 1]: how well every item suits the user right before each event.
 
-It may look at the user's earlier events and at nothing else. Column 0 (UNKNOWN) is ignored."""
+It may look at the user's earlier events and at nothing else, unless its ranker follows the stream (`Ranker`). Column 0
+(UNKNOWN) is ignored."""
 
 ProgressCallback = Callable[[str, int, int, str], None]
 """Takes (stage, done, total, text to show next to them). It is called often and must be quick."""
@@ -63,10 +64,18 @@ class TrainingData:
 
 
 class Ranker(Protocol):
-    """A fitted model."""
+    """A fitted model.
+
+    It is one of two kinds. A frozen one looks at the user's earlier events and at what it was fitted with. One that
+    follows the stream also looks at the events of all users in `rows` whose time is before that of the scored event,
+    and at none at the same time or later; its model says so in `tables` (models.training.regimes.every).
+    """
 
     def scorer(self, rows: Histories) -> Scorer:
-        """Prepare to score any positions of `rows`. Item rows, texts and spec are as in training; users may differ."""
+        """Prepare to score any positions of `rows`. Item rows, texts and spec are as in training; users may differ.
+
+        Raises DataError if the ranker follows the stream and `rows` have no times.
+        """
         ...
 
 

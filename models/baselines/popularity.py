@@ -1,4 +1,7 @@
-"""The simplest baseline as a model: the items chosen most often in the training part, the same for every user."""
+"""The simplest baseline as a model: the items chosen most often, the same for every user.
+
+Its table is frozen after the training part, or it follows the stream (models/training/tables.py).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ import torch
 from models.data.histories import Floats, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.metrics.popularity import popularity
+from models.training.live_popularity import live_popularity
+from models.training.regimes import FROZEN, every, named
+from models.training.tables import HALF_LIVES
+from models.training.tuning import Chosen
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,28 @@ class PopularityRanker:
 
 @dataclass(frozen=True)
 class Popularity:
-    """A model without settings."""
+    """A model without settings. If its table follows the stream, validation chooses a half-life."""
 
-    name: str = "popularity"
+    tables: str = FROZEN
     family: str = "popularity"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The model's name on the command line, with its tables."""
+        return named("popularity", self.tables)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the result."""
+        return {"tables": self.tables, "half-lives": HALF_LIVES}
 
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
-    ) -> PopularityRanker:
-        """Count the choices, whatever their actions. The seed has no effect."""
-        return PopularityRanker(popularity(training.rows, len(training.items), training.use, weighted=False))
+    ) -> PopularityRanker | Chosen:
+        """Count the choices, whatever their actions. The seed has no effect.
+
+        Raises DataError if the table is to follow the stream and there are no times.
+        """
+        if not every(self.tables):
+            return PopularityRanker(popularity(training.rows, len(training.items), training.use, weighted=False))
+        return live_popularity(training, self.tables, report)

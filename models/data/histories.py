@@ -38,6 +38,7 @@ class Histories:
         judged: bool [E], the choices that are held out and count in figures.
         weight: f64 [E], how much a choice counts when choices are counted. None: 1 each.
         action: i64 [E]. None if no action is read.
+        time: i64 [E], epoch ms. None if times of different users cannot be compared.
     """
 
     users: tuple[str, ...]
@@ -52,6 +53,7 @@ class Histories:
     judged: Flags
     weight: Doubles | None = None
     action: Rows | None = None
+    time: Rows | None = None
 
     def owner(self) -> Rows:
         """Return i64 [E]: the user of every event."""
@@ -84,6 +86,8 @@ def histories(
     item_ids: Sequence[str],
     spec: InputSpec,
     encode: Encode,
+    *,
+    timed: bool = True,
 ) -> Histories:
     """Convert both parts of a split to rows.
 
@@ -91,6 +95,7 @@ def histories(
         held: The held-out part. None if only the training part may be read.
         item_ids: Item ids; item_ids[i] has row i + 1.
         encode: Encodes the texts.
+        timed: Whether times of different users can be compared (models.data.dataset.DataSet).
     """
     table = train.with_columns(held=pl.lit(False))
     if held is not None:
@@ -122,6 +127,7 @@ def histories(
             if spec.actions
             else None
         ),
+        time=table["time"].to_numpy().astype(np.int64) if timed else None,
     )
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from models.evaluation.registry import UNSEEDED, family_of
+from models.evaluation.registry import UNSEEDED, family_of, without_tables
 from models.interfaces import EvalTask, Model, ProgressCallback, Ranker, TrainingData, silent
 from models.metrics.ranks import Ranks
 from models.metrics.top_k import Lists, recommended
@@ -103,7 +103,7 @@ def _outcomes(
 ) -> list[Outcome]:
     """Return the outcomes of one model on tasks that share one training part."""
     plain = Outcome(model.name, family_of(model))
-    seeds = seeds[:1] if model.name in UNSEEDED else seeds
+    seeds = seeds[:1] if without_tables(model.name) in UNSEEDED else seeds
     try:
         by_seed = [_fitted(tasks, training, model, seed, cache, report) for seed in seeds]
     except DataError as error:

@@ -18,6 +18,7 @@ from models.evaluation.tradeoff import tradeoff
 from models.interfaces import EvalTask, Model, ProgressCallback, silent
 from models.network.text import TextEncoder
 from models.training.degenerate import require_ranking
+from models.training.regimes import FROZEN, every
 from models.training.run import Run
 from stream.core.errors import DataError
 from stream.core.features import CHOICES
@@ -25,6 +26,13 @@ from stream.core.features import CHOICES
 DEFAULT: Final = "last-8"  # what `freshet train` holds out
 MODELS: Final = ("freshet", "popularity")
 SCENES: Final = "scene-transfer"
+TIMED: Final = "time-split"
+SEEN: Final = (
+    "streamed: neighbours and popularity hold every choice of every user with an earlier time than the judged one; the network "
+    "and all settings are from training and validation",
+    "epochs:{0}: neighbours and popularity hold what came before the last full {0:,} events with an earlier time",
+)
+"""What models whose tables follow the stream look at: streamed, and by epochs."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Question:
         filter_seen: Leave out items that the user has already interacted with.
         run: A run to evaluate in place of freshet, on what its training held out.
         cache: Folder of the fit cache. None keeps nothing.
+        tables: When neighbours and popularity are counted (models.training.regimes.every), each a model of its own. Other
+            than frozen ones need the protocol time-split, and data with times.
         diversity: Strengths of the trade-off (models.evaluation.tradeoff). It needs a run, and () measures only the
             strength that the run is served with, if that is above 0.
     """
@@ -53,6 +63,7 @@ class Question:
     run: Run | None = None
     cache: Path | None = None
     diversity: Sequence[float] = ()
+    tables: Sequence[str] = (FROZEN,)
 
 
 def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback = silent) -> dict[str, Any]:
@@ -70,6 +81,7 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Progr
         raise DataError(f"seeds: found {asked.seeds}, expected 1 or more")
     if asked.diversity and not asked.run:
         raise DataError("--diversity needs --run: it re-ranks what a run recommends")
+    _require_stream(data, asked)
     about = {"data": data.name, "sha256": fingerprint(data.events), "events": len(data.events)}
     if asked.protocol == RATING:
         if asked.run:
@@ -85,11 +97,28 @@ def evaluate(data: DataSet, asked: Question, encoder: TextEncoder, report: Progr
         task, strength = found[0].task, asked.run.diversity.strength
         ranker = RunModel(asked.run).fit(task.training, 0)
         first["diversity"] = tradeoff(task, ranker, asked.diversity, strength, report)
+    first["notes"] += [SEEN[number > 1].format(number) for tables in asked.tables if (number := every(tables))]
     if others:
         first["also"] = others
     if asked.protocol == SCENES and len(found) == 2:
         first["lift"] = lift(*found)
     return about | first
+
+
+def _require_stream(data: DataSet, asked: Question) -> None:
+    """Raise DataError if tables are to follow the stream where that would tell what is held out, or cannot be done."""
+    following = [tables for tables in asked.tables if every(tables)]
+    if not following:
+        return
+    if asked.run:
+        raise DataError(f"--tables {following[0]}: a run has frozen tables; leave --run out")
+    if asked.protocol != TIMED:
+        raise DataError(
+            f"--tables {following[0]}: found protocol {asked.protocol}, expected {TIMED}: elsewhere events that are held out "
+            "come before others in time"
+        )
+    if not data.timed:
+        raise DataError(f"--tables {following[0]}: {data.name} gives only an order within each user; expected times")
 
 
 def _none_ran(refused: Mapping[str, str]) -> str:
@@ -100,7 +129,9 @@ def _posed(
     data: DataSet, asked: Question, encoder: TextEncoder, report: ProgressCallback
 ) -> tuple[Sequence[EvalTask], Sequence[Model]]:
     names = tuple(asked.models) or MODELS
-    models = make(Wanted(names, asked.preset, asked.max_minutes))  # first, so that a wrong name is found at once
+    models = make(
+        Wanted(names, asked.preset, asked.max_minutes, asked.tables)
+    )  # first, so that a wrong name is found at once
 
     def encode(texts: Sequence[str]) -> Any:
         return encoder.encode(texts, lambda done, total: report("texts", done, total, "BERT"))

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from models.interfaces import Model
+from models.training.regimes import FROZEN, every
 from stream.core.errors import DataError
 
 Factory = Callable[[str, Mapping[str, Any]], Model]
@@ -23,6 +24,12 @@ def _plain(module: str, name: str) -> Factory:
 
 def _network(module: str, name: str) -> Factory:
     return lambda preset, fit: _named(module, name)(preset, fit=fit)
+
+
+def _following(module: str, name: str, tables: str) -> Model:
+    """Make a model without settings whose tables may follow the stream."""
+    model: Model = _named(module, name)(tables=tables)
+    return model
 
 
 def _hybrid(preset: str, fit: Mapping[str, Any]) -> Model:
@@ -62,6 +69,16 @@ COMPARED: Final[dict[str, Factory]] = {
 ABLATIONS: Final = {name: _changed(name.partition("-")[2]) for name in CHANGES}
 FACTORIES: Final = COMPARED | ABLATIONS
 """All models: those of COMPARED, and freshet with one part left out, or with one that is off by default (ABLATIONS)."""
+FOLLOWING: Final[dict[str, Callable[[str, Mapping[str, Any], str], Model]]] = {
+    "popularity": lambda preset, fit, tables: _following("models.baselines.popularity", "Popularity", tables),
+    "sequential-knn": lambda preset, fit, tables: _following(
+        "models.training.sequential.sequential_knn", "SequentialKnn", tables
+    ),
+    "freshet": lambda preset, fit, tables: _named("models.training.sequential.freshet", "Freshet")(
+        preset, fit=fit, tables=tables
+    ),
+}
+"""Models with tables of neighbours or popularity, made from (preset, settings of fitting, tables)."""
 GROUPS: Final = {"all": tuple(COMPARED), "ablations": ("freshet", *ABLATIONS)}
 UNSEEDED: Final = ("popularity", "item-knn", "sequential-knn", "content", "language-model")
 """Models on which the seed has no effect. They are fitted once, for any number of requested seeds."""
@@ -76,15 +93,17 @@ class Wanted:
         names: Names of FACTORIES or of GROUPS.
         preset: Preset of the networks.
         max_minutes: Limit of a network's epochs; 0 for no limit.
+        tables: The tables of models in FOLLOWING (models.training.regimes.every). There is one model for each.
     """
 
     names: Sequence[str]
     preset: str = "auto"
     max_minutes: float = 0.0
+    tables: Sequence[str] = (FROZEN,)
 
 
 def make(wanted: Wanted) -> list[Model]:
-    """Make the models in the requested order, each once. Raises DataError for an unknown name or preset."""
+    """Make the models in the requested order, each once. Raises DataError for an unknown name, preset or tables."""
     names = list(dict.fromkeys(name for asked in wanted.names for name in GROUPS.get(asked, (asked,))))
     unknown = [name for name in names if name not in FACTORIES]
     if unknown or not names:
@@ -92,8 +111,16 @@ def make(wanted: Wanted) -> list[Model]:
             f"models {', '.join(unknown) or 'none'}: expected {' or '.join(GROUPS)}, or some of {', '.join(FACTORIES)}"
         )
     require_preset(wanted.preset)
+    for tables in wanted.tables:
+        every(tables)
     fit = {"max_minutes": wanted.max_minutes} if wanted.max_minutes else {}
-    return [FACTORIES[name](wanted.preset, fit) for name in names]
+    made: list[Model] = []
+    for name in names:
+        if name in FOLLOWING:
+            made += [FOLLOWING[name](wanted.preset, fit, tables) for tables in dict.fromkeys(wanted.tables)]
+        else:
+            made.append(FACTORIES[name](wanted.preset, fit))
+    return made
 
 
 def family_of(model: Model) -> str:
@@ -102,6 +129,11 @@ def family_of(model: Model) -> str:
     The families are popularity, collaborative, content, deep, language model and hybrid.
     """
     return str(getattr(model, "family", "other"))
+
+
+def without_tables(name: str) -> str:
+    """Return a model's name without its tables: `freshet` for `freshet streamed`."""
+    return name.partition(" ")[0]
 
 
 def _named(module: str, name: str) -> Any:

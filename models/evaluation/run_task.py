@@ -78,7 +78,9 @@ def run_task(
     training, _ = training_part(data, settings, encoder, reading=run.reading)
     if training.item_ids != run.item_ids:
         raise DataError(f"the run's catalogue of {len(run.item_ids)} items differs from that of {data.name}")
-    rows = read_histories(split.train, split.held, run.item_ids, run.spec, encoder.encode, run.reading)
+    rows = read_histories(
+        split.train, split.held, run.item_ids, run.spec, encoder.encode, run.reading, timed=data.timed
+    )
     positions = np.flatnonzero(rows.judged)
     if not len(positions):
         raise DataError(f"{data.name}: no user has enough choices to hold out the last {last}")

@@ -10,9 +10,19 @@ import numpy as np
 
 from models.data.histories import Doubles, Flags, Rows
 from models.evaluation.compare import Comparison, Outcome
+from models.evaluation.registry import without_tables
 from models.interfaces import EvalTask, TrainingData
 from models.metrics.bootstrap import drawn_means, ends
-from models.metrics.metrics import ACCURACY, POPULARITY, accuracy, activity_groups, popularity_groups, spread
+from models.metrics.metrics import (
+    ACCURACY,
+    EARLIER,
+    POPULARITY,
+    accuracy,
+    activity_groups,
+    earlier_groups,
+    popularity_groups,
+    spread,
+)
 from models.metrics.popularity import popularity
 from models.training.degenerate import notes
 
@@ -32,9 +42,9 @@ def figures(comparison: Comparison, words: str = "") -> dict[str, Any]:
     intervals, seconds, ... A model that did not run has {"not run": why}.
 
     The intervals are 95 %, of users drawn with replacement, with the same draws for all models. They are given for each
-    metric, for its difference to the best other model by test NDCG@10, to popularity and to freshet ("NDCG@10 -
-    sasrec"), and for that difference in percent of the other model's figure ("NDCG@10 over sasrec, %"). The seconds are
-    the time to fit, averaged over seeds.
+    metric, for its difference to the best other model by test NDCG@10, to popularity, to freshet, and to the same model
+    with other tables ("NDCG@10 - sasrec"), and for that difference in percent of the other model's figure ("NDCG@10 over
+    sasrec, %"). The seconds are the time to fit, averaged over seeds.
     """
     task = comparison.task
     owners = owners_of(task)
@@ -99,10 +109,11 @@ def owners_of(task: EvalTask) -> Rows:
 
 
 def rivals(name: str, values: Mapping[str, Mapping[str, Doubles]]) -> list[str]:
-    """Return the models that `name` is compared with: the best of the others, popularity, and freshet."""
+    """Return the models that `name` is compared with: the best of the others, popularity, freshet, and its own other tables."""
     others = [other for other in values if other != name]
     best = sorted(others, key=lambda other: -float(values[other][BEST_BY].mean()))[:1]
-    return list(dict.fromkeys([*best, *(other for other in (FLOOR, OURS) if other in others)]))
+    same = [other for other in others if without_tables(other) == without_tables(name)]
+    return list(dict.fromkeys([*best, *(other for other in (FLOOR, OURS) if other in others), *same]))
 
 
 def intervals(name: str, drawn: Mapping[str, Doubles], others: Sequence[str]) -> dict[str, list[float]]:
@@ -133,13 +144,20 @@ def by_group(
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Compute figures by group, for each model.
 
-    Users are grouped by their number of training events, items by how often they were chosen in training. Each of the
-    two is a list of group, judged, metrics and intervals.
+    Users are grouped by their number of training events, items by how often they were chosen in training. If the data has
+    times, choices of items that nobody chose in training are also grouped by how often the item was chosen before, by
+    anybody ("new"). Each of these is a list of group, judged, metrics and intervals.
     """
     activity, names = activity_groups(training_events(task))
     popular = popularity_groups(training_counts(task.training))[task.rows.item[task.positions]]
     out: dict[str, dict[str, list[dict[str, Any]]]] = {model: {"users": [], "items": []} for model in values}
-    for kind, group, labels in (("users", activity, names), ("items", popular, POPULARITY)):
+    kinds = [("users", activity, names), ("items", popular, POPULARITY)]
+    if task.rows.time is not None:
+        new = np.where(popular == POPULARITY.index("unseen"), earlier_groups(earlier_choices(task)), -1)
+        kinds.append(("new", new, tuple(EARLIER.values())))
+        for model in out:
+            out[model]["new"] = []
+    for kind, group, labels in kinds:
         for number, label in enumerate(labels):
             inside = group == number
             if not inside.any():
@@ -150,6 +168,25 @@ def by_group(
                 found |= {name: float(of[name][inside].mean()) for name in GROUPED}
                 found["intervals"] = {name: ends(drawn[model][:, at]) for at, name in enumerate(GROUPED)}
                 out[model][kind].append(found)
+    return out
+
+
+def earlier_choices(task: EvalTask) -> Rows:
+    """Return i64 [Q]: how often the item of each position was chosen before, at an earlier time, by anybody.
+
+    Raises ValueError if there are no times.
+    """
+    rows = task.rows
+    if rows.time is None:
+        raise ValueError("earlier choices need times: this is a bug")
+    order = np.lexsort((rows.time, rows.item))
+    order = order[rows.choice[order]]
+    item, time = rows.item[order], rows.time[order]
+    starts = np.searchsorted(item, np.arange(len(task.training.items) + 2))
+    out = np.empty(len(task.positions), np.int64)
+    for number, position in enumerate(task.positions.tolist()):
+        begin, end = starts[rows.item[position]], starts[rows.item[position] + 1]
+        out[number] = np.searchsorted(time[begin:end], rows.time[position])
     return out
 
 

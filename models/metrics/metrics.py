@@ -124,6 +124,15 @@ def activity_groups(events: Rows) -> tuple[Rows, tuple[str, ...]]:
     return np.searchsorted(found, group).astype(np.int64), tuple(names)
 
 
+EARLIER: Final = {0: "0", 1: "1", 2: "2", 3: "3-5", 6: "6-10", 11: "11-20", 21: "21 and more"}
+"""Groups of the number of times that an item was chosen before: the least of each, and its name."""
+
+
+def earlier_groups(earlier: Rows) -> Rows:
+    """Return i64 [Q], indices into the values of EARLIER. `earlier` is i64 [Q]."""
+    return np.searchsorted(np.array(list(EARLIER)), earlier, side="right") - 1
+
+
 POPULARITY: Final = ("head", "mid", "tail", "unseen")
 
 

@@ -45,10 +45,12 @@ class Neighbours:
     Attributes:
         index: i64 [N + 1, K]. 0 at unused positions and in row 0.
         weight: f32 [N + 1, K]. 0 at unused positions and in row 0.
+        by_choice: Line r is of the r-th of the recent choices, not of item row r: tables that change from event to event.
     """
 
     index: Rows
     weight: Floats
+    by_choice: bool = False
 
 
 def no_neighbours(items: int = 0) -> Neighbours:
@@ -96,14 +98,15 @@ def blend_scores(
         count: i64 [B], n.
         blend: The weights.
         neighbours: The neighbours of the items.
-        log_popularity: f32 [N + 1].
+        log_popularity: f32 [N + 1], or [B, N + 1] if it differs between the users.
     """
     out = scores.clone()
     if blend.prior:
         share = (blend.evidence / (blend.evidence + torch.from_numpy(count).float()))[:, None]
-        out[:, : len(log_popularity)] += share * torch.from_numpy(np.float32(blend.prior) * log_popularity)
+        out[:, : log_popularity.shape[-1]] += share * torch.from_numpy(np.float32(blend.prior) * log_popularity)
     if blend.neighbour and neighbours.index.shape[1]:
         user, row, age = recent.T
+        row = np.arange(len(recent)) if neighbours.by_choice else row
         weight = torch.from_numpy(neighbours.weight[row] * blend.decay()[age][:, None])
         index = torch.from_numpy(neighbours.index[row].astype(np.int64))
         out.index_put_((torch.from_numpy(user)[:, None].expand_as(index), index), weight, accumulate=True)

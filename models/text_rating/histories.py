@@ -20,6 +20,8 @@ def read_histories(
     spec: InputSpec,
     encode: Encode,
     reading: Reading | None,
+    *,
+    timed: bool = True,
 ) -> Histories:
     """Return `models.data.histories.histories` with the read values in the inputs. With reading None nothing is read.
 
@@ -31,7 +33,7 @@ def read_histories(
         texts.extend(asked)
         return encode(asked)
 
-    rows = histories(train, held, item_ids, spec, remembered)
+    rows = histories(train, held, item_ids, spec, remembered, timed=timed)
     if reading is None:
         return rows
     lacking = np.zeros(len(texts), np.bool_)

@@ -4,6 +4,9 @@ FOLDER/<key of the fit>/checkpoint.pt          written by models that have epoch
                        /seconds.json           time spent on fitting until that checkpoint
                        /fit.json               a finished fit: seconds, what was chosen, curve
                        /<key of the task>.npz  ranks and lists of one task
+
+Models with `network_settings` keep checkpoint.pt and seconds.json in a folder under the key of these settings, so that
+those that differ only in the rest share one fit of the network.
 """
 
 from __future__ import annotations
@@ -40,30 +43,34 @@ class FitInfo:
 
 
 class FitCache:
-    """The folder of one fit: one model, one training part, one seed. With folder None nothing is kept."""
+    """The folder of one fit: one model, one training part, one seed. With folder None nothing is kept.
 
-    def __init__(self, folder: Path | None) -> None:
+    `progress` is the folder of the checkpoint, by default the same.
+    """
+
+    def __init__(self, folder: Path | None, progress: Path | None = None) -> None:
         self._folder = folder
+        self._progress = progress or folder
 
     @property
     def checkpoint(self) -> Path | None:
         """The file in which the model may keep its progress."""
-        return self._folder / "checkpoint.pt" if self._folder else None
+        return self._progress / "checkpoint.pt" if self._progress else None
 
     def spent(self) -> float:
         """Return the seconds that went into the checkpoint; 0 if there is none."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0.0
-        return float(self._json("seconds.json").get("seconds", 0.0))
+        return float(self._json("seconds.json", self._progress).get("seconds", 0.0))
 
     def keep_spent(self, seconds: float) -> None:
         """Keep the seconds that went into the current checkpoint."""
-        if self._folder:
-            write(self._folder / "seconds.json", json.dumps({"seconds": seconds}).encode())
+        if self._progress:
+            write(self._progress / "seconds.json", json.dumps({"seconds": seconds}).encode())
 
     def info(self) -> FitInfo | None:
         """Return the result of a finished fit, or None."""
-        content = self._json("fit.json")
+        content = self._json("fit.json", self._folder)
         return FitInfo(content["seconds"], content["chosen"], tuple(content["curve"])) if content else None
 
     def keep_info(self, info: FitInfo) -> FitInfo:
@@ -98,11 +105,11 @@ class FitCache:
         np.savez_compressed(beside, rank=lists.rank, top=lists.top)
         beside.replace(self._folder / f"{key}.npz")
 
-    def _json(self, name: str) -> dict[str, Any]:
-        if self._folder is None:
+    def _json(self, name: str, folder: Path | None) -> dict[str, Any]:
+        if folder is None:
             return {}
         try:
-            content: dict[str, Any] = json.loads((self._folder / name).read_text("utf-8"))
+            content: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
             return content
         except (OSError, ValueError):
             return {}
@@ -120,7 +127,11 @@ def cache_of(cache: Path | None, training: str, model: Model, seed: int) -> FitC
     """Return the cache of one fit. `training` is the key of the training data."""
     if cache is None:
         return FitCache(None)
-    return FitCache(cache / digest(SCHEMA, training, model.name, dict(model.settings), seed)[:32])
+    folder = cache / digest(SCHEMA, training, model.name, dict(model.settings), seed)[:32]
+    network: Mapping[str, Any] | None = getattr(model, "network_settings", None)
+    if network is None:
+        return FitCache(folder)
+    return FitCache(folder, cache / digest(SCHEMA, training, "network", dict(network), seed)[:32])
 
 
 def digest(*parts: Any) -> str:

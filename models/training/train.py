@@ -95,6 +95,9 @@ def train(
 ) -> Trained:
     """Train on all but the last `holdout` choices of each user. The whole catalogue is known.
 
+    If the data has times, validation also decides whether old choices count less in the neighbours, and with which
+    half-life. The run's settings say which (`neighbours_half_life_days`, 0 for none).
+
     On one thread the result is the same to the bit with the same seed, data, machine and number of epochs (which
     `max_minutes` may change). On several threads, sums may differ in their last bits.
 
@@ -133,7 +136,12 @@ def train(
     run = run_of(data, training, ranker, DataInfo(data.name, fingerprint(part), len(part)), metrics)
     run = replace(
         run,
-        settings=asdict(settings) | {"ended": ranker.interest.reason, "epochs_run": len(ranker.curve)},
+        settings=asdict(settings)
+        | {
+            "ended": ranker.interest.reason,
+            "epochs_run": len(ranker.curve),
+            "neighbours_half_life_days": ranker.half_life,
+        },
         protocol=f"last {settings.validation} choices of each user before the held-out ones (validation), seen items left out",
         seconds=time.monotonic() - started,
         seeds=(settings.seed,),
@@ -173,7 +181,9 @@ def training_part(
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, actions)
     text = item_vectors(data, encoder, report)
     progress = _progress(report, "comments")
-    rows = read_histories(part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading)
+    rows = read_histories(
+        part, None, item_ids, spec, lambda texts: encoder.encode(texts, progress), reading, timed=data.timed
+    )
     use, watched = hold_validation(rows, settings.validation)
     return TrainingData(data.items, spec, text, rows, use, watched), part
 

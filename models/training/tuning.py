@@ -60,15 +60,16 @@ def search(
     fit: Callable[[Settings], Ranker],
     report: ProgressCallback = silent,
     most: int = WATCHED,
+    tries: int = TRIES,
 ) -> Chosen:
     """Search by coordinates: try `base`, then apply each change to the best so far. A change stays if NDCG@10 rises.
 
-    `changes` beyond the budget of TRIES are not tried. Without validation positions, `base` is chosen and nothing is
+    `changes` beyond the budget of `tries` are not tried. Without validation positions, `base` is chosen and nothing is
     tried.
     """
     best: Chosen | None = None
     tried: list[tuple[Settings, float]] = []
-    changes = changes[: TRIES - 1] if len(training.watched) else ()
+    changes = changes[: tries - 1] if len(training.watched) else ()
     highest = -1.0
     for number, change in enumerate([{}, *changes]):
         settings = {**(best.chosen if best else base), **change}

@@ -85,6 +85,14 @@ Diversity = Annotated[
         help="Strengths of diversity to measure with --run, separated by commas: 0,.1,...,1. Default: that of the run."
     ),
 ]
+Tables = Annotated[
+    str,
+    typer.Option(
+        help="When neighbours and popularity are counted, separated by commas, each a model of its own: frozen (as `freshet "
+        "train` does), undecayed (without a half-life), streamed (all events of all users before each choice), epochs:N "
+        "(renewed every N events). The last two need --protocol time-split."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -106,6 +114,7 @@ def evaluate(
     action: Action = None,
     filter_seen: FilterSeen = True,
     diversity: Diversity = "",
+    tables: Tables = "frozen",
     report: ReportFolder = None,
     rating_scale: RatingScale = None,
     columns: NamedColumns = NONE_NAMED,
@@ -129,7 +138,10 @@ def evaluate(
         require_folder("--report", report)
     strengths = parse_strengths(diversity) if diversity else ()
     trained = load_run(run) if run else None
-    question = Question(protocol, names, seeds, preset, max_minutes, filter_seen, trained, CACHE, strengths)
+    counted_when = tuple(name.strip() for name in tables.split(",") if name.strip()) or (tables,)
+    question = Question(
+        protocol, names, seeds, preset, max_minutes, filter_seen, trained, CACHE, strengths, counted_when
+    )
     source = load(data, columns, scale_of(rating_scale))
     note_times(source, context.obj)
     counted = parse_choices(choices) if choices else trained.spec.choices if trained else source.choices
@@ -174,6 +186,8 @@ def _print(found: dict[str, Any], report: Path | None) -> None:
         for name, of in one["models"].items():
             if "not run" in of:
                 console.print(f"{name}: {marked(of['not run'])}", highlight=False)
+    for line in _between_tables(found["models"]):
+        console.print(line, highlight=False)
     if "diversity" in found:
         console.print(_tradeoff(found["diversity"]))
     for name, of in found.get("lift", {}).items():
@@ -224,6 +238,17 @@ def _tradeoff(found: dict[str, Any]) -> Table:
         served = " (served)" if point["strength"] == found["served"] else ""
         table.add_row(f"{point['strength']:g}{served}", *(f"{100 * point['change'][name]:+.1f} %" for name in names))
     return table
+
+
+def _between_tables(models: dict[str, Any]) -> Iterator[str]:
+    """Yield what each model gains over the same model with frozen tables, or with the first tables that were asked for."""
+    ran = [name for name, of in models.items() if "not run" not in of]
+    for name in ran:
+        first = next(other for other in ran if other.split(" ")[0] == name.split(" ")[0])
+        if first != name:
+            gain = models[name]["test"]["NDCG@10"] - models[first]["test"]["NDCG@10"]
+            low, high = models[name]["intervals"][f"NDCG@10 - {first}"]
+            yield f"{name}: NDCG@10 {gain:+.4f} ({low:+.4f} to {high:+.4f}) over {first}"
 
 
 def _left_out(reasons: list[dict[str, Any]]) -> Table:

@@ -155,9 +155,9 @@ def training_and_rows(
     spec = InputSpec(data.rating_scale, scenes, TEXT_DIM, data.choices, data.weights, often(seen))
     vectors = encode([item_text(item.title, item.text, item.categories) for item in data.items])
     text = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
-    training_rows = histories(seen, None, item_ids, spec, encode)
+    training_rows = histories(seen, None, item_ids, spec, encode, timed=data.timed)
     training = TrainingData(data.items, spec, text, training_rows, use[~held], np.flatnonzero(watched[~held]))
-    return training, histories(table, None, item_ids, spec, encode)
+    return training, histories(table, None, item_ids, spec, encode, timed=data.timed)
 
 
 def remembering(encode: Encode) -> Encode:

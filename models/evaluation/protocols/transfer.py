@@ -157,7 +157,7 @@ def as_if_alone(order: Ordered, found: Entries, training: TrainingData, encode: 
     counts = np.array([len(events) for events in found.events])
     names = [f"{visit:09d}" for visit in np.repeat(np.arange(len(counts)), counts).tolist()]
     table = order.data.events[order.at[taken]].with_columns(user=pl.Series(names))
-    rows = histories(table, None, training.item_ids, training.spec, encode)
+    rows = histories(table, None, training.item_ids, training.spec, encode, timed=order.data.timed)
     positions = [
         int(rows.starts[visit]) + int(np.searchsorted(found.events[visit], position))
         for visit, position in zip(found.visit.tolist(), found.positions.tolist(), strict=True)

@@ -6,10 +6,10 @@ It first fits the network. Then it chooses the neighbours' settings and, last, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.metrics.popularity import popularity
 from models.metrics.ranks import batches, gains, ranks
 from models.network.blend import Blend, Neighbours, blend_scores, log_popularity, no_neighbours, recent_choices
-from models.training.neighbours import NeighbourSettings, neighbours
+from models.training.live_popularity import live_popularity
+from models.training.neighbours import neighbours
+from models.training.regimes import FROZEN, every, named
 from models.training.sequential.network_model import Epoch, NetworkModel, NetworkRanker
-from models.training.sequential.sequential_knn import SequentialKnn
+from models.training.sequential.sequential_knn import SequentialKnn, shape_of
+from models.training.tables import LiveTables, TableSettings, live_tables
 from models.training.tuning import watched
 
 LAST: Final = 20
@@ -35,14 +38,37 @@ GRID: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
 """Tried one line after the other, each with the best values so far."""
 
 
+class Tables(NamedTuple):
+    """What gives the tables before the events of one set of rows.
+
+    Attributes:
+        near: (positions i64 [Q], their recent choices as models.network.blend.recent_choices gives them) -> neighbours.
+        popular: Positions -> log-popularity, f32 [N + 1] or [Q, N + 1].
+    """
+
+    near: Callable[[Rows, Rows], Neighbours]
+    popular: Callable[[Rows], Floats]
+
+
 @dataclass(frozen=True)
 class BlendRanker:
-    """What the worker serves: the sum of network, neighbours and popularity."""
+    """What the worker serves: the sum of network, neighbours and popularity.
+
+    Attributes:
+        interest: The network.
+        neighbours: The neighbours, frozen.
+        blend: The weights of the sum.
+        log_popularity: f32 [N + 1], frozen.
+        half_life: That of the neighbours in days; 0 if time does not matter.
+        live: Tables that follow the stream, in place of the frozen ones.
+    """
 
     interest: NetworkRanker
     neighbours: Neighbours
     blend: Blend
     log_popularity: Floats
+    half_life: int = 0
+    live: LiveTables | None = None
 
     @property
     def curve(self) -> list[Epoch]:
@@ -52,7 +78,12 @@ class BlendRanker:
     @property
     def chosen(self) -> Mapping[str, Any]:
         """What validation chose."""
-        return asdict(self.blend)
+        found = asdict(self.blend)
+        if self.half_life:
+            found["half_life"] = self.half_life
+        if self.live is not None and self.live.settings.prior:
+            found["prior_half_life"] = self.live.settings.prior
+        return found
 
     def item_vectors(self) -> Floats:
         """Return the vectors of the items, f32 [N + 1, D]."""
@@ -62,16 +93,22 @@ class BlendRanker:
 
     def scorer(self, rows: Histories) -> Scorer:
         """See models.interfaces.Ranker."""
-        base = self.interest.scorer(rows)
+        base, tables = self.interest.scorer(rows), self.tables(rows)
 
         def score(positions: Rows) -> Tensor:
             begins = rows.begins(positions)
             recent = recent_choices(rows, begins, positions, self.blend.last)
-            return blend_scores(
-                base(positions), recent, positions - begins, self.blend, self.neighbours, self.log_popularity
-            )
+            near, popular = tables.near(positions, recent), tables.popular(positions)
+            return blend_scores(base(positions), recent, positions - begins, self.blend, near, popular)
 
         return score
+
+    def tables(self, rows: Histories) -> Tables:
+        """Return what gives neighbours and log-popularity before events of `rows`."""
+        if self.live is None:
+            return Tables(lambda positions, recent: self.neighbours, lambda positions: self.log_popularity)
+        view = self.live.of(rows)
+        return Tables(view.near, view.log_popularity)
 
 
 class Freshet(NetworkModel):
@@ -87,15 +124,29 @@ class Freshet(NetworkModel):
         name: str = "freshet",
         *,
         collaborative: bool = True,
+        tables: str = FROZEN,
     ) -> None:
-        super().__init__(name, preset, network, fit)
+        super().__init__(named(name, tables), preset, network, fit)
         self._collaborative = collaborative
+        self._tables = tables
+
+    @property
+    def tables(self) -> str:
+        """When neighbours and popularity are counted: see models.training.regimes.every."""
+        return self._tables
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        """What decides the network. Models that differ only in the rest of the sum share one fit of it."""
+        return super().settings
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the result."""
         grid = {name: list(values) for name, values in GRID}
-        return {**super().settings, "collaborative": self._collaborative, "grid": grid, "last": LAST}
+        return {**super().settings, "collaborative": self._collaborative, "grid": grid, "last": LAST} | {
+            "neighbours": dict(SequentialKnn(self._tables).settings)
+        }
 
     def fit(  # type: ignore[override]
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
@@ -106,10 +157,14 @@ class Freshet(NetworkModel):
         plain = BlendRanker(interest, no_neighbours(len(training.items)), Blend(LAST), log_popularity(counts))
         if not self._collaborative:
             return plain
-        found = SequentialKnn().fit(training, seed, report)
-        shape = NeighbourSettings(**{name: found.chosen[name] for name in ("decay", "back", "shrink")})
-        near = Neighbours(*neighbours(training, shape))
-        return tune(training, replace(plain, neighbours=near), report)
+        found = SequentialKnn(self._tables).fit(training, seed, report)
+        shape = shape_of(found.chosen)
+        whole = replace(plain, neighbours=Neighbours(*neighbours(training, shape)), half_life=shape.half_life)
+        if every(self._tables):
+            prior = live_popularity(training, self._tables, report)
+            settings = TableSettings(self._tables, shape, prior.chosen["half_life"])
+            whole = replace(whole, live=live_tables(training, settings))
+        return tune(training, whole, report)
 
 
 def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback = silent) -> BlendRanker:
@@ -120,7 +175,8 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
     rows, positions = training.rows, watched(training)
     if not len(positions):
         return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][2]))
-    scorer = ranker.interest.scorer(rows)
+    scorer, tables = ranker.interest.scorer(rows), ranker.tables(rows)
+    looked_up: dict[int, Neighbours] = {}  # it takes long if tables follow the stream
     blend = ranker.blend
     for number, (name, values) in enumerate(GRID):
         if (name == "fade" and not blend.neighbour) or (name == "evidence" and not blend.prior):
@@ -131,8 +187,11 @@ def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback =
             some = positions[batch]
             base, begins = scorer(some), rows.begins(some)
             recent = recent_choices(rows, begins, some, ranker.blend.last)
+            if batch.start not in looked_up:
+                looked_up[batch.start] = tables.near(some, recent)
+            near, popular = looked_up[batch.start], tables.popular(some)
             for at, one in enumerate(tries):
-                scores = blend_scores(base, recent, some - begins, one, ranker.neighbours, ranker.log_popularity)
+                scores = blend_scores(base, recent, some - begins, one, near, popular)
                 total[at] += gains(ranks(rows, some, lambda _, scores=scores: scores)).sum()  # type: ignore[misc]
         blend = tries[int(total.argmax())]
         report(

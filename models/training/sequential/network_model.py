@@ -143,7 +143,9 @@ def run(
         best.load_state_dict(saved["best"])
         curve = [Epoch(*row) for row in saved["curve"]]
         spent = curve[-1].seconds
-        report("validation", 1, 1, f"epoch {len(curve)} was the last before the fit was interrupted; it resumes there")
+        report(
+            "validation", 1, 1, f"epoch {len(curve)} is the last that was kept of this network; fitting resumes there"
+        )
     started = time.monotonic() - spent
     reason = ended(curve, settings, fitting.watched)
     while not reason:

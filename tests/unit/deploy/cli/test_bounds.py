@@ -76,7 +76,7 @@ def test_options_with_numbers_are_found() -> None:
     [
         ("train", "--preset"), ("train", "--choices"), ("train", "--action"), ("train", "--min-time"),
         ("evaluate", "--preset"), ("evaluate", "--protocol"), ("evaluate", "--models"), ("evaluate", "--choices"),
-        ("evaluate", "--action"), ("replay", "--min-time"),
+        ("evaluate", "--action"), ("evaluate", "--tables"), ("replay", "--min-time"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("value", ["word", "nan", "-1", "9" * 23])

@@ -24,7 +24,7 @@ from models.baselines.hybrid import Hybrid, compositions, standardised  # noqa: 
 from models.baselines.interactions import interactions, learned_users, taken  # noqa: E402
 from models.baselines.item_knn import ItemKnn, ItemKnnRanker  # noqa: E402
 from models.baselines.language_model import LanguageModel  # noqa: E402
-from models.baselines.popularity import Popularity  # noqa: E402
+from models.baselines.popularity import Popularity, PopularityRanker  # noqa: E402
 from models.baselines.ratings import rated_before, ratings  # noqa: E402
 from models.baselines.svd import Svd, SvdPp  # noqa: E402
 from models.baselines.user_knn import UserKnn, UserKnnRanker  # noqa: E402
@@ -229,7 +229,9 @@ def test_what_is_watched_changes_no_more_than_the_choice(model: Model, training:
 
 
 def test_search_keeps_what_validation_prefers(training: TrainingData) -> None:
-    counts = Popularity().fit(training, 0).counts
+    ranker = Popularity().fit(training, 0)
+    assert isinstance(ranker, PopularityRanker)
+    counts = ranker.counts
 
     class Signed:
         def __init__(self, sign: float) -> None:
