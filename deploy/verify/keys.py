@@ -12,6 +12,9 @@ import struct
 
 LONGEST_USER = 256
 FORMS = ("utf8", "json", "long")
+ANYONE = "*"
+ANYONE_KEY = b"*"
+"""User and key of the slate for unknown users, in every form."""
 
 _ESCAPED = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SPECIAL = re.compile(r'["\\\x00-\x1f]')
@@ -63,9 +66,6 @@ class Keys:
         return text
 
 
-ANYONE = "*"
-ANYONE_KEY = b"*"
-"""User and key of the slate for unknown users, in every form."""
 TEXT = Keys("utf8")
 
 
