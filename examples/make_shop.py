@@ -4,13 +4,16 @@
 
 It has 120 articles in four departments, and 300 visitors. A visitor mostly goes from one article to the next within a department,
 and sometimes changes the department. So the next choice follows from the last ones, and there is something to learn.
+Each article has the attributes `price` (2 to 61) and `added` (a date in May 2026), for filters and rules (docs/rules.md).
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import random
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 DEPARTMENTS = {
@@ -37,12 +40,11 @@ def main(folder: Path) -> None:
     }
     with (folder / "items.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["item", "title", "categories"])
+        rows.writerow(["item", "title", "categories", "attributes"])
         for department, kinds in DEPARTMENTS.items():
             titles = [f"{kind}, {size}" for kind in kinds for size in SIZES]
-            rows.writerows(
-                (item, title.capitalize(), department) for item, title in zip(articles[department], titles, strict=True)
-            )
+            for number, title in enumerate(titles):
+                rows.writerow([articles[department][number], title.capitalize(), department, attributes(number)])
     with (folder / "clicks.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["user", "item", "time", "action"])
@@ -55,6 +57,12 @@ def main(folder: Path) -> None:
                 action = "purchase" if rng.random() < 0.1 else "view"
                 time = START + (event * VISITORS + visitor) * 60_000
                 rows.writerow([f"v-{visitor}", articles[department][place], time, action])
+
+
+def attributes(number: int) -> str:
+    """Return the attributes of a department's article as JSON: a price, and the day on which it came into the shop."""
+    day = datetime.fromtimestamp(START / 1000, UTC).date() - timedelta(days=number)
+    return json.dumps({"price": number * 7 % 60 + 2, "added": day.isoformat()})
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ class Outcomes:
                 self._report.uncovered += 1
                 of = "" if placement == DEFAULT_PLACEMENT else f" of the placement {placement!r}"
                 self._add("uncovered", f"it is in a state that no slate{of} shows", source, index, source.seq[index])
+                if self._read.slates.placed:
+                    self._report.hint(self._read.slates.hint)
 
     def _forgotten(self, source: SourcePartition, index: int) -> bool:
         """Return whether all states of the record's user may have been deleted.

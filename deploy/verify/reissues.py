@@ -1,7 +1,7 @@
 """Slates that were re-issued: each must have a reason, a writer that owned the partition, and no new event.
 
-A worker re-issues a slate when an item that it shows may be shown no longer. The new slate names these items in `withdrawn`,
-and its writer's epoch in the header `writer`. Whether the items could indeed be shown no longer is decided with the items and
+A worker re-issues a slate when an item that it shows must no longer be shown. The new slate names these items in `withdrawn`,
+and its writer's epoch in the header `writer`. Whether the items could indeed no longer be shown is decided with the items and
 rules (deploy.verify.recompute.reissues).
 """
 

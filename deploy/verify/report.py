@@ -92,6 +92,7 @@ class Report:
         kinds: Number of violations of each kind.
         violations: The first violations, MOST_LISTED at most.
         notes: Findings that break no promise, MOST_LISTED at most.
+        hints: Options to try if the violations come from other settings than those of the workers, each once.
     """
 
     input: int = 0
@@ -138,6 +139,7 @@ class Report:
     kinds: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     notes: list[Violation] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
 
     def add(self, violation: Violation) -> None:
         self.kinds[violation.kind] += 1
@@ -148,6 +150,11 @@ class Report:
         """List a finding that breaks no promise, but should be shown."""
         if len(self.notes) < MOST_LISTED:
             self.notes.append(found)
+
+    def hint(self, text: str) -> None:
+        """Name what to try, once, if a violation may come from settings that are not those of the workers."""
+        if text not in self.hints:
+            self.hints.append(text)
 
     @property
     def conserved(self) -> bool:

@@ -32,6 +32,13 @@ POPULAR = {
 """The fixed fields of the slate for anyone unknown, which shows no state."""
 
 
+HINT = (
+    "these settings publish slates of {0}. If the workers publish others, give their settings: `freshet --config FILE verify`. "
+    "If `published` was changed, name the end of the former value: `--published-before TIME=default,NAME` (docs/placements.md)"
+)
+"""What to try if slates are of other placements than expected. {0}: the published ones, as these settings have them."""
+
+
 def _impossible(slate: dict[str, Any]) -> str:
     """Return what no worker writes into a user's slate, with any clock, bundle and catalogue; "" if there is nothing."""
     scores = [scored["score"] for scored in slate["items"]]
@@ -133,6 +140,7 @@ class Slates:
             known = ", ".join(name for name in self._shown if name != DEFAULT_PLACEMENT)
             expected = f"expected none, or one that is published ({known})" if known else "expected none"
             self._blame("slate", f"its placement is {slate['placement'][:64]!r}, {expected}", record, slate)
+            self._report.hint(self.hint)
             return
         if wrong := _impossible(slate):
             self._blame("slate", wrong, record, slate)
@@ -162,6 +170,16 @@ class Slates:
         if slate["replay"] and "withdrawn" not in slate:
             self._report.replays += 1
             shown.replayed[user.number] = max(shown.replayed.get(user.number, -1), slate["seq"])
+
+    @property
+    def placed(self) -> bool:
+        """Whether these settings publish a placement besides `default`, or have published one."""
+        return any(name != DEFAULT_PLACEMENT for name in self._shown)
+
+    @property
+    def hint(self) -> str:
+        """What to try if slates are of other placements than these settings publish."""
+        return HINT.format(", ".join(self._published.now))
 
     def missing(self, source: SourcePartition, index: int) -> list[str]:
         """Return the published placements of which no slate shows the state that an event was applied to."""

@@ -233,8 +233,8 @@ class Recommendation(Struct, frozen=True, omit_defaults=True):
     withdrawn: Annotated[
         tuple[str, ...],
         Meta(
-            description="only in a slate that was re-issued: the items of the user's slate before it that may be shown no "
-            "longer (rules.md)"
+            description="only in a slate that was re-issued: the items of the user's slate before it that must no longer "
+            "be shown (rules.md)"
         ),
     ] = ()
 

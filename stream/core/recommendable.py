@@ -68,7 +68,7 @@ class Recommendable:
         ]  # fmt: skip
 
     def lost_since(self, before: Recommendable) -> bool:
-        """Return whether an item that somebody's slate could show before may be shown no longer.
+        """Return whether an item that somebody's slate could show before must no longer be shown.
 
         It may be true without a reason when the catalogue was copied to a larger matrix.
         """

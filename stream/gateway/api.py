@@ -356,7 +356,7 @@ class Api:
         return _as_recommendation(await self._slate(user, key, partition, record, "", view, placement, None, (), None))
 
     async def _instead(self, user: str, key: bytes, partition: int, value: bytes) -> bytes | None:
-        """Return what a stream sends for a slate: the slate, unless it shows an item that may be shown no longer.
+        """Return what a stream sends for a slate: the slate, unless it shows an item that must no longer be shown.
 
         In its place comes the slate as it is now. If the state is not there yet, nothing comes: the worker re-issues it.
         A slate of a placement that this gateway does not know is not sent then.
@@ -577,6 +577,16 @@ class Api:
     async def show_demo(self, call: Call) -> Answer:
         """Answer GET demo and its files."""
         return self._parts.demo_page.answer(call.path.get("file"))
+
+    async def root(self, call: Call) -> Answer:
+        """Answer GET /: the documentation is at /docs."""
+        return Answer(
+            status=307, media="text/plain", headers={"Location": "docs"}
+        )  # relative: a proxy may add a prefix
+
+    async def icon(self, call: Call) -> Answer:
+        """Answer GET favicon.ico, which browsers ask for on their own."""
+        return self._parts.demo_page.answer("icon.svg")
 
     async def document(self, call: Call) -> Answer:
         """Answer GET openapi.json."""
@@ -901,6 +911,11 @@ def routes(api: Api) -> tuple[Route, ...]:
         Route(
             "DELETE", "/v1/rules/{rule}", api.delete_rule, ADMIN, "Delete a rule, known or not.",
             ruled, problems=("invalid", "broker", "not-ready"),
+        ),
+        Route("GET", "/", api.root, "", "To the description.", {307: ("text/plain", "/docs")}, open=True, documented=False),
+        Route(
+            "GET", "/favicon.ico", api.icon, "", "The icon.", {200: ("image/svg+xml", "The icon")}, open=True,
+            documented=False,
         ),
         Route("GET", "/openapi.json", api.document, "", "This description.", {200: (JSON, "OpenAPI 3.1")}, open=True),
         Route("GET", "/docs", api.page, "", "The description for people.", {200: ("text/html", "A page")}, open=True),

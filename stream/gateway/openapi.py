@@ -44,6 +44,7 @@ PATH: Final = {"user": User, "item": Id, "rule": Id, "file": demo_page.File}
 
 def document(routes: Sequence[Route], version: str, *, tokens: bool) -> dict[str, Any]:
     """Return the document. `tokens`: whether requests need one."""
+    routes = [route for route in routes if route.documented]
     structs: set[Any] = {Problem, ExplainedItem, *EVENT_TYPES.values()}
     for route in routes:
         structs |= {one for one, _ in route.answers.values() if isinstance(one, type)}

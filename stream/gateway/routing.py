@@ -99,6 +99,7 @@ class Route:
         streams: Whether the handler returns an asynchronous iterator of bytes, server-sent events.
         open: Whether it answers before the server is ready.
         unlimited: Whether it answers beyond the limits on rates and connections: health and metrics.
+        documented: Whether the OpenAPI document lists it. False for what only browsers ask for.
     """
 
     method: str
@@ -115,6 +116,7 @@ class Route:
     streams: bool = False
     open: bool = False
     unlimited: bool = False
+    documented: bool = True
 
 
 class Parameters:

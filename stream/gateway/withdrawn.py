@@ -1,4 +1,4 @@
-"""Slates that must not be forwarded any more: they show an item that may be shown no longer, as far as the gateway knows."""
+"""Slates that must not be forwarded any more: they show an item that must no longer be shown, as far as the gateway knows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Withdrawn:
         self._may: Recommendable | None = None
 
     def found(self, user: bytes, value: bytes) -> Head | None:
-        """Return the head of a slate if it shows an item that may be shown no longer; else None.
+        """Return the head of a slate if it shows an item that must no longer be shown; else None.
 
         Args:
             user: The user's key.

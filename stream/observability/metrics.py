@@ -292,7 +292,7 @@ class Metrics:
             "rules_refused", "Records of the rules topic that were malformed or contradicted another rule", "reason"
         )
         self.reissued = self._counter(
-            "reissued_slates", "Slates re-issued because an item that they showed may be shown no longer"
+            "reissued_slates", "Slates re-issued because an item that they showed must no longer be shown"
         )
         self.reissues_waiting = self._gauge(
             "reissue_waiting_users", "Users whose slates are known to show a withdrawn item, at most 10,000"

@@ -385,6 +385,16 @@ def test_the_demo_page_and_its_files_have_a_strict_policy(made: Made) -> None:
     assert made.gateway.ask("GET", "/demo", headers={"Host": "evil.example"}).status == 421
 
 
+def test_a_browser_at_the_root_comes_to_the_description(made: Made) -> None:
+    for method in ("GET", "HEAD"):
+        answer = made.gateway.ask(method, "/")
+        assert (answer.status, answer.headers["location"]) == (307, "docs")
+        icon = made.gateway.ask(method, "/favicon.ico")
+        assert (icon.status, icon.headers["content-type"]) == (200, "image/svg+xml")
+    assert made.gateway.ask("POST", "/", {}).status == 405
+    assert not {"/", "/favicon.ico"} & set(made.gateway.ask("GET", "/openapi.json").body["paths"])
+
+
 def test_each_new_slate_is_streamed(made: Made) -> None:
     first = made.post("watcher", "item-1")
     assert made.gateway.slate("watcher", f"min_offset={first}").status == 200

@@ -29,7 +29,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any free port.")] = None,
     provider: Annotated[str | None, typer.Option(help="Provider that runs the models: cuda, auto or cpu.")] = None,
 ) -> None:
-    """Answer over HTTP from the users' live states until SIGTERM. Writes events and items, and no state.
+    """Answer over HTTP from the users' live states until SIGTERM. Writes events, items, rules and control records, no states.
 
     The API describes itself at /docs and /openapi.json. docs/api.md explains what answers contain.
 

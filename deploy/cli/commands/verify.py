@@ -242,3 +242,5 @@ def _show(report: Report) -> None:
     more = report.kinds.total() - min(SHOWN, len(report.violations))
     if more > 0:
         console.print(f"  and {more:,} more: " + ", ".join(f"{kind} {count:,}" for kind, count in report.kinds.items()))
+    for hint in report.hints:
+        console.print(escape(printable(f"  {hint}")), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Whether the items that a re-issued slate names as withdrawn could indeed be shown no longer."""
+"""Whether the items that a re-issued slate names as withdrawn could indeed no longer be shown."""
 
 from __future__ import annotations
 

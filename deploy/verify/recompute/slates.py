@@ -98,7 +98,7 @@ class Slates:
                 self._add(wrong, user.key, slate["seq"], user.partition, offset)
 
     def _check_reason(self, user: SampledUser, offset: int, slate: Slate, live: LiveItems) -> None:
-        """Check that the items which a re-issued slate names as withdrawn could be shown no longer."""
+        """Check that the items which a re-issued slate names as withdrawn could no longer be shown."""
         viewer = Viewer(slate["user"], user.key, slate["seq"], slate["time"])
         ruled = "rules" in slate
         moments = choices(self._context.rules[slate["rules"]], viewer) if ruled else [()]

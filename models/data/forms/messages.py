@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -53,6 +54,8 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "items": ("item", "title"),
 }
 YES: Final = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
+Note = Callable[[Iterable[str]], None]
+"""Takes names of columns or fields, known or not."""
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
@@ -94,15 +97,26 @@ def _time(text: str) -> int:
 def _read(source: Source) -> DataSet:
     """Read the log. The rating scale is the one given for the data, else 0.5 to 5, widened if ratings lie outside."""
     events: list[Event] = []
+    unread: dict[Path, dict[str, None]] = {}
     for behaviour, topic in enumerate(SOURCE_TOPICS):
-        events += (_event(behaviour, message) for message in _messages(source, topic, KINDS[topic]))
+        events += (_event(behaviour, message) for message in _messages(source, topic, KINDS[topic], unread))
     if not events:
         raise DataError(f"{source.path}: found no {', no '.join(BEHAVIOURS)}; expected at least one")
-    items = described(_messages(source, "items", Item))
+    items = described(_messages(source, "items", Item, unread))
     values = [event.value for event in events if event.value == event.value]
     scale = source.scale((min([SCALE[0], *values]), max([SCALE[1], *values])))
-    notes = () if scale in (SCALE, source.rating_scale) else (WIDENED.format(*scale, *SCALE),)
-    return dataset(source.name, events, items, scale, notes=(*notes, *_unknown(events, items), *_untitled(items)))
+    notes: tuple[str, ...] = () if scale in (SCALE, source.rating_scale) else (WIDENED.format(*scale, *SCALE),)
+    notes += (*_not_read(unread), *_unknown(events, items), *_untitled(items))
+    return dataset(source.name, events, items, scale, notes=notes)
+
+
+def _not_read(unread: Mapping[Path, Mapping[str, None]]) -> Iterator[str]:
+    """Yield one note for each file that has columns or fields which messages do not have."""
+    for path, surplus in unread.items():
+        first = ", ".join(shown(name) for name in list(surplus)[:NAMED]) + (", ..." if len(surplus) > NAMED else "")
+        of_items = plain_name(path).lower().startswith("items.")
+        hint = "; what filters ask for belongs in `attributes`, one JSON object per item" if of_items else ""
+        yield f"{path.name}: not read, because a message has no such field: {first}{hint}"
 
 
 def _untitled(items: Sequence[Item]) -> Iterator[str]:
@@ -126,20 +140,35 @@ def _unknown(events: Sequence[Event], items: Sequence[Item]) -> Iterator[str]:
         yield f"{count}, {len(lacking):,} items in all: {first}"
 
 
-def _messages(source: Source, topic: str, kind: type[Kind]) -> Iterator[Kind]:
+def _messages(source: Source, topic: str, kind: type[Kind], unread: dict[Path, dict[str, None]]) -> Iterator[Kind]:
+    """Yield the messages of a topic, and note in `unread` the names of each file that messages do not have."""
+    known, scale = frozenset(kind.__struct_fields__), source.rating_scale
     for path in _files(source, topic):
+        note = partial(_note, unread, path, known)
         suffix = Path(plain_name(path).lower()).suffix
         if suffix == ".parquet":
-            yield from _parquet(path, kind, source.rating_scale)
+            yield from _parquet(path, kind, scale, note)
         elif suffix == ".csv":
-            yield from _csv(source, path, NEEDED[topic], kind)
+            yield from _csv(source, path, NEEDED[topic], kind, note)
         else:
-            yield from json_rows(path, lambda row: _made(row, kind, source.rating_scale))
+            yield from json_rows(path, partial(_noted, note, kind, scale))
 
 
-def _csv(source: Source, path: Path, needed: tuple[str, ...], kind: type[Kind]) -> Iterator[Kind]:
+def _note(unread: dict[Path, dict[str, None]], path: Path, known: frozenset[str], names: Iterable[str]) -> None:
+    """Note the names of a file that messages do not have, in their order."""
+    if surplus := [name for name in names if name not in known]:
+        unread.setdefault(path, {}).update(dict.fromkeys(surplus))
+
+
+def _noted(note: Note, kind: type[Kind], scale: Scale | None, row: dict[str, Any]) -> Kind:
+    note(row)
+    return _made(row, kind, scale)
+
+
+def _csv(source: Source, path: Path, needed: tuple[str, ...], kind: type[Kind], note: Note) -> Iterator[Kind]:
     known, scale = set(kind.__struct_fields__), source.rating_scale
     for block in headed(path, needed, separator(source, path, needed) or ","):
+        note(name for name in block.columns if name != LINE)
         for row in block.iter_rows(named=True):
             filled = {name: value for name, value in row.items() if name in known and (value or name in needed)}
             try:
@@ -205,8 +234,10 @@ def parquet(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} cannot be read as Parquet: {str(error)[:200]}") from None
 
 
-def _parquet(path: Path, kind: type[Kind], scale: Scale | None) -> Iterator[Kind]:
-    for at, row in enumerate(parquet(path).iter_rows(named=True), start=1):
+def _parquet(path: Path, kind: type[Kind], scale: Scale | None, note: Note) -> Iterator[Kind]:
+    table = parquet(path)
+    note(table.columns)
+    for at, row in enumerate(table.iter_rows(named=True), start=1):
         filled: dict[str, Any] = {name: value for name, value in row.items() if value is not None}
         try:
             _require_ids(filled)

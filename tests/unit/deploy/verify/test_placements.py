@@ -129,6 +129,34 @@ def test_a_slate_of_a_placement_that_is_not_published_is_red(name: str) -> None:
     assert says(verify(world)) == [f"its placement is {name!r}, expected none"]
 
 
+def test_a_change_of_placements_is_hinted_at_once() -> None:
+    """Settings of before the change, and those of after it without the end of the former value."""
+    world = clicks(with_cart("default"), 2)
+    world.settings = after = with_cart("default", "cart")
+    for number in range(2):
+        world.send(0, ALICE, f"j{number}")
+        world.work()
+    world.settings = with_cart("default")
+    before = verify(world)
+    assert before.kinds == {"slate": 2}
+    world.settings = after
+    report = verify(world)
+    assert report.kinds == {"uncovered": 2}
+    for hints, published in ((before.hints, "of default."), (report.hints, "of default, cart.")):
+        (hint,) = hints
+        assert published in hint
+        assert "freshet --config FILE verify" in hint
+        assert "--published-before TIME=default" in hint
+
+
+def test_without_placements_nothing_hints_at_them() -> None:
+    world = clicks(load(app_id="t"))
+    remove(world, 2, "default")
+    report = verify(world)
+    assert (report.kinds, report.hints) == ({"uncovered": 1}, [])
+    assert "hints" in report.as_dict()
+
+
 def test_the_slate_for_unknown_users_has_no_placement() -> None:
     world = clicks(with_cart("default", "cart"))
     world.anyone(placement="cart")

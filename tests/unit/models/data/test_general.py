@@ -393,3 +393,23 @@ def test_items_with_an_empty_title_are_noted(tmp_path: Path) -> None:
     assert not any("title" in note for note in read(tmp_path).notes)
     written(tmp_path / "items.csv", "item,title\nA,\nB,Can\nC, \n")
     assert "2 of 3 items have an empty title: 'A', 'C'" in read(tmp_path).notes
+
+
+def test_columns_and_fields_that_a_message_does_not_have_are_named(tmp_path: Path) -> None:
+    (tmp_path / "clicks.jsonl").write_text(
+        '{"user": "u", "item": "A", "time": 1600000000000}\n'
+        '{"user": "u", "item": "B", "time": 1600000000001, "page": "home", "zone": 1}\n'
+    )
+    (tmp_path / "items.csv").write_text('item,title,price,attributes\nA,Pan,5,"{""price"": 5}"\nB,Pot,6,\n')
+    data = read(tmp_path)
+    assert [item.attributes for item in data.items] == [{"price": 5}, None]
+    assert [note for note in data.notes if "not read" in note] == [
+        "clicks.jsonl: not read, because a message has no such field: 'page', 'zone'",
+        "items.csv: not read, because a message has no such field: 'price'; what filters ask for belongs in `attributes`, "
+        "one JSON object per item",
+    ]
+    (tmp_path / "clicks.jsonl").write_text('{"user": "u", "item": "A", "time": 1600000000000}\n')
+    (tmp_path / "items.csv").unlink()
+    pl.DataFrame({"item": ["A"], "title": ["Pan"], "colour": ["red"]}).write_parquet(tmp_path / "items.parquet")
+    (note,) = [note for note in read(tmp_path).notes if "not read" in note]
+    assert note.startswith("items.parquet: not read, because a message has no such field: 'colour';")

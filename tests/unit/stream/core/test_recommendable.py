@@ -1,4 +1,4 @@
-"""What a slate may show at one moment, and what is noticed when something may be shown no longer."""
+"""What a slate may show at one moment, and what is noticed when something must no longer be shown."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import typer
 
 from deploy.cli.commands import verify as command
 from deploy.verify import Report
+from deploy.verify.report import Violation
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,15 @@ def test_an_offset_of_the_command() -> None:
         command.time_of("yesterday")
     with pytest.raises(typer.BadParameter):
         command.time_of("١٧٠٠٠٠٠٠٠٠٠٠٠")  # digits, but not of ASCII
+
+
+def test_hints_are_the_last_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(input=5)
+    report.add(Violation("slate", "its placement is 'cart', expected none"))
+    for _ in range(2):
+        report.hint("give `--published-before`")
+    command._show(report)
+    assert capsys.readouterr().out.splitlines()[-1] == "  give `--published-before`"
 
 
 @pytest.mark.parametrize(("count", "line"), [(0, ""), (1, "1 record is not applied"), (2, "2 records are not applied")])
