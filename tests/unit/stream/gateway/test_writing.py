@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
