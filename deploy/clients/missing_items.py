@@ -46,37 +46,61 @@ def missing(log: Log, topic: str, items: Collection[str]) -> set[str]:
     return {item for item in items if found.get(item) is None}
 
 
+class Reading:
+    """Reads a topic for warnings. It starts immediately, in a thread that does not delay the end of the command.
+
+    Args:
+        settings: The settings.
+        find: Returns the warnings, a line each.
+        open_log: Opens the topics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        find: Callable[[Log], list[str]],
+        open_log: Callable[[Settings], Open] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._find = find
+        self._open = open_log or opened
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, name="items", daemon=True)
+        self._thread.start()
+
+    def lines(self, seconds: float = WAIT) -> list[str]:
+        """Return the warnings; none if they are not known within `seconds`."""
+        self._thread.join(seconds)
+        return [] if self._thread.is_alive() else self._lines
+
+    def _read(self) -> None:
+        try:
+            log = self._open(self._settings)
+            try:
+                self._lines = self._find(log)
+            finally:
+                log.close()
+        except TopologyError as error:
+            self._lines = [str(error)]
+        except (FreshetError, KafkaError, OSError):
+            return  # the send itself reports a broker's error, and a sender needs no right to read
+
+
 class Look:
-    """Looks up missing items. It starts immediately, in a thread that does not delay the end of the command."""
+    """Looks up missing items while a command sends."""
 
     def __init__(
         self, settings: Settings, items: Collection[str], open_log: Callable[[Settings], Open] | None = None
     ) -> None:
-        self._settings = settings
-        self._items = items
-        self._open = open_log or opened
-        self._text = ""
-        self._thread = threading.Thread(target=self._look, name="items", daemon=True)
-        self._thread.start()
+        def find(log: Log) -> list[str]:
+            lacking = missing(log, settings.items_topic, items)
+            return [_warning_text(settings.items_topic, sorted(lacking))] if lacking else []
+
+        self._reading = Reading(settings, find, open_log)
 
     def warning(self, seconds: float = WAIT) -> str:
         """Return one line for the terminal; "" if all items are there, or if this is not known within `seconds`."""
-        self._thread.join(seconds)
-        return "" if self._thread.is_alive() else self._text
-
-    def _look(self) -> None:
-        try:
-            log = self._open(self._settings)
-            try:
-                lacking = missing(log, self._settings.items_topic, self._items)
-            finally:
-                log.close()
-        except TopologyError as error:
-            self._text = str(error)
-        except (FreshetError, KafkaError, OSError):
-            return  # the send itself reports a broker's error, and a sender needs no right to read
-        else:
-            self._text = _warning_text(self._settings.items_topic, sorted(lacking)) if lacking else ""
+        return next(iter(self._reading.lines(seconds)), "")
 
 
 def _warning_text(topic: str, lacking: list[str]) -> str:

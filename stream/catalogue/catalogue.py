@@ -20,7 +20,7 @@ from stream.catalogue.categories import Categories, Labels
 from stream.core.envelopes import explained_item
 from stream.core.errors import InternalError, RecordError
 from stream.core.features import UNKNOWN, item_text
-from stream.core.filters import Columns, Facts, Filter
+from stream.core.filters import Columns, Facts, Filter, facts_of
 from stream.core.json_body import JsonDecoder
 from stream.core.messages import Item
 from stream.core.state import item_hash
@@ -157,7 +157,7 @@ class Catalogue:
                 self._categories.put(row, ())
             else:
                 row = self._trained.get(item) or self._new[item]
-                self._bias[row], self._facts[row] = 0.0 if message.available else DEAD, _facts(message)
+                self._bias[row], self._facts[row] = 0.0 if message.available else DEAD, facts_of(message)
                 self._categories.put(row, message.categories or ())
         self._offset = max((record[0] for record in records), default=self._offset)
         self.snapshot = self._snap()
@@ -274,12 +274,6 @@ class Catalogue:
             _hashes=self._hashes,
             _hash_rows=self._hash_rows,
         )
-
-
-def _facts(message: Item) -> Facts | None:
-    """Return what filters can ask of an item; None if it has none of it."""
-    categories, scenes, attributes = message.categories or (), message.scenes or (), message.attributes or {}
-    return Facts(categories, scenes, attributes) if categories or scenes or attributes else None
 
 
 def _digest(text: str) -> bytes:

@@ -115,7 +115,7 @@ class RecordError(FreshetError):
         return f"{self.field}: {self}" if self.field else str(self)
 
 
-RULE_REASONS = ("contradiction", "too_many")
+RULE_REASONS = ("contradiction", "too_many", "unexpected_field")
 """Reasons why a rule is refused that no other record has."""
 
 REASONS = {

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.messages import MAX_ATTRIBUTE, MAX_ID, MAX_NAME
+from stream.core.messages import MAX_ATTRIBUTE, MAX_ID, MAX_NAME, Item
 from stream.core.refusals import found
 
 Mask = NDArray[np.bool_]
@@ -40,6 +40,7 @@ ITEM: Final = "item"
 CATEGORY: Final = "category"
 SCENE: Final = "scene"
 AVAILABLE: Final = "available"
+ATTRIBUTE: Final = "attribute"
 RESERVED: Final = (ALL, ANY, NOT, ITEM, CATEGORY, SCENE, AVAILABLE)
 """Members that are no attributes."""
 EQUAL: Final = "eq"
@@ -67,6 +68,12 @@ class Facts(NamedTuple):
     categories: tuple[str, ...]
     scenes: tuple[str, ...]
     attributes: Mapping[str, float | str | tuple[str, ...]]
+
+
+def facts_of(message: Item) -> Facts | None:
+    """Return what filters can ask of an item; None if it has none of it."""
+    categories, scenes, attributes = message.categories or (), message.scenes or (), message.attributes or {}
+    return Facts(categories, scenes, attributes) if categories or scenes or attributes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +311,35 @@ class Columns:
     def categories(self) -> Mapping[str, Sequence[int]]:
         """Return category -> the rows that name it."""
         return self._rows_by(CATEGORY)
+
+    def live(self, item: str) -> bool:
+        """Return whether an item is known and can be recommended."""
+        return (row := self._row(item)) > 0 and bool(self._live[row])
+
+    def unknown(self, node: Filter) -> dict[str, list[str]]:
+        """Return what a filter names and no item has: ITEM, CATEGORY, SCENE or ATTRIBUTE -> names in order, each once."""
+        found: dict[str, dict[str, None]] = {}
+
+        def look(node: Filter) -> None:
+            match node:
+                case Every(parts) | Some(parts):
+                    for part in parts:
+                        look(part)
+                case Not(part):
+                    look(part)
+                case Named(member, names):
+                    for name in names:
+                        if not (self._row(name) > 0 if member == ITEM else name in self._rows_by(member)):
+                            found.setdefault(member, {})[name] = None
+                case Equals(name=name) | Compares(name=name):
+                    column = self._attribute(name)
+                    if not column.texts and bool(np.isnan(column.numbers).all()):
+                        found.setdefault(ATTRIBUTE, {})[name] = None
+                case Available():
+                    pass
+
+        look(node)
+        return {member: list(names) for member, names in found.items()}
 
     def mask(self, filtered: Filter) -> Mask:
         """Return bool [N], the rows for which a filter holds. The caller must not change it."""

@@ -10,8 +10,18 @@ import msgspec
 from msgspec import Struct
 
 from stream.core.errors import RecordError
-from stream.core.messages import MAX_ATTRIBUTE, MAX_DEPTH, MAX_ID, MAX_NAME, MAX_VALUES, AttributeValue
-from stream.core.refusals import Unread, expected, fields_found, found, kind_of, malformed, time_advice
+from stream.core.messages import MAX_ATTRIBUTE, MAX_DEPTH, MAX_ID, MAX_NAME, MAX_VALUES, AttributeValue, Item, Rule
+from stream.core.refusals import (
+    TIMES,
+    Unread,
+    expected,
+    fields_found,
+    fields_of,
+    found,
+    kind_of,
+    malformed,
+    time_advice,
+)
 from stream.core.times import unit
 from stream.core.validation import USER
 
@@ -19,6 +29,11 @@ INTEGERS: Final = ("time", "rank", "dwell_ms", "place", "most", "since", "until"
 """Fields that are whole numbers and may be written as 3.0."""
 
 ATTRIBUTES: Final = "attributes"
+
+_CALLED: Final[Mapping[type[Struct], str]] = {Item: "item", Rule: "rule"}
+_SHOWN: Final = 60
+_LONGEST: Final = 200
+"""Characters of a field's name."""
 
 _STRINGS = re.compile(
     r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL
@@ -70,10 +85,16 @@ Message = TypeVar("Message", bound=Struct)
 
 
 class JsonDecoder(Generic[Message]):
-    """Decodes and validates one message type. Raises RecordError with stage, reason, field and what was expected."""
+    """Decodes and validates one message type. Raises RecordError with stage, reason, field and what was expected.
 
-    def __init__(self, message: type[Message]) -> None:
+    Args:
+        message: The message type.
+        texts: As in stream.core.refusals.found: whether errors show all texts. Off for messages with texts of users.
+    """
+
+    def __init__(self, message: type[Message], *, texts: bool = False) -> None:
         self._message = message
+        self._texts = texts
         self._decoder = msgspec.json.Decoder(message)
         # The second look (see _again) reads the known fields' last values, unparsed: () means that the field is absent.
         fields = [(name, msgspec.Raw, msgspec.Raw()) for name in message.__struct_fields__]
@@ -107,8 +128,8 @@ class JsonDecoder(Generic[Message]):
                 error = second
         except msgspec.DecodeError as second:
             raise RecordError("decode", "malformed_json", "", malformed(text, str(second))) from None
-        # the error goes into a dead letter's header and the worker's log: no text of a user
-        _refuse(error, self._message, {name: _value(raw) for name, raw in raws.items()}, text, texts=False)
+        # an event's error goes into a dead letter's header and the worker's log: no text of a user
+        _refuse(error, self._message, {name: _value(raw) for name, raw in raws.items()}, text, texts=self._texts)
 
 
 def convert(fields: dict[str, object], message: type[Message]) -> Message:
@@ -146,13 +167,19 @@ def _refuse(
             f"`{missing[1]}` is missing; {fields_found(_names(text) or fields)}",
         )
     if unknown := _UNKNOWN.search(message):
-        raise RecordError("validate", "out_of_range", unknown[1], f"there is no field {unknown[1][:60]!r}")
+        within = at[1] if (at := _FIELD.search(message)) else ""
+        known = fields_of(kind, within)
+        detail = f"there is no field {unknown[1][:_SHOWN]!r}" + (
+            f"; expected one of {', '.join(known)}" if known else ""
+        )
+        name = f"{within}.{unknown[1]}" if within else unknown[1]
+        raise RecordError("validate", "unexpected_field", name[:_LONGEST], detail)
     named = _FIELD.search(message) or _KEY.search(message)
     name = named[1].partition("[...]")[0] if named else ""
     field = re.split(r"[.\[]", name)[0]
     if not field:
         got = _GOT.search(message)
-        many = ": send one event per record" if got and got[1] == "array" else ""
+        many = f": send one {_CALLED.get(kind, 'event')} per record" if got and got[1] == "array" else ""
         wrong = f"found {kind_of(got[1])}, expected a JSON object{many}" if got else message
         raise RecordError("validate", "wrong_type" if got else "out_of_range", name, wrong)
     value = fields.get(field)
@@ -166,7 +193,7 @@ def _refuse(
         short = "length >=" in message
         raise RecordError("validate", "out_of_range" if short else "too_large", name, detail)
     wrong = "wrong_type" if "got `" in message else "out_of_range"
-    if field != "time":
+    if field not in TIMES:
         raise RecordError("validate", wrong, name, detail)
     advice = time_advice(value)
     likely = unit(value) if wrong == "out_of_range" and isinstance(value, int) else ""

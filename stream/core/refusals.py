@@ -14,8 +14,10 @@ from typing import Any, Final, NamedTuple
 import msgspec.inspect
 from msgspec import Struct
 
-from stream.core.times import hint
+from stream.core.times import hint, moment
 
+TIMES: Final = ("time", "since", "until")
+"""Fields that are epoch milliseconds."""
 NAMES: Final = 10
 """The most field names that a message shows."""
 _SHOWN: Final = 40
@@ -85,8 +87,20 @@ def expected(message: type[Struct], field: str) -> str:
     """Return in words what a field of a message must be; "as its schema says" for an unknown field."""
     for one in msgspec.inspect.type_info(message).fields:  # type: ignore[attr-defined]
         if one.name == field:
-            return _words(one.type) + (", epoch milliseconds" if field == "time" else "")
+            return _words(one.type) + (", epoch milliseconds" if field in TIMES else "")
     return "as its schema says"
+
+
+def fields_of(message: type[Struct], path: str = "") -> list[str]:
+    """Return the names of a message's fields, or of those of the object that `path` names in it; [] if there is none."""
+    found: Any = msgspec.inspect.type_info(message)
+    for step in path.split(".") if path else ():
+        fields = {one.name: one.type for one in found.fields}
+        kinds = getattr(fields.get(step), "types", (fields.get(step),))
+        found = next((one for one in kinds if isinstance(one, msgspec.inspect.StructType)), None)
+        if found is None:
+            return []
+    return [one.name for one in found.fields]
 
 
 def _words(kind: Any) -> str:
@@ -128,12 +142,12 @@ def kind_of(name: str) -> str:
 
 
 def time_advice(value: object) -> str:
-    """Return what to do with a `time` of this value, or "" if no advice applies."""
+    """Return what to do with a time of this value, or "" if no advice applies."""
     if isinstance(value, bool):
         return ""
     if isinstance(value, str):
         if not (value.isascii() and value.isdecimal() and len(value) < 20):
-            return "convert it to epoch milliseconds, UTC"
+            return "convert it to epoch milliseconds, UTC" + _converted(value)
         more = hint(int(value))
         return "write it without quotes" + (f"; {more}" if more else "")
     if isinstance(value, int | float) and abs(value) < 2**63:
@@ -141,6 +155,14 @@ def time_advice(value: object) -> str:
             return message
         return "" if float(value).is_integer() else "leave the fraction out"
     return ""
+
+
+def _converted(text: str) -> str:
+    """Return a text in ISO 8601 as epoch ms, as the end of a message; "" if it is none."""
+    try:
+        return f": {moment(text)}"
+    except ValueError:
+        return ""
 
 
 def malformed(text: str, error: str) -> str:

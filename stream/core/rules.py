@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from stream.core.errors import RULE_REASONS, RecordError
 from stream.core.filters import ITEM, Filter, FilterError, Named, parse
 from stream.core.json_body import JsonDecoder
 from stream.core.keys import FORMS
 from stream.core.messages import Rule, Segment
+from stream.core.times import hint, unit
 
 BLOCK: Final = "block"
 ONLY: Final = "only"
@@ -28,7 +29,8 @@ OF_ITEMS: Final = (BLOCK, ONLY, BOOST)
 """Kinds that are about items, whatever is shown beside them."""
 
 MOST_RULES: Final = 1000
-CONTRADICTION, TOO_MANY = RULE_REASONS
+CONTRADICTION, TOO_MANY, UNEXPECTED = RULE_REASONS
+"""Reasons; UNEXPECTED: no rule, or none of its kind, has the field."""
 HUNDRED: Final = 100
 _ALWAYS: Final = 1 << 60
 
@@ -37,7 +39,14 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {CAP: ("category",)}
 _PARTICULAR: Final = ("filter", "factor", "item", "place", "most", "category")
-_DECODER: Final = JsonDecoder(Rule)
+DECODER: Final = JsonDecoder(Rule, texts=True)
+"""Reads a rule, unchecked beyond its schema. Its errors show texts: a rule has none of a user."""
+
+ACTIVE: Final = "active"
+SCHEDULED: Final = "scheduled"
+EXPIRED: Final = "expired"
+REFUSED: Final = "refused"
+"""States of a rule."""
 
 
 class Audience(NamedTuple):
@@ -116,6 +125,12 @@ class Active:
             and self.audience.has(user, seq)
         )
 
+    def state(self, now_ms: int) -> Literal["active", "scheduled", "expired"]:
+        """Return where a moment is: within the rule's times (ACTIVE), before (SCHEDULED) or after them (EXPIRED)."""
+        if now_ms < self.since:
+            return SCHEDULED
+        return ACTIVE if now_ms < self.until else EXPIRED
+
     def meets(self, other: Active) -> bool:
         """Return whether both may apply to one slate."""
         return (
@@ -138,7 +153,7 @@ def read(key: bytes | None, value: bytes, form: str) -> Active:
         RecordError: It is not acceptable.
     """
     name = name_of(key)
-    message = _DECODER.decode(value)
+    message = DECODER.decode(value)
     if message.rule != name:
         raise RecordError("key", "key_mismatch", "rule", "the key is not the body's rule in UTF-8")
     return active(message, form)
@@ -166,11 +181,17 @@ def active(message: Rule, form: str) -> Active:
             raise RecordError("validate", "missing_field", name, f"a rule of kind {kind} needs it")
     for name in _PARTICULAR:
         if name not in allowed and getattr(message, name) is not None:
-            raise RecordError("validate", "out_of_range", name, f"a rule of kind {kind} does not have it")
+            raise RecordError(
+                "validate", UNEXPECTED, name, f"a rule of kind {kind} does not have it; expected {', '.join(allowed)}"
+            )
     try:
         filtered = None if message.filter is None else parse(message.filter)
     except FilterError as error:
         raise RecordError("validate", "out_of_range", error.path, str(error)) from None
+    for name in ("since", "until"):
+        time = getattr(message, name)
+        if time is not None and (likely := unit(time)):
+            raise RecordError("validate", "out_of_range", name, f"expected epoch milliseconds; {hint(time)}", likely)
     since, until = message.since or 0, _ALWAYS if message.until is None else message.until
     if since >= until:
         raise RecordError("validate", "out_of_range", "until", f"expected a time after since ({since}), got {until}")

@@ -28,7 +28,8 @@ from stream.core.keys import key_of
 from stream.core.messages import BEHAVIOURS, COMMENT, NAN, RATING, Id, Item, Recommendation, Rule, Scored, SourceEvent
 from stream.core.messages import User as UserId
 from stream.core.placements import Placement
-from stream.core.rules import BLOCK, CONTRADICTION, KINDS, OF_ITEMS, ONLY, RuleSet
+from stream.core.rule_warnings import of_items, of_times
+from stream.core.rules import BLOCK, CONTRADICTION, KINDS, OF_ITEMS, ONLY, REFUSED, RuleSet
 from stream.core.ruling import Ruling, Selection, Selections
 from stream.core.state import ZERO_CHAIN, Interest
 from stream.core.validation import Rules
@@ -472,29 +473,29 @@ class Api:
         """Answer PUT items/{item}."""
         item = _checked(call.path, _ITEM).item
         self._ready("broker")
-        return await self._write_item(item, item_of(call.raw, item))
+        return Answer(wire.ItemWritten(item=item, **await self._write_item(item, item_of(call.raw, item))))
 
     async def delete_item(self, call: Call) -> Answer:
         """Answer DELETE items/{item}."""
         item = _checked(call.path, _ITEM).item
         self._ready("broker")
-        return await self._write_item(item, None)
+        existed = self._parts.catalogue.message(item) is not None if self._has("catalogue") else UNSET
+        return Answer(wire.ItemRemoved(item=item, existed=existed, **await self._write_item(item, None)))
 
-    async def _write_item(self, item: str, value: bytes | None) -> Answer:
-        found = await self._parts.writer.item(item, value, 0.9 * self._settings.serve_timeout)
-        return Answer(wire.ItemWritten(item, found.topic, found.partition, found.offset, found.min_offset))
+    async def _write_item(self, item: str, value: bytes | None) -> dict[str, Any]:
+        return _place(await self._parts.writer.item(item, value, 0.9 * self._settings.serve_timeout))
 
     async def rules(self, call: Call) -> Answer:
         """Answer GET rules."""
         await self._items(call.query.min_offset)
         found = self._parts.rules()
-        return Answer(wire.RuleAnswers(_shown(found), found.offset))
+        return Answer(wire.RuleAnswers(_shown(found, _now()), found.offset))
 
     async def rule(self, call: Call) -> Answer:
         """Answer GET rules/{rule}."""
         name = _checked(call.path, _RULE).rule
         await self._items(call.query.min_offset)
-        for one in _shown(self._parts.rules()):
+        for one in _shown(self._parts.rules(), _now()):
             if one.rule == name:
                 return Answer(one)
         raise ProblemError("not-found", "the rules topic has no such rule", field="rule")
@@ -503,19 +504,24 @@ class Api:
         """Answer PUT rules/{rule}."""
         name = _checked(call.path, _RULE).rule
         self._ready("broker", "rules")
-        if refusal := self._parts.rules().refusal(rule_of(call.raw, name, self._settings.key)):
+        put, rules = rule_of(call.raw, name, self._settings.key), self._parts.rules()
+        if refusal := rules.refusal(put):
             raise ProblemError("not-accepted", refusal, field="rule", reason=CONTRADICTION)
-        return await self._write_rule(name, call.raw)
+        warnings = of_times(put, _now())
+        if self._has("catalogue"):
+            columns = self._parts.catalogue.view().snapshot.columns
+            warnings += await asyncio.to_thread(of_items, put, rules.rules, columns)
+        return Answer(wire.RuleWritten(rule=name, warnings=warnings, **await self._write_rule(name, call.raw)))
 
     async def delete_rule(self, call: Call) -> Answer:
         """Answer DELETE rules/{rule}."""
         name = _checked(call.path, _RULE).rule
         self._ready("broker")
-        return await self._write_rule(name, None)
+        existed = name in self._parts.rules().known if self._has("rules") else UNSET
+        return Answer(wire.RuleDeleted(rule=name, existed=existed, **await self._write_rule(name, None)))
 
-    async def _write_rule(self, rule: str, value: bytes | None) -> Answer:
-        found = await self._parts.writer.rule(rule, value, 0.9 * self._settings.serve_timeout)
-        return Answer(wire.RuleWritten(rule, found.topic, found.partition, found.offset, found.min_offset))
+    async def _write_rule(self, rule: str, value: bytes | None) -> dict[str, Any]:
+        return _place(await self._parts.writer.rule(rule, value, 0.9 * self._settings.serve_timeout))
 
     async def similar(self, call: Call) -> Answer:
         """Answer GET items/{item}/similar."""
@@ -643,6 +649,10 @@ class Api:
                 "not-ready", f"waits for {', '.join(missing)}", missing=missing, headers={"Retry-After": "1"}
             )
 
+    def _has(self, part: str) -> bool:
+        """Return whether one of the conditions for ready is met."""
+        return part not in self._parts.missing()
+
     async def _fresh(
         self,
         key: bytes,
@@ -733,13 +743,31 @@ class Api:
         return Ruling(rules, scene, now, self._selections, kinds).of(key, seq, view.snapshot)
 
 
-def _shown(rules: RuleSet) -> list[wire.RuleAnswer]:
+def _place(at: wire.Written) -> dict[str, Any]:
+    """Return what an answer says of where a record was written."""
+    return {"topic": at.topic, "partition": at.partition, "offset": at.offset, "min_offset": at.min_offset}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _shown(rules: RuleSet, now_ms: int) -> list[wire.RuleAnswer]:
     found = [
-        wire.RuleAnswer(rule=one.rule, offset=rules.known[one.rule], in_force=True, message=one.message)
+        wire.RuleAnswer(
+            rule=one.rule, offset=rules.known[one.rule], in_force=True, state=one.state(now_ms), message=one.message
+        )
         for one in rules.rules
     ]
     found += [
-        wire.RuleAnswer(rule=one.rule, offset=one.offset, in_force=False, refused=one.message, field=one.field or UNSET)
+        wire.RuleAnswer(
+            rule=one.rule,
+            offset=one.offset,
+            in_force=False,
+            state=REFUSED,
+            refused=one.message,
+            field=one.field or UNSET,
+        )
         for one in rules.refused
     ]
     return sorted(found, key=lambda one: one.offset)
@@ -810,8 +838,7 @@ def routes(api: Api) -> tuple[Route, ...]:
     answer = ("invalid", "not-ready", "late", "overloaded")
     about_user = (*answer, "misdirected")
     write = ("not-accepted", "media-type", "broker", "not-ready")
-    ruled = {200: (wire.RuleWritten, "The record is acknowledged by all replicas")}
-    written = {200: (wire.ItemWritten, "The record is acknowledged by all replicas")}
+    done = "The record is acknowledged by all replicas"
     return (
         Route(
             "POST", "/v1/events", api.post_events, WRITE,
@@ -890,11 +917,11 @@ def routes(api: Api) -> tuple[Route, ...]:
         ),
         Route(
             "PUT", "/v1/items/{item}", api.put_item, ADMIN, "Write an item. The body's item is that of the address.",
-            written, media=(JSON,), problems=(*write, "invalid"), raw=Item,
+            {200: (wire.ItemWritten, done)}, media=(JSON,), problems=(*write, "invalid"), raw=Item,
         ),
         Route(
-            "DELETE", "/v1/items/{item}", api.delete_item, ADMIN, "Remove an item, known or not.",
-            written, problems=("invalid", "broker", "not-ready"),
+            "DELETE", "/v1/items/{item}", api.delete_item, ADMIN, "Remove an item, known or not: `existed` says which.",
+            {200: (wire.ItemRemoved, done)}, problems=("invalid", "broker", "not-ready"),
         ),
         Route(
             "GET", "/v1/rules", api.rules, READ, "All rules, those that are refused, too.",
@@ -906,11 +933,11 @@ def routes(api: Api) -> tuple[Route, ...]:
         ),
         Route(
             "PUT", "/v1/rules/{rule}", api.put_rule, ADMIN, "Write a rule. The body's rule is that of the address.",
-            ruled, media=(JSON,), problems=(*write, "invalid"), raw=Rule,
+            {200: (wire.RuleWritten, done)}, media=(JSON,), problems=(*write, "invalid"), raw=Rule,
         ),
         Route(
-            "DELETE", "/v1/rules/{rule}", api.delete_rule, ADMIN, "Delete a rule, known or not.",
-            ruled, problems=("invalid", "broker", "not-ready"),
+            "DELETE", "/v1/rules/{rule}", api.delete_rule, ADMIN, "Delete a rule, known or not: `existed` says which.",
+            {200: (wire.RuleDeleted, done)}, problems=("invalid", "broker", "not-ready"),
         ),
         Route("GET", "/", api.root, "", "To the description.", {307: ("text/plain", "/docs")}, open=True, documented=False),
         Route(

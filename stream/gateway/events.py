@@ -18,9 +18,9 @@ from stream.core.errors import RecordError
 from stream.core.forgetting import control
 from stream.core.json_body import JsonDecoder, text_of
 from stream.core.keys import key_of
-from stream.core.messages import BEHAVIOURS, Item, Rule, SourceEvent
+from stream.core.messages import BEHAVIOURS, Item, SourceEvent
 from stream.core.refusals import found, malformed
-from stream.core.rules import Active, active
+from stream.core.rules import DECODER, Active, active
 from stream.gateway.messages import MOST_EVENTS, Refused, Written
 from stream.gateway.min_offset import written
 from stream.gateway.problems import Problem, ProblemError, of_record, problem
@@ -32,11 +32,11 @@ MAX_REQUEST: Final = 5 << 20
 LINGER_MS: Final = 0
 TYPE: Final = "type"
 NOBODY: Final = b""
+BODY: Final = "body"
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ITEM: Final = JsonDecoder(Item)
-_RULE: Final = JsonDecoder(Rule)
 
 UNKNOWN_ITEM: Final = (
     "item {item!r} is in neither the bundle nor the topic items: the event counts, as one on an unknown item"
@@ -266,9 +266,7 @@ def item_of(body: bytes, item: str) -> bytes:
     try:
         message = _ITEM.decode(body)
     except RecordError as error:
-        raise ProblemError(
-            "not-accepted", str(error), field=error.field or msgspec.UNSET, reason=error.reason
-        ) from None
+        raise _not_accepted(error) from None
     if message.item != item:
         raise ProblemError("not-accepted", "the body's item is not the one in the address", field="item")
     return body
@@ -277,14 +275,17 @@ def item_of(body: bytes, item: str) -> bytes:
 def rule_of(body: bytes, rule: str, form: str) -> Active:
     """Return the rule in a body. Raises ProblemError if it is not acceptable, or not the rule `rule`."""
     try:
-        message = _RULE.decode(body)
+        message = DECODER.decode(body)
         if message.rule != rule:
             raise ProblemError("not-accepted", "the body's rule is not the one in the address", field="rule")
         return active(message, form)
     except RecordError as error:
-        raise ProblemError(
-            "not-accepted", str(error), field=error.field or msgspec.UNSET, reason=error.reason
-        ) from None
+        raise _not_accepted(error) from None
+
+
+def _not_accepted(error: RecordError) -> ProblemError:
+    """Return the problem of an item or a rule. Its field is BODY if the body as a whole is not one."""
+    return ProblemError("not-accepted", str(error), field=error.field or BODY, reason=error.reason)
 
 
 def _result(topic: str, future: asyncio.Future[Any], limit: float) -> Written | Refused:

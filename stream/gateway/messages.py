@@ -435,6 +435,14 @@ class ItemAnswer(Struct, frozen=True, kw_only=True):
     catalogue: Annotated[int, Meta(description="offset in the items topic that the catalogue had reached")]
 
 
+Existed = Annotated[
+    bool,
+    Meta(
+        description="whether it was there, as far as this server has read the topic; absent if it has not read it to the end yet"
+    ),
+]
+
+
 class ItemWritten(Struct, frozen=True):
     """Where an item's record was written. `min_offset` waits for it."""
 
@@ -445,12 +453,30 @@ class ItemWritten(Struct, frozen=True):
     min_offset: str
 
 
+class ItemRemoved(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the tombstone of an item was written. `min_offset` waits for it."""
+
+    item: str
+    topic: str
+    partition: int
+    offset: int
+    min_offset: str
+    existed: Existed | UnsetType = UNSET
+
+
 class RuleAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A rule as the rules topic has it."""
 
     rule: str
     offset: Annotated[int, Meta(description="offset of its record in the rules topic")]
     in_force: Annotated[bool, Meta(description="whether it is in force at its times; else `refused` says why not")]
+    state: Annotated[
+        Literal["active", "scheduled", "expired", "refused"],
+        Meta(
+            description="now: active, it applies; scheduled, `since` is to come; expired, `until` is past; refused, it is not in "
+            "force"
+        ),
+    ]
     message: Rule | UnsetType = UNSET
     refused: Annotated[str, Meta(description="why it is not in force")] | UnsetType = UNSET
     field: Annotated[str, Meta(description="the field that is not acceptable")] | UnsetType = UNSET
@@ -471,6 +497,18 @@ class RuleWritten(Struct, frozen=True):
     partition: int
     offset: int
     min_offset: str
+    warnings: Annotated[list[str], Meta(description="what is probably wrong with it; it is written all the same")]
+
+
+class RuleDeleted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the tombstone of a rule was written. `min_offset` waits for it."""
+
+    rule: str
+    topic: str
+    partition: int
+    offset: int
+    min_offset: str
+    existed: Existed | UnsetType = UNSET
 
 
 class Alive(Struct, frozen=True):

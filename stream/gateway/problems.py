@@ -24,7 +24,7 @@ KINDS: Final = {
     "address-too-long": (414, "The address is too long"),
     "media-type": (415, "The body has another media type"),
     "misdirected": (421, "This server does not answer for that host or partition"),
-    "not-accepted": (422, "An event or item is not acceptable"),
+    "not-accepted": (422, "An event, item or rule is not acceptable"),
     "rate": (429, "Too many requests"),
     "headers-too-large": (431, "The headers are too large"),
     "internal": (500, "An error of this server"),
@@ -46,11 +46,17 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     status: Annotated[int, Meta(ge=400, le=599)]
     detail: Annotated[str, Meta(description="what was found, what was expected, and what to do")]
     field: (
-        Annotated[str, Meta(description="the field that is not acceptable: a name in the query, path or body")]
+        Annotated[
+            str,
+            Meta(
+                description="the field that is not acceptable: a name in the query, path or body; body: the whole item or rule"
+            ),
+        ]
         | UnsetType
     ) = UNSET
     reason: (
-        Annotated[str, Meta(description="for an event or item: the reason that a dead letter would have")] | UnsetType
+        Annotated[str, Meta(description="for an event, item or rule: why, in one word (dead-letters.md, rules.md)")]
+        | UnsetType
     ) = UNSET
     applied: (
         Annotated[dict[str, int], Meta(description='how far it is: "topic/partition" -> last applied offset')]

@@ -20,7 +20,7 @@ from msgspec import UNSET, Struct
 from stream.core.errors import RecordError
 from stream.core.json_body import nesting, text_of
 from stream.core.messages import MAX_DEPTH
-from stream.core.refusals import expected, found, malformed
+from stream.core.refusals import expected, fields_of, found, malformed
 from stream.core.validation import USER
 from stream.gateway.messages import NoQuery
 from stream.gateway.problems import ProblemError
@@ -257,7 +257,9 @@ def refused(error: msgspec.ValidationError, document: Any, kind: type[Struct] | 
     wording = _WHERE.sub("", message)
     if unknown := _UNKNOWN.search(message):
         name = f"{where}.{unknown[1]}" if where else unknown[1]
-        return ProblemError("invalid", f"there is no field {unknown[1][:60]!r}", field=name[:200])
+        known = fields_of(kind, where) if kind is not None else []
+        listed = f"; expected one of {', '.join(known)}" if known else ""
+        return ProblemError("invalid", f"there is no field {unknown[1][:60]!r}{listed}", field=name[:200])
     if missing := _MISSING.search(message):
         name = f"{where}.{missing[1]}" if where else missing[1]
         return ProblemError("invalid", "it is missing", field=name[:200])

@@ -43,18 +43,22 @@ class Made:
         self.events.producer.flush()
 
     def rules(self, *words: str, code: int = 0) -> str:
-        """Run `freshet rules`."""
+        """Run `freshet rules` -> all that it printed."""
+        return "".join(self.printed(*words, code=code))
+
+    def printed(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """Run `freshet rules` -> stdout, stderr."""
         done = subprocess.run(
             [sys.executable, "-m", "deploy.cli", "rules", *words], env=environment(self.settings), capture_output=True,
             text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
-        return done.stdout + done.stderr
+        return done.stdout, done.stderr
 
     def put(self, code: int = 0, **rule: Any) -> int:
         """Put a rule by the command, and wait until worker and gateway apply it -> its offset."""
-        said = self.rules("put", json.dumps(rule), "--json", code=code)
+        said, _ = self.printed("put", json.dumps(rule), "--json", code=code)
         if code:
             return -1
         offset: int = json.loads(said)["records"][0]["offset"]
@@ -185,7 +189,10 @@ def test_wrong_rules_are_refused_by_everyone_and_counted(made: Made) -> None:
     assert [(one["rule"], one["in_force"]) for one in listed] == [("one", True), ("two", False), ("three", False)]
     assert names(made.slate("ann"))[0] == "item-7"
     gone = made.gateway.ask("DELETE", "/v1/rules/one")
-    assert gone.status == 200
+    assert (gone.status, gone.body["existed"]) == (200, True)
+    for path in ("/v1/rules/nothing", "/v1/items/nothing"):
+        never = made.gateway.ask("DELETE", path)
+        assert (never.status, never.body["existed"]) == (200, False)
     waited = made.gateway.ask("GET", f"/v1/rules/two?min_offset={gone.body['min_offset']}")
     assert (waited.status, waited.body["in_force"]) == (200, True)
     assert made.gateway.ask("GET", "/v1/rules/one").status == 404
@@ -194,8 +201,44 @@ def test_wrong_rules_are_refused_by_everyone_and_counted(made: Made) -> None:
 
 
 def test_a_rule_holds_from_its_time_on(made: Made) -> None:
-    since = int(time.time() * 1000) + 4000
+    since = int(time.time() * 1000) + 15_000  # the command itself takes seconds on a busy machine
     made.put(rule="later", kind="pin", item="item-9", place=0, since=since)
     assert names(made.gateway.slate("bob").body)[0] != "item-9"
-    until(lambda: names(made.gateway.slate("bob").body)[0] == "item-9", 20, "the rule holds")
+    until(lambda: names(made.gateway.slate("bob").body)[0] == "item-9", 40, "the rule holds")
     made.rules("delete", "later")
+
+
+def test_what_is_probably_wrong_is_said_and_put(made: Made) -> None:
+    typo = {
+        "rule": "typo",
+        "kind": "only",
+        "filter": {"category": "toyz"},
+        "scene": "nowhere",
+        "until": 10**12 * 5 // 4,
+    }
+    put = made.gateway.ask("PUT", "/v1/rules/typo", typo)
+    expected = [
+        "until: 2009-08-11T14:13:20Z is past: the rule does not apply",
+        "filter: no item has the category 'toyz'",
+        "filter: it matches none of the 50 live items: each slate that it applies to is empty",
+    ]
+    assert (put.status, put.body["warnings"]) == (200, expected)
+    made.applied(put.body["offset"])
+    answer = made.gateway.ask("GET", f"/v1/rules/typo?min_offset={put.body['min_offset']}").body
+    assert (answer["in_force"], answer["state"]) == (True, "expired")
+    _, said = made.printed("put", json.dumps(typo))
+    assert said.splitlines() == [f"freshet: typo: {text}" for text in expected]
+    good = made.gateway.ask("PUT", "/v1/rules/fine", {"rule": "fine", "kind": "pin", "item": "item-1", "place": 0})
+    assert (good.status, good.body["warnings"]) == (200, [])
+    wrong: list[tuple[Any, str]] = [({"rule": "a", "kind": "cap", "from": 3}, "from"), ([], "body")]
+    for body, field in wrong:
+        bad = made.gateway.ask("PUT", "/v1/rules/a", body)
+        assert (bad.status, bad.body["field"]) == (422, field)
+        assert bad.body["title"] == "An event, item or rule is not acceptable"
+    printed, said = made.printed("list")
+    assert [json.loads(line)["rule"] for line in printed.splitlines()] == ["typo", "fine"]
+    assert said == "freshet: typo does not apply any more: until was 2009-08-11T14:13:20Z\n"
+    assert "'nothing'; nothing was deleted: 'fine', 'typo' remain" in made.rules(
+        "delete", "fine", "typo", "nothing", code=65
+    )
+    made.rules("delete", "fine", "typo")

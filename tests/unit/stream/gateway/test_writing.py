@@ -152,7 +152,7 @@ def test_what_kafka_does_not_acknowledge_says_so() -> None:
 def test_an_items_body_is_that_of_the_address() -> None:
     body = b'{"item":"a","title":"A","more":1}'
     assert item_of(body, "a") == body
-    for wrong, field in ((body, "item"), (b'{"item":"b"}', "title"), (b"[]", msgspec.UNSET)):
+    for wrong, field in ((body, "item"), (b'{"item":"b"}', "title"), (b"[]", "body"), (b"{", "body")):
         with pytest.raises(ProblemError) as raised:
             item_of(wrong, "b")
         assert (raised.value.problem.status, raised.value.problem.field) == (422, field)
