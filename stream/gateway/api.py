@@ -125,6 +125,8 @@ class Api:
         self._placements = placements_of(parts.settings, parts.bundle)
         self._published = published_of(parts.settings, parts.bundle)
         self._withdrawn = Withdrawn(parts.catalogue, parts.rules)
+        self._rule_writes = asyncio.Lock()
+        self._last_rule = -1  # offset of the last record that this gateway wrote into the rules topic
 
     # users
 
@@ -504,24 +506,35 @@ class Api:
         """Answer PUT rules/{rule}."""
         name = _checked(call.path, _RULE).rule
         self._ready("broker", "rules")
-        put, rules = rule_of(call.raw, name, self._settings.key), self._parts.rules()
-        if refusal := rules.refusal(put):
-            raise ProblemError("not-accepted", refusal, field="rule", reason=CONTRADICTION)
-        warnings = of_times(put, _now())
-        if self._has("catalogue"):
-            columns = self._parts.catalogue.view().snapshot.columns
-            warnings += await asyncio.to_thread(of_items, put, rules.rules, columns)
-        return Answer(wire.RuleWritten(rule=name, warnings=warnings, **await self._write_rule(name, call.raw)))
+        put = rule_of(call.raw, name, self._settings.key)
+        async with self._rule_writes:
+            rules = await self._written_rules()
+            if refusal := rules.refusal(put):
+                raise ProblemError("not-accepted", refusal, field="rule", reason=CONTRADICTION)
+            warnings = of_times(put, _now())
+            if self._has("catalogue"):
+                columns = self._parts.catalogue.view().snapshot.columns
+                warnings += await asyncio.to_thread(of_items, put, rules.rules, columns)
+            return Answer(wire.RuleWritten(rule=name, warnings=warnings, **await self._write_rule(name, call.raw)))
 
     async def delete_rule(self, call: Call) -> Answer:
         """Answer DELETE rules/{rule}."""
         name = _checked(call.path, _RULE).rule
         self._ready("broker")
-        existed = name in self._parts.rules().known if self._has("rules") else UNSET
-        return Answer(wire.RuleDeleted(rule=name, existed=existed, **await self._write_rule(name, None)))
+        async with self._rule_writes:
+            existed = name in (await self._written_rules()).known if self._has("rules") else UNSET
+            return Answer(wire.RuleDeleted(rule=name, existed=existed, **await self._write_rule(name, None)))
+
+    async def _written_rules(self) -> RuleSet:
+        """Return the rules with those that this gateway wrote last: a rule that is put next may contradict them."""
+        until = asyncio.get_running_loop().time() + self._settings.serve_wait
+        await self._parts.positions.wait_rules(self._last_rule, until)
+        return self._parts.rules()
 
     async def _write_rule(self, rule: str, value: bytes | None) -> dict[str, Any]:
-        return _place(await self._parts.writer.rule(rule, value, 0.9 * self._settings.serve_timeout))
+        written = await self._parts.writer.rule(rule, value, 0.9 * self._settings.serve_timeout)
+        self._last_rule = written.offset
+        return _place(written)
 
     async def similar(self, call: Call) -> Answer:
         """Answer GET items/{item}/similar."""
