@@ -36,6 +36,10 @@ def card_text(run: Run, card: Card) -> bytes:
         if width
         else "none"
     )
+    texts = (
+        f"{blend.text:g}, {blend.text_new:g} for new items, {run.text_width} components, of the last {blend.last} choices, "
+        f"faded by {blend.text_fade:g}"
+    )
     rows = [
         ("Training data", f"{data.name}: {data.events} events, sha256 `{data.sha256}`"),
         ("Protocol", card.protocol or "unknown"),
@@ -45,6 +49,7 @@ def card_text(run: Run, card: Card) -> bytes:
         ("Training time", f"{card.seconds:g} s" if card.seconds else "unknown"),
         ("Seeds", ", ".join(map(str, card.seeds)) or "unknown"),
         ("Neighbours in the score", near),
+        *((("Texts in the score", texts),) if run.text_width else ()),
         (
             "Popularity in the score",
             f"{blend.prior:g}, halved after {blend.evidence:g} events" if blend.prior else "none",

@@ -21,6 +21,7 @@ from torch.export import Dim
 from export.score_head import append_tail
 from models.network.blend import Blend, Neighbours, log_popularity
 from models.network.network import STATE_LIMIT, InterestNetwork
+from models.network.projection import Project, Projection
 from stream.core.features import NUMBERS
 from stream.inference.bundle import OPSET
 
@@ -91,6 +92,19 @@ class ItemTower(nn.Module):
         return self.network.item_vector(text)
 
 
+class ProjectingTower(nn.Module):
+    """`ItemTower` for a sum with texts. It also returns the projected texts [B, P], `more` times as long as unit length."""
+
+    def __init__(self, network: InterestNetwork, projection: Projection, more: float) -> None:
+        super().__init__()
+        self.network = network
+        self.project = Project(projection)
+        self.more = more
+
+    def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.item_vector(text), self.project(text) * self.more
+
+
 class TextVector(nn.Module):
     """BERT, mean pooling over real tokens and L2 norm: [B, L] -> [B, T] (Sentence-BERT, Reimers and Gurevych 2019)."""
 
@@ -128,10 +142,12 @@ def step_graph(network: InterestNetwork) -> onnx.ModelProto:
     return export_graph(step_module(network), inputs, {name: {0: batch} for name in inputs}, ("h_next", "c_next"))
 
 
-def item_graph(network: InterestNetwork) -> onnx.ModelProto:
-    """Return item.onnx."""
-    inputs = {"text": torch.zeros(3, network.size.text)}
-    return export_graph(ItemTower(network), inputs, {"text": {0: Dim("B", min=1)}}, ("item",))
+def item_graph(network: InterestNetwork, projection: Projection | None = None, more: float = 1.0) -> onnx.ModelProto:
+    """Return item.onnx. With a projection it has the output `projected`, of length `more`."""
+    inputs, extents = {"text": torch.zeros(3, network.size.text)}, {"text": {0: Dim("B", min=1)}}
+    if projection is None:
+        return export_graph(ItemTower(network), inputs, extents, ("item",))
+    return export_graph(ProjectingTower(network, projection, more), inputs, extents, ("item", "projected"))
 
 
 def text_graph(bert: Any) -> onnx.ModelProto:
@@ -144,15 +160,19 @@ def text_graph(bert: Any) -> onnx.ModelProto:
 
 
 def score_graph(
-    network: InterestNetwork, blend: Blend, neighbours: Neighbours, popularity: NDArray[np.float32]
+    network: InterestNetwork,
+    blend: Blend,
+    neighbours: Neighbours,
+    popularity: NDArray[np.float32],
+    text_width: int = 0,
 ) -> onnx.ModelProto:
     """Return score.onnx: query(h) @ items.T, the other terms of models/network/blend.py, the masks, and top k.
 
-    `popularity` is float32 [N + 1], the number of interactions of each item.
+    `popularity` is float32 [N + 1], the number of interactions of each item. `text_width` is P; 0 for no text term.
     """
     state = torch.zeros(3, network.size.hidden, dtype=torch.float16)
     model = export_graph(Query(network), {"h": state}, {"h": {0: Dim("B", min=1)}}, ("query",))
-    append_tail(model.graph, network.size.item, blend, neighbours, log_popularity(popularity))
+    append_tail(model.graph, network.size.item, blend, neighbours, log_popularity(popularity), text_width)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from export.graphs import ItemTower, Query, TextVector, step_module
+from export.graphs import ItemTower, ProjectingTower, Query, TextVector, step_module
 from export.text_rating import Arrays, reading_golden
-from models.network.blend import blend_scores, log_popularity
+from models.network.blend import Texts, blend_scores, log_popularity, scaled_texts
 from models.training.run import Run
 from stream.core.errors import BundleError
 from stream.core.features import NUMBERS
@@ -73,7 +73,7 @@ def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokeni
         golden["step"] = step
         golden["score"] = _score(run, step["h_next"], items, random)
         text = _unit(random, ROWS, size.text)
-        golden["item"] = {"text": text, "item": ItemTower(network)(torch.from_numpy(text)).numpy()}
+        golden["item"] = _item(run, text)
         golden["text"], golden["encoder"] = _texts(bert, tokenizer)
     if run.reading:
         golden |= reading_golden(run.reading, run.spec.rating_scale, bert, tokenizer, golden["text"])
@@ -83,7 +83,8 @@ def golden_vectors(run: Run, items: NDArray[np.float32], bert: nn.Module, tokeni
 def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: NDArray[np.float32]) -> dict[str, Parity]:
     """Measure how far each graph under ONNX Runtime's CPU provider is from torch.
 
-    `items` is the bundle's item matrix, float32 [N + 1, D]. Raises BundleError if a graph is beyond its tolerance.
+    `items` is what score.onnx reads of the bundle's items, float32 [N + 1, D + P]. Raises BundleError if a graph is beyond
+    its tolerance.
     """
     found: dict[str, Parity] = {}
     for name, tolerance in TOLERANCES.items():
@@ -111,13 +112,26 @@ def measure(graphs: Mapping[str, bytes], golden: Mapping[str, Arrays], items: ND
     return found
 
 
+def _item(run: Run, text: NDArray[np.float32]) -> Arrays:
+    """Return the arrays of the item graph. With a text term the first text is the empty one, which has no projection."""
+    if not run.text_width:
+        return {"text": text, "item": ItemTower(run.network)(torch.from_numpy(text)).numpy()}
+    text[0] = 0
+    item, projected = ProjectingTower(run.network, run.projection, run.more_for_new)(torch.from_numpy(text))
+    return {"text": text, "item": item.numpy(), "projected": projected.numpy()}
+
+
 def _score(run: Run, h: NDArray[np.float16], items: NDArray[np.float32], random: Any) -> Arrays:
     """Return the arrays of the score graph.
 
-    `later` holds vectors of items that came after training. Their rows follow the bundle's own, which are not repeated.
+    `later` holds vectors of items that came after training, each followed by its projected text if the sum has texts.
+    Their rows follow the bundle's own, which are not repeated.
     """
     later = random.normal(size=(LATER, items.shape[1])).astype(np.float32) * items.std()
     live = np.concatenate((items, later))
+    drawn = np.random.default_rng(22)  # separate, so that the other vectors equal those of a sum without texts
+    known, own = run.texts, _unit(drawn, LATER, run.text_width)
+    texts = Texts(np.concatenate((known.vectors, own)), np.concatenate((known.new, np.ones(LATER, np.bool_))))
     bias = np.where(random.random(len(live)) < 0.1, -np.inf, 0.0).astype(np.float32)
     bias[0] = -np.inf
     hidden = np.stack((random.integers(0, len(h), 40), random.integers(0, len(live), 40)), axis=1)
@@ -126,15 +140,18 @@ def _score(run: Run, h: NDArray[np.float16], items: NDArray[np.float32], random:
     recent = np.array(
         [(user, random.integers(0, len(items)), age) for user, most in enumerate(have) for age in range(most)], np.int64
     ).reshape(-1, 3)
+    if run.text_width and len(recent):  # choices of items that came after training: they have texts, and no neighbours
+        recent[::7, 1] = len(items) + drawn.integers(0, LATER, len(recent[::7]))
     count = np.arange(len(h), dtype=np.int64)
     k = min(TOP, len(live))
     products = Query(run.network)(torch.from_numpy(h)) @ torch.from_numpy(live).T + torch.from_numpy(bias)
     popular = log_popularity(run.popularity.astype(np.float32))
-    scores = blend_scores(products, recent, count, run.blend, run.neighbours, popular)
+    scores = blend_scores(products, recent, count, run.blend, run.neighbours, popular, texts)
     scores[hidden[:, 0], hidden[:, 1]] = -torch.inf
     best, rows = scores.sort(dim=1, descending=True, stable=True)  # as in ONNX: of equal scores, the lower row first
     return {
-        "h": h, "later": later, "bias": bias, "hidden": hidden, "recent": recent, "count": count,
+        "h": h, "later": np.concatenate((later, scaled_texts(texts, run.blend)[-LATER:]), axis=1),
+        "bias": bias, "hidden": hidden, "recent": recent, "count": count,
         "scores": best[:, :k].numpy(), "rows": rows[:, :k].numpy(),
     }  # fmt: skip
 

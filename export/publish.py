@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from msgspec import UNSET
 from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
 
@@ -25,7 +26,7 @@ from export.parity import golden_vectors, measure
 from export.text_rating import Arrays, rating_graph, reading_entry, text_and_trunk_graph
 from models.data.histories import Floats
 from models.network.text import load_bert, load_tokenizer
-from models.training.run import Run, check_actions, check_blend
+from models.training.run import Run, blend_numbers, check_actions, check_blend, check_texts
 from stream.core.errors import BundleError
 from stream.inference.bundle import (
     ACTING,
@@ -33,6 +34,8 @@ from stream.inference.bundle import (
     MANIFEST,
     OPSET,
     PLAIN,
+    TEXTS,
+    TEXTUAL,
     BlendEntry,
     Card,
     Dims,
@@ -41,6 +44,7 @@ from stream.inference.bundle import (
     Inputs,
     Manifest,
     Parity,
+    TextEntry,
     load,
     stamp,
 )
@@ -61,6 +65,7 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
         DataError: The blend cannot be served.
     """
     check_blend(run.blend, run.neighbours, len(run.item_ids), "the run")
+    check_texts(run.blend, run.projection, run.new, run.text.shape, "the run")
     check_actions(run.spec, run.network.size, "the run")
     network = run.network.eval()
     bert = load_bert() if bert is None else bert
@@ -69,7 +74,7 @@ def build(run: Run, bert: Any = None, text: bytes | None = None) -> dict[str, by
     tokenizer = _tokenizer_json(run.max_tokens)
     graphs = _graphs(run, bert, text)
     golden = golden_vectors(run, items, bert, tokenizer)
-    parity = measure(graphs, golden, items)
+    parity = measure(graphs, golden, np.concatenate((items, run.scaled_texts), axis=1))
     files = graphs | {"tokenizer.json": tokenizer} | _arrays(run, items, golden)
     card = make_card(run, files)
     files["card.md"] = card_text(run, card)
@@ -83,8 +88,8 @@ def _graphs(run: Run, bert: Any, text: bytes | None) -> dict[str, bytes]:
     network = run.network
     graphs = {
         "step.onnx": serialise(step_graph(network)),
-        "score.onnx": serialise(score_graph(network, run.blend, run.neighbours, run.popularity)),
-        "item.onnx": serialise(item_graph(network)),
+        "score.onnx": serialise(score_graph(network, run.blend, run.neighbours, run.popularity, run.text_width)),
+        "item.onnx": serialise(item_graph(network, run.projection if run.text_width else None, run.more_for_new)),
     }
     if run.reading:
         graphs["text.onnx"] = serialise(text_and_trunk_graph(bert, run.reading))
@@ -108,6 +113,7 @@ def _arrays(run: Run, items: Floats, golden: Mapping[str, Arrays]) -> dict[str, 
             {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
             | {"text": network.text.contiguous()}
         ),
+        **({TEXTS: _npy(run.scaled_texts)} if run.text_width else {}),
     }
 
 
@@ -115,7 +121,7 @@ def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], c
     """Return the manifest. `files` are all other files of the bundle."""
     size, blend, spec = run.network.size, run.blend, run.spec
     return Manifest(
-        schema=ACTING if spec.actions else PLAIN,
+        schema=TEXTUAL if run.text_width else ACTING if spec.actions else PLAIN,
         created=int(float(os.environ.get("SOURCE_DATE_EPOCH", 0)) * 1000) or time.time_ns() // 1_000_000,
         opset=OPSET,
         files={name: FileEntry(sha256(content).hexdigest(), len(content)) for name, content in files.items()},
@@ -123,7 +129,8 @@ def _manifest(run: Run, files: Mapping[str, bytes], parity: dict[str, Parity], c
         inputs=Inputs(spec.rating_scale, spec.scenes, spec.choices, dict(spec.weights), spec.actions),
         state_model=stamp(files["step.onnx"], files["items.npy"]).hex(),
         parity=parity,
-        blend=BlendEntry(**asdict(blend), neighbours=run.neighbours.index.shape[1] if blend.neighbour else 0),
+        blend=BlendEntry(**blend_numbers(blend), neighbours=run.neighbours.index.shape[1] if blend.neighbour else 0),
+        text_term=TextEntry(blend.text, blend.text_new, blend.text_fade, run.text_width) if run.text_width else UNSET,
         card=card,
         reading=reading_entry(run.reading) if run.reading else None,
         data=asdict(run.data),

@@ -1,4 +1,6 @@
-"""The hand-written end of score.onnx: popularity, neighbours of the last items, mask, top k (models/network/blend.py).
+"""The hand-written end of score.onnx: popularity, neighbours and texts of the last items, mask, top k.
+
+The sum is that of models/network/blend.py.
 
 Torch's exporter writes what is learned. Here, `k` and the number of live items are inputs, which torch would fix as
 constants. What training found (neighbours, log-popularity, their weights) is inside the graph, so its hash covers it.
@@ -44,25 +46,32 @@ class Tail:
 
 
 def append_tail(
-    graph: GraphProto, item_width: int, blend: Blend, neighbours: Neighbours, log_popularity: Floats
+    graph: GraphProto,
+    item_width: int,
+    blend: Blend,
+    neighbours: Neighbours,
+    log_popularity: Floats,
+    text_width: int = 0,
 ) -> None:
     """Extend the graph h -> query [B, D] to the whole of score.onnx (docs/bundle.md), in place.
 
-    Parts with weight 0 are left out. The inputs `recent` and `count` stay in any case.
+    Parts with weight 0 are left out. The inputs `recent` and `count` stay in any case. With `text_width` (P) above 0 each
+    row of `items` is an item's vector and its projected text, so that one product gives interest and texts.
     """
     tail = Tail(graph)
     items = tail.node("Transpose", ["items"], "items", perm=[1, 0])  # [D, N]
-    products = tail.node("MatMul", ["query", items], "products")  # [B, N]
+    query = _texts(tail, blend, item_width, text_width) if text_width else "query"
+    products = tail.node("MatMul", [query, items], "products")  # [B, N]
     bias = tail.node("Max", ["bias", tail.constant("masked", MASKED)], "bias")  # [N], finite
     base = _popularity(tail, bias, blend, log_popularity) if blend.prior else bias
     scores = tail.node("Add", [products, base], "live")
     if blend.neighbour and neighbours.index.shape[1]:
-        scores = _neighbours(tail, scores, blend, neighbours)
+        scores = _neighbours(tail, scores, blend, neighbours, later=bool(text_width))
     _best(tail, scores)
     make = helper.make_tensor_value_info
     graph.input.extend(
         (
-            make("items", TensorProto.FLOAT, ["N", item_width]),
+            make("items", TensorProto.FLOAT, ["N", item_width + text_width]),
             make("bias", TensorProto.FLOAT, ["N"]),
             make("hidden", TensorProto.INT64, ["S", 2]),
             make("recent", TensorProto.INT64, ["R", 3]),
@@ -94,13 +103,47 @@ def _popularity(tail: Tail, bias: str, blend: Blend, log_popularity: Floats) -> 
     return tail.node("Gemm", [share, line, bias], "prior")  # one pass over [B, N] for product and bias
 
 
-def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours) -> str:
+def _texts(tail: Tail, blend: Blend, item_width: int, text_width: int) -> str:
+    """Append the decayed mean of the recent items' projected texts, times its weight, to the query: [B, D + P].
+
+    For each user the texts are added in the order of `recent`, independent of the other users in the batch.
+    """
+    one, unit = tail.constant("text_one", [1]), tail.constant("text_least", np.float32(1.0))
+    user = tail.column("recent", 0, "text_user")  # [R, 1]
+    rows = tail.node("Squeeze", [tail.column("recent", 1, "text_row"), one], "text_rows")  # [R]
+    age = tail.node("Squeeze", [tail.column("recent", 2, "text_age"), one], "text_ages")
+    share = tail.node("Gather", [tail.constant("text_decay", blend.text_decay()), age], "text_share")  # [R]
+    vectors = tail.node("Gather", ["items", rows], "text_vectors")  # [R, D + P]
+    bounds = tail.constant("text_first", [item_width]), tail.constant("text_end", [item_width + text_width])
+    texts = tail.node("Slice", [vectors, *bounds, one], "texts")  # [R, P]
+    if blend.text_new != blend.text:  # texts of new items are longer (models.network.blend.scaled_texts)
+        length = tail.node("ReduceL2", [texts, one], "text_length", keepdims=1)
+        texts = tail.node("Div", [texts, tail.node("Max", [length, unit], "text_longer")], "text_unit")
+    parts = tail.node("Mul", [texts, tail.node("Unsqueeze", [share, one], "text_shares")], "text_parts")
+    users = tail.node("Shape", ["count"], "text_users")
+    size = tail.node("Concat", [users, tail.constant("text_width", [text_width])], "text_size", axis=0)
+    none = tail.constant("text_none", np.zeros(1, np.float32))
+    sums = tail.node("Expand", [none, size], "text_empty"), tail.node("Expand", [none, users], "text_nothing")
+    total = tail.node("ScatterND", [sums[0], user, parts], "text_total", reduction="add")  # [B, P]
+    whole = tail.node("ScatterND", [sums[1], user, share], "text_whole", reduction="add")  # [B]
+    # The newest choice has share 1, so that the sum is below 1 only if there is none.
+    whole = tail.node("Max", [whole, unit], "text_divisor")
+    factor = tail.node("Div", [tail.constant("text", np.float32(blend.text)), whole], "text_factor")
+    mean = tail.node("Mul", [total, tail.node("Unsqueeze", [factor, one], "text_factors")], "text_mean")
+    return tail.node("Concat", ["query", mean], "text_query", axis=1)
+
+
+def _neighbours(tail: Tail, scores: str, blend: Blend, neighbours: Neighbours, *, later: bool) -> str:
     """Add the faded weights of the recent items' neighbours to the scores [B, N].
 
-    For each user they are added in the order of `recent`, independent of the other users in the batch.
+    For each user they are added in the order of `recent`, independent of the other users in the batch. With `later`,
+    `recent` may have rows that came after training, which have no neighbours. Without it they are given as row 0.
     """
     user = tail.column("recent", 0, "user")  # [R, 1]
     rows = tail.node("Squeeze", [tail.column("recent", 1, "row"), tail.constant("second", [1])], "recent_rows")  # [R]
+    if later:
+        known = tail.node("Less", [rows, tail.constant("known_rows", len(neighbours.index))], "is_known")
+        rows = tail.node("Where", [known, rows, tail.constant("unknown", 0)], "known_recent")
     decay = tail.node("Gather", [tail.constant("decay", blend.decay()), tail.column("recent", 2, "age")], "faded")
     weight = tail.node("Gather", [tail.constant("weight", neighbours.weight), rows], "weights")  # [R, K]
     updates = tail.node("Mul", [weight, decay], "updates")

@@ -6,6 +6,7 @@ python -m tests.bundles FOLDER [ITEMS]      writes a bundles folder with CURRENT
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from export.graphs import serialise, text_graph
 from export.publish import build, publish
 from models.network.blend import Blend, Neighbours
 from models.network.network import InterestNetwork, NetworkSize
+from models.network.projection import fit_projection, no_projection
 from models.network.text import load_bert
 from models.training.run import DataInfo, Run
 from stream.core.features import InputSpec
@@ -25,6 +27,8 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tests"
 
 
 BLEND = Blend(last=5, fade=0.6, neighbour=0.5, prior=0.3, evidence=2.0)
+TEXT_BLEND = replace(BLEND, text=4.0, text_fade=0.7, text_new=10.0)
+TEXT_WIDTH = 16
 
 
 def tiny_run(
@@ -38,7 +42,8 @@ def tiny_run(
 ) -> Run:
     """An untrained network over `items` items called item-1, item-2, ..., each with the `near` rows behind it as neighbours.
 
-    hidden: of the stored state, of one block and its output; actions: that it reads, as if it had learned them.
+    hidden: of the stored state, of one block and its output; actions: that it reads, as if it had learned them. A blend with
+    texts has a projection of TEXT_WIDTH components.
     """
     torch.manual_seed(seed)
     text = torch.nn.functional.normalize(torch.randn(items + 1, 384), dim=-1)
@@ -48,6 +53,8 @@ def tiny_run(
     if network.action is not None:
         torch.nn.init.normal_(network.action.weight[1:])
     popularity = np.concatenate(([0.0], 1000.0 / np.arange(1, items + 1))).astype(np.float32)
+    known = np.arange(items + 1) > 0
+    projection = fit_projection(text.numpy(), known, TEXT_WIDTH) if blend.text else no_projection(384)
     return Run(
         network=network,
         spec=InputSpec((0.5, 5.0), ("home", "search"), 384, actions=actions),
@@ -58,6 +65,8 @@ def tiny_run(
         metrics={"validation HR@10": 0.5, "validation NDCG@10": 0.25},
         blend=blend,
         neighbours=ring(items, near),
+        projection=projection,
+        new=np.arange(items + 1) % 10 == 0,
         protocol="made up for tests",
         intervals={"validation NDCG@10": (0.2, 0.3)},
         seconds=1.5,
@@ -91,6 +100,11 @@ def text_onnx() -> bytes:
 def tiny_bundle(folder: Path, items: int = 50, actions: tuple[str, ...] = ()) -> Path:
     """Publish a tiny bundle below `folder` (a bundles folder, with CURRENT) -> the bundle's own folder."""
     return publish(build(tiny_run(items, actions=actions), text=text_onnx()), folder)
+
+
+def text_term_bundle(folder: Path) -> Path:
+    """As `tiny_bundle`, with a text term."""
+    return publish(build(tiny_run(blend=TEXT_BLEND), text=text_onnx()), folder)
 
 
 def shallow_bundle(folder: Path) -> Path:

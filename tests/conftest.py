@@ -89,22 +89,30 @@ def movielens() -> Path:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundles folder with CURRENT: a tiny network over item-1 .. item-50, real BERT."""
     folder = tmp_path_factory.mktemp("bundles")
-    copytree(_bundles_of_this_run(tmp_path_factory), folder, dirs_exist_ok=True)
+    copytree(_made_once(tmp_path_factory, "bundles"), folder, dirs_exist_ok=True)
     return folder
 
 
-def _bundles_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once, by whichever of the test processes needs it first."""
+@pytest.fixture(scope="session")
+def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny bundle with a text term (tests.bundles.TEXT_BLEND)."""
+    from stream.inference.bundle import current
+
+    return current(_made_once(tmp_path_factory, "text-bundles"))
+
+
+def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """A bundles folder, `bundles` or `text-bundles`, made by whichever of the test processes needs it first."""
     from filelock import FileLock
 
-    from tests.bundles import tiny_bundle
+    from tests.bundles import text_term_bundle, tiny_bundle
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "bundles-of-this-run"
+    folder = shared / f"{name}-of-this-run"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             partial = folder.with_name(f"{folder.name}-partial")
-            tiny_bundle(partial)
+            (tiny_bundle if name == "bundles" else text_term_bundle)(partial)
             partial.rename(folder)
     return folder

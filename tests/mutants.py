@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from stream.catalogue import popularity
+from stream.catalogue.catalogue import Catalogue, Snapshot
 from stream.core import candidates, fencing_log, fold, ruling
 from stream.core import state as state_module
 from stream.core.decoder import EventDecoder
@@ -218,6 +219,19 @@ def feeds_no_action(settings: Settings) -> None:
         return rows._replace(action=np.zeros_like(rows.action)), unknown
 
     patch(fold, "input_rows", mutant)
+
+
+def forgets_texts(settings: Settings) -> None:
+    """The catalogue has no projected texts."""
+    snap = Catalogue._snap
+
+    def mutant(self: Catalogue) -> Snapshot:
+        found = snap(self)
+        bare = found.score_items.copy()
+        bare[:, found.items.shape[1] :] = 0
+        return replace(found, score_items=bare)
+
+    patch(Catalogue, "_snap", mutant)
 
 
 def drifts(settings: Settings) -> None:
@@ -475,7 +489,8 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
     mutant.__name__: mutant
     for mutant in (
         unmutated, sets_aside, drops, doubles, swaps, skips_record, skips_republish, forks, commits_early, disk_first,
-        forgets_seen, muddles_recent, muddles_action, feeds_no_action, drifts, misranks, misleads, erases, overclaims,
+        forgets_seen, muddles_recent, muddles_action, feeds_no_action, forgets_texts, drifts, misranks, misleads, erases,
+        overclaims,
         reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little,
         stalls, slows, stands, ignores_caps, mispins, unboosts, ranks_by_score, leaves_out,
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.data.histories import Histories
-from models.network.blend import blend_scores, log_popularity, recent_choices
+from models.network.blend import Texts, blend_scores, log_popularity, recent_choices
 from models.network.network import InterestNetwork
 from models.training.run import Run
 
@@ -32,11 +32,19 @@ def last_states(network: InterestNetwork, rows: Histories, items: Tensor) -> Ten
 
 
 @torch.inference_mode()
-def blended(run: Run, rows: Histories, products: Tensor) -> NDArray[np.float32]:
-    """The whole sum after all events of every user, f32 [U, M]. products: query . item; items beyond the run's came later."""
+def blended(
+    run: Run, rows: Histories, products: Tensor, later: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The whole sum after all events of every user, f32 [U, M].
+
+    products: query . item; items beyond the run's came later. later: their BERT vectors, if the sum has texts.
+    """
     recent = recent_choices(rows, rows.starts[:-1], rows.starts[1:], run.blend.last)
-    recent[recent[:, 1] > len(run.item_ids), 1] = 0  # no neighbours
+    texts = run.texts
+    if later is not None:
+        new = np.concatenate((texts.new, np.ones(len(later), np.bool_)))
+        texts = Texts(np.concatenate((texts.vectors, run.projection.apply(later))), new)
     scores: NDArray[np.float32] = blend_scores(
-        products, recent, np.diff(rows.starts), run.blend, run.neighbours, log_popularity(run.popularity)
+        products, recent, np.diff(rows.starts), run.blend, run.neighbours, log_popularity(run.popularity), texts
     ).numpy()
     return scores

@@ -17,8 +17,9 @@ from models.training.sequential.freshet import BlendRanker, Freshet
 from models.training.sequential.presets import OFF, ON, texts_given
 from stream.core.errors import DataError
 
-PARTS: Final = (*FEATURES, "text", "neighbours")
-"""What can be left out: each feature besides the item, the items' text, and the sum's other addends."""
+PARTS: Final = (*FEATURES, "text", "text-term", "neighbours")
+"""What can be left out: each feature besides the item; the items' text, in the network and in the sum; the sum's text term
+alone; and all of the sum's addends besides the network."""
 
 
 class Changed(Freshet):
@@ -33,7 +34,8 @@ class Changed(Freshet):
             network["item_text"] = False
         elif part in FEATURES:
             network["features"] = tuple(name for name in FEATURES if (name in ON) != (name == part))
-        super().__init__(preset, network, fit, row_name(part), collaborative=part != "neighbours")
+        term = part not in ("text", "text-term")
+        super().__init__(preset, network, fit, row_name(part), collaborative=part != "neighbours", text_term=term)
         self._part = part
 
     def fit(  # type: ignore[override]
@@ -67,4 +69,4 @@ def has(training: TrainingData, part: str) -> bool:
         return len(np.unique(read[part][use])) > 1
     if part == "comment":
         return bool(rows.vectors[rows.comment[use]].any())
-    return texts_given(training) if part == "text" else True
+    return texts_given(training) if part in ("text", "text-term") else True

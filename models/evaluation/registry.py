@@ -48,7 +48,7 @@ def _changed(part: str) -> Factory:
 
 
 CHANGES: Final = ("without-behaviour", "with-scene", "without-value", "without-gap", "without-comment",
-                  "without-action", "without-text", "without-neighbours")  # fmt: skip
+                  "without-action", "without-text", "without-text-term", "without-neighbours")  # fmt: skip
 """Rows of models.evaluation.ablation. They are repeated here because that module imports torch."""
 COMPARED: Final[dict[str, Factory]] = {
     "popularity": _plain("models.baselines.popularity", "Popularity"),

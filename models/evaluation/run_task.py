@@ -19,7 +19,7 @@ from models.network.blend import log_popularity
 from models.network.text import TextEncoder
 from models.text_rating.histories import read_histories
 from models.training.cache import digest
-from models.training.run import Run
+from models.training.run import Run, blend_numbers
 from models.training.sequential.freshet import BlendRanker
 from models.training.sequential.network_model import NetworkRanker
 from models.training.train import TrainSettings, training_part
@@ -40,14 +40,24 @@ class RunModel:
         run = self.run
         weights = [value.numpy() for value in run.network.state_dict().values()]
         near = run.neighbours
-        return {"run": digest(weights, run.text, run.popularity, near.index, near.weight, asdict(run.blend))}
+        parts = [weights, run.text, run.popularity, near.index, near.weight, blend_numbers(run.blend)]
+        if run.text_width:  # otherwise the hash is that of versions without a text term
+            parts += [vars(run.projection), run.new, asdict(run.blend)]
+        return {"run": digest(*parts)}
 
     def fit(
         self, training: TrainingData, seed: int, report: ProgressCallback = silent, checkpoint: Path | None = None
     ) -> BlendRanker:
         """Return the run's sum, as the worker serves it. Nothing is fitted."""
         run = self.run
-        return BlendRanker(NetworkRanker(run.network), run.neighbours, run.blend, log_popularity(run.popularity))
+        return BlendRanker(
+            NetworkRanker(run.network),
+            run.neighbours,
+            run.blend,
+            log_popularity(run.popularity),
+            run.projection,
+            run.texts,
+        )
 
 
 def run_task(

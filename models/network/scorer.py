@@ -112,18 +112,31 @@ def before(rows: Histories, after: Tensor, positions: Rows) -> Tensor:
 
 
 @torch.no_grad()
+def interest_queries(network: InterestNetwork, rows: Histories, items: Tensor) -> Callable[[Rows], Tensor]:
+    """Return a function: positions [Q] -> queries f32 [Q, D] right before these events. `items` is f32 [N + 1, D]."""
+    after = None if network.size.kind == "attention" else states(network, rows, items)
+
+    @torch.no_grad()
+    def query(positions: Rows) -> Tensor:
+        return network.project(
+            windows(network, rows, items, positions) if after is None else before(rows, after, positions)
+        )
+
+    return query
+
+
+@torch.no_grad()
 def interest_scorer(network: InterestNetwork, rows: Histories) -> Callable[[Rows], Tensor]:
     """Return the recurrent model's scorer: positions [Q] -> f32 [Q, N + 1] on the CPU.
 
     Each event is scored against the state before it (prequential).
     """
     items = network.item_matrix()
-    after = None if network.size.kind == "attention" else states(network, rows, items)
+    query = interest_queries(network, rows, items)
 
     @torch.no_grad()
     def score(positions: Rows) -> Tensor:
-        out = windows(network, rows, items, positions) if after is None else before(rows, after, positions)
-        return (network.project(out) @ items.T).cpu()
+        return (query(positions) @ items.T).cpu()
 
     return score
 

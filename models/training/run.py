@@ -7,6 +7,9 @@ items.json           the N item ids; items[i] owns row i + 1
 popularity.npy       float32 [N + 1]: interactions in the training part; row 0 is 0
 neighbours.npz       index int64 [N + 1, K], weight float32 [N + 1, K]: neighbours of the items
                      (models/training/neighbours.py); K may be 0
+projection.npz       mean float32 [X], matrix float32 [X, P]: the projection of the texts (models/network/projection.py);
+                     new bool [N + 1]: items that training has not seen; only if the sum has a text term, and then the
+                     schema is TEXTUAL
 reading/             the text rating that gives comments a value (models/text_rating); only if the run reads ratings
 curve.json curve.png loss and validation figures per epoch
 """
@@ -23,9 +26,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.data.choices import parse_choices
-from models.data.histories import Floats
-from models.network.blend import Blend, Neighbours, no_neighbours
+from models.data.histories import Flags, Floats
+from models.network.blend import Blend, Neighbours, Texts, no_neighbours, no_texts, scaled_texts
 from models.network.network import InterestNetwork, NetworkSize
+from models.network.projection import Projection, no_projection
 from models.network.text import MAX_TOKENS
 from models.text_rating.reading import Reading, load_reading, save_reading
 from models.training.diversity import Chosen
@@ -34,6 +38,8 @@ from stream.core.features import ACTIONS, CHOICES, InputSpec
 from stream.core.state import MAX_RECENT
 
 SCHEMA: Final = 2
+TEXTUAL: Final = 3
+"""Schemas of a run. It is TEXTUAL if the sum has a text term, so that a version that would leave it out refuses the run."""
 READING: Final = "reading"
 
 
@@ -70,6 +76,8 @@ class Run:
         max_tokens: Number of tokens of a text that BERT reads.
         blend: The weights of the sum that is served.
         neighbours: The neighbours in that sum. K may be 0.
+        projection: The projection of the texts in that sum. P may be 0.
+        new: bool [N + 1], items that training has not seen. It counts only if the sum has texts.
         protocol: How the metrics were measured, in words.
         intervals: Name of a metric -> its 95 % interval.
         seconds: Time that training took.
@@ -89,12 +97,34 @@ class Run:
     max_tokens: int = MAX_TOKENS
     blend: Blend = field(default_factory=Blend)
     neighbours: Neighbours = field(default_factory=no_neighbours)
+    projection: Projection = field(default_factory=no_projection)
+    new: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
     protocol: str = ""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     seconds: float = 0.0
     seeds: tuple[int, ...] = ()
     reading: Reading | None = None
     diversity: Chosen = field(default_factory=Chosen)
+
+    @property
+    def text_width(self) -> int:
+        """P of the texts in the sum; 0 if it has none."""
+        return self.projection.width if self.blend.text else 0
+
+    @property
+    def texts(self) -> Texts:
+        """The items' projected texts in the sum."""
+        return Texts(self.projection.apply(self.text), self.new) if self.text_width else no_texts(len(self.text))
+
+    @property
+    def scaled_texts(self) -> Floats:
+        """The same as score.onnx reads them, float32 [N + 1, P]."""
+        return scaled_texts(self.texts, self.blend)
+
+    @property
+    def more_for_new(self) -> float:
+        """How much longer the texts of new items are there."""
+        return self.blend.text_new / self.blend.text if self.text_width else 1.0
 
 
 def save_run(run: Run, folder: Path) -> None:
@@ -107,18 +137,20 @@ def save_run(run: Run, folder: Path) -> None:
     np.save(folder / "text.npy", run.text)
     np.save(folder / "popularity.npy", run.popularity)
     np.savez(folder / "neighbours.npz", index=run.neighbours.index, weight=run.neighbours.weight)
+    if run.text_width:
+        np.savez(folder / "projection.npz", mean=run.projection.mean, matrix=run.projection.matrix, new=run.new)
     (folder / "items.json").write_text(json.dumps(run.item_ids), "utf-8")
     if run.reading:
         save_reading(run.reading, folder / READING)
     about = {
-        "schema": SCHEMA,
+        "schema": TEXTUAL if run.text_width else SCHEMA,
         "size": asdict(run.network.size),
         "inputs": asdict(run.spec),
         "max_tokens": run.max_tokens,
         "data": asdict(run.data),
         "metrics": run.metrics,
         "settings": run.settings,
-        "blend": asdict(run.blend),
+        "blend": asdict(run.blend) if run.text_width else blend_numbers(run.blend),
         "protocol": run.protocol,
         "intervals": run.intervals,
         "seconds": run.seconds,
@@ -133,8 +165,10 @@ def load_run(folder: Path) -> Run:
     """Read a run. Raises DataError if the folder is not a finished run or its parts do not fit one another."""
     try:
         about = json.loads((folder / "run.json").read_text("utf-8"))
-        if about["schema"] != SCHEMA:
-            raise DataError(f"{folder}: the run has schema {about['schema']}; this version reads {SCHEMA}")
+        if about["schema"] not in (SCHEMA, TEXTUAL):
+            raise DataError(
+                f"{folder}: the run has schema {about['schema']}; this version reads {SCHEMA} and {TEXTUAL}"
+            )
         size = NetworkSize(**about["size"] | {"features": tuple(about["size"]["features"])})
         scale, scenes = about["inputs"]["rating_scale"], about["inputs"]["scenes"]
         choices = parse_choices(",".join(about["inputs"].get("choices", CHOICES)))
@@ -155,11 +189,16 @@ def load_run(folder: Path) -> Run:
         blend = Blend(**about["blend"])
         with np.load(folder / "neighbours.npz", allow_pickle=False) as arrays:
             neighbours = Neighbours(arrays["index"], arrays["weight"])
+        projection, new = no_projection(text.shape[1]), np.zeros(len(text), np.bool_)
+        if about["schema"] == TEXTUAL:
+            with np.load(folder / "projection.npz", allow_pickle=False) as arrays:
+                projection, new = Projection(arrays["mean"], arrays["matrix"]), arrays["new"]
         if not len(item_ids) + 1 == size.items + 1 == len(text) == len(popularity):
             raise DataError(
                 f"{folder}: items.json, text.npy, popularity.npy and run.json differ in the number of items"
             )
         check_blend(blend, neighbours, len(item_ids), str(folder))
+        check_texts(blend, projection, new, text.shape, str(folder))
         check_actions(spec, size, str(folder))
         network = InterestNetwork(size, torch.from_numpy(text))
         network.load_state_dict(weights)
@@ -178,6 +217,8 @@ def load_run(folder: Path) -> Run:
         max_tokens=about["max_tokens"],
         blend=blend,
         neighbours=neighbours,
+        projection=projection,
+        new=new,
         protocol=about["protocol"],
         intervals={name: (float(low), float(high)) for name, (low, high) in about["intervals"].items()},
         seconds=about["seconds"],
@@ -195,6 +236,11 @@ def _diversity(about: dict[str, Any] | None) -> Chosen:
     if not 0 <= found.strength <= 1:
         raise ValueError(f"diversity: strength {found.strength:g}, expected 0 to 1")
     return found
+
+
+def blend_numbers(blend: Blend) -> dict[str, Any]:
+    """Return the numbers of a sum without its text term, by name."""
+    return {name: value for name, value in asdict(blend).items() if not name.startswith("text")}
 
 
 def check_actions(spec: InputSpec, size: NetworkSize, where: str) -> None:
@@ -225,3 +271,23 @@ def check_blend(blend: Blend, neighbours: Neighbours, items: int, where: str) ->
         raise DataError(f"{where}: neighbours: {index.dtype}, {weight.dtype}; expected int64 and finite float32")
     if index.size and (index.min() < 0 or index.max() > items or index[0].any() or weight[0].any()):
         raise DataError(f"{where}: neighbours: rows outside 0 .. {items}, or row 0 is not empty")
+
+
+def check_texts(blend: Blend, projection: Projection, new: Flags, shape: tuple[int, ...], where: str) -> None:
+    """Raise DataError if the text term cannot be served: numbers are out of range, or arrays do not fit texts of `shape`."""
+    numbers = blend.text, blend.text_new, blend.text_fade
+    if not np.isfinite(numbers).all() or not 0 < blend.text_fade <= 1 or not 0 <= blend.text <= blend.text_new:
+        raise DataError(f"{where}: blend {blend}: expected finite numbers, text_fade in (0, 1], text in 0 .. text_new")
+    if not blend.text:
+        if blend.text_new:
+            raise DataError(f"{where}: blend {blend}: expected text above 0, as text_new is")
+        return
+    mean, matrix, width = projection.mean, projection.matrix, shape[1]
+    if new.dtype != np.bool_ or new.shape != shape[:1]:
+        raise DataError(f"{where}: projection: new is {new.dtype} {new.shape}; expected bool {shape[:1]}")
+    if mean.shape != (width,) or matrix.ndim != 2 or len(matrix) != width or not matrix.shape[1]:
+        raise DataError(
+            f"{where}: projection: mean {mean.shape}, matrix {matrix.shape}; expected ({width},), ({width}, P) with P above 0"
+        )
+    if not (mean.dtype == matrix.dtype == np.float32 and np.isfinite(mean).all() and np.isfinite(matrix).all()):
+        raise DataError(f"{where}: projection: {mean.dtype}, {matrix.dtype}; expected finite float32")

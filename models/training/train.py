@@ -203,6 +203,8 @@ def run_of(
         metrics=metrics,
         blend=ranker.blend,
         neighbours=ranker.neighbours,
+        projection=ranker.projection,
+        new=ranker.texts.new,
     )
 
 

@@ -49,6 +49,8 @@ class Snapshot:
     Attributes:
         offset: Last applied offset of the items topic, -1 for none.
         items: float32 [rows, D].
+        score_items: float32 [rows, D + P], what score.onnx reads of the rows: `items`, which is a view of it, and the
+            projected texts. P is 0 for a bundle without a text term.
         bias: float32 [rows], 0 for a live item, -inf for row 0 and for rows that are removed, unavailable or retired.
         live: How many items can be recommended.
         known: How many items can be read as input.
@@ -58,6 +60,7 @@ class Snapshot:
 
     offset: int
     items: Vectors = field(repr=False)
+    score_items: Vectors = field(repr=False)
     bias: Vectors = field(repr=False)
     live: int
     known: int
@@ -111,7 +114,7 @@ class Catalogue:
 
     Args:
         bundle: The bundle. Its own items keep their trained vectors, whatever their text is.
-        item_vectors: Texts -> float32 [n, D], for items that the bundle lacks.
+        item_vectors: Texts -> float32 [n, D + P], for items that the bundle lacks.
     """
 
     def __init__(self, bundle: Bundle, item_vectors: ItemVectors) -> None:
@@ -120,7 +123,8 @@ class Catalogue:
         self._trained = {item: row for row, item in enumerate(bundle.item_ids, start=1)}
         self._new: dict[str, int] = {}
         self._digests: dict[str, bytes] = {}  # hash of the text from which each new item's vector was computed
-        self._matrix = bundle.items
+        self._matrix = bundle.score_items
+        self._width = bundle.items.shape[1]
         self._size = len(bundle.items)
         self._bias = np.full(self._size, DEAD)
         self._ids = ["", *bundle.item_ids]
@@ -261,7 +265,8 @@ class Catalogue:
         live = bias == 0
         return Snapshot(
             offset=self._offset,
-            items=self._matrix[: self._size],
+            items=self._matrix[: self._size, : self._width],
+            score_items=self._matrix[: self._size],
             bias=bias,
             live=int(live.sum()),
             known=len(self._trained) + len(self._new),

@@ -37,6 +37,12 @@ class Parts(Struct, frozen=True):
         ),
     ]
     rules: Annotated[float, Meta(description="boosts and pins; see `boosts` and `pin`")]
+    text: Annotated[
+        float,
+        Meta(
+            description="the item's text is like those of the user's last choices; see `texts`. 0 if the bundle has no text term"
+        ),
+    ] = 0.0
 
 
 class NeighbourPart(Struct, frozen=True, kw_only=True):
@@ -46,6 +52,15 @@ class NeighbourPart(Struct, frozen=True, kw_only=True):
     title: Title | UnsetType = UNSET
     age: Annotated[int, Meta(description="how many choices came after it")]
     part: Annotated[float, Meta(description="its part of `parts.neighbours`")]
+
+
+class TextPart(Struct, frozen=True, kw_only=True):
+    """One of the user's last choices, to whose text that of the item was compared."""
+
+    item: str
+    title: Title | UnsetType = UNSET
+    age: Annotated[int, Meta(description="how many choices came after it")]
+    part: Annotated[float, Meta(description="its part of `parts.text`, below 0 if the texts are less alike than most")]
 
 
 class EventPart(Struct, frozen=True, kw_only=True):
@@ -107,6 +122,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     text: Annotated[str, Meta(description="the main reasons in words")]
     parts: Parts
     neighbours: Annotated[list[NeighbourPart], Meta(description="the largest first")] = []
+    texts: Annotated[list[TextPart], Meta(description="the largest first")] = []
     events: Annotated[
         list[EventPart],
         Meta(
@@ -160,6 +176,7 @@ def in_words(
     pin: Pinned | UnsetType,
     moved: Moved | UnsetType,
     placing: Sequence[str] = (),
+    texts: Sequence[TextPart] = (),
 ) -> str:
     """Return the main reasons in words.
 
@@ -170,13 +187,22 @@ def in_words(
         pin: The pin.
         moved: What the re-ranking did.
         placing: The rules that pin items or cap categories in this slate: they move other items, too.
+        texts: The choices to whose texts the item's was compared, the largest part first.
     """
     sentences = []
-    named = _named(support)
-    if named:
-        popular = 0 < max(one.adds for one in named) < parts.popularity
-        reasons = " and ".join(_did(one.event) for one in named)
-        sentences.append(f"because you {reasons}" + (", and because it is popular" if popular else ""))
+    reasons: list[tuple[float, str]] = []  # how much each adds
+    if named := _named(support):
+        reasons.append((named[0].adds, "you " + " and ".join(_did(one.event) for one in named)))
+    if parts.text > 0 and texts and texts[0].part > 0:
+        alike = [one for one in texts[:NAMED] if one.part >= LEAST_SHARE * texts[0].part]
+        titles = " and ".join(_name(one.item, one.title) for one in alike)
+        reasons.append((parts.text, f"its description is like {'those' if len(alike) > 1 else 'that'} of {titles}"))
+    if reasons:
+        reasons.sort(key=lambda one: -one[0])
+        most = reasons[0][0]
+        words = [why for adds, why in reasons if adds >= LEAST_SHARE * most]
+        words += ["it is popular"] * (parts.popularity > most)
+        sentences.append("because " + ", and because ".join(words))
     elif parts.popularity > 0:
         sentences.append("because it is popular")
     elif pin is UNSET:
@@ -218,7 +244,7 @@ def _named(support: Iterable[Support]) -> list[Support]:
 
 def _did(event: EventPart) -> str:
     """Return what a user did: rated Heat (1995) 5."""
-    name = f"item {event.item}" if event.title is UNSET else event.title
+    name = _name(event.item, event.title)
     if event.type == "rating":
         return f"rated {name} {event.value:g}" if event.value is not UNSET else f"rated {name}"
     if event.type == "comment":
@@ -226,6 +252,10 @@ def _did(event: EventPart) -> str:
     action = event.action if event.action is not UNSET else ""
     known = _ACTIONS.get(action)
     return known.format(name) if known else f"did {action!r} with {name}"
+
+
+def _name(item: str, title: str | UnsetType) -> str:
+    return f"item {item}" if title is UNSET else title
 
 
 Titles = Callable[[str], str]

@@ -83,6 +83,9 @@ class Catalogue(Protocol):
     def items(self) -> Floats: ...
 
     @property
+    def score_items(self) -> Floats: ...
+
+    @property
     def bias(self) -> Floats: ...
 
     @property
@@ -350,7 +353,7 @@ def _ranked(
         wanted = max(wanted, diversity.candidates + (0 if selection is None else len(selection.pinned(k))))
     seen = None if selection is None else _seen_pins(selection, hidden, len(user_batches))
     while True:
-        scores, rows = models.score(h, catalogue.items, bias, hidden, recent, count, wanted)
+        scores, rows = models.score(h, catalogue.score_items, bias, hidden, recent, count, wanted)
         if selection is None or seen is None:
             if diverse:
                 scores, rows = candidates.plain(scores, rows, own, catalogue, k, diversity.strength)

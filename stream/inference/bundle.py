@@ -14,13 +14,14 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from stream.core.errors import BundleError
@@ -31,14 +32,18 @@ from stream.settings import toml_file
 
 PLAIN: Final = 2
 ACTING: Final = 3
-"""Schemas of the manifest. It is ACTING if the step graph reads actions, so that a version that feeds none refuses the
-bundle by its schema. Otherwise it is PLAIN, which earlier versions serve, too. Nothing else differs."""
+TEXTUAL: Final = 4
+"""Schemas of the manifest. It is TEXTUAL if the score graph reads texts, with or without actions; otherwise ACTING if the
+step graph reads actions. So a version that feeds none of them refuses the bundle by its schema. Otherwise it is PLAIN,
+which earlier versions serve, too. Nothing else differs."""
 OPSET: Final = 20
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 GRAPHS: Final = ("step.onnx", "score.onnx", "text.onnx", "item.onnx")
 RATING: Final = "rating.onnx"
 """Present if the manifest has `reading`: then comments without a value get one."""
+TEXTS: Final = "texts.npy"
+"""Present if the manifest has `text_term`."""
 FILES: Final = (
     *GRAPHS, "tokenizer.json", "items.npy", "item_ids.json", "popularity.npy", "golden.npz", "weights.safetensors",
     "card.md",
@@ -118,6 +123,22 @@ class BlendEntry(Struct, frozen=True):
     neighbours: Annotated[int, Meta(ge=0)]
 
 
+class TextEntry(Struct, frozen=True):
+    """The text term of the score (docs/bundle.md). The graph contains weight and fade; they are for human readers.
+
+    Attributes:
+        weight: Its weight.
+        new: Its weight for items that training has not seen.
+        fade: The factor of a choice's text per choice after it.
+        width: P, the width of a projected text.
+    """
+
+    weight: float
+    new: float
+    fade: float
+    width: Width
+
+
 class Card(Struct, frozen=True):
     """The model card, in addition to `data` and `metrics`.
 
@@ -187,6 +208,7 @@ class Manifest(Struct, frozen=True):
     data: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     diversity: DiversityEntry | None = None
+    text_term: TextEntry | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -200,6 +222,9 @@ class Bundle:
         popularity: float32 [N + 1].
         parity: Graph name -> Parity.
         diversity: Strength of the re-ranking; 0 in bundles without `diversity`.
+        text_term: The text term of the score; None without one.
+        texts: Projected texts of the items, float32 [N + 1, P], longer for items that training has not seen; None without a
+            text term.
     """
 
     id: str
@@ -221,6 +246,22 @@ class Bundle:
     metrics: Mapping[str, float] = field(repr=False)
     reading: ReadingEntry | None = field(default=None, repr=False)
     diversity: float = 0.0
+    text_term: TextEntry | None = None
+    texts: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    @property
+    def text_width(self) -> int:
+        """P, the width of a projected text in the score; 0 without a text term."""
+        return 0 if self.texts is None else self.texts.shape[1]
+
+    @cached_property
+    def score_items(self) -> NDArray[np.float32]:
+        """What score.onnx reads of the items, float32 [N + 1, D + P]: each row of `items`, then its projected text."""
+        if self.texts is None:
+            return self.items
+        both = np.concatenate((self.items, self.texts), axis=1)
+        both.flags.writeable = False
+        return both
 
     def read(self, name: str) -> bytes:
         """Return the verified content of one file. Raises BundleError if it is missing or was changed."""
@@ -264,6 +305,7 @@ def load(folder: Path) -> Bundle:
     _finite_weights(content["weights.safetensors"])
     with _archive(content["golden.npz"]):
         pass
+    term = manifest.text_term or None
     return Bundle(
         id=identity,
         folder=folder,
@@ -291,6 +333,8 @@ def load(folder: Path) -> Bundle:
         metrics=manifest.metrics,
         reading=manifest.reading,
         diversity=manifest.diversity.strength if manifest.diversity else 0.0,
+        text_term=term,
+        texts=_array(TEXTS, content[TEXTS], (dims.items + 1, term.width)) if term else None,
     )
 
 
@@ -302,15 +346,21 @@ def stamp(step: bytes, items: bytes) -> bytes:
 def _manifest(raw: bytes) -> Manifest:
     try:
         version = msgspec.json.decode(raw, type=_Version)
-        if version.schema not in (PLAIN, ACTING) or version.opset != OPSET:  # first: another schema has other fields
+        if version.schema not in (PLAIN, ACTING, TEXTUAL) or version.opset != OPSET:  # first: others have other fields
             raise BundleError(
-                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads schema {PLAIN} and {ACTING}, "
-                f"opset {OPSET}: export the run again"
+                f"{MANIFEST}: schema {version.schema}, opset {version.opset}; this version reads schema {PLAIN}, {ACTING} and "
+                f"{TEXTUAL}, opset {OPSET}: export the run again"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST}: {error}") from None
-    expected = {*FILES, *([RATING] if manifest.reading else [])}
+    if (manifest.schema == TEXTUAL) != (manifest.text_term is not UNSET):
+        found = "none" if manifest.text_term is UNSET else "one"
+        raise BundleError(
+            f"{MANIFEST}: text_term: {found} under schema {manifest.schema}, expected one if and only if the schema is "
+            f"{TEXTUAL}: export the run again"
+        )
+    expected = {*FILES, *([RATING] if manifest.reading else []), *([TEXTS] if manifest.text_term else [])}
     if set(manifest.files) != expected:
         missing, extra = expected - set(manifest.files), set(manifest.files) - expected
         raise BundleError(f"{MANIFEST}: the list of files is wrong: missing {sorted(missing)}, extra {sorted(extra)}")
@@ -326,7 +376,7 @@ def _check_actions(manifest: Manifest) -> None:
     names = manifest.inputs.actions
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise BundleError(f"{MANIFEST}: inputs.actions: {twice[0]!r} occurs twice, expected each name once")
-    if names and manifest.schema != ACTING:
+    if names and manifest.schema not in (ACTING, TEXTUAL):
         raise BundleError(
             f"{MANIFEST}: inputs.actions: {len(names)} names ({', '.join(names)}) under schema {manifest.schema}, expected "
             f"none, or schema {ACTING}: export the run again"

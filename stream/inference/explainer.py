@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from msgspec import UNSET, UnsetType
@@ -29,6 +29,7 @@ from stream.core.explanations import (
     Parts,
     Pinned,
     Support,
+    TextPart,
     Titles,
     in_words,
     popular_words,
@@ -49,6 +50,8 @@ Rows = NDArray[np.int64]
 
 AT_ONCE: Final = 8
 """Events folded in one `Job.step`."""
+Choice = TypeVar("Choice", NeighbourPart, TextPart)
+
 ITEMS_AT_ONCE: Final = 10
 """Items explained in one `Job.step`."""
 
@@ -168,6 +171,7 @@ class Job:
             moved=effects(folds),
             recent=recent,
             near=self._terms.neighbours(rows, recent),
+            texts=self._terms.texts(catalogue.score_items[rows], catalogue.score_items[recent[:, 0]], recent[:, 1]),
             popularity=self._terms.popularity(rows, state.seq),
             rules=_Applying(answered),
             places=self._moves(),
@@ -175,8 +179,8 @@ class Job:
 
     def _explain(self, at: int, found: _Found) -> Explanation:
         scored, row = self._items[at], int(found.rows[at])
-        near = found.near[:, at]
-        model = float(found.interest[at]) + float(near.sum()) + float(found.popularity[at])
+        near, text = found.near[:, at], found.texts[:, at]
+        model = float(found.interest[at]) + float(near.sum()) + float(text.sum()) + float(found.popularity[at])
         boosts = found.rules.boosts(row)
         boosted = sum(one.part for one in boosts)
         pin = found.rules.pin(row, scored.score - model - boosted)
@@ -185,16 +189,19 @@ class Job:
             rounded(near.sum()),
             rounded(found.popularity[at]),
             rounded(boosted + (0.0 if pin is UNSET else pin.part)),
+            rounded(text.sum()),
         )
         moved = found.places.get(at, UNSET)
         by = found.moved[:, at]
         most = np.argsort(-np.abs(by), kind="stable")[:MOST_EVENTS].tolist()
         events = [one for one in (self._event(index, float(by[index])) for index in most) if one.moved]
-        neighbours = self._neighbours(found.recent, near)
+        neighbours = self._choices(NeighbourPart, found.recent, near)
+        texts = self._choices(TextPart, found.recent, text)
         return Explanation(
-            text=in_words(parts, self._support(by, neighbours), boosts, pin, moved, found.rules.placing),
+            text=in_words(parts, self._support(by, neighbours), boosts, pin, moved, found.rules.placing, texts),
             parts=parts,
             neighbours=neighbours,
+            texts=texts,
             events=events,
             earlier=rounded(found.earlier[at]),
             boosts=boosts,
@@ -228,10 +235,11 @@ class Job:
             moved=rounded(moved),
         )
 
-    def _neighbours(self, recent: Rows, near: Floats) -> list[NeighbourPart]:
+    def _choices(self, kind: type[Choice], recent: Rows, near: Floats) -> list[Choice]:
+        """Return what each of the user's choices adds to an item's score, the largest first."""
         item = self._answered.catalogue.item
         found = [
-            NeighbourPart(item=item(row), title=self._title(item(row)), age=age, part=rounded(part))
+            kind(item=item(row), title=self._title(item(row)), age=age, part=rounded(part))
             for (row, age), part in zip(recent.tolist(), near.tolist(), strict=True)
             if part
         ]
@@ -279,6 +287,7 @@ class _Found:
         moved: float32 [n, m].
         recent: int64 [R, 2], (item row, age).
         near: float32 [R, m].
+        texts: float32 [R, m].
         popularity: float32 [m].
         rules: The rules that apply.
         places: Index of an item -> what the re-ranking did.
@@ -290,6 +299,7 @@ class _Found:
     moved: Floats
     recent: Rows
     near: Floats
+    texts: Floats
     popularity: Floats
     rules: _Applying
     places: dict[int, Moved]

@@ -42,7 +42,7 @@ class Models:
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.provider = provider
         self.ended = 0
-        self.last = bundle.blend.last if bundle.blend.neighbours else 0
+        self.last = bundle.blend.last if bundle.blend.neighbours or bundle.text_width else 0
         self.choices = bundle.spec.chosen()
         self.refused = bundle.spec.refused()
         self._bundle = bundle
@@ -88,7 +88,7 @@ class Models:
 
         Args:
             h: States, float16 [B, H].
-            items: float32 [N, D].
+            items: float32 [N, D + P] (stream.inference.bundle.Bundle.score_items).
             bias: float32 [N], -inf for an item that must not appear, else what is added to its score (0: nothing).
             hidden: int64 [S, 2], (user row, item row) pairs that must not appear.
             recent: int64 [R, 3], (user row, item row, age below `last`).
@@ -102,10 +102,11 @@ class Models:
         k = min(k, len(items))
         if len(h) == 0 or k <= 0:
             return np.zeros((len(h), max(k, 0)), np.float32), np.zeros((len(h), max(k, 0)), np.int64)
-        late = recent[:, 1] > len(self._bundle.item_ids)
-        if late.any():  # items newer than the training have no neighbours, like UNKNOWN
-            recent = recent.copy()
-            recent[late, 1] = UNKNOWN
+        if not self._bundle.text_width:  # a graph that reads texts takes all rows
+            late = recent[:, 1] > len(self._bundle.item_ids)
+            if late.any():  # items newer than the training have no neighbours, like UNKNOWN
+                recent = recent.copy()
+                recent[late, 1] = UNKNOWN
         broken = not_finite(h)
         if broken.any():  # providers order NaN differently, so they never get NaN
             h = np.where(broken[:, None], np.float16(0), h)
@@ -172,7 +173,7 @@ class Models:
         )  # fmt: skip
         accelerator.check_signature(
             "score.onnx", self._score,
-            {"h": ("float16", None, h), "items": ("float", None, d), "bias": ("float", None),
+            {"h": ("float16", None, h), "items": ("float", None, d + bundle.text_width), "bias": ("float", None),
              "hidden": ("int64", None, 2), "recent": ("int64", None, 3), "count": ("int64", None), "k": ("int64", 1)},
             {"scores": ("float", None, None), "rows": ("int64", None, None)},
         )  # fmt: skip
@@ -203,7 +204,7 @@ class Models:
             far = max(ulps(have, want) for have, want in zip(found, expected, strict=True))
             agree("step", far, self._bundle)
             golden = self._bundle.golden("score")
-            items = np.concatenate((self._bundle.items, golden["later"]))
+            items = np.concatenate((self._bundle.score_items, golden["later"]))
             h, bias, hidden, recent, count = (golden[name] for name in ("h", "bias", "hidden", "recent", "count"))
             scores, best = self.score(h, items, bias, hidden, recent, count, golden["scores"].shape[1])
             agree("score", slates_apart(scores, best, golden["scores"], golden["rows"]), self._bundle)

@@ -25,6 +25,7 @@ GRAPH: Final = "score.onnx"
 QUERY: Final = "query"
 NEAR, WEIGHT, DECAY = "tail_index", "tail_weight", "tail_decay"
 POPULARITY, EVIDENCE = "tail_popularity", "tail_evidence"
+TEXT, TEXT_DECAY = "tail_text", "tail_text_decay"
 """Names in the graph (export/score_head.py)."""
 
 
@@ -42,7 +43,7 @@ class ScoreTerms:
         self._bundle = bundle
         model = bundle.read(GRAPH)
         try:
-            found = onnx_parts.arrays(model, (NEAR, WEIGHT, DECAY, POPULARITY, EVIDENCE))
+            found = onnx_parts.arrays(model, (NEAR, WEIGHT, DECAY, POPULARITY, EVIDENCE, TEXT, TEXT_DECAY))
             self._query = accelerator.session(GRAPH, onnx_parts.upstream(model, QUERY), "cpu")
         except BundleError as error:
             raise BundleError(f"{GRAPH}: its scores cannot be explained: {error}: export the run again") from None
@@ -52,8 +53,12 @@ class ScoreTerms:
         self._decay = found.get(DECAY, np.zeros(0, np.float32))
         self._popularity = found.get(POPULARITY, np.zeros(known, np.float32))
         self._evidence = float(found.get(EVIDENCE, np.ones((), np.float32)))
+        self._text = float(found.get(TEXT, np.zeros((), np.float32)))
+        self._text_decay = found.get(TEXT_DECAY, np.zeros(0, np.float32))
         if self._near.shape != self._weight.shape:
             raise BundleError(f"{GRAPH}: its scores cannot be explained: it has only some of {NEAR}, {WEIGHT}")
+        if bundle.text_width and not {TEXT, TEXT_DECAY} <= found.keys():
+            raise BundleError(f"{GRAPH}: its scores cannot be explained: it has only some of {TEXT}, {TEXT_DECAY}")
         self._check()
 
     def interest(self, h: Half, items: Floats) -> Floats:
@@ -79,6 +84,26 @@ class ScoreTerms:
             out[at] = weights.sum(1) * self._decay[age]
         return out
 
+    def texts(self, items: Floats, chosen: Floats, ages: Rows) -> Floats:
+        """Return the text term float32 [R, n] of n items, separately for each recent choice.
+
+        Args:
+            items: float32 [n, D + P], what score.onnx reads of the items.
+            chosen: float32 [R, D + P], the same of one user's choices.
+            ages: int64 [R], the age of each choice.
+        """
+        width = self._bundle.text_width
+        if not width or not len(chosen):
+            return np.zeros((len(chosen), len(items)), np.float32)
+        share = self._text_decay[ages]
+        share *= np.float32(self._text) / max(share.sum(), np.float32(1))
+        texts = chosen[:, -width:]
+        texts = texts / np.maximum(
+            np.linalg.norm(texts, axis=1, keepdims=True), np.float32(1)
+        )  # those of new items are longer
+        found: Floats = share[:, None] * (texts @ items[:, -width:].T)
+        return found
+
     def popularity(self, rows: Rows, count: int) -> Floats:
         """Return the popularity term float32 [n] of n item rows for a user with `count` events."""
         known = rows < len(self._popularity)
@@ -89,14 +114,15 @@ class ScoreTerms:
         """Raise BundleError if the terms do not add up to the golden scores."""
         bundle = self._bundle
         golden = bundle.golden("score")
-        items = np.concatenate((bundle.items, golden["later"]))
+        items = np.concatenate((bundle.score_items, golden["later"]))
         parity = bundle.parity["score"]
         far = 0.0
         for user, (scores, rows) in enumerate(zip(golden["scores"], golden["rows"], strict=True)):
             rows, scores = rows[np.isfinite(scores)], scores[np.isfinite(scores)]
-            recent = golden["recent"]
-            terms = self.interest(golden["h"][user : user + 1], items[rows])[0]
-            terms = terms + self.neighbours(rows, recent[recent[:, 0] == user][:, 1:]).sum(0)
+            recent = golden["recent"][golden["recent"][:, 0] == user][:, 1:]
+            terms = self.interest(golden["h"][user : user + 1], items[rows, : bundle.item_dim])[0]
+            terms = terms + self.neighbours(rows, recent).sum(0)
+            terms = terms + self.texts(items[rows], items[recent[:, 0]], recent[:, 1]).sum(0)
             terms = terms + self.popularity(rows, int(golden["count"][user]))
             far = max(far, float(np.abs(terms - scores).max(initial=0.0)))
         if not far <= parity.tolerance:

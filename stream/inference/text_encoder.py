@@ -50,11 +50,13 @@ class Encoder:
                 RATING, self._rating,
                 {"hidden": ("float", None, None, bundle.text_dim), "attention_mask": tokens}, {"value": ("float", None)},
             )  # fmt: skip
-        self._item_width = bundle.item_dim
+        self._row_width = bundle.item_dim + bundle.text_width
         self._items = accelerator.session("item.onnx", bundle.read("item.onnx"), provider)
         accelerator.check_signature(
             "item.onnx", self._items,
-            {"text": ("float", None, bundle.text_dim)}, {"item": ("float", None, bundle.item_dim)},
+            {"text": ("float", None, bundle.text_dim)},
+            {"item": ("float", None, bundle.item_dim)}
+            | ({"projected": ("float", None, bundle.text_width)} if bundle.text_width else {}),
         )  # fmt: skip
 
     def encode(self, text: str) -> Vectors:
@@ -110,13 +112,16 @@ class Encoder:
         return vectors
 
     def item_vectors(self, texts: Sequence[str]) -> Vectors:
-        """Return the catalogue's vectors, float32 [n, D], for the texts of items unseen in training."""
-        return self._tower(self.encode_many(texts)) if texts else np.zeros((0, self._item_width), np.float32)
+        """Return the catalogue's rows for the texts of items unseen in training, float32 [n, D + P].
+
+        Each is the item's vector, followed by its projected text if the bundle has a text term.
+        """
+        return self._tower(self.encode_many(texts)) if texts else np.zeros((0, self._row_width), np.float32)
 
     def _tower(self, text: Vectors) -> Vectors:
         rows = text if len(text) >= MIN_ROWS else np.concatenate((text,) * MIN_ROWS)
-        vectors: Vectors = self._items.run(None, {"text": rows})[0][: len(text)]
-        return vectors
+        parts: list[Vectors] = self._items.run(None, {"text": rows})
+        return np.concatenate(parts, axis=1)[: len(text)]
 
     def _tokens(self, text: str) -> Encoding:
         # A lone surrogate is not valid text: the tokenizer would refuse it.
@@ -143,7 +148,8 @@ class Encoder:
             golden = bundle.golden("encoder")
             agree("text", apart(self.encode_many([*map(str, golden["sentences"])]), golden["vectors"]), bundle)
             golden = bundle.golden("item")
-            agree("item", apart(self._tower(golden["text"]), golden["item"]), bundle)
+            expected = [golden["item"], *([golden["projected"]] if bundle.text_width else [])]
+            agree("item", apart(self._tower(golden["text"]), np.concatenate(expected, axis=1)), bundle)
             if self.reads:
                 golden = bundle.golden("reading")
                 values = [self.encode_and_read(str(sentence))[1] for sentence in golden["sentences"]]

@@ -89,6 +89,12 @@ def _bundle(bundle: Bundle) -> Iterable[tuple[str, str]]:
         if blend.neighbours
         else "none",
     )
+    if (term := bundle.text_term) is not None:
+        yield (
+            "texts in the score",
+            f"weight {term.weight:g}, {term.new:g} for new items: {term.width} components of each of the last {blend.last} "
+            f"choices, faded by {term.fade:g}",
+        )
     yield (
         "popularity in the score",
         f"weight {blend.prior:g}, half of it after {blend.evidence:g} events" if blend.prior else "none",

@@ -1,4 +1,4 @@
-"""The benches: python -m tests.bench [cost|latency|comments|recovery|fencing|api|diversity|explain|reissue|all] [--json FILE]
+"""The benches: python -m tests.bench [one of those below, or all] [--json FILE]
 
 
 cost       CPU per event and events/s of a worker, beside stock Faust agents, in turn
@@ -9,6 +9,7 @@ fencing    what it costs to refuse a stalled worker's late write: claims beside 
 api        requests/s of the HTTP API, and read-your-writes with the largest of --rates
 diversity  what re-ranking a slate costs per user, without Kafka (not among all)
 explain    what an explained answer costs beside a plain one, without Kafka (not among all)
+texts      what the text term adds to scoring, without Kafka (not among all)
 reissue    how long until no standing slate of --users shows a blocked item, alone and with --rates clicks/s (not among all)
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import api, cost, diversity, explain, fencing, latency, recovery, reissue, report
+from tests.bench import api, cost, diversity, explain, fencing, latency, recovery, reissue, report, texts
 from tests.bench.machine import describe
 from tests.bench.traffic import NO_COMMENTS, WITH_COMMENTS
 from tests.bench.world import World, world
@@ -42,6 +43,11 @@ def main() -> None:
     if options.bench == "explain":
         explaining = explain.Plan(options.items, rounds=10 * options.rounds, seed=options.seed)
         found["explain"] = explain.as_json(explaining, explain.measure(explaining, console.print))
+        _write(found, options, console)
+        return
+    if options.bench == "texts":
+        scoring = texts.Plan(options.items, rounds=10 * options.rounds, seed=options.seed)
+        found["texts"] = texts.as_json(scoring, texts.measure(scoring, console.print))
         _write(found, options, console)
         return
     with world(options.bundles, options.items) as made:
@@ -106,7 +112,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    choices = (*BENCHES, "diversity", "explain", "reissue", "all")
+    choices = (*BENCHES, "diversity", "explain", "texts", "reissue", "all")
     parser.add_argument("bench", nargs="?", default="all", choices=choices)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there; -: standard output")
     parser.add_argument(

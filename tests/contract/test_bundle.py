@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_tensors
 
 from export.publish import publish
 from stream.core.errors import BundleError
-from stream.inference.bundle import CURRENT, FILES, GRAPHS, MANIFEST, Bundle, current, load, stamp
+from stream.inference.bundle import CURRENT, FILES, GRAPHS, MANIFEST, TEXTS, Bundle, current, load, stamp
 from stream.inference.models import open_models
 from stream.inference.text_encoder import open_encoder
 
@@ -43,7 +43,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None
     """Another valid-looking bundle: files replaced (`step_onnx=...`) and the manifest made to fit them."""
     manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
     for name, content in files.items():
-        name = next(known for known in FILES if known.replace(".", "_") == name)
+        name = next(known for known in (*FILES, TEXTS) if known.replace(".", "_") == name)
         replace(folder / name, content)
         manifest["files"][name] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
     step, items = ((folder / name).read_bytes() for name in ("step.onnx", "items.npy"))
@@ -250,8 +250,12 @@ def as_schema_1(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda manifest: manifest.update(schema=4), "schema 4"),
-        (as_schema_1, r"schema 1, opset 20; this version reads schema 2 and 3, opset 20: export the run again"),
+        (lambda manifest: manifest.update(schema=5), "schema 5"),
+        (
+            lambda manifest: manifest.update(schema=4),
+            "text_term: none under schema 4, expected one if and only if .* 4: export",
+        ),
+        (as_schema_1, r"schema 1, opset 20; this version reads schema 2, 3 and 4, opset 20: export the run again"),
         (
             lambda manifest: manifest.update(schema=3),
             r"inputs.actions: none under schema 3, expected one or more, or schema 2: export the run again",

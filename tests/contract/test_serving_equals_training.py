@@ -23,6 +23,7 @@ from models.data.generated import generate
 from models.data.histories import Histories, histories
 from models.network.blend import Blend
 from models.network.network import InterestNetwork, NetworkSize
+from models.network.projection import fit_projection
 from models.network.text import TextEncoder
 from models.training.run import DataInfo, Run
 from stream.catalogue.catalogue import Catalogue
@@ -61,12 +62,17 @@ def acting(data: DataSet) -> DataSet:
 
 @pytest.fixture(
     scope="module",
-    params=[(CHOICES, ()), (("clicks", "comments"), ()), (CHOICES, ("purchase", "skip"))],
-    ids=lambda given: ",".join(given[0] + given[1]),
+    params=[
+        (CHOICES, (), 0.0),
+        (("clicks", "comments"), (), 0.0),
+        (CHOICES, ("purchase", "skip"), 0.0),
+        (CHOICES, (), 9.0),
+    ],
+    ids=lambda given: ",".join(given[0] + given[1]) + (",texts" if given[2] else ""),
 )
 def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> World:
-    """With every choice; with some of them, ratings are inputs only then; and with actions that the network reads."""
-    choices, actions = request.param
+    """With every choice; with some of them, ratings are inputs only then; with actions that the network reads; with texts."""
+    choices, actions, text = request.param
     data = generate(users=12, items=80, events=40, seed=3)
     data = acting(data) if actions else data
     trained = data.items[:-UNTRAINED]
@@ -85,8 +91,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         text=vectors,
         data=DataInfo(data.name, "0" * 64, len(data.events)),
         metrics={},
-        blend=Blend(last=6, fade=0.7, neighbour=1.5, prior=0.8, evidence=3.0),
+        blend=Blend(
+            last=6, fade=0.7, neighbour=1.5, prior=0.8, evidence=3.0, text=text, text_fade=0.5, text_new=2 * text
+        ),
         neighbours=ring(len(trained), 5),
+        new=np.zeros(len(vectors), np.bool_),
+        projection=fit_projection(vectors, np.arange(len(vectors)) > 0, 32),
     )
     bundle = load(publish(build(run, text=text_onnx()), tmp_path_factory.mktemp("bundles")))
     encoder = open_encoder(bundle, "cpu")
@@ -115,22 +125,22 @@ def served(world: World, k: int = TOP) -> dict[str, tuple[UserBatch, list[Scored
     return {batch.user.decode(): (batch, slate) for batch, slate in zip(batches, slates, strict=True)}
 
 
-def trained(world: World) -> tuple[InterestNetwork, Histories, torch.Tensor, tuple[str, ...]]:
-    """Network, rows, item matrix with the late items, and the ids of its rows."""
+def trained(world: World) -> tuple[InterestNetwork, Histories, torch.Tensor, tuple[str, ...], Any]:
+    """Network, rows, item matrix with the late items, the ids of its rows, and the late items' BERT vectors."""
     network, data = world.run.network, world.data
     late = data.items[-UNTRAINED:]
     encoder = TextEncoder(cache=None)
     texts = encoder.encode([item_text(item.title, item.text, item.categories) for item in late])
     items = torch.cat((network.item_matrix(), network.item_vector(torch.from_numpy(texts))))
     ids = (*world.run.item_ids, *(item.item for item in late))
-    return network, histories(data.events, None, ids, world.run.spec, encoder.encode), items, ids
+    return network, histories(data.events, None, ids, world.run.spec, encoder.encode), items, ids, texts
 
 
 def test_the_same_states_and_slates(world: World) -> None:
-    network, rows, items, ids = trained(world)
+    network, rows, items, ids, late = trained(world)
     with torch.inference_mode():
         h = last_states(network, rows, items)
-        scores = blended(world.run, rows, network.query(h) @ items.T)
+        scores = blended(world.run, rows, network.query(h) @ items.T, late if world.run.text_width else None)
     scores[:, 0] = -math.inf
     found = served(world)
     assert set(found) == set(rows.users)

@@ -23,7 +23,7 @@ from stream.core.features import NUMBERS, InputRows
 from stream.inference import runtime
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.models import Models, open_models, slates_apart
-from tests.bundles import ring, text_onnx, tiny_run
+from tests.bundles import BLEND, TEXT_BLEND, ring, text_onnx, tiny_run
 
 NONE_HIDDEN = np.empty((0, 2), np.int64)
 NONE_RECENT = np.empty((0, 3), np.int64)
@@ -33,10 +33,12 @@ def wide_run() -> Run:
     return tiny_run(300, item=64, hidden=128, near=30, actions=("cart", "purchase", "skip"))
 
 
-@pytest.fixture(scope="module", params=["tiny", "full width"])
-def bundle(request: pytest.FixtureRequest, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    if request.param == "tiny":
-        return load(current(bundles))
+@pytest.fixture(scope="module", params=["tiny", "full width", "texts"])
+def bundle(
+    request: pytest.FixtureRequest, bundles: Path, text_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    if request.param != "full width":
+        return load(text_bundle if request.param == "texts" else current(bundles))
     return load(publish(build(wide_run(), text=text_onnx()), tmp_path_factory.mktemp("wide")))
 
 
@@ -113,8 +115,9 @@ def recents(random: np.random.Generator, users: int, rows: int, last: int) -> An
 
 def oracle(bundle: Bundle, h: Any, items: Any, bias: Any, hidden: Any, recent: Any, count: Any) -> Any:
     """The sum of models/network/blend.py, term by term in float64."""
-    run = tiny_run(50) if len(bundle.item_ids) == 50 else wide_run()
+    run = tiny_run(50, blend=TEXT_BLEND if bundle.text_width else BLEND) if len(bundle.item_ids) == 50 else wide_run()
     blend, near = run.blend, run.neighbours
+    texts, items = items[:, bundle.item_dim :].astype(np.float64), items[:, : bundle.item_dim]
     with torch.inference_mode():
         query = run.network.query(torch.from_numpy(h).float()).numpy()
     scores = query.astype(np.float64) @ items.T.astype(np.float64) + bias
@@ -124,6 +127,12 @@ def oracle(bundle: Bundle, h: Any, items: Any, bias: Any, hidden: Any, recent: A
         if row < len(near.index):
             for other, weight in zip(near.index[row], near.weight[row], strict=True):
                 scores[user, other] += blend.neighbour * blend.fade**age * weight
+    for user in range(len(h)):
+        own = recent[recent[:, 0] == user]
+        if bundle.text_width and len(own):
+            share = blend.text_fade ** own[:, 2]
+            chosen = texts[own[:, 1]] / np.maximum(np.linalg.norm(texts[own[:, 1]], axis=1, keepdims=True), 1)
+            scores[user] += blend.text * (share @ chosen) / share.sum() @ texts.T
     scores += (blend.prior * blend.evidence / (blend.evidence + count))[:, None] * popular
     scores[hidden[:, 0], hidden[:, 1]] = -np.inf
     return scores
@@ -134,8 +143,8 @@ def oracle(bundle: Bundle, h: Any, items: Any, bias: Any, hidden: Any, recent: A
 def test_the_best_are_those_that_numpy_finds(bundle: Bundle, models: Models, users: int, k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     _, h, _ = some_rows(bundle, users, seed)
-    later = random.normal(size=(random.integers(0, 4), bundle.item_dim)).astype(np.float32)
-    items = np.concatenate((bundle.items, later))
+    later = random.normal(size=(random.integers(0, 4), bundle.score_items.shape[1])).astype(np.float32)
+    items = np.concatenate((bundle.score_items, later))
     bias = np.where(random.random(len(items)) < 0.2, -np.inf, 0).astype(np.float32)
     bias[0] = -np.inf  # as in every catalogue
     pairs = random.integers(0, 200)
@@ -160,18 +169,18 @@ def test_a_score_does_not_depend_on_the_batch(bundle: Bundle, models: Models) ->
     bias = np.zeros(len(bundle.items), np.float32)
     recent, count = recents(random, users, len(bundle.items), models.last), np.arange(users)
     hidden = np.stack((np.arange(users), random.integers(0, len(bundle.items), users)), 1)
-    together = models.score(h, bundle.items, bias, hidden, recent, count, 10)
+    together = models.score(h, bundle.score_items, bias, hidden, recent, count, 10)
     for user in range(users):
         mine = recent[recent[:, 0] == user] * (0, 1, 1)
         pairs = hidden[user : user + 1] * (0, 1)
-        alone = models.score(h[user : user + 1], bundle.items, bias, pairs, mine, count[user : user + 1], 10)
+        alone = models.score(h[user : user + 1], bundle.score_items, bias, pairs, mine, count[user : user + 1], 10)
         scores, rows = together
         assert slates_apart(*alone, scores[user : user + 1], rows[user : user + 1]) < 1e-5
 
 
 def test_odd_requests_never_raise(bundle: Bundle, models: Models) -> None:
     _, h, _ = some_rows(bundle, 3)
-    items, bias, count = bundle.items, np.zeros(len(bundle.items), np.float32), np.zeros(3, np.int64)
+    items, bias, count = bundle.score_items, np.zeros(len(bundle.items), np.float32), np.zeros(3, np.int64)
     nothing = NONE_HIDDEN, NONE_RECENT
     assert models.score(h, items, bias, *nothing, count, len(items) + 50)[0].shape == (3, len(items))
     assert models.score(h[:0], items, bias, *nothing, count[:0], 5)[1].shape == (0, 5)
@@ -186,7 +195,7 @@ def test_a_state_that_is_not_finite_has_no_slate_and_spoils_no_other(
 ) -> None:
     _, h, _ = some_rows(bundle, 3)
     bias = np.zeros(len(bundle.items), np.float32)
-    rest = bundle.items, bias, NONE_HIDDEN, NONE_RECENT, np.ones(3, np.int64), 5
+    rest = bundle.score_items, bias, NONE_HIDDEN, NONE_RECENT, np.ones(3, np.int64), 5
     good = models.score(h, *rest)
     h[1, -2] = broken
     scores, rows = models.score(h, *rest)
@@ -201,6 +210,7 @@ def test_a_state_that_is_not_finite_has_no_slate_and_spoils_no_other(
         (tiny_run(near=0), 0),
         (tiny_run(blend=Blend(neighbour=0.0, prior=0.3)), 0),
         (tiny_run(blend=Blend(last=3, neighbour=0.5, prior=0.0)), 3),
+        (tiny_run(blend=Blend(last=3, text=2.0, text_new=2.0)), 3),
     ],
 )
 def test_parts_of_no_weight_are_left_out(run: Run, last: int, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_the_same_items_are_live(bundle: Bundle, encoder: Encoder, seed: int) ->
         for name in names:
             mine, theirs = items.row(live, name), snapshot.row(name)
             assert np.array_equal(live.matrix[mine], snapshot.items[theirs])
+            assert np.array_equal(live.score_items[mine], snapshot.score_items[theirs])
             assert live.bias[mine] == snapshot.bias[theirs]
         assert int((live.bias == 0).sum()) == snapshot.live
     assert {items.names[row] for row in np.flatnonzero(frozen[-1][1].bias == 0)} <= set(names)

@@ -105,6 +105,12 @@ def _parts(found: Found) -> Table:
         ("", one.item if one.title is UNSET else f"{one.item}, {one.title}", one.part)
         for one in explanation.neighbours
     ]  # fmt: skip
+    if explanation.texts:
+        rows.append(("text", "", parts.text))
+    rows += [
+        ("", one.item if one.title is UNSET else f"{one.item}, {one.title}", one.part)
+        for one in explanation.texts
+    ]  # fmt: skip
     rows += [("popularity", "", parts.popularity), ("rules", "", parts.rules)]
     rows += [("", f"boost {one.rule}: {one.factor:g} times the odds", one.part) for one in explanation.boosts]
     if explanation.pin is not UNSET:

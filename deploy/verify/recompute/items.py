@@ -28,6 +28,7 @@ class LiveItems:
 
     Attributes:
         matrix: The items' vectors, one per row.
+        score_items: What the score graph reads of each row: its vector and, if the bundle has a text term, its projected text.
         bias: float32 [rows], 0 for a live item, -inf for any other.
         later: Item that the bundle lacks -> its row.
         categories: Row -> categories of its item, for items that have any.
@@ -36,6 +37,7 @@ class LiveItems:
     """
 
     matrix: Vector
+    score_items: Vector
     bias: Vector
     later: dict[str, int]
     categories: dict[int, frozenset[str]]
@@ -50,7 +52,8 @@ class Items:
         self.trained = {item: row for row, item in enumerate(bundle.item_ids, start=1)}
         self.names = ["", *bundle.item_ids]
         self._encoder = encoder
-        self._rows = [bundle.items]
+        self._rows = [bundle.score_items]
+        self._width = bundle.items.shape[1]
         self._bias = np.full(len(bundle.items), -np.inf, np.float32).tolist()
         self._later: dict[str, tuple[int, str]] = {}
         self._categories: dict[int, frozenset[str]] = {}
@@ -88,7 +91,8 @@ class Items:
             self._rows = [np.concatenate(self._rows)]
         later = {item: row for item, (row, _) in self._later.items()}
         bias = np.array(self._bias, np.float32)
-        return LiveItems(self._rows[0], bias, later, dict(self._categories), whole, dict(self._bodies))
+        rows = self._rows[0]
+        return LiveItems(rows[:, : self._width], rows, bias, later, dict(self._categories), whole, dict(self._bodies))
 
     def row(self, live: LiveItems, item: str) -> int:
         return self.trained.get(item) or live.later.get(item, UNKNOWN)

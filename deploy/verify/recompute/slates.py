@@ -339,7 +339,7 @@ class Slates:
 
     def _best(self, state: Interest, live: LiveItems, feed: tuple[Any, Any, Any], k: int) -> dict[str, float]:
         """Return the k best items -> their scores, best first."""
-        scores, order = self._context.models.score(state.h[None], live.matrix, live.bias, *feed, k)
+        scores, order = self._context.models.score(state.h[None], live.score_items, live.bias, *feed, k)
         pairs = zip(order[0].tolist(), scores[0].tolist(), strict=True)
         return {self._context.items.names[row]: score for row, score in pairs if not math.isinf(score)}
 

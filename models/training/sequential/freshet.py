@@ -1,4 +1,4 @@
-"""freshet's model: a recurrent network, the neighbours of the last items, and popularity for users with few events.
+"""freshet's model: a recurrent network, neighbours and texts of the last items, and popularity for users with few events.
 
 It first fits the network. Then it chooses the neighbours' settings and, last, the weights of the sum
 (models/network/blend.py), both on the validation part.
@@ -6,7 +6,7 @@ It first fits the network. Then it chooses the neighbours' settings and, last, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.data.histories import Floats, Histories, Rows
+from models.data.histories import Doubles, Floats, Histories, Rows
 from models.interfaces import ProgressCallback, Scorer, TrainingData, silent
 from models.metrics.popularity import popularity
 from models.metrics.ranks import batches, gains, ranks
-from models.network.blend import Blend, Neighbours, blend_scores, log_popularity, no_neighbours, recent_choices
+from models.network.blend import Blend, Neighbours, Texts, blend_scores, log_popularity, no_neighbours, recent_choices
+from models.network.projection import Projection, fit_projection, no_projection
+from models.training import unseen
 from models.training.live_popularity import live_popularity
 from models.training.neighbours import neighbours
 from models.training.regimes import FROZEN, every, named
@@ -29,13 +31,25 @@ from models.training.tables import LiveTables, TableSettings, live_tables
 from models.training.tuning import watched
 
 LAST: Final = 20
+TEXT: Final = (0.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
+TEXT_FADE: Final = (0.4, 0.6, 0.8, 0.95)
+FAINT: Final = 0.1
+"""Weight of known items' texts if validation gives them none, but those of new items some. It changes next to nothing, and
+a choice then has a text that new items can be compared to (export/score_head.py)."""
+COST: Final = 0.01
+"""The share of the validation NDCG@10 over the full catalogue that the larger weight of new items may cost."""
+NEAR: Final = 0.02
+"""Weights of new items whose figures differ by a smaller share than this count as equal."""
 GRID: Final[tuple[tuple[str, tuple[float, ...]], ...]] = (
     ("neighbour", (0.0, 5.0, 15.0, 50.0, 150.0, 500.0)),
     ("fade", (0.4, 0.6, 0.8)),
+    ("text", TEXT),
     ("prior", (0.0, 0.1, 0.3, 0.6)),
     ("evidence", (1.0, 4.0)),
 )
 """Tried one line after the other, each with the best values so far."""
+OF: Final = {"fade": "neighbour", "evidence": "prior"}
+"""Line of GRID -> the weight without which its value does not matter."""
 
 
 class Tables(NamedTuple):
@@ -52,13 +66,15 @@ class Tables(NamedTuple):
 
 @dataclass(frozen=True)
 class BlendRanker:
-    """What the worker serves: the sum of network, neighbours and popularity.
+    """What the worker serves: the sum of network, neighbours, texts and popularity.
 
     Attributes:
         interest: The network.
         neighbours: The neighbours, frozen.
         blend: The weights of the sum.
         log_popularity: f32 [N + 1], frozen.
+        projection: The projection of the texts.
+        texts: The projected texts.
         half_life: That of the neighbours in days; 0 if time does not matter.
         live: Tables that follow the stream, in place of the frozen ones.
     """
@@ -67,6 +83,8 @@ class BlendRanker:
     neighbours: Neighbours
     blend: Blend
     log_popularity: Floats
+    projection: Projection
+    texts: Texts
     half_life: int = 0
     live: LiveTables | None = None
 
@@ -99,7 +117,7 @@ class BlendRanker:
             begins = rows.begins(positions)
             recent = recent_choices(rows, begins, positions, self.blend.last)
             near, popular = tables.near(positions, recent), tables.popular(positions)
-            return blend_scores(base(positions), recent, positions - begins, self.blend, near, popular)
+            return blend_scores(base(positions), recent, positions - begins, self.blend, near, popular, self.texts)
 
         return score
 
@@ -112,7 +130,10 @@ class BlendRanker:
 
 
 class Freshet(NetworkModel):
-    """The model of this module. Without `collaborative` (neighbours and popularity) it is the recurrent part alone."""
+    """The model of this module.
+
+    Without `collaborative` it is the recurrent part alone; without `text_term` the sum has no texts.
+    """
 
     family = "hybrid"
 
@@ -124,10 +145,12 @@ class Freshet(NetworkModel):
         name: str = "freshet",
         *,
         collaborative: bool = True,
+        text_term: bool = True,
         tables: str = FROZEN,
     ) -> None:
         super().__init__(named(name, tables), preset, network, fit)
         self._collaborative = collaborative
+        self._text_term = text_term
         self._tables = tables
 
     @property
@@ -143,8 +166,9 @@ class Freshet(NetworkModel):
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the result."""
-        grid = {name: list(values) for name, values in GRID}
-        return {**super().settings, "collaborative": self._collaborative, "grid": grid, "last": LAST} | {
+        grid = {name: list(values) for name, values in (*GRID, ("text_fade", TEXT_FADE))}
+        parts = {"collaborative": self._collaborative, "text_term": self._text_term}
+        return {**super().settings, **parts, "grid": grid, "last": LAST} | {
             "neighbours": dict(SequentialKnn(self._tables).settings)
         }
 
@@ -154,7 +178,17 @@ class Freshet(NetworkModel):
         """See models.interfaces.Model."""
         interest = super().fit(training, seed, report, checkpoint)
         counts = popularity(training.rows, len(training.items), training.use)
-        plain = BlendRanker(interest, no_neighbours(len(training.items)), Blend(LAST), log_popularity(counts))
+        projection = no_projection(training.text.shape[1])
+        if self._collaborative and self._text_term:
+            projection = fit_projection(training.text, training.known, interest.network.size.item)
+        plain = BlendRanker(
+            interest,
+            no_neighbours(len(training.items)),
+            Blend(LAST),
+            log_popularity(counts),
+            projection,
+            Texts(projection.apply(training.text), ~training.known),
+        )
         if not self._collaborative:
             return plain
         found = SequentialKnn(self._tables).fit(training, seed, report)
@@ -170,34 +204,86 @@ class Freshet(NetworkModel):
 def tune(training: TrainingData, ranker: BlendRanker, report: ProgressCallback = silent) -> BlendRanker:
     """Find the weights of the sum with the highest validation NDCG@10, line by line of GRID.
 
-    Of equal ones it takes the first.
+    Of equal ones it takes the first. All items have the same weight of texts there: a catalogue may list new items only
+    because somebody chooses them later, and a weight of their own would learn that. After that, new items get the weight
+    that ranks them best among each other (`_for_new`) if it is larger and costs at most COST. Known items then get what is
+    best beside it, never less than before.
     """
-    rows, positions = training.rows, watched(training)
-    if not len(positions):
+    if not len(watched(training)):
         return replace(ranker, blend=replace(ranker.blend, neighbour=GRID[0][1][2]))
-    scorer, tables = ranker.interest.scorer(rows), ranker.tables(rows)
-    looked_up: dict[int, Neighbours] = {}  # it takes long if tables follow the stream
+    judge = Judge(training, ranker)
     blend = ranker.blend
+    of_new = 0.0
+    if ranker.projection.width:
+        of_new, fade = _for_new(training, ranker, report)
+        blend = replace(blend, text_fade=fade)
     for number, (name, values) in enumerate(GRID):
-        if (name == "fade" and not blend.neighbour) or (name == "evidence" and not blend.prior):
+        if (name in OF and not getattr(blend, OF[name])) or (name == "text" and not ranker.projection.width):
             continue
         tries = [Blend(**(asdict(blend) | {name: value})) for value in values]
-        total = np.zeros(len(tries))
-        for batch in batches(positions):
-            some = positions[batch]
-            base, begins = scorer(some), rows.begins(some)
-            recent = recent_choices(rows, begins, some, ranker.blend.last)
-            if batch.start not in looked_up:
-                looked_up[batch.start] = tables.near(some, recent)
-            near, popular = looked_up[batch.start], tables.popular(some)
-            for at, one in enumerate(tries):
-                scores = blend_scores(base, recent, some - begins, one, near, popular)
-                total[at] += gains(ranks(rows, some, lambda _, scores=scores: scores)).sum()  # type: ignore[misc]
-        blend = tries[int(total.argmax())]
+        if name == "text":
+            tries = [replace(one, text_new=one.text) for one in tries]
+        gain = judge.gains(tries)
+        blend = tries[int(gain.argmax())]
+        report("blend", number + 1, len(GRID), f"{name} {getattr(blend, name):g} NDCG@10 {gain.max():.4f}")
+    if of_new > blend.text:  # more for new items; known ones may have more then, too, and never less
+        texts = [text for text in (*TEXT[1:], FAINT) if max(blend.text, FAINT) <= text <= of_new]
+        apart = [replace(blend, text=text, text_new=of_new) for text in texts]
+        alike, *others = judge.gains([blend, *apart]).tolist()
+        if max(others) >= (1 - COST) * alike:
+            blend = apart[int(np.argmax(others))]
         report(
             "blend",
-            number + 1,
             len(GRID),
-            f"{name} {getattr(blend, name):g} NDCG@10 {total.max() / len(positions):.4f}",
+            len(GRID),
+            f"text {blend.text:g}, for new items {blend.text_new:g} NDCG@10 {max(gain):.4f}",
         )
     return replace(ranker, blend=blend)
+
+
+def _for_new(training: TrainingData, ranker: BlendRanker, report: ProgressCallback) -> tuple[float, float]:
+    """Return weight and fade of texts that rank validation choices best as if their items were new (models.training.unseen).
+
+    Of the weights whose NDCG@10 is within NEAR of the best one's, it takes the smallest.
+    """
+    pools = unseen.pools(training, ranker.interest.network, ranker.blend.last)
+    if not pools:
+        return 0.0, ranker.blend.text_fade
+    found = np.array(
+        [
+            [unseen.gain(pools, replace(ranker.blend, text_new=text, text_fade=fade), ranker.texts) for text in TEXT]
+            for fade in TEXT_FADE
+        ]
+    )
+    line = int(found.max(1).argmax())
+    weight, fade = TEXT[int((found[line] >= (1 - NEAR) * found.max()).argmax())], TEXT_FADE[line]
+    report("blend", 0, len(GRID), f"new items: text {weight:g} fade {fade:g} NDCG@10 {found.max():.4f}")
+    return weight, fade
+
+
+class Judge:
+    """Ranks the validation choices by sums that differ in their weights."""
+
+    def __init__(self, training: TrainingData, ranker: BlendRanker) -> None:
+        self._rows = training.rows
+        self._positions = watched(training)
+        self._ranker = ranker
+        self._scorer = ranker.interest.scorer(training.rows)
+        self._tables = ranker.tables(training.rows)
+        self._looked_up: dict[int, Neighbours] = {}  # it takes long if tables follow the stream
+
+    def gains(self, tries: Sequence[Blend]) -> Doubles:
+        """Return the NDCG@10 of each blend, f64 [tries]."""
+        rows, ranker = self._rows, self._ranker
+        total = np.zeros(len(tries))
+        for batch in batches(self._positions):
+            some = self._positions[batch]
+            base, begins = self._scorer(some), rows.begins(some)
+            recent = recent_choices(rows, begins, some, ranker.blend.last)
+            if batch.start not in self._looked_up:
+                self._looked_up[batch.start] = self._tables.near(some, recent)
+            near, popular = self._looked_up[batch.start], self._tables.popular(some)
+            for at, one in enumerate(tries):
+                scores = blend_scores(base, recent, some - begins, one, near, popular, ranker.texts)
+                total[at] += gains(ranks(rows, some, lambda _, scores=scores: scores)).sum()  # type: ignore[misc]
+        return total / len(self._positions)

@@ -69,8 +69,9 @@ def bundle(name: str) -> Any:
         numbers=lambda value, gap: [0.0] * NUMBERS,
     )  # fmt: skip
     names = tuple(f"item-{row}" for row in range(1, ITEMS + 1))
+    items = np.zeros((ITEMS + 1, 4), np.float32)
     return SimpleNamespace(
-        id=name, state_model=stamp(name), item_ids=names, items=np.zeros((ITEMS + 1, 4), np.float32), hidden=WIDTH[name],
+        id=name, state_model=stamp(name), item_ids=names, items=items, score_items=items, hidden=WIDTH[name],
         popularity=np.zeros(ITEMS + 1, np.float32), spec=spec,
     )  # fmt: skip
 

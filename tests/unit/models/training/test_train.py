@@ -169,7 +169,7 @@ def test_a_training_that_was_cut_off_goes_on(world: DataSet, encoder: TextEncode
     again = train(
         world, replace(settings, max_minutes=9.0), encoder, lambda *step: notes.append(step[3]), checkpoints=tmp_path
     )
-    assert next(line for line in notes if line.startswith("epoch")).startswith("epoch 2 was the last")
+    assert next(line for line in notes if line.startswith("epoch")).startswith("epoch 2 is the last that was kept")
     assert len(again.curve) == 4
     assert equal(again, train(world, settings, encoder))
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from stream.core.explanations import Boost, EventPart, Moved, Parts, Pinned, Support, in_words, popular_words, rounded
+from stream.core.explanations import (
+    Boost,
+    EventPart,
+    Moved,
+    Parts,
+    Pinned,
+    Support,
+    TextPart,
+    in_words,
+    popular_words,
+    rounded,
+)
 
 NONE = Parts(1.0, 0.0, 0.0, 0.0)
 
@@ -56,6 +67,46 @@ def test_popularity_is_named_if_it_adds_more() -> None:
     assert in_words(popular, [event(adds=0.6)], [], UNSET, UNSET) == "because you clicked item 7"
     assert in_words(popular, [event(adds=-0.6)], [], UNSET, UNSET) == "because it is popular"
     assert "no single one" in in_words(NONE, [event(adds=-0.6)], [], UNSET, UNSET)
+
+
+def alike(item: str, part: float, **more: Any) -> TextPart:
+    return TextPart(item=item, age=0, part=part, **more)
+
+
+@pytest.mark.parametrize(
+    ("support", "texts", "words"),
+    [
+        ([], [alike("1", 2.0, title="Heat")], "because its description is like that of Heat"),
+        ([], [alike("1", 1.1), alike("2", 0.9)], "because its description is like those of item 1 and item 2"),
+        ([], [alike("1", 1.9), alike("2", 0.1)], "because its description is like that of item 1"),
+        (
+            [event(adds=1.0)],
+            [alike("1", 2.0)],
+            "because its description is like that of item 1, and because you clicked item 7",
+        ),
+        (
+            [event(adds=5.0)],
+            [alike("1", 2.0)],
+            "because you clicked item 7, and because its description is like that of item 1",
+        ),
+        ([event(adds=20.0)], [alike("1", 2.0)], "because you clicked item 7"),
+        ([event(adds=0.1)], [alike("1", 2.0)], "because its description is like that of item 1"),
+    ],
+)
+def test_texts_that_are_alike_are_named_by_what_they_add(
+    support: list[Support], texts: list[TextPart], words: str
+) -> None:
+    assert in_words(Parts(1.0, 0.0, 0.0, 0.0, 2.0), support, [], UNSET, UNSET, texts=texts) == words
+
+
+def test_texts_that_are_not_alike_are_not_named() -> None:
+    apart = [alike("1", -1.0), alike("2", -1.0)]
+    assert (
+        in_words(Parts(1.0, 0.0, 0.0, 0.0, -2.0), [event()], [], UNSET, UNSET, texts=apart)
+        == "because you clicked item 7"
+    )
+    popular = in_words(Parts(1.0, 0.0, 3.0, 0.0, 2.0), [], [], UNSET, UNSET, texts=[alike("1", 2.0)])
+    assert popular == "because its description is like that of item 1, and because it is popular"
 
 
 def test_rules_and_places() -> None:

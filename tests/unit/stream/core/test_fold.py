@@ -68,6 +68,10 @@ class FixedCatalogue:
     )
 
     @property
+    def score_items(self) -> np.ndarray:
+        return self.items
+
+    @property
     def categories(self) -> np.ndarray:
         return np.arange(len(self.names), dtype=np.int32)[:, None]
 

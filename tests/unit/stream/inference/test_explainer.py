@@ -69,14 +69,17 @@ class World(NamedTuple):
         return job.explanations
 
 
-@pytest.fixture(scope="module")
-def world(bundles: Path) -> World:
-    bundle = load(current(bundles))
+@pytest.fixture(scope="module", params=["", "texts"])
+def world(request: pytest.FixtureRequest, bundles: Path, text_bundle: Path) -> World:
+    """A bundle without a text term, and one with it."""
+    bundle = load(text_bundle if request.param else current(bundles))
     models = open_models(bundle, "cpu")
     generator = np.random.default_rng(9)
 
     def vectors(texts: list[str]) -> Any:
-        return generator.normal(scale=bundle.items.std(), size=(len(texts), bundle.item_dim)).astype(np.float32)
+        return generator.normal(scale=bundle.items.std(), size=(len(texts), bundle.score_items.shape[1])).astype(
+            np.float32
+        )
 
     catalogue = ItemCatalogue(bundle, vectors)
     catalogue.apply([(n, *item(n)) for n in range(1, 56)])  # the last five came after training
@@ -113,8 +116,10 @@ MIXED = {"rule": "mixed", "kind": "cap", "most": 2}
 
 def sums_up(scored: Scored, explanation: Explanation) -> None:
     parts = explanation.parts
-    assert parts.interest + parts.neighbours + parts.popularity + parts.rules == pytest.approx(scored.score, abs=1e-4)
+    whole = parts.interest + parts.neighbours + parts.text + parts.popularity + parts.rules
+    assert whole == pytest.approx(scored.score, abs=1e-4)
     assert sum(one.part for one in explanation.neighbours) == pytest.approx(parts.neighbours, abs=1e-4)
+    assert sum(one.part for one in explanation.texts) == pytest.approx(parts.text, abs=1e-4)
     pinned = 0.0 if explanation.pin is UNSET else explanation.pin.part
     assert sum(one.part for one in explanation.boosts) + pinned == pytest.approx(parts.rules, abs=1e-4)
 

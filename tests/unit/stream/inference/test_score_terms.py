@@ -16,7 +16,7 @@ from stream.inference import onnx_parts
 from stream.inference.bundle import Bundle, current, load
 from stream.inference.models import Models, open_models
 from stream.inference.score_terms import ScoreTerms
-from tests.bundles import BLEND, tiny_run
+from tests.bundles import BLEND, TEXT_BLEND, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,31 @@ def test_the_interest_is_the_score_without_the_other_terms(bundle: Bundle, model
     assert np.allclose(np.take_along_axis(interest, rows, 1), scores, atol=1e-5)
     assert np.allclose(terms.interest(h[:1], bundle.items), interest[:1], atol=1e-6)
     assert terms.interest(h[:0], bundle.items).shape == (0, 51)
+
+
+def test_the_text_term_is_that_of_the_run(text_bundle: Path) -> None:
+    bundle, run = load(text_bundle), tiny_run(blend=TEXT_BLEND)
+    terms, texts = ScoreTerms(bundle), run.texts.vectors
+    weight = np.where(run.new, TEXT_BLEND.text_new, TEXT_BLEND.text)
+    recent = np.array([(7, 0), (7, 1), (10, 2)])  # item 10 is new
+    found = terms.texts(bundle.score_items, bundle.score_items[recent[:, 0]], recent[:, 1])
+    share = 0.7 ** np.arange(3)
+    assert np.allclose(found, (share / share.sum())[:, None] * (texts[[7, 7, 10]] @ texts.T) * weight, atol=1e-5)
+    assert terms.texts(bundle.score_items, bundle.score_items[:0], recent[:0, 1]).shape == (0, 51)
+
+
+@pytest.mark.parametrize("absent", ["tail_text", "tail_text_decay"])
+def test_a_text_term_that_is_not_in_the_graph_is_refused(
+    text_bundle: Path, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    arrays = onnx_parts.arrays
+
+    def other(model: bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        return {name: array for name, array in arrays(model, names).items() if name != absent}
+
+    monkeypatch.setattr(onnx_parts, "arrays", other)
+    with pytest.raises(BundleError, match=r"score\.onnx: its scores cannot be explained: "):
+        ScoreTerms(load(text_bundle))
 
 
 @pytest.mark.parametrize("absent", ["tail_weight", "tail_decay", "tail_popularity"])
