@@ -157,14 +157,25 @@ def test_a_jar_that_is_not_the_locked_one_never_runs(
     kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = jars.LOCK.read_text().splitlines(keepends=True)
+    resolved = jars._resolve()
     changed = tmp_path / "jars.lock"
     changed.write_text("".join([*lines[:-1], "0" * 64 + lines[-1][64:]]))
     monkeypatch.setattr(jars, "LOCK", changed)
     with pytest.raises(DownloadError, match="wrong SHA-256"):
         EmbeddedKafka(tmp_path / "kafka").start()
     changed.write_text("".join([*lines, f"{'0' * 64}  absent-1.0.jar\n"]))
+    looked = []
+
+    def look(*, update: bool = False) -> list[Path]:
+        looked.append(update)
+        return resolved
+
+    monkeypatch.setattr(
+        jars, "_resolve", look
+    )  # an update empties the folder for a moment, from which others start brokers
     with pytest.raises(DownloadError, match=r"absent-1\.0\.jar"):
         EmbeddedKafka(tmp_path / "kafka").start()
+    assert looked == [False, True]
 
 
 def test_topics_are_made_once(world: Callable[..., Settings]) -> None:
