@@ -168,7 +168,7 @@ def _loaded(load: Load, pid: int) -> Throughput:
     """pid: of the server."""
     before, average = cpu_seconds(pid), load_average()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.api_load", load.text()], stdout=subprocess.PIPE, check=True
+        [sys.executable, "-m", "tests.bench.api_load"], input=load.text().encode(), stdout=subprocess.PIPE, check=True
     )  # fmt: skip
     told = Told(**json.loads(done.stdout))
     cpu = (cpu_seconds(pid) - before) * (load.seconds - load.skip) / load.seconds

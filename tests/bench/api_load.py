@@ -78,5 +78,5 @@ async def run(load: Load) -> Told:
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
+    asked = json.load(sys.stdin)  # too long for an argument with many users
     print(json.dumps(asdict(asyncio.run(run(Load(**asked | {"users": tuple(asked["users"])}))))))
