@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -47,15 +47,9 @@ class NeighbourRanker:
 
     def scorer(self, rows: Histories) -> Scorer:
         """Score by the sum of fade^age * weight over the user's last items."""
-        size, blend = len(self.neighbours.index), Blend(self.last, self.fade, neighbour=1.0)
-
-        def score(positions: Rows) -> torch.Tensor:
-            begins = rows.begins(positions)
-            recent = recent_choices(rows, begins, positions, self.last)
-            plain = torch.zeros(len(positions), size)
-            return blend_scores(plain, recent, positions - begins, blend, self.neighbours, np.zeros(size, np.float32))
-
-        return score
+        return _scorer(
+            rows, len(self.neighbours.index), self.last, self.fade, lambda positions, recent: self.neighbours
+        )
 
 
 @dataclass(frozen=True)
@@ -68,16 +62,20 @@ class LiveNeighbourRanker:
 
     def scorer(self, rows: Histories) -> Scorer:
         """Score by the sum of fade^age * weight over the user's last items."""
-        size, blend, view = self.live.size, Blend(self.last, self.fade, neighbour=1.0), self.live.of(rows)
+        return _scorer(rows, self.live.size, self.last, self.fade, self.live.of(rows).near)
 
-        def score(positions: Rows) -> torch.Tensor:
-            begins = rows.begins(positions)
-            recent = recent_choices(rows, begins, positions, self.last)
-            near = view.near(positions, recent)
-            plain = torch.zeros(len(positions), size)
-            return blend_scores(plain, recent, positions - begins, blend, near, np.zeros(size, np.float32))
 
-        return score
+def _scorer(rows: Histories, size: int, last: int, fade: float, near: Callable[[Rows, Rows], Neighbours]) -> Scorer:
+    """Return a scorer by neighbours alone. near: (positions, recent choices) -> the neighbours at these positions."""
+    blend, unpopular = Blend(last, fade, neighbour=1.0), np.zeros(size, np.float32)
+
+    def score(positions: Rows) -> torch.Tensor:
+        begins = rows.begins(positions)
+        recent = recent_choices(rows, begins, positions, last)
+        plain = torch.zeros(len(positions), size)
+        return blend_scores(plain, recent, positions - begins, blend, near(positions, recent), unpopular)
+
+    return score
 
 
 @dataclass(frozen=True)

@@ -68,24 +68,8 @@ def test_the_text_term_is_that_of_the_run(text_bundle: Path) -> None:
     assert terms.texts(bundle.score_items, bundle.score_items[:0], recent[:0, 1]).shape == (0, 51)
 
 
-@pytest.mark.parametrize("absent", ["tail_text", "tail_text_decay"])
-def test_a_text_term_that_is_not_in_the_graph_is_refused(
-    text_bundle: Path, monkeypatch: pytest.MonkeyPatch, absent: str
-) -> None:
-    arrays = onnx_parts.arrays
-
-    def other(model: bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        return {name: array for name, array in arrays(model, names).items() if name != absent}
-
-    monkeypatch.setattr(onnx_parts, "arrays", other)
-    with pytest.raises(BundleError, match=r"score\.onnx: its scores cannot be explained: "):
-        ScoreTerms(load(text_bundle))
-
-
-@pytest.mark.parametrize("absent", ["tail_weight", "tail_decay", "tail_popularity"])
-def test_a_graph_whose_terms_are_not_its_scores_is_refused(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, absent: str
-) -> None:
+def refused_without(absent: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its terms are not read from a graph without the array `absent`."""
     arrays = onnx_parts.arrays
 
     def other(model: bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -94,6 +78,20 @@ def test_a_graph_whose_terms_are_not_its_scores_is_refused(
     monkeypatch.setattr(onnx_parts, "arrays", other)
     with pytest.raises(BundleError, match=r"score\.onnx: its scores cannot be explained: "):
         ScoreTerms(bundle)
+
+
+@pytest.mark.parametrize("absent", ["tail_text", "tail_text_decay"])
+def test_a_text_term_that_is_not_in_the_graph_is_refused(
+    text_bundle: Path, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    refused_without(absent, load(text_bundle), monkeypatch)
+
+
+@pytest.mark.parametrize("absent", ["tail_weight", "tail_decay", "tail_popularity"])
+def test_a_graph_whose_terms_are_not_its_scores_is_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    refused_without(absent, bundle, monkeypatch)
 
 
 def test_a_graph_without_a_query_is_refused(bundle: Bundle) -> None:
