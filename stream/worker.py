@@ -143,6 +143,7 @@ class Worker:
         self._health.set(catalogue=True)
         parts = self._parts = assemble(self._inputs, catalogue, book, self._metrics)
         loop = asyncio.get_running_loop()
+        stopping.loops = {"the main loop": loop, "the consumer's thread": parts.consumer.thread_loop()}
         stopping.in_order(lambda: _tell(loop, partial(self._ask_stop, parts)))
         self._tasks.append(("watch", asyncio.ensure_future(self._watch(parts, catalogue))))
         log.info(

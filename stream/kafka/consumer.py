@@ -225,10 +225,15 @@ class SourceConsumer(driver.Consumer):
         thread: threading.Thread | None = self._thread._thread
         return thread
 
+    def thread_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the consumer's thread."""
+        loop: asyncio.AbstractEventLoop = self._thread.thread_loop
+        return loop
+
     def turn(self, beat: Callable[[], None]) -> None:
         """Make the loop of the consumer's thread call `beat`."""
         with suppress(RuntimeError):  # the loop is closed; the thread reports the cause when it ends
-            self._thread.thread_loop.call_soon_threadsafe(beat)
+            self.thread_loop().call_soon_threadsafe(beat)
 
     def check_topology(self) -> None:
         """Raise TopologyError if partitions were added to a source topic."""

@@ -15,6 +15,7 @@ from faust.stores import rocksdb
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
+from mode.threads import ServiceThread
 
 from stream.core.errors import SettingsError
 
@@ -38,7 +39,9 @@ METHODS: Final[tuple[tuple[type, str], ...]] = (
     (Sender, "_send_produce_req"),
     (_DefaultRecordBatchPy, "_maybe_uncompress"),
     (Service, "_execute_task"),
+    (Service, "_gather_futures"),
     (Service, "crash"),
+    (ServiceThread, "_gather_remaining_tasks"),
 )
 
 ATTRIBUTES: Final[tuple[tuple[type, str], ...]] = (
@@ -87,7 +90,13 @@ SOURCES: Final[dict[str, tuple[str, ...]]] = {
     "aiokafka.consumer.group_coordinator": ("self._coordination_task = ", "self.coordinator_id = "),
     "aiokafka.producer.producer": ("self._sender", "self.client"),
     "aiokafka.producer.sender": ("self._sender_task = ",),
-    "mode.threads": ("self._thread = ",),
+    "mode.services": ("self._futures = set()", "await self._gather_futures()"),
+    "mode.threads": (
+        "self._thread = ",
+        "self._thread = self.Worker(self)",
+        "self._thread.stop()",
+        "await self._gather_remaining_tasks()",
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from stream.kafka.broker_clock import steady
 from stream.kafka.clients import METADATA_MS
 from stream.kafka.group_join import Joining
 from stream.kafka.offset_gaps import Passed
+from stream.kafka.thread_end import LiveUntilEnd
 from stream.kafka.truncation import TruncationWatch
 from stream.process.fatal import fatal
 from stream.process.stopping import stopping
@@ -39,7 +40,7 @@ class Fetched:
     after: Mapping[TP, int]
 
 
-class SourceThread(driver.AIOKafkaConsumerThread):
+class SourceThread(LiveUntilEnd, driver.AIOKafkaConsumerThread):
     """Faust's consumer thread. It notes good heartbeats, keeps its place in the group, and reads only committed records.
 
     Attributes:

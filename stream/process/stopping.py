@@ -7,6 +7,7 @@ holds it up: a log that nobody reads, a disk, a broker, a loop that hangs.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import sys
@@ -33,6 +34,8 @@ class Stopping:
         self.asked = False
         self.waits_for = ""
         """What the stop is busy with, for the log line if it takes too long."""
+        self.loops: dict[str, asyncio.AbstractEventLoop] = {}
+        """Loops by the names of their threads, whose unfinished tasks that log line names."""
 
     def listen(self) -> None:
         """Handle the signals from here on. May be called twice.
@@ -64,8 +67,11 @@ class Stopping:
         begin()
         threading.Event().wait(LIMIT)
         where = f", waits for {self.waits_for}" if self.waits_for else ""
+        tasks = "".join(f"; {name} has {unfinished(loop)}" for name, loop in self.loops.items())
         fatal(
-            FreshetError(f"asked to stop, but not stopped within {LIMIT:g} s{where}; the main thread is {standing()}")
+            FreshetError(
+                f"asked to stop, but not stopped within {LIMIT:g} s{where}; the main thread is {standing()}{tasks}"
+            )
         )
 
 
@@ -74,6 +80,21 @@ def standing() -> str:
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     lines = traceback.extract_stack(frame)[-3:] if frame is not None else []
     return "at " + " < ".join(f"{one.name} ({one.filename.rpartition('/')[2]}:{one.lineno})" for one in reversed(lines))
+
+
+def unfinished(loop: asyncio.AbstractEventLoop) -> str:
+    """Return which tasks of a loop are unfinished and where they wait, for a message. Any thread may call it."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+    except RuntimeError:  # they changed all the time that Python tried to list them
+        return "tasks that come and go"
+    lines = []
+    for task in tasks:
+        frames = task.get_stack(limit=1)
+        code = frames[-1].f_code if frames else None
+        where = f" at {code.co_name} ({code.co_filename.rpartition('/')[2]}:{frames[-1].f_lineno})" if code else ""
+        lines.append(f"{getattr(task.get_coro(), '__qualname__', 'a task')}{where}")
+    return ", ".join(sorted(lines)) or "no unfinished task"
 
 
 stopping: Final = Stopping()

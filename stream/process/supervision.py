@@ -29,8 +29,28 @@ OURS: Final = ("stream.", "deploy.")
 """Modules whose errors in callbacks and unawaited tasks end the process. Errors of libraries there are logged."""
 
 
+AGAIN: Final = 0.5
+"""Seconds after which a task that was cancelled and goes on is cancelled again."""
+
+
+async def cancelled(tasks: Iterable[Task]) -> None:
+    """Cancel tasks until all have ended.
+
+    Once is not enough: asyncio.wait_for, which mode and aiokafka use, forgets in Python 3.11 a cancellation that comes as
+    what it waits for ends. Whoever then waits for the task waits for ever.
+    """
+    unfinished = {task for task in tasks if not task.done()}
+    while unfinished:
+        for task in unfinished:
+            task.cancel()
+        _, unfinished = await asyncio.wait(unfinished, timeout=AGAIN)
+
+
 def guard_services(stopping: Callable[[], bool]) -> None:
-    """Make a Faust service end the process if it crashes or a task of it ends, unless the worker is `stopping`."""
+    """Make a Faust service end the process if it crashes or a task of it ends, unless the worker is `stopping`.
+
+    A service that stops cancels its tasks until they have ended.
+    """
 
     async def crash(self: Service, reason: BaseException) -> None:
         if not (stopping() or self.should_stop or _restarts(self, reason)):
@@ -50,9 +70,14 @@ def guard_services(stopping: Callable[[], bool]) -> None:
             if not (self.should_stop or stopping() or name in ENDING):
                 fatal(unasked(f"the task {name} of {self.label}", None))
 
+    async def gather(self: Service, *, timeout: float | None = None) -> None:
+        await cancelled(self._futures)
+        self._futures.clear()
+
     crashed = Service.crash
     Service.crash = crash
     Service._execute_task = execute
+    Service._gather_futures = gather
 
 
 def _restarts(service: Service, reason: BaseException) -> bool:

@@ -99,6 +99,26 @@ def test_what_takes_too_long_is_ended_and_named(busy: str) -> None:
         )
 
 
+def test_the_tasks_that_hold_it_up_are_named() -> None:
+    code, _, err = stopped(
+        """
+import asyncio
+async def asks():
+    await asyncio.sleep(60)
+async def run():
+    stopping.stopping.loops = {"the main loop": asyncio.get_running_loop(), "another": asyncio.new_event_loop()}
+    stopping.stopping.in_order(lambda: None)
+    await asks()
+asyncio.run(run())
+""",
+        signal.SIGTERM,
+    )
+    assert code == 70
+    message = json.loads(err.splitlines()[-1])["message"]
+    assert "; the main loop has run at run (<string>:" in message
+    assert message.endswith("; another has no unfinished task")
+
+
 def test_no_thread_of_a_library_takes_a_workers_signals() -> None:
     code = """
 import os, sys
@@ -149,7 +169,7 @@ class App:
         reached()
         await asyncio.sleep(60)
 
-consumer = SimpleNamespace(thread=lambda: None, hold=lambda: print("held", flush=True))
+consumer = SimpleNamespace(thread=lambda: None, thread_loop=asyncio.new_event_loop, hold=lambda: print("held", flush=True))
 
 async def watch(*given):
     await asyncio.sleep(60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
 
     monkeypatch.setattr(supervision, "fatal", fatal)
     monkeypatch.setattr(supervision, "OURS", (__name__,))
-    for name in ("crash", "_execute_task"):
+    for name in ("crash", "_execute_task", "_gather_futures"):
         monkeypatch.setattr(Service, name, getattr(Service, name))
     monkeypatch.setattr(threading, "excepthook", lambda ended: None)
     return found
@@ -51,6 +52,13 @@ def served(
 
 
 async def lasts() -> None:
+    await asyncio.sleep(10)
+
+
+async def forgets() -> None:
+    """Goes on at the first cancellation, as what awaits asyncio.wait_for may."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(10)
     await asyncio.sleep(10)
 
 
@@ -168,3 +176,18 @@ def test_what_a_lost_connection_leaves_behind_is_only_logged(
     in_a_loop(lambda loop: loop.create_task(lost()))
     assert ends == []
     assert "never retrieved" in caplog.text
+
+
+def test_a_stop_cancels_a_task_until_it_has_ended(ends: list[BaseException]) -> None:
+    async def run() -> None:
+        supervision.guard_services(lambda: False)
+        service = Service()
+        await service.start()
+        task = service.add_future(forgets())
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await service.stop()
+        assert task.done()
+
+    asyncio.run(run())
+    assert ends == []
