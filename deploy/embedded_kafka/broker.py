@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final
 
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from deploy.embedded_kafka import startup_cache
 from deploy.embedded_kafka.jars import classpath, java
 from stream.core.errors import BrokerError
 
+log = logging.getLogger("freshet.broker")
+
 START_LIMIT: Final = 60.0  # seconds after which a broker that does not answer counts as failed
 STOP_LIMIT: Final = 20.0
+TRAINING_LIMIT: Final = 120.0  # seconds for each step of a training run
 CLUSTER: Final = "cluster.json"  # in the folder of a cluster: deploy.embedded_kafka.cluster
 MAX_MESSAGE: Final = (4 << 20) + (128 << 10)  # bytes: enough for a dead letter of 4 MiB and its headers
 
@@ -39,6 +48,8 @@ controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
+broker.session.timeout.ms={session}
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 default.replication.factor={copies}
@@ -73,12 +84,19 @@ Configuration:
 
 
 class EmbeddedKafka:
-    """A broker with its data in `directory`. Port 0 uses any free port. Also a context manager."""
+    """A broker with its data in `directory`. Also a context manager.
+
+    Args:
+        directory: Folder of the broker.
+        port: Loopback port; 0 for any free one.
+        note: Is told what takes long.
+    """
 
     HEAP: ClassVar[tuple[str, ...]] = ("-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=4")
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
+    def __init__(self, directory: Path, port: int = 0, note: Callable[[str], None] = log.info) -> None:
         self.directory = directory.absolute()
+        self._note = note
         self._asked = port
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -121,7 +139,7 @@ class EmbeddedKafka:
             if _answers(port) or not _bindable(port):
                 raise BrokerError(f"port {port} is already in use; choose another one with --port (0: any free port)")
             self._write(port)
-            command = self._command(jars)
+            command = self._command(jars, self._jvm(jars))
             self._format(command)
             try:
                 self._launch(command, port)
@@ -191,16 +209,28 @@ class EmbeddedKafka:
         """Return the node's number, controller port and quorum, and the numbers of copies for topics created there."""
         controller = free_port()
         voters = f"1@127.0.0.1:{controller}"
-        return {"node": 1, "controller": controller, "voters": voters, "copies": 1, "insync": 1}
+        return {
+            "node": 1,
+            "controller": controller,
+            "voters": voters,
+            "copies": 1,
+            "insync": 1,
+            "session": 3000,  # after a kill, the controller lets the broker in when the former session has ended
+        }
 
     def _cluster(self) -> str:
         """Return the id of the cluster that its storage is formatted for."""
         return cluster_id(uuid.uuid4())
 
-    def _command(self, jars: list[Path]) -> list[str]:
+    def _jvm(self, jars: list[Path]) -> tuple[str, ...]:
+        """Return more options of the JVM."""
+        return startup_cache.options(jars, _train, self._note)
+
+    def _command(self, jars: list[Path], options: tuple[str, ...]) -> list[str]:
         return [
             java(),
             *self.HEAP,
+            *options,
             "-XX:+UseSerialGC",
             f"-Dlog4j2.configurationFile={self.directory / 'log4j2.yaml'}",
             "-cp",
@@ -239,6 +269,47 @@ class EmbeddedKafka:
                 return
             time.sleep(0.1)
         raise BrokerError(f"the broker did not answer within {START_LIMIT:g} s; see {self._log}")
+
+
+class _Training(EmbeddedKafka):
+    """A broker whose JVM writes the startup cache to `output` at its end."""
+
+    def __init__(self, directory: Path, output: Path) -> None:
+        super().__init__(directory)
+        self._output = output
+
+    def _jvm(self, jars: list[Path]) -> tuple[str, ...]:
+        return (f"-XX:AOTCacheOutput={self._output}",)
+
+    def finish(self) -> None:
+        """Stop the broker and wait until the cache is written. Raises BrokerError if it is not."""
+        if self._child is None:
+            raise BrokerError("the training run has not started")
+        self._child.terminate()
+        try:
+            self._child.wait(TRAINING_LIMIT)
+        except subprocess.TimeoutExpired:
+            raise BrokerError(f"the training run did not end within {TRAINING_LIMIT:g} s") from None
+        if not self._output.is_file():
+            raise BrokerError(f"the training run wrote no cache: {_last(self._log.read_bytes())}")
+
+
+def _train(output: Path) -> None:
+    """Do a training run for the startup cache: a broker that one producer and one consumer use. See startup_cache."""
+    topic = "training"
+    with tempfile.TemporaryDirectory(prefix="freshet-kafka-") as folder, (broker := _Training(Path(folder), output)):
+        with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
+            admin.create_topics([NewTopic(topic, 1, 1)])
+        with closing(KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all")) as producer:
+            producer.send(topic, b"1").get(TRAINING_LIMIT)
+        with closing(
+            KafkaConsumer(
+                topic, bootstrap_servers=broker.bootstrap, group_id=topic, auto_offset_reset="earliest",
+                consumer_timeout_ms=1000 * int(TRAINING_LIMIT),
+            )
+        ) as consumer:  # fmt: skip
+            next(consumer)
+        broker.finish()
 
 
 @contextmanager

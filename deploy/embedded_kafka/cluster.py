@@ -51,6 +51,7 @@ class Node(EmbeddedKafka):
             "voters": ",".join(f"{number}@127.0.0.1:{its.controller}" for number, its in enumerate(self._ports, 1)),
             "copies": min(COPIES, len(self._ports)),
             "insync": INSYNC if len(self._ports) >= COPIES else 1,
+            "session": 9000,  # Kafka's default
         }
 
     def _cluster(self) -> str:

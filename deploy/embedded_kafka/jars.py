@@ -52,10 +52,15 @@ def classpath() -> list[Path]:
         return _verified(jars, locked)
 
 
+def cache_folder() -> Path:
+    """Return the folder in which jgo keeps the jars."""
+    return Path(os.environ.get("JGO_CACHE_DIR") or Path.home() / ".cache" / "jgo")
+
+
 @contextmanager
 def _one_process() -> Iterator[None]:
     """Wait until no other process of this user looks for jars."""
-    folder = Path(os.environ.get("JGO_CACHE_DIR") or Path.home() / ".cache" / "jgo")
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "freshet.lock").open("w")

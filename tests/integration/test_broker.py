@@ -19,7 +19,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaConnectionError
 
 from deploy.clients import admin
-from deploy.embedded_kafka import EmbeddedKafka, free_port, jars
+from deploy.embedded_kafka import EmbeddedKafka, free_port, jars, startup_cache
 from stream.core.errors import BrokerError, DownloadError
 from stream.settings import Settings, load
 from tests.worker_process import environment, until
@@ -130,6 +130,32 @@ def jars_found(cache: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code], env=os.environ | {"JGO_CACHE_DIR": str(cache)}, stdout=subprocess.PIPE, text=True
     )
+
+
+def test_a_startup_cache_that_is_not_one_does_no_harm(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rubbish = home.with_name("rubbish.aot")
+    rubbish.write_bytes(b"not a cache" * 1000)
+    monkeypatch.setattr(startup_cache, "path", lambda jars: rubbish)
+    with EmbeddedKafka(home) as broker:
+        assert f"-XX:AOTCache={rubbish}".encode() in Path(f"/proc/{broker.pid}/cmdline").read_bytes()
+        assert broker.alive
+
+
+@pytest.mark.long  # a training run, once
+def test_the_startup_cache_is_made_by_a_training_run_and_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = home.with_name("made.aot")
+    monkeypatch.setattr(startup_cache, "path", lambda jars: cache)
+    notes: list[str] = []
+    with EmbeddedKafka(home, note=notes.append) as broker:
+        assert broker.alive
+    assert notes == ["preparing faster starts of Kafka, once for this machine"]
+    made = cache.stat()
+    with EmbeddedKafka(home, note=notes.append) as broker:
+        maps = Path(f"/proc/{broker.pid}/maps").read_text()
+    assert str(cache) in maps
+    assert len(notes) == 1
+    assert cache.stat().st_mtime_ns == made.st_mtime_ns
+    assert sorted(one.name for one in home.parent.iterdir() if "made" in one.name) == ["made.aot"]
 
 
 @pytest.mark.long  # jgo starts Java for every jar

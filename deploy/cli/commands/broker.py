@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,7 +46,7 @@ def start(
     if nodes > 1:
         _print(KafkaCluster(directory, nodes, port).start().nodes, as_json)
     else:
-        _print([EmbeddedKafka(directory, port).start()], as_json)
+        _print([EmbeddedKafka(directory, port, _note).start()], as_json)
 
 
 @group.command()
@@ -87,3 +88,7 @@ def _print(up: Sequence[EmbeddedKafka], as_json: bool, of: int = 0) -> None:
         some = f"{len(up)} nodes are running" if len(up) >= of else f"{len(up)} of {of} nodes are running"
         numbers = ", ".join(str(node.pid) for node in up)
         print(f"{some}: {brokers} (pids {numbers})")
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
