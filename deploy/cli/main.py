@@ -35,6 +35,7 @@ COMMANDS = (
     "topics",
     "worker",
     "serve",
+    "capture",
     "train",
     "read_ratings",
     "export",

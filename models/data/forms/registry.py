@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from models.data import capture
 from models.data.form import Form
 from models.data.forms import (
     amazon_ratings,
@@ -32,6 +33,7 @@ FORMS: Final[tuple[Form, ...]] = (
     *reviews.FORMS,
     *amazon_ratings.FORMS,
     *messages.FORMS,
+    *capture.FORMS,
     *goodreads.FORMS,
     *kuairec.FORMS,
     *lastfm.FORMS,

@@ -1,0 +1,1 @@
+"""What freshet learns from: the source topics, captured into files."""
