@@ -1,0 +1,1 @@
+"""The tally: counts items and pairs of the stream, and publishes them as epochs of the topic `tables`."""
