@@ -51,6 +51,7 @@ producers may add their own. Every topic name has the setting `prefix` before it
 | `clicks` `ratings` `comments` | user id, in the form of the setting `key` | click, rating, comment |
 | `items` | item id in UTF-8 | item; a null value (tombstone) removes the item |
 | `rules` | rule id in UTF-8 | [rule](rules.md); a null value (tombstone) deletes the rule |
+| `tables` | `i:` and an item id in UTF-8, or `e` | row, or closing record of an [epoch](tables.md) |
 | `recommendations` | user id, in the form of the setting `key`; `*` for any unknown user | recommendation |
 | `dead-letters` | as received | as received; the headers say what is wrong |
 
@@ -203,6 +204,7 @@ A worker also remembers each topic's id. A topic that is deleted and created aga
 | a source topic | 76 within about 10 s | 76: offsets begin again; use another `app_id`, or bring the old topic back |
 | the changelog | 76 within about 10 s | 76: the states are gone; `--accept-loss` continues without them |
 | `items` | 76 within about 10 s | continues with the new catalogue alone |
+| `tables` | 76 within about 10 s | continues; the tally writes all rows again |
 | `recommendations` | 76 within about 10 s | continues; each user's next event brings a slate |
 | `dead-letters` | 76 within about 10 s | continues |
 

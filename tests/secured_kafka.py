@@ -36,7 +36,7 @@ from tests.worker_process import until
 CERTIFICATES: Final = ("good", "expired", "stranger", "unknown")
 """of the listeners: right; out of date; for another host; of an authority that nobody trusts"""
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
-USERS: Final = ("admin", "worker", "producer", "consumer", "verifier", "operator", "gateway")
+USERS: Final = ("admin", "worker", "producer", "consumer", "verifier", "operator", "gateway", "tally")
 KEY_PASSWORD: Final = "canary-key-pw"
 _SECURITY: Final = "org.apache.kafka.common.security"
 
@@ -48,7 +48,7 @@ def password(user: str) -> str:
 
 @dataclass(frozen=True)
 class Right:
-    """One ACL. kind: topic, group or cluster; operation as Kafka names it: Read, Write, DescribeConfigs, ..."""
+    """One ACL. kind: topic, group, transactional_id or cluster; operation as Kafka names it: Read, Write, DescribeConfigs, ..."""
 
     kind: str
     name: str

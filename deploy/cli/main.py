@@ -36,6 +36,7 @@ COMMANDS = (
     "worker",
     "serve",
     "capture",
+    "tally",
     "train",
     "read_ratings",
     "export",
@@ -52,7 +53,7 @@ COMMANDS = (
     "demo",
 )
 
-SERVING = {"worker": "worker", "serve": "gateway"}
+SERVING = {"worker": "worker", "serve": "gateway", "tally": "tally"}
 """Command -> the process that it runs, whose log is JSON and whose last line says why it ended."""
 
 app = typer.Typer(

@@ -133,7 +133,13 @@ def gateway_rights(settings: Settings) -> dict[str, set[str]]:
     }
 
 
-def check(settings: Settings, *, worker: bool = False, gateway: bool = False) -> Topology:
+def tally_rights(settings: Settings) -> dict[str, set[str]]:
+    """Return topic -> the operations that a tally needs there. It also needs Write and Describe on its transactional id."""
+    reads = {"READ", "DESCRIBE_CONFIGS"}
+    return {**dict.fromkeys(settings.sources, reads), settings.tables_topic: reads | {"WRITE"}}
+
+
+def check(settings: Settings, *, worker: bool = False, gateway: bool = False, tally: bool = False) -> Topology:
     """Check that all topics exist and are as they must be. Return what they are like.
 
     Args:
@@ -141,6 +147,7 @@ def check(settings: Settings, *, worker: bool = False, gateway: bool = False) ->
         worker: Whether to check, too, that the ACLs allow everything that a worker does, and that no other deployment uses
             its group.
         gateway: Whether to check only the topics of a gateway, and that the ACLs allow everything that it does.
+        tally: The same for a tally.
 
     Raises:
         TopologyError: Names everything that is wrong.
@@ -148,10 +155,10 @@ def check(settings: Settings, *, worker: bool = False, gateway: bool = False) ->
     """
     with admin(settings) as client:
         answers = _answers(client, settings)
-        if gateway:
-            needed = gateway_rights(settings)
+        if gateway or tally:
+            needed = gateway_rights(settings) if gateway else tally_rights(settings)
             answers = [topic for topic in answers if topic["name"] in needed]
-            _check_rights(client, settings, answers, needed, {"DESCRIBE"})
+            _check_rights(client, settings, answers, needed, {"DESCRIBE"} if gateway else set())
         elif worker:
             _check_rights(client, settings, answers, rights(settings), {"READ"})
         else:

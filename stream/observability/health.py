@@ -1,4 +1,4 @@
-"""The worker's small HTTP server: /metrics, /healthz, /readyz, and a status page at /.
+"""The small HTTP server of a worker or a tally: /metrics, /healthz, /readyz, and a status page at /.
 
 It answers from its own threads, so it answers even if the event loop hangs.
 
@@ -24,13 +24,12 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import BoundedSemaphore, Thread
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from stream.core.errors import SettingsError
 from stream.core.hosts import HostError, Names, check
-from stream.observability.metrics import Metrics
 from stream.process.progress import Progress
 
 STALE: Final = 10.0
@@ -45,28 +44,47 @@ PORTS: Final = 64
 """Ports that are tried if any port will do."""
 
 CONDITIONS: Final = ("joined", "recovered", "catalogue", "bundle")
+"""Of a worker."""
 
 log = logging.getLogger("freshet.health")
+
+
+class HealthMetrics(Protocol):
+    """What /metrics shows, and the two metrics that this server sets."""
+
+    @property
+    def registry(self) -> CollectorRegistry: ...
+
+    @property
+    def ready(self) -> Gauge: ...
+
+    @property
+    def heartbeat_age(self) -> Gauge: ...
 
 
 class Health:
     """Heartbeat, readiness, and the server that shows them.
 
     Use: `health = Health(metrics, host, port)`, `health.start()`, `health.beat()` once per second from the event loop,
-    `health.set(joined=True)` as the worker comes up and goes down, `health.stop()`. `set` and `beat` only assign plain
+    `health.set(joined=True)` as the process comes up and goes down, `health.stop()`. `set` and `beat` only assign plain
     attributes, so they need no lock and cannot block the loop.
     """
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: HealthMetrics,
         host: str = "127.0.0.1",
         port: int = 0,
         stale: float = STALE,
         others: bool = False,
         hosts: Iterable[str] = (),
+        conditions: Iterable[str] = CONDITIONS,
     ) -> None:
-        """Prepare the server. With `others`, it uses the next free port if `port` is taken. hosts: see `web_hosts`."""
+        """Prepare the server.
+
+        With `others`, it uses the next free port if `port` is taken. hosts: see `web_hosts`. conditions: What must hold for
+        ready.
+        """
         self._metrics = metrics
         self._host = host
         self._asked_port = port
@@ -74,7 +92,7 @@ class Health:
         self._names = Names((*hosts, host, socket.gethostname()), private=True)
         self._stale = stale
         self._beaten = time.monotonic()
-        self._conditions = dict.fromkeys(CONDITIONS, False)
+        self._conditions = dict.fromkeys(conditions, False)
         self._server: _Server | None = None
         self.page: Callable[[list[str]], bytes] | None = None
         """Returns the status page for the missing conditions (stream.observability.status). Called from any thread."""
@@ -95,18 +113,11 @@ class Health:
         """Return the seconds since the last beat."""
         return time.monotonic() - self._beaten
 
-    def set(
-        self,
-        *,
-        joined: bool | None = None,
-        recovered: bool | None = None,
-        catalogue: bool | None = None,
-        bundle: bool | None = None,
-    ) -> None:
-        """Change the given conditions."""
-        for name, value in zip(CONDITIONS, (joined, recovered, catalogue, bundle), strict=True):
-            if value is not None:
-                self._conditions[name] = value
+    def set(self, **given: bool) -> None:
+        """Change the given conditions. Raises KeyError if one is unknown."""
+        for name, value in given.items():
+            self._conditions[name]  # a wrong name must not become a condition that nothing ever meets
+            self._conditions[name] = value
 
     def missing(self) -> list[str]:
         """Return the conditions for ready that are not met; empty: ready."""

@@ -270,6 +270,50 @@ class Settings(BaseSettings):
         le=86400,
         description="seconds of the window of GET /v1/trending, which is compared with the one before it",
     )
+    # the tally (freshet tally)
+    tally_dir: Path = Field(
+        Path("data/tally"), description="folder of the tally's RocksDB: its sums, and how far it has read; must be kept"
+    )
+    tally_epoch_seconds: float = Field(
+        30.0, ge=0.1, le=86_400, description="seconds after which the tally publishes what it has counted since"
+    )
+    tally_epoch_events: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="source records after which the tally publishes, in addition to tally_epoch_seconds; 0: by time alone",
+    )
+    tally_half_life: float = Field(
+        1095.0,
+        ge=0,
+        le=36_500,
+        description="days after which a choice counts half in the neighbours; 0: time does not matter",
+    )
+    tally_prior_half_life: float = Field(
+        365.0, ge=0, le=36_500, description="the same in popularity; 0: time does not matter"
+    )
+    tally_reach: int = Field(10, ge=1, le=64, description="how many choices ahead pair with a choice")
+    tally_decay: float = Field(0.8, ge=0, le=1, description="factor of a pair per choice of distance")
+    tally_back: float = Field(
+        0.5, ge=0, le=10, description="weight of the backward direction of a pair, rounded to a multiple of 1/1024"
+    )
+    tally_shrink: float = Field(
+        5.0, ge=0, le=1e6, description="choices that are added to the denominator of a neighbour's weight"
+    )
+    tally_keep: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="most neighbours of an item; if it is not set, as many as the bundle's, else 100",
+    )
+    tally_cap: int = Field(
+        3, ge=1, le=1000, description="the most that one user counts in a pair, in times of the greatest single addend"
+    )
+    tally_landmark: str = Field(
+        "",
+        description="time at which a choice weighs 1: an ISO date or epoch milliseconds; if it is not set, the one of the "
+        "tally's folder, else of the topic `tables`, else min_time. Only a half-life below about 20 days needs a later one",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe level that is logged; the log is JSON lines on stderr"
     )
@@ -296,6 +340,15 @@ class Settings(BaseSettings):
         if problems := list(placements.wrong(value)):
             raise ValueError("; ".join(problems))
         return value
+
+    @field_validator("tally_landmark", mode="before")
+    @classmethod
+    def _tally_landmark(cls, value: object) -> str:
+        """Return the value as text: TOML may give a date or a number."""
+        text = value.isoformat() if isinstance(value, date) else str(value)
+        if text:
+            times.parse(text)
+        return text
 
     _brokers = field_validator("brokers")(addresses.brokers)
     _web_host = field_validator("web_host")(addresses.interface)
@@ -417,6 +470,10 @@ class Settings(BaseSettings):
     @property
     def forgotten_topic(self) -> str:
         return self.prefix + "forgotten"
+
+    @property
+    def tables_topic(self) -> str:
+        return self.prefix + "tables"
 
     @property
     def changelog_topic(self) -> str:

@@ -135,9 +135,9 @@ class TableShape:
 
 
 class ItemSums(NamedTuple):
-    """The sums of one item; see stream.core.tables.TableRow."""
+    """The sums of one item: count, popular and touched of stream.core.tables.TableRow."""
 
-    count: int
+    amount: int
     popular: int
     touched: int
 
@@ -250,7 +250,7 @@ def _add(sums: Sums, shape: TableShape, choice: Choice, times: int, changed: Cha
     own = whole_weight(choice.weight)
     before = sums.items.get(choice.item, ItemSums(0, 0, 0))
     after = ItemSums(
-        before.count + times * (shape.near.weight(choice.time) * own >> WEIGHT_BITS),
+        before.amount + times * (shape.near.weight(choice.time) * own >> WEIGHT_BITS),
         before.popular + times * (shape.prior.weight(choice.time) * own >> WEIGHT_BITS),
         before.touched + times,
     )

@@ -83,7 +83,7 @@ def close(sums: Sums, settings: TableSettings, offsets: Mapping[str, int], numbe
 def _rows(sums: Sums, closed: EpochClosed) -> Iterator[TableRow]:
     """Yield the rows in the order of their ids."""
     back, shrunk = whole_back(closed.back), closed.shrunk
-    roots = {item: math.sqrt(one.count) for item, one in sums.items.items()}
+    roots = {item: math.sqrt(one.amount) for item, one in sums.items.items()}
     behind: dict[str, list[str]] = {}
     for first, seconds in sums.ahead.items():
         for second in seconds:

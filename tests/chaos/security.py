@@ -19,7 +19,7 @@ from tests.worker_process import Events, WorkerProcess, read_all, until
 ROOT = Path(__file__).resolve().parents[2]
 SECURED: Final[dict[str, Any]] = QUICK | {"heartbeat_interval": 0.5}
 PAYLOAD = "canary-payload"
-_ROW = re.compile(r"\| (\w+) \| (topic|group) (\S+) \| ([\w, ]+) \|")
+_ROW = re.compile(r"\| (\w+) \| (topic|group|transactional_id) (\S+) \| ([\w, ]+) \|")
 
 REVOKED = (  # what is taken away from a worker at work, and what its last words must name
     ("topic", "{prefix}clicks", "Read"),

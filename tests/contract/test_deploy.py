@@ -19,6 +19,7 @@ from stream.gateway.metrics import GatewayMetrics
 from stream.observability.health import Health
 from stream.observability.metrics import BatchFigures, Metrics
 from stream.settings import Settings
+from stream.tally.metrics import TallyMetrics
 from tests.chaos.alerts import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +152,11 @@ def test_metrics_page_lists_exactly_the_metrics_with_type_and_labels() -> None:
     metrics.use_provider("cpu", "cpu")
     metrics.use_version("1")
     found = {}
-    for family in (*metrics.registry.collect(), *gateway_metrics().registry.collect()):
+    tally = TallyMetrics(("clicks",))
+    tally.refuse("not_utf8")
+    tally.build_info.labels("1")
+    registries = (metrics.registry, gateway_metrics().registry, tally.registry)
+    for family in (one for registry in registries for one in registry.collect()):
         if family.name.startswith("freshet_"):
             name = family.name + ("_total" if family.type == "counter" else "")
             found[name] = (family.type, tuple(label for label in family.samples[0].labels if label != "le"))

@@ -17,7 +17,13 @@ from models.data import generate
 from models.data.split import held_last
 from stream.core.errors import DataError
 
-EXEMPT = {("worker", "--web-port"), ("serve", "--port"), ("send click", "--rank"), ("send click", "--dwell-ms")}
+EXEMPT = {
+    ("worker", "--web-port"),
+    ("tally", "--web-port"),
+    ("serve", "--port"),
+    ("send click", "--rank"),
+    ("send click", "--dwell-ms"),
+}
 """The settings and the schemas bound them."""
 SCALES = {"--rating-scale"}
 """deploy.cli.data_options.scale_of bounds both numbers."""

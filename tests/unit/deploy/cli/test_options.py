@@ -17,7 +17,7 @@ from stream.core.errors import BrokerError
 
 pytestmark = pytest.mark.long
 
-STARTS = {"broker start", "broker stop", "demo", "serve", "worker"}
+STARTS = {"broker start", "broker stop", "demo", "serve", "tally", "worker"}
 """Commands that start or stop processes; the worker's own settings are tests/unit/stream/settings/test_settings.py's."""
 
 ODD = {

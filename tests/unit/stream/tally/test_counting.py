@@ -25,7 +25,13 @@ SHAPE = TableShape(
 
 
 def event(user: str, item: str, time: int, behaviour: int = CLICK, offset: int = 0, **more: Any) -> SourceEvent:
-    values = {"value": 3.0 if behaviour else NAN, "scene": "", "text": "", "id": "", "payload": b""} | more
+    values: dict[str, Any] = {
+        "value": 3.0 if behaviour else NAN,
+        "scene": "",
+        "text": "",
+        "id": "",
+        "payload": b"",
+    } | more
     return SourceEvent(behaviour, 0, offset, time, user.encode(), item, time, **values)
 
 
@@ -123,7 +129,7 @@ def test_counts_are_those_of_the_tally() -> None:
     draw.shuffle(events)
     counter = in_parts(sorted(events, key=lambda one: one.offset), draw)
     expected = tally_of(users.values(), SHAPE.pairs, SHAPE.near)
-    assert {item: sums.count for item, sums in counter.sums.items.items()} == expected.count
+    assert {item: sums.amount for item, sums in counter.sums.items.items()} == expected.count
     assert counter.sums.ahead == expected.ahead
     assert sum(sums.touched for sums in counter.sums.items.values()) == 4 * HISTORY
     assert counter.sums.now == (HISTORY - 1) * DAY // 3
