@@ -29,6 +29,7 @@ models: `recompute` also shares the ONNX sessions and their inputs, and runs onl
     undecided             what lies behind an open transaction of another producer
     local_store           the RocksDB folders of stopped workers
     recompute             states and slates computed again
+    tables                the newest epoch of neighbours and popularity, counted again
     outcomes              what became of each source record
     partition_check       the check of one partition
     check                 the whole check, in order

@@ -8,6 +8,7 @@
    behind an open transaction of another producer exist, but nobody can read them yet (deploy.verify.undecided).
 5  For each partition: validate the sources, follow the changelog, read slates and dead letters, then count what became of
    every source record. A user has the same partition number in every topic, so memory holds only what one partition needs.
+6  If requested, count the newest epoch of the tables again (deploy.verify.tables).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from deploy.verify.partition_check import PartitionCheck
 from deploy.verify.producer_log import refuse_unreadable
 from deploy.verify.report import Report, Violation
 from deploy.verify.scope import Scope
+from deploy.verify.tables import check_tables
 from deploy.verify.undecided import Undecided
 from stream.core.errors import TopologyError
 from stream.settings import Settings
@@ -94,6 +96,8 @@ def check(
     moves.settle(scope.ranged, report)
     if recomputation is not None:
         recomputation.finish()
+    if scope.tables:
+        check_tables(log, settings, accepts, scope.bundle, report, count)
     ranges.note(log, scope, now, report)
     report.seconds = round(time.monotonic() - began, 3)
     return report

@@ -12,12 +12,12 @@ MOST_LISTED = 100
 Kind = Literal[
     "applied", "chain", "claim", "commit", "dead-letter", "double", "foreign", "forged-claim", "fork", "gap",
     "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "reissue", "slate", "slate-applied",
-    "slate-chain", "slate-events", "slate-state", "stale", "state", "store", "uncovered", "unreported",
-    "valid-dead-letter",
+    "slate-chain", "slate-events", "slate-state", "stale", "state", "store", "table-count", "table-pair", "table-stale",
+    "uncovered", "unreported", "valid-dead-letter",
 ]  # fmt: skip
 """Which promise is broken. docs/verify.md says what each means."""
 
-NoteKind = Literal["deleted", "exposed", "lost-rules", "other-model", "outside", "quiet", "undecided"]
+NoteKind = Literal["deleted", "exposed", "lost-rules", "no-epoch", "other-model", "outside", "quiet", "undecided"]
 """What is shown although it breaks no promise."""
 
 
@@ -85,6 +85,8 @@ class Report:
         numbers: States computed again.
         ranked: Slates scored again.
         numbers_unverifiable: States and slates that could not be computed again.
+        table_epoch: Number of the epoch of the tables that was checked; 0: none.
+        table_rows: Its rows.
         outside: The requested range lies outside the log, as a whole or by one of its starts, or it holds no source record
             although later ones are there.
         quiet: The range holds no source record, and there is no later one.
@@ -133,6 +135,8 @@ class Report:
     numbers: int = 0
     ranked: int = 0
     numbers_unverifiable: int = 0
+    table_epoch: int = 0
+    table_rows: int = 0
     outside: bool = False
     quiet: bool = False
     seconds: float = 0.0

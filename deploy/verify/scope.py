@@ -44,6 +44,7 @@ class Scope:
         rating_scale_before: PLACE=VALUE of earlier scales; a VALUE is LOW,HIGH.
         envelope_before: PLACE=VALUE of earlier values of `envelope`.
         published_before: PLACE=VALUE of earlier values of `published`; a VALUE is the names, with commas.
+        tables: Whether to count the newest epoch of the tables again.
     """
 
     wait: float = 0.0
@@ -60,6 +61,7 @@ class Scope:
     rating_scale_before: Sequence[str] = ()
     envelope_before: Sequence[str] = ()
     published_before: Sequence[str] = ()
+    tables: bool = False
 
     @property
     def ranged(self) -> bool:

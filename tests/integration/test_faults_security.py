@@ -27,6 +27,7 @@ from stream.settings import Settings
 from tests.chaos import security
 from tests.gateway_process import GatewayProcess
 from tests.secured_kafka import MECHANISMS, Right, SecuredKafka
+from tests.tally_process import TallyProcess
 from tests.worker_process import until
 
 pytestmark = pytest.mark.integration
@@ -99,6 +100,28 @@ def test_a_gateway_without_any_of_its_rights_is_told_which(secured: SecuredKafka
         finally:
             secured.allow("gateway", right)
     check_topics(settings, gateway=True)
+
+
+def test_a_tally_does_its_work_with_its_rights_and_is_told_which_it_lacks(
+    secured: SecuredKafka, admin: Settings, bundles: Path, tmp_path: Path
+) -> None:
+    """One by one: none of the documented rights is too many."""
+    settings = security.as_user(secured, "tally", admin)
+    tally = TallyProcess(settings, tmp_path, bundles=bundles, secrets=secured.secrets("tally"))
+    tally.once()
+    assert any(line["message"] == "epoch published" for line in tally.lines())
+    for right in security.documented(admin)["tally"]:
+        secured.revoke("tally", right)
+        try:
+            if right.kind == "topic":
+                with pytest.raises(BrokerError, match=rf"topic {right.name}: .*\b{right.operation}\b"):
+                    check_topics(settings, tally=True)
+            else:
+                assert tally.start().wait(120) == 69
+                assert f"transactional id {right.name}" in tally.lines()[-1]["message"]
+        finally:
+            secured.allow("tally", right)
+    check_topics(settings, tally=True)
 
 
 def test_a_gateway_does_all_of_its_work_with_its_rights(secured: SecuredKafka, bundles: Path, tmp_path: Path) -> None:

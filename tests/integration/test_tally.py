@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from deploy.clients.log_reader import KafkaLog
 from deploy.clients.murmur2 import murmur2
+from deploy.clients.producer import Producer
+from deploy.verify import Report, Scope, check
 from stream.core import tables
 from stream.core.tally import ForwardDecay, PairShape, tally_of
 from stream.settings import Settings
@@ -59,7 +63,9 @@ def tally(bundles: Path, tmp_path: Path) -> Any:
         one.close()
 
 
-def test_a_tally_that_was_killed_publishes_the_same_epoch(world: Callable[..., Settings], tally: Any) -> None:
+def test_a_tally_that_was_killed_publishes_the_same_epoch(
+    world: Callable[..., Settings], tally: Any, bundles: Path
+) -> None:
     settings = world(partitions=2)
     send(settings, 300).close()
     running = tally(settings, tally_epoch_seconds=0.3)
@@ -81,6 +87,46 @@ def test_a_tally_that_was_killed_publishes_the_same_epoch(world: Callable[..., S
     assert epoch_of(settings)[1] == killed
     assert tables.hash_of(killed_rows.values(), killed) == killed.hash
     assert [line for line in clean.lines() if line["message"] == "epoch published"] == []
+    report = recounted(settings, bundles)
+    assert (report.table_epoch, report.table_rows) == (killed.epoch, killed.rows)
+    assert of_tables(report) == set(), report.violations
+
+
+def test_an_epoch_that_was_altered_is_red(world: Callable[..., Settings], tally: Any, bundles: Path) -> None:
+    settings = world(partitions=2)
+    send(settings, 200).close()
+    tally(settings).once()
+    rows, closed = epoch_of(settings)
+    assert closed is not None
+    assert of_tables(recounted(settings, bundles)) == set()
+    one = next(row for row in rows.values() if len(row.near) > 1)
+    for row, kind in (
+        (replace(one, count=one.count + 1), "table-count"),
+        (replace(one, near=one.near[1:]), "table-pair"),
+    ):
+        hashed = tables.hash_of((rows | {one.item: row}).values(), closed)
+        with Producer(settings) as producer:
+            producer.send(settings.tables_topic, tables.row_key(one.item), tables.encode_row(row))
+            closed = replace(closed, epoch=closed.epoch + 1, hash=hashed)
+            producer.position(producer.send(settings.tables_topic, tables.CLOSED_KEY, tables.encode_closed(closed)))
+        assert of_tables(recounted(settings, bundles)) == {kind}
+    tally(settings).once()  # it finds an epoch that is not its own, and publishes the right one
+    assert of_tables(recounted(settings, bundles)) == set()
+
+
+def recounted(settings: Settings, bundles: Path) -> Report:
+    """What `freshet verify --tables` finds; no worker runs, so that nothing else is right."""
+    log = KafkaLog(settings)
+    try:
+        return check(
+            log, settings, scope=Scope(tables=True, bundle=bundles / (bundles / "CURRENT").read_text().strip())
+        )
+    finally:
+        log.close()
+
+
+def of_tables(report: Report) -> set[str]:
+    return {kind for kind in report.kinds if kind.startswith("table-")}
 
 
 def test_an_epoch_is_what_a_recount_gives(world: Callable[..., Settings], tally: Any) -> None:

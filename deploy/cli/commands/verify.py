@@ -52,6 +52,7 @@ ROWS = (
     ("numbers", "states recomputed"),
     ("ranked", "slates scored again"),
     ("numbers_unverifiable", "states and slates of other models or items"),
+    ("table_rows", "of the newest epoch of the tables, counted again"),
 )
 ALWAYS = {name for name, _ in ROWS[:15]} - {"inference", "forwarded", "unshown", "undecided"} | {
     "users",
@@ -128,6 +129,9 @@ PublishedBefore = Annotated[
     list[str] | None,
     typer.Option(help="published before a change: POSITION=NAME,NAME of placements, like --min-time-before."),
 ]
+Tables = Annotated[
+    bool, typer.Option("--tables", help="Count the newest epoch of the topic `tables` again from the source topics.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -152,6 +156,7 @@ def verify(
     rating_scale_before: RatingScaleBefore = None,
     envelope_before: EnvelopeBefore = None,
     published_before: PublishedBefore = None,
+    tables: Tables = False,
     as_json: AsJson = False,
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
@@ -169,7 +174,7 @@ def verify(
     scope = Scope(
         wait, begin, end, starts, producer_log, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
-        tuple(envelope_before or ()), tuple(published_before or ()),
+        tuple(envelope_before or ()), tuple(published_before or ()), tables,
     )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:
