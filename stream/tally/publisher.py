@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, TransactionalIdAuthorizationFailed
 
 from stream.core.denials import refusal
 from stream.core.errors import BrokerError, FencedError, RecordError
@@ -60,6 +60,7 @@ class Publisher:
         self.closed: EpochClosed | None = None
         self._settings = settings
         self._topic = settings.tables_topic
+        self._identity = f"{settings.app_id}-tally"
         self._producer: Any = None
         self._written: dict[str, bytes] = {}  # item -> digest of its row's line; b"" if the row must be written again
 
@@ -72,8 +73,8 @@ class Publisher:
         """
         self._producer = AIOKafkaProducer(
             **consumer_arguments(self._settings),
-            client_id=f"{self._settings.app_id}-tally",
-            transactional_id=f"{self._settings.app_id}-tally",
+            client_id=self._identity,
+            transactional_id=self._identity,
             transaction_timeout_ms=TIMEOUT_MS,
             metadata_max_age_ms=METADATA_MS,
             max_batch_size=MAX_BATCH,
@@ -167,6 +168,8 @@ class Publisher:
     def _meaning(self, error: KafkaError, operation: str) -> Exception:
         if isinstance(error, ProducerFenced | InvalidProducerEpoch):
             return FencedError("another `freshet tally` of this app_id has started; one is enough for a deployment")
+        if isinstance(error, TransactionalIdAuthorizationFailed):
+            return refusal(error, self._identity, "Write") or error
         return refusal(error, self._topic, operation) or BrokerError(
             f"topic {self._topic}: {type(error).__name__}: {error}"
         )
