@@ -15,6 +15,7 @@ import math
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -301,20 +302,30 @@ def amounts(
     places: dict[str, list[int]] = {}
     for at, choice in enumerate(choices):
         places.setdefault(choice.item, []).append(at)
-    shares = shape.shares()
+    shares, reach = _shares(shape), shape.reach
     found = {}
     for pair in wanted:
         total = greatest = 0
         firsts = places.get(pair[0])
         for second in places.get(pair[1], ()) if firsts else ():
             for first in firsts or ():
-                if 0 < second - first <= shape.reach:
+                if 0 < second - first <= reach:
                     amount = _addend(choices[first], choices[second], shares[second - first - 1], decay)
                     total, greatest = total + amount, max(greatest, amount)
         found[pair] = min(total, shape.cap * greatest)
     return found
 
 
+@lru_cache(maxsize=1)
+def _shares(shape: PairShape) -> list[int]:
+    return shape.shares()
+
+
+@lru_cache(maxsize=1024)
+def _root(first: float, second: float) -> int:
+    """Return the weight of a pair of choices with these weights, in units of 2^-WEIGHT_BITS."""
+    return math.isqrt(whole_weight(first) * whole_weight(second))
+
+
 def _addend(first: Choice, second: Choice, share: int, decay: ForwardDecay) -> int:
-    root = math.isqrt(whole_weight(first.weight) * whole_weight(second.weight))
-    return (decay.weight(second.time) * share >> SHARE_BITS) * root >> WEIGHT_BITS
+    return (decay.weight(second.time) * share >> SHARE_BITS) * _root(first.weight, second.weight) >> WEIGHT_BITS

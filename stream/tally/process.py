@@ -57,6 +57,8 @@ DAY: Final = 86_400_000
 KEEP: Final = 100
 MOST_AHEAD: Final = 900
 """Half-lives after the landmark from which on sums exceed what a double holds."""
+PAUSE: Final = 5
+"""How many times as long as the last epoch took the next one is due at the earliest, by time."""
 TICK: Final = 0.5  # seconds between two checks of its condition
 THREADS: Final = ("health", "topics", "signals")  # must not end on their own
 NOT_COUNTED: Final = "%s/%d/%d is not counted (%s): %s; the worker keeps it as a dead letter or sends it on"
@@ -155,6 +157,7 @@ class TallyProcess:
         self._tables = table_settings(settings, bundle, 0)
         self._begins: dict[str, int] = {}  # where each source partition begins at the start
         self._since = 0.0  # when the newest epoch was closed, or the start
+        self._took = 0.0  # seconds that it took
 
     async def live(self) -> None:
         """Call `run`. An error ends the process here, before parts that are still open can log anything else."""
@@ -308,7 +311,8 @@ class TallyProcess:
         waiting, most = self._waiting(), self._settings.tally_epoch_events
         if not waiting:
             return False
-        return bool(most and waiting >= most) or time.monotonic() - self._since >= self._settings.tally_epoch_seconds
+        pause = max(self._settings.tally_epoch_seconds, PAUSE * self._took)
+        return bool(most and waiting >= most) or time.monotonic() - self._since >= pause
 
     async def _publish(self) -> None:
         """Close an epoch, unless it would be the same as the newest one."""
@@ -328,8 +332,9 @@ class TallyProcess:
                     "hash": epoch.closed.hash,
                 },
             )
-        self._metrics.epoch_seconds.set(time.monotonic() - began)
         self._since = time.monotonic()
+        self._took = self._since - began
+        self._metrics.epoch_seconds.set(self._took)
 
     def _close(self) -> Epoch:
         shape, now = self._tables.shape, self._sums.now

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import TopicPartition
 from msgspec.structs import replace
 
+from deploy.clients import admin
 from deploy.clients.log_reader import KafkaLog
 from deploy.clients.murmur2 import murmur2
 from deploy.clients.producer import Producer
@@ -19,6 +23,7 @@ from deploy.verify import Report, Scope, check
 from stream.core import tables
 from stream.core.tally import ForwardDecay, PairShape, tally_of
 from stream.settings import Settings
+from tests.tally_kills import MOMENTS
 from tests.tally_process import TallyProcess, closings, epoch_of
 from tests.worker_process import Events, read_all, until
 
@@ -90,6 +95,60 @@ def test_a_tally_that_was_killed_publishes_the_same_epoch(
     report = recounted(settings, bundles)
     assert (report.table_epoch, report.table_rows) == (killed.epoch, killed.rows)
     assert of_tables(report) == set(), report.violations
+
+
+def test_a_kill_at_each_moment_changes_no_hash(world: Callable[..., Settings], tally: Any, bundles: Path) -> None:
+    settings = world(partitions=2)
+    killed = tally(settings, tally_epoch_seconds=0.2)
+    for number, moment in enumerate(MOMENTS):
+        send(settings, 300, seed=20 + number).close()
+        killed.command = ["tests.tally_kills", moment]
+        killed.start()
+        assert killed.wait(120) == -signal.SIGKILL, killed.tail()
+        killed.start()
+        killed.wait_ready()
+        until(lambda: killed.runs() and covers(settings), 60, "everything in an epoch")
+        assert killed.terminate() == 0
+    closed = closings(settings)[-1]
+    clean = tally(settings.model_copy(update={"app_id": settings.app_id + "-other"}), "t2")
+    clean.once()
+    assert closings(settings)[-1] == closed  # the same hash: nothing was written
+    assert of_tables(recounted(settings, bundles)) == set()
+
+
+def covers(settings: Settings) -> bool:
+    """Whether the newest epoch covers all that is in the source topics."""
+    found = closings(settings)
+    log = KafkaLog(settings)
+    try:
+        ends = {f"{topic}/{number}": span.end for (topic, number), span in log.spans(settings.sources).items()}
+    finally:
+        log.close()
+    return bool(found) and all(found[-1].offsets.get(name, 0) == end for name, end in ends.items())
+
+
+def test_a_folder_that_is_lost_is_counted_again_if_the_records_are_there(
+    world: Callable[..., Settings], tally: Any
+) -> None:
+    settings = world(partitions=1)
+    send(settings, 200).close()
+    one = tally(settings).once()
+    before = closings(settings)
+    shutil.rmtree(one.tally_dir)
+    one.once()
+    assert closings(settings) == before
+    shutil.rmtree(one.tally_dir)
+    with admin.admin(settings) as client:
+        client.delete_records({TopicPartition(settings.sources[0], 0): 50})
+    one.start()
+    assert one.wait(120) == 76
+    assert "cannot be counted again" in one.lines()[-1]["message"]
+    one.command = ["deploy.cli", "tally", "--once", "--accept-loss"]
+    one.start()
+    assert one.wait(120) == 0
+    after = closings(settings)[-1]
+    assert (after.epoch, after.offsets) == (2, before[0].offsets)
+    assert after.hash != before[0].hash
 
 
 def test_an_epoch_that_was_altered_is_red(world: Callable[..., Settings], tally: Any, bundles: Path) -> None:
