@@ -256,3 +256,11 @@ def test_a_thread_that_cannot_be_had_costs_no_slot(health: Health, monkeypatch: 
             assert raw(health, b"GET /healthz HTTP/1.0\r\n\r\n") == b""
     assert asked == stream.observability.health.CONNECTIONS + 3
     assert ask(health, "/healthz")[0] == 200
+
+
+def test_another_process_has_conditions_of_its_own() -> None:
+    health = Health(Metrics(), conditions=("bundle", "sums"))
+    health.set(bundle=True)
+    assert health.missing() == ["sums"]
+    with pytest.raises(KeyError, match="joined"):
+        health.set(joined=True)
