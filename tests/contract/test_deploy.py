@@ -192,7 +192,7 @@ def test_compose_publishes_on_loopback_and_gives_no_rights() -> None:
         image, _, tag = service["image"].partition(":")
         assert tag, name
         assert tag != "latest" or image == "freshet", name
-    for name in ("worker", "topics", "gateway"):
+    for name in ("worker", "topics", "gateway", "tally"):
         service = COMPOSE["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]

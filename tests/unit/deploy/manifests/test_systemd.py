@@ -13,10 +13,10 @@ from stream.settings import Settings
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "deploy" / "systemd"
-NO_RESTART = {"worker": {"65", "76", "78"}, "gateway": {"65", "78"}}
+NO_RESTART = {"worker": {"65", "76", "78"}, "gateway": {"65", "78"}, "tally": {"65", "76", "78"}}
 """Codes that a restart does not cure: the bundle or a state, lost records, a setting. Somebody has to do something first.
 A gateway whose copy has lost records reads it back at its next start."""
-COMMANDS = {"worker": "worker", "gateway": "serve"}
+COMMANDS = {"worker": "worker", "gateway": "serve", "tally": "tally"}
 PROCESSES = pytest.mark.parametrize("process", NO_RESTART)
 
 
@@ -43,12 +43,12 @@ def test_it_waits_longer_for_a_stop_than_the_process_takes_and_restarts_by_the_e
     assert "WatchdogSec" not in found  # it sends no keep-alive, and ends by itself where it does not get on
 
 
-def test_both_units_are_hardened_alike() -> None:
+def test_all_units_are_hardened_alike() -> None:
     own = {"Description", "ExecStart", "EnvironmentFile", "Environment", "RestartPreventExitStatus"}
-    worker, gateway = (
+    worker, *others = (
         {name: value for name, value in options(process).items() if name not in own} for process in COMMANDS
     )
-    assert worker == gateway
+    assert others == [worker] * (len(COMMANDS) - 1)
 
 
 @PROCESSES
