@@ -65,8 +65,10 @@ class Started:
         found = process._store.open()
         if meta:
             shape = table_settings(self.settings, bundle(), 5).shape
-            values: dict[str, Any] = {"shape": shape_text(shape, "utf8"), "landmark": 5, "cluster": "k", "topics": dict(list(IDS.items())[:3]),
-                      "offsets": {"clicks/0": 9}, "now": 8}  # fmt: skip
+            values: dict[str, Any] = {
+                "shape": shape_text(shape, "utf8"), "landmark": 5, "cluster": "k", "topics": dict(list(IDS.items())[:3]),
+                "offsets": {"clicks/0": 9}, "now": 8,
+            }  # fmt: skip
             found = Meta(**values | meta)
             process._store.write(found, Sums({"a": ItemSums(1, 1, 1)}), Changed(items={"a"}))
         try:
