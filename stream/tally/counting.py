@@ -65,7 +65,10 @@ class History(msgspec.Struct, array_like=True):
 
     def newest(self) -> list[Choice]:
         """Return the newest HISTORY choices of all topics, the oldest first."""
-        return sorted(choice for of_topic in self.kept for choice in of_topic)[-HISTORY:]
+        filled = [of_topic for of_topic in self.kept if of_topic]
+        if len(filled) == 1:  # it is in order
+            return filled[0][-HISTORY:]
+        return sorted(choice for of_topic in filled for choice in of_topic)[-HISTORY:]
 
     def add(self, choice: Choice) -> None:
         """Keep a choice if it is among the newest HISTORY of its topic."""
@@ -159,7 +162,13 @@ class Sums:
 
     def add_pair(self, first: str, second: str, amount: int) -> None:
         """Add to a pair's sum."""
-        self.set_pair(first, second, self.pair(first, second) + amount)
+        row = self.ahead.get(first)
+        if row is None:
+            row = self.ahead[first] = {}
+        if total := row.get(second, 0) + amount:
+            row[second] = total
+        else:
+            self.set_pair(first, second, 0)
 
     def pair(self, first: str, second: str) -> int:
         """Return the sum of a pair."""

@@ -59,6 +59,8 @@ MOST_AHEAD: Final = 900
 """Half-lives after the landmark from which on sums exceed what a double holds."""
 PAUSE: Final = 5
 """How many times as long as the last epoch took the next one is due at the earliest, by time."""
+LINGER: Final = 0.25
+"""Seconds to wait for more records if few have come: nobody waits for a single one, and larger micro-batches cost less."""
 TICK: Final = 0.5  # seconds between two checks of its condition
 THREADS: Final = ("health", "topics", "signals")  # must not end on their own
 NOT_COUNTED: Final = "%s/%d/%d is not counted (%s): %s; the worker keeps it as a dead letter or sends it on"
@@ -267,8 +269,17 @@ class TallyProcess:
                 if await self._sources.passed(spans):
                     await self._publish()
                     return
-            elif self._due():
+                continue
+            if self._due():
                 await self._publish()
+            if sum(map(len, batch.values())) < most:
+                await self._linger()
+
+    async def _linger(self) -> None:
+        """Wait for more records, or for a stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self._stop.wait()
 
     def _apply(self, batch: Mapping[TopicPartition, list[Record]]) -> None:
         """Count a micro-batch, and write it with its offsets."""
