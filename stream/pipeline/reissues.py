@@ -96,7 +96,7 @@ class ReissueParts:
     published: Sequence[Placement]
     resume: Callable[[bytes, int, bytes], UserBatch]
     rank: Callable[[Sequence[UserBatch], Placement, Catalogue, RuleSet, int], Awaitable[list[list[Scored]]]]
-    slate: Callable[[UserBatch, Placement, list[Scored], int, RuleSet, int], Recommendation]
+    slate: Callable[[UserBatch, Placement, list[Scored], Catalogue, RuleSet, int], Recommendation]
     wake: Callable[[], None]
 
 
@@ -363,7 +363,7 @@ class Reissues:
             for user_batch, items, taken in zip(one.users, one.slates, one.withdrawn, strict=True):
                 user, partition = user_batch.user, user_batch.partition
                 slate = msgspec.structs.replace(
-                    parts.slate(user_batch, one.placement, items, catalogue.offset, rules, now), withdrawn=tuple(taken)
+                    parts.slate(user_batch, one.placement, items, catalogue, rules, now), withdrawn=tuple(taken)
                 )
                 record = Outgoing(user, self._encoder.encode(slate), parts.fence.stamp(partition))
                 lists.setdefault((topic, partition), []).append(record)

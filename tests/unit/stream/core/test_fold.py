@@ -22,6 +22,7 @@ from stream.core.features import CHOICES, InputRows, InputSpec
 from stream.core.filters import Columns, Filter
 from stream.core.fold import UserBatch, advance, apply_events, rank
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, Scored, SourceEvent
+from stream.core.score_tables import ScoreTables
 
 TOPICS = ("clicks", "ratings", "comments")
 MODEL = b"m" * 16
@@ -48,7 +49,7 @@ class CountingModels:
 
     def score(
         self, h: np.ndarray, items: np.ndarray, bias: np.ndarray, hidden: np.ndarray, recent: np.ndarray,
-        count: np.ndarray, k: int,
+        count: np.ndarray, k: int, tables: ScoreTables | None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         self.asked.append((recent.tolist(), count.tolist()))
         scores = np.tile(-np.arange(len(items), dtype=np.float32), (len(h), 1)) + bias
@@ -60,6 +61,7 @@ class CountingModels:
 @dataclass
 class FixedCatalogue:
     offset: int = 7
+    tables: ScoreTables | None = None
     names: tuple[str, ...] = ("", "a", "b", "c", "d")
     items: np.ndarray = field(default_factory=lambda: np.repeat(np.arange(5, dtype=np.float32)[:, None], 2, axis=1))
     bias: np.ndarray = field(default_factory=lambda: np.array([-np.inf, 0, 0, 0, 0], np.float32))
@@ -307,7 +309,7 @@ class Spy:
     def step(self, rows: InputRows, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return h, c
 
-    def score(self, h, items, bias, hidden, recent, count, k):  # type: ignore[no-untyped-def]
+    def score(self, h, items, bias, hidden, recent, count, k, tables):  # type: ignore[no-untyped-def]
         self.asked, self.recent = k, recent
         order = np.argsort(-self.scores, kind="stable")[:k]
         return np.tile(self.scores[order], (len(h), 1)), np.tile(order, (len(h), 1))

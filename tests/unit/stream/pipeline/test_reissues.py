@@ -113,10 +113,10 @@ class Worker:
             return [self.best(one.user, one.state.seq, catalogue, rules, now) for one in users]
 
         def slate(
-            user: UserBatch, placement: Placement, items: list[Scored], catalogue: int, rules: RuleSet, now: int
+            user: UserBatch, placement: Placement, items: list[Scored], catalogue: Any, rules: RuleSet, now: int
         ) -> Recommendation:
             return Recommendation(
-                user.user.decode(), "s", user.state.seq, user.state.chain.hex(), items, now, -1, [], {}, catalogue, "b",
+                user.user.decode(), "s", user.state.seq, user.state.chain.hex(), items, now, -1, [], {}, catalogue.offset, "b",
                 "interest", False, placement=placement.name or UNSET,
             )  # fmt: skip
 
