@@ -250,6 +250,7 @@ class Reissues:
     def _start(self) -> None:
         if not self._since:
             self._since, self._count = time.monotonic(), 0
+        self._observe()  # the first slates are counted before the turn ends
         self._parts.wake()
 
     def _now(self) -> Recommendable:

@@ -269,6 +269,19 @@ def test_removed_and_unavailable_items_and_a_rule_that_begins_later(tmp_path: Pa
     run(body())
 
 
+def test_the_metric_says_that_slates_are_looked_through_from_the_change_on(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = await begun(Worker(tmp_path), 20)
+        assert worker.observed == (0, 0.0)
+        worker.rule("r", **block("i4"))
+        worker.reissues.look()
+        assert worker.observed[1] > 0
+        await worker.drain()
+        assert worker.observed == (0, 0.0)
+
+    run(body())
+
+
 def test_a_user_who_was_forgotten_gets_no_slate(tmp_path: Path) -> None:
     async def body() -> None:
         worker = await begun(Worker(tmp_path), 20)
