@@ -7,17 +7,15 @@ considered: published slates have no scene.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.features import UNKNOWN
 from stream.core.fold import Catalogue
-from stream.core.rules import BLOCK, ONLY, Active, Audience, RuleSet
+from stream.core.rules import BLOCK, EVERYBODY, ONLY, Active, RuleSet
 
 Mask = NDArray[np.bool_]
-EVERYBODY: Final = Audience()
 
 
 class Recommendable:

@@ -38,6 +38,8 @@ from stream.core.messages import SourceEvent
 FORMAT: Final = 1
 MAX_RECENT: Final = 64
 MAX_SEEN: Final = 4096
+HASH_BYTES: Final = 4
+"""Of one hash in `Interest.seen`."""
 MAX_SEQ: Final = 2**63 - 1
 NO_TIME: Final = -1
 ZERO_CHAIN: Final = bytes(16)

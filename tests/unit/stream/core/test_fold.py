@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from models.data.dataset import SCHEMA, Event
 from models.data.histories import histories
@@ -20,7 +22,7 @@ from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import CHOICES, InputRows, InputSpec
 from stream.core.filters import Columns, Filter
-from stream.core.fold import UserBatch, advance, apply_events, rank
+from stream.core.fold import UserBatch, advance, apply_events, rank, rounded
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, Scored, SourceEvent
 
 TOPICS = ("clicks", "ratings", "comments")
@@ -87,11 +89,18 @@ class FixedCatalogue:
     def item(self, row: int) -> str:
         return self.names[row]
 
-    def hidden_rows(self, hashes: np.ndarray) -> np.ndarray:
-        rows = [
-            row for row, name in enumerate(self.names) if name and state_module.item_hash(name) in set(hashes.tolist())
+    def items_of(self, rows: np.ndarray) -> list[str]:
+        return [self.names[row] for row in rows]
+
+    def hidden_rows(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = [
+            (place, row)
+            for place, one in enumerate(hashes.tolist())
+            for row, name in enumerate(self.names)
+            if name and state_module.item_hash(name) == one
         ]
-        return np.array(rows, np.int64)
+        places, rows = np.array(found, np.int64).reshape(-1, 2).T
+        return places, rows
 
 
 def event(
@@ -293,6 +302,20 @@ def test_the_rule_for_choices_is_that_of_training(counted: tuple[str, ...]) -> N
     trained = histories(table, None, "abcd", spec, lambda texts: np.zeros((len(texts), 3), np.float32))
     expected = blend.recent_choices(trained, trained.starts[:-1], trained.starts[1:], 7)
     assert asked(batch(events), last=7, choices=tuple(spec.chosen()))[0] == expected.tolist()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@example([1 / 64, 3 / 64, -1 / 64, -1e-6, 0.0, -0.0, 3e38, 1e-45])  # ties, signed zeros and the ends of the range
+def test_rounding_gives_the_bits_that_python_gives(scores: list[float]) -> None:
+    found = np.array(scores, np.float32)
+    expected = np.array([round(score, 5) for score in found.tolist()], np.float64)
+    assert rounded(found).tobytes() == expected.tobytes()
+
+
+def test_slates_keep_their_places_where_some_have_none() -> None:
+    full, short, none = (batch([event(at, item) for at, item in enumerate(items)]) for items in ("a", "abc", "abcd"))
+    slates = rank([full, none, short, none], CountingModels(), FixedCatalogue(), 3, filter_seen=True)
+    assert slates == [[Scored("b", -2.0), Scored("c", -3.0), Scored("d", -4.0)], [], [Scored("d", -4.0)], []]
 
 
 class Spy:
