@@ -77,6 +77,13 @@ class Snapshot:
         """Return the item's row; UNKNOWN if neither the bundle nor the catalogue has it. Not every known item is live."""
         return self._trained.get(item) or self._new.get(item, UNKNOWN)
 
+    def rows_of(self, items: Sequence[str]) -> list[int]:
+        """Return the rows of items, as `row` does."""
+        try:
+            return list(map(self._trained.__getitem__, items))
+        except KeyError:
+            return list(map(self.row, items))
+
     def item(self, row: int) -> str:
         """Return the item of a row; "" for UNKNOWN."""
         return self._ids[row]

@@ -264,8 +264,8 @@ class Pipeline:
                 published=parts.serving.published,
                 resume=resume,
                 rank=ranked,
-                slate=lambda user, placement, items, catalogue, rules, now: self._slate(
-                    user, items, catalogue, rules, now, False, placement
+                slate=lambda user, placement, items, catalogue, rules, now, withdrawn: self._slate(
+                    user, items, catalogue, rules, now, False, placement, withdrawn
                 ),
                 wake=wake,
             )
@@ -438,6 +438,7 @@ class Pipeline:
         now: int,
         replay: bool,
         placement: Placement,
+        withdrawn: tuple[str, ...] = (),
     ) -> Recommendation:
         state = user_batch.state
         chain = state.chain.hex()
@@ -463,6 +464,7 @@ class Pipeline:
             rules=rules.offset if rules.rules else UNSET,
             diversity=placement.diversity.strength or UNSET,
             placement=placement.name or UNSET,
+            withdrawn=withdrawn,
         )
 
     def _safe(self) -> dict[TP, int]:

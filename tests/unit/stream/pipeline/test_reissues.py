@@ -113,11 +113,17 @@ class Worker:
             return [self.best(one.user, one.state.seq, catalogue, rules, now) for one in users]
 
         def slate(
-            user: UserBatch, placement: Placement, items: list[Scored], catalogue: int, rules: RuleSet, now: int
+            user: UserBatch,
+            placement: Placement,
+            items: list[Scored],
+            catalogue: int,
+            rules: RuleSet,
+            now: int,
+            withdrawn: tuple[str, ...],
         ) -> Recommendation:
             return Recommendation(
                 user.user.decode(), "s", user.state.seq, user.state.chain.hex(), items, now, -1, [], {}, catalogue, "b",
-                "interest", False, placement=placement.name or UNSET,
+                "interest", False, placement=placement.name or UNSET, withdrawn=withdrawn,
             )  # fmt: skip
 
         def resume(user: bytes, partition: int, record: bytes) -> UserBatch:
