@@ -57,8 +57,10 @@ class Recommendable:
         """
         flags, rows = self._flags, self.catalogue.rows_of(items)
         masks = [left_out for rule, left_out in self._particular if rule.audience.has(user, seq)]
-        if not masks and all(map(flags.__getitem__, rows)):
-            return []
+        if not masks:
+            if all(map(flags.__getitem__, rows)):
+                return []
+            return [item for item, row in zip(items, rows, strict=True) if not flags[row]]
         return [
             item
             for item, row in zip(items, rows, strict=True)
