@@ -43,10 +43,10 @@ from stream.settings import Settings
 QUIET_TURN: Final = 0.2
 """Seconds of a turn while no event waits. It ends as soon as one does."""
 
-CHUNK: Final = 128
+CHUNK: Final = 256
 """Users whose slates are scored and sent together while no event waits: an event that comes meanwhile waits for them."""
 
-BUSY_CHUNK: Final = 8
+BUSY_CHUNK: Final = 16
 """The same between two micro-batches with events."""
 
 SCAN: Final = 1000
