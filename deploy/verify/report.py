@@ -12,7 +12,7 @@ MOST_LISTED = 100
 Kind = Literal[
     "applied", "chain", "claim", "commit", "dead-letter", "double", "foreign", "forged-claim", "fork", "gap",
     "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "reissue", "slate", "slate-applied",
-    "slate-chain", "slate-events", "slate-state", "stale", "state", "store", "uncovered", "unreported",
+    "slate-chain", "slate-events", "slate-state", "slate-withdrawn", "stale", "state", "store", "uncovered", "unreported",
     "valid-dead-letter",
 ]  # fmt: skip
 """Which promise is broken. docs/verify.md says what each means."""

@@ -128,6 +128,15 @@ PublishedBefore = Annotated[
     list[str] | None,
     typer.Option(help="published before a change: POSITION=NAME,NAME of placements, like --min-time-before."),
 ]
+ReissueLimit = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=bounds.SECONDS,
+        callback=bounds.number,
+        help="Seconds within which slates that show a withdrawn item must be re-issued.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -152,6 +161,7 @@ def verify(
     rating_scale_before: RatingScaleBefore = None,
     envelope_before: EnvelopeBefore = None,
     published_before: PublishedBefore = None,
+    reissue_limit: ReissueLimit = 300.0,
     as_json: AsJson = False,
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
@@ -169,7 +179,7 @@ def verify(
     scope = Scope(
         wait, begin, end, starts, producer_log, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
-        tuple(envelope_before or ()), tuple(published_before or ()),
+        tuple(envelope_before or ()), tuple(published_before or ()), reissue_limit,
     )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:

@@ -89,6 +89,9 @@ class FixedCatalogue:
     def item(self, row: int) -> str:
         return self.names[row]
 
+    def rows_of(self, items: Sequence[str]) -> list[int]:
+        return [self.row(item) for item in items]
+
     def items_of(self, rows: np.ndarray) -> list[str]:
         return [self.names[row] for row in rows]
 
