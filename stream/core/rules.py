@@ -337,16 +337,26 @@ class RuleBook:
         return [*nameless, *fresh]
 
     def _now(self, offset: int) -> RuleSet:
+        """Return the rules in force now.
+
+        A rule that was in force before contradicts none of those before it that were, too. So it is compared only with
+        those that were not.
+        """
+        before = {rule.rule: rule for rule in self.current.rules}
+        fresh: list[Active] = []
         rules: list[Active] = []
         refused: list[Refused] = []
         for name, (at, found) in self._newest.items():  # a new record moves a rule to the end: in the order of offsets
             if isinstance(found, Refused):
                 refused.append(found)
                 continue
+            kept = before.get(name) is found
             if len(rules) >= MOST_RULES:
                 refused.append(Refused(name, at, TOO_MANY, "", f"expected at most {MOST_RULES} rules"))
-            elif why := next((why for rule in rules if (why := contradiction(found, rule))), ""):
+            elif why := next((why for rule in (fresh if kept else rules) if (why := contradiction(found, rule))), ""):
                 refused.append(Refused(name, at, CONTRADICTION, "", why))
             else:
                 rules.append(found)
+                if not kept:
+                    fresh.append(found)
         return RuleSet(offset, tuple(rules), tuple(refused), {name: at for name, (at, _) in self._newest.items()})
