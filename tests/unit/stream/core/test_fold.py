@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -24,6 +27,9 @@ from stream.core.features import CHOICES, InputRows, InputSpec
 from stream.core.filters import Columns, Filter
 from stream.core.fold import UserBatch, advance, apply_events, rank, rounded
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, Scored, SourceEvent
+from stream.core.rules import RuleBook
+from stream.core.ruling import Ruling, Selections
+from stream.core.state import MAX_SEEN, item_hash
 
 TOPICS = ("clicks", "ratings", "comments")
 MODEL = b"m" * 16
@@ -319,6 +325,68 @@ def test_slates_keep_their_places_where_some_have_none() -> None:
     full, short, none = (batch([event(at, item) for at, item in enumerate(items)]) for items in ("a", "abc", "abcd"))
     slates = rank([full, none, short, none], CountingModels(), FixedCatalogue(), 3, filter_seen=True)
     assert slates == [[Scored("b", -2.0), Scored("c", -3.0), Scored("d", -4.0)], [], [Scored("d", -4.0)], []]
+
+
+def plain(scores: np.ndarray, rows: np.ndarray, catalogue: FixedCatalogue) -> list[list[Scored]]:
+    """Slates made item by item."""
+    return [
+        [Scored(catalogue.item(row), round(score, 5)) for score, row in zip(*one, strict=True) if np.isfinite(score)]
+        for one in zip(scores.tolist(), rows.tolist(), strict=True)
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(st.just(-math.inf), st.floats(-20, 20, width=32)), min_size=3, max_size=3
+        ).map(lambda scores: sorted(scores, reverse=True)),
+        min_size=1, max_size=5,
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_slates_are_to_the_byte_what_they_are_item_by_item(scores: list[list[float]], blocked: bool) -> None:
+    """Also under a rule that only leaves items out, of which nothing is left to arrange."""
+    rows = np.array([[(user + place) % 4 + 1 for place in range(3)] for user in range(len(scores))])
+    wanted = np.array(scores, np.float32)
+
+    class Given(CountingModels):
+        def score(self, *_: object) -> tuple[np.ndarray, np.ndarray]:
+            return wanted, rows
+
+    catalogue = FixedCatalogue()
+    rules = RuleBook("utf8")
+    if blocked:
+        rules.apply([(0, b"r", json.dumps({"rule": "r", "kind": "block", "filter": {"item": "z"}}).encode())])
+    ruling = Ruling(rules.current, None, 0, Selections())
+    users = [batch([event(1, "a")]) for _ in scores]
+    found = rank(users, Given(), catalogue, 3, filter_seen=True, ruling=ruling)
+    assert msgspec.json.encode(found) == msgspec.json.encode(plain(wanted, rows, catalogue))
+
+
+def test_seen_items_of_many_users_are_those_of_each_alone() -> None:
+    catalogue = FixedCatalogue()
+    users = [batch([event(at, item) for at, item in enumerate(items)]) for items in ("ab", "", "dca", "xyz", "c")]
+    full = batch([event(at, item) for at, item in enumerate("ab")])
+    others = (number for number in range(10**6) if number not in {item_hash(item) for item in "abcd"})
+    full.state.seen = np.sort(np.fromiter(islice(others, MAX_SEEN), np.uint32)).tobytes()
+    users.insert(2, full)  # only its last events know `a` and `b`
+    models = Hiding()
+    rank(users, models, catalogue, 2, filter_seen=True)
+    for user, one in enumerate(users):
+        alone = Hiding()
+        rank([one], alone, catalogue, 2, filter_seen=True)
+        assert models.hidden[models.hidden[:, 0] == user, 1].tolist() == alone.hidden[:, 1].tolist()
+    assert sorted(models.hidden[models.hidden[:, 0] == 2, 1].tolist()) == [1, 2]
+
+
+class Hiding(CountingModels):
+    """Remembers which pairs must not appear."""
+
+    hidden = np.empty((0, 2), np.int64)
+
+    def score(self, h, items, bias, hidden, recent, count, k):  # type: ignore[no-untyped-def]
+        self.hidden = hidden
+        return super().score(h, items, bias, hidden, recent, count, k)
 
 
 class Spy:

@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka.partitioner import murmur2 as kafka_hash
 from msgspec import UNSET
@@ -115,3 +116,5 @@ def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     cart = pipeline._slate(batch, [], -1, NO_RULES, NOW, False, Placement("cart", 10, None, Diversity(0.5), True))
     assert (cart.diversity, cart.placement) == (0.5, "cart")
     assert (slate.user, slate.events) == ("42", [("clicks", event.partition, 3)])
+    again = pipeline._slate(batch, [], -1, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True), ("a",))
+    assert msgspec.json.encode(again) == msgspec.json.encode(msgspec.structs.replace(slate, withdrawn=("a",)))
