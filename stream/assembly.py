@@ -28,6 +28,7 @@ from stream.pipeline.dead_letter import DeadLetters
 from stream.pipeline.misplaced import Misplaced
 from stream.pipeline.parts import PipelineParts, Serving
 from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.prequential import Prequential
 from stream.pipeline.sent_before import SentBefore, since_reader
 from stream.settings import Settings
 
@@ -237,16 +238,11 @@ def _pipeline_parts(
     metrics: Metrics,
 ) -> PipelineParts:
     settings, bundle = inputs.settings, inputs.bundle
+    published, standing = published_of(settings, bundle), StandingSlates(app.store)
+    judged = min(published, key=lambda placement: placement.name)  # the default one has the name ""
     return PipelineParts(
         settings=settings,
-        serving=Serving(
-            bundle.id,
-            bundle.state_model,
-            bundle.hidden,
-            bundle.spec,
-            inputs.opened.models,
-            published_of(settings, bundle),
-        ),
+        serving=Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, inputs.opened.models, published),
         consumer=lambda: app.consumer,
         batches=lambda: app.producer.batches,
         fence=fence,
@@ -258,7 +254,10 @@ def _pipeline_parts(
         sent_before=sent_before,
         catalogue=lambda: catalogue.snapshot,
         rules=lambda: book.current,
-        standing=StandingSlates(app.store),
+        standing=standing,
+        prequential=Prequential(
+            standing, judged.name, judged.size, bundle.popularity, bundle.spec.chosen(), bundle.spec.refused()
+        ),
         executor=inputs.threads.models,
         metrics=metrics,
         clock=app.clock,

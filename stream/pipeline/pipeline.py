@@ -79,6 +79,7 @@ class Pipeline:
         self._rules = parts.rules
         self._selections = Selections()
         self._views: Views[Catalogue] = Views()
+        self._prequential = parts.prequential
         self._executor = parts.executor
         self._metrics = parts.metrics
         self._clock = parts.clock
@@ -130,6 +131,7 @@ class Pipeline:
                 pairs = [(record.key, record.value) for record in written if record.key]
                 self._store.write(partition, pairs, ends.get((topic, partition), -1))
                 self._empty.note(partition, pairs)
+            figures.gains = self._prequential.judge(user_batches, catalogue)
             self._note(user_batches, slates, slate_ends)
         for tp, part in batch.parts.items():
             self._next[tp] = part[-1].offset + 1
