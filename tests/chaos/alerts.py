@@ -426,7 +426,7 @@ def unknown_items(station: Station, first: WorkerProcess) -> None:
 def hits_fall(station: Station, first: WorkerProcess) -> None:
     """Users find what they choose in their slates as often as chance has it; then a rule leaves two items in them."""
     alert = ("FreshetHitsFall", "")
-    station.events.users = 100_000  # everybody is new, so that choices are not of items that their users have had
+    station.events.users = 600  # so many that most choices are of items that their users have not had
     judged = 'sum(increase(freshet_prequential_choices_total{item="known"}[1m]))'
     until(lambda: station.prometheus.query(f"{judged} > 600"), 60, "choices judge the slates")
     station.fault()
