@@ -28,6 +28,7 @@ from stream.pipeline.dead_letter import DeadLetters
 from stream.pipeline.misplaced import Misplaced
 from stream.pipeline.parts import PipelineParts, Serving
 from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.prequential import Prequential
 from stream.pipeline.sent_before import SentBefore, since_reader
 from stream.settings import Settings
 
@@ -195,7 +196,8 @@ def assemble(inputs: Inputs, catalogue: Catalogue, book: RuleBook, metrics: Metr
     sent_before = None
     if settings.misplaced == "forward":
         sent_before = SentBefore(lambda: app.consumer.starts.at_start, since_reader(settings))
-    pipeline = Pipeline(_pipeline_parts(inputs, app, fence, comments, sent_before, catalogue, book, metrics))
+    standing = StandingSlates(app.store)
+    pipeline = Pipeline(_pipeline_parts(inputs, app, fence, comments, sent_before, standing, catalogue, book, metrics))
     losses = Losses(settings.accept_loss, metrics.accepted_loss.inc)
     folder = FolderCheck(app.store, inputs.changelog(), inputs.source_ids(), metrics.damaged.inc, losses.lose)
     listener = StateOwner(app, folder, fence, changelog, pipeline, comments, inputs.opened.models, sent_before, metrics)
@@ -205,10 +207,14 @@ def assemble(inputs: Inputs, catalogue: Catalogue, book: RuleBook, metrics: Metr
     app.on_send_error = lambda topic: metrics.send_failed(outputs.get(topic, topic))
     consumer: SourceConsumer = app.consumer  # Faust creates it now
     comments.on_ready = consumer.wake
+
+    def published(partition: int, offset: int) -> None:
+        metrics.slates.labels("popularity", "false").inc()
+        standing.passed(partition, offset)
+
     popular_slates = PopularSlates(
         settings, inputs.bundle.id, inputs.bundle.popularity, fence, lambda: app.producer.batches, app.clock,
-        lambda: book.current,
-        lambda: metrics.slates.labels("popularity", "false").inc(),
+        lambda: book.current, published,
     )  # fmt: skip
     return Parts(app, consumer, encoder, comments, pipeline, popular_slates)
 
@@ -232,21 +238,17 @@ def _pipeline_parts(
     fence: Fence,
     comments: CommentStage,
     sent_before: SentBefore | None,
+    standing: StandingSlates,
     catalogue: Catalogue,
     book: RuleBook,
     metrics: Metrics,
 ) -> PipelineParts:
     settings, bundle = inputs.settings, inputs.bundle
+    published = published_of(settings, bundle)
+    judged = min(published, key=lambda placement: placement.name)  # the default one has the name ""
     return PipelineParts(
         settings=settings,
-        serving=Serving(
-            bundle.id,
-            bundle.state_model,
-            bundle.hidden,
-            bundle.spec,
-            inputs.opened.models,
-            published_of(settings, bundle),
-        ),
+        serving=Serving(bundle.id, bundle.state_model, bundle.hidden, bundle.spec, inputs.opened.models, published),
         consumer=lambda: app.consumer,
         batches=lambda: app.producer.batches,
         fence=fence,
@@ -258,7 +260,10 @@ def _pipeline_parts(
         sent_before=sent_before,
         catalogue=lambda: catalogue.snapshot,
         rules=lambda: book.current,
-        standing=StandingSlates(app.store),
+        standing=standing,
+        prequential=Prequential(
+            standing, judged.name, judged.size, bundle.popularity, bundle.spec.chosen(), bundle.spec.refused()
+        ),
         executor=inputs.threads.models,
         metrics=metrics,
         clock=app.clock,

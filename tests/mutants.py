@@ -43,6 +43,7 @@ from stream.kafka.producer import Outgoing, RecordBatches
 from stream.observability.health import Health
 from stream.pipeline import pipeline
 from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.reissues import Reissues
 from stream.settings import Settings, load
 from stream.worker import run
 from tests.patching import patch
@@ -422,6 +423,11 @@ def reissues_too_little(settings: Settings) -> None:
     )
 
 
+def lets_withdrawn_items_stand(settings: Settings) -> None:
+    """No slate is re-issued."""
+    patch(Reissues, "_look_through", lambda self, count: self._passes.clear())
+
+
 def skips_republish(settings: Settings) -> None:
     """Killed between the changelog and the slates; then no slate for events that are read again."""
     make, numbers = Pipeline._slates, count(1)
@@ -534,6 +540,7 @@ MUTANTS: dict[str, Callable[[Settings], None]] = {
         goes_back_to_old_tables, scores_with_its_own_tables, drifts, misranks, misleads, erases,
         overclaims,
         reissues_without_reason, reissues_under_an_old_epoch, reissues_too_little,
+        lets_withdrawn_items_stand,
         stalls, slows, stands, ignores_caps, mispins, unboosts, ranks_by_score, leaves_out,
     )
 }  # fmt: skip

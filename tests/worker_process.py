@@ -185,7 +185,7 @@ class Events:
     def __init__(self, settings: Settings, seed: int = 0, users: int = 40, items: int = 50) -> None:
         self._settings = settings
         self._random = random.Random(seed)
-        self._users = users
+        self.users = users
         self._items = items
         self.producer = KafkaProducer(
             acks="all", linger_ms=2, reconnect_backoff_max_ms=1000, max_block_ms=10_000,
@@ -203,7 +203,7 @@ class Events:
         draw = self._random
         kind = kind or draw.choices(("click", "rating", "comment"), self.weights)[0]
         message: dict[str, Any] = {
-            "user": user or f"user{draw.randrange(self._users)}",
+            "user": user or f"user{draw.randrange(self.users)}",
             "item": f"item-{1 + draw.randrange(self._items)}",
             "time": int(time.time() * 1000),
         }

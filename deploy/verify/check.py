@@ -27,6 +27,7 @@ from deploy.verify.report import Report, Violation
 from deploy.verify.scope import Scope
 from deploy.verify.tables import check_tables
 from deploy.verify.undecided import Undecided
+from deploy.verify.withdrawn import WithdrawnItems
 from stream.core.errors import TopologyError
 from stream.settings import Settings
 
@@ -88,7 +89,7 @@ def check(
     limits = {tp: max(committed.get(tp, 0), 0 if in_time else span.end) for tp, span in now.items()}
     partition_check = PartitionCheck(
         log, settings, scope, accepts, count, due, committed, limits, sources, states, outputs, undecided, report,
-        recomputation,
+        recomputation, WithdrawnItems(log, settings, scope.reissue_limit, report),
     )  # fmt: skip
     moves = Moves({topic for topic, _ in undecided.hidden})
     for partition in range(count):

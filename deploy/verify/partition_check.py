@@ -22,6 +22,7 @@ from deploy.verify.source_index import SourceIndex
 from deploy.verify.source_partition import NONE
 from deploy.verify.undecided import Undecided
 from deploy.verify.validator import Validator
+from deploy.verify.withdrawn import WithdrawnItems
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class PartitionCheck:
         undecided: What lies behind open transactions.
         report: Where to add what was found.
         recomputation: Computes states and slates again; None if that was not requested.
+        withdrawn: Checks the standing slates.
     """
 
     log: Log
@@ -63,6 +65,7 @@ class PartitionCheck:
     undecided: Undecided
     report: Report
     recomputation: Recomputation | None
+    withdrawn: WithdrawnItems
 
     def run(self, partition: int, moves: Moves) -> None:
         """Read one partition and count its source records. Nothing stays but what was forwarded to another partition."""
@@ -135,6 +138,7 @@ class PartitionCheck:
         slates = Slates(source_index, changelog, topic, self.count, self.report, self.accepts.published)
         slates.read(self.log, spans)
         slates.hidden = (topic, source_index.partition) in self.undecided.hidden
+        self.withdrawn.check(slates, changelog, spans)
         return slates
 
     def _dead_letters(self, source_index: SourceIndex, spans: dict[TopicPartition, Span]) -> DeadLetters:

@@ -13,8 +13,8 @@ Kind = Literal[
     "applied", "chain", "claim", "commit", "dead-letter", "double", "epoch-stale", "epoch-unknown",
     "foreign", "forged-claim", "fork", "gap",
     "invalid-applied", "ledger", "lost", "numbers", "order", "phantom", "ranking", "reissue", "slate", "slate-applied",
-    "slate-chain", "slate-events", "slate-state", "stale", "state", "store", "table-count", "table-pair", "table-stale",
-    "uncovered", "unreported", "valid-dead-letter",
+    "slate-chain", "slate-events", "slate-state", "slate-withdrawn", "stale", "state", "store", "table-count", "table-pair",
+    "table-stale", "uncovered", "unreported", "valid-dead-letter",
 ]  # fmt: skip
 """Which promise is broken. docs/verify.md says what each means."""
 

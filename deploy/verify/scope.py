@@ -24,6 +24,9 @@ micro-batch and all events held behind comments."""
 MARGIN_MS = 600_000
 """How long before the oldest record to check the reading of slates and dead letters begins. Clocks differ."""
 
+REISSUE_LIMIT = 300.0
+"""Seconds, as in the alert FreshetReissuesSlow."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -44,6 +47,7 @@ class Scope:
         rating_scale_before: PLACE=VALUE of earlier scales; a VALUE is LOW,HIGH.
         envelope_before: PLACE=VALUE of earlier values of `envelope`.
         published_before: PLACE=VALUE of earlier values of `published`; a VALUE is the names, with commas.
+        reissue_limit: Seconds within which slates that show a withdrawn item must be re-issued.
         tables: Whether to count the newest epoch of the tables again.
     """
 
@@ -61,6 +65,7 @@ class Scope:
     rating_scale_before: Sequence[str] = ()
     envelope_before: Sequence[str] = ()
     published_before: Sequence[str] = ()
+    reissue_limit: float = REISSUE_LIMIT
     tables: bool = False
 
     @property

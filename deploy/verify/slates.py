@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
@@ -65,12 +67,14 @@ class Shown:
         replayed: User -> highest seq that a slate flagged as a replay has shown.
         named: Topic index -> 1 for each record that a slate names; of the default placement, NAMED is a flag of the record.
         items: User -> crc32 of each item of the last slate.
+        offsets: User -> the record of the last slate.
     """
 
     last: dict[int, bytes] = field(default_factory=dict)
     replayed: dict[int, int] = field(default_factory=dict)
     named: dict[int, bytearray] = field(default_factory=dict)
     items: dict[int, array[int]] = field(default_factory=dict)
+    offsets: dict[int, int] = field(default_factory=dict)
 
 
 class Slates:
@@ -99,6 +103,9 @@ class Slates:
         self._stamped = False  # a slate for anyone unknown has named its writer's epoch
         self.hidden = False  # more slates lie behind an open transaction of another producer
         self.gone = False  # slates may have been compacted away or deleted
+        self.newest = 0
+        """When the last slate was appended, epoch ms."""
+        self._known: list[tuple[int, int, int]] = []  # (append time, offset of items, of rules) of slates, all rising
 
     def read(self, log: Log, spans: dict[TopicPartition, Span]) -> None:
         """Read and check this partition's slates within its span."""
@@ -125,6 +132,7 @@ class Slates:
         if not self._validator.is_valid(slate):
             self._blame("slate", "it violates the published schema", record)
             return
+        self._note_known(slate, record)
         key = record.key
         items = [scored["item"] for scored in slate["items"]]
         if len(set(items)) < len(items):
@@ -167,6 +175,7 @@ class Slates:
         elif row != NONE:
             self._check_events(user, slate, row, record, shown)
         shown.items[user.number] = hashes(scored["item"] for scored in slate["items"])
+        shown.offsets[user.number] = record.offset
         if slate["replay"] and "withdrawn" not in slate:
             self._report.replays += 1
             shown.replayed[user.number] = max(shown.replayed.get(user.number, -1), slate["seq"])
@@ -187,6 +196,32 @@ class Slates:
         appended = source.appended[index] if source.appended else 0
         due = self._published.at(behaviour, source.partition, source.start + index, appended)
         return [name for name in due if not self._covers(name, behaviour, source, index)]
+
+    def known_at(self, time: int) -> tuple[int, int]:
+        """Return the offsets of items and rules that slates appended up to a time (epoch ms) have named; -1 for none."""
+        at = bisect_right(self._known, time, key=lambda known: known[0])
+        return self._known[at - 1][1:] if at else (-1, -1)
+
+    def standing(self, items: Collection[int]) -> set[int]:
+        """Return the offsets of the standing slates that show one of some items, given by their crc32.
+
+        Slates of placements that are not published any more are left out: nobody replaces them.
+        """
+        wanted = frozenset(items)
+        return {
+            shown.offsets[user]
+            for name, shown in self._shown.items()
+            if name in self._published.now
+            for user, some in shown.items.items()
+            if not wanted.isdisjoint(some)
+        }
+
+    def _note_known(self, slate: dict[str, Any], record: Record) -> None:
+        self.newest = max(self.newest, record.timestamp)
+        before = self._known[-1][1:] if self._known else (-1, -1)
+        known = max(before[0], slate["catalogue"]), max(before[1], slate.get("rules", -1))
+        if known != before:
+            self._known.append((self.newest, *known))
 
     def _covers(self, placement: str, behaviour: int, source: SourcePartition, index: int) -> bool:
         shown = self._shown[placement]
@@ -227,6 +262,7 @@ class Slates:
             shown.last.pop(user.number, None)
             shown.replayed.pop(user.number, None)
             shown.items.pop(user.number, None)
+            shown.offsets.pop(user.number, None)
         user.least_life = max(user.least_life, user.life + 1)
 
     def _forgets(self, user: User) -> bool:

@@ -82,9 +82,20 @@ class Snapshot:
         """Return the item's row; UNKNOWN if neither the bundle nor the catalogue has it. Not every known item is live."""
         return self._trained.get(item) or self._new.get(item, UNKNOWN)
 
+    def rows_of(self, items: Sequence[str]) -> list[int]:
+        """Return the rows of items, as `row` does."""
+        try:
+            return list(map(self._trained.__getitem__, items))
+        except KeyError:
+            return list(map(self.row, items))
+
     def item(self, row: int) -> str:
         """Return the item of a row; "" for UNKNOWN."""
         return self._ids[row]
+
+    def items_of(self, rows: Rows) -> list[str]:
+        """Return the items of rows, int64 [n]."""
+        return list(map(self._ids.__getitem__, rows.tolist()))
 
     def category(self, name: str) -> int:
         """Return the number of a category in `categories`; 0 if no item has ever named it."""
@@ -94,17 +105,23 @@ class Snapshot:
         """Return a view of the items for which a filter holds; the others are not live in it."""
         return replace(self, bias=np.where(self.columns.mask(filtered), self.bias, DEAD))
 
-    def hidden_rows(self, hashes: NDArray[np.uint32]) -> Rows:
-        """Return the int64 rows of all live items whose crc32 is among `hashes` (uint32). Items may share a hash."""
+    def hidden_rows(self, hashes: NDArray[np.uint32]) -> tuple[Rows, Rows]:
+        """Return all live items whose crc32 is among `hashes` (uint32). Items may share a hash.
+
+        Returns:
+            The index of the hash and the item's row, int64 [S] each, in the order of `hashes`.
+        """
         first = np.searchsorted(self._hashes, hashes, "left")
         count = np.searchsorted(self._hashes, hashes, "right") - first
         if count.max(initial=0) > 1:
-            first = np.repeat(first, count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            places = np.repeat(np.arange(len(hashes)), count)
+            first = np.repeat(first, count) + np.arange(len(places)) - np.repeat(np.cumsum(count) - count, count)
         else:
-            first = first[count > 0]
+            places = np.flatnonzero(count)
+            first = first[places]
         rows = self._hash_rows[first]
-        live: Rows = rows[self.bias[rows] == 0]
-        return live
+        live = self.bias[rows] == 0
+        return places[live], rows[live]
 
 
 class _Accepted(NamedTuple):

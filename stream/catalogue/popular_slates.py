@@ -48,7 +48,7 @@ class PopularSlates:
         batches: Returns the object that sends record batches.
         clock: The brokers' clock.
         rules: Returns the rules in force.
-        on_published: Called for each slate that is acknowledged.
+        on_published: Called with partition and offset (-1: not reported) of each slate that is acknowledged.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PopularSlates:
         batches: Callable[[], RecordBatches],
         clock: Clock,
         rules: Callable[[], RuleSet],
-        on_published: Callable[[], object],
+        on_published: Callable[[int, int], object],
     ) -> None:
         self._settings = settings
         self._bundle = bundle
@@ -92,6 +92,7 @@ class PopularSlates:
             return
         slate = popularity.popular_slate(items, snapshot.offset, self._bundle, self._clock.now_ms(), rules)
         record = Outgoing(self._key, msgspec.json.encode(slate), stamp)
-        await self._batches().send({(settings.recommendations_topic, partition): [record]})
-        self._on_published()
+        target = settings.recommendations_topic, partition
+        ends = await self._batches().send({target: [record]})
+        self._on_published(partition, ends.get(target, -1))
         self._last = Published(items, now)

@@ -24,6 +24,7 @@ from stream.core.messages import COMMENT, Scored, SourceEvent
 from stream.core.ruling import ENOUGH, Ruling, Selection
 from stream.core.score_tables import ScoreTables
 from stream.core.state import (
+    HASH_BYTES,
     MAX_RECENT,
     MAX_SEEN,
     NO_TIME,
@@ -112,9 +113,13 @@ class Catalogue(Protocol):
 
     def row(self, item: str) -> int: ...
 
+    def rows_of(self, items: Sequence[str]) -> list[int]: ...
+
     def item(self, row: int) -> str: ...
 
-    def hidden_rows(self, hashes: NDArray[np.uint32]) -> Rows: ...
+    def items_of(self, rows: Rows) -> list[str]: ...
+
+    def hidden_rows(self, hashes: NDArray[np.uint32]) -> tuple[Rows, Rows]: ...
 
 
 class StepInput(NamedTuple):
@@ -353,6 +358,7 @@ def _ranked(
     if not user_batches:
         return []
     diverse = diversity.strength > 0
+    arranged = selection is not None and (selection.arranges or diverse)
     h = np.stack([user_batch.state.h for user_batch in user_batches])
     hidden = _hidden(user_batches, catalogue) if filter_seen else np.empty((0, 2), np.int64)
     last = MAX_RECENT if diverse else models.last
@@ -363,14 +369,13 @@ def _ranked(
     wanted = k if selection is None else selection.candidates(k)
     if diverse:
         wanted = max(wanted, diversity.candidates + (0 if selection is None else len(selection.pinned(k))))
-    seen = None if selection is None else _seen_pins(selection, hidden, len(user_batches))
+    seen = _seen_pins(selection, hidden, len(user_batches)) if selection is not None and arranged else None
     while True:
         scores, rows = models.score(h, catalogue.score_items, bias, hidden, recent, count, wanted, catalogue.tables)
         if selection is None or seen is None:
             if diverse:
                 scores, rows = candidates.plain(scores, rows, own, catalogue, k, diversity.strength)
-            slates = _pairs(scores, rows)
-            break
+            return _slates(scores, rows, catalogue)
         if diverse:
             choices = candidates.ruled(scores, rows, own, catalogue, k, diversity, selection, seen)
         else:
@@ -380,6 +385,23 @@ def _ranked(
             break
         wanted = min(ENOUGH * wanted, len(bias))  # caps have left out too many
     return [[Scored(catalogue.item(row), round(score, 5)) for row, score in slate] for slate in slates]
+
+
+def _slates(scores: Floats, rows: Rows, catalogue: Catalogue) -> list[list[Scored]]:
+    """Return each user's items [B, k] in the order of the places, without places that have no recommendation."""
+    real = np.isfinite(scores)
+    made = list(map(Scored, catalogue.items_of(rows[real]), rounded(scores[real]).tolist()))
+    ends = real.sum(axis=1).cumsum().tolist()
+    return [made[first:end] for first, end in zip([0, *ends], ends, strict=False)]
+
+
+def rounded(scores: Floats) -> NDArray[np.float64]:
+    """Return scores, float32, with five decimals, float64: the same bits as Python's `round(score, 5)`.
+
+    The product of a float32 and 100,000 has at most 41 significant bits, so it is exact in float64. Ties go to the even
+    digit in both.
+    """
+    return np.rint(scores.astype(np.float64) * 1e5) / 1e5
 
 
 def _pairs(scores: Floats, rows: Rows) -> list[list[tuple[int, float]]]:
@@ -447,15 +469,12 @@ def recent_choices(
 
 def _hidden(user_batches: Sequence[UserBatch], catalogue: Catalogue) -> Rows:
     """Return int64 [S, 2]: (index of the batch, item row) of every item that the batch's user has interacted with."""
-    pairs = []
+    seen = [user_batch.state.seen for user_batch in user_batches]
     for index, user_batch in enumerate(user_batches):
-        hashes = user_batch.state.seen_hashes()
-        if len(hashes) >= MAX_SEEN:  # full: only `recent` knows the latest items
+        if len(seen[index]) >= MAX_SEEN * HASH_BYTES:  # full: only `recent` knows the latest items
             late = {item_hash(recent.item) for recent in user_batch.state.recents()}
-            hashes = np.union1d(hashes, np.fromiter(late, np.uint32, len(late)))
-        rows = catalogue.hidden_rows(hashes)
-        pair = np.empty((len(rows), 2), np.int64)
-        pair[:, 0] = index
-        pair[:, 1] = rows
-        pairs.append(pair)
-    return np.concatenate(pairs)
+            hashes = np.union1d(user_batch.state.seen_hashes(), np.fromiter(late, np.uint32, len(late)))
+            seen[index] = hashes.tobytes()
+    users = np.repeat(np.arange(len(seen)), [len(one) // HASH_BYTES for one in seen])
+    places, rows = catalogue.hidden_rows(np.frombuffer(b"".join(seen), np.uint32))
+    return np.stack((users[places], rows), axis=1)

@@ -188,7 +188,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     note: Annotated[str, Meta(max_length=1024, description="for people")] | None = None
 
 
-class Scored(Struct, frozen=True):
+class Scored(Struct, frozen=True, gc=False):
     """One item of a slate. Higher scores are better. Scores are comparable within one slate only."""
 
     item: str

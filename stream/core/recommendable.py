@@ -6,18 +6,16 @@ considered: published slates have no scene.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.features import UNKNOWN
 from stream.core.fold import Catalogue
-from stream.core.rules import BLOCK, ONLY, Active, Audience, RuleSet
+from stream.core.rules import BLOCK, EVERYBODY, ONLY, Active, RuleSet
 
 Mask = NDArray[np.bool_]
-EVERYBODY: Final = Audience()
 
 
 class Recommendable:
@@ -49,7 +47,7 @@ class Recommendable:
             return False
         return rules is self.rules and applying(rules, now_ms) == self._applying
 
-    def withdrawn(self, user: bytes, seq: int, items: Iterable[str]) -> list[str]:
+    def withdrawn(self, user: bytes, seq: int, items: Sequence[str]) -> list[str]:
         """Return those of the items that a user's slate may not show, in their order.
 
         Args:
@@ -57,14 +55,16 @@ class Recommendable:
             seq: The number of the user's events.
             items: The items of a slate.
         """
-        flags, row_of = self._flags, self.catalogue.row
-        if not self._particular:
-            return [item for item in items if not flags[row_of(item)]]
+        flags, rows = self._flags, self.catalogue.rows_of(items)
         masks = [left_out for rule, left_out in self._particular if rule.audience.has(user, seq)]
+        if not masks:
+            if all(map(flags.__getitem__, rows)):
+                return []
+            return [item for item, row in zip(items, rows, strict=True) if not flags[row]]
         return [
             item
-            for item in items
-            if not flags[row := row_of(item)] or any(left_out[row] for left_out in masks)
+            for item, row in zip(items, rows, strict=True)
+            if not flags[row] or any(left_out[row] for left_out in masks)
         ]  # fmt: skip
 
     def lost_since(self, before: Recommendable) -> bool:

@@ -86,6 +86,9 @@ class Audience(NamedTuple):
         return self.share[1] < other.share[2] and other.share[1] < self.share[2]
 
 
+EVERYBODY: Final = Audience()
+
+
 def share(user: bytes, salt: str) -> int:
     """Return a user's share, 0 to 99: blake2b-64 of salt, U+0000 and key, big-endian, modulo 100."""
     digest = blake2b(salt.encode() + b"\0" + user, digest_size=8).digest()
@@ -117,13 +120,9 @@ class Active:
     until: int
     message: Rule = field(compare=False)
 
-    def applies(self, user: bytes, seq: int, scene: str | None, now_ms: int) -> bool:
-        """Return whether it applies to a slate. A rule with a scene applies to slates of that scene only."""
-        return (
-            self.since <= now_ms < self.until
-            and (self.scene is None or self.scene == scene)
-            and self.audience.has(user, seq)
-        )
+    def holds(self, scene: str | None, now_ms: int) -> bool:
+        """Return whether it applies to slates of a scene at a time. A rule with a scene applies to that scene only."""
+        return self.since <= now_ms < self.until and (self.scene is None or self.scene == scene)
 
     def state(self, now_ms: int) -> Literal["active", "scheduled", "expired"]:
         """Return where a moment is: within the rule's times (ACTIVE), before (SCHEDULED) or after them (EXPIRED)."""
@@ -280,11 +279,12 @@ class RuleSet:
         self, user: bytes, seq: int, scene: str | None, now_ms: int, kinds: Collection[str] = KINDS
     ) -> tuple[int, ...]:
         """Return the indices of the rules of some kinds that apply to a slate."""
-        return tuple(
-            index
-            for index, rule in enumerate(self.rules)
-            if rule.kind in kinds and rule.applies(user, seq, scene, now_ms)
-        )
+        rules = self.rules
+        return tuple(index for index in self.holding(scene, now_ms, kinds) if rules[index].audience.has(user, seq))
+
+    def holding(self, scene: str | None, now_ms: int, kinds: Collection[str] = KINDS) -> tuple[int, ...]:
+        """Return the indices of the rules of some kinds that apply to slates of a scene at a time, of some or all users."""
+        return tuple(index for index, rule in enumerate(self.rules) if rule.kind in kinds and rule.holds(scene, now_ms))
 
     def refusal(self, one: Active) -> str:
         """Return why a rule could not be put beside these; "" if it could."""
@@ -337,16 +337,26 @@ class RuleBook:
         return [*nameless, *fresh]
 
     def _now(self, offset: int) -> RuleSet:
+        """Return the rules in force now.
+
+        A rule that was in force before contradicts none of those before it that were, too. So it is compared only with
+        those that were not.
+        """
+        before = {rule.rule: rule for rule in self.current.rules}
+        fresh: list[Active] = []
         rules: list[Active] = []
         refused: list[Refused] = []
         for name, (at, found) in self._newest.items():  # a new record moves a rule to the end: in the order of offsets
             if isinstance(found, Refused):
                 refused.append(found)
                 continue
+            kept = before.get(name) is found
             if len(rules) >= MOST_RULES:
                 refused.append(Refused(name, at, TOO_MANY, "", f"expected at most {MOST_RULES} rules"))
-            elif why := next((why for rule in rules if (why := contradiction(found, rule))), ""):
+            elif why := next((why for rule in (fresh if kept else rules) if (why := contradiction(found, rule))), ""):
                 refused.append(Refused(name, at, CONTRADICTION, "", why))
             else:
                 rules.append(found)
+                if not kept:
+                    fresh.append(found)
         return RuleSet(offset, tuple(rules), tuple(refused), {name: at for name, (at, _) in self._newest.items()})

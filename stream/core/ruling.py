@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.filters import Columns
-from stream.core.rules import BLOCK, BOOST, CAP, KINDS, NO_RULES, ONLY, PIN, Active, RuleSet
+from stream.core.rules import BLOCK, BOOST, CAP, EVERYBODY, KINDS, NO_RULES, ONLY, PIN, Active, RuleSet
 
 Floats = NDArray[np.float32]
 NEVER: Final = np.float32(-np.inf)
@@ -60,6 +61,11 @@ class Selection:
     pins: tuple[tuple[int, int], ...]
     caps: tuple[Cap, ...]
     columns: Columns
+
+    @property
+    def arranges(self) -> bool:
+        """Whether `arrange` may change more than the length."""
+        return bool(self.caps or self.pins)
 
     def candidates(self, k: int) -> int:
         """Return how many of the best items are needed for a slate of k, at first."""
@@ -190,6 +196,18 @@ class Selections:
         return kept[1]
 
 
+class _Holding(NamedTuple):
+    """The rules of the moment and scene.
+
+    Attributes:
+        indices: Theirs among all rules.
+        particular: Whether one of them does not apply to everybody.
+    """
+
+    indices: tuple[int, ...]
+    particular: bool
+
+
 @dataclass(frozen=True)
 class Ruling:
     """The rules for slates of one moment and scene.
@@ -210,5 +228,15 @@ class Ruling:
 
     def of(self, user: bytes, seq: int, catalogue: Ruled) -> Selection | None:
         """Return what the rules do to a user's slate; None: nothing. `user` is the key; b"": nobody's."""
-        indices = self.rules.applying(user, seq, self.scene, self.now_ms, self.kinds)
+        holding = self._holding
+        if not holding.particular:
+            return self.selections.of(self.rules, holding.indices, catalogue)
+        rules = self.rules.rules
+        indices = tuple(index for index in holding.indices if rules[index].audience.has(user, seq))
         return self.selections.of(self.rules, indices, catalogue)
+
+    @cached_property
+    def _holding(self) -> _Holding:
+        rules = self.rules.rules
+        indices = self.rules.holding(self.scene, self.now_ms, self.kinds)
+        return _Holding(indices, any(rules[index].audience != EVERYBODY for index in indices))

@@ -38,6 +38,8 @@ from stream.core.messages import SourceEvent
 FORMAT: Final = 1
 MAX_RECENT: Final = 64
 MAX_SEEN: Final = 4096
+HASH_BYTES: Final = 4
+"""Of one hash in `Interest.seen`."""
 MAX_SEQ: Final = 2**63 - 1
 NO_TIME: Final = -1
 ZERO_CHAIN: Final = bytes(16)
@@ -302,7 +304,7 @@ def _decode(record: bytes) -> Interest:
             f"{'at least' if recent else 'exactly'} {least + 4 * seen + _U32.size}"
         )
     vectors = np.frombuffer(record, np.float16, 2 * hidden, after)
-    if not np.isfinite(vectors).all():  # `encode` never writes this
+    if b"\0" in np.isfinite(vectors).tobytes():  # `encode` never writes this
         raise StateError("state record is damaged: its h or c is not finite")
     state = Interest(model, vectors[:hidden], vectors[hidden:])
     state.seq = seq
@@ -310,7 +312,7 @@ def _decode(record: bytes) -> Interest:
     state.catalogue = catalogue
     state.last_time = last_time
     state.chain = chain
-    state.folded = list(_FOLDED.iter_unpack(record[at:after]))
+    state.folded = list(_FOLDED.iter_unpack(record[at:after])) if folded else []
     state.recent = record[after + 4 * hidden : end]
     state.recent_count = recent
     state.seen = record[end:-4]

@@ -156,6 +156,7 @@ class Gateway:
         )
         self._trends = Trends(settings.serve_trending)
         self._replica = Replica(settings, store, partitions, self.positions, self._left_out, self._trends.add)
+        self.positions.unowned = lambda partition: self._replica.offset(partition) < 0
         self._commits = Commits(settings, self._replica, self.positions)
         self._scorer = Scorer(
             opened.models, bundle.spec, bundle.state_model, bundle.hidden, settings.sources, threads.models,

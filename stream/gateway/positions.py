@@ -44,6 +44,8 @@ class Positions:
         """Offset in the rules topic up to which rules are read."""
         self.on_impatient: Callable[[], None] = lambda: None
         """Called when a request asks for committed offsets."""
+        self.unowned: Callable[[int], bool] = lambda partition: False
+        """Returns whether the changelog holds neither a claim nor a state of a partition."""
         self.asked: dict[int, int] = {}
         """Partition -> number of requests that need its committed offsets."""
 
@@ -177,10 +179,19 @@ class Positions:
             for behaviour in wanted.sources
         }
         left = ", ".join(f"{topics[behaviour]}/{partition}:{offset}" for behaviour, offset in wanted.sources.items())
+        if self.unowned(partition):
+            why = (
+                f"no worker has run yet: the changelog holds neither a claim nor a state of partition {partition}: start "
+                f"`freshet worker`, and ask again for {left}"
+            )
+        else:
+            why = (
+                f"the user's state did not contain {left} in time. Last applied offsets of this user: {_offsets_text(applied)}; "
+                f"the workers have finished the records below: {_offsets_text(committed)} (0: not known yet). Ask again"
+            )
         return ProblemError(
             "late",
-            f"the user's state did not contain {left} in time. Last applied offsets of this user: {_offsets_text(applied)}; the "
-            f"workers have finished the records below: {_offsets_text(committed)} (0: not known yet). Ask again",
+            why,
             field="min_offset",
             applied=applied,
             headers={"Retry-After": "1"},

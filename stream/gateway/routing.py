@@ -21,10 +21,10 @@ from stream.core.errors import RecordError
 from stream.core.json_body import nesting, text_of
 from stream.core.messages import MAX_DEPTH
 from stream.core.refusals import expected, fields_of, found, malformed
+from stream.core.repeated_names import repeated_name
 from stream.core.validation import USER
 from stream.gateway.messages import NoQuery
 from stream.gateway.problems import ProblemError
-from stream.gateway.repeated_names import repeated_name
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"

@@ -89,6 +89,7 @@ class StandingSlates:
         self._encoder = msgspec.msgpack.Encoder()
         self._next: dict[int, int] = {}  # offset after the last slate in the entries, of partitions that are not behind
         self._behind: dict[int, _Behind] = {}
+        self._others: dict[int, set[int]] = {}  # offsets of this worker's own records that are no user's slates
 
     def begin(self, partitions: Iterable[int]) -> None:
         """Take over partitions: each is behind until its end is read."""
@@ -99,6 +100,7 @@ class StandingSlates:
         """Forget all partitions: they are given up."""
         self._next.clear()
         self._behind.clear()
+        self._others.clear()
 
     def behind(self) -> list[int]:
         """Return the partitions whose entries do not reach the topic's end."""
@@ -141,7 +143,7 @@ class StandingSlates:
         first = last - len(slates) + 1 if last >= 0 else -1
         behind = self._behind.get(partition)
         if behind is None:
-            expected = self._next.get(partition, -1)
+            expected = self._expected(partition)
             if first == expected >= 0:
                 self._next[partition] = last + 1
                 self._write(partition, slates, last)
@@ -160,6 +162,19 @@ class StandingSlates:
             behind.end, behind.first = -1, first  # read on to the end that there is then
         behind.last = last
         self._write(partition, slates, -1)
+
+    def passed(self, partition: int, offset: int) -> None:
+        """Note a record that this worker has sent and that is no user's slate: nobody else has written there."""
+        if offset >= 0 and partition in self._next:
+            self._others.setdefault(partition, set()).add(offset)
+
+    def _expected(self, partition: int) -> int:
+        """Return the offset after the last slate in the entries and the worker's other records; -1 if it is not known."""
+        expected, others = self._next.get(partition, -1), self._others.get(partition)
+        while others and expected in others:
+            others.remove(expected)
+            expected += 1
+        return expected
 
     def target(self, partition: int) -> int:
         """Return the offset up to which a partition that is behind must be read, not included; -1 if `aim` must say."""

@@ -21,6 +21,7 @@ from stream.observability.metrics import Metrics
 from stream.pipeline.comments import CommentStage
 from stream.pipeline.dead_letter import DeadLetters
 from stream.pipeline.misplaced import Misplaced
+from stream.pipeline.prequential import Prequential
 from stream.pipeline.sent_before import SentBefore
 from stream.settings import Settings
 
@@ -65,6 +66,7 @@ class PipelineParts:
         catalogue: Returns the current snapshot.
         rules: Returns the rules in force.
         standing: The standing slates of the users.
+        prequential: Judges them by what their users do next.
         executor: Runs the models, one call at a time.
         metrics: Counts and times the steps.
         clock: The brokers' clock.
@@ -84,6 +86,7 @@ class PipelineParts:
     catalogue: Callable[[], Catalogue]
     rules: Callable[[], RuleSet]
     standing: StandingSlates
+    prequential: Prequential
     executor: Executor
     metrics: Metrics
     clock: Clock

@@ -80,6 +80,7 @@ class Pipeline:
         self._rules = parts.rules
         self._selections = Selections()
         self._views: Views[Catalogue] = Views()
+        self._prequential = parts.prequential
         self._executor = parts.executor
         self._metrics = parts.metrics
         self._clock = parts.clock
@@ -131,6 +132,7 @@ class Pipeline:
                 pairs = [(record.key, record.value) for record in written if record.key]
                 self._store.write(partition, pairs, ends.get((topic, partition), -1))
                 self._empty.note(partition, pairs)
+            figures.gains = self._prequential.judge(user_batches, catalogue)
             self._note(user_batches, slates, slate_ends)
         for tp, part in batch.parts.items():
             self._next[tp] = part[-1].offset + 1
@@ -265,8 +267,8 @@ class Pipeline:
                 published=parts.serving.published,
                 resume=resume,
                 rank=ranked,
-                slate=lambda user, placement, items, catalogue, rules, now: self._slate(
-                    user, items, catalogue, rules, now, False, placement
+                slate=lambda user, placement, items, catalogue, rules, now, withdrawn: self._slate(
+                    user, items, catalogue, rules, now, False, placement, withdrawn
                 ),
                 wake=wake,
             )
@@ -439,6 +441,7 @@ class Pipeline:
         now: int,
         replay: bool,
         placement: Placement,
+        withdrawn: tuple[str, ...] = (),
     ) -> Recommendation:
         state = user_batch.state
         chain = state.chain.hex()
@@ -464,6 +467,7 @@ class Pipeline:
             rules=rules.offset if rules.rules else UNSET,
             diversity=placement.diversity.strength or UNSET,
             placement=placement.name or UNSET,
+            withdrawn=withdrawn,
             tables=epoch_of(catalogue),
         )
 

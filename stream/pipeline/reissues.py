@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -43,10 +43,10 @@ from stream.settings import Settings
 QUIET_TURN: Final = 0.2
 """Seconds of a turn while no event waits. It ends as soon as one does."""
 
-CHUNK: Final = 128
+CHUNK: Final = 256
 """Users whose slates are scored and sent together while no event waits: an event that comes meanwhile waits for them."""
 
-BUSY_CHUNK: Final = 8
+BUSY_CHUNK: Final = 16
 """The same between two micro-batches with events."""
 
 SCAN: Final = 1000
@@ -79,7 +79,8 @@ class ReissueParts:
         published: The placements of which slates are published; standing slates of others are left as they are.
         resume: (user, partition, record) -> the user's state as a user batch without events.
         rank: Scores users for a placement under a catalogue and rules at a time (epoch ms), outside the event loop.
-        slate: Makes a slate of a placement for a user.
+        slate: Makes a slate of a placement for a user: (user, placement, items, catalogue's offset, rules, time, items that
+            were withdrawn).
         wake: Calls the pipeline although no record has arrived.
     """
 
@@ -96,7 +97,7 @@ class ReissueParts:
     published: Sequence[Placement]
     resume: Callable[[bytes, int, bytes], UserBatch]
     rank: Callable[[Sequence[UserBatch], Placement, Catalogue, RuleSet, int], Awaitable[list[list[Scored]]]]
-    slate: Callable[[UserBatch, Placement, list[Scored], Catalogue, RuleSet, int], Recommendation]
+    slate: Callable[[UserBatch, Placement, list[Scored], Catalogue, RuleSet, int, tuple[str, ...]], Recommendation]
     wake: Callable[[], None]
 
 
@@ -148,7 +149,7 @@ class Reissues:
         self._encoder = msgspec.json.Encoder()
         self._may: Recommendable | None = None
         self._passes: dict[int, _Pass] = {}
-        self._found: deque[tuple[int, Slot]] = deque()
+        self._found: dict[tuple[int, Slot], list[str] | None] = {}  # what each shows; None: must be read again
         self._published = {one.name: one for one in parts.published}
         self._since = 0.0  # monotonic time of the oldest change that is not finished
         self._count = 0  # slates since then
@@ -191,6 +192,7 @@ class Reissues:
         if now is before:
             return
         self._may = now
+        self._doubt_all()
         if now.lost_since(before):
             for partition in self._owned:
                 if (running := self._passes.get(partition)) is None:
@@ -202,6 +204,7 @@ class Reissues:
     def note(self, partition: int, slates: Sequence[tuple[Slot, Shown | None]], last: int) -> None:
         """Note slates that the pipeline has sent; None for a tombstone. last: Offset of the last one; -1 if unknown."""
         self._standing.sent(partition, slates, last)
+        self._doubt(partition, slates)
         if self._standing.behind():
             self._due = True
 
@@ -250,6 +253,7 @@ class Reissues:
     def _start(self) -> None:
         if not self._since:
             self._since, self._count = time.monotonic(), 0
+        self._observe()  # the first slates are counted before the turn ends
         self._parts.wake()
 
     def _now(self) -> Recommendable:
@@ -259,16 +263,35 @@ class Reissues:
             return self._may
         return Recommendable(catalogue, rules, now)
 
+    def _doubt(self, partition: int, slates: Iterable[tuple[Slot, Shown | None]]) -> None:
+        """Note that slates stand now of which others may be known."""
+        found = self._found
+        if not found:
+            return
+        for slot, shows in slates:
+            for one in (slot,) if shows is not None else (Slot(slot.user, name) for name in self._published):
+                if (partition, one) in found:
+                    found[partition, one] = None
+
+    def _doubt_all(self) -> None:
+        self._found = dict.fromkeys(self._found)
+
     async def _step(self, busy: bool) -> bool:
         """Read, look or replace for a moment. Return whether there is more to do at once."""
-        if self._standing.behind() and await self._parts.reader.step(READ // 4 if busy else READ):
-            return True
+        if self._standing.behind():
+            more = await self._parts.reader.step(READ // 4 if busy else READ)
+            self._doubt_all()
+            if more:
+                return True
         self._look_through(SCAN // 4 if busy else SCAN)
         if not self._found:
             return self._open() is not None
         size = min(BUSY_CHUNK if busy else CHUNK, self._allowed())
         if size:
-            await self._replace([self._found.popleft() for _ in range(min(size, len(self._found)))])
+            some = dict(islice(self._found.items(), size))
+            for key in some:
+                del self._found[key]
+            await self._replace(some)
         return bool(size)
 
     def _open(self) -> int | None:
@@ -287,8 +310,8 @@ class Reissues:
             if going.until is not None and not going.wraps and slot.key > going.until:
                 del self._passes[partition]
                 return
-            if slot.placement in self._published and may.withdrawn(slot.user, shown.seq, shown.items):
-                self._found.append((partition, slot))
+            if slot.placement in self._published and (items := may.withdrawn(slot.user, shown.seq, shown.items)):
+                self._found[partition, slot] = items
             going.at = slot.key
         if len(slates) == count:
             return
@@ -310,25 +333,30 @@ class Reissues:
         self._timer = None
         self._parts.wake()
 
-    async def _replace(self, slots: Sequence[tuple[int, Slot]]) -> None:
+    async def _replace(self, slots: dict[tuple[int, Slot], list[str] | None]) -> None:
         """Publish new slates where the standing ones still show a withdrawn item."""
         parts = self._parts
         if not self._sent.isdisjoint(slots):
             await self._acknowledged()  # what stands is known only then
+            slots = dict.fromkeys(slots)
         catalogue, rules, now = parts.catalogue(), parts.rules(), parts.clock.now_ms()
-        may = Recommendable(catalogue, rules, now) if self._may is None else self._may
-        if not may.is_now(catalogue, rules, now):
+        may = self._may
+        if may is None or not may.is_now(catalogue, rules, now):
             may = Recommendable(catalogue, rules, now)  # `look` compares it with the one before, too
+            slots = dict.fromkeys(slots)
         by_partition: dict[int, list[Slot]] = {}
         for partition, slot in slots:
             by_partition.setdefault(partition, []).append(slot)
         found: dict[str, _Replacements] = {}
         for partition, some in by_partition.items():
             gone = set()
-            shown = self._standing.read(partition, some)
+            shows = self._shows(may, partition, [slot for slot in some if slots[partition, slot] is None])
             records = parts.store.read(partition, [slot.user for slot in some])
-            for slot, slate, record in zip(some, shown, records, strict=True):
-                if slate is None or not (items := may.withdrawn(slot.user, slate.seq, slate.items)):
+            for slot, record in zip(some, records, strict=True):
+                items = slots[partition, slot]
+                if items is None:
+                    items = shows[slot]
+                if not items:
                     continue  # there was a new slate meanwhile
                 if record is None or is_empty(record):  # a user who was forgotten gets no slate
                     gone.add(slot.user)
@@ -346,6 +374,15 @@ class Reissues:
             self._sent = frozenset(slots)
             self._sending = asyncio.ensure_future(self._send(list(found.values()), catalogue, rules))
 
+    def _shows(self, may: Recommendable, partition: int, slots: Sequence[Slot]) -> dict[Slot, list[str]]:
+        """Return which of the items that standing slates show are withdrawn."""
+        if not slots:
+            return {}
+        return {
+            slot: [] if shown is None else may.withdrawn(slot.user, shown.seq, shown.items)
+            for slot, shown in zip(slots, self._standing.read(partition, slots), strict=True)
+        }
+
     async def _acknowledged(self) -> None:
         """Wait for the slates that were sent last."""
         sending, self._sending = self._sending, None
@@ -358,20 +395,22 @@ class Reissues:
         topic, now = parts.settings.recommendations_topic, parts.clock.now_ms()
         lists: dict[tuple[str, int], list[Outgoing]] = {}
         noted: dict[int, list[tuple[Slot, Shown | None]]] = {}
+        stamps: dict[int, list[tuple[str, bytes]]] = {}
         count = 0
         for one in made:
             for user_batch, items, taken in zip(one.users, one.slates, one.withdrawn, strict=True):
                 user, partition = user_batch.user, user_batch.partition
-                slate = msgspec.structs.replace(
-                    parts.slate(user_batch, one.placement, items, catalogue, rules, now), withdrawn=tuple(taken)
-                )
-                record = Outgoing(user, self._encoder.encode(slate), parts.fence.stamp(partition))
-                lists.setdefault((topic, partition), []).append(record)
-                noted.setdefault(partition, []).append((Slot(user, one.placement.name), shown(user_batch, items)))
+                if partition not in stamps:
+                    stamps[partition] = parts.fence.stamp(partition)
+                    lists[topic, partition], noted[partition] = [], []
+                slate = parts.slate(user_batch, one.placement, items, catalogue, rules, now, tuple(taken))
+                lists[topic, partition].append(Outgoing(user, self._encoder.encode(slate), stamps[partition]))
+                noted[partition].append((Slot(user, one.placement.name), shown(user_batch, items)))
                 count += 1
         ends = await parts.batches().send(lists)
         for partition, some in noted.items():
             self._standing.sent(partition, some, ends[topic, partition])
+            self._doubt(partition, some)
         self._count += count
         parts.metrics.reissued.inc(count)
 

@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -30,6 +31,7 @@ from pydantic_settings import (
 from stream.core import times
 from stream.core.errors import SettingsError
 from stream.core.messages import SOURCE_TOPICS
+from stream.core.repeated_names import repeated_name
 from stream.settings import addresses, placements, toml_file, wording
 from stream.settings.placements import DEFAULT, Placement
 
@@ -514,6 +516,10 @@ PATHS: Final = frozenset(
     name for name, field in Settings.model_fields.items() if field.annotation in (Path, Path | None)
 )
 """Settings that are paths."""
+OBJECTS: Final = frozenset({"placements"})
+"""Settings that are JSON objects in the environment."""
+_LONGEST: Final = 200
+"""Characters of a field's path that are shown."""
 
 
 def load(**values: Any) -> Settings:
@@ -522,6 +528,7 @@ def load(**values: Any) -> Settings:
     _check_files(toml_file.path(), Path(secrets) if secrets else None)
     _check_names()
     try:
+        _check_repeated()
         return Settings(_secrets_dir=secrets, **values)
     except ValidationError as error:
         raise SettingsError("; ".join(map(_problem, error.errors()))) from None
@@ -583,6 +590,19 @@ def _check_names() -> None:
             continue
         if name.lower() not in Settings.model_fields:
             raise SettingsError(f"{variable}: {no_setting(name.lower())}")
+
+
+def _check_repeated() -> None:
+    """Raise SettingsError if a JSON object in the environment has a name twice: the last one would count alone.
+
+    TOML refuses that itself.
+    """
+    for variable, text in os.environ.items():
+        name = variable.lower().removeprefix("freshet_")
+        if name in OBJECTS and name != variable.lower():
+            with suppress(json.JSONDecodeError):  # reported with what is expected
+                if path := repeated_name(text):
+                    raise SettingsError(f"{name}.{path[:_LONGEST]}: found it more than once, expected it once")
 
 
 def _check_files(config: Path, secrets: Path | None) -> None:

@@ -111,7 +111,8 @@ def _one(world: World, bundle: Bundles, plan: Plan) -> Reissue:
 
 def _finished(worker: WorkerProcess) -> bool:
     """Whether nothing is left; a page that did not answer in time says nothing."""
-    return worker.metric("freshet_ready") == 1 and worker.metric("freshet_reissue_seconds") == 0 and worker.ready()
+    page = worker.get("/metrics")[1].splitlines()
+    return worker.runs() and "freshet_ready 1.0" in page and "freshet_reissue_seconds 0.0" in page
 
 
 class _Clicks(threading.Thread):

@@ -423,6 +423,20 @@ def unknown_items(station: Station, first: WorkerProcess) -> None:
     station.resolves(60, alert)
 
 
+def hits_fall(station: Station, first: WorkerProcess) -> None:
+    """Users find what they choose in their slates as often as chance has it; then a rule leaves two items in them."""
+    alert = ("FreshetHitsFall", "")
+    station.events.users = 600  # so many that most choices are of items that their users have not had
+    judged = 'sum(increase(freshet_prequential_choices_total{item="known"}[1m]))'
+    until(lambda: station.prometheus.query(f"{judged} > 600"), 60, "choices judge the slates")
+    station.fault()
+    rule = {"rule": "two", "kind": "only", "filter": {"item": ["item-1", "item-2"]}}
+    station.events.producer.send(station.settings.rules_topic, key=b"two", value=json.dumps(rule).encode()).get(30)
+    station.fires(120, alert)
+    station.events.producer.send(station.settings.rules_topic, key=b"two", value=None).get(30)
+    station.resolves(180, alert)
+
+
 def short(station: Station, first: WorkerProcess) -> None:
     """Poison, events on items that nobody has announced, items of most slates blocked, a worker that stands still."""
     reissues = ("FreshetReissuesSlow", "w1")
@@ -607,6 +621,7 @@ SCENARIOS = {
     ),
     "wrong clock": Scenario(wrong_clock, 60, {("FreshetClock", "w2")}),
     "unknown items": Scenario(unknown_items, 60, {("FreshetUnknownItems", "")}),
+    "hits fall": Scenario(hits_fall, 60, {("FreshetHitsFall", "")}),
     "gateway": Scenario(
         gateway, 60,
         {

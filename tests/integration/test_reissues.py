@@ -306,5 +306,37 @@ def test_a_wrong_one_is_red(
         shop.events.close()
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("mutant", ["unmutated", "lets_withdrawn_items_stand"])
+def test_slates_that_are_left_standing_are_red(
+    world: Callable[..., Settings], bundles: Path, tmp_path: Path, mutant: str
+) -> None:
+    """A few seconds after the owner has published a slate under the rule, no standing one may show the item."""
+    shop = Shop(world(**QUICK))
+    worker = WorkerProcess(shop.settings, tmp_path, bundles=bundles, mutant=mutant)
+    try:
+        worker.start().wait_ready()
+        shop.live(worker)
+        (item,) = shop.favourites(1)
+        shop.rule("recall", **block(item))
+        time.sleep(1.5)  # a worker looks twice a second at what has changed
+        for _ in range(8):
+            for user in shop.users[: len(shop.users) // 4]:
+                shop.events.put(*shop.events.one(user=user, kind="click"))
+            shop.events.producer.flush()
+            time.sleep(0.5)
+        all_committed(shop.settings, worker)
+        assert worker.terminate() == 0
+        scope = Scope(bundle=bundles, users=0, reissue_limit=2)
+        report = run(shop.settings, wait=30, scope=scope)
+        assert set(report.kinds) == ({"slate-withdrawn"} if mutant != "unmutated" else set()), report.violations
+        left = len(shop.showing(item))
+        assert report.kinds["slate-withdrawn"] == left > 0 or mutant == "unmutated"
+        assert mutant != "unmutated" or not left
+    finally:
+        worker.close()
+        shop.events.close()
+
+
 def _red(violations: Sequence[Any], kind: str, says: str) -> bool:
     return any(one.kind == kind and says in one.message for one in violations)

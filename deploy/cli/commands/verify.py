@@ -132,6 +132,15 @@ PublishedBefore = Annotated[
 Tables = Annotated[
     bool, typer.Option("--tables", help="Count the newest epoch of the topic `tables` again from the source topics.")
 ]
+ReissueLimit = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=bounds.SECONDS,
+        callback=bounds.number,
+        help="Seconds within which slates that show a withdrawn item must be re-issued.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -157,6 +166,7 @@ def verify(
     envelope_before: EnvelopeBefore = None,
     published_before: PublishedBefore = None,
     tables: Tables = False,
+    reissue_limit: ReissueLimit = 300.0,
     as_json: AsJson = False,
 ) -> None:
     """Recompute everything from the topics to check that no event is lost, applied twice, or missing from the slates.
@@ -174,7 +184,7 @@ def verify(
     scope = Scope(
         wait, begin, end, starts, producer_log, tuple(data_dir or ()), bundle, numbers,
         min_time, tuple(min_time_before or ()), scale_of(rating_scale), tuple(rating_scale_before or ()),
-        tuple(envelope_before or ()), tuple(published_before or ()), tables,
+        tuple(envelope_before or ()), tuple(published_before or ()), reissue_limit, tables,
     )  # fmt: skip
     report = run(context.obj, scope=scope)
     if as_json:

@@ -106,6 +106,11 @@ def choices(then: RulesThen, viewer: Viewer) -> list[Rules]:
 def _applies(rule: Any, viewer: Viewer, time: int) -> bool:
     if rule.scene is not None or (rule.since or 0) > time or (rule.until is not None and time >= rule.until):
         return False  # a worker's slates have no scene
+    return addresses(rule, viewer)
+
+
+def addresses(rule: Any, viewer: Viewer) -> bool:
+    """Return whether a rule, as it was written, is for a user, whatever its scene and times are."""
     segment = rule.segment
     if segment is None:
         return True

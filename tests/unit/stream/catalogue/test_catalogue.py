@@ -165,7 +165,7 @@ def test_hidden_rows_are_those_of_live_items_with_that_hash() -> None:
     assert item_hash(COLLIDING) == item_hash("plumless")
 
     def found(*items: str) -> list[str]:
-        return sorted(snapshot.item(int(row)) for row in snapshot.hidden_rows(hashes(*items)))
+        return sorted(snapshot.item(int(row)) for row in snapshot.hidden_rows(hashes(*items))[1])
 
     assert found("t1", "n1", "nobody", "t3") == ["n1", "t1"]
     assert found("plumless", "t2") == [COLLIDING, "plumless", "t2"]
@@ -219,7 +219,7 @@ def test_any_history_gives_what_a_dictionary_gives(batches: list[list[tuple[str,
             else:
                 assert row == 0
             wanted = {other for other in expected if item_hash(other) == item_hash(item)}
-            assert {snapshot.item(int(row)) for row in snapshot.hidden_rows(hashes(item))} == wanted
+            assert {snapshot.item(int(row)) for row in snapshot.hidden_rows(hashes(item))[1]} == wanted
         rows = {item: snapshot.row(item) for item in ITEMS}
         kept.append((snapshot, snapshot.items.copy(), snapshot.bias.copy(), rows))
     for snapshot, items, bias, rows in kept:
@@ -236,7 +236,7 @@ def test_retired_rows_are_reclaimed() -> None:
     assert len(snapshot.items) < 200
     assert live(snapshot) == {"n1", "n2"}
     assert np.array_equal(snapshot.items[snapshot.row("n1")], vector_of("text 1999"))
-    assert snapshot.hidden_rows(hashes("n1", "n2")).tolist() == sorted(
+    assert snapshot.hidden_rows(hashes("n1", "n2"))[1].tolist() == sorted(
         (snapshot.row("n1"), snapshot.row("n2")), key=lambda row: item_hash(snapshot.item(row))
     )
 

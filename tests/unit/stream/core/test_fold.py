@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from models.data.dataset import SCHEMA, Event
 from models.data.histories import histories
@@ -20,9 +25,12 @@ from stream.core.diversity import Diversity
 from stream.core.errors import StateError
 from stream.core.features import CHOICES, InputRows, InputSpec
 from stream.core.filters import Columns, Filter
-from stream.core.fold import UserBatch, advance, apply_events, rank
+from stream.core.fold import UserBatch, advance, apply_events, rank, rounded
 from stream.core.messages import CLICK, COMMENT, NAN, RATING, Scored, SourceEvent
+from stream.core.rules import RuleBook
+from stream.core.ruling import Ruling, Selections
 from stream.core.score_tables import ScoreTables
+from stream.core.state import MAX_SEEN, item_hash
 
 TOPICS = ("clicks", "ratings", "comments")
 MODEL = b"m" * 16
@@ -89,11 +97,21 @@ class FixedCatalogue:
     def item(self, row: int) -> str:
         return self.names[row]
 
-    def hidden_rows(self, hashes: np.ndarray) -> np.ndarray:
-        rows = [
-            row for row, name in enumerate(self.names) if name and state_module.item_hash(name) in set(hashes.tolist())
+    def rows_of(self, items: Sequence[str]) -> list[int]:
+        return [self.row(item) for item in items]
+
+    def items_of(self, rows: np.ndarray) -> list[str]:
+        return [self.names[row] for row in rows]
+
+    def hidden_rows(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = [
+            (place, row)
+            for place, one in enumerate(hashes.tolist())
+            for row, name in enumerate(self.names)
+            if name and state_module.item_hash(name) == one
         ]
-        return np.array(rows, np.int64)
+        places, rows = np.array(found, np.int64).reshape(-1, 2).T
+        return places, rows
 
 
 def event(
@@ -295,6 +313,82 @@ def test_the_rule_for_choices_is_that_of_training(counted: tuple[str, ...]) -> N
     trained = histories(table, None, "abcd", spec, lambda texts: np.zeros((len(texts), 3), np.float32))
     expected = blend.recent_choices(trained, trained.starts[:-1], trained.starts[1:], 7)
     assert asked(batch(events), last=7, choices=tuple(spec.chosen()))[0] == expected.tolist()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@example([1 / 64, 3 / 64, -1 / 64, -1e-6, 0.0, -0.0, 3e38, 1e-45])  # ties, signed zeros and the ends of the range
+def test_rounding_gives_the_bits_that_python_gives(scores: list[float]) -> None:
+    found = np.array(scores, np.float32)
+    expected = np.array([round(score, 5) for score in found.tolist()], np.float64)
+    assert rounded(found).tobytes() == expected.tobytes()
+
+
+def test_slates_keep_their_places_where_some_have_none() -> None:
+    full, short, none = (batch([event(at, item) for at, item in enumerate(items)]) for items in ("a", "abc", "abcd"))
+    slates = rank([full, none, short, none], CountingModels(), FixedCatalogue(), 3, filter_seen=True)
+    assert slates == [[Scored("b", -2.0), Scored("c", -3.0), Scored("d", -4.0)], [], [Scored("d", -4.0)], []]
+
+
+def plain(scores: np.ndarray, rows: np.ndarray, catalogue: FixedCatalogue) -> list[list[Scored]]:
+    """Slates made item by item."""
+    return [
+        [Scored(catalogue.item(row), round(score, 5)) for score, row in zip(*one, strict=True) if np.isfinite(score)]
+        for one in zip(scores.tolist(), rows.tolist(), strict=True)
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(st.just(-math.inf), st.floats(-20, 20, width=32)), min_size=3, max_size=3
+        ).map(lambda scores: sorted(scores, reverse=True)),
+        min_size=1, max_size=5,
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_slates_are_to_the_byte_what_they_are_item_by_item(scores: list[list[float]], blocked: bool) -> None:
+    """Also under a rule that only leaves items out, of which nothing is left to arrange."""
+    rows = np.array([[(user + place) % 4 + 1 for place in range(3)] for user in range(len(scores))])
+    wanted = np.array(scores, np.float32)
+
+    class Given(CountingModels):
+        def score(self, *_: object) -> tuple[np.ndarray, np.ndarray]:
+            return wanted, rows
+
+    catalogue = FixedCatalogue()
+    rules = RuleBook("utf8")
+    if blocked:
+        rules.apply([(0, b"r", json.dumps({"rule": "r", "kind": "block", "filter": {"item": "z"}}).encode())])
+    ruling = Ruling(rules.current, None, 0, Selections())
+    users = [batch([event(1, "a")]) for _ in scores]
+    found = rank(users, Given(), catalogue, 3, filter_seen=True, ruling=ruling)
+    assert msgspec.json.encode(found) == msgspec.json.encode(plain(wanted, rows, catalogue))
+
+
+def test_seen_items_of_many_users_are_those_of_each_alone() -> None:
+    catalogue = FixedCatalogue()
+    users = [batch([event(at, item) for at, item in enumerate(items)]) for items in ("ab", "", "dca", "xyz", "c")]
+    full = batch([event(at, item) for at, item in enumerate("ab")])
+    others = (number for number in range(10**6) if number not in {item_hash(item) for item in "abcd"})
+    full.state.seen = np.sort(np.fromiter(islice(others, MAX_SEEN), np.uint32)).tobytes()
+    users.insert(2, full)  # only its last events know `a` and `b`
+    models = Hiding()
+    rank(users, models, catalogue, 2, filter_seen=True)
+    for user, one in enumerate(users):
+        alone = Hiding()
+        rank([one], alone, catalogue, 2, filter_seen=True)
+        assert models.hidden[models.hidden[:, 0] == user, 1].tolist() == alone.hidden[:, 1].tolist()
+    assert sorted(models.hidden[models.hidden[:, 0] == 2, 1].tolist()) == [1, 2]
+
+
+class Hiding(CountingModels):
+    """Remembers which pairs must not appear."""
+
+    hidden = np.empty((0, 2), np.int64)
+
+    def score(self, h, items, bias, hidden, recent, count, k, tables):  # type: ignore[no-untyped-def]
+        self.hidden = hidden
+        return super().score(h, items, bias, hidden, recent, count, k, tables)
 
 
 class Spy:

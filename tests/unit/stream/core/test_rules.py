@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.verify.recompute.rules import effect, misplaced
+from stream.core import rules as rules_module
 from stream.core.filters import Columns, Facts
-from stream.core.rules import MOST_RULES, RuleBook, RuleSet, share
+from stream.core.rules import MOST_RULES, Active, RuleBook, RuleSet, contradiction, share
 from stream.core.ruling import NEVER, Ruling, Selections, select
 
 RECORD = tuple[int, bytes | None, bytes | None]
@@ -172,6 +173,41 @@ def test_what_is_in_force_is_the_same_after_compaction_and_in_any_batches(
     compacted.apply([one for one in records if all(other[1] != one[1] for other in records[one[0] + 1 :])])
     assert whole.current.rules == parts.current.rules == compacted.current.rules
     assert whole.current.refused == parts.current.refused == compacted.current.refused
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 2), st.sampled_from("pppxo-")), max_size=25))
+def test_records_that_come_one_by_one_give_what_all_of_them_give(puts: list[tuple[str, int, str]]) -> None:
+    forms: dict[str, Any] = {"x": {"kind": "block"}, "o": {"kind": "only"}}
+    records = []
+    for offset, (rule, number, form) in enumerate(puts):
+        wanted = {"filter": {"item": [f"i{number}"]}, **forms[form]} if form in forms else {}
+        if form == "p":
+            wanted = {"kind": "pin", "item": f"i{offset % 3}", "place": number}
+        records.append(record(offset, rule, **wanted) if wanted else (offset, rule.encode(), None))
+    step = RuleBook("utf8")
+    for end, one in enumerate(records, start=1):
+        step.apply([one])
+        whole = book(*records[:end]).current
+        assert (step.current.rules, step.current.refused) == (whole.rules, whole.refused)
+
+
+def test_a_change_of_one_rule_compares_it_with_the_others_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = book(*(record(number, f"r{number}", kind="cap", most=1) for number in range(100)))
+    compared: list[set[str]] = []
+
+    def counted(one: Active, other: Active) -> str:
+        compared.append({one.rule, other.rule})
+        return contradiction(one, other)
+
+    monkeypatch.setattr(rules_module, "contradiction", counted)
+    for records in ([record(100, "r7", **PIN)], [(101, b"r8", None)], [record(102, "new", **PIN | {"item": "y"})]):
+        found.apply(records)
+    assert len(compared) < 300
+    assert all(names & {"r7", "new"} for names in compared)
+    assert [one.rule for one in found.current.refused] == ["new"]
+    found.apply([(103, b"r7", None)])
+    assert "new" in [one.rule for one in found.current.rules]
 
 
 def test_a_refused_record_is_reported_once() -> None:

@@ -167,3 +167,20 @@ def test_a_request_that_is_cancelled_leaves_nothing_behind() -> None:
         assert positions.asked == {}
 
     run(check)
+
+
+def test_a_partition_that_no_worker_has_ever_owned_is_named() -> None:
+    async def check(positions: Positions, users: Users) -> None:
+        positions.unowned = lambda partition: partition == 2
+        with pytest.raises(ProblemError) as raised:
+            await wait(positions, users, Wanted({0: 9}), 0.02)
+        found = raised.value.problem
+        assert (found.status, found.type, found.field) == (503, "urn:freshet:problem:late", "min_offset")
+        assert found.applied == {"clicks/2": -1}
+        assert "the changelog holds neither a claim nor a state of partition 2: start `freshet worker`" in found.detail
+        positions.unowned = lambda partition: False
+        with pytest.raises(ProblemError) as raised:
+            await wait(positions, users, Wanted({0: 9}), 0.02)
+        assert "freshet worker" not in raised.value.problem.detail
+
+    run(check)

@@ -97,6 +97,16 @@ def test_slates_that_somebody_else_has_written_in_between_must_be_read(standing:
     assert (shown(standing), standing.reached(0)) == ({A: ["late"], B: ["y"]}, 3)
 
 
+def test_a_record_of_our_own_in_between_is_no_gap(standing: StandingSlates) -> None:
+    standing.sent(0, [(Slot(A), slate("x"))], 0)
+    standing.passed(0, 2)  # acknowledged before the slate at 1 is noted
+    standing.sent(0, [(Slot(B), slate("y"))], 1)
+    standing.sent(0, [(Slot(A), slate("z"))], 3)
+    assert standing.behind() == []
+    standing.sent(0, [(Slot(A), slate("w"))], 5)  # what is at 4 is somebody else's
+    assert standing.behind() == [0]
+
+
 def test_a_gap_while_it_reads_has_it_read_on(store: InterestStore) -> None:
     standing = StandingSlates(store)
     standing.begin([0])

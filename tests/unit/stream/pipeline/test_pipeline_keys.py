@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from aiokafka.partitioner import murmur2 as kafka_hash
@@ -107,7 +108,7 @@ def test_a_record_on_a_wrong_partition_is_told_by_its_own_keys_hash(form: str) -
 def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     parts: dict[str, Any] = dict.fromkeys(
         ("consumer", "batches", "fence", "store", "decoder", "comments", "dead_letters", "misplaced", "sent_before",
-         "catalogue", "rules", "standing", "executor", "metrics", "clock")
+         "catalogue", "rules", "standing", "prequential", "executor", "metrics", "clock")
     )  # fmt: skip
     settings = load(key=form)
     serving: Any = SimpleNamespace(bundle="b", published=())
@@ -124,3 +125,5 @@ def test_a_slate_names_the_user_as_its_event_does(form: str) -> None:
     cart = pipeline._slate(batch, [], snapshot, NO_RULES, NOW, False, Placement("cart", 10, None, Diversity(0.5), True))
     assert (cart.diversity, cart.placement) == (0.5, "cart")
     assert (slate.user, slate.events) == ("42", [("clicks", event.partition, 3)])
+    again = pipeline._slate(batch, [], snapshot, NO_RULES, NOW, False, Placement("", 10, None, PLAIN, True), ("a",))
+    assert msgspec.json.encode(again) == msgspec.json.encode(msgspec.structs.replace(slate, withdrawn=("a",)))

@@ -113,11 +113,17 @@ class Worker:
             return [self.best(one.user, one.state.seq, catalogue, rules, now) for one in users]
 
         def slate(
-            user: UserBatch, placement: Placement, items: list[Scored], catalogue: Any, rules: RuleSet, now: int
+            user: UserBatch,
+            placement: Placement,
+            items: list[Scored],
+            catalogue: Any,
+            rules: RuleSet,
+            now: int,
+            withdrawn: tuple[str, ...],
         ) -> Recommendation:
             return Recommendation(
                 user.user.decode(), "s", user.state.seq, user.state.chain.hex(), items, now, -1, [], {}, catalogue.offset, "b",
-                "interest", False, placement=placement.name or UNSET,
+                "interest", False, placement=placement.name or UNSET, withdrawn=withdrawn,
             )  # fmt: skip
 
         def resume(user: bytes, partition: int, record: bytes) -> UserBatch:
@@ -265,6 +271,19 @@ def test_removed_and_unavailable_items_and_a_rule_that_begins_later(tmp_path: Pa
         assert worker.wrong()
         await worker.drain()
         assert worker.wrong() == {}
+
+    run(body())
+
+
+def test_the_metric_says_that_slates_are_looked_through_from_the_change_on(tmp_path: Path) -> None:
+    async def body() -> None:
+        worker = await begun(Worker(tmp_path), 20)
+        assert worker.observed == (0, 0.0)
+        worker.rule("r", **block("i4"))
+        worker.reissues.look()
+        assert worker.observed[1] > 0
+        await worker.drain()
+        assert worker.observed == (0, 0.0)
 
     run(body())
 

@@ -190,6 +190,24 @@ def test_variables_that_kubernetes_sets_are_no_settings(monkeypatch: pytest.Monk
     load()
 
 
+@pytest.mark.parametrize("variable", ["FRESHET_PLACEMENTS", "freshet_placements"])
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"cart": {"size": 5}, "home": {}, "cart": {"size": 6}}', "placements.cart"),
+        ('{"cart": {"size": 5, "size": 6}}', "placements.cart.size"),
+        ('{"cart": {"filter": {"all": [{"price": 1, "price": 2}]}}}', "placements.cart.filter.all[0].price"),
+    ],
+)
+def test_a_name_that_the_environment_has_twice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert str(raised.value) == f"{field}: found it more than once, expected it once"
+
+
 @pytest.mark.parametrize("found", ["1 5", "[1 5]", "1, 5", "[1, 5"])
 def test_a_list_that_is_no_json_is_told_by_an_example(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
     message = "rating_scale: expected JSON, like [0.5, 5.0]"
