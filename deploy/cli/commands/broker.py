@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.clients.printable import printable
+
 if TYPE_CHECKING:
     from deploy.embedded_kafka import EmbeddedKafka
 
@@ -91,4 +93,4 @@ def _print(up: Sequence[EmbeddedKafka], as_json: bool, of: int = 0) -> None:
 
 
 def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    print(printable(f"note: {text}"), file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ import yaml
 from tests.prometheus import RULES, faster
 
 TIMES = re.compile(r"\[(\w+)\]|(?:time\(\) - \w+|age:seconds) [<>] ([\d.]+)|, 4 \* ([\d.]+)")
-THRESHOLDS = {"0", "1", "3", "5", "6", "10", "14.4", "60", "100", "0.01", "0.05", "1.0"}
+THRESHOLDS = {"0", "1", "3", "5", "6", "10", "14.4", "60", "100", "0.01", "0.05", "1.0", "0.2", "4", "200"}
 """Every number of the rules that is no length of time. 10 and 60: seconds that a worker measures, no length of a rule"""
 LABELS = re.compile(r'(?:route|status)[=!]~"[^"]*"')
 
